@@ -1,0 +1,27 @@
+"""Instants as text. All times are integers of milliseconds since 1970-01-01T00:00Z; nothing here reads a clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def format_time(milliseconds: int) -> str:
+    """Return ``2026-01-31T12:00:00.000Z`` for an instant in milliseconds."""
+    text = (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def parse_time(text: str) -> int:
+    """Return the instant of an RFC 3339 date-time with offset; raise ValueError that says what is missing."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("not an RFC 3339 time such as 2026-01-31T12:00:00Z") from None
+    if instant.tzinfo is None:
+        raise ValueError("the time has no offset: end it with Z or +hh:mm")
+    if "T" not in text and "t" not in text and " " not in text:
+        raise ValueError("not an RFC 3339 time such as 2026-01-31T12:00:00Z")
+    return (instant - _EPOCH) // _MILLISECOND

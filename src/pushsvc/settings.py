@@ -1,0 +1,55 @@
+"""What may be set per topic, and the rules that choose it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pushsvc.stats.window import Window
+from pushsvc.topic import matches
+
+FUTURE_ALLOWANCE = 5_000
+"""Milliseconds that an event's time may lie ahead of its arrival."""
+
+
+def _default_windows() -> tuple[Window, ...]:
+    return tuple(map(Window.parse, ("1m", "5m", "15m")))
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """How one topic is counted and kept.
+
+    ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
+    watches and while nobody does. ``retention`` is the number of events kept at least; events that a window may
+    still need are kept beyond it.
+    """
+
+    windows: tuple[Window, ...] = field(default_factory=_default_windows)
+    clock: Literal["wall", "event"] = "wall"
+    jump: bool = False
+    cadence: int = 100
+    idle_cadence: int = 1_000
+    max_keys: int = 10_000
+    max_fields: int = 32
+    retention: int = 100_000
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest window in milliseconds."""
+        return max(window.length for window in self.windows)
+
+    def window(self, name: str) -> Window | None:
+        return next((window for window in self.windows if window.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRules:
+    """Settings by topic or pattern, first match wins; ``default`` for all others."""
+
+    rules: Sequence[tuple[str, TopicSettings]] = ()
+    default: TopicSettings = field(default_factory=TopicSettings)
+
+    def settings_of(self, topic: str) -> TopicSettings:
+        return next((settings for pattern, settings in self.rules if matches(pattern, topic)), self.default)
