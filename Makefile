@@ -1,0 +1,59 @@
+# make demo | test | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo.
+PYTHON ?= python3
+PORT ?= 8000
+UPGRADE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+INSTALL := $(PIP) install --no-build-isolation
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header $(UPGRADE)
+
+.PHONY: demo test check lock clean
+
+demo: $(VENV)/runtime.done $(VENV)/project.done
+	$(BIN)/pushsvc demo --port $(PORT)
+
+test: $(VENV)/dev.done $(VENV)/project.done
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.done $(VENV)/project.done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml now asks for changes.
+lock: $(VENV)/dev.done
+	$(COMPILE) --all-extras pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	$(COMPILE) --extra embedded --extra demo pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "pushsvc needs Python 3.11 or newer, but $(PYTHON) is not there: make PYTHON=/path/to/python3 names another" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pushsvc needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/python3 names another" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "pushsvc needs a complete Python, but $(PYTHON) lacks venv or ensurepip: install Debian's python3-venv, or make PYTHON=/path/to/python3 names another" >&2; exit 1; }
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+# The tools that build come first: nothing is fetched that a lock does not name.
+$(VENV)/build.done: requirements/build.txt | $(BIN)/python
+	$(INSTALL) --require-hashes -r requirements/build.txt
+	@touch $@
+
+$(VENV)/runtime.done: requirements/runtime.txt $(VENV)/build.done
+	$(INSTALL) --require-hashes -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/dev.done: requirements/dev.txt $(VENV)/build.done
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/project.done: pyproject.toml $(VENV)/build.done
+	$(INSTALL) --no-deps --editable .
+	@touch $@
