@@ -1,0 +1,377 @@
+"""What the rest of the program asks of Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pushsvc.broker.connection import (
+    DELETE,
+    LEASE,
+    OPEN,
+    PUBLISH,
+    READ,
+    RELEASE,
+    RUN,
+    SEEK,
+    STATISTICS,
+    Call,
+    Connections,
+    words,
+)
+from pushsvc.broker.keys import Keys, Log
+from pushsvc.broker.live import Live
+from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
+from pushsvc.errors import Fault, Fenced, InvalidBatch, PushError, StartupError
+from pushsvc.event import Event
+from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
+from pushsvc.topic import PARTITIONS
+
+READ_BYTES = 1_000_000
+"""Bytes that one read of a partition brings at most (one entry more, to be exact)."""
+
+CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
+"""A larger request becomes several entries of at most this many events or bytes (or one event that is larger)."""
+
+IDS_WINDOW, IDS_AT_MOST = 600_000, 1_000_000
+"""Milliseconds and number for which a topic's event ids are remembered at least (at most twice as long)."""
+
+DELETION_REMEMBERED = 7 * 86_400_000
+
+FROM_SNAPSHOT, NOTHING = -1, -2
+"""In place of an offset to read after: from the last snapshot of a statistics log on; no entries, only figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a publish. Offsets span all events of the request, the ones known before included.
+
+    ``arrival`` is Redis's time and ``head`` the greatest event time so far, both in ms; None where nothing was new.
+    """
+
+    first_offset: int
+    last_offset: int
+    accepted: int
+    duplicates: int
+    arrival: int | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """What one log held. ``more`` says that the read was cut; ``trimmed`` and ``deleted`` are sequences (0: never);
+    ``created`` is the time when its topic began (0: there is none)."""
+
+    after: int
+    last: int
+    trimmed: int
+    deleted: int
+    created: int
+    more: bool
+    entries: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What several logs of a partition held at one instant: ``now`` in Redis's ms, everything up to ``sequence``.
+
+    ``owned`` tells whether an aggregator holds the partition's lease.
+    """
+
+    epoch: int
+    sequence: int
+    now: int
+    owned: bool
+    logs: dict[Log, ReadLog]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A frame written to a statistics log, and how many connections heard of it at once."""
+
+    sequence: int
+    receivers: int
+
+
+class Broker:
+    """One Redis or Valkey, below one prefix of names. Methods raise errors of ``pushsvc.errors`` alone."""
+
+    def __init__(self, url: str, prefix: str = "pushsvc:", *, pool: int = 32) -> None:
+        self.keys = Keys(prefix)
+        self._connections = Connections(url, size=pool)
+        self._publish_command = "PUBLISH"
+
+    def close(self) -> None:
+        self._connections.close()
+
+    # Health and start
+
+    def ping(self) -> None:
+        """Return if Redis answers; raise BrokerUnavailable."""
+        self._connections.command("PING")
+
+    def configuration(self, *names: str) -> dict[str, str]:
+        """Return Redis settings by name; one that may not be read is absent."""
+        answers = self._connections.commands([("CONFIG", "GET", name) for name in names])
+        return {name: answer[1].decode() for name, answer in zip(names, answers, strict=True) if len(answer) > 1}
+
+    def check_layout(self) -> None:
+        """Write down the number of partitions, or raise StartupError where another number is written."""
+        key = self.keys.layout
+        self._connections.commands([("HSETNX", key, "partitions", PARTITIONS)])
+        count = int(self._connections.command("HGET", key, "partitions"))
+        if count != PARTITIONS:
+            raise StartupError(f"the data in Redis has {count} partitions, this program works with {PARTITIONS}")
+
+    def live(self, on_message: Callable[[str, bytes], None], on_up: Callable[[str], None]) -> Live:
+        """Return the process's live connection, not started yet."""
+        return Live(self._connections, on_message, on_up)
+
+    def open_partitions(self) -> None:
+        """Begin a new epoch in every partition whose primary is not the one that wrote last."""
+        self._raise_first(
+            self._connections.calls([Call(OPEN, [self.keys.partition(p)], [RUN]) for p in range(PARTITIONS)])
+        )
+
+    # Events
+
+    def publish(
+        self, topic: str, events: Sequence[Event], settings: TopicSettings, *, fence: int | None = None
+    ) -> Receipt:
+        """Append events (at least one) to a topic's log, atomically, and wake who waits.
+
+        Events whose id is known keep the offset they have. Raises InvalidBatch (a time too far ahead of an event
+        clock), Fenced (``fence`` is no longer the newest), OutcomeUnknown, BrokerUnavailable or BrokerFull.
+        """
+        events, repeated = _first_of_each_id(events)
+        offsets: list[int] = []
+        fresh = list(range(len(events)))
+        while fresh:
+            answer = self._publish_once(topic, [events[i] for i in fresh], settings, fence)
+            if answer[0] == b"known":
+                known = dict(zip(answer[1::2], answer[2::2], strict=True))
+                offsets += known.values()
+                fresh = [index for at, index in enumerate(fresh) if at not in known]
+            elif answer[0] == b"ahead":
+                raise _too_far_ahead(events, int(answer[1]), settings)
+            elif answer[0] == b"fenced":
+                raise Fenced(f"another aggregator owns the partition of {topic!r}")
+            else:
+                first, last, arrival, head = (int(word) for word in answer[1:])
+                offsets += [first, last]
+                duplicates = len(events) - len(fresh) + repeated
+                return Receipt(min(offsets), max(offsets), len(fresh), duplicates, arrival, head)
+        return Receipt(min(offsets), max(offsets), 0, len(events) + repeated)
+
+    def _publish_once(
+        self, topic: str, events: Sequence[Event], settings: TopicSettings, fence: int | None
+    ) -> list[Any]:
+        log = Log(topic)
+        chunks = _chunks(events)
+        ids = [(event.id, index) for index, event in enumerate(events) if event.id is not None]
+        bounded = settings.clock == "event" and not settings.jump
+        args: list[Any] = [
+            RUN, self._publish_command, self.keys.live(log), self.keys.wake(log.partition), topic,
+            "" if fence is None else fence, settings.retention, settings.longest + 2 * FUTURE_ALLOWANCE,
+            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST, len(chunks),
+        ]  # fmt: skip
+        for chunk in chunks:
+            args += chunk
+        args.append(len(ids))
+        for name, index in ids:
+            args += (name, index)
+        keys = [
+            self.keys.partition(log.partition), self.keys.topics(log.partition), self.keys.log(log),
+            self.keys.figures(log), *self.keys.ids(topic),
+        ]  # fmt: skip
+        answer: list[Any] = self._connections.call(PUBLISH, keys, args)
+        return answer
+
+    def refuse(self, topic: str, detail: str) -> None:
+        """Note on a topic that exists that something for it was refused."""
+        figures = self.keys.figures(Log(topic))
+        if self._connections.command("HEXISTS", figures, "created"):
+            self._connections.commands(
+                [("HINCRBY", figures, "refused", 1), ("HSET", figures, "last_refusal", detail[:500])]
+            )
+
+    def delete(self, topic: str) -> bool:
+        """Forget a topic; streams of it get a reset. Return whether there was one."""
+        events = Log(topic)
+        names = self._connections.command("HGET", self.keys.figures(events), "windows") or b""
+        logs = [events, *(Log(topic, name) for name in names.decode().split())]
+        keys = [self.keys.partition(events.partition), self.keys.topics(events.partition), *self.keys.ids(topic)]
+        for log in logs:
+            keys += [self.keys.log(log), self.keys.figures(log)]
+        args = [RUN, self._publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED]
+        return bool(self._connections.call(DELETE, keys, args + [self.keys.live(log) for log in logs]))
+
+    # Reading
+
+    def read(self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES) -> Read:
+        """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NOTHING), at one instant."""
+        keys = [self.keys.partition(partition), self.keys.lease(partition)]
+        for log in logs:
+            keys += [self.keys.log(log), self.keys.figures(log)]
+        answer = self._connections.call(READ, keys, [budget, *logs.values()])
+        _run, epoch, sequence, now, owned, *found = answer
+        return Read(
+            epoch, sequence, now, bool(owned),
+            {log: _read_log(log, values) for log, values in zip(logs, found, strict=True)},
+        )  # fmt: skip
+
+    def seek_sequence(self, topic: str, sequence: int) -> int:
+        """Return the offset after which a topic's entries have events above ``sequence``."""
+        return self._seek(topic, "sequence", sequence)
+
+    def seek_arrival(self, topic: str, arrival: int) -> int:
+        """Return the offset after which a topic's entries arrived later than ``arrival`` (ms)."""
+        return self._seek(topic, "arrival", arrival)
+
+    def _seek(self, topic: str, by: str, value: int) -> int:
+        log = Log(topic)
+        return int(self._connections.call(SEEK, [self.keys.log(log), self.keys.figures(log)], [by, value]))
+
+    def topics(self) -> dict[str, int]:
+        """Return all topics, by name, with the time they began (ms)."""
+        answers = self._connections.commands([("HGETALL", self.keys.topics(p)) for p in range(PARTITIONS)])
+        found = {}
+        for answer in answers:
+            found.update(zip(words(answer[::2]), map(int, answer[1::2]), strict=True))
+        return dict(sorted(found.items()))
+
+    def topics_of(self, partition: int) -> dict[str, int]:
+        """Return the topics of one partition, with the time they began (ms)."""
+        answer = self._connections.command("HGETALL", self.keys.topics(partition))
+        return dict(zip(words(answer[::2]), map(int, answer[1::2]), strict=True))
+
+    def figures(self, logs: Sequence[Log]) -> list[dict[str, str]]:
+        """Return what is written beside each log: first, last, created, arrival, late, refused, windows, source …"""
+        answers = self._connections.commands([("HGETALL", self.keys.figures(log)) for log in logs])
+        return [dict(zip(words(answer[::2]), words(answer[1::2]), strict=True)) for answer in answers]
+
+    # Statistics
+
+    def append_statistics(self, frames: Sequence[StatisticsWrite], fence: int) -> list[Appended | None | PushError]:
+        """Append frames of one partition in one round trip.
+
+        Each answer is Appended, None where the topic was deleted meanwhile, or the error that refused it.
+        """
+        return [self._appended(answer) for answer in self._connections.calls([f.call(self, fence) for f in frames])]
+
+    def _appended(self, answer: Any) -> Appended | None | PushError:
+        if isinstance(answer, PushError):
+            return answer
+        if answer[0] == b"fenced":
+            return Fenced("another aggregator owns the partition")
+        return Appended(int(answer[1]), int(answer[2])) if answer[0] == b"ok" else None
+
+    # Leases
+
+    def lease(self, partitions: Sequence[int], owner: str, milliseconds: int) -> dict[int, int]:
+        """Take or keep leases; return partition -> fencing token of those that are the owner's now."""
+        answers = self._connections.calls(
+            [
+                Call(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds])
+                for p in partitions
+            ]
+        )
+        self._raise_first(answers)
+        return {p: int(answer[1]) for p, answer in zip(partitions, answers, strict=True) if answer[0]}
+
+    def release(self, partitions: Sequence[int], owner: str) -> None:
+        """Give leases back, so that another aggregator need not wait for their end."""
+        self._raise_first(self._connections.calls([Call(RELEASE, [self.keys.lease(p)], [owner]) for p in partitions]))
+
+    def join_aggregators(self, owner: str, now: int, until: int) -> int:
+        """Say that an aggregator is alive until a time (ms); return how many are."""
+        key = self.keys.aggregators
+        answers = self._connections.commands(
+            [("ZADD", key, until, owner), ("ZREMRANGEBYSCORE", key, "-inf", now), ("ZCARD", key)]
+        )
+        return int(answers[2])
+
+    def leave_aggregators(self, owner: str) -> None:
+        self._connections.command("ZREM", self.keys.aggregators, owner)
+
+    def time(self) -> int:
+        """Return Redis's time in ms."""
+        seconds, microseconds = self._connections.command("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    @staticmethod
+    def _raise_first(answers: Sequence[Any]) -> None:
+        for answer in answers:
+            if isinstance(answer, PushError):
+                raise answer
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsWrite:
+    """A frame to append: ``kind`` as in StatisticsEntry, ``source`` the offset of the events log it is exact for."""
+
+    log: Log
+    kind: str
+    source: int
+    frame: bytes
+    late: int = 0
+
+    def call(self, broker: Broker, fence: int) -> Call:
+        keys = broker.keys
+        return Call(
+            STATISTICS,
+            [keys.partition(self.log.partition), keys.log(self.log), keys.figures(self.log),
+             keys.figures(Log(self.log.topic))],
+            [RUN, "PUBLISH", keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
+             self.log.window or ""],
+        )  # fmt: skip
+
+
+def _first_of_each_id(events: Sequence[Event]) -> tuple[list[Event], int]:
+    """Within a request the first event of an id counts; return those and how many were left out."""
+    seen: set[str] = set()
+    kept = []
+    for event in events:
+        if event.id is not None:
+            if event.id in seen:
+                continue
+            seen.add(event.id)
+        kept.append(event)
+    return kept, len(events) - len(kept)
+
+
+def _chunks(events: Sequence[Event]) -> list[tuple[int, int | str, int | str, int, bytes]]:
+    """Return, per entry to be: count, least and greatest time, whether an event has none, and the events as NDJSON."""
+    chunks: list[list[tuple[Event, bytes]]] = []
+    size = CHUNK_BYTES
+    for event in events:
+        line = event.encode()
+        if not chunks or size + len(line) > CHUNK_BYTES or len(chunks[-1]) == CHUNK_EVENTS:
+            chunks.append([])
+            size = 0
+        chunks[-1].append((event, line))
+        size += len(line)
+    return [_chunk(chunk) for chunk in chunks]
+
+
+def _chunk(chunk: list[tuple[Event, bytes]]) -> tuple[int, int | str, int | str, int, bytes]:
+    times = [event.time for event, _ in chunk if event.time is not None]
+    least, greatest = (min(times), max(times)) if times else ("", "")
+    return len(chunk), least, greatest, int(len(times) < len(chunk)), b"\n".join(line for _, line in chunk)
+
+
+def _too_far_ahead(events: Sequence[Event], head: int, settings: TopicSettings) -> InvalidBatch:
+    faults = [
+        Fault(line, "time", "more than the longest window ahead of the topic's event clock")
+        for line, event in enumerate(events, 1)
+        if event.time is not None and event.time > head + settings.longest
+    ] or [Fault(1, "time", "arrival is more than the longest window ahead of the topic's event clock")]
+    return InvalidBatch(faults[:100], max(0, len(faults) - 100))
+
+
+def _read_log(log: Log, values: Sequence[Any]) -> ReadLog:
+    after, last, trimmed, deleted, created, more, flat = values
+    parse: Callable[[bytes, bytes], Entry] = EventsEntry.parse if log.window is None else StatisticsEntry.parse
+    entries = [parse(header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
+    return ReadLog(after, last, trimmed, deleted, created, bool(more), entries)

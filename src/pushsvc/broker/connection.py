@@ -1,0 +1,195 @@
+"""Connections to Redis that never send anything twice, and the scripts that run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.connection import BlockingConnectionPool
+from redis.retry import Retry
+
+from pushsvc.errors import BrokerFull, BrokerUnavailable, OutcomeUnknown, PushError
+
+Argument = bytes | str | int
+TIMEOUT = 5.0
+"""Seconds to wait for a connection or an answer."""
+
+_FULL = ("OOM", "MISCONF", "NOREPLICAS")
+_ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY")
+
+
+def _source(name: str) -> bytes:
+    return files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+
+
+class Script:
+    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown."""
+
+    def __init__(self, name: str, *, writes: bool) -> None:
+        self.name = name
+        self.writes = writes
+        self.source = _source("common") + _source(name) if writes else _source(name)
+        self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
+
+
+OPEN = Script("open", writes=True)
+PUBLISH = Script("publish", writes=True)
+STATISTICS = Script("statistics", writes=True)
+READ = Script("read", writes=False)
+SEEK = Script("seek", writes=False)
+LEASE = Script("lease", writes=True)
+RELEASE = Script("release", writes=True)
+DELETE = Script("delete", writes=True)
+SCRIPTS = (OPEN, PUBLISH, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
+
+RUN = object()
+"""Stands, among a call's arguments, for the run id of the primary that the call is sent to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script call. ``args`` may hold RUN."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[Any]
+
+
+class Connections:
+    """A bounded pool. Every connection knows the run id of its primary and has all scripts loaded."""
+
+    def __init__(self, url: str, *, size: int = 32, name: str = "pushsvc") -> None:
+        self._runs: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        # redis-py re-sends a whole pipeline when a connection breaks, 10 times by default: that would double events.
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=size,
+            timeout=TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+            protocol=2,
+            client_name=name,
+            redis_connect_func=self._on_connect,
+        )
+
+    def _on_connect(self, connection: Any) -> None:
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        info: bytes = connection.read_response()
+        run = next(line[7:] for line in info.decode().split("\r\n") if line.startswith("run_id:"))
+        for script in SCRIPTS:
+            connection.send_command("SCRIPT", "LOAD", script.source)
+            connection.read_response()
+        self._runs[connection] = run
+
+    def open(self) -> Any:
+        """Return a connected connection outside the pool, for a listener; it is the caller's to close."""
+        connection = self._pool.make_connection()
+        try:
+            connection.connect()
+        except (exceptions.RedisError, OSError) as error:
+            raise BrokerUnavailable(_text(error)) from error
+        return connection
+
+    def run(self, connection: Any) -> str:
+        """Return the run id of the primary behind a connection."""
+        return self._runs[connection]
+
+    def command(self, *words: Argument) -> Any:
+        """Send one command that only reads, and return its answer."""
+        return self.commands([words])[0]
+
+    def commands(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send commands that may safely be lost or repeated, in one round trip; raise for the first that fails."""
+        answers = self._exchange(commands, writes=False)
+        for answer in answers:
+            if isinstance(answer, PushError):
+                raise answer
+        return answers
+
+    def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run one script; raise BrokerUnavailable (nothing done), OutcomeUnknown or BrokerFull."""
+        answer = self.calls([Call(script, keys, args)])[0]
+        if isinstance(answer, PushError):
+            raise answer
+        return answer
+
+    def calls(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in one round trip; each is atomic by itself. A refused one's answer is the error, not raised."""
+        if not calls:
+            return []
+        connection = self._take()
+        run = self._runs[connection]
+        commands = [
+            ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *(run if a is RUN else a for a in call.args))
+            for call in calls
+        ]
+        return self._on(connection, commands, writes=any(call.script.writes for call in calls))
+
+    def _exchange(self, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
+        return self._on(self._take(), commands, writes=writes)
+
+    def _take(self) -> Any:
+        try:
+            return self._pool.get_connection()
+        except (exceptions.RedisError, OSError) as error:
+            raise BrokerUnavailable(_text(error)) from error
+
+    def _on(self, connection: Any, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
+        done = False
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            answers = [self._answer(connection) for _ in commands]
+            done = True
+            return answers
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            failure = OutcomeUnknown if writes else BrokerUnavailable
+            raise failure(_text(error)) from error
+        finally:
+            if not done:
+                # An answer still under way must never be read as that of a later command.
+                connection.disconnect()
+            self._pool.release(connection)
+
+    def _answer(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except exceptions.BusyLoadingError as error:
+            return BrokerUnavailable(_text(error))
+        except exceptions.NoScriptError as error:
+            connection.disconnect()  # the next connect loads them again
+            return BrokerUnavailable(_text(error))
+        except exceptions.ResponseError as error:
+            return _refusal(error)
+
+    def close(self) -> None:
+        """Close every connection of the pool."""
+        with suppress(OSError):
+            self._pool.disconnect()
+
+
+def _refusal(error: exceptions.ResponseError) -> PushError:
+    text = str(error)
+    if isinstance(error, exceptions.OutOfMemoryError) or any(word in text for word in _FULL):
+        return BrokerFull(text)
+    if isinstance(error, exceptions.ReadOnlyError) or text.startswith(_ELSEWHERE):
+        return BrokerUnavailable(text)
+    return PushError(f"Redis answered: {text}")
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def words(values: Iterable[Any]) -> list[str]:
+    """Return Redis's byte strings as text."""
+    return [value.decode() for value in values]

@@ -1,0 +1,102 @@
+"""The names of everything in Redis.
+
+All keys and channels of a partition share one hash tag, so a cluster serves them from one slot. The tags are chosen
+so that the 64 partitions spread evenly over the 16,384 slots.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from dataclasses import dataclass
+from itertools import count
+
+from pushsvc.topic import PARTITIONS, partition_of
+
+_SLOTS = 16_384
+_SLOTS_PER_PARTITION = _SLOTS // PARTITIONS
+
+
+def _tag(partition: int) -> str:
+    """Return the first ``<partition>x<n>`` whose slot lies in the partition's share of the slots."""
+    return next(
+        tag
+        for tag in (f"{partition}x{number}" for number in count())
+        if crc_hqx(tag.encode(), 0) % _SLOTS // _SLOTS_PER_PARTITION == partition
+    )
+
+
+TAGS = tuple(_tag(partition) for partition in range(PARTITIONS))
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log: the events of a topic, or the statistics of one of its windows (then ``window`` is its name)."""
+
+    topic: str
+    window: str | None = None
+
+    @property
+    def partition(self) -> int:
+        return partition_of(self.topic)
+
+    @property
+    def name(self) -> str:
+        return self.topic if self.window is None else f"{self.topic}.$stats.{self.window}"
+
+
+class Keys:
+    """Key and channel names below one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def _in(self, partition: int, rest: str) -> str:
+        return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
+
+    def partition(self, partition: int) -> str:
+        """Hash: run (of the primary), epoch, sequence, fence."""
+        return self._in(partition, "partition")
+
+    def topics(self, partition: int) -> str:
+        """Hash: topic -> time of its creation in ms."""
+        return self._in(partition, "topics")
+
+    def lease(self, partition: int) -> str:
+        """String with an expiry: the aggregator that owns the partition."""
+        return self._in(partition, "lease")
+
+    def log(self, log: Log) -> str:
+        """Stream of entries; an entry's id is the offset of its last event."""
+        return self._in(log.partition, f"log:{log.name}")
+
+    def figures(self, log: Log) -> str:
+        """Hash beside a log: first, last, trimmed, deleted, created, arrival and more."""
+        return self._in(log.partition, f"figures:{log.name}")
+
+    def ids(self, topic: str) -> tuple[str, str]:
+        """Two hashes, id -> offset: the ids of now and those of the time before."""
+        partition = partition_of(topic)
+        return self._in(partition, f"ids:{topic}"), self._in(partition, f"ids-before:{topic}")
+
+    def live(self, log: Log) -> str:
+        """Channel that says: this log has grown."""
+        return self._in(log.partition, f"live:{log.name}")
+
+    def wake(self, partition: int) -> str:
+        """Channel that names a topic of the partition whose log has grown; for its aggregator."""
+        return self._in(partition, "wake")
+
+    @property
+    def ingest(self) -> str:
+        """Prefix of the channels on which producers publish by Redis alone."""
+        return f"{self.prefix}ingest:"
+
+    @property
+    def aggregators(self) -> str:
+        """Sorted set: aggregator -> time in ms until which it is alive."""
+        return f"{self.prefix}aggregators"
+
+    @property
+    def layout(self) -> str:
+        """Hash: partitions (their count); a program with another count must not write."""
+        return f"{self.prefix}layout"

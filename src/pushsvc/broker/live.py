@@ -1,0 +1,161 @@
+"""The one live connection of a process: it hears that logs have grown, and knows when it is deaf."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.lock import RLock
+from redis import exceptions
+
+from pushsvc.broker.connection import Connections
+from pushsvc.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+PROBE = 3.0
+"""Seconds of silence after which the connection probes itself, and again until it is given up."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+class Live:
+    """Keeps a set of channels subscribed, over reconnects too.
+
+    ``on_message(channel, data)`` and ``on_up(run_id)`` are called from the reading greenlet and must not block long.
+    ``on_up`` means: whatever was said before is lost, read the logs.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        on_message: Callable[[str, bytes], None],
+        on_up: Callable[[str], None],
+    ) -> None:
+        self._connections = connections
+        self._on_message = on_message
+        self._on_up = on_up
+        self._channels: set[str] = set()
+        self._patterns: set[str] = set()
+        self._confirmed: dict[str, Event] = {}
+        self._connection: Any = None
+        self._sending = RLock()
+        self._greenlet: gevent.Greenlet | None = None
+        self.up = Event()
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+
+    def close(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    @property
+    def dead(self) -> bool:
+        """True when the reading greenlet ended, which it never should."""
+        return self._greenlet is not None and self._greenlet.dead
+
+    def subscribe(self, channel: str) -> Event:
+        """Subscribe, and return what is set once Redis has confirmed it."""
+        if channel not in self._channels:
+            self._channels.add(channel)
+            self._confirmed[channel] = Event()
+            self._send("SUBSCRIBE", channel)
+        return self._confirmed[channel]
+
+    def unsubscribe(self, channel: str) -> None:
+        if channel in self._channels:
+            self._channels.discard(channel)
+            del self._confirmed[channel]
+            self._send("UNSUBSCRIBE", channel)
+
+    def subscribe_pattern(self, pattern: str) -> None:
+        if pattern not in self._patterns:
+            self._patterns.add(pattern)
+            self._send("PSUBSCRIBE", pattern)
+
+    def _send(self, *command: str) -> None:
+        """Send if connected; the sets above are sent whole after every connect, so nothing is lost if not."""
+        with self._sending:
+            connection = self._connection
+            if connection is None:
+                return
+            try:
+                connection.send_command(*command, check_health=False)
+            except (exceptions.RedisError, OSError) as error:
+                log.warning("live connection: %s", error)
+                connection.disconnect()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self._connect()
+                pause = _FIRST_PAUSE
+                self._listen()
+            except (BrokerUnavailable, exceptions.RedisError, OSError) as error:
+                log.warning("live connection to Redis lost: %s", error)
+            finally:
+                self._disconnect()
+            gevent.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _connect(self) -> None:
+        connection = self._connections.open()
+        with self._sending:
+            self._connection = connection
+            # Whatever is subscribed while this is under way comes twice, which is harmless.
+            for command, names in (("SUBSCRIBE", self._channels), ("PSUBSCRIBE", self._patterns)):
+                if names:
+                    connection.send_command(command, *names, check_health=False)
+        self._on_up(self._connections.run(connection))
+        self.up.set()
+
+    def _disconnect(self) -> None:
+        self.up.clear()
+        connection, self._connection = self._connection, None
+        for confirmed in self._confirmed.values():
+            confirmed.clear()
+        if connection is not None:
+            with suppress(OSError, exceptions.RedisError):
+                connection.disconnect()
+
+    def _listen(self) -> None:
+        probed = False
+        while True:
+            try:
+                answer = self._connection.read_response(timeout=PROBE, disconnect_on_error=False)
+            except exceptions.TimeoutError:
+                if probed:
+                    raise
+                probed = True
+                self._send("PING")
+                continue
+            probed = False
+            self._dispatch(answer)
+
+    def _dispatch(self, answer: Any) -> None:
+        if not isinstance(answer, list):
+            return
+        kind = answer[0]
+        if kind == b"message":
+            self._guarded(answer[1].decode(), answer[2])
+        elif kind == b"pmessage":
+            self._guarded(answer[2].decode("utf-8", "replace"), answer[3])
+        elif kind == b"subscribe":
+            confirmed = self._confirmed.get(answer[1].decode())
+            if confirmed is not None:
+                confirmed.set()
+                # What was said before this moment was not heard: whoever follows the channel looks once more.
+                self._guarded(answer[1].decode(), b"")
+
+    def _guarded(self, channel: str, data: bytes) -> None:
+        # One message that raises must not deafen the process.
+        try:
+            self._on_message(channel, data)
+        except Exception:
+            log.exception("live message on %s", channel)

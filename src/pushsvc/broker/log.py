@@ -1,0 +1,79 @@
+"""Entries, as the logs hold them: a small header of numbers, and the bytes.
+
+``frames`` keeps what was made of an entry, by how it was made, so that many readers share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from pushsvc.event import Event
+
+
+@dataclass(slots=True)
+class EventsEntry:
+    """Accepted events of one request: offsets ``first`` to ``last``, ``sequence`` that of the last event.
+
+    Each event has a sequence of its own, so a cursor can point between two events of an entry.
+    ``arrival`` is Redis's time in ms.
+    """
+
+    first: int
+    last: int
+    sequence: int
+    arrival: int
+    data: bytes
+    frames: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _events: list[Event] | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, header: bytes, data: bytes) -> EventsEntry:
+        sequence, first, count, _least, _greatest, arrival = map(int, header.split())
+        return cls(first, first + count - 1, sequence, arrival, data)
+
+    @property
+    def events(self) -> list[Event]:
+        if self._events is None:
+            self._events = [Event.decode(line) for line in self.data.split(b"\n")]
+        return self._events
+
+    def sequence_of(self, offset: int) -> int:
+        return self.sequence - (self.last - offset)
+
+    @property
+    def last_sequence_before(self) -> int:
+        return self.sequence - (self.last - self.first + 1)
+
+
+@dataclass(slots=True)
+class StatisticsEntry:
+    """One frame of a window. ``kind`` is ``s`` (a snapshot for everybody), ``b`` (one for who comes later: whoever
+    follows has its content already) or ``u`` (an update); ``source`` the offset of the events log it is exact for;
+    ``last`` its own number in its log."""
+
+    kind: str
+    sequence: int
+    source: int
+    arrival: int
+    last: int
+    data: bytes
+    frames: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _frame: dict[str, Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, header: bytes, data: bytes) -> StatisticsEntry:
+        sequence, kind, source, arrival, last = header.split()
+        return cls(kind.decode(), int(sequence), int(source), int(arrival), int(last), data)
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        if self._frame is None:
+            self._frame = orjson.loads(self.data)
+        return self._frame
+
+
+Entry = EventsEntry | StatisticsEntry

@@ -1,0 +1,3 @@
+-- KEYS: partition. ARGV: run. Returns epoch, sequence.
+local epoch, sequence = open_partition(KEYS[1], ARGV[1])
+return {epoch, sequence}

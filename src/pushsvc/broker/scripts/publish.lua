@@ -1,0 +1,136 @@
+-- Append one request's events to a topic's log, all or nothing, and wake who waits.
+-- KEYS: partition, topics, log, figures, ids, ids-before
+-- ARGV: run, publish command, live channel, wake channel, topic, fence or '', retention (events), keep (ms),
+--       jump bound (ms) or '', ids window (ms), ids at most, chunks,
+--       per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
+--       ids, per id: id, index of its event in the request
+-- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'ahead', head} | {'fenced'}
+local BATCH = 2000 -- unpack() is bounded by the stack
+local ENTRY = 12
+local chunks = tonumber(ARGV[ENTRY])
+local ids_at = ENTRY + 1 + 5 * chunks
+local ids = tonumber(ARGV[ids_at])
+
+-- First every check, then every write: a script that fails half-way leaves what it wrote.
+if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
+  return {'fenced'}
+end
+
+local known = {}
+for start = 0, ids - 1, BATCH do
+  local names = {}
+  for i = start, math.min(start + BATCH, ids) - 1 do
+    names[#names + 1] = ARGV[ids_at + 1 + 2 * i]
+  end
+  local now_known = redis.call('HMGET', KEYS[5], unpack(names))
+  local before = redis.call('HMGET', KEYS[6], unpack(names))
+  for i = 1, #names do
+    local offset = now_known[i] or before[i]
+    if offset then
+      known[#known + 1] = tonumber(ARGV[ids_at + 2 + 2 * (start + i - 1)])
+      known[#known + 1] = tonumber(offset)
+    end
+  end
+end
+if #known > 0 then
+  return {'known', unpack(known, 1, math.min(#known, BATCH))}
+end
+
+local figures = redis.call('HMGET', KEYS[4], 'created', 'last', 'first', 'arrival', 'head', 'ids_since', 'trim_at')
+local head = figures[5] and tonumber(figures[5])
+local least, greatest, untimed = nil, nil, false
+for chunk = 0, chunks - 1 do
+  local at = ENTRY + 1 + 5 * chunk
+  local lo, hi = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  if lo and (not least or lo < least) then least = lo end
+  if hi and (not greatest or hi > greatest) then greatest = hi end
+  untimed = untimed or ARGV[at + 3] == '1'
+end
+
+-- Never before the entry ahead of it, whatever the machine's clock does.
+local now = math.max(milliseconds(), tonumber(figures[4] or '0'))
+if untimed then
+  least, greatest = math.min(least or now, now), math.max(greatest or now, now)
+end
+local bound = tonumber(ARGV[9])
+if bound and head and greatest > head + bound and least <= head + bound then
+  return {'ahead', int(head)}
+end
+
+local _, sequence = open_partition(KEYS[1], ARGV[1])
+local last = tonumber(figures[2] or '0')
+local first_kept = tonumber(figures[3] or '1')
+local first = last + 1
+if not figures[1] then
+  redis.call('HSET', KEYS[2], ARGV[5], int(now))
+  redis.call('HSET', KEYS[4], 'created', int(now), 'first', int(first))
+  redis.call('PERSIST', KEYS[4])
+  first_kept = first
+end
+
+for chunk = 0, chunks - 1 do
+  local at = ENTRY + 1 + 5 * chunk
+  local count = tonumber(ARGV[at])
+  local lo, hi = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  if ARGV[at + 3] == '1' then
+    lo, hi = math.min(lo or now, now), math.max(hi or now, now)
+  end
+  sequence = sequence + count
+  local header = table.concat({int(sequence), int(last + 1), int(count), int(lo), int(hi), int(now)}, ' ')
+  last = last + count
+  redis.call('XADD', KEYS[3], int(last) .. '-0', 'h', header, 'd', ARGV[at + 4])
+end
+head = math.max(head or greatest, greatest)
+redis.call('HSET', KEYS[1], 'sequence', int(sequence))
+redis.call('HSET', KEYS[4], 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head))
+
+if ids > 0 then
+  local since = tonumber(figures[6])
+  local window = tonumber(ARGV[10])
+  if since and (now - since > window or redis.call('HLEN', KEYS[5]) > tonumber(ARGV[11])) then
+    redis.call('DEL', KEYS[6])
+    if redis.call('EXISTS', KEYS[5]) == 1 then
+      redis.call('RENAME', KEYS[5], KEYS[6])
+      redis.call('PEXPIRE', KEYS[6], window)
+    end
+    since = nil
+  end
+  for start = 0, ids - 1, BATCH do
+    local pairs_ = {}
+    for i = start, math.min(start + BATCH, ids) - 1 do
+      pairs_[#pairs_ + 1] = ARGV[ids_at + 1 + 2 * i]
+      pairs_[#pairs_ + 1] = int(first + tonumber(ARGV[ids_at + 2 + 2 * i]))
+    end
+    redis.call('HSET', KEYS[5], unpack(pairs_))
+  end
+  if not since then
+    redis.call('HSET', KEYS[4], 'ids_since', int(now))
+    redis.call('PEXPIRE', KEYS[5], 2 * window)
+  end
+end
+
+-- What is beyond the retention goes, unless a window may still need it. A few entries per publish keep pace.
+local retention, keep = tonumber(ARGV[7]), tonumber(ARGV[8])
+if last - first_kept + 1 > retention and now >= tonumber(figures[7] or '0') then
+  for _ = 1, 8 do
+    local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+    if not oldest then
+      break
+    end
+    local seq, from, count, _, _, arrival = string.match(oldest[2][2], '(%d+) (%d+) (%d+) (%-?%d+) (%-?%d+) (%d+)')
+    local through = tonumber(from) + tonumber(count) - 1
+    if last - through < retention then
+      break
+    end
+    if tonumber(arrival) + keep > now then
+      redis.call('HSET', KEYS[4], 'trim_at', int(tonumber(arrival) + keep))
+      break
+    end
+    redis.call('XDEL', KEYS[3], oldest[1])
+    redis.call('HSET', KEYS[4], 'first', int(through + 1), 'trimmed', seq)
+  end
+end
+
+redis.call(ARGV[2], ARGV[3], int(sequence))
+redis.call(ARGV[2], ARGV[4], ARGV[5])
+return {'ok', int(first), int(last), int(now), int(head)}

@@ -1,0 +1,121 @@
+"""Server-Sent Events as bytes, both ways: the only writer of event-stream bytes, and a decoder for clients and tests.
+
+Source: WHATWG HTML, section 9.2 "Server-sent events". Lines end at CR, LF or CRLF and nowhere else, so Python's
+``splitlines`` (which also splits at U+2028) and ``strip`` are never used on stream text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MEDIA_TYPE = "text/event-stream"
+RESERVED_NAMES = frozenset({"open", "error", "snapshot", "update", "reset", "heartbeat", "gone"})
+"""Event names with a meaning of ours or of EventSource; a producer's type of that name is sent as ``message``."""
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_FORBIDDEN = re.compile(r"[\r\n\0]")
+
+
+def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> bytes:  # noqa: A002
+    """Return one message. ``data`` is UTF-8; each of its lines becomes a ``data:`` line."""
+    head = ""
+    if id is not None:
+        head += f"id: {_one_line(id)}\n"
+    if event is not None:
+        head += f"event: {_one_line(event)}\n"
+    return head.encode() + _data_lines(data) + b"\n"
+
+
+def comment(text: str) -> bytes:
+    """Return a comment, which clients ignore and proxies count as traffic."""
+    return f": {_LINE_END.sub(' ', text)}\n\n".encode()
+
+
+def retry(milliseconds: int) -> bytes:
+    """Return the line that sets a client's reconnection delay."""
+    return b"retry: %d\n\n" % milliseconds
+
+
+def move_cursor(id: str) -> bytes:  # noqa: A002
+    """Return an ``id:`` line alone: it moves the client's last event id and fires nothing."""
+    return f"id: {_one_line(id)}\n\n".encode()
+
+
+def _one_line(text: str) -> str:
+    if _FORBIDDEN.search(text):
+        raise ValueError("an event name or id cannot hold a line end or NUL")
+    return text
+
+
+def _data_lines(data: bytes) -> bytes:
+    if b"\n" not in data and b"\r" not in data:
+        return b"data: " + data + b"\n"
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"".join(b"data: " + line + b"\n" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A dispatched event: ``id`` is the last event id at that moment, as in a browser."""
+
+    event: str
+    data: str
+    id: str
+
+
+class Decoder:
+    """Reads an event stream in pieces of any size.
+
+    ``last_id`` is the last event id to resume from; ``retry`` the reconnection delay in ms that the server asked for;
+    ``comments`` counts comment lines.
+    """
+
+    def __init__(self, last_id: str = "") -> None:
+        self.last_id = last_id
+        self.retry: int | None = None
+        self.comments = 0
+        self._id = last_id
+        self._text = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._rest = ""
+        self._event = ""
+        self._data: list[str] = []
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Yield the messages that ``data`` completes."""
+        text = self._rest + self._text.decode(data)
+        # A CR at the very end may be the first half of a CRLF: it waits for the next piece.
+        held = text.endswith("\r")
+        lines = _LINE_END.split(text[:-1] if held else text)
+        self._rest = lines.pop() + ("\r" if held else "")
+        for line in lines:
+            message = self._line(line)
+            if message is not None:
+                yield message
+
+    def _line(self, line: str) -> Message | None:
+        if not line:
+            return self._dispatch()
+        name, _, value = line.partition(":")
+        self._field(name, value.removeprefix(" "))
+        return None
+
+    def _field(self, name: str, value: str) -> None:
+        if name == "":
+            self.comments += 1
+        elif name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._event = value
+        elif name == "id" and "\0" not in value:
+            self._id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry = int(value)
+
+    def _dispatch(self) -> Message | None:
+        self.last_id = self._id
+        event, data = self._event or "message", self._data
+        self._event, self._data = "", []
+        return Message(event, "\n".join(data), self.last_id) if data else None

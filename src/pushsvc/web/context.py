@@ -1,0 +1,25 @@
+"""What every resource works with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pushsvc.broker import Broker
+from pushsvc.event import Limits
+from pushsvc.hub import Hub
+from pushsvc.settings import TopicRules
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    broker: Broker
+    hub: Hub
+    rules: TopicRules
+    limits: Limits
+    heartbeat: float
+
+    @staticmethod
+    def now() -> int:
+        """Return this machine's time in ms."""
+        return int(time.time() * 1000)

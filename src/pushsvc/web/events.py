@@ -1,0 +1,265 @@
+"""``/v1/topics/{topic}/events``: publish, watch, look up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, request, url_for
+
+from pushsvc.broker import EventsEntry, Log, Receipt
+from pushsvc.cursor import Position, UnreadableCursor, decode, encode
+from pushsvc.errors import InvalidBatch, InvalidParameter, UnsupportedMediaType, fault_members
+from pushsvc.event import Event, Parsed, parse
+from pushsvc.hub import EventsQuery, event_stream
+from pushsvc.settings import TopicSettings
+from pushsvc.topic import check_topic
+from pushsvc.web import metrics
+from pushsvc.web.context import Context
+from pushsvc.web.parameters import FORMATS, Parameters, choose_format
+from pushsvc.web.responses import json_response, stream_response, text_response
+
+_ATTRIBUTES = ("id", "key", "time", "type")
+_STREAM_ONLY = ("last_event_id", "names", "heartbeat")
+_HISTORY_ONLY = ("since", "until", "type", "key", "where", "limit", "after")
+_LIMIT, _MOST = 1_000, 10_000
+_SCAN = 200_000
+"""Events that one history request looks at, at most; ``next`` leads on from there."""
+
+_HINT = (
+    "every event is older than the longest window, so none is counted; "
+    'for data of the past set clock = "event" for this topic'
+)
+
+
+def blueprint(context: Context) -> Blueprint:
+    resource = Blueprint("events", __name__, url_prefix="/v1/topics/<topic>/events")
+
+    @resource.post("")
+    def publish(topic: str) -> Response:
+        return _publish(context, check_topic(topic))
+
+    @resource.get("")
+    def read(topic: str) -> Response:
+        check_topic(topic)
+        parameters = Parameters(request, ("format", *_STREAM_ONLY, *_HISTORY_ONLY))
+        chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"))
+        if chosen == "sse":
+            parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
+            return stream_response(event_stream(context.hub, _stream_query(context, topic, parameters)))
+        parameters.refuse(_STREAM_ONLY, "belongs to streams")
+        return _history(context, topic, parameters, chosen)
+
+    return resource
+
+
+# Publishing
+
+
+def _publish(context: Context, topic: str) -> Response:
+    parameters = Parameters(request, ("on_error", *_ATTRIBUTES))
+    skip = parameters.choice("on_error", ("refuse", "skip"), "refuse") == "skip"
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("a compressed body is not supported")
+    media_type = request.mimetype
+    if media_type in ("", "application/x-www-form-urlencoded"):
+        media_type = "application/json"  # what `curl -d` sends without a type
+    if media_type != FORMATS["csv"]:
+        parameters.refuse(_ATTRIBUTES, "names a CSV column, and this is not text/csv")
+    columns = {name: column for name in _ATTRIBUTES if (column := parameters.text(name)) is not None}
+    try:
+        parsed = parse(request.get_data(), media_type, now=context.now(), columns=columns, limits=context.limits)
+        if parsed.faults and not (skip and parsed.events):
+            raise InvalidBatch(parsed.faults, parsed.more)
+    except InvalidBatch as error:
+        metrics.REJECTED.inc(len(error.faults) + error.more)
+        raise
+    settings = context.rules.settings_of(topic)
+    receipt = context.broker.publish(topic, parsed.events, settings)
+    return json_response(_receipt(topic, parsed, receipt, settings), 202)
+
+
+def _receipt(topic: str, parsed: Parsed, receipt: Receipt, settings: TopicSettings) -> dict[str, Any]:
+    late = _late(parsed.events, receipt, settings)
+    metrics.EVENTS.inc(receipt.accepted)
+    metrics.DUPLICATES.inc(receipt.duplicates)
+    metrics.REJECTED.inc(parsed.rejected)
+    metrics.LATE.inc(late)
+    body: dict[str, Any] = {
+        "topic": topic,
+        "accepted": receipt.accepted,
+        "duplicates": receipt.duplicates,
+        "rejected": parsed.rejected,
+        "late": late,
+        "first_offset": receipt.first_offset,
+        "last_offset": receipt.last_offset,
+    }
+    if parsed.faults:
+        body |= fault_members(parsed.faults, parsed.more)
+    if late and late == len(parsed.events) and settings.clock == "wall":
+        body["hint"] = _HINT
+    return body
+
+
+def _late(events: list[Event], receipt: Receipt, settings: TopicSettings) -> int:
+    """Return how many events no window holds any more, as the clock stood when they arrived."""
+    clock = receipt.arrival if settings.clock == "wall" else receipt.head
+    if clock is None:
+        return 0
+    start = max(
+        window.length and clock // window.pane * window.pane + window.pane - window.length
+        for window in settings.windows
+        if window.length == settings.longest
+    )
+    return sum(event.time is not None and event.time < start for event in events)
+
+
+# Watching
+
+
+def _stream_query(context: Context, topic: str, parameters: Parameters) -> EventsQuery:
+    return EventsQuery(
+        Log(topic),
+        cursor=request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None,
+        named=parameters.choice("names", ("on", "off"), "on") == "on",
+        visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
+        heartbeat=context.heartbeat,
+    )
+
+
+# Looking up
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """Which events of the log a history request wants."""
+
+    since: int | None
+    until: int | None
+    type: str | None
+    key: str | None
+    conditions: tuple[Callable[[Event], bool], ...]
+
+    def wants(self, event: Event, arrival: int) -> bool:
+        time = arrival if event.time is None else event.time
+        return (
+            (self.since is None or time >= self.since)
+            and (self.until is None or time < self.until)
+            and (self.type is None or event.type == self.type)
+            and (self.key is None or event.key == self.key)
+            and all(condition(event) for condition in self.conditions)
+        )
+
+
+def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
+    wanted = _Filter(
+        parameters.time("since"), parameters.time("until"), parameters.text("type"), parameters.text("key"),
+        tuple(_condition(text) for text in parameters.texts("where")),
+    )  # fmt: skip
+    limit = parameters.integer("limit", _LIMIT, 1, _MOST) or _LIMIT
+    events, cursor = _page(context, topic, wanted, limit, parameters.text("after"))
+    response = _rendered(events, cursor, chosen)
+    if cursor is not None:
+        query = {**request.args.to_dict(flat=False), "after": cursor}
+        response.headers["Link"] = f'<{url_for("events.read", topic=topic, **query)}>; rel="next"'
+    return response
+
+
+def _rendered(events: list[dict[str, Any]], cursor: str | None, chosen: str) -> Response:
+    if chosen == "json":
+        return json_response({"events": events, "next": cursor}, Vary="Accept")
+    if chosen == "ndjson":
+        return text_response(b"".join(orjson.dumps(event) + b"\n" for event in events), FORMATS["ndjson"])
+    from pushsvc.table import events_to_table, table_to_csv  # pandas is loaded when first needed
+
+    return text_response(table_to_csv(events_to_table(events)), FORMATS["csv"])
+
+
+def _page(
+    context: Context, topic: str, wanted: _Filter, limit: int, after: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return at most ``limit`` events in order of offset, and the cursor of the next page if there may be one."""
+    log = Log(topic)
+    sequence, epoch = _after(after, log)
+    offset = context.broker.seek_sequence(topic, sequence) if sequence else 0
+    found: list[dict[str, Any]] = []
+    scanned = 0
+    while True:
+        read = context.broker.read(log.partition, {log: offset})
+        if epoch is not None and read.epoch != epoch:
+            raise InvalidParameter("after", "the cursor is from before a restart of Redis; begin again without it")
+        logged = read.logs[log]
+        for entry in logged.entries:
+            offset = entry.last
+            for event_sequence, public in _wanted(entry, topic, wanted, sequence):
+                found.append(public)
+                if len(found) == limit:
+                    end = event_sequence == entry.sequence and entry.last == logged.last
+                    return found, None if end else encode({log.partition: Position(read.epoch, event_sequence)})
+            scanned += entry.last - entry.first + 1
+            if scanned >= _SCAN and entry.last < logged.last:
+                return found, encode({log.partition: Position(read.epoch, entry.sequence)})
+        if not logged.more:
+            return found, None
+
+
+def _after(after: str | None, log: Log) -> tuple[int, int | None]:
+    if after is None:
+        return 0, None
+    try:
+        position = decode(after)[log.partition]
+    except (UnreadableCursor, KeyError):
+        raise InvalidParameter("after", "not a cursor of this topic's history") from None
+    return position.sequence, position.epoch
+
+
+def _wanted(entry: EventsEntry, topic: str, wanted: _Filter, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    for offset, event in enumerate(entry.events, entry.first):
+        sequence = entry.sequence_of(offset)
+        if sequence > after and wanted.wants(event, entry.arrival):
+            yield sequence, event.public(topic, offset, entry.arrival)
+
+
+_CONDITION = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)\Z", re.DOTALL)
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+def _condition(text: str) -> Callable[[Event], bool]:
+    """Return the test that ``rating<3`` or ``dish=soup`` spells. A number compares with numbers, text with text."""
+    found = _CONDITION.match(text)
+    if not found:
+        raise InvalidParameter("where", f"{text!r} is not a field, one of = != < <= > >=, and a value")
+    name, operator, spelled = found.groups()
+    value = _value(spelled)
+    if operator in ("=", "!="):
+        return lambda event: (_same(event.data.get(name), value)) is (operator == "=")
+    if isinstance(value, bool):
+        raise InvalidParameter("where", f"{text!r}: true and false have no order")
+    compare = _ORDER[operator]
+    return lambda event: _comparable(event.data.get(name), value) and compare(event.data[name], value)
+
+
+def _value(spelled: str) -> Any:
+    try:
+        value = orjson.loads(spelled)
+    except orjson.JSONDecodeError:
+        return spelled
+    return value if isinstance(value, str | int | float | bool) else spelled
+
+
+def _same(given: Any, value: Any) -> bool:
+    return isinstance(given, bool) == isinstance(value, bool) and bool(given == value)
+
+
+def _comparable(given: Any, value: Any) -> bool:
+    if isinstance(given, bool):
+        return False
+    return isinstance(given, str) if isinstance(value, str) else isinstance(given, int | float)

@@ -1,0 +1,54 @@
+"""Health, metrics and the specification."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from flask import Blueprint, Response, request
+
+from pushsvc.errors import PushError
+from pushsvc.web import metrics
+from pushsvc.web.context import Context
+from pushsvc.web.parameters import Parameters
+from pushsvc.web.responses import json_response
+
+
+def blueprint(context: Context) -> Blueprint:
+    resource = Blueprint("health", __name__)
+
+    @resource.get("/livez")
+    def livez() -> Response:
+        """The process works; if not, only a restart helps."""
+        Parameters(request, ())
+        healthy = context.hub.healthy
+        return json_response({"status": "ok" if healthy else "dead"}, 200 if healthy else 503)
+
+    @resource.get("/readyz")
+    def readyz() -> Response:
+        """The process can take events and hears what is published."""
+        Parameters(request, ())
+        checks = {"redis": _redis(context), "live": "ok" if context.hub.wait_up(1.0) else "not connected"}
+        ready = not context.hub.draining and all(state == "ok" for state in checks.values())
+        response = json_response({"status": "ready" if ready else "not ready", **checks}, 200 if ready else 503)
+        if not ready:
+            response.headers["Retry-After"] = "2"
+        return response
+
+    @resource.get("/metrics")
+    def exposition() -> Response:
+        return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+
+    @resource.get("/openapi.json")
+    def openapi() -> Response:
+        text = files(__package__).joinpath("openapi.json").read_bytes()
+        return Response(text, content_type="application/json")
+
+    return resource
+
+
+def _redis(context: Context) -> str:
+    try:
+        context.broker.ping()
+    except PushError as error:
+        return error.detail
+    return "ok"

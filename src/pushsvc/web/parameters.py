@@ -1,0 +1,96 @@
+"""Query parameters and formats: read strictly, so that a misspelled one is never silently ignored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from flask import Request
+
+from pushsvc.clock import parse_time
+from pushsvc.errors import InvalidParameter, NotAcceptable
+from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
+
+FORMATS = {
+    "sse": EVENT_STREAM,
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+}
+_TRUE = frozenset({"1", "true", "yes"})
+
+
+class Parameters:
+    """The query of one request. Raises InvalidParameter for names outside ``allowed`` and for bad values."""
+
+    def __init__(self, request: Request, allowed: Iterable[str]) -> None:
+        self._args = request.args
+        known = frozenset(allowed)
+        for name in self._args:
+            if name not in known:
+                raise InvalidParameter(name, f"not supported here; supported are {', '.join(sorted(known)) or 'none'}")
+
+    def text(self, name: str) -> str | None:
+        values = self._args.getlist(name)
+        if len(values) > 1:
+            raise InvalidParameter(name, "given more than once")
+        return values[0] if values else None
+
+    def texts(self, name: str) -> list[str]:
+        return self._args.getlist(name)
+
+    def choice(self, name: str, choices: Iterable[str], default: str) -> str:
+        value = self.text(name)
+        if value is None:
+            return default
+        if value not in choices:
+            raise InvalidParameter(name, f"{value!r} is none of {', '.join(choices)}")
+        return value
+
+    def integer(self, name: str, default: int | None, least: int, most: int) -> int | None:
+        value = self.text(name)
+        if value is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,18}", value) or not least <= int(value) <= most:
+            raise InvalidParameter(name, f"{value!r} is not a whole number from {least} to {most}")
+        return int(value)
+
+    def time(self, name: str) -> int | None:
+        """Return an instant in ms, given as RFC 3339 or as epoch milliseconds."""
+        value = self.text(name)
+        if value is None:
+            return None
+        if re.fullmatch(r"[0-9]{1,15}", value):
+            if int(value) < 100_000_000_000:
+                raise InvalidParameter(name, "seconds? milliseconds are expected")
+            return int(value)
+        try:
+            return parse_time(value.replace(" ", "+"))
+        except ValueError as error:
+            raise InvalidParameter(name, str(error)) from None
+
+    def flag(self, name: str) -> bool:
+        value = self.text(name)
+        return value is not None and value.lower() in _TRUE
+
+    def refuse(self, names: Iterable[str], reason: str) -> None:
+        """Refuse parameters that another choice makes meaningless."""
+        for name in names:
+            if name in self._args:
+                raise InvalidParameter(name, reason)
+
+
+def choose_format(request: Request, parameters: Parameters, offered: tuple[str, ...]) -> str:
+    """Return the format: ``?format=`` wins over ``Accept``; with neither it is JSON."""
+    asked = parameters.text("format")
+    if asked is not None:
+        if asked not in offered:
+            raise InvalidParameter("format", f"{asked!r} is none of {', '.join(offered)}")
+        return asked
+    types = {FORMATS[name]: name for name in ("json", *offered)}
+    if not request.accept_mimetypes:
+        return "json"
+    best = request.accept_mimetypes.best_match(list(types))
+    if best is None:
+        raise NotAcceptable(f"this can be had as {', '.join(FORMATS[name] for name in offered)}")
+    return types[best]

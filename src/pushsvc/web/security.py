@@ -1,0 +1,84 @@
+"""Which hosts and origins may speak to a server without credentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, request
+
+from pushsvc.errors import Forbidden
+
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_POLICY = "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self'"
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Content-Type, Last-Event-ID, Idempotency-Key",
+    "Access-Control-Max-Age": "600",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """``allow_hosts`` are names without port, ``allow_origins`` as in the Origin header.
+
+    ``insecure`` accepts any Host where no ``allow_hosts`` are named: for a private network only.
+    """
+
+    allow_hosts: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()
+    insecure: bool = False
+
+    def check_host(self, host: str) -> None:
+        """Refuse a Host that is not ours: a page of another name could be bound to our address (DNS rebinding)."""
+        name = _name_of(host)
+        if name in self.allow_hosts or _is_loopback(name) or (self.insecure and not self.allow_hosts):
+            return
+        raise Forbidden(f"the Host {host!r} is not served here; --allow-host {name} would allow it")
+
+    def check_origin(self, origin: str | None, host: str) -> None:
+        """Refuse a write that another site's page makes a browser send."""
+        if origin is None or origin in self.allow_origins or urlsplit(origin).netloc == host:
+            return
+        raise Forbidden(f"writes from the Origin {origin!r} are refused; --allow-origin {origin} would allow them")
+
+    def install(self, app: Flask) -> None:
+        """Check every request of the app, and answer preflights of the allowed origins."""
+
+        @app.before_request
+        def check() -> Response | None:
+            self.check_host(request.host)
+            origin = request.headers.get("Origin")
+            if request.method == "OPTIONS" and origin in self.allow_origins:
+                return Response(status=204, headers=_PREFLIGHT)
+            if request.method in _WRITES:
+                self.check_origin(origin, request.host)
+            return None
+
+        @app.after_request
+        def add_headers(response: Response) -> Response:
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+            response.headers.setdefault("Content-Security-Policy", _POLICY)
+            origin = request.headers.get("Origin")
+            if self.allow_origins:
+                response.vary.add("Origin")
+            if origin in self.allow_origins:
+                response.headers["Access-Control-Allow-Origin"] = origin
+            return response
+
+
+def _name_of(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return host
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,375 @@
+"""Drives the aggregation of the partitions that this process owns: reads logs, moves clocks, writes frames.
+
+Reading a log and Redis's time happen in one script, so when everything is read the clock may follow that time: no
+event that arrived before it is still unread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from secrets import token_hex
+
+import gevent
+from gevent.event import Event
+from prometheus_client import Counter, Gauge
+
+from pushsvc.aggregate import Frame, TopicAggregate
+from pushsvc.broker import Appended, Broker, EventsEntry, Log, Read
+from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.broker.keys import TAGS
+from pushsvc.errors import Fenced, PushError, Unavailable
+from pushsvc.ingest import Ingest
+from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
+from pushsvc.topic import PARTITIONS
+
+log = logging.getLogger(__name__)
+
+LEASE = 5.0
+"""Seconds after which another aggregator takes the partitions of one that died."""
+
+_BASE_BYTES = 64_000
+"""A snapshot follows the updates that outweigh the last one, but not for fewer bytes than these."""
+
+_LOOK_ANYWAY = 5.0
+_PAUSE = 0.5
+_REPLAYED = 2 * FUTURE_ALLOWANCE
+
+COUNTED = Counter("pushsvc_events_counted_total", "Events counted by an aggregator")
+FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])
+OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggregators", multiprocess_mode="livesum")
+LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was counted", multiprocess_mode="livemax")
+
+
+@dataclass(slots=True)
+class _Topic:
+    """One topic that is aggregated. ``silent_through`` is the offset up to which frames were written before."""
+
+    aggregate: TopicAggregate
+    settings: TopicSettings
+    after: int
+    silent_through: int
+    deleted: int
+    announced: bool = False
+    counted_late: int = 0
+    weight: dict[str, int] = field(default_factory=dict)
+    base: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Partition:
+    """A partition that this process owns, with the fencing token of its lease."""
+
+    number: int
+    fence: int
+    epoch: int | None = None
+    topics: dict[str, _Topic] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+    loaded: bool = False
+
+
+class AggregatorWorker:
+    """An aggregator process. Several share the partitions evenly; ``run`` returns after ``stop``."""
+
+    def __init__(self, broker: Broker, rules: TopicRules) -> None:
+        self._broker = broker
+        self._rules = rules
+        self._owner = token_hex(8)
+        self._partitions: dict[int, _Partition] = {}
+        self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
+        self._wake = Event()
+        self._stopping = False
+        self._run_id: str | None = None
+        self._ingest = Ingest(broker, rules, lambda partition: self._fence_of(partition))
+        self._live = broker.live(self._on_message, self._on_up)
+        self._renewed = time.monotonic()
+        self._skew = 0
+
+    def stop(self) -> None:
+        """Ask ``run`` to return; may be called from a signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        self._live.subscribe_pattern(f"{self._broker.keys.ingest}*")
+        self._live.start()
+        self._ingest.start()
+        leases = gevent.spawn(self._keep_leases)
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                busy = self._step()
+                # One turn of the loop for sockets and leases, even when there is always more to read.
+                gevent.sleep(0)
+                if not busy:
+                    self._wake.wait(self._patience())
+        finally:
+            leases.kill()
+            self._live.close()
+            self._ingest.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        try:
+            self._broker.release(list(self._partitions), self._owner)
+            self._broker.leave_aggregators(self._owner)
+        except PushError as error:
+            log.warning("leaving: %s", error)
+        self._partitions.clear()
+        OWNED.set(0)
+
+    # Leases
+
+    def _fence_of(self, partition: int) -> int | None:
+        owned = self._partitions.get(partition)
+        return owned.fence if owned is not None else None
+
+    def _keep_leases(self) -> None:
+        while True:
+            try:
+                self._renew()
+            except PushError as error:
+                log.warning("leases: %s", error)
+                if time.monotonic() - self._renewed > LEASE:
+                    self._partitions.clear()
+                    OWNED.set(0)
+            except Exception:
+                log.exception("leases")
+            gevent.sleep(LEASE / 4)
+
+    def _renew(self) -> None:
+        """Keep what is owned; take what is free, or give away what is more than an equal share."""
+        milliseconds = int(LEASE * 1000)
+        now = self._broker.time()
+        alive = self._broker.join_aggregators(self._owner, now, now + milliseconds)
+        share = -(-PARTITIONS // max(1, alive))
+        surplus = sorted(self._partitions)[share:]
+        for number in surplus:
+            self._drop(number)
+        if surplus:
+            self._broker.release(surplus, self._owner)
+        kept = self._broker.lease(list(self._partitions), self._owner, milliseconds)
+        for number in set(self._partitions) - set(kept):
+            self._drop(number)
+        for number, fence in kept.items():
+            if self._partitions[number].fence != fence:
+                self._adopt(number, fence)  # the lease had run out meanwhile: another may have written
+        self._renewed = time.monotonic()
+        wanted = [number for number in range(PARTITIONS) if number not in self._partitions]
+        self._take(wanted, share - len(self._partitions), milliseconds)
+        OWNED.set(len(self._partitions))
+
+    def _take(self, wanted: list[int], room: int, milliseconds: int) -> None:
+        while wanted and room > 0:
+            asked, wanted = wanted[:room], wanted[room:]
+            taken = self._broker.lease(asked, self._owner, milliseconds)
+            for number, fence in taken.items():
+                self._adopt(number, fence)
+            room -= len(taken)
+
+    def _adopt(self, number: int, fence: int) -> None:
+        self._partitions[number] = _Partition(number, fence)
+        self._live.subscribe(self._broker.keys.wake(number))
+        self._wake.set()
+
+    def _drop(self, number: int) -> None:
+        self._partitions.pop(number, None)
+        self._live.unsubscribe(self._broker.keys.wake(number))
+
+    # Waking
+
+    def _on_message(self, channel: str, data: bytes) -> None:
+        if channel.startswith(self._broker.keys.ingest):
+            self._ingest.offer(channel.removeprefix(self._broker.keys.ingest), data)
+            return
+        tag = channel[channel.index("{") + 1 : channel.index("}")]
+        partition = self._partitions.get(self._by_tag[tag])
+        if partition is not None:
+            if data:
+                partition.unread.add(data.decode())
+            else:
+                partition.loaded = False  # subscribed only now: topics may have come unheard
+            self._wake.set()
+
+    def _on_up(self, run: str) -> None:
+        if run != self._run_id:
+            self._broker.open_partitions()
+        self._run_id = run
+        for partition in self._partitions.values():
+            partition.unread.update(partition.topics)
+            partition.loaded = False
+        self._wake.set()
+
+    def _now(self) -> int:
+        """Return Redis's time in ms, as far as it is known here."""
+        return int(time.time() * 1000) + self._skew
+
+    def _patience(self) -> float:
+        """Return the seconds until some topic has something to say, or until a look is due anyway."""
+        now = self._now()
+        wakes = [
+            wake
+            for partition in self._partitions.values()
+            for topic in partition.topics.values()
+            if (wake := topic.aggregate.wake_at()) is not None
+        ]
+        return min(_LOOK_ANYWAY, max(0.001, (min(wakes, default=now + 10_000) - now) / 1000))
+
+    # Aggregating
+
+    def _step(self) -> bool:
+        """Bring every partition up to date; return whether any has more to read."""
+        busy = False
+        for partition in list(self._partitions.values()):
+            try:
+                busy |= self._bring_up(partition)
+            except Fenced:
+                log.warning("partition %d: another aggregator owns it", partition.number)
+                self._drop(partition.number)
+            except Unavailable as error:
+                log.warning("partition %d: %s", partition.number, error)
+                gevent.sleep(_PAUSE)
+                return True
+        return busy
+
+    def _bring_up(self, partition: _Partition) -> bool:
+        if not partition.loaded:
+            self._load(partition)
+        due = self._due(partition)
+        if not due:
+            return False
+        read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in due})
+        self._skew = read.now - int(time.time() * 1000)
+        if partition.epoch is not None and read.epoch != partition.epoch:
+            # Another life of Redis: what is remembered here may be ahead of what it kept.
+            self._adopt(partition.number, partition.fence)
+            return True
+        partition.epoch = read.epoch
+        more = False
+        for name in due:
+            more |= self._apply(partition, name, read)
+        self._write(partition, [name for name in due if name in partition.topics], read.now)
+        return more
+
+    def _due(self, partition: _Partition) -> list[str]:
+        """Return the topics of which there is something to read or to say."""
+        unread, partition.unread = partition.unread, set()
+        for name in unread - set(partition.topics):
+            self._begin(partition, name)
+        now = self._now()
+        ticking = {
+            name for name, topic in partition.topics.items() if (wake := topic.aggregate.wake_at()) and wake <= now
+        }
+        return sorted(name for name in unread | ticking if name in partition.topics)
+
+    def _load(self, partition: _Partition) -> None:
+        partition.loaded = True
+        try:
+            for name in self._broker.topics_of(partition.number):
+                partition.unread.add(name)
+        except PushError:
+            partition.loaded = False
+            raise
+
+    def _begin(self, partition: _Partition, name: str) -> None:
+        """Take up a topic: its windows are rebuilt from the part of the log that they may still cover."""
+        settings = self._rules.settings_of(name)
+        logs = [Log(name), *(Log(name, window.name) for window in settings.windows)]
+        events, *windows = self._broker.figures(logs)
+        if "created" not in events:
+            return
+        if settings.clock == "event":
+            after = int(events.get("first", 1)) - 1
+        else:
+            after = self._broker.seek_arrival(name, self._broker.time() - settings.longest - _REPLAYED)
+        aggregate = TopicAggregate(name, settings, int(events["created"]))
+        aggregate.offset = after
+        written = max(int(window.get("source", 0)) for window in windows)
+        deleted = int(events.get("deleted", 0))
+        partition.topics[name] = _Topic(aggregate, settings, after, written, deleted)
+
+    def _apply(self, partition: _Partition, name: str, read: Read) -> bool:
+        """Count what a read brought of one topic; return whether there is more."""
+        topic, logged = partition.topics[name], read.logs[Log(name)]
+        if not logged.created or logged.deleted != topic.deleted:
+            del partition.topics[name]
+            if logged.created:
+                partition.unread.add(name)  # begun anew since
+            return False
+        for entry in logged.entries:
+            self._count(topic, entry)
+        if logged.more:
+            partition.unread.add(name)
+            return True
+        topic.aggregate.advance(read.now)
+        return False
+
+    @staticmethod
+    def _count(topic: _Topic, entry: EventsEntry) -> None:
+        topic.aggregate.apply(entry.last, entry.arrival, entry.events)
+        topic.after = entry.last
+        COUNTED.inc(len(entry.events))
+        LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
+
+    # Writing
+
+    def _write(self, partition: _Partition, names: Iterable[str], now: int) -> None:
+        writes: list[StatisticsWrite] = []
+        for name in names:
+            topic = partition.topics[name]
+            if topic.after >= topic.silent_through and name not in partition.unread:
+                writes += self._frames(topic, now)
+        if not writes:
+            return
+        answers = self._broker.append_statistics(writes, partition.fence)
+        for write, answer in zip(writes, answers, strict=True):
+            self._settle(partition, write, answer)
+
+    def _frames(self, topic: _Topic, now: int) -> list[StatisticsWrite]:
+        aggregate = topic.aggregate
+        late, topic.counted_late = aggregate.late - topic.counted_late, aggregate.late
+        if not topic.announced:
+            topic.announced = True
+            frames = [aggregate.snapshot(window.name) for window in topic.settings.windows]
+        else:
+            frames = aggregate.due(now)
+        writes = [self._as_write(topic, frame, now) for frame in frames]
+        for frame in frames:
+            # The log explains itself: a snapshot follows when the updates behind the last one outweigh it.
+            if topic.weight.get(frame.window, 0) > max(_BASE_BYTES, 2 * topic.base.get(frame.window, 0)):
+                writes.append(self._as_write(topic, aggregate.snapshot(frame.window), now, base=True))
+        if writes and late:
+            writes[0] = StatisticsWrite(writes[0].log, writes[0].kind, writes[0].source, writes[0].frame, late)
+        elif late:
+            topic.counted_late -= late
+        return writes
+
+    @staticmethod
+    def _as_write(topic: _Topic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
+        data = frame.to_json(now)
+        if frame.kind == "snapshot":
+            topic.weight[frame.window], topic.base[frame.window] = 0, len(data)
+        else:
+            topic.weight[frame.window] = topic.weight.get(frame.window, 0) + len(data)
+        kind = "u" if frame.kind == "update" else "b" if base else "s"
+        return StatisticsWrite(Log(frame.topic, frame.window), kind, frame.offset, data)
+
+    def _settle(self, partition: _Partition, write: StatisticsWrite, answer: Appended | None | PushError) -> None:
+        name, window = write.log.topic, write.log.window or ""
+        topic = partition.topics.get(name)
+        if topic is None:
+            return
+        if isinstance(answer, Appended):
+            FRAMES.labels(kind=write.kind).inc()
+            topic.aggregate.watch(window, answer.receivers > 0)
+        elif answer is None:
+            del partition.topics[name]
+        elif isinstance(answer, Fenced):
+            raise answer
+        else:
+            # Not written, or not known to be: subscribers get one snapshot in its place.
+            log.warning("%s: %s", write.log.name, answer)
+            topic.announced = False
+            partition.unread.add(name)
