@@ -25,6 +25,7 @@ from pushsvc.stats.rows import Rows
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
 
+Table = list[list[Any]]
 COLUMNS = ("key", "field", "count", "rate", "sum", "mean", "min", "max", "std")
 BYTES_PER_SECOND = 2_000_000
 """Bound of all updates of a topic together; the cadence stretches to keep it."""
@@ -46,8 +47,8 @@ class Frame:
     offset: int
     since: int
     cadence: int
-    rows: list[list[Any]]
-    gone: list[list[Any]]
+    rows: Table
+    gone: Table
     body: bytes = field(repr=False)
 
     def to_json(self, at: int) -> bytes:
@@ -109,7 +110,8 @@ class TopicAggregate:
         self._rows = Rows(settings.max_keys, settings.max_fields)
         self._rolling = Rolling(settings.windows, self._rows, since)
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
-        self._ledgers = [Ledger(self._rolling, number) for number in self._numbers.values()]
+        self._seconds: Floats = np.array([window.length / 1_000 for window in settings.windows])
+        self._ledger = Ledger(self._rolling)
         share = BYTES_PER_SECOND / len(settings.windows)
         self._paces = [_Pace(settings.idle_cadence, share) for _ in settings.windows]
 
@@ -121,9 +123,8 @@ class TopicAggregate:
         if not events:
             return
         times = [arrival if event.time is None else event.time for event in events]
-        stamps = np.array(times, np.int64)
-        fit = self._judge_wall(arrival, times, stamps) if self._wall else self._judge_event(times, stamps)
-        self._count(events, stamps, fit)
+        fit = self._judge_wall(arrival, times) if self._wall else self._judge_event(times)
+        self._count(events, times, fit)
 
     def advance(self, now: int) -> None:
         """Tell that every entry up to ``now`` (ms) is applied: on the wall clock the windows move there, never back."""
@@ -139,9 +140,16 @@ class TopicAggregate:
 
     def wake_at(self) -> int | None:
         """Return the ms at which ``advance`` and ``due`` may have something to say; None: not before an ``apply``."""
-        times = [pace.ready_at() for pace, ledger in zip(self._paces, self._ledgers, strict=True) if ledger.pending()]
-        if self._wall and (edge := self._rolling.next_change()) is not None:
-            times.append(edge)
+        ready = [pace.ready_at() for pace in self._paces]
+        if not self._rolling.settled:
+            return min(ready)
+        edges = self._rolling.next_changes() if self._wall else [None] * len(ready)
+        times = []
+        for pending, at, edge in zip(self._ledger.pending(), ready, edges, strict=True):
+            if pending:
+                times.append(at)
+            elif edge is not None:
+                times.append(max(at, edge))
         return min(times, default=None)
 
     def due(self, now: int) -> list[Frame]:
@@ -150,28 +158,31 @@ class TopicAggregate:
 
     def flush(self, now: int) -> list[Frame]:
         """Return the updates of all windows that changed, whatever the cadence."""
-        return self._updates(now, range(len(self._paces)))
+        return self._updates(now, list(range(len(self._paces))))
 
     def snapshot(self, window: str) -> Frame:
         """Return all rows of a window. It says everything: no update repeats it, and nothing before it is needed."""
         number = self._numbers[window]
-        frame = self._frame(number, "snapshot", self._ledgers[number].snapshot(), None)
-        self._release()
+        report = self._ledger.snapshot(number)
+        frame = self._frame(number, "snapshot", self._table(report), [], None)
+        self._ledger.release()
         return frame
 
     # -- judging
 
-    def _judge_wall(self, arrival: int, times: list[int], stamps: Ints) -> Ints | None:
-        """Move to the arrival; return which events are neither late everywhere nor too far ahead, None for all."""
+    def _judge_wall(self, arrival: int, times: list[int]) -> Sequence[int]:
+        """Move to the arrival; return which events are neither late everywhere nor too far ahead."""
         self._rolling.move(arrival)
         limit = arrival + ROOM
         if min(times) >= self._rolling.all_from and max(times) <= limit:
-            return None
+            return range(len(times))
+        stamps = np.array(times, np.int64)
         early = stamps > limit
         self.ahead += int(np.count_nonzero(early))
-        return np.flatnonzero(~early & ~self._note_late(stamps, self._rolling.heads))
+        late = self._note_late(stamps, self._rolling.heads)
+        return list(np.flatnonzero(~early & ~late).tolist())
 
-    def _judge_event(self, times: list[int], stamps: Ints) -> Ints | None:
+    def _judge_event(self, times: list[int]) -> Sequence[int]:
         """Move along the event times; an event is late if it was when its turn came, as if each came alone."""
         if not self._begun:
             self._rolling.begin(times[0])
@@ -179,9 +190,10 @@ class TopicAggregate:
         before = self._rolling.heads
         self._rolling.move(max(times))
         if min(times) >= self._rolling.all_from:
-            return None
+            return range(len(times))
+        stamps = np.array(times, np.int64)
         self._note_late(stamps, np.maximum(before, self._rolling.panes_of(np.maximum.accumulate(stamps))))
-        return np.flatnonzero(stamps >= self._rolling.any_from)
+        return list(np.flatnonzero(stamps >= self._rolling.any_from).tolist())
 
     def _note_late(self, stamps: Ints, heads: Ints) -> NDArray[np.bool_]:
         late = self._rolling.late(stamps, heads)
@@ -193,30 +205,30 @@ class TopicAggregate:
 
     # -- counting
 
-    def _count(self, events: Sequence[Event], stamps: Ints, fit: Ints | None) -> None:
+    def _count(self, events: Sequence[Event], times: list[int], fit: Sequence[int]) -> None:
         totals = len(self._rows.totals)
         if not totals:
             self._rows.open_count(self._rows.totals)
         if self._rows.room() < len(events):
-            self._release()
-        at, rows, values = self._lookup(events, range(len(events)) if fit is None else fit.tolist())
+            self._ledger.release()
+        self._rolling.put(*self._lookup(events, times, fit))
         if len(self._rows.totals) > totals:
             self._rolling.touch(list(self._rows.totals.values()))
-        if at:
-            self._rolling.add(stamps[at], np.array(rows, np.int64), np.array(values, np.float64))
 
-    def _lookup(self, events: Sequence[Event], fit: Sequence[int]) -> tuple[list[int], list[int], list[float]]:
-        """Return, for each thing to count: which event it is of, its row, and its value."""
+    def _lookup(
+        self, events: Sequence[Event], times: list[int], fit: Sequence[int]
+    ) -> tuple[list[int], list[int], list[float]]:
+        """Return, for each thing to count, its time, its row and its value."""
         table = self._rows
-        at: list[int] = []
+        when: list[int] = []
         rows: list[int] = []
         values: list[float] = []
         for index in fit:
-            event = events[index]
+            event, time = events[index], times[index]
             own = table.of(event.key)
             self.folded += own is table.other
             row = own.get(None)
-            at.append(index)
+            when.append(time)
             rows.append(table.open_count(own) if row is None else row)
             values.append(0.0)
             for name, value in event.numbers().items():
@@ -224,28 +236,35 @@ class TopicAggregate:
                 if row is None and (row := table.open(own, name)) is None:
                     self.ignored += 1
                     continue
-                at.append(index)
+                when.append(time)
                 rows.append(row)
                 values.append(value)
-        return at, rows, values
+        return when, rows, values
 
     # -- frames
 
-    def _updates(self, now: int, numbers: Sequence[int]) -> list[Frame]:
+    def _updates(self, now: int, numbers: list[int]) -> list[Frame]:
+        pending = self._ledger.pending() if numbers else []
+        windows = np.array([number for number in numbers if pending[number]], np.int64)
+        if not len(windows):
+            return []
+        report = self._ledger.update(windows)
+        table = self._table(report)
+        gone = [[self._rows.keys[row], self._rows.fields[row]] for row in report.gone_rows.tolist()]
         frames = []
-        for number in numbers:
-            ledger = self._ledgers[number]
-            report = ledger.update() if ledger.pending() else None
-            if report:
-                frames.append(self._frame(number, "update", report, now))
-        if any(frame.gone for frame in frames):
-            self._release()
+        for number in windows.tolist():
+            rows = table[_part(report.windows, number)]
+            left = gone[_part(report.gone_windows, number)]
+            if rows or left:
+                frames.append(self._frame(number, "update", rows, left, now))
+        if gone:
+            self._ledger.release()
         return frames
 
-    def _frame(self, number: int, kind: Literal["snapshot", "update"], report: Report, sent: int | None) -> Frame:
+    def _frame(
+        self, number: int, kind: Literal["snapshot", "update"], rows: Table, gone: Table, sent: int | None
+    ) -> Frame:
         ring, pace = self._rolling.rings[number], self._paces[number]
-        rows = self._table(report, ring.window.length / 1_000)
-        gone = [[self._rows.keys[row], self._rows.fields[row]] for row in report.gone.tolist()]
         body = orjson.dumps({"data": rows, "gone": gone})
         if sent is not None:
             pace.spend(sent, len(body))
@@ -263,26 +282,22 @@ class TopicAggregate:
             body=body,
         )
 
-    def _table(self, report: Report, seconds: float) -> list[list[Any]]:
+    def _table(self, report: Report) -> Table:
         rows = report.rows.tolist()
         keys = [self._rows.keys[row] for row in rows]
         fields = [self._rows.fields[row] for row in rows]
-        figures = [_nullable(column) for column in report.figures]
-        columns = [keys, fields, report.count.tolist(), (report.count / seconds).tolist(), *figures]
+        rate = (report.count / self._seconds[report.windows]).tolist()
+        columns = [keys, fields, report.count.tolist(), rate, *_nullable(report.figures)]
         return [list(row) for row in zip(*columns, strict=True)]
 
-    def _release(self) -> None:
-        """Free the rows that are empty in every window and that no reader holds."""
-        unused = self._rolling.unused()
-        for ledger in self._ledgers:
-            unused = unused[ledger.absent(unused)]
-        if len(unused):
-            self._rolling.changed[:, unused] = False
-            self._rows.close(unused.tolist())
+
+def _part(windows: Ints, number: int) -> slice:
+    """Return where in the ordered ``windows`` that one is."""
+    return slice(*np.searchsorted(windows, [number, number + 1]).tolist())
 
 
-def _nullable(figures: Floats) -> list[float | None]:
-    """Return a column with null where the figure does not exist or is beyond the range of doubles."""
+def _nullable(figures: Floats) -> list[list[float | None]]:
+    """Return columns with null where a figure does not exist or is beyond the range of doubles."""
     wrong = ~np.isfinite(figures)
     if not wrong.any():
         return list(figures.tolist())

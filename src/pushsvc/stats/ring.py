@@ -43,6 +43,6 @@ class Ring:
         """Return the places of the panes ``first`` … ``last``, both included; at most ``size`` panes."""
         return self.base + np.arange(first, last + 1) % self.size
 
-    def panes(self) -> NDArray[np.int64]:
-        """Return the numbers of the panes that lie at ``base``, ``base + 1`` …"""
-        return self.oldest + (np.arange(self.size) - self.oldest) % self.size
+    def pane_at(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the panes that lie ``offsets`` behind ``base``."""
+        return self.oldest + (offsets - self.oldest) % self.size
