@@ -1,0 +1,241 @@
+"""The scripts against a real server: offsets, sequences, ids, epochs, trimming, leases."""
+
+from dataclasses import replace
+
+import pytest
+
+from pushsvc.broker import Broker, Log
+from pushsvc.broker.broker import CHUNK_EVENTS, FROM_SNAPSHOT, NOTHING, StatisticsWrite
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
+from pushsvc.event import Event
+from pushsvc.settings import TopicSettings, Window
+
+LOG = Log("orders.eu")
+SETTINGS = TopicSettings()
+
+
+def events(*numbers, **attributes):
+    return [Event(data={"n": number}, **attributes) for number in numbers]
+
+
+def read(broker, after=0, log=LOG, **options):
+    return broker.read(log.partition, {log: after}, **options)
+
+
+def numbers(broker):
+    return [event.data["n"] for entry in read(broker).logs[LOG].entries for event in entry.events]
+
+
+def test_offsets_count_events_and_a_batch_is_one_entry(broker):
+    first = broker.publish(LOG.topic, events(1, 2, 3), SETTINGS)
+    second = broker.publish(LOG.topic, events(4), SETTINGS)
+    assert (first.first_offset, first.last_offset, first.accepted) == (1, 3, 3)
+    assert (second.first_offset, second.last_offset) == (4, 4)
+    entries = read(broker).logs[LOG].entries
+    assert [(e.first, e.last, e.sequence) for e in entries] == [(1, 3, 3), (4, 4, 4)]
+    assert entries[1].arrival >= entries[0].arrival > 1_600_000_000_000
+
+
+def test_a_large_batch_is_split_and_stays_in_order(broker):
+    receipt = broker.publish(LOG.topic, events(*range(2 * CHUNK_EVENTS + 1)), SETTINGS)
+    assert (receipt.first_offset, receipt.last_offset) == (1, 2 * CHUNK_EVENTS + 1)
+    found = read(broker).logs[LOG]
+    assert [e.last - e.first + 1 for e in found.entries] == [CHUNK_EVENTS, CHUNK_EVENTS, 1]
+    assert numbers(broker) == list(range(2 * CHUNK_EVENTS + 1))
+
+
+def test_the_sequence_of_a_partition_counts_all_its_topics(broker):
+    other = Log(next(f"t{i}" for i in range(1000) if Log(f"t{i}").partition == LOG.partition))
+    broker.publish(LOG.topic, events(1, 2), SETTINGS)
+    broker.publish(other.topic, events(1), SETTINGS)
+    found = broker.read(LOG.partition, {LOG: 0, other: 0})
+    assert found.sequence == 3
+    assert found.logs[other].entries[0].sequence == 3
+    assert found.logs[other].last == 1
+
+
+def test_known_ids_keep_their_offsets_and_count_once(broker):
+    broker.publish(LOG.topic, [Event(id="a", data={"n": 1}), Event(id="b", data={"n": 2})], SETTINGS)
+    again = broker.publish(
+        LOG.topic, [Event(id="b", data={"n": 9}), Event(id="c", data={"n": 3}), Event(data={"n": 4})], SETTINGS
+    )
+    assert (again.accepted, again.duplicates, again.first_offset, again.last_offset) == (2, 1, 2, 4)
+    all_known = broker.publish(LOG.topic, [Event(id="a", data={}), Event(id="c", data={})], SETTINGS)
+    assert (all_known.accepted, all_known.duplicates) == (0, 2)
+    assert (all_known.first_offset, all_known.last_offset) == (1, 3)
+    assert numbers(broker) == [1, 2, 3, 4]
+
+
+def test_within_a_request_the_first_of_an_id_counts(broker):
+    receipt = broker.publish(LOG.topic, [Event(id="a", data={"n": 1}), Event(id="a", data={"n": 2})], SETTINGS)
+    assert (receipt.accepted, receipt.duplicates) == (1, 1)
+    assert numbers(broker) == [1]
+
+
+def test_thousands_of_known_ids_are_found(broker):
+    batch = [Event(id=f"id-{n}", data={"n": n}) for n in range(5_000)]
+    broker.publish(LOG.topic, batch, SETTINGS)
+    receipt = broker.publish(LOG.topic, [*batch, Event(id="new", data={"n": -1})], SETTINGS)
+    assert (receipt.accepted, receipt.duplicates, receipt.last_offset) == (1, 5_000, 5_001)
+
+
+def test_reading_goes_on_after_an_offset_in_bounded_pieces(broker):
+    for number in range(5):
+        broker.publish(LOG.topic, events(number), SETTINGS)
+    piece = read(broker, after=1, budget=1).logs[LOG]
+    assert [e.last for e in piece.entries] == [2]
+    assert piece.more
+    assert [e.last for e in read(broker, after=3).logs[LOG].entries] == [4, 5]
+    assert read(broker, after=NOTHING).logs[LOG].entries == []
+
+
+def test_a_sequence_or_arrival_is_found_in_the_log(broker):
+    for number in range(50):
+        broker.publish(LOG.topic, events(number, number), SETTINGS)
+    entries = read(broker).logs[LOG].entries
+    assert broker.seek_sequence(LOG.topic, 0) == 0
+    for entry in entries:
+        assert broker.seek_sequence(LOG.topic, entry.sequence) == entry.last
+        assert broker.seek_sequence(LOG.topic, entry.sequence - 1) == entry.first - 1
+        assert broker.seek_arrival(LOG.topic, entry.arrival) >= entry.last
+        assert broker.seek_arrival(LOG.topic, entry.arrival - 1) < entry.first
+
+
+class Windowless(TopicSettings):
+    """No window needs an entry any more as soon as it is there."""
+
+    longest = -100_000
+
+
+def test_what_is_beyond_the_retention_goes(broker):
+    for number in range(50):
+        broker.publish(LOG.topic, events(number), Windowless(retention=10))
+    found = read(broker).logs[LOG]
+    assert [e.last for e in found.entries] == list(range(41, 51))
+    assert found.trimmed == 40
+    assert broker.figures([LOG])[0]["first"] == "41"
+
+
+def test_what_a_window_needs_stays_beyond_the_retention(broker):
+    for number in range(40):
+        broker.publish(LOG.topic, events(number), replace(SETTINGS, retention=10))
+    assert len(numbers(broker)) == 40
+
+
+def test_an_event_clock_refuses_a_jump_that_not_the_whole_batch_makes(broker):
+    settings = TopicSettings(clock="event", windows=(Window.parse("1m"),))
+    broker.publish(LOG.topic, events(1, time=1_000_000_000_000), settings)
+    mixed = events(2, time=1_000_000_000_000) + events(3, time=1_000_000_900_000)
+    with pytest.raises(InvalidBatch) as refused:
+        broker.publish(LOG.topic, mixed, settings)
+    assert (refused.value.faults[0].line, refused.value.faults[0].field) == (2, "time")
+    assert numbers(broker) == [1]
+    broker.publish(LOG.topic, mixed[1:], settings)
+    broker.publish(LOG.topic, mixed, replace(settings, jump=True))
+    assert numbers(broker) == [1, 3, 2, 3]
+
+
+def test_a_deleted_topic_is_forgotten_and_its_offsets_are_never_used_again(broker):
+    broker.publish(LOG.topic, [Event(id="a", data={"n": 1})], SETTINGS)
+    before = read(broker)
+    assert broker.delete(LOG.topic)
+    assert not broker.delete(LOG.topic)
+    assert broker.topics() == {}
+    gone = read(broker)
+    assert gone.logs[LOG].entries == []
+    assert gone.logs[LOG].created == 0
+    assert gone.logs[LOG].deleted > before.sequence
+    receipt = broker.publish(LOG.topic, [Event(id="a", data={"n": 2})], SETTINGS)
+    assert (receipt.accepted, receipt.first_offset) == (1, 2)
+    assert list(broker.topics()) == [LOG.topic]
+
+
+def frames(broker, fence, *kinds, window="1m"):
+    log = Log(LOG.topic, window)
+    return broker.append_statistics([StatisticsWrite(log, kind, 1, b'{"k":"%s"}' % kind.encode()) for kind in kinds], fence)
+
+
+def test_a_statistics_log_is_read_from_its_last_snapshot_and_trimmed_behind_the_one_before(broker):
+    broker.publish(LOG.topic, events(1), SETTINGS)
+    fence = broker.lease([LOG.partition], "me", 10_000)[LOG.partition]
+    frames(broker, fence, "s", "u", "b", "u", "u")
+    log = Log(LOG.topic, "1m")
+    kept = read(broker, 0, log).logs[log]
+    assert [e.kind for e in kept.entries] == ["s", "u", "b", "u", "u"]
+    assert kept.trimmed == 0
+    frames(broker, fence, "s")
+    kept = read(broker, 0, log).logs[log]
+    assert [e.kind for e in kept.entries] == ["b", "u", "u", "s"]
+    assert kept.trimmed == kept.entries[0].sequence - 1
+    assert [e.kind for e in read(broker, FROM_SNAPSHOT, log).logs[log].entries] == ["s"]
+    assert broker.figures([LOG])[0]["windows"] == "1m"
+
+
+def test_an_older_owner_of_a_partition_can_write_nothing(broker):
+    broker.publish(LOG.topic, events(1), SETTINGS)
+    old = broker.lease([LOG.partition], "old", 10_000)[LOG.partition]
+    assert broker.lease([LOG.partition], "new", 10_000) == {}
+    assert broker.lease([LOG.partition], "old", 10_000) == {LOG.partition: old}
+    broker.release([LOG.partition], "old")
+    new = broker.lease([LOG.partition], "new", 10_000)[LOG.partition]
+    assert new > old
+    assert isinstance(frames(broker, old, "s")[0], Fenced)
+    with pytest.raises(Fenced):
+        broker.publish(LOG.topic, events(2), SETTINGS, fence=old)
+    assert numbers(broker) == [1]
+
+
+def test_refusals_are_noted_on_topics_that_exist(broker):
+    broker.refuse("nothing", "bad")
+    assert broker.topics() == {}
+    broker.publish(LOG.topic, events(1), SETTINGS)
+    broker.refuse(LOG.topic, "line 1: bad")
+    assert broker.figures([LOG])[0]["last_refusal"] == "line 1: bad"
+
+
+def test_another_life_of_the_server_is_another_epoch(tmp_path):
+    server = EmbeddedServer(tmp_path / "data")
+    server.start()
+    broker = Broker(server.url)
+    try:
+        broker.publish(LOG.topic, events(1), SETTINGS)
+        before = read(broker)
+        server.stop()
+        with pytest.raises(BrokerUnavailable):
+            broker.ping()
+        server.start()
+        broker.open_partitions()
+        after = read(broker)
+        assert after.epoch != before.epoch
+        assert after.sequence == before.sequence
+        assert numbers(broker) == [1]
+    finally:
+        broker.close()
+        server.stop()
+
+
+def test_a_full_server_refuses_whole_and_says_so(tmp_path):
+    server = EmbeddedServer(tmp_path / "data", options={"maxmemory": "3mb"})
+    server.start()
+    broker = Broker(server.url)
+    try:
+        big = events("x" * 100_000)
+        stored = 0
+        with pytest.raises(BrokerFull):
+            while stored < 100:
+                broker.publish(LOG.topic, big, SETTINGS)
+                stored += 1
+        assert read(broker, NOTHING).logs[LOG].last == stored
+        assert read(broker).sequence == stored
+    finally:
+        broker.close()
+        server.stop()
+
+
+def test_partitions_spread_evenly_over_a_clusters_slots():
+    from binascii import crc_hqx
+
+    from pushsvc.broker.keys import TAGS
+
+    assert sorted(crc_hqx(tag.encode(), 0) % 16384 // 256 for tag in TAGS) == list(range(64))

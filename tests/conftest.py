@@ -1,0 +1,56 @@
+"""Real parts for every test: one Valkey for the run, a prefix of its own for each test, real processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from stack import Stack
+
+from pushsvc.broker import Broker
+from pushsvc.broker.embedded import EmbeddedServer
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis or Valkey for the whole run: PUSHSVC_TEST_REDIS_URL, or the embedded one."""
+    given = os.environ.get("PUSHSVC_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    server = EmbeddedServer(tmp_path_factory.mktemp("valkey"), options={"appendfsync": "no"})
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"test-{os.getpid()}-{next(_numbers)}:"
+
+
+@pytest.fixture
+def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
+    broker = Broker(redis_url, prefix)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def stack(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Stack]:
+    """Processes of this test alone: ``start_web``, ``start_aggregator``; all are gone after it."""
+    with Stack(redis_url, prefix, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def server(stack: Stack) -> Stack:
+    """A web and an aggregator process that are ready."""
+    stack.start_aggregator()
+    stack.start_web()
+    return stack

@@ -1,0 +1,234 @@
+"""Starts the program's own processes for tests, and speaks to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pushsvc.sse import Decoder, Message
+
+T = TypeVar("T")
+DEADLINE = 20.0
+
+
+def until(look: Callable[[], T], *, seconds: float = DEADLINE) -> T:
+    """Return the first true value of ``look``; fail when none came in time."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"nothing within {seconds} s; last: {found!r}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Stack:
+    """Web and aggregator processes over one Redis and one prefix."""
+
+    def __init__(self, redis_url: str, prefix: str, folder: Path) -> None:
+        self.redis_url = redis_url
+        self.prefix = prefix
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.config: Path | None = None
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._processes):
+            self.stop(name)
+
+    # Processes
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Run ``pushsvc …``; its output is in the test's folder."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
+        environment |= {"PUSHSVC_REDIS": self.redis_url, "PUSHSVC_PREFIX": self.prefix}
+        if self.config is not None:
+            environment["PUSHSVC_CONFIG"] = str(self.config)
+        with (self._folder / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pushsvc", *arguments], stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, env=environment, cwd=self._folder, start_new_session=True,
+            )  # fmt: skip
+        self._processes[name] = process
+        return process
+
+    def configure(self, text: str) -> None:
+        """Write the pushsvc.toml that processes started from now on read."""
+        self.config = self._folder / "pushsvc.toml"
+        self.config.write_text(text)
+
+    def start_web(self, *arguments: str) -> None:
+        self.start("web", "web", "--port", str(self.port), *arguments)
+        until(lambda: self.ready() or self.ended("web"))
+        assert not self.ended("web"), self.output("web")
+
+    def start_aggregator(self) -> None:
+        self.start("aggregator", "aggregator")
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> int:
+        """Signal a process and wait for its end."""
+        process = self._processes.pop(name)
+        if process.poll() is None:
+            process.send_signal(how)
+        try:
+            return process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+    def restart_web(self, how: signal.Signals = signal.SIGKILL) -> None:
+        self.stop("web", how)
+        self.start_web()
+
+    def ended(self, name: str) -> bool:
+        return self._processes[name].poll() is not None
+
+    def output(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/readyz").status == 200
+        except OSError:
+            return False
+
+    # Requests
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        try:
+            connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, **headers)
+
+    def post(self, topic: str, events: Any, media_type: str = "application/json", query: str = "") -> Answer:
+        """Post events: bytes as they are, anything else as JSON."""
+        body = events if isinstance(events, bytes) else json.dumps(events).encode()
+        return self.request("POST", f"/v1/topics/{topic}/events{query}", body, Content_Type=media_type)
+
+    def stats(self, topic: str, query: str = "") -> dict[str, Any]:
+        answer = self.get(f"/v1/topics/{topic}/stats{query}", Accept="application/json")
+        assert answer.status == 200, answer.body
+        return answer.json()
+
+    @contextmanager
+    def stream(self, path: str, **headers: str) -> Iterator[Stream]:
+        stream = Stream(self.port, path, headers)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+
+class Answer:
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __repr__(self) -> str:
+        return f"{self.status} {self.body[:500]!r}"
+
+
+class Stream:
+    """An open event stream; reading ends with the test's deadline, not with silence."""
+
+    def __init__(self, port: int, path: str, headers: dict[str, str], seconds: float = DEADLINE) -> None:
+        self.decoder = Decoder()
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
+        named = {k.replace("_", "-"): v for k, v in headers.items()}
+        self._connection.request("GET", path, headers={"Accept": "text/event-stream", **named})
+        self.response = self._connection.getresponse()
+        self._messages: list[Message] = []
+        self.raw = b""
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    def read(self) -> bytes:
+        """Read what comes next; empty at the end of the stream."""
+        data = self.response.read1(65_536)
+        self.raw += data
+        self._messages.extend(self.decoder.feed(data))
+        return data
+
+    def next(self) -> Message:
+        while not self._messages:
+            assert self.read(), f"the stream ended: {self.raw[-500:]!r}"
+        return self._messages.pop(0)
+
+    def frame(self) -> tuple[str, dict[str, Any]]:
+        """Return the next message's event name and JSON."""
+        message = self.next()
+        return message.event, json.loads(message.data)
+
+    def until(self, wanted: Callable[[str, dict[str, Any]], bool]) -> dict[str, Any]:
+        while True:
+            event, data = self.frame()
+            if wanted(event, data):
+                return data
+
+    def rest(self) -> bytes:
+        """Read to the end of the stream."""
+        while self.read():
+            pass
+        return self.raw
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Table:
+    """What a client of a statistics stream knows: rows by (key, field)."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str | None, str | None], list[Any]] = {}
+        self.offset = 0
+        self.frames: list[str] = []
+
+    def apply(self, event: str, data: dict[str, Any]) -> None:
+        self.frames.append(event)
+        if event == "heartbeat":
+            return
+        if event in ("snapshot", "reset"):
+            self.rows.clear()
+        if event == "reset":
+            return
+        assert data["offset"] >= self.offset, "a frame's offset went back"
+        self.offset = data["offset"]
+        for row in data["data"]:
+            self.rows[row[0], row[1]] = row
+        for key, name in data.get("gone", ()):
+            self.rows.pop((key, name), None)
+
+    def live(self) -> dict[tuple[str | None, str | None], list[Any]]:
+        """Return the rows that a snapshot has: no zero rows, but totals."""
+        return {name: row for name, row in self.rows.items() if row[2] or name[0] is None}
