@@ -1,0 +1,81 @@
+/** Numbers, times and names as a person reads them. */
+
+const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
+const fixed = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const small = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
+const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 2 });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+const FRACTIONAL = new Set(["rate", "mean", "std"]);
+const NAMES = {
+  count: "Count", rate: "Per second", sum: "Sum", mean: "Mean", min: "Minimum", max: "Maximum", std: "Std deviation",
+};
+const HEADINGS = { rate: "Per s", min: "Min", max: "Max", std: "Std dev" };
+const OTHER = "__other__";
+
+/** A statistic's value in at most about a dozen characters; "–" where there is none. */
+export function formatValue(value, column) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size >= 1e12 || (size > 0 && size < 1e-4)) return value.toExponential(3);
+  if (Number.isInteger(value) && !FRACTIONAL.has(column)) return whole.format(value);
+  return size > 0 && size < 0.1 ? small.format(value) : fixed.format(value);
+}
+
+/** An axis label for a tick of the given step. */
+export function formatTick(value, step) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e15 || step < 1e-6) return value.toExponential(1);
+  if (size >= 10_000) return compact.format(value);
+  return value.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+}
+
+export function formatClock(milliseconds) {
+  return clock.format(milliseconds);
+}
+
+/** Date and time of an RFC 3339 text; "–" where it is none. */
+export function formatMoment(text) {
+  const time = Date.parse(text);
+  return Number.isNaN(time) ? "–" : moment.format(time);
+}
+
+export function formatCount(count) {
+  return whole.format(count);
+}
+
+/** A statistic's name in full, as a choice or a title. */
+export function statisticName(column) {
+  return NAMES[column] ?? column;
+}
+
+/** What a chart of a field's statistic is called. */
+export function statisticTitle(column, field) {
+  if (field === null) return column === "rate" ? "Events per second" : "Events";
+  return column === "rate" ? `${fieldName(field)} per second` : `${statisticName(column)} of ${fieldName(field)}`;
+}
+
+/** A statistic's name as the heading of a narrow column. */
+export function statisticHeading(column) {
+  return HEADINGS[column] ?? statisticName(column);
+}
+
+export function keyName(key) {
+  if (key === null) return "All keys";
+  if (key === OTHER) return "Other keys";
+  return key.trim() === "" ? "(blank)" : key;
+}
+
+export function fieldName(field) {
+  if (field === null) return "Events";
+  return field.trim() === "" ? "(blank)" : field;
+}
+
+/** "1m" as "1 min": the window's name where it is a plain length, else as it is. */
+export function windowName(name) {
+  const [, length, unit] = /^(\d+)([smhd])$/.exec(name) ?? [];
+  const units = { s: "s", m: "min", h: "h", d: length === "1" ? "day" : "days" };
+  return unit ? `${length} ${units[unit]}` : name;
+}

@@ -1,0 +1,138 @@
+/** The rows of one field by key: totals first, then the highest keys by the chosen column. */
+
+import { formatValue, keyName, statisticHeading, statisticName } from "./format.js";
+
+const FLASH = { duration: 700, easing: "ease-out" };
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+
+export class Table {
+  #table;
+  #rows = new Map();
+  #columns = [];
+  #onSort;
+
+  /**
+   * @param {HTMLTableElement} table with an empty thead and tbody
+   * @param {function(string): void} onSort called with a column, "key" among them
+   * @param {function(?string, ?string): void} onPick called with a row's key and, where a number was chosen, its column
+   */
+  constructor(table, onSort, onPick) {
+    this.#table = table;
+    this.#onSort = onSort;
+    table.tBodies[0].addEventListener("click", (event) => {
+      const row = event.target.closest("tr");
+      const made = row && [...this.#rows.values()].find((candidate) => candidate.row === row);
+      if (made) onPick(made.key, event.target.closest("td")?.dataset.column ?? null);
+    });
+  }
+
+  /**
+   * @param {object} view `columns` to show as [name, index in a row], `rows` in order, `field`, `selected` key and
+   *   `statistic`, `sort`, `descending`, `scale` (the value that fills a bar of the sorted column)
+   */
+  draw(view) {
+    this.#drawHead(view);
+    const body = this.#table.tBodies[0];
+    const focused = body.contains(document.activeElement) ? document.activeElement : null;
+    const wanted = new Set(view.rows.map((row) => row[0]));
+    for (const [key, made] of this.#rows) {
+      if (wanted.has(key)) continue;
+      made.row.remove();
+      this.#rows.delete(key);
+    }
+    let before = body.firstChild;
+    for (const values of view.rows) {
+      const made = this.#made(values[0]);
+      if (made.row === before) before = before.nextSibling;
+      else body.insertBefore(made.row, before);
+      this.#drawRow(made, values, view);
+    }
+    // A row that was moved has lost the focus.
+    if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
+  }
+
+  #drawHead({ columns, sort, descending, statistic }) {
+    const names = ["key", ...columns.map(([name]) => name)];
+    if (names.join() !== this.#columns.join()) {
+      this.#columns = names;
+      this.#table.tHead.replaceChildren(this.#headRow(names));
+      for (const { row } of this.#rows.values()) row.remove();
+      this.#rows.clear();
+    }
+    for (const cell of this.#table.tHead.rows[0].cells) {
+      const sorted = cell.dataset.column === sort;
+      cell.ariaSort = sorted ? (descending ? "descending" : "ascending") : "none";
+      cell.classList.toggle("chosen", cell.dataset.column === statistic);
+    }
+  }
+
+  #headRow(names) {
+    const row = document.createElement("tr");
+    for (const name of names) {
+      const cell = document.createElement("th");
+      cell.scope = "col";
+      cell.dataset.column = name;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name === "key" ? "Key" : statisticHeading(name);
+      button.title = `Sort by ${name === "key" ? "key" : statisticName(name).toLowerCase()}`;
+      button.addEventListener("click", () => this.#onSort(name));
+      cell.append(button);
+      row.append(cell);
+    }
+    return row;
+  }
+
+  #made(key) {
+    const known = this.#rows.get(key);
+    if (known) return known;
+    const row = document.createElement("tr");
+    row.dataset.scope = key === null ? "all" : "key";
+    row.dataset.key = key ?? "";
+    const head = document.createElement("th");
+    head.scope = "row";
+    const dot = document.createElement("i");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = keyName(key);
+    button.title = key ?? "";
+    head.append(dot, button);
+    row.append(head);
+    const cells = this.#columns.slice(1).map((name) => {
+      const cell = document.createElement("td");
+      cell.dataset.column = name;
+      row.append(cell);
+      return cell;
+    });
+    const made = { key, row, dot, button, cells, values: null, flashed: 0 };
+    this.#rows.set(key, made);
+    return made;
+  }
+
+  #drawRow(made, values, { columns, field, selected, statistic, sort, scale }) {
+    const chosen = made.key === selected;
+    made.row.dataset.field = field ?? "";
+    made.row.classList.toggle("chosen", chosen);
+    made.button.ariaPressed = String(chosen);
+    columns.forEach(([name, index], i) => {
+      const cell = made.cells[i];
+      const value = values[index] ?? null;
+      if (made.values?.[index] !== value || made.values === null) {
+        cell.textContent = formatValue(value, name);
+        cell.dataset.value = value === null ? "" : String(value);
+      }
+      cell.classList.toggle("chosen", name === statistic);
+      const share = name === sort && made.key !== null && scale > 0 ? Math.min(1, Math.abs(value ?? 0) / scale) : 0;
+      cell.style.setProperty("--share", share.toFixed(3));
+    });
+    if (made.values !== null && made.values !== values) flash(made);
+    made.values = values;
+  }
+}
+
+function flash(made) {
+  const now = performance.now();
+  if (stillness.matches || now - made.flashed < FLASH.duration) return;
+  made.flashed = now;
+  made.dot.animate([{ opacity: 1, transform: "scale(1)" }, { opacity: 0, transform: "scale(.4)" }], FLASH);
+}
