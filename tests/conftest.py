@@ -49,8 +49,22 @@ def stack(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def server(stack: Stack) -> Stack:
-    """A web and an aggregator process that are ready."""
+def own_server(stack: Stack) -> Stack:
+    """A web and an aggregator process of this test alone, to be stopped and killed."""
     stack.start_aggregator()
     stack.start_web()
     return stack
+
+
+@pytest.fixture(scope="session")
+def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A web and an aggregator process for all tests that do them no harm; each uses a ``topic`` of its own."""
+    with Stack(redis_url, f"test-{os.getpid()}-shared:", tmp_path_factory.mktemp("shared")) as stack:
+        stack.start_aggregator()
+        stack.start_web()
+        yield stack
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"topic-{next(_numbers)}"

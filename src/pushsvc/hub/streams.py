@@ -53,24 +53,25 @@ class EventsQuery:
 
 def statistics_stream(hub: Hub, query: StatisticsQuery) -> Iterator[bytes]:
     """Yield a snapshot (or what was missed since the cursor), then updates, for ever."""
-    yield _opening()
     try:
         with hub.subscribed(query.logs) as (subscription, follower):
             yield from _Statistics(subscription, follower, query).run()
             yield goodbye("the server is restarting", hub)
     except Unavailable as error:
-        yield goodbye(error.title, hub)
+        yield _opening() + goodbye(error.title, hub)
 
 
 def event_stream(hub: Hub, query: EventsQuery) -> Iterator[bytes]:
-    """Yield events from now on or behind the cursor, for ever."""
-    yield _opening()
+    """Yield events from now on or behind the cursor, for ever.
+
+    The first bytes come when the subscription stands: what is published after ``onopen`` is received.
+    """
     try:
         with hub.subscribed([query.log]) as (subscription, follower):
             yield from _Events(hub, subscription, follower, query).run()
             yield goodbye("the server is restarting", hub)
     except Unavailable as error:
-        yield goodbye(error.title, hub)
+        yield _opening() + goodbye(error.title, hub)
 
 
 def goodbye(reason: str, hub: Hub) -> bytes:
@@ -119,7 +120,7 @@ class _Statistics:
         return encode({self._partition: Position(self._follower.epoch or 0, sequence)})
 
     def run(self) -> Iterator[bytes]:
-        yield self._first()
+        yield _opening() + self._first()
         while True:
             entries = self._subscription.take(self._query.heartbeat)
             if self._subscription.closing:
@@ -232,7 +233,9 @@ class _Events:
     def run(self) -> Iterator[bytes]:
         if self._query.cursor is None:
             self._subscription.collecting = True
+            yield _opening()
         else:
+            yield _opening()
             yield from self._start()
             yield from self._catch_up()
         while True:

@@ -1,0 +1,98 @@
+"""Every frame of a live stream against a computation of its own, which knows nothing of panes or the engine."""
+
+import itertools
+import json
+import random
+import time
+from datetime import datetime
+
+import pytest
+from stack import Table, until
+
+
+def instant(text):
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def expected(events, frame):
+    """Return, from plain lists, (key, field) -> (count, sum, min, max) for the frame's own offset and interval."""
+    start, end = instant(frame["from"]), instant(frame["to"])
+    inside = [e for e in events if e["$offset"] <= frame["offset"] and start <= instant(e["time"]) < end]
+    rows = {}
+    for event in inside:
+        for key in {event.get("key"), None}:
+            rows.setdefault((key, None), []).append(None)
+            for name in ("rating", "price"):
+                if isinstance(event.get(name), int | float):
+                    rows.setdefault((key, name), []).append(event[name])
+    return {
+        row: (len(v), sum(v), min(v), max(v)) if v[0] is not None else (len(v), None, None, None)
+        for row, v in rows.items()
+    }
+
+
+def figures(rows):
+    """Return the same of what a client holds, without the rows that are empty."""
+    return {name: (row[2], row[4], row[6], row[7]) for name, row in rows.items() if row[2]}
+
+
+@pytest.mark.parametrize("window", ["1m", "5m", "15m"])
+def test_counts_sums_and_extremes_are_bit_equal_in_every_frame(shared_server, topic, window):
+    """Dyadic values, batches of every size, events late by up to twenty minutes and ahead by up to five seconds."""
+    random_ = random.Random(7)
+    server = shared_server
+    server.post(topic, {"rating": 0.125})
+    total, table, frames = 1, Table(), []
+    until(lambda: server.stats(topic, f"?window={window}")["exists"])
+    with server.stream(f"/v1/topics/{topic}/stats?window={window}") as stream:
+        frames.append(stream.frame())
+        for _ in range(40):
+            now = int(time.time() * 1000)
+            batch = [
+                {
+                    "key": random_.choice(["pizza", "soup", "beer", None]),
+                    "rating": random_.randrange(-400, 400) / 8,
+                    **({"price": random_.randrange(8_000) / 8} if random_.random() < 0.5 else {}),
+                    **({"time": now - random_.randrange(-4_000, 1_200_000)} if random_.random() < 0.7 else {}),
+                }
+                for _ in range(random_.choice([1, 2, 30]))
+            ]
+            total = server.post(topic, batch).json()["last_offset"]
+        while frames[-1][1]["offset"] < total:
+            frames.append(stream.frame())
+    events = server.get(f"/v1/topics/{topic}/events?limit=10000").json()["events"]
+    assert len(events) == total
+    assert len(frames) > 3
+    for event, frame in frames:
+        table.apply(event, frame)
+        assert figures(table.rows) == expected(events, frame), f"offset {frame['offset']}"
+
+
+def test_mean_and_deviation_are_those_of_the_values(shared_server, topic):
+    values = [random.Random(n).gauss(1e9, 3) for n in range(200)]
+    offset = shared_server.post(topic, [{"key": "a", "x": value} for value in values]).json()["last_offset"]
+    frame = shared_server.stats(topic, f"?at_least={offset}&field=x&key=a")
+    row = dict(zip(frame["columns"], frame["data"][0], strict=True))
+    np = pytest.importorskip("numpy")
+    assert row["mean"] == pytest.approx(np.mean(values), rel=1e-14)
+    assert row["std"] == pytest.approx(np.std(values, ddof=1), rel=1e-9)
+    assert row["rate"] == 200 / 60
+
+
+def test_a_quiet_topic_decays_to_zero_on_every_screen(stack, tmp_path):
+    """A ten-second window: rows go to zero, then are gone, without any event; the totals stay, at zero."""
+    stack.configure('[topics."quiet"]\nwindows = ["10s"]\n')
+    stack.start_aggregator()
+    stack.start_web()
+    stack.post("quiet", [{"key": "a", "x": 1}, {"key": "b", "x": 2}])
+    until(lambda: stack.stats("quiet")["offset"] == 2)
+    table, seen = Table(), []
+    with stack.stream("/v1/topics/quiet/stats") as stream:
+        table.apply(*stream.frame())
+        assert set(table.rows) == set(itertools.product([None, "a", "b"], [None, "x"]))
+        while set(table.rows) != {(None, None), (None, "x")}:
+            event, frame = stream.frame()
+            seen.append(json.dumps(frame["data"]))
+            table.apply(event, frame)
+    assert any('["a", "x", 0, 0.0, 0.0, null, null, null, null]' in text for text in seen)
+    assert table.rows[None, None][2] == 0

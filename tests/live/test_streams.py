@@ -1,0 +1,252 @@
+"""Streams of a running server: first bytes, snapshots and updates, resuming, resets."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from stack import Table, until
+
+
+@pytest.fixture
+def server(shared_server):
+    return shared_server
+
+
+@pytest.fixture
+def events(topic):
+    return f"/v1/topics/{topic}/events"
+
+
+@pytest.fixture
+def stats(topic):
+    return f"/v1/topics/{topic}/stats"
+
+
+def follow(stream, table, offset):
+    """Apply frames until the table is exact for an offset."""
+    while table.offset < offset:
+        table.apply(*stream.frame())
+
+
+def test_first_bytes_come_at_once_and_the_headers_let_them_through(server, events):
+    with server.stream(events) as stream:
+        assert stream.read().startswith(b"retry: 2000\n\n: ")
+        assert stream.status == 200
+        headers = stream.response.headers
+        assert headers["Content-Type"].startswith("text/event-stream")
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Accel-Buffering"] == "no"
+        assert headers["Connection"] == "close"
+        assert headers["Content-Length"] is None
+
+
+def test_live_events_carry_type_data_and_an_id(server, events, topic):
+    with server.stream(events) as stream, server.stream(events + "?names=off") as nameless:
+        stream.read()
+        nameless.read()
+        server.post(topic, [{"type": "order", "rating": 4}, {"type": "update", "rating": 5}, {"rating": 1}])
+        messages = [stream.next() for _ in range(3)]
+        assert [message.event for message in messages] == ["order", "message", "message"]
+        assert [json.loads(message.data)["rating"] for message in messages] == [4, 5, 1]
+        assert len({message.id for message in messages}) == 3
+        assert [nameless.next().event for _ in range(3)] == ["message"] * 3
+
+
+def test_a_snapshot_then_updates_then_the_state_of_the_server(server, stats, topic):
+    server.post(topic, [{"key": "pizza", "rating": 4}, {"key": "soup", "rating": 2}])
+    until(lambda: server.stats(topic)["offset"] == 2)
+    table = Table()
+    with server.stream(stats) as stream:
+        event, first = stream.frame()
+        table.apply(event, first)
+        assert event == "snapshot"
+        assert first["columns"] == ["key", "field", "count", "rate", "sum", "mean", "min", "max", "std"]
+        assert table.rows[None, "rating"][2:6] == [2, 2 / 60, 6, 3]
+        assert table.rows["pizza", None][2:] == [1, 1 / 60, None, None, None, None, None]
+        for rating in range(5):
+            server.post(topic, {"key": "pizza", "rating": rating})
+        follow(stream, table, 7)
+        assert table.frames.count("snapshot") == 1
+    state = server.stats(topic)
+    assert state["offset"] == 7
+    assert {(row[0], row[1]): row for row in state["data"]} == table.live()
+
+
+def test_all_windows_come_as_a_set_whose_last_frame_bears_the_id(server, stats, topic):
+    server.post(topic, {"rating": 1})
+    until(lambda: server.stats(topic, "?window=15m")["offset"] == 1)
+    with server.stream(stats + "?window=*") as stream:
+        messages = [stream.next() for _ in range(3)]
+        assert [json.loads(message.data)["window"] for message in messages] == ["1m", "5m", "15m"]
+        assert [bool(message.id) for message in messages] == [False, False, True]
+
+
+def test_a_selection_is_sent_alone(server, stats, topic):
+    server.post(topic, [{"key": "pizza", "rating": 4}, {"key": "soup", "rating": 2, "price": 7}])
+    until(lambda: server.stats(topic)["offset"] == 2)
+    query = "?key=soup&field=rating&shape=records"
+    assert [row["sum"] for row in server.stats(topic, query)["data"]] == [2]
+    assert [row[:2] for row in server.stats(topic, "?key=&field=")["data"]] == [[None, None]]
+    best = server.stats(topic, "?field=rating&top=1&by=mean")["data"]
+    assert [row[0] for row in best] == [None, "pizza"]
+    with server.stream(stats + query) as stream:
+        assert [row["sum"] for row in stream.frame()[1]["data"]] == [2]
+        server.post(topic, {"key": "pizza", "rating": 4})
+        server.post(topic, {"key": "soup", "rating": 5})
+        assert [row["sum"] for row in stream.frame()[1]["data"]] == [7]
+
+
+def test_read_your_writes_and_not_modified(server, events, stats, topic):
+    offset = server.post(topic, {"rating": 1}).json()["last_offset"]
+    answer = server.get(f"{stats}?at_least={offset}", Accept="application/json")
+    assert answer.json()["offset"] >= offset
+    tag = answer.headers["ETag"]
+    assert server.get(stats, If_None_Match=tag).status == 304
+    csv = server.get(f"{stats}?window=*&format=csv").body.decode().splitlines()
+    assert csv[0].startswith("window,scope,key,field,count")
+    assert sorted(line.split(",")[:4] for line in csv[1:]) == sorted(
+        [window, scope, "", field]
+        for window in ("1m", "5m", "15m")
+        for scope, field in (("events", ""), ("all", "rating"))
+    )
+
+
+def test_a_topic_that_is_not_yet_is_a_stream_that_waits(server, events, stats, topic):
+    with server.stream(stats) as statistics, server.stream(events) as raw:
+        event, first = statistics.frame()
+        assert (event, first["exists"], first["data"]) == ("snapshot", False, [])
+        raw.read()
+        server.post(topic, {"rating": 3})
+        assert json.loads(raw.next().data)["rating"] == 3
+        assert statistics.until(lambda _, data: data["offset"] == 1)["data"]
+
+
+def test_history_from_the_earliest_and_on_into_live(server, events, topic):
+    server.post(topic, [{"n": n} for n in range(2_500)])
+    with server.stream(events + "?last_event_id=earliest") as stream:
+        seen = [json.loads(stream.next().data)["n"] for _ in range(2_500)]
+        server.post(topic, {"n": 2_500})
+        seen.append(json.loads(stream.next().data)["n"])
+    assert seen == list(range(2_501))
+
+
+def test_a_reader_that_is_cut_anywhere_resumes_without_gap_or_repeat(server, events, topic):
+    """Posters post; the reader hangs up after every few messages, by header and by query in turn."""
+
+    def post(worker):
+        for number in range(20):
+            server.post(topic, [{"worker": worker, "n": number, "i": i} for i in range(7)])
+
+    seen, cursor, turns = [], "earliest", 0
+    with ThreadPoolExecutor(4) as posters:
+        for worker in range(4):
+            posters.submit(post, worker)
+        while len(seen) < 4 * 20 * 7:
+            turns += 1
+            by_header = turns % 2
+            path = events if by_header else f"{events}?last_event_id={cursor}"
+            with server.stream(path, **({"Last-Event-ID": cursor} if by_header else {})) as stream:
+                for _ in range(min(37, 560 - len(seen))):
+                    message = stream.next()
+                    seen.append(json.loads(message.data)["$offset"])
+                    cursor = message.id
+    assert seen == list(range(1, 561))
+    assert turns > 10
+
+
+def test_statistics_resume_with_what_was_missed_or_a_snapshot_and_never_with_less(server, stats, topic):
+    server.post(topic, [{"key": f"k{n}", "rating": n} for n in range(50)])
+    until(lambda: server.stats(topic)["offset"] == 50)
+    table = Table()
+    with server.stream(stats) as stream:
+        table.apply(*stream.frame())
+        cursor = stream.decoder.last_id
+    server.post(topic, {"key": "k1", "rating": 9})
+    until(lambda: server.stats(topic)["offset"] == 51)
+    with server.stream(stats, Last_Event_ID=cursor) as stream:
+        event, data = stream.frame()
+        assert event == "update"
+        table.apply(event, data)
+        follow(stream, table, 51)
+    assert table.rows["k1", "rating"][4] == 10
+
+
+def test_a_cursor_that_cannot_be_read_is_a_reset_not_an_error(server, events, stats, topic):
+    server.post(topic, {"rating": 1})
+    until(lambda: server.stats(topic)["offset"] == 1)
+    for path, follows in ((events, "message"), (stats, "snapshot")):
+        for cursor in ("nonsense", "x" * 599):
+            with server.stream(path, Last_Event_ID=cursor) as stream:
+                event, data = stream.frame()
+                assert (event, data["topic"]) == ("reset", topic)
+                assert data["reason"] in ("trimmed", "deleted", "broker-restarted")
+                assert stream.frame()[0] == follows
+
+
+def test_a_deleted_topic_resets_its_streams(server, events, stats, topic):
+    server.post(topic, {"rating": 1})
+    until(lambda: server.stats(topic)["offset"] == 1)
+    with server.stream(stats) as statistics, server.stream(events) as raw:
+        statistics.frame()
+        raw.read()
+        cursor = statistics.decoder.last_id
+        assert server.request("DELETE", f"/v1/topics/{topic}").status == 204
+        assert raw.until(lambda event, _: event == "reset")["reason"] == "deleted"
+        assert statistics.until(lambda event, _: event == "reset")["reason"] == "deleted"
+        server.post(topic, {"rating": 5})
+        assert json.loads(raw.next().data)["rating"] == 5
+        assert statistics.until(lambda event, data: event != "reset" and data["offset"] == 2)["data"][0][2] == 1
+    with server.stream(stats, Last_Event_ID=cursor) as late:
+        assert late.frame()[1]["reason"] == "deleted"
+
+
+def test_events_by_redis_publish_are_counted_too(server, topic):
+    import redis
+
+    client = redis.Redis.from_url(server.redis_url)
+    channel = f"{server.prefix}ingest:{topic}"
+    until(lambda: client.publish(channel, '{"key":"pizza","rating":4}'))
+    until(lambda: server.stats(topic).get("offset"))
+    for message in ('[{"rating":1},{"rating":2}]', '{"rating":3}\n{"rating":4}', "nonsense", '{"time":5}'):
+        client.publish(channel, message)
+    figures = until(lambda: (f := server.get(f"/v1/topics/{topic}").json())["refused"] == 2 and f)
+    assert figures["last_refusal"]
+    assert figures["last_offset"] == 5
+    until(lambda: server.stats(topic)["offset"] == 5)
+    client.publish(f"{server.prefix}ingest:bad topic", '{"a":1}')
+    client.publish(channel, '{"rating":5}')
+    until(lambda: server.stats(topic)["offset"] == 6)
+
+
+def test_two_workers_share_the_port(stack, events, topic):
+    stack.start_aggregator()
+    stack.start_web("--workers", "2")
+    streams = [stack.stream(events) for _ in range(8)]
+    opened = [stream.__enter__() for stream in streams]
+    for stream in opened:
+        stream.read()
+    until(lambda: stack.get("/metrics").body.count(b"pushsvc_streams 8.0"))
+    for number in range(20):
+        assert stack.post(topic, {"n": number}).status == 202
+    for stream in opened:
+        assert [json.loads(stream.next().data)["n"] for _ in range(20)] == list(range(20))
+    for stream in streams:
+        stream.__exit__(None, None, None)
+
+
+def test_the_list_of_topics_is_a_stream_too(own_server, topic):
+    with own_server.stream("/v1/topics") as stream:
+        assert stream.frame() == ("topics", {"topics": []})
+        own_server.post(topic, {"n": 1})
+        assert [topic["topic"] for topic in stream.frame()[1]["topics"]] == [topic]
+
+
+def test_term_ends_streams_with_a_retry(own_server, stats):
+    with own_server.stream(stats) as stream:
+        stream.frame()
+        begun = time.monotonic()
+        assert own_server.stop("web") == 0
+        assert time.monotonic() - begun < 10
+        rest = stream.rest()
+        assert b"retry: " in rest.split(b"data: ")[-1]

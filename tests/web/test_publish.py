@@ -1,0 +1,194 @@
+"""Publishing over HTTP: what is taken, what is refused, and that a refusal changes nothing."""
+
+import json
+import time
+
+import pytest
+
+from pushsvc.broker import Broker
+from pushsvc.event import Limits
+from pushsvc.web import Security, create_app
+
+URL = "/v1/topics/feedback/events"
+
+
+@pytest.fixture
+def client(broker):
+    return create_app(broker).test_client()
+
+
+def post(client, body, media_type="application/json", query=""):
+    return client.post(URL + query, data=body, content_type=media_type)
+
+
+def stored(client):
+    return client.get(URL + "?limit=10000").json["events"]
+
+
+NDJSON = "application/x-ndjson"
+
+TAKEN = [
+    ('{"key":"pizza","rating":4}', "application/json", "", 1),
+    ('[{"key":"pizza","rating":4},{"rating":5}]', "application/json", "", 2),
+    ('{"rating":4}', "application/x-www-form-urlencoded", "", 1),
+    ('{"rating":4}', None, "", 1),
+    ('{"rating":4}\n\n{"rating":5}\r\n', NDJSON, "", 2),
+    ("\ufeff" + '{"rating":4}', NDJSON, "", 1),
+    ("dish,rating\npizza,4\nsoup,\n", "text/csv", "?key=dish", 2),
+    ('{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"rating":4}}', "application/cloudevents+json", "", 1),
+    ("{}", "application/json", "", 1),
+]
+
+
+@pytest.mark.parametrize(("body", "media_type", "query", "count"), TAKEN)
+def test_what_is_taken(client, body, media_type, query, count):
+    answer = post(client, body.encode(), media_type, query)
+    assert answer.status_code == 202, answer.data
+    assert answer.json == {
+        "topic": "feedback", "accepted": count, "duplicates": 0, "rejected": 0, "late": 0,
+        "first_offset": 1, "last_offset": count,
+    }  # fmt: skip
+    assert [event["$offset"] for event in stored(client)] == list(range(1, count + 1))
+
+
+REFUSED = [
+    ("wrong JSON", '{"rating":', "application/json", "", 400, None),
+    ("no object", "7", "application/json", "", 400, None),
+    ("empty body", "", "application/json", "", 400, None),
+    ("empty array", "[]", "application/json", "", 400, None),
+    ("NaN", '{"rating":NaN}', "application/json", "", 400, None),
+    ("infinite", '{"rating":1e999}', "application/json", "", 400, "rating"),
+    ("a 300-character key", json.dumps({"key": "k" * 300}), "application/json", "", 400, "key"),
+    ("a time in 2090", '{"time":"2090-01-01T00:00:00Z"}', "application/json", "", 400, "time"),
+    ("seconds", '{"time":1700000000}', "application/json", "", 400, "time"),
+    ("no offset", '{"time":"2024-01-01T00:00:00"}', "application/json", "", 400, "time"),
+    ("our names", '{"$x":1}', "application/json", "", 400, "$x"),
+    ("our key", '{"key":"__other__"}', "application/json", "", 400, "key"),
+    ("too many fields", json.dumps({f"f{n}": n for n in range(40)}), "application/json", "", 400, None),
+    ("unknown type", "<a/>", "application/xml", "", 415, None),
+    ("text", '{"a":1}', "text/plain", "", 415, None),
+    ("unknown parameter", '{"a":1}', "application/json", "?foo=1", 400, None),
+    ("column of no CSV", '{"a":1}', "application/json", "?key=a", 400, None),
+    ("bad on_error", '{"a":1}', "application/json", "?on_error=maybe", 400, None),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "media_type", "query", "status", "field"), REFUSED)
+def test_what_is_refused_changes_nothing(client, name, body, media_type, query, status, field):
+    answer = post(client, body, media_type, query)
+    assert answer.status_code == status, answer.data
+    assert answer.content_type == "application/problem+json"
+    assert answer.json["status"] == status
+    assert answer.json["detail"]
+    if field is not None:
+        assert answer.json["errors"][0]["field"] == field
+        assert answer.json["errors"][0]["line"] == 1
+    assert stored(client) == []
+    assert client.get("/v1/topics").json == {"topics": []}
+
+
+def test_one_bad_event_refuses_the_batch_and_names_its_line(client):
+    body = '{"rating":1}\n{"rating":2}\n{"key":[]}\n{"time":5}\n'
+    answer = post(client, body, NDJSON)
+    assert answer.status_code == 400
+    assert [(error["line"], error["field"]) for error in answer.json["errors"]] == [(3, "key"), (4, "time")]
+    assert stored(client) == []
+
+
+def test_or_the_good_are_stored_and_the_bad_reported(client):
+    body = '{"rating":1}\n{"key":[]}\n{"rating":2}\n'
+    answer = post(client, body, NDJSON, "?on_error=skip")
+    assert answer.status_code == 202
+    assert (answer.json["accepted"], answer.json["rejected"]) == (2, 1)
+    assert answer.json["errors"][0]["line"] == 2
+    assert [event["rating"] for event in stored(client)] == [1, 2]
+
+
+def test_of_many_faults_a_hundred_are_listed(client):
+    answer = post(client, '{"time":5}\n' * 150, NDJSON)
+    assert (len(answer.json["errors"]), answer.json["more"]) == (100, 50)
+
+
+def test_a_large_body_is_refused(broker):
+    client = create_app(broker, limits=Limits(body=1_000)).test_client()
+    answer = post(client, b"[" + b" " * 2_000 + b"]")
+    assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize("topic", ["a b", "a..b", ".a", "a" * 201, "$x", "%C3%A9"])
+def test_a_topic_must_be_well_formed(client, topic):
+    for path in (f"/v1/topics/{topic}/events", f"/v1/topics/{topic}/stats", f"/v1/topics/{topic}"):
+        assert client.get(path).status_code == 400, path
+    assert client.post(f"/v1/topics/{topic}/events", json={"a": 1}).status_code == 400
+
+
+def test_a_batch_that_no_window_holds_is_stored_with_a_hint(client):
+    old = int(time.time() * 1000) - 3_600_000
+    answer = client.post(URL, json=[{"time": old}, {"time": old}])
+    assert answer.json["late"] == 2
+    assert "clock" in answer.json["hint"]
+    assert len(stored(client)) == 2
+
+
+def test_an_event_comes_back_as_flat_as_it_went_in(client):
+    sent = {"id": "x", "type": "order", "time": "2026-01-01T01:00:00+01:00", "key": 7, "a": 1.5, "b": {"c": [True]}}
+    client.post(URL, json=sent)
+    assert stored(client) == [
+        {"$topic": "feedback", "$offset": 1, "id": "x", "type": "order", "time": "2026-01-01T00:00:00.000Z",
+         "key": "7", "a": 1.5, "b": {"c": [True]}}
+    ]  # fmt: skip
+
+
+def test_a_dead_redis_is_503_with_retry_after(prefix, tmp_path):
+    broker = Broker(f"unix://{tmp_path}/nothing.sock", prefix)
+    client = create_app(broker).test_client()
+    for answer in (post(client, '{"a":1}'), client.get(URL), client.get("/v1/topics/feedback/stats")):
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.content_type == "application/problem+json"
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/livez").status_code == 200
+
+
+HOSTS = [
+    ("127.0.0.1:8000", Security(), 200),
+    ("localhost", Security(), 200),
+    ("[::1]:8000", Security(), 200),
+    ("evil.example", Security(), 403),
+    ("evil.example", Security(allow_hosts=("push.example",)), 403),
+    ("push.example:8000", Security(allow_hosts=("push.example",)), 200),
+    ("anything", Security(insecure=True), 200),
+    ("anything", Security(insecure=True, allow_hosts=("push.example",)), 403),
+]
+
+
+@pytest.mark.parametrize(("host", "security", "status"), HOSTS)
+def test_only_our_hosts_are_served(broker, host, security, status):
+    client = create_app(broker, security=security).test_client()
+    assert client.get("/v1/topics", headers={"Host": host}).status_code == status
+
+
+ORIGINS = [
+    (None, 202),
+    ("http://localhost", 202),
+    ("https://evil.example", 403),
+    ("null", 403),
+    ("https://good.example", 202),
+]
+
+
+@pytest.mark.parametrize(("origin", "status"), ORIGINS)
+def test_only_our_origins_may_write(broker, origin, status):
+    client = create_app(broker, security=Security(allow_origins=("https://good.example",))).test_client()
+    headers = {} if origin is None else {"Origin": origin}
+    answer = client.post(URL, json={"a": 1}, headers=headers)
+    assert answer.status_code == status
+    allowed = answer.headers.get("Access-Control-Allow-Origin")
+    assert allowed == ("https://good.example" if origin == "https://good.example" else None)
+
+
+def test_a_preflight_of_an_allowed_origin_is_answered(broker):
+    client = create_app(broker, security=Security(allow_origins=("https://good.example",))).test_client()
+    answer = client.options(URL, headers={"Origin": "https://good.example"})
+    assert answer.status_code == 204
+    assert "Last-Event-ID" in answer.headers["Access-Control-Allow-Headers"]
