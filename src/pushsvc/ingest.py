@@ -39,7 +39,7 @@ class Ingest:
         self._backlog: deque[tuple[str, bytes]] = deque()
         self._size = 0
         self._filled = Event()
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
@@ -94,4 +94,3 @@ class Ingest:
             REFUSED.inc()
             log.warning("ingest of %r: %s", topic, error.detail)
             self._broker.refuse(topic, error.detail)
-

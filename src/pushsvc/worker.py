@@ -356,7 +356,7 @@ class AggregatorWorker:
         kind = "u" if frame.kind == "update" else "b" if base else "s"
         return StatisticsWrite(Log(frame.topic, frame.window), kind, frame.offset, data)
 
-    def _settle(self, partition: _Partition, write: StatisticsWrite, answer: Appended | None | PushError) -> None:
+    def _settle(self, partition: _Partition, write: StatisticsWrite, answer: Appended | PushError | None) -> None:
         name, window = write.log.topic, write.log.window or ""
         topic = partition.topics.get(name)
         if topic is None:

@@ -1,9 +1,9 @@
 """Redis goes away and comes back, with its data or in another life."""
 
 import pytest
-from stack import Stack, Table, until
 
 from pushsvc.broker.embedded import EmbeddedServer
+from stack import Stack, Table, until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"
@@ -90,6 +90,8 @@ def test_an_aggregator_that_dies_is_followed_by_one_that_knows_as_much(server):
         server.start_aggregator()
         while table.offset < 11:
             table.apply(*stream.frame())
-    assert table.rows["k0", "rating"][2] == before["data"][[r[:2] for r in before["data"]].index(["k0", "rating"])][2] + 1
+    assert (
+        table.rows["k0", "rating"][2] == before["data"][[r[:2] for r in before["data"]].index(["k0", "rating"])][2] + 1
+    )
     assert table.frames.count("reset") == 0
     assert table.frames.count("snapshot") <= 2

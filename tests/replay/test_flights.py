@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import pytest
+
 from stack import Table, until
 
 pandas = pytest.importorskip("pandas")

@@ -35,7 +35,12 @@ TAKEN = [
     ('{"rating":4}\n\n{"rating":5}\r\n', NDJSON, "", 2),
     ("\ufeff" + '{"rating":4}', NDJSON, "", 1),
     ("dish,rating\npizza,4\nsoup,\n", "text/csv", "?key=dish", 2),
-    ('{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"rating":4}}', "application/cloudevents+json", "", 1),
+    (
+        '{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"rating":4}}',
+        "application/cloudevents+json",
+        "",
+        1,
+    ),
     ("{}", "application/json", "", 1),
 ]
 

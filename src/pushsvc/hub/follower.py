@@ -1,6 +1,6 @@
 """Follows the watched logs of one partition: a wake-up says that there is something, one script reads them all.
 
-Reading them at one instant gives what a cursor needs: up to the partition's sequence, nothing of any of them is missing.
+Reading them at one instant gives what a cursor needs: up to the partition's sequence nothing of them is missing.
 """
 
 from __future__ import annotations

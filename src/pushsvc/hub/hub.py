@@ -10,7 +10,7 @@ from random import randrange
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.broker import FROM_SNAPSHOT
 from pushsvc.broker.keys import TAGS
-from pushsvc.errors import BrokerUnavailable, PushError, Unavailable
+from pushsvc.errors import BrokerFull, BrokerUnavailable
 from pushsvc.hub.follower import Follower, Subscription
 from pushsvc.hub.mirror import Mirror
 
@@ -137,10 +137,9 @@ class Hub:
         if run != self._run:
             try:
                 self.broker.open_partitions()
-            except Unavailable:
-                raise
-            except PushError:
-                log.exception("opening partitions")
+            except BrokerFull as error:
+                log.warning("a new epoch cannot be written yet: %s", error)
+                run = ""  # reading works on a full disk too; the next connection tries again
         self._run = run
         for follower in list(self._followers.values()):
             follower.wake()

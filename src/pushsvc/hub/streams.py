@@ -83,7 +83,7 @@ def _opening() -> bytes:
     return sse.retry(RETRY) + sse.comment("pushsvc")
 
 
-def _reset(topic: str, reason: str, id: str | None = None) -> bytes:  # noqa: A002
+def _reset(topic: str, reason: str, id: str | None = None) -> bytes:
     return sse.encode(orjson.dumps({"topic": topic, "reason": reason}), event="reset", id=id)
 
 
@@ -97,7 +97,7 @@ def _position(cursor: str | None, partition: int) -> Position | None:
         return None
 
 
-def _heartbeat(visible: bool, id: str | None) -> bytes:  # noqa: A002
+def _heartbeat(visible: bool, id: str | None) -> bytes:
     if visible:
         return sse.encode(b'{"at":%d}' % (time.time() * 1000), event="heartbeat", id=id)
     return sse.comment("heartbeat") + (b"" if id is None else sse.move_cursor(id))
@@ -129,7 +129,8 @@ class _Statistics:
             if self._subscription.reset is not None:
                 yield from self._after_reset()
             elif self._subscription.lost:
-                skipped, _ = self._subscription.lost, self._subscription.clear()
+                skipped = self._subscription.lost
+                self._subscription.clear()
                 yield self._snapshots(skipped)
             else:
                 frames = b"".join(filter(None, (self._frame(entry) for _, entry in entries)))
@@ -181,7 +182,7 @@ class _Statistics:
 
     def _snapshots(self, skipped: int = 0) -> bytes:
         """Return a snapshot of every window; the last one alone carries the id, so a cut skips no part."""
-        frames = []
+        frames: list[bytes] = []
         for tail in self._tails:
             if tail.mirror is None:
                 continue
@@ -377,5 +378,3 @@ class _Events:
         name = event.type if self._query.named and event.type not in sse.RESERVED_NAMES else "message"
         data = orjson.dumps(event.public(self._log.topic, offset, entry.arrival))
         return sse.encode(data, event=None if name == "message" else name, id=self._id(entry.sequence_of(offset)))
-
-

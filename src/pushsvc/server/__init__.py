@@ -20,9 +20,9 @@ WRITE_DEADLINE = 60.0
 
 
 class _Handler(WSGIHandler):
-    def __init__(self, sock: socket.socket, address: object, server: WSGIServer, rfile: object = None) -> None:
-        sock.settimeout(WRITE_DEADLINE)
-        super().__init__(sock, address, server, rfile)
+    def handle(self) -> None:
+        self.socket.settimeout(WRITE_DEADLINE)
+        super().handle()
 
     def log_request(self) -> None:
         """Write nothing per request: an event server's access log would outgrow its data."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Response, request
 
 from pushsvc.broker import EventsEntry, Log, Receipt
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
@@ -163,8 +164,8 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
     events, cursor = _page(context, topic, wanted, limit, parameters.text("after"))
     response = _rendered(events, cursor, chosen)
     if cursor is not None:
-        query = {**request.args.to_dict(flat=False), "after": cursor}
-        response.headers["Link"] = f'<{url_for("events.read", topic=topic, **query)}>; rel="next"'
+        query = urlencode({**request.args.to_dict(flat=False), "after": cursor}, doseq=True)
+        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
     return response
 
 

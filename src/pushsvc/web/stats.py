@@ -12,7 +12,8 @@ from pushsvc.broker import Log
 from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.hub import Selection, StatisticsQuery, statistics_stream
-from pushsvc.settings import TopicSettings, Window
+from pushsvc.settings import TopicSettings
+from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format
@@ -85,7 +86,8 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
         response = json_response({"windows": frames} if every_window else frames[0], Vary="Accept")
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(tag)
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _frames(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 
 import gevent
@@ -24,12 +26,13 @@ _REFRESH = 2.0
 
 def blueprint(context: Context) -> Blueprint:
     resource = Blueprint("topics", __name__, url_prefix="/v1/topics")
+    shared = _Shared(context)
 
     @resource.get("")
     def list_topics() -> Response:
         parameters = Parameters(request, ("format",))
         if choose_format(request, parameters, ("sse", "json")) == "sse":
-            return stream_response(_stream(context))
+            return stream_response(_stream(context, shared))
         return json_response({"topics": _topics(context)}, Vary="Accept")
 
     @resource.get("/<topic>")
@@ -83,22 +86,41 @@ def _rate(context: Context, log: Log) -> float | None:
     return None if rate is None else float(rate)
 
 
-def _stream(context: Context) -> Iterator[bytes]:
+class _Shared:
+    """The list of topics for all streams of the process: Redis is asked once per refresh, however many watch."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = Lock()
+        self._read_at = 0.0
+        self._topics: list[dict[str, Any]] = []
+
+    def topics(self) -> list[dict[str, Any]]:
+        with self._lock:
+            if time.monotonic() - self._read_at > _REFRESH / 2:
+                self._topics = _topics(self._context)
+                self._read_at = time.monotonic()
+            return self._topics
+
+
+def _stream(context: Context, shared: _Shared) -> Iterator[bytes]:
     """Yield the list at once, and again whenever it has changed."""
     yield sse.retry(RETRY) + sse.comment("pushsvc")
-    sent, silence = None, 0.0
+    sent: list[Any] | None = None
+    silence = 0.0
     while not context.hub.draining:
         try:
-            # What grows with every event is left out: the list is sent when topics come and go.
-            listed = [{**topic, "last_offset": None, "last_arrival": None} for topic in _topics(context)]
+            topics = shared.topics()
         except PushError as error:
             if sent is None:
                 break
             yield sse.comment(error.title)
         else:
+            # Not with every event: the list is sent when topics come, go or begin anew.
+            listed = [(topic["topic"], topic["since"]) for topic in topics]
             if listed != sent:
                 sent, silence = listed, 0.0
-                yield sse.encode(orjson.dumps({"topics": _topics(context)}), event="topics")
+                yield sse.encode(orjson.dumps({"topics": topics}), event="topics")
         gevent.sleep(_REFRESH)
         silence += _REFRESH
         if silence >= context.heartbeat:

@@ -1,0 +1,238 @@
+"""The description at /openapi.json says what the application does, no more and no less."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from pushsvc import __version__
+from pushsvc.web import create_app
+
+METHODS = ("get", "post", "put", "patch", "delete")
+FREE = ("/", "/metrics", "/openapi.json")
+"""Paths without parameters of their own; a page or a scraper may be asked with some for its own use."""
+
+PARAMETER_VALUES = {
+    "format": "json", "window": "5m", "shape": "records", "top": "3", "by": "mean", "at_least": "1", "heartbeat": "event",
+    "names": "off", "since": "2026-01-01T00:00:00Z", "until": "1700000000000", "where": "rating<3", "limit": "5",
+    "on_error": "skip",
+}  # fmt: skip
+
+
+@pytest.fixture
+def client(broker):
+    client = create_app(broker).test_client()
+    assert client.post("/v1/topics/feedback/events", json=[{"key": "pizza", "rating": 4}]).status_code == 202
+    return client
+
+
+@pytest.fixture
+def document(client):
+    answer = client.get("/openapi.json")
+    assert answer.content_type == "application/json"
+    return answer.json
+
+
+def operations(document: dict[str, Any]):
+    """Yield path, method, operation and its parameters (those of the path included)."""
+    for path, item in document["paths"].items():
+        for method in METHODS:
+            if method in item:
+                operation = item[method]
+                parameters = [*item.get("parameters", ()), *operation.get("parameters", ())]
+                yield path, method, operation, [resolve(document, parameter) for parameter in parameters]
+
+
+def resolve(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """Follow a ``$ref`` within the document."""
+    while "$ref" in value:
+        target: Any = document
+        for step in value["$ref"].removeprefix("#/").split("/"):
+            target = target[step]
+        value = target
+    return value
+
+
+def references(value: Any):
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def url(path: str) -> str:
+    return path.replace("{topic}", "feedback")
+
+
+def query_names(parameters) -> set[str]:
+    return {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+
+
+def test_every_route_is_documented_and_every_documented_route_exists(client, document):
+    routes = set()
+    for rule in client.application.url_map.iter_rules():
+        if rule.endpoint != "static":  # the files of the page
+            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+            routes |= {(path, method.lower()) for method in rule.methods - {"HEAD", "OPTIONS"}}
+    assert {(path, method) for path, method, _, _ in operations(document)} == routes
+
+
+def test_every_reference_leads_somewhere_and_everything_shared_is_used(document):
+    used = set()
+    for value in references(document):
+        resolve(document, value)
+        used.add(value["$ref"])
+    shared = document["components"]
+    everything = {f"#/components/{kind}/{name}" for kind in shared for name in shared[kind]}
+    assert everything - used <= {"#/components/schemas/Frame", "#/components/schemas/Reset"}  # the data of streams
+
+
+def test_the_document_describes_this_version(document):
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["version"] == __version__
+    names = [operation["operationId"] for _, _, operation, _ in operations(document)]
+    assert len(names) == len(set(names))
+
+
+def test_exactly_the_documented_query_parameters_are_known(client, document):
+    """A call that is asked with an unknown parameter names all that it knows."""
+    for path, method, _, parameters in operations(document):
+        if path in FREE:
+            assert not query_names(parameters)
+            continue
+        answer = client.open(f"{url(path)}?$unknown=1", method=method.upper())
+        assert (answer.status_code, answer.json["parameter"]) == (400, "$unknown"), (method, path)
+        listed = answer.json["detail"].partition("supported are ")[2]
+        known = set() if listed == "none" else set(listed.split(", "))
+        assert query_names(parameters) == known, (method, path)
+
+
+def test_every_documented_query_parameter_is_taken(client, document):
+    for path, method, _, parameters in operations(document):
+        for name in query_names(parameters):
+            query = {name: PARAMETER_VALUES.get(name, "x")}
+            answer = client.open(url(path), method=method.upper(), query_string=query)
+            detail = (answer.json or {}).get("detail") or ""
+            assert "not supported here" not in detail, (method, path, name, detail)
+
+
+def test_choices_and_bounds_are_as_documented(client, document):
+    for path, method, _, parameters in operations(document):
+        for parameter in parameters:
+            schema, name = parameter["schema"], parameter["name"]
+            if parameter["in"] != "query":
+                continue
+            if "enum" in schema:
+                answer = client.open(url(path), method=method.upper(), query_string={name: "$none"})
+                if name == "heartbeat" or name == "names":
+                    answer = client.get(url(path), query_string={name: "$none", "format": "sse"})
+                assert answer.status_code == 400, (path, name)
+                listed = set(answer.json["detail"].rpartition("is none of ")[2].split(", "))
+                assert listed == set(schema["enum"]), (path, name)
+            elif schema.get("type") == "integer":
+                for value, good in bounds(schema):
+                    status = client.get(url(path), query_string={name: value}).status_code
+                    assert (status == 200) is good, (path, name, value)
+
+
+def bounds(schema):
+    yield schema["minimum"], True
+    yield schema["minimum"] - 1, False
+    yield schema["maximum"] + 1, False
+
+
+BODIES = {
+    "application/json": b'{"rating":1}',
+    "application/x-ndjson": b'{"rating":1}\n{"rating":2}\n',
+    "text/csv": b"rating\n1\n",
+    "application/cloudevents+json": b'{"specversion":"1.0","id":"a","source":"s","type":"t"}',
+    "application/cloudevents-batch+json": b'[{"specversion":"1.0","id":"b","source":"s","type":"t"}]',
+}
+
+
+def test_exactly_the_documented_media_types_are_taken(client, document):
+    target = "/v1/topics/feedback/events"
+    documented = document["paths"]["/v1/topics/{topic}/events"]["post"]["requestBody"]["content"]
+    assert set(documented) == set(BODIES)
+    for media_type, body in BODIES.items():
+        answer = client.post(target, data=body, content_type=media_type)
+        assert answer.status_code == 202, (media_type, answer.text)
+    refused = client.post(target, data=b"<a/>", content_type="application/xml")
+    assert refused.status_code == 415
+    assert all(media_type in refused.json["detail"] for media_type in BODIES)
+
+
+def test_every_documented_media_type_can_be_had(client, document):
+    for path, method, operation, _ in operations(document):
+        if method != "get":
+            continue
+        content = operation["responses"]["200"]["content"]
+        for media_type in content:
+            with client.get(url(path), headers={"Accept": media_type}) as answer:
+                assert (answer.status_code, answer.mimetype) == (200, media_type), path
+        nothing = client.get(url(path), headers={"Accept": "image/png"})
+        assert (nothing.status_code == 406) is ("406" in operation["responses"]), path
+        if nothing.status_code == 406:
+            assert all(media_type in nothing.json["detail"] for media_type in content), path
+
+
+def test_answers_have_the_documented_members(client, document):
+    answers = [
+        ("/v1/topics/{topic}/events", "post", client.post("/v1/topics/feedback/events", json={"rating": 1})),
+        ("/v1/topics/{topic}/events", "post",
+         client.post("/v1/topics/feedback/events?on_error=skip", json=[{"rating": 1}, {"": 2}])),
+        ("/v1/topics/{topic}/events", "get", client.get("/v1/topics/feedback/events")),
+        ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/feedback/stats")),
+        ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/feedback/stats?window=*")),
+        ("/v1/topics", "get", client.get("/v1/topics")),
+        ("/v1/topics/{topic}", "get", client.get("/v1/topics/feedback")),
+        ("/v1/topics/{topic}", "get", client.get("/v1/topics/unknown")),
+        ("/livez", "get", client.get("/livez")),
+        ("/readyz", "get", client.get("/readyz")),
+        ("/v1/topics/{topic}/events", "post", client.post("/v1/topics/feedback/events", json={"": 1})),
+        ("/v1/topics/{topic}/events", "get", client.get("/v1/topics/feedback/events?limit=x")),
+        ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/a b/stats")),
+    ]  # fmt: skip
+    for path, method, answer in answers:
+        response = resolve(document, document["paths"][path][method]["responses"][str(answer.status_code)])
+        problems = faults(document, response["content"][answer.content_type]["schema"], answer.json)
+        assert not problems, (path, answer.status_code, answer.json, problems)
+
+
+TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
+         "null": type(None)}  # fmt: skip
+
+
+def faults(document: dict[str, Any], schema: dict[str, Any], value: Any) -> list[str]:
+    """Check the few keywords that the answers' schemas use: type, const, enum, oneOf, members and items."""
+    schema = resolve(document, schema)
+    if "oneOf" in schema:
+        tried = [faults(document, option, value) for option in schema["oneOf"]]
+        return [] if any(not found for found in tried) else min(tried, key=len)
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds and not any(isinstance(value, TYPES[kind]) for kind in kinds):
+        return [f"{value!r} is not {kinds}"]
+    if "const" in schema and value != schema["const"]:
+        return [f"{value!r} is not {schema['const']!r}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{value!r} is none of {schema['enum']}"]
+    found = []
+    if isinstance(value, list) and "items" in schema:
+        for inner in value:
+            found += faults(document, schema["items"], inner)
+    if isinstance(value, dict):
+        members = schema.get("properties", {})
+        found += [f"{name} is missing" for name in schema.get("required", ()) if name not in value]
+        for name, inner in value.items():
+            if name in members:
+                found += faults(document, members[name], inner)
+            elif schema.get("additionalProperties", True) is False:
+                found.append(f"{name} is not documented")
+    return found
