@@ -1,0 +1,126 @@
+from fractions import Fraction
+from math import isnan, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushsvc.stats.moments import Moments, Runs, Stacks, combine, describe
+
+
+def merged(panes):
+    """Describe panes (lists of values, perhaps empty) merged as the engine does: batches in a pane, then panes."""
+    count = np.array([[len(pane)] for pane in panes])
+    parts = np.tile(np.array([0.0, 0.0, 0.0, 0.0, np.inf, -np.inf])[:, None, None], (1, len(panes), 1))
+    for number, pane in enumerate(panes):
+        if pane:
+            values = np.array(pane, float)
+            one = combine(Moments.of_values(values), Runs(np.array([0]), len(values)))
+            parts[:, number] = one.parts
+    return [float(figure) for figure in describe(combine(Moments(count, parts), Stacks(count)))[:, 0]]
+
+
+def exact_std(values):
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    return sqrt(sum((value - mean) ** 2 for value in exact) / (len(exact) - 1))
+
+
+def noise(n, seed=1):
+    return np.random.default_rng(seed).normal(size=n)
+
+
+SERIES = {
+    "plain": noise(300),
+    "offset 1e9": noise(300) * 1e-3 + 1e9,
+    "offset 1e15": noise(300) + 1e15,
+    "level jump": np.concatenate([noise(150) * 1e-3, noise(150) * 1e-3 + 1e9]),
+    "jump back": np.concatenate([noise(100), noise(100) + 1e9, noise(100)]),
+    "spike": np.concatenate([noise(150), [1e15], noise(149)]),
+    "spike first": np.concatenate([[-1e15], noise(299)]),
+    "spikes": np.where(np.arange(300) % 37 == 5, 1e12, noise(300)),
+    "tiny": noise(300) * 1e-150,
+    "huge": noise(300) * 1e140,
+}
+
+
+@pytest.mark.parametrize("name", SERIES)
+@pytest.mark.parametrize("panes", [1, 7, 60])
+def test_std_and_mean_against_exact_fractions(name, panes):
+    values = SERIES[name].tolist()
+    total, mean, low, high, std = merged([part.tolist() for part in np.array_split(np.array(values), panes)])
+    exact = sum(map(Fraction, values))
+    assert total == float(exact)
+    assert mean == float(exact / len(values))
+    assert (low, high) == (min(values), max(values))
+    assert std == pytest.approx(exact_std(values), rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize("name", ["offset 1e9", "level jump", "spike"])
+def test_after_the_jump_has_left_std_is_that_of_the_rest(name):
+    """Only panes that are still in the window are merged, so nothing of what left remains."""
+    rest = SERIES[name][-120:].tolist()
+    assert merged([[], rest[:50], [], rest[50:]])[4] == pytest.approx(exact_std(rest), rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e15 + 0.1, -3.3e-200, 7.7e200])
+def test_equal_values_have_std_zero_and_themselves_as_mean(value):
+    _, mean, low, high, std = merged([[value] * 49, [value] * 7, [], [value]])
+    assert (mean, low, high, std) == (value, value, value, 0.0)
+
+
+def test_cancelling_sums_are_exact():
+    assert merged([[1e16, 1.0], [-1e16], [1e-3]])[0] == 1.001
+
+
+def test_what_does_not_exist_is_not_finite():
+    total, mean, low, high, std = merged([[], []])
+    assert total == 0
+    assert isnan(mean)
+    assert isnan(std)
+    assert (low, high) == (np.inf, -np.inf)
+    assert isnan(merged([[5.0]])[4])
+
+
+def test_beyond_the_range_of_doubles_no_figure_is_wrong():
+    total, mean, low, high, std = merged([[1.7e308, 1.7e308], [-1.0]])
+    assert not np.isfinite([total, mean, std]).any()
+    assert (low, high) == (-1.0, 1.7e308)
+    assert merged([[1.7e308]])[:2] == [1.7e308, 1.7e308]
+
+
+eighths = st.integers(-(2**40), 2**40).map(lambda k: k / 8)
+
+
+@given(st.lists(st.lists(eighths, max_size=20), min_size=1, max_size=8), st.data())
+@settings(max_examples=30, deadline=None)
+def test_any_split_of_dyadic_values_gives_the_same(panes, data):
+    values = [value for pane in panes for value in pane]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=5)))
+    other = merged([values[a:b] for a, b in zip([0, *cuts], [*cuts, len(values)], strict=True)])
+    ours = merged(panes)
+    assert ours[0] == sum(map(Fraction, values))
+    assert ours[:1] + ours[2:4] == other[:1] + other[2:4]
+    assert ours[1] == pytest.approx(other[1], rel=1e-14, abs=0, nan_ok=True)
+    assert ours[4] == pytest.approx(other[4], rel=1e-14, abs=0, nan_ok=True)
+    if len(values) > 1:
+        assert ours[4] == pytest.approx(exact_std(values), rel=1e-14, abs=0)
+
+
+@given(st.lists(st.floats(-1e100, 1e100), min_size=1, max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_sums_of_any_doubles_are_rounded_once(values):
+    exact = sum(map(Fraction, values))
+    total, mean, *_ = merged([values[:7], values[7:]])
+    assert abs(Fraction(total) - exact) <= abs(exact) * Fraction(1, 2**52) + Fraction(max(map(abs, values))) / 2**95
+    assert abs(Fraction(mean) * len(values) - exact) <= abs(exact) / 2**52 + Fraction(max(map(abs, values))) / 2**95
+
+
+def test_runs_and_columns_reduce_alike():
+    values = noise(40, seed=3)
+    runs = combine(Moments.of_values(values), Runs(np.arange(0, 40, 8), 40))
+    columns = Moments(np.ones((8, 5), np.int64), Moments.of_values(values).parts.reshape(6, 5, 8).swapaxes(1, 2))
+    stacked = combine(columns, Stacks(columns.count))
+    assert runs.count.tolist() == stacked.count.tolist()
+    np.testing.assert_allclose(runs.parts, stacked.parts, rtol=1e-14, atol=1e-30)
