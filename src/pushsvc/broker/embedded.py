@@ -83,6 +83,7 @@ class EmbeddedServer:
         Raise StartupError with the reason or with the server's last words.
         """
         binary = find_binary()
+        placed = self._private is not None
         self._prepare_folder()
         lock = self._lock(patience)
         try:
@@ -93,11 +94,17 @@ class EmbeddedServer:
         try:
             self._await_answer(time.monotonic() + deadline)
         except BaseException:
-            self.stop()
+            self._end(1.0)
+            if not placed:
+                self._forget_place()
             raise
 
     def stop(self, timeout: float = 10.0) -> None:
         """End it with its data written; by force after ``timeout`` seconds. A second call does nothing."""
+        self._end(timeout)
+        self._forget_place()
+
+    def _end(self, timeout: float) -> None:
         if self._process is not None:
             self._process.terminate()
             try:
@@ -107,6 +114,8 @@ class EmbeddedServer:
                 self._process.wait()
             self._process = None
         self._cut_lifeline()
+
+    def _forget_place(self) -> None:
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
             self._private, self._socket = None, self.data_dir / "valkey.sock"

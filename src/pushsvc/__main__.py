@@ -1,0 +1,25 @@
+"""The entry of the program. What serves on gevent is patched before anything else is imported."""
+
+from __future__ import annotations
+
+import sys
+
+from pushsvc.lifeline import follow_parent
+
+
+def main() -> None:
+    """Run the command line."""
+    role = sys.argv[1] if len(sys.argv) > 1 else ""
+    if role.startswith("_"):
+        follow_parent()
+    if role in ("_web", "_aggregator"):
+        from gevent import monkey
+
+        monkey.patch_all()
+    from pushsvc.cli import program
+
+    program(prog_name="pushsvc")
+
+
+if __name__ == "__main__":
+    main()

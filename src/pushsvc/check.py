@@ -1,0 +1,65 @@
+"""What a Redis must be like before pushsvc relies on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pushsvc.broker import Broker
+from pushsvc.config import without_password
+from pushsvc.errors import PushError, StartupError, Unavailable
+
+RETRY_AFTER = 1.0
+"""Seconds between two tries while waiting for Redis."""
+
+
+def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None]) -> None:
+    """Return when Redis answers and will keep what it is given; ``warn`` takes what is legal but unwise.
+
+    Raise StartupError when it does not answer (unless ``wait``), evicts data, or holds another layout.
+    """
+    broker = _open(url, prefix)
+    try:
+        _reach(broker, without_password(url), wait, warn)
+        settings = broker.configuration("maxmemory-policy", "appendonly", "save")
+        broker.check_layout()
+    except StartupError:
+        raise
+    except PushError as error:
+        raise StartupError(f"Redis at {without_password(url)} cannot be used: {error.detail}") from error
+    finally:
+        broker.close()
+    policy = settings.get("maxmemory-policy", "noeviction")
+    if policy != "noeviction":
+        raise StartupError(
+            f"Redis at {without_password(url)} throws data away when its memory is full "
+            f"(maxmemory-policy {policy}): events would be lost unseen. Set its maxmemory-policy to noeviction"
+        )
+    if settings.get("appendonly") == "no":
+        keeps = "only now and then writes snapshots" if settings.get("save") else "keeps nothing on disk"
+        warn(f"WARNING: Redis at {without_password(url)} {keeps}: its crash loses events. Set its appendonly to yes")
+
+
+def _open(url: str, prefix: str) -> Broker:
+    try:
+        return Broker(url, prefix)
+    except ValueError as error:
+        raise StartupError(f"{without_password(url)} is not an address of a Redis: {error}") from error
+
+
+def _reach(broker: Broker, shown: str, wait: bool, warn: Callable[[str], None]) -> None:
+    told = False
+    while True:
+        try:
+            broker.ping()
+        except Unavailable as error:
+            if not wait:
+                raise StartupError(
+                    f"Redis at {shown} does not answer: {error.detail} (with --wait pushsvc waits for it)"
+                ) from error
+            if not told:
+                warn(f"waiting for Redis at {shown}: {error.detail}")
+                told = True
+            time.sleep(RETRY_AFTER)
+        else:
+            return

@@ -1,0 +1,229 @@
+"""Settings of the program: from options, ``PUSHSVC_*``, and ``pushsvc.toml``, in this order."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from pushsvc.errors import InvalidSetting, InvalidTopic, StartupError
+from pushsvc.event import Limits
+from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.stats.window import Window
+from pushsvc.topic import check_pattern
+
+DEFAULT_FILE = Path("pushsvc.toml")
+"""Read from the working directory when no other is named."""
+
+Check = Callable[[Any], Any]
+"""Takes a value as the file has it and returns it as the program wants it, or raises ValueError."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all roles need to know. ``drain`` is in seconds; ``redis`` None means an embedded server."""
+
+    redis: str | None = None
+    prefix: str = "pushsvc:"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    aggregators: int = 1
+    data_dir: Path = Path("pushsvc-data")
+    allow_host: tuple[str, ...] = ()
+    allow_origin: tuple[str, ...] = ()
+    insecure: bool = False
+    drain: int = 5
+    wait: bool = False
+    topics: TopicRules = field(default_factory=TopicRules)
+    limits: Limits = field(default_factory=Limits)
+
+    def encode(self) -> str:
+        """Return everything as text for a child process."""
+        return msgspec.json.encode(self, enc_hook=str).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Settings:
+        return msgspec.json.decode(text, type=cls, dec_hook=lambda kind, value: kind(value))
+
+
+def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
+    """Return the settings: ``options`` that are not None or empty, then the file's, then the defaults.
+
+    Without ``file``, ``pushsvc.toml`` of the working directory is read when it is there. Raise InvalidSetting with
+    the name of the file and the key, StartupError when the file cannot be read.
+    """
+    found = _read(file or DEFAULT_FILE) if file is not None or DEFAULT_FILE.exists() else {}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return replace(Settings(), **(found | given))
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to listen where others can reach a server that asks nobody who they are."""
+    if not settings.insecure and not is_loopback(settings.host):
+        raise StartupError(
+            f"refused to listen on {settings.host}: no credentials are configured, so whoever reaches the port "
+            "could read and publish; --insecure allows it (on a private network)"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether every address of a host name or address is this machine's own."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise StartupError(f"cannot listen on {host!r}: there is no such host") from None
+    return all(ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may be shown."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc="…@" + parts.netloc.rpartition("@")[2]))
+
+
+# The file
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise StartupError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: {error}") from error
+    found = _table(document, _SETTINGS, f"{path}: ")
+    if "data_dir" in found:
+        found["data_dir"] = path.parent / found["data_dir"]
+    return found
+
+
+def _table(table: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> dict[str, Any]:
+    """Check every value of a table by its name; errors begin with ``where`` and the name."""
+    found = {}
+    for name, value in table.items():
+        if name not in checks:
+            near = difflib.get_close_matches(name, checks, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(checks))}"
+            raise InvalidSetting(f"{where}{name}: there is no such setting; {hint}")
+        try:
+            found[name] = checks[name](value)
+        except _Nested as error:
+            raise InvalidSetting(f"{where}{name}.{error}") from None
+        except ValueError as error:
+            raise InvalidSetting(f"{where}{name}: {error}") from None
+    return found
+
+
+class _Nested(ValueError):
+    """An error whose text begins with the rest of the key."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text in quotes is expected")
+    return value
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false is expected")
+    return value
+
+
+def _number(least: int, most: int) -> Check:
+    def check(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"a whole number from {least} to {most} is expected")
+        return value
+
+    return check
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise ValueError('a list of texts is expected, such as ["a", "b"]')
+    return tuple(value)
+
+
+def _clock(value: Any) -> str:
+    if value not in ("wall", "event"):
+        raise ValueError('"wall" or "event" is expected')
+    return str(value)
+
+
+def _windows(value: Any) -> tuple[Window, ...]:
+    texts = _texts(value)
+    if not texts or len(set(texts)) < len(texts):
+        raise ValueError("at least one window is expected, and none twice")
+    return tuple(map(Window.parse, texts))
+
+
+def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
+    quoted = pattern if pattern.replace("-", "").replace("_", "").isalnum() else f'"{pattern}"'
+    try:
+        check_pattern(pattern)
+    except InvalidTopic as error:
+        raise _Nested(f"{quoted}: {error}") from None
+    if not isinstance(value, dict):
+        raise _Nested(f"{quoted}: a table is expected")
+    try:
+        found = _table(value, _TOPIC, f"{quoted}.")
+    except InvalidSetting as error:
+        raise _Nested(str(error)) from None
+    return pattern, TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+
+
+def _topics(value: Any) -> TopicRules:
+    if not isinstance(value, dict):
+        raise ValueError('a table per topic or pattern is expected, such as [topics."a.*"]')
+    return TopicRules(tuple(_topic(pattern, table) for pattern, table in value.items()))
+
+
+def _limits(value: Any) -> Limits:
+    if not isinstance(value, dict):
+        raise ValueError("a table [limits] is expected")
+    try:
+        return Limits(**_table(value, {one.name: _number(1, 1 << 31) for one in fields(Limits)}, ""))
+    except InvalidSetting as error:
+        raise _Nested(str(error)) from None
+
+
+_ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
+_TOPIC: dict[str, Check] = {
+    "windows": _windows,
+    "clock": _clock,
+    "jump": _switch,
+    "cadence_ms": _number(0, 3_600_000),
+    "idle_cadence_ms": _number(0, 3_600_000),
+    "max_keys": _number(1, 1_000_000),
+    "max_fields": _number(1, 1_000),
+    "retention": _number(0, 1_000_000_000),
+}
+_SETTINGS: dict[str, Check] = {
+    "redis": _text,
+    "prefix": _text,
+    "host": _text,
+    "port": _number(0, 65_535),
+    "workers": _number(1, 256),
+    "aggregators": _number(1, 64),
+    "data_dir": lambda value: Path(os.path.expanduser(_text(value))),
+    "allow_host": _texts,
+    "allow_origin": _texts,
+    "insecure": _switch,
+    "drain": _number(0, 3_600),
+    "wait": _switch,
+    "topics": _topics,
+    "limits": _limits,
+}

@@ -1,0 +1,301 @@
+"""The parent of all processes: opens the port, starts the embedded server and the children, ends them in order.
+
+It imports no gevent of its own and patches nothing, so that signals, processes and sockets are the system's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from prometheus_client import multiprocess
+
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.check import check_redis
+from pushsvc.config import Settings
+from pushsvc.errors import StartupError
+from pushsvc.lifeline import VARIABLE
+from pushsvc.listener import address_of, listen, wait_ready
+
+log = logging.getLogger(__name__)
+
+SETTINGS_VARIABLE = "PUSHSVC_SETTINGS"
+"""Children find the parent's settings here, so that a changed file cannot make two of them differ."""
+
+ORDER = ("_demo", "_web", "_aggregator")
+"""Roles in the order in which they end: first who produces, last who counts. The embedded server comes after them."""
+
+_SHORTEST, _LONGEST, _HEALTHY = 0.1, 10.0, 10.0
+_LAST_MOMENT = 1.0
+
+
+class Restarts:
+    """How long to wait before the next start: longer from one early death to the next."""
+
+    def __init__(self) -> None:
+        self._pause = _SHORTEST / 2
+
+    def after(self, lived: float) -> float:
+        """Return the pause in seconds after a life of ``lived`` seconds."""
+        self._pause = _SHORTEST if lived > _HEALTHY else min(self._pause * 2, _LONGEST)
+        return self._pause
+
+
+class Child:
+    """One process of ours, started again whenever it ends before it should."""
+
+    def __init__(self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
+        self.role = role
+        self.name = f"{role.lstrip('_')} {number}"
+        self.due: float | None = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._arguments = list(arguments)
+        self._descriptors = tuple(descriptors)
+        self._restarts = Restarts()
+        self._started = 0.0
+
+    def start(self, environment: dict[str, str], lifeline: int) -> None:
+        self._started, self.due = time.monotonic(), None
+        # -P: a file of the user's folder must not stand in for a module of ours.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pushsvc", self.role, *self._arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(*self._descriptors, lifeline),
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the parent, which keeps the order
+        )
+
+    def ended(self) -> int | None:
+        """Return the exit code once it ended, and plan the next start."""
+        code = self.process.poll() if self.process else None
+        if self.process is None or code is None:
+            return None
+        now = time.monotonic()
+        if self.role != "_demo" or code != 0:
+            self.due = now + self._restarts.after(now - self._started)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Supervisor:
+    """Runs ``web`` and ``aggregators`` children until SIGTERM or Ctrl-C; ``producer`` holds the arguments of a demo's.
+
+    ``say`` takes what the operator shall read. Without ``settings.redis`` a server of our own is started in
+    ``settings.data_dir``. Use it from the main thread: it takes the process's signals while ``run`` runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        web: int = 0,
+        aggregators: int = 0,
+        producer: Sequence[str] | None = None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._web, self._aggregators, self._producer = web, aggregators, producer
+        self._say = say
+        self._listener: socket.socket | None = None
+        self._embedded = EmbeddedServer(settings.data_dir) if settings.redis is None else None
+        self._embedded_restarts, self._embedded_due, self._embedded_started = Restarts(), 0.0, 0.0
+        self._children: list[Child] = []
+        self._environment: dict[str, str] = {}
+        self._metrics: Path | None = None
+        self._lifeline, self._lifeline_writer = os.pipe()
+        self._alarm, self._alarm_writer = socket.socketpair()
+        self._starting = True
+        self._stop_asked: list[float] = []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Return after an orderly end. Raise StartupError when something needed is missing."""
+        with self._signals():
+            try:
+                self._start()
+                self._starting = False
+                while not self._stop_asked:
+                    self._look_after_children()
+                    self._look_after_embedded()
+                    self._sleep(self._next_look())
+            except KeyboardInterrupt:
+                pass  # asked to stop before everything was up
+            finally:
+                self._starting = False
+                self._end()
+
+    # Signals: a handler only takes a note, and the alarm ends the sleep.
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        for end in (self._alarm, self._alarm_writer):
+            end.setblocking(False)
+        handlers = {signal.SIGINT: self._on_stop, signal.SIGTERM: self._on_stop, signal.SIGCHLD: self._on_child}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+            handlers[signal.SIGHUP] = self._on_stop
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        previous = signal.set_wakeup_fd(self._alarm_writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._alarm.close()
+            self._alarm_writer.close()
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop_asked.append(time.monotonic())
+        if self._starting:
+            self._starting = False
+            raise KeyboardInterrupt
+
+    def _on_child(self, number: int, frame: FrameType | None) -> None:
+        """Nothing: that it is handled is what ends the sleep."""
+
+    def _sleep(self, seconds: float | None) -> None:
+        select.select([self._alarm], [], [], seconds)
+        with suppress(BlockingIOError):
+            self._alarm.recv(4096)
+
+    # Beginning
+
+    def _start(self) -> None:
+        raise_file_limit()
+        settings = self._settings
+        if self._web:
+            self._listener = listen(settings.host, settings.port)
+        if self._embedded is not None:
+            self._start_embedded()
+            settings = replace(settings, redis=self._embedded.url)
+        assert settings.redis is not None
+        check_redis(settings.redis, settings.prefix, wait=settings.wait, warn=log.warning)
+        self._environment = self._child_environment(settings)
+        self._children = [Child("_aggregator", n + 1) for n in range(self._aggregators)]
+        if self._listener is not None:
+            descriptor = self._listener.fileno()
+            self._children += [Child("_web", n + 1, ["--fd", str(descriptor)], [descriptor]) for n in range(self._web)]
+            threading.Thread(target=self._announce, daemon=True).start()
+        else:
+            self._say("the aggregator works")
+
+    def _start_embedded(self) -> None:
+        assert self._embedded is not None
+        self._embedded_started = time.monotonic()
+        self._embedded.start()
+        self._say(f"data is kept in {self._embedded.data_dir}")
+
+    def _child_environment(self, settings: Settings) -> dict[str, str]:
+        self._metrics = Path(tempfile.mkdtemp(prefix="pushsvc-metrics-"))
+        return os.environ | {
+            SETTINGS_VARIABLE: settings.encode(),
+            VARIABLE: f"{self._lifeline} {settings.drain + _LAST_MOMENT}",
+            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics),
+        }
+
+    def _announce(self) -> None:
+        """Tell the address once it answers; only then is there somebody to produce for."""
+        assert self._listener is not None
+        address = address_of(self._listener)
+        if not wait_ready(self._listener, self._over, lambda reason: log.warning("not ready yet: %s", reason)):
+            return
+        private = "" if self._settings.insecure else " (for this machine only: no credentials are configured)"
+        self._say(f"pushsvc is ready: {address}/{private}")
+        if self._producer is not None:
+            self._children.append(Child("_demo", 1, [*self._producer, "--url", address]))
+            with suppress(OSError):
+                self._alarm_writer.send(b"\0")
+
+    # Keeping things up
+
+    def _look_after_children(self) -> None:
+        for child in self._children:
+            code, process = child.ended(), child.process
+            if code is not None and process is not None:
+                multiprocess.mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+                child.process = None
+                again = "" if child.due is None else f"; it starts again in {child.due - time.monotonic():.1f} s"
+                log.warning("%s ended with code %d%s", child.name, code, again)
+            if child.process is None and child.due is not None and child.due <= time.monotonic():
+                child.start(self._environment, self._lifeline)
+
+    def _look_after_embedded(self) -> None:
+        server = self._embedded
+        if server is None or server.alive() or time.monotonic() < self._embedded_due:
+            return
+        log.error("the embedded server ended; it is started again. Its last words:\n%s", server.last_words())
+        try:
+            self._start_embedded()
+        except StartupError as error:
+            log.error("%s", error)
+        now = time.monotonic()
+        self._embedded_due = now + self._embedded_restarts.after(now - self._embedded_started)
+
+    def _next_look(self) -> float | None:
+        moments = [child.due for child in self._children if child.process is None and child.due is not None]
+        if self._embedded is not None and not self._embedded.alive():
+            moments.append(self._embedded_due)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    # Ending
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._listener is not None:
+            self._listener.close()
+        end = time.monotonic() + self._settings.drain
+        for role in ORDER:
+            self._end_children([child for child in self._children if child.role == role and child.alive], end)
+        if self._embedded is not None:
+            self._embedded.stop(max(end - time.monotonic(), 5.0))
+        if self._metrics is not None:
+            shutil.rmtree(self._metrics, ignore_errors=True)
+        os.close(self._lifeline)
+        os.close(self._lifeline_writer)
+
+    def _end_children(self, children: list[Child], end: float) -> None:
+        end = max(end, time.monotonic()) + _LAST_MOMENT
+        for child in children:
+            child.signal(signal.SIGTERM)
+        while (left := [child for child in children if child.alive]) and not self._hurried():
+            if time.monotonic() >= end:
+                log.warning("%s did not end in time", ", ".join(child.name for child in left))
+                break
+            self._sleep(end - time.monotonic())
+        for child in left:
+            child.signal(signal.SIGKILL)
+            assert child.process is not None
+            child.process.wait()
+
+    def _hurried(self) -> bool:
+        """Tell whether a second signal asks for a quick end; some terminals send the first one twice at once."""
+        return bool(self._stop_asked) and self._stop_asked[-1] - self._stop_asked[0] > _LAST_MOMENT / 2
+
+
+def raise_file_limit() -> None:
+    """Take all the descriptors that the system grants: every subscriber is one. Children inherit the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS grants less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 1 << 20, hard))
