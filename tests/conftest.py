@@ -8,10 +8,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from stack import Stack
 
 from pushsvc.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from stack import Stack
 
 _numbers = count()
 

@@ -19,7 +19,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
-def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> bytes:  # noqa: A002
+def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> bytes:
     """Return one message. ``data`` is UTF-8; each of its lines becomes a ``data:`` line."""
     head = ""
     if id is not None:
@@ -39,7 +39,7 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n\n" % milliseconds
 
 
-def move_cursor(id: str) -> bytes:  # noqa: A002
+def move_cursor(id: str) -> bytes:
     """Return an ``id:`` line alone: it moves the client's last event id and fires nothing."""
     return f"id: {_one_line(id)}\n\n".encode()
 

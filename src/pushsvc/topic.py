@@ -27,7 +27,9 @@ def check_topic(name: str) -> str:
 def check_pattern(pattern: str) -> str:
     """Return ``pattern`` if it is a topic whose segments may be ``*`` (any one) and last ``>`` (the rest)."""
     if len(pattern) > MAX_LENGTH or not _PATTERN.match(pattern):
-        raise InvalidTopic(f"{pattern!r} is not a topic or pattern: '*' stands for one segment, a final '>' for the rest")
+        raise InvalidTopic(
+            f"{pattern!r} is not a topic or pattern: '*' stands for one segment, a final '>' for the rest"
+        )
     return pattern
 
 

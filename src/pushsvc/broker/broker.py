@@ -236,7 +236,7 @@ class Broker:
     def topics(self) -> dict[str, int]:
         """Return all topics, by name, with the time they began (ms)."""
         answers = self._connections.commands([("HGETALL", self.keys.topics(p)) for p in range(PARTITIONS)])
-        found = {}
+        found: dict[str, int] = {}
         for answer in answers:
             found.update(zip(words(answer[::2]), map(int, answer[1::2]), strict=True))
         return dict(sorted(found.items()))
@@ -253,14 +253,14 @@ class Broker:
 
     # Statistics
 
-    def append_statistics(self, frames: Sequence[StatisticsWrite], fence: int) -> list[Appended | None | PushError]:
+    def append_statistics(self, frames: Sequence[StatisticsWrite], fence: int) -> list[Appended | PushError | None]:
         """Append frames of one partition in one round trip.
 
         Each answer is Appended, None where the topic was deleted meanwhile, or the error that refused it.
         """
         return [self._appended(answer) for answer in self._connections.calls([f.call(self, fence) for f in frames])]
 
-    def _appended(self, answer: Any) -> Appended | None | PushError:
+    def _appended(self, answer: Any) -> Appended | PushError | None:
         if isinstance(answer, PushError):
             return answer
         if answer[0] == b"fenced":
@@ -272,10 +272,7 @@ class Broker:
     def lease(self, partitions: Sequence[int], owner: str, milliseconds: int) -> dict[int, int]:
         """Take or keep leases; return partition -> fencing token of those that are the owner's now."""
         answers = self._connections.calls(
-            [
-                Call(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds])
-                for p in partitions
-            ]
+            [Call(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds]) for p in partitions]
         )
         self._raise_first(answers)
         return {p: int(answer[1]) for p, answer in zip(partitions, answers, strict=True) if answer[0]}

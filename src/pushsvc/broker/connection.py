@@ -68,7 +68,8 @@ class Connections:
     def __init__(self, url: str, *, size: int = 32, name: str = "pushsvc") -> None:
         self._runs: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         # redis-py re-sends a whole pipeline when a connection breaks, 10 times by default: that would double events.
-        self._pool = BlockingConnectionPool.from_url(
+        # Its classes are typed only in part.
+        self._pool: Any = BlockingConnectionPool.from_url(
             url,
             max_connections=size,
             timeout=TIMEOUT,

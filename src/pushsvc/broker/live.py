@@ -13,7 +13,7 @@ from gevent.lock import RLock
 from redis import exceptions
 
 from pushsvc.broker.connection import Connections
-from pushsvc.errors import BrokerUnavailable
+from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Live:
         self._confirmed: dict[str, Event] = {}
         self._connection: Any = None
         self._sending = RLock()
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[..., None] | None = None
         self.up = Event()
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class Live:
                 self._connect()
                 pause = _FIRST_PAUSE
                 self._listen()
-            except (BrokerUnavailable, exceptions.RedisError, OSError) as error:
+            except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
             finally:
                 self._disconnect()
