@@ -83,9 +83,9 @@ def test_formats(filled):
     table = filled.get(URL + "?limit=2&format=csv", headers={"Accept": "application/json"})
     assert table.content_type == "text/csv; charset=utf-8"
     assert table.text.splitlines() == [
-        "$offset,time,type,id,key,rating,note",
-        "1,2023-11-14T22:13:20.000Z,rating,,dish-0,0,n0",
-        "2,2023-11-14T22:13:21.000Z,order,,dish-1,1,n1",
+        "$offset,time,type,id,key,note,rating",
+        "1,2023-11-14T22:13:20.000Z,rating,,dish-0,n0,0",
+        "2,2023-11-14T22:13:21.000Z,order,,dish-1,n1,1",
     ]
     assert filled.get(URL, headers={"Accept": "image/png"}).status_code == 406
 
