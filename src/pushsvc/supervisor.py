@@ -268,8 +268,9 @@ class Supervisor:
         end = time.monotonic() + self._settings.drain
         for role in ORDER:
             self._end_children([child for child in self._children if child.role == role and child.alive], end)
-        if self._embedded is not None:
+        if self._embedded is not None and self._embedded.alive():
             self._embedded.stop(max(end - time.monotonic(), 5.0))
+            log.info("the embedded server has ended")
         if self._metrics is not None:
             shutil.rmtree(self._metrics, ignore_errors=True)
         os.close(self._lifeline)
@@ -288,6 +289,8 @@ class Supervisor:
             child.signal(signal.SIGKILL)
             assert child.process is not None
             child.process.wait()
+        for child in children:
+            log.info("%s has ended", child.name)
 
     def _hurried(self) -> bool:
         """Tell whether a second signal asks for a quick end; some terminals send the first one twice at once."""

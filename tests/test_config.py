@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pushsvc.config import Settings, check_bind, is_loopback, load, without_password
+from pushsvc.errors import InvalidSetting, PushError, StartupError
+from pushsvc.settings import TopicSettings
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(text: str, name: str = "other.toml") -> Path:
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+def test_defaults() -> None:
+    settings = load({})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.redis, settings.prefix) == ("127.0.0.1", 8000, None, "pushsvc:")
+    assert [window.name for window in settings.topics.settings_of("any").windows] == ["1m", "5m", "15m"]
+
+
+def test_options_win_over_the_file_and_the_file_over_defaults() -> None:
+    file = write('port = 9000\nworkers = 3\nallow_host = ["a.example"]\ninsecure = true\n')
+    settings = load({"port": 7000, "host": None, "allow_host": (), "insecure": None}, file)
+    assert (settings.port, settings.workers, settings.host) == (7000, 3, "127.0.0.1")
+    assert settings.allow_host == ("a.example",)
+    assert settings.insecure
+
+
+def test_the_file_of_the_working_directory_is_read_without_being_named() -> None:
+    write("drain = 9\n", "pushsvc.toml")
+    assert load({}).drain == 9
+
+
+def test_a_data_folder_in_the_file_lies_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    file = write('data_dir = "data"\n', "etc/p.toml")
+    assert load({}, file).data_dir == Path("etc/data")
+
+
+def test_topics_by_pattern_in_the_order_of_the_file() -> None:
+    file = write(
+        """
+        [topics.flights]
+        windows = ["10s", "1h"]
+        clock = "event"
+        jump = true
+        [topics."a.*"]
+        cadence_ms = 0
+        idle_cadence_ms = 5000
+        max_keys = 5
+        max_fields = 2
+        retention = 10
+        [topics.">"]
+        cadence_ms = 250
+        """
+    )
+    topics = load({}, file).topics
+    flights = topics.settings_of("flights")
+    assert [window.length for window in flights.windows] == [10_000, 3_600_000]
+    assert (flights.clock, flights.jump, flights.cadence) == ("event", True, 100)
+    assert topics.settings_of("a.b") == TopicSettings(
+        cadence=0, idle_cadence=5000, max_keys=5, max_fields=2, retention=10
+    )
+    assert topics.settings_of("b").cadence == 250
+
+
+def test_limits() -> None:
+    limits = load({}, write("[limits]\nbatch = 5\n")).limits
+    assert limits.batch == 5
+    assert limits.body == 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = ", "other.toml: Invalid value (at end of document)"),
+        ("prot = 1", "other.toml: prot: there is no such setting; did you mean port?"),
+        ("port = '1'", "other.toml: port: a whole number from 0 to 65535"),
+        ("port = true", "other.toml: port: a whole number"),
+        ("port = 70000", "other.toml: port: a whole number"),
+        ("workers = 0", "other.toml: workers: a whole number from 1"),
+        ("insecure = 1", "other.toml: insecure: true or false"),
+        ("redis = 7", "other.toml: redis: a text"),
+        ("allow_host = 'a'", "other.toml: allow_host: a list of texts"),
+        ("topics = 1", "other.toml: topics: a table per topic"),
+        ("[topics]\na = 1", "other.toml: topics.a: a table is expected"),
+        ("[topics.'a b']", 'other.toml: topics."a b": '),
+        ("[topics.'a.*']\nwindws = ['1m']", 'other.toml: topics."a.*".windws: there is no such setting'),
+        ("[topics.a]\nwindows = ['7x']", "other.toml: topics.a.windows: '7x' is not a window"),
+        ("[topics.a]\nwindows = []", "other.toml: topics.a.windows: at least one window"),
+        ("[topics.a]\nwindows = ['1m', '1m']", "other.toml: topics.a.windows: at least one window"),
+        ("[topics.a]\nclock = 'sun'", 'other.toml: topics.a.clock: "wall" or "event"'),
+        ("[topics.a]\ncadence_ms = 0.5", "other.toml: topics.a.cadence_ms: a whole number"),
+        ("[limits]\nbodi = 1", "other.toml: limits.bodi: there is no such setting; did you mean body?"),
+        ("[limits]\nbody = 0", "other.toml: limits.body: a whole number from 1"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_file_and_key(text: str, said: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        load({}, write(text))
+    assert str(caught.value).startswith(said)
+
+
+def test_a_named_file_must_be_there() -> None:
+    with pytest.raises(StartupError, match=r"cannot read none\.toml: No such file"):
+        load({}, Path("none.toml"))
+
+
+def test_settings_survive_the_way_to_a_child() -> None:
+    settings = load(
+        {"redis": "redis://:secret@h/0"},
+        write("data_dir = 'x'\nallow_origin = ['http://o']\n[topics.'a.>']\nwindows = ['90s']\n[limits]\nkey = 9\n"),
+    )
+    decoded = Settings.decode(settings.encode())
+    assert decoded.topics.settings_of("a.b") == settings.topics.settings_of("a.b") != TopicSettings()
+    assert replace(decoded, topics=settings.topics) == settings
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_may_be_bound(host: str) -> None:
+    assert is_loopback(host)
+    check_bind(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1"])
+def test_other_addresses_only_on_demand(host: str) -> None:
+    with pytest.raises(StartupError, match="--insecure"):
+        check_bind(Settings(host=host))
+    check_bind(Settings(host=host, insecure=True))
+
+
+def test_an_unknown_host_is_named() -> None:
+    with pytest.raises(PushError, match=r"no\.such\.host\.invalid"):
+        check_bind(Settings(host="no.such.host.invalid"))
+
+
+def test_passwords_are_not_shown() -> None:
+    assert without_password("rediss://me:secret@h:1/0?a=b") == "rediss://…@h:1/0?a=b"
+    assert without_password("unix:///a/b.sock") == "unix:///a/b.sock"
