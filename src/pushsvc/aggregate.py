@@ -6,8 +6,9 @@ the rows by (key, field), drop those in ``gone``) is the state that ``snapshot``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -112,6 +113,7 @@ class TopicAggregate:
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._seconds: Floats = np.array([window.length / 1_000 for window in settings.windows])
         self._ledger = Ledger(self._rolling)
+        self._released_at = self._rolling.heads
         share = BYTES_PER_SECOND / len(settings.windows)
         self._paces = [_Pace(settings.idle_cadence, share) for _ in settings.windows]
 
@@ -170,19 +172,19 @@ class TopicAggregate:
 
     # -- judging
 
-    def _judge_wall(self, arrival: int, times: list[int]) -> Sequence[int]:
-        """Move to the arrival; return which events are neither late everywhere nor too far ahead."""
+    def _judge_wall(self, arrival: int, times: list[int]) -> Iterable[bool]:
+        """Move to the arrival; tell which events are neither late everywhere nor too far ahead."""
         self._rolling.move(arrival)
         limit = arrival + ROOM
         if min(times) >= self._rolling.all_from and max(times) <= limit:
-            return range(len(times))
+            return repeat(True)
         stamps = np.array(times, np.int64)
         early = stamps > limit
         self.ahead += int(np.count_nonzero(early))
         late = self._note_late(stamps, self._rolling.heads)
-        return list(np.flatnonzero(~early & ~late).tolist())
+        return list((~early & ~late).tolist())
 
-    def _judge_event(self, times: list[int]) -> Sequence[int]:
+    def _judge_event(self, times: list[int]) -> Iterable[bool]:
         """Move along the event times; an event is late if it was when its turn came, as if each came alone."""
         if not self._begun:
             self._rolling.begin(times[0])
@@ -190,10 +192,10 @@ class TopicAggregate:
         before = self._rolling.heads
         self._rolling.move(max(times))
         if min(times) >= self._rolling.all_from:
-            return range(len(times))
+            return repeat(True)
         stamps = np.array(times, np.int64)
         self._note_late(stamps, np.maximum(before, self._rolling.panes_of(np.maximum.accumulate(stamps))))
-        return list(np.flatnonzero(stamps >= self._rolling.any_from).tolist())
+        return list((stamps >= self._rolling.any_from).tolist())
 
     def _note_late(self, stamps: Ints, heads: Ints) -> NDArray[np.bool_]:
         late = self._rolling.late(stamps, heads)
@@ -205,40 +207,45 @@ class TopicAggregate:
 
     # -- counting
 
-    def _count(self, events: Sequence[Event], times: list[int], fit: Sequence[int]) -> None:
-        totals = len(self._rows.totals)
+    def _count(self, events: Sequence[Event], times: list[int], fit: Iterable[bool]) -> None:
+        table = self._rows
+        totals = len(table.totals)
         if not totals:
-            self._rows.open_count(self._rows.totals)
-        if self._rows.room() < len(events):
+            table.open_count(table.totals)
+        if table.room() < len(events) and self._released_at is not self._rolling.heads:
             self._ledger.release()
+            self._released_at = self._rolling.heads
         self._rolling.put(*self._lookup(events, times, fit))
-        if len(self._rows.totals) > totals:
-            self._rolling.touch(list(self._rows.totals.values()))
+        if len(table.totals) > totals:
+            self._rolling.touch(list(table.totals.values()))
 
     def _lookup(
-        self, events: Sequence[Event], times: list[int], fit: Sequence[int]
+        self, events: Sequence[Event], times: list[int], fit: Iterable[bool]
     ) -> tuple[list[int], list[int], list[float]]:
-        """Return, for each thing to count, its time, its row and its value."""
+        """Return, for each thing to count, its time, its row and its value.
+
+        An event that is not ``fit`` opens the totals of its fields, so that they do not depend on how late it was read.
+        """
         table = self._rows
         when: list[int] = []
         rows: list[int] = []
         values: list[float] = []
-        for index in fit:
-            event, time = events[index], times[index]
-            own = table.of(event.key)
-            self.folded += own is table.other
-            row = own.get(None)
-            when.append(time)
-            rows.append(table.open_count(own) if row is None else row)
-            values.append(0.0)
+        for event, time, counts in zip(events, times, fit, strict=False):
+            own = table.of(event.key) if counts else table.totals
+            if counts:
+                self.folded += own is table.other
+                row = own.get(None)
+                when.append(time)
+                rows.append(table.open_count(own) if row is None else row)
+                values.append(0.0)
             for name, value in event.numbers().items():
                 row = own.get(name)
                 if row is None and (row := table.open(own, name)) is None:
                     self.ignored += 1
-                    continue
-                when.append(time)
-                rows.append(row)
-                values.append(value)
+                elif counts:
+                    when.append(time)
+                    rows.append(row)
+                    values.append(value)
         return when, rows, values
 
     # -- frames

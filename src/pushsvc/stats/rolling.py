@@ -206,7 +206,7 @@ class Rolling:
         return windows[number], row
 
     def read(self, windows: Ints, rows: Ints) -> tuple[Ints, Floats]:
-        """Return the counts [n] of rows in windows, and sum, mean, min, max and std [5, n], not finite where undefined."""
+        """Return the counts [n] of rows in windows, and sum, mean, min, max, std [5, n], not finite where undefined."""
         self.settle()
         column = self.rows.column[rows]
         count, moments = self._cells.read(self._in_window[:, windows], rows, column)
