@@ -8,16 +8,24 @@ from typing import Any
 import pytest
 
 from pushsvc import __version__
+from pushsvc.aggregate import TopicAggregate
+from pushsvc.broker import Broker, EventsEntry, Log
+from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.settings import TopicSettings
 from pushsvc.web import create_app
+from stack import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
 FREE = ("/", "/metrics", "/openapi.json")
 """Paths without parameters of their own; a page or a scraper may be asked with some for its own use."""
 
+EVENT_STREAM = "text/event-stream"
+"""Needs the live connection, as /readyz does: these are asked of a running server."""
+
 PARAMETER_VALUES = {
-    "format": "json", "window": "5m", "shape": "records", "top": "3", "by": "mean", "at_least": "1", "heartbeat": "event",
-    "names": "off", "since": "2026-01-01T00:00:00Z", "until": "1700000000000", "where": "rating<3", "limit": "5",
-    "on_error": "skip",
+    "format": "json", "window": "5m", "shape": "records", "top": "3", "by": "mean", "at_least": "1",
+    "heartbeat": "event", "names": "off", "since": "2026-01-01T00:00:00Z", "until": "1700000000000",
+    "where": "rating<3", "limit": "5", "on_error": "skip",
 }  # fmt: skip
 
 
@@ -25,7 +33,27 @@ PARAMETER_VALUES = {
 def client(broker):
     client = create_app(broker).test_client()
     assert client.post("/v1/topics/feedback/events", json=[{"key": "pizza", "rating": 4}]).status_code == 202
+    count(broker, "feedback")
     return client
+
+
+def count(broker, topic: str) -> None:
+    """Do once what an aggregator does: read the log, write a snapshot of each window."""
+    log = Log(topic)
+    fence = broker.lease([log.partition], "test", 60_000)[log.partition]
+    read = broker.read(log.partition, {log: 0})
+    aggregate = TopicAggregate(topic, TopicSettings(), read.logs[log].created)
+    for entry in read.logs[log].entries:
+        assert isinstance(entry, EventsEntry)
+        aggregate.apply(entry.last, entry.arrival, entry.events)
+    frames = [aggregate.snapshot(window.name) for window in TopicSettings().windows]
+    writes = [StatisticsWrite(Log(topic, f.window), "s", f.offset, f.to_json(read.now)) for f in frames]
+    broker.append_statistics(writes, fence)
+
+
+@pytest.fixture
+def without_redis(tmp_path):
+    return create_app(Broker(f"unix://{tmp_path}/nothing.sock")).test_client()
 
 
 @pytest.fixture
@@ -130,7 +158,7 @@ def test_choices_and_bounds_are_as_documented(client, document):
                 continue
             if "enum" in schema:
                 answer = client.open(url(path), method=method.upper(), query_string={name: "$none"})
-                if name == "heartbeat" or name == "names":
+                if name in ("heartbeat", "names"):
                     answer = client.get(url(path), query_string={name: "$none", "format": "sse"})
                 assert answer.status_code == 400, (path, name)
                 listed = set(answer.json["detail"].rpartition("is none of ")[2].split(", "))
@@ -170,19 +198,45 @@ def test_exactly_the_documented_media_types_are_taken(client, document):
 
 def test_every_documented_media_type_can_be_had(client, document):
     for path, method, operation, _ in operations(document):
-        if method != "get":
+        if method != "get" or path == "/readyz":
             continue
         content = operation["responses"]["200"]["content"]
-        for media_type in content:
-            with client.get(url(path), headers={"Accept": media_type}) as answer:
-                assert (answer.status_code, answer.mimetype) == (200, media_type), path
+        for media_type in content.keys() - {EVENT_STREAM}:
+            answer = client.get(url(path), headers={"Accept": media_type})
+            assert (answer.status_code, answer.mimetype) == (200, media_type), path
         nothing = client.get(url(path), headers={"Accept": "image/png"})
         assert (nothing.status_code == 406) is ("406" in operation["responses"]), path
         if nothing.status_code == 406:
             assert all(media_type in nothing.json["detail"] for media_type in content), path
 
 
-def test_answers_have_the_documented_members(client, document):
+def test_a_running_server_streams_what_is_documented_as_a_stream(shared_server, topic, document):
+    ready = shared_server.get("/readyz")
+    described = document["paths"]["/readyz"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert not faults(document, described["schema"], ready.json())
+    for path, method, operation, _ in operations(document):
+        if method == "get" and EVENT_STREAM in operation["responses"]["200"].get("content", ()):
+            with shared_server.stream(path.replace("{topic}", topic)) as stream:
+                assert stream.response.headers["Content-Type"].startswith(EVENT_STREAM), path
+                assert stream.read().startswith(b"retry: 2000\n\n: "), path
+
+
+def test_frames_and_resets_have_the_documented_members(shared_server, topic, document):
+    shared_server.post(topic, [{"key": "pizza", "rating": 4}])
+    until(lambda: shared_server.stats(topic)["offset"] == 1)
+    schemas = document["components"]["schemas"]
+    path = f"/v1/topics/{topic}/stats"
+    with shared_server.stream(path) as rows, shared_server.stream(path + "?shape=records&last_event_id=x") as records:
+        frames = [rows.frame(), records.frame(), records.frame()]
+        shared_server.post(topic, [{"key": "soup", "rating": 2}])
+        frames += [rows.frame(), records.frame()]
+    assert [name for name, _ in frames] == ["snapshot", "reset", "snapshot", "update", "update"]
+    for name, data in frames:
+        described = schemas["Reset" if name == "reset" else "Frame"] | {"additionalProperties": False}
+        assert not faults(document, described, data), (name, data)
+
+
+def test_answers_have_the_documented_members(client, without_redis, document):
     answers = [
         ("/v1/topics/{topic}/events", "post", client.post("/v1/topics/feedback/events", json={"rating": 1})),
         ("/v1/topics/{topic}/events", "post",
@@ -194,7 +248,8 @@ def test_answers_have_the_documented_members(client, document):
         ("/v1/topics/{topic}", "get", client.get("/v1/topics/feedback")),
         ("/v1/topics/{topic}", "get", client.get("/v1/topics/unknown")),
         ("/livez", "get", client.get("/livez")),
-        ("/readyz", "get", client.get("/readyz")),
+        ("/readyz", "get", without_redis.get("/readyz")),
+        ("/v1/topics", "get", without_redis.get("/v1/topics")),
         ("/v1/topics/{topic}/events", "post", client.post("/v1/topics/feedback/events", json={"": 1})),
         ("/v1/topics/{topic}/events", "get", client.get("/v1/topics/feedback/events?limit=x")),
         ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/a b/stats")),
