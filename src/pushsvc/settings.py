@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
 from pushsvc.stats.window import Window
 from pushsvc.topic import matches
-
-FUTURE_ALLOWANCE = 5_000
-"""Milliseconds that an event's time may lie ahead of its arrival."""
 
 
 def _default_windows() -> tuple[Window, ...]:

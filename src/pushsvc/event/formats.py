@@ -1,0 +1,184 @@
+"""Request bodies to events: JSON, NDJSON, CSV and CloudEvents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from types import MappingProxyType
+from typing import Any
+
+from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, UnsupportedMediaType
+from pushsvc.event import rows
+from pushsvc.event.judge import Judge, Refused
+from pushsvc.event.model import Event, Limits
+from pushsvc.event.strictjson import NotJson, load
+
+MAX_FAULTS = 100
+"""Faults that are listed; the others are counted."""
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+CSV = "text/csv"
+CLOUDEVENT = "application/cloudevents+json"
+CLOUDEVENTS = "application/cloudevents-batch+json"
+
+_BOM = b"\xef\xbb\xbf"
+_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+_LIMITS = Limits()
+
+Items = Iterator[tuple[int, Any]]
+"""Line and event as read; a Refused in place of one that could not be read."""
+
+
+@dataclass(slots=True)
+class Parsed:
+    """The good events of a body; ``rejected`` bad ones, of which ``faults`` tells at most 100 and ``more`` the rest."""
+
+    events: list[Event] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    more: int = 0
+    rejected: int = 0
+
+    def refuse(self, fault: Fault) -> None:
+        """Count one bad event."""
+        self.rejected += 1
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(fault)
+        else:
+            self.more += 1
+
+
+def parse(
+    body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = _NO_COLUMNS, limits: Limits = _LIMITS
+) -> Parsed:
+    """Read and judge the events of a request; ``now`` in ms bounds their times.
+
+    ``columns`` maps attributes to CSV columns. Raises UnsupportedMediaType, TooLarge (bytes or events),
+    InvalidParameter (a column that is not there) and InvalidBatch (nothing in it, or not readable as a whole).
+    A bad event does not raise: it is in ``Parsed.faults``, and the caller decides what becomes of the others.
+    """
+    media_type = _plain_media_type(media_type)
+    if len(body) > limits.body:
+        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.body} are taken")
+    if columns and media_type != CSV:
+        raise InvalidParameter(next(iter(columns)), f"names a column, and only {CSV} has columns")
+    body = body.removeprefix(_BOM)
+    if not body.strip():
+        raise InvalidBatch([Fault(1, None, "the body is empty")])
+    items = rows.read(body, columns) if media_type == CSV else _READERS[media_type](body)
+    return _judge_all(items, Judge(now, limits))
+
+
+def guess_media_type(body: bytes) -> str:
+    """Tell NDJSON from JSON for producers that cannot name it: NDJSON's first line is a complete object."""
+    first, _, rest = body.removeprefix(_BOM).strip().partition(b"\n")
+    return NDJSON if rest and first.startswith(b"{") and first.rstrip().endswith(b"}") else JSON
+
+
+def _plain_media_type(text: str) -> str:
+    media_type, *parameters = (part.strip().lower() for part in text.split(";"))
+    charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType(f"charset {charset!r} is not taken: send UTF-8")
+    if media_type in ("", "application/x-www-form-urlencoded"):
+        return JSON  # what `curl -d` says when it is told nothing
+    if media_type != CSV and media_type not in _READERS:
+        raise UnsupportedMediaType(f"{media_type!r} is no format of events; these are: {', '.join((*_READERS, CSV))}")
+    return media_type
+
+
+def _judge_all(items: Items, judge: Judge) -> Parsed:
+    parsed = Parsed()
+    events, most = parsed.events, judge.limits.batch
+    for line, item in items:
+        if len(events) + parsed.rejected == most:
+            raise TooLarge(f"more than {most} events in one request: send them in several")
+        try:
+            if type(item) is Refused:
+                raise item
+            events.append(judge.event(item))
+        except Refused as refused:
+            parsed.refuse(Fault(line, refused.field, refused.detail))
+    if not events and not parsed.rejected:
+        raise InvalidBatch([Fault(1, None, "there is no event in it")])
+    return parsed
+
+
+def _load_whole(body: bytes) -> Any:
+    try:
+        return load(body)
+    except NotJson as error:
+        raise InvalidBatch([Fault(error.line, None, _not_json(error))]) from None
+
+
+def _not_json(error: NotJson) -> str:
+    return f"not JSON, at column {error.column}: {error.detail}"
+
+
+def _read_json(body: bytes) -> Items:
+    value = _load_whole(body)
+    return iter(enumerate(value, 1)) if type(value) is list else iter([(1, value)])
+
+
+def _read_ndjson(body: bytes) -> Items:
+    for number, line in enumerate(BytesIO(body), 1):
+        if line := line.strip():
+            try:
+                yield number, load(line)
+            except NotJson as error:
+                yield number, Refused(None, _not_json(error))
+
+
+def _read_cloudevent(body: bytes) -> Items:
+    value = _load_whole(body)
+    if type(value) is list:
+        raise InvalidBatch([Fault(1, None, f"an array, but one event is expected: send it as {CLOUDEVENTS}")])
+    yield 1, _flatten(value)
+
+
+def _read_cloudevents(body: bytes) -> Items:
+    value = _load_whole(body)
+    if type(value) is not list:
+        raise InvalidBatch([Fault(1, None, f"not an array: send a single event as {CLOUDEVENT}")])
+    for number, item in enumerate(value, 1):
+        yield number, _flatten(item)
+
+
+_READERS: Mapping[str, Callable[[bytes], Items]] = {
+    JSON: _read_json,
+    NDJSON: _read_ndjson,
+    CLOUDEVENT: _read_cloudevent,
+    CLOUDEVENTS: _read_cloudevents,
+}
+
+_TAKEN = frozenset({"id", "type", "time", "key"})
+
+
+def _flatten(item: Any) -> Any:
+    """Return a CloudEvent (v1.0, JSON format) as a flat event, or a Refused; what is no object stays what it is."""
+    if type(item) is not dict:
+        return item
+    if item.pop("specversion", None) != "1.0":
+        return Refused("specversion", 'CloudEvents of version "1.0" are taken')
+    for name in ("id", "source", "type"):
+        if type(item.get(name)) is not str or not item[name]:
+            return Refused(name, "CloudEvents require it, as text")
+    if "data_base64" in item:
+        return Refused("data_base64", "binary data is not taken: send `data` as a JSON object")
+    subject, data = item.pop("subject", None), item.pop("data", None)
+    if subject is not None:
+        if "key" in item:
+            return Refused("key", "there is a subject too, and both would be the key")
+        item["key"] = subject
+    # They describe the form of `data`, which is JSON here.
+    item.pop("datacontenttype", None)
+    item.pop("dataschema", None)
+    return _join(item, data)
+
+
+def _join(context: dict[str, Any], data: Any) -> dict[str, Any]:
+    if type(data) is dict:
+        inside = {f"data.{name}" if name in context or name in _TAKEN else name: data[name] for name in data}
+        return context | inside
+    return context if data is None else context | {"data": data}

@@ -1,0 +1,78 @@
+"""The event itself, and the bounds of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from pushsvc.clock import format_time
+
+FUTURE_ALLOWANCE = 5_000
+"""Milliseconds that an event's time may lie ahead of its arrival."""
+
+OVERFLOW_KEY = "__other__"
+"""The key under which keys beyond a topic's cap are counted together; producers may not use it."""
+
+ATTRIBUTES = ("id", "type", "time", "key")
+DEFAULT_TYPE = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request: bytes, events, characters, numeric fields, and levels of nesting (the event is one)."""
+
+    body: int = 8_000_000
+    batch: int = 10_000
+    key: int = 200
+    type: int = 100
+    id: int = 200
+    name: int = 200
+    fields: int = 32
+    depth: int = 8
+
+
+class Event(msgspec.Struct):
+    """One event. ``time`` is in ms; None stands for the arrival of its entry. ``data`` holds no attribute name."""
+
+    id: str | None = None
+    type: str = DEFAULT_TYPE
+    time: int | None = None
+    key: str | None = None
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def numbers(self) -> dict[str, float]:
+        """Return the fields: every top-level number of the data, as a double. ``true`` and ``false`` are none."""
+        return {name: float(value) for name, value in self.data.items() if type(value) is float or type(value) is int}
+
+    def encode(self) -> bytes:
+        """Return the stored form: one flat JSON object without a line end; defaults left out, ``time`` in ms."""
+        flat: dict[str, Any] = {}
+        if self.id is not None:
+            flat["id"] = self.id
+        if self.type != DEFAULT_TYPE:
+            flat["type"] = self.type
+        if self.time is not None:
+            flat["time"] = self.time
+        if self.key is not None:
+            flat["key"] = self.key
+        return orjson.dumps(flat | self.data)
+
+    @classmethod
+    def decode(cls, line: bytes) -> Event:
+        """Return the event of a stored form, without judging it again."""
+        data = orjson.loads(line)
+        take = data.pop
+        return cls(take("id", None), take("type", DEFAULT_TYPE), take("time", None), take("key", None), data)
+
+    def public(self, topic: str, offset: int, arrival: int) -> dict[str, Any]:
+        """Return the event as subscribers see it: flat, attributes filled in. ``arrival`` is in ms."""
+        time = arrival if self.time is None else self.time
+        flat: dict[str, Any] = {"$topic": topic, "$offset": offset, "time": format_time(time), "type": self.type}
+        if self.id is not None:
+            flat["id"] = self.id
+        if self.key is not None:
+            flat["key"] = self.key
+        return flat | self.data

@@ -1,0 +1,100 @@
+"""CSV (RFC 4180, with a header line) to events as read."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from pushsvc.errors import Fault, InvalidBatch, InvalidParameter
+from pushsvc.event.judge import Refused
+from pushsvc.event.model import ATTRIBUTES
+from pushsvc.event.strictjson import Unusable
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+_LONGEST_NUMBER = 400
+
+
+def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
+    """Yield the line at which a row begins, and its event or a Refused. ``columns`` maps attributes to columns.
+
+    A cell that is a JSON number is a number, an empty one is absent. Raises InvalidParameter and InvalidBatch.
+    """
+    # newline="": the csv module sees the line ends as they are, and splits neither at U+2028 nor inside quotes.
+    reader = csv.reader(StringIO(_text(body), newline=""), strict=True)
+    header: list[str] | None = None
+    plan: _Plan = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InvalidBatch([Fault(line, None, f"not CSV: {error}")]) from None
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if header is None:
+            header, plan = cells, _plan(cells, columns, line)
+        elif len(cells) != len(header):
+            yield line, Refused(None, f"{_count(len(cells))}, but the header has {len(header)}")
+        else:
+            yield line, {name: read_cell(cells[at]) for name, at, read_cell in plan if cells[at]}
+
+
+_Plan = list[tuple[str, int, Callable[[str], Any]]]
+"""For each name of the event: the index of its cell, and how the cell is read."""
+
+
+def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan:
+    for column in header:
+        if not column:
+            raise InvalidBatch([Fault(line, None, "a column has no name: the first line must name them all")])
+        if header.count(column) > 1:
+            raise InvalidBatch([Fault(line, column, "two columns have this name")])
+    plan: _Plan = []
+    for attribute, column in columns.items():
+        if column not in header:
+            raise InvalidParameter(attribute, f"there is no column {column!r}; there are {_listed(header)}")
+        plan.append((attribute, header.index(column), _value if attribute == "time" else str))
+    served = set(columns.values())
+    data = [(column, at) for at, column in enumerate(header) if column not in served]
+    for column, _ in data:
+        if column in ATTRIBUTES:
+            advice = "rename it" if column in columns else f"add ?{column}={column}, or rename it"
+            raise InvalidBatch([Fault(line, column, f"a column of data cannot bear an attribute's name: {advice}")])
+    return plan + [(column, at, _value) for column, at in data]
+
+
+def _listed(header: Sequence[str]) -> str:
+    listed = ", ".join(map(repr, header[:20]))
+    if len(header) == 1 and ";" in header[0]:
+        return f"{listed} (columns are separated by commas, not semicolons)"
+    return listed
+
+
+def _value(cell: str) -> Any:
+    match = _NUMBER.fullmatch(cell)
+    if match is None:
+        return cell
+    if len(cell) > _LONGEST_NUMBER:
+        return Unusable(f"a number of {len(cell)} characters")
+    if match.lastindex is None:
+        return int(cell)
+    value = float(cell)
+    return value if math.isfinite(value) else Unusable(f"{cell[:40]} is too large for a number")
+
+
+def _count(cells: int) -> str:
+    return "1 cell" if cells == 1 else f"{cells} cells"
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        raise InvalidBatch([Fault(line, None, "not UTF-8")]) from None

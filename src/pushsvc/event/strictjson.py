@@ -1,0 +1,101 @@
+"""JSON as RFC 8259 has it, with faults in plain words.
+
+msgspec reads: it is fast, takes no NaN, Infinity or overflowing number, and keeps long integers exact (orjson would
+round them silently). Only when it refuses is the text read a second time, slowly, to say where and why: what JSON's
+grammar allows somebody to write but no event may hold then becomes an Unusable in place of the value, so that the
+judge can name the field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import orjson
+
+_decode = msgspec.json.Decoder().decode
+_UNPAIRED = re.compile("[\ud800-\udfff]")
+_LONGEST_INTEGER = 4_000
+
+
+class Unusable:
+    """Stands for a value that cannot be used; ``detail`` says why."""
+
+    __slots__ = ("detail",)
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+
+
+class NotJson(ValueError):
+    """The text as a whole is no JSON; ``line`` and ``column`` count from 1."""
+
+    def __init__(self, detail: str, line: int, column: int) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.line = line
+        self.column = column
+
+
+def load(raw: bytes) -> Any:
+    """Return the value of ``raw``, in which an Unusable may stand for a bad part; raise NotJson."""
+    try:
+        return _decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _load_slowly(raw)
+
+
+def _load_slowly(raw: bytes) -> Any:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line_start = before.rfind(b"\n") + 1
+        raise NotJson("not UTF-8", before.count(b"\n") + 1, error.start - line_start + 1) from None
+    try:
+        return json.loads(
+            text, parse_constant=_constant, parse_float=_float, parse_int=_integer, object_pairs_hook=_object
+        )
+    except RecursionError:
+        raise NotJson("nested too deep", 1, 1) from None
+    except json.JSONDecodeError as error:
+        raise NotJson(_why(raw, error.msg), error.lineno, error.colno) from None
+
+
+def _why(raw: bytes, otherwise: str) -> str:
+    """Prefer orjson's words: they say what was found as well as what was expected."""
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith("unexpected content after document"):
+            return "something follows the end of the value (several events are an array or NDJSON)"
+        return error.msg
+    return otherwise
+
+
+def _constant(text: str) -> Unusable:
+    return Unusable(f"{text} is no JSON number: leave the field out or send null")
+
+
+def _float(text: str) -> float | Unusable:
+    value = float(text)
+    return value if abs(value) != float("inf") else Unusable(f"{text[:40]} is too large for a number")
+
+
+def _integer(text: str) -> int | Unusable:
+    # A bound of our own: int() takes quadratic time, and refuses long text with an error meant for programmers.
+    return int(text) if len(text) < _LONGEST_INTEGER else Unusable(f"an integer of {len(text)} digits")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_UNPAIRED.sub("\ufffd", name): _paired(name, value) for name, value in pairs}
+
+
+def _paired(name: str, value: Any) -> Any:
+    if _UNPAIRED.search(name) or (isinstance(value, str) and _UNPAIRED.search(value)):
+        return Unusable("half of a surrogate pair is no text")
+    if isinstance(value, list):
+        return [_paired("", inner) for inner in value]
+    return value
