@@ -1,0 +1,20 @@
+FROM python:3.13-slim
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /opt/pushsvc
+
+# What changes seldom comes first. Nothing is fetched that a lock does not name with its hash.
+COPY requirements/build.txt requirements/runtime.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes --requirement requirements/build.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-build-isolation --use-pep517 --require-hashes --requirement requirements/runtime.txt
+
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip install --no-build-isolation --no-deps .
+
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+EXPOSE 8000
+CMD ["pushsvc", "--help"]
