@@ -105,7 +105,7 @@ export class Chart {
 
   #drawTimes(now, span, x, left, right) {
     const { ticks } = this.#parts;
-    const most = Math.max(2, (right - left) / 90);
+    const most = Math.max(2, (right - left) / 80);
     const step = STEPS.find((candidate) => span / candidate <= most) ?? STEPS.at(-1);
     const times = [];
     for (let time = Math.ceil((now - span) / step) * step; time <= now; time += step) {

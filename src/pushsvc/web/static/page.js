@@ -4,7 +4,8 @@ import { Chart } from "./chart.js";
 import { ServerClock } from "./clock.js";
 import { fill, text } from "./dom.js";
 import {
-  fieldName, formatClock, formatCount, formatMoment, formatValue, keyName, statisticName, statisticTitle, windowName,
+  fieldName, formatClock, formatCount, formatMoment, formatValue, keyName, statisticHeading, statisticName, statisticTitle,
+  windowName,
 } from "./format.js";
 import { History, SPAN } from "./history.js";
 import { formatSelection, parseSelection } from "./selection.js";
@@ -15,7 +16,7 @@ import { Table } from "./table.js";
 import { drawTiles } from "./tiles.js";
 import { copyCommand, drawWelcome } from "./welcome.js";
 
-const SPANS = [60_000, 120_000, SPAN];
+const SPANS = [30_000, 60_000, 120_000, SPAN];
 const SURVEY_INTERVAL = 1_000;
 const PAUSE_AFTER = 30_000;
 const MOST_CHOICES = 500;
@@ -77,7 +78,7 @@ function receive(apply, data) {
     history.record(newest, id, row, row[0] === null || id === selected);
   }
   history.retain((id) => rows.has(id) || id === selected);
-  if (!rows.has(selected)) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
+  if (!rows.has(selected) && data.columns.length > 0) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
   const first = frame === null;
   frame = { ...data, data: null, gone: null };
   if (first || apply === snapshot) changed();
@@ -127,7 +128,7 @@ function amend(change) {
 
 function selectionChanged() {
   follow();
-  if (frame !== null) {
+  if (drawable()) {
     const id = rowId(selection.key, selection.field);
     const row = rows.get(id) ?? zeroRow(frame.columns, selection.key, selection.field);
     history.record(clock.newest, id, row, true);
@@ -137,7 +138,7 @@ function selectionChanged() {
 
 /** A choice whose statistic its field bears: of events there is only count and rate. */
 function settled(chosen) {
-  if (frame === null || chosen.statistic === null) return chosen;
+  if (!drawable() || chosen.statistic === null) return chosen;
   const borne = statisticsOf(frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
   return borne ? chosen : { ...chosen, statistic: "count" };
 }
@@ -161,7 +162,7 @@ function schedule() {
 function draw() {
   pending = 0;
   drawArrival();
-  if (frame !== null) {
+  if (drawable()) {
     survey();
     drawControls();
     drawTotals();
@@ -203,6 +204,11 @@ function rowOf(key, field) {
   return rows.get(rowId(key, field)) ?? zeroRow(frame.columns, key, field);
 }
 
+/** The frame of a topic that does not exist yet has no columns. */
+function drawable() {
+  return frame !== null && frame.columns.length > 0;
+}
+
 function hasEvents() {
   return frame !== null && frame.exists !== false && frame.offset > 0;
 }
@@ -212,6 +218,7 @@ function drawArrival() {
   const known = topics?.some((listed) => listed.topic === topic) ?? false;
   const waiting = topics !== null && !hasEvents() && (topic === null || frame !== null || !known);
   find("welcome").hidden = !waiting;
+  find("controls").hidden = waiting && topic === null;
   if (waiting) drawWelcome(topic);
   if (hasEvents()) find("live").hidden = false;
   else if (waiting) find("live").hidden = true;
@@ -257,7 +264,7 @@ function drawTotals() {
     ["keys", "Keys", found.keys.length],
   ];
   for (const name of field === null ? [] : ["mean", "min", "max"]) {
-    tiles.push([name, `${statisticName(name)} ${fieldName(field)}`, totals[columns.indexOf(name)]]);
+    tiles.push([name, `${statisticHeading(name)} ${fieldName(field)}`, totals[columns.indexOf(name)]]);
   }
   drawTiles(find("tiles"), tiles);
 }
@@ -270,7 +277,7 @@ function drawChart() {
   const age = time - (history.begin(id) ?? time);
   const last = history.last(id, index);
   text(find("chart-title"), statisticTitle(name, selection.field));
-  text(find("chart-subtitle"), `${keyName(selection.key)}, over the last ${windowName(frame.window)}`);
+  text(find("chart-subtitle"), `${keyName(selection.key)} · rolling window of ${windowName(frame.window)}`);
   text(find("current"), formatValue(last, name));
   find("chart").dataset.last = last ?? "";
   chart.draw({
@@ -359,7 +366,7 @@ function attend() {
 function move() {
   const time = clock.now();
   const age = time - (history.begin(rowId(selection.key, selection.field)) ?? time);
-  if (frame !== null && statsStream.state === "open" && !document.hidden) schedule();
+  if (drawable() && statsStream.state === "open" && !document.hidden) schedule();
   setTimeout(move, stillness.matches ? 1_000 : Math.min(500, Math.max(40, chart.pace(span(age)))));
 }
 

@@ -1,0 +1,98 @@
+"""The page's modules that need no server data, called in a real browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from stack import Stack
+
+
+@pytest.fixture
+def modules(page: Page, shared_server: Stack) -> Page:
+    page.goto(f"{shared_server.url}/")
+    return page
+
+
+def _call(page: Page, module: str, body: str, argument: Any = None) -> Any:
+    return page.evaluate(f"async (given) => {{ const m = await import('/static/{module}.js'); {body} }}", argument)
+
+
+def test_rows_through_snapshot_update_gone_and_reset(modules: Page) -> None:
+    snapshot = {"data": [[None, None, 3], ["a", None, 2], ["null", None, 1], ["a", "x", 2]]}
+    update = {"data": [[None, None, 2], ["a", "x", 1]], "gone": [["null", None]]}
+    revived = {"data": [["null", None, 4]]}
+    body = """
+      const rows = new Map([["old", []]]);
+      const seen = [];
+      for (const [apply, frame] of given) { m[apply](rows, frame); seen.push([...rows.values()]); }
+      return seen;
+    """
+    frames = [["snapshot", snapshot], ["update", update], ["update", revived], ["reset", None]]
+    assert _call(modules, "state", body, frames) == [
+        snapshot["data"],
+        [[None, None, 2], ["a", None, 2], ["a", "x", 1]],
+        [[None, None, 2], ["a", None, 2], ["a", "x", 1], ["null", None, 4]],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "#topic=a.b&window=1m&key=&field=x%26y&statistic=mean&sort=max",
+        "#topic=a&key=null&statistic=count",
+        "#topic=a",
+    ],
+)
+def test_a_selection_survives_the_address(modules: Page, fragment: str) -> None:
+    body = "return m.formatSelection(m.parseSelection(given))"
+    assert _call(modules, "selection", body, fragment) == fragment
+
+
+@pytest.mark.parametrize("topic", ["a b", "a';ls;'", "..", "a" * 201, "$sys", "a\n"])
+def test_a_topic_that_is_none_is_not_taken_from_the_address(modules: Page, topic: str) -> None:
+    body = "return m.parseSelection('#' + new URLSearchParams({topic: given})).topic"
+    assert _call(modules, "selection", body, topic) is None
+
+
+def test_a_value_holds_until_the_next_and_a_lost_connection_is_a_gap(modules: Page) -> None:
+    body = """
+      const history = new m.History();
+      history.record(10_000, "r", ["k", "f", 1], true);
+      history.record(10_100, "r", ["k", "f", 2], true);
+      history.record(14_000, "r", ["k", "f", 3], true);
+      history.lose(20_000);
+      history.regain(30_000);
+      history.record(30_000, "r", ["k", "f", 4], true);
+      return [history.lines("r", 2, 31_000), history.last("r", 2), history.last("other", 2)];
+    """
+    lines, last, other = _call(modules, "history", body)
+    assert lines == [[[10_100, 2], [13_500, 2], [14_000, 3], [20_000, 3]], [[30_000, 4], [31_000, 4]]]
+    assert (last, other) == (4, None)
+
+
+def test_a_history_is_bounded(modules: Page) -> None:
+    body = """
+      const history = new m.History();
+      for (let i = 0; i < 1_000; i += 1) history.record(1_000 * i, "r", ["k", "f", i], false);
+      for (let i = 0; i < 1_000; i += 1) history.record(1_000_000, String(i), ["k", "f", i], false);
+      return [history.lines("r", 2, 1_000_000)[0][0][0], history.last("999", 2), m.SPAN];
+    """
+    first, untracked, span = _call(modules, "history", body)
+    assert first >= 999_000 - span - 1_000
+    assert untracked is None
+
+
+@pytest.mark.parametrize(
+    ("values", "zero"),
+    [([], False), ([0], False), ([5], True), ([-3, 4], False), ([1e-9, 2e-9], False), ([1e15, 1e15 + 1], False)],
+)
+def test_a_scale_is_around_its_values(modules: Page, values: list[float], zero: bool) -> None:
+    scale = _call(modules, "chart", "return m.valueScale(given[0].map((v) => [0, v]), given[1])", [values, zero])
+    assert scale["low"] < scale["high"]
+    assert 2 <= len(scale["ticks"]) <= 8
+    assert all(scale["low"] <= value <= scale["high"] for value in values)
+    assert not zero or scale["low"] <= 0 <= scale["high"]
