@@ -338,8 +338,12 @@ class AggregatorWorker:
         writes = [self._as_write(topic, frame, now) for frame in frames]
         for frame in frames:
             # The log explains itself: a snapshot follows when the updates behind the last one outweigh it.
-            if topic.weight.get(frame.window, 0) > max(_BASE_BYTES, 2 * topic.base.get(frame.window, 0)):
-                writes.append(self._as_write(topic, aggregate.snapshot(frame.window), now, base=True))
+            outweighed = topic.weight.get(frame.window, 0) / max(_BASE_BYTES, 2 * topic.base.get(frame.window, 0))
+            # A row just said to be zero is still to be said gone, which a snapshot would make the engine forget. So
+            # a silent one waits for a frame without; if none comes in time, everybody gets a snapshot.
+            silent = all(row[2] or row[0] is None for row in frame.rows)
+            if outweighed > (1 if silent else 4):
+                writes.append(self._as_write(topic, aggregate.snapshot(frame.window), now, base=silent))
         if writes and late:
             writes[0] = StatisticsWrite(writes[0].log, writes[0].kind, writes[0].source, writes[0].frame, late)
         elif late:
