@@ -62,7 +62,7 @@ class Reader:
 
 
 def rows_of(frame):
-    return {(row[0], row[1]): row[2:] for row in frame.rows}
+    return {(row[0], row[1]): list(row[2:]) for row in frame.rows}
 
 
 def state(aggregate, window):
@@ -151,7 +151,7 @@ def test_a_quiet_topic_decays_to_zero_and_its_keys_go_all_by_themselves():
         reader.take(frames)
         said += [(now - T, f.window, len(f.rows), f.gone) for f in frames]
         now = aggregate.wake_at()
-    gone = [["a", None], ["a", "x"]]
+    gone = [("a", None), ("a", "x")]
     assert said == [
         (100, "10s", 4, []),
         (100, "1m", 4, []),
@@ -178,7 +178,7 @@ def test_a_row_of_zero_may_revive_before_and_after_it_is_gone():
     assert (rows_of(frame)["a", "x"][0], frame.gone) == (1, [])
     aggregate.advance(T + 40_000)
     aggregate.flush(T + 40_000)
-    assert aggregate.flush(T + 40_000)[0].gone == [["a", None], ["a", "x"]]
+    assert aggregate.flush(T + 40_000)[0].gone == [("a", None), ("a", "x")]
     aggregate.apply(3, T + 40_000, [event(x=3)])
     assert rows_of(aggregate.flush(T + 40_000)[0])["a", "x"][2] == 3
 

@@ -26,7 +26,7 @@ from pushsvc.stats.rows import Rows
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
 
-Table = list[list[Any]]
+Table = list[tuple[Any, ...]]
 COLUMNS = ("key", "field", "count", "rate", "sum", "mean", "min", "max", "std")
 BYTES_PER_SECOND = 2_000_000
 """Bound of all updates of a topic together; the cadence stretches to keep it."""
@@ -257,7 +257,7 @@ class TopicAggregate:
             return []
         report = self._ledger.update(windows)
         table = self._table(report)
-        gone = [[self._rows.keys[row], self._rows.fields[row]] for row in report.gone_rows.tolist()]
+        gone: Table = [(self._rows.keys[row], self._rows.fields[row]) for row in report.gone_rows.tolist()]
         frames = []
         for number in windows.tolist():
             rows = table[_part(report.windows, number)]
@@ -295,7 +295,7 @@ class TopicAggregate:
         fields = [self._rows.fields[row] for row in rows]
         rate = (report.count / self._seconds[report.windows]).tolist()
         columns = [keys, fields, report.count.tolist(), rate, *_nullable(report.figures)]
-        return [list(row) for row in zip(*columns, strict=True)]
+        return list(zip(*columns, strict=True))
 
 
 def _part(windows: Ints, number: int) -> slice:

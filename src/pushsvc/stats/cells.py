@@ -41,10 +41,11 @@ class Cells:
         valued = np.flatnonzero(columns >= 0)
         if not len(valued):
             return
-        where = (slice(None), places[valued], columns[valued])
+        flat = self._flat()
+        where = places[valued] * self._parts.shape[2] + columns[valued]
         count = np.array([before[valued], moments.count[valued]], np.int64)
-        parts = np.stack([self._parts[where], moments.parts[:, valued]], axis=1)
-        self._parts[where] = combine(Moments(count, parts), Stacks(count)).parts
+        parts = np.stack([flat.take(where, axis=1), moments.parts[:, valued]], axis=1)
+        flat[:, where] = combine(Moments(count, parts), Stacks(count)).parts
 
     def clear(self, places: Ints) -> tuple[Ints, Ints]:
         """Empty whole panes; return the rows that had something in them and how many events that was."""
@@ -77,11 +78,16 @@ class Cells:
         return np.concatenate([count for count, _ in read]), moments
 
     def _read(self, places: Ints, rows: Ints, columns: Ints) -> tuple[Ints, Moments]:
-        counts = self._count[places, rows]
+        counts = self._count.ravel().take(places * self._count.shape[1] + rows)
         valued = np.flatnonzero(columns >= 0)
         members = counts[:, valued].astype(np.int64)
-        moments = Moments(members, self._parts[:, places[:, valued], columns[valued]])
+        where = places[:, valued] * self._parts.shape[2] + columns[valued]
+        moments = Moments(members, self._flat().take(where, axis=1))
         return counts.sum(axis=0, dtype=np.int64), combine(moments, Stacks(members))
+
+    def _flat(self) -> Floats:
+        """Return a view [6, places * columns]: one index is gathered several times faster than two."""
+        return self._parts.reshape(PARTS, -1)
 
 
 def widen(array: NDArray[_Scalar], width: int, fill: int) -> NDArray[_Scalar]:
@@ -92,8 +98,8 @@ def widen(array: NDArray[_Scalar], width: int, fill: int) -> NDArray[_Scalar]:
 
 
 def _roomy(width: int) -> int:
-    """Return a width with reserve: twice for few, an eighth more for many, since a column costs 3 KB per window."""
-    return 2 * width if width < 1_024 else width + width // 8
+    """Return a width with reserve: twice for few, a quarter more for many, since a column costs 3 KB per window."""
+    return 2 * width if width < 1_024 else width + width // 4
 
 
 def _empty(places: int, columns: int) -> Floats:
