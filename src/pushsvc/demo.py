@@ -127,7 +127,7 @@ def run(name: str, url: str, rate: float, clock: str, stop: Stop, say: Callable[
     """
     if name not in DEMOS:
         raise StartupError(f"there is no demo {name!r}; there are {', '.join(DEMOS)}")
-    client = Client(url)
+    client = Client(url, patience=0)  # waiting is done here, so that `stop` ends it
     events = _endless(DEMOS[name], keep_time=clock == "event")
     per_tick = rate * TICK
     owed, away = 0.0, False
