@@ -73,8 +73,9 @@ class Frame:
 class _Pace:
     """When the next update of one window may be sent. Times in ms."""
 
-    def __init__(self, cadence: int, bytes_per_second: float) -> None:
+    def __init__(self, since: int, cadence: int, bytes_per_second: float) -> None:
         self.cadence = cadence
+        self._since = since
         self._bytes_per_second = bytes_per_second
         self._sent: int | None = None
         self._rest = 0
@@ -83,7 +84,7 @@ class _Pace:
         return max(self.cadence, self._rest)
 
     def ready_at(self) -> int:
-        return 0 if self._sent is None else self._sent + self.interval()
+        return self._since if self._sent is None else self._sent + self.interval()
 
     def spend(self, now: int, size: int) -> None:
         """Note that an update of ``size`` bytes was sent."""
@@ -115,7 +116,7 @@ class TopicAggregate:
         self._ledger = Ledger(self._rolling)
         self._released_at = self._rolling.heads
         share = BYTES_PER_SECOND / len(settings.windows)
-        self._paces = [_Pace(settings.idle_cadence, share) for _ in settings.windows]
+        self._paces = [_Pace(since, settings.idle_cadence, share) for _ in settings.windows]
 
     # -- in
 
