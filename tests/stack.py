@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pushsvc.sse import Decoder, Message
 
 T = TypeVar("T")
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def until(look: Callable[[], T], *, seconds: float = DEADLINE) -> T:

@@ -260,7 +260,7 @@ class AggregatorWorker:
             self._begin(partition, name)
         now = self._now()
         ticking = {
-            name for name, topic in partition.topics.items() if (wake := topic.aggregate.wake_at()) and wake <= now
+            name for name, topic in partition.topics.items() if (wake := topic.aggregate.wake_at()) is not None and wake <= now
         }
         return sorted(name for name in unread | ticking if name in partition.topics)
 
