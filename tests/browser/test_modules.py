@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from stack import Stack
 
 
-@pytest.fixture
-def modules(page: Page, shared_server: Stack) -> Page:
+@pytest.fixture(scope="module")
+def modules(browser: Browser, shared_server: Stack) -> Iterator[Page]:
+    page = browser.new_page()
     page.goto(f"{shared_server.url}/")
-    return page
+    yield page
+    page.close()
 
 
 def _call(page: Page, module: str, body: str, argument: Any = None) -> Any:
