@@ -6,6 +6,8 @@ import json
 import math
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +143,27 @@ def test_a_stream_outlives_its_server_and_misses_nothing(own_server: Stack, topi
         client.publish(topic, [{"n": 2}])
         assert json.loads(next(stream).data)["n"] == 2
         stream.close()  # type: ignore[attr-defined]
+
+
+UNDER_GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import sys, gevent
+from pushsvc.client import Client
+url, topic = sys.argv[1:]
+with Client(url) as client:
+    stream = client.events(topic, last_id="earliest")
+    reader = gevent.spawn(lambda: [next(stream).data for _ in range(32)])
+    for _ in range(2):  # the second round meets connections that were kept
+        gevent.joinall([gevent.spawn(client.publish, topic, [{"n": n}]) for n in range(16)], raise_error=True)
+    print(len(reader.get(timeout=20)))
+"""
+
+
+def test_greenlets_share_a_client(shared_server: Stack, topic: str) -> None:
+    command = [sys.executable, "-c", UNDER_GEVENT, shared_server.url, topic]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("32\n", "", 0)
 
 
 # What may be sent again

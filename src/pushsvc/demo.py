@@ -12,7 +12,8 @@ import random
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -27,7 +28,6 @@ TICK = 0.1
 
 _MISSING = "NA"
 _MEASURES = ("dep_delay", "arr_delay", "distance", "air_time")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Item = dict[str, Any]
 
@@ -78,16 +78,20 @@ def _scheduled(line: str) -> tuple[int, int, int]:
 
 
 def _flight(row: dict[str, str]) -> Item:
-    hour = datetime.fromisoformat(row["time_hour"].replace(" ", "T").removesuffix("Z")).replace(tzinfo=UTC)
-    time = hour + timedelta(minutes=int(row["minute"]))
     item: Item = {
-        "time": (time - _EPOCH) // timedelta(milliseconds=1),
+        "time": _hour(row["time_hour"]) + int(row["minute"]) * 60_000,
         "key": row["carrier"],
         "flight": row["carrier"] + row["flight"],
         "origin": row["origin"],
         "dest": row["dest"],
     }
     return item | {name: _number(row[name]) for name in _MEASURES if row[name] != _MISSING}
+
+
+@lru_cache(maxsize=8)
+def _hour(text: str) -> int:
+    """Return the ms of an hour such as ``2013-01-01T10:00:00Z``; dozens of flights share one."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def _number(text: str) -> int | float:
