@@ -105,3 +105,10 @@ def test_every_link_leads_to_a_file(text: Path) -> None:
 def anchor(heading: str) -> str:
     """Return the fragment that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_module_stands_on_a_floor_of_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    linked = set(re.findall(r"\(\.\./src/pushsvc/([^)/]+)\)", text))
+    modules = {path.name for path in (ROOT / "src" / "pushsvc").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert modules - {"__init__.py", "__pycache__"} == linked
