@@ -154,7 +154,8 @@ class AggregatorWorker:
         for number in set(self._partitions) - set(kept):
             self._drop(number)
         for number, fence in kept.items():
-            if self._partitions[number].fence != fence:
+            held = self._partitions.get(number)  # dropped, perhaps, while Redis was asked
+            if held is None or held.fence != fence:
                 self._adopt(number, fence)  # the lease had run out meanwhile: another may have written
         self._renewed = time.monotonic()
         wanted = [number for number in range(PARTITIONS) if number not in self._partitions]

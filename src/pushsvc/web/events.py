@@ -65,14 +65,11 @@ def _publish(context: Context, topic: str) -> Response:
     skip = parameters.choice("on_error", ("refuse", "skip"), "refuse") == "skip"
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("a compressed body is not supported")
-    media_type = request.mimetype
-    if media_type in ("", "application/x-www-form-urlencoded"):
-        media_type = "application/json"  # what `curl -d` sends without a type
-    if media_type != FORMATS["csv"]:
+    if request.mimetype != FORMATS["csv"]:
         parameters.refuse(_ATTRIBUTES, "names a CSV column, and this is not text/csv")
     columns = {name: column for name in _ATTRIBUTES if (column := parameters.text(name)) is not None}
     try:
-        parsed = parse(request.get_data(), media_type, now=context.now(), columns=columns, limits=context.limits)
+        parsed = parse(request.get_data(), request.content_type or "", now=context.now(), columns=columns, limits=context.limits)
         if parsed.faults and not (skip and parsed.events):
             raise InvalidBatch(parsed.faults, parsed.more)
     except InvalidBatch as error:
