@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +17,11 @@ import click
 
 from pushsvc import __version__
 from pushsvc.config import Settings, check_bind, load
-from pushsvc.errors import PushError, StartupError
+from pushsvc.errors import InvalidInput, PushError, StartupError
+from pushsvc.folders import private_folder
+from pushsvc.settings import TopicSettings
+from pushsvc.stats.window import Window
+from pushsvc.topic import check_topic
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -134,7 +141,135 @@ def _supervise(settings: Settings, **roles: Any) -> None:
     Supervisor(settings, say=click.echo, **roles).run()
 
 
+# Producing and watching
+
+
+_URL = _option("--url", default=DEFAULT_URL, show_default=True, metavar="URL", help="The server to speak to.")
+
+
+@program.command()
+@click.argument("name", default="flights")
+@_option("--url", metavar="URL", help="Only feed the server there, which runs already.")
+@_option("--rate", type=click.FloatRange(0, min_open=True), default=40.0, show_default=True, help="Events per second.")
+@_option(
+    "--clock",
+    type=click.Choice(["wall", "event"]),
+    default="wall",
+    show_default=True,
+    help="Count events when they arrive, or at their own times.",
+)
+@_server_options(*_WEB, "aggregators", *_COMMON)
+def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str) -> None:
+    """Show live data: a server of its own in a temporary folder, fed by the demo NAME (flights, feedback)."""
+    from pushsvc.demo import DEMOS
+
+    if name not in DEMOS:
+        raise StartupError(f"there is no demo {name!r}; there are {', '.join(DEMOS)}")
+    if url is not None:
+        _produce(name, url, rate, clock)
+        return
+    check_bind(settings)
+    if clock == "event":
+        rules = settings.topics
+        settings = replace(settings, topics=replace(rules, rules=((name, _own_time()), *rules.rules)))
+    with private_folder("demo") as folder:
+        settings = replace(settings, data_dir=folder)
+        producer = [name, "--rate", str(rate), "--clock", clock]
+        _supervise(settings, web=settings.workers, aggregators=settings.aggregators, producer=producer)
+
+
+def _own_time() -> TopicSettings:
+    """Windows for flights at their scheduled times: some 40 an hour, none at night."""
+    return TopicSettings(windows=tuple(map(Window.parse, ("1h", "6h", "24h"))), clock="event", jump=True)
+
+
+def _produce(name: str, url: str, rate: float, clock: str) -> None:
+    from pushsvc.demo import run
+
+    stop = _Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop.set)
+    run(name, url, rate, clock, stop, click.echo)
+
+
+class _Stop:
+    """What a signal handler may set at any moment: a pipe needs no lock, which threading.Event does."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+
+    def set(self, *_: object) -> None:
+        os.write(self._write, b"\0")
+
+    def wait(self, timeout: float) -> bool:
+        """Return True at once when set, else False after ``timeout`` seconds."""
+        return bool(select.select([self._read], [], [], timeout)[0])
+
+
+@program.command()
+@click.argument("topic")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
+@_URL
+@click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "json"]), help="[default: by name or content]")
+@click.option("--id", "id_", metavar="COLUMN", help="CSV column with the events' ids.")
+@click.option("--key", metavar="COLUMN", help="CSV column with their keys.")
+@click.option("--time", metavar="COLUMN", help="CSV column with their times.")
+@click.option("--type", "type_", metavar="COLUMN", help="CSV column with their types.")
+@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Replay by the events' times, moved to now.")
+@click.option("--skip", is_flag=True, help="Leave out bad events instead of stopping at the first.")
+def publish(topic: str, file: str, url: str, kind: str | None, speed: float | None, skip: bool, **columns: Any) -> None:
+    """Publish the events of FILE, or of the standard input, to TOPIC, and print the receipt.
+
+    CSV, NDJSON and JSON are read. A pipe's events are sent as they come.
+    """
+    from pushsvc.client import Client
+    from pushsvc.feed import Feed, Pace, publish_file
+
+    def complain(text: str) -> None:
+        click.echo(f"{file}: {text}", err=True)
+
+    named = {name.rstrip("_"): column for name, column in columns.items() if column}
+    pace = Pace(speed) if speed else None
+    with Client(url) as client:
+        feed = Feed(client, check_topic(topic), skip=skip, pace=pace, on_fault=complain)
+        try:
+            publish_file(feed, file, kind, named)
+        except InvalidInput as error:
+            raise click.ClickException(f"{file}: {error.detail}") from error
+        finally:
+            click.echo(json.dumps(feed.totals))
+
+
+@program.command()
+@click.argument("topic")
+@click.option("--stats", is_flag=True, help="Show statistics instead of events.")
+@click.option("--window", metavar="NAME", help="Which window of the statistics, such as 5m.")
+@click.option("--after", metavar="CURSOR", default="", help="Begin after this place; 'earliest': at the beginning.")
+@_URL
+def tail(topic: str, url: str, stats: bool, window: str | None, after: str) -> None:
+    """Print the events of TOPIC as they come, a JSON line each, or its statistics: a live table on a terminal."""
+    from pushsvc.client import Client
+    from pushsvc.tail import follow_events, follow_stats
+
+    check_topic(topic)
+    with Client(url) as client:
+        if stats:
+            follow_stats(client.stats(topic, last_id=after, **({"window": window} if window else {})))
+        else:
+            follow_events(client.events(topic, last_id=after))
+
+
 # The children of the supervisor
+
+
+@program.command("_demo", hidden=True)
+@click.argument("name")
+@click.option("--url", required=True)
+@click.option("--rate", type=float, required=True)
+@click.option("--clock", required=True)
+def demo_producer(name: str, url: str, rate: float, clock: str) -> None:
+    """Feed the server of this supervisor."""
+    _produce(name, url, rate, clock)
 
 
 def _child_settings() -> Settings:

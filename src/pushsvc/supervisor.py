@@ -9,16 +9,14 @@ import logging
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -29,6 +27,7 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.check import check_redis
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
+from pushsvc.folders import private_folder
 from pushsvc.lifeline import VARIABLE
 from pushsvc.listener import address_of, listen, wait_ready
 
@@ -39,6 +38,9 @@ SETTINGS_VARIABLE = "PUSHSVC_SETTINGS"
 
 ORDER = ("_demo", "_web", "_aggregator")
 """Roles in the order in which they end: first who produces, last who counts. The embedded server comes after them."""
+
+REFUSED = 1
+"""Exit code of a child that said why it cannot work."""
 
 _SHORTEST, _LONGEST, _HEALTHY = 0.1, 10.0, 10.0
 _LAST_MOMENT = 1.0
@@ -86,7 +88,7 @@ class Child:
         if self.process is None or code is None:
             return None
         now = time.monotonic()
-        if self.role != "_demo" or code != 0:
+        if self.role != "_demo" or code != REFUSED:
             self.due = now + self._restarts.after(now - self._started)
         return code
 
@@ -123,7 +125,8 @@ class Supervisor:
         self._embedded_restarts, self._embedded_due, self._embedded_started = Restarts(), 0.0, 0.0
         self._children: list[Child] = []
         self._environment: dict[str, str] = {}
-        self._metrics: Path | None = None
+        self._resources = ExitStack()
+        self._metrics = Path()
         self._lifeline, self._lifeline_writer = os.pipe()
         self._alarm, self._alarm_writer = socket.socketpair()
         self._starting = True
@@ -208,7 +211,7 @@ class Supervisor:
         self._say(f"data is kept in {self._embedded.data_dir}")
 
     def _child_environment(self, settings: Settings) -> dict[str, str]:
-        self._metrics = Path(tempfile.mkdtemp(prefix="pushsvc-metrics-"))
+        self._metrics = self._resources.enter_context(private_folder("metrics"))
         return os.environ | {
             SETTINGS_VARIABLE: settings.encode(),
             VARIABLE: f"{self._lifeline} {settings.drain + _LAST_MOMENT}",
@@ -238,6 +241,8 @@ class Supervisor:
                 child.process = None
                 again = "" if child.due is None else f"; it starts again in {child.due - time.monotonic():.1f} s"
                 log.warning("%s ended with code %d%s", child.name, code, again)
+                if child.due is None:
+                    raise StartupError(f"without {child.name} there is nothing to show")
             if child.process is None and child.due is not None and child.due <= time.monotonic():
                 child.start(self._environment, self._lifeline)
 
@@ -271,8 +276,7 @@ class Supervisor:
         if self._embedded is not None and self._embedded.alive():
             self._embedded.stop(max(end - time.monotonic(), 5.0))
             log.info("the embedded server has ended")
-        if self._metrics is not None:
-            shutil.rmtree(self._metrics, ignore_errors=True)
+        self._resources.close()
         os.close(self._lifeline)
         os.close(self._lifeline_writer)
 
