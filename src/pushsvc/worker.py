@@ -97,14 +97,19 @@ class AggregatorWorker:
         self._live.start()
         self._ingest.start()
         leases = gevent.spawn(self._keep_leases)
+        look_at = 0.0
         try:
             while not self._stopping:
                 self._wake.clear()
                 busy = self._step()
                 # One turn of the loop for sockets and leases, even when there is always more to read.
                 gevent.sleep(0)
-                if not busy:
-                    self._wake.wait(self._patience())
+                if not busy and not self._wake.wait(self._patience()) and time.monotonic() > look_at:
+                    # A wake-up that was lost costs no more than this.
+                    look_at = time.monotonic() + _LOOK_ANYWAY
+                    for partition in self._partitions.values():
+                        partition.unread.update(partition.topics)
+                        partition.loaded = False
         finally:
             leases.kill()
             self._live.close()
@@ -233,6 +238,11 @@ class AggregatorWorker:
                 log.warning("partition %d: %s", partition.number, error)
                 gevent.sleep(_PAUSE)
                 return True
+            except Exception:
+                # One entry that cannot be counted must not end the others; the partition begins anew.
+                log.exception("partition %d", partition.number)
+                self._adopt(partition.number, partition.fence)
+                gevent.sleep(_PAUSE)
         return busy
 
     def _bring_up(self, partition: _Partition) -> bool:
@@ -241,6 +251,13 @@ class AggregatorWorker:
         due = self._due(partition)
         if not due:
             return False
+        try:
+            return self._read_and_write(partition, due)
+        except PushError:
+            partition.unread.update(due)  # whatever was under way is looked at again
+            raise
+
+    def _read_and_write(self, partition: _Partition, due: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in due})
         self._skew = read.now - int(time.time() * 1000)
         if partition.epoch is not None and read.epoch != partition.epoch:
@@ -248,20 +265,21 @@ class AggregatorWorker:
             self._adopt(partition.number, partition.fence)
             return True
         partition.epoch = read.epoch
-        more = False
-        for name in due:
-            more |= self._apply(partition, name, read)
-        self._write(partition, [name for name in due if name in partition.topics], read.now)
-        return more
+        unfinished = {name for name in due if self._apply(partition, name, read)}
+        partition.unread |= unfinished
+        self._write(partition, [n for n in due if n in partition.topics and n not in unfinished], read.now)
+        return bool(unfinished)
 
     def _due(self, partition: _Partition) -> list[str]:
         """Return the topics of which there is something to read or to say."""
-        unread, partition.unread = partition.unread, set()
-        for name in unread - set(partition.topics):
+        for name in partition.unread - set(partition.topics):
             self._begin(partition, name)
+        unread, partition.unread = partition.unread, set()
         now = self._now()
         ticking = {
-            name for name, topic in partition.topics.items() if (wake := topic.aggregate.wake_at()) is not None and wake <= now
+            name
+            for name, topic in partition.topics.items()
+            if (wake := topic.aggregate.wake_at()) is not None and wake <= now
         }
         return sorted(name for name in unread | ticking if name in partition.topics)
 
@@ -302,7 +320,6 @@ class AggregatorWorker:
         for entry in logged.entries:
             self._count(topic, entry)
         if logged.more:
-            partition.unread.add(name)
             return True
         topic.aggregate.advance(read.now)
         return False
@@ -320,11 +337,16 @@ class AggregatorWorker:
         writes: list[StatisticsWrite] = []
         for name in names:
             topic = partition.topics[name]
-            if topic.after >= topic.silent_through and name not in partition.unread:
+            if topic.after >= topic.silent_through:
                 writes += self._frames(topic, now)
         if not writes:
             return
-        answers = self._broker.append_statistics(writes, partition.fence)
+        try:
+            answers = self._broker.append_statistics(writes, partition.fence)
+        except PushError:
+            for write in writes:  # what was said in them is not said again: a snapshot says it all
+                partition.topics[write.log.topic].announced = False
+            raise
         for write, answer in zip(writes, answers, strict=True):
             self._settle(partition, write, answer)
 

@@ -95,3 +95,24 @@ def test_an_aggregator_that_dies_is_followed_by_one_that_knows_as_much(server):
     )
     assert table.frames.count("reset") == 0
     assert table.frames.count("snapshot") <= 2
+
+
+def test_cut_connections_leave_nothing_uncounted(server, redis):
+    """Redis kills every client again and again while events come; in the end all that was acknowledged is counted."""
+    import redis as client
+
+    admin = client.Redis.from_url(redis.url)
+    acknowledged = 0
+    for number in range(60):
+        if number % 3 == 0:
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        if number % 10 == 5:
+            admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        for topic in ("one", "two"):
+            answer = server.post(topic, {"id": f"{topic}-{number}", "key": f"k{number % 5}", "n": 1})
+            acknowledged += answer.status == 202
+    last = {topic: server.get(f"/v1/topics/{topic}").json()["last_offset"] for topic in ("one", "two")}
+    assert sum(last.values()) >= acknowledged > 0
+    for topic, offset in last.items():
+        state = until(lambda: (s := server.stats(topic))["offset"] == last[topic] and s)  # noqa: B023
+        assert {(row[0], row[1]): row for row in state["data"]}[None, "n"][2] == offset

@@ -251,3 +251,24 @@ def test_term_ends_streams_with_a_retry(own_server, stats):
         assert time.monotonic() - begun < 10
         rest = stream.rest()
         assert b"retry: " in rest.split(b"data: ")[-1]
+
+
+def test_a_cursor_from_another_worker_is_no_reset(stack, topic):
+    """A worker may not have read as far as the one that gave the cursor: that is no restart of Redis."""
+    stack.start_web("--workers", "2")
+    path = f"/v1/topics/{topic}/events"
+    with ThreadPoolExecutor(2) as pool:
+        posting = pool.submit(lambda: [stack.post(topic, {"n": n}) for n in range(150)])
+        idle = [stack.stream(path) for _ in range(6)]
+        for stream in idle:
+            stream.__enter__().read()
+        seen, cursor = [], "earliest"
+        while len(seen) < 150:
+            with stack.stream(path, Last_Event_ID=cursor) as stream:
+                message = stream.next()
+                seen.append(json.loads(message.data).get("n", message.event))
+                cursor = message.id
+        posting.result()
+        for stream in idle:
+            stream.__exit__(None, None, None)
+    assert seen == list(range(150))

@@ -16,8 +16,8 @@ from pushsvc.web import create_app
 from stack import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
-FREE = ("/", "/metrics", "/openapi.json")
-"""Paths without parameters of their own; a page or a scraper may be asked with some for its own use."""
+FREE = ("/",)
+"""A page may be asked with parameters of whoever links to it."""
 
 EVENT_STREAM = "text/event-stream"
 """Needs the live connection, as /readyz does: these are asked of a running server."""

@@ -142,9 +142,11 @@ class Broker:
         """Append events (at least one) to a topic's log, atomically, and wake who waits.
 
         Events whose id is known keep the offset they have. Raises InvalidBatch (a time too far ahead of an event
-        clock), Fenced (``fence`` is no longer the newest), OutcomeUnknown, BrokerUnavailable or BrokerFull.
+        clock; ``line`` is the event's place among those given, from 1), Fenced (``fence`` is no longer the newest),
+        OutcomeUnknown, BrokerUnavailable or BrokerFull.
         """
-        events, repeated = _first_of_each_id(events)
+        given = events
+        events, repeated = _first_of_each_id(given)
         offsets: list[int] = []
         fresh = list(range(len(events)))
         while fresh:
@@ -154,7 +156,7 @@ class Broker:
                 offsets += known.values()
                 fresh = [index for at, index in enumerate(fresh) if at not in known]
             elif answer[0] == b"ahead":
-                raise _too_far_ahead(events, int(answer[1]), settings)
+                raise _too_far_ahead(given, int(answer[1]), settings)
             elif answer[0] == b"fenced":
                 raise Fenced(f"another aggregator owns the partition of {topic!r}")
             else:

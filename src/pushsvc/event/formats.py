@@ -33,9 +33,11 @@ Items = Iterator[tuple[int, Any]]
 
 @dataclass(slots=True)
 class Parsed:
-    """The good events of a body; ``rejected`` bad ones, of which ``faults`` tells at most 100 and ``more`` the rest."""
+    """The good events of a body, and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100
+    and ``more`` the rest."""
 
     events: list[Event] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     more: int = 0
     rejected: int = 0
@@ -98,6 +100,7 @@ def _judge_all(items: Items, judge: Judge) -> Parsed:
             if type(item) is Refused:
                 raise item
             events.append(judge.event(item))
+            parsed.lines.append(line)
         except Refused as refused:
             parsed.refuse(Fault(line, refused.field, refused.detail))
     if not events and not parsed.rejected:

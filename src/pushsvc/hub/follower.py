@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import gevent
@@ -117,6 +118,7 @@ class Follower:
         self._on_end = on_end
         self._wake = Event()
         self._loaded = Event()
+        self._moved = Event()
         self.greenlet = gevent.spawn(self._run)
 
     @property
@@ -153,6 +155,20 @@ class Follower:
         """Wait until every tail was read once; return False if that took too long."""
         return bool(self._loaded.wait(timeout))
 
+    def wait_for(self, position: Position, timeout: float) -> bool:
+        """Wait until everything up to a position was offered; return False where Redis has not been there.
+
+        Another worker may have been asked before this one has read as far.
+        """
+        deadline = monotonic() + timeout
+        while position.epoch == self.epoch and position.sequence > self.through and monotonic() < deadline:
+            read = self._broker.read(self.partition, {})
+            if read.epoch == position.epoch and read.sequence < position.sequence:
+                return False
+            self.wake()
+            self._moved.wait(_PAUSE)
+        return position.epoch == self.epoch and position.sequence <= self.through
+
     def _run(self) -> None:
         more = True
         try:
@@ -182,7 +198,7 @@ class Follower:
 
     def _take(self, read: Read) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
-            self.epoch = read.epoch
+            self.epoch, self.through = read.epoch, 0
             self._forget("broker-restarted")
             return True
         self.epoch = read.epoch
@@ -194,7 +210,10 @@ class Follower:
         cuts = [logged.entries[-1].sequence for logged in found.values() if logged.more]
         limit = min(cuts, default=read.sequence)
         self._offer(found, limit)
-        self.through = limit
+        # A log that is new here and was cut may end below what the others have long been offered.
+        self.through = max(self.through, limit)
+        self._moved.set()
+        self._moved.clear()
         if not cuts and len(found) == len(self.tails) and not any(tail.fresh for tail in self.tails.values()):
             self._loaded.set()
         return bool(cuts) or len(found) < len(self.tails)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import randrange
 
+from gevent import monkey
+
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.broker import FROM_SNAPSHOT
 from pushsvc.broker.keys import TAGS
-from pushsvc.errors import BrokerFull, BrokerUnavailable
+from pushsvc.errors import BrokerFull, BrokerUnavailable, StartupError
 from pushsvc.hub.follower import Follower, Subscription
 from pushsvc.hub.mirror import Mirror
 
@@ -33,6 +35,11 @@ class Hub:
 
     def start(self) -> None:
         if not self._started:
+            if not monkey.is_module_patched("socket"):
+                raise StartupError(
+                    "streams need gevent: run pushsvc's own server, or gunicorn with -k gevent, or call "
+                    "gevent.monkey.patch_all() first thing"
+                )
             self._started = True
             self._live.start()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from pushsvc.aggregate import COLUMNS
 from pushsvc.broker import Log, StatisticsEntry
 
 RowId = tuple[str | None, str | None]
@@ -97,7 +98,7 @@ class Mirror:
         if not self.recent:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
-                "offset": 0, "since": None, "columns": [], "data": [],
+                "offset": 0, "since": None, "columns": list(COLUMNS), "data": [],
             }  # fmt: skip
         frame = {name: value for name, value in self._head.items() if name != "gone"}
         columns = frame["columns"]

@@ -15,16 +15,16 @@ from pushsvc.broker.broker import NOTHING
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.hub.follower import Follower, Subscription, Tail
-from pushsvc.hub.hub import Hub
+from pushsvc.hub.hub import JOIN_SECONDS, Hub
 from pushsvc.hub.mirror import Selection, encode_frame
 
 RETRY = 2_000
+DRAINING = "the server is restarting"
 HEARTBEAT = 15.0
 EARLIEST = "earliest"
 REPLAY_AFTER_RESET = 1_000
 """Events sent, at most, of what is left of a log after a reset."""
 
-_EVERYTHING = Selection()
 _NAMES = {"u": "update", "s": "snapshot"}
 _PAUSE = 1.0
 
@@ -56,9 +56,11 @@ def statistics_stream(hub: Hub, query: StatisticsQuery) -> Iterator[bytes]:
     try:
         with hub.subscribed(query.logs) as (subscription, follower):
             yield from _Statistics(subscription, follower, query).run()
-            yield goodbye("the server is restarting", hub)
+            yield goodbye(DRAINING, hub)
     except Unavailable as error:
-        yield _opening() + goodbye(error.title, hub)
+        # Redis's own words may tell addresses: they are for the log, not for every browser.
+        reason = DRAINING if hub.draining else error.title
+        yield _opening() + goodbye(reason, hub)
 
 
 def event_stream(hub: Hub, query: EventsQuery) -> Iterator[bytes]:
@@ -69,9 +71,11 @@ def event_stream(hub: Hub, query: EventsQuery) -> Iterator[bytes]:
     try:
         with hub.subscribed([query.log]) as (subscription, follower):
             yield from _Events(hub, subscription, follower, query).run()
-            yield goodbye("the server is restarting", hub)
+            yield goodbye(DRAINING, hub)
     except Unavailable as error:
-        yield _opening() + goodbye(error.title, hub)
+        # Redis's own words may tell addresses: they are for the log, not for every browser.
+        reason = DRAINING if hub.draining else error.title
+        yield _opening() + goodbye(reason, hub)
 
 
 def goodbye(reason: str, hub: Hub) -> bytes:
@@ -162,7 +166,7 @@ class _Statistics:
         position = _position(self._query.cursor, self._partition)
         if position is None:
             return "trimmed"
-        if position.epoch != self._follower.epoch or position.sequence > self._follower.through:
+        if not self._follower.wait_for(position, JOIN_SECONDS):
             return "broker-restarted"
         if any(tail.deleted > position.sequence for tail in self._tails):
             return "deleted"
@@ -269,7 +273,7 @@ class _Events:
         tail = self._follower.tails[self._log]
         if position is None:
             yield from self._begin_again("trimmed")
-        elif position.epoch != self._follower.epoch or position.sequence > self._follower.through:
+        elif not self._follower.wait_for(position, JOIN_SECONDS):
             yield from self._begin_again("broker-restarted")
         elif tail.deleted > position.sequence:
             yield from self._begin_again("deleted")

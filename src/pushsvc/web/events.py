@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,14 @@ from flask import Blueprint, Response, request
 
 from pushsvc.broker import EventsEntry, Log, Receipt
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
-from pushsvc.errors import InvalidBatch, InvalidParameter, UnsupportedMediaType, fault_members
+from pushsvc.errors import (
+    InvalidBatch,
+    InvalidInput,
+    InvalidParameter,
+    Unavailable,
+    UnsupportedMediaType,
+    fault_members,
+)
 from pushsvc.event import Event, Parsed, parse
 from pushsvc.hub import EventsQuery, event_stream
 from pushsvc.settings import TopicSettings
@@ -67,17 +75,39 @@ def _publish(context: Context, topic: str) -> Response:
         raise UnsupportedMediaType("a compressed body is not supported")
     if request.mimetype != FORMATS["csv"]:
         parameters.refuse(_ATTRIBUTES, "names a CSV column, and this is not text/csv")
+    if "Idempotency-Key" in request.headers:
+        # Taking it and doing nothing about it would let a producer believe that repeating is safe.
+        raise InvalidInput("Idempotency-Key is not supported yet; give each event an id")
     columns = {name: column for name in _ATTRIBUTES if (column := parameters.text(name)) is not None}
+    settings = context.rules.settings_of(topic)
     try:
-        parsed = parse(request.get_data(), request.content_type or "", now=context.now(), columns=columns, limits=context.limits)
+        parsed = parse(
+            request.get_data(), request.content_type or "", now=context.now(), columns=columns, limits=context.limits
+        )
         if parsed.faults and not (skip and parsed.events):
             raise InvalidBatch(parsed.faults, parsed.more)
+        receipt = _store(context, topic, parsed, settings)
     except InvalidBatch as error:
         metrics.REJECTED.inc(len(error.faults) + error.more)
+        _note_refusal(context, topic, error.detail)
         raise
-    settings = context.rules.settings_of(topic)
-    receipt = context.broker.publish(topic, parsed.events, settings)
+    if parsed.faults:
+        _note_refusal(context, topic, parsed.faults[0].detail)
     return json_response(_receipt(topic, parsed, receipt, settings), 202)
+
+
+def _store(context: Context, topic: str, parsed: Parsed, settings: TopicSettings) -> Receipt:
+    try:
+        return context.broker.publish(topic, parsed.events, settings)
+    except InvalidBatch as error:  # it counts the events; the producer counts lines
+        faults = [replace(fault, line=parsed.lines[fault.line - 1]) for fault in error.faults]
+        raise InvalidBatch(faults, error.more) from None
+
+
+def _note_refusal(context: Context, topic: str, detail: str) -> None:
+    """Let the topic's figures tell; a refusal stays one where Redis is away."""
+    with suppress(Unavailable):
+        context.broker.refuse(topic, detail)
 
 
 def _receipt(topic: str, parsed: Parsed, receipt: Receipt, settings: TopicSettings) -> dict[str, Any]:

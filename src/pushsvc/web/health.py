@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.resources import files
 
 from flask import Blueprint, Response, request
@@ -11,6 +12,8 @@ from pushsvc.web import metrics
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters
 from pushsvc.web.responses import json_response
+
+log = logging.getLogger(__name__)
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -27,7 +30,9 @@ def blueprint(context: Context) -> Blueprint:
     def readyz() -> Response:
         """The process can take events and hears what is published."""
         Parameters(request, ())
-        checks = {"redis": _redis(context), "live": "ok" if context.hub.wait_up(1.0) else "not connected"}
+        redis = _reaches_redis(context)
+        live = redis and context.hub.wait_up(1.0)
+        checks = {"redis": "ok" if redis else "not reachable", "live": "ok" if live else "not connected"}
         ready = not context.hub.draining and all(state == "ok" for state in checks.values())
         response = json_response({"status": "ready" if ready else "not ready", **checks}, 200 if ready else 503)
         if not ready:
@@ -36,19 +41,22 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("/metrics")
     def exposition() -> Response:
+        Parameters(request, ())
         return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
     @resource.get("/openapi.json")
     def openapi() -> Response:
+        Parameters(request, ())
         text = files(__package__).joinpath("openapi.json").read_bytes()
         return Response(text, content_type="application/json")
 
     return resource
 
 
-def _redis(context: Context) -> str:
+def _reaches_redis(context: Context) -> bool:
     try:
         context.broker.ping()
     except PushError as error:
-        return error.detail
-    return "ok"
+        log.warning("not ready: %s", error.detail)
+        return False
+    return True

@@ -85,7 +85,7 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
         every_window = parameters.text("window") == "*"
         response = json_response({"windows": frames} if every_window else frames[0], Vary="Accept")
     response.headers["Cache-Control"] = "no-cache"
-    response.set_etag(tag)
+    response.set_etag(tag if chosen == "json" else f"{tag}-{chosen}")
     response.make_conditional(request)
     return response
 

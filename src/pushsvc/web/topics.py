@@ -15,7 +15,7 @@ from pushsvc import sse
 from pushsvc.broker import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import PushError
-from pushsvc.hub.streams import RETRY, goodbye
+from pushsvc.hub.streams import DRAINING, RETRY, goodbye
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
@@ -126,4 +126,4 @@ def _stream(context: Context, shared: _Shared) -> Iterator[bytes]:
         if silence >= context.heartbeat:
             silence = 0.0
             yield sse.comment("heartbeat")
-    yield goodbye("Redis is not reachable" if sent is None else "the server is restarting", context.hub)
+    yield goodbye("Redis is not reachable" if sent is None else DRAINING, context.hub)
