@@ -8,12 +8,22 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pushsvc.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from stack import Stack
 
 _numbers = count()
+
+# A few examples while one works, many in CI (PUSHSVC_TEST_EXAMPLES=200). How long one takes says nothing.
+settings.register_profile(
+    "pushsvc",
+    max_examples=int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "8")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("pushsvc")
 
 
 @pytest.fixture(scope="session")

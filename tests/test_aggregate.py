@@ -6,7 +6,7 @@ import json
 from math import sqrt
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.aggregate import COLUMNS, TopicAggregate
@@ -393,7 +393,6 @@ def play(aggregate, series, wall=True):
 
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK]))
-@settings(max_examples=10, deadline=None)
 def test_every_frame_is_exact_for_its_own_offset_and_interval(series, options):
     for producer, now, look in play(topic(options), series):
         if not look:
@@ -408,7 +407,6 @@ def test_every_frame_is_exact_for_its_own_offset_and_interval(series, options):
 
 
 @given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
-@settings(max_examples=10, deadline=None)
 def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
     reader, aggregate = Reader(), topic(options)
     for _, now, look in play(aggregate, series):
@@ -420,7 +418,6 @@ def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
 
 
 @given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK]))
-@settings(max_examples=10, deadline=None)
 def test_an_entry_counts_the_same_in_any_split(series, draws, options):
     whole, split = topic(options), topic(options)
     for producer, now, look in play(whole, series):

@@ -3,7 +3,7 @@ from math import isnan, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.stats.moments import Moments, Runs, Stacks, combine, describe
@@ -94,7 +94,6 @@ eighths = st.integers(-(2**40), 2**40).map(lambda k: k / 8)
 
 
 @given(st.lists(st.lists(eighths, max_size=20), min_size=1, max_size=8), st.data())
-@settings(max_examples=30, deadline=None)
 def test_any_split_of_dyadic_values_gives_the_same(panes, data):
     values = [value for pane in panes for value in pane]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=5)))
@@ -109,7 +108,6 @@ def test_any_split_of_dyadic_values_gives_the_same(panes, data):
 
 
 @given(st.lists(st.floats(-1e100, 1e100), min_size=1, max_size=40))
-@settings(max_examples=30, deadline=None)
 def test_sums_of_any_doubles_are_rounded_once(values):
     exact = sum(map(Fraction, values))
     total, mean, *_ = merged([values[:7], values[7:]])
