@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,24 +187,10 @@ def _own_time() -> TopicSettings:
 def _produce(name: str, url: str, rate: float, clock: str) -> None:
     from pushsvc.demo import run
 
-    stop = _Stop()
+    # Wherever it is, in a long read of its data too: events bear ids, so an interrupted request does no harm.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop.set)
-    run(name, url, rate, clock, stop, click.echo)
-
-
-class _Stop:
-    """What a signal handler may set at any moment: a pipe needs no lock, which threading.Event does."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-
-    def set(self, *_: object) -> None:
-        os.write(self._write, b"\0")
-
-    def wait(self, timeout: float) -> bool:
-        """Return True at once when set, else False after ``timeout`` seconds."""
-        return bool(select.select([self._read], [], [], timeout)[0])
+        signal.signal(number, lambda *_: sys.exit(0))
+    run(name, url, rate, clock, threading.Event(), click.echo)
 
 
 @program.command()

@@ -43,7 +43,8 @@ REFUSED = 1
 """Exit code of a child that said why it cannot work."""
 
 _SHORTEST, _LONGEST, _HEALTHY = 0.1, 10.0, 10.0
-_LAST_MOMENT = 1.0
+_LAST_MOMENT = 2.0
+"""Seconds that a role has at least, however long those before it took."""
 
 
 class Restarts:
