@@ -161,7 +161,7 @@ class AggregatorWorker:
         for number, fence in kept.items():
             held = self._partitions.get(number)  # dropped, perhaps, while Redis was asked
             if held is None or held.fence != fence:
-                self._adopt(number, fence)  # the lease had run out meanwhile: another may have written
+                self._adopt(number, fence)  # another has owned it meanwhile, and may have written
         self._renewed = time.monotonic()
         wanted = [number for number in range(PARTITIONS) if number not in self._partitions]
         self._take(wanted, share - len(self._partitions), milliseconds)

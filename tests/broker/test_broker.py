@@ -180,6 +180,8 @@ def test_an_older_owner_of_a_partition_can_write_nothing(broker):
     assert broker.lease([LOG.partition], "new", 10_000) == {}
     assert broker.lease([LOG.partition], "old", 10_000) == {LOG.partition: old}
     broker.release([LOG.partition], "old")
+    assert broker.lease([LOG.partition], "old", 10_000) == {LOG.partition: old}, "nobody else had it in between"
+    broker.release([LOG.partition], "old")
     new = broker.lease([LOG.partition], "new", 10_000)[LOG.partition]
     assert new > old
     assert isinstance(frames(broker, old, "s")[0], Fenced)

@@ -54,7 +54,7 @@ class Keys:
         return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
 
     def partition(self, partition: int) -> str:
-        """Hash: run (of the primary), epoch, sequence, fence."""
+        """Hash: run (of the primary), epoch, sequence, owner (the last aggregator) and its fence."""
         return self._in(partition, "partition")
 
     def topics(self, partition: int) -> str:
