@@ -66,6 +66,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "insecure": _option(
         "--insecure", is_flag=True, default=None, help="Listen where others can reach it, without credentials."
     ),
+    "heartbeat": _option(
+        "--heartbeat",
+        type=click.IntRange(1, 3600),
+        metavar="SECONDS",
+        help="Silence that a stream may have; less than what a proxy cuts. [default: 15]",
+    ),
     "drain": _option(
         "--drain", type=click.IntRange(0, 3600), metavar="SECONDS", help="Time for an orderly end. [default: 5]"
     ),
@@ -102,7 +108,7 @@ def program() -> None:
     """Publish events, see rolling statistics of them live in the browser."""
 
 
-_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure")
+_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat")
 _COMMON = ("redis", "prefix", "drain", "wait")
 
 
@@ -277,7 +283,8 @@ def web_worker(fd: int) -> None:
     settings = _child_settings()
     assert settings.redis is not None
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
-    app = create_app(Broker(settings.redis, settings.prefix), settings.topics, security, settings.limits)
+    broker = Broker(settings.redis, settings.prefix)
+    app = create_app(broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat)
     os.set_inheritable(fd, False)
     serve(app, socket.socket(fileno=fd), settings.drain)
 

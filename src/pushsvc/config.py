@@ -30,7 +30,10 @@ Check = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all roles need to know. ``drain`` is in seconds; ``redis`` None means an embedded server."""
+    """What all roles need to know.
+
+    ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server.
+    """
 
     redis: str | None = None
     prefix: str = "pushsvc:"
@@ -43,6 +46,7 @@ class Settings:
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
     drain: int = 5
+    heartbeat: int = 15
     wait: bool = False
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
@@ -223,6 +227,7 @@ _SETTINGS: dict[str, Check] = {
     "allow_origin": _texts,
     "insecure": _switch,
     "drain": _number(0, 3_600),
+    "heartbeat": _number(1, 3_600),
     "wait": _switch,
     "topics": _topics,
     "limits": _limits,

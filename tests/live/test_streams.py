@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pushsvc.topic import partition_of
 from stack import Table, until
 
 
@@ -272,3 +273,22 @@ def test_a_cursor_from_another_worker_is_no_reset(stack, topic):
         for stream in idle:
             stream.__exit__(None, None, None)
     assert seen == list(range(150))
+
+
+def test_silence_is_broken_by_heartbeats_that_move_the_cursor(stack, topic):
+    """Another topic of the same partition moves on: the id follows, so that a resume need not look so far back."""
+    stack.start_web("--heartbeat", "1")
+    neighbour = next(name for n in range(10_000) if partition_of(name := f"n{n}") == partition_of(topic))
+    stack.post(topic, {"n": 1})
+    with stack.stream(f"/v1/topics/{topic}/events?last_event_id=earliest") as stream:
+        first = stream.next().id
+        stack.post(neighbour, [{"n": n} for n in range(50)])
+        while b": heartbeat\n\nid: " not in stream.raw or stream.decoder.last_id == first:
+            stream.read()
+        later = stream.decoder.last_id
+        stack.post(topic, {"n": 2})
+        assert json.loads(stream.next().data)["n"] == 2
+    with stack.stream(f"/v1/topics/{topic}/events", Last_Event_ID=later) as resumed:
+        assert json.loads(resumed.next().data)["n"] == 2
+    with stack.stream(f"/v1/topics/{topic}/stats?heartbeat=event") as stream:
+        assert stream.until(lambda event, _: event == "heartbeat")["at"] > 1_600_000_000_000

@@ -185,8 +185,9 @@ class Follower:
     def _step(self) -> bool:
         """Read and offer once; return whether there is more to read at once."""
         try:
-            read = self._broker.read(self.partition, {of: tail.after for of, tail in self.tails.items()})
-            return self._take(read)
+            asked = dict(self.tails)
+            read = self._broker.read(self.partition, {of: tail.after for of, tail in asked.items()})
+            return self._take(read, asked)
         except PushError as error:
             log.warning("partition %d: %s", self.partition, error)
         except Exception:
@@ -196,19 +197,23 @@ class Follower:
         gevent.sleep(_PAUSE)
         return True
 
-    def _take(self, read: Read) -> bool:
+    def _take(self, read: Read, asked: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
             self.epoch, self.through = read.epoch, 0
             self._forget("broker-restarted")
             return True
         self.epoch = read.epoch
         self.owned = read.owned
-        found = {of: logged for of, logged in read.logs.items() if of in self.tails}
+        # A tail that came in place of another meanwhile stands elsewhere: what was read is not its continuation.
+        found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is asked[of]}
         if self._lost_position(found):
             return True
         # A log that was cut may go on below what the others brought: nothing above its end is offered yet.
         cuts = [logged.entries[-1].sequence for logged in found.values() if logged.more]
         limit = min(cuts, default=read.sequence)
+        if cuts:
+            # A log that is followed from its end on has its end above the limit: it begins with a later read.
+            found = {of: logged for of, logged in found.items() if self.tails[of].after != NOTHING}
         self._offer(found, limit)
         # A log that is new here and was cut may end below what the others have long been offered.
         self.through = max(self.through, limit)
@@ -232,6 +237,7 @@ class Follower:
             if reason is not None:
                 rewound = True
                 tail.rewind()
+                self._loaded.clear()
                 for subscription in tail.subscriptions:
                     subscription.forget(reason)
         return rewound

@@ -13,7 +13,7 @@ from pushsvc import sse
 from pushsvc.broker import Entry, EventsEntry, Log, StatisticsEntry
 from pushsvc.broker.broker import NOTHING
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
-from pushsvc.errors import PushError, Unavailable
+from pushsvc.errors import BrokerUnavailable, PushError, Unavailable
 from pushsvc.hub.follower import Follower, Subscription, Tail
 from pushsvc.hub.hub import JOIN_SECONDS, Hub
 from pushsvc.hub.mirror import Selection, encode_frame
@@ -125,8 +125,9 @@ class _Statistics:
 
     def run(self) -> Iterator[bytes]:
         yield _opening() + self._first()
+        silent_until = time.monotonic() + self._query.heartbeat
         while True:
-            entries = self._subscription.take(self._query.heartbeat)
+            entries = self._subscription.take(max(0.0, silent_until - time.monotonic()))
             if self._subscription.closing:
                 return
             # A snapshot is taken and collecting begins without a yield between: nothing falls between the two.
@@ -140,8 +141,11 @@ class _Statistics:
                 frames = b"".join(filter(None, (self._frame(entry) for _, entry in entries)))
                 if frames:
                     yield frames
-                elif not entries:
+                elif time.monotonic() >= silent_until:
                     yield _heartbeat(self._query.visible_heartbeat, self._id(self._follower.through))
+                else:
+                    continue  # updates of rows that this query leaves out do not break the silence
+            silent_until = time.monotonic() + self._query.heartbeat
 
     def _after_reset(self) -> Iterator[bytes]:
         reason, self._subscription.reset = self._subscription.reset or "", None
@@ -158,6 +162,7 @@ class _Statistics:
         if self._query.cursor is None:
             return self._snapshots()
         reason, position = self._lost(), _position(self._query.cursor, self._partition)
+        self._subscription.clear()  # what came while waiting is in the mirror: sent again, its offsets would go back
         if reason is not None or position is None:
             return _reset(self._query.logs[0].topic, reason or "trimmed") + self._snapshots()
         return self._missed(position.sequence) or self._snapshots()
@@ -312,7 +317,7 @@ class _Events:
 
     def _catch_up(self) -> Iterator[bytes]:
         """Yield what the log holds until the live entries follow on without a gap."""
-        while self._subscription.reset is None:
+        while self._subscription.reset is None and not self._subscription.closing:
             try:
                 read = self._broker.read(self._log.partition, {self._log: self._after})
             except PushError as error:
@@ -349,6 +354,8 @@ class _Events:
 
     def _wait(self, error: PushError) -> Iterator[bytes]:
         """Keep the stream open while Redis is away."""
+        if self._subscription.closing:
+            raise BrokerUnavailable(DRAINING)
         yield sse.comment(error.title)
         gevent.sleep(_PAUSE)
 
