@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from pushsvc.broker.connection import (
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
-from pushsvc.errors import Fault, Fenced, InvalidBatch, PushError, StartupError
+from pushsvc.errors import BrokerFull, Fault, Fenced, InvalidBatch, PushError, StartupError
 from pushsvc.event import Event
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 from pushsvc.topic import PARTITIONS
@@ -216,8 +217,14 @@ class Broker:
         keys = [self.keys.partition(partition), self.keys.lease(partition)]
         for log in logs:
             keys += [self.keys.log(log), self.keys.figures(log)]
-        answer = self._connections.call(READ, keys, [budget, *logs.values()])
-        _run, epoch, sequence, now, owned, *found = answer
+        args = [RUN, budget, *logs.values()]
+        opened, *answer = self._connections.call(READ, keys, args)
+        if not opened:
+            # What a restarted Redis holds may end before what readers of the old epoch remember: they must be told.
+            with suppress(BrokerFull):  # reading works on a full disk too
+                self._connections.call(OPEN, [self.keys.partition(partition)], [RUN])
+                _, *answer = self._connections.call(READ, keys, args)
+        epoch, sequence, now, owned, *found = answer
         return Read(
             epoch, sequence, now, bool(owned),
             {log: _read_log(log, values) for log, values in zip(logs, found, strict=True)},

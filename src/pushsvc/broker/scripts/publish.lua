@@ -109,10 +109,10 @@ if ids > 0 then
   end
 end
 
--- What is beyond the retention goes, unless a window may still need it. A few entries per publish keep pace.
+-- What is beyond the retention goes, unless a window may still need it. A few entries more than came keep pace.
 local retention, keep = tonumber(ARGV[7]), tonumber(ARGV[8])
 if last - first_kept + 1 > retention and now >= tonumber(figures[7] or '0') then
-  for _ = 1, 8 do
+  for _ = 1, 8 + chunks do
     local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
     if not oldest then
       break

@@ -1,18 +1,18 @@
 -- Read what several logs of one partition hold, at one instant. Writes nothing, so it works on a full disk too.
 -- KEYS: partition, lease, then per log: log, figures
--- ARGV: bytes at most, then per log: offset to read after; -1 from the last snapshot on; -2 nothing, only figures
--- Returns {run, epoch, sequence, now, owned, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
+-- ARGV: run, bytes at most, then per log: offset to read after; -1 from the last snapshot on; -2 nothing, only figures
+-- Returns {1 if the partition was opened in this run, epoch, sequence, now, owned, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
 local state = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'sequence')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local answer = {
-  state[1] or '', tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', KEYS[2])
+  state[1] == ARGV[1] and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', KEYS[2])
 }
-local budget = tonumber(ARGV[1])
-for i = 1, #ARGV - 1 do
+local budget = tonumber(ARGV[2])
+for i = 1, #ARGV - 2 do
   local log, figures = KEYS[1 + 2 * i], redis.call('HMGET', KEYS[2 + 2 * i],
     'last', 'trimmed', 'deleted', 'created', 'snapshot')
-  local after, last = tonumber(ARGV[1 + i]), tonumber(figures[1] or '0')
+  local after, last = tonumber(ARGV[2 + i]), tonumber(figures[1] or '0')
   if after == -1 then
     after = tonumber(figures[5] or tostring(last + 1)) - 1
   elseif after == -2 then
