@@ -180,6 +180,11 @@ class AggregatorWorker:
         self._live.subscribe(self._broker.keys.wake(number))
         self._wake.set()
 
+    def _restart(self, partition: _Partition) -> None:
+        """Forget what is known of a partition and begin anew, unless it was given away meanwhile."""
+        if self._partitions.get(partition.number) is partition:
+            self._adopt(partition.number, partition.fence)
+
     def _drop(self, number: int) -> None:
         self._partitions.pop(number, None)
         self._live.unsubscribe(self._broker.keys.wake(number))
@@ -241,7 +246,7 @@ class AggregatorWorker:
             except Exception:
                 # One entry that cannot be counted must not end the others; the partition begins anew.
                 log.exception("partition %d", partition.number)
-                self._adopt(partition.number, partition.fence)
+                self._restart(partition)
                 gevent.sleep(_PAUSE)
         return busy
 
@@ -262,7 +267,7 @@ class AggregatorWorker:
         self._skew = read.now - int(time.time() * 1000)
         if partition.epoch is not None and read.epoch != partition.epoch:
             # Another life of Redis: what is remembered here may be ahead of what it kept.
-            self._adopt(partition.number, partition.fence)
+            self._restart(partition)
             return True
         partition.epoch = read.epoch
         unfinished = {name for name in due if self._apply(partition, name, read)}
@@ -272,16 +277,19 @@ class AggregatorWorker:
 
     def _due(self, partition: _Partition) -> list[str]:
         """Return the topics of which there is something to read or to say."""
-        for name in partition.unread - set(partition.topics):
+        new = partition.unread - set(partition.topics)
+        for name in new:
             self._begin(partition, name)
-        unread, partition.unread = partition.unread, set()
+        # A topic that was heard of while others were begun stays unread, for the next turn.
+        unread = partition.unread & set(partition.topics)
+        partition.unread -= unread | new
         now = self._now()
         ticking = {
             name
             for name, topic in partition.topics.items()
             if (wake := topic.aggregate.wake_at()) is not None and wake <= now
         }
-        return sorted(name for name in unread | ticking if name in partition.topics)
+        return sorted(unread | ticking)
 
     def _load(self, partition: _Partition) -> None:
         partition.loaded = True
@@ -316,11 +324,14 @@ class AggregatorWorker:
             del partition.topics[name]
             if logged.created:
                 partition.unread.add(name)  # begun anew since
+                self._wake.set()
             return False
         for entry in logged.entries:
             self._count(topic, entry)
         if logged.more:
             return True
+        # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
+        topic.silent_through = min(topic.silent_through, topic.after)
         topic.aggregate.advance(read.now)
         return False
 
@@ -328,6 +339,8 @@ class AggregatorWorker:
     def _count(topic: _Topic, entry: EventsEntry) -> None:
         topic.aggregate.apply(entry.last, entry.arrival, entry.events)
         topic.after = entry.last
+        if entry.last <= topic.silent_through:
+            topic.counted_late = topic.aggregate.late  # told before, by whoever wrote the frames
         COUNTED.inc(len(entry.events))
         LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
