@@ -29,7 +29,8 @@ LOOK_ANYWAY = 5.0
 """Seconds after which a watched log is read without a wake-up; a lost one costs no more than that."""
 
 _PAUSE = 0.2
-BACKLOG_ENTRIES, BACKLOG_BYTES = 1_000, 4_000_000
+BACKLOG_ENTRIES, BACKLOG_BYTES = 1_000, 1_000_000
+"""What waits for one stream at most (or one larger entry). Backlogs share entries, so many cost little more."""
 
 
 class Subscription:
@@ -52,7 +53,8 @@ class Subscription:
     def offer(self, of: Log, entry: Entry) -> None:
         if not self.collecting:
             return
-        if self.lost or len(self.backlog) >= BACKLOG_ENTRIES or self._size + len(entry.data) > BACKLOG_BYTES:
+        full = len(self.backlog) >= BACKLOG_ENTRIES or self._size + len(entry.data) > BACKLOG_BYTES
+        if self.lost or (self.backlog and full):
             self.lost += len(self.backlog) + 1
             self.backlog.clear()
             self._size = 0
