@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+from contextlib import suppress
 
 import gevent
 from flask import Flask
 from gevent.event import Event
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from pushsvc.web import hub_of
@@ -24,6 +26,16 @@ class _Handler(WSGIHandler):
         self.socket.settimeout(WRITE_DEADLINE)
         super().handle()
 
+    def read_requestline(self) -> str:
+        if self.server.draining:
+            _end_input(self.socket)
+        self.server.waiting.add(self.socket)
+        try:
+            line: str = super().read_requestline()
+        finally:
+            self.server.waiting.discard(self.socket)
+        return line
+
     def log_request(self) -> None:
         """Write nothing per request: an event server's access log would outgrow its data."""
 
@@ -31,11 +43,35 @@ class _Handler(WSGIHandler):
         log.debug(msg, *args)
 
 
+class _Server(WSGIServer):
+    """Knows which connections wait for a request, so that an idle browser does not hold up the end."""
+
+    draining = False
+
+    def __init__(self, listener: socket.socket, app: Flask) -> None:
+        # Only a server with a pool waits, when it stops, for what is under way.
+        super().__init__(listener, app, spawn=Pool(), handler_class=_Handler, log=None, error_log=log)
+        self.waiting: set[socket.socket] = set()
+
+    def drain(self, timeout: float) -> None:
+        """End idle connections and wait for the busy ones, at most ``timeout`` seconds."""
+        self.draining = True
+        for connection in list(self.waiting):
+            _end_input(connection)
+        self.stop(timeout)
+
+
+def _end_input(connection: socket.socket) -> None:
+    """Let a reader have what has come, and then the end."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+
+
 def serve(app: Flask, listener: socket.socket, drain: float) -> None:
     """Serve until SIGTERM or SIGINT; then end every stream with a retry, and be done within ``drain`` seconds."""
     hub = hub_of(app)
     hub.start()
-    server = WSGIServer(listener, app, handler_class=_Handler, log=None, error_log=log)
+    server = _Server(listener, app)
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
@@ -43,5 +79,5 @@ def serve(app: Flask, listener: socket.socket, drain: float) -> None:
     stopping.wait()
     server.close()  # accept no more; what is under way goes on
     hub.drain()
-    server.stop(timeout=drain)
+    server.drain(drain)
     hub.close()
