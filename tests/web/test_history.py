@@ -98,3 +98,15 @@ def test_an_unknown_topic_is_empty_not_an_error(client):
     every = client.get("/v1/topics/feedback/stats?window=*").json
     assert [frame["window"] for frame in every["windows"]] == ["1m", "5m", "15m"]
     assert client.get("/v1/topics/feedback/stats?window=2m").status_code == 400
+
+
+def test_a_page_ends_where_enough_of_the_log_was_read(filled, monkeypatch):
+    monkeypatch.setattr("pushsvc.web.events._SCAN_BYTES", 100)
+    first = filled.get(URL + "?key=nobody").json
+    assert first["events"] == []
+    found, cursor = [], first["next"]
+    while cursor:
+        page = filled.get(f"{URL}?after={cursor}").json
+        found += [event["$offset"] for event in page["events"]]
+        cursor = page["next"]
+    assert found == list(range(11, 26))

@@ -178,6 +178,7 @@ ORIGINS = [
     ("http://localhost", 202),
     ("https://evil.example", 403),
     ("null", 403),
+    ("http://[", 403),
     ("https://good.example", 202),
 ]
 

@@ -38,6 +38,9 @@ _LIMIT, _MOST = 1_000, 10_000
 _SCAN = 200_000
 """Events that one history request looks at, at most; ``next`` leads on from there."""
 
+_SCAN_BYTES = 32_000_000
+"""Bytes of the log that one history request looks at, at most (and one entry more)."""
+
 _HINT = (
     "every event is older than the longest window, so none is counted; "
     'for data of the past set clock = "event" for this topic'
@@ -214,7 +217,7 @@ def _page(
     sequence, epoch = _after(after, log)
     offset = context.broker.seek_sequence(topic, sequence) if sequence else 0
     found: list[dict[str, Any]] = []
-    scanned = 0
+    scanned = size = 0
     while True:
         read = context.broker.read(log.partition, {log: offset})
         if epoch is not None and read.epoch != epoch:
@@ -228,7 +231,8 @@ def _page(
                     end = event_sequence == entry.sequence and entry.last == logged.last
                     return found, None if end else encode({log.partition: Position(read.epoch, event_sequence)})
             scanned += entry.last - entry.first + 1
-            if scanned >= _SCAN and entry.last < logged.last:
+            size += len(entry.data)
+            if (scanned >= _SCAN or size >= _SCAN_BYTES) and entry.last < logged.last:
                 return found, encode({log.partition: Position(read.epoch, entry.sequence)})
         if not logged.more:
             return found, None

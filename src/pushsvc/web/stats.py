@@ -94,13 +94,9 @@ def _frames(
     context: Context, logs: tuple[Log, ...], selection: Selection, at_least: int | None
 ) -> tuple[list[dict[str, Any]], str]:
     """Return a frame per window and their cursor; wait until the event at offset ``at_least`` is counted in all."""
-    deadline = time.monotonic() + _WAIT
-    while True:
-        found = [context.hub.mirror(log) for log in logs]
-        counted = at_least is None or all(mirror.offset >= at_least for mirror, *_ in found)
-        if counted or time.monotonic() > deadline:
-            break
-        gevent.sleep(_LOOK)
+    if at_least is not None:
+        _wait_until_counted(context, logs, at_least)
+    found = [context.hub.mirror(log) for log in logs]
     frames = []
     for mirror, _, _, owned in found:
         frame = selection.apply(mirror.snapshot())
@@ -113,6 +109,15 @@ def _frames(
     # The partition's sequence moves with every topic of it: the tag is that of the last entry of these logs.
     sequence = max((mirror.recent[-1].sequence for mirror, *_ in found if mirror.recent), default=0)
     return frames, encode({logs[0].partition: Position(epoch, sequence)}) + ("" if owned else "-stale")
+
+
+def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) -> None:
+    """Ask for the figures beside the logs, which cost little however large the statistics are."""
+    deadline = time.monotonic() + _WAIT
+    while time.monotonic() < deadline:
+        if all(int(figures.get("source", 0)) >= offset for figures in context.broker.figures(logs)):
+            return
+        gevent.sleep(_LOOK)
 
 
 def _csv(frames: list[dict[str, Any]]) -> str:
