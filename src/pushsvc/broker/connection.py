@@ -83,6 +83,13 @@ class Connections:
         )
 
     def _on_connect(self, connection: Any) -> None:
+        try:
+            self._greet(connection)
+        except BaseException:  # a killed greenlet too: a connection half greeted must never be used
+            connection.disconnect()
+            raise
+
+    def _greet(self, connection: Any) -> None:
         connection.on_connect()
         connection.send_command("INFO", "server")
         info: bytes = connection.read_response()
