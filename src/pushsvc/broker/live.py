@@ -99,6 +99,8 @@ class Live:
                 self._listen()
             except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
+            except Exception:
+                log.exception("live connection to Redis")  # a process that is deaf for ever is worse than a loop
             finally:
                 self._disconnect()
             gevent.sleep(pause)

@@ -22,6 +22,8 @@ WRITE_DEADLINE = 60.0
 
 
 class _Handler(WSGIHandler):
+    server: _Server
+
     def handle(self) -> None:
         self.socket.settimeout(WRITE_DEADLINE)
         super().handle()
