@@ -104,7 +104,9 @@ class AggregatorWorker:
                 busy = self._step()
                 # One turn of the loop for sockets and leases, even when there is always more to read.
                 gevent.sleep(0)
-                if not busy and not self._wake.wait(self._patience()) and time.monotonic() > look_at:
+                if not busy:
+                    self._wake.wait(self._patience())
+                if time.monotonic() > look_at:
                     # A wake-up that was lost costs no more than this.
                     look_at = time.monotonic() + _LOOK_ANYWAY
                     for partition in self._partitions.values():
@@ -272,7 +274,8 @@ class AggregatorWorker:
         partition.epoch = read.epoch
         unfinished = {name for name in due if self._apply(partition, name, read)}
         partition.unread |= unfinished
-        self._write(partition, [n for n in due if n in partition.topics and n not in unfinished], read.now)
+        # Who lags says so with every frame, exact for its offset, rather than fall silent.
+        self._write(partition, [name for name in due if name in partition.topics], read.now)
         return bool(unfinished)
 
     def _due(self, partition: _Partition) -> list[str]:
@@ -337,11 +340,17 @@ class AggregatorWorker:
 
     @staticmethod
     def _count(topic: _Topic, entry: EventsEntry) -> None:
-        topic.aggregate.apply(entry.last, entry.arrival, entry.events)
+        try:
+            events = entry.events
+        except Exception:
+            # Not written by us. It must not end the statistics of all that comes behind it.
+            log.exception("%s: the entry up to offset %d cannot be read", topic.aggregate.topic, entry.last)
+            events = []
+        topic.aggregate.apply(entry.last, entry.arrival, events)
         topic.after = entry.last
         if entry.last <= topic.silent_through:
             topic.counted_late = topic.aggregate.late  # told before, by whoever wrote the frames
-        COUNTED.inc(len(entry.events))
+        COUNTED.inc(len(events))
         LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
     # Writing

@@ -30,7 +30,9 @@ def problem(status: int, slug: str, title: str, detail: str | None, **members: A
 
 
 def _expected(error: PushError) -> Response:
-    response = problem(error.status, error.slug, error.title, error.detail, **error.members())
+    # Redis's own words may tell addresses: they are for the log.
+    detail = error.title if isinstance(error, Unavailable) else error.detail
+    response = problem(error.status, error.slug, error.title, detail, **error.members())
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after)
     if error.status >= 500:

@@ -78,7 +78,7 @@ function receive(apply, data) {
     history.record(newest, id, row, row[0] === null || id === selected);
   }
   history.retain((id) => rows.has(id) || id === selected);
-  if (!rows.has(selected) && data.columns.length > 0) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
+  if (!rows.has(selected) && data.to !== null) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
   const first = frame === null;
   frame = { ...data, data: null, gone: null };
   if (first || apply === snapshot) changed();
@@ -204,9 +204,9 @@ function rowOf(key, field) {
   return rows.get(rowId(key, field)) ?? zeroRow(frame.columns, key, field);
 }
 
-/** The frame of a topic that does not exist yet has no columns. */
+/** The frame of a topic that does not exist yet has no interval. */
 function drawable() {
-  return frame !== null && frame.columns.length > 0;
+  return frame !== null && frame.to !== null;
 }
 
 function hasEvents() {
