@@ -96,7 +96,8 @@ function follow() {
   }
   if (selection.topic === null) return;
   const windows = topics.find(({ topic }) => topic === selection.topic)?.windows ?? [];
-  const wanted = windows.includes(selection.window) ? selection.window : windows[0] ?? null;
+  // A topic that is not listed yet may well have the window that was asked for.
+  const wanted = windows.length === 0 || windows.includes(selection.window) ? selection.window : windows[0];
   const current = followed.window ?? frame?.window ?? null;
   if (followed.topic === selection.topic && (wanted === null || wanted === current) && statsStream.followed) return;
   if (followed.topic !== selection.topic || wanted !== current) forget();
