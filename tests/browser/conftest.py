@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-_DEADLINE = 20_000
+_DEADLINE = 60_000
 
 expect.set_options(timeout=_DEADLINE)
 
