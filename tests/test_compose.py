@@ -189,14 +189,16 @@ class Composition:
 
     def until_healthy(self, name: str) -> None:
         process = self.running[name]
-        until(lambda: process.poll() is not None or self.healthy(name), seconds=60)
+        until(lambda: process.poll() is not None or self.healthy(name), seconds=180)
         assert process.poll() is None, (self.folder / f"{name}.log").read_text()
 
     def stop(self, name: str) -> int:
         """End a service as an engine does; return its exit code when all of its processes are gone."""
         process = self.running[name]
         process.send_signal(signal.SIGTERM)
-        code = process.wait(10)  # then an engine would kill it
+        grace = re.fullmatch(r"(\d+)s", SERVICES[name]["stop_grace_period"])
+        assert grace
+        code = process.wait(int(grace[1]))  # then an engine would kill it
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
         del self.running[name]
