@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from secrets import token_hex
 
 import gevent
 from gevent.event import Event
@@ -22,13 +21,10 @@ from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.ingest import Ingest
+from pushsvc.leases import Leases
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
-from pushsvc.topic import PARTITIONS
 
 log = logging.getLogger(__name__)
-
-LEASE = 5.0
-"""Seconds after which another aggregator takes the partitions of one that died."""
 
 _BASE_BYTES = 64_000
 """A snapshot follows the updates that outweigh the last one, but not for fewer bytes than these."""
@@ -39,7 +35,6 @@ _REPLAYED = 2 * FUTURE_ALLOWANCE
 
 COUNTED = Counter("pushsvc_events_counted_total", "Events counted by an aggregator")
 FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])
-OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggregators", multiprocess_mode="livesum")
 LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was counted", multiprocess_mode="livemax")
 
 
@@ -76,15 +71,14 @@ class AggregatorWorker:
     def __init__(self, broker: Broker, rules: TopicRules) -> None:
         self._broker = broker
         self._rules = rules
-        self._owner = token_hex(8)
         self._partitions: dict[int, _Partition] = {}
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
         self._wake = Event()
         self._stopping = False
         self._run_id: str | None = None
-        self._ingest = Ingest(broker, rules, lambda partition: self._fence_of(partition))
+        self._leases = Leases(broker, self._adopt, self._drop)
+        self._ingest = Ingest(broker, rules, self._leases.fence_of)
         self._live = broker.live(self._on_message, self._on_up)
-        self._renewed = time.monotonic()
         self._skew = 0
 
     def stop(self) -> None:
@@ -96,7 +90,7 @@ class AggregatorWorker:
         self._live.subscribe_pattern(f"{self._broker.keys.ingest}*")
         self._live.start()
         self._ingest.start()
-        leases = gevent.spawn(self._keep_leases)
+        self._leases.start()
         look_at = 0.0
         try:
             while not self._stopping:
@@ -113,69 +107,11 @@ class AggregatorWorker:
                         partition.unread.update(partition.topics)
                         partition.loaded = False
         finally:
-            leases.kill()
             self._live.close()
             self._ingest.close()
-            self._leave()
+            self._leases.close()  # last: nothing writes any more when another may take over
 
-    def _leave(self) -> None:
-        try:
-            self._broker.release(list(self._partitions), self._owner)
-            self._broker.leave_aggregators(self._owner)
-        except PushError as error:
-            log.warning("leaving: %s", error)
-        self._partitions.clear()
-        OWNED.set(0)
-
-    # Leases
-
-    def _fence_of(self, partition: int) -> int | None:
-        owned = self._partitions.get(partition)
-        return owned.fence if owned is not None else None
-
-    def _keep_leases(self) -> None:
-        while True:
-            try:
-                self._renew()
-            except PushError as error:
-                log.warning("leases: %s", error)
-                if time.monotonic() - self._renewed > LEASE:
-                    self._partitions.clear()
-                    OWNED.set(0)
-            except Exception:
-                log.exception("leases")
-            gevent.sleep(LEASE / 4)
-
-    def _renew(self) -> None:
-        """Keep what is owned; take what is free, or give away what is more than an equal share."""
-        milliseconds = int(LEASE * 1000)
-        now = self._broker.time()
-        alive = self._broker.join_aggregators(self._owner, now, now + milliseconds)
-        share = -(-PARTITIONS // max(1, alive))
-        surplus = sorted(self._partitions)[share:]
-        for number in surplus:
-            self._drop(number)
-        if surplus:
-            self._broker.release(surplus, self._owner)
-        kept = self._broker.lease(list(self._partitions), self._owner, milliseconds)
-        for number in set(self._partitions) - set(kept):
-            self._drop(number)
-        for number, fence in kept.items():
-            held = self._partitions.get(number)  # dropped, perhaps, while Redis was asked
-            if held is None or held.fence != fence:
-                self._adopt(number, fence)  # another has owned it meanwhile, and may have written
-        self._renewed = time.monotonic()
-        wanted = [number for number in range(PARTITIONS) if number not in self._partitions]
-        self._take(wanted, share - len(self._partitions), milliseconds)
-        OWNED.set(len(self._partitions))
-
-    def _take(self, wanted: list[int], room: int, milliseconds: int) -> None:
-        while wanted and room > 0:
-            asked, wanted = wanted[:room], wanted[room:]
-            taken = self._broker.lease(asked, self._owner, milliseconds)
-            for number, fence in taken.items():
-                self._adopt(number, fence)
-            room -= len(taken)
+    # Owning
 
     def _adopt(self, number: int, fence: int) -> None:
         self._partitions[number] = _Partition(number, fence)
@@ -240,7 +176,7 @@ class AggregatorWorker:
                 busy |= self._bring_up(partition)
             except Fenced:
                 log.warning("partition %d: another aggregator owns it", partition.number)
-                self._drop(partition.number)
+                self._leases.forget(partition.number)
             except Unavailable as error:
                 log.warning("partition %d: %s", partition.number, error)
                 gevent.sleep(_PAUSE)
