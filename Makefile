@@ -10,6 +10,9 @@ INSTALL := $(PIP) install --no-build-isolation --use-pep517
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(UPGRADE)
 
+# Every process that a test starts would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check lock clean
 
 demo: $(VENV)/runtime.done $(VENV)/project.done

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pushsvc.broker import Broker
-from pushsvc.broker.embedded import EmbeddedServer
-from stack import Stack
+if TYPE_CHECKING:  # imported where used: the core's tests need none of it and start at once
+    from pushsvc.broker import Broker
+    from stack import Stack
 
 _numbers = count()
 
@@ -33,6 +34,8 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
+    from pushsvc.broker.embedded import EmbeddedServer
+
     server = EmbeddedServer(tmp_path_factory.mktemp("valkey"), options={"appendfsync": "no"})
     server.start()
     yield server.url
@@ -46,6 +49,8 @@ def prefix() -> str:
 
 @pytest.fixture
 def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
+    from pushsvc.broker import Broker
+
     broker = Broker(redis_url, prefix)
     yield broker
     broker.close()
@@ -54,6 +59,8 @@ def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
 @pytest.fixture
 def stack(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Stack]:
     """Processes of this test alone: ``start_web``, ``start_aggregator``; all are gone after it."""
+    from stack import Stack
+
     with Stack(redis_url, prefix, tmp_path) as running:
         yield running
 
@@ -69,6 +76,8 @@ def own_server(stack: Stack) -> Stack:
 @pytest.fixture(scope="session")
 def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A web and an aggregator process for all tests that do them no harm; each uses a ``topic`` of its own."""
+    from stack import Stack
+
     with Stack(redis_url, f"test-{os.getpid()}-shared:", tmp_path_factory.mktemp("shared")) as stack:
         stack.start_aggregator()
         stack.start_web()
