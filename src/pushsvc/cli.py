@@ -265,6 +265,10 @@ def demo_producer(name: str, url: str, rate: float, clock: str) -> None:
     _produce(name, url, rate, clock)
 
 
+# From the environment: an argument would show a password in the list of processes.
+_REDIS = _option("--redis", required=True, metavar="URL", help="The Redis or Valkey that the supervisor uses.")
+
+
 def _child_settings() -> Settings:
     from pushsvc.supervisor import SETTINGS_VARIABLE
 
@@ -274,23 +278,24 @@ def _child_settings() -> Settings:
 
 @program.command("_web", hidden=True)
 @click.option("--fd", type=int, required=True)
-def web_worker(fd: int) -> None:
+@_REDIS
+def web_worker(fd: int, redis: str) -> None:
     """Serve on an inherited listening socket."""
     from pushsvc.broker import Broker
     from pushsvc.server import serve
     from pushsvc.web import Security, create_app
 
     settings = _child_settings()
-    assert settings.redis is not None
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
-    broker = Broker(settings.redis, settings.prefix)
+    broker = Broker(redis, settings.prefix)
     app = create_app(broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat)
     os.set_inheritable(fd, False)
     serve(app, socket.socket(fileno=fd), settings.drain)
 
 
 @program.command("_aggregator", hidden=True)
-def aggregator_worker() -> None:
+@_REDIS
+def aggregator_worker(redis: str) -> None:
     """Count."""
     import gevent
 
@@ -298,8 +303,7 @@ def aggregator_worker() -> None:
     from pushsvc.worker import AggregatorWorker
 
     settings = _child_settings()
-    assert settings.redis is not None
-    worker = AggregatorWorker(Broker(settings.redis, settings.prefix), settings.topics)
+    worker = AggregatorWorker(Broker(redis, settings.prefix), settings.topics)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
     worker.run()

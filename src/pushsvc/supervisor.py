@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -35,6 +34,9 @@ log = logging.getLogger(__name__)
 
 SETTINGS_VARIABLE = "PUSHSVC_SETTINGS"
 """Children find the parent's settings here, so that a changed file cannot make two of them differ."""
+
+REDIS_VARIABLE = "PUSHSVC_REDIS"
+"""And here the Redis to use, which no setting names when it is the embedded server."""
 
 ORDER = ("_demo", "_web", "_aggregator")
 """Roles in the order in which they end: first who produces, last who counts. The embedded server comes after them."""
@@ -97,9 +99,55 @@ class Child:
         if self.process is not None:
             self.process.send_signal(number)
 
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+
+class KeptServer:
+    """The embedded server, started again whenever it ends before it should."""
+
+    def __init__(self, server: EmbeddedServer, say: Callable[[str], None]) -> None:
+        self._server = server
+        self._say = say
+        self._restarts = Restarts()
+        self._due = self._started = 0.0
+
+    @property
+    def due(self) -> float | None:
+        """When it is to be started again; None while it runs."""
+        return None if self._server.alive() else self._due
+
+    def start(self) -> str:
+        """Return the URL, which stays the same over restarts."""
+        self._started = time.monotonic()
+        self._server.start()
+        self._say(f"data is kept in {self._server.data_dir}")
+        return self._server.url
+
+    def look_after(self) -> None:
+        due = self.due
+        if due is None or time.monotonic() < due:
+            return
+        words = self._server.last_words()
+        log.error("the embedded server ended; it is started again. Its last words:\n%s", words)
+        try:
+            self.start()
+        except StartupError as error:
+            log.error("%s", error)
+        now = time.monotonic()
+        self._due = now + self._restarts.after(now - self._started)
+
+    def stop(self, timeout: float) -> None:
+        ran = self._server.alive()
+        self._server.stop(timeout)
+        if ran:
+            log.info("the embedded server has ended")
 
 
 class Supervisor:
@@ -122,15 +170,14 @@ class Supervisor:
         self._web, self._aggregators, self._producer = web, aggregators, producer
         self._say = say
         self._listener: socket.socket | None = None
-        self._embedded = EmbeddedServer(settings.data_dir) if settings.redis is None else None
-        self._embedded_restarts, self._embedded_due, self._embedded_started = Restarts(), 0.0, 0.0
+        self._embedded: KeptServer | None = None
         self._children: list[Child] = []
         self._environment: dict[str, str] = {}
         self._resources = ExitStack()
         self._metrics = Path()
         self._lifeline, self._lifeline_writer = os.pipe()
         self._alarm, self._alarm_writer = socket.socketpair()
-        self._starting = True
+        self._starting = False
         self._stop_asked: list[float] = []
         self._over = threading.Event()
 
@@ -138,19 +185,16 @@ class Supervisor:
         """Return after an orderly end. Raise StartupError when something needed is missing."""
         with self._signals():
             try:
-                self._start()
-                self._starting = False
+                self._start_unless_stopped()
                 while not self._stop_asked:
                     self._look_after_children()
-                    self._look_after_embedded()
+                    if self._embedded is not None:
+                        self._embedded.look_after()
                     self._sleep(self._next_look())
-            except KeyboardInterrupt:
-                pass  # asked to stop before everything was up
             finally:
-                self._starting = False
                 self._end()
 
-    # Signals: a handler only takes a note, and the alarm ends the sleep.
+    # Signals: a handler only takes a note, and the alarm ends the sleep. But a start is not waited for.
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -186,44 +230,52 @@ class Supervisor:
 
     # Beginning
 
+    def _start_unless_stopped(self) -> None:
+        """Start everything; return at once, with what is there so far, when a stop is asked for meanwhile."""
+        with suppress(KeyboardInterrupt):
+            try:
+                self._starting = True
+                if not self._stop_asked:
+                    self._start()
+            finally:
+                self._starting = False
+
     def _start(self) -> None:
         raise_file_limit()
         settings = self._settings
         if self._web:
             self._listener = listen(settings.host, settings.port)
-        if self._embedded is not None:
-            self._start_embedded()
-            settings = replace(settings, redis=self._embedded.url)
-        assert settings.redis is not None
-        check_redis(settings.redis, settings.prefix, wait=settings.wait, warn=log.warning)
-        self._environment = self._child_environment(settings)
+        redis = self._start_embedded() if settings.redis is None else settings.redis
+        check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning)
+        self._environment = self._child_environment(redis)
         self._children = [Child("_aggregator", n + 1) for n in range(self._aggregators)]
         if self._listener is not None:
-            descriptor = self._listener.fileno()
-            self._children += [Child("_web", n + 1, ["--fd", str(descriptor)], [descriptor]) for n in range(self._web)]
-            threading.Thread(target=self._announce, daemon=True).start()
+            self._start_web(self._listener)
         else:
             self._say("the aggregator works")
 
-    def _start_embedded(self) -> None:
-        assert self._embedded is not None
-        self._embedded_started = time.monotonic()
-        self._embedded.start()
-        self._say(f"data is kept in {self._embedded.data_dir}")
+    def _start_embedded(self) -> str:
+        self._embedded = KeptServer(EmbeddedServer(self._settings.data_dir), self._say)
+        return self._embedded.start()
 
-    def _child_environment(self, settings: Settings) -> dict[str, str]:
+    def _child_environment(self, redis: str) -> dict[str, str]:
         self._metrics = self._resources.enter_context(private_folder("metrics"))
         return os.environ | {
-            SETTINGS_VARIABLE: settings.encode(),
-            VARIABLE: f"{self._lifeline} {settings.drain + _LAST_MOMENT}",
+            SETTINGS_VARIABLE: self._settings.encode(),
+            REDIS_VARIABLE: redis,
+            VARIABLE: f"{self._lifeline} {self._settings.drain + _LAST_MOMENT}",
             "PROMETHEUS_MULTIPROC_DIR": str(self._metrics),
         }
 
-    def _announce(self) -> None:
+    def _start_web(self, listener: socket.socket) -> None:
+        descriptor = listener.fileno()
+        self._children += [Child("_web", n + 1, ["--fd", str(descriptor)], [descriptor]) for n in range(self._web)]
+        threading.Thread(target=self._announce, args=[listener], daemon=True).start()
+
+    def _announce(self, listener: socket.socket) -> None:
         """Tell the address once it answers; only then is there somebody to produce for."""
-        assert self._listener is not None
-        address = address_of(self._listener)
-        if not wait_ready(self._listener, self._over, lambda reason: log.warning("not ready yet: %s", reason)):
+        address = address_of(listener)
+        if not wait_ready(listener, self._over, lambda reason: log.warning("not ready yet: %s", reason)):
             return
         private = "" if self._settings.insecure else " (for this machine only: no credentials are configured)"
         self._say(f"pushsvc is ready: {address}/{private}")
@@ -247,22 +299,11 @@ class Supervisor:
             if child.process is None and child.due is not None and child.due <= time.monotonic():
                 child.start(self._environment, self._lifeline)
 
-    def _look_after_embedded(self) -> None:
-        server = self._embedded
-        if server is None or server.alive() or time.monotonic() < self._embedded_due:
-            return
-        log.error("the embedded server ended; it is started again. Its last words:\n%s", server.last_words())
-        try:
-            self._start_embedded()
-        except StartupError as error:
-            log.error("%s", error)
-        now = time.monotonic()
-        self._embedded_due = now + self._embedded_restarts.after(now - self._embedded_started)
-
     def _next_look(self) -> float | None:
-        moments = [child.due for child in self._children if child.process is None and child.due is not None]
-        if self._embedded is not None and not self._embedded.alive():
-            moments.append(self._embedded_due)
+        dues = [child.due for child in self._children if child.process is None]
+        if self._embedded is not None:
+            dues.append(self._embedded.due)
+        moments = [due for due in dues if due is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     # Ending
@@ -274,9 +315,8 @@ class Supervisor:
         end = time.monotonic() + self._settings.drain
         for role in ORDER:
             self._end_children([child for child in self._children if child.role == role and child.alive], end)
-        if self._embedded is not None and self._embedded.alive():
+        if self._embedded is not None:
             self._embedded.stop(max(end - time.monotonic(), 5.0))
-            log.info("the embedded server has ended")
         self._resources.close()
         os.close(self._lifeline)
         os.close(self._lifeline_writer)
@@ -291,9 +331,7 @@ class Supervisor:
                 break
             self._sleep(end - time.monotonic())
         for child in left:
-            child.signal(signal.SIGKILL)
-            assert child.process is not None
-            child.process.wait()
+            child.kill()
         for child in children:
             log.info("%s has ended", child.name)
 
