@@ -28,7 +28,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ch
 class Parent:
     """A running ``pushsvc`` command and what it says."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, nohup: bool = False, **environment: str) -> None:
+        hangup = signal.SIG_IGN if nohup else signal.SIG_DFL
         self._output = folder / "output"
         plain = {name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")}
         with self._output.open("ab") as output:
@@ -40,6 +41,7 @@ class Parent:
                 env=plain | {"TMPDIR": str(folder)} | environment,
                 cwd=folder,
                 start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # these tests may themselves run under nohup
             )
         self.pid = self.process.pid
 
@@ -63,8 +65,8 @@ class Parent:
 def parents(tmp_path: Path) -> Iterator[Any]:
     started: list[Parent] = []
 
-    def start(*arguments: str, **environment: str) -> Parent:
-        parent = Parent(tmp_path, *arguments, **environment)
+    def start(*arguments: str, **options: Any) -> Parent:
+        parent = Parent(tmp_path, *arguments, **options)
         started.append(parent)
         return parent
 
@@ -144,6 +146,17 @@ def test_everything_ends_in_order_and_leaves_nothing(parents: Any, tmp_path: Pat
     assert "Traceback" not in parent.said
     assert {path.name for path in tmp_path.iterdir()} == {"output", "pushsvc-data"}
     listen("127.0.0.1", port, patience=0).close()
+
+
+def test_under_nohup_the_end_of_the_terminal_ends_nothing(parents: Any) -> None:
+    parent = parents("serve", "--port", "0", nohup=True)
+    port = parent.ready()
+    family = children(parent.pid)
+    parent.process.send_signal(signal.SIGHUP)
+    assert ask(port, "POST", "/v1/topics/t/events", [{"x": 1}])[0] == 202
+    until(lambda: count(port) == 1)
+    assert children(parent.pid) == family
+    assert parent.end() == 0
 
 
 def test_a_killed_parent_leaves_no_orphan_and_its_data_opens_again(parents: Any, tmp_path: Path) -> None:
