@@ -1,7 +1,11 @@
 """The partitions are shared evenly, and whoever owns one knows when it does not any more."""
 
+import time
+
+import gevent
+
 from pushsvc.errors import BrokerUnavailable
-from pushsvc.leases import Leases
+from pushsvc.leases import GIVING_BACK, Leases
 from pushsvc.topic import PARTITIONS
 
 
@@ -82,4 +86,13 @@ def test_without_redis_everything_is_kept_until_the_leases_have_run_out(broker, 
     assert len(owner.partitions) == PARTITIONS
     monkeypatch.setattr("pushsvc.leases.LEASE", -1.0)
     owner.leases._renew_in_time()
+    assert owner.partitions == {}
+
+
+def test_giving_back_does_not_wait_long_for_a_redis_that_hangs(broker, monkeypatch):
+    (owner,) = owners(broker, 1)
+    monkeypatch.setattr(broker, "release", lambda *_: gevent.sleep(60))
+    begun = time.monotonic()
+    owner.leases.close()
+    assert GIVING_BACK <= time.monotonic() - begun < 30
     assert owner.partitions == {}

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 LEASE = 5.0
 """Seconds after which another aggregator takes the partitions of one that died."""
 
+GIVING_BACK = 1.0
+"""Seconds that giving back may take: waiting longer would bring others little, as the leases end by themselves."""
+
 _MILLISECONDS = int(LEASE * 1000)
 
 OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggregators", multiprocess_mode="livesum")
@@ -47,11 +50,7 @@ class Leases:
         """Give everything back, so that others need not wait for the end of the leases."""
         if self._greenlet is not None:
             self._greenlet.kill()
-        try:
-            self._broker.release(list(self._fences), self._owner)
-            self._broker.leave_aggregators(self._owner)
-        except PushError as error:
-            log.warning("leaving: %s", error)
+        gevent.with_timeout(GIVING_BACK, self._leave, timeout_value=None)
         self._forget_all()
 
     def fence_of(self, partition: int) -> int | None:
@@ -90,6 +89,13 @@ class Leases:
             log.warning("leases: %s", error)
             if time.monotonic() - self._renewed > LEASE:
                 self._forget_all()
+
+    def _leave(self) -> None:
+        try:
+            self._broker.release(list(self._fences), self._owner)
+            self._broker.leave_aggregators(self._owner)
+        except PushError as error:
+            log.warning("leaving: %s", error)
 
     def _give_away(self, surplus: list[int]) -> None:
         for partition in surplus:
