@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.aggregate import COLUMNS, TopicAggregate
+from pushsvc.aggregate import Aggregate, Topic
 from pushsvc.event import Event
+from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 
@@ -20,8 +21,34 @@ NOW = dataclasses.replace(SHORT, cadence=0, idle_cadence=0)
 EVENT_CLOCK = dataclasses.replace(NOW, clock="event")
 
 
+class One:
+    """An aggregate with one topic."""
+
+    def __init__(self, options, since):
+        self.all = Aggregate(options, since)
+        self.topic = self.all.open("t", since)
+
+    def apply(self, offset, arrival, events):
+        self.all.apply("t", offset, arrival, Columns.of(events))
+
+    def snapshot(self, window):
+        return self.all.snapshot("t", window)
+
+    def watch(self, window, watched):
+        self.all.watch("t", window, watched)
+
+    def __getattr__(self, name):
+        return getattr(self.topic if name in Topic.__slots__ else self.all, name)
+
+    def __deepcopy__(self, memo):
+        same = object.__new__(One)
+        same.all = copy.deepcopy(self.all, memo)
+        same.topic = same.all.topics["t"]
+        return same
+
+
 def topic(options=NOW, since=T):
-    return TopicAggregate("t", options, since)
+    return One(options, since)
 
 
 def event(time=None, key="a", **data):
@@ -87,21 +114,26 @@ def figures(field, values, seconds):
     """Values are multiples of 1/64, so everything is computed in integers; a quotient of integers is rounded once."""
     n, rate = len(values), len(values) / seconds
     if field is None:
-        return [n, rate, None, None, None, None, None]
+        return [n, rate, *[None] * 8]
     if not n:
-        return [0, 0.0, 0.0, None, None, None, None]
+        return [0, 0.0, 0.0, *[None] * 7]
     whole = [int(value * 64) for value in values]
     total, squares = sum(whole), sum(k * k for k in whole)
     std = sqrt((n * squares - total * total) / (n * (n - 1))) / 64 if n > 1 else None
-    return [n, rate, total / 64, total / (64 * n), float(min(values)), float(max(values)), std]
+    ordered = sorted(values)
+    ranked = [float(ordered[-(-percent * n // 100) - 1]) for percent in (50, 95, 99)]
+    return [n, rate, total / 64, total / (64 * n), float(min(values)), float(max(values)), std, *ranked]
 
 
-def assert_same(rows, wanted):
-    """Everything is bit-equal but std, which is good to 1e-14."""
+def assert_same(rows, wanted, exact=16):
+    """Everything is bit-equal but std, good to 1e-14, and quantiles of more than ``exact`` values, good to 1/128."""
     assert rows.keys() == wanted.keys()
     for name, row in rows.items():
-        assert row[:-1] == wanted[name][:-1], name
-        assert row[-1] == (None if wanted[name][-1] is None else pytest.approx(wanted[name][-1], rel=1e-14, abs=0))
+        want = wanted[name]
+        assert row[:6] == want[:6], name
+        assert row[6] == (None if want[6] is None else pytest.approx(want[6], rel=1e-14, abs=0)), name
+        few = row[0] <= exact or name[1] is None
+        assert row[7:] == (want[7:] if few else [pytest.approx(value, rel=1 / 128, abs=0) for value in want[7:]]), name
 
 
 # -- the contract
@@ -121,16 +153,16 @@ def test_a_frame_as_json():
         "since": "2023-11-14T22:13:20.000Z",
         "at": T + 9,
         "cadence_ms": 1_000,
-        "columns": ["key", "field", "count", "rate", "sum", "mean", "min", "max", "std"],
+        "columns": ["key", "field", "count", "rate", "sum", "mean", "min", "max", "std", "p50", "p95", "p99"],
         "data": [
-            [None, None, count, rate, None, None, None, None, None],
-            ["a", None, 1, 1 / 60, None, None, None, None, None],
-            [None, "x", count, rate, 4.0, 2.0, 1.5, 2.5, sqrt(0.5)],
-            ["a", "x", 1, 1 / 60, 1.5, 1.5, 1.5, 1.5, None],
+            [None, None, count, rate, *[None] * 8],
+            ["a", None, 1, 1 / 60, *[None] * 8],
+            [None, "x", count, rate, 4.0, 2.0, 1.5, 2.5, sqrt(0.5), 1.5, 2.5, 2.5],
+            ["a", "x", 1, 1 / 60, 1.5, 1.5, 1.5, 1.5, None, 1.5, 1.5, 1.5],
         ],
         "gone": [],
     }
-    assert list(update["columns"]) == list(COLUMNS)
+    assert list(update["columns"]) == list(SHORT.columns)
 
 
 def test_a_topic_without_events_has_no_rows_and_asks_for_nothing():
@@ -162,7 +194,7 @@ def test_a_quiet_topic_decays_to_zero_and_its_keys_go_all_by_themselves():
         (60_000, "1m", 4, []),
         (60_000, "1m", 0, gone),
     ]
-    assert reader.rows("10s") == {(None, None): [0, 0.0, *[None] * 5], (None, "x"): [0, 0.0, 0.0, *[None] * 4]}
+    assert reader.rows("10s") == {(None, None): [0, 0.0, *[None] * 8], (None, "x"): [0, 0.0, 0.0, *[None] * 7]}
     assert rows_of(aggregate.snapshot("1m")) == reader.rows("1m")
 
 
@@ -172,7 +204,7 @@ def test_a_row_of_zero_may_revive_before_and_after_it_is_gone():
     reader.take(aggregate.flush(T))
     aggregate.advance(T + 20_000)
     reader.take(aggregate.flush(T + 20_000))
-    assert reader.windows["10s"]["a", "x"] == [0, 0.0, 0.0, None, None, None, None]
+    assert reader.windows["10s"]["a", "x"] == [0, 0.0, 0.0, *[None] * 7]
     aggregate.apply(2, T + 20_000, [event(x=2)])
     (frame, _) = aggregate.flush(T + 20_000)
     assert (rows_of(frame)["a", "x"][0], frame.gone) == (1, [])
@@ -208,7 +240,7 @@ def test_an_event_ahead_enters_with_its_pane():
     aggregate = topic()
     aggregate.apply(1, T, [event(T + 4_999, x=1)])
     assert [rows_of(frame) for frame in aggregate.flush(T)] == [
-        {(None, None): [0, 0.0, *[None] * 5], (None, "x"): [0, 0.0, 0.0, *[None] * 4]}
+        {(None, None): [0, 0.0, *[None] * 8], (None, "x"): [0, 0.0, 0.0, *[None] * 7]}
     ] * 2
     assert aggregate.wake_at() == T + 4_000
     aggregate.advance(T + 4_000)
@@ -354,7 +386,7 @@ def test_fields_beyond_the_cap_are_ignored_and_counted():
 def test_what_leaves_the_range_of_doubles_is_null_until_it_has_left_the_window():
     aggregate = topic()
     aggregate.apply(2, T, [event(x=1.7e308), event(x=1.7e308)])
-    assert rows_of(aggregate.snapshot("10s"))["a", "x"][2:] == [None, None, 1.7e308, 1.7e308, None]
+    assert rows_of(aggregate.snapshot("10s"))["a", "x"][2:7] == [None, None, 1.7e308, 1.7e308, None]
     aggregate.apply(4, T + 30_000, [event(x=2**63), event(x=1)])
     assert rows_of(aggregate.snapshot("10s"))["a", "x"][2:5] == [2.0**63, 2.0**62, 1.0]
 
@@ -435,4 +467,4 @@ def test_an_entry_counts_the_same_in_any_split(series, draws, options):
     for window in options.windows:
         a, b = whole.snapshot(window.name), split.snapshot(window.name)
         assert (a.start, a.end) == (b.start, b.end)
-        assert_same(rows_of(a), rows_of(b))
+        assert_same(rows_of(a), rows_of(b), exact=10**9)

@@ -1,4 +1,4 @@
-"""Entries of a topic's log in, frames of its windows out. The caller brings the clock and asks ``wake_at``.
+"""Entries of topics' logs in, frames of their windows out. The caller brings the clock and asks ``wake_at``.
 
 The state of a reader that takes each frame as it comes (``snapshot``: forget all, take the rows; ``update``: replace
 the rows by (key, field), drop those in ``gone``) is the state that ``snapshot`` would say, column for column.
@@ -6,38 +6,37 @@ the rows by (key, field), drop those in ``gone``) is the state that ``snapshot``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from pushsvc.clock import format_time
-from pushsvc.event import Event
-from pushsvc.stats.ledger import Ledger, Report
-from pushsvc.stats.moments import Floats, Ints
-from pushsvc.stats.ring import ROOM
-from pushsvc.stats.rolling import Rolling
-from pushsvc.stats.rows import Rows
+from pushsvc.event.columns import NO_TIME, Columns
+from pushsvc.stats.ledger import Flags, Ledger, Report
+from pushsvc.stats.moments import Floats, Index, Ints
+from pushsvc.stats.rolling import ROOM, Rolling
+from pushsvc.stats.rows import ALL_KEYS, COUNT, OTHER_KEYS, TopicRows
 
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
 
 Table = list[tuple[Any, ...]]
-COLUMNS = ("key", "field", "count", "rate", "sum", "mean", "min", "max", "std")
 BYTES_PER_SECOND = 2_000_000
 """Bound of all updates of a topic together; the cadence stretches to keep it."""
+
+_NEVER = -(2**62)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What to tell the readers of a window: ``rows`` in the order of COLUMNS, ``gone`` as [key, field].
+    """What to tell the readers of a window.
 
     It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms. ``since`` is when the
-    topic began, ``cadence`` the ms until the next update may come, ``body`` rows and gone as a JSON object.
+    topic began, ``cadence`` the ms until the next update may come, ``body`` a JSON object of ``data`` (rows in the
+    order of ``columns``) and ``gone`` ([key, field]). ``ending`` tells that a row of a key is said to be zero.
     """
 
     topic: str
@@ -48,9 +47,17 @@ class Frame:
     offset: int
     since: int
     cadence: int
-    rows: Table
-    gone: Table
+    columns: tuple[str, ...]
+    ending: bool
     body: bytes = field(repr=False)
+
+    @property
+    def rows(self) -> Table:
+        return [tuple(row) for row in orjson.loads(self.body)["data"]]
+
+    @property
+    def gone(self) -> Table:
+        return [tuple(row) for row in orjson.loads(self.body)["gone"]]
 
     def to_json(self, at: int) -> bytes:
         """Return the frame as one JSON object without newlines; ``at`` is the server's time in ms."""
@@ -64,251 +71,330 @@ class Frame:
                 "since": format_time(self.since),
                 "at": at,
                 "cadence_ms": self.cadence,
-                "columns": COLUMNS,
+                "columns": self.columns,
             }
         )
         return head[:-1] + b"," + self.body[1:]
 
 
-class _Pace:
-    """When the next update of one window may be sent. Times in ms."""
+@dataclass(slots=True)
+class Topic:
+    """What is known of one topic. ``since`` is the ms at which it began.
 
-    def __init__(self, since: int, cadence: int, bytes_per_second: float) -> None:
-        self.cadence = cadence
-        self._since = since
-        self._bytes_per_second = bytes_per_second
-        self._sent: int | None = None
-        self._rest = 0
-
-    def interval(self) -> int:
-        return max(self.cadence, self._rest)
-
-    def ready_at(self) -> int:
-        return self._since if self._sent is None else self._sent + self.interval()
-
-    def spend(self, now: int, size: int) -> None:
-        """Note that an update of ``size`` bytes was sent."""
-        self._sent = now
-        self._rest = int(size * 1_000 / self._bytes_per_second)
-
-
-class TopicAggregate:
-    """The windows of one topic. ``since`` is the ms at which the topic began.
-
-    ``offset`` is that of the last event applied. ``late`` counts events that were too old for every window,
-    ``late_by_window`` those that were for each; ``ahead`` those too far ahead of their arrival to be kept for later;
-    ``folded`` those counted under ``__other__``; ``ignored`` the numbers in fields beyond the cap.
+    ``offset`` is that of the last event applied. ``late`` counts events that were too old for every window when they
+    came, ``late_by_window`` those that were for each; ``ahead`` those too far ahead of their arrival to be kept for
+    later; ``folded`` those counted under ``__other__``; ``ignored`` the numbers in fields beyond the cap.
     """
 
-    def __init__(self, topic: str, settings: TopicSettings, since: int) -> None:
-        self.topic = topic
-        self.since = since
-        self.offset = 0
-        self.late = self.ahead = self.folded = self.ignored = 0
-        self.late_by_window = {window.name: 0 for window in settings.windows}
+    name: str
+    since: int
+    table: TopicRows
+    late_by_window: dict[str, int]
+    begun: bool = False
+    offset: int = 0
+    late: int = 0
+    ahead: int = 0
+    folded: int = 0
+    ignored: int = 0
+
+
+class _Paces:
+    """When the next update of each window [W] of each topic [T] may be sent. Times in ms."""
+
+    def __init__(self, windows: int) -> None:
+        self._share = BYTES_PER_SECOND / windows
+        self._sent: Ints = np.full((windows, 0), _NEVER, np.int64)
+        self._rest: Ints = np.zeros((windows, 0), np.int64)
+        self._cadence: Ints = np.zeros((windows, 0), np.int64)
+
+    def open(self, topic: int, since: int, cadence: int) -> None:
+        more = topic + 1 - self._sent.shape[1]
+        if more > 0:
+            more += topic // 2
+            self._sent, self._rest, self._cadence = (
+                np.pad(array, ((0, 0), (0, more))) for array in (self._sent, self._rest, self._cadence)
+            )
+        self._rest[:, topic] = 0
+        self._cadence[:, topic] = cadence
+        self._sent[:, topic] = since - cadence
+
+    def set(self, window: int, topic: int, cadence: int) -> bool:
+        """Choose a cadence; tell whether it is another."""
+        changed = bool(self._cadence[window, topic] != cadence)
+        self._cadence[window, topic] = cadence
+        return changed
+
+    def interval(self, window: int, topic: int) -> int:
+        return max(int(self._cadence[window, topic]), int(self._rest[window, topic]))
+
+    def ready_at(self, window: int, topics: Index) -> Ints:
+        ready: Ints = self._sent[window, topics] + np.maximum(self._cadence[window, topics], self._rest[window, topics])
+        return ready
+
+    def spend(self, window: int, topic: int, now: int, size: int) -> None:
+        """Note that an update of ``size`` bytes was sent."""
+        self._sent[window, topic] = now
+        self._rest[window, topic] = int(size * 1_000 / self._share)
+
+
+class Aggregate:
+    """The windows of topics that share settings and a clock, in one engine. ``time`` (ms) is where the clock begins."""
+
+    def __init__(self, settings: TopicSettings, time: int) -> None:
+        self.topics: dict[str, Topic] = {}
+        self._by_number: dict[int, Topic] = {}
         self._settings = settings
         self._wall = settings.clock == "wall"
         self._begun = self._wall
-        self._rows = Rows(settings.max_keys, settings.max_fields)
-        self._rolling = Rolling(settings.windows, self._rows, since)
+        self._rolling = Rolling(settings.windows, time, settings.percents)
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
-        self._seconds: Floats = np.array([window.length / 1_000 for window in settings.windows])
         self._ledger = Ledger(self._rolling)
-        self._released_at = self._rolling.heads
-        share = BYTES_PER_SECOND / len(settings.windows)
-        self._paces = [_Pace(since, settings.idle_cadence, share) for _ in settings.windows]
+        self._paces = _Paces(len(settings.windows))
+        self._released_at = self._rolling.head(0)
+        self._wake: int | None = None
+        self._wake_known = False
+
+    # -- topics
+
+    def open(self, name: str, since: int) -> Topic:
+        """Begin a topic that began at ``since`` (ms)."""
+        settings = self._settings
+        table = self._rolling.rows.add_topic(settings.max_keys, settings.max_fields)
+        self.topics[name] = topic = Topic(name, since, table, dict.fromkeys(self._numbers, 0))
+        self._by_number[table.number] = topic
+        self._paces.open(table.number, since, settings.idle_cadence)
+        return topic
+
+    def close(self, name: str) -> None:
+        """Forget a topic."""
+        topic = self.topics.pop(name)
+        del self._by_number[topic.table.number]
+        self._ledger.discard(topic.table)
+        self._wake_known = False
+
+    def watch(self, name: str, window: str, watched: bool) -> None:
+        """Choose the cadence of a window by whether somebody watches it."""
+        settings = self._settings
+        cadence = settings.cadence if watched else settings.idle_cadence
+        if self._paces.set(self._numbers[window], self.topics[name].table.number, cadence):
+            self._wake_known = False
 
     # -- in
 
-    def apply(self, offset: int, arrival: int, events: Sequence[Event]) -> None:
+    def apply(self, name: str, offset: int, arrival: int, events: Columns) -> None:
         """Count the events of an entry whose last offset is ``offset``; an event without time has ``arrival`` (ms)."""
-        self.offset = offset
-        if not events:
+        topic = self.topics[name]
+        topic.offset = offset
+        if not len(events):
             return
-        times = [arrival if event.time is None else event.time for event in events]
-        fit = self._judge_wall(arrival, times) if self._wall else self._judge_event(times)
-        self._count(events, times, fit)
+        if not topic.begun:
+            topic.begun = True
+            self._rolling.touch(topic.table.totals())
+        times = None if events.times is None else np.where(events.times == NO_TIME, arrival, events.times)
+        if self._wall:
+            self.advance(arrival)
+            fit = None if times is None else self._judge_wall(topic, arrival, times)
+        else:
+            times = np.full(len(events), arrival) if times is None else times
+            fit = self._judge_event(topic, times)
+        self._count(topic, events, np.full(len(events), arrival) if times is None else times, fit)
+        self._wake_for(topic)
 
     def advance(self, now: int) -> None:
         """Tell that every entry up to ``now`` (ms) is applied: on the wall clock the windows move there, never back."""
-        if self._wall:
-            self._rolling.move(now)
-
-    def watch(self, window: str, watched: bool) -> None:
-        """Choose the cadence of a window by whether somebody watches it."""
-        settings = self._settings
-        self._paces[self._numbers[window]].cadence = settings.cadence if watched else settings.idle_cadence
+        if self._wall and self._rolling.move(now):
+            self._wake_known = False
 
     # -- out
 
     def wake_at(self) -> int | None:
         """Return the ms at which ``advance`` and ``due`` may have something to say; None: not before an ``apply``."""
-        ready = [pace.ready_at() for pace in self._paces]
-        if not self._rolling.settled:
-            return min(ready)
-        edges = self._rolling.next_changes() if self._wall else [None] * len(ready)
-        times = []
-        for pending, at, edge in zip(self._ledger.pending(), ready, edges, strict=True):
-            if pending:
-                times.append(at)
-            elif edge is not None:
-                times.append(max(at, edge))
+        if not self._wake_known:
+            self._wake, self._wake_known = self._next_wake(), True
+        return self._wake
+
+    def _next_wake(self) -> int | None:
+        windows = range(len(self._settings.windows))
+        edges = self._rolling.next_changes() if self._wall else [None] * len(windows)
+        times = [edge for edge in edges if edge is not None]
+        for window in windows:
+            topics = self._rolling.rows.topic[self._ledger.pending(window)]
+            if len(topics):
+                times.append(int(self._paces.ready_at(window, topics).min()))
         return min(times, default=None)
+
+    def _wake_for(self, topic: Topic) -> None:
+        """Note that a topic has something to say as soon as its cadence allows."""
+        if self._wake_known:
+            topics = np.array([topic.table.number])
+            ready = min(int(self._paces.ready_at(w, topics)[0]) for w in range(len(self._settings.windows)))
+            self._wake = ready if self._wake is None else min(self._wake, ready)
 
     def due(self, now: int) -> list[Frame]:
         """Return the updates of the windows that changed and whose cadence allows it."""
-        return self._updates(now, [number for number, pace in enumerate(self._paces) if pace.ready_at() <= now])
+        wake = self.wake_at()
+        return [] if wake is None or wake > now else self._updates(now, paced=True)
 
     def flush(self, now: int) -> list[Frame]:
         """Return the updates of all windows that changed, whatever the cadence."""
-        return self._updates(now, list(range(len(self._paces))))
+        return self._updates(now, paced=False)
 
-    def snapshot(self, window: str) -> Frame:
+    def snapshot(self, name: str, window: str) -> Frame:
         """Return all rows of a window. It says everything: no update repeats it, and nothing before it is needed."""
-        number = self._numbers[window]
-        report = self._ledger.snapshot(number)
-        frame = self._frame(number, "snapshot", self._table(report), [], None)
+        number, topic = self._numbers[window], self.topics[name]
+        report = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
+        frame = self._frame(number, topic, "snapshot", report, None)
         self._ledger.release()
+        self._wake_known = False
         return frame
 
     # -- judging
 
-    def _judge_wall(self, arrival: int, times: list[int]) -> Iterable[bool]:
-        """Move to the arrival; tell which events are neither late everywhere nor too far ahead."""
-        self._rolling.move(arrival)
-        limit = arrival + ROOM
-        if min(times) >= self._rolling.all_from and max(times) <= limit:
-            return repeat(True)
-        stamps = np.array(times, np.int64)
-        early = stamps > limit
-        self.ahead += int(np.count_nonzero(early))
-        late = self._note_late(stamps, self._rolling.heads)
-        return list((~early & ~late).tolist())
+    def _judge_wall(self, topic: Topic, arrival: int, times: Ints) -> Flags | None:
+        """Tell which events are neither late everywhere nor too far ahead; None for all. Our own lag is nobody's."""
+        if times.max() <= arrival + ROOM and times.min() >= arrival - self._shortest():
+            return None
+        early = times > arrival + ROOM
+        topic.ahead += int(np.count_nonzero(early))
+        return ~early & ~self._note_late(topic, times, np.full(len(times), arrival))
 
-    def _judge_event(self, times: list[int]) -> Iterable[bool]:
+    def _judge_event(self, topic: Topic, times: Ints) -> Flags | None:
         """Move along the event times; an event is late if it was when its turn came, as if each came alone."""
         if not self._begun:
-            self._rolling.begin(times[0])
+            self._rolling.begin(int(times[0]))
             self._begun = True
-        before = self._rolling.heads
-        self._rolling.move(max(times))
-        if min(times) >= self._rolling.all_from:
-            return repeat(True)
-        stamps = np.array(times, np.int64)
-        self._note_late(stamps, np.maximum(before, self._rolling.panes_of(np.maximum.accumulate(stamps))))
-        return list((stamps >= self._rolling.any_from).tolist())
+        before = self._rolling.time
+        if self._rolling.move(int(times.max())):
+            self._wake_known = False
+        if times.min() >= self._rolling.time - self._shortest():
+            return None
+        return ~self._note_late(topic, times, np.maximum(before, np.maximum.accumulate(times)))
 
-    def _note_late(self, stamps: Ints, heads: Ints) -> NDArray[np.bool_]:
-        late = self._rolling.late(stamps, heads)
-        for name, count in zip(self.late_by_window, np.count_nonzero(late, axis=1).tolist(), strict=True):
-            self.late_by_window[name] += count
-        everywhere = np.asarray(late.all(axis=0))
-        self.late += int(np.count_nonzero(everywhere))
+    def _shortest(self) -> int:
+        return min(window.length - window.pane for window in self._settings.windows)
+
+    def _note_late(self, topic: Topic, times: Ints, heads: Ints) -> Flags:
+        """Tell which events had left every window when its head was at ``heads`` (ms)."""
+        everywhere = np.ones(len(times), np.bool_)
+        for window in self._settings.windows:
+            late = times // window.pane <= heads // window.pane - window.panes
+            topic.late_by_window[window.name] += int(np.count_nonzero(late))
+            everywhere &= late
+        topic.late += int(np.count_nonzero(everywhere))
         return everywhere
 
     # -- counting
 
-    def _count(self, events: Sequence[Event], times: list[int], fit: Iterable[bool]) -> None:
-        table = self._rows
-        totals = len(table.totals)
-        if not totals:
-            table.open_count(table.totals)
-        if table.room() < len(events) and self._released_at is not self._rolling.heads:
+    def _count(self, topic: Topic, events: Columns, times: Ints, fit: Flags | None) -> None:
+        """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
+        these do not depend on how late it was read."""
+        table, rolling = topic.table, self._rolling
+        self._make_room(topic, len(events))
+        keys = self._keys(topic, events.keys)
+        topic.folded += int(np.count_nonzero(keys[fit] == OTHER_KEYS))
+        grains = times // rolling.grain
+        chosen = slice(None) if fit is None else np.flatnonzero(fit)
+        if len(keys[chosen]):
+            rolling.put(grains[chosen], table.rows(COUNT, keys[chosen]), None)
+        for name, column in events.fields.items():
+            fields = len(table.fields)
+            number = table.field(name)
+            if number is None:
+                topic.ignored += len(column.values)
+                continue
+            if len(table.fields) > fields:
+                rolling.touch(table.table[number:, ALL_KEYS])
+            positions, values = column.positions, column.values
+            if fit is not None:
+                where = np.arange(len(fit)) if positions is None else positions
+                positions, values = where[fit[where]], values[fit[where]]
+            if len(values):
+                taken = slice(None) if positions is None else positions
+                rolling.put(grains[taken], table.rows(number, keys[taken]), values)
+
+    @staticmethod
+    def _keys(topic: Topic, names: Sequence[str | None]) -> Ints:
+        """Return the numbers of keys, made for new ones as far as there is room."""
+        numbers = map(topic.table.index.__getitem__, names)
+        try:
+            return np.fromiter(numbers, np.int64, len(names))
+        except KeyError:
+            return np.array([topic.table.key(name) for name in names], np.int64)
+
+    def _make_room(self, topic: Topic, keys: int) -> None:
+        """Free rows nobody needs when they may be short, at most once a pane."""
+        if topic.table.room() < keys and self._released_at != self._rolling.head(0):
             self._ledger.release()
-            self._released_at = self._rolling.heads
-        self._rolling.put(*self._lookup(events, times, fit))
-        if len(table.totals) > totals:
-            self._rolling.touch(list(table.totals.values()))
-
-    def _lookup(
-        self, events: Sequence[Event], times: list[int], fit: Iterable[bool]
-    ) -> tuple[list[int], list[int], list[float]]:
-        """Return, for each thing to count, its time, its row and its value.
-
-        An event that is not ``fit`` opens the totals of its fields, so that they do not depend on how late it was read.
-        """
-        table = self._rows
-        when: list[int] = []
-        rows: list[int] = []
-        values: list[float] = []
-        for event, time, counts in zip(events, times, fit, strict=False):
-            own = table.of(event.key) if counts else table.totals
-            if counts:
-                self.folded += own is table.other
-                row = own.get(None)
-                when.append(time)
-                rows.append(table.open_count(own) if row is None else row)
-                values.append(0.0)
-            for name, value in event.numbers().items():
-                row = own.get(name)
-                if row is None and (row := table.open(own, name)) is None:
-                    self.ignored += 1
-                elif counts:
-                    when.append(time)
-                    rows.append(row)
-                    values.append(value)
-        return when, rows, values
+            self._released_at = self._rolling.head(0)
 
     # -- frames
 
-    def _updates(self, now: int, numbers: list[int]) -> list[Frame]:
-        pending = self._ledger.pending() if numbers else []
-        windows = np.array([number for number in numbers if pending[number]], np.int64)
-        if not len(windows):
-            return []
-        report = self._ledger.update(windows)
-        table = self._table(report)
-        gone: Table = [(self._rows.keys[row], self._rows.fields[row]) for row in report.gone_rows.tolist()]
-        frames = []
-        for number in windows.tolist():
-            rows = table[_part(report.windows, number)]
-            left = gone[_part(report.gone_windows, number)]
-            if rows or left:
-                frames.append(self._frame(number, "update", rows, left, now))
-        if gone:
+    def _updates(self, now: int, *, paced: bool) -> list[Frame]:
+        frames: list[Frame] = []
+        self._wake_known = False
+        ended = False
+        for window in range(len(self._settings.windows)):
+            rows = self._ledger.pending(window)
+            if paced and len(rows):
+                rows = rows[self._paces.ready_at(window, self._rolling.rows.topic[rows]) <= now]
+            if not len(rows):
+                continue
+            report = self._ledger.update(window, rows)
+            ended |= bool(len(report.gone))
+            frames += self._divide(window, report, now)
+        if ended:
             self._ledger.release()
         return frames
 
+    def _divide(self, window: int, report: Report, now: int) -> list[Frame]:
+        """Return one frame for each topic in a report."""
+        owner = self._rolling.rows.topic
+        frames = []
+        for number in np.unique(np.concatenate([owner[report.rows], owner[report.gone]])).tolist():
+            table = self._rolling.rows.topics[number]
+            if table is None:
+                continue
+            said = slice(*np.searchsorted(owner[report.rows], [number, number + 1]).tolist())
+            gone = slice(*np.searchsorted(owner[report.gone], [number, number + 1]).tolist())
+            own = Report(report.rows[said], report.count[said], report.figures[:, said], report.gone[gone])
+            frames.append(self._frame(window, self._by_number[number], "update", own, now))
+        return frames
+
     def _frame(
-        self, number: int, kind: Literal["snapshot", "update"], rows: Table, gone: Table, sent: int | None
+        self, window: int, topic: Topic, kind: Literal["snapshot", "update"], report: Report, sent: int | None
     ) -> Frame:
-        ring, pace = self._rolling.rings[number], self._paces[number]
-        body = orjson.dumps({"data": rows, "gone": gone})
+        names = topic.table.names
+        rate = report.count / (self._settings.windows[window].length / 1_000)
+        data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]).T)
+        gone = b",".join([b"[%b]" % name[:-1] for name in names(report.gone)])
+        body = b'{"data":%b,"gone":[%b]}' % (data, gone)
         if sent is not None:
-            pace.spend(sent, len(body))
+            self._paces.spend(window, topic.table.number, sent, len(body))
+        start, end = self._rolling.interval(window)
         return Frame(
-            topic=self.topic,
-            window=ring.window.name,
+            topic=topic.name,
+            window=self._settings.windows[window].name,
             kind=kind,
-            start=ring.start,
-            end=ring.end,
-            offset=self.offset,
-            since=self.since,
-            cadence=pace.interval(),
-            rows=rows,
-            gone=gone,
+            start=start,
+            end=end,
+            offset=topic.offset,
+            since=topic.since,
+            cadence=self._paces.interval(window, topic.table.number),
+            columns=self._settings.columns,
+            ending=bool((report.count[self._rolling.rows.key[report.rows] != ALL_KEYS] == 0).any()),
             body=body,
         )
 
-    def _table(self, report: Report) -> Table:
-        rows = report.rows.tolist()
-        keys = [self._rows.keys[row] for row in rows]
-        fields = [self._rows.fields[row] for row in rows]
-        rate = (report.count / self._seconds[report.windows]).tolist()
-        columns = [keys, fields, report.count.tolist(), rate, *_nullable(report.figures)]
-        return list(zip(*columns, strict=True))
 
+def _rows_json(names: Sequence[bytes], count: Index, figures: Floats) -> bytes:
+    """Return rows as JSON: name, count and figures each, what is not finite as null.
 
-def _part(windows: Ints, number: int) -> slice:
-    """Return where in the ordered ``windows`` that one is."""
-    return slice(*np.searchsorted(windows, [number, number + 1]).tolist())
-
-
-def _nullable(figures: Floats) -> list[list[float | None]]:
-    """Return columns with null where a figure does not exist or is beyond the range of doubles."""
-    wrong = ~np.isfinite(figures)
-    if not wrong.any():
-        return list(figures.tolist())
-    cells = figures.astype(object)
-    cells[wrong] = None
-    return list(cells.tolist())
+    orjson writes whole arrays of numbers several times faster than Python's numbers one by one.
+    """
+    if not len(names):
+        return b"[]"
+    option = orjson.OPT_SERIALIZE_NUMPY
+    counts = orjson.dumps(np.ascontiguousarray(count), option=option)[1:-1].split(b",")
+    numbers = orjson.dumps(np.ascontiguousarray(figures), option=option)[2:-2].split(b"],[")
+    rows = [b"%b%b,%b" % row for row in zip(names, counts, numbers, strict=True)]
+    return b"[[" + b"],[".join(rows) + b"]]"

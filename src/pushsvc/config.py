@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -174,6 +175,16 @@ def _windows(value: Any) -> tuple[Window, ...]:
     return tuple(map(Window.parse, texts))
 
 
+def _statistics(value: Any) -> tuple[str, ...]:
+    texts = _texts(value)
+    if len(set(texts)) < len(texts):
+        raise ValueError("none may be there twice")
+    for text in texts:
+        if not _QUANTILE.fullmatch(text):
+            raise ValueError(f"{text!r} is no statistic to choose: p1 to p99 are, beside those that every row has")
+    return texts
+
+
 def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
     quoted = pattern if pattern.replace("-", "").replace("_", "").isalnum() else f'"{pattern}"'
     try:
@@ -204,9 +215,11 @@ def _limits(value: Any) -> Limits:
         raise _Nested(str(error)) from None
 
 
+_QUANTILE = re.compile("p[1-9][0-9]?")
 _ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
 _TOPIC: dict[str, Check] = {
     "windows": _windows,
+    "statistics": _statistics,
     "clock": _clock,
     "jump": _switch,
     "cadence_ms": _number(0, 3_600_000),

@@ -10,6 +10,9 @@ from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
 from pushsvc.stats.window import Window
 from pushsvc.topic import matches
 
+STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
+"""The statistics of every row."""
+
 
 def _default_windows() -> tuple[Window, ...]:
     return tuple(map(Window.parse, ("1m", "5m", "15m")))
@@ -19,12 +22,14 @@ def _default_windows() -> tuple[Window, ...]:
 class TopicSettings:
     """How one topic is counted and kept.
 
+    ``statistics`` are those beside STATISTICS that rows have: ``p50``, the quantile of 50 %, and so on.
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
     watches and while nobody does. ``retention`` is the number of events kept at least; events that a window may
     still need are kept beyond it.
     """
 
     windows: tuple[Window, ...] = field(default_factory=_default_windows)
+    statistics: tuple[str, ...] = ("p50", "p95", "p99")
     clock: Literal["wall", "event"] = "wall"
     jump: bool = False
     cadence: int = 100
@@ -32,6 +37,16 @@ class TopicSettings:
     max_keys: int = 10_000
     max_fields: int = 32
     retention: int = 100_000
+
+    @property
+    def percents(self) -> tuple[int, ...]:
+        """The quantiles, in percent."""
+        return tuple(int(name[1:]) for name in self.statistics)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a row."""
+        return ("key", "field", *STATISTICS, *self.statistics)
 
     @property
     def longest(self) -> int:

@@ -15,11 +15,13 @@ import gevent
 from gevent.event import Event
 from prometheus_client import Counter, Gauge
 
-from pushsvc.aggregate import Frame, TopicAggregate
+from pushsvc.aggregate import Aggregate, Frame
+from pushsvc.aggregate import Topic as Counted
 from pushsvc.broker import Appended, Broker, EventsEntry, Log, Read
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
 from pushsvc.errors import Fenced, PushError, Unavailable
+from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
@@ -42,27 +44,40 @@ LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was co
 class _Topic:
     """One topic that is aggregated. ``silent_through`` is the offset up to which frames were written before."""
 
-    aggregate: TopicAggregate
+    aggregate: Aggregate
+    counted: Counted
     settings: TopicSettings
     after: int
     silent_through: int
     deleted: int
+    reader: ColumnReader = field(default_factory=ColumnReader)
     announced: bool = False
-    counted_late: int = 0
+    told_late: int = 0
     weight: dict[str, int] = field(default_factory=dict)
     base: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Partition:
-    """A partition that this process owns, with the fencing token of its lease."""
+    """A partition that this process owns, with the fencing token of its lease.
+
+    Topics with equal settings share an engine, but each topic on the event clock has a clock of its own.
+    """
 
     number: int
     fence: int
     epoch: int | None = None
     topics: dict[str, _Topic] = field(default_factory=dict)
+    aggregates: dict[tuple[TopicSettings, str | None], Aggregate] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     loaded: bool = False
+
+    def forget(self, name: str) -> None:
+        """Let go of a topic."""
+        topic = self.topics.pop(name)
+        topic.aggregate.close(name)
+        if not topic.aggregate.topics:
+            self.aggregates = {key: one for key, one in self.aggregates.items() if one is not topic.aggregate}
 
 
 class AggregatorWorker:
@@ -161,8 +176,8 @@ class AggregatorWorker:
         wakes = [
             wake
             for partition in self._partitions.values()
-            for topic in partition.topics.values()
-            if (wake := topic.aggregate.wake_at()) is not None
+            for aggregate in partition.aggregates.values()
+            if (wake := aggregate.wake_at()) is not None
         ]
         return min(_LOOK_ANYWAY, max(0.001, (min(wakes, default=now + 10_000) - now) / 1000))
 
@@ -191,44 +206,44 @@ class AggregatorWorker:
     def _bring_up(self, partition: _Partition) -> bool:
         if not partition.loaded:
             self._load(partition)
-        due = self._due(partition)
-        if not due:
+        names = self._unread(partition)
+        if not names and not self._ticks(partition):
             return False
         try:
-            return self._read_and_write(partition, due)
+            return self._read_and_write(partition, names)
         except PushError:
-            partition.unread.update(due)  # whatever was under way is looked at again
+            partition.unread.update(names)  # whatever was under way is looked at again
             raise
 
-    def _read_and_write(self, partition: _Partition, due: list[str]) -> bool:
-        read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in due})
-        self._skew = read.now - int(time.time() * 1000)
-        if partition.epoch is not None and read.epoch != partition.epoch:
-            # Another life of Redis: what is remembered here may be ahead of what it kept.
-            self._restart(partition)
-            return True
-        partition.epoch = read.epoch
-        unfinished = {name for name in due if self._apply(partition, name, read)}
-        partition.unread |= unfinished
-        # Who lags says so with every frame, exact for its offset, rather than fall silent.
-        self._write(partition, [name for name in due if name in partition.topics], read.now)
-        return bool(unfinished)
-
-    def _due(self, partition: _Partition) -> list[str]:
-        """Return the topics of which there is something to read or to say."""
+    def _unread(self, partition: _Partition) -> list[str]:
+        """Return the topics of which there is something to read, new ones taken up."""
         new = partition.unread - set(partition.topics)
         for name in new:
             self._begin(partition, name)
         # A topic that was heard of while others were begun stays unread, for the next turn.
         unread = partition.unread & set(partition.topics)
         partition.unread -= unread | new
+        return sorted(unread)
+
+    def _ticks(self, partition: _Partition) -> bool:
+        """Tell whether some engine has something to say."""
         now = self._now()
-        ticking = {
-            name
-            for name, topic in partition.topics.items()
-            if (wake := topic.aggregate.wake_at()) is not None and wake <= now
-        }
-        return sorted(unread | ticking)
+        wakes = [aggregate.wake_at() for aggregate in partition.aggregates.values()]
+        return any(wake is not None and wake <= now for wake in wakes)
+
+    def _read_and_write(self, partition: _Partition, names: list[str]) -> bool:
+        read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
+        self._skew = read.now - int(time.time() * 1000)
+        if partition.epoch is not None and read.epoch != partition.epoch:
+            # Another life of Redis: what is remembered here may be ahead of what it kept.
+            self._restart(partition)
+            return True
+        partition.epoch = read.epoch
+        lagging = self._count_all(partition, names, read)
+        partition.unread |= lagging
+        # Who lags says so with every frame, exact for its offset, rather than fall silent.
+        self._write(partition, names, read.now)
+        return bool(lagging)
 
     def _load(self, partition: _Partition) -> None:
         partition.loaded = True
@@ -250,53 +265,82 @@ class AggregatorWorker:
             after = int(events.get("first", 1)) - 1
         else:
             after = self._broker.seek_arrival(name, self._broker.time() - settings.longest - _REPLAYED)
-        aggregate = TopicAggregate(name, settings, int(events["created"]))
-        aggregate.offset = after
+        aggregate = self._aggregate_for(partition, name, settings)
+        counted = aggregate.open(name, int(events["created"]))
+        counted.offset = after
         written = max(int(window.get("source", 0)) for window in windows)
         deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _Topic(aggregate, settings, after, written, deleted)
+        partition.topics[name] = _Topic(aggregate, counted, settings, after, written, deleted)
 
-    def _apply(self, partition: _Partition, name: str, read: Read) -> bool:
-        """Count what a read brought of one topic; return whether there is more."""
-        topic, logged = partition.topics[name], read.logs[Log(name)]
-        if not logged.created or logged.deleted != topic.deleted:
-            del partition.topics[name]
-            if logged.created:
-                partition.unread.add(name)  # begun anew since
-                self._wake.set()
-            return False
-        for entry in logged.entries:
-            self._count(topic, entry)
-        if logged.more:
+    def _aggregate_for(self, partition: _Partition, name: str, settings: TopicSettings) -> Aggregate:
+        key = (settings, name if settings.clock == "event" else None)
+        if key not in partition.aggregates:
+            partition.aggregates[key] = Aggregate(settings, self._now() - settings.longest - _REPLAYED)
+        return partition.aggregates[key]
+
+    def _count_all(self, partition: _Partition, names: list[str], read: Read) -> set[str]:
+        """Count what a read brought, in the order of arrival; return the topics that have more.
+
+        Engines go with the arrival of what they count. So nothing is counted that arrived behind what is still unread
+        of another topic: it would make that one late for our own lag. It is read again with the next turn.
+        """
+        present = [name for name in names if self._is_same(partition, name, read)]
+        lagging = {name for name in present if read.logs[Log(name)].more}
+        horizon = min((read.logs[Log(name)].entries[-1].arrival for name in lagging), default=read.now)
+        entries = [(entry.arrival, name, entry) for name in present for entry in read.logs[Log(name)].entries]
+        entries.sort(key=lambda item: item[0])
+        for arrival, name, entry in entries:
+            if arrival <= horizon:
+                self._count(partition.topics[name], entry)
+            else:
+                lagging.add(name)
+        if lagging:
+            return lagging
+        for name in present:
+            # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
+            partition.topics[name].silent_through = min(
+                partition.topics[name].silent_through, partition.topics[name].after
+            )
+        for aggregate in partition.aggregates.values():
+            aggregate.advance(read.now)
+        return lagging
+
+    def _is_same(self, partition: _Partition, name: str, read: Read) -> bool:
+        """Tell whether a topic is the one that was begun; if it was deleted, forget it."""
+        logged = read.logs[Log(name)]
+        if logged.created and logged.deleted == partition.topics[name].deleted:
             return True
-        # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
-        topic.silent_through = min(topic.silent_through, topic.after)
-        topic.aggregate.advance(read.now)
+        partition.forget(name)
+        if logged.created:
+            partition.unread.add(name)  # begun anew since
+            self._wake.set()
         return False
 
     @staticmethod
     def _count(topic: _Topic, entry: EventsEntry) -> None:
         try:
-            events = entry.events
+            events = topic.reader.read(entry.data)
         except Exception:
             # Not written by us. It must not end the statistics of all that comes behind it.
-            log.exception("%s: the entry up to offset %d cannot be read", topic.aggregate.topic, entry.last)
-            events = []
-        topic.aggregate.apply(entry.last, entry.arrival, events)
+            log.exception("%s: the entry up to offset %d cannot be read", topic.counted.name, entry.last)
+            events = Columns.of([])
+        topic.aggregate.apply(topic.counted.name, entry.last, entry.arrival, events)
         topic.after = entry.last
         if entry.last <= topic.silent_through:
-            topic.counted_late = topic.aggregate.late  # told before, by whoever wrote the frames
+            topic.told_late = topic.counted.late  # by whoever wrote the frames
         COUNTED.inc(len(events))
         LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
     # Writing
 
     def _write(self, partition: _Partition, names: Iterable[str], now: int) -> None:
-        writes: list[StatisticsWrite] = []
-        for name in names:
-            topic = partition.topics[name]
-            if topic.after >= topic.silent_through:
-                writes += self._frames(topic, now)
+        writes = self._announcements(partition, names, now)
+        for aggregate in partition.aggregates.values():
+            for frame in aggregate.due(now):
+                topic = partition.topics[frame.topic]
+                if topic.announced:  # else a snapshot will say it all
+                    writes += self._writes_of(topic, frame, now)
+        writes = [self._with_late(partition.topics[write.log.topic], write) for write in writes]
         if not writes:
             return
         try:
@@ -304,32 +348,38 @@ class AggregatorWorker:
         except PushError:
             for write in writes:  # what was said in them is not said again: a snapshot says it all
                 partition.topics[write.log.topic].announced = False
+                partition.unread.add(write.log.topic)
             raise
         for write, answer in zip(writes, answers, strict=True):
             self._settle(partition, write, answer)
 
-    def _frames(self, topic: _Topic, now: int) -> list[StatisticsWrite]:
-        aggregate = topic.aggregate
-        late, topic.counted_late = aggregate.late - topic.counted_late, aggregate.late
-        if not topic.announced:
-            topic.announced = True
-            frames = [aggregate.snapshot(window.name) for window in topic.settings.windows]
-        else:
-            frames = aggregate.due(now)
-        writes = [self._as_write(topic, frame, now) for frame in frames]
-        for frame in frames:
-            # The log explains itself: a snapshot follows when the updates behind the last one outweigh it.
-            outweighed = topic.weight.get(frame.window, 0) / max(_BASE_BYTES, 2 * topic.base.get(frame.window, 0))
-            # A row just said to be zero is still to be said gone, which a snapshot would make the engine forget. So
-            # a silent one waits for a frame without; if none comes in time, everybody gets a snapshot.
-            silent = all(row[2] or row[0] is None for row in frame.rows)
-            if outweighed > (1 if silent else 4):
-                writes.append(self._as_write(topic, aggregate.snapshot(frame.window), now, base=silent))
-        if writes and late:
-            writes[0] = StatisticsWrite(writes[0].log, writes[0].kind, writes[0].source, writes[0].frame, late)
-        elif late:
-            topic.counted_late -= late
+    def _announcements(self, partition: _Partition, names: Iterable[str], now: int) -> list[StatisticsWrite]:
+        """Return the first snapshots of topics that have passed what was told before."""
+        writes = []
+        for name in names:
+            topic = partition.topics.get(name)
+            if topic is not None and not topic.announced and topic.after >= topic.silent_through:
+                topic.announced = True
+                frames = [topic.aggregate.snapshot(name, window.name) for window in topic.settings.windows]
+                writes += [self._as_write(topic, frame, now) for frame in frames]
         return writes
+
+    def _writes_of(self, topic: _Topic, frame: Frame, now: int) -> list[StatisticsWrite]:
+        """Return an update, and the snapshot that follows when the updates behind the last one outweigh it."""
+        writes = [self._as_write(topic, frame, now)]
+        outweighed = topic.weight[frame.window] / max(_BASE_BYTES, 2 * topic.base.get(frame.window, 0))
+        # A row just said to be zero is still to be said gone, which a snapshot would make the engine forget. So a
+        # silent one waits for a frame without; if none comes in time, everybody gets a snapshot.
+        if outweighed > (4 if frame.ending else 1):
+            snapshot = topic.aggregate.snapshot(frame.topic, frame.window)
+            writes.append(self._as_write(topic, snapshot, now, base=not frame.ending))
+        return writes
+
+    @staticmethod
+    def _with_late(topic: _Topic, write: StatisticsWrite) -> StatisticsWrite:
+        """Let the first write of a topic tell how many events came late since the last."""
+        late, topic.told_late = topic.counted.late - topic.told_late, topic.counted.late
+        return StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write
 
     @staticmethod
     def _as_write(topic: _Topic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
@@ -348,9 +398,9 @@ class AggregatorWorker:
             return
         if isinstance(answer, Appended):
             FRAMES.labels(kind=write.kind).inc()
-            topic.aggregate.watch(window, answer.receivers > 0)
+            topic.aggregate.watch(name, window, answer.receivers > 0)
         elif answer is None:
-            del partition.topics[name]
+            partition.forget(name)
         elif isinstance(answer, Fenced):
             raise answer
         else:

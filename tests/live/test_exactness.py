@@ -99,5 +99,5 @@ def test_a_quiet_topic_decays_to_zero_on_every_screen(stack, tmp_path):
             event, frame = stream.frame()
             seen.append(json.dumps(frame["data"]))
             table.apply(event, frame)
-    assert any('["a", "x", 0, 0.0, 0.0, null, null, null, null]' in text for text in seen)
+    assert any('["a", "x", 0, 0.0, 0.0, null' in text for text in seen)
     assert table.rows[None, None][2] == 0

@@ -63,9 +63,22 @@ def test_a_snapshot_then_updates_then_the_state_of_the_server(server, stats, top
         event, first = stream.frame()
         table.apply(event, first)
         assert event == "snapshot"
-        assert first["columns"] == ["key", "field", "count", "rate", "sum", "mean", "min", "max", "std"]
+        assert first["columns"] == [
+            "key",
+            "field",
+            "count",
+            "rate",
+            "sum",
+            "mean",
+            "min",
+            "max",
+            "std",
+            "p50",
+            "p95",
+            "p99",
+        ]
         assert table.rows[None, "rating"][2:6] == [2, 2 / 60, 6, 3]
-        assert table.rows["pizza", None][2:] == [1, 1 / 60, None, None, None, None, None]
+        assert table.rows["pizza", None][2:] == [1, 1 / 60, *[None] * 8]
         for rating in range(5):
             server.post(topic, {"key": "pizza", "rating": rating})
         follow(stream, table, 7)

@@ -6,19 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.stats.moments import Moments, Runs, Stacks, combine, describe
+from pushsvc.stats.moments import Moments, describe, empty, merge, merge_equal, merge_runs, reduce
+
+
+def partial(values):
+    if not len(values):
+        return Moments(np.zeros(1, np.int32), empty(1))
+    return reduce(np.array(values, float), np.array([0]))
 
 
 def merged(panes):
-    """Describe panes (lists of values, perhaps empty) merged as the engine does: batches in a pane, then panes."""
-    count = np.array([[len(pane)] for pane in panes])
-    parts = np.tile(np.array([0.0, 0.0, 0.0, 0.0, np.inf, -np.inf])[:, None, None], (1, len(panes), 1))
-    for number, pane in enumerate(panes):
-        if pane:
-            values = np.array(pane, float)
-            one = combine(Moments.of_values(values), Runs(np.array([0]), len(values)))
-            parts[:, number] = one.parts
-    return [float(figure) for figure in describe(combine(Moments(count, parts), Stacks(count)))[:, 0]]
+    """Describe panes (lists of values, perhaps empty) merged as the engine does, pane after pane."""
+    whole = partial([])
+    for pane in panes:
+        whole = merge(whole, partial(pane))
+    return [float(figure) for figure in describe(whole)[:, 0]]
 
 
 def exact_std(values):
@@ -115,10 +117,22 @@ def test_sums_of_any_doubles_are_rounded_once(values):
     assert abs(Fraction(mean) * len(values) - exact) <= abs(exact) / 2**52 + Fraction(max(map(abs, values))) / 2**95
 
 
-def test_runs_and_columns_reduce_alike():
-    values = noise(40, seed=3)
-    runs = combine(Moments.of_values(values), Runs(np.arange(0, 40, 8), 40))
-    columns = Moments(np.ones((8, 5), np.int64), Moments.of_values(values).parts.reshape(6, 5, 8).swapaxes(1, 2))
-    stacked = combine(columns, Stacks(columns.count))
-    assert runs.count.tolist() == stacked.count.tolist()
-    np.testing.assert_allclose(runs.parts, stacked.parts, rtol=1e-14, atol=1e-30)
+@pytest.mark.parametrize("name", SERIES)
+def test_many_partials_merge_at_once_as_they_do_one_by_one(name):
+    values = SERIES[name]
+    starts = np.array([0, 1, 7, 100, 101, 250])
+    parts = reduce(values, starts)
+    at_once = describe(merge_runs(parts, np.array([0, 3])))
+    for figures, (first, last) in zip(at_once.T.tolist(), [(0, 100), (100, 300)], strict=True):
+        total, mean, low, high, std = figures
+        part = values[first:last].tolist()
+        exact = sum(map(Fraction, part))
+        assert (total, mean, low, high) == (float(exact), float(exact / len(part)), min(part), max(part))
+        assert std == pytest.approx(exact_std(part), rel=1e-14, abs=0)
+
+
+def test_partials_of_equal_rows_are_merged_and_ordered():
+    rows, moments = merge_equal(np.array([7, 3, 7]), reduce(np.array([1.0, 2.0, 4.0]), np.arange(3)))
+    assert rows.tolist() == [3, 7]
+    assert moments.count.tolist() == [1, 2]
+    assert describe(moments)[0].tolist() == [2.0, 5.0]

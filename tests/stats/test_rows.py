@@ -1,54 +1,64 @@
+import numpy as np
 import pytest
 
-from pushsvc.stats.rows import CLOSED, OTHER, Rows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, COUNT, OTHER_KEYS, Rows
 
 
 @pytest.fixture
 def rows():
-    table = Rows(max_keys=3, max_fields=2)
-    table.open_count(table.totals)
-    return table
+    return Rows()
 
 
-def test_rows_know_their_names_their_total_and_their_column(rows):
-    own = rows.of("a")
-    count, x = rows.open_count(own), rows.open(own, "x")
-    assert (rows.keys[count], rows.fields[count], rows.keys[x], rows.fields[x]) == ("a", None, "a", "x")
-    assert (rows.total[count], rows.total[x]) == (0, rows.totals["x"])
-    assert rows.column[count] == CLOSED
-    assert sorted(rows.column[[x, rows.totals["x"]]]) == [0, 1]
-    assert rows.of("a") is own
+@pytest.fixture
+def topic(rows):
+    return rows.add_topic(max_keys=3, max_fields=2)
 
 
-def test_keys_beyond_the_cap_share_a_row_and_fields_beyond_it_get_none(rows):
-    for key in "abc":
-        rows.open_count(rows.of(key))
-    assert rows.room() == 0
-    assert rows.of("d") is rows.of("e") is rows.other
-    assert rows.keys[rows.open_count(rows.of("d"))] == OTHER
-    assert rows.open(rows.of("a"), "x") is not None
-    assert rows.open(rows.of("a"), "y") is not None
-    assert rows.open(rows.of("a"), "z") is None
-    assert rows.open(rows.totals, "z") is None
+def open_all(topic, *names):
+    keys = np.array([topic.key(name) for name in names])
+    return topic.rows(COUNT, keys), topic.rows(topic.field("x"), keys)
 
 
-def test_closed_rows_are_used_again(rows):
-    own = rows.of("a")
-    count, x = rows.open_count(own), rows.open(own, "x")
+def test_rows_know_their_names_their_total_and_their_column(rows, topic):
+    counts, x = open_all(topic, "a")
+    assert topic.names(np.concatenate([counts, x])) == [b'"a",null,', b'"a","x",']
+    assert topic.names(topic.totals()) == [b"null,null,", b'null,"x",']
+    assert rows.total[counts].tolist() == [topic.totals()[COUNT]]
+    assert rows.total[x].tolist() == [topic.totals()[topic.field("x")]]
+    assert rows.column[counts].tolist() == [CLOSED]
+    assert sorted(rows.column[[*x, topic.totals()[1]]]) == [0, 1]
+    assert (topic.key("a"), topic.key(None)) == (2, ALL_KEYS)
+
+
+def test_keys_beyond_the_cap_share_a_row_and_fields_beyond_it_get_none(topic):
+    open_all(topic, "a", "b", "c")
+    assert topic.room() == 0
+    assert topic.key("d") == topic.key("e") == OTHER_KEYS
+    assert topic.names(topic.rows(COUNT, np.array([OTHER_KEYS]))) == [b'"__other__",null,']
+    assert (topic.field("y"), topic.field("z"), topic.field("y")) == (2, None, 2)
+
+
+def test_closed_rows_are_used_again(rows, topic):
+    counts, x = open_all(topic, "a")
     size, columns = len(rows), rows.columns
-    rows.close([x])
-    assert rows.of("a") is own
-    rows.close([count])
-    assert rows.room() == 3
-    again = rows.of("b")
-    assert {rows.open_count(again), rows.open(again, "x")} == {count, x}
+    rows.close(x)
+    assert topic.room() == 2
+    rows.close(counts)
+    assert topic.room() == 3
+    again = open_all(topic, "b")
+    assert set(np.concatenate(again).tolist()) == {*counts.tolist(), *x.tolist()}
     assert (len(rows), rows.columns) == (size, columns)
+    assert topic.names(again[0]) == [b'"b",null,']
 
 
-def test_a_thousand_rows_keep_their_places():
-    rows = Rows(max_keys=1_000, max_fields=1)
-    rows.open_count(rows.totals)
-    made = [(rows.open_count(rows.of(f"k{n}")), rows.open(rows.of(f"k{n}"), "x")) for n in range(1_000)]
-    assert len({row for pair in made for row in pair}) == 2_000
-    assert all(rows.keys[a] == rows.keys[b] == f"k{n}" for n, (a, b) in enumerate(made))
-    assert all(rows.total[b] == rows.totals["x"] for _, b in made)
+def test_thousands_of_rows_of_several_topics_keep_their_places(rows, topic):
+    other = rows.add_topic(max_keys=2_000, max_fields=1)
+    names = [f"k{n}" for n in range(1_000)]
+    mine, theirs = open_all(topic, "a")[1], open_all(other, *names)[1]
+    assert len({*mine.tolist(), *theirs.tolist(), *topic.totals().tolist(), *other.totals().tolist()}) == 1_005
+    assert other.names(theirs) == [b'"%b","x",' % name.encode() for name in names]
+    assert set(rows.topic[theirs].tolist()) == {other.number}
+    rows.drop_topic(other)
+    assert rows.of_topic(other).tolist() == []
+    assert rows.add_topic(1, 1).number == other.number
+    assert topic.names(mine) == [b'"a","x",']

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pushsvc import __version__
-from pushsvc.aggregate import TopicAggregate
+from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Broker, EventsEntry, Log
 from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import TopicSettings
 from pushsvc.web import create_app
 from stack import until
@@ -42,11 +43,12 @@ def count(broker, topic: str) -> None:
     log = Log(topic)
     fence = broker.lease([log.partition], "test", 60_000)[log.partition]
     read = broker.read(log.partition, {log: 0})
-    aggregate = TopicAggregate(topic, TopicSettings(), read.logs[log].created)
+    aggregate = Aggregate(TopicSettings(), read.logs[log].created)
+    aggregate.open(topic, read.logs[log].created)
     for entry in read.logs[log].entries:
         assert isinstance(entry, EventsEntry)
-        aggregate.apply(entry.last, entry.arrival, entry.events)
-    frames = [aggregate.snapshot(window.name) for window in TopicSettings().windows]
+        aggregate.apply(topic, entry.last, entry.arrival, ColumnReader().read(entry.data))
+    frames = [aggregate.snapshot(topic, window.name) for window in TopicSettings().windows]
     writes = [StatisticsWrite(Log(topic, f.window), "s", f.offset, f.to_json(read.now)) for f in frames]
     broker.append_statistics(writes, fence)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from pushsvc.aggregate import COLUMNS
 from pushsvc.broker import Log, StatisticsEntry
+from pushsvc.settings import TopicSettings
 
 RowId = tuple[str | None, str | None]
 
@@ -98,7 +98,7 @@ class Mirror:
         if not self.recent:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
-                "offset": 0, "since": None, "columns": list(COLUMNS), "data": [],
+                "offset": 0, "since": None, "columns": list(TopicSettings().columns), "data": [],
             }  # fmt: skip
         frame = {name: value for name, value in self._head.items() if name != "gone"}
         columns = frame["columns"]

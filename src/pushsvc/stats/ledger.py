@@ -7,26 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.cells import FIRST_CAPACITY, widen
-from pushsvc.stats.moments import Floats, Ints
+from pushsvc.stats.moments import Counts, Floats, Ints
 from pushsvc.stats.rolling import Rolling
+from pushsvc.stats.rows import CLOSED, TopicRows
 
 _ABSENT, _LIVE, _ZERO = range(3)
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What to say of several windows. Rows [n] are ordered by window, and so are those that are gone [m].
+    """What to say of a window. Rows [n] are ordered by topic, and so are those that are gone [m].
 
     ``figures`` [5, n] are sum, mean, min, max and std.
     """
 
-    windows: Ints
     rows: Ints
-    count: Ints
+    count: Counts
     figures: Floats
-    gone_windows: Ints
-    gone_rows: Ints
+    gone: Ints
 
 
 class Ledger:
@@ -37,38 +36,44 @@ class Ledger:
 
     def __init__(self, rolling: Rolling) -> None:
         self._rolling = rolling
-        self._known: NDArray[np.uint8] = np.zeros((len(rolling.rings), FIRST_CAPACITY), np.uint8)
+        self._known: NDArray[np.uint8] = np.zeros((len(rolling.windows), 0), np.uint8)
 
-    def pending(self) -> list[bool]:
-        """Tell for each window whether an update may have something to say."""
-        pending: list[bool] = (self._rolling.changed() | (self._known == _ZERO).any(axis=1)).tolist()
-        return pending
-
-    def update(self, windows: Ints) -> Report:
-        """Report what changed in some windows since their last report."""
+    def pending(self, window: int) -> Ints:
+        """Return the rows of which an update may have something to say."""
         self._reserve()
-        number, row = self._rolling.take_changes(windows)
-        count, figures = self._rolling.read(number, row)
-        live = (count > 0) | self._total(row)
-        ended = np.zeros(self._known.shape, np.bool_)
-        ended[windows] = self._known[windows] == _ZERO
-        ended[number[live], row[live]] = False
-        said = live | (self._known[number, row] == _LIVE)
-        self._known[number[said], row[said]] = np.where(live[said], _LIVE, _ZERO)
-        self._known[ended] = _ABSENT
-        return Report(number[said], row[said], count[said], figures[:, said], *np.nonzero(ended))
+        return np.flatnonzero(self._rolling.changed(window) | (self._known[window, : len(self._rolling.rows)] == _ZERO))
 
-    def snapshot(self, window: int) -> Report:
-        """Report all rows of a window that are not empty, and totals; what the reader held before no longer counts."""
+    def update(self, window: int, rows: Ints) -> Report:
+        """Report what changed among pending rows since their last report."""
+        rows = self._by_topic(rows)
+        self._rolling.take_changes(window, rows)
+        count = self._rolling.held(window, rows)
+        live = (count > 0) | self._total(rows)
+        known = self._known[window, rows]
+        said = live | (known == _LIVE)
+        gone = rows[~live & (known == _ZERO)]
+        self._known[window, rows] = np.where(live, _LIVE, np.where(known == _LIVE, _ZERO, _ABSENT))
+        return self._report(window, rows[said], count[said], gone)
+
+    def snapshot(self, window: int, topic: TopicRows) -> Report:
+        """Report all rows of a topic that are not empty, and totals; what the reader held before no longer counts."""
         self._reserve()
-        number, row = self._rolling.present(np.array([window]))
-        self._rolling.take_changes(np.array([window]))
-        count, figures = self._rolling.read(number, row)
-        live = (count > 0) | self._total(row)
-        self._known[window] = _ABSENT
-        self._known[window, row[live]] = _LIVE
-        nothing = np.zeros(0, np.int64)
-        return Report(number[live], row[live], count[live], figures[:, live], nothing, nothing)
+        own = self._rolling.rows.of_topic(topic)
+        self._rolling.take_changes(window, own)
+        count = self._rolling.held(window, own)
+        live = (count > 0) | self._total(own)
+        self._known[window, own] = np.where(live, _LIVE, _ABSENT)
+        return self._report(window, own[live], count[live], np.zeros(0, np.int64))
+
+    def nothing(self) -> Report:
+        """Return a report that says nothing."""
+        none = np.zeros(0, np.int64)
+        return self._report(0, none, none.astype(np.int32), none)
+
+    def discard(self, topic: TopicRows) -> None:
+        """Forget a topic, whatever is in its rows."""
+        self._reserve()
+        self._known[:, self._rolling.discard(topic)] = _ABSENT
 
     def release(self) -> None:
         """Free the rows that are empty in every window and that no reader holds."""
@@ -78,9 +83,18 @@ class Ledger:
         if len(unused):
             self._rolling.close(unused)
 
-    def _total(self, rows: Ints) -> NDArray[np.bool_]:
+    def _report(self, window: int, rows: Ints, count: Counts, gone: Ints) -> Report:
+        return Report(rows, count, self._rolling.read(window, rows), gone)
+
+    def _by_topic(self, rows: Ints) -> Ints:
+        topics = self._rolling.rows.topic[rows]
+        rows = rows[topics != CLOSED]
+        return rows[np.argsort(self._rolling.rows.topic[rows], kind="stable")]
+
+    def _total(self, rows: Ints) -> Flags:
         return np.asarray(self._rolling.rows.total[rows] == rows)
 
     def _reserve(self) -> None:
-        if len(self._rolling.rows) > self._known.shape[1]:
-            self._known = widen(self._known, len(self._rolling.rows), _ABSENT)
+        more = len(self._rolling.rows.topic) - self._known.shape[1]
+        if more > 0:
+            self._known = np.pad(self._known, ((0, 0), (0, more)))

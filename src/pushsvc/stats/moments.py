@@ -1,28 +1,32 @@
 """Count, sum, mean, min, max and std of groups, in a form that merges without losing digits.
 
-A partial is a count and six floats: ``pivot`` (the first value in log order), ``total`` and ``carry`` (the sum as an
-unevaluated pair), ``spread`` (M2, the sum of squared distances from the mean), ``low`` and ``high``. The distance of
-the mean from the pivot follows from them with a relative error of one rounding, so two means are compared through
-their pivots and never formed: that is why std survives jumps of 1e9 and spikes of 1e15. Nothing is ever subtracted
-from a sum; what leaves a window is left out of the next merge. A statistic beyond the range of doubles becomes NaN or
+A partial is a count and five floats: ``total`` and ``carry`` (the sum as an unevaluated pair, good to about 100
+bits), ``spread`` (M2, the sum of squared distances from the mean), ``low`` and ``high``. Two partials merge by the
+distance of their means (T. F. Chan, G. H. Golub, R. J. LeVeque: Updating formulae and a pairwise algorithm for
+computing sample variances, 1979); each mean is formed as a pair too, so the distance is good to the last bits however
+large the means are, and that is why std survives jumps of 1e9 and spikes of 1e15. Nothing is ever subtracted from a
+sum; what leaves a window is left out of the next merge. A statistic beyond the range of doubles becomes NaN or
 infinite, and so null.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = NDArray[np.int32]
+Index = NDArray[np.integer[Any]]
+"""Rows or columns, in integers of any width."""
 
-PIVOT, TOTAL, CARRY, SPREAD, LOW, HIGH = range(6)
-PARTS = 6
-EMPTY = np.array([0.0, 0.0, 0.0, 0.0, np.inf, -np.inf])
-"""The six floats of a partial without values."""
+TOTAL, CARRY, SPREAD, LOW, HIGH = range(5)
+PARTS = 5
+EMPTY = np.array([0.0, 0.0, 0.0, np.inf, -np.inf])
+"""The five floats of a partial without values."""
 
 _UPPER_BITS = np.int64(-1 << 27)
 _GIANT = 900
@@ -30,106 +34,100 @@ _GIANT = 900
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Partials: ``count`` of any shape, ``parts`` of that shape behind a first axis of six (PIVOT … HIGH)."""
+    """Partials: ``count`` [n] and ``parts`` [5, n] (TOTAL … HIGH)."""
 
-    count: Ints
+    count: Counts
     parts: Floats
 
-    @classmethod
-    def of_values(cls, values: Floats) -> Moments:
-        """Return one partial for each value, shape [n]."""
-        parts = np.zeros((PARTS, len(values)))
-        parts[[PIVOT, TOTAL, LOW, HIGH]] = values
-        return cls(np.ones(len(values), np.int64), parts)
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def take(self, index: Index | slice) -> Moments:
+        return Moments(self.count[index], self.parts[:, index])
 
 
-class Groups(Protocol):
-    """How partials belong together: reductions to one element per group, and ``spread`` back to the members."""
-
-    bits: int
-
-    def add(self, values: Floats) -> Floats: ...
-    def count(self, values: Ints) -> Ints: ...
-    def least(self, values: Floats) -> Floats: ...
-    def greatest(self, values: Floats) -> Floats: ...
-    def first(self, values: Floats) -> Floats: ...
-    def spread(self, values: Floats) -> Floats: ...
+def empty(size: int) -> Floats:
+    """Return the floats [5, size] of partials without values."""
+    parts = np.empty((PARTS, size))
+    parts[:] = EMPTY[:, None]
+    return parts
 
 
-class Runs:
-    """Groups that are runs of a sorted array: ``starts`` [groups], none empty, over ``size`` elements."""
-
-    def __init__(self, starts: Ints, size: int) -> None:
-        self._starts = starts
-        self._lengths = np.diff(starts, append=size)
-        self.bits = (int(self._lengths.max()) + 2).bit_length()
-
-    def add(self, values: Floats) -> Floats:
-        return np.add.reduceat(values, self._starts)
-
-    def count(self, values: Ints) -> Ints:
-        return np.add.reduceat(values, self._starts)
-
-    def least(self, values: Floats) -> Floats:
-        return np.minimum.reduceat(values, self._starts)
-
-    def greatest(self, values: Floats) -> Floats:
-        return np.maximum.reduceat(values, self._starts)
-
-    def first(self, values: Floats) -> Floats:
-        return values[self._starts]
-
-    def spread(self, values: Floats) -> Floats:
-        return np.repeat(values, self._lengths)
+def runs_of(ordered: NDArray[np.generic]) -> Ints:
+    """Return where each run of equal elements starts."""
+    edges = np.empty(len(ordered), np.bool_)
+    edges[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=edges[1:])
+    return np.flatnonzero(edges)
 
 
-class Stacks:
-    """Groups that are the columns of arrays [members, groups]; members without values are allowed."""
-
-    def __init__(self, count: Ints) -> None:
-        self.bits = (len(count) + 2).bit_length()
-        self._first = (count > 0).argmax(axis=0)
-        self._columns = np.arange(count.shape[1])
-
-    def add(self, values: Floats) -> Floats:
-        return np.asarray(np.add.reduce(values, axis=0))
-
-    def count(self, values: Ints) -> Ints:
-        return np.asarray(np.add.reduce(values, axis=0))
-
-    def least(self, values: Floats) -> Floats:
-        return np.asarray(np.minimum.reduce(values, axis=0))
-
-    def greatest(self, values: Floats) -> Floats:
-        return np.asarray(np.maximum.reduce(values, axis=0))
-
-    def first(self, values: Floats) -> Floats:
-        return np.asarray(values[self._first, self._columns])
-
-    def spread(self, values: Floats) -> Floats:
-        return values
-
-
-def combine(moments: Moments, groups: Groups) -> Moments:
-    """Merge the members of each group into one partial."""
-    parts = moments.parts
-    weight = moments.count.astype(np.float64)
-    count = groups.count(moments.count)
-    merged = np.empty((PARTS, len(count)))
+def reduce(values: Floats, starts: Ints) -> Moments:
+    """Return one partial for each run of ``values``; ``starts`` [groups] begins with 0 and none is empty."""
+    lengths = np.diff(starts, append=len(values))
+    if len(starts) == len(values):
+        nothing = np.zeros(len(values))
+        return Moments(lengths.astype(np.int32), np.stack([values, nothing, nothing, values, values]))
+    parts = np.empty((PARTS, len(starts)))
     with np.errstate(over="ignore", invalid="ignore"):
-        merged[PIVOT] = pivot = groups.first(parts[PIVOT])
-        merged[TOTAL], merged[CARRY] = total, carry = _sum(parts[TOTAL], parts[CARRY], groups)
-        members = count.astype(np.float64)
-        centre = _offset(members, pivot, total, carry)
-        offset = _offset(weight, parts[PIVOT], parts[TOTAL], parts[CARRY])
-        distance = (parts[PIVOT] - groups.spread(pivot)) + (offset - groups.spread(centre))
-        moved = weight * distance
-        lean = groups.add(moved)
-        spread = groups.add(parts[SPREAD] + moved * distance) - lean * lean / np.maximum(members, 1.0)
-        merged[SPREAD] = np.maximum(spread, 0.0)
-    merged[LOW] = groups.least(parts[LOW])
-    merged[HIGH] = groups.greatest(parts[HIGH])
-    return Moments(count, merged)
+        np.minimum.reduceat(values, starts, out=parts[LOW])
+        np.maximum.reduceat(values, starts, out=parts[HIGH])
+        parts[TOTAL], parts[CARRY] = _sum(values, starts, lengths, np.maximum(-parts[LOW], parts[HIGH]))
+        mean, rest = _mean(lengths.astype(np.float64), parts[TOTAL], parts[CARRY])
+        away = values - np.repeat(mean, lengths)
+        away -= np.repeat(rest, lengths)
+        away *= away
+        np.add.reduceat(away, starts, out=parts[SPREAD])
+    return Moments(lengths.astype(np.int32), parts)
+
+
+def merge(one: Moments, other: Moments) -> Moments:
+    """Merge partials one by one; any may be without values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        n, m = one.count.astype(np.float64), other.count.astype(np.float64)
+        a, b = one.parts, other.parts
+        parts = np.empty(a.shape)
+        high, low = _two_sum(a[TOTAL], b[TOTAL])
+        low += a[CARRY] + b[CARRY]
+        parts[TOTAL] = high + low
+        parts[CARRY] = low - (parts[TOTAL] - high)
+        mean, rest = _mean(n, a[TOTAL], a[CARRY])
+        other_mean, other_rest = _mean(m, b[TOTAL], b[CARRY])
+        away = (mean - other_mean) + (rest - other_rest)
+        weight = n * m
+        weight /= np.maximum(n + m, 1.0)
+        parts[SPREAD] = a[SPREAD] + b[SPREAD] + np.where(weight, away * away * weight, 0.0)
+        np.minimum(a[LOW], b[LOW], out=parts[LOW])
+        np.maximum(a[HIGH], b[HIGH], out=parts[HIGH])
+    return Moments(one.count + other.count, parts)
+
+
+def merge_runs(moments: Moments, starts: Ints) -> Moments:
+    """Merge the members of each run into one partial; ``starts`` [groups] begins with 0 and none is empty."""
+    if len(starts) == len(moments):
+        return moments
+    given = moments.parts
+    lengths = np.diff(starts, append=len(moments))
+    count = np.add.reduceat(moments.count, starts, dtype=np.int32)
+    parts = np.empty((PARTS, len(starts)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.minimum.reduceat(given[LOW], starts, out=parts[LOW])
+        np.maximum.reduceat(given[HIGH], starts, out=parts[HIGH])
+        greatest = np.maximum.reduceat(np.abs(given[TOTAL]), starts)
+        parts[TOTAL], parts[CARRY] = _sum(given[TOTAL], starts, lengths, greatest, given[CARRY])
+        mean, rest = _mean(count.astype(np.float64), parts[TOTAL], parts[CARRY])
+        weight = moments.count.astype(np.float64)
+        own_mean, own_rest = _mean(weight, given[TOTAL], given[CARRY])
+        away = (own_mean - np.repeat(mean, lengths)) + (own_rest - np.repeat(rest, lengths))
+        np.add.reduceat(given[SPREAD] + weight * away * away, starts, out=parts[SPREAD])
+    return Moments(count, parts)
+
+
+def merge_equal(rows: Index, moments: Moments) -> tuple[Index, Moments]:
+    """Merge the partials of equal rows; return the rows in order, each once."""
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    starts = runs_of(rows)
+    return rows[starts], merge_runs(moments.take(order), starts)
 
 
 def describe(moments: Moments) -> Floats:
@@ -138,32 +136,47 @@ def describe(moments: Moments) -> Floats:
     count = moments.count.astype(np.float64)
     with np.errstate(all="ignore"):
         total, carry = parts[TOTAL], parts[CARRY]
-        mean = total / count
-        mean += _offset(count, mean, total, carry)
+        mean, rest = _mean(count, total, carry)
+        mean += rest
+        mean[moments.count == 0] = np.nan
         std = np.sqrt(parts[SPREAD] / (count - 1.0))
         std[moments.count < 2] = np.nan
     return np.stack([total + carry, mean, parts[LOW], parts[HIGH], std])
 
 
-def _sum(total: Floats, carry: Floats, groups: Groups) -> tuple[Floats, Floats]:
-    """Return the sum of each group as (rounded, rest), in any order of the members the same.
+def _sum(
+    values: Floats, starts: Ints, lengths: Ints, greatest: Floats, carry: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Return the sum of each run as (rounded, rest), in any order of its members the same.
 
     Rounding every member to a multiple of one power of two makes their sum exact; what was cut off is summed apart
     (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, part I, 2008).
     """
-    exponent = np.frexp(groups.greatest(np.abs(total)))[1] + groups.bits
-    ruler = groups.spread(np.where(exponent > _GIANT, 0.0, np.ldexp(1.0, np.minimum(exponent, _GIANT))))
-    coarse = (total + ruler) - ruler
-    head = groups.add(coarse)
-    tail = groups.add((total - coarse) + carry)
-    rounded = head + tail
-    part = rounded - head
-    return rounded, (head - (rounded - part)) + (tail - part)
+    exponent = np.frexp(greatest)[1] + (int(lengths.max()) + 2).bit_length()
+    ruler = np.where(exponent > _GIANT, 0.0, np.ldexp(1.0, np.minimum(exponent, _GIANT)))
+    rulers = np.repeat(ruler, lengths)
+    coarse = values + rulers
+    coarse -= rulers
+    head = np.add.reduceat(coarse, starts)
+    rest = values - coarse
+    tail = np.add.reduceat(rest if carry is None else rest + carry, starts)
+    total = head + tail
+    return total, tail - (total - head)
 
 
-def _offset(count: Floats, pivot: Floats, total: Floats, carry: Floats) -> Floats:
-    """Return mean - pivot. Both halves of the pivot times count are exact up to 2**26 values."""
-    upper = (pivot.view(np.int64) & _UPPER_BITS).view(np.float64)
-    rest = (total - count * upper) - count * (pivot - upper)
-    offset: Floats = (rest + carry) / np.maximum(count, 1.0)
-    return offset
+def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """Return the rounded sum and what was rounded away (D. E. Knuth, The Art of Computer Programming 2, 4.2.2)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _mean(count: Floats, total: Floats, carry: Floats) -> tuple[Floats, Floats]:
+    """Return the mean as a pair. Both halves of the quotient times count are exact up to 2**26 values."""
+    count = np.maximum(count, 1.0)
+    mean = total / count
+    upper = (mean.view(np.int64) & _UPPER_BITS).view(np.float64)
+    rest = (total - count * upper) - count * (mean - upper)
+    rest += carry
+    rest /= count
+    return mean, rest

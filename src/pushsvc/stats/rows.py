@@ -1,119 +1,200 @@
-"""Rows by name: which place in the arrays belongs to (key, field)."""
+"""Rows by name: which place in the arrays belongs to (topic, key, field)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
+
+from pushsvc.stats.moments import Ints
 
 OTHER = "__other__"
 """The key that takes what finds no room; producers may not use it."""
 
 CLOSED = -1
+ALL_KEYS, OTHER_KEYS = 0, 1
+"""Numbers of a topic's first two keys: all of them together, and those without rows of their own."""
+
+COUNT = 0
+"""Number of a topic's first field: None, which counts events."""
+
 _FIRST_CAPACITY = 16
-
-Ints = NDArray[np.int64]
-
-
-class KeyRows(dict[str | None, int]):
-    """The rows of one key by field; field None counts its events."""
-
-    __slots__ = ("key",)
-
-    def __init__(self, key: str | None) -> None:
-        super().__init__()
-        self.key = key
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+Numbers = NDArray[np.int32]
 
 
 class Rows:
-    """A table of at most ``max_keys`` keys (and ``__other__``) and the first ``max_fields`` fields.
+    """All rows of an engine. A row is a number from 0; numbers of closed rows are used again.
 
-    A row is a number from 0; numbers of closed rows are used again. ``total[row]`` is the row of all keys together
-    for the same field (its own number for such a row, CLOSED for a free number). ``column[row]`` numbers the rows
-    that bear values, apart from those that only count.
+    ``total[row]`` is the row of all keys together for the same topic and field (its own number for such a row, CLOSED
+    for a free number). ``column[row]`` numbers the rows that bear values, apart from those that only count.
     """
 
-    def __init__(self, max_keys: int, max_fields: int) -> None:
-        self.keys: list[str | None] = []
-        self.fields: list[str | None] = []
-        self.total: Ints = np.full(_FIRST_CAPACITY, CLOSED, np.int64)
-        self.column: Ints = np.full(_FIRST_CAPACITY, CLOSED, np.int64)
+    def __init__(self) -> None:
+        self.topics: list[TopicRows | None] = []
+        self.size = 0
         self.columns = 0
-        self._max_keys = max_keys
-        self._max_fields = max_fields
+        self.topic = self._new()
+        self.key = self._new()
+        self.field = self._new()
+        self.total = self._new()
+        self.column = self._new()
         self._free_rows: list[int] = []
         self._free_columns: list[int] = []
-        self.totals = KeyRows(None)
-        self._by_key: dict[str, KeyRows] = {}
-        self.other = KeyRows(OTHER)
+        self._free_topics: list[int] = []
+
+    @staticmethod
+    def _new() -> Numbers:
+        return np.full(_FIRST_CAPACITY, CLOSED, np.int32)
 
     def __len__(self) -> int:
         """Number of rows that the arrays must have room for."""
-        return len(self.keys)
+        return self.size
 
-    def room(self) -> int:
-        """Number of keys that still get rows of their own."""
-        return self._max_keys - len(self._by_key)
+    def add_topic(self, max_keys: int, max_fields: int) -> TopicRows:
+        """Begin a topic of at most so many keys (and ``__other__``) and fields."""
+        number = self._free_topics.pop() if self._free_topics else len(self.topics)
+        if number == len(self.topics):
+            self.topics.append(None)
+        self.topics[number] = topic = TopicRows(self, number, max_keys, max_fields)
+        return topic
 
-    def of(self, key: str | None) -> KeyRows:
-        """Return the rows of ``key``, of all keys for None, or those of ``__other__`` when there is no room."""
-        if key is None:
-            return self.totals
-        rows = self._by_key.get(key)
-        if rows is None:
-            if self.room() <= 0:
-                return self.other
-            rows = self._by_key[key] = KeyRows(key)
+    def of_topic(self, topic: TopicRows) -> Ints:
+        """Return the rows of a topic."""
+        return np.flatnonzero(self.topic[: self.size] == topic.number)
+
+    def drop_topic(self, topic: TopicRows) -> None:
+        """Free all rows of a topic; nothing may be in them."""
+        self.free(self.of_topic(topic))
+        self.topics[topic.number] = None
+        self._free_topics.append(topic.number)
+
+    def open(self, topic: int, keys: Ints, field: int, total: int) -> Numbers:
+        """Make rows of one field; ``total`` CLOSED makes a row that is its own total."""
+        rows = np.array([self._next_row() for _ in range(len(keys))], np.int32)
+        self.topic[rows], self.key[rows], self.field[rows] = topic, keys, field
+        self.total[rows] = rows if total == CLOSED else total
+        if field != COUNT:
+            self.column[rows] = [self._next_column() for _ in range(len(keys))]
         return rows
 
-    def open_count(self, rows: KeyRows) -> int:
-        """Make and return the row that counts the events of ``rows``. That of all keys is row 0, made first."""
-        return self._open(rows, None, None if rows is self.totals else self.totals[None])
+    def free(self, rows: Ints) -> None:
+        """Let the numbers of rows be used again."""
+        columns = self.column[rows]
+        self._free_columns += columns[columns != CLOSED].tolist()
+        self._free_rows += rows.tolist()
+        for array in (self.topic, self.key, self.field, self.total, self.column):
+            array[rows] = CLOSED
 
-    def open(self, rows: KeyRows, field: str) -> int | None:
-        """Make and return the row of ``field`` among ``rows``; None for a field beyond the cap."""
-        total = self.totals.get(field)
-        if total is None:
-            if len(self.totals) > self._max_fields:
-                return None
-            total = self._open(self.totals, field, None)
-        return total if rows is self.totals else self._open(rows, field, total)
-
-    def close(self, dead: Iterable[int]) -> None:
+    def close(self, rows: Ints) -> None:
         """Free rows of keys; a key without rows is forgotten. Totals are never closed."""
-        for row in dead:
-            key = self.keys[row]
-            rows = self.other if key == OTHER else self._by_key[str(key)]
-            del rows[self.fields[row]]
-            if not rows and rows is not self.other:
-                del self._by_key[str(key)]
-            if self.column[row] != CLOSED:
-                self._free_columns.append(int(self.column[row]))
-            self.total[row] = self.column[row] = CLOSED
-            self._free_rows.append(row)
-
-    def _open(self, rows: KeyRows, field: str | None, total: int | None) -> int:
-        row = self._next_row()
-        self.keys[row], self.fields[row] = rows.key, field
-        self.total[row] = row if total is None else total
-        self.column[row] = CLOSED if field is None else self._next_column()
-        rows[field] = row
-        return row
+        for topic in np.unique(self.topic[rows]).tolist():
+            owner = self.topics[topic]
+            if owner is not None:
+                owner.forget(rows[self.topic[rows] == topic])
+        self.free(rows)
 
     def _next_row(self) -> int:
         if self._free_rows:
             return self._free_rows.pop()
-        row = len(self.keys)
-        self.keys.append(None)
-        self.fields.append(None)
-        if row == len(self.total):
-            more = np.full(row, CLOSED, np.int64)
-            self.total, self.column = np.concatenate([self.total, more]), np.concatenate([self.column, more])
-        return row
+        if self.size == len(self.topic):
+            self.topic, self.key, self.field = _wide(self.topic), _wide(self.key), _wide(self.field)
+            self.total, self.column = _wide(self.total), _wide(self.column)
+        self.size += 1
+        return self.size - 1
 
     def _next_column(self) -> int:
         if self._free_columns:
             return self._free_columns.pop()
         self.columns += 1
         return self.columns - 1
+
+
+class TopicRows:
+    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields have numbers of their own."""
+
+    def __init__(self, rows: Rows, number: int, max_keys: int, max_fields: int) -> None:
+        self.number = number
+        self.fields: dict[str | None, int] = {}
+        self.keys: list[str | None] = [None, OTHER]
+        self.index: dict[str | None, int] = {None: ALL_KEYS}
+        self.table: Numbers = np.full((0, _FIRST_CAPACITY), CLOSED, np.int32)
+        self._rows = rows
+        self._max_keys = max_keys
+        self._max_fields = max_fields
+        self._free_keys: list[int] = []
+        self._key_json = [b"null", orjson.dumps(OTHER)]
+        self._field_json: list[bytes] = []
+        self.field(None)
+
+    def room(self) -> int:
+        """Number of keys that still get rows of their own."""
+        return self._max_keys - (len(self.index) - 1)
+
+    def key(self, name: str | None) -> int:
+        """Return the number of a key, a new one if there is room, else OTHER_KEYS."""
+        number = self.index.get(name)
+        if number is not None:
+            return number
+        if self.room() <= 0:
+            return OTHER_KEYS
+        if self._free_keys:
+            number = self._free_keys.pop()
+            self.keys[number], self._key_json[number] = name, orjson.dumps(name)
+        else:
+            number = len(self.keys)
+            self.keys.append(name)
+            self._key_json.append(orjson.dumps(name))
+            if number == self.table.shape[1]:
+                self.table = _wide(self.table)
+        self.index[name] = number
+        return number
+
+    def field(self, name: str | None) -> int | None:
+        """Return the number of a field, a new one with its total; None beyond the cap."""
+        number = self.fields.get(name)
+        if number is None:
+            if len(self.fields) > self._max_fields:
+                return None
+            number = self.fields[name] = len(self.fields)
+            self._field_json.append(b"null" if name is None else orjson.dumps(name))
+            self.table = np.vstack([self.table, np.full((1, self.table.shape[1]), CLOSED, np.int32)])
+            self.table[number, ALL_KEYS] = self._rows.open(self.number, np.array([ALL_KEYS]), number, CLOSED)[0]
+        return number
+
+    def totals(self) -> Numbers:
+        """Return the rows of all keys together, one for each field."""
+        totals: Numbers = self.table[:, ALL_KEYS]
+        return totals
+
+    def rows(self, field: int, keys: Ints) -> Numbers:
+        """Return the rows of a field for keys, made where there are none."""
+        rows: Numbers = self.table[field, keys]
+        if rows.min(initial=0) == CLOSED:
+            missing = np.unique(keys[rows == CLOSED])
+            self.table[field, missing] = self._rows.open(self.number, missing, field, int(self.table[field, ALL_KEYS]))
+            rows = self.table[field, keys]
+        return rows
+
+    def names(self, rows: Ints) -> list[bytes]:
+        """Return the JSON of key and field of rows, ``"pizza","rating",`` each."""
+        keys, fields = self._key_json, self._field_json
+        pairs = zip(self._rows.key[rows].tolist(), self._rows.field[rows].tolist(), strict=True)
+        return [b"%b,%b," % (keys[key], fields[field]) for key, field in pairs]
+
+    def forget(self, rows: Ints) -> None:
+        """Take rows out of the table, and with a key's last row the key."""
+        keys = self._rows.key[rows]
+        self.table[self._rows.field[rows], keys] = CLOSED
+        keys = np.unique(keys)
+        for number in keys[(self.table[:, keys] == CLOSED).all(axis=0)].tolist():
+            if number > OTHER_KEYS:
+                del self.index[self.keys[number]]
+                self._free_keys.append(number)
+
+
+def _wide(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Return a copy with twice the room in its last axis, the new part CLOSED."""
+    return np.concatenate([array, np.full(array.shape, CLOSED, array.dtype)], axis=-1)

@@ -22,7 +22,6 @@ from pushsvc.web.responses import json_response, stream_response, text_response
 _PARAMETERS = ("format", "window", "key", "field", "shape")
 _STREAM_ONLY = ("last_event_id", "heartbeat")
 _SNAPSHOT_ONLY = ("top", "by", "at_least")
-_RANKED = ("count", "rate", "sum", "mean", "min", "max", "std")
 _WAIT, _LOOK = 5.0, 0.02
 
 
@@ -34,13 +33,14 @@ def blueprint(context: Context) -> Blueprint:
         check_topic(topic)
         parameters = Parameters(request, (*_PARAMETERS, *_STREAM_ONLY, *_SNAPSHOT_ONLY))
         chosen = choose_format(request, parameters, ("sse", "json", "csv"))
-        windows = _windows(context.rules.settings_of(topic), parameters)
+        settings = context.rules.settings_of(topic)
+        windows = _windows(settings, parameters)
         logs = tuple(Log(topic, window.name) for window in windows)
         if chosen == "sse":
             parameters.refuse(_SNAPSHOT_ONLY, "not supported on a stream yet")
             query = StatisticsQuery(
                 logs,
-                _selection(parameters),
+                _selection(settings, parameters),
                 cursor=request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None,
                 visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
                 heartbeat=context.heartbeat,
@@ -65,19 +65,19 @@ def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, .
     return (window,)
 
 
-def _selection(parameters: Parameters) -> Selection:
+def _selection(settings: TopicSettings, parameters: Parameters) -> Selection:
     keys, fields = parameters.texts("key"), parameters.texts("field")
     return Selection(
         keys=frozenset(key or None for key in keys) if keys else None,
         fields=frozenset(field or None for field in fields) if fields else None,
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
-        by=parameters.choice("by", _RANKED, "count"),
+        by=parameters.choice("by", settings.columns[2:], "count"),
     )
 
 
 def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, chosen: str) -> Response:
-    selection = _selection(parameters)
+    selection = _selection(context.rules.settings_of(logs[0].topic), parameters)
     frames, tag = _frames(context, logs, selection, parameters.integer("at_least", None, 1, 2**53))
     if chosen == "csv":
         response = text_response(_csv(frames), FORMATS["csv"])

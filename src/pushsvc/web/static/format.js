@@ -10,8 +10,9 @@ const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSty
 const FRACTIONAL = new Set(["rate", "mean", "std"]);
 const NAMES = {
   count: "Count", rate: "Per second", sum: "Sum", mean: "Mean", min: "Minimum", max: "Maximum", std: "Std deviation",
+  p50: "Median",
 };
-const HEADINGS = { rate: "Per s", min: "Min", max: "Max", std: "Std dev" };
+const HEADINGS = { rate: "Per s", min: "Min", max: "Max", std: "Std dev", p50: "Median" };
 const OTHER = "__other__";
 
 /** A statistic's value in at most about a dozen characters; "–" where there is none. */
@@ -48,7 +49,7 @@ export function formatCount(count) {
 
 /** A statistic's name in full, as a choice or a title. */
 export function statisticName(column) {
-  return NAMES[column] ?? column;
+  return NAMES[column] ?? (/^p\d+$/.test(column) ? `${column.slice(1)} % quantile` : column);
 }
 
 /** What a chart of a field's statistic is called. */

@@ -1,0 +1,195 @@
+"""Quantiles of windows: the value of rank ceil(p / 100 * n), as numpy's ``inverted_cdf`` has it.
+
+Values are counted in buckets of 128 to the power of two, so a bucket's lower end (towards zero) is less than 1/128
+below any value in it, whatever the magnitude and on either side of zero; a value of at most 8 significant bits,
+as every integer up to 256, is a lower end itself and comes back as it is (buckets of that form: G. Tene's
+HdrHistogram).
+Counts are integers, so what leaves a window is taken off exactly. Beside the buckets each column keeps its NEWEST
+values as they are: a quantile of no more than those is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsvc.stats.moments import Counts, Floats, Ints, runs_of
+from pushsvc.stats.tally import Tally
+
+NEWEST = 16
+"""Values up to which a quantile is exact."""
+
+BITS = 19
+"""Bits of a bucket: sign, exponent, and the upper 7 of the mantissa."""
+
+_SHIFT = np.uint64(64 - BITS)
+_SIGN = np.uint64(1 << 63)
+_ALL = np.uint64(2**64 - 1)
+_MASK = (1 << BITS) - 1
+_SWEEP = 16
+_LONG_AGO = np.iinfo(np.int64).min
+
+
+def buckets_of(values: Floats) -> Ints:
+    """Return the bucket of each value, numbered in the order of values."""
+    bits = (values + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+    ordered = bits ^ np.where(bits & _SIGN, _ALL, _SIGN)
+    return (ordered >> _SHIFT).view(np.int64)
+
+
+def lower_ends(buckets: Ints) -> Floats:
+    """Return the end of each bucket that is nearer to zero."""
+    ordered = buckets.view(np.uint64) << _SHIFT
+    bits = np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered & (_ALL << _SHIFT))
+    return bits.view(np.float64)
+
+
+class Histograms:
+    """The buckets of some columns in several windows [W]: ``codes`` (column and bucket, in order) and ``counts``."""
+
+    def __init__(self, windows: int) -> None:
+        self._codes: Counts = np.zeros(0, np.int32)
+        self._counts: NDArray[np.int32] = np.zeros((windows, 0), np.int32)
+        self._panes = [Tally() for _ in range(windows)]
+        self._advances = 0
+
+    def add(self, window: int | slice, codes: Counts, counts: Counts) -> None:
+        """Count codes, in order and each once, in a window or in several."""
+        place = np.searchsorted(self._codes, codes)
+        new = np.ones(len(codes), np.bool_)
+        inside = np.flatnonzero(place < len(self._codes))
+        new[inside] = self._codes[place[inside]] != codes[inside]
+        if new.any():
+            where = place[new]
+            self._codes = np.insert(self._codes, where, codes[new])
+            self._counts = np.insert(self._counts, where, 0, axis=1)
+            place += np.cumsum(new) - new
+        self._counts[window, place] += counts
+
+    def remember(self, window: int, pane: int, codes: Counts, counts: Counts) -> None:
+        """Note that counted codes leave a window with ``pane``."""
+        self._panes[window].add(pane, codes, counts)
+
+    def advance(self, window: int, closed: int, oldest: int) -> None:
+        """Close a pane, and take off what came in panes before ``oldest``."""
+        self._panes[window].close(closed)
+        for codes, counts in self._panes[window].expire(oldest):
+            self._counts[window, np.searchsorted(self._codes, codes)] -= counts
+        self._advances += 1
+        if self._advances % _SWEEP == 0:
+            self._sweep()
+
+    def discard(self, columns: Ints) -> None:
+        """Forget columns, whatever is in them."""
+        for tally in self._panes:
+            tally.keep(lambda codes: ~np.isin(codes >> BITS, columns))
+        kept = ~np.isin(self._codes >> BITS, columns)
+        self._codes, self._counts = self._codes[kept], self._counts[:, kept]
+
+    def _sweep(self) -> None:
+        """Drop codes that no window counts, if they are many."""
+        used = np.asarray(self._counts.any(axis=0))
+        if 2 * np.count_nonzero(used) < len(used):
+            self._codes, self._counts = self._codes[used], self._counts[:, used]
+
+    def quantiles(self, window: int, columns: Ints, count: Counts, percents: Sequence[int]) -> Floats:
+        """Return [percents, n] for columns, in order, with so many values in the window; NaN without any."""
+        found = np.full((len(percents), len(columns)), np.nan)
+        first = np.searchsorted(self._codes, columns << BITS)
+        last = np.searchsorted(self._codes, (columns + 1) << BITS)
+        lengths = last - first
+        ends = np.cumsum(lengths)
+        members = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - lengths), lengths)
+        below = np.cumsum(self._counts[window, members])
+        base = np.where(ends > lengths, below[np.maximum(ends - lengths, 1) - 1], 0) if len(below) else first
+        there = np.flatnonzero((count > 0) & (lengths > 0))
+        for number, percent in enumerate(percents):
+            rank = (percent * count[there].astype(np.int64) + 99) // 100
+            place = members[np.searchsorted(below, base[there] + rank)]
+            found[number, there] = lower_ends((self._codes[place] & _MASK).astype(np.int64))
+        return found
+
+
+class Newest:
+    """The values with the newest grains of each column, at most NEWEST of them."""
+
+    def __init__(self) -> None:
+        self._values: Floats = np.zeros((0, NEWEST))
+        self._grains: Ints = np.full((0, NEWEST), _LONG_AGO)
+        self._early: tuple[Ints, Ints, Floats] | None = None
+
+    def reserve(self, columns: int) -> None:
+        more = columns - len(self._values)
+        if more > 0:
+            self._values = np.concatenate([self._values, np.zeros((more, NEWEST))])
+            self._grains = np.concatenate([self._grains, np.full((more, NEWEST), _LONG_AGO)])
+
+    def add(self, columns: Ints, starts: Ints, grains: Ints, values: Floats) -> None:
+        """Take in a run of values [m] for each of the columns [n], its newest last; grains [m].
+
+        Each value replaces the oldest of its column unless it is older itself.
+        """
+        lengths = np.diff(starts, append=len(values))
+        for rank in range(min(NEWEST, int(lengths.max(initial=0)))):
+            chosen = np.flatnonzero(lengths > rank)
+            where, taken = columns[chosen], starts[chosen] + lengths[chosen] - 1 - rank
+            slot = self._grains[where].argmin(axis=1)
+            newer = self._grains[where, slot] <= grains[taken]
+            where, slot, taken = where[newer], slot[newer], taken[newer]
+            self._grains[where, slot] = grains[taken]
+            self._values[where, slot] = values[taken]
+
+    def add_early(self, columns: Ints, grains: Ints, values: Floats) -> None:
+        """Keep values [m] apart whose grains are still to come: they may be in a window or not."""
+        given = (columns, grains, values)
+        kept = [] if self._early is None else [self._early]
+        joined = [np.concatenate(arrays) for arrays in zip(*kept, given, strict=True)]
+        order = np.lexsort((joined[1], joined[0]))
+        self._early = joined[0][order], joined[1][order], joined[2][order]
+
+    def ripen(self, head: int) -> None:
+        """Take in the early values of grains up to ``head``."""
+        if self._early is None:
+            return
+        columns, grains, values = self._early
+        ripe = grains <= head
+        if ripe.any():
+            starts = runs_of(columns[ripe])
+            self.add(columns[ripe][starts], starts, grains[ripe], values[ripe])
+            self._early = None if ripe.all() else (columns[~ripe], grains[~ripe], values[~ripe])
+
+    def forget(self, columns: Ints) -> None:
+        """Forget what is known of columns."""
+        self._grains[columns] = _LONG_AGO
+        if self._early is not None:
+            kept = ~np.isin(self._early[0], columns)
+            self._early = (self._early[0][kept], self._early[1][kept], self._early[2][kept]) if kept.any() else None
+
+    def quantiles(self, columns: Ints, first: int, last: int, count: Counts, percents: Sequence[int]) -> Floats:
+        """Return [percents, n] over grains ``first`` … ``last``; NaN where not all ``count`` values are known."""
+        grains, values = self._grains[columns], self._values[columns]
+        if self._early is not None:
+            early = self._early_of(columns)
+            grains, values = np.hstack([grains, early[0]]), np.hstack([values, early[1]])
+        inside = (grains >= first) & (grains <= last)
+        ordered = np.sort(np.where(inside, values, np.inf), axis=1)
+        known = np.flatnonzero((inside.sum(axis=1) == count) & (count > 0))
+        found = np.full((len(percents), len(columns)), np.nan)
+        for number, percent in enumerate(percents):
+            rank = (percent * count[known].astype(np.int64) + 99) // 100
+            found[number, known] = ordered[known, rank - 1]
+        return found
+
+    def _early_of(self, columns: Ints) -> tuple[Ints, Floats]:
+        """Return grains and values [n, NEWEST] of the first early values of columns."""
+        grains = np.full((len(columns), NEWEST), _LONG_AGO)
+        values = np.zeros((len(columns), NEWEST))
+        if self._early is not None:
+            first, last = (np.searchsorted(self._early[0], columns, side=side) for side in ("left", "right"))
+            for rank in range(NEWEST):
+                there = np.flatnonzero(last - first > rank)
+                grains[there, rank] = self._early[1][first[there] + rank]
+                values[there, rank] = self._early[2][first[there] + rank]
+        return grains, values

@@ -1,0 +1,63 @@
+"""How many events each row has in each pane of a window: what leaves takes its number along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsvc.stats.moments import Counts, Index, runs_of
+
+_MANY = 32
+
+Numbers = tuple[Index, Counts]
+"""Rows (or whatever is counted), each once, and how many events of each."""
+
+
+class Tally:
+    """The panes of one window, by number; a pane holds the numbers as they came, made one when it closes."""
+
+    def __init__(self) -> None:
+        self._panes: dict[int, list[Numbers]] = {}
+
+    def __len__(self) -> int:
+        """Number of (pane, row) pairs held."""
+        return sum(len(rows) for numbers in self._panes.values() for rows, _ in numbers)
+
+    def add(self, pane: int, rows: Index, counts: Counts) -> None:
+        numbers = self._panes.setdefault(pane, [])
+        numbers.append((rows, counts))
+        if len(numbers) >= _MANY:
+            numbers[:] = [sum_equal(numbers)]
+
+    def close(self, pane: int) -> None:
+        """Make one of what came in a pane; more may still come late."""
+        if pane in self._panes:
+            self._panes[pane] = [sum_equal(self._panes[pane])]
+
+    def expire(self, oldest: int) -> list[Numbers]:
+        """Take out and return the panes before ``oldest``."""
+        return [sum_equal(self._panes.pop(pane)) for pane in [pane for pane in self._panes if pane < oldest]]
+
+    def keep(self, kept: Callable[[Index], NDArray[np.bool_]]) -> None:
+        """Forget the rows of which ``kept`` says no."""
+        for pane, numbers in self._panes.items():
+            chosen = [(rows, counts, kept(rows)) for rows, counts in numbers]
+            self._panes[pane] = [(rows[mask], counts[mask]) for rows, counts, mask in chosen]
+
+    def first(self) -> int | None:
+        """Return the oldest pane that has something."""
+        return min(self._panes, default=None)
+
+
+def sum_equal(numbers: list[Numbers]) -> Numbers:
+    """Add up numbers of rows, each row once in each; return the rows in order, each once."""
+    if len(numbers) == 1:
+        return numbers[0]
+    rows = np.concatenate([rows for rows, _ in numbers])
+    counts = np.concatenate([counts for _, counts in numbers])
+    order = np.argsort(rows)
+    rows = rows[order]
+    starts = runs_of(rows)
+    return rows[starts], np.add.reduceat(counts[order], starts, dtype=np.int32) if len(starts) else counts

@@ -1,0 +1,107 @@
+"""What is read into columns, by the learned way and by the slow one, is what the events say."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsvc.event import Event
+from pushsvc.event.columns import NO_TIME, ColumnReader, Columns
+
+T = 1_700_000_000_000
+
+
+def plain(columns):
+    """Return columns in a form that can be compared, bit for bit."""
+    times = [NO_TIME] * len(columns) if columns.times is None else columns.times.tolist()
+    fields = {}
+    for name, column in columns.fields.items():
+        positions = range(len(columns)) if column.positions is None else column.positions.tolist()
+        fields[name] = {
+            at: struct.pack("d", value) for at, value in zip(positions, column.values.tolist(), strict=True)
+        }
+    return list(columns.keys), times, fields
+
+
+def encode(*items):
+    return b"\n".join(json.dumps(item).encode() for item in items)
+
+
+def check(reader, data):
+    wanted = plain(Columns.of([Event.decode(line) for line in data.split(b"\n")]))
+    assert plain(reader.read(data)) == wanted
+    assert plain(reader.read(data)) == wanted  # the second time by what was learned
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{}],
+        [{"x": 1}, {"x": 2.5, "key": "a"}],
+        [{"x": 1, "time": T}, {"x": 2}],
+        [{"x": None}, {"y": 1}],
+        [{"x": 1}, {"x": None}, {"x": True}, {"x": "1"}, {"x": [1]}, {"x": {"y": 1}}],
+        [{"x": "text"}, {"x": "more"}],
+        [{"x": 2**53 + 1}, {"x": 2**64 - 1}, {"x": -(2**63)}, {"x": -0.0}, {"x": 1e-310}],
+        [{"class": 1, "f0": 2, "g0": "a", "a b": 3, "": 4, "größe": 5}],
+        [{"id": "i", "type": "vote", "key": "k", "x": 1}],
+        [{f"f{n}": n} for n in range(100)],
+        [{'"': 1}, {"\\": 2}, {"\n": 3}, {"\x7f": 4}, {"'": 5}, {"\u2028": 6}],
+    ],
+)
+def test_columns_are_those_of_the_events(items):
+    check(ColumnReader(), encode(*items))
+
+
+def test_what_was_not_there_before_is_learned_and_never_lost():
+    reader = ColumnReader()
+    for items in (
+        [{"x": 1}],
+        [{"x": 1, "y": 2}],
+        [{"y": None}],
+        [{"x": "no number", "key": "k"}],
+        [{"x": 3}, {"z": False}],
+        [{"z": 7}, {"time": T}],
+        [{"x": 1}],
+    ):
+        check(reader, encode(*items))
+
+
+def test_a_number_among_text_is_a_number():
+    reader = ColumnReader()
+    reader.read(encode({"x": "a"}, {"x": "b"}))
+    assert reader.read(encode({"x": "a"}, {"x": 5})).fields["x"].values.tolist() == [5.0]
+
+
+def test_what_is_no_stored_event_is_an_error():
+    reader = ColumnReader()
+    reader.read(encode({"x": 1}))
+    with pytest.raises(ValueError, match=r"JSON|column"):
+        reader.read(b"nonsense")
+    assert reader.read(encode({"x": 2})).fields["x"].values.tolist() == [2.0]
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(max_size=3),
+    st.floats(allow_nan=False, allow_infinity=False), st.just([1]), st.just({"x": 1}),
+)  # fmt: skip
+attributes = st.fixed_dictionaries({}, optional={"key": st.text(max_size=3), "time": st.integers(0, T)})
+events = st.builds(
+    dict.__or__, st.dictionaries(st.sampled_from(["x", "y", "type ", "f0"]) | st.text(max_size=2), values), attributes
+)
+
+
+@given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=5))
+def test_any_series_of_entries_is_read_as_it_is(entries):
+    reader = ColumnReader()
+    for items in entries:
+        check(reader, encode(*items))
+
+
+def test_no_field_means_no_column():
+    columns = ColumnReader().read(encode({"x": None}, {}))
+    assert (columns.fields, columns.times, len(columns)) == ({}, None, 2)
+    assert np.array(columns.keys).tolist() == [None, None]
