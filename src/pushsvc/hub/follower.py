@@ -163,13 +163,18 @@ class Follower:
         Another worker may have been asked before this one has read as far.
         """
         deadline = monotonic() + timeout
-        while position.epoch == self.epoch and position.sequence > self.through and monotonic() < deadline:
+        while not (reached := position.epoch == self.epoch and position.sequence <= self.through):
             read = self._broker.read(self.partition, {})
-            if read.epoch == position.epoch and read.sequence < position.sequence:
+            known = (
+                read.epoch == self.epoch
+            )  # else the follower has still to hear of the restart, and to tell of it once
+            if known and (position.epoch != read.epoch or read.sequence < position.sequence):
                 return False
+            if monotonic() >= deadline:
+                break
             self.wake()
             self._moved.wait(_PAUSE)
-        return position.epoch == self.epoch and position.sequence <= self.through
+        return reached
 
     def _run(self) -> None:
         more = True
@@ -203,6 +208,8 @@ class Follower:
         if self.epoch is not None and read.epoch != self.epoch:
             self.epoch, self.through = read.epoch, 0
             self._forget("broker-restarted")
+            self._moved.set()
+            self._moved.clear()
             return True
         self.epoch = read.epoch
         self.owned = read.owned

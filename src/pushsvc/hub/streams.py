@@ -172,6 +172,7 @@ class _Statistics:
         if position is None:
             return "trimmed"
         if not self._follower.wait_for(position, JOIN_SECONDS):
+            self._subscription.reset = None  # it is told here
             return "broker-restarted"
         if any(tail.deleted > position.sequence for tail in self._tails):
             return "deleted"
@@ -279,6 +280,7 @@ class _Events:
         if position is None:
             yield from self._begin_again("trimmed")
         elif not self._follower.wait_for(position, JOIN_SECONDS):
+            self._subscription.reset = None  # it is told here
             yield from self._begin_again("broker-restarted")
         elif tail.deleted > position.sequence:
             yield from self._begin_again("deleted")
