@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from effort import EXAMPLES
+
 if TYPE_CHECKING:  # imported where used: the core's tests need none of it and start at once
     from pushsvc.broker import Broker
     from stack import Stack
 
 _numbers = count()
 
-# A few examples while one works, many in CI (PUSHSVC_TEST_EXAMPLES=200). How long one takes says nothing.
+# How long an example takes says nothing.
 settings.register_profile(
     "pushsvc",
-    max_examples=int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "8")),
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -367,8 +367,8 @@ def test_keys_beyond_the_cap_are_folded_and_places_are_used_again():
 
 
 def test_a_replay_without_frames_frees_keys_as_well():
-    aggregate = topic(dataclasses.replace(NOW, max_keys=10))
-    for second in range(0, 3_600, 30):
+    aggregate = topic(dataclasses.replace(NOW, max_keys=5))
+    for second in range(0, 1_800, 60):
         aggregate.apply(second, T + second * 1_000, [event(key=f"key-{second}", x=1)])
     assert aggregate.folded == 0
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from effort import rounds
 from pushsvc.stats.fold import Fold, Part
 from pushsvc.stats.moments import describe, reduce, runs_of
 
@@ -56,7 +57,7 @@ class Account:
 def test_a_fold_says_what_is_in_its_panes(phase, late):
     random = np.random.default_rng(phase)
     account = Account(phase)
-    for _ in range(400):
+    for _ in range(rounds(800)):
         size = int(random.integers(1, 9))
         columns, values = random.integers(0, COLUMNS, size), random.integers(-800, 800, size) / 8
         pane = account.head - int(random.integers(0, PANES)) if random.random() < late else None

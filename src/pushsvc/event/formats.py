@@ -68,6 +68,8 @@ def parse(
     body = body.removeprefix(_BOM)
     if not body.strip():
         raise InvalidBatch([Fault(1, None, "the body is empty")])
+    if media_type == NDJSON and body.count(b"\n") >= limits.batch:
+        _check_lines(body, limits.batch)
     items = rows.read(body, columns) if media_type == CSV else _READERS[media_type](body)
     return _judge_all(items, Judge(now, limits))
 
@@ -95,7 +97,7 @@ def _judge_all(items: Items, judge: Judge) -> Parsed:
     events, most = parsed.events, judge.limits.batch
     for line, item in items:
         if len(events) + parsed.rejected == most:
-            raise TooLarge(f"more than {most} events in one request: send them in several")
+            raise _too_many(most)
         try:
             if type(item) is Refused:
                 raise item
@@ -106,6 +108,16 @@ def _judge_all(items: Items, judge: Judge) -> Parsed:
     if not events and not parsed.rejected:
         raise InvalidBatch([Fault(1, None, "there is no event in it")])
     return parsed
+
+
+def _check_lines(body: bytes, most: int) -> None:
+    """Refuse too many lines before any is read: finding out what is wrong with each would take long."""
+    if sum(not line.isspace() for line in BytesIO(body)) > most:
+        raise _too_many(most)
+
+
+def _too_many(most: int) -> TooLarge:
+    return TooLarge(f"more than {most} events in one request: send them in several")
 
 
 def _load_whole(body: bytes) -> Any:

@@ -241,17 +241,18 @@ class Rolling:
 
     def _add_to_panes(self, number: int, panes: Ints, rows: Index, values: Floats | None) -> None:
         first, width = int(panes.min()), self.rows.size
-        for codes, moments in self._group((panes - first) * width + rows, values, width):
-            own, pane = (codes % width).astype(np.int64), (codes // width + first).astype(np.int64)
-            np.add.at(self._held[number], own, moments.count)
-            self._mark(number, own)
-            for at, part in _by_pane(pane):
-                self._tallies[number].add(at, own[part].astype(np.int32), moments.count[part])
-            if values is not None:
-                columns = self.rows.column[own].astype(np.int64)
-                order = np.lexsort((columns, pane))
-                self._add_parts(number, pane[order], columns[order], moments.take(order))
-        if self.percents and values is not None:
+        codes, moments = _joined(self._group((panes - first) * width + rows, values, width))
+        own, pane = (codes % width).astype(np.int64), (codes // width + first).astype(np.int64)
+        np.add.at(self._held[number], own, moments.count)
+        self._mark(number, own)
+        for at, part in _by_pane(pane):
+            self._tallies[number].add(at, own[part].astype(np.int32), moments.count[part])
+        if values is None:
+            return
+        columns = self.rows.column[own].astype(np.int64)
+        order = np.lexsort((columns, pane))
+        self._add_parts(number, pane[order], columns[order], moments.take(order))
+        if self.percents:
             self._add_buckets(number, panes, rows, values)
 
     def _add_parts(self, number: int, panes: Ints, columns: Ints, moments: Moments) -> None:
@@ -511,6 +512,19 @@ class Rolling:
         self._newest.forget(columns)
         self.rows.drop_topic(topic)
         return rows
+
+
+def _joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
+    """Return the groups as one, ordered and each row once."""
+    if len(groups) == 1:
+        return groups[0]
+    rows = np.concatenate([rows for rows, _ in groups])
+    count = np.concatenate([moments.count for _, moments in groups])
+    if groups[0][1].parts.size:
+        return merge_equal(rows, Moments(count, np.concatenate([moments.parts for _, moments in groups], axis=1)))
+    order = np.argsort(rows)
+    starts = runs_of(rows[order])
+    return rows[order][starts], Moments(np.add.reduceat(count[order], starts, dtype=np.int32), empty(0))
 
 
 def _by_pane(panes: Ints) -> list[tuple[int, slice]]:
