@@ -13,6 +13,7 @@ from pushsvc.aggregate import Aggregate, Topic
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.freeze import NotFrozen
 from pushsvc.stats.window import Window
 
 T = 1_700_000_000_000
@@ -366,6 +367,38 @@ def test_keys_beyond_the_cap_are_folded_and_places_are_used_again():
     assert aggregate.folded == 2
 
 
+def test_a_key_that_got_its_place_while_folded_events_of_it_may_count_is_partial():
+    aggregate = topic(dataclasses.replace(NOW, max_keys=1))
+    aggregate.apply(3, T, [event(key=key, x=1) for key in "abb"])
+    assert "partial" not in json.loads(aggregate.snapshot("1m").body)
+    aggregate.advance(T + 11_000)
+    aggregate.apply(4, T + 30_000, [event(key="b", x=1)])
+    aggregate.all._rolling.rows.topics[0]._max_keys = 2
+    aggregate.apply(5, T + 31_000, [event(key="b", x=1)])
+    said = {frame.window: json.loads(frame.body) for frame in aggregate.flush(T + 31_000)}
+    assert [row[:3] for row in said["1m"]["data"] if row[0] == "b"] == [["b", None, 1], ["b", "x", 1]]
+    assert said["1m"]["partial"] == said["10s"]["partial"] == ["b"]
+    aggregate.apply(6, T + 41_000, [event(key="b", x=1)])
+    assert ["partial" in json.loads(frame.body) for frame in aggregate.flush(T + 41_000)] == [False, True]
+    aggregate.apply(7, T + 91_000, [event(key="b", x=1)])
+    assert "partial" not in json.loads(aggregate.snapshot("1m").body)
+
+
+def test_beyond_the_memory_of_an_engine_new_keys_are_folded_and_totals_stay_exact():
+    aggregate = topic()
+    aggregate.all._most_bytes = 500_000
+    for second in range(60):
+        aggregate.apply(second, T + second * 1_000, [event(key=f"k{second}-{n}", x=1) for n in range(100)])
+    rows = rows_of(aggregate.snapshot("1m"))
+    assert 0 < aggregate.folded < 6_000
+    assert rows[None, "x"][:3] == [6_000, 100.0, 6_000.0]
+    assert (
+        rows["__other__", "x"][0]
+        == aggregate.folded
+        == 6_000 - sum(row[0] for (key, field), row in rows.items() if field and key not in (None, "__other__"))
+    )
+
+
 def test_a_replay_without_frames_frees_keys_as_well():
     aggregate = topic(dataclasses.replace(NOW, max_keys=5))
     for second in range(0, 1_800, 60):
@@ -399,6 +432,27 @@ def test_after_a_jump_has_left_the_window_std_is_that_of_what_is_in_it():
         producer.send(T + step * 1_000, event(x=level + spike + (step * 37 % 64) / 64))
         frame = producer.aggregate.snapshot("10s")
         assert_same(rows_of(frame), expected(producer.log, frame, 10))
+
+
+# -- state
+
+
+def frames_of(aggregate, now):
+    return [frame.to_json(now) for frame in aggregate.due(now) + aggregate.flush(now)]
+
+
+def thawed(aggregate):
+    same = object.__new__(One)
+    same.all = Aggregate.restore(NOW if aggregate.all._wall else EVENT_CLOCK, aggregate.all.save())
+    same.topic = same.all.topics["t"]
+    return same
+
+
+def test_a_state_of_other_settings_or_versions_is_refused():
+    data = topic(NOW).all.save()
+    for settings, state in ((SHORT, data), (NOW, data[:-1]), (NOW, b""), (NOW, b"\x93\x01\x02\x03"), (NOW, data[1:])):
+        with pytest.raises(NotFrozen):
+            Aggregate.restore(settings, state)
 
 
 # -- any series of events
@@ -468,3 +522,25 @@ def test_an_entry_counts_the_same_in_any_split(series, draws, options):
         a, b = whole.snapshot(window.name), split.snapshot(window.name)
         assert (a.start, a.end) == (b.start, b.end)
         assert_same(rows_of(a), rows_of(b), exact=10**9)
+
+
+@given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK]))
+def test_a_restored_aggregate_says_the_same_bytes(series, stop, options):
+    stayed = topic(options)
+    restored = None
+    for number, (producer, now, _) in enumerate(play(stayed, series)):
+        if restored is not None:
+            missing = [Event(time=time, key=key, data=data) for time, key, data in producer.log[restored.offset :]]
+            if missing:
+                restored.apply(len(producer.log), now, missing)
+            else:
+                restored.advance(now)
+            assert frames_of(restored, now) == frames_of(stayed, now)
+            assert restored.wake_at() == stayed.wake_at()
+        else:
+            frames_of(stayed, now)
+        if number == stop:
+            restored = thawed(stayed)
+    assert thawed(stayed).all.save() == stayed.all.save()
+    for window in options.windows:
+        assert thawed(stayed).snapshot(window.name) == stayed.snapshot(window.name)

@@ -15,15 +15,23 @@ import orjson
 
 from pushsvc.clock import format_time
 from pushsvc.event.columns import NO_TIME, Columns
+from pushsvc.stats.fold import Fold, Part
+from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
-from pushsvc.stats.moments import Floats, Index, Ints
+from pushsvc.stats.moments import Floats, Index, Ints, Moments
+from pushsvc.stats.quantiles import Histograms, Newest
 from pushsvc.stats.rolling import ROOM, Rolling
-from pushsvc.stats.rows import ALL_KEYS, COUNT, OTHER_KEYS, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, COUNT, OTHER_KEYS, Rows, TopicRows
+from pushsvc.stats.tally import Tally
+from pushsvc.stats.window import Window
 
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
 
 Table = list[tuple[Any, ...]]
+ENGINE_BYTES = 512_000_000
+"""Bound of an engine's memory: beyond it, new keys are counted under ``__other__``."""
+
 BYTES_PER_SECOND = 2_000_000
 """Bound of all updates of a topic together; the cadence stretches to keep it."""
 
@@ -35,8 +43,9 @@ class Frame:
     """What to tell the readers of a window.
 
     It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms. ``since`` is when the
-    topic began, ``cadence`` the ms until the next update may come, ``body`` a JSON object of ``data`` (rows in the
-    order of ``columns``) and ``gone`` ([key, field]). ``ending`` tells that a row of a key is said to be zero.
+    topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in the
+    order of ``columns``), ``gone`` ([key, field]) and ``partial`` (keys whose rows may not say all; only if there are
+    any). ``ending`` tells that a row of a key is said to be zero.
     """
 
     topic: str
@@ -138,21 +147,42 @@ class _Paces:
 
 
 class Aggregate:
-    """The windows of topics that share settings and a clock, in one engine. ``time`` (ms) is where the clock begins."""
+    """The windows of topics that share settings and a clock, in one engine.
 
-    def __init__(self, settings: TopicSettings, time: int) -> None:
+    ``time`` (ms) is where the clock begins, ``most_bytes`` the memory beyond which no key gets rows of its own.
+    """
+
+    def __init__(self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES) -> None:
         self.topics: dict[str, Topic] = {}
         self._by_number: dict[int, Topic] = {}
         self._settings = settings
+        self._form = repr(settings)
         self._wall = settings.clock == "wall"
         self._begun = self._wall
         self._rolling = Rolling(settings.windows, time, settings.percents)
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._ledger = Ledger(self._rolling)
         self._paces = _Paces(len(settings.windows))
-        self._released_at = self._rolling.head(0)
+        self._most_bytes = most_bytes
+        self._released_at = self._measured_at = self._rolling.head(0)
         self._wake: int | None = None
         self._wake_known = False
+
+    # -- state
+
+    def save(self) -> bytes:
+        """Return the state. What is restored from it says the same as this, byte for byte."""
+        self._rolling.settle()
+        return freeze(self, _CLASSES, without=("_settings",))
+
+    @classmethod
+    def restore(cls, settings: TopicSettings, data: bytes) -> Aggregate:
+        """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
+        restored = thaw(data, _CLASSES)
+        if not isinstance(restored, cls) or restored._form != repr(settings):
+            raise NotFrozen("a state of other settings")
+        restored._settings = settings
+        return restored
 
     # -- topics
 
@@ -291,9 +321,12 @@ class Aggregate:
         table, rolling = topic.table, self._rolling
         self._make_room(topic, len(events))
         keys = self._keys(topic, events.keys)
-        topic.folded += int(np.count_nonzero(keys[fit] == OTHER_KEYS))
         grains = times // rolling.grain
         chosen = slice(None) if fit is None else np.flatnonzero(fit)
+        folded = grains[chosen][keys[chosen] == OTHER_KEYS]
+        if len(folded):
+            topic.folded += len(folded)
+            table.fold(int(folded.max()))
         if len(keys[chosen]):
             rolling.put(grains[chosen], table.rows(COUNT, keys[chosen]), None)
         for name, column in events.fields.items():
@@ -322,7 +355,10 @@ class Aggregate:
             return np.array([topic.table.key(name) for name in names], np.int64)
 
     def _make_room(self, topic: Topic, keys: int) -> None:
-        """Free rows nobody needs when they may be short, at most once a pane."""
+        """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane."""
+        if self._measured_at != self._rolling.head(0):
+            self._measured_at = self._rolling.head(0)
+            self._rolling.rows.full = self._rolling.bytes > self._most_bytes
         if topic.table.room() < keys and self._released_at != self._rolling.head(0):
             self._ledger.release()
             self._released_at = self._rolling.head(0)
@@ -367,10 +403,12 @@ class Aggregate:
         rate = report.count / (self._settings.windows[window].length / 1_000)
         data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]).T)
         gone = b",".join([b"[%b]" % name[:-1] for name in names(report.gone)])
-        body = b'{"data":%b,"gone":[%b]}' % (data, gone)
+        body = b'{"data":%b,"gone":[%b]' % (data, gone)
+        start, end = self._rolling.interval(window)
+        partial = topic.table.partial(report.rows, start // self._rolling.grain)
+        body += b',"partial":[%b]}' % b",".join(partial) if partial else b"}"
         if sent is not None:
             self._paces.spend(window, topic.table.number, sent, len(body))
-        start, end = self._rolling.interval(window)
         return Frame(
             topic=topic.name,
             window=self._settings.windows[window].name,
@@ -384,6 +422,11 @@ class Aggregate:
             ending=bool((report.count[self._rolling.rows.key[report.rows] != ALL_KEYS] == 0).any()),
             body=body,
         )
+
+
+_CLASSES = (
+    Aggregate, Fold, Histograms, Ledger, Moments, Newest, Part, Rolling, Rows, Tally, Topic, TopicRows, Window, _Paces,
+)  # fmt: skip
 
 
 def _rows_json(names: Sequence[bytes], count: Index, figures: Floats) -> bytes:

@@ -44,6 +44,8 @@ class Selection:
         selected = {**frame, "data": [dict(zip(columns, row, strict=True)) for row in rows] if self.records else rows}
         if frame.get("gone"):
             selected["gone"] = [row for row in frame["gone"] if self.covers(row)]
+        if frame.get("partial"):
+            selected["partial"] = [key for key in frame["partial"] if self.keys is None or key in self.keys]
         return selected
 
     def _top(self, rows: list[list[Any]], column: int) -> list[list[Any]]:
@@ -67,6 +69,7 @@ class Mirror:
         self.log = log
         self.recent: list[StatisticsEntry] = []
         self._rows: dict[RowId, list[Any]] = {}
+        self._partial: set[str] = set()
         self._head: dict[str, Any] = {}
         self._size = 0
 
@@ -85,11 +88,14 @@ class Mirror:
         else:
             self.recent = [entry]
             self._rows.clear()
+            self._partial.clear()
             self._size = len(entry.data)
         frame = entry.frame
         self._head = frame
         for row in frame["data"]:
             self._rows[row[0], row[1]] = row
+            self._partial.discard(row[0])
+        self._partial.update(frame.get("partial", ()))
         for key, name in frame.get("gone", ()):
             self._rows.pop((key, name), None)
 
@@ -100,7 +106,9 @@ class Mirror:
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
                 "offset": 0, "since": None, "columns": list(TopicSettings().columns), "data": [],
             }  # fmt: skip
-        frame = {name: value for name, value in self._head.items() if name != "gone"}
+        frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial")}
+        if self._partial:
+            frame["partial"] = sorted(self._partial)
         columns = frame["columns"]
         count = columns.index("count")
         frame["data"] = [row for row in self._rows.values() if row[count] or row[0] is None]

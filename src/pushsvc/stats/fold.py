@@ -45,6 +45,13 @@ class Fold:
         self._front = Moments(np.zeros(0, np.int32), empty(0))
         self._back = Moments(np.zeros(0, np.int32), empty(0))
 
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        parts = [part for panes in (self._parts, self._late) for own in panes.values() for part in own]
+        moments = [self._front, self._back, *(part.moments for part in parts)]
+        return sum(one.count.nbytes + one.parts.nbytes for one in moments) + sum(part.columns.nbytes for part in parts)
+
     def reserve(self, size: int) -> None:
         """Make room for so many columns."""
         self._front = _widened(self._front, size)

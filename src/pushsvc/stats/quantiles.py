@@ -55,6 +55,11 @@ class Histograms:
         self._panes = [Tally() for _ in range(windows)]
         self._advances = 0
 
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        return self._codes.nbytes + self._counts.nbytes + sum(tally.bytes for tally in self._panes)
+
     def add(self, window: int | slice, codes: Counts, counts: Counts) -> None:
         """Count codes, in order and each once, in a window or in several."""
         place = np.searchsorted(self._codes, codes)
@@ -119,6 +124,11 @@ class Newest:
         self._values: Floats = np.zeros((0, NEWEST))
         self._grains: Ints = np.full((0, NEWEST), _LONG_AGO)
         self._early: tuple[Ints, Ints, Floats] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        return self._values.nbytes + self._grains.nbytes
 
     def reserve(self, columns: int) -> None:
         more = columns - len(self._values)

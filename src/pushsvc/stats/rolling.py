@@ -77,6 +77,15 @@ class Rolling:
         self._waiting = 0
         self._future: list[list[Chunk]] = [[] for _ in windows]
 
+    @property
+    def bytes(self) -> int:
+        """Size of the arrays, nearly."""
+        fixed = [self._changed, self._stale, self._figures, self._held, self._count, self._parts]
+        held = sum(tally.bytes for tally in self._tallies)
+        held += sum(fold.bytes for block in self._blocks for fold in block)
+        held += sum(histograms.bytes for histograms in self._histograms) + self._newest.bytes
+        return held + sum(array.nbytes for array in fixed)
+
     # -- the head
 
     @property

@@ -17,6 +17,8 @@ CLOSED = -1
 ALL_KEYS, OTHER_KEYS = 0, 1
 """Numbers of a topic's first two keys: all of them together, and those without rows of their own."""
 
+NEVER = int(np.iinfo(np.int64).min)
+
 COUNT = 0
 """Number of a topic's first field: None, which counts events."""
 
@@ -29,13 +31,15 @@ class Rows:
     """All rows of an engine. A row is a number from 0; numbers of closed rows are used again.
 
     ``total[row]`` is the row of all keys together for the same topic and field (its own number for such a row, CLOSED
-    for a free number). ``column[row]`` numbers the rows that bear values, apart from those that only count.
+    for a free number). ``column[row]`` numbers the rows that bear values, apart from those that only count. While
+    ``full`` no key gets rows.
     """
 
     def __init__(self) -> None:
         self.topics: list[TopicRows | None] = []
         self.size = 0
         self.columns = 0
+        self.full = False
         self.topic = self._new()
         self.key = self._new()
         self.field = self._new()
@@ -125,13 +129,15 @@ class TopicRows:
         self._max_keys = max_keys
         self._max_fields = max_fields
         self._free_keys: list[int] = []
+        self._folded = NEVER
+        self._since_fold: Ints = np.full(_FIRST_CAPACITY, NEVER)
         self._key_json = [b"null", orjson.dumps(OTHER)]
         self._field_json: list[bytes] = []
         self.field(None)
 
     def room(self) -> int:
         """Number of keys that still get rows of their own."""
-        return self._max_keys - (len(self.index) - 1)
+        return 0 if self._rows.full else self._max_keys - (len(self.index) - 1)
 
     def key(self, name: str | None) -> int:
         """Return the number of a key, a new one if there is room, else OTHER_KEYS."""
@@ -149,8 +155,22 @@ class TopicRows:
             self._key_json.append(orjson.dumps(name))
             if number == self.table.shape[1]:
                 self.table = _wide(self.table)
+                self._since_fold = np.concatenate([self._since_fold, np.full(number, NEVER)])
         self.index[name] = number
+        self._since_fold[number] = self._folded
         return number
+
+    def fold(self, grain: int) -> None:
+        """Note that an event of that grain was counted under ``__other__``."""
+        self._folded = max(self._folded, grain)
+
+    def partial(self, rows: Ints, first: int) -> list[bytes]:
+        """Return the JSON of the keys among ``rows`` that got their place while events from grain ``first`` on may be
+        counted under ``__other__``: what their rows say may not be all."""
+        if self._folded < first:
+            return []
+        keys = np.unique(self._rows.key[rows])
+        return [self._key_json[key] for key in keys[(self._since_fold[keys] >= first) & (keys > OTHER_KEYS)].tolist()]
 
     def field(self, name: str | None) -> int | None:
         """Return the number of a field, a new one with its total; None beyond the cap."""

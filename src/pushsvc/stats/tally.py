@@ -21,9 +21,10 @@ class Tally:
     def __init__(self) -> None:
         self._panes: dict[int, list[Numbers]] = {}
 
-    def __len__(self) -> int:
-        """Number of (pane, row) pairs held."""
-        return sum(len(rows) for numbers in self._panes.values() for rows, _ in numbers)
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        return sum(rows.nbytes + counts.nbytes for numbers in self._panes.values() for rows, counts in numbers)
 
     def add(self, pane: int, rows: Index, counts: Counts) -> None:
         numbers = self._panes.setdefault(pane, [])
