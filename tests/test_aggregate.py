@@ -30,7 +30,7 @@ class One:
         self.topic = self.all.open("t", since)
 
     def apply(self, offset, arrival, events):
-        self.all.apply("t", offset, arrival, Columns.of(events))
+        self.all.apply("t", offset, arrival, Columns.of(events, self.all._settings.key))
 
     def snapshot(self, window):
         return self.all.snapshot("t", window)
@@ -157,8 +157,8 @@ def test_a_frame_as_json():
         "columns": ["key", "field", "count", "rate", "sum", "mean", "min", "max", "std", "p50", "p95", "p99"],
         "data": [
             [None, None, count, rate, *[None] * 8],
-            ["a", None, 1, 1 / 60, *[None] * 8],
             [None, "x", count, rate, 4.0, 2.0, 1.5, 2.5, sqrt(0.5), 1.5, 2.5, 2.5],
+            ["a", None, 1, 1 / 60, *[None] * 8],
             ["a", "x", 1, 1 / 60, 1.5, 1.5, 1.5, 1.5, None, 1.5, 1.5, 1.5],
         ],
         "gone": [],
@@ -348,6 +348,57 @@ def test_late_on_the_event_clock_is_who_comes_behind_a_newer_one():
         single.apply(offset, T, [one])
     assert (whole.late, whole.late_by_window) == (single.late, single.late_by_window) == (0, {"10s": 2, "1m": 0})
     assert rows_of(whole.snapshot("1m")) == rows_of(single.snapshot("1m"))
+
+
+# -- groupings
+
+FLIGHTS = dataclasses.replace(NOW, key=("carrier", "origin", "carrier+origin"))
+
+
+def grouped(frame):
+    return {(row[0], row[1], row[-1]): row[2] for row in frame.rows}
+
+
+def test_several_groupings_count_apart_and_together_once():
+    aggregate = topic(FLIGHTS)
+    flights = [("UA", "EWR", 5), ("UA", "JFK", 7), ("AA", "JFK", 1), (None, "JFK", 3), ("JFK", None, 4)]
+    events = [Event(data={"carrier": c, "origin": o, "delay": d}) for c, o, d in flights]
+    aggregate.apply(5, T, events)
+    frame = json.loads(aggregate.snapshot("1m").to_json(T))
+    assert frame["columns"] == [*SHORT.columns, "by"]
+    counts = {(row[0], row[-1]): row[2] for row in frame["data"] if row[1] == "delay"}
+    assert counts == {
+        (None, None): 5,
+        ("UA", "carrier"): 2, ("AA", "carrier"): 1, ("JFK", "carrier"): 1,
+        ("EWR", "origin"): 1, ("JFK", "origin"): 3,
+        ("UA+EWR", "carrier+origin"): 1, ("UA+JFK", "carrier+origin"): 1, ("AA+JFK", "carrier+origin"): 1,
+    }  # fmt: skip
+    sums = {(row[0], row[-1]): row[4] for row in frame["data"] if row[1] == "delay"}
+    assert (sums[None, None], sums["JFK", "origin"]) == (20.0, 11.0)
+
+
+def test_keys_of_groupings_are_zero_and_gone_with_what_they_are_by():
+    aggregate = topic(FLIGHTS)
+    aggregate.apply(1, T, [Event(data={"carrier": "UA", "origin": "EWR"})])
+    aggregate.flush(T)
+    aggregate.advance(T + 15_000)
+    first, second = aggregate.flush(T + 15_000), aggregate.flush(T + 15_000)
+    assert grouped(first[0]) == {
+        (None, None, None): 0, ("UA", None, "carrier"): 0, ("EWR", None, "origin"): 0,
+        ("UA+EWR", None, "carrier+origin"): 0,
+    }  # fmt: skip
+    assert sorted(second[0].gone) == [
+        ("EWR", None, "origin"), ("UA", None, "carrier"), ("UA+EWR", None, "carrier+origin")
+    ]  # fmt: skip
+
+
+def test_each_grouping_has_an_other_of_its_own():
+    aggregate = topic(dataclasses.replace(FLIGHTS, max_keys=4))
+    aggregate.apply(3, T, [Event(data={"carrier": c, "origin": "o"}) for c in ("a", "b", "__other__")])
+    assert grouped(aggregate.snapshot("1m")) == {
+        (None, None, None): 3, ("a", None, "carrier"): 1, ("b", None, "carrier"): 1, ("__other__", None, "carrier"): 1,
+        ("o", None, "origin"): 3, ("a+o", None, "carrier+origin"): 1, ("__other__", None, "carrier+origin"): 2,
+    }  # fmt: skip
 
 
 # -- caps

@@ -3,7 +3,6 @@
 import json
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,15 +22,15 @@ def plain(columns):
         fields[name] = {
             at: struct.pack("d", value) for at, value in zip(positions, column.values.tolist(), strict=True)
         }
-    return list(columns.keys), times, fields
+    return [list(keys) for keys in columns.keys], times, fields
 
 
 def encode(*items):
     return b"\n".join(json.dumps(item).encode() for item in items)
 
 
-def check(reader, data):
-    wanted = plain(Columns.of([Event.decode(line) for line in data.split(b"\n")]))
+def check(reader, data, groupings=("key",)):
+    wanted = plain(Columns.of([Event.decode(line) for line in data.split(b"\n")], groupings))
     assert plain(reader.read(data)) == wanted
     assert plain(reader.read(data)) == wanted  # the second time by what was learned
 
@@ -104,4 +103,29 @@ def test_any_series_of_entries_is_read_as_it_is(entries):
 def test_no_field_means_no_column():
     columns = ColumnReader().read(encode({"x": None}, {}))
     assert (columns.fields, columns.times, len(columns)) == ({}, None, 2)
-    assert np.array(columns.keys).tolist() == [None, None]
+    assert columns.keys == [[None, None]]
+
+
+def test_keys_of_several_groupings():
+    groupings = ("carrier", "origin", "carrier+origin", "stop", "type", "key")
+    reader = ColumnReader(groupings)
+    data = encode(
+        {"carrier": "UA", "origin": "EWR", "stop": 7, "key": "k"},
+        {"carrier": "UA", "stop": 7.0, "x": 1, "type": "late"},
+        {"carrier": True, "origin": "", "stop": None},
+    )
+    check(reader, data, groupings)
+    columns = reader.read(data)
+    assert columns.keys == [
+        ["UA", "UA", None], ["EWR", None, None], ["UA+EWR", None, None], ["7", "7.0", None],
+        ["message", "late", "message"], ["k", None, None],
+    ]  # fmt: skip
+    assert columns.fields["stop"].values.tolist() == [7.0, 7.0]
+
+
+@given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=4))
+def test_any_series_of_entries_has_the_keys_of_its_events(entries):
+    groupings = ("x", "x+y", "key", "id+f0")
+    reader = ColumnReader(groupings)
+    for items in entries:
+        check(reader, encode(*items), groupings)

@@ -14,14 +14,14 @@ import numpy as np
 import orjson
 
 from pushsvc.clock import format_time
-from pushsvc.event.columns import NO_TIME, Columns
+from pushsvc.event.columns import NO_TIME, Column, Columns
 from pushsvc.stats.fold import Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
 from pushsvc.stats.moments import Floats, Index, Ints, Moments
 from pushsvc.stats.quantiles import Histograms, Newest
 from pushsvc.stats.rolling import ROOM, Rolling
-from pushsvc.stats.rows import ALL_KEYS, COUNT, OTHER_KEYS, Rows, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, COUNT, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.window import Window
 
@@ -44,8 +44,8 @@ class Frame:
 
     It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms. ``since`` is when the
     topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in the
-    order of ``columns``), ``gone`` ([key, field]) and ``partial`` (keys whose rows may not say all; only if there are
-    any). ``ending`` tells that a row of a key is said to be zero.
+    order of ``columns``), ``gone`` ([key, field], and ``by`` of a topic with several groupings) and ``partial`` (keys
+    whose rows may not say all; only if there are any). ``ending`` tells that a row of a key is said to be zero.
     """
 
     topic: str
@@ -189,7 +189,7 @@ class Aggregate:
     def open(self, name: str, since: int) -> Topic:
         """Begin a topic that began at ``since`` (ms)."""
         settings = self._settings
-        table = self._rolling.rows.add_topic(settings.max_keys, settings.max_fields)
+        table = self._rolling.rows.add_topic(settings.max_keys, settings.max_fields, settings.key)
         self.topics[name] = topic = Topic(name, since, table, dict.fromkeys(self._numbers, 0))
         self._by_number[table.number] = topic
         self._paces.open(table.number, since, settings.idle_cadence)
@@ -318,41 +318,55 @@ class Aggregate:
     def _count(self, topic: Topic, events: Columns, times: Ints, fit: Flags | None) -> None:
         """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
         these do not depend on how late it was read."""
-        table, rolling = topic.table, self._rolling
         self._make_room(topic, len(events))
-        keys = self._keys(topic, events.keys)
-        grains = times // rolling.grain
-        chosen = slice(None) if fit is None else np.flatnonzero(fit)
-        folded = grains[chosen][keys[chosen] == OTHER_KEYS]
+        grains = times // self._rolling.grain
+        fields = [(number, column) for name, column in events.fields.items() if (number := self._field(topic, name))]
+        topic.ignored += sum(len(one.values) for one in events.fields.values()) - sum(
+            len(one.values) for _, one in fields
+        )
+        for grouping, names in enumerate(events.keys):
+            keys = self._keys(topic, names, grouping)
+            taken = fit
+            if grouping:  # what has no key in the first is in the totals, in the others nowhere
+                taken = (keys != ALL_KEYS) if fit is None else fit & (keys != ALL_KEYS)
+            self._put(topic, grains, keys, fields, taken)
+
+    def _put(
+        self, topic: Topic, grains: Ints, keys: Ints, fields: list[tuple[int, Column]], taken: Flags | None
+    ) -> None:
+        table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
+        if not len(keys[chosen]):
+            return
+        folded = grains[chosen][(keys[chosen] > ALL_KEYS) & (keys[chosen] <= table.groupings)]
         if len(folded):
             topic.folded += len(folded)
             table.fold(int(folded.max()))
-        if len(keys[chosen]):
-            rolling.put(grains[chosen], table.rows(COUNT, keys[chosen]), None)
-        for name, column in events.fields.items():
-            fields = len(table.fields)
-            number = table.field(name)
-            if number is None:
-                topic.ignored += len(column.values)
-                continue
-            if len(table.fields) > fields:
-                rolling.touch(table.table[number:, ALL_KEYS])
-            positions, values = column.positions, column.values
-            if fit is not None:
-                where = np.arange(len(fit)) if positions is None else positions
-                positions, values = where[fit[where]], values[fit[where]]
+        self._rolling.put(grains[chosen], table.rows(COUNT, keys[chosen]), None)
+        for number, column in fields:
+            where, values = column.positions, column.values
+            if taken is not None:
+                places = np.arange(len(taken)) if where is None else where
+                where, values = places[taken[places]], values[taken[places]]
             if len(values):
-                taken = slice(None) if positions is None else positions
-                rolling.put(grains[taken], table.rows(number, keys[taken]), values)
+                at = slice(None) if where is None else where
+                self._rolling.put(grains[at], table.rows(number, keys[at]), values)
+
+    def _field(self, topic: Topic, name: str) -> int | None:
+        """Return the number of a field, a new one with its totals; None beyond the cap."""
+        known = len(topic.table.fields)
+        number = topic.table.field(name)
+        if len(topic.table.fields) > known:
+            self._rolling.touch(topic.table.table[number:, ALL_KEYS])
+        return number
 
     @staticmethod
-    def _keys(topic: Topic, names: Sequence[str | None]) -> Ints:
+    def _keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
         """Return the numbers of keys, made for new ones as far as there is room."""
-        numbers = map(topic.table.index.__getitem__, names)
+        numbers = map(topic.table.indexes[grouping].__getitem__, names)
         try:
             return np.fromiter(numbers, np.int64, len(names))
         except KeyError:
-            return np.array([topic.table.key(name) for name in names], np.int64)
+            return np.array([topic.table.key(name, grouping) for name in names], np.int64)
 
     def _make_room(self, topic: Topic, keys: int) -> None:
         """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane."""
@@ -401,8 +415,10 @@ class Aggregate:
     ) -> Frame:
         names = topic.table.names
         rate = report.count / (self._settings.windows[window].length / 1_000)
-        data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]).T)
-        gone = b",".join([b"[%b]" % name[:-1] for name in names(report.gone)])
+        by = topic.table.groupings_of
+        data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]).T, by(report.rows))
+        left = zip(names(report.gone), by(report.gone), strict=True)
+        gone = b",".join([b"[%b%b]" % (name[:-1], grouping) for name, grouping in left])
         body = b'{"data":%b,"gone":[%b]' % (data, gone)
         start, end = self._rolling.interval(window)
         partial = topic.table.partial(report.rows, start // self._rolling.grain)
@@ -429,8 +445,8 @@ _CLASSES = (
 )  # fmt: skip
 
 
-def _rows_json(names: Sequence[bytes], count: Index, figures: Floats) -> bytes:
-    """Return rows as JSON: name, count and figures each, what is not finite as null.
+def _rows_json(names: Sequence[bytes], count: Index, figures: Floats, ends: Sequence[bytes]) -> bytes:
+    """Return rows as JSON: name, count, figures and end each, what is not finite as null.
 
     orjson writes whole arrays of numbers several times faster than Python's numbers one by one.
     """
@@ -439,5 +455,5 @@ def _rows_json(names: Sequence[bytes], count: Index, figures: Floats) -> bytes:
     option = orjson.OPT_SERIALIZE_NUMPY
     counts = orjson.dumps(np.ascontiguousarray(count), option=option)[1:-1].split(b",")
     numbers = orjson.dumps(np.ascontiguousarray(figures), option=option)[2:-2].split(b"],[")
-    rows = [b"%b%b,%b" % row for row in zip(names, counts, numbers, strict=True)]
+    rows = [b"%b%b,%b%b" % row for row in zip(names, counts, numbers, ends, strict=True)]
     return b"[[" + b"],[".join(rows) + b"]]"

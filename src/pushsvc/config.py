@@ -175,6 +175,17 @@ def _windows(value: Any) -> tuple[Window, ...]:
     return tuple(map(Window.parse, texts))
 
 
+def _key(value: Any) -> tuple[str, ...]:
+    groupings = (_text(value),) if isinstance(value, str) else _texts(value)
+    if not groupings or len(set(groupings)) < len(groupings):
+        raise ValueError("at least one grouping is expected, and none twice")
+    for grouping in groupings:
+        names = grouping.split("+")
+        if "" in names or "time" in names or any(name.startswith("$") for name in names):
+            raise ValueError(f"{grouping!r}: names of fields are expected, several joined by +")
+    return groupings
+
+
 def _statistics(value: Any) -> tuple[str, ...]:
     texts = _texts(value)
     if len(set(texts)) < len(texts):
@@ -219,6 +230,7 @@ _QUANTILE = re.compile("p[1-9][0-9]?")
 _ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
 _TOPIC: dict[str, Check] = {
     "windows": _windows,
+    "key": _key,
     "statistics": _statistics,
     "clock": _clock,
     "jump": _switch,

@@ -22,6 +22,7 @@ def _default_windows() -> tuple[Window, ...]:
 class TopicSettings:
     """How one topic is counted and kept.
 
+    ``key`` says by what events are grouped: names of fields or attributes, several joined by ``+``.
     ``statistics`` are those beside STATISTICS that rows have: ``p50``, the quantile of 50 %, and so on.
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
     watches and while nobody does. ``retention`` is the number of events kept at least; events that a window may
@@ -29,6 +30,7 @@ class TopicSettings:
     """
 
     windows: tuple[Window, ...] = field(default_factory=_default_windows)
+    key: tuple[str, ...] = ("key",)
     statistics: tuple[str, ...] = ("p50", "p95", "p99")
     clock: Literal["wall", "event"] = "wall"
     jump: bool = False
@@ -46,7 +48,12 @@ class TopicSettings:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a row."""
-        return ("key", "field", *STATISTICS, *self.statistics)
+        return ("key", "field", *STATISTICS, *self.statistics, *(("by",) if len(self.key) > 1 else ()))
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """The columns by which keys can be ranked."""
+        return (*STATISTICS, *self.statistics)
 
     @property
     def longest(self) -> int:

@@ -38,7 +38,7 @@ class Statistics:
     """The rows of one window, kept up to date by its frames."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str | None, str | None], list[Any]] = {}
+        self.rows: dict[tuple[str | None, ...], list[Any]] = {}
         self._frame: dict[str, Any] = {}
 
     def apply(self, event: str, frame: dict[str, Any]) -> None:
@@ -47,10 +47,11 @@ class Statistics:
             self.rows.clear()
         if event in ("snapshot", "update"):
             self._frame = frame
+            by = frame["columns"].index("by") if "by" in frame["columns"] else None
             for row in frame["data"]:
-                self.rows[row[0], row[1]] = row
-            for key, field in frame.get("gone", ()):
-                self.rows.pop((key, field), None)
+                self.rows[(row[0], row[1]) if by is None else (row[0], row[1], row[by])] = row
+            for place in frame.get("gone", ()):
+                self.rows.pop(tuple(place), None)
 
     def table(self) -> Table:
         """Return what is to be seen: totals first, then the keys by name."""
@@ -61,5 +62,9 @@ class Statistics:
         for place in sorted(self.rows, key=lambda place: tuple((name is not None, name or "") for name in place)):
             key, field, *values = self.rows[place]
             shown = "all" if key is None else key, "events" if field is None else field
-            table.add_row(*shown, *("" if value is None else f"{value:,.6g}" for value in values))
+            table.add_row(*shown, *(_shown(value) for value in values))
         return table
+
+
+def _shown(value: float | str | None) -> str:
+    return f"{value:,.6g}" if isinstance(value, int | float) else value or ""

@@ -50,7 +50,7 @@ class _Topic:
     after: int
     silent_through: int
     deleted: int
-    reader: ColumnReader = field(default_factory=ColumnReader)
+    reader: ColumnReader
     announced: bool = False
     told_late: int = 0
     weight: dict[str, int] = field(default_factory=dict)
@@ -270,7 +270,9 @@ class AggregatorWorker:
         counted.offset = after
         written = max(int(window.get("source", 0)) for window in windows)
         deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _Topic(aggregate, counted, settings, after, written, deleted)
+        partition.topics[name] = _Topic(
+            aggregate, counted, settings, after, written, deleted, ColumnReader(settings.key)
+        )
 
     def _aggregate_for(self, partition: _Partition, name: str, settings: TopicSettings) -> Aggregate:
         key = (settings, name if settings.clock == "event" else None)
@@ -323,7 +325,7 @@ class AggregatorWorker:
         except Exception:
             # Not written by us. It must not end the statistics of all that comes behind it.
             log.exception("%s: the entry up to offset %d cannot be read", topic.counted.name, entry.last)
-            events = Columns.of([])
+            events = Columns.of([], topic.settings.key)
         topic.aggregate.apply(topic.counted.name, entry.last, entry.arrival, events)
         topic.after = entry.last
         if entry.last <= topic.silent_through:

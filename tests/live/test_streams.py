@@ -305,3 +305,35 @@ def test_silence_is_broken_by_heartbeats_that_move_the_cursor(stack, topic):
         assert json.loads(resumed.next().data)["n"] == 2
     with stack.stream(f"/v1/topics/{topic}/stats?heartbeat=event") as stream:
         assert stream.until(lambda event, _: event == "heartbeat")["at"] > 1_600_000_000_000
+
+
+def test_a_topic_grouped_in_several_ways(stack):
+    stack.configure('[topics."flights"]\nkey = ["carrier", "origin", "carrier+origin"]\nwindows = ["10s"]\n')
+    stack.start_aggregator()
+    stack.start_web()
+    flights = [("UA", "EWR", 5), ("UA", "JFK", 7), ("JFK", None, 1)]
+    stack.post("flights", [{"carrier": c, "origin": o, "delay": d} for c, o, d in flights])
+    until(lambda: stack.stats("flights")["offset"] == 3)
+    rows, path = {}, "/v1/topics/flights/stats"
+    with stack.stream(path) as stream:
+        while not rows or any(key is not None for key, _, _ in rows):  # until all have come and gone
+            _, frame = stream.frame()
+            rows.update({(row[0], row[1], row[-1]): row[2] for row in frame["data"]})
+            if not frame.get("gone"):
+                continue
+            for place in frame["gone"]:
+                del rows[tuple(place)]
+        assert frame["columns"][-1] == "by"
+    stack.post("flights", [{"carrier": "JFK", "origin": "JFK", "delay": 2}])
+    until(lambda: stack.stats("flights")["offset"] == 4)
+    data = stack.stats("flights")["data"]
+    assert {(row[0], row[1], row[-1]): row[2] for row in data} == {
+        (key, field, by): 1
+        for key, by in [(None, None), ("JFK", "carrier"), ("JFK", "origin"), ("JFK+JFK", "carrier+origin")]
+        for field in (None, "delay")
+    }
+    csv = stack.get(path + "?format=csv&field=delay").body.decode().splitlines()
+    assert csv[0].endswith(",p99,by")
+    assert [line for line in csv if line.endswith(",carrier")] == [
+        "10s,key,JFK,delay,1,0.1,2.0,2.0,2.0,2.0,,2.0,2.0,2.0,carrier"
+    ]

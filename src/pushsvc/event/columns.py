@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pushsvc.event.model import Event
+from pushsvc.event.model import DEFAULT_TYPE, Event
 
 NO_TIME = -(2**63)
 """Stands in ``Columns.times`` for an event without a time of its own."""
@@ -53,17 +53,20 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Some events. ``times`` [n] are in ms or NO_TIME; None if no event has one."""
+    """Some events. ``times`` [n] are in ms or NO_TIME; None if no event has one.
 
-    keys: Sequence[str | None]
+    ``keys`` has the keys [n] of each grouping; None for an event that has none in it.
+    """
+
+    keys: Sequence[Sequence[str | None]]
     times: NDArray[np.int64] | None
     fields: dict[str, Column]
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.keys[0])
 
     @classmethod
-    def of(cls, events: Sequence[Event]) -> Columns:
+    def of(cls, events: Sequence[Event], groupings: Sequence[str] = ("key",)) -> Columns:
         """Return the columns of events."""
         times = [NO_TIME if event.time is None else event.time for event in events]
         found: dict[str, tuple[list[int], list[float]]] = {}
@@ -73,7 +76,7 @@ class Columns:
                 positions.append(position)
                 values.append(value)
         return cls(
-            [event.key for event in events],
+            [_joined([[_part(event, name) for event in events] for name in parts_of(one)]) for one in groupings],
             _times(times),
             {
                 name: Column(None if len(values) == len(events) else np.array(positions, np.int64), np.array(values))
@@ -83,13 +86,19 @@ class Columns:
 
 
 class ColumnReader:
-    """Reads the entries of one topic. Numbers are those of JSON; ``true``, ``null`` and text are none."""
+    """Reads the entries of one topic. Numbers are those of JSON; ``true``, ``null`` and text are none.
 
-    def __init__(self) -> None:
+    A grouping is the name of a field or attribute, or several joined by ``+``.
+    """
+
+    def __init__(self, groupings: Sequence[str] = ("key",)) -> None:
+        self._groupings = tuple(groupings)
+        self._parts = {name for one in groupings for name in parts_of(one)}
         self._kinds: dict[str, int] = {}
         self._attributes: set[str] = set()
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._names: list[str] = []
+        self._places: dict[str, str] = {}
 
     def read(self, data: bytes) -> Columns:
         """Return the columns of an entry's data: events in their stored form, a line each."""
@@ -100,21 +109,32 @@ class ColumnReader:
                 pass  # a name or a kind of value that was not there before: learn
         objects = [orjson.loads(line) for line in data.split(b"\n")]
         self._learn(objects)
-        return Columns.of([Event.take(item) for item in objects])
+        return Columns.of([Event.take(item) for item in objects], self._groupings)
 
     def _columns(self, events: list[Any]) -> Columns:
         fields = {}
         for number, name in enumerate(self._names):
-            column = self._column(list(map(attrgetter(f"f{number}"), events)), self._kinds[name])
+            column = self._column(list(map(attrgetter(f"f{number}"), events)), name)
             if column is not None:
                 fields[name] = column
-        keys = [event.key for event in events] if "key" in self._attributes else [None] * len(events)
+        keys = [_joined([self._values(events, name) for name in parts_of(one)]) for one in self._groupings]
         times = _times([event.time for event in events]) if "time" in self._attributes else None
         return Columns(keys, times, fields)
 
-    @staticmethod
-    def _column(found: list[Any], kinds: int) -> Column | None:
-        if kinds & _OTHER:
+    def _values(self, events: list[Any], name: str) -> list[str | None]:
+        """Return the text of a part of a key."""
+        attribute = name if name in _ATTRIBUTES else self._places.get(name)
+        if attribute is None or (name in _ATTRIBUTES and name not in self._attributes):
+            return [DEFAULT_TYPE if name == "type" else None] * len(events)
+        values = list(map(attrgetter(attribute), events))
+        if name == "key":
+            return values
+        return [DEFAULT_TYPE if name == "type" and value is None else _text(value) for value in values]
+
+    def _column(self, found: list[Any], name: str) -> Column | None:
+        if name in self._parts:
+            found = [value if type(value) is float or type(value) is int else _NAN for value in found]
+        elif self._kinds[name] & _OTHER:
             found = [value if type(value) is float else _NAN for value in found]
         values = np.array(found, np.float64)
         absent = np.isnan(values)  # JSON has no NaN, so it can stand for what is not there
@@ -143,9 +163,37 @@ class ColumnReader:
         rename = {f"f{number}": name for number, name in enumerate(self._names)}
         rename |= {f"g{number}": name for number, name in enumerate(others)}
         fields = [(name, *_ATTRIBUTES[name]) for name in sorted(self._attributes)]
-        fields += [(attribute, _type_of(self._kinds[name]), _NAN) for attribute, name in rename.items()]
+        for attribute, name in rename.items():
+            # What may be a part of a key is read as it is: 7 and 7.0 are different keys.
+            fields.append(
+                (attribute, Any, None) if name in self._parts else (attribute, _type_of(self._kinds[name]), _NAN)
+            )
+        self._places = {name: attribute for attribute, name in rename.items()}
         struct = msgspec.defstruct("Line", fields, rename=rename, forbid_unknown_fields=True, gc=False)
         return msgspec.json.Decoder(struct)
+
+
+def parts_of(grouping: str) -> list[str]:
+    """Return the names of which a grouping is made."""
+    return grouping.split("+")
+
+
+def _part(event: Event, name: str) -> str | None:
+    return getattr(event, name) if name in _ATTRIBUTES else _text(event.data.get(name))
+
+
+def _text(value: Any) -> str | None:
+    """Return a value as a part of a key: a number is taken as its text, what is neither text nor number is none."""
+    if type(value) is str:
+        return value or None
+    return repr(value) if type(value) is int or (type(value) is float and value == value) else None
+
+
+def _joined(parts: list[list[str | None]]) -> list[str | None]:
+    """Return one key of several parts; None where one is missing."""
+    if len(parts) == 1:
+        return parts[0]
+    return ["+".join(part) if None not in part else None for part in zip(*parts, strict=True)]
 
 
 def _kind(value: Any) -> int:

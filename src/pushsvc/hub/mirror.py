@@ -11,7 +11,7 @@ import orjson
 from pushsvc.broker import Log, StatisticsEntry
 from pushsvc.settings import TopicSettings
 
-RowId = tuple[str | None, str | None]
+RowId = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,13 @@ class Mirror:
             self._size = len(entry.data)
         frame = entry.frame
         self._head = frame
+        by = frame["columns"].index("by") if "by" in frame["columns"] else None
         for row in frame["data"]:
-            self._rows[row[0], row[1]] = row
+            self._rows[(row[0], row[1]) if by is None else (row[0], row[1], row[by])] = row
             self._partial.discard(row[0])
         self._partial.update(frame.get("partial", ()))
-        for key, name in frame.get("gone", ()):
-            self._rows.pop((key, name), None)
+        for place in frame.get("gone", ()):
+            self._rows.pop(tuple(place), None)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as a snapshot frame; zero rows are left out, but totals."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pushsvc.stats.moments import Counts, Floats, Ints
 from pushsvc.stats.rolling import Rolling
-from pushsvc.stats.rows import CLOSED, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, TopicRows
 
 _ABSENT, _LIVE, _ZERO = range(3)
 Flags = NDArray[np.bool_]
@@ -92,7 +92,7 @@ class Ledger:
         return rows[np.argsort(self._rolling.rows.topic[rows], kind="stable")]
 
     def _total(self, rows: Ints) -> Flags:
-        return np.asarray(self._rolling.rows.total[rows] == rows)
+        return np.asarray(self._rolling.rows.key[rows] == ALL_KEYS)
 
     def _reserve(self) -> None:
         more = len(self._rolling.rows.topic) - self._known.shape[1]

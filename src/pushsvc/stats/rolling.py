@@ -26,7 +26,7 @@ from pushsvc.stats.moments import (
     runs_of,
 )
 from pushsvc.stats.quantiles import BITS, Histograms, Newest, buckets_of
-from pushsvc.stats.rows import CLOSED, Rows, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, Rows, TopicRows
 from pushsvc.stats.tally import Numbers, Tally, sum_equal
 from pushsvc.stats.window import Window
 
@@ -483,8 +483,7 @@ class Rolling:
         self.settle()
         self._reserve()
         size = self.rows.size
-        total = self.rows.total[:size]
-        keyed = (total != CLOSED) & (total != np.arange(size))
+        keyed = self.rows.key[:size] > ALL_KEYS
         keyed &= ~self._held[:, :size].any(axis=0)
         for _, rows, _ in [chunk for chunks in self._future for chunk in chunks]:
             keyed[rows] = False

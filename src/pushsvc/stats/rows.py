@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +15,8 @@ OTHER = "__other__"
 """The key that takes what finds no room; producers may not use it."""
 
 CLOSED = -1
-ALL_KEYS, OTHER_KEYS = 0, 1
-"""Numbers of a topic's first two keys: all of them together, and those without rows of their own."""
+ALL_KEYS = 0
+"""Number of a topic's first key: all keys together. ``__other__`` of each grouping comes next."""
 
 NEVER = int(np.iinfo(np.int64).min)
 
@@ -57,12 +58,12 @@ class Rows:
         """Number of rows that the arrays must have room for."""
         return self.size
 
-    def add_topic(self, max_keys: int, max_fields: int) -> TopicRows:
+    def add_topic(self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",)) -> TopicRows:
         """Begin a topic of at most so many keys (and ``__other__``) and fields."""
         number = self._free_topics.pop() if self._free_topics else len(self.topics)
         if number == len(self.topics):
             self.topics.append(None)
-        self.topics[number] = topic = TopicRows(self, number, max_keys, max_fields)
+        self.topics[number] = topic = TopicRows(self, number, max_keys, max_fields, groupings)
         return topic
 
     def of_topic(self, topic: TopicRows) -> Ints:
@@ -117,35 +118,43 @@ class Rows:
 
 
 class TopicRows:
-    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields have numbers of their own."""
+    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields have numbers of their own.
 
-    def __init__(self, rows: Rows, number: int, max_keys: int, max_fields: int) -> None:
+    Several groupings of the same events have keys apart. Only the first adds to the totals, or they would count twice.
+    """
+
+    def __init__(self, rows: Rows, number: int, max_keys: int, max_fields: int, groupings: Sequence[str]) -> None:
         self.number = number
         self.fields: dict[str | None, int] = {}
-        self.keys: list[str | None] = [None, OTHER]
-        self.index: dict[str | None, int] = {None: ALL_KEYS}
-        self.table: Numbers = np.full((0, _FIRST_CAPACITY), CLOSED, np.int32)
+        self.groupings = len(groupings)
+        self.keys: list[str | None] = [None, *[OTHER] * self.groupings]
+        self.indexes: list[dict[str | None, int]] = [{None: ALL_KEYS} for _ in groupings]
+        size = max(_FIRST_CAPACITY, 2 * len(self.keys))
+        self.table: Numbers = np.full((0, size), CLOSED, np.int32)
+        self._grouping: Numbers = np.zeros(size, np.int32)
+        self._grouping[1 : len(self.keys)] = np.arange(self.groupings)
         self._rows = rows
         self._max_keys = max_keys
         self._max_fields = max_fields
         self._free_keys: list[int] = []
         self._folded = NEVER
-        self._since_fold: Ints = np.full(_FIRST_CAPACITY, NEVER)
-        self._key_json = [b"null", orjson.dumps(OTHER)]
+        self._since_fold: Ints = np.full(size, NEVER)
+        self._key_json = [b"null", *[orjson.dumps(OTHER)] * self.groupings]
+        self._by_json = [orjson.dumps(grouping) for grouping in groupings]
         self._field_json: list[bytes] = []
         self.field(None)
 
     def room(self) -> int:
         """Number of keys that still get rows of their own."""
-        return 0 if self._rows.full else self._max_keys - (len(self.index) - 1)
+        return 0 if self._rows.full else self._max_keys - (sum(map(len, self.indexes)) - self.groupings)
 
-    def key(self, name: str | None) -> int:
-        """Return the number of a key, a new one if there is room, else OTHER_KEYS."""
-        number = self.index.get(name)
+    def key(self, name: str | None, grouping: int = 0) -> int:
+        """Return the number of a key, a new one if there is room, else that of ``__other__``."""
+        number = self.indexes[grouping].get(name)
         if number is not None:
             return number
-        if self.room() <= 0:
-            return OTHER_KEYS
+        if self.room() <= 0 or name == OTHER:
+            return 1 + grouping
         if self._free_keys:
             number = self._free_keys.pop()
             self.keys[number], self._key_json[number] = name, orjson.dumps(name)
@@ -155,8 +164,10 @@ class TopicRows:
             self._key_json.append(orjson.dumps(name))
             if number == self.table.shape[1]:
                 self.table = _wide(self.table)
+                self._grouping = np.concatenate([self._grouping, np.zeros(number, np.int32)])
                 self._since_fold = np.concatenate([self._since_fold, np.full(number, NEVER)])
-        self.index[name] = number
+        self.indexes[grouping][name] = number
+        self._grouping[number] = grouping
         self._since_fold[number] = self._folded
         return number
 
@@ -170,7 +181,9 @@ class TopicRows:
         if self._folded < first:
             return []
         keys = np.unique(self._rows.key[rows])
-        return [self._key_json[key] for key in keys[(self._since_fold[keys] >= first) & (keys > OTHER_KEYS)].tolist()]
+        return [
+            self._key_json[key] for key in keys[(self._since_fold[keys] >= first) & (keys > self.groupings)].tolist()
+        ]
 
     def field(self, name: str | None) -> int | None:
         """Return the number of a field, a new one with its total; None beyond the cap."""
@@ -194,7 +207,10 @@ class TopicRows:
         rows: Numbers = self.table[field, keys]
         if rows.min(initial=0) == CLOSED:
             missing = np.unique(keys[rows == CLOSED])
-            self.table[field, missing] = self._rows.open(self.number, missing, field, int(self.table[field, ALL_KEYS]))
+            for first in (True, False):
+                chosen = missing[(self._grouping[missing] == 0) == first]
+                total = int(self.table[field, ALL_KEYS]) if first else CLOSED
+                self.table[field, chosen] = self._rows.open(self.number, chosen, field, total)
             rows = self.table[field, keys]
         return rows
 
@@ -204,14 +220,23 @@ class TopicRows:
         pairs = zip(self._rows.key[rows].tolist(), self._rows.field[rows].tolist(), strict=True)
         return [b"%b,%b," % (keys[key], fields[field]) for key, field in pairs]
 
+    def groupings_of(self, rows: Ints) -> list[bytes]:
+        """Return the JSON of what keys of rows group by, ``,"carrier"`` each; nothing if there is one grouping."""
+        if self.groupings == 1:
+            return [b""] * len(rows)
+        keys = self._rows.key[rows]
+        groupings = np.where(keys == ALL_KEYS, self.groupings, self._grouping[keys])
+        names = [b"," + name for name in (*self._by_json, b"null")]
+        return [names[grouping] for grouping in groupings.tolist()]
+
     def forget(self, rows: Ints) -> None:
         """Take rows out of the table, and with a key's last row the key."""
         keys = self._rows.key[rows]
         self.table[self._rows.field[rows], keys] = CLOSED
         keys = np.unique(keys)
         for number in keys[(self.table[:, keys] == CLOSED).all(axis=0)].tolist():
-            if number > OTHER_KEYS:
-                del self.index[self.keys[number]]
+            if number > self.groupings:
+                del self.indexes[int(self._grouping[number])][self.keys[number]]
                 self._free_keys.append(number)
 
 

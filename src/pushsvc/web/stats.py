@@ -72,7 +72,7 @@ def _selection(settings: TopicSettings, parameters: Parameters) -> Selection:
         fields=frozenset(field or None for field in fields) if fields else None,
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
-        by=parameters.choice("by", settings.columns[2:], "count"),
+        by=parameters.choice("by", settings.ranked, "count"),
     )
 
 

@@ -9,7 +9,7 @@ import {
 } from "./format.js";
 import { History, SPAN } from "./history.js";
 import { formatSelection, parseSelection } from "./selection.js";
-import { reset, rowId, snapshot, update } from "./state.js";
+import { grouped, reset, rowId, snapshot, update } from "./state.js";
 import { Stream } from "./stream.js";
 import { choices, rank, statisticsOf, zeroRow } from "./survey.js";
 import { Table } from "./table.js";
@@ -43,8 +43,8 @@ let surveyTimer = 0;
 const topicStream = new Stream({ topics: receiveTopics }, showConnection);
 const statsStream = new Stream(
   {
-    snapshot: (data) => receive(snapshot, data),
-    update: (data) => receive(update, data),
+    snapshot: (data) => receive(snapshot, grouped(data)),
+    update: (data) => receive(update, grouped(data)),
     reset: () => {
       reset(rows);
       history.clear();

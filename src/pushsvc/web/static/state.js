@@ -22,6 +22,19 @@ export function update(rows, frame) {
   for (const row of frame.data) rows.set(rowId(row[0], row[1]), row);
 }
 
+/** The frame of a topic with several groupings as if it had one: a key is named with what it is a key of. */
+export function grouped(frame) {
+  const by = frame.columns?.indexOf("by") ?? -1;
+  if (by < 0) return frame;
+  const named = (key, grouping) => (grouping === null ? key : `${grouping}: ${key}`);
+  return {
+    ...frame,
+    columns: frame.columns.filter((name) => name !== "by"),
+    data: frame.data.map((row) => [named(row[0], row[by]), ...row.slice(1, by), ...row.slice(by + 1)]),
+    gone: (frame.gone ?? []).map(([key, field, grouping]) => [named(key, grouping), field]),
+  };
+}
+
 /** Forget everything: the server lost the position, a snapshot follows. */
 export function reset(rows) {
   rows.clear();
