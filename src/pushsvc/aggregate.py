@@ -36,6 +36,7 @@ BYTES_PER_SECOND = 2_000_000
 """Bound of all updates of a topic together; the cadence stretches to keep it."""
 
 _NEVER = -(2**62)
+_SLICE = 1_024
 
 
 @dataclass(frozen=True)
@@ -415,14 +416,12 @@ class Aggregate:
     ) -> Frame:
         names = topic.table.names
         rate = report.count / (self._settings.windows[window].length / 1_000)
-        by = topic.table.groupings_of
-        data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]).T, by(report.rows))
-        left = zip(names(report.gone), by(report.gone), strict=True)
-        gone = b",".join([b"[%b%b]" % (name[:-1], grouping) for name, grouping in left])
-        body = b'{"data":%b,"gone":[%b]' % (data, gone)
+        data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]))
+        gone = orjson.dumps(list(zip(*names(report.gone), strict=True)))
+        body = b'{"data":%b,"gone":%b' % (data, gone)
         start, end = self._rolling.interval(window)
         partial = topic.table.partial(report.rows, start // self._rolling.grain)
-        body += b',"partial":[%b]}' % b",".join(partial) if partial else b"}"
+        body += b',"partial":%b}' % orjson.dumps(partial) if partial else b"}"
         if sent is not None:
             self._paces.spend(window, topic.table.number, sent, len(body))
         return Frame(
@@ -445,15 +444,13 @@ _CLASSES = (
 )  # fmt: skip
 
 
-def _rows_json(names: Sequence[bytes], count: Index, figures: Floats, ends: Sequence[bytes]) -> bytes:
-    """Return rows as JSON: name, count, figures and end each, what is not finite as null.
-
-    orjson writes whole arrays of numbers several times faster than Python's numbers one by one.
-    """
-    if not len(names):
-        return b"[]"
-    option = orjson.OPT_SERIALIZE_NUMPY
-    counts = orjson.dumps(np.ascontiguousarray(count), option=option)[1:-1].split(b",")
-    numbers = orjson.dumps(np.ascontiguousarray(figures), option=option)[2:-2].split(b"],[")
-    rows = [b"%b%b,%b%b" % row for row in zip(names, counts, numbers, ends, strict=True)]
-    return b"[[" + b"],[".join(rows) + b"]]"
+def _rows_json(names: Sequence[list[str | None]], count: Index, figures: Floats) -> bytes:
+    """Return rows as JSON: key, field, count, figures [m, n] and what it is by, what is not finite as null."""
+    keys, fields, *by = names
+    parts = []
+    for start in range(0, len(keys), _SLICE):  # objects made a few at a time stay in the processor's cache
+        part = slice(start, start + _SLICE)
+        numbers = [count[part].tolist(), *figures[:, part].tolist()]
+        rows = zip(keys[part], fields[part], *numbers, *(one[part] for one in by), strict=True)
+        parts.append(orjson.dumps(list(rows))[1:-1])
+    return b"[%b]" % b",".join(parts)

@@ -61,9 +61,17 @@ def runs_of(ordered: NDArray[np.generic]) -> Ints:
     return np.flatnonzero(edges)
 
 
+def lengths_of(starts: Ints, size: int) -> Ints:
+    """Return how long each run of an array of ``size`` is."""
+    lengths = np.empty(len(starts), np.int64)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = size - starts[-1:]
+    return lengths
+
+
 def reduce(values: Floats, starts: Ints) -> Moments:
     """Return one partial for each run of ``values``; ``starts`` [groups] begins with 0 and none is empty."""
-    lengths = np.diff(starts, append=len(values))
+    lengths = lengths_of(starts, len(values))
     if len(starts) == len(values):
         nothing = np.zeros(len(values))
         return Moments(lengths.astype(np.int32), np.stack([values, nothing, nothing, values, values]))
@@ -106,7 +114,7 @@ def merge_runs(moments: Moments, starts: Ints) -> Moments:
     if len(starts) == len(moments):
         return moments
     given = moments.parts
-    lengths = np.diff(starts, append=len(moments))
+    lengths = lengths_of(starts, len(moments))
     count = np.add.reduceat(moments.count, starts, dtype=np.int32)
     parts = np.empty((PARTS, len(starts)))
     with np.errstate(over="ignore", invalid="ignore"):

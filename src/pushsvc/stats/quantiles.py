@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Floats, Ints, runs_of
+from pushsvc.stats.moments import Counts, Floats, Ints, lengths_of, runs_of
 from pushsvc.stats.tally import Tally
 
 NEWEST = 16
@@ -141,7 +141,7 @@ class Newest:
 
         Each value replaces the oldest of its column unless it is older itself.
         """
-        lengths = np.diff(starts, append=len(values))
+        lengths = lengths_of(starts, len(values))
         for rank in range(min(NEWEST, int(lengths.max(initial=0)))):
             chosen = np.flatnonzero(lengths > rank)
             where, taken = columns[chosen], starts[chosen] + lengths[chosen] - 1 - rank

@@ -20,6 +20,7 @@ from pushsvc.stats.moments import (
     Moments,
     describe,
     empty,
+    lengths_of,
     merge,
     merge_equal,
     reduce,
@@ -297,7 +298,7 @@ class Rolling:
         starts = runs_of(ordered)
         own = ordered[starts]
         if values is None:
-            moments = Moments(np.diff(starts, append=len(rows)).astype(np.int32), empty(0))
+            moments = Moments(lengths_of(starts, len(rows)).astype(np.int32), empty(0))
         else:
             moments = reduce(values[order], starts)
         totals = self.rows.total[own] if width is None else own - own % width + self.rows.total[own % width]
@@ -343,7 +344,7 @@ class Rolling:
             own, all_keys = own | panes, all_keys | panes[keyed]
         codes = np.sort(np.concatenate([own, all_keys]))
         starts = runs_of(codes)
-        return codes[starts], np.diff(starts, append=len(codes)).astype(np.int32)
+        return codes[starts], lengths_of(starts, len(codes)).astype(np.int32)
 
     def _codes_by_block(self, numbers: Numbers) -> list[tuple[Histograms, Counts, Counts]]:
         codes, counts = numbers

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from pushsvc.stats.moments import Ints
@@ -139,9 +138,8 @@ class TopicRows:
         self._free_keys: list[int] = []
         self._folded = NEVER
         self._since_fold: Ints = np.full(size, NEVER)
-        self._key_json = [b"null", *[orjson.dumps(OTHER)] * self.groupings]
-        self._by_json = [orjson.dumps(grouping) for grouping in groupings]
-        self._field_json: list[bytes] = []
+        self._by = [*groupings, None]
+        self._names: list[str | None] = []
         self.field(None)
 
     def room(self) -> int:
@@ -157,11 +155,10 @@ class TopicRows:
             return 1 + grouping
         if self._free_keys:
             number = self._free_keys.pop()
-            self.keys[number], self._key_json[number] = name, orjson.dumps(name)
+            self.keys[number] = name
         else:
             number = len(self.keys)
             self.keys.append(name)
-            self._key_json.append(orjson.dumps(name))
             if number == self.table.shape[1]:
                 self.table = _wide(self.table)
                 self._grouping = np.concatenate([self._grouping, np.zeros(number, np.int32)])
@@ -175,15 +172,13 @@ class TopicRows:
         """Note that an event of that grain was counted under ``__other__``."""
         self._folded = max(self._folded, grain)
 
-    def partial(self, rows: Ints, first: int) -> list[bytes]:
-        """Return the JSON of the keys among ``rows`` that got their place while events from grain ``first`` on may be
+    def partial(self, rows: Ints, first: int) -> list[str | None]:
+        """Return the keys among ``rows`` that got their place while events from grain ``first`` on may be
         counted under ``__other__``: what their rows say may not be all."""
         if self._folded < first:
             return []
         keys = np.unique(self._rows.key[rows])
-        return [
-            self._key_json[key] for key in keys[(self._since_fold[keys] >= first) & (keys > self.groupings)].tolist()
-        ]
+        return [self.keys[key] for key in keys[(self._since_fold[keys] >= first) & (keys > self.groupings)].tolist()]
 
     def field(self, name: str | None) -> int | None:
         """Return the number of a field, a new one with its total; None beyond the cap."""
@@ -192,7 +187,7 @@ class TopicRows:
             if len(self.fields) > self._max_fields:
                 return None
             number = self.fields[name] = len(self.fields)
-            self._field_json.append(b"null" if name is None else orjson.dumps(name))
+            self._names.append(name)
             self.table = np.vstack([self.table, np.full((1, self.table.shape[1]), CLOSED, np.int32)])
             self.table[number, ALL_KEYS] = self._rows.open(self.number, np.array([ALL_KEYS]), number, CLOSED)[0]
         return number
@@ -214,20 +209,15 @@ class TopicRows:
             rows = self.table[field, keys]
         return rows
 
-    def names(self, rows: Ints) -> list[bytes]:
-        """Return the JSON of key and field of rows, ``"pizza","rating",`` each."""
-        keys, fields = self._key_json, self._field_json
-        pairs = zip(self._rows.key[rows].tolist(), self._rows.field[rows].tolist(), strict=True)
-        return [b"%b,%b," % (keys[key], fields[field]) for key, field in pairs]
-
-    def groupings_of(self, rows: Ints) -> list[bytes]:
-        """Return the JSON of what keys of rows group by, ``,"carrier"`` each; nothing if there is one grouping."""
-        if self.groupings == 1:
-            return [b""] * len(rows)
+    def names(self, rows: Ints) -> tuple[list[str | None], ...]:
+        """Return the keys and the fields of rows; with several groupings also what each key is by."""
         keys = self._rows.key[rows]
+        names = [self.keys[key] for key in keys.tolist()]
+        fields = [self._names[field] for field in self._rows.field[rows].tolist()]
+        if self.groupings == 1:
+            return names, fields
         groupings = np.where(keys == ALL_KEYS, self.groupings, self._grouping[keys])
-        names = [b"," + name for name in (*self._by_json, b"null")]
-        return [names[grouping] for grouping in groupings.tolist()]
+        return names, fields, [self._by[grouping] for grouping in groupings.tolist()]
 
     def forget(self, rows: Ints) -> None:
         """Take rows out of the table, and with a key's last row the key."""
