@@ -1,4 +1,4 @@
-"""The standard deviation of a window through a jump of 1e9 and back, by four ways: ``python benchmarks/deviation.py PNG``.
+"""The deviation of a window through a jump of 1e9 and back, four ways: ``python benchmarks/deviation.py [PNG]``.
 
 Values are noise of deviation 0.001, one a second, for 60 s raised by 1e9; the window is 60 s. The truth is computed in
 fractions. Prints the greatest relative error of each way, and that after the jump has left the window; draws the error
@@ -117,9 +117,7 @@ def draw(found: dict[str, Floats], file: str) -> None:
 
 def main() -> None:
     found = errors()
-    print(
-        f"pandas {pd.__version__}, numpy {np.__version__}; greatest relative error at any time, and once the jump has left"
-    )
+    print(f"pandas {pd.__version__}, numpy {np.__version__}; greatest error at any time, and after the jump has left")
     for name, error in found.items():
         print(f"{name:<36}{error[WINDOW:].max():>10.1e}{error[215:].max():>10.1e}")
     if len(sys.argv) > 1:

@@ -2,7 +2,7 @@
 
 ``python benchmarks/system.py [--batches N] [--keys N] [--connections N]`` starts ``pushsvc serve`` with its embedded
 server, posts, waits until all is counted, and prints the CPU that each process spent per event, the events per second
-that one core of it is good for, and what its parts cost in this process: the floor is msgspec's parsing of the same bytes.
+that one core of it is good for, and what its parts cost in this process: the floor is msgspec's parsing of the bytes.
 """
 
 from __future__ import annotations
