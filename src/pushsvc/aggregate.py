@@ -15,6 +15,8 @@ import orjson
 
 from pushsvc.clock import format_time
 from pushsvc.event.columns import NO_TIME, Column, Columns
+from pushsvc.stats.blocks import Blocks
+from pushsvc.stats.buckets import Buckets
 from pushsvc.stats.fold import Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
@@ -440,7 +442,8 @@ class Aggregate:
 
 
 _CLASSES = (
-    Aggregate, Fold, Histograms, Ledger, Moments, Newest, Part, Rolling, Rows, Tally, Topic, TopicRows, Window, _Paces,
+    Aggregate, Blocks, Buckets, Fold, Histograms, Ledger, Moments, Newest, Part, Rolling, Rows, Tally, Topic, TopicRows,
+    Window, _Paces,
 )  # fmt: skip
 
 

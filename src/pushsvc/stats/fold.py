@@ -42,8 +42,8 @@ class Fold:
         self._late: dict[int, list[Part]] = {}
         self._late_sum: Part | None = None
         self._open: list[Part] = []
-        self._front = Moments(np.zeros(0, np.int32), empty(0))
-        self._back = Moments(np.zeros(0, np.int32), empty(0))
+        self._front = Moments(np.zeros(0, np.int64), empty(0))
+        self._back = Moments(np.zeros(0, np.int64), empty(0))
 
     @property
     def bytes(self) -> int:
@@ -52,8 +52,15 @@ class Fold:
         moments = [self._front, self._back, *(part.moments for part in parts)]
         return sum(one.count.nbytes + one.parts.nbytes for one in moments) + sum(part.columns.nbytes for part in parts)
 
+    @property
+    def size(self) -> int:
+        """Number of columns for which there is room."""
+        return len(self._front)
+
     def reserve(self, size: int) -> None:
         """Make room for so many columns."""
+        if size <= self.size:
+            return
         self._front = _widened(self._front, size)
         self._back = _widened(self._back, size)
 
@@ -134,7 +141,7 @@ class Fold:
     def _fold(self, head: int) -> None:
         """Turn what is closed into the front; nothing is left in the old one."""
         size = len(self._front)
-        running = Moments(np.zeros(size, np.int32), empty(size))
+        running = Moments(np.zeros(size, np.int64), empty(size))
         for pane in sorted(self._parts, reverse=True):
             part = _joined(self._parts[pane])
             self._parts[pane] = [part]
@@ -143,14 +150,14 @@ class Fold:
             running.count[part.columns], running.parts[:, part.columns] = merged.count, merged.parts
             part.moments = Moments(part.moments.count, behind.parts)
         self._front = running
-        self._back = Moments(np.zeros(size, np.int32), empty(size))
+        self._back = Moments(np.zeros(size, np.int64), empty(size))
         self._folded = head - 1
 
     def _late_of(self, columns: Ints) -> Moments:
         if self._late_sum is None:
             self._late_sum = _joined([part for parts in self._late.values() for part in parts])
         late = self._late_sum
-        found = Moments(np.zeros(len(columns), np.int32), empty(len(columns)))
+        found = Moments(np.zeros(len(columns), np.int64), empty(len(columns)))
         place = np.minimum(np.searchsorted(late.columns, columns), len(late.columns) - 1)
         hit = late.columns[place] == columns
         taken = late.moments.take(place[hit])
@@ -174,6 +181,6 @@ def _joined(parts: list[Part]) -> Part:
 
 
 def _widened(moments: Moments, size: int) -> Moments:
-    wide = Moments(np.zeros(size, np.int32), empty(size))
+    wide = Moments(np.zeros(size, np.int64), empty(size))
     wide.count[: len(moments)], wide.parts[:, : len(moments)] = moments.count, moments.parts
     return wide

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Counts = NDArray[np.int32]
+Counts = NDArray[np.integer[Any]]
+"""Numbers of events: in 32 bits for what one pane holds, in 64 for whole windows."""
+
 Index = NDArray[np.integer[Any]]
 """Rows or columns, in integers of any width."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pushsvc.stats.moments import Counts, Floats, Ints, lengths_of, runs_of
 from pushsvc.stats.tally import Tally
@@ -51,7 +50,7 @@ class Histograms:
 
     def __init__(self, windows: int) -> None:
         self._codes: Counts = np.zeros(0, np.int32)
-        self._counts: NDArray[np.int32] = np.zeros((windows, 0), np.int32)
+        self._counts: Ints = np.zeros((windows, 0), np.int64)
         self._panes = [Tally() for _ in range(windows)]
         self._advances = 0
 

@@ -8,11 +8,11 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.fold import BLOCK, Fold, Part
+from pushsvc.stats.blocks import Blocks
+from pushsvc.stats.buckets import Buckets
+from pushsvc.stats.fold import BLOCK
 from pushsvc.stats.moments import (
     EMPTY,
-    HIGH,
-    LOW,
     Counts,
     Floats,
     Index,
@@ -26,9 +26,8 @@ from pushsvc.stats.moments import (
     reduce,
     runs_of,
 )
-from pushsvc.stats.quantiles import BITS, Histograms, Newest, buckets_of
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, Rows, TopicRows
-from pushsvc.stats.tally import Numbers, Tally, sum_equal
+from pushsvc.stats.tally import Tally
 from pushsvc.stats.window import Window
 
 ROOM = 10_000
@@ -40,9 +39,6 @@ MOMENTS = 5
 
 Chunk = tuple[Ints, Index, Floats | None]
 """Grains, rows, and values unless the rows only count."""
-
-_PANE_SHIFT = 56
-_CODE = (1 << _PANE_SHIFT) - 1
 
 _ENOUGH = 16_384
 _FIRST_CAPACITY = 16
@@ -64,18 +60,17 @@ class Rolling:
         self.grain = gcd(*(window.pane for window in windows))
         self._head = time // self.grain
         self._tallies = [Tally() for _ in windows]
-        self._blocks: list[list[Fold]] = []
+        self._blocks = Blocks(windows)
+        self._buckets = Buckets(len(windows), percents)
         self._changed: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._stale: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._figures: Floats = np.zeros((len(windows), MOMENTS + len(percents), _FIRST_CAPACITY))
-        self._held: Counts = np.zeros((len(windows), _FIRST_CAPACITY), np.int32)
-        self._histograms: list[Histograms] = []
-        self._newest = Newest()
-        self._codes: list[Numbers] = []
+        self._held: Ints = np.zeros((len(windows), _FIRST_CAPACITY), np.int64)
         self._count: Counts = np.zeros(_FIRST_CAPACITY, np.int32)
         self._parts: Floats = empty(_FIRST_CAPACITY)
         self._aside: list[Chunk] = []
         self._waiting = 0
+        self._reserved = False
         self._future: list[list[Chunk]] = [[] for _ in windows]
 
     @property
@@ -83,9 +78,7 @@ class Rolling:
         """Size of the arrays, nearly."""
         fixed = [self._changed, self._stale, self._figures, self._held, self._count, self._parts]
         held = sum(tally.bytes for tally in self._tallies)
-        held += sum(fold.bytes for block in self._blocks for fold in block)
-        held += sum(histograms.bytes for histograms in self._histograms) + self._newest.bytes
-        return held + sum(array.nbytes for array in fixed)
+        return held + self._blocks.bytes + self._buckets.bytes + sum(array.nbytes for array in fixed)
 
     # -- the head
 
@@ -103,10 +96,13 @@ class Rolling:
         end = (self.head(window) + 1) * self.windows[window].pane
         return end - self.windows[window].length, end
 
+    def _heads(self) -> list[int]:
+        return [self.head(number) for number in range(len(self.windows))]
+
     def begin(self, time: int) -> None:
         """Set the head to ``time``, back too, while there is nothing in the windows."""
         self._head = time // self.grain
-        self._blocks = [self._new_block(number) for number in range(len(self._blocks))]
+        self._blocks.begin(self._heads())
 
     def move(self, time: int) -> bool:
         """Let the head follow to the grain of ``time``; never back. Rows that lose or gain events are changed.
@@ -117,13 +113,13 @@ class Rolling:
         if head <= self._head:
             return False
         self.settle()
-        before = [self.head(number) for number in range(len(self.windows))]
+        before = self._heads()
         self._close_grain(before)
+        self._buckets.close(before, head)
         self._head = head
         for number, old in enumerate(before):
             if self.head(number) > old:
                 self._advance(number, old)
-        self._newest.ripen(head)
         return True
 
     def next_changes(self) -> list[int | None]:
@@ -152,25 +148,17 @@ class Rolling:
         columns, order = self._columns_of(rows)
         moments = Moments(counts[order], self._parts[:, columns])
         self._parts[:, columns] = EMPTY[:, None]
-        for block, part in self._by_block(columns, moments):
-            for fold in block:
-                fold.add(part)
-        if self._codes:
-            codes, self._codes = sum_equal(self._codes), []
-            for histograms, own, numbers in self._codes_by_block(codes):
-                for number, pane in enumerate(panes):
-                    histograms.remember(number, pane, own, numbers)
+        self._blocks.add(columns, moments)
 
     def _advance(self, number: int, old: int) -> None:
         head, tally = self.head(number), self._tallies[number]
+        oldest = head - self.windows[number].panes + 1
         tally.close(old)
-        for rows, counts in tally.expire(head - self.windows[number].panes + 1):
+        for rows, counts in tally.expire(oldest):
             self._held[number, rows] -= counts
             self._mark(number, rows)
-        for block in self._blocks:
-            block[number].advance(head)
-        for histograms in self._histograms:
-            histograms.advance(number, old, head - self.windows[number].panes + 1)
+        self._blocks.advance(number, head)
+        self._buckets.advance(number, old, oldest)
         waiting, self._future[number] = self._future[number], []
         for grains, rows, values in waiting:
             self._add_apart(number, grains, rows, values)
@@ -215,7 +203,7 @@ class Rolling:
             self._add(rows[now], None if values is None else values[now])
         apart = np.flatnonzero(~now)
         if self.percents and values is not None and len(apart):
-            self._remember(rows[apart], values[apart], grains[apart])
+            self._buckets.keep(*self._places(rows[apart]), values[apart], grains[apart], self._head)
         for number in range(len(self.windows)):
             self._add_apart(number, grains[apart], rows[apart], None if values is None else values[apart])
 
@@ -231,11 +219,9 @@ class Rolling:
                     moments = merge(Moments(count, self._parts[:, columns]), moments)
                 self._parts[:, columns] = moments.parts
         if self.percents and values is not None:
-            self._remember(rows, values, np.full(len(rows), self._head))
-            codes = self._codes_of(rows, values)
-            self._codes.append(codes)
-            for histograms, own_codes, counts in self._codes_by_block(codes):
-                histograms.add(slice(None), own_codes, counts)
+            places = self._places(rows)
+            self._buckets.keep(*places, values, np.full(len(rows), self._head), self._head)
+            self._buckets.add(*places, values)
 
     def _add_apart(self, number: int, grains: Ints, rows: Index, values: Floats | None) -> None:
         """Add events that are late, or early, to the panes of a window that have them; keep what is still to enter."""
@@ -259,30 +245,9 @@ class Rolling:
             self._tallies[number].add(at, own[part].astype(np.int32), moments.count[part])
         if values is None:
             return
-        columns = self.rows.column[own].astype(np.int64)
-        order = np.lexsort((columns, pane))
-        self._add_parts(number, pane[order], columns[order], moments.take(order))
+        self._blocks.add_late(number, pane, self.rows.column[own].astype(np.int64), moments)
         if self.percents:
-            self._add_buckets(number, panes, rows, values)
-
-    def _add_parts(self, number: int, panes: Ints, columns: Ints, moments: Moments) -> None:
-        blocks = columns // BLOCK
-        for block in np.unique(blocks).tolist():
-            here = np.flatnonzero(blocks == block)
-            self._blocks[block][number].add_late(panes[here], columns[here] - block * BLOCK, moments.take(here))
-
-    def _add_buckets(self, number: int, panes: Ints, rows: Index, values: Floats) -> None:
-        first = panes.min()
-        codes, counts = self._codes_of(rows, values, (panes - first) << _PANE_SHIFT)
-        for pane, part in _by_pane(codes >> _PANE_SHIFT):
-            for histograms, own, taken in self._codes_by_block((codes[part] & _CODE, counts[part])):
-                histograms.remember(number, pane + int(first), own, taken)
-        codes &= _CODE
-        order = np.argsort(codes)
-        starts = runs_of(codes[order])
-        summed = np.add.reduceat(counts[order], starts, dtype=np.int32)
-        for histograms, own, taken in self._codes_by_block((codes[order][starts], summed)):
-            histograms.add(number, own, taken)
+            self._buckets.add_late(number, panes, *self._places(rows), values)
 
     def _mark(self, window: int | slice, rows: Index) -> None:
         self._changed[window, rows] = True
@@ -313,51 +278,12 @@ class Rolling:
         all_rows, together = merge_equal(totals[keyed], moments.take(keyed))
         return [(own, moments), (all_rows, together)]
 
-    # -- values as they are, and in buckets
+    # -- columns
 
-    def _remember(self, rows: Index, values: Floats, grains: Ints) -> None:
-        """Keep the newest values of rows and of their totals."""
-        for owners in (rows, self.rows.total[rows]):
-            mine = slice(None) if owners is rows else owners != rows
-            columns, ages, own = self.rows.column[owners[mine]].astype(np.int64), grains[mine], values[mine]
-            early = ages > self._head
-            if early.any():
-                self._newest.add_early(columns[early], ages[early], own[early])
-                columns, ages, own = columns[~early], ages[~early], own[~early]
-            if not len(columns):
-                continue
-            order = np.argsort(columns) if ages[0] == ages[-1] == self._head else np.lexsort((ages, columns))
-            columns = columns[order]
-            starts = runs_of(columns)
-            self._newest.add(columns[starts], starts, ages[order], own[order])
-
-    def _codes_of(self, rows: Index, values: Floats, panes: Ints | None = None) -> Numbers:
-        """Return column and bucket of values, and of the same values in the totals, in order, and their counts.
-
-        ``panes`` are put in front of the codes.
-        """
-        buckets, totals = buckets_of(values), self.rows.total[rows]
-        keyed = totals != rows
-        own = (self.rows.column[rows].astype(np.int64) << BITS) | buckets
-        all_keys = (self.rows.column[totals[keyed]].astype(np.int64) << BITS) | buckets[keyed]
-        if panes is not None:
-            own, all_keys = own | panes, all_keys | panes[keyed]
-        codes = np.sort(np.concatenate([own, all_keys]))
-        starts = runs_of(codes)
-        return codes[starts], lengths_of(starts, len(codes)).astype(np.int32)
-
-    def _codes_by_block(self, numbers: Numbers) -> list[tuple[Histograms, Counts, Counts]]:
-        codes, counts = numbers
-        width = BLOCK << BITS
-        blocks = np.arange(codes[0] // width, codes[-1] // width + 1)
-        edges = np.searchsorted(codes, np.append(blocks, blocks[-1] + 1) * width).tolist()
-        return [
-            (self._histograms[number], (codes[first:last] - number * width).astype(np.int32), counts[first:last])
-            for number, first, last in zip(blocks.tolist(), edges, edges[1:], strict=False)
-            if last > first
-        ]
-
-    # -- columns and blocks
+    def _places(self, rows: Index) -> tuple[Index, Index]:
+        """Return the columns of rows and those of their totals, CLOSED where a row has none."""
+        totals = self.rows.total[rows]
+        return self.rows.column[rows], np.where(totals == rows, CLOSED, self.rows.column[totals])
 
     def _columns_of(self, rows: Index) -> tuple[Ints, Ints]:
         """Return the columns of the rows that bear values, in order, and which of the rows those are."""
@@ -365,26 +291,6 @@ class Rolling:
         order = np.argsort(columns)
         order = order[np.searchsorted(columns[order], 0) :]
         return columns[order].astype(np.int64), order
-
-    def _by_block(self, columns: Ints, moments: Moments) -> list[tuple[list[Fold], Part]]:
-        """Divide partials, in order of their columns, among the blocks."""
-        if not len(columns):
-            return []
-        numbers = np.arange(columns[0] // BLOCK, columns[-1] // BLOCK + 1)
-        edges = np.searchsorted(columns, np.append(numbers, numbers[-1] + 1) * BLOCK).tolist()
-        parts = []
-        for number, first, last in zip(numbers.tolist(), edges, edges[1:], strict=False):
-            if last > first:
-                local = (columns[first:last] - number * BLOCK).astype(np.uint16)
-                part = Part(local, Moments(moments.count[first:last].copy(), moments.parts[:, first:last].copy()))
-                parts.append((self._blocks[number], part))
-        return parts
-
-    def _new_block(self, number: int) -> list[Fold]:
-        block = [Fold(window.panes, self.head(w), number * 7) for w, window in enumerate(self.windows)]
-        for fold in block:
-            fold.reserve(min(BLOCK, max(0, len(self._parts[0]) - number * BLOCK)))
-        return block
 
     def _reserve(self) -> None:
         size = len(self._count)
@@ -395,19 +301,14 @@ class Rolling:
             self._changed = np.pad(self._changed, ((0, 0), (0, more)))
             self._stale = np.pad(self._stale, ((0, 0), (0, more)))
         size = self._parts.shape[1]
-        if self.rows.columns > size or not self._blocks:
+        if self.rows.columns > size or not self._reserved:
+            self._reserved = True
             more = max(self.rows.columns, 2 * size if size < BLOCK else size + BLOCK) - size
             self._parts = np.concatenate([self._parts, empty(more)], axis=1)
             self._figures = np.pad(self._figures, ((0, 0), (0, 0), (0, more)))
-            for number, block in enumerate(self._blocks[-1:], max(0, len(self._blocks) - 1)):
-                for fold in block:
-                    fold.reserve(min(BLOCK, self._parts.shape[1] - number * BLOCK))
-            while len(self._blocks) * BLOCK < self._parts.shape[1]:
-                self._blocks.append(self._new_block(len(self._blocks)))
-                if self.percents:
-                    self._histograms.append(Histograms(len(self.windows)))
+            self._blocks.reserve(self._parts.shape[1], self._heads())
             if self.percents:
-                self._newest.reserve(self._parts.shape[1])
+                self._buckets.reserve(self._parts.shape[1])
 
     # -- reading
 
@@ -451,33 +352,16 @@ class Rolling:
 
     def _refresh(self, window: int, rows: Ints) -> None:
         columns, order = self._columns_of(rows)
+        moments = self._blocks.read(window, columns)
         counts = self._count[rows[order]]
-        start = 0
-        while start < len(columns):
-            number = int(columns[start]) // BLOCK
-            end = int(np.searchsorted(columns, (number + 1) * BLOCK))
-            here = columns[start:end]
-            moments = self._blocks[number][window].read(here - number * BLOCK)
-            if counts[start:end].any():
-                moments = merge(moments, Moments(counts[start:end], self._parts[:, here]))
-            self._figures[window, :MOMENTS, here] = describe(moments).T
-            if self.percents:
-                held = self._held[window, rows[order[start:end]]]
-                self._figures[window, MOMENTS:, here] = self._quantiles(window, number, here, held, moments.parts).T
-            start = end
-
-    def _quantiles(self, window: int, block: int, columns: Ints, count: Counts, parts: Floats) -> Floats:
-        """Return [percents, n] of columns of one block with so many values; exact for a few."""
-        pane, panes = self.windows[window].pane, self.windows[window].panes
-        last = (self.head(window) + 1) * pane // self.grain - 1
-        first = last + 1 - panes * pane // self.grain
-        exact = self._newest.quantiles(columns, first, last, count, self.percents)
-        many = np.flatnonzero(np.isnan(exact[0]) & (count > 0))
-        if len(many):
-            local = columns[many] - block * BLOCK
-            near = self._histograms[block].quantiles(window, local, count[many], self.percents)
-            exact[:, many] = np.clip(near, parts[LOW, many], parts[HIGH, many])
-        return exact
+        if counts.any():
+            moments = merge(moments, Moments(counts, self._parts[:, columns]))
+        self._figures[window, :MOMENTS, columns] = describe(moments).T
+        if self.percents:
+            pane, panes = self.windows[window].pane, self.windows[window].panes
+            last = (self.head(window) + 1) * pane // self.grain - 1
+            first = last + 1 - panes * pane // self.grain
+            self._figures[window, MOMENTS:, columns] = self._buckets.read(window, columns, moments, first, last).T
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""
@@ -494,7 +378,7 @@ class Rolling:
         """Free unused rows."""
         self._changed[:, rows] = False
         if self.percents:
-            self._newest.forget(self.rows.column[rows][self.rows.column[rows] != CLOSED])
+            self._buckets.forget(self.rows.column[rows][self.rows.column[rows] != CLOSED])
         self.rows.close(rows)
 
     def discard(self, topic: TopicRows) -> Ints:
@@ -502,23 +386,17 @@ class Rolling:
         self.settle()
         self._reserve()
         rows = self.rows.of_topic(topic)
-        columns = self.rows.column[rows][self.rows.column[rows] != CLOSED].astype(np.int64)
+        columns, _ = self._columns_of(rows)
         self._held[:, rows] = 0
         self._changed[:, rows] = False
         self._count[rows] = 0
         self._parts[:, columns] = EMPTY[:, None]
         for tally in self._tallies:
             tally.keep(lambda held: ~np.isin(held, rows))
-        for number in np.unique(columns // BLOCK).tolist():
-            local = columns[columns // BLOCK == number] - number * BLOCK
-            for fold in self._blocks[number]:
-                fold.discard(local)
-            if self.percents:
-                self._histograms[number].discard(local)
-        self._codes = [codes for codes in (_without(codes, columns) for codes in self._codes) if len(codes[0])]
+        self._blocks.discard(columns)
+        self._buckets.discard(columns)
         for number, chunks in enumerate(self._future):
             self._future[number] = [chunk for chunk in (_kept(chunk, rows) for chunk in chunks) if len(chunk[0])]
-        self._newest.forget(columns)
         self.rows.drop_topic(topic)
         return rows
 
@@ -541,11 +419,6 @@ def _by_pane(panes: Ints) -> list[tuple[int, slice]]:
     starts = runs_of(panes)
     edges = zip(starts.tolist(), np.append(starts[1:], len(panes)).tolist(), strict=True)
     return [(int(panes[start]), slice(start, end)) for start, end in edges]
-
-
-def _without(numbers: Numbers, columns: Ints) -> Numbers:
-    kept = ~np.isin(numbers[0] >> BITS, columns)
-    return numbers[0][kept], numbers[1][kept]
 
 
 def _kept(chunk: Chunk, rows: Ints) -> Chunk:
