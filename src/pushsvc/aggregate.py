@@ -7,20 +7,21 @@ the rows by (key, field), drop those in ``gone``) is the state that ``snapshot``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import orjson
 
-from pushsvc.clock import format_time
 from pushsvc.event.columns import NO_TIME, Column, Columns
+from pushsvc.frame import Frame, rows_to_json
+from pushsvc.pace import Paces
 from pushsvc.stats.blocks import Blocks
 from pushsvc.stats.buckets import Buckets
 from pushsvc.stats.fold import Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
-from pushsvc.stats.moments import Floats, Index, Ints, Moments
+from pushsvc.stats.moments import Ints, Moments
 from pushsvc.stats.quantiles import Histograms, Newest
 from pushsvc.stats.rolling import ROOM, Rolling
 from pushsvc.stats.rows import ALL_KEYS, COUNT, Rows, TopicRows
@@ -30,63 +31,8 @@ from pushsvc.stats.window import Window
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
 
-Table = list[tuple[Any, ...]]
 ENGINE_BYTES = 512_000_000
 """Bound of an engine's memory: beyond it, new keys are counted under ``__other__``."""
-
-BYTES_PER_SECOND = 2_000_000
-"""Bound of all updates of a topic together; the cadence stretches to keep it."""
-
-_NEVER = -(2**62)
-_SLICE = 1_024
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What to tell the readers of a window.
-
-    It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms. ``since`` is when the
-    topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in the
-    order of ``columns``), ``gone`` ([key, field], and ``by`` of a topic with several groupings) and ``partial`` (keys
-    whose rows may not say all; only if there are any). ``ending`` tells that a row of a key is said to be zero.
-    """
-
-    topic: str
-    window: str
-    kind: Literal["snapshot", "update"]
-    start: int
-    end: int
-    offset: int
-    since: int
-    cadence: int
-    columns: tuple[str, ...]
-    ending: bool
-    body: bytes = field(repr=False)
-
-    @property
-    def rows(self) -> Table:
-        return [tuple(row) for row in orjson.loads(self.body)["data"]]
-
-    @property
-    def gone(self) -> Table:
-        return [tuple(row) for row in orjson.loads(self.body)["gone"]]
-
-    def to_json(self, at: int) -> bytes:
-        """Return the frame as one JSON object without newlines; ``at`` is the server's time in ms."""
-        head = orjson.dumps(
-            {
-                "topic": self.topic,
-                "window": self.window,
-                "from": format_time(self.start),
-                "to": format_time(self.end),
-                "offset": self.offset,
-                "since": format_time(self.since),
-                "at": at,
-                "cadence_ms": self.cadence,
-                "columns": self.columns,
-            }
-        )
-        return head[:-1] + b"," + self.body[1:]
 
 
 @dataclass(slots=True)
@@ -110,45 +56,6 @@ class Topic:
     ignored: int = 0
 
 
-class _Paces:
-    """When the next update of each window [W] of each topic [T] may be sent. Times in ms."""
-
-    def __init__(self, windows: int) -> None:
-        self._share = BYTES_PER_SECOND / windows
-        self._sent: Ints = np.full((windows, 0), _NEVER, np.int64)
-        self._rest: Ints = np.zeros((windows, 0), np.int64)
-        self._cadence: Ints = np.zeros((windows, 0), np.int64)
-
-    def open(self, topic: int, since: int, cadence: int) -> None:
-        more = topic + 1 - self._sent.shape[1]
-        if more > 0:
-            more += topic // 2
-            self._sent, self._rest, self._cadence = (
-                np.pad(array, ((0, 0), (0, more))) for array in (self._sent, self._rest, self._cadence)
-            )
-        self._rest[:, topic] = 0
-        self._cadence[:, topic] = cadence
-        self._sent[:, topic] = since - cadence
-
-    def set(self, window: int, topic: int, cadence: int) -> bool:
-        """Choose a cadence; tell whether it is another."""
-        changed = bool(self._cadence[window, topic] != cadence)
-        self._cadence[window, topic] = cadence
-        return changed
-
-    def interval(self, window: int, topic: int) -> int:
-        return max(int(self._cadence[window, topic]), int(self._rest[window, topic]))
-
-    def ready_at(self, window: int, topics: Index) -> Ints:
-        ready: Ints = self._sent[window, topics] + np.maximum(self._cadence[window, topics], self._rest[window, topics])
-        return ready
-
-    def spend(self, window: int, topic: int, now: int, size: int) -> None:
-        """Note that an update of ``size`` bytes was sent."""
-        self._sent[window, topic] = now
-        self._rest[window, topic] = int(size * 1_000 / self._share)
-
-
 class Aggregate:
     """The windows of topics that share settings and a clock, in one engine.
 
@@ -165,7 +72,7 @@ class Aggregate:
         self._rolling = Rolling(settings.windows, time, settings.percents)
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._ledger = Ledger(self._rolling)
-        self._paces = _Paces(len(settings.windows))
+        self._paces = Paces(len(settings.windows))
         self._most_bytes = most_bytes
         self._released_at = self._measured_at = self._rolling.head(0)
         self._wake: int | None = None
@@ -418,7 +325,7 @@ class Aggregate:
     ) -> Frame:
         names = topic.table.names
         rate = report.count / (self._settings.windows[window].length / 1_000)
-        data = _rows_json(names(report.rows), report.count, np.vstack([rate, report.figures]))
+        data = rows_to_json(names(report.rows), report.count, np.vstack([rate, report.figures]))
         gone = orjson.dumps(list(zip(*names(report.gone), strict=True)))
         body = b'{"data":%b,"gone":%b' % (data, gone)
         start, end = self._rolling.interval(window)
@@ -443,17 +350,5 @@ class Aggregate:
 
 _CLASSES = (
     Aggregate, Blocks, Buckets, Fold, Histograms, Ledger, Moments, Newest, Part, Rolling, Rows, Tally, Topic, TopicRows,
-    Window, _Paces,
+    Window, Paces,
 )  # fmt: skip
-
-
-def _rows_json(names: Sequence[list[str | None]], count: Index, figures: Floats) -> bytes:
-    """Return rows as JSON: key, field, count, figures [m, n] and what it is by, what is not finite as null."""
-    keys, fields, *by = names
-    parts = []
-    for start in range(0, len(keys), _SLICE):  # objects made a few at a time stay in the processor's cache
-        part = slice(start, start + _SLICE)
-        numbers = [count[part].tolist(), *figures[:, part].tolist()]
-        rows = zip(keys[part], fields[part], *numbers, *(one[part] for one in by), strict=True)
-        parts.append(orjson.dumps(list(rows))[1:-1])
-    return b"[%b]" % b",".join(parts)

@@ -15,13 +15,14 @@ import gevent
 from gevent.event import Event
 from prometheus_client import Counter, Gauge
 
-from pushsvc.aggregate import Aggregate, Frame
+from pushsvc.aggregate import Aggregate
 from pushsvc.aggregate import Topic as Counted
 from pushsvc.broker import Appended, Broker, EventsEntry, Log, Read
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event.columns import ColumnReader, Columns
+from pushsvc.frame import Frame
 from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings

@@ -1,0 +1,51 @@
+"""When updates may be sent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pushsvc.stats.moments import Index, Ints
+
+BYTES_PER_SECOND = 2_000_000
+"""Bound of all updates of a topic together; the cadence stretches to keep it."""
+
+_NEVER = -(2**62)
+
+
+class Paces:
+    """When the next update of each window [W] of each topic [T] may be sent. Times in ms."""
+
+    def __init__(self, windows: int) -> None:
+        self._share = BYTES_PER_SECOND / windows
+        self._sent: Ints = np.full((windows, 0), _NEVER, np.int64)
+        self._rest: Ints = np.zeros((windows, 0), np.int64)
+        self._cadence: Ints = np.zeros((windows, 0), np.int64)
+
+    def open(self, topic: int, since: int, cadence: int) -> None:
+        more = topic + 1 - self._sent.shape[1]
+        if more > 0:
+            more += topic // 2
+            self._sent, self._rest, self._cadence = (
+                np.pad(array, ((0, 0), (0, more))) for array in (self._sent, self._rest, self._cadence)
+            )
+        self._rest[:, topic] = 0
+        self._cadence[:, topic] = cadence
+        self._sent[:, topic] = since - cadence
+
+    def set(self, window: int, topic: int, cadence: int) -> bool:
+        """Choose a cadence; tell whether it is another."""
+        changed = bool(self._cadence[window, topic] != cadence)
+        self._cadence[window, topic] = cadence
+        return changed
+
+    def interval(self, window: int, topic: int) -> int:
+        return max(int(self._cadence[window, topic]), int(self._rest[window, topic]))
+
+    def ready_at(self, window: int, topics: Index) -> Ints:
+        ready: Ints = self._sent[window, topics] + np.maximum(self._cadence[window, topics], self._rest[window, topics])
+        return ready
+
+    def spend(self, window: int, topic: int, now: int, size: int) -> None:
+        """Note that an update of ``size`` bytes was sent."""
+        self._sent[window, topic] = now
+        self._rest[window, topic] = int(size * 1_000 / self._share)
