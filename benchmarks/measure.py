@@ -1,0 +1,276 @@
+"""What the benchmarks share: CPU time, tables, and an engine that is fed by a clock of its own.
+
+Times are CPU seconds of this process (another process on the machine does not count) and the least of several runs:
+whatever disturbs makes a run slower, never faster.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike, NDArray
+
+from pushsvc.aggregate import Aggregate
+from pushsvc.event.columns import Column, ColumnReader, Columns
+from pushsvc.settings import TopicSettings
+from pushsvc.stats.window import Window
+
+Result = TypeVar("Result")
+
+BATCH = 1_000
+"""Events of a batch."""
+
+START = 1_700_000_000_000
+"""The ms at which every clock begins."""
+
+TICK = 100
+"""Milliseconds of arrival time from one call of ``due`` to the next."""
+
+THREE = ("1m", "5m", "15m")
+"""The windows that a topic has if nothing is said."""
+
+QUANTILES = ("p50", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is run: rotations of the window, repeats, and a divisor of all sizes."""
+
+    repeats: int
+    part: int
+
+    def of(self, size: int) -> int:
+        return max(1, size // self.part)
+
+
+FULL, QUICK = Effort(3, 1), Effort(2, 10)
+
+
+Pair = tuple[float, float]
+"""Seconds per event: of the floor and of what was measured in turns with it."""
+
+
+def share(pair: Pair) -> float:
+    return pair[0] / pair[1]
+
+
+def cpu(run: Callable[[], object]) -> float:
+    """Return the CPU seconds of one run."""
+    before = time.process_time()
+    run()
+    return time.process_time() - before
+
+
+def least(run: Callable[[], object], repeats: int) -> float:
+    """Return the CPU seconds of the fastest of several runs."""
+    return min(cpu(run) for _ in range(repeats))
+
+
+def beside(floor: Callable[[], object], run: Callable[[], object], pieces: int, repeats: int) -> tuple[float, float]:
+    """Return the CPU seconds of ``pieces`` runs and of as many floors taken in turns, of the repeat with the least.
+
+    A virtual machine may be twice as fast a minute later; what is to be divided must be measured side by side.
+    """
+    pairs = []
+    for _ in range(repeats):
+        turns = [(cpu(floor), cpu(run)) for _ in range(pieces)]
+        pairs.append((sum(turn[1] for turn in turns), sum(turn[0] for turn in turns)))
+    took, base = min(pairs)
+    return base, took
+
+
+def apart(function: Callable[..., Result], *arguments: object) -> Result:
+    """Return what a function returns in a new process, whose memory holds nothing else."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def resident() -> int:
+    """Return the bytes of memory this process occupies."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def machine() -> str:
+    """Return what the figures depend on."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"msgspec {msgspec.__version__}, orjson {orjson.__version__}"
+    )
+
+
+# -- tables
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound that the issue sets: ``ratio`` must be at least (or at most) ``bound``; ``text`` is how it reads."""
+
+    text: str
+    bound: float
+    least: bool = True
+
+    def verdict(self, value: float) -> str:
+        return "holds" if (value >= self.bound if self.least else value <= self.bound) else "MISSED"
+
+
+@dataclass
+class Table:
+    """Lines of text in columns, printed when complete; the first column is left-aligned, the others right."""
+
+    title: str
+    header: Sequence[str]
+    note: str = ""
+    lines: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        self.lines.append(cells)
+
+    def print(self) -> None:
+        cells = [self.header, *self.lines]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(self.header))]
+        print(f"\n## {self.title}\n")
+        if self.note:
+            print(self.note + "\n")
+        for line in cells:
+            first, *others = (
+                cell.rjust(width) if n else cell.ljust(width)
+                for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            print("  ".join((first, *others)).rstrip())
+        print(flush=True)
+
+
+def ns(seconds: float, events: int) -> str:
+    return f"{seconds / events * 1e9:,.0f}"
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.2f}"
+
+
+# -- events
+
+
+def decode_each(batches: Sequence[bytes], decode: Callable[[bytes], object]) -> None:
+    for batch in batches:
+        decode(batch)
+
+
+def floor_of(batches: Sequence[bytes]) -> Callable[[], None]:
+    """Return what everything is held against: parsing alone, into dictionaries."""
+    return partial(decode_each, batches, msgspec.json.Decoder().decode_lines)
+
+
+def floor_now() -> float:
+    """Return seconds per event of parsing alone, as fast as the machine is at the moment."""
+    return least(floor_of(stored_batches(20, 1_000)), 10) / (20 * BATCH)
+
+
+def settings(windows: Iterable[str] = ("1m",), quantiles: bool = True, keys: int = 10_000) -> TopicSettings:
+    """Return the default settings but for windows, quantiles, and room for so many keys."""
+    return TopicSettings(
+        windows=tuple(map(Window.parse, windows)),
+        statistics=QUANTILES if quantiles else (),
+        max_keys=max(keys, 10_000),
+    )
+
+
+def key_names(keys: int) -> list[str]:
+    return [f"key-{number}" for number in range(keys)]
+
+
+def draw_values(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Return values about 100 in quarters: 130 buckets of the quantiles, sums exact."""
+    return np.round(random.normal(100.0, 12.0, count) * 4) / 4
+
+
+def stored_batches(count: int, keys: int, fields: int = 1, *, dressed: bool = False) -> list[bytes]:
+    """Return batches as the log holds them; ``dressed`` with an id in each event."""
+    random, names = np.random.default_rng(1), key_names(keys)
+    batches = []
+    for batch in range(count):
+        chosen = random.integers(0, keys, BATCH).tolist()
+        values = [draw_values(random, BATCH).tolist() for _ in range(fields)]
+        lines = []
+        for number, key in enumerate(chosen):
+            line: dict[str, object] = {"id": f"producer-1/{batch:06}{number:04}"} if dressed else {}
+            line |= {"key": names[key], "value": values[0][number]}
+            line |= {f"value{other}": values[other][number] for other in range(1, fields)}
+            lines.append(orjson.dumps(line))
+        batches.append(b"\n".join(lines))
+    return batches
+
+
+def columns_of(keys: Sequence[str], values: ArrayLike) -> Columns:
+    """Return the columns of events without times, one field."""
+    return Columns([keys], None, {"value": Column(None, np.array(values, np.float64))})
+
+
+# -- the engine
+
+
+class Feed:
+    """An engine with one topic and its clock."""
+
+    def __init__(self, chosen: TopicSettings) -> None:
+        self.engine = Aggregate(chosen, START)
+        self.engine.open("topic", START)
+        self.now = START
+        self.offset = 0
+        self.frames = 0
+        self.bytes = 0
+        self._reader = ColumnReader()
+        self._tick = START + TICK
+        self._windows = [window.name for window in chosen.windows]
+
+    def watch(self) -> None:
+        """Let every window have readers."""
+        for window in self._windows:
+            self.engine.watch("topic", window, True)
+
+    def settle(self) -> None:
+        """Have everything counted that was applied."""
+        settle(self.engine)
+
+    def run(self, batches: Sequence[bytes], count: int, step: float, *, ticking: bool = False) -> None:
+        """Read and apply ``count`` batches, one each ``step`` ms, and count them all; ``ticking`` asks for frames."""
+        begun, size = self.now, len(batches)
+        for number in range(count):
+            self.now = begun + int((number + 1) * step)
+            self.offset += BATCH
+            self.engine.apply("topic", self.offset, self.now, self._reader.read(batches[number % size]))
+            if ticking and self.now >= self._tick:
+                self._ask()
+        self.settle()
+
+    def apply(self, events: Columns, step: int, *, ticking: bool = False) -> None:
+        """Apply events ``step`` ms later than the ones before."""
+        self.now += step
+        self.offset += len(events)
+        self.engine.apply("topic", self.offset, self.now, events)
+        if ticking and self.now >= self._tick:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._tick = self.now + TICK
+        self.engine.advance(self.now)
+        for frame in self.engine.due(self.now):
+            self.frames += 1
+            self.bytes += len(frame.to_json(self.now))
+
+
+def settle(engine: Aggregate) -> None:
+    """Have everything counted that was put aside; the engine itself does it when the head moves or somebody reads."""
+    engine._rolling.settle()
