@@ -2,9 +2,9 @@
 
 import os
 
-EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "5"))
 
 
 def rounds(most: int) -> int:
     """Return how many of ``most`` rounds to go: all with 100 examples, some with fewer."""
-    return max(10, min(most, most * EXAMPLES // 100))
+    return max(6, min(most, most * EXAMPLES // 100))

@@ -158,7 +158,7 @@ class ColumnReader:
             self._decoder = self._make_decoder()
 
     def _make_decoder(self) -> msgspec.json.Decoder[Any]:
-        self._names = [name for name, kinds in self._kinds.items() if kinds & _NUMBER]
+        self._names = [name for name, kinds in self._kinds.items() if kinds & _NUMBER or name in self._parts]
         others = [name for name in self._kinds if name not in self._names]
         rename = {f"f{number}": name for number, name in enumerate(self._names)}
         rename |= {f"g{number}": name for number, name in enumerate(others)}
