@@ -89,7 +89,9 @@ values = st.one_of(
 )  # fmt: skip
 attributes = st.fixed_dictionaries({}, optional={"key": st.text(max_size=3), "time": st.integers(0, T)})
 events = st.builds(
-    dict.__or__, st.dictionaries(st.sampled_from(["x", "y", "type ", "f0"]) | st.text(max_size=2), values), attributes
+    dict.__or__,
+    st.dictionaries(st.sampled_from(["x", "y", "type ", "f0"]) | st.text(max_size=2).filter("id".__ne__), values),
+    attributes,
 )
 
 

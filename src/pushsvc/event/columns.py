@@ -179,7 +179,7 @@ def parts_of(grouping: str) -> list[str]:
 
 
 def _part(event: Event, name: str) -> str | None:
-    return getattr(event, name) if name in _ATTRIBUTES else _text(event.data.get(name))
+    return event.key if name == "key" else _text(getattr(event, name) if name in _ATTRIBUTES else event.data.get(name))
 
 
 def _text(value: Any) -> str | None:
