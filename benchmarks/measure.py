@@ -54,7 +54,7 @@ class Effort:
         return max(1, size // self.part)
 
 
-FULL, QUICK = Effort(3, 1), Effort(2, 10)
+FULL, QUICK = Effort(2, 1), Effort(2, 10)
 
 
 Pair = tuple[float, float]

@@ -2,7 +2,7 @@
 
 import os
 
-EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "4"))
 
 
 def rounds(most: int) -> int:
