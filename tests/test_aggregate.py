@@ -450,6 +450,34 @@ def test_beyond_the_memory_of_an_engine_new_keys_are_folded_and_totals_stay_exac
     )
 
 
+def test_keys_of_events_that_are_too_late_take_no_place():
+    aggregate = topic(dataclasses.replace(NOW, max_keys=3))
+    aggregate.apply(5, T, [event(T - 90_000, key=f"late-{n}", x=1) for n in range(5)])
+    aggregate.apply(6, T, [event(key="now", x=1)])
+    assert (aggregate.late, aggregate.folded) == (5, 0)
+    assert {name[0] for name in rows_of(aggregate.snapshot("1m"))} == {None, "now"}
+
+
+def test_a_topic_that_is_closed_takes_its_late_events_along_and_no_others():
+    aggregate = topic()
+    aggregate.all.open("other", T)
+    for second in range(60):
+        now = T + second * 1_000
+        for name, ahead in (("t", -25_000), ("other", 0)):
+            late = Columns.of([event(now + ahead, x=1.0)])
+            aggregate.all.apply(name, second + 1, now, late)
+        aggregate.flush(now)
+    aggregate.all.close("t")
+    assert rows_of(aggregate.all.snapshot("other", "1m"))["a", "x"][:3] == [60, 1.0, 60.0]
+    assert [frame.topic for frame in aggregate.flush(T + 60_000)] == []
+
+
+def test_the_least_time_that_is_taken_can_be_written():
+    aggregate = topic(dataclasses.replace(EVENT_CLOCK, windows=(Window.parse("24h"),)))
+    aggregate.apply(1, T, [event(-62_135_596_800_000 + 86_400_000, x=1)])
+    assert b'"from":"0001-01-01T00:' in aggregate.snapshot("24h").to_json(T)
+
+
 def test_a_replay_without_frames_frees_keys_as_well():
     aggregate = topic(dataclasses.replace(NOW, max_keys=5))
     for second in range(0, 1_800, 60):

@@ -102,7 +102,7 @@ def test_limits() -> None:
         ("[topics.a]\nkey = ['a', 'a']", "other.toml: topics.a.key: at least one grouping is expected, and none twice"),
         ("[topics.a]\nkey = 'a+'", "other.toml: topics.a.key: 'a+': names of fields are expected"),
         ("[topics.a]\nkey = 7", "other.toml: topics.a.key: a list of texts is expected"),
-        ("[topics.a]\nstatistics = ['p50', 'p100']", "topics.a.statistics: 'p100' is no statistic to choose"),
+        ("[topics.a]\nstatistics = ['p50', 'p100']", "other.toml: topics.a.statistics: 'p100' is no statistic"),
         ("[topics.a]\nclock = 'sun'", 'other.toml: topics.a.clock: "wall" or "event"'),
         ("[topics.a]\ncadence_ms = 0.5", "other.toml: topics.a.cadence_ms: a whole number"),
         ("[limits]\nbodi = 1", "other.toml: limits.bodi: there is no such setting; did you mean body?"),

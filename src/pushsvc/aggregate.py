@@ -235,6 +235,8 @@ class Aggregate:
             len(one.values) for _, one in fields
         )
         for grouping, names in enumerate(events.keys):
+            if fit is not None:  # what is not counted gets no place
+                names = [name if counts else None for name, counts in zip(names, fit.tolist(), strict=True)]
             keys = self._keys(topic, names, grouping)
             taken = fit
             if grouping:  # what has no key in the first is in the totals, in the others nowhere
@@ -308,15 +310,15 @@ class Aggregate:
 
     def _divide(self, window: int, report: Report, now: int) -> list[Frame]:
         """Return one frame for each topic in a report."""
-        owner = self._rolling.rows.topic
+        owners, left = (self._rolling.rows.topic[rows] for rows in (report.rows, report.gone))
+        numbers = np.unique(np.concatenate([owners, left]))
+        said = [np.searchsorted(owners, numbers + after).tolist() for after in (0, 1)]
+        gone = [np.searchsorted(left, numbers + after).tolist() for after in (0, 1)]
         frames = []
-        for number in np.unique(np.concatenate([owner[report.rows], owner[report.gone]])).tolist():
-            table = self._rolling.rows.topics[number]
-            if table is None:
-                continue
-            said = slice(*np.searchsorted(owner[report.rows], [number, number + 1]).tolist())
-            gone = slice(*np.searchsorted(owner[report.gone], [number, number + 1]).tolist())
-            own = Report(report.rows[said], report.count[said], report.figures[:, said], report.gone[gone])
+        for number, first, last, first_gone, last_gone in zip(numbers.tolist(), *said, *gone, strict=True):
+            part = slice(first, last)
+            leaving = report.gone[first_gone:last_gone]
+            own = Report(report.rows[part], report.count[part], report.figures[:, part], leaving)
             frames.append(self._frame(window, self._by_number[number], "update", own, now))
         return frames
 

@@ -262,11 +262,12 @@ class AggregatorWorker:
         events, *windows = self._broker.figures(logs)
         if "created" not in events:
             return
+        now = self._broker.time()
         if settings.clock == "event":
             after = int(events.get("first", 1)) - 1
         else:
-            after = self._broker.seek_arrival(name, self._broker.time() - settings.longest - _REPLAYED)
-        aggregate = self._aggregate_for(partition, name, settings)
+            after = self._broker.seek_arrival(name, now - settings.longest - _REPLAYED)
+        aggregate = self._aggregate_for(partition, name, settings, now)
         counted = aggregate.open(name, int(events["created"]))
         counted.offset = after
         written = max(int(window.get("source", 0)) for window in windows)
@@ -275,37 +276,45 @@ class AggregatorWorker:
             aggregate, counted, settings, after, written, deleted, ColumnReader(settings.key)
         )
 
-    def _aggregate_for(self, partition: _Partition, name: str, settings: TopicSettings) -> Aggregate:
+    @staticmethod
+    def _aggregate_for(partition: _Partition, name: str, settings: TopicSettings, now: int) -> Aggregate:
         key = (settings, name if settings.clock == "event" else None)
         if key not in partition.aggregates:
-            partition.aggregates[key] = Aggregate(settings, self._now() - settings.longest - _REPLAYED)
+            partition.aggregates[key] = Aggregate(settings, now - settings.longest - _REPLAYED)
         return partition.aggregates[key]
 
     def _count_all(self, partition: _Partition, names: list[str], read: Read) -> set[str]:
-        """Count what a read brought, in the order of arrival; return the topics that have more.
-
-        Engines go with the arrival of what they count. So nothing is counted that arrived behind what is still unread
-        of another topic: it would make that one late for our own lag. It is read again with the next turn.
-        """
+        """Count what a read brought, in the order of arrival; return the topics that have more."""
         present = [name for name in names if self._is_same(partition, name, read)]
-        lagging = {name for name in present if read.logs[Log(name)].more}
-        horizon = min((read.logs[Log(name)].entries[-1].arrival for name in lagging), default=read.now)
-        entries = [(entry.arrival, name, entry) for name in present for entry in read.logs[Log(name)].entries]
+        lagging: set[str] = set()
+        for aggregate in partition.aggregates.values():
+            own = [name for name in present if partition.topics[name].aggregate is aggregate]
+            behind = self._count_own(partition, own, read)
+            if not behind:
+                aggregate.advance(read.now)
+            lagging |= behind
+        for name in set(present) - lagging:
+            # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
+            topic = partition.topics[name]
+            topic.silent_through = min(topic.silent_through, topic.after)
+        return lagging
+
+    def _count_own(self, partition: _Partition, names: list[str], read: Read) -> set[str]:
+        """Count what a read brought of topics of one engine; return those that have more.
+
+        The engine goes with the arrival of what it counts. So nothing is counted that arrived behind what is still
+        unread of another topic: it would make that one late for our own lag. It is read again with the next turn.
+        """
+        logs = {name: read.logs[Log(name)] for name in names}
+        lagging = {name for name, logged in logs.items() if logged.more}
+        horizon = min((logs[name].entries[-1].arrival for name in lagging), default=read.now)
+        entries = [(entry.arrival, name, entry) for name, logged in logs.items() for entry in logged.entries]
         entries.sort(key=lambda item: item[0])
         for arrival, name, entry in entries:
             if arrival <= horizon:
                 self._count(partition.topics[name], entry)
             else:
                 lagging.add(name)
-        if lagging:
-            return lagging
-        for name in present:
-            # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
-            partition.topics[name].silent_through = min(
-                partition.topics[name].silent_through, partition.topics[name].after
-            )
-        for aggregate in partition.aggregates.values():
-            aggregate.advance(read.now)
         return lagging
 
     def _is_same(self, partition: _Partition, name: str, read: Read) -> bool:
@@ -343,7 +352,7 @@ class AggregatorWorker:
                 topic = partition.topics[frame.topic]
                 if topic.announced:  # else a snapshot will say it all
                     writes += self._writes_of(topic, frame, now)
-        writes = [self._with_late(partition.topics[write.log.topic], write) for write in writes]
+        writes = self._with_late(partition, writes)
         if not writes:
             return
         try:
@@ -379,10 +388,16 @@ class AggregatorWorker:
         return writes
 
     @staticmethod
-    def _with_late(topic: _Topic, write: StatisticsWrite) -> StatisticsWrite:
-        """Let the first write of a topic tell how many events came late since the last."""
-        late, topic.told_late = topic.counted.late - topic.told_late, topic.counted.late
-        return StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write
+    def _with_late(partition: _Partition, writes: list[StatisticsWrite]) -> list[StatisticsWrite]:
+        """Let the first write of each topic tell how many events came late since it was last told."""
+        told: set[str] = set()
+        found = []
+        for write in writes:
+            topic = partition.topics[write.log.topic]
+            late = 0 if write.log.topic in told else topic.counted.late - topic.told_late
+            told.add(write.log.topic)
+            found.append(StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write)
+        return found
 
     @staticmethod
     def _as_write(topic: _Topic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
@@ -401,6 +416,7 @@ class AggregatorWorker:
             return
         if isinstance(answer, Appended):
             FRAMES.labels(kind=write.kind).inc()
+            topic.told_late += write.late
             topic.aggregate.watch(name, window, answer.receivers > 0)
         elif answer is None:
             partition.forget(name)

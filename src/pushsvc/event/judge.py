@@ -11,7 +11,7 @@ from pushsvc.event.strictjson import Unusable
 
 _LEAST_NUMERIC_TIME = 10**11
 _MOST_NUMERIC_TIME = 10**14
-_LEAST_TIME = -62_135_596_800_000  # 0001-01-01T00:00Z, the first instant that can be written back
+_LEAST_TIME = -62_135_596_800_000 + 86_400_000  # 0001-01-02: a window of a day before it can still be written
 _LEAST_INTEGER, _MOST_INTEGER = -(2**63), 2**64 - 1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -77,7 +77,7 @@ class Judge:
             raise Refused("time", f"{format_time(time)} is in the future: at most {allowed} s ahead are taken, "
                           f"and the server's clock says {format_time(self._now)}")  # fmt: skip
         if time < _LEAST_TIME:
-            raise Refused("time", "before the year 1")
+            raise Refused("time", "before 0001-01-02")
         return time
 
     def _data(self, data: dict[str, Any]) -> None:

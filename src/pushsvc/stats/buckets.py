@@ -13,6 +13,7 @@ from pushsvc.stats.moments import HIGH, LOW, Counts, Floats, Index, Ints, Moment
 from pushsvc.stats.quantiles import BITS, Histograms, Newest, buckets_of
 from pushsvc.stats.tally import Numbers, sum_equal
 
+_MANY = 32
 _PANE_SHIFT = 56
 _CODE = (1 << _PANE_SHIFT) - 1
 
@@ -31,7 +32,8 @@ class Buckets:
     @property
     def bytes(self) -> int:
         """Size of what is held."""
-        return sum(histograms.bytes for histograms in self._histograms) + self._newest.bytes
+        head = sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
+        return head + sum(histograms.bytes for histograms in self._histograms) + self._newest.bytes
 
     def reserve(self, columns: int) -> None:
         """Make room for so many columns."""
@@ -43,6 +45,8 @@ class Buckets:
         """Count values of the head grain, in all windows."""
         codes = _codes_of(columns, totals, values)
         self._head.append(codes)
+        if len(self._head) >= _MANY:
+            self._head = [sum_equal(self._head)]
         self._count(slice(None), codes)
 
     def add_late(self, window: int, panes: Ints, columns: Index, totals: Index, values: Floats) -> None:

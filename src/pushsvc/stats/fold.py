@@ -48,7 +48,7 @@ class Fold:
     @property
     def bytes(self) -> int:
         """Size of what is held."""
-        parts = [part for panes in (self._parts, self._late) for own in panes.values() for part in own]
+        parts = [part for panes in (self._parts, self._late) for own in panes.values() for part in own] + self._open
         moments = [self._front, self._back, *(part.moments for part in parts)]
         return sum(one.count.nbytes + one.parts.nbytes for one in moments) + sum(part.columns.nbytes for part in parts)
 
@@ -66,7 +66,7 @@ class Fold:
 
     def add(self, part: Part) -> None:
         """Take in what a closed grain of the head pane brought."""
-        self._open.append(part)
+        self._parts_of(self._head).append(part)
         self._merge_back(part)
 
     def add_late(self, panes: Ints, columns: Index, moments: Moments) -> None:
@@ -84,8 +84,9 @@ class Fold:
     def _parts_of(self, pane: int) -> list[Part]:
         """Return the parts of a pane, made one when they are many."""
         if pane == self._head:
-            return self._open
-        parts = (self._parts if pane > self._folded else self._late).setdefault(pane, [])
+            parts = self._open
+        else:
+            parts = (self._parts if pane > self._folded else self._late).setdefault(pane, [])
         if len(parts) >= _MANY:
             parts[:] = [_joined(parts)]
         return parts
@@ -112,10 +113,9 @@ class Fold:
         for moments in (self._front, self._back):
             moments.count[columns] = 0
             moments.parts[:, columns] = EMPTY[:, None]
-        for parts in (self._parts, self._late):
-            for pane, own in parts.items():
-                parts[pane] = [_without(part, columns) for part in own]
-        self._open = [_without(part, columns) for part in self._open]
+        self._parts = {pane: left for pane, own in self._parts.items() if (left := _without(own, columns))}
+        self._late = {pane: left for pane, own in self._late.items() if (left := _without(own, columns))}
+        self._open = _without(self._open, columns)
         self._late_sum = None
 
     def read(self, columns: Ints) -> Moments:
@@ -165,9 +165,11 @@ class Fold:
         return found
 
 
-def _without(part: Part, columns: Ints) -> Part:
-    kept = np.flatnonzero(~np.isin(part.columns, columns))
-    return Part(part.columns[kept], part.moments.take(kept))
+def _without(parts: list[Part], columns: Ints) -> list[Part]:
+    """Return what is left of parts without columns; nothing of those that had no others."""
+    masks = [np.flatnonzero(~np.isin(part.columns, columns)) for part in parts]
+    chosen = zip(parts, masks, strict=True)
+    return [Part(part.columns[kept], part.moments.take(kept)) for part, kept in chosen if len(kept)]
 
 
 def _joined(parts: list[Part]) -> Part:

@@ -8,7 +8,8 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local answer = {
   state[1] == ARGV[1] and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', KEYS[2])
 }
-local budget = tonumber(ARGV[2])
+-- Each log may have an equal share, and what those before it left of theirs.
+local budget, share = tonumber(ARGV[2]), tonumber(ARGV[2]) / math.max(1, #ARGV - 2)
 for i = 1, #ARGV - 2 do
   local log, figures = KEYS[1 + 2 * i], redis.call('HMGET', KEYS[2 + 2 * i],
     'last', 'trimmed', 'deleted', 'created', 'snapshot')
@@ -19,9 +20,10 @@ for i = 1, #ARGV - 2 do
     after = last
   end
   local entries, more, at = {}, 0, after
+  local kept = share * (#ARGV - 2 - i)
   while at < last do
     -- Every log gives at least one entry, so that a reader who delivers in order of sequence always moves on.
-    if budget <= 0 and #entries > 0 then
+    if budget <= kept and #entries > 0 then
       more = 1
       break
     end
@@ -30,7 +32,7 @@ for i = 1, #ARGV - 2 do
       break
     end
     for _, entry in ipairs(found) do
-      if budget > 0 or #entries == 0 then
+      if budget > kept or #entries == 0 then
         entries[#entries + 1], entries[#entries + 2] = entry[2][2], entry[2][4]
         budget = budget - #entry[2][4] - 100
         at = tonumber(string.match(entry[1], '%d+'))
