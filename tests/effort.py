@@ -2,9 +2,9 @@
 
 import os
 
-EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "2"))
 
 
 def rounds(most: int) -> int:
     """Return how many of ``most`` rounds to go: all with 100 examples, some with fewer."""
-    return max(6, min(most, most * EXAMPLES // 100))
+    return max(5, min(most, most * EXAMPLES // 100))

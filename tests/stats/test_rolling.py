@@ -44,8 +44,9 @@ class Engine:
             assert figures[0] == mine.sum()
             if len(mine):
                 assert figures[2:4] == [mine.min(), mine.max()]
+                mine.sort()
                 for percent, quantile in zip(PERCENTS, figures[5:], strict=True):
-                    exact = np.quantile(mine, percent / 100, method="inverted_cdf")
+                    exact = mine[-(-percent * len(mine) // 100) - 1]
                     assert quantile == (exact if len(mine) <= 16 else pytest.approx(exact, rel=1 / 128, abs=0))
             if len(mine) > 1:
                 assert figures[4] == pytest.approx(np.std(mine, ddof=1), rel=1e-11)
@@ -69,7 +70,7 @@ def test_every_row_is_that_of_the_events_in_its_interval(keys):
 
 def test_a_topic_that_is_discarded_leaves_nothing_to_the_next():
     random, engine = np.random.default_rng(1), Engine(50)
-    for second in range(100) if rounds(100) == 100 else range(58, 64):
+    for second in range(100) if rounds(100) == 100 else range(59, 63):
         engine.rolling.move(T + second * 1_000)
         for topic in (0, 1):
             times = T + second * 1_000 + random.integers(-20_000, 3_000, 40)
@@ -81,7 +82,7 @@ def test_a_topic_that_is_discarded_leaves_nothing_to_the_next():
         if second in (61, 63, 80, 99):
             for window in range(len(WINDOWS)):
                 for topic in (0, 1):
-                    engine.check(window, topic, [None, *range(0, 50, 5)])
+                    engine.check(window, topic, [None, *range(0, 50, 50 // rounds(10))])
 
 
 def test_what_is_put_together_or_apart_is_the_same():
