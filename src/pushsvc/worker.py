@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import gevent
 from gevent.event import Event
-from prometheus_client import Counter, Gauge
 
+from pushsvc import counters
 from pushsvc.aggregate import Aggregate
 from pushsvc.aggregate import Topic as Counted
 from pushsvc.broker import Appended, Broker, EventsEntry, Log, Read
@@ -35,10 +35,6 @@ _BASE_BYTES = 64_000
 _LOOK_ANYWAY = 5.0
 _PAUSE = 0.5
 _REPLAYED = 2 * FUTURE_ALLOWANCE
-
-COUNTED = Counter("pushsvc_events_counted_total", "Events counted by an aggregator")
-FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])
-LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was counted", multiprocess_mode="livemax")
 
 
 @dataclass(slots=True)
@@ -63,6 +59,7 @@ class _Partition:
     """A partition that this process owns, with the fencing token of its lease.
 
     Topics with equal settings share an engine, but each topic on the event clock has a clock of its own.
+    ``uncountable`` are entries, by topic and last offset, that made an engine fail: they are left out.
     """
 
     number: int
@@ -71,6 +68,7 @@ class _Partition:
     topics: dict[str, _Topic] = field(default_factory=dict)
     aggregates: dict[tuple[TopicSettings, str | None], Aggregate] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    uncountable: set[tuple[str, int]] = field(default_factory=set)
     loaded: bool = False
 
     def forget(self, name: str) -> None:
@@ -130,14 +128,18 @@ class AggregatorWorker:
     # Owning
 
     def _adopt(self, number: int, fence: int) -> None:
-        self._partitions[number] = _Partition(number, fence)
+        self._take_up(_Partition(number, fence))
+
+    def _take_up(self, partition: _Partition) -> None:
+        number = partition.number
+        self._partitions[number] = partition
         self._live.subscribe(self._broker.keys.wake(number))
         self._wake.set()
 
     def _restart(self, partition: _Partition) -> None:
         """Forget what is known of a partition and begin anew, unless it was given away meanwhile."""
         if self._partitions.get(partition.number) is partition:
-            self._adopt(partition.number, partition.fence)
+            self._take_up(_Partition(partition.number, partition.fence, uncountable=partition.uncountable))
 
     def _drop(self, number: int) -> None:
         self._partitions.pop(number, None)
@@ -218,13 +220,10 @@ class AggregatorWorker:
 
     def _unread(self, partition: _Partition) -> list[str]:
         """Return the topics of which there is something to read, new ones taken up."""
-        new = partition.unread - set(partition.topics)
-        for name in new:
-            self._begin(partition, name)
-        # A topic that was heard of while others were begun stays unread, for the next turn.
-        unread = partition.unread & set(partition.topics)
-        partition.unread -= unread | new
-        return sorted(unread)
+        heard, partition.unread = partition.unread, set()
+        for name in heard - set(partition.topics):
+            self._begin(partition, name)  # who is heard of meanwhile is unread again
+        return sorted(heard & set(partition.topics))
 
     def _ticks(self, partition: _Partition) -> bool:
         """Tell whether some engine has something to say."""
@@ -312,10 +311,22 @@ class AggregatorWorker:
         entries.sort(key=lambda item: item[0])
         for arrival, name, entry in entries:
             if arrival <= horizon:
-                self._count(partition.topics[name], entry)
+                self._count(partition, partition.topics[name], entry)
             else:
                 lagging.add(name)
         return lagging
+
+    @staticmethod
+    def _events_of(partition: _Partition, topic: _Topic, entry: EventsEntry) -> Columns:
+        """Return the events of an entry; none of one that nobody can count."""
+        if (topic.counted.name, entry.last) not in partition.uncountable:
+            try:
+                return topic.reader.read(entry.data)
+            except Exception:
+                # Not written by us. It must not end the statistics of all that comes behind it.
+                log.exception("%s: the entry up to offset %d cannot be read", topic.counted.name, entry.last)
+        counters.UNCOUNTABLE.inc()
+        return Columns.of([], topic.settings.key)
 
     def _is_same(self, partition: _Partition, name: str, read: Read) -> bool:
         """Tell whether a topic is the one that was begun; if it was deleted, forget it."""
@@ -328,20 +339,22 @@ class AggregatorWorker:
             self._wake.set()
         return False
 
-    @staticmethod
-    def _count(topic: _Topic, entry: EventsEntry) -> None:
-        try:
-            events = topic.reader.read(entry.data)
-        except Exception:
-            # Not written by us. It must not end the statistics of all that comes behind it.
-            log.exception("%s: the entry up to offset %d cannot be read", topic.counted.name, entry.last)
-            events = Columns.of([], topic.settings.key)
-        topic.aggregate.apply(topic.counted.name, entry.last, entry.arrival, events)
+    def _count(self, partition: _Partition, topic: _Topic, entry: EventsEntry) -> None:
+        place = (topic.counted.name, entry.last)
+        with counters.added(topic.counted):
+            try:
+                events = self._events_of(partition, topic, entry)
+                topic.aggregate.apply(topic.counted.name, entry.last, entry.arrival, events)
+            except Exception:
+                # What is half counted is forgotten with the engine. The next one leaves this entry out, or an entry
+                # would end the statistics of all topics beside its own.
+                partition.uncountable.add(place)
+                raise
         topic.after = entry.last
         if entry.last <= topic.silent_through:
             topic.told_late = topic.counted.late  # by whoever wrote the frames
-        COUNTED.inc(len(events))
-        LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
+        counters.COUNTED.inc(len(events))
+        counters.LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
     # Writing
 
@@ -415,7 +428,7 @@ class AggregatorWorker:
         if topic is None:
             return
         if isinstance(answer, Appended):
-            FRAMES.labels(kind=write.kind).inc()
+            counters.FRAMES.labels(kind=write.kind).inc()
             topic.told_late += write.late
             topic.aggregate.watch(name, window, answer.receivers > 0)
         elif answer is None:

@@ -1,0 +1,32 @@
+"""What aggregators count, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Gauge
+
+from pushsvc.aggregate import Topic
+
+COUNTED = Counter("pushsvc_events_counted_total", "Events counted by an aggregator")
+FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])
+UNCOUNTABLE = Counter("pushsvc_entries_uncountable_total", "Entries of a log that could not be read or counted")
+AHEAD = Counter("pushsvc_events_ahead_total", "Events not counted: too far ahead of their arrival")
+FOLDED = Counter("pushsvc_events_folded_total", "Events counted under __other__ for lack of room")
+IGNORED = Counter("pushsvc_numbers_ignored_total", "Numbers not counted: in fields beyond the most a topic may have")
+MISSED = Counter("pushsvc_events_missed_total", "Events that came too late for a window", ["window"])
+LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was counted", multiprocess_mode="livemax")
+
+
+@contextmanager
+def added(topic: Topic) -> Iterator[None]:
+    """Add to the process's counters what the topic's own count inside the context."""
+    ahead, folded, ignored, missed = topic.ahead, topic.folded, topic.ignored, dict(topic.late_by_window)
+    yield
+    AHEAD.inc(topic.ahead - ahead)
+    FOLDED.inc(topic.folded - folded)
+    IGNORED.inc(topic.ignored - ignored)
+    for window, late in topic.late_by_window.items():
+        if late != missed[window]:
+            MISSED.labels(window=window).inc(late - missed[window])

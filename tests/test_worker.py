@@ -1,0 +1,86 @@
+"""An aggregator's worker, turn by turn, over a real Redis."""
+
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client import REGISTRY
+
+from pushsvc.aggregate import Aggregate
+from pushsvc.broker import Broker, Log
+from pushsvc.event import Event
+from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.topic import partition_of
+from pushsvc.worker import AggregatorWorker
+
+
+@dataclass
+class Owner:
+    """A worker that owns the partition of some topics for an hour."""
+
+    broker: Broker
+    worker: AggregatorWorker
+    topics: list[str]
+
+    def publish(self, topic, **data):
+        self.broker.publish(topic, [Event(key="k", data=data)], TopicSettings())
+
+    def turns(self, count=4):
+        for partition in self.worker._partitions.values():
+            partition.unread.update(self.topics)
+        for _ in range(count):
+            self.worker._step()
+
+    def told(self, topic):
+        """Return the offset that the statistics are exact for, and the number of events in the first window."""
+        log = Log(topic, "1m")
+        read = self.broker.read(log.partition, {log: -1})
+        *_, entry = read.logs[log].entries
+        return entry.source, entry.frame["data"][0][2]
+
+
+@pytest.fixture
+def owner(broker):
+    broker.check_layout()
+    broker.open_partitions()
+    number = partition_of("good")
+    bad = next(name for n in range(10_000) if partition_of(name := f"bad-{n}") == number)
+    worker = AggregatorWorker(broker, TopicRules())
+    worker._adopt(number, broker.lease([number], "me", 3_600_000)[number])
+    return Owner(broker, worker, ["good", bad])
+
+
+def counted(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_an_entry_that_no_engine_can_count_is_left_out_and_stops_nobody(owner, monkeypatch):
+    """No such entry is known, so the engine is made to fail."""
+    apply, (good, bad) = Aggregate.apply, owner.topics
+
+    def fail(self, name, offset, arrival, events):
+        if (name, offset) == (bad, 2) and len(events):
+            raise ArithmeticError("made to fail")
+        apply(self, name, offset, arrival, events)
+
+    monkeypatch.setattr(Aggregate, "apply", fail)
+    monkeypatch.setattr("pushsvc.worker._PAUSE", 0)
+    before = counted("pushsvc_entries_uncountable_total")
+    for number in range(3):
+        owner.publish(bad, x=number)
+        owner.publish(good, x=number)
+    owner.turns()
+    assert owner.told(good) == (3, 3)
+    assert owner.told(bad) == (3, 2)
+    assert counted("pushsvc_entries_uncountable_total") == before + 1
+    owner.publish(bad, x=4)
+    owner.publish(good, x=4)
+    owner.turns()
+    assert owner.told(bad) == (4, 3)
+
+
+def test_events_beyond_the_caps_are_counted(owner):
+    before = counted("pushsvc_numbers_ignored_total")
+    owner.publish("good", **{f"field-{n}": n for n in range(32)})
+    owner.publish("good", one_more=1)
+    owner.turns()
+    assert counted("pushsvc_numbers_ignored_total") == before + 1
