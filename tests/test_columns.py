@@ -125,6 +125,21 @@ def test_keys_of_several_groupings():
     assert columns.fields["stop"].values.tolist() == [7.0, 7.0]
 
 
+def test_parts_that_differ_make_keys_that_differ():
+    reader = ColumnReader(("a+b",))
+    data = encode({"a": "x+y", "b": "z"}, {"a": "x", "b": "y+z"}, {"a": "x\\", "b": "y"}, {"a": "x", "b": "\\+y"})
+    check(reader, data, ("a+b",))
+    assert reader.read(data).keys == [["x\\+y+z", "x+y\\+z", "x\\\\+y", "x+\\\\\\+y"]]
+
+
+def test_text_too_long_for_a_key_is_counted_with_what_has_no_room():
+    groupings = ("a", "a+b", "b")
+    reader = ColumnReader(groupings)
+    data = encode({"a": "x" * 201, "b": "y" * 200})
+    check(reader, data, groupings)
+    assert reader.read(data).keys == [["__other__"], ["__other__"], ["y" * 200]]
+
+
 @given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=4))
 def test_any_series_of_entries_has_the_keys_of_its_events(entries):
     groupings = ("x", "x+y", "key", "id+f0")

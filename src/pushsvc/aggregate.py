@@ -18,11 +18,11 @@ from pushsvc.frame import Frame, rows_to_json
 from pushsvc.pace import Paces
 from pushsvc.stats.blocks import Blocks
 from pushsvc.stats.buckets import Buckets
-from pushsvc.stats.fold import Fold, Part
+from pushsvc.stats.fold import BLOCK, Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
 from pushsvc.stats.moments import Ints, Moments
-from pushsvc.stats.quantiles import Histograms, Newest
+from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
 from pushsvc.stats.rolling import ROOM, Rolling
 from pushsvc.stats.rows import ALL_KEYS, COUNT, Rows, TopicRows
 from pushsvc.stats.tally import Tally
@@ -83,12 +83,12 @@ class Aggregate:
     def save(self) -> bytes:
         """Return the state. What is restored from it says the same as this, byte for byte."""
         self._rolling.settle()
-        return freeze(self, _CLASSES, without=("_settings",))
+        return freeze(self, _CLASSES, _FORM, without=("_settings",))
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes) -> Aggregate:
         """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
-        restored = thaw(data, _CLASSES)
+        restored = thaw(data, _CLASSES, _FORM)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise NotFrozen("a state of other settings")
         restored._settings = settings
@@ -350,6 +350,7 @@ class Aggregate:
         )
 
 
+_FORM = (BLOCK, BITS, NEWEST)
 _CLASSES = (
     Aggregate, Blocks, Buckets, Fold, Histograms, Ledger, Moments, Newest, Part, Rolling, Rows, Tally, Topic, TopicRows,
     Window, Paces,

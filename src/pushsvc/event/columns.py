@@ -18,12 +18,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pushsvc.event.model import DEFAULT_TYPE, Event
+from pushsvc.event.model import DEFAULT_TYPE, OVERFLOW_KEY, Event
 
 NO_TIME = -(2**63)
 """Stands in ``Columns.times`` for an event without a time of its own."""
 
 _MOST_NAMES = 64
+_LONGEST_PART = 200
 _NAMES = re.compile(r'[^"\\\x00-\x1f\x7f]*')
 """What msgspec takes for the name of a field."""
 
@@ -183,17 +184,33 @@ def _part(event: Event, name: str) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """Return a value as a part of a key: a number is taken as its text, what is neither text nor number is none."""
+    """Return a value as a part of a key: a number is taken as its text, what is neither text nor number is none.
+
+    Text too long for a key is counted with all that found no room, so that no producer fills the engine's memory.
+    """
     if type(value) is str:
-        return value or None
+        return value or None if len(value) <= _LONGEST_PART else OVERFLOW_KEY
     return repr(value) if type(value) is int or (type(value) is float and value == value) else None
 
 
 def _joined(parts: list[list[str | None]]) -> list[str | None]:
-    """Return one key of several parts; None where one is missing."""
+    """Return one key of several parts; None where one is missing.
+
+    A ``+`` inside a part is written ``\\+``, or parts that differ could make the same key.
+    """
     if len(parts) == 1:
         return parts[0]
-    return ["+".join(part) if None not in part else None for part in zip(*parts, strict=True)]
+    return [_key_of(part) for part in zip(*parts, strict=True)]
+
+
+def _key_of(parts: tuple[str | None, ...]) -> str | None:
+    if None in parts:
+        return None
+    return OVERFLOW_KEY if OVERFLOW_KEY in parts else "+".join(map(_escaped, parts))  # type: ignore[arg-type]
+
+
+def _escaped(part: str) -> str:
+    return part.replace("\\", "\\\\").replace("+", "\\+") if "+" in part or "\\" in part else part
 
 
 def _kind(value: Any) -> int:

@@ -5,7 +5,7 @@ Not pickle, which runs what it reads: only objects of the classes given are made
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,26 +18,29 @@ class NotFrozen(ValueError):
     """The bytes are not a state of these classes as they are now."""
 
 
-def freeze(root: object, classes: Iterable[type], without: Iterable[str] = ()) -> bytes:
-    """Return the state of ``root`` and all it refers to; attributes named in ``without`` are left out."""
+def freeze(root: object, classes: Iterable[type], form: Sequence[Any] = (), without: Iterable[str] = ()) -> bytes:
+    """Return the state of ``root`` and all it refers to; attributes named in ``without`` are left out.
+
+    ``form`` are numbers and texts that the arrays' meaning depends on.
+    """
     writer = _Writer({cls: cls.__name__ for cls in classes}, frozenset(without))
     top = writer.put(root)
     shapes = {name: _attributes_of(cls) for cls, name in writer.names.items()}
-    return msgspec.msgpack.encode([FORMAT, shapes, writer.objects, top])
+    return msgspec.msgpack.encode([[FORMAT, *form], shapes, writer.objects, top])
 
 
-def thaw(data: bytes, classes: Iterable[type]) -> Any:
-    """Return the object that ``data`` is the state of; raise NotFrozen where it is none, or of other classes."""
+def thaw(data: bytes, classes: Iterable[type], form: Sequence[Any] = ()) -> Any:
+    """Return the object that ``data`` is the state of; raise NotFrozen where it is none, or of others."""
     known = {cls.__name__: cls for cls in classes}
     try:
-        form, shapes, objects, top = msgspec.msgpack.decode(data)
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        own_form, shapes, objects, top = msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise NotFrozen(f"not a state: {error}") from None
-    if form != FORMAT or shapes != {name: _attributes_of(cls) for name, cls in known.items()}:
+    if own_form != [FORMAT, *form] or shapes != {name: _attributes_of(cls) for name, cls in known.items()}:
         raise NotFrozen("a state of another version")
     try:
         return _Reader(known, objects).get(top)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise NotFrozen(f"not a state: {error!r}") from None
 
 
@@ -104,7 +107,10 @@ class _Reader:
     def _make(self, number: int, kind: str, content: Any, *rest: Any) -> None:
         if kind == "array":
             shape, data = rest
-            self._made[number] = np.frombuffer(data, content).reshape(shape).copy()
+            flat = np.frombuffer(data, content)
+            self._made[number] = np.ndarray(shape, flat.dtype, flat.copy().data)
+            if self._made[number].size != flat.size:
+                raise NotFrozen("an array of another size than its data")
         elif kind == "tuple":
             self._made[number] = tuple(map(self.get, content))
         elif kind == "dict":
@@ -118,7 +124,13 @@ class _Reader:
         elif kind == "set":
             self._made[number] = set(map(self.get, content))
         else:
-            thing: Any = object.__new__(self._classes[kind])
-            self._made[number] = thing
-            for name, one in content.items():
-                object.__setattr__(thing, name, self.get(one))
+            self._make_object(number, self._classes[kind], content)
+
+    def _make_object(self, number: int, cls: type, content: dict[str, Any]) -> None:
+        thing: Any = object.__new__(cls)
+        self._made[number] = thing
+        known = _attributes_of(cls)
+        for name, one in content.items():
+            if name not in known:
+                raise NotFrozen(f"{cls.__name__} has no attribute {name!r}")
+            object.__setattr__(thing, name, self.get(one))

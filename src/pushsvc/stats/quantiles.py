@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pushsvc.stats.moments import Counts, Floats, Ints, lengths_of, runs_of
 from pushsvc.stats.tally import Tally
@@ -28,7 +29,11 @@ _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64(2**64 - 1)
 _MASK = (1 << BITS) - 1
 _SWEEP = 16
+_MANY = 32
 _LONG_AGO = np.iinfo(np.int64).min
+
+Early = tuple[Ints, Ints, Floats]
+"""Columns, grains and values [m]."""
 
 
 def buckets_of(values: Floats) -> Ints:
@@ -122,12 +127,13 @@ class Newest:
     def __init__(self) -> None:
         self._values: Floats = np.zeros((0, NEWEST))
         self._grains: Ints = np.full((0, NEWEST), _LONG_AGO)
-        self._early: tuple[Ints, Ints, Floats] | None = None
+        self._early: list[Early] = []
 
     @property
     def bytes(self) -> int:
         """Size of what is held."""
-        return self._values.nbytes + self._grains.nbytes
+        early = sum(array.nbytes for chunk in self._early for array in chunk)
+        return self._values.nbytes + self._grains.nbytes + early
 
     def reserve(self, columns: int) -> None:
         more = columns - len(self._values)
@@ -152,53 +158,80 @@ class Newest:
 
     def add_early(self, columns: Ints, grains: Ints, values: Floats) -> None:
         """Keep values [m] apart whose grains are still to come: they may be in a window or not."""
-        given = (columns, grains, values)
-        kept = [] if self._early is None else [self._early]
-        joined = [np.concatenate(arrays) for arrays in zip(*kept, given, strict=True)]
-        order = np.lexsort((joined[1], joined[0]))
-        self._early = joined[0][order], joined[1][order], joined[2][order]
+        self._early.append(_newest_of_each(columns, grains, values))
+        if len(self._early) >= _MANY:
+            self._early = [_newest_of_each(*_joined(self._early))]
 
     def ripen(self, head: int) -> None:
         """Take in the early values of grains up to ``head``."""
-        if self._early is None:
+        if not any(grains.min() <= head for _, grains, _ in self._early):
             return
-        columns, grains, values = self._early
+        columns, grains, values = _newest_of_each(*_joined(self._early))
         ripe = grains <= head
-        if ripe.any():
-            starts = runs_of(columns[ripe])
-            self.add(columns[ripe][starts], starts, grains[ripe], values[ripe])
-            self._early = None if ripe.all() else (columns[~ripe], grains[~ripe], values[~ripe])
+        starts = runs_of(columns[ripe])
+        self.add(columns[ripe][starts], starts, grains[ripe], values[ripe])
+        self._early = [] if ripe.all() else [(columns[~ripe], grains[~ripe], values[~ripe])]
 
     def forget(self, columns: Ints) -> None:
         """Forget what is known of columns."""
         self._grains[columns] = _LONG_AGO
-        if self._early is not None:
-            kept = ~np.isin(self._early[0], columns)
-            self._early = (self._early[0][kept], self._early[1][kept], self._early[2][kept]) if kept.any() else None
+        kept = [_chosen(early, ~np.isin(early[0], columns)) for early in self._early]
+        self._early = [early for early in kept if len(early[0])]
 
     def quantiles(self, columns: Ints, first: int, last: int, count: Counts, percents: Sequence[int]) -> Floats:
         """Return [percents, n] over grains ``first`` … ``last``; NaN where not all ``count`` values are known."""
-        grains, values = self._grains[columns], self._values[columns]
-        if self._early is not None:
-            early = self._early_of(columns)
+        found = np.full((len(percents), len(columns)), np.nan)
+        few = np.flatnonzero((count > 0) & (count <= NEWEST))
+        if not len(few):
+            return found
+        grains, values = self._grains[columns[few]], self._values[columns[few]]
+        if self._early:
+            early = self._early_of(columns[few])
             grains, values = np.hstack([grains, early[0]]), np.hstack([values, early[1]])
         inside = (grains >= first) & (grains <= last)
         ordered = np.sort(np.where(inside, values, np.inf), axis=1)
-        known = np.flatnonzero((inside.sum(axis=1) == count) & (count > 0))
-        found = np.full((len(percents), len(columns)), np.nan)
+        known = np.flatnonzero(inside.sum(axis=1) == count[few])
         for number, percent in enumerate(percents):
-            rank = (percent * count[known].astype(np.int64) + 99) // 100
-            found[number, known] = ordered[known, rank - 1]
+            rank = (percent * count[few[known]].astype(np.int64) + 99) // 100
+            found[number, few[known]] = ordered[known, rank - 1]
         return found
 
     def _early_of(self, columns: Ints) -> tuple[Ints, Floats]:
-        """Return grains and values [n, NEWEST] of the first early values of columns."""
+        """Return grains and values [n, NEWEST] of the first early values of columns, in order."""
+        wanted = np.zeros(len(self._grains), np.bool_)
+        wanted[columns] = True
+        owners, ages, early = _sorted(*_joined([_chosen(one, wanted[one[0]]) for one in self._early]))
         grains = np.full((len(columns), NEWEST), _LONG_AGO)
         values = np.zeros((len(columns), NEWEST))
-        if self._early is not None:
-            first, last = (np.searchsorted(self._early[0], columns, side=side) for side in ("left", "right"))
-            for rank in range(NEWEST):
-                there = np.flatnonzero(last - first > rank)
-                grains[there, rank] = self._early[1][first[there] + rank]
-                values[there, rank] = self._early[2][first[there] + rank]
+        first, last = (np.searchsorted(owners, columns, side=side) for side in ("left", "right"))
+        for rank in range(min(NEWEST, int((last - first).max(initial=0)))):
+            there = np.flatnonzero(last - first > rank)
+            grains[there, rank] = ages[first[there] + rank]
+            values[there, rank] = early[first[there] + rank]
         return grains, values
+
+
+def _joined(chunks: Sequence[Early]) -> Early:
+    columns, grains, values = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+    return columns, grains, values
+
+
+def _chosen(early: Early, mask: NDArray[np.bool_]) -> Early:
+    return early[0][mask], early[1][mask], early[2][mask]
+
+
+def _sorted(columns: Ints, grains: Ints, values: Floats) -> Early:
+    """Order by column and grain; in one grain as they came."""
+    order = np.lexsort((grains, columns))
+    return columns[order], grains[order], values[order]
+
+
+def _newest_of_each(columns: Ints, grains: Ints, values: Floats) -> Early:
+    """Return the last NEWEST values of each column and grain, in order: whatever the head, no others are asked for."""
+    columns, grains, values = _sorted(columns, grains, values)
+    same = np.flatnonzero((columns[NEWEST:] == columns[:-NEWEST]) & (grains[NEWEST:] == grains[:-NEWEST]))
+    if not len(same):
+        return columns, grains, values
+    kept = np.ones(len(columns), np.bool_)
+    kept[same] = False  # as many newer ones of the same grain follow
+    return columns[kept], grains[kept], values[kept]

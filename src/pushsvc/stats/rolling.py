@@ -77,8 +77,9 @@ class Rolling:
     def bytes(self) -> int:
         """Size of the arrays, nearly."""
         fixed = [self._changed, self._stale, self._figures, self._held, self._count, self._parts]
-        held = sum(tally.bytes for tally in self._tallies)
-        return held + self._blocks.bytes + self._buckets.bytes + sum(array.nbytes for array in fixed)
+        held = sum(tally.bytes for tally in self._tallies) + self._blocks.bytes + self._buckets.bytes + self.rows.bytes
+        waiting = sum(map(_chunk_bytes, [*self._aside, *(chunk for chunks in self._future for chunk in chunks)]))
+        return held + waiting + sum(array.nbytes for array in fixed)
 
     # -- the head
 
@@ -424,3 +425,7 @@ def _by_pane(panes: Ints) -> list[tuple[int, slice]]:
 def _kept(chunk: Chunk, rows: Ints) -> Chunk:
     kept = ~np.isin(chunk[1], rows)
     return chunk[0][kept], chunk[1][kept], None if chunk[2] is None else chunk[2][kept]
+
+
+def _chunk_bytes(chunk: Chunk) -> int:
+    return sum(array.nbytes for array in chunk if array is not None)

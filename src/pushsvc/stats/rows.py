@@ -23,6 +23,9 @@ COUNT = 0
 """Number of a topic's first field: None, which counts events."""
 
 _FIRST_CAPACITY = 16
+_NAME_BYTES = 200
+"""What the text of a key and its place in the index take, about."""
+
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 Numbers = NDArray[np.int32]
 
@@ -56,6 +59,12 @@ class Rows:
     def __len__(self) -> int:
         """Number of rows that the arrays must have room for."""
         return self.size
+
+    @property
+    def bytes(self) -> int:
+        """Size of the arrays and names, nearly."""
+        arrays = (self.topic, self.key, self.field, self.total, self.column)
+        return sum(array.nbytes for array in arrays) + sum(topic.bytes for topic in self.topics if topic is not None)
 
     def add_topic(self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",)) -> TopicRows:
         """Begin a topic of at most so many keys (and ``__other__``) and fields."""
@@ -141,6 +150,11 @@ class TopicRows:
         self._by = [*groupings, None]
         self._names: list[str | None] = []
         self.field(None)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the arrays and names, nearly."""
+        return self.table.nbytes + self._since_fold.nbytes + self._grouping.nbytes + _NAME_BYTES * len(self.keys)
 
     def room(self) -> int:
         """Number of keys that still get rows of their own."""
