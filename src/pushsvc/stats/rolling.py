@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import gcd
 
 import numpy as np
@@ -161,8 +161,8 @@ class Rolling:
         self._blocks.advance(number, head)
         self._buckets.advance(number, old, oldest)
         waiting, self._future[number] = self._future[number], []
-        for grains, rows, values in waiting:
-            self._add_apart(number, grains, rows, values)
+        for chunk in _merged(waiting):
+            self._add_apart(number, *chunk)
 
     # -- events
 
@@ -186,13 +186,8 @@ class Rolling:
             return
         aside, self._aside, self._waiting = self._aside, [], 0
         self._reserve()
-        for valued in (False, True):
-            chosen = [chunk for chunk in aside if (chunk[2] is not None) == valued]
-            if chosen:
-                grains = np.concatenate([grains for grains, _, _ in chosen])
-                rows = np.concatenate([rows for _, rows, _ in chosen])
-                values = np.concatenate([values for _, _, values in chosen if values is not None]) if valued else None
-                self._sort_in(grains, rows, values)
+        for chunk in _merged(aside):
+            self._sort_in(*chunk)
 
     def _sort_in(self, grains: Ints, rows: Index, values: Floats | None) -> None:
         """Add events to the head grain, or window by window where they are late or early."""
@@ -400,6 +395,17 @@ class Rolling:
             self._future[number] = [chunk for chunk in (_kept(chunk, rows) for chunk in chunks) if len(chunk[0])]
         self.rows.drop_topic(topic)
         return rows
+
+
+def _merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Yield what only counts as one chunk, and what bears values as another."""
+    for valued in (False, True):
+        chosen = [chunk for chunk in chunks if (chunk[2] is not None) == valued]
+        if chosen:
+            grains = np.concatenate([grains for grains, _, _ in chosen])
+            rows = np.concatenate([rows for _, rows, _ in chosen])
+            values = [values for _, _, values in chosen if values is not None]
+            yield grains, rows, np.concatenate(values) if valued else None
 
 
 def _joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
