@@ -6,25 +6,26 @@ the rows by (key, field), drop those in ``gone``) is the state that ``snapshot``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import orjson
 
 from pushsvc.event.columns import NO_TIME, Column, Columns
-from pushsvc.frame import Frame, rows_to_json
+from pushsvc.frame import Frame, Heads, Pieces, counts_to_json, divide
 from pushsvc.pace import Paces
 from pushsvc.stats.blocks import Blocks
 from pushsvc.stats.buckets import Buckets
 from pushsvc.stats.fold import BLOCK, Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
-from pushsvc.stats.moments import Ints, Moments
+from pushsvc.stats.moments import Index, Ints, Moments
 from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
-from pushsvc.stats.rolling import ROOM, Rolling
-from pushsvc.stats.rows import ALL_KEYS, COUNT, Rows, TopicRows
+from pushsvc.stats.rolling import ROOM, Rolling, no_pause
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, COUNT, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.window import Window
 
@@ -60,16 +61,22 @@ class Aggregate:
     """The windows of topics that share settings and a clock, in one engine.
 
     ``time`` (ms) is where the clock begins, ``most_bytes`` the memory beyond which no key gets rows of its own.
+    Nothing here takes much longer than a few milliseconds without calling ``pause``, which may do anything but call
+    this aggregate.
     """
 
-    def __init__(self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES) -> None:
+    def __init__(
+        self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Callable[[], None] = no_pause
+    ) -> None:
         self.topics: dict[str, Topic] = {}
         self._by_number: dict[int, Topic] = {}
         self._settings = settings
         self._form = repr(settings)
         self._wall = settings.clock == "wall"
         self._begun = self._wall
-        self._rolling = Rolling(settings.windows, time, settings.percents)
+        self._pause = pause
+        self._rolling = Rolling(settings.windows, time, settings.percents, pause)
+        self._heads = Heads(self._rolling.rows, ends=len(settings.key) > 1)
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._ledger = Ledger(self._rolling)
         self._paces = Paces(len(settings.windows))
@@ -83,15 +90,17 @@ class Aggregate:
     def save(self) -> bytes:
         """Return the state. What is restored from it says the same as this, byte for byte."""
         self._rolling.settle()
-        return freeze(self, _CLASSES, _FORM, without=("_settings",))
+        return freeze(self, _CLASSES, _FORM, without=("_settings", "_heads", "_pause", "pause"))
 
     @classmethod
-    def restore(cls, settings: TopicSettings, data: bytes) -> Aggregate:
+    def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Aggregate:
         """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
         restored = thaw(data, _CLASSES, _FORM)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise NotFrozen("a state of other settings")
         restored._settings = settings
+        restored._pause = restored._rolling.pause = pause
+        restored._heads = Heads(restored._rolling.rows, ends=len(settings.key) > 1)
         return restored
 
     # -- topics
@@ -183,7 +192,11 @@ class Aggregate:
         """Return all rows of a window. It says everything: no update repeats it, and nothing before it is needed."""
         number, topic = self._numbers[window], self.topics[name]
         report = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
-        frame = self._frame(number, topic, "snapshot", report, None)
+        size = len(report.rows)
+        (data,) = divide([(0, size)], size, partial(self._encode, number, report))
+        body = self._body(topic, data, b"[]", report.rows, self._rolling.interval(number)[0])
+        cadence = int(self._paces.intervals(number, np.array([topic.table.number]))[0])
+        frame = self._frame(number, topic, "snapshot", cadence, False, body)
         self._ledger.release()
         self._wake_known = False
         return frame
@@ -303,38 +316,64 @@ class Aggregate:
                 continue
             report = self._ledger.update(window, rows)
             ended |= bool(len(report.gone))
-            frames += self._divide(window, report, now)
+            frames += self._frames(window, report, now)
         if ended:
             self._ledger.release()
         return frames
 
-    def _divide(self, window: int, report: Report, now: int) -> list[Frame]:
-        """Return one frame for each topic in a report."""
+    def _frames(self, window: int, report: Report, now: int) -> list[Frame]:
+        """Return an update for each topic in a report."""
         owners, left = (self._rolling.rows.topic[rows] for rows in (report.rows, report.gone))
         numbers = np.unique(np.concatenate([owners, left]))
-        said = [np.searchsorted(owners, numbers + after).tolist() for after in (0, 1)]
-        gone = [np.searchsorted(left, numbers + after).tolist() for after in (0, 1)]
-        frames = []
-        for number, first, last, first_gone, last_gone in zip(numbers.tolist(), *said, *gone, strict=True):
-            part = slice(first, last)
-            leaving = report.gone[first_gone:last_gone]
-            own = Report(report.rows[part], report.count[part], report.figures[:, part], leaving)
-            frames.append(self._frame(window, self._by_number[number], "update", own, now))
-        return frames
+        rows, gone = _ranges(owners, numbers), _ranges(left, numbers)
+        encode = partial(self._encode, window, report)
+        data = divide(rows, len(report.rows), encode)
+        topics = [self._by_number[number] for number in numbers.tolist()]
+        start = self._rolling.interval(window)[0]
+        bodies = [
+            self._body(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], start)
+            for topic, array, own, away in zip(topics, data, rows, gone, strict=True)
+        ]
+        self._paces.spend(window, numbers, now, np.array(list(map(len, bodies))))
+        cadences = self._paces.intervals(window, numbers).tolist()
+        ending = self._ending(report)
+        return [
+            self._frame(window, topic, "update", cadence, bool(ending[own[0]] < ending[own[1]]), body)
+            for topic, cadence, own, body in zip(topics, cadences, rows, bodies, strict=True)
+        ]
+
+    def _ending(self, report: Report) -> Ints:
+        """Return how many of the first n rows are rows of keys said to be zero, for every n."""
+        zero = (report.count == 0) & (self._rolling.rows.key[report.rows] != ALL_KEYS)
+        return np.concatenate([[0], np.cumsum(zero)])
+
+    def _encode(self, window: int, report: Report, part: slice) -> Pieces:
+        rows = report.rows[part]
+        pieces = Pieces(
+            self._heads.of(rows),
+            counts_to_json(report.count[part], self._settings.windows[window].length / 1_000),
+            report.figures[:, part],
+            self._rolling.rows.column[rows] != CLOSED,
+            self._heads.ends_of(rows),
+        )
+        self._pause()
+        return pieces
+
+    def _gone(self, rows: Ints) -> bytes:
+        ends = self._heads.ends_of(rows)
+        heads = self._heads.of(rows)
+        whole = heads if ends is None else [b"%b,%b" % pair for pair in zip(heads, ends, strict=True)]
+        return b"[%b]" % b",".join([b"%b]" % row for row in whole]) if whole else b"[]"
+
+    def _body(self, topic: Topic, data: bytes, gone: bytes, rows: Ints, start: int) -> bytes:
+        keys = topic.table.partial(rows, start // self._rolling.grain)
+        parts = (data, gone, orjson.dumps(keys))
+        return b'{"data":%b,"gone":%b,"partial":%b}' % parts if keys else b'{"data":%b,"gone":%b}' % parts[:2]
 
     def _frame(
-        self, window: int, topic: Topic, kind: Literal["snapshot", "update"], report: Report, sent: int | None
+        self, window: int, topic: Topic, kind: Literal["snapshot", "update"], cadence: int, ending: bool, body: bytes
     ) -> Frame:
-        names = topic.table.names
-        rate = report.count / (self._settings.windows[window].length / 1_000)
-        data = rows_to_json(names(report.rows), report.count, np.vstack([rate, report.figures]))
-        gone = orjson.dumps(list(zip(*names(report.gone), strict=True)))
-        body = b'{"data":%b,"gone":%b' % (data, gone)
         start, end = self._rolling.interval(window)
-        partial = topic.table.partial(report.rows, start // self._rolling.grain)
-        body += b',"partial":%b}' % orjson.dumps(partial) if partial else b"}"
-        if sent is not None:
-            self._paces.spend(window, topic.table.number, sent, len(body))
         return Frame(
             topic=topic.name,
             window=self._settings.windows[window].name,
@@ -343,11 +382,17 @@ class Aggregate:
             end=end,
             offset=topic.offset,
             since=topic.since,
-            cadence=self._paces.interval(window, topic.table.number),
+            cadence=cadence,
             columns=self._settings.columns,
-            ending=bool((report.count[self._rolling.rows.key[report.rows] != ALL_KEYS] == 0).any()),
+            ending=ending,
             body=body,
         )
+
+
+def _ranges(owners: Index, numbers: Index) -> list[tuple[int, int]]:
+    """Return which part of the owners, in order, each number has."""
+    edges = [np.searchsorted(owners, numbers, side=side).tolist() for side in ("left", "right")]
+    return list(zip(*edges, strict=True))
 
 
 _FORM = (BLOCK, BITS, NEWEST)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+@lru_cache(4_096)
 def format_time(milliseconds: int) -> str:
     """Return ``2026-01-31T12:00:00.000Z`` for an instant in milliseconds."""
     text = (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")

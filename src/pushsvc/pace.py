@@ -38,14 +38,16 @@ class Paces:
         self._cadence[window, topic] = cadence
         return changed
 
-    def interval(self, window: int, topic: int) -> int:
-        return max(int(self._cadence[window, topic]), int(self._rest[window, topic]))
+    def intervals(self, window: int, topics: Index) -> Ints:
+        """Return the ms until the next updates may come."""
+        intervals: Ints = np.maximum(self._cadence[window, topics], self._rest[window, topics])
+        return intervals
 
     def ready_at(self, window: int, topics: Index) -> Ints:
-        ready: Ints = self._sent[window, topics] + np.maximum(self._cadence[window, topics], self._rest[window, topics])
+        ready: Ints = self._sent[window, topics] + self.intervals(window, topics)
         return ready
 
-    def spend(self, window: int, topic: int, now: int, size: int) -> None:
-        """Note that an update of ``size`` bytes was sent."""
-        self._sent[window, topic] = now
-        self._rest[window, topic] = int(size * 1_000 / self._share)
+    def spend(self, window: int, topics: Index, now: int, sizes: Ints) -> None:
+        """Note that updates of so many bytes were sent."""
+        self._sent[window, topics] = now
+        self._rest[window, topics] = (sizes * 1_000 / self._share).astype(np.int64)

@@ -15,7 +15,7 @@ def topic(rows):
 
 
 def names(topic, rows):
-    return list(zip(*topic.names(rows), strict=True))
+    return [topic.name(row) for row in rows.tolist()]
 
 
 def open_all(topic, *names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import gcd
 
 import numpy as np
@@ -41,7 +41,12 @@ Chunk = tuple[Ints, Index, Floats | None]
 """Grains, rows, and values unless the rows only count."""
 
 _ENOUGH = 16_384
+_SLICE = 2 * BLOCK
 _FIRST_CAPACITY = 16
+
+
+def no_pause() -> None:
+    """Go on at once."""
 
 
 class Rolling:
@@ -53,9 +58,16 @@ class Rolling:
     one value as for a hundred.
     """
 
-    def __init__(self, windows: Sequence[Window], time: int, percents: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        windows: Sequence[Window],
+        time: int,
+        percents: Sequence[int] = (),
+        pause: Callable[[], None] = no_pause,
+    ) -> None:
         self.windows = tuple(windows)
         self.percents = tuple(percents)
+        self.pause = pause
         self.rows = Rows()
         self.grain = gcd(*(window.pane for window in windows))
         self._head = time // self.grain
@@ -339,7 +351,10 @@ class Rolling:
         """
         self.settle()
         self._reserve()
-        self._refresh(window, rows[self._stale[window, rows]])
+        stale = rows[self._stale[window, rows]]
+        for start in range(0, len(stale), _SLICE):
+            self._refresh(window, stale[start : start + _SLICE])
+            self.pause()
         self._stale[window, rows] = False
         column = self.rows.column[rows]
         figures: Floats = self._figures[window][:, column]

@@ -23,6 +23,7 @@ COUNT = 0
 """Number of a topic's first field: None, which counts events."""
 
 _FIRST_CAPACITY = 16
+_BIRTHS = 2**31
 _NAME_BYTES = 200
 """What the text of a key and its place in the index take, about."""
 
@@ -34,8 +35,8 @@ class Rows:
     """All rows of an engine. A row is a number from 0; numbers of closed rows are used again.
 
     ``total[row]`` is the row of all keys together for the same topic and field (its own number for such a row, CLOSED
-    for a free number). ``column[row]`` numbers the rows that bear values, apart from those that only count. While
-    ``full`` no key gets rows.
+    for a free number). ``column[row]`` numbers the rows that bear values, apart from those that only count.
+    ``born[row]`` is another whenever the number is another's. While ``full`` no key gets rows.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,8 @@ class Rows:
         self.field = self._new()
         self.total = self._new()
         self.column = self._new()
+        self.born = self._new()
+        self._births = 0
         self._free_rows: list[int] = []
         self._free_columns: list[int] = []
         self._free_topics: list[int] = []
@@ -63,7 +66,7 @@ class Rows:
     @property
     def bytes(self) -> int:
         """Size of the arrays and names, nearly."""
-        arrays = (self.topic, self.key, self.field, self.total, self.column)
+        arrays = (self.topic, self.key, self.field, self.total, self.column, self.born)
         return sum(array.nbytes for array in arrays) + sum(topic.bytes for topic in self.topics if topic is not None)
 
     def add_topic(self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",)) -> TopicRows:
@@ -73,6 +76,13 @@ class Rows:
             self.topics.append(None)
         self.topics[number] = topic = TopicRows(self, number, max_keys, max_fields, groupings)
         return topic
+
+    def owner(self, row: int) -> TopicRows:
+        """Return the topic of an open row."""
+        owner: TopicRows | None = self.topics[self.topic[row]]
+        if owner is None:
+            raise LookupError(f"row {row} is nobody's")
+        return owner
 
     def of_topic(self, topic: TopicRows) -> Ints:
         """Return the rows of a topic."""
@@ -88,6 +98,8 @@ class Rows:
         """Make rows of one field; ``total`` CLOSED makes a row that is its own total."""
         rows = np.array([self._next_row() for _ in range(len(keys))], np.int32)
         self.topic[rows], self.key[rows], self.field[rows] = topic, keys, field
+        self._births = (self._births + 1) % _BIRTHS
+        self.born[rows] = self._births
         self.total[rows] = rows if total == CLOSED else total
         if field != COUNT:
             self.column[rows] = [self._next_column() for _ in range(len(keys))]
@@ -114,7 +126,7 @@ class Rows:
             return self._free_rows.pop()
         if self.size == len(self.topic):
             self.topic, self.key, self.field = _wide(self.topic), _wide(self.key), _wide(self.field)
-            self.total, self.column = _wide(self.total), _wide(self.column)
+            self.total, self.column, self.born = _wide(self.total), _wide(self.column), _wide(self.born)
         self.size += 1
         return self.size - 1
 
@@ -147,7 +159,7 @@ class TopicRows:
         self._free_keys: list[int] = []
         self._folded = NEVER
         self._since_fold: Ints = np.full(size, NEVER)
-        self._by = [*groupings, None]
+        self._by = tuple(groupings)
         self._names: list[str | None] = []
         self.field(None)
 
@@ -223,15 +235,14 @@ class TopicRows:
             rows = self.table[field, keys]
         return rows
 
-    def names(self, rows: Ints) -> tuple[list[str | None], ...]:
-        """Return the keys and the fields of rows; with several groupings also what each key is by."""
-        keys = self._rows.key[rows]
-        names = [self.keys[key] for key in keys.tolist()]
-        fields = [self._names[field] for field in self._rows.field[rows].tolist()]
-        if self.groupings == 1:
-            return names, fields
-        groupings = np.where(keys == ALL_KEYS, self.groupings, self._grouping[keys])
-        return names, fields, [self._by[grouping] for grouping in groupings.tolist()]
+    def name(self, row: int) -> tuple[str | None, str | None]:
+        """Return the key and the field of a row."""
+        return self.keys[self._rows.key[row]], self._names[self._rows.field[row]]
+
+    def by(self, row: int) -> str | None:
+        """Return the grouping that a row's key is of; None for all keys together."""
+        key = self._rows.key[row]
+        return None if key == ALL_KEYS else self._by[self._grouping[key]]
 
     def forget(self, rows: Ints) -> None:
         """Take rows out of the table, and with a key's last row the key."""
