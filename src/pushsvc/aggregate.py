@@ -360,10 +360,11 @@ class Aggregate:
         return pieces
 
     def _gone(self, rows: Ints) -> bytes:
-        ends = self._heads.ends_of(rows)
-        heads = self._heads.of(rows)
+        if not len(rows):
+            return b"[]"
+        heads, ends = self._heads.of(rows), self._heads.ends_of(rows)
         whole = heads if ends is None else [b"%b,%b" % pair for pair in zip(heads, ends, strict=True)]
-        return b"[%b]" % b",".join([b"%b]" % row for row in whole]) if whole else b"[]"
+        return b"[%b]" % b",".join([b"%b]" % row for row in whole])
 
     def _body(self, topic: Topic, data: bytes, gone: bytes, rows: Ints, start: int) -> bytes:
         keys = topic.table.partial(rows, start // self._rolling.grain)

@@ -110,14 +110,18 @@ class Histograms:
         last = np.searchsorted(self._codes, (columns + 1) << BITS)
         lengths = last - first
         ends = np.cumsum(lengths)
-        members = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - lengths), lengths)
-        below = np.cumsum(self._counts[window, members])
+        members: Ints | slice = slice(0, 0)
+        if len(ends) and ends[-1] == last[-1] - first[0]:
+            members = slice(int(first[0]), int(last[-1]))  # nobody's codes lie between
+        elif len(ends):
+            members = np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths)
+        codes, below = self._codes[members], np.cumsum(self._counts[window, members])
         base = np.where(ends > lengths, below[np.maximum(ends - lengths, 1) - 1], 0) if len(below) else first
         there = np.flatnonzero((count > 0) & (lengths > 0))
         for number, percent in enumerate(percents):
             rank = (percent * count[there].astype(np.int64) + 99) // 100
-            place = members[np.searchsorted(below, base[there] + rank)]
-            found[number, there] = lower_ends((self._codes[place] & _MASK).astype(np.int64))
+            place = np.searchsorted(below, base[there] + rank)
+            found[number, there] = lower_ends((codes[place] & _MASK).astype(np.int64))
         return found
 
 
