@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from pushsvc.aggregate import Aggregate
 from pushsvc.event.columns import Column, ColumnReader, Columns
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.rolling import no_pause
 from pushsvc.stats.window import Window
 
 Result = TypeVar("Result")
@@ -224,8 +225,8 @@ def columns_of(keys: Sequence[str], values: ArrayLike) -> Columns:
 class Feed:
     """An engine with one topic and its clock."""
 
-    def __init__(self, chosen: TopicSettings) -> None:
-        self.engine = Aggregate(chosen, START)
+    def __init__(self, chosen: TopicSettings, pause: Callable[[], None] = no_pause) -> None:
+        self.engine = Aggregate(chosen, START, pause=pause)
         self.engine.open("topic", START)
         self.now = START
         self.offset = 0

@@ -310,7 +310,7 @@ def test_large_updates_stretch_the_cadence_to_two_megabytes_a_second():
     aggregate = topic()
     aggregate.apply(1, T, [event(key=f"key-{n}", x=n / 3) for n in range(200)])
     frame = aggregate.due(T)[0]
-    assert frame.cadence == int(len(frame.body) / 1_000) > 10
+    assert frame.cadence == int(frame.size / 1_000) > 10
     aggregate.apply(2, T + 1, [event()])
     assert aggregate.due(T + frame.cadence - 1) == []
     assert aggregate.due(T + frame.cadence)[0].cadence == 0

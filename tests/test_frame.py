@@ -28,7 +28,7 @@ def test_rows_are_divided_among_frames_wherever_they_are_encoded(ends):
     figures[0, 4], figures[1, 5] = NAN, np.inf
     bys = [b'"by, ],[ %d"' % number for number in range(size)] if ends else None
     ranges = [(0, 5), (5, 5), (5, 9), (9, SLICE + 2), (SLICE + 2, 3 * SLICE - 1), (3 * SLICE - 1, size)]
-    arrays = [json.loads(array) for array in divide(ranges, size, encoder(count, figures, bys))]
+    arrays = [json.loads(b"".join(parts)) for parts in divide(ranges, size, encoder(count, figures, bys))]
     assert [len(array) for array in arrays] == [last - first for first, last in ranges]
     for number, row in enumerate(row for array in arrays for row in array):
         own = [None if number % 3 == 0 or not np.isfinite(one) else one for one in figures[:, number].tolist()]

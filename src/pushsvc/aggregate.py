@@ -194,9 +194,9 @@ class Aggregate:
         report = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
         size = len(report.rows)
         (data,) = divide([(0, size)], size, partial(self._encode, number, report))
-        body = self._body(topic, data, b"[]", report.rows, self._rolling.interval(number)[0])
+        parts = self._parts(topic, data, b"[]", report.rows, self._rolling.interval(number)[0])
         cadence = int(self._paces.intervals(number, np.array([topic.table.number]))[0])
-        frame = self._frame(number, topic, "snapshot", cadence, False, body)
+        frame = self._frame(number, topic, "snapshot", cadence, False, parts)
         self._ledger.release()
         self._wake_known = False
         return frame
@@ -331,15 +331,15 @@ class Aggregate:
         topics = [self._by_number[number] for number in numbers.tolist()]
         start = self._rolling.interval(window)[0]
         bodies = [
-            self._body(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], start)
+            self._parts(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], start)
             for topic, array, own, away in zip(topics, data, rows, gone, strict=True)
         ]
-        self._paces.spend(window, numbers, now, np.array(list(map(len, bodies))))
+        self._paces.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
         cadences = self._paces.intervals(window, numbers).tolist()
         ending = self._ending(report)
         return [
-            self._frame(window, topic, "update", cadence, bool(ending[own[0]] < ending[own[1]]), body)
-            for topic, cadence, own, body in zip(topics, cadences, rows, bodies, strict=True)
+            self._frame(window, topic, "update", cadence, bool(ending[own[0]] < ending[own[1]]), parts)
+            for topic, cadence, own, parts in zip(topics, cadences, rows, bodies, strict=True)
         ]
 
     def _ending(self, report: Report) -> Ints:
@@ -366,13 +366,19 @@ class Aggregate:
         whole = heads if ends is None else [b"%b,%b" % pair for pair in zip(heads, ends, strict=True)]
         return b"[%b]" % b",".join([b"%b]" % row for row in whole])
 
-    def _body(self, topic: Topic, data: bytes, gone: bytes, rows: Ints, start: int) -> bytes:
+    def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, start: int) -> list[bytes]:
+        """Return the body of a frame: data, gone, and partial if there is any."""
         keys = topic.table.partial(rows, start // self._rolling.grain)
-        parts = (data, gone, orjson.dumps(keys))
-        return b'{"data":%b,"gone":%b,"partial":%b}' % parts if keys else b'{"data":%b,"gone":%b}' % parts[:2]
+        return [b'"data":', *data, b',"gone":', gone, *([b',"partial":', orjson.dumps(keys)] if keys else ())]
 
     def _frame(
-        self, window: int, topic: Topic, kind: Literal["snapshot", "update"], cadence: int, ending: bool, body: bytes
+        self,
+        window: int,
+        topic: Topic,
+        kind: Literal["snapshot", "update"],
+        cadence: int,
+        ending: bool,
+        parts: Sequence[bytes],
     ) -> Frame:
         start, end = self._rolling.interval(window)
         return Frame(
@@ -386,7 +392,7 @@ class Aggregate:
             cadence=cadence,
             columns=self._settings.columns,
             ending=ending,
-            body=body,
+            parts=parts,
         )
 
 

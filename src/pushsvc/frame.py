@@ -27,7 +27,8 @@ class Frame:
     It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms. ``since`` is when the
     topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in the
     order of ``columns``), ``gone`` ([key, field], and ``by`` of a topic with several groupings) and ``partial`` (keys
-    whose rows may not say all; only if there are any). ``ending`` tells that a row of a key is said to be zero.
+    whose rows may not say all; only if there are any); ``parts`` are its pieces without the braces. ``ending`` tells
+    that a row of a key is said to be zero.
     """
 
     topic: str
@@ -40,7 +41,16 @@ class Frame:
     cadence: int
     columns: tuple[str, ...]
     ending: bool
-    body: bytes = field(repr=False)
+    parts: Sequence[bytes] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, about."""
+        return sum(map(len, self.parts))
+
+    @property
+    def body(self) -> bytes:
+        return b"{%b}" % b"".join(self.parts)
 
     @property
     def rows(self) -> Table:
@@ -65,7 +75,7 @@ class Frame:
                 "columns": self.columns,
             }
         )
-        return head[:-1] + b"," + self.body[1:]
+        return b"".join([head[:-1], b",", *self.parts, b"}"])  # a copy of all, and it may be large: there is but one
 
 
 Encode = Callable[[slice], "Pieces"]
@@ -108,21 +118,23 @@ class Pieces:
         return b",".join(self._pieces[self._width * first : None if last is None else self._width * last])
 
 
-def divide(ranges: Iterable[tuple[int, int]], size: int, encode: Encode) -> Iterator[bytes]:
-    """Yield a JSON array for each range of rows of which there are ``size``, in order and without overlap.
+def divide(ranges: Iterable[tuple[int, int]], size: int, encode: Encode) -> Iterator[list[bytes]]:
+    """Yield a JSON array, in parts, for each range of rows of which there are ``size``, in order and without overlap.
 
     Few rows are encoded at a time, whether that is a part of a range or many ranges, so that no step takes long.
     """
     pieces, base, limit = None, 0, 0
     for first, last in ranges:
         if last - first > SLICE:
-            parts = [encode(slice(at, min(at + SLICE, last))).join() for at in range(first, last, SLICE)]
-            yield b"[%b]" % b",".join(parts)
+            parts = [b"["]
+            for at in range(first, last, SLICE):
+                parts += (encode(slice(at, min(at + SLICE, last))).join(), b",")
+            yield [*parts[:-1], b"]"]
             continue
         if pieces is None or last > limit:
             base, limit = first, min(first + SLICE, size)
             pieces = encode(slice(base, limit))
-        yield b"[%b]" % pieces.join(first - base, last - base)
+        yield [b"[%b]" % pieces.join(first - base, last - base)]
 
 
 class Heads:

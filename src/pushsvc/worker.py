@@ -33,6 +33,7 @@ _BASE_BYTES = 64_000
 """A snapshot follows the updates that outweigh the last one, but not for fewer bytes than these."""
 
 _LOOK_ANYWAY = 5.0
+_BREATH = 0.005
 _PAUSE = 0.5
 _REPLAYED = 2 * FUTURE_ALLOWANCE
 
@@ -90,6 +91,7 @@ class AggregatorWorker:
         self._wake = Event()
         self._stopping = False
         self._run_id: str | None = None
+        self._breath = Breath()
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of)
         self._live = broker.live(self._on_message, self._on_up)
@@ -275,11 +277,10 @@ class AggregatorWorker:
             aggregate, counted, settings, after, written, deleted, ColumnReader(settings.key)
         )
 
-    @staticmethod
-    def _aggregate_for(partition: _Partition, name: str, settings: TopicSettings, now: int) -> Aggregate:
+    def _aggregate_for(self, partition: _Partition, name: str, settings: TopicSettings, now: int) -> Aggregate:
         key = (settings, name if settings.clock == "event" else None)
         if key not in partition.aggregates:
-            partition.aggregates[key] = Aggregate(settings, now - settings.longest - _REPLAYED)
+            partition.aggregates[key] = Aggregate(settings, now - settings.longest - _REPLAYED, pause=self._breath)
         return partition.aggregates[key]
 
     def _count_all(self, partition: _Partition, names: list[str], read: Read) -> set[str]:
@@ -440,3 +441,16 @@ class AggregatorWorker:
             log.warning("%s: %s", write.log.name, answer)
             topic.announced = False
             partition.unread.add(name)
+
+
+class Breath:
+    """Lets sockets and leases have their turn when an engine has worked for a while."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= _BREATH:
+            hub = gevent.get_hub()
+            hub.wait(hub.loop.timer(0))  # gevent.sleep(0) would come back before any socket is looked at
+            self._last = time.monotonic()

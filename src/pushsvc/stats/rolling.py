@@ -41,7 +41,7 @@ Chunk = tuple[Ints, Index, Floats | None]
 """Grains, rows, and values unless the rows only count."""
 
 _ENOUGH = 16_384
-_SLICE = 2 * BLOCK
+_SLICE = BLOCK
 _FIRST_CAPACITY = 16
 
 
@@ -357,7 +357,11 @@ class Rolling:
             self.pause()
         self._stale[window, rows] = False
         column = self.rows.column[rows]
-        figures: Floats = self._figures[window][:, column]
+        figures = np.empty((self._figures.shape[1], len(rows)))
+        for start in range(0, len(rows), 4 * _SLICE):
+            part = slice(start, start + 4 * _SLICE)
+            figures[:, part] = self._figures[window][:, column[part]]
+            self.pause()
         figures[:, column == CLOSED] = np.nan
         return figures
 
