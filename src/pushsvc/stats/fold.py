@@ -13,7 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pushsvc.stats.moments import EMPTY, Counts, Floats, Index, Ints, Moments, empty, merge, merge_equal, runs_of
+from pushsvc.stats.moments import (
+    EMPTY,
+    Counts,
+    Floats,
+    Index,
+    Ints,
+    Moments,
+    empty,
+    merge,
+    merge_equal,
+    narrow,
+    runs_of,
+    shared,
+    size_of,
+)
 
 BLOCK = 2_048
 """Columns of a block: few enough that folding it takes milliseconds, many enough that numpy's calls pay."""
@@ -42,6 +56,7 @@ class Fold:
         self._late: dict[int, list[Part]] = {}
         self._late_sum: Part | None = None
         self._open: list[Part] = []
+        self._columns: Index | None = None
         self._front = Moments(np.zeros(0, np.int64), empty(0))
         self._back = Moments(np.zeros(0, np.int64), empty(0))
 
@@ -50,7 +65,9 @@ class Fold:
         """Size of what is held."""
         parts = [part for panes in (self._parts, self._late) for own in panes.values() for part in own] + self._open
         moments = [self._front, self._back, *(part.moments for part in parts)]
-        return sum(one.count.nbytes + one.parts.nbytes for one in moments) + sum(part.columns.nbytes for part in parts)
+        return size_of(array for one in moments for array in (one.count, one.parts)) + size_of(
+            part.columns for part in parts
+        )
 
     @property
     def size(self) -> int:
@@ -94,7 +111,9 @@ class Fold:
     def advance(self, head: int) -> None:
         """Let the window end with pane ``head``, newer than before."""
         if self._open:
-            self._parts[self._head] = [_joined(self._open)]
+            part = _joined(self._open)
+            self._columns = shared(part.columns, self._columns)
+            self._parts[self._head] = [Part(self._columns, Moments(narrow(part.moments.count), part.moments.parts))]
             self._open = []
         oldest = head - self._panes
         for pane in sorted(pane for pane in self._parts if pane <= oldest):
@@ -148,7 +167,7 @@ class Fold:
             behind = running.take(part.columns)
             merged = merge(part.moments, behind) if behind.count.any() else part.moments
             running.count[part.columns], running.parts[:, part.columns] = merged.count, merged.parts
-            part.moments = Moments(part.moments.count, behind.parts)
+            part.moments = Moments(narrow(part.moments.count), behind.parts)
         self._front = running
         self._back = Moments(np.zeros(size, np.int64), empty(size))
         self._folded = head - 1

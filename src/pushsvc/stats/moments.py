@@ -11,6 +11,7 @@ infinite, and so null.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,22 @@ class Moments:
 
     def take(self, index: Index | slice) -> Moments:
         return Moments(self.count[index], self.parts[:, index])
+
+
+def narrow(count: Counts) -> Counts:
+    """Return counts in as few bits as they need: most panes hold few events of a row."""
+    most = int(count.max(initial=0))
+    return count.astype(np.uint8 if most < 2**8 else np.uint16 if most < 2**16 else count.dtype, copy=False)
+
+
+def shared(array: Index, other: Index | None) -> Index:
+    """Return ``other`` in place of an array that is equal: one that panes have in common is held once."""
+    return other if other is not None and other.dtype == array.dtype and np.array_equal(array, other) else array
+
+
+def size_of(arrays: Iterable[NDArray[Any]]) -> int:
+    """Return the bytes of arrays, each counted once."""
+    return sum({id(array): array.nbytes for array in arrays}.values())
 
 
 def empty(size: int) -> Floats:
@@ -108,7 +125,7 @@ def merge(one: Moments, other: Moments) -> Moments:
         parts[SPREAD] = a[SPREAD] + b[SPREAD] + np.where(weight, away * away * weight, 0.0)
         np.minimum(a[LOW], b[LOW], out=parts[LOW])
         np.maximum(a[HIGH], b[HIGH], out=parts[HIGH])
-    return Moments(one.count + other.count, parts)
+    return Moments(np.add(one.count, other.count, dtype=np.int64), parts)
 
 
 def merge_runs(moments: Moments, starts: Ints) -> Moments:

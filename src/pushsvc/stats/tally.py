@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Index, runs_of
+from pushsvc.stats.moments import Counts, Index, narrow, runs_of, shared, size_of
 
 _MANY = 32
 
@@ -20,11 +20,12 @@ class Tally:
 
     def __init__(self) -> None:
         self._panes: dict[int, list[Numbers]] = {}
+        self._closed: Index | None = None
 
     @property
     def bytes(self) -> int:
         """Size of what is held."""
-        return sum(rows.nbytes + counts.nbytes for numbers in self._panes.values() for rows, counts in numbers)
+        return size_of(array for numbers in self._panes.values() for pair in numbers for array in pair)
 
     def add(self, pane: int, rows: Index, counts: Counts) -> None:
         numbers = self._panes.setdefault(pane, [])
@@ -35,7 +36,9 @@ class Tally:
     def close(self, pane: int) -> None:
         """Make one of what came in a pane; more may still come late."""
         if pane in self._panes:
-            self._panes[pane] = [sum_equal(self._panes[pane])]
+            rows, counts = sum_equal(self._panes[pane])
+            self._closed = shared(rows, self._closed)
+            self._panes[pane] = [(self._closed, narrow(counts))]
 
     def expire(self, oldest: int) -> list[Numbers]:
         """Take out and return the panes before ``oldest``."""
