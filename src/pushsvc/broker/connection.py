@@ -94,9 +94,7 @@ class Connections:
         connection.send_command("INFO", "server")
         info: bytes = connection.read_response()
         run = next(line[7:] for line in info.decode().split("\r\n") if line.startswith("run_id:"))
-        for script in SCRIPTS:
-            connection.send_command("SCRIPT", "LOAD", script.source)
-            connection.read_response()
+        load_scripts(connection)
         self._runs[connection] = run
 
     def open(self) -> Any:
@@ -105,7 +103,7 @@ class Connections:
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
-            raise BrokerUnavailable(_text(error)) from error
+            raise BrokerUnavailable(reason(error)) from error
         return connection
 
     def run(self, connection: Any) -> str:
@@ -150,7 +148,7 @@ class Connections:
         try:
             return self._pool.get_connection()
         except (exceptions.RedisError, OSError) as error:
-            raise BrokerUnavailable(_text(error)) from error
+            raise BrokerUnavailable(reason(error)) from error
 
     def _on(self, connection: Any, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
         done = False
@@ -161,7 +159,7 @@ class Connections:
             return answers
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             failure = OutcomeUnknown if writes else BrokerUnavailable
-            raise failure(_text(error)) from error
+            raise failure(reason(error)) from error
         finally:
             if not done:
                 # An answer still under way must never be read as that of a later command.
@@ -170,19 +168,34 @@ class Connections:
 
     def _answer(self, connection: Any) -> Any:
         try:
-            return connection.read_response()
-        except exceptions.BusyLoadingError as error:
-            return BrokerUnavailable(_text(error))
+            return answer(connection)
         except exceptions.NoScriptError as error:
             connection.disconnect()  # the next connect loads them again
-            return BrokerUnavailable(_text(error))
-        except exceptions.ResponseError as error:
-            return _refusal(error)
+            return BrokerUnavailable(reason(error))
 
     def close(self) -> None:
         """Close every connection of the pool."""
         with suppress(OSError):
             self._pool.disconnect()
+
+
+def load_scripts(connection: Any) -> None:
+    """Let Redis know all scripts."""
+    for script in SCRIPTS:
+        connection.send_command("SCRIPT", "LOAD", script.source)
+        connection.read_response()
+
+
+def answer(connection: Any) -> Any:
+    """Read an answer, or the error that says why there is none; raise NoScriptError, and what breaks the connection."""
+    try:
+        return connection.read_response()
+    except exceptions.BusyLoadingError as error:
+        return BrokerUnavailable(reason(error))
+    except exceptions.NoScriptError:
+        raise
+    except exceptions.ResponseError as error:
+        return _refusal(error)
 
 
 def _refusal(error: exceptions.ResponseError) -> PushError:
@@ -194,7 +207,8 @@ def _refusal(error: exceptions.ResponseError) -> PushError:
     return PushError(f"Redis answered: {text}")
 
 
-def _text(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return what an error says, or its name if it says nothing."""
     return str(error) or type(error).__name__
 
 
