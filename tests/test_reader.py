@@ -153,6 +153,7 @@ def test_ndjson_is_read_as_the_judge_reads_it(body: bytes) -> None:
 @given(json() | damaged(json()))
 @example(b'{"a":1}\n{"a":2}')
 @example(b'[{"a":1},1]')
+@example(b"\x0b[{}]")
 def test_json_is_read_as_the_judge_reads_it(body: bytes) -> None:
     assert fast(READER, body, JSON) == slow(body, JSON)
 

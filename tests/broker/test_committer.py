@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import redis
 
+from proxy import Proxy
 from pushsvc.broker import Broker, Log
 from pushsvc.broker import committer as module
 from pushsvc.broker.embedded import EmbeddedServer
@@ -27,63 +26,6 @@ from stack import until
 
 SETTINGS = TopicSettings()
 CALLERS = 40
-
-
-class Proxy:
-    """Stands between a client and a server on a unix socket, and does with each direction what it is told.
-
-    ``upward(data)`` and ``downward(data)`` return what goes on, or None to cut the connection. ``hold`` keeps what
-    comes from the client until ``go`` is set.
-    """
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.upward: Callable[[bytes], bytes | None] = lambda data: data
-        self.downward: Callable[[bytes], bytes | None] = lambda data: data
-        self.go = threading.Event()
-        self.go.set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self.go.set()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._target)
-            for source, sink, up in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._copy, args=(source, sink, up), daemon=True).start()
-
-    def _copy(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                if up:
-                    self.go.wait()
-                passed = (self.upward if up else self.downward)(data)
-                if passed is None:
-                    break
-                sink.sendall(passed)
-        except OSError:
-            pass
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def proxy(redis_url: str) -> Iterator[Proxy]:
-    if not redis_url.startswith("unix://"):
-        pytest.skip("the proxy stands before the embedded server")
-    proxy = Proxy(redis_url.removeprefix("unix://"))
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
@@ -314,3 +256,27 @@ def test_greenlets_share_round_trips_and_may_be_killed(redis_url: str, prefix: s
         [sys.executable, "-c", GREENLETS, redis_url, prefix], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "good\n", done.stderr
+
+
+def test_of_a_round_trip_each_topic_wakes_once_and_behind_its_last_write(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    through.publish("u", [Event(data={"n": -1})], SETTINGS)
+    with ThreadPoolExecutor(CALLERS) as pool, redis.Redis.from_url(proxy.url).pubsub() as listener:
+        channels = {broker.keys.live(Log(topic)): topic for topic in ("t", "u")}
+        listener.subscribe(*channels)
+        until(lambda: [listener.get_message(timeout=0.1) for _ in channels][-1])
+        proxy.go.clear()
+        first = pool.submit(publish, through, 0)
+        until(lambda: through._committer._leader is not None and not through._committer._waiting)
+        others = [pool.submit(publish, through, n, "tu"[n % 2]) for n in range(1, CALLERS)]
+        until(lambda: len(through._committer._waiting) == CALLERS - 1)
+        proxy.go.set()
+        assert all(one.result().isdigit() for one in [first, *others])
+        heard = [until(lambda: listener.get_message(timeout=0.1)) for _ in range(3)]
+        assert listener.get_message(timeout=0.1) is None
+    assert sorted(channels[message["channel"].decode()] for message in heard) == ["t", "t", "u"]
+    for topic in ("t", "u"):
+        log = Log(topic)
+        last = broker.read(log.partition, {log: 0}).logs[log].entries[-1].sequence
+        assert int([m["data"] for m in heard if channels[m["channel"].decode()] == topic][-1]) == last

@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client import REGISTRY
@@ -212,6 +213,33 @@ def test_a_dead_redis_is_503_with_retry_after(prefix, tmp_path):
         assert answer.content_type == "application/problem+json"
     assert client.get("/readyz").status_code == 503
     assert client.get("/livez").status_code == 200
+
+
+def test_when_answers_of_redis_are_lost_repeating_with_ids_stores_each_event_once(broker, proxy, prefix):
+    """Executed, and then the connection breaks: each producer hears that it is unknown, repeats, and is told where."""
+    through = Broker(proxy.url, prefix)
+    context = create_app(through).extensions["pushsvc"]
+
+    def send(number):
+        return publish(context, "feedback", "application/json", b'{"id":"i%d"}' % number)
+
+    assert send(0).status == 202
+    proxy.downward = lambda _: None
+    with ThreadPoolExecutor(20) as pool:
+        lost = list(pool.map(send, range(1, 20)))
+        proxy.downward = lambda data: data
+        again = [json.loads(answer.body) for answer in pool.map(send, range(1, 20))]
+    assert {(answer.status, json.loads(answer.body)["type"]) for answer in lost} <= {
+        (503, "urn:pushsvc:problem:outcome-unknown"), (503, "urn:pushsvc:problem:broker-unavailable"),
+    }  # fmt: skip
+    assert all(int(dict(answer.headers)["Retry-After"]) > 0 for answer in lost)
+    assert (
+        sum(answer["duplicates"] for answer in again) == sum(b"outcome-unknown" in answer.body for answer in lost) > 0
+    )
+    ids = [event["id"] for event in stored(create_app(broker).test_client())]
+    assert sorted(ids) == sorted(f"i{number}" for number in range(20))
+    assert [ids[answer["first_offset"] - 1] for answer in again] == [f"i{number}" for number in range(1, 20)]
+    through.close()
 
 
 HOSTS = [

@@ -18,6 +18,7 @@ from pushsvc.broker.connection import (
     RUN,
     SEEK,
     STATISTICS,
+    WAKE,
     Call,
     Connections,
     words,
@@ -183,9 +184,11 @@ class Broker:
         args.append(len(pieces))
         for piece in pieces:
             args += _piece(piece)
+        size = len(batch.data)
         if batch.ids is not None:
             args += batch.ids
-        answer: list[Any] = self._committer.call(Call(PUBLISH, target.keys, args))
+            size += sum(map(len, batch.ids))
+        answer: list[Any] = self._committer.call(Call(PUBLISH, target.keys, args, target.wakes, size))
         return answer
 
     def _target(self, topic: str, settings: TopicSettings) -> _Target:
@@ -205,11 +208,10 @@ class Broker:
             self.keys.figures(log), *self.keys.ids(topic),
         )  # fmt: skip
         args = (
-            RUN, self._publish_command, self.keys.live(log), self.keys.wake(log.partition), topic,
-            "", settings.retention, settings.longest + 2 * FUTURE_ALLOWANCE,
-            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
+            RUN, self._publish_command, WAKE, self.keys.wake(log.partition), topic, "", settings.retention,
+            settings.longest + 2 * FUTURE_ALLOWANCE, settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
         )  # fmt: skip
-        return _Target(settings, keys, args)
+        return _Target(settings, keys, args, self.keys.live(log))
 
     def refuse(self, topic: str, detail: str) -> None:
         """Note on a topic that exists that something for it was refused."""
@@ -361,6 +363,7 @@ class _Target:
     settings: TopicSettings
     keys: tuple[str, ...]
     args: tuple[Any, ...]
+    wakes: str
 
 
 def _piece(piece: Batch) -> tuple[int, int | str, int | str, int, bytes]:

@@ -17,7 +17,7 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
-from pushsvc.broker.connection import RUN, Call, Connections, answer, load_scripts, reason
+from pushsvc.broker.connection import Call, Connections, answer, load_scripts, reason
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 
 GROUP_CALLS, GROUP_BYTES = 256, 1_000_000
@@ -28,16 +28,16 @@ WAITING_CALLS, WAITING_BYTES = 4_096, 64_000_000
 
 _BROKEN = (exceptions.RedisError, OSError)
 _OPEN = object()
+_pack: Any = hiredis.pack_command
 
 
 class _Request:
     """A call that waits. ``latch`` opens when its answer is there, or when it is to lead."""
 
-    __slots__ = ("answer", "call", "latch", "size")
+    __slots__ = ("answer", "call", "latch")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.size = sum(len(word) for word in call.args if type(word) is str or type(word) is bytes)
         self.answer: Any = _OPEN
         self.latch = threading.Lock()
         self.latch.acquire()
@@ -78,10 +78,10 @@ class Committer:
         """Queue up; return whether the request leads."""
         with self._lock:
             waiting = len(self._waiting)
-            if waiting and (waiting >= WAITING_CALLS or self._size + request.size > WAITING_BYTES):
+            if waiting and (waiting >= WAITING_CALLS or self._size + request.call.size > WAITING_BYTES):
                 raise Overloaded(f"{waiting} requests of {self._size} bytes wait for Redis")
             self._waiting.append(request)
-            self._size += request.size
+            self._size += request.call.size
             if self._leader is None:
                 self._leader = request
             return self._leader is request
@@ -90,7 +90,7 @@ class Committer:
         with self._lock:
             if request in self._waiting:
                 self._waiting.remove(request)
-                self._size -= request.size
+                self._size -= request.call.size
             if self._leader is request:
                 self._pass_on()
 
@@ -117,10 +117,10 @@ class Committer:
         """Take the first requests off the queue; the leader is the first of all."""
         with self._lock:
             group = [self._waiting.popleft()]
-            size = group[0].size
-            while self._waiting and len(group) < GROUP_CALLS and size + self._waiting[0].size <= GROUP_BYTES:
+            size = group[0].call.size
+            while self._waiting and len(group) < GROUP_CALLS and size + self._waiting[0].call.size <= GROUP_BYTES:
                 group.append(self._waiting.popleft())
-                size += group[-1].size
+                size += group[-1].call.size
             self._size -= size
             return group
 
@@ -167,7 +167,7 @@ class Committer:
     def _exchange(self, connection: Any, requests: Sequence[_Request]) -> list[_Request]:
         """Send calls and take their answers; return those that did not run because Redis does not know the script."""
         run = self._connections.run(connection)
-        connection.send_packed_command([b"".join([_packed(one.call, run) for one in requests])], check_health=False)
+        connection.send_packed_command([_packed([request.call for request in requests], run)], check_health=False)
         unknown = []
         for request in requests:
             try:
@@ -178,7 +178,7 @@ class Committer:
         return unknown
 
 
-def _packed(call: Call, run: str) -> bytes:
-    words: Any = ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *(run if a is RUN else a for a in call.args))
-    packed: bytes = hiredis.pack_command(words)
-    return packed
+def _packed(calls: Sequence[Call], run: str) -> bytes:
+    """Return the bytes of a round trip. Of calls that wake on the same channel only the last does."""
+    last = {call.wakes: call for call in calls}
+    return b"".join([_pack(tuple(call.command(run, call.wakes if last[call.wakes] is call else ""))) for call in calls])

@@ -52,14 +52,26 @@ SCRIPTS = (OPEN, PUBLISH, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
 RUN = object()
 """Stands, among a call's arguments, for the run id of the primary that the call is sent to."""
 
+WAKE = object()
+"""Stands, among a call's arguments, for the channel on which it wakes; empty where a later call will."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One script call. ``args`` may hold RUN."""
+    """One script call. ``args`` may hold RUN, and WAKE for the channel ``wakes``; ``size`` is what its data weighs."""
 
     script: Script
     keys: Sequence[str]
     args: Sequence[Any]
+    wakes: str = ""
+    size: int = 0
+
+    def command(self, run: str, wake: str = "") -> list[Argument]:
+        """Return the words of the command."""
+        return [
+            "EVALSHA", self.script.sha, len(self.keys), *self.keys,
+            *[run if word is RUN else wake if word is WAKE else word for word in self.args],
+        ]  # fmt: skip
 
 
 class Connections:
@@ -135,11 +147,9 @@ class Connections:
             return []
         connection = self._take()
         run = self._runs[connection]
-        commands = [
-            ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *(run if a is RUN else a for a in call.args))
-            for call in calls
-        ]
-        return self._on(connection, commands, writes=any(call.script.writes for call in calls))
+        return self._on(
+            connection, [call.command(run) for call in calls], writes=any(call.script.writes for call in calls)
+        )
 
     def _exchange(self, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
         return self._on(self._take(), commands, writes=writes)

@@ -68,7 +68,7 @@ class Shape:
 
     def json(self, body: bytes, judge: Judge) -> Batch:
         """Return the events of an object or array; raise an error if something may be wrong."""
-        body = body.strip()
+        body = body.strip(b" \t\r\n")
         if body[:1] == b"{":
             return self._judged([self._one.decode(body)], None if b"\n" in body else body, judge)
         return self._judged(self._many.decode(body), None, judge)

@@ -1,7 +1,7 @@
 -- Append one request's events to a topic's log, all or nothing, and wake who waits.
 -- KEYS: partition, topics, log, figures, ids, ids-before
--- ARGV: run, publish command, live channel, wake channel, topic, fence or '', retention (events), keep (ms),
---       jump bound (ms) or '', ids window (ms), ids at most, chunks,
+-- ARGV: run, publish command, live channel or '' (a later call of the same round trip wakes), wake channel, topic,
+--       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most, chunks,
 --       per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
 --       and, if an event has an id, for each event of the request its id or ''
 -- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'ahead', head} | {'fenced'}
@@ -11,8 +11,17 @@ local chunks = tonumber(ARGV[ENTRY])
 local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
 local ids = #ARGV - ids_at
 
+-- Whatever becomes of this call, those before it in the round trip may have left the waking to it.
+local function wake(sequence)
+  if ARGV[3] ~= '' then
+    redis.call(ARGV[2], ARGV[3], int(sequence))
+    redis.call(ARGV[2], ARGV[4], ARGV[5])
+  end
+end
+
 -- First every check, then every write: a script that fails half-way leaves what it wrote.
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
+  wake(0)
   return {'fenced'}
 end
 
@@ -37,6 +46,7 @@ for start = 1, ids, BATCH do
   end
 end
 if #known > 0 then
+  wake(0)
   return {'known', unpack(known, 1, math.min(#known, BATCH))}
 end
 
@@ -58,6 +68,7 @@ if untimed then
 end
 local bound = tonumber(ARGV[9])
 if bound and head and greatest > head + bound and least <= head + bound then
+  wake(0)
   return {'ahead', head}
 end
 
@@ -138,6 +149,5 @@ if last - first_kept + 1 > retention and now >= tonumber(figures[7] or '0') then
   end
 end
 
-redis.call(ARGV[2], ARGV[3], int(sequence))
-redis.call(ARGV[2], ARGV[4], ARGV[5])
+wake(sequence)
 return {'ok', first, last, now, head}
