@@ -238,7 +238,7 @@ def batches(run: Run) -> None:
         ):
             cost()  # names are learned, keys are there
             pairs = [(cost() / BATCH, least(lambda body=body: decode(body), 50) / BATCH) for _ in range(run.repeats)]
-            ours, floor = min(pairs, key=lambda pair: pair[0] / pair[1])
+            ours, floor = min(pairs)
             target, times = _BATCHES[ids], ours / floor
             table.add(
                 what, "yes" if ids else "no", f"{floor * 1e6:.2f}", f"{ours * 1e6:.2f}", f"{times:.1f}",

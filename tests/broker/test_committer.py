@@ -25,7 +25,7 @@ from pushsvc.settings import TopicSettings
 from stack import until
 
 SETTINGS = TopicSettings()
-CALLERS = 40
+CALLERS = 30
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_groups_are_bounded(proxy: Proxy, through: Broker, broker: Broker, monke
     commit = module.Committer._commit
     monkeypatch.setattr(module, "GROUP_CALLS", 7)
     monkeypatch.setattr(
-        module.Committer, "_commit", lambda self, group: groups.append(len(group)) or commit(self, group)
+        module.Committer, "_commit", lambda self, group, **how: groups.append(len(group)) or commit(self, group, **how)
     )
     results = together(proxy, through, 22)
     assert len(set(results)) == 22

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import (
     DELETE,
@@ -51,8 +53,7 @@ FROM_SNAPSHOT, NOTHING = -1, -2
 """In place of an offset to read after: from the last snapshot of a statistics log on; no entries, only figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """The answer to a publish. Offsets span all events of the request, the ones known before included.
 
     ``arrival`` is Redis's time and ``head`` the greatest event time so far, both in ms; None where nothing was new.

@@ -20,8 +20,9 @@ from redis import exceptions
 from pushsvc.broker.connection import Call, Connections, answer, load_scripts, reason
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 
-GROUP_CALLS, GROUP_BYTES = 256, 1_000_000
-"""Calls and bytes of one round trip (or one call that is larger)."""
+GROUP_CALLS, GROUP_BYTES = 32, 1_000_000
+"""Calls and bytes of one round trip (or one call that is larger): few enough that, of 64 connections, Redis works for
+one half while this process works for the other."""
 
 WAITING_CALLS, WAITING_BYTES = 4_096, 64_000_000
 """Calls and bytes that may wait for theirs; one more is refused."""
@@ -62,14 +63,15 @@ class Committer:
     def call(self, call: Call) -> Any:
         """Run one script; raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull."""
         request = _Request(call)
-        if not self._join(request):
+        first = self._join(request)
+        if not first:
             try:
                 request.latch.acquire()
             except BaseException:  # killed while it waits
                 self._leave(request)
                 raise
         if request.answer is _OPEN:
-            self._lead(request)
+            self._lead(request, idle=first)
         if isinstance(request.answer, PushError):
             raise request.answer
         return request.answer
@@ -100,18 +102,19 @@ class Committer:
         if self._leader is not None:
             self._leader.latch.release()
 
-    def _lead(self, leader: _Request) -> None:
+    def _lead(self, leader: _Request, *, idle: bool) -> None:
         group = self._take()
         try:
-            self._commit(group)
+            self._commit(group, idle=idle)
         finally:
+            # First of all the next group is sent: Redis works on it while this one is answered.
+            with self._lock:
+                self._pass_on()
             for request in group:
                 if request.answer is _OPEN:  # an error of our own, or the leader was killed
                     request.answer = OutcomeUnknown("the round trip was given up")
                 if request is not leader:
                     request.latch.release()
-            with self._lock:
-                self._pass_on()
 
     def _take(self) -> list[_Request]:
         """Take the first requests off the queue; the leader is the first of all."""
@@ -124,9 +127,9 @@ class Committer:
             self._size -= size
             return group
 
-    def _commit(self, group: list[_Request]) -> None:
+    def _commit(self, group: list[_Request], *, idle: bool) -> None:
         try:
-            connection = self._connected()
+            connection = self._connected(idle=idle)
         except BrokerUnavailable as error:
             with self._lock:  # whoever waits would only find out the same, one group after the other
                 late, self._size = list(self._waiting), 0
@@ -152,14 +155,18 @@ class Committer:
             connection.disconnect()
             raise
 
-    def _connected(self) -> Any:
-        """Return a connection that is not known to be broken; raise BrokerUnavailable."""
-        if self._connection is not None:
+    def _connected(self, *, idle: bool) -> Any:
+        """Return a connection that is not known to be broken; raise BrokerUnavailable.
+
+        Only one that was ``idle`` is looked at: Redis may have closed it meanwhile. With greenlets that is a turn of
+        the loop, in which those just answered would come first, and Redis would wait for them.
+        """
+        if self._connection is not None and self._connection.is_connected:
             try:
-                if not self._connection.can_read(timeout=0):
+                if not idle or not self._connection.can_read(timeout=0):
                     return self._connection
             except _BROKEN:
-                pass  # Redis, or what is between, closed it while nobody looked
+                pass
             self._connection.disconnect()
         self._connection = self._connections.open()
         return self._connection

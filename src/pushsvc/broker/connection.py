@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from msgspec import Struct
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool
@@ -56,8 +56,7 @@ WAKE = object()
 """Stands, among a call's arguments, for the channel on which it wakes; empty where a later call will."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One script call. ``args`` may hold RUN, and WAKE for the channel ``wakes``; ``size`` is what its data weighs."""
 
     script: Script

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pushsvc.event.model import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Some events: ``data`` has the stored form of each on a line of its own, without a line end behind the last.
 
     ``ids`` and ``times`` [count] are None where no event has one; in them ``""`` and None stand for an event without.

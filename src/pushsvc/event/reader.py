@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pushsvc.errors import Fault
 from pushsvc.event.batch import Batch
@@ -15,8 +16,7 @@ from pushsvc.event.shapes import Shapes
 _LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """The good events of a body and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100 and
     ``more`` the rest."""
 
