@@ -57,8 +57,7 @@ class Committer:
 
     def close(self) -> None:
         """Close the connection; who still waits for an answer learns that its outcome is unknown."""
-        if self._connection is not None:
-            self._connection.disconnect()
+        self._drop()
 
     def call(self, call: Call) -> Any:
         """Run one script; raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull."""
@@ -135,8 +134,8 @@ class Committer:
                 late, self._size = list(self._waiting), 0
                 self._waiting.clear()
             group += late
-            for request in group:
-                request.answer = error
+            for request in group:  # to each its own: what is raised in many places gathers their tracebacks
+                request.answer = BrokerUnavailable(error.detail)
             return
         try:
             unknown = self._exchange(connection, group)
@@ -146,14 +145,19 @@ class Committer:
                     request.answer = _OPEN
                 self._exchange(connection, unknown)
         except _BROKEN as error:
-            connection.disconnect()
+            self._drop()
             for request in group:
                 if request.answer is _OPEN:
                     request.answer = OutcomeUnknown(reason(error))
         except BaseException:
             # An answer still under way must never be read as that of a later call.
-            connection.disconnect()
+            self._drop()
             raise
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
     def _connected(self, *, idle: bool) -> Any:
         """Return a connection that is not known to be broken; raise BrokerUnavailable.
@@ -161,13 +165,13 @@ class Committer:
         Only one that was ``idle`` is looked at: Redis may have closed it meanwhile. With greenlets that is a turn of
         the loop, in which those just answered would come first, and Redis would wait for them.
         """
-        if self._connection is not None and self._connection.is_connected:
+        if self._connection is not None:
             try:
                 if not idle or not self._connection.can_read(timeout=0):
                     return self._connection
             except _BROKEN:
                 pass
-            self._connection.disconnect()
+            self._drop()
         self._connection = self._connections.open()
         return self._connection
 

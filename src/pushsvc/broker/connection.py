@@ -110,7 +110,8 @@ class Connections:
 
     def open(self) -> Any:
         """Return a connected connection outside the pool, for a listener; it is the caller's to close."""
-        connection = self._pool.make_connection()
+        # The pool's own make_connection() would keep every one that it ever made.
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
