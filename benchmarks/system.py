@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pushsvc.event import parse
+from pushsvc.event import Reader
 from pushsvc.event.columns import ColumnReader
 
 BATCH = 1_000
@@ -110,15 +110,13 @@ def watch(port: int) -> None:
 def parts(batches: list[bytes]) -> dict[str, float]:
     """Return the microseconds per event of what web and aggregator do, measured here."""
     some, now = batches[: min(20, len(batches))], int(time.time() * 1000)
-    parsed = [parse(body, _NDJSON["Content-Type"], now=now).events for body in some]
-    stored = [b"\n".join([event.encode() for event in events]) for events in parsed]
-    reader, decode = ColumnReader(), msgspec.json.Decoder().decode_lines
-    reader.read(stored[0])
+    bodies, columns, decode = Reader(), ColumnReader(), msgspec.json.Decoder().decode_lines
+    stored = [bodies.read("bench", body, _NDJSON["Content-Type"], now=now).batch.data for body in some]
+    columns.read(stored[0])
     return {
         "floor: msgspec parsing alone": cost(lambda body: decode(body), some),
-        "web: parse and judge": cost(lambda body: parse(body, _NDJSON["Content-Type"], now=now), some),
-        "web: encode for the log": cost(lambda events: [event.encode() for event in events], parsed),
-        "aggregator: into columns": cost(reader.read, stored),
+        "web: read and judge": cost(lambda body: bodies.read("bench", body, _NDJSON["Content-Type"], now=now), some),
+        "aggregator: into columns": cost(columns.read, stored),
     }
 
 

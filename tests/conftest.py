@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from effort import EXAMPLES
 
 if TYPE_CHECKING:  # imported where used: the core's tests need none of it and start at once
+    from proxy import Proxy
     from pushsvc.broker import Broker
     from stack import Stack
 
@@ -56,6 +57,18 @@ def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
     broker = Broker(redis_url, prefix)
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def proxy(redis_url: str) -> Iterator[Proxy]:
+    """A proxy before the embedded server."""
+    from proxy import Proxy
+
+    if not redis_url.startswith("unix://"):
+        pytest.skip("the proxy stands before the embedded server")
+    proxy = Proxy(redis_url.removeprefix("unix://"))
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ JSON = "application/json"
 _PASSING = frozenset({429, 502, 503, 504})
 """Statuses that time can mend."""
 
-_NOTHING_STORED = frozenset({"urn:pushsvc:problem:broker-unavailable", "urn:pushsvc:problem:broker-full"})
+_NOTHING_STORED = frozenset(
+    f"urn:pushsvc:problem:{slug}" for slug in ("broker-unavailable", "broker-full", "overloaded")
+)
 """Problems that promise that the events were not stored, so that they may be sent again even without ids."""
 
 _SILENCE = 45.0

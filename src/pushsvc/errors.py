@@ -16,6 +16,7 @@
     ├── Unavailable                  503  safe to repeat later
     │   ├── BrokerUnavailable        503  Redis could not be reached; nothing was stored
     │   ├── BrokerFull               503  Redis refuses writes
+    │   ├── Overloaded               503  too much waits for Redis; nothing was stored
     │   └── OutcomeUnknown           503  sent, but the answer was lost
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
@@ -152,6 +153,12 @@ class BrokerFull(Unavailable):
     slug = "broker-full"
     title = "Redis refuses writes"
     retry_after = 10
+
+
+class Overloaded(Unavailable):
+    slug = "overloaded"
+    title = "Too many requests wait for Redis"
+    retry_after = 1
 
 
 class OutcomeUnknown(Unavailable):

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from pushsvc.broker import Broker
 from pushsvc.errors import InvalidInput, PushError
-from pushsvc.event import guess_media_type, parse
+from pushsvc.event import Reader, guess_media_type
 from pushsvc.settings import TopicRules
 from pushsvc.topic import check_topic, partition_of
 
@@ -36,6 +36,7 @@ class Ingest:
         self._broker = broker
         self._rules = rules
         self._fence_of = fence_of
+        self._reader = Reader()
         self._backlog: deque[tuple[str, bytes]] = deque()
         self._size = 0
         self._filled = Event()
@@ -84,11 +85,11 @@ class Ingest:
         if fence is None:
             return
         try:
-            parsed = parse(data, guess_media_type(data), now=int(time.time() * 1000))
-            if parsed.faults:
-                fault = parsed.faults[0]
+            reading = self._reader.read(topic, data, guess_media_type(data), now=int(time.time() * 1000))
+            if reading.faults:
+                fault = reading.faults[0]
                 raise InvalidInput(f"line {fault.line}, field {fault.field}: {fault.detail}")
-            receipt = self._broker.publish(topic, parsed.events, self._rules.settings_of(topic), fence=fence)
+            receipt = self._broker.publish(topic, reading.batch, self._rules.settings_of(topic), fence=fence)
             INGESTED.inc(receipt.accepted)
         except InvalidInput as error:
             REFUSED.inc()

@@ -2,12 +2,16 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pushsvc.broker import Broker
 from pushsvc.event import Limits
 from pushsvc.web import Security, create_app
+from pushsvc.web.context import Context
+from pushsvc.web.publish import publish
 
 URL = "/v1/topics/feedback/events"
 
@@ -92,6 +96,62 @@ def test_what_is_refused_changes_nothing(client, name, body, media_type, query, 
     assert client.get("/v1/topics").json == {"topics": []}
 
 
+DIRECT = [(body, media_type, 202) for body, media_type, query, _ in TAKEN if not query]
+DIRECT += [(body, media_type, status) for _, body, media_type, query, status, _ in REFUSED if not query]
+
+
+@pytest.mark.parametrize(("body", "media_type", "status"), DIRECT)
+def test_a_server_that_publishes_by_itself_answers_the_same(broker, monkeypatch, body, media_type, status):
+    """Without an application context: whatever touched Flask's request would raise here."""
+    monkeypatch.setattr(Context, "now", staticmethod(lambda: 1_800_000_000_000))  # some answers tell it
+    app = create_app(broker)
+    context = app.extensions["pushsvc"]
+    answer = publish(context, "direct", media_type or "", body.encode())
+    by_flask = post(app.test_client(), body.encode(), media_type)
+    assert answer.status == by_flask.status_code == status
+    assert answer.body == by_flask.data.replace(b'"topic":"feedback"', b'"topic":"direct"')
+    assert set(answer.headers) <= set(by_flask.headers)
+    assert {name for name, _ in answer.headers} == {"Content-Type", "Cache-Control"}
+
+
+def test_publishing_by_itself_never_raises(broker, prefix, tmp_path, monkeypatch, caplog):
+    context = create_app(broker, limits=Limits(body=100)).extensions["pushsvc"]
+    for topic, body, status, slug in (
+        ("a b", b"{}", 400, "invalid-topic"),
+        ("t", b" " * 101, 413, "too-large"),
+        ("t", b"{}", 500, "internal"),
+    ):
+        if status == 500:
+            monkeypatch.setattr(broker, "publish", lambda *_: 1 / 0)
+        answer = publish(context, topic, "application/json", body)
+        assert (answer.status, json.loads(answer.body)["type"]) == (status, f"urn:pushsvc:problem:{slug}")
+    assert "ZeroDivisionError" in caplog.text
+    dead = create_app(Broker(f"unix://{tmp_path}/nothing.sock", prefix)).extensions["pushsvc"]
+    answer = publish(dead, "t", "application/json", b"{}")
+    assert (answer.status, json.loads(answer.body)["detail"]) == (503, "Redis is not reachable")
+    assert dict(answer.headers)["Retry-After"] == "2"
+    assert "POST /v1/topics/t/events: " in caplog.text
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_counted_is_right_whichever_way_a_body_is_read(client, known):
+    if known:
+        assert post(client, '{"id":"x","n":1,"time":1767225600000}\n' * 64, NDJSON).status_code == 202
+    names = ("accepted", "duplicate", "rejected", "late")
+    before = [value(f"pushsvc_events_{name}_total") for name in names]
+    body = '{"id":"a","n":1}\n{"id":"a","n":2}\n{"id":"b","n":3,"time":1767225600000}\n'
+    assert post(client, body, NDJSON).json["duplicates"] == 1
+    assert post(client, body, NDJSON).json["duplicates"] == 3
+    assert post(client, '{"n":1}\n{"n":NaN}\n', NDJSON, "?on_error=skip").status_code == 202
+    assert post(client, '{"n":1}\n{"n":NaN}\n', NDJSON).status_code == 400
+    after = [value(f"pushsvc_events_{name}_total") for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [3, 4, 2, 1]
+
+
+def value(name):
+    return REGISTRY.get_sample_value(name)
+
+
 def test_one_bad_event_refuses_the_batch_and_names_its_line(client):
     body = '{"rating":1}\n{"rating":2}\n{"key":[]}\n{"time":5}\n'
     answer = post(client, body, NDJSON)
@@ -153,6 +213,33 @@ def test_a_dead_redis_is_503_with_retry_after(prefix, tmp_path):
         assert answer.content_type == "application/problem+json"
     assert client.get("/readyz").status_code == 503
     assert client.get("/livez").status_code == 200
+
+
+def test_when_answers_of_redis_are_lost_repeating_with_ids_stores_each_event_once(broker, proxy, prefix):
+    """Executed, and then the connection breaks: each producer hears that it is unknown, repeats, and is told where."""
+    through = Broker(proxy.url, prefix)
+    context = create_app(through).extensions["pushsvc"]
+
+    def send(number):
+        return publish(context, "feedback", "application/json", b'{"id":"i%d"}' % number)
+
+    assert send(0).status == 202
+    proxy.downward = lambda _: None
+    with ThreadPoolExecutor(20) as pool:
+        lost = list(pool.map(send, range(1, 20)))
+        proxy.downward = lambda data: data
+        again = [json.loads(answer.body) for answer in pool.map(send, range(1, 20))]
+    assert {(answer.status, json.loads(answer.body)["type"]) for answer in lost} <= {
+        (503, "urn:pushsvc:problem:outcome-unknown"), (503, "urn:pushsvc:problem:broker-unavailable"),
+    }  # fmt: skip
+    assert all(int(dict(answer.headers)["Retry-After"]) > 0 for answer in lost)
+    assert (
+        sum(answer["duplicates"] for answer in again) == sum(b"outcome-unknown" in answer.body for answer in lost) > 0
+    )
+    ids = [event["id"] for event in stored(create_app(broker).test_client())]
+    assert sorted(ids) == sorted(f"i{number}" for number in range(20))
+    assert [ids[answer["first_offset"] - 1] for answer in again] == [f"i{number}" for number in range(1, 20)]
+    through.close()
 
 
 HOSTS = [

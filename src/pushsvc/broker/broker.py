@@ -7,6 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
+from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import (
     DELETE,
     LEASE,
@@ -17,6 +20,7 @@ from pushsvc.broker.connection import (
     RUN,
     SEEK,
     STATISTICS,
+    WAKE,
     Call,
     Connections,
     words,
@@ -25,7 +29,7 @@ from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
 from pushsvc.errors import BrokerFull, Fault, Fenced, InvalidBatch, PushError, StartupError
-from pushsvc.event import Event
+from pushsvc.event import Batch, Event
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 from pushsvc.topic import PARTITIONS
 
@@ -40,12 +44,16 @@ IDS_WINDOW, IDS_AT_MOST = 600_000, 1_000_000
 
 DELETION_REMEMBERED = 7 * 86_400_000
 
+_FENCE = 5
+"""Place of the fencing token among the arguments of a publish call."""
+
+_TARGETS = 10_000
+
 FROM_SNAPSHOT, NOTHING = -1, -2
 """In place of an offset to read after: from the last snapshot of a statistics log on; no entries, only figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """The answer to a publish. Offsets span all events of the request, the ones known before included.
 
     ``arrival`` is Redis's time and ``head`` the greatest event time so far, both in ms; None where nothing was new.
@@ -101,9 +109,12 @@ class Broker:
     def __init__(self, url: str, prefix: str = "pushsvc:", *, pool: int = 32) -> None:
         self.keys = Keys(prefix)
         self._connections = Connections(url, size=pool)
+        self._committer = Committer(self._connections)
+        self._targets: dict[str, _Target] = {}
         self._publish_command = "PUBLISH"
 
     def close(self) -> None:
+        self._committer.close()
         self._connections.close()
 
     # Health and start
@@ -138,58 +149,70 @@ class Broker:
     # Events
 
     def publish(
-        self, topic: str, events: Sequence[Event], settings: TopicSettings, *, fence: int | None = None
+        self, topic: str, events: Batch | Sequence[Event], settings: TopicSettings, *, fence: int | None = None
     ) -> Receipt:
         """Append events (at least one) to a topic's log, atomically, and wake who waits.
 
         Events whose id is known keep the offset they have. Raises InvalidBatch (a time too far ahead of an event
         clock; ``line`` is the event's place among those given, from 1), Fenced (``fence`` is no longer the newest),
-        OutcomeUnknown, BrokerUnavailable or BrokerFull.
+        OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
-        given = events
-        events, repeated = _first_of_each_id(given)
+        given = events if isinstance(events, Batch) else Batch.of(events)
+        fresh = given.without(given.repeated())
         offsets: list[int] = []
-        fresh = list(range(len(events)))
-        while fresh:
-            answer = self._publish_once(topic, [events[i] for i in fresh], settings, fence)
+        while True:
+            answer = self._publish_once(topic, fresh, settings, fence)
             if answer[0] == b"known":
-                known = dict(zip(answer[1::2], answer[2::2], strict=True))
-                offsets += known.values()
-                fresh = [index for at, index in enumerate(fresh) if at not in known]
+                offsets += answer[2::2]
+                fresh = fresh.without(set(answer[1::2]))
+                if not fresh.count:
+                    return Receipt(min(offsets), max(offsets), 0, given.count)
             elif answer[0] == b"ahead":
-                raise _too_far_ahead(given, int(answer[1]), settings)
+                raise _too_far_ahead(given, answer[1], settings)
             elif answer[0] == b"fenced":
                 raise Fenced(f"another aggregator owns the partition of {topic!r}")
             else:
-                first, last, arrival, head = (int(word) for word in answer[1:])
+                _, first, last, arrival, head = answer
                 offsets += [first, last]
-                duplicates = len(events) - len(fresh) + repeated
-                return Receipt(min(offsets), max(offsets), len(fresh), duplicates, arrival, head)
-        return Receipt(min(offsets), max(offsets), 0, len(events) + repeated)
+                return Receipt(min(offsets), max(offsets), fresh.count, given.count - fresh.count, arrival, head)
 
-    def _publish_once(
-        self, topic: str, events: Sequence[Event], settings: TopicSettings, fence: int | None
-    ) -> list[Any]:
+    def _publish_once(self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None) -> list[Any]:
+        target = self._target(topic, settings)
+        args = [*target.args]
+        if fence is not None:
+            args[_FENCE] = fence
+        pieces = list(batch.pieces(CHUNK_EVENTS, CHUNK_BYTES))
+        args.append(len(pieces))
+        for piece in pieces:
+            args += _piece(piece)
+        size = len(batch.data)
+        if batch.ids is not None:
+            args += batch.ids
+            size += sum(map(len, batch.ids))
+        answer: list[Any] = self._committer.call(Call(PUBLISH, target.keys, args, target.wakes, size))
+        return answer
+
+    def _target(self, topic: str, settings: TopicSettings) -> _Target:
+        """Return what all publish calls to a topic have in common."""
+        target = self._targets.get(topic)
+        if target is None or target.settings is not settings:
+            if len(self._targets) == _TARGETS:
+                self._targets.clear()
+            target = self._targets[topic] = self._make_target(topic, settings)
+        return target
+
+    def _make_target(self, topic: str, settings: TopicSettings) -> _Target:
         log = Log(topic)
-        chunks = _chunks(events)
-        ids = [(event.id, index) for index, event in enumerate(events) if event.id is not None]
         bounded = settings.clock == "event" and not settings.jump
-        args: list[Any] = [
-            RUN, self._publish_command, self.keys.live(log), self.keys.wake(log.partition), topic,
-            "" if fence is None else fence, settings.retention, settings.longest + 2 * FUTURE_ALLOWANCE,
-            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST, len(chunks),
-        ]  # fmt: skip
-        for chunk in chunks:
-            args += chunk
-        args.append(len(ids))
-        for name, index in ids:
-            args += (name, index)
-        keys = [
+        keys = (
             self.keys.partition(log.partition), self.keys.topics(log.partition), self.keys.log(log),
             self.keys.figures(log), *self.keys.ids(topic),
-        ]  # fmt: skip
-        answer: list[Any] = self._connections.call(PUBLISH, keys, args)
-        return answer
+        )  # fmt: skip
+        args = (
+            RUN, self._publish_command, WAKE, self.keys.wake(log.partition), topic, "", settings.retention,
+            settings.longest + 2 * FUTURE_ALLOWANCE, settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
+        )  # fmt: skip
+        return _Target(settings, keys, args, self.keys.live(log))
 
     def refuse(self, topic: str, detail: str) -> None:
         """Note on a topic that exists that something for it was refused."""
@@ -334,44 +357,30 @@ class StatisticsWrite:
         )  # fmt: skip
 
 
-def _first_of_each_id(events: Sequence[Event]) -> tuple[list[Event], int]:
-    """Within a request the first event of an id counts; return those and how many were left out."""
-    seen: set[str] = set()
-    kept = []
-    for event in events:
-        if event.id is not None:
-            if event.id in seen:
-                continue
-            seen.add(event.id)
-        kept.append(event)
-    return kept, len(events) - len(kept)
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Keys and first arguments of the publish calls to a topic."""
+
+    settings: TopicSettings
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
+    wakes: str
 
 
-def _chunks(events: Sequence[Event]) -> list[tuple[int, int | str, int | str, int, bytes]]:
-    """Return, per entry to be: count, least and greatest time, whether an event has none, and the events as NDJSON."""
-    chunks: list[list[tuple[Event, bytes]]] = []
-    size = CHUNK_BYTES
-    for event in events:
-        line = event.encode()
-        if not chunks or size + len(line) > CHUNK_BYTES or len(chunks[-1]) == CHUNK_EVENTS:
-            chunks.append([])
-            size = 0
-        chunks[-1].append((event, line))
-        size += len(line)
-    return [_chunk(chunk) for chunk in chunks]
-
-
-def _chunk(chunk: list[tuple[Event, bytes]]) -> tuple[int, int | str, int | str, int, bytes]:
-    times = [event.time for event, _ in chunk if event.time is not None]
+def _piece(piece: Batch) -> tuple[int, int | str, int | str, int, bytes]:
+    """Return an entry to be: number of events, least and greatest time, whether an event has none, and the events."""
+    if piece.times is None:
+        return piece.count, "", "", 1, piece.data
+    times = [time for time in piece.times if time is not None]
     least, greatest = (min(times), max(times)) if times else ("", "")
-    return len(chunk), least, greatest, int(len(times) < len(chunk)), b"\n".join(line for _, line in chunk)
+    return piece.count, least, greatest, int(len(times) < piece.count), piece.data
 
 
-def _too_far_ahead(events: Sequence[Event], head: int, settings: TopicSettings) -> InvalidBatch:
+def _too_far_ahead(batch: Batch, head: int, settings: TopicSettings) -> InvalidBatch:
     faults = [
         Fault(line, "time", "more than the longest window ahead of the topic's event clock")
-        for line, event in enumerate(events, 1)
-        if event.time is not None and event.time > head + settings.longest
+        for line, time in enumerate(batch.times or (), 1)
+        if time is not None and time > head + settings.longest
     ] or [Fault(1, "time", "arrival is more than the longest window ahead of the topic's event clock")]
     return InvalidBatch(faults[:100], max(0, len(faults) - 100))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from msgspec import Struct
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool
@@ -52,14 +52,25 @@ SCRIPTS = (OPEN, PUBLISH, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
 RUN = object()
 """Stands, among a call's arguments, for the run id of the primary that the call is sent to."""
 
+WAKE = object()
+"""Stands, among a call's arguments, for the channel on which it wakes; empty where a later call will."""
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One script call. ``args`` may hold RUN."""
+
+class Call(Struct, frozen=True):
+    """One script call. ``args`` may hold RUN, and WAKE for the channel ``wakes``; ``size`` is what its data weighs."""
 
     script: Script
     keys: Sequence[str]
     args: Sequence[Any]
+    wakes: str = ""
+    size: int = 0
+
+    def command(self, run: str, wake: str = "") -> list[Argument]:
+        """Return the words of the command."""
+        return [
+            "EVALSHA", self.script.sha, len(self.keys), *self.keys,
+            *[run if word is RUN else wake if word is WAKE else word for word in self.args],
+        ]  # fmt: skip
 
 
 class Connections:
@@ -94,18 +105,17 @@ class Connections:
         connection.send_command("INFO", "server")
         info: bytes = connection.read_response()
         run = next(line[7:] for line in info.decode().split("\r\n") if line.startswith("run_id:"))
-        for script in SCRIPTS:
-            connection.send_command("SCRIPT", "LOAD", script.source)
-            connection.read_response()
+        load_scripts(connection)
         self._runs[connection] = run
 
     def open(self) -> Any:
         """Return a connected connection outside the pool, for a listener; it is the caller's to close."""
-        connection = self._pool.make_connection()
+        # The pool's own make_connection() would keep every one that it ever made.
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
-            raise BrokerUnavailable(_text(error)) from error
+            raise BrokerUnavailable(reason(error)) from error
         return connection
 
     def run(self, connection: Any) -> str:
@@ -137,11 +147,9 @@ class Connections:
             return []
         connection = self._take()
         run = self._runs[connection]
-        commands = [
-            ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *(run if a is RUN else a for a in call.args))
-            for call in calls
-        ]
-        return self._on(connection, commands, writes=any(call.script.writes for call in calls))
+        return self._on(
+            connection, [call.command(run) for call in calls], writes=any(call.script.writes for call in calls)
+        )
 
     def _exchange(self, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
         return self._on(self._take(), commands, writes=writes)
@@ -150,7 +158,7 @@ class Connections:
         try:
             return self._pool.get_connection()
         except (exceptions.RedisError, OSError) as error:
-            raise BrokerUnavailable(_text(error)) from error
+            raise BrokerUnavailable(reason(error)) from error
 
     def _on(self, connection: Any, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
         done = False
@@ -161,7 +169,7 @@ class Connections:
             return answers
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             failure = OutcomeUnknown if writes else BrokerUnavailable
-            raise failure(_text(error)) from error
+            raise failure(reason(error)) from error
         finally:
             if not done:
                 # An answer still under way must never be read as that of a later command.
@@ -170,19 +178,34 @@ class Connections:
 
     def _answer(self, connection: Any) -> Any:
         try:
-            return connection.read_response()
-        except exceptions.BusyLoadingError as error:
-            return BrokerUnavailable(_text(error))
+            return answer(connection)
         except exceptions.NoScriptError as error:
             connection.disconnect()  # the next connect loads them again
-            return BrokerUnavailable(_text(error))
-        except exceptions.ResponseError as error:
-            return _refusal(error)
+            return BrokerUnavailable(reason(error))
 
     def close(self) -> None:
         """Close every connection of the pool."""
         with suppress(OSError):
             self._pool.disconnect()
+
+
+def load_scripts(connection: Any) -> None:
+    """Let Redis know all scripts."""
+    for script in SCRIPTS:
+        connection.send_command("SCRIPT", "LOAD", script.source)
+        connection.read_response()
+
+
+def answer(connection: Any) -> Any:
+    """Read an answer, or the error that says why there is none; raise NoScriptError, and what breaks the connection."""
+    try:
+        return connection.read_response()
+    except exceptions.BusyLoadingError as error:
+        return BrokerUnavailable(reason(error))
+    except exceptions.NoScriptError:
+        raise
+    except exceptions.ResponseError as error:
+        return _refusal(error)
 
 
 def _refusal(error: exceptions.ResponseError) -> PushError:
@@ -194,7 +217,8 @@ def _refusal(error: exceptions.ResponseError) -> PushError:
     return PushError(f"Redis answered: {text}")
 
 
-def _text(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return what an error says, or its name if it says nothing."""
     return str(error) or type(error).__name__
 
 

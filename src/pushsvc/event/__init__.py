@@ -14,16 +14,21 @@ formats leave open is settled here:
   ``source`` and extensions are data too; a member of ``data`` whose name is already taken is kept as ``data.<name>``.
 """
 
+from pushsvc.event.batch import Batch
 from pushsvc.event.formats import Parsed, guess_media_type, parse
 from pushsvc.event.model import ATTRIBUTES, FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
+from pushsvc.event.reader import Reader, Reading
 
 __all__ = [
     "ATTRIBUTES",
     "FUTURE_ALLOWANCE",
     "OVERFLOW_KEY",
+    "Batch",
     "Event",
     "Limits",
     "Parsed",
+    "Reader",
+    "Reading",
     "guess_media_type",
     "parse",
 ]

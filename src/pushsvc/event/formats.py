@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any
@@ -23,8 +24,8 @@ CSV = "text/csv"
 CLOUDEVENT = "application/cloudevents+json"
 CLOUDEVENTS = "application/cloudevents-batch+json"
 
-_BOM = b"\xef\xbb\xbf"
-_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+BOM = b"\xef\xbb\xbf"
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 _LIMITS = Limits()
 
 Items = Iterator[tuple[int, Any]]
@@ -52,7 +53,7 @@ class Parsed:
 
 
 def parse(
-    body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = _NO_COLUMNS, limits: Limits = _LIMITS
+    body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS, limits: Limits = _LIMITS
 ) -> Parsed:
     """Read and judge the events of a request; ``now`` in ms bounds their times.
 
@@ -60,12 +61,12 @@ def parse(
     InvalidParameter (a column that is not there) and InvalidBatch (nothing in it, or not readable as a whole).
     A bad event does not raise: it is in ``Parsed.faults``, and the caller decides what becomes of the others.
     """
-    media_type = _plain_media_type(media_type)
+    media_type = plain_media_type(media_type)
     if len(body) > limits.body:
         raise TooLarge(f"the body has {len(body)} bytes, at most {limits.body} are taken")
     if columns and media_type != CSV:
         raise InvalidParameter(next(iter(columns)), f"names a column, and only {CSV} has columns")
-    body = body.removeprefix(_BOM)
+    body = body.removeprefix(BOM)
     if not body.strip():
         raise InvalidBatch([Fault(1, None, "the body is empty")])
     if media_type == NDJSON and body.count(b"\n") >= limits.batch:
@@ -76,11 +77,13 @@ def parse(
 
 def guess_media_type(body: bytes) -> str:
     """Tell NDJSON from JSON for producers that cannot name it: NDJSON's first line is a complete object."""
-    first, _, rest = body.removeprefix(_BOM).strip().partition(b"\n")
+    first, _, rest = body.removeprefix(BOM).strip().partition(b"\n")
     return NDJSON if rest and first.startswith(b"{") and first.rstrip().endswith(b"}") else JSON
 
 
-def _plain_media_type(text: str) -> str:
+@lru_cache(256)
+def plain_media_type(text: str) -> str:
+    """Return the media type that a Content-Type means; raise UnsupportedMediaType."""
     media_type, *parameters = (part.strip().lower() for part in text.split(";"))
     charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
     if charset not in ("utf-8", "utf8", "us-ascii"):

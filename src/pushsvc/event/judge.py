@@ -9,11 +9,11 @@ from pushsvc.clock import format_time, parse_time
 from pushsvc.event.model import DEFAULT_TYPE, FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
 from pushsvc.event.strictjson import Unusable
 
-_LEAST_NUMERIC_TIME = 10**11
+LEAST_NUMERIC_TIME = 10**11
 _MOST_NUMERIC_TIME = 10**14
 _LEAST_TIME = -62_135_596_800_000 + 86_400_000  # 0001-01-02: a window of a day before it can still be written
 _LEAST_INTEGER, _MOST_INTEGER = -(2**63), 2**64 - 1
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Refused(Exception):
@@ -31,7 +31,7 @@ class Judge:
     def __init__(self, now: int, limits: Limits) -> None:
         self.limits = limits
         self._now = now
-        self._latest = now + FUTURE_ALLOWANCE
+        self.latest = now + FUTURE_ALLOWANCE
         self._names: set[str] = set()
 
     def event(self, item: Any) -> Event:
@@ -42,15 +42,16 @@ class Judge:
         id_, kind, key, time = take("id", None), take("type", None), take("key", None), take("time", None)
         if id_ is not None:
             id_ = _text("id", _number_as_text(id_), self.limits.id)
-        kind = DEFAULT_TYPE if kind is None else self._type(kind)
+        kind = DEFAULT_TYPE if kind is None else self.check_type(kind)
         if key is not None:
             key = self._key(key)
         if time is not None:
-            time = self._time(time)
+            time = self.read_time(time)
         self._data(item)
         return Event(id_, kind, time, key, item)
 
-    def _type(self, value: Any) -> str:
+    def check_type(self, value: Any) -> str:
+        """Return a type; raise Refused."""
         text = _text("type", value, self.limits.type)
         if text.startswith("$"):
             raise Refused("type", "names that begin with $ are reserved")
@@ -62,7 +63,8 @@ class Judge:
             raise Refused("key", f"{OVERFLOW_KEY} is reserved")
         return text
 
-    def _time(self, value: Any) -> int:
+    def read_time(self, value: Any) -> int:
+        """Return a time in ms; raise Refused."""
         if type(value) is str:
             try:
                 time = parse_time(value)
@@ -72,7 +74,7 @@ class Judge:
             time = _milliseconds(value)
         else:
             raise Refused("time", _not_a(value, "RFC 3339 text or epoch milliseconds are expected"))
-        if time > self._latest:
+        if time > self.latest:
             allowed = FUTURE_ALLOWANCE // 1000
             raise Refused("time", f"{format_time(time)} is in the future: at most {allowed} s ahead are taken, "
                           f"and the server's clock says {format_time(self._now)}")  # fmt: skip
@@ -115,7 +117,7 @@ def _text(name: str, value: Any, most: int) -> str:
         raise Refused(name, "empty: leave it out instead")
     if len(value) > most:
         raise Refused(name, f"{len(value)} characters, at most {most} are taken")
-    if not value.isprintable() and _CONTROL.search(value):
+    if not value.isprintable() and CONTROL.search(value):
         raise Refused(name, "holds a control character")
     return value
 
@@ -128,7 +130,7 @@ def _number_as_text(value: Any) -> Any:
 
 
 def _milliseconds(value: float) -> int:
-    if value < _LEAST_NUMERIC_TIME:
+    if value < LEAST_NUMERIC_TIME:
         raise Refused("time", f"{value} is too small: seconds? milliseconds are expected")
     if value >= _MOST_NUMERIC_TIME:
         raise Refused("time", "too large: microseconds or nanoseconds? milliseconds are expected")

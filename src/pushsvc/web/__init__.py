@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from pushsvc.broker import Broker
-from pushsvc.event import Limits
+from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.web import events, health, page, problem, stats, topics
@@ -27,7 +27,7 @@ def create_app(
     app = Flask(__name__)
     limits = limits or Limits()
     app.config["MAX_CONTENT_LENGTH"] = limits.body
-    context = Context(broker, Hub(broker), rules or TopicRules(), limits, heartbeat)
+    context = Context(broker, Hub(broker), rules or TopicRules(), limits, Reader(limits), heartbeat)
     app.extensions["pushsvc"] = context
     problem.install(app)
     (security or Security()).install(app)

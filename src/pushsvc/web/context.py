@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from pushsvc.broker import Broker
-from pushsvc.event import Limits
+from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
 
@@ -17,6 +17,7 @@ class Context:
     hub: Hub
     rules: TopicRules
     limits: Limits
+    reader: Reader
     heartbeat: float
 
     @staticmethod

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 from flask import Blueprint, Response, request
 
-from pushsvc.broker import EventsEntry, Log, Receipt
+from pushsvc.broker import EventsEntry, Log
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
-from pushsvc.errors import (
-    InvalidBatch,
-    InvalidInput,
-    InvalidParameter,
-    Unavailable,
-    UnsupportedMediaType,
-    fault_members,
-)
-from pushsvc.event import Event, Parsed, parse
+from pushsvc.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
+from pushsvc.event import Event
 from pushsvc.hub import EventsQuery, event_stream
-from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
-from pushsvc.web import metrics
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format
+from pushsvc.web.publish import publish
 from pushsvc.web.responses import json_response, stream_response, text_response
 
 _ATTRIBUTES = ("id", "key", "time", "type")
@@ -41,18 +32,13 @@ _SCAN = 200_000
 _SCAN_BYTES = 32_000_000
 """Bytes of the log that one history request looks at, at most (and one entry more)."""
 
-_HINT = (
-    "every event is older than the longest window, so none is counted; "
-    'for data of the past set clock = "event" for this topic'
-)
-
 
 def blueprint(context: Context) -> Blueprint:
     resource = Blueprint("events", __name__, url_prefix="/v1/topics/<topic>/events")
 
     @resource.post("")
-    def publish(topic: str) -> Response:
-        return _publish(context, check_topic(topic))
+    def post(topic: str) -> Response:
+        return _publish(context, topic)
 
     @resource.get("")
     def read(topic: str) -> Response:
@@ -72,6 +58,7 @@ def blueprint(context: Context) -> Blueprint:
 
 
 def _publish(context: Context, topic: str) -> Response:
+    check_topic(topic)
     parameters = Parameters(request, ("on_error", *_ATTRIBUTES))
     skip = parameters.choice("on_error", ("refuse", "skip"), "refuse") == "skip"
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -82,70 +69,8 @@ def _publish(context: Context, topic: str) -> Response:
         # Taking it and doing nothing about it would let a producer believe that repeating is safe.
         raise InvalidInput("Idempotency-Key is not supported yet; give each event an id")
     columns = {name: column for name in _ATTRIBUTES if (column := parameters.text(name)) is not None}
-    settings = context.rules.settings_of(topic)
-    try:
-        parsed = parse(
-            request.get_data(), request.content_type or "", now=context.now(), columns=columns, limits=context.limits
-        )
-        if parsed.faults and not (skip and parsed.events):
-            raise InvalidBatch(parsed.faults, parsed.more)
-        receipt = _store(context, topic, parsed, settings)
-    except InvalidBatch as error:
-        metrics.REJECTED.inc(len(error.faults) + error.more)
-        _note_refusal(context, topic, error.detail)
-        raise
-    if parsed.faults:
-        _note_refusal(context, topic, parsed.faults[0].detail)
-    return json_response(_receipt(topic, parsed, receipt, settings), 202)
-
-
-def _store(context: Context, topic: str, parsed: Parsed, settings: TopicSettings) -> Receipt:
-    try:
-        return context.broker.publish(topic, parsed.events, settings)
-    except InvalidBatch as error:  # it counts the events; the producer counts lines
-        faults = [replace(fault, line=parsed.lines[fault.line - 1]) for fault in error.faults]
-        raise InvalidBatch(faults, error.more) from None
-
-
-def _note_refusal(context: Context, topic: str, detail: str) -> None:
-    """Let the topic's figures tell; a refusal stays one where Redis is away."""
-    with suppress(Unavailable):
-        context.broker.refuse(topic, detail)
-
-
-def _receipt(topic: str, parsed: Parsed, receipt: Receipt, settings: TopicSettings) -> dict[str, Any]:
-    late = _late(parsed.events, receipt, settings)
-    metrics.EVENTS.inc(receipt.accepted)
-    metrics.DUPLICATES.inc(receipt.duplicates)
-    metrics.REJECTED.inc(parsed.rejected)
-    metrics.LATE.inc(late)
-    body: dict[str, Any] = {
-        "topic": topic,
-        "accepted": receipt.accepted,
-        "duplicates": receipt.duplicates,
-        "rejected": parsed.rejected,
-        "late": late,
-        "first_offset": receipt.first_offset,
-        "last_offset": receipt.last_offset,
-    }
-    if parsed.faults:
-        body |= fault_members(parsed.faults, parsed.more)
-    if late and late == len(parsed.events) and settings.clock == "wall":
-        body["hint"] = _HINT
-    return body
-
-
-def _late(events: list[Event], receipt: Receipt, settings: TopicSettings) -> int:
-    """Return how many events no window holds any more, as the clock stood when they arrived."""
-    clock = receipt.arrival if settings.clock == "wall" else receipt.head
-    if clock is None:
-        return 0
-    start = max(
-        window.length and clock // window.pane * window.pane + window.pane - window.length
-        for window in settings.windows
-        if window.length == settings.longest
-    )
-    return sum(event.time is not None and event.time < start for event in events)
+    body = request.get_data(cache=False)
+    return publish(context, topic, request.content_type or "", body, skip=skip, columns=columns).response()
 
 
 # Watching

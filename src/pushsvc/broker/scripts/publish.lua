@@ -1,38 +1,52 @@
 -- Append one request's events to a topic's log, all or nothing, and wake who waits.
 -- KEYS: partition, topics, log, figures, ids, ids-before
--- ARGV: run, publish command, live channel, wake channel, topic, fence or '', retention (events), keep (ms),
---       jump bound (ms) or '', ids window (ms), ids at most, chunks,
+-- ARGV: run, publish command, live channel or '' (a later call of the same round trip wakes), wake channel, topic,
+--       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most, chunks,
 --       per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
---       ids, per id: id, index of its event in the request
+--       and, if an event has an id, for each event of the request its id or ''
 -- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'ahead', head} | {'fenced'}
 local BATCH = 2000 -- unpack() is bounded by the stack
 local ENTRY = 12
 local chunks = tonumber(ARGV[ENTRY])
-local ids_at = ENTRY + 1 + 5 * chunks
-local ids = tonumber(ARGV[ids_at])
+local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
+local ids = #ARGV - ids_at
+
+-- Whatever becomes of this call, those before it in the round trip may have left the waking to it.
+local function wake(sequence)
+  if ARGV[3] ~= '' then
+    redis.call(ARGV[2], ARGV[3], int(sequence))
+    redis.call(ARGV[2], ARGV[4], ARGV[5])
+  end
+end
 
 -- First every check, then every write: a script that fails half-way leaves what it wrote.
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
+  wake(0)
   return {'fenced'}
 end
 
 local known = {}
-for start = 0, ids - 1, BATCH do
-  local names = {}
-  for i = start, math.min(start + BATCH, ids) - 1 do
-    names[#names + 1] = ARGV[ids_at + 1 + 2 * i]
+for start = 1, ids, BATCH do
+  local names, indexes = {}, {}
+  for i = start, math.min(start + BATCH - 1, ids) do
+    local name = ARGV[ids_at + i]
+    if name ~= '' then
+      names[#names + 1], indexes[#indexes + 1] = name, i - 1
+    end
   end
-  local now_known = redis.call('HMGET', KEYS[5], unpack(names))
-  local before = redis.call('HMGET', KEYS[6], unpack(names))
-  for i = 1, #names do
-    local offset = now_known[i] or before[i]
-    if offset then
-      known[#known + 1] = tonumber(ARGV[ids_at + 2 + 2 * (start + i - 1)])
-      known[#known + 1] = tonumber(offset)
+  if #names > 0 then
+    local now_known = redis.call('HMGET', KEYS[5], unpack(names))
+    local before = redis.call('HMGET', KEYS[6], unpack(names))
+    for i = 1, #names do
+      local offset = now_known[i] or before[i]
+      if offset then
+        known[#known + 1], known[#known + 2] = indexes[i], tonumber(offset)
+      end
     end
   end
 end
 if #known > 0 then
+  wake(0)
   return {'known', unpack(known, 1, math.min(#known, BATCH))}
 end
 
@@ -54,7 +68,8 @@ if untimed then
 end
 local bound = tonumber(ARGV[9])
 if bound and head and greatest > head + bound and least <= head + bound then
-  return {'ahead', int(head)}
+  wake(0)
+  return {'ahead', head}
 end
 
 local _, sequence = open_partition(KEYS[1], ARGV[1])
@@ -76,7 +91,7 @@ for chunk = 0, chunks - 1 do
     lo, hi = math.min(lo or now, now), math.max(hi or now, now)
   end
   sequence = sequence + count
-  local header = table.concat({int(sequence), int(last + 1), int(count), int(lo), int(hi), int(now)}, ' ')
+  local header = string.format('%d %d %d %d %d %d', sequence, last + 1, count, lo, hi, now)
   last = last + count
   redis.call('XADD', KEYS[3], int(last) .. '-0', 'h', header, 'd', ARGV[at + 4])
 end
@@ -95,13 +110,16 @@ if ids > 0 then
     end
     since = nil
   end
-  for start = 0, ids - 1, BATCH do
+  for start = 1, ids, BATCH do
     local pairs_ = {}
-    for i = start, math.min(start + BATCH, ids) - 1 do
-      pairs_[#pairs_ + 1] = ARGV[ids_at + 1 + 2 * i]
-      pairs_[#pairs_ + 1] = int(first + tonumber(ARGV[ids_at + 2 + 2 * i]))
+    for i = start, math.min(start + BATCH - 1, ids) do
+      if ARGV[ids_at + i] ~= '' then
+        pairs_[#pairs_ + 1], pairs_[#pairs_ + 2] = ARGV[ids_at + i], int(first + i - 1)
+      end
     end
-    redis.call('HSET', KEYS[5], unpack(pairs_))
+    if #pairs_ > 0 then
+      redis.call('HSET', KEYS[5], unpack(pairs_))
+    end
   end
   if not since then
     redis.call('HSET', KEYS[4], 'ids_since', int(now))
@@ -131,6 +149,5 @@ if last - first_kept + 1 > retention and now >= tonumber(figures[7] or '0') then
   end
 end
 
-redis.call(ARGV[2], ARGV[3], int(sequence))
-redis.call(ARGV[2], ARGV[4], ARGV[5])
-return {'ok', int(first), int(last), int(now), int(head)}
+wake(sequence)
+return {'ok', first, last, now, head}

@@ -1,0 +1,195 @@
+"""Group commit: the requests of a process that write at the same time share one connection and one round trip.
+
+There is no thread or greenlet that commits. Who comes while nobody does leads: it sends what waits, hands out the
+answers, and passes the lead to the first of those that came meanwhile. So one alone waits for nobody, many form groups
+by themselves, and the same code serves threads and greenlets (of a process that was monkey-patched before).
+
+Nothing is sent twice but what Redis says it has not run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis import exceptions
+
+from pushsvc.broker.connection import Call, Connections, answer, load_scripts, reason
+from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
+
+GROUP_CALLS, GROUP_BYTES = 32, 1_000_000
+"""Calls and bytes of one round trip (or one call that is larger): few enough that, of 64 connections, Redis works for
+one half while this process works for the other."""
+
+WAITING_CALLS, WAITING_BYTES = 4_096, 64_000_000
+"""Calls and bytes that may wait for theirs; one more is refused."""
+
+_BROKEN = (exceptions.RedisError, OSError)
+_OPEN = object()
+_pack: Any = hiredis.pack_command
+
+
+class _Request:
+    """A call that waits. ``latch`` opens when its answer is there, or when it is to lead."""
+
+    __slots__ = ("answer", "call", "latch")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.answer: Any = _OPEN
+        self.latch = threading.Lock()
+        self.latch.acquire()
+
+
+class Committer:
+    """Runs scripts that write, each atomic and answered alone, over one connection."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._connection: Any = None
+        self._waiting: deque[_Request] = deque()
+        self._size = 0
+        self._leader: _Request | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connection; who still waits for an answer learns that its outcome is unknown."""
+        self._drop()
+
+    def call(self, call: Call) -> Any:
+        """Run one script; raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull."""
+        request = _Request(call)
+        first = self._join(request)
+        if not first:
+            try:
+                request.latch.acquire()
+            except BaseException:  # killed while it waits
+                self._leave(request)
+                raise
+        if request.answer is _OPEN:
+            self._lead(request, idle=first)
+        if isinstance(request.answer, PushError):
+            raise request.answer
+        return request.answer
+
+    def _join(self, request: _Request) -> bool:
+        """Queue up; return whether the request leads."""
+        with self._lock:
+            waiting = len(self._waiting)
+            if waiting and (waiting >= WAITING_CALLS or self._size + request.call.size > WAITING_BYTES):
+                raise Overloaded(f"{waiting} requests of {self._size} bytes wait for Redis")
+            self._waiting.append(request)
+            self._size += request.call.size
+            if self._leader is None:
+                self._leader = request
+            return self._leader is request
+
+    def _leave(self, request: _Request) -> None:
+        with self._lock:
+            if request in self._waiting:
+                self._waiting.remove(request)
+                self._size -= request.call.size
+            if self._leader is request:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let the next one lead."""
+        self._leader = self._waiting[0] if self._waiting else None
+        if self._leader is not None:
+            self._leader.latch.release()
+
+    def _lead(self, leader: _Request, *, idle: bool) -> None:
+        group = self._take()
+        try:
+            self._commit(group, idle=idle)
+        finally:
+            # First of all the next group is sent: Redis works on it while this one is answered.
+            with self._lock:
+                self._pass_on()
+            for request in group:
+                if request.answer is _OPEN:  # an error of our own, or the leader was killed
+                    request.answer = OutcomeUnknown("the round trip was given up")
+                if request is not leader:
+                    request.latch.release()
+
+    def _take(self) -> list[_Request]:
+        """Take the first requests off the queue; the leader is the first of all."""
+        with self._lock:
+            group = [self._waiting.popleft()]
+            size = group[0].call.size
+            while self._waiting and len(group) < GROUP_CALLS and size + self._waiting[0].call.size <= GROUP_BYTES:
+                group.append(self._waiting.popleft())
+                size += group[-1].call.size
+            self._size -= size
+            return group
+
+    def _commit(self, group: list[_Request], *, idle: bool) -> None:
+        try:
+            connection = self._connected(idle=idle)
+        except BrokerUnavailable as error:
+            with self._lock:  # whoever waits would only find out the same, one group after the other
+                late, self._size = list(self._waiting), 0
+                self._waiting.clear()
+            group += late
+            for request in group:  # to each its own: what is raised in many places gathers their tracebacks
+                request.answer = BrokerUnavailable(error.detail)
+            return
+        try:
+            unknown = self._exchange(connection, group)
+            if unknown:
+                load_scripts(connection)
+                for request in unknown:
+                    request.answer = _OPEN
+                self._exchange(connection, unknown)
+        except _BROKEN as error:
+            self._drop()
+            for request in group:
+                if request.answer is _OPEN:
+                    request.answer = OutcomeUnknown(reason(error))
+        except BaseException:
+            # An answer still under way must never be read as that of a later call.
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _connected(self, *, idle: bool) -> Any:
+        """Return a connection that is not known to be broken; raise BrokerUnavailable.
+
+        Only one that was ``idle`` is looked at: Redis may have closed it meanwhile. With greenlets that is a turn of
+        the loop, in which those just answered would come first, and Redis would wait for them.
+        """
+        if self._connection is not None:
+            try:
+                if not idle or not self._connection.can_read(timeout=0):
+                    return self._connection
+            except _BROKEN:
+                pass
+            self._drop()
+        self._connection = self._connections.open()
+        return self._connection
+
+    def _exchange(self, connection: Any, requests: Sequence[_Request]) -> list[_Request]:
+        """Send calls and take their answers; return those that did not run because Redis does not know the script."""
+        run = self._connections.run(connection)
+        connection.send_packed_command([_packed([request.call for request in requests], run)], check_health=False)
+        unknown = []
+        for request in requests:
+            try:
+                request.answer = answer(connection)
+            except exceptions.NoScriptError as error:
+                request.answer = BrokerUnavailable(reason(error))
+                unknown.append(request)
+        return unknown
+
+
+def _packed(calls: Sequence[Call], run: str) -> bytes:
+    """Return the bytes of a round trip. Of calls that wake on the same channel only the last does."""
+    last = {call.wakes: call for call in calls}
+    return b"".join([_pack(tuple(call.command(run, call.wakes if last[call.wakes] is call else ""))) for call in calls])

@@ -1,0 +1,49 @@
+"""What a process reads bodies with: fast where it can be, and naming every fault where something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct, field
+
+from pushsvc.errors import Fault
+from pushsvc.event.batch import Batch
+from pushsvc.event.formats import BOM, JSON, NDJSON, NO_COLUMNS, parse, plain_media_type
+from pushsvc.event.judge import Judge
+from pushsvc.event.model import Limits
+from pushsvc.event.shapes import Shapes
+
+_LIMITS = Limits()
+
+
+class Reading(Struct, frozen=True):
+    """The good events of a body and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100 and
+    ``more`` the rest."""
+
+    batch: Batch
+    lines: Sequence[int]
+    faults: list[Fault] = field(default_factory=list)
+    more: int = 0
+    rejected: int = 0
+
+
+class Reader:
+    """Reads and judges bodies. It remembers what the events of each topic look like, and nothing else of them."""
+
+    def __init__(self, limits: Limits = _LIMITS) -> None:
+        self._limits = limits
+        self._shapes = Shapes(limits)
+
+    def read(
+        self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS
+    ) -> Reading:
+        """Return the events of a body for a topic. The other arguments and the errors are those of ``parse``."""
+        plain = plain_media_type(media_type)
+        if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body:
+            lines = plain == NDJSON
+            batch = self._shapes.read(topic, body.removeprefix(BOM), Judge(now, self._limits), lines=lines)
+            if batch is not None:
+                return Reading(batch, range(1, batch.count + 1))
+        parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits)
+        self._shapes.learn(topic, parsed.events)
+        return Reading(Batch.of(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)

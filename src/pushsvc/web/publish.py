@@ -1,0 +1,107 @@
+"""Publishing: a request's body to the log, and the receipt or the problem as an answer.
+
+Nothing here knows of Flask's request: a server may call ``publish`` by itself. It never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from pushsvc.broker import Receipt
+from pushsvc.errors import InvalidBatch, Unavailable, fault_members
+from pushsvc.event import Batch, Reading
+from pushsvc.settings import TopicSettings
+from pushsvc.topic import check_topic
+from pushsvc.web import metrics
+from pushsvc.web.answer import Answer
+from pushsvc.web.context import Context
+from pushsvc.web.problem import answer_to
+
+_HINT = (
+    "every event is older than the longest window, so none is counted; "
+    'for data of the past set clock = "event" for this topic'
+)
+_NO_COLUMNS: Mapping[str, str] = {}
+
+
+def publish(
+    context: Context,
+    topic: str,
+    content_type: str,
+    body: bytes,
+    *,
+    skip: bool = False,
+    columns: Mapping[str, str] = _NO_COLUMNS,
+) -> Answer:
+    """Publish the events of ``body`` and return once they are in the log.
+
+    ``skip`` stores the good events beside bad ones; ``columns`` maps attributes to CSV columns.
+    """
+    try:
+        settings = context.rules.settings_of(check_topic(topic))
+        try:
+            reading = context.reader.read(topic, body, content_type, now=context.now(), columns=columns)
+            if reading.faults and not (skip and reading.batch.count):
+                raise InvalidBatch(reading.faults, reading.more)
+            receipt = _store(context, topic, reading, settings)
+        except InvalidBatch as error:
+            metrics.REJECTED.inc(len(error.faults) + error.more)
+            _note_refusal(context, topic, error.detail)
+            raise
+        if reading.faults:
+            _note_refusal(context, topic, reading.faults[0].detail)
+        return _accepted(topic, reading, receipt, settings)
+    except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
+        return answer_to(error, f"POST /v1/topics/{topic}/events")
+
+
+def _store(context: Context, topic: str, reading: Reading, settings: TopicSettings) -> Receipt:
+    try:
+        return context.broker.publish(topic, reading.batch, settings)
+    except InvalidBatch as error:  # it counts the events; the producer counts lines
+        faults = [replace(fault, line=reading.lines[fault.line - 1]) for fault in error.faults]
+        raise InvalidBatch(faults, error.more) from None
+
+
+def _note_refusal(context: Context, topic: str, detail: str) -> None:
+    """Let the topic's figures tell; a refusal stays one where Redis is away."""
+    with suppress(Unavailable):
+        context.broker.refuse(topic, detail)
+
+
+def _accepted(topic: str, reading: Reading, receipt: Receipt, settings: TopicSettings) -> Answer:
+    late = _late(reading.batch, receipt, settings)
+    metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
+    body: dict[str, Any] = {
+        "topic": topic,
+        "accepted": receipt.accepted,
+        "duplicates": receipt.duplicates,
+        "rejected": reading.rejected,
+        "late": late,
+        "first_offset": receipt.first_offset,
+        "last_offset": receipt.last_offset,
+    }
+    if reading.faults:
+        body |= fault_members(reading.faults, reading.more)
+    if late and late == reading.batch.count and settings.clock == "wall":
+        body["hint"] = _HINT
+    headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+    return Answer(202, headers, orjson.dumps(body))
+
+
+def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> int:
+    """Return how many events no window holds any more, as the clock stood when they arrived."""
+    clock = receipt.arrival if settings.clock == "wall" else receipt.head
+    if clock is None or batch.times is None:
+        return 0
+    start = max(
+        window.length and clock // window.pane * window.pane + window.pane - window.length
+        for window in settings.windows
+        if window.length == settings.longest
+    )
+    return sum(time is not None and time < start for time in batch.times)

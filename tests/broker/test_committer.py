@@ -1,0 +1,282 @@
+"""Group commit against a real server: many callers, few round trips, and a connection that breaks at every place."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from proxy import Proxy
+from pushsvc.broker import Broker, Log
+from pushsvc.broker import committer as module
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.errors import Overloaded, PushError
+from pushsvc.event import Event
+from pushsvc.settings import TopicSettings
+from stack import until
+
+SETTINGS = TopicSettings()
+CALLERS = 30
+
+
+@pytest.fixture
+def through(proxy: Proxy, prefix: str) -> Iterator[Broker]:
+    """A broker behind the proxy, whose connection stands."""
+    broker = Broker(proxy.url, prefix)
+    broker.publish("t", [Event(data={"n": -1})], SETTINGS)
+    yield broker
+    broker.close()
+
+
+def stored(broker: Broker, topic: str = "t") -> list[int]:
+    log = Log(topic)
+    found = broker.read(log.partition, {log: 0}).logs[log]
+    return [event.data["n"] for entry in found.entries for event in entry.events]
+
+
+def publish(broker: Broker, number: int, topic: str = "t") -> str:
+    """Publish an event; return its offset, or the name of the error."""
+    try:
+        return str(broker.publish(topic, [Event(data={"n": number})], SETTINGS).first_offset)
+    except PushError as error:
+        return type(error).__name__
+
+
+def together(proxy: Proxy, broker: Broker, count: int) -> list[str]:
+    """Publish 0 to ``count``-1 at the same time: one leads, the others wait and become the next group."""
+    with ThreadPoolExecutor(count) as pool:
+        proxy.go.clear()
+        futures = [pool.submit(publish, broker, number) for number in range(count)]
+        until(lambda: len(broker._committer._waiting) == count - 1)
+        proxy.go.set()
+        return [future.result() for future in futures]
+
+
+def test_who_comes_while_one_commits_shares_the_next_round_trip(proxy: Proxy, through: Broker, broker: Broker) -> None:
+    sent: list[bytes] = []
+    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+    offsets = together(proxy, through, CALLERS)
+    assert sorted(map(int, offsets)) == list(range(2, CALLERS + 2))
+    assert stored(broker)[1:] == [number for _, number in sorted((int(o), n) for n, o in enumerate(offsets))]
+    assert b"".join(sent).count(b"EVALSHA") == CALLERS
+    assert sent[0].count(b"EVALSHA") == 1
+    assert len(sent) < 6, "one call, then all others (cut only where TCP cuts)"
+
+
+@pytest.mark.parametrize("answers", [0, 1, 7])
+def test_when_the_answers_are_lost_each_is_unknown_and_stored_once(
+    proxy: Proxy, through: Broker, broker: Broker, answers: int
+) -> None:
+    """The connection breaks when all was executed: behind some answers, the last one cut in its middle."""
+    led = threading.Event()
+
+    def cut(data: bytes) -> bytes | None:
+        if not led.is_set():  # the leader's own round trip
+            led.set()
+            return data
+        until(lambda: len(stored(broker)) == CALLERS + 1)
+        proxy.downward = lambda _: None
+        return b"*5".join(data.split(b"*5")[: answers + 1]) + b"*5\r\n$2\r\no"
+
+    proxy.downward = cut
+    results = together(proxy, through, CALLERS)
+    assert results.count("OutcomeUnknown") == CALLERS - 1 - answers
+    assert sorted(stored(broker)) == list(range(-1, CALLERS)), "each of them once, whatever became of its answer"
+    numbers = stored(broker)
+    for number, result in enumerate(results):
+        assert result == "OutcomeUnknown" or numbers[int(result) - 1] == number
+    proxy.downward = lambda data: data
+    assert publish(through, 99) == str(CALLERS + 2), "the next one connects anew"
+
+
+def test_a_connection_that_broke_while_idle_is_made_anew_before_anything_is_sent(proxy: Proxy, through: Broker) -> None:
+    with redis.Redis.from_url(proxy.url) as admin:
+        for expected in ("2", "3"):
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            until(lambda: select.select([through._committer._connection._sock], [], [], 0)[0])
+            assert publish(through, 1) == expected
+
+
+def test_of_a_broken_group_those_that_wait_go_on(proxy: Proxy, through: Broker, broker: Broker) -> None:
+    """Only what was sent is unknown; what waits for the next round trip gets a connection of its own."""
+    cuts: list[int] = []
+
+    def cut(data: bytes) -> bytes | None:
+        cuts.append(1)
+        return None if len(cuts) == 1 else data
+
+    proxy.downward = cut
+    results = together(proxy, through, CALLERS)
+    assert results.count("OutcomeUnknown") == 1
+    assert len({result for result in results if result != "OutcomeUnknown"}) == CALLERS - 1
+    assert sorted(stored(broker)) == list(range(-1, CALLERS))
+
+
+def test_scripts_that_redis_has_forgotten_are_loaded_and_only_refused_calls_sent_again(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    sent: list[bytes] = []
+    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+    with redis.Redis.from_url(proxy.url) as admin:
+        admin.script_flush()
+    results = together(proxy, through, CALLERS)
+    assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
+    assert sorted(stored(broker)) == list(range(-1, CALLERS))
+    assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
+
+
+def test_without_redis_nobody_waits_long(tmp_path: Path) -> None:
+    broker = Broker(f"unix://{tmp_path}/nothing.sock")
+    with ThreadPoolExecutor(CALLERS) as pool:
+        results = [future.result() for future in [pool.submit(publish, broker, n) for n in range(CALLERS)]]
+    assert set(results) == {"BrokerUnavailable"}
+
+
+def test_what_waits_is_bounded(proxy: Proxy, through: Broker, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_CALLS", 5)
+    monkeypatch.setattr(module, "WAITING_BYTES", 10_000)
+    with ThreadPoolExecutor(10) as pool:
+        proxy.go.clear()
+        first = [pool.submit(publish, through, number) for number in range(6)]
+        until(lambda: len(through._committer._waiting) == 5)
+        with pytest.raises(Overloaded):
+            through.publish("t", [Event(data={"n": 6})], SETTINGS)
+        proxy.go.set()
+        assert len({future.result() for future in first}) == 6
+        proxy.go.clear()
+        first = [pool.submit(publish, through, 7), pool.submit(publish, through, 8)]
+        until(lambda: len(through._committer._waiting) == 1)
+        with pytest.raises(Overloaded):
+            through.publish("t", [Event(data={"n": 9, "x": "x" * 10_000})], SETTINGS)
+        proxy.go.set()
+        assert len({future.result() for future in first}) == 2
+    assert len(stored(broker)) == 9
+    through.publish("t", [Event(data={"n": 10, "x": "x" * 20_000})], SETTINGS)  # alone, it is not too large
+
+
+def test_groups_are_bounded(proxy: Proxy, through: Broker, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    commit = module.Committer._commit
+    monkeypatch.setattr(module, "GROUP_CALLS", 7)
+    monkeypatch.setattr(
+        module.Committer, "_commit", lambda self, group, **how: groups.append(len(group)) or commit(self, group, **how)
+    )
+    results = together(proxy, through, 22)
+    assert len(set(results)) == 22
+    assert groups == [1, 7, 7, 7]
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    groups.clear()
+    together(proxy, through, 3)
+    assert groups == [1, 1, 1]
+
+
+def test_known_ids_and_errors_are_answered_to_whom_they_belong(proxy: Proxy, through: Broker) -> None:
+    fence = through.lease([Log("t").partition], "me", 10_000)[Log("t").partition]
+
+    def one(number: int) -> str:
+        try:
+            event = Event(id=f"i{number // 2}", data={"n": number})
+            receipt = through.publish("t", [event], SETTINGS, fence=fence - number % 2)
+            return f"{receipt.accepted} {receipt.duplicates}"
+        except PushError as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        assert list(pool.map(one, range(CALLERS))) == ["1 0", "Fenced"] * (CALLERS // 2)
+        assert list(pool.map(one, range(0, CALLERS, 2))) == ["0 1"] * (CALLERS // 2)
+
+
+def test_a_server_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pushsvc.broker import connection
+
+    monkeypatch.setattr(connection, "TIMEOUT", 0.3)
+    server = EmbeddedServer(tmp_path / "data")
+    server.start()
+    broker = Broker(server.url)
+    try:
+        broker.publish("t", [Event(data={"n": -1})], SETTINGS)
+        process = process_of(broker)
+        os.kill(process, signal.SIGSTOP)
+        with ThreadPoolExecutor(CALLERS) as pool:
+            results = [future.result() for future in [pool.submit(publish, broker, n) for n in range(CALLERS)]]
+        assert set(results) <= {"OutcomeUnknown", "BrokerUnavailable"}
+        assert "OutcomeUnknown" in results
+        os.kill(process, signal.SIGCONT)
+        until(lambda: publish(broker, 1).isdigit())
+    finally:
+        broker.close()
+        server.stop()
+
+
+def process_of(broker: Broker) -> int:
+    info: str = broker._connections.command("INFO", "server").decode()
+    return int(info.split("process_id:")[1].split()[0])
+
+
+GREENLETS = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from pushsvc.broker import Broker, Log
+from pushsvc.errors import PushError
+from pushsvc.event import Event
+from pushsvc.settings import TopicSettings
+broker, settings = Broker(sys.argv[1], sys.argv[2]), TopicSettings()
+def publish(number):
+    return broker.publish("t", [Event(data={"n": number})], settings).first_offset
+greenlets = [gevent.spawn(publish, number) for number in range(64)]
+gevent.sleep(0)
+killed = greenlets[::3]  # the leader, those that wait, and the next leader among them
+gevent.killall(killed)
+gevent.joinall(greenlets, timeout=20, raise_error=True)
+offsets = [one.value for one in greenlets if one not in killed]
+again = publish(64)
+log = Log("t")
+events = [e.data["n"] for entry in broker.read(log.partition, {log: 0}).logs[log].entries for e in entry.events]
+assert len(set(offsets)) == len(offsets) == 64 - len(killed), offsets
+for number, one in enumerate(greenlets):
+    if one not in killed:
+        assert events[one.value - 1] == number
+assert len(events) == len(set(events)), events
+assert events[again - 1] == 64
+print("good")
+"""
+
+
+def test_greenlets_share_round_trips_and_may_be_killed(redis_url: str, prefix: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GREENLETS, redis_url, prefix], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "good\n", done.stderr
+
+
+def test_of_a_round_trip_each_topic_wakes_once_and_behind_its_last_write(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    through.publish("u", [Event(data={"n": -1})], SETTINGS)
+    with ThreadPoolExecutor(CALLERS) as pool, redis.Redis.from_url(proxy.url).pubsub() as listener:
+        channels = {broker.keys.live(Log(topic)): topic for topic in ("t", "u")}
+        listener.subscribe(*channels)
+        until(lambda: [listener.get_message(timeout=0.1) for _ in channels][-1])
+        proxy.go.clear()
+        first = pool.submit(publish, through, 0)
+        until(lambda: through._committer._leader is not None and not through._committer._waiting)
+        others = [pool.submit(publish, through, n, "tu"[n % 2]) for n in range(1, CALLERS)]
+        until(lambda: len(through._committer._waiting) == CALLERS - 1)
+        proxy.go.set()
+        assert all(one.result().isdigit() for one in [first, *others])
+        heard = [until(lambda: listener.get_message(timeout=0.1)) for _ in range(3)]
+        assert listener.get_message(timeout=0.1) is None
+    assert sorted(channels[message["channel"].decode()] for message in heard) == ["t", "t", "u"]
+    for topic in ("t", "u"):
+        log = Log(topic)
+        last = broker.read(log.partition, {log: 0}).logs[log].entries[-1].sequence
+        assert int([m["data"] for m in heard if channels[m["channel"].decode()] == topic][-1]) == last
