@@ -173,11 +173,12 @@ class Broker:
         log = Log(topic)
         chunks = _chunks(events)
         ids = [(event.id, index) for index, event in enumerate(events) if event.id is not None]
-        bounded = settings.clock == "event" and not settings.jump
+        bounded = settings.clock == "event" and not settings.jump and settings.longest
         args: list[Any] = [
             RUN, self._publish_command, self.keys.live(log), self.keys.wake(log.partition), topic,
-            "" if fence is None else fence, settings.retention, settings.longest + 2 * FUTURE_ALLOWANCE,
-            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST, len(chunks),
+            "" if fence is None else fence, max(settings.retention, settings.last),
+            settings.longest + 2 * FUTURE_ALLOWANCE, settings.longest if bounded else "",
+            IDS_WINDOW, IDS_AT_MOST, len(chunks),
         ]  # fmt: skip
         for chunk in chunks:
             args += chunk
@@ -330,7 +331,7 @@ class StatisticsWrite:
             [keys.partition(self.log.partition), keys.log(self.log), keys.figures(self.log),
              keys.figures(Log(self.log.topic))],
             [RUN, "PUBLISH", keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
-             self.log.window or ""],
+             self.log.suffix],
         )  # fmt: skip
 
 

@@ -260,7 +260,7 @@ function drawTotals() {
   const totals = rowOf(null, field);
   const columns = frame.columns;
   const tiles = [
-    ["count", `Events in ${windowName(frame.window)}`, events[columns.indexOf("count")]],
+    ["count", frame.window.startsWith("last ") ? "Events" : `Events in ${windowName(frame.window)}`, events[columns.indexOf("count")]],
     ["rate", "Events per second", events[columns.indexOf("rate")]],
     ["keys", "Keys", found.keys.length],
   ];
