@@ -117,6 +117,7 @@ class Recent:
         tape.offset = offset
         self._written.append(topic.number)
         self._marked += len(times)
+        self._waiting += len(times)
         return np.arange(first, offset + 1)
 
     def put(self, marks: Ints, rows: Index, values: Floats | None) -> None:
