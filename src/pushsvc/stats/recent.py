@@ -23,6 +23,8 @@ _FAR = int(np.iinfo(np.int64).max)
 _FEW = 1_000
 """Events that a topic may keep however little memory there is."""
 
+_SHORT = 1 << 15
+
 _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
 
 
@@ -255,18 +257,22 @@ class Recent:
             figures[_MOMENTS + number, places] = values[starts + (percent * count + 99) // 100 - 1]
         return figures
 
-    def _values_of(self, window: int, rows: Ints) -> tuple[Ints, Floats]:
+    def _values_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
         """Return which of the rows each value in a window is of, and the values; ordered by both."""
-        place = np.full(self.rows.size, CLOSED)
+        # numpy sorts small integers by their bits, in one pass.
+        place = np.full(self.rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
         place[rows] = np.arange(len(rows))
         found = [self._held_cells(window, topic) for topic in np.unique(self.rows.topic[rows]).tolist()]
         cells = Cells.joined([cells for cells in found if cells is not None] or [NO_CELLS])
         totals = self.rows.total[cells.rows]
-        own, total = place[cells.rows], np.where(totals == cells.rows, CLOSED, place[totals])
+        own, total = place[cells.rows], place[totals]
+        total[totals == cells.rows] = CLOSED
+        wanted = np.flatnonzero((own != CLOSED) | (total != CLOSED))
+        wanted = wanted[np.argsort(cells.values[wanted])]
+        own, total, values = own[wanted], total[wanted], cells.values[wanted]
         owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
-        values = np.concatenate([cells.values[own != CLOSED], cells.values[total != CLOSED]])
-        order = np.argsort(values)
-        order = order[np.argsort(owners[order], kind="stable")]
+        values = np.concatenate([values[own != CLOSED], values[total != CLOSED]])
+        order = np.argsort(owners, kind="stable")
         return owners[order], values[order]
 
     def _held_cells(self, window: int, topic: int) -> Cells | None:
