@@ -324,6 +324,14 @@ def test_the_last_events_are_those_of_the_topic_in_the_order_of_the_log():
     assert aggregate.wake_at() is None
 
 
+def test_totals_rank_events_with_and_without_keys_together():
+    aggregate = topic(LAST_3)
+    aggregate.apply(3, T, [event(x=4), event(key=None, x=1), event(x=2)])
+    rows = rows_of(aggregate.snapshot("last 3"))
+    assert (rows[None, "x"][4:6], rows[None, "x"][7:]) == ([1.0, 4.0], [2.0, 4.0, 4.0])
+    assert (rows["a", "x"][4:6], rows["a", "x"][7:]) == ([2.0, 4.0], [2.0, 4.0, 4.0])
+
+
 def test_no_event_is_late_for_the_last_ones():
     aggregate = topic(BOTH)
     aggregate.apply(1, T, [event(T - 10**9, x=1)])

@@ -266,7 +266,7 @@ class Recent:
         cells = Cells.joined([cells for cells in found if cells is not None] or [NO_CELLS])
         totals = self.rows.total[cells.rows]
         own, total = place[cells.rows], place[totals]
-        total[totals == cells.rows] = CLOSED
+        own[totals == cells.rows] = CLOSED  # an event without a key is said of the total alone
         wanted = np.flatnonzero((own != CLOSED) | (total != CLOSED))
         wanted = wanted[np.argsort(cells.values[wanted])]
         own, total, values = own[wanted], total[wanted], cells.values[wanted]
