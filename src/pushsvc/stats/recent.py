@@ -20,6 +20,9 @@ from pushsvc.stats.window import Extent, Window
 _MOMENTS = 5
 _ENOUGH = 65_536
 _FAR = int(np.iinfo(np.int64).max)
+_CELL = 28
+"""Bytes of what an event says of a row."""
+
 _FEW = 1_000
 """Events that a topic may keep however little memory there is."""
 
@@ -71,7 +74,9 @@ class Recent:
 
     def measure(self, most_bytes: int) -> None:
         """Look at the memory: beyond so many bytes keys get no places and no topic keeps more events than it has."""
-        self.settle()
+        self._reserve()
+        if self.bytes + _CELL * self._waiting + self.rows.bytes > most_bytes:
+            self.settle()  # it drops what is not needed, so what may be too much need not be
         was, self.rows.full = self.rows.full, self.bytes + self.rows.bytes > most_bytes
         if was or self.rows.full:
             for tape in self._tapes.values():
