@@ -99,6 +99,10 @@ def test_limits() -> None:
         ("[topics.a]\nwindows = ['7x']", "other.toml: topics.a.windows: '7x' is not a window"),
         ("[topics.a]\nwindows = []", "other.toml: topics.a.windows: at least one window"),
         ("[topics.a]\nwindows = ['1m', '1m']", "other.toml: topics.a.windows: at least one window"),
+        ("[topics.a]\nwindows = ['last 9', 'last9']", "other.toml: topics.a.windows: at least one window"),
+        ("[topics.a]\nwindows = ['last 1']", "other.toml: topics.a.windows: window 'last 1' is not between last 2"),
+        ("[topics.a]\nexact = 1", "other.toml: topics.a.exact: true or false"),
+        ("[topics.a]\nmax_events = 2000000", "other.toml: topics.a.max_events: a whole number from 1 to 1000000"),
         ("[topics.a]\nkey = ['a', 'a']", "other.toml: topics.a.key: at least one grouping is expected, and none twice"),
         ("[topics.a]\nkey = 'a+'", "other.toml: topics.a.key: 'a+': names of fields are expected"),
         ("[topics.a]\nkey = 7", "other.toml: topics.a.key: a list of texts is expected"),
@@ -151,3 +155,18 @@ def test_an_unknown_host_is_named() -> None:
 def test_passwords_are_not_shown() -> None:
     assert without_password("rediss://me:secret@h:1/0?a=b") == "rediss://…@h:1/0?a=b"
     assert without_password("unix:///a/b.sock") == "unix:///a/b.sock"
+
+
+def test_windows_of_events_and_exact_ones() -> None:
+    file = write("[topics.a]\nwindows = ['1m', 'last   1000', 'last50']\nexact = true\nmax_events = 9\n")
+    settings = load({}, file).topics.settings_of("a")
+    assert [(window.name, window.pane, window.events) for window in settings.windows] == [
+        ("1m", 1, 0), ("last 1000", 0, 1_000), ("last 50", 0, 50)
+    ]  # fmt: skip
+    assert (settings.longest, settings.last, settings.max_events) == (60_000, 1_000, 9)
+    assert Settings.decode(load({}, file).encode()).topics.settings_of("a") == settings
+    assert [settings.window(name) and settings.window(name).name for name in ("last 1000", "last1000", "last  50")] == [
+        "last 1000", "last 1000", "last 50"
+    ]  # fmt: skip
+    assert [settings.window(name) for name in ("last 51", "1 m", "last", "last 50 ")] == [None] * 4
+    assert [window.pane for window in TopicSettings(exact=True).windows] == [1, 1, 1]

@@ -9,6 +9,7 @@ from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Broker, Log
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.stats.window import Window
 from pushsvc.topic import partition_of
 from pushsvc.worker import AggregatorWorker
 
@@ -24,15 +25,21 @@ class Owner:
     def publish(self, topic, **data):
         self.broker.publish(topic, [Event(key="k", data=data)], TopicSettings())
 
+    def begin_again(self, rules):
+        """Let another worker take over."""
+        (partition,) = self.worker._partitions.values()
+        self.worker = AggregatorWorker(self.broker, rules)
+        self.worker._adopt(partition.number, partition.fence)
+
     def turns(self, count=4):
         for partition in self.worker._partitions.values():
             partition.unread.update(self.topics)
         for _ in range(count):
             self.worker._step()
 
-    def told(self, topic):
-        """Return the offset that the statistics are exact for, and the number of events in the first window."""
-        log = Log(topic, "1m")
+    def told(self, topic, window="1m"):
+        """Return the offset that the statistics are exact for, and the number of events in a window."""
+        log = Log(topic, window)
         read = self.broker.read(log.partition, {log: -1})
         *_, entry = read.logs[log].entries
         return entry.source, entry.frame["data"][0][2]
@@ -84,3 +91,17 @@ def test_events_beyond_the_caps_are_counted(owner):
     owner.publish("good", one_more=1)
     owner.turns()
     assert counted("pushsvc_numbers_ignored_total") == before + 1
+
+
+def test_a_window_of_the_last_events_is_rebuilt_though_they_came_long_ago(owner, monkeypatch):
+    for number in range(9):
+        owner.publish("good", x=number)
+    later = owner.broker.time() + 86_400_000
+    monkeypatch.setattr(owner.broker, "time", lambda: later)
+    windows = tuple(map(Window.parse, ("1m", "last 5", "last 3")))
+    owner.begin_again(TopicRules(default=TopicSettings(windows=windows)))
+    owner.turns()
+    assert [owner.told("good", window.name) for window in windows] == [(9, 0), (9, 5), (9, 3)]
+    owner.begin_again(TopicRules(default=TopicSettings(windows=(Window.parse("last 100"),))))
+    owner.turns()
+    assert owner.told("good", "last 100") == (9, 9)

@@ -19,15 +19,18 @@ from pushsvc.frame import Frame, Heads, Pieces, counts_to_json, divide
 from pushsvc.pace import Paces
 from pushsvc.stats.blocks import Blocks
 from pushsvc.stats.buckets import Buckets
+from pushsvc.stats.engine import Both, engine_of
 from pushsvc.stats.fold import BLOCK, Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
 from pushsvc.stats.moments import Index, Ints, Moments
 from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
+from pushsvc.stats.recent import Recent
 from pushsvc.stats.rolling import ROOM, Rolling, no_pause
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, COUNT, Rows, TopicRows
 from pushsvc.stats.tally import Tally
-from pushsvc.stats.window import Window
+from pushsvc.stats.tape import Cells, Reach, Tape
+from pushsvc.stats.window import Extent, Window
 
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
@@ -75,13 +78,15 @@ class Aggregate:
         self._wall = settings.clock == "wall"
         self._begun = self._wall
         self._pause = pause
-        self._rolling = Rolling(settings.windows, time, settings.percents, pause)
+        limit = settings.max_events
+        self._rolling = engine_of(settings.windows, time, settings.percents, settings.exact, limit, pause)
         self._heads = Heads(self._rolling.rows, ends=len(settings.key) > 1)
+        self._timed = [window for window in settings.windows if not window.events]
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._ledger = Ledger(self._rolling)
         self._paces = Paces(len(settings.windows))
         self._most_bytes = most_bytes
-        self._released_at = self._measured_at = self._rolling.head(0)
+        self._released_at = self._measured_at = self._rolling.step
         self._wake: int | None = None
         self._wake_known = False
 
@@ -164,7 +169,7 @@ class Aggregate:
 
     def _next_wake(self) -> int | None:
         windows = range(len(self._settings.windows))
-        edges = self._rolling.next_changes() if self._wall else [None] * len(windows)
+        edges = self._rolling.next_changes(self._paces.ready_at) if self._wall else [None] * len(windows)
         times = [edge for edge in edges if edge is not None]
         for window in windows:
             topics = self._rolling.rows.topic[self._ledger.pending(window)]
@@ -194,9 +199,10 @@ class Aggregate:
         report = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
         size = len(report.rows)
         (data,) = divide([(0, size)], size, partial(self._encode, number, report))
-        parts = self._parts(topic, data, b"[]", report.rows, self._rolling.interval(number)[0])
+        extent = self._rolling.extent(number, topic.table)
+        parts = self._parts(topic, data, b"[]", report.rows, extent)
         cadence = int(self._paces.intervals(number, np.array([topic.table.number]))[0])
-        frame = self._frame(number, topic, "snapshot", cadence, False, parts)
+        frame = self._frame(number, topic, "snapshot", extent, cadence, False, parts)
         self._ledger.release()
         self._wake_known = False
         return frame
@@ -224,12 +230,12 @@ class Aggregate:
         return ~self._note_late(topic, times, np.maximum(before, np.maximum.accumulate(times)))
 
     def _shortest(self) -> int:
-        return min(window.length - window.pane for window in self._settings.windows)
+        return min((window.length - window.pane for window in self._timed), default=_EVER)
 
     def _note_late(self, topic: Topic, times: Ints, heads: Ints) -> Flags:
         """Tell which events had left every window when its head was at ``heads`` (ms)."""
-        everywhere = np.ones(len(times), np.bool_)
-        for window in self._settings.windows:
+        everywhere = np.full(len(times), not self._settings.last)  # the last events may be as old as they like
+        for window in self._timed:
             late = times // window.pane <= heads // window.pane - window.panes
             topic.late_by_window[window.name] += int(np.count_nonzero(late))
             everywhere &= late
@@ -242,7 +248,7 @@ class Aggregate:
         """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
         these do not depend on how late it was read."""
         self._make_room(topic, len(events))
-        grains = times // self._rolling.grain
+        marks = self._rolling.mark(topic.table, topic.offset, times, fit)
         fields = [(number, column) for name, column in events.fields.items() if (number := self._field(topic, name))]
         topic.ignored += sum(len(one.values) for one in events.fields.values()) - sum(
             len(one.values) for _, one in fields
@@ -254,19 +260,19 @@ class Aggregate:
             taken = fit
             if grouping:  # what has no key in the first is in the totals, in the others nowhere
                 taken = (keys != ALL_KEYS) if fit is None else fit & (keys != ALL_KEYS)
-            self._put(topic, grains, keys, fields, taken)
+            self._put(topic, times, marks, keys, fields, taken)
 
     def _put(
-        self, topic: Topic, grains: Ints, keys: Ints, fields: list[tuple[int, Column]], taken: Flags | None
+        self, topic: Topic, times: Ints, marks: Ints, keys: Ints, fields: list[tuple[int, Column]], taken: Flags | None
     ) -> None:
         table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
         if not len(keys[chosen]):
             return
-        folded = grains[chosen][(keys[chosen] > ALL_KEYS) & (keys[chosen] <= table.groupings)]
+        folded = times[chosen][(keys[chosen] > ALL_KEYS) & (keys[chosen] <= table.groupings)]
         if len(folded):
             topic.folded += len(folded)
             table.fold(int(folded.max()))
-        self._rolling.put(grains[chosen], table.rows(COUNT, keys[chosen]), None)
+        self._rolling.put(marks[chosen], table.rows(COUNT, keys[chosen]), None)
         for number, column in fields:
             where, values = column.positions, column.values
             if taken is not None:
@@ -274,7 +280,7 @@ class Aggregate:
                 where, values = places[taken[places]], values[taken[places]]
             if len(values):
                 at = slice(None) if where is None else where
-                self._rolling.put(grains[at], table.rows(number, keys[at]), values)
+                self._rolling.put(marks[at], table.rows(number, keys[at]), values)
 
     def _field(self, topic: Topic, name: str) -> int | None:
         """Return the number of a field, a new one with its totals; None beyond the cap."""
@@ -295,12 +301,12 @@ class Aggregate:
 
     def _make_room(self, topic: Topic, keys: int) -> None:
         """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane."""
-        if self._measured_at != self._rolling.head(0):
-            self._measured_at = self._rolling.head(0)
-            self._rolling.rows.full = self._rolling.bytes > self._most_bytes
-        if topic.table.room() < keys and self._released_at != self._rolling.head(0):
+        if self._measured_at != self._rolling.step:
+            self._measured_at = self._rolling.step
+            self._rolling.measure(self._most_bytes)
+        if topic.table.room() < keys and self._released_at != self._rolling.step:
             self._ledger.release()
-            self._released_at = self._rolling.head(0)
+            self._released_at = self._rolling.step
 
     # -- frames
 
@@ -329,17 +335,17 @@ class Aggregate:
         encode = partial(self._encode, window, report)
         data = divide(rows, len(report.rows), encode)
         topics = [self._by_number[number] for number in numbers.tolist()]
-        start = self._rolling.interval(window)[0]
+        extents = [self._rolling.extent(window, topic.table) for topic in topics]
         bodies = [
-            self._parts(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], start)
-            for topic, array, own, away in zip(topics, data, rows, gone, strict=True)
+            self._parts(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], extent)
+            for topic, array, own, away, extent in zip(topics, data, rows, gone, extents, strict=True)
         ]
         self._paces.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
         cadences = self._paces.intervals(window, numbers).tolist()
         ending = self._ending(report)
         return [
-            self._frame(window, topic, "update", cadence, bool(ending[own[0]] < ending[own[1]]), parts)
-            for topic, cadence, own, parts in zip(topics, cadences, rows, bodies, strict=True)
+            self._frame(window, topic, "update", extent, cadence, bool(ending[own[0]] < ending[own[1]]), parts)
+            for topic, extent, cadence, own, parts in zip(topics, extents, cadences, rows, bodies, strict=True)
         ]
 
     def _ending(self, report: Report) -> Ints:
@@ -351,7 +357,7 @@ class Aggregate:
         rows = report.rows[part]
         pieces = Pieces(
             self._heads.of(rows),
-            counts_to_json(report.count[part], self._settings.windows[window].length / 1_000),
+            counts_to_json(report.count[part], self._settings.windows[window].length / 1_000 or None),
             report.figures[:, part],
             self._rolling.rows.column[rows] != CLOSED,
             self._heads.ends_of(rows),
@@ -366,9 +372,9 @@ class Aggregate:
         whole = heads if ends is None else [b"%b,%b" % pair for pair in zip(heads, ends, strict=True)]
         return b"[%b]" % b",".join([b"%b]" % row for row in whole])
 
-    def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, start: int) -> list[bytes]:
+    def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, extent: Extent) -> list[bytes]:
         """Return the body of a frame: data, gone, and partial if there is any."""
-        keys = topic.table.partial(rows, start // self._rolling.grain)
+        keys = [] if extent.start is None else topic.table.partial(rows, extent.start)
         return [b'"data":', *data, b',"gone":', gone, *([b',"partial":', orjson.dumps(keys)] if keys else ())]
 
     def _frame(
@@ -376,17 +382,18 @@ class Aggregate:
         window: int,
         topic: Topic,
         kind: Literal["snapshot", "update"],
+        extent: Extent,
         cadence: int,
         ending: bool,
         parts: Sequence[bytes],
     ) -> Frame:
-        start, end = self._rolling.interval(window)
         return Frame(
             topic=topic.name,
             window=self._settings.windows[window].name,
             kind=kind,
-            start=start,
-            end=end,
+            start=extent.start,
+            end=extent.end,
+            truncated=extent.truncated,
             offset=topic.offset,
             since=topic.since,
             cadence=cadence,
@@ -402,8 +409,9 @@ def _ranges(owners: Index, numbers: Index) -> list[tuple[int, int]]:
     return list(zip(*edges, strict=True))
 
 
+_EVER = 1 << 62
 _FORM = (BLOCK, BITS, NEWEST)
 _CLASSES = (
-    Aggregate, Blocks, Buckets, Fold, Histograms, Ledger, Moments, Newest, Part, Rolling, Rows, Tally, Topic, TopicRows,
-    Window, Paces,
+    Aggregate, Blocks, Both, Buckets, Cells, Fold, Histograms, Ledger, Moments, Newest, Part, Paces, Reach, Recent,
+    Rolling, Rows, Tally, Tape, Topic, TopicRows, Window,
 )  # fmt: skip

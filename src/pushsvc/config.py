@@ -169,10 +169,10 @@ def _clock(value: Any) -> str:
 
 
 def _windows(value: Any) -> tuple[Window, ...]:
-    texts = _texts(value)
-    if not texts or len(set(texts)) < len(texts):
+    windows = tuple(map(Window.parse, _texts(value)))
+    if not windows or len({window.name for window in windows}) < len(windows):
         raise ValueError("at least one window is expected, and none twice")
-    return tuple(map(Window.parse, texts))
+    return windows
 
 
 def _key(value: Any) -> tuple[str, ...]:
@@ -238,6 +238,8 @@ _TOPIC: dict[str, Check] = {
     "idle_cadence_ms": _number(0, 3_600_000),
     "max_keys": _number(1, 1_000_000),
     "max_fields": _number(1, 1_000),
+    "exact": _switch,
+    "max_events": _number(1, 1_000_000),
     "retention": _number(0, 1_000_000_000),
 }
 _SETTINGS: dict[str, Check] = {

@@ -24,24 +24,26 @@ SLICE = 2_048
 class Frame:
     """What to tell the readers of a window.
 
-    It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms. ``since`` is when the
-    topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in the
-    order of ``columns``), ``gone`` ([key, field], and ``by`` of a topic with several groupings) and ``partial`` (keys
-    whose rows may not say all; only if there are any); ``parts`` are its pieces without the braces. ``ending`` tells
-    that a row of a key is said to be zero.
+    It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms; both are None where a
+    window of the last events has none. ``truncated`` tells that ``start`` moved up for lack of room. ``since`` is when
+    the topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in
+    the order of ``columns``), ``gone`` ([key, field], and ``by`` of a topic with several groupings) and ``partial``
+    (keys whose rows may not say all; only if there are any); ``parts`` are its pieces without the braces. ``ending``
+    tells that a row of a key is said to be zero.
     """
 
     topic: str
     window: str
     kind: Literal["snapshot", "update"]
-    start: int
-    end: int
+    start: int | None
+    end: int | None
     offset: int
     since: int
     cadence: int
     columns: tuple[str, ...]
     ending: bool
     parts: Sequence[bytes] = field(repr=False)
+    truncated: bool = False
 
     @property
     def size(self) -> int:
@@ -66,8 +68,9 @@ class Frame:
             {
                 "topic": self.topic,
                 "window": self.window,
-                "from": format_time(self.start),
-                "to": format_time(self.end),
+                "from": None if self.start is None else format_time(self.start),
+                "to": None if self.end is None else format_time(self.end),
+                **({"truncated": True} if self.truncated else {}),
                 "offset": self.offset,
                 "since": format_time(self.since),
                 "at": at,
@@ -171,9 +174,9 @@ class Heads:
                 self._ends[row] = orjson.dumps(owner.by(row))
 
 
-def counts_to_json(count: Index, seconds: float) -> list[bytes]:
-    """Return count and rate of rows, as they stand in a row."""
+def counts_to_json(count: Index, seconds: float | None) -> list[bytes]:
+    """Return count and rate of rows, as they stand in a row; no rate for a window without a length."""
     values, places = np.unique(count, return_inverse=True)
-    rates = (values / seconds).tolist()
+    rates = (values / seconds).tolist() if seconds else [None] * len(values)
     texts = [b"%d,%b" % (value, orjson.dumps(rate)) for value, rate in zip(values.tolist(), rates, strict=True)]
     return [texts[place] for place in places.tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
 from pushsvc.stats.window import Window
 from pushsvc.topic import matches
+
+_LAST = re.compile("last *([0-9]+)")
 
 STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
 """The statistics of every row."""
@@ -25,8 +28,9 @@ class TopicSettings:
     ``key`` says by what events are grouped: names of fields or attributes, several joined by ``+``.
     ``statistics`` are those beside STATISTICS that rows have: ``p50``, the quantile of 50 %, and so on.
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
-    watches and while nobody does. ``retention`` is the number of events kept at least; events that a window may
-    still need are kept beyond it.
+    watches and while nobody does. ``exact`` makes the windows of time true to the millisecond, of the newest
+    ``max_events`` events of a topic at most. ``retention`` is the number of events kept at least; events that a
+    window may still need are kept beyond it.
     """
 
     windows: tuple[Window, ...] = field(default_factory=_default_windows)
@@ -38,7 +42,13 @@ class TopicSettings:
     idle_cadence: int = 1_000
     max_keys: int = 10_000
     max_fields: int = 32
+    exact: bool = False
+    max_events: int = 100_000
     retention: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.exact:
+            object.__setattr__(self, "windows", tuple(window.exact() for window in self.windows))
 
     @property
     def percents(self) -> tuple[int, ...]:
@@ -57,10 +67,18 @@ class TopicSettings:
 
     @property
     def longest(self) -> int:
-        """Length of the longest window in milliseconds."""
+        """Length of the longest window in milliseconds; 0 where all count events."""
         return max(window.length for window in self.windows)
 
+    @property
+    def last(self) -> int:
+        """Events of the longest window that counts events; 0 where none does."""
+        return max(window.events for window in self.windows)
+
     def window(self, name: str) -> Window | None:
+        """Return a window by its name; one that counts events by any spelling of it, such as ``last1000``."""
+        found = _LAST.fullmatch(name)
+        name = f"last {found[1]}" if found else name
         return next((window for window in self.windows if window.name == name), None)
 
 

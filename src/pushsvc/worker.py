@@ -264,10 +264,12 @@ class AggregatorWorker:
         if "created" not in events:
             return
         now = self._broker.time()
-        if settings.clock == "event":
-            after = int(events.get("first", 1)) - 1
-        else:
-            after = self._broker.seek_arrival(name, now - settings.longest - _REPLAYED)
+        after = int(events.get("first", 1)) - 1
+        if settings.clock == "wall":
+            needed = self._broker.seek_arrival(name, now - settings.longest - _REPLAYED)
+            if settings.last:
+                needed = min(needed, int(events["last"]) - settings.last)
+            after = max(after, needed)
         aggregate = self._aggregate_for(partition, name, settings, now)
         counted = aggregate.open(name, int(events["created"]))
         counted.offset = after

@@ -117,6 +117,22 @@ def test_what_is_beyond_the_retention_goes(broker):
     assert broker.figures([LOG])[0]["first"] == "41"
 
 
+def test_the_last_events_that_a_window_counts_stay_beyond_the_retention(broker):
+    for number in range(50):
+        broker.publish(LOG.topic, events(number), Windowless(windows=(Window.parse("last 30"),), retention=10))
+    assert numbers(broker) == list(range(20, 50))
+
+
+def test_a_topic_is_deleted_with_the_statistics_of_windows_whose_names_have_spaces(broker):
+    fence = broker.lease([LOG.partition], "me", 60_000)[LOG.partition]
+    broker.publish(LOG.topic, events(1), SETTINGS)
+    logs = [Log(LOG.topic, "last 30"), Log(LOG.topic, "1m")]
+    broker.append_statistics([StatisticsWrite(log, "s", 1, b"{}") for log in logs], fence)
+    assert broker.figures([LOG])[0]["windows"] == "last30 1m"
+    assert broker.delete(LOG.topic)
+    assert [read(broker, FROM_SNAPSHOT, log).logs[log].entries for log in logs] == [[], []]
+
+
 def test_trimming_keeps_pace_with_requests_of_many_entries(broker):
     for _ in range(3):
         broker.publish(LOG.topic, events(*range(12 * CHUNK_EVENTS)), Windowless(retention=10))
@@ -140,6 +156,14 @@ def test_an_event_clock_refuses_a_jump_that_not_the_whole_batch_makes(broker):
     broker.publish(LOG.topic, mixed[1:], settings)
     broker.publish(LOG.topic, mixed, replace(settings, jump=True))
     assert numbers(broker) == [1, 3, 2, 3]
+
+
+def test_where_windows_count_events_no_event_time_is_a_jump(broker):
+    settings = TopicSettings(clock="event", windows=(Window.parse("last 30"),))
+    broker.publish(LOG.topic, events(1, time=1_000_000_000_000), settings)
+    mixed = events(2, time=1_000_000_000_000) + events(3, time=1_500_000_000_000)
+    broker.publish(LOG.topic, mixed, settings)
+    assert numbers(broker) == [1, 2, 3]
 
 
 def test_a_deleted_topic_is_forgotten_and_its_offsets_are_never_used_again(broker):

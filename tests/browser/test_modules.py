@@ -61,6 +61,11 @@ def test_a_topic_that_is_none_is_not_taken_from_the_address(modules: Page, topic
     assert _call(modules, "selection", body, topic) is None
 
 
+@pytest.mark.parametrize(("name", "shown"), [("15m", "15 min"), ("last 1000", "1,000 events"), ("other", "other")])
+def test_a_window_is_called_by_its_length_or_its_events(modules: Page, name: str, shown: str) -> None:
+    assert _call(modules, "format", "return m.windowName(given)", name) == shown
+
+
 def test_a_value_holds_until_the_next_and_a_lost_connection_is_a_gap(modules: Page) -> None:
     body = """
       const history = new m.History();

@@ -67,6 +67,20 @@ def test_a_topic_in_the_address_is_waited_for(page: Page, shared_server: Stack, 
     expect(page.locator("#offset")).to_have_text("3")
 
 
+def test_the_last_events_are_a_window_to_choose(page: Page, stack: Stack) -> None:
+    stack.configure('[topics.">"]\nwindows = ["1m", "last 3"]\n')
+    stack.start_aggregator()
+    stack.start_web()
+    _post(stack, "feedback", _PIZZA + _PIZZA)
+    _open(page, stack, "#topic=feedback&field=rating")
+    expect(page.locator('[data-tile="count"] dd')).to_have_attribute("data-value", "6")
+    expect(page.locator("#window option")).to_have_text(["1 min", "3 events"])
+    page.locator("#window").select_option("last 3")
+    expect(page.locator('[data-tile="count"] dd')).to_have_attribute("data-value", "3")
+    expect(page.locator('[data-tile="count"] dt')).to_have_text("Events")
+    assert _shown(page) == _served(stack, "feedback", "rating", "last3")
+
+
 def test_numbers_change_and_survive_a_killed_server_without_a_reload(page: Page, own_server: Stack) -> None:
     _post(own_server, "feedback", _PIZZA)
     _open(page, own_server, "#topic=feedback&window=15m&key=pizza&field=rating&statistic=mean")

@@ -23,3 +23,26 @@ def test_a_window_is_sixty_panes_of_at_least_250_ms(text, length, pane, panes):
 def test_what_is_no_window_is_refused(text):
     with pytest.raises(ValueError, match="window"):
         Window.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "events"),
+    [("last 2", 2), ("last 1000", 1_000), ("last1000", 1_000), ("last   0050", 50), ("last 100000", 100_000)],
+)
+def test_a_window_may_be_the_last_events(text, events):
+    window = Window.parse(text)
+    assert (window.name, window.length, window.events) == (f"last {events}", 0, events)
+    assert window.exact() == window
+
+
+@pytest.mark.parametrize(
+    "text", ["last", "last 0", "last 1", "last 100001", "last -5", "last 1.5", "last 5m", "Last 5"]
+)
+def test_so_few_or_many_events_are_no_window(text):
+    with pytest.raises(ValueError, match="window"):
+        Window.parse(text)
+
+
+def test_an_exact_window_has_panes_of_a_millisecond():
+    window = Window.parse("90s").exact()
+    assert (window.name, window.length, window.pane, window.panes) == ("90s", 90_000, 1, 90_000)

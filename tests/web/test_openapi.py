@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,8 +12,10 @@ from pushsvc import __version__
 from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Broker, EventsEntry, Log
 from pushsvc.broker.broker import StatisticsWrite
-from pushsvc.event.columns import ColumnReader
+from pushsvc.event import Event
+from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.window import Window
 from pushsvc.web import create_app
 from stack import until
 
@@ -236,6 +239,23 @@ def test_frames_and_resets_have_the_documented_members(shared_server, topic, doc
     for name, data in frames:
         described = schemas["Reset" if name == "reset" else "Frame"] | {"additionalProperties": False}
         assert not faults(document, described, data), (name, data)
+
+
+def test_frames_of_windows_that_keep_their_events_have_the_documented_members(document):
+    windows = tuple(map(Window.parse, ("1m", "last 3")))
+    aggregate = Aggregate(TopicSettings(windows=windows, exact=True, max_events=1), 0)
+    aggregate.open("feedback", 0)
+    described = document["components"]["schemas"]["Frame"] | {"additionalProperties": False}
+    frames = [aggregate.snapshot("feedback", "last 3")]
+    events = [Event(time=time, key="pizza", data={"rating": 4}) for time in (1, 2)]
+    aggregate.apply("feedback", 2, 2, Columns.of(events))
+    frames += aggregate.flush(2)
+    said = [json.loads(frame.to_json(2)) for frame in frames]
+    assert [(frame["from"], frame.get("truncated")) for frame in said] == [
+        (None, None), ("1970-01-01T00:00:00.002Z", True), ("1970-01-01T00:00:00.001Z", None)
+    ]  # fmt: skip
+    for frame in said:
+        assert not faults(document, described, frame)
 
 
 def test_answers_have_the_documented_members(client, without_redis, document):

@@ -203,14 +203,15 @@ class Broker:
 
     def _make_target(self, topic: str, settings: TopicSettings) -> _Target:
         log = Log(topic)
-        bounded = settings.clock == "event" and not settings.jump
+        bounded = settings.clock == "event" and not settings.jump and settings.longest
         keys = (
             self.keys.partition(log.partition), self.keys.topics(log.partition), self.keys.log(log),
             self.keys.figures(log), *self.keys.ids(topic),
         )  # fmt: skip
         args = (
-            RUN, self._publish_command, WAKE, self.keys.wake(log.partition), topic, "", settings.retention,
-            settings.longest + 2 * FUTURE_ALLOWANCE, settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
+            RUN, self._publish_command, WAKE, self.keys.wake(log.partition), topic, "",
+            max(settings.retention, settings.last), settings.longest + 2 * FUTURE_ALLOWANCE,
+            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
         )  # fmt: skip
         return _Target(settings, keys, args, self.keys.live(log))
 
@@ -353,7 +354,7 @@ class StatisticsWrite:
             [keys.partition(self.log.partition), keys.log(self.log), keys.figures(self.log),
              keys.figures(Log(self.log.topic))],
             [RUN, "PUBLISH", keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
-             self.log.window or ""],
+             self.log.suffix],
         )  # fmt: skip
 
 

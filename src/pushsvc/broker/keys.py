@@ -41,7 +41,12 @@ class Log:
 
     @property
     def name(self) -> str:
-        return self.topic if self.window is None else f"{self.topic}.$stats.{self.window}"
+        return self.topic if self.window is None else f"{self.topic}.$stats.{self.suffix}"
+
+    @property
+    def suffix(self) -> str:
+        """The window's name without spaces: names of windows are kept as one text, divided by spaces."""
+        return (self.window or "").replace(" ", "")
 
 
 class Keys:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pushsvc.stats.engine import Engine
 from pushsvc.stats.moments import Counts, Floats, Ints
-from pushsvc.stats.rolling import Rolling
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, TopicRows
 
 _ABSENT, _LIVE, _ZERO = range(3)
@@ -34,7 +34,7 @@ class Ledger:
     A row that becomes empty is said once with count 0 and is gone in the next report; totals stay.
     """
 
-    def __init__(self, rolling: Rolling) -> None:
+    def __init__(self, rolling: Engine) -> None:
         self._rolling = rolling
         self._known: NDArray[np.uint8] = np.zeros((len(rolling.windows), 0), np.uint8)
 

@@ -174,12 +174,12 @@ def describe(moments: Moments) -> Floats:
 def _sum(
     values: Floats, starts: Ints, lengths: Ints, greatest: Floats, carry: Floats | None = None
 ) -> tuple[Floats, Floats]:
-    """Return the sum of each run as (rounded, rest), in any order of its members the same.
+    """Return the sum of each run as (rounded, rest), in any order of its members and beside any others the same.
 
     Rounding every member to a multiple of one power of two makes their sum exact; what was cut off is summed apart
     (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, part I, 2008).
     """
-    exponent = np.frexp(greatest)[1] + (int(lengths.max()) + 2).bit_length()
+    exponent = np.frexp(greatest)[1] + np.frexp(lengths + 2.0)[1]
     ruler = np.where(exponent > _GIANT, 0.0, np.ldexp(1.0, np.minimum(exponent, _GIANT)))
     rulers = np.repeat(ruler, lengths)
     coarse = values + rulers

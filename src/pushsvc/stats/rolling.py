@@ -28,7 +28,7 @@ from pushsvc.stats.moments import (
 )
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, Rows, TopicRows
 from pushsvc.stats.tally import Tally
-from pushsvc.stats.window import Window
+from pushsvc.stats.window import Extent, Window
 
 ROOM = 10_000
 """Milliseconds ahead of the head for which events are kept: the 5 s that producers may be ahead, and as much again for
@@ -109,6 +109,18 @@ class Rolling:
         end = (self.head(window) + 1) * self.windows[window].pane
         return end - self.windows[window].length, end
 
+    @property
+    def step(self) -> int:
+        return self.head(0)
+
+    def extent(self, window: int, _topic: TopicRows) -> Extent:
+        """Return what a window covers, of every topic."""
+        return Extent(*self.interval(window))
+
+    def measure(self, most_bytes: int) -> None:
+        """Look at the memory taken: beyond so many bytes no key gets rows."""
+        self.rows.full = self.bytes > most_bytes
+
     def _heads(self) -> list[int]:
         return [self.head(number) for number in range(len(self.windows))]
 
@@ -135,8 +147,8 @@ class Rolling:
                 self._advance(number, old)
         return True
 
-    def next_changes(self) -> list[int | None]:
-        """Return for each window the next ms at which events leave or enter it."""
+    def next_changes(self, _ready: object = None) -> list[int | None]:
+        """Return for each window the next ms at which events leave or enter it, whoever may be told."""
         self.settle()
         return [self._next_change(number) for number in range(len(self.windows))]
 
@@ -177,6 +189,10 @@ class Rolling:
             self._add_apart(number, *chunk)
 
     # -- events
+
+    def mark(self, _topic: TopicRows, _offset: int, times: Ints, _fit: NDArray[np.bool_] | None) -> Ints:
+        """Return the grains of events: all that ``put`` needs to know of them."""
+        return times // self.grain
 
     def put(self, grains: Ints, rows: Index, values: Floats | None) -> None:
         """Count values in their rows and in the totals of those; None for rows that only count.

@@ -194,12 +194,12 @@ class TopicRows:
         self._since_fold[number] = self._folded
         return number
 
-    def fold(self, grain: int) -> None:
-        """Note that an event of that grain was counted under ``__other__``."""
-        self._folded = max(self._folded, grain)
+    def fold(self, time: int) -> None:
+        """Note that an event of that ms was counted under ``__other__``."""
+        self._folded = max(self._folded, time)
 
     def partial(self, rows: Ints, first: int) -> list[str | None]:
-        """Return the keys among ``rows`` that got their place while events from grain ``first`` on may be
+        """Return the keys among ``rows`` that got their place while events from the ms ``first`` on may be
         counted under ``__other__``: what their rows say may not be all."""
         if self._folded < first:
             return []

@@ -1,34 +1,52 @@
-"""A window: how long it is and how it divides into panes."""
+"""A window: how long it is and how it divides into panes, or how many events it has."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SPELLING = re.compile(r"([1-9][0-9]{0,5})([smhd])\Z")
 _SHORTEST, _LONGEST = 10_000, 86_400_000
 _SHORTEST_PANE = 250
 
+_LAST = re.compile(r"last *([0-9]{1,9})\Z")
+_FEWEST, _MOST = 2, 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rolling window of ``length`` ms made of ``panes`` panes of ``pane`` ms each; ``name`` is how it was written."""
+    """A rolling window of ``length`` ms made of ``panes`` panes of ``pane`` ms each; ``name`` is how it was written.
+
+    A count window is the last ``events`` events of a topic; it has neither length nor panes.
+    """
 
     name: str
     length: int
     pane: int
+    events: int = 0
 
     @property
     def panes(self) -> int:
         return self.length // self.pane
 
+    def exact(self) -> Window:
+        """Return the same window with panes of one ms: (T - length, T] for a clock at T."""
+        return self if self.events else replace(self, pane=1)
+
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Read ``10s`` … ``24h``; raise ValueError. A pane is 1/60 of the window, but at least 250 ms."""
+        """Read ``10s`` … ``24h`` or ``last 2`` … ``last 100000``; raise ValueError.
+
+        A pane is 1/60 of the window, but at least 250 ms.
+        """
+        last = _LAST.match(text)
+        if last:
+            return cls._of_events(text, int(last[1]))
         found = _SPELLING.match(text)
         if not found:
-            raise ValueError(f"{text!r} is not a window: write a number and s, m, h or d, such as 90s or 15m")
+            raise ValueError(f"{text!r} is not a window: write a number and s, m, h or d, such as 90s, or last 1000")
         length = int(found[1]) * _UNITS[found[2]]
         if not _SHORTEST <= length <= _LONGEST:
             raise ValueError(f"window {text!r} is not between 10s and 24h")
@@ -36,3 +54,20 @@ class Window:
         if length % pane:
             raise ValueError(f"window {text!r} does not divide into whole panes of {pane} ms")
         return cls(text, length, pane)
+
+    @classmethod
+    def _of_events(cls, text: str, events: int) -> Window:
+        if not _FEWEST <= events <= _MOST:
+            raise ValueError(f"window {text!r} is not between last {_FEWEST} and last {_MOST}")
+        return cls(f"last {events}", 0, 0, events)
+
+
+class Extent(NamedTuple):
+    """What a window covers: event times from the ms ``start`` to before ``end``; None where it has no events.
+
+    ``truncated`` tells that it would begin before ``start`` if there were room for all its events.
+    """
+
+    start: int | None
+    end: int | None
+    truncated: bool = False

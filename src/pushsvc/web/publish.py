@@ -97,7 +97,7 @@ def _accepted(topic: str, reading: Reading, receipt: Receipt, settings: TopicSet
 def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> int:
     """Return how many events no window holds any more, as the clock stood when they arrived."""
     clock = receipt.arrival if settings.clock == "wall" else receipt.head
-    if clock is None or batch.times is None:
+    if clock is None or batch.times is None or settings.last:  # the last events may be as old as they like
         return 0
     start = max(
         window.length and clock // window.pane * window.pane + window.pane - window.length

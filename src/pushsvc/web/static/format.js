@@ -74,8 +74,10 @@ export function fieldName(field) {
   return field.trim() === "" ? "(blank)" : field;
 }
 
-/** "1m" as "1 min": the window's name where it is a plain length, else as it is. */
+/** "1m" as "1 min", "last 1000" as "1,000 events"; a name of another form as it is. */
 export function windowName(name) {
+  const [, events] = /^last (\d+)$/.exec(name) ?? [];
+  if (events) return `${whole.format(events)} events`;
   const [, length, unit] = /^(\d+)([smhd])$/.exec(name) ?? [];
   const units = { s: "s", m: "min", h: "h", d: length === "1" ? "day" : "days" };
   return unit ? `${length} ${units[unit]}` : name;

@@ -78,7 +78,7 @@ function receive(apply, data) {
     history.record(newest, id, row, row[0] === null || id === selected);
   }
   history.retain((id) => rows.has(id) || id === selected);
-  if (!rows.has(selected) && data.to !== null) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
+  if (!rows.has(selected) && data.since !== null) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
   const first = frame === null;
   frame = { ...data, data: null, gone: null };
   if (first || apply === snapshot) changed();
@@ -205,9 +205,9 @@ function rowOf(key, field) {
   return rows.get(rowId(key, field)) ?? zeroRow(frame.columns, key, field);
 }
 
-/** The frame of a topic that does not exist yet has no interval. */
+/** The frame of a topic that does not exist yet has no beginning. */
 function drawable() {
-  return frame !== null && frame.to !== null;
+  return frame !== null && frame.since !== null;
 }
 
 function hasEvents() {
@@ -260,7 +260,7 @@ function drawTotals() {
   const totals = rowOf(null, field);
   const columns = frame.columns;
   const tiles = [
-    ["count", `Events in ${windowName(frame.window)}`, events[columns.indexOf("count")]],
+    ["count", frame.window.startsWith("last ") ? "Events" : `Events in ${windowName(frame.window)}`, events[columns.indexOf("count")]],
     ["rate", "Events per second", events[columns.indexOf("rate")]],
     ["keys", "Keys", found.keys.length],
   ];
@@ -318,7 +318,8 @@ function nothingFound() {
 
 function drawFooter() {
   text(find("offset"), String(frame.offset));
-  text(find("interval"), `${formatClock(Date.parse(frame.from))} – ${formatClock(Date.parse(frame.to))}`);
+  const ends = frame.to === null ? [] : [frame.from, frame.to].map((time) => formatClock(Date.parse(time)));
+  text(find("interval"), ends.join(" – "));
   text(find("since"), formatMoment(frame.since));
   const address = `v1/topics/${encodeURIComponent(frame.topic)}/stats?window=${encodeURIComponent(frame.window)}`;
   find("json").href = `${address}&format=json`;

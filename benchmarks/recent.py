@@ -1,0 +1,75 @@
+"""What windows that keep their events cost beside one made of panes: ``python benchmarks/recent.py``.
+
+Each window gets batches of 100 events, 100 ms apart, and says a frame after each, as somebody who watches has it. What
+counting costs and what a frame with its JSON costs are measured apart, in turns with a window of panes of one minute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from measure import Feed, Table, columns_of, cpu, draw_values, key_names, machine, ms, ns, settings
+from pushsvc.event.columns import Columns
+from pushsvc.settings import TopicSettings
+
+BATCH, STEP = 100, 100
+CASES = [("last 100", False), ("last 1000", False), ("last 10000", False), ("last 60000", False), ("1m", True)]
+WARM, MEASURED = 700, 100
+
+
+def batches_of(keys: int) -> list[Columns]:
+    random, names = np.random.default_rng(1), key_names(keys)
+    chosen = [[names[number] for number in random.integers(0, keys, BATCH)] for _ in range(50)]
+    return [columns_of(one, draw_values(random, BATCH)) for one in chosen]
+
+
+class Measured:
+    """An engine of one window, and the seconds of ``MEASURED`` turns."""
+
+    def __init__(self, window: str, exact: bool) -> None:
+        chosen: TopicSettings = dataclasses.replace(settings((window,)), exact=exact)
+        self.feed, self.window, self.counting, self.telling = Feed(chosen), window, 0.0, 0.0
+
+    def turn(self, events: Columns, *, measure: bool) -> None:
+        counting = cpu(lambda: self.feed.apply(events, STEP))
+        telling = cpu(self._tell)
+        if measure:
+            self.counting += counting
+            self.telling += telling
+
+    def _tell(self) -> None:
+        for frame in self.feed.engine.flush(self.feed.now):
+            frame.to_json(self.feed.now)
+
+
+def measure_case(table: Table, window: str, exact: bool, keys: int) -> None:
+    batches, one, panes = batches_of(keys), Measured(window, exact), Measured("1m", False)
+    for number in range(WARM + MEASURED):
+        for each in (one, panes):
+            each.turn(batches[number % len(batches)], measure=number >= WARM)
+    held = one.feed.engine.snapshot("topic", window).rows[0][2]
+    table.add(
+        f"{window}, exact" if exact else window,
+        f"{keys:,}",
+        f"{held:,}",
+        ns(one.counting, BATCH * MEASURED),
+        f"{one.counting / panes.counting:.2f}",
+        ms(one.telling / MEASURED),
+        f"{one.telling / panes.telling:.2f}",
+    )
+
+
+def main() -> None:
+    print(machine())
+    header = ("window", "keys", "events held", "ns/event", "x panes", "ms/frame", "x panes")
+    table = Table("windows that keep their events", header, "x panes: beside a window of panes, 1m, in turns.")
+    for window, exact in CASES:
+        for keys in (16, 1_000):
+            measure_case(table, window, exact, keys)
+    table.print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The last events and exact windows, through web and aggregator, and what of them outlives an aggregator."""
+
+import random
+import time
+
+from live.test_exactness import expected, figures, instant
+from stack import Table, until
+
+CONFIGURATION = """
+[topics."last.*"]
+windows = ["1m", "last 100"]
+cadence_ms = 0
+
+[topics."exact.*"]
+windows = ["1m", "last 20"]
+exact = true
+max_events = 100
+cadence_ms = 0
+"""
+
+
+def batch(random_):
+    now = int(time.time() * 1000)
+    return [
+        {
+            "key": random_.choice(["pizza", "soup", "beer", None]),
+            "rating": random_.randrange(-400, 400) / 8,
+            "time": now - random_.randrange(-2_000, 90_000),
+        }
+        for _ in range(random_.choice([1, 2, 30]))
+    ]
+
+
+def last(events, frame, count):
+    """Return the last events as the frame counts them, by a window that holds whatever its interval is."""
+    chosen = [event for event in events if event["$offset"] <= frame["offset"]][-count:]
+    times = [instant(event["time"]) for event in chosen]
+    assert (instant(frame["from"]), instant(frame["to"])) == (min(times), max(times) + 1)
+    return expected(chosen, frame)
+
+
+def follow(server, topic, window, posts=25):
+    """Return what a stream said while events were posted, and the events."""
+    random_, frames = random.Random(5), []
+    total = server.post(topic, batch(random_)).json()["last_offset"]
+    until(lambda: server.stats(topic, f"?window={window}")["exists"])
+    with server.stream(f"/v1/topics/{topic}/stats?window={window}") as stream:
+        frames.append(stream.frame())
+        for _ in range(posts):
+            total = server.post(topic, batch(random_)).json()["last_offset"]
+        while frames[-1][1]["offset"] < total:
+            frames.append(stream.frame())
+    events = server.get(f"/v1/topics/{topic}/events?limit=10000").json()["events"]
+    assert len(events) == total
+    return frames, events
+
+
+def begin(stack):
+    stack.configure(CONFIGURATION)
+    stack.start_aggregator()
+    stack.start_web()
+    return stack
+
+
+def snapshots(broker, topic, window):
+    from pushsvc.broker import Log
+
+    return int(broker.figures([Log(topic, window)])[0]["snapshot"])
+
+
+def restart_aggregator(stack, broker, topic, window):
+    """Let another aggregator rebuild the windows from the log, and wait for its snapshot."""
+    before = snapshots(broker, topic, window)
+    stack.stop("aggregator")
+    stack.start_aggregator()
+    until(lambda: snapshots(broker, topic, window) > before)
+
+
+def test_every_frame_of_the_last_100_is_exact_and_another_aggregator_says_the_same(stack, broker):
+    server, topic = begin(stack), "last.orders"
+    frames, events = follow(server, topic, "last%20100")
+    table = Table()
+    for event, frame in frames:
+        assert frame["window"] == "last 100"
+        table.apply(event, frame)
+        assert figures(table.rows) == last(events, frame, 100)
+        assert {row[3] for row in frame["data"]} <= {None}
+    before = server.stats(topic, "?window=last100")
+    assert {(row[0], row[1]): row for row in before["data"]} == table.live()
+    restart_aggregator(stack, broker, topic, "last 100")
+    after = server.stats(topic, "?window=last+100")
+    assert (after["from"], after["to"], after["offset"]) == (before["from"], before["to"], before["offset"])
+    assert sorted(after["data"], key=str) == sorted(before["data"], key=str)
+    assert server.get(f"/v1/topics/{topic}").json()["rates"].keys() == {"1m", "last 100"}
+
+
+def test_every_frame_of_an_exact_window_is_exact_to_the_millisecond_before_and_after_a_restart(stack, broker):
+    server, topic = begin(stack), "exact.orders"
+    frames, events = follow(server, topic, "1m")
+    table, edges = Table(), set()
+    for event, frame in frames:
+        table.apply(event, frame)
+        assert figures(table.rows) == expected(events, frame)
+        length = instant(frame["to"]) - instant(frame["from"])
+        assert length < 60_000 if frame.get("truncated") else length == 60_000
+        edges.add(instant(frame["to"]) % 250)
+    assert len(edges) > 3
+    restart_aggregator(stack, broker, topic, "1m")
+    frame = server.stats(topic, "?window=1m")
+    assert figures({(row[0], row[1]): row for row in frame["data"]}) == expected(events, frame)
+    frame = server.stats(topic, "?window=last%2020")
+    assert figures({(row[0], row[1]): row for row in frame["data"]}) == last(events, frame, 20)
+
+
+def test_a_deleted_topic_begins_anew(stack):
+    server, topic = begin(stack), "last.orders"
+    server.post(topic, [{"x": 1}, {"x": 2}])
+    until(lambda: server.stats(topic, "?window=last100")["offset"] == 2)
+    server.request("DELETE", f"/v1/topics/{topic}")
+    server.post(topic, {"x": 4})
+    frame = until(lambda: (s := server.stats(topic, "?window=last100"))["offset"] == 3 and s)
+    assert {row[1]: row[2] for row in frame["data"]} == {None: 1, "x": 1}
+    assert server.get(f"/v1/topics/{topic}/stats?window=last99").status == 400
