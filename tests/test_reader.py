@@ -158,6 +158,21 @@ def test_json_is_read_as_the_judge_reads_it(body: bytes) -> None:
     assert fast(READER, body, JSON) == slow(body, JSON)
 
 
+@pytest.mark.parametrize("name", ["id", "type", "key", "time", "a"])
+def test_every_value_of_every_attribute_is_read_as_the_judge_reads_it(name: str) -> None:
+    for value in TEXTS + NUMBERS + TIMES + OTHERS:
+        for body in (f'{{"{name}":{value}}}', f'{{"a":1}}\n{{"{name}":{value}}}'):
+            assert fast(READER, body.encode(), NDJSON) == slow(body.encode(), NDJSON), body
+
+
+@pytest.mark.parametrize("name", ["id", "key"])
+def test_a_number_is_no_longer_than_its_text_may_be(name: str) -> None:
+    limits = Limits(id=2, key=2)
+    reader = trained(limits, b'{"id":"i","key":"k"}')
+    for value, refused in (("99", 0), ("-1", 0), ("100", 1), ("-10", 1)):
+        assert reader.read("t", f'{{"{name}":{value}}}'.encode(), NDJSON, now=NOW).rejected == refused
+
+
 @given(st.lists(ndjson(), max_size=5))
 def test_learning_changes_nothing_that_is_read(bodies: list[bytes]) -> None:
     reader = Reader(LIMITS)

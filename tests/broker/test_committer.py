@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -132,6 +133,25 @@ def test_scripts_that_redis_has_forgotten_are_loaded_and_only_refused_calls_sent
     assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
     assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
+
+
+def test_of_a_group_that_ran_in_part_only_the_rest_is_sent_again(proxy: Proxy, through: Broker, broker: Broker) -> None:
+    """Redis forgets its scripts between two calls of a group."""
+    flushed: list[int] = []
+
+    def flush(data: bytes) -> bytes:
+        calls = [found.start() for found in re.finditer(rb"\*\d+\r\n\$7\r\nEVALSHA", data)]
+        if flushed or len(calls) < 5:
+            return data
+        flushed.append(len(calls))
+        return data[: calls[3]] + b"*2\r\n$6\r\nSCRIPT\r\n$5\r\nFLUSH\r\n" + data[calls[3] :]
+
+    proxy.upward = flush
+    proxy.downward = lambda data: data.replace(b"+OK\r\n", b"")
+    results = together(proxy, through, CALLERS)
+    assert flushed
+    assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
+    assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
 def test_without_redis_nobody_waits_long(tmp_path: Path) -> None:
