@@ -15,6 +15,7 @@ memory    bytes per row with every pane filled
 topics    10,000 topics of 16 keys in one engine
 flat      cost per event against the length of the window and the events in it
 late      cost per event when some come late
+values    cost per event with statistics of values, text and all
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from measure import (
 from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.stats.window import Window
 from sizes import measure_memory, measure_snapshot, measure_topics
+from values import measure_values
 
 RATE_STEP = 10
 """Milliseconds between two batches at 100,000 events a second."""
@@ -397,6 +399,7 @@ QUESTIONS: dict[str, Callable[[Effort], None]] = {
     "topics": measure_topics,
     "flat": measure_flat,
     "late": measure_late,
+    "values": measure_values,
 }
 
 

@@ -232,7 +232,7 @@ class Feed:
         self.offset = 0
         self.frames = 0
         self.bytes = 0
-        self._reader = ColumnReader()
+        self._reader = ColumnReader(chosen.key, chosen.values)
         self._tick = START + TICK
         self._windows = [window.name for window in chosen.windows]
 

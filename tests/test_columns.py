@@ -22,15 +22,17 @@ def plain(columns):
         fields[name] = {
             at: struct.pack("d", value) for at, value in zip(positions, column.values.tolist(), strict=True)
         }
-    return [list(keys) for keys in columns.keys], times, fields
+    values = {name: [(type(one), one) for one in column.values] for name, column in columns.values.items()}
+    assert all(column.mixed or bool not in map(type, column.values) for column in columns.values.values())
+    return [list(keys) for keys in columns.keys], times, fields, values
 
 
 def encode(*items):
     return b"\n".join(json.dumps(item).encode() for item in items)
 
 
-def check(reader, data, groupings=("key",)):
-    wanted = plain(Columns.of([Event.decode(line) for line in data.split(b"\n")], groupings))
+def check(reader, data, groupings=("key",), valued=()):
+    wanted = plain(Columns.of([Event.decode(line) for line in data.split(b"\n")], groupings, valued))
     assert plain(reader.read(data)) == wanted
     assert plain(reader.read(data)) == wanted  # the second time by what was learned
 
@@ -146,3 +148,22 @@ def test_any_series_of_entries_has_the_keys_of_its_events(entries):
     reader = ColumnReader(groupings)
     for items in entries:
         check(reader, encode(*items), groupings)
+
+
+def test_values_are_scalars_as_they_were_written():
+    reader = ColumnReader(valued=("x", "y", "type"))
+    data = encode({"x": 1, "y": ""}, {"x": 1.0}, {"x": True}, {"x": [1]}, {"x": {}}, {"x": None}, {"x": 2**64 - 1})
+    check(reader, data, valued=("x", "y", "type"))
+    values = reader.read(data).values
+    assert repr(list(values["x"].values)) == repr([1, 1.0, True, None, None, None, 2**64 - 1])
+    assert (list(values["y"].values), values["y"].mixed) == (["", *[None] * 6], False)
+    assert list(values["type"].values) == ["message"] * 7
+    assert reader.read(encode({"x": None, "y": None}, {})).values.keys() == {"type"}
+
+
+@given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=5), st.sampled_from([("key",), ("x", "key+y")]))
+def test_any_series_of_entries_has_the_values_of_its_events(entries, groupings):
+    valued = ("x", "y", "f0", "key", "id", "type")
+    reader = ColumnReader(groupings, valued)
+    for items in entries:
+        check(reader, encode(*items), groupings, valued)

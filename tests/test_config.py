@@ -74,6 +74,15 @@ def test_topics_by_pattern_in_the_order_of_the_file() -> None:
     assert topics.settings_of("b").cadence == 250
 
 
+def test_statistics_of_values() -> None:
+    text = "statistics = ['distinct', 'p90', 'top', 'top100', 'last']\nvalues = ['user', 'dish']\nmax_values = 5"
+    settings = load({}, write("[topics.a]\n" + text)).topics.settings_of("a")
+    assert (settings.values, settings.max_values, settings.percents) == (("user", "dish"), 5, (90,))
+    assert settings.of_values == ("distinct", "top", "top100", "last")
+    assert settings.columns[9:] == ("distinct", "p90", "top", "top100", "last", "approximate")
+    assert settings.ranked[7:] == ("distinct", "p90")
+
+
 def test_limits() -> None:
     limits = load({}, write("[limits]\nbatch = 5\n")).limits
     assert limits.batch == 5
@@ -107,6 +116,18 @@ def test_limits() -> None:
         ("[topics.a]\nkey = 'a+'", "other.toml: topics.a.key: 'a+': names of fields are expected"),
         ("[topics.a]\nkey = 7", "other.toml: topics.a.key: a list of texts is expected"),
         ("[topics.a]\nstatistics = ['p50', 'p100']", "other.toml: topics.a.statistics: 'p100' is no statistic"),
+        ("[topics.a]\nstatistics = ['top0']\nvalues = ['v']", "other.toml: topics.a.statistics: 'top0' is no"),
+        ("[topics.a]\nstatistics = ['top101']\nvalues = ['v']", "other.toml: topics.a.statistics: 'top101' is no"),
+        ("[topics.a]\nstatistics = ['p50', 'distinct']", "other.toml: topics.a.statistics: 'distinct' needs fields"),
+        ("[topics.a]\nvalues = ['user']", "other.toml: topics.a.values: no statistic needs them"),
+        (
+            "[topics.a]\nvalues = ['v']\nstatistics = ['last']\nwindows = ['1m', 'last 10']",
+            "other.toml: topics.a.values: not supported yet in exact windows",
+        ),
+        ("[topics.a]\nvalues = 'user'", "other.toml: topics.a.values: a list of texts is expected"),
+        ("[topics.a]\nvalues = ['a', 'a']", "other.toml: topics.a.values: at most 8 fields are expected"),
+        ("[topics.a]\nvalues = ['time']", "other.toml: topics.a.values: 'time': names of fields are expected"),
+        ("[topics.a]\nvalues = ['$offset']", "other.toml: topics.a.values: '$offset': names of fields are expected"),
         ("[topics.a]\nclock = 'sun'", 'other.toml: topics.a.clock: "wall" or "event"'),
         ("[topics.a]\ncadence_ms = 0.5", "other.toml: topics.a.cadence_ms: a whole number"),
         ("[limits]\nbodi = 1", "other.toml: limits.bodi: there is no such setting; did you mean body?"),

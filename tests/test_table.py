@@ -29,6 +29,18 @@ def test_csv_keeps_whole_numbers_and_leaves_missing_ones_empty() -> None:
     )
 
 
+def test_values_are_written_as_they_are_and_lists_as_json() -> None:
+    columns = ["key", "field", "count", "top", "first", "approximate"]
+    rows = [[None, "v", 3, [["x, y", 2], [2**53 + 1, 1]], True, False], ["a", None, 1, None, None, False]]
+    frame = {"window": "1m", "columns": columns, "data": rows}
+    assert frame_to_table(frame).to_numpy().tolist() == rows
+    assert table_to_csv(frames_to_table([frame])) == (
+        "window,scope,key,field,count,top,first,approximate\n"
+        '1m,all,,v,3,"[[""x, y"",2],[9007199254740993,1]]",true,false\n'
+        "1m,events,a,,1,,,false\n"
+    )
+
+
 def test_windows_stand_below_each_other_with_their_scopes() -> None:
     frames = [{"window": name, "columns": COLUMNS, "data": ROWS} for name in ("1m", "5m")]
     table = frames_to_table([*frames, {"window": "15m", "columns": COLUMNS, "data": []}])

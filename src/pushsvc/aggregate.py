@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,17 +20,24 @@ from pushsvc.frame import Frame, Heads, Pieces, counts_to_json, divide
 from pushsvc.pace import Paces
 from pushsvc.stats.blocks import Blocks
 from pushsvc.stats.buckets import Buckets
+from pushsvc.stats.codes import CodeCounts
+from pushsvc.stats.distinct import SHIFT, Distinct
+from pushsvc.stats.ends import Firsts, Lasts
 from pushsvc.stats.engine import Both, engine_of
 from pushsvc.stats.fold import BLOCK, Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze, thaw
+from pushsvc.stats.frequent import Frequent
 from pushsvc.stats.ledger import Flags, Ledger, Report
 from pushsvc.stats.moments import Index, Ints, Moments
+from pushsvc.stats.names import is_of_values
 from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
 from pushsvc.stats.recent import Recent
 from pushsvc.stats.rolling import ROOM, Rolling, no_pause
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, COUNT, Rows, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, COUNT, EVENTS, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.tape import Cells, Reach, Tape
+from pushsvc.stats.values import Values
+from pushsvc.stats.vocabulary import NONE, RANKS, REGISTERS, Vocabulary
 from pushsvc.stats.window import Extent, Window
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ class Topic:
 
     ``offset`` is that of the last event applied. ``late`` counts events that were too old for every window when they
     came, ``late_by_window`` those that were for each; ``ahead`` those too far ahead of their arrival to be kept for
-    later; ``folded`` those counted under ``__other__``; ``ignored`` the numbers in fields beyond the cap.
+    later; ``folded`` those counted under ``__other__``; ``ignored`` the numbers and values in fields beyond the cap.
     """
 
     name: str
@@ -77,9 +85,19 @@ class Aggregate:
         self._form = repr(settings)
         self._wall = settings.clock == "wall"
         self._begun = self._wall
+        self._columns = settings.columns
+        self._places = [n - _FIGURES for n, name in enumerate(self._columns) if _is_value(name)]
         self._pause = pause
-        limit = settings.max_events
-        self._rolling = engine_of(settings.windows, time, settings.percents, settings.exact, limit, pause)
+        self._rolling = engine_of(
+            settings.windows,
+            time,
+            settings.percents,
+            settings.exact,
+            settings.max_events,
+            pause,
+            settings.of_values,
+            settings.max_values,
+        )
         self._heads = Heads(self._rolling.rows, ends=len(settings.key) > 1)
         self._timed = [window for window in settings.windows if not window.events]
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
@@ -113,7 +131,7 @@ class Aggregate:
     def open(self, name: str, since: int) -> Topic:
         """Begin a topic that began at ``since`` (ms)."""
         settings = self._settings
-        table = self._rolling.rows.add_topic(settings.max_keys, settings.max_fields, settings.key)
+        table = self._rolling.rows.add_topic(settings.max_keys, settings.max_fields, settings.key, settings.values)
         self.topics[name] = topic = Topic(name, since, table, dict.fromkeys(self._numbers, 0))
         self._by_number[table.number] = topic
         self._paces.open(table.number, since, settings.idle_cadence)
@@ -249,10 +267,8 @@ class Aggregate:
         these do not depend on how late it was read."""
         self._make_room(topic, len(events))
         marks = self._rolling.mark(topic.table, topic.offset, times, fit)
-        fields = [(number, column) for name, column in events.fields.items() if (number := self._field(topic, name))]
-        topic.ignored += sum(len(one.values) for one in events.fields.values()) - sum(
-            len(one.values) for _, one in fields
-        )
+        fields = self._numbers_of(topic, events)
+        values = self._values_of(topic, events, fit)
         for grouping, names in enumerate(events.keys):
             if fit is not None:  # what is not counted gets no place
                 names = [name if counts else None for name, counts in zip(names, fit.tolist(), strict=True)]
@@ -260,11 +276,45 @@ class Aggregate:
             taken = fit
             if grouping:  # what has no key in the first is in the totals, in the others nowhere
                 taken = (keys != ALL_KEYS) if fit is None else fit & (keys != ALL_KEYS)
-            self._put(topic, times, marks, keys, fields, taken)
+            self._put(topic, times, marks, keys, taken, fields, values)
+
+    def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, Column]]:
+        """Return the fields of events that bear numbers."""
+        table, found = topic.table, []
+        for name, column in events.fields.items():
+            number = self._field(topic, name)
+            if number is None:
+                topic.ignored += len(column.values)
+            else:
+                found.append((table.numbers(number) if name in self._settings.values else number, column))
+        return found
+
+    def _values_of(self, topic: Topic, events: Columns, fit: Flags | None) -> list[tuple[int, Ints]]:
+        """Return the fields whose values are kept, and the numbers of these."""
+        found: list[tuple[int, Ints]] = []
+        for name, column in events.values.items():
+            number = self._field(topic, name)
+            if number is None:
+                topic.ignored += sum(type(value) not in (int, float, NoneType) for value in column.values)
+            elif self._rolling.values is not None:
+                told = column.values
+                if fit is not None:
+                    told = [value if counts else None for value, counts in zip(told, fit.tolist(), strict=True)]
+                total = int(topic.table.totals()[number])
+                found.append((number, self._rolling.values.vocabulary.numbers(total, told, column.mixed)))
+        return found
 
     def _put(
-        self, topic: Topic, times: Ints, marks: Ints, keys: Ints, fields: list[tuple[int, Column]], taken: Flags | None
+        self,
+        topic: Topic,
+        times: Ints,
+        marks: Ints,
+        keys: Ints,
+        taken: Flags | None,
+        fields: list[tuple[int, Column]],
+        values: list[tuple[int, Ints]],
     ) -> None:
+        """Put the events that are ``taken``, None for all, to the rows of one grouping."""
         table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
         if not len(keys[chosen]):
             return
@@ -273,14 +323,21 @@ class Aggregate:
             topic.folded += len(folded)
             table.fold(int(folded.max()))
         self._rolling.put(marks[chosen], table.rows(COUNT, keys[chosen]), None)
+        kept = self._rolling.values
+        for number, told in values if kept is not None else ():
+            there = np.flatnonzero((told != NONE) if taken is None else (told != NONE) & taken)
+            if kept is not None and len(there):
+                rows = table.rows(number, keys[there])
+                kept.put(times[there], rows, told[there])
+                self._rolling.put(marks[there], rows, None)  # may settle what was put
         for number, column in fields:
-            where, values = column.positions, column.values
+            where, numbers = column.positions, column.values
             if taken is not None:
                 places = np.arange(len(taken)) if where is None else where
-                where, values = places[taken[places]], values[taken[places]]
-            if len(values):
+                where, numbers = places[taken[places]], numbers[taken[places]]
+            if len(numbers):
                 at = slice(None) if where is None else where
-                self._rolling.put(marks[at], table.rows(number, keys[at]), values)
+                self._rolling.put(marks[at], table.rows(number, keys[at]), numbers)
 
     def _field(self, topic: Topic, name: str) -> int | None:
         """Return the number of a field, a new one with its totals; None beyond the cap."""
@@ -304,6 +361,7 @@ class Aggregate:
         if self._measured_at != self._rolling.step:
             self._measured_at = self._rolling.step
             self._rolling.measure(self._most_bytes)
+        self._rolling.tidy()
         if topic.table.room() < keys and self._released_at != self._rolling.step:
             self._ledger.release()
             self._released_at = self._rolling.step
@@ -359,8 +417,9 @@ class Aggregate:
             self._heads.of(rows),
             counts_to_json(report.count[part], self._settings.windows[window].length / 1_000 or None),
             report.figures[:, part],
-            self._rolling.rows.column[rows] != CLOSED,
+            self._rolling.rows.kind[rows] != EVENTS,
             self._heads.ends_of(rows),
+            [(place, column[part]) for place, column in zip(self._places, report.values, strict=True)],
         )
         self._pause()
         return pieces
@@ -397,7 +456,7 @@ class Aggregate:
             offset=topic.offset,
             since=topic.since,
             cadence=cadence,
-            columns=self._settings.columns,
+            columns=self._columns,
             ending=ending,
             parts=parts,
         )
@@ -409,9 +468,17 @@ def _ranges(owners: Index, numbers: Index) -> list[tuple[int, int]]:
     return list(zip(*edges, strict=True))
 
 
+def _is_value(column: str) -> bool:
+    return column == "approximate" or is_of_values(column)
+
+
 _EVER = 1 << 62
-_FORM = (BLOCK, BITS, NEWEST)
+_FIGURES = 4
+"""Columns before the first figure: key, field, count and rate."""
+
+_FORM = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
 _CLASSES = (
-    Aggregate, Blocks, Both, Buckets, Cells, Fold, Histograms, Ledger, Moments, Newest, Part, Paces, Reach, Recent,
-    Rolling, Rows, Tally, Tape, Topic, TopicRows, Window,
+    Aggregate, Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,
+    Moments, Newest, Part, Paces, Reach, Recent, Rolling, Rows, Tally, Tape, Topic, TopicRows, Values, Vocabulary,
+    Window,
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import msgspec
 from pushsvc.errors import InvalidSetting, InvalidTopic, StartupError
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.stats.names import is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_pattern
 
@@ -191,9 +191,36 @@ def _statistics(value: Any) -> tuple[str, ...]:
     if len(set(texts)) < len(texts):
         raise ValueError("none may be there twice")
     for text in texts:
-        if not _QUANTILE.fullmatch(text):
-            raise ValueError(f"{text!r} is no statistic to choose: p1 to p99 are, beside those that every row has")
+        if not percent_of(text) and not is_of_values(text):
+            raise ValueError(
+                f"{text!r} is no statistic to choose: p1 to p99 are, and of values distinct, top (top1 to top100), "
+                "first and last"
+            )
     return texts
+
+
+def _values(value: Any) -> tuple[str, ...]:
+    names = _texts(value)
+    if len(set(names)) < len(names) or len(names) > _MOST_VALUED:
+        raise ValueError(f"at most {_MOST_VALUED} fields are expected, and none twice")
+    for name in names:
+        if name == "time" or name.startswith("$"):
+            raise ValueError(f"{name!r}: names of fields are expected")
+    return names
+
+
+def _check_values(settings: TopicSettings, where: str) -> TopicSettings:
+    """Refuse fields whose values nobody asks for, and statistics of values of no field."""
+    chosen = settings.of_values
+    if chosen and not settings.values:
+        raise InvalidSetting(
+            f"{where}statistics: {chosen[0]!r} needs fields whose values are kept: name them in values"
+        )
+    if settings.values and not chosen:
+        raise InvalidSetting(f"{where}values: no statistic needs them: name distinct, top, first or last in statistics")
+    if settings.values and (settings.exact or settings.last):
+        raise InvalidSetting(f"{where}values: not supported yet in exact windows and those of the last events")
+    return settings
 
 
 def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
@@ -206,9 +233,10 @@ def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
         raise _Nested(f"{quoted}: a table is expected")
     try:
         found = _table(value, _TOPIC, f"{quoted}.")
+        settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+        return pattern, _check_values(settings, f"{quoted}.")
     except InvalidSetting as error:
         raise _Nested(str(error)) from None
-    return pattern, TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
 
 
 def _topics(value: Any) -> TopicRules:
@@ -226,12 +254,13 @@ def _limits(value: Any) -> Limits:
         raise _Nested(str(error)) from None
 
 
-_QUANTILE = re.compile("p[1-9][0-9]?")
+_MOST_VALUED = 8
 _ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
 _TOPIC: dict[str, Check] = {
     "windows": _windows,
     "key": _key,
     "statistics": _statistics,
+    "values": _values,
     "clock": _clock,
     "jump": _switch,
     "cadence_ms": _number(0, 3_600_000),
@@ -240,6 +269,7 @@ _TOPIC: dict[str, Check] = {
     "max_fields": _number(1, 1_000),
     "exact": _switch,
     "max_events": _number(1, 1_000_000),
+    "max_values": _number(1, 1_000_000),
     "retention": _number(0, 1_000_000_000),
 }
 _SETTINGS: dict[str, Check] = {

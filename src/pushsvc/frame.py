@@ -89,7 +89,8 @@ class Pieces:
 
     ``heads`` [n] are how rows begin, such as ``["key","field"``; then come ``starts`` [n], the count and the rate, and
     the figures [m, n], what is not finite as null, those of rows without values not looked at; and ``ends`` [n], if
-    there are any.
+    there are any. ``others`` are columns [n] of anything among the figures, each with its place, in order; rows without
+    values have the same in them.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Pieces:
         figures: Floats,
         valued: NDArray[np.bool_],
         ends: Sequence[bytes] | None = None,
+        others: Sequence[tuple[int, list[Any]]] = (),
     ) -> None:
         # Row by row: a head, a start, the figures, an end, to be joined by commas.
         self._width = width = 3 if ends is None else 4
@@ -109,12 +111,26 @@ class Pieces:
         if ends is not None:
             self._pieces[3::width] = [b"%b]" % end for end in ends]
         places = np.flatnonzero(valued)
-        if len(places):
+        if others:
+            self._set_mixed(figures, places, np.flatnonzero(~valued), others, close)
+        elif len(places):
             # One encoding for many rows, divided where they end: no figure has a bracket in it.
             encoded = orjson.dumps(np.ascontiguousarray(figures[:, places].T), option=orjson.OPT_SERIALIZE_NUMPY)
             rows = encoded[2:-1].split(b",[") if close else encoded[2:-2].split(b"],[")
             for place, row in zip((width * places + 2).tolist(), rows, strict=True):
                 self._pieces[place] = row
+
+    def _set_mixed(
+        self, figures: Floats, valued: Ints, empty: Ints, others: Sequence[tuple[int, list[Any]]], close: bytes
+    ) -> None:
+        for rows, at in ((valued, valued), (empty[:1], empty)):
+            columns = figures[:, rows].tolist()
+            for place, column in others:
+                columns.insert(place, [column[row] for row in rows.tolist()])
+            texts = [orjson.dumps(row)[1:-1] + close for row in zip(*columns, strict=True)]
+            texts = texts * len(at) if len(rows) < len(at) else texts
+            for place, text in zip((self._width * at + 2).tolist(), texts, strict=True):
+                self._pieces[place] = text
 
     def join(self, first: int = 0, last: int | None = None) -> bytes:
         """Return the rows ``first`` … ``last - 1``, between commas."""

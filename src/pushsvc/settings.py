@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
+from pushsvc.stats.names import is_exact, is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import matches
 
@@ -26,7 +27,9 @@ class TopicSettings:
     """How one topic is counted and kept.
 
     ``key`` says by what events are grouped: names of fields or attributes, several joined by ``+``.
-    ``statistics`` are those beside STATISTICS that rows have: ``p50``, the quantile of 50 %, and so on.
+    ``statistics`` are those beside STATISTICS that rows have: ``p50``, the quantile of 50 %, and so on, and of the
+    fields named in ``values`` also ``distinct``, ``top`` (``top5``), ``first`` and ``last``. Of such a field at most
+    ``max_values`` different values are followed one by one.
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
     watches and while nobody does. ``exact`` makes the windows of time true to the millisecond, of the newest
     ``max_events`` events of a topic at most. ``retention`` is the number of events kept at least; events that a
@@ -36,6 +39,7 @@ class TopicSettings:
     windows: tuple[Window, ...] = field(default_factory=_default_windows)
     key: tuple[str, ...] = ("key",)
     statistics: tuple[str, ...] = ("p50", "p95", "p99")
+    values: tuple[str, ...] = ()
     clock: Literal["wall", "event"] = "wall"
     jump: bool = False
     cadence: int = 100
@@ -44,6 +48,7 @@ class TopicSettings:
     max_fields: int = 32
     exact: bool = False
     max_events: int = 100_000
+    max_values: int = 10_000
     retention: int = 100_000
 
     def __post_init__(self) -> None:
@@ -53,17 +58,24 @@ class TopicSettings:
     @property
     def percents(self) -> tuple[int, ...]:
         """The quantiles, in percent."""
-        return tuple(int(name[1:]) for name in self.statistics)
+        return tuple(percent for percent in map(percent_of, self.statistics) if percent)
+
+    @property
+    def of_values(self) -> tuple[str, ...]:
+        """The statistics of values."""
+        return tuple(filter(is_of_values, self.statistics))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a row."""
-        return ("key", "field", *STATISTICS, *self.statistics, *(("by",) if len(self.key) > 1 else ()))
+        near = ("approximate",) if self.of_values and not all(map(is_exact, self.of_values)) else ()
+        by = ("by",) if len(self.key) > 1 else ()
+        return ("key", "field", *STATISTICS, *self.statistics, *near, *by)
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """The columns by which keys can be ranked."""
-        return (*STATISTICS, *self.statistics)
+        """The columns by which keys can be ranked: those of numbers."""
+        return (*STATISTICS, *(name for name in self.statistics if name == "distinct" or percent_of(name)))
 
     @property
     def longest(self) -> int:

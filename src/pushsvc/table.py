@@ -62,5 +62,8 @@ def _cell(value: Any) -> Any:
 
 
 def table_to_csv(table: pd.DataFrame) -> str:
-    """Return CSV with a header line; what is missing is empty, and whole numbers stay whole."""
+    """Return CSV with a header line; what is missing is empty, whole numbers stay whole, and lists are JSON text."""
+    for name in table.columns:
+        if any(isinstance(value, list | bool) for value in table[name]):
+            table = table.assign(**{name: [_cell(value) for value in table[name]]})
     return table.to_csv(index=False, lineterminator="\n")

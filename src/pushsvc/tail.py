@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from pushsvc.sse import Message
@@ -66,5 +67,10 @@ class Statistics:
         return table
 
 
-def _shown(value: float | str | None) -> str:
-    return f"{value:,.6g}" if isinstance(value, int | float) else value or ""
+def _shown(value: Any) -> str:
+    """Return a number, a value, or values with how often each occurred."""
+    if isinstance(value, list):
+        return ", ".join(f"{_shown(one)} ({count})" for one, count in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:,.6g}" if isinstance(value, int | float) else escape(value or "")

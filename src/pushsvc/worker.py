@@ -276,7 +276,7 @@ class AggregatorWorker:
         written = max(int(window.get("source", 0)) for window in windows)
         deleted = int(events.get("deleted", 0))
         partition.topics[name] = _Topic(
-            aggregate, counted, settings, after, written, deleted, ColumnReader(settings.key)
+            aggregate, counted, settings, after, written, deleted, ColumnReader(settings.key, settings.values)
         )
 
     def _aggregate_for(self, partition: _Partition, name: str, settings: TopicSettings, now: int) -> Aggregate:

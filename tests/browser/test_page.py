@@ -241,3 +241,27 @@ def test_ten_lines_of_browser_code_keep_the_servers_rows(
     _post(shared_server, topic, [{"key": "B6", "delay": 3}])
     until(same)
     assert page.evaluate("[...rows.keys()]").count('["UA","delay"]') == 0
+
+
+def test_values_of_any_kind_are_shown_beside_the_numbers(page: Page, stack: Stack) -> None:
+    stack.configure('[topics."orders"]\nvalues = ["user"]\nstatistics = ["distinct", "top", "last", "p50"]\n')
+    stack.start_aggregator()
+    stack.start_web()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    _post(stack, "orders", [{"key": "pizza", "user": user} for user in ("ann", "<b>bob</b>", "ann", True)])
+    _open(page, stack, "#topic=orders&field=user&statistic=distinct")
+    row = page.locator('#rows tbody tr[data-key="pizza"]')
+    expect(row.locator('[data-column="distinct"]')).to_have_text("3")
+    expect(row.locator('[data-column="top"]')).to_have_text("ann (2), <b>bob</b> (1), true (1)")
+    expect(row.locator('[data-column="last"]')).to_have_text("true")
+    expect(row.locator('[data-column="mean"]')).to_have_text("–")
+    expect(page.locator("#chart")).to_have_attribute("data-last", "3")
+    assert page.locator("#statistic option").evaluate_all("all => all.map((one) => one.value)") == [
+        "count", "rate", "sum", "mean", "min", "max", "std", "distinct", "p50",
+    ]  # fmt: skip
+    row.locator('[data-column="top"]').click()
+    page.get_by_role("button", name="Distinct").click()
+    expect(page.locator('#rows th[data-column="distinct"]')).to_have_attribute("aria-sort", "descending")
+    assert page.locator('#rows th[data-column="approximate"]').count() == 0
+    assert errors == []

@@ -50,7 +50,7 @@ SERIES = {
 @pytest.mark.parametrize("name", SERIES)
 def test_quantiles_are_good_to_one_percent(name):
     histograms, count = Histograms(2), np.array([len(SERIES[name])], np.int32)
-    histograms.add(slice(None), *codes_of(3, SERIES[name]))
+    histograms.counted.add(slice(None), *codes_of(3, SERIES[name]))
     found = histograms.quantiles(1, np.array([3]), count, PERCENTS)[:, 0].tolist()
     assert found == [pytest.approx(value, rel=1 / 128, abs=0) for value in expected(SERIES[name])]
 
@@ -60,16 +60,16 @@ def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped()
     for pane in range(max(34, rounds(64))):
         panes[pane] = random.integers(0, 200, 5) * 3 + pane * 97
         codes = codes_of(1, panes[pane])
-        histograms.add(slice(None), *codes)
-        histograms.remember(0, pane, *codes)
-        histograms.remember(1, pane, *codes)
+        histograms.counted.add(slice(None), *codes)
+        histograms.counted.remember(0, pane, *codes)
+        histograms.counted.remember(1, pane, *codes)
         for window, length in enumerate((3, 10)):
-            histograms.advance(window, pane, pane - length + 1)
+            histograms.counted.advance(window, pane, pane - length + 1)
             inside = np.concatenate([panes[n] for n in range(max(0, pane - length + 1), pane + 1)])
             found = histograms.quantiles(window, np.array([0, 1, 2]), np.array([0, len(inside), 0], np.int32), PERCENTS)
             assert found[:, 1].tolist() == [pytest.approx(value, rel=1 / 128) for value in expected(inside)]
             assert np.isnan(found[:, [0, 2]]).all()
-    assert len(histograms._codes) < 150  # of those in the last ten panes, and what came since the last sweep
+    assert len(histograms.counted.codes) < 150  # of those in the last ten panes, and what came since the last sweep
 
 
 @pytest.mark.parametrize("early", [0, 3])

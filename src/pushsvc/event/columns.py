@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
@@ -28,7 +28,9 @@ _LONGEST_PART = 200
 _NAMES = re.compile(r'[^"\\\x00-\x1f\x7f]*')
 """What msgspec takes for the name of a field."""
 
-_NUMBER, _NULL, _OTHER = 1, 2, 4
+_NUMBER, _NULL, _OTHER, _TEXT = 1, 2, 4, 8
+_NUMBERS: set[type] = {int, float}
+_NESTED: set[type] = {list, dict}
 _NAN = float("nan")
 _TYPES: dict[int, Any] = {
     _NUMBER: float,
@@ -53,21 +55,34 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Scalars:
+    """The values [n] of one field: text, numbers as they were written, booleans if ``mixed``; None where there is none.
+
+    An array or object is no value.
+    """
+
+    values: Sequence[Any]
+    mixed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
     """Some events. ``times`` [n] are in ms or NO_TIME; None if no event has one.
 
-    ``keys`` has the keys [n] of each grouping; None for an event that has none in it.
+    ``keys`` has the keys [n] of each grouping; None for an event that has none in it. ``values`` has the fields of
+    which all values were asked for, if any event has one.
     """
 
     keys: Sequence[Sequence[str | None]]
     times: NDArray[np.int64] | None
     fields: dict[str, Column]
+    values: dict[str, Scalars] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys[0])
 
     @classmethod
-    def of(cls, events: Sequence[Event], groupings: Sequence[str] = ("key",)) -> Columns:
+    def of(cls, events: Sequence[Event], groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()) -> Columns:
         """Return the columns of events."""
         times = [NO_TIME if event.time is None else event.time for event in events]
         found: dict[str, tuple[list[int], list[float]]] = {}
@@ -83,18 +98,23 @@ class Columns:
                 name: Column(None if len(values) == len(events) else np.array(positions, np.int64), np.array(values))
                 for name, (positions, values) in found.items()
             },
+            _scalars({name: [_value(event, name) for event in events] for name in valued}),
         )
 
 
 class ColumnReader:
     """Reads the entries of one topic. Numbers are those of JSON; ``true``, ``null`` and text are none.
 
-    A grouping is the name of a field or attribute, or several joined by ``+``.
+    A grouping is the name of a field or attribute, or several joined by ``+``. Of the fields and attributes ``valued``
+    all values are read.
     """
 
-    def __init__(self, groupings: Sequence[str] = ("key",)) -> None:
+    def __init__(self, groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()) -> None:
         self._groupings = tuple(groupings)
+        self._valued = tuple(valued)
         self._parts = {name for one in groupings for name in parts_of(one)}
+        self._plain = self._parts | set(valued)
+        self._texts: set[str] = set()
         self._kinds: dict[str, int] = {}
         self._attributes: set[str] = set()
         self._decoder: msgspec.json.Decoder[Any] | None = None
@@ -110,17 +130,26 @@ class ColumnReader:
                 pass  # a name or a kind of value that was not there before: learn
         objects = [orjson.loads(line) for line in data.split(b"\n")]
         self._learn(objects)
-        return Columns.of([Event.take(item) for item in objects], self._groupings)
+        return Columns.of([Event.take(item) for item in objects], self._groupings, self._valued)
 
     def _columns(self, events: list[Any]) -> Columns:
-        fields = {}
-        for number, name in enumerate(self._names):
-            column = self._column(list(map(attrgetter(f"f{number}"), events)), name)
-            if column is not None:
-                fields[name] = column
+        found = {name: list(map(attrgetter(f"f{number}"), events)) for number, name in enumerate(self._names)}
+        columns = {name: self._column(values, name) for name, values in found.items()}
+        fields = {name: column for name, column in columns.items() if column is not None}
         keys = [_joined([self._values(events, name) for name in parts_of(one)]) for one in self._groupings]
         times = _times([event.time for event in events]) if "time" in self._attributes else None
-        return Columns(keys, times, fields)
+        values = {name: found.get(name) or self._found(events, name) for name in self._valued}
+        there = [name for name in self._texts if values[name].count(None) < len(events)]
+        texts = {name: Scalars(values[name], False) for name in there}
+        others = {name: told for name, told in values.items() if name not in self._texts}
+        return Columns(keys, times, fields, texts | _scalars(others))
+
+    def _found(self, events: list[Any], name: str) -> list[Any]:
+        """Return what events have in a field or attribute, None where there is nothing."""
+        if name in _ATTRIBUTES:
+            return self._values(events, name)
+        attribute = self._places.get(name)
+        return [None] * len(events) if attribute is None else list(map(attrgetter(attribute), events))
 
     def _values(self, events: list[Any], name: str) -> list[str | None]:
         """Return the text of a part of a key."""
@@ -133,9 +162,11 @@ class ColumnReader:
         return [DEFAULT_TYPE if name == "type" and value is None else _text(value) for value in values]
 
     def _column(self, found: list[Any], name: str) -> Column | None:
-        if name in self._parts:
+        if name in self._plain:
+            if not _NUMBERS & set(map(type, found)):
+                return None
             found = [value if type(value) is float or type(value) is int else _NAN for value in found]
-        elif self._kinds[name] & _OTHER:
+        elif self._kinds[name] & (_OTHER | _TEXT):
             found = [value if type(value) is float else _NAN for value in found]
         values = np.array(found, np.float64)
         absent = np.isnan(values)  # JSON has no NaN, so it can stand for what is not there
@@ -159,16 +190,18 @@ class ColumnReader:
             self._decoder = self._make_decoder()
 
     def _make_decoder(self) -> msgspec.json.Decoder[Any]:
-        self._names = [name for name, kinds in self._kinds.items() if kinds & _NUMBER or name in self._parts]
+        texts = {name for name, kinds in self._kinds.items() if kinds & _TEXT and not kinds & ~(_TEXT | _NULL)}
+        self._texts = texts & (set(self._valued) - self._parts)  # read as text, and so known to be nothing else
+        plain = self._plain - self._texts
+        self._names = [name for name, kinds in self._kinds.items() if kinds & _NUMBER or name in plain]
         others = [name for name in self._kinds if name not in self._names]
         rename = {f"f{number}": name for number, name in enumerate(self._names)}
         rename |= {f"g{number}": name for number, name in enumerate(others)}
         fields = [(name, *_ATTRIBUTES[name]) for name in sorted(self._attributes)]
         for attribute, name in rename.items():
-            # What may be a part of a key is read as it is: 7 and 7.0 are different keys.
-            fields.append(
-                (attribute, Any, None) if name in self._parts else (attribute, _type_of(self._kinds[name]), _NAN)
-            )
+            # What may be a part of a key is read as it is, 7 and 7.0 are different keys; and so are values.
+            kind, absent = (Any, None) if name in plain else (_type_of(self._kinds[name]), _NAN)
+            fields.append((attribute, str | None, None) if name in self._texts else (attribute, kind, absent))
         self._places = {name: attribute for attribute, name in rename.items()}
         struct = msgspec.defstruct("Line", fields, rename=rename, forbid_unknown_fields=True, gc=False)
         return msgspec.json.Decoder(struct)
@@ -177,6 +210,22 @@ class ColumnReader:
 def parts_of(grouping: str) -> list[str]:
     """Return the names of which a grouping is made."""
     return grouping.split("+")
+
+
+def _value(event: Event, name: str) -> Any:
+    return getattr(event, name) if name in _ATTRIBUTES else event.data.get(name)
+
+
+def _scalars(found: dict[str, list[Any]]) -> dict[str, Scalars]:
+    """Return the fields that have a value, without what is none."""
+    scalars = {}
+    for name, values in found.items():
+        kinds = set(map(type, values))
+        if kinds & _NESTED:
+            values = [None if type(value) in _NESTED else value for value in values]
+        if kinds - _NESTED - {type(None)}:
+            scalars[name] = Scalars(values, bool in kinds)
+    return scalars
 
 
 def _part(event: Event, name: str) -> str | None:
@@ -216,12 +265,12 @@ def _escaped(part: str) -> str:
 def _kind(value: Any) -> int:
     if type(value) is float or type(value) is int:
         return _NUMBER
-    return _NULL if value is None else _OTHER
+    return _NULL if value is None else _TEXT if type(value) is str else _OTHER
 
 
 def _type_of(kinds: int) -> Any:
-    if kinds & _OTHER:
-        kinds &= ~_NULL  # their types take null as well
+    if kinds & (_OTHER | _TEXT):
+        kinds = kinds & _NUMBER | _OTHER  # their types take null as well
     return _TYPES.get(kinds, _TYPES[_OTHER])
 
 

@@ -39,7 +39,7 @@ class Selection:
         """Return the frame with the selected rows alone, in the selected shape."""
         columns = frame["columns"]
         rows = [row for row in frame["data"] if self.covers(row)]
-        if self.top is not None:
+        if self.top is not None and rows:
             rows = self._top(rows, columns.index(self.by))
         selected = {**frame, "data": [dict(zip(columns, row, strict=True)) for row in rows] if self.records else rows}
         if frame.get("gone"):

@@ -33,7 +33,7 @@ class Buckets:
     def bytes(self) -> int:
         """Size of what is held."""
         head = sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
-        return head + sum(histograms.bytes for histograms in self._histograms) + self._newest.bytes
+        return head + sum(histograms.counted.bytes for histograms in self._histograms) + self._newest.bytes
 
     def reserve(self, columns: int) -> None:
         """Make room for so many columns."""
@@ -89,7 +89,7 @@ class Buckets:
     def advance(self, window: int, closed: int, oldest: int) -> None:
         """Close a pane of a window, and take off what came in panes before ``oldest``."""
         for histograms in self._histograms:
-            histograms.advance(window, closed, oldest)
+            histograms.counted.advance(window, closed, oldest)
 
     def read(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> Floats:
         """Return quantiles [percents, n] of columns, in order, whose window is grains ``first`` … ``last``.
@@ -120,11 +120,11 @@ class Buckets:
 
     def _count(self, window: int | slice, codes: Numbers) -> None:
         for number, own, counts in _by_block(codes):
-            self._histograms[number].add(window, own, counts)
+            self._histograms[number].counted.add(window, own, counts)
 
     def _remember(self, window: int, pane: int, codes: Numbers) -> None:
         for number, own, counts in _by_block(codes):
-            self._histograms[number].remember(window, pane, own, counts)
+            self._histograms[number].counted.remember(window, pane, own, counts)
 
 
 def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None = None) -> Numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from pushsvc.stats.moments import Counts, Floats, Index, Ints
 from pushsvc.stats.recent import Recent
 from pushsvc.stats.rolling import Rolling, no_pause
 from pushsvc.stats.rows import Rows, TopicRows
+from pushsvc.stats.values import Values
 from pushsvc.stats.window import Extent, Window
 
 Flags = NDArray[np.bool_]
@@ -71,6 +72,16 @@ class Engine(Protocol):
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined."""
 
+    @property
+    def values(self) -> Values | None:
+        """Return what is kept of values of any kind, if anything is."""
+
+    def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
+        """Return the columns [n] of statistics of values."""
+
+    def tidy(self) -> None:
+        """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
+
     def extent(self, window: int, topic: TopicRows) -> Extent:
         """Return what a window covers of a topic's events."""
 
@@ -94,13 +105,15 @@ def engine_of(
     exact: bool,
     max_events: int,
     pause: Callable[[], None] = no_pause,
+    statistics: Sequence[str] = (),
+    most_values: int = 10_000,
 ) -> Engine:
     """Return an engine for windows: of panes, of raw events, or both as they need it."""
     if exact or all(window.events for window in windows):
         return Recent(windows, time, percents, max_events, pause=pause)
     if any(window.events for window in windows):
         return Both(windows, time, percents, pause)
-    return Rolling(windows, time, percents, pause)
+    return Rolling(windows, time, percents, pause, statistics, most_values)
 
 
 class Both:
@@ -202,3 +215,13 @@ class Both:
 
     def measure(self, most_bytes: int) -> None:
         self.rows.full = self._rolling.bytes + self._recent.bytes > most_bytes
+
+    @property
+    def values(self) -> None:
+        """Values of any kind are kept in windows of panes alone."""
+
+    def read_values(self, _window: int, _rows: Ints) -> list[list[Any]]:
+        return []
+
+    def tidy(self) -> None:
+        pass

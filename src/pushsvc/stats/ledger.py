@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pushsvc.stats.engine import Engine
 from pushsvc.stats.moments import Counts, Floats, Ints
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, TopicRows
 
 _ABSENT, _LIVE, _ZERO = range(3)
 Flags = NDArray[np.bool_]
@@ -19,12 +20,13 @@ Flags = NDArray[np.bool_]
 class Report:
     """What to say of a window. Rows [n] are ordered by topic, and so are those that are gone [m].
 
-    ``figures`` [5, n] are sum, mean, min, max and std.
+    ``figures`` [5, n] are sum, mean, min, max and std, and the quantiles; ``values`` the columns [n] of Values.
     """
 
     rows: Ints
     count: Counts
     figures: Floats
+    values: list[list[Any]]
     gone: Ints
 
 
@@ -59,6 +61,7 @@ class Ledger:
         """Report all rows of a topic that are not empty, and totals; what the reader held before no longer counts."""
         self._reserve()
         own = self._rolling.rows.of_topic(topic)
+        own = own[self._rolling.rows.kind[own] != HIDDEN]
         self._rolling.take_changes(window, own)
         count = self._rolling.held(window, own)
         live = (count > 0) | self._total(own)
@@ -84,7 +87,8 @@ class Ledger:
             self._rolling.close(unused)
 
     def _report(self, window: int, rows: Ints, count: Counts, gone: Ints) -> Report:
-        return Report(rows, count, self._rolling.read(window, rows), gone)
+        figures, values = self._rolling.read(window, rows), self._rolling.read_values(window, rows)
+        return Report(rows, count, figures, values, gone)
 
     def _by_topic(self, rows: Ints) -> Ints:
         topics = self._rolling.rows.topic[rows]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pushsvc.stats.codes import CodeCounts, members_of
 from pushsvc.stats.moments import Counts, Floats, Ints, lengths_of, runs_of
-from pushsvc.stats.tally import Tally
 
 NEWEST = 16
 """Values up to which a quantile is exact."""
@@ -28,7 +28,6 @@ _SHIFT = np.uint64(64 - BITS)
 _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64(2**64 - 1)
 _MASK = (1 << BITS) - 1
-_SWEEP = 16
 _MANY = 32
 _LONG_AGO = np.iinfo(np.int64).min
 
@@ -51,71 +50,25 @@ def lower_ends(buckets: Ints) -> Floats:
 
 
 class Histograms:
-    """The buckets of some columns in several windows [W]: ``codes`` (column and bucket, in order) and ``counts``."""
+    """The buckets of some columns in several windows: a code is column and bucket."""
 
     def __init__(self, windows: int) -> None:
-        self._codes: Counts = np.zeros(0, np.int32)
-        self._counts: Ints = np.zeros((windows, 0), np.int64)
-        self._panes = [Tally() for _ in range(windows)]
-        self._advances = 0
-
-    @property
-    def bytes(self) -> int:
-        """Size of what is held."""
-        return self._codes.nbytes + self._counts.nbytes + sum(tally.bytes for tally in self._panes)
-
-    def add(self, window: int | slice, codes: Counts, counts: Counts) -> None:
-        """Count codes, in order and each once, in a window or in several."""
-        place = np.searchsorted(self._codes, codes)
-        new = np.ones(len(codes), np.bool_)
-        inside = np.flatnonzero(place < len(self._codes))
-        new[inside] = self._codes[place[inside]] != codes[inside]
-        if new.any():
-            where = place[new]
-            self._codes = np.insert(self._codes, where, codes[new])
-            self._counts = np.insert(self._counts, where, 0, axis=1)
-            place += np.cumsum(new) - new
-        self._counts[window, place] += counts
-
-    def remember(self, window: int, pane: int, codes: Counts, counts: Counts) -> None:
-        """Note that counted codes leave a window with ``pane``."""
-        self._panes[window].add(pane, codes, counts)
-
-    def advance(self, window: int, closed: int, oldest: int) -> None:
-        """Close a pane, and take off what came in panes before ``oldest``."""
-        self._panes[window].close(closed)
-        for codes, counts in self._panes[window].expire(oldest):
-            self._counts[window, np.searchsorted(self._codes, codes)] -= counts
-        self._advances += 1
-        if self._advances % _SWEEP == 0:
-            self._sweep()
+        self.counted = CodeCounts(windows, np.int32)
 
     def discard(self, columns: Ints) -> None:
         """Forget columns, whatever is in them."""
-        for tally in self._panes:
-            tally.keep(lambda codes: ~np.isin(codes >> BITS, columns))
-        kept = ~np.isin(self._codes >> BITS, columns)
-        self._codes, self._counts = self._codes[kept], self._counts[:, kept]
-
-    def _sweep(self) -> None:
-        """Drop codes that no window counts, if they are many."""
-        used = np.asarray(self._counts.any(axis=0))
-        if 2 * np.count_nonzero(used) < len(used):
-            self._codes, self._counts = self._codes[used], self._counts[:, used]
+        self.counted.keep(lambda codes: ~np.isin(codes >> BITS, columns))
 
     def quantiles(self, window: int, columns: Ints, count: Counts, percents: Sequence[int]) -> Floats:
         """Return [percents, n] for columns, in order, with so many values in the window; NaN without any."""
         found = np.full((len(percents), len(columns)), np.nan)
-        first = np.searchsorted(self._codes, columns << BITS)
-        last = np.searchsorted(self._codes, (columns + 1) << BITS)
-        lengths = last - first
+        codes = self.counted.codes
+        first = np.searchsorted(codes, columns << BITS)
+        lengths = np.searchsorted(codes, (columns + 1) << BITS) - first
         ends = np.cumsum(lengths)
-        members: Ints | slice = slice(0, 0)
-        if len(ends) and ends[-1] == last[-1] - first[0]:
-            members = slice(int(first[0]), int(last[-1]))  # nobody's codes lie between
-        elif len(ends):
-            members = np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths)
-        codes, below = self._codes[members], np.cumsum(self._counts[window, members])
+        members = members_of(first, lengths)
+        below = np.cumsum(self.counted.counts[window, members])
+        codes = codes[members]
         base = np.where(ends > lengths, below[np.maximum(ends - lengths, 1) - 1], 0) if len(below) else first
         there = np.flatnonzero((count > 0) & (lengths > 0))
         for number, percent in enumerate(percents):

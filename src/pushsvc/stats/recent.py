@@ -8,6 +8,7 @@ bit: in which order the events came, how they were divided, and what else was co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -288,6 +289,16 @@ class Recent:
         return tape.cells if held.all() else tape.cells.take(held)
 
     # -- rows that go
+
+    @property
+    def values(self) -> None:
+        """Values of any kind are kept in windows of panes alone."""
+
+    def read_values(self, _window: int, _rows: Ints) -> list[list[Any]]:
+        return []
+
+    def tidy(self) -> None:
+        pass
 
     def unused(self) -> Ints:
         self.settle()

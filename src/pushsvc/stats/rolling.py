@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,9 @@ from pushsvc.stats.moments import (
     reduce,
     runs_of,
 )
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, Rows, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
 from pushsvc.stats.tally import Tally
+from pushsvc.stats.values import Values
 from pushsvc.stats.window import Extent, Window
 
 ROOM = 10_000
@@ -50,7 +52,8 @@ def no_pause() -> None:
 
 
 class Rolling:
-    """Windows [W] over rows [R]. ``time`` is where the head begins, ``percents`` are those of the quantiles wanted.
+    """Windows [W] over rows [R]. ``time`` is where the head begins, ``percents`` are those of the quantiles wanted,
+    ``statistics`` those of values, of which ``most_values`` of a field are followed one by one.
 
     Time goes in grains, the greatest that divide the panes of all windows. What falls into the grain at the head is
     written once; when the head moves on, its partials are handed to every window. Events are put aside first and
@@ -64,6 +67,8 @@ class Rolling:
         time: int,
         percents: Sequence[int] = (),
         pause: Callable[[], None] = no_pause,
+        statistics: Sequence[str] = (),
+        most_values: int = 10_000,
     ) -> None:
         self.windows = tuple(windows)
         self.percents = tuple(percents)
@@ -74,6 +79,7 @@ class Rolling:
         self._tallies = [Tally() for _ in windows]
         self._blocks = Blocks(windows)
         self._buckets = Buckets(len(windows), percents)
+        self.values = Values(windows, self.grain, statistics, most_values) if statistics else None
         self._changed: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._stale: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._figures: Floats = np.zeros((len(windows), MOMENTS + len(percents), _FIRST_CAPACITY))
@@ -90,6 +96,7 @@ class Rolling:
         """Size of the arrays, nearly."""
         fixed = [self._changed, self._stale, self._figures, self._held, self._count, self._parts]
         held = sum(tally.bytes for tally in self._tallies) + self._blocks.bytes + self._buckets.bytes + self.rows.bytes
+        held += 0 if self.values is None else self.values.bytes
         waiting = sum(map(_chunk_bytes, [*self._aside, *(chunk for chunks in self._future for chunk in chunks)]))
         return held + waiting + sum(array.nbytes for array in fixed)
 
@@ -118,8 +125,10 @@ class Rolling:
         return Extent(*self.interval(window))
 
     def measure(self, most_bytes: int) -> None:
-        """Look at the memory taken: beyond so many bytes no key gets rows."""
+        """Look at the memory taken: beyond so many bytes no key gets rows and no new value is followed."""
         self.rows.full = self.bytes > most_bytes
+        if self.values is not None:
+            self.values.vocabulary.full = self.rows.full
 
     def _heads(self) -> list[int]:
         return [self.head(number) for number in range(len(self.windows))]
@@ -141,10 +150,14 @@ class Rolling:
         before = self._heads()
         self._close_grain(before)
         self._buckets.close(before, head)
+        if self.values is not None:
+            self.values.close(before)
         self._head = head
         for number, old in enumerate(before):
             if self.head(number) > old:
                 self._advance(number, old)
+        if self.values is not None and (self.values.vocabulary.short or self.values.vocabulary.crowded):
+            self.values.sweep()
         return True
 
     def next_changes(self, _ready: object = None) -> list[int | None]:
@@ -179,11 +192,15 @@ class Rolling:
         head, tally = self.head(number), self._tallies[number]
         oldest = head - self.windows[number].panes + 1
         tally.close(old)
-        for rows, counts in tally.expire(oldest):
+        expired = tally.expire(oldest)
+        for rows, counts in expired:
             self._held[number, rows] -= counts
             self._mark(number, rows)
         self._blocks.advance(number, head)
         self._buckets.advance(number, old, oldest)
+        if self.values is not None:
+            left = np.concatenate([np.zeros(0, np.int32), *(rows for rows, _ in expired)])
+            self.values.advance(number, old, head, left, self._held[number])
         waiting, self._future[number] = self._future[number], []
         for chunk in _merged(waiting):
             self._add_apart(number, *chunk)
@@ -216,6 +233,8 @@ class Rolling:
         self._reserve()
         for chunk in _merged(aside):
             self._sort_in(*chunk)
+        if self.values is not None:
+            self.values.settle(self._head, self._heads(), self.rows.total)
 
     def _sort_in(self, grains: Ints, rows: Index, values: Floats | None) -> None:
         """Add events to the head grain, or window by window where they are late or early."""
@@ -324,6 +343,8 @@ class Rolling:
             self._held = np.pad(self._held, ((0, 0), (0, more)))
             self._changed = np.pad(self._changed, ((0, 0), (0, more)))
             self._stale = np.pad(self._stale, ((0, 0), (0, more)))
+        if self.values is not None:
+            self.values.reserve(len(self._count))
         size = self._parts.shape[1]
         if self.rows.columns > size or not self._reserved:
             self._reserved = True
@@ -342,10 +363,11 @@ class Rolling:
         self._mark(slice(None), rows)
 
     def changed(self, window: int) -> NDArray[np.bool_]:
-        """Return for each row [R] whether it may have changed since its changes were taken."""
+        """Return for each row [R] that readers see whether it may have changed since its changes were taken."""
         self.settle()
         self._reserve()
-        return self._changed[window, : self.rows.size]
+        changed = self._changed[window, : self.rows.size]
+        return changed if self.values is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
 
     def take_changes(self, window: int, rows: Ints) -> None:
         """Take the marks off rows."""
@@ -367,6 +389,32 @@ class Rolling:
         """
         self.settle()
         self._reserve()
+        if self.values is None:
+            return self._figures_of(window, rows)
+        valued = self.rows.kind[rows] == VALUES
+        sources = np.where(valued, self.rows.partner[rows], rows)
+        there = (sources != CLOSED) & (~valued | (self._held[window, sources] > 0))
+        found = np.full((MOMENTS + len(self.percents), len(rows)), np.nan)
+        found[:, there] = self._figures_of(window, sources[there])
+        return found
+
+    def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
+        """Return the columns of Values for rows; what is not of a row is None, and nothing of it is inexact."""
+        self.settle()
+        if self.values is None:
+            return []
+        columns: list[list[Any]] = [[nothing] * len(rows) for nothing in self.values.nothing]
+        valued = np.flatnonzero(self.rows.kind[rows] == VALUES)
+        for start in range(0, len(valued), _SLICE):
+            places = valued[start : start + _SLICE]
+            found = self.values.read(window, rows[places])
+            for column, told in zip(columns, found, strict=True):
+                for place, one in zip(places.tolist(), told, strict=True):
+                    column[place] = one
+            self.pause()
+        return columns
+
+    def _figures_of(self, window: int, rows: Ints) -> Floats:
         stale = rows[self._stale[window, rows]]
         for start in range(0, len(stale), _SLICE):
             self._refresh(window, stale[start : start + _SLICE])
@@ -393,6 +441,12 @@ class Rolling:
             last = (self.head(window) + 1) * pane // self.grain - 1
             first = last + 1 - panes * pane // self.grain
             self._figures[window, MOMENTS:, columns] = self._buckets.read(window, columns, moments, first, last).T
+
+    def tidy(self) -> None:
+        """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
+        if self.values is not None and self.values.vocabulary.crowded:
+            self.settle()
+            self.values.sweep()
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""
@@ -426,6 +480,8 @@ class Rolling:
             tally.keep(lambda held: ~np.isin(held, rows))
         self._blocks.discard(columns)
         self._buckets.discard(columns)
+        if self.values is not None:
+            self.values.discard(rows, rows.tolist())
         for number, chunks in enumerate(self._future):
             self._future[number] = [chunk for chunk in (_kept(chunk, rows) for chunk in chunks) if len(chunk[0])]
         self.rows.drop_topic(topic)

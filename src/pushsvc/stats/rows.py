@@ -22,6 +22,9 @@ NEVER = int(np.iinfo(np.int64).min)
 COUNT = 0
 """Number of a topic's first field: None, which counts events."""
 
+EVENTS, NUMBERS, VALUES, HIDDEN = range(4)
+"""Kinds of rows: of a key's events, of a field's numbers, of a field's values, and the numbers among those values."""
+
 _FIRST_CAPACITY = 16
 _BIRTHS = 2**31
 _NAME_BYTES = 200
@@ -35,8 +38,11 @@ class Rows:
     """All rows of an engine. A row is a number from 0; numbers of closed rows are used again.
 
     ``total[row]`` is the row of all keys together for the same topic and field (its own number for such a row, CLOSED
-    for a free number). ``column[row]`` numbers the rows that bear values, apart from those that only count.
+    for a free number). ``column[row]`` numbers the rows that bear numbers, apart from those that only count.
     ``born[row]`` is another whenever the number is another's. While ``full`` no key gets rows.
+
+    A field whose values are kept, text and all, has rows of VALUES, which count them. The numbers among them have
+    HIDDEN rows of their own, which no reader sees: ``partner[row]`` leads from the one to the other (CLOSED for none).
     """
 
     def __init__(self) -> None:
@@ -51,6 +57,8 @@ class Rows:
         self.column = self._new()
         self.born = self._new()
         self._births = 0
+        self.kind = self._new()
+        self.partner = self._new()
         self._free_rows: list[int] = []
         self._free_columns: list[int] = []
         self._free_topics: list[int] = []
@@ -66,15 +74,17 @@ class Rows:
     @property
     def bytes(self) -> int:
         """Size of the arrays and names, nearly."""
-        arrays = (self.topic, self.key, self.field, self.total, self.column, self.born)
+        arrays = (self.topic, self.key, self.field, self.total, self.column, self.born, self.kind, self.partner)
         return sum(array.nbytes for array in arrays) + sum(topic.bytes for topic in self.topics if topic is not None)
 
-    def add_topic(self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",)) -> TopicRows:
-        """Begin a topic of at most so many keys (and ``__other__``) and fields."""
+    def add_topic(
+        self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",), values: Sequence[str] = ()
+    ) -> TopicRows:
+        """Begin a topic of at most so many keys (and ``__other__``) and fields; of ``values`` the values are kept."""
         number = self._free_topics.pop() if self._free_topics else len(self.topics)
         if number == len(self.topics):
             self.topics.append(None)
-        self.topics[number] = topic = TopicRows(self, number, max_keys, max_fields, groupings)
+        self.topics[number] = topic = TopicRows(self, number, max_keys, max_fields, groupings, values)
         return topic
 
     def owner(self, row: int) -> TopicRows:
@@ -94,23 +104,26 @@ class Rows:
         self.topics[topic.number] = None
         self._free_topics.append(topic.number)
 
-    def open(self, topic: int, keys: Ints, field: int, total: int) -> Numbers:
+    def open(self, topic: int, keys: Ints, field: int, total: int, kind: int) -> Numbers:
         """Make rows of one field; ``total`` CLOSED makes a row that is its own total."""
         rows = np.array([self._next_row() for _ in range(len(keys))], np.int32)
         self.topic[rows], self.key[rows], self.field[rows] = topic, keys, field
         self._births = (self._births + 1) % _BIRTHS
         self.born[rows] = self._births
         self.total[rows] = rows if total == CLOSED else total
-        if field != COUNT:
+        self.kind[rows] = kind
+        if kind in (NUMBERS, HIDDEN):
             self.column[rows] = [self._next_column() for _ in range(len(keys))]
         return rows
 
     def free(self, rows: Ints) -> None:
         """Let the numbers of rows be used again."""
+        partners = self.partner[rows]
+        self.partner[partners[partners != CLOSED]] = CLOSED
         columns = self.column[rows]
         self._free_columns += columns[columns != CLOSED].tolist()
         self._free_rows += rows.tolist()
-        for array in (self.topic, self.key, self.field, self.total, self.column):
+        for array in (self.topic, self.key, self.field, self.total, self.column, self.kind, self.partner):
             array[rows] = CLOSED
 
     def close(self, rows: Ints) -> None:
@@ -127,6 +140,7 @@ class Rows:
         if self.size == len(self.topic):
             self.topic, self.key, self.field = _wide(self.topic), _wide(self.key), _wide(self.field)
             self.total, self.column, self.born = _wide(self.total), _wide(self.column), _wide(self.born)
+            self.kind, self.partner = _wide(self.kind), _wide(self.partner)
         self.size += 1
         return self.size - 1
 
@@ -143,7 +157,15 @@ class TopicRows:
     Several groupings of the same events have keys apart. Only the first adds to the totals, or they would count twice.
     """
 
-    def __init__(self, rows: Rows, number: int, max_keys: int, max_fields: int, groupings: Sequence[str]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        number: int,
+        max_keys: int,
+        max_fields: int,
+        groupings: Sequence[str],
+        values: Sequence[str],
+    ) -> None:
         self.number = number
         self.fields: dict[str | None, int] = {}
         self.groupings = len(groupings)
@@ -161,6 +183,9 @@ class TopicRows:
         self._since_fold: Ints = np.full(size, NEVER)
         self._by = tuple(groupings)
         self._names: list[str | None] = []
+        self._kinds: list[int] = []
+        self._valued = tuple(values)
+        self._numbers: dict[int, int] = {}
         self.field(None)
 
     @property
@@ -212,11 +237,31 @@ class TopicRows:
         if number is None:
             if len(self.fields) > self._max_fields:
                 return None
-            number = self.fields[name] = len(self.fields)
-            self._names.append(name)
-            self.table = np.vstack([self.table, np.full((1, self.table.shape[1]), CLOSED, np.int32)])
-            self.table[number, ALL_KEYS] = self._rows.open(self.number, np.array([ALL_KEYS]), number, CLOSED)[0]
+            kind = VALUES if name in self._valued else NUMBERS if self.fields else EVENTS
+            number = self.fields[name] = self._open(name, kind)
         return number
+
+    def numbers(self, field: int) -> int:
+        """Return the field of the numbers among the values of a field."""
+        number = self._numbers.get(field)
+        if number is None:
+            number = self._numbers[field] = self._open(self._names[field], HIDDEN)
+            self._pair(field, number, np.array([ALL_KEYS]))
+        return number
+
+    def _open(self, name: str | None, kind: int) -> int:
+        """Return the number of a new field, with its total."""
+        number = len(self._names)
+        self._names.append(name)
+        self._kinds.append(kind)
+        self.table = np.vstack([self.table, np.full((1, self.table.shape[1]), CLOSED, np.int32)])
+        self.table[number, ALL_KEYS] = self._rows.open(self.number, np.array([ALL_KEYS]), number, CLOSED, kind)[0]
+        return number
+
+    def _pair(self, values: int, numbers: int, keys: Ints) -> None:
+        """Let the rows of a field's values and of the numbers among them know each other."""
+        rows, hidden = self.table[values, keys], self.table[numbers, keys]
+        self._rows.partner[rows], self._rows.partner[hidden] = hidden, rows
 
     def totals(self) -> Numbers:
         """Return the rows of all keys together, one for each field."""
@@ -224,14 +269,17 @@ class TopicRows:
         return totals
 
     def rows(self, field: int, keys: Ints) -> Numbers:
-        """Return the rows of a field for keys, made where there are none."""
+        """Return the rows of a field for keys, made where there are none; those of values before those of numbers."""
         rows: Numbers = self.table[field, keys]
         if rows.min(initial=0) == CLOSED:
             missing = np.unique(keys[rows == CLOSED])
             for first in (True, False):
                 chosen = missing[(self._grouping[missing] == 0) == first]
                 total = int(self.table[field, ALL_KEYS]) if first else CLOSED
-                self.table[field, chosen] = self._rows.open(self.number, chosen, field, total)
+                kind = self._kinds[field]
+                self.table[field, chosen] = self._rows.open(self.number, chosen, field, total, kind)
+            if self._kinds[field] == HIDDEN:
+                self._pair(self.fields[self._names[field]], field, missing)
             rows = self.table[field, keys]
         return rows
 

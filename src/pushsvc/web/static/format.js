@@ -10,18 +10,29 @@ const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSty
 const FRACTIONAL = new Set(["rate", "mean", "std"]);
 const NAMES = {
   count: "Count", rate: "Per second", sum: "Sum", mean: "Mean", min: "Minimum", max: "Maximum", std: "Std deviation",
-  p50: "Median",
+  p50: "Median", distinct: "Distinct values", first: "First value", last: "Last value",
 };
-const HEADINGS = { rate: "Per s", min: "Min", max: "Max", std: "Std dev", p50: "Median" };
+const HEADINGS = {
+  rate: "Per s", min: "Min", max: "Max", std: "Std dev", p50: "Median", distinct: "Distinct", first: "First", last: "Last",
+};
+const SHOWN_VALUES = 3;
 const OTHER = "__other__";
 
 /** A statistic's value in at most about a dozen characters; "–" where there is none. */
 export function formatValue(value, column) {
   if (value === null || value === undefined) return "–";
+  if (Array.isArray(value)) return formatTop(value);
+  if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
   if (size >= 1e12 || (size > 0 && size < 1e-4)) return value.toExponential(3);
   if (Number.isInteger(value) && !FRACTIONAL.has(column)) return whole.format(value);
   return size > 0 && size < 0.1 ? small.format(value) : fixed.format(value);
+}
+
+/** The most frequent of values: each with how often it occurred, a few of them. */
+function formatTop(values) {
+  const shown = values.slice(0, SHOWN_VALUES).map(([value, count]) => `${value} (${whole.format(count)})`);
+  return values.length === 0 ? "–" : shown.join(", ") + (values.length > SHOWN_VALUES ? ", …" : "");
 }
 
 /** An axis label for a tick of the given step. */
@@ -49,6 +60,7 @@ export function formatCount(count) {
 
 /** A statistic's name in full, as a choice or a title. */
 export function statisticName(column) {
+  if (/^top\d*$/.test(column)) return "Most frequent";
   return NAMES[column] ?? (/^p\d+$/.test(column) ? `${column.slice(1)} % quantile` : column);
 }
 

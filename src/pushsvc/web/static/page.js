@@ -11,7 +11,7 @@ import { History, SPAN } from "./history.js";
 import { formatSelection, parseSelection } from "./selection.js";
 import { grouped, reset, rowId, snapshot, update } from "./state.js";
 import { Stream } from "./stream.js";
-import { choices, rank, statisticsOf, zeroRow } from "./survey.js";
+import { choices, isNumber, numbersOf, rank, statisticsOf, zeroRow } from "./survey.js";
 import { Table } from "./table.js";
 import { drawTiles } from "./tiles.js";
 import { copyCommand, drawWelcome } from "./welcome.js";
@@ -140,7 +140,7 @@ function selectionChanged() {
 /** A choice whose statistic its field bears: of events there is only count and rate. */
 function settled(chosen) {
   if (!drawable() || chosen.statistic === null) return chosen;
-  const borne = statisticsOf(frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
+  const borne = numbersOf(frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
   return borne ? chosen : { ...chosen, statistic: "count" };
 }
 
@@ -187,12 +187,20 @@ function survey() {
   surveyed = time;
   const { fields, keys } = choices(rows);
   if (selection.statistic === null && fields.length > 0) {
-    amend({ field: fields[0], statistic: frame.columns.includes("mean") ? "mean" : "count" });
+    amend(firstChoice(fields));
   }
   const { field, sort, descending } = selection;
-  const index = sort === "key" ? 0 : statisticsOf(frame.columns, field).find(([name]) => name === sort)?.[1];
+  const index = sort === "key" ? 0 : numbersOf(frame.columns, field).find(([name]) => name === sort)?.[1];
   const ranked = rank(rows, field, index ?? 2, index === undefined || descending, find("filter").value);
   found = { fields, keys, sort: index === undefined ? "count" : sort, ...ranked };
+}
+
+/** The first field that has numbers, and their mean; a field of text has only its count. */
+function firstChoice(fields) {
+  const mean = frame.columns.indexOf("mean");
+  const field = fields.find((name) => (rowOf(null, name)[mean] ?? null) !== null);
+  const text = field === undefined && (mean < 0 || frame.columns.some((name) => !isNumber(name) || name === "distinct"));
+  return { field: field ?? fields[0], statistic: text ? "count" : "mean" };
 }
 
 // What is drawn
@@ -238,7 +246,7 @@ function drawControls() {
   fill(find("key"), [choice(null, keyName), ...listed(found.keys, selection.key, keyName)], JSON.stringify(selection.key));
   const fields = listed(found.fields, selection.field, fieldName);
   fill(find("field"), [choice(null, fieldName), ...fields], JSON.stringify(selection.field));
-  const statistics = statisticsOf(frame.columns, selection.field).map(([name]) => [name, statisticName(name)]);
+  const statistics = numbersOf(frame.columns, selection.field).map(([name]) => [name, statisticName(name)]);
   fill(find("statistic"), statistics, statistic());
 }
 
@@ -305,6 +313,7 @@ function drawTable() {
     statistic: statistic(),
     sort: found.sort,
     scale: found.scale,
+    near: frame.columns.indexOf("approximate"),
   });
   const more = found.matching - found.ranked.length;
   find("more").hidden = more === 0 && found.matching > 0;

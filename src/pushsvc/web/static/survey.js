@@ -9,7 +9,17 @@ const OF_EVENTS = new Set(["count", "rate"]);
 export function statisticsOf(columns, field) {
   return columns
     .map((name, index) => [name, index])
-    .filter(([name], index) => index >= COUNT && (field !== null || OF_EVENTS.has(name)));
+    .filter(([name], index) => index >= COUNT && name !== "approximate" && (field !== null || OF_EVENTS.has(name)));
+}
+
+/** Those of them that are numbers: what can be charted and sorted by. */
+export function numbersOf(columns, field) {
+  return statisticsOf(columns, field).filter(([name]) => isNumber(name));
+}
+
+/** Whether a column bears numbers, and not values of any kind. */
+export function isNumber(name) {
+  return !/^(first|last|top\d*)$/.test(name);
 }
 
 /** The row of a key that has no events in the window, as the server would send it. */

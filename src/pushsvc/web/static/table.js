@@ -1,6 +1,7 @@
 /** The rows of one field by key: totals first, then the highest keys by the chosen column. */
 
 import { formatValue, keyName, statisticHeading, statisticName } from "./format.js";
+import { isNumber } from "./survey.js";
 
 const FLASH = { duration: 700, easing: "ease-out" };
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
@@ -22,13 +23,15 @@ export class Table {
     table.tBodies[0].addEventListener("click", (event) => {
       const row = event.target.closest("tr");
       const made = row && [...this.#rows.values()].find((candidate) => candidate.row === row);
-      if (made) onPick(made.key, event.target.closest("td")?.dataset.column ?? null);
+      const column = event.target.closest("td")?.dataset.column ?? null;
+      if (made) onPick(made.key, column !== null && isNumber(column) ? column : null);
     });
   }
 
   /**
    * @param {object} view `columns` to show as [name, index in a row], `rows` in order, `field`, `selected` key and
-   *   `statistic`, `sort`, `descending`, `scale` (the value that fills a bar of the sorted column)
+   *   `statistic`, `sort`, `descending`, `scale` (the value that fills a bar of the sorted column), `near` (the index
+   *   in a row of what says that its `distinct` or most frequent values are approximate, or -1)
    */
   draw(view) {
     this.#drawHead(view);
@@ -72,13 +75,17 @@ export class Table {
       const cell = document.createElement("th");
       cell.scope = "col";
       cell.dataset.column = name;
+      row.append(cell);
+      if (!isNumber(name)) {
+        cell.textContent = statisticHeading(name);
+        continue;
+      }
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = name === "key" ? "Key" : statisticHeading(name);
       button.title = `Sort by ${name === "key" ? "key" : statisticName(name).toLowerCase()}`;
       button.addEventListener("click", () => this.#onSort(name));
       cell.append(button);
-      row.append(cell);
     }
     return row;
   }
@@ -109,7 +116,7 @@ export class Table {
     return made;
   }
 
-  #drawRow(made, values, { columns, field, selected, statistic, sort, scale }) {
+  #drawRow(made, values, { columns, field, selected, statistic, sort, scale, near }) {
     const chosen = made.key === selected;
     made.row.dataset.field = field ?? "";
     made.row.classList.toggle("chosen", chosen);
@@ -118,8 +125,9 @@ export class Table {
       const cell = made.cells[i];
       const value = values[index] ?? null;
       if (made.values?.[index] !== value || made.values === null) {
-        cell.textContent = formatValue(value, name);
-        cell.dataset.value = value === null ? "" : String(value);
+        const about = values[near] && (name === "distinct" || Array.isArray(value)) ? "≈ " : "";
+        cell.textContent = about + formatValue(value, name);
+        cell.dataset.value = value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : String(value);
       }
       cell.classList.toggle("chosen", name === statistic);
       const share = name === sort && made.key !== null && scale > 0 ? Math.min(1, Math.abs(value ?? 0) / scale) : 0;
