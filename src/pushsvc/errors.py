@@ -13,6 +13,7 @@
     ├── TooLarge                     413
     ├── UnsupportedMediaType         415
     ├── Fenced                       409  a newer owner of the partition exists
+    ├── KeyReused                    422  an idempotency key that named another request
     ├── Unavailable                  503  safe to repeat later
     │   ├── BrokerUnavailable        503  Redis could not be reached; nothing was stored
     │   ├── BrokerFull               503  Redis refuses writes
@@ -135,6 +136,12 @@ class UnsupportedMediaType(PushError):
     title = "Unsupported media type"
 
 
+class KeyReused(PushError):
+    status = 422
+    slug = "idempotency-key-reused"
+    title = "The Idempotency-Key was used for another request"
+
+
 class Unavailable(PushError):
     """Repeat after ``retry_after`` seconds."""
 
@@ -163,7 +170,7 @@ class Overloaded(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     slug = "outcome-unknown"
-    title = "The outcome is unknown; repeating is safe for events with ids"
+    title = "The outcome is unknown; repeating is safe for events with ids, or with the same key"
 
 
 class StartupError(PushError):

@@ -122,7 +122,7 @@ def test_publishing_by_itself_never_raises(broker, prefix, tmp_path, monkeypatch
         ("t", b"{}", 500, "internal"),
     ):
         if status == 500:
-            monkeypatch.setattr(broker, "publish", lambda *_: 1 / 0)
+            monkeypatch.setattr(broker, "publish", lambda *_, **__: 1 / 0)
         answer = publish(context, topic, "application/json", body)
         assert (answer.status, json.loads(answer.body)["type"]) == (status, f"urn:pushsvc:problem:{slug}")
     assert "ZeroDivisionError" in caplog.text

@@ -1,9 +1,10 @@
 """Redis: the logs, the scripts that append to them, live wake-ups and leases."""
 
-from pushsvc.broker.broker import Appended, Broker, Read, ReadLog, Receipt
+from pushsvc.broker.broker import Appended, Broker, Read, ReadLog
 from pushsvc.broker.keys import Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
+from pushsvc.broker.publisher import Once, Receipt
 
 __all__ = [
     "Appended",
@@ -12,6 +13,7 @@ __all__ = [
     "EventsEntry",
     "Live",
     "Log",
+    "Once",
     "Read",
     "ReadLog",
     "Receipt",

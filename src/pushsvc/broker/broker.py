@@ -7,20 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import Struct
-
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import (
     DELETE,
     LEASE,
     OPEN,
-    PUBLISH,
     READ,
     RELEASE,
     RUN,
     SEEK,
     STATISTICS,
-    WAKE,
     Call,
     Connections,
     words,
@@ -28,43 +24,19 @@ from pushsvc.broker.connection import (
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
-from pushsvc.errors import BrokerFull, Fault, Fenced, InvalidBatch, PushError, StartupError
+from pushsvc.broker.publisher import Once, Publisher, Receipt
+from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError
 from pushsvc.event import Batch, Event
-from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
+from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS
 
 READ_BYTES = 1_000_000
 """Bytes that one read of a partition brings at most (one entry more, to be exact)."""
 
-CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
-"""A larger request becomes several entries of at most this many events or bytes (or one event that is larger)."""
-
-IDS_WINDOW, IDS_AT_MOST = 600_000, 1_000_000
-"""Milliseconds and number for which a topic's event ids are remembered at least (at most twice as long)."""
-
 DELETION_REMEMBERED = 7 * 86_400_000
-
-_FENCE = 5
-"""Place of the fencing token among the arguments of a publish call."""
-
-_TARGETS = 10_000
 
 FROM_SNAPSHOT, NOTHING = -1, -2
 """In place of an offset to read after: from the last snapshot of a statistics log on; no entries, only figures."""
-
-
-class Receipt(Struct, frozen=True):
-    """The answer to a publish. Offsets span all events of the request, the ones known before included.
-
-    ``arrival`` is Redis's time and ``head`` the greatest event time so far, both in ms; None where nothing was new.
-    """
-
-    first_offset: int
-    last_offset: int
-    accepted: int
-    duplicates: int
-    arrival: int | None = None
-    head: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +82,8 @@ class Broker:
         self.keys = Keys(prefix)
         self._connections = Connections(url, size=pool)
         self._committer = Committer(self._connections)
-        self._targets: dict[str, _Target] = {}
         self._publish_command = "PUBLISH"
+        self._publisher = Publisher(self.keys, self._publish_command, self._committer.call)
 
     def close(self) -> None:
         self._committer.close()
@@ -149,71 +121,29 @@ class Broker:
     # Events
 
     def publish(
-        self, topic: str, events: Batch | Sequence[Event], settings: TopicSettings, *, fence: int | None = None
+        self,
+        topic: str,
+        events: Batch | Sequence[Event],
+        settings: TopicSettings,
+        *,
+        fence: int | None = None,
+        once: Once | None = None,
     ) -> Receipt:
         """Append events (at least one) to a topic's log, atomically, and wake who waits.
 
-        Events whose id is known keep the offset they have. Raises InvalidBatch (a time too far ahead of an event
-        clock; ``line`` is the event's place among those given, from 1), Fenced (``fence`` is no longer the newest),
-        OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        Events whose id is known keep the offset they have. A request that comes again with the same ``once`` is
+        answered as it was. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
+        among those given, from 1), KeyReused (``once`` names another request), Fenced (``fence`` is no longer the
+        newest), OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
         given = events if isinstance(events, Batch) else Batch.of(events)
-        fresh = given.without(given.repeated())
-        offsets: list[int] = []
-        while True:
-            answer = self._publish_once(topic, fresh, settings, fence)
-            if answer[0] == b"known":
-                offsets += answer[2::2]
-                fresh = fresh.without(set(answer[1::2]))
-                if not fresh.count:
-                    return Receipt(min(offsets), max(offsets), 0, given.count)
-            elif answer[0] == b"ahead":
-                raise _too_far_ahead(given, answer[1], settings)
-            elif answer[0] == b"fenced":
-                raise Fenced(f"another aggregator owns the partition of {topic!r}")
-            else:
-                _, first, last, arrival, head = answer
-                offsets += [first, last]
-                return Receipt(min(offsets), max(offsets), fresh.count, given.count - fresh.count, arrival, head)
+        return self._publisher.publish(topic, given, settings, fence=fence, once=once)
 
-    def _publish_once(self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None) -> list[Any]:
-        target = self._target(topic, settings)
-        args = [*target.args]
-        if fence is not None:
-            args[_FENCE] = fence
-        pieces = list(batch.pieces(CHUNK_EVENTS, CHUNK_BYTES))
-        args.append(len(pieces))
-        for piece in pieces:
-            args += _piece(piece)
-        size = len(batch.data)
-        if batch.ids is not None:
-            args += batch.ids
-            size += sum(map(len, batch.ids))
-        answer: list[Any] = self._committer.call(Call(PUBLISH, target.keys, args, target.wakes, size))
-        return answer
-
-    def _target(self, topic: str, settings: TopicSettings) -> _Target:
-        """Return what all publish calls to a topic have in common."""
-        target = self._targets.get(topic)
-        if target is None or target.settings is not settings:
-            if len(self._targets) == _TARGETS:
-                self._targets.clear()
-            target = self._targets[topic] = self._make_target(topic, settings)
-        return target
-
-    def _make_target(self, topic: str, settings: TopicSettings) -> _Target:
-        log = Log(topic)
-        bounded = settings.clock == "event" and not settings.jump and settings.longest
-        keys = (
-            self.keys.partition(log.partition), self.keys.topics(log.partition), self.keys.log(log),
-            self.keys.figures(log), *self.keys.ids(topic),
-        )  # fmt: skip
-        args = (
-            RUN, self._publish_command, WAKE, self.keys.wake(log.partition), topic, "",
-            max(settings.retention, settings.last), settings.longest + 2 * FUTURE_ALLOWANCE,
-            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
-        )  # fmt: skip
-        return _Target(settings, keys, args, self.keys.live(log))
+    def recall(self, topic: str, once: Once) -> Receipt | None:
+        """Return the receipt of an earlier request, None where none is remembered; raise KeyReused."""
+        answers = self._connections.commands([("HGET", key, once.name) for key in self.keys.ids(topic)])
+        value = next(filter(None, answers), None)
+        return None if value is None else once.receipt(value)
 
     def refuse(self, topic: str, detail: str) -> None:
         """Note on a topic that exists that something for it was refused."""
@@ -356,34 +286,6 @@ class StatisticsWrite:
             [RUN, "PUBLISH", keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
              self.log.suffix],
         )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Keys and first arguments of the publish calls to a topic."""
-
-    settings: TopicSettings
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
-    wakes: str
-
-
-def _piece(piece: Batch) -> tuple[int, int | str, int | str, int, bytes]:
-    """Return an entry to be: number of events, least and greatest time, whether an event has none, and the events."""
-    if piece.times is None:
-        return piece.count, "", "", 1, piece.data
-    times = [time for time in piece.times if time is not None]
-    least, greatest = (min(times), max(times)) if times else ("", "")
-    return piece.count, least, greatest, int(len(times) < piece.count), piece.data
-
-
-def _too_far_ahead(batch: Batch, head: int, settings: TopicSettings) -> InvalidBatch:
-    faults = [
-        Fault(line, "time", "more than the longest window ahead of the topic's event clock")
-        for line, time in enumerate(batch.times or (), 1)
-        if time is not None and time > head + settings.longest
-    ] or [Fault(1, "time", "arrival is more than the longest window ahead of the topic's event clock")]
-    return InvalidBatch(faults[:100], max(0, len(faults) - 100))
 
 
 def _read_log(log: Log, values: Sequence[Any]) -> ReadLog:

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, request
 
 from pushsvc.broker import EventsEntry, Log
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
-from pushsvc.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
+from pushsvc.errors import InvalidParameter, UnsupportedMediaType
 from pushsvc.event import Event
 from pushsvc.hub import EventsQuery, event_stream
 from pushsvc.topic import check_topic
@@ -65,12 +65,12 @@ def _publish(context: Context, topic: str) -> Response:
         raise UnsupportedMediaType("a compressed body is not supported")
     if request.mimetype != FORMATS["csv"]:
         parameters.refuse(_ATTRIBUTES, "names a CSV column, and this is not text/csv")
-    if "Idempotency-Key" in request.headers:
-        # Taking it and doing nothing about it would let a producer believe that repeating is safe.
-        raise InvalidInput("Idempotency-Key is not supported yet; give each event an id")
     columns = {name: column for name in _ATTRIBUTES if (column := parameters.text(name)) is not None}
     body = request.get_data(cache=False)
-    return publish(context, topic, request.content_type or "", body, skip=skip, columns=columns).response()
+    key = request.headers.get("Idempotency-Key")
+    return publish(
+        context, topic, request.content_type or "", body, skip=skip, columns=columns, idempotency_key=key
+    ).response()
 
 
 # Watching

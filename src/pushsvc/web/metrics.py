@@ -15,6 +15,7 @@ EVENTS = Counter("pushsvc_events_accepted_total", "Events stored in a log")
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")
 REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
+REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, known by their Idempotency-Key")
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
 

@@ -5,15 +5,18 @@ Nothing here knows of Flask's request: a server may call ``publish`` by itself. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import orjson
 
-from pushsvc.broker import Receipt
-from pushsvc.errors import InvalidBatch, Unavailable, fault_members
+from pushsvc.broker import Once, Receipt
+from pushsvc.errors import InvalidBatch, InvalidInput, Unavailable, fault_members
 from pushsvc.event import Batch, Reading
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
@@ -27,6 +30,7 @@ _HINT = (
     'for data of the past set clock = "event" for this topic'
 )
 _NO_COLUMNS: Mapping[str, str] = {}
+_KEY = re.compile("[ -~]{1,200}")
 
 
 def publish(
@@ -37,22 +41,28 @@ def publish(
     *,
     skip: bool = False,
     columns: Mapping[str, str] = _NO_COLUMNS,
+    idempotency_key: str | None = None,
 ) -> Answer:
     """Publish the events of ``body`` and return once they are in the log.
 
-    ``skip`` stores the good events beside bad ones; ``columns`` maps attributes to CSV columns.
+    ``skip`` stores the good events beside bad ones; ``columns`` maps attributes to CSV columns. A request that comes
+    again with its ``idempotency_key`` is answered as it was, and stored once.
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
+        now = context.now()
+        once = None if idempotency_key is None else _once(idempotency_key, content_type, skip, columns, body, now)
+        read = partial(context.reader.read, topic, body, content_type, columns=columns)
         try:
-            reading = context.reader.read(topic, body, content_type, now=context.now(), columns=columns)
-            if reading.faults and not (skip and reading.batch.count):
-                raise InvalidBatch(reading.faults, reading.more)
-            receipt = _store(context, topic, reading, settings)
+            reading = read(now=now)
+            receipt = _store(context, topic, reading, settings, skip, once)
         except InvalidBatch as error:
             metrics.REJECTED.inc(len(error.faults) + error.more)
             _note_refusal(context, topic, error.detail)
             raise
+        if receipt.again:
+            metrics.REPEATED.inc()
+            return _accepted(topic, read(now=int(receipt.note)), receipt, settings)
         if reading.faults:
             _note_refusal(context, topic, reading.faults[0].detail)
         return _accepted(topic, reading, receipt, settings)
@@ -60,9 +70,28 @@ def publish(
         return answer_to(error, f"POST /v1/topics/{topic}/events")
 
 
-def _store(context: Context, topic: str, reading: Reading, settings: TopicSettings) -> Receipt:
+def _once(key: str, content_type: str, skip: bool, columns: Mapping[str, str], body: bytes, now: int) -> Once:
+    """Return what tells the request from another one with its key, the same in every process.
+
+    The time by which it was judged is remembered with it: judged again by that, the body gives the same answer.
+    """
+    if not _KEY.fullmatch(key):
+        raise InvalidInput("Idempotency-Key: 1 to 200 printable ASCII characters are expected")
+    asked = orjson.dumps([content_type, skip, sorted(columns.items())])
+    return Once(key, blake2b(asked + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
+
+
+def _store(
+    context: Context, topic: str, reading: Reading, settings: TopicSettings, skip: bool, once: Once | None
+) -> Receipt:
+    if reading.faults and not (skip and reading.batch.count):
+        # What was good then may be judged otherwise by another clock, and it is in the log.
+        earlier = None if once is None else context.broker.recall(topic, once)
+        if earlier is None:
+            raise InvalidBatch(reading.faults, reading.more)
+        return earlier
     try:
-        return context.broker.publish(topic, reading.batch, settings)
+        return context.broker.publish(topic, reading.batch, settings, once=once)
     except InvalidBatch as error:  # it counts the events; the producer counts lines
         faults = [replace(fault, line=reading.lines[fault.line - 1]) for fault in error.faults]
         raise InvalidBatch(faults, error.more) from None
@@ -76,7 +105,8 @@ def _note_refusal(context: Context, topic: str, detail: str) -> None:
 
 def _accepted(topic: str, reading: Reading, receipt: Receipt, settings: TopicSettings) -> Answer:
     late = _late(reading.batch, receipt, settings)
-    metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
+    if not receipt.again:
+        metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
     body: dict[str, Any] = {
         "topic": topic,
         "accepted": receipt.accepted,

@@ -1,12 +1,14 @@
 -- Append one request's events to a topic's log, all or nothing, and wake who waits.
 -- KEYS: partition, topics, log, figures, ids, ids-before
 -- ARGV: run, publish command, live channel or '' (a later call of the same round trip wakes), wake channel, topic,
---       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most, chunks,
+--       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most,
+--       name of the request or '', what to remember with it, chunks (0: the request is all known, but has a name),
 --       per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
 --       and, if an event has an id, for each event of the request its id or ''
--- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'ahead', head} | {'fenced'}
+-- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'again', what is remembered}
+--       | {'kept'} (of no chunks) | {'ahead', head} | {'fenced'}
 local BATCH = 2000 -- unpack() is bounded by the stack
-local ENTRY = 12
+local ENTRY = 14
 local chunks = tonumber(ARGV[ENTRY])
 local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
 local ids = #ARGV - ids_at
@@ -23,6 +25,14 @@ end
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
   wake(0)
   return {'fenced'}
+end
+
+if ARGV[12] ~= '' then
+  local value = redis.call('HGET', KEYS[5], ARGV[12]) or redis.call('HGET', KEYS[6], ARGV[12])
+  if value then
+    wake(0)
+    return {'again', value}
+  end
 end
 
 local known = {}
@@ -52,6 +62,53 @@ end
 
 local figures = redis.call('HMGET', KEYS[4], 'created', 'last', 'first', 'arrival', 'head', 'ids_since', 'trim_at')
 local head = figures[5] and tonumber(figures[5])
+
+-- Never before the entry ahead of it, whatever the machine's clock does.
+local now = math.max(milliseconds(), tonumber(figures[4] or '0'))
+
+-- Ids get the offsets from `first` on; the request's name gets `outcome` and what the caller wants to know again.
+local function remember(first, outcome)
+  if ids == 0 and ARGV[12] == '' then
+    return
+  end
+  local since = tonumber(figures[6])
+  local window = tonumber(ARGV[10])
+  if since and (now - since > window or redis.call('HLEN', KEYS[5]) > tonumber(ARGV[11])) then
+    redis.call('DEL', KEYS[6])
+    if redis.call('EXISTS', KEYS[5]) == 1 then
+      redis.call('RENAME', KEYS[5], KEYS[6])
+      redis.call('PEXPIRE', KEYS[6], window)
+    end
+    since = nil
+  end
+  for start = 1, ids, BATCH do
+    local pairs_ = {}
+    for i = start, math.min(start + BATCH - 1, ids) do
+      if ARGV[ids_at + i] ~= '' then
+        pairs_[#pairs_ + 1], pairs_[#pairs_ + 2] = ARGV[ids_at + i], int(first + i - 1)
+      end
+    end
+    if #pairs_ > 0 then
+      redis.call('HSET', KEYS[5], unpack(pairs_))
+    end
+  end
+  if ARGV[12] ~= '' then
+    redis.call('HSET', KEYS[5], ARGV[12], outcome .. ' ' .. ARGV[13])
+  end
+  if not since then
+    redis.call('HSET', KEYS[4], 'ids_since', int(now))
+    redis.call('PEXPIRE', KEYS[5], 2 * window)
+  end
+end
+
+if chunks == 0 then
+  if figures[1] then -- else it was deleted meanwhile, and its keys with it
+    remember(0, '0 0 0 0')
+  end
+  wake(0)
+  return {'kept'}
+end
+
 local least, greatest, untimed = nil, nil, false
 for chunk = 0, chunks - 1 do
   local at = ENTRY + 1 + 5 * chunk
@@ -61,8 +118,6 @@ for chunk = 0, chunks - 1 do
   untimed = untimed or ARGV[at + 3] == '1'
 end
 
--- Never before the entry ahead of it, whatever the machine's clock does.
-local now = math.max(milliseconds(), tonumber(figures[4] or '0'))
 if untimed then
   least, greatest = math.min(least or now, now), math.max(greatest or now, now)
 end
@@ -99,33 +154,7 @@ head = math.max(head or greatest, greatest)
 redis.call('HSET', KEYS[1], 'sequence', int(sequence))
 redis.call('HSET', KEYS[4], 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head))
 
-if ids > 0 then
-  local since = tonumber(figures[6])
-  local window = tonumber(ARGV[10])
-  if since and (now - since > window or redis.call('HLEN', KEYS[5]) > tonumber(ARGV[11])) then
-    redis.call('DEL', KEYS[6])
-    if redis.call('EXISTS', KEYS[5]) == 1 then
-      redis.call('RENAME', KEYS[5], KEYS[6])
-      redis.call('PEXPIRE', KEYS[6], window)
-    end
-    since = nil
-  end
-  for start = 1, ids, BATCH do
-    local pairs_ = {}
-    for i = start, math.min(start + BATCH - 1, ids) do
-      if ARGV[ids_at + i] ~= '' then
-        pairs_[#pairs_ + 1], pairs_[#pairs_ + 2] = ARGV[ids_at + i], int(first + i - 1)
-      end
-    end
-    if #pairs_ > 0 then
-      redis.call('HSET', KEYS[5], unpack(pairs_))
-    end
-  end
-  if not since then
-    redis.call('HSET', KEYS[4], 'ids_since', int(now))
-    redis.call('PEXPIRE', KEYS[5], 2 * window)
-  end
-end
+remember(first, string.format('%d %d %d %d', first, last, now, head))
 
 -- What is beyond the retention goes, unless a window may still need it. A few entries more than came keep pace.
 local retention, keep = tonumber(ARGV[7]), tonumber(ARGV[8])

@@ -1,0 +1,235 @@
+"""A request that comes again with its Idempotency-Key is answered as it was, and stored and counted once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client import REGISTRY
+from werkzeug.test import TestResponse
+
+from proxy import Proxy
+from pushsvc.broker import Broker, Log, publisher
+from pushsvc.broker.publisher import CHUNK_EVENTS
+from pushsvc.web import create_app
+from pushsvc.web.context import Context
+from stack import until
+
+URL = "/v1/topics/orders/events"
+NDJSON = "application/x-ndjson"
+
+
+@pytest.fixture
+def client(broker: Broker) -> FlaskClient:
+    return create_app(broker).test_client()
+
+
+def post(client: FlaskClient, body: Any, key: str = "k", media_type: str = NDJSON, query: str = "") -> TestResponse:
+    data = body if isinstance(body, str) else "\n".join(map(json.dumps, body))
+    return client.post(URL + query, data=data, content_type=media_type, headers={"Idempotency-Key": key})
+
+
+def stored(broker: Broker) -> list[Any]:
+    log = Log("orders")
+    found = broker.read(log.partition, {log: 0}).logs[log]
+    return [event.data["n"] for entry in found.entries for event in entry.events]
+
+
+def count(name: str) -> float:
+    return REGISTRY.get_sample_value(name) or 0.0
+
+
+def test_a_repeated_request_is_stored_and_counted_once_and_answered_as_it_was(
+    client: FlaskClient, broker: Broker
+) -> None:
+    names = ("pushsvc_events_accepted_total", "pushsvc_publish_repeated_total")
+    before = [count(name) for name in names]
+    first = post(client, [{"n": 1}, {"n": 2}])
+    post(client, [{"n": 3}], key="another")
+    again = post(client, [{"n": 1}, {"n": 2}])
+    assert (first.status_code, first.json["last_offset"]) == (202, 2)
+    assert (again.status_code, again.data) == (202, first.data)
+    assert stored(broker) == [1, 2, 3]
+    assert [count(name) - then for name, then in zip(names, before, strict=True)] == [3, 1]
+
+
+def test_the_same_key_of_another_topic_is_another(client: FlaskClient) -> None:
+    post(client, [{"n": 1}])
+    other = client.post("/v1/topics/other/events", json={"n": 9}, headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json["accepted"]) == (202, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "query"),
+    [
+        ('{"n":2}', NDJSON, ""),
+        ('{"n":1}', "application/json", ""),
+        ('{"n":1}', NDJSON, "?on_error=skip"),
+    ],
+)
+def test_the_same_key_with_another_request_is_refused_and_stores_nothing(
+    client: FlaskClient, broker: Broker, body: str, media_type: str, query: str
+) -> None:
+    post(client, '{"n":1}')
+    answer = post(client, body, media_type=media_type, query=query)
+    assert (answer.status_code, answer.json["type"]) == (422, "urn:pushsvc:problem:idempotency-key-reused")
+    assert "'k'" in answer.json["detail"]
+    assert stored(broker) == [1]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "tab\there", "\u00e9"])
+def test_a_key_that_is_none_is_refused_by_name(client: FlaskClient, broker: Broker, key: str) -> None:
+    answer = post(client, [{"n": 1}], key=key)
+    assert answer.status_code == 400
+    assert "Idempotency-Key" in answer.json["detail"]
+    assert stored(broker) == []
+
+
+def test_the_longest_key_is_taken(client: FlaskClient) -> None:
+    assert [post(client, [{"n": 1}], key="a b" * 66 + "cd").json["last_offset"] for _ in range(2)] == [1, 1]
+
+
+def test_an_id_that_reads_like_a_key_is_none(client: FlaskClient, broker: Broker) -> None:
+    post(client, [{"n": 1}])
+    assert post(client, [{"id": "k", "n": 2}], key="other").json["accepted"] == 1
+    assert stored(broker) == [1, 2]
+
+
+def test_what_was_left_out_is_told_again(client: FlaskClient, broker: Broker) -> None:
+    body = '{"n":1}\n{"key":[]}\n{"n":2}'
+    first, again = (post(client, body, query="?on_error=skip") for _ in range(2))
+    assert first.json["errors"][0]["line"] == 2
+    assert again.data == first.data
+    assert stored(broker) == [1, 2]
+    assert broker.figures([Log("orders")])[0]["refused"] == "1"
+
+
+def test_what_another_clock_would_refuse_now_is_told_as_it_was(
+    client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged by one machine, stored, the answer lost; asked again on another whose clock is behind."""
+    time = 1_790_000_000_000
+    for query in ("", "?on_error=skip"):
+        monkeypatch.setattr(Context, "now", staticmethod(lambda: time))
+        first = post(client, [{"n": 1, "time": time}], key=f"k{query}", query=query)
+        monkeypatch.setattr(Context, "now", staticmethod(lambda: time - 60_000))
+        again = post(client, [{"n": 1, "time": time}], key=f"k{query}", query=query)
+        assert first.json["late"] == 1
+        assert (again.status_code, again.data) == (202, first.data)
+        assert post(client, [{"n": 1, "time": time}], key="new", query=query).status_code == 400
+    assert stored(broker) == [1, 1]
+
+
+def test_duplicates_are_told_again(client: FlaskClient, broker: Broker) -> None:
+    post(client, [{"id": "a", "n": 1}], key="before")
+    mixed = [{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "b", "n": 3}]
+    first, again = (post(client, mixed) for _ in range(2))
+    assert (first.json["accepted"], first.json["duplicates"], first.json["first_offset"]) == (1, 2, 1)
+    assert again.data == first.data
+    known = [post(client, mixed, key="all known") for _ in range(2)]
+    assert (known[0].json["accepted"], known[0].json["duplicates"], known[0].json["last_offset"]) == (0, 3, 2)
+    assert known[1].data == known[0].data
+    assert stored(broker) == [1, 2]
+
+
+def test_a_request_of_several_entries_is_one(client: FlaskClient, broker: Broker) -> None:
+    batch = [{"n": number} for number in range(2 * CHUNK_EVENTS + 1)]
+    first, again = (post(client, batch) for _ in range(2))
+    assert (first.json["first_offset"], first.json["last_offset"]) == (1, 2 * CHUNK_EVENTS + 1)
+    assert again.data == first.data
+    assert len(stored(broker)) == 2 * CHUNK_EVENTS + 1
+
+
+def test_when_the_answer_is_lost_the_repeated_request_heals_it(proxy: Proxy, prefix: str, broker: Broker) -> None:
+    """Executed, and then the connection breaks."""
+    through = Broker(proxy.url, prefix)
+    client = create_app(through).test_client()
+    post(client, [{"n": 0}], key="connects")
+
+    def cut(data: bytes) -> None:
+        until(lambda: len(stored(broker)) == 3)
+
+    proxy.downward = cut
+    lost = post(client, [{"n": 1}, {"n": 2}])
+    assert (lost.status_code, lost.json["type"]) == (503, "urn:pushsvc:problem:outcome-unknown")
+    proxy.downward = lambda data: data
+    again = post(client, [{"n": 1}, {"n": 2}])
+    assert (again.status_code, again.json["accepted"], again.json["first_offset"]) == (202, 2, 2)
+    assert stored(broker) == [0, 1, 2]
+    through.close()
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_of_many_at_the_same_time_one_is_stored(redis_url: str, prefix: str, broker: Broker, ids: bool) -> None:
+    """Over several connections, and with an id that is known already."""
+    broker_clients = [create_app(one).test_client() for one in (broker, Broker(redis_url, prefix))]
+    if ids:
+        post(broker_clients[0], [{"id": "a", "n": 0}], key="before")
+    batch = [{"id": "a", "n": 0}, {"n": 1}] if ids else [{"n": 0}, {"n": 1}]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: post(broker_clients[number % 2], batch), range(16)))
+    assert {answer.data for answer in answers} == {answers[0].data}
+    assert (answers[0].status_code, answers[0].json["accepted"]) == (202, 1 if ids else 2)
+    assert stored(broker) == [0, 1]
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch, redis_url: str, prefix: str) -> Iterator[FlaskClient]:
+    """For whom everything was remembered for its time already."""
+    monkeypatch.setattr(publisher, "IDS_WINDOW", -1)
+    broker = Broker(redis_url, prefix)
+    yield create_app(broker).test_client()
+    broker.close()
+
+
+def test_a_key_is_forgotten_after_its_time(client: FlaskClient, passing: FlaskClient, broker: Broker) -> None:
+    post(client, [{"n": 1}])
+    post(passing, [{"n": 2}], key="turns the hashes")
+    assert post(client, [{"n": 1}]).json["first_offset"] == 3
+    assert stored(broker) == [1, 2, 1]
+
+
+def test_a_key_outlives_one_turn_of_the_hashes(
+    client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch, redis_url: str, prefix: str
+) -> None:
+    monkeypatch.setattr(publisher, "IDS_AT_MOST", 0)
+    turning = Broker(redis_url, prefix)
+    post(client, [{"n": 1}])
+    for number, offset in ((2, 1), (3, 4)):
+        assert post(create_app(turning).test_client(), [{"n": number}], key=f"turn {number}").status_code == 202
+        assert post(client, [{"n": 1}]).json["first_offset"] == offset
+    assert stored(broker) == [1, 2, 3, 1]
+    turning.close()
+
+
+def test_the_keys_of_a_deleted_topic_are_forgotten(client: FlaskClient, broker: Broker) -> None:
+    post(client, [{"n": 1}])
+    assert client.delete("/v1/topics/orders").status_code == 204
+    assert post(client, [{"n": 1}]).json["first_offset"] == 2
+    assert stored(broker) == [1]
+
+
+def test_a_topic_deleted_between_the_calls_of_a_request_remembers_nothing(
+    client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call says that all is known; then the topic goes, and there is nothing to remember it by."""
+    post(client, [{"id": "a", "n": 1}], key="before")
+    commit = broker._publisher._commit
+
+    def deleting(call: Any) -> Any:
+        answer = commit(call)
+        if answer[0] == b"known":
+            broker.delete("orders")
+        return answer
+
+    monkeypatch.setattr(broker._publisher, "_commit", deleting)
+    answer = post(client, [{"id": "a", "n": 1}])
+    assert (answer.json["accepted"], answer.json["duplicates"]) == (0, 1)
+    assert broker.topics() == {}
+    monkeypatch.undo()
+    assert post(client, [{"id": "a", "n": 1}]).json["accepted"] == 1
+    assert stored(broker) == [1]
