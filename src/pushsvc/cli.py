@@ -287,7 +287,7 @@ def web_worker(fd: int, redis: str) -> None:
 
     settings = _child_settings()
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
-    broker = Broker(redis, settings.prefix)
+    broker = Broker(redis, settings.prefix, topics=settings.limits.topics)
     app = create_app(broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat)
     os.set_inheritable(fd, False)
     serve(app, socket.socket(fileno=fd), settings.drain)
@@ -303,7 +303,8 @@ def aggregator_worker(redis: str) -> None:
     from pushsvc.worker import AggregatorWorker
 
     settings = _child_settings()
-    worker = AggregatorWorker(Broker(redis, settings.prefix), settings.topics)
+    broker = Broker(redis, settings.prefix, topics=settings.limits.topics)
+    worker = AggregatorWorker(broker, settings.topics)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
     worker.run()

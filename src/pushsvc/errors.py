@@ -14,6 +14,7 @@
     ├── UnsupportedMediaType         415
     ├── Fenced                       409  a newer owner of the partition exists
     ├── KeyReused                    422  an idempotency key that named another request
+    ├── TooManyTopics                507  the partition holds as many as it may
     ├── Unavailable                  503  safe to repeat later
     │   ├── BrokerUnavailable        503  Redis could not be reached; nothing was stored
     │   ├── BrokerFull               503  Redis refuses writes
@@ -140,6 +141,12 @@ class KeyReused(PushError):
     status = 422
     slug = "idempotency-key-reused"
     title = "The Idempotency-Key was used for another request"
+
+
+class TooManyTopics(PushError):
+    status = 507
+    slug = "too-many-topics"
+    title = "Too many topics"
 
 
 class Unavailable(PushError):

@@ -12,7 +12,7 @@ from gevent.event import Event
 from prometheus_client import Counter
 
 from pushsvc.broker import Broker
-from pushsvc.errors import InvalidInput, PushError
+from pushsvc.errors import InvalidInput, PushError, TooManyTopics
 from pushsvc.event import Reader, guess_media_type
 from pushsvc.settings import TopicRules
 from pushsvc.topic import check_topic, partition_of
@@ -23,6 +23,7 @@ BACKLOG_BYTES = 32_000_000
 
 INGESTED = Counter("pushsvc_ingest_events_total", "Events taken from Redis PUBLISH")
 REFUSED = Counter("pushsvc_ingest_refused_total", "Messages on ingest channels that were refused")
+CROWDED = Counter("pushsvc_ingest_topics_refused_total", "Messages dropped: no room for a topic in the partition")
 DROPPED = Counter("pushsvc_ingest_dropped_total", "Messages on ingest channels that found no room or no log")
 
 
@@ -67,6 +68,9 @@ class Ingest:
                 self._size -= len(data)
                 try:
                     self._publish(topic, data)
+                except TooManyTopics as error:
+                    CROWDED.inc()
+                    log.warning("ingest: %s", error)
                 except PushError as error:
                     DROPPED.inc()
                     log.warning("ingest of %r: %s", topic, error)

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import REGISTRY
 
-from pushsvc.broker import Broker
+from pushsvc.broker import Broker, Log
 from pushsvc.event import Limits
+from pushsvc.topic import partition_of
 from pushsvc.web import Security, create_app
 from pushsvc.web.context import Context
 from pushsvc.web.publish import publish
@@ -213,6 +214,39 @@ def test_a_dead_redis_is_503_with_retry_after(prefix, tmp_path):
         assert answer.content_type == "application/problem+json"
     assert client.get("/readyz").status_code == 503
     assert client.get("/livez").status_code == 200
+
+
+def test_a_partition_takes_no_more_topics_than_it_may_have(redis_url, prefix):
+    broker = Broker(redis_url, prefix, topics=2)
+    client = create_app(broker).test_client()
+    names = [name for name in map("t{}".format, range(1_000)) if partition_of(name) == partition_of("t0")][:3]
+    other = next(name for name in map("t{}".format, range(1_000)) if partition_of(name) != partition_of("t0"))
+
+    def send(name):
+        return client.post(f"/v1/topics/{name}/events", json={"id": "a", "n": 1}, headers={"Idempotency-Key": "k"})
+
+    before = value("pushsvc_topics_refused_total")
+    assert [send(name).status_code for name in names] == [202, 202, 507]
+    refused = send(names[2])
+    assert refused.content_type == "application/problem+json"
+    assert refused.json["type"] == "urn:pushsvc:problem:too-many-topics"
+    assert names[2] in refused.json["detail"]
+    assert value("pushsvc_topics_refused_total") - before == 2
+    assert sorted(broker.topics()) == sorted(names[:2])
+    assert broker.figures([Log(names[2])]) == [{}]
+    assert client.post(f"/v1/topics/{names[0]}/events", json={"n": 2}).json["last_offset"] == 2
+    assert send(other).status_code == 202
+    assert client.delete(f"/v1/topics/{names[0]}").status_code == 204
+    assert send(names[2]).json["accepted"] == 1, "neither its id nor its key was remembered"
+    broker.close()
+
+
+def test_the_limit_of_topics_is_that_of_the_file(stack):
+    stack.configure("[limits]\ntopics = 1\n")
+    stack.start_web()
+    first, second = [name for name in map("t{}".format, range(1_000)) if partition_of(name) == partition_of("t0")][:2]
+    assert [stack.post(name, {"n": 1}).status for name in (first, second, first)] == [202, 507, 202]
+    assert b"pushsvc_topics_refused_total 1.0" in stack.get("/metrics").body
 
 
 def test_when_answers_of_redis_are_lost_repeating_with_ids_stores_each_event_once(broker, proxy, prefix):

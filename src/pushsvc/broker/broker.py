@@ -26,12 +26,14 @@ from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
 from pushsvc.broker.publisher import Once, Publisher, Receipt
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError
-from pushsvc.event import Batch, Event
+from pushsvc.event import Batch, Event, Limits
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS
 
 READ_BYTES = 1_000_000
 """Bytes that one read of a partition brings at most (one entry more, to be exact)."""
+
+TOPICS = Limits().topics
 
 DELETION_REMEMBERED = 7 * 86_400_000
 
@@ -76,14 +78,17 @@ class Appended:
 
 
 class Broker:
-    """One Redis or Valkey, below one prefix of names. Methods raise errors of ``pushsvc.errors`` alone."""
+    """One Redis or Valkey, below one prefix of names; a partition gets at most ``topics`` topics.
 
-    def __init__(self, url: str, prefix: str = "pushsvc:", *, pool: int = 32) -> None:
+    Methods raise errors of ``pushsvc.errors`` alone.
+    """
+
+    def __init__(self, url: str, prefix: str = "pushsvc:", *, pool: int = 32, topics: int = TOPICS) -> None:
         self.keys = Keys(prefix)
         self._connections = Connections(url, size=pool)
         self._committer = Committer(self._connections)
         self._publish_command = "PUBLISH"
-        self._publisher = Publisher(self.keys, self._publish_command, self._committer.call)
+        self._publisher = Publisher(self.keys, self._publish_command, self._committer.call, topics=topics)
 
     def close(self) -> None:
         self._committer.close()
@@ -133,8 +138,8 @@ class Broker:
 
         Events whose id is known keep the offset they have. A request that comes again with the same ``once`` is
         answered as it was. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
-        among those given, from 1), KeyReused (``once`` names another request), Fenced (``fence`` is no longer the
-        newest), OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        among those given, from 1), KeyReused (``once`` names another request), TooManyTopics, Fenced (``fence`` is no
+        longer the newest), OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
         given = events if isinstance(events, Batch) else Batch.of(events)
         return self._publisher.publish(topic, given, settings, fence=fence, once=once)

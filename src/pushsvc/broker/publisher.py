@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pushsvc.broker.connection import PUBLISH, RUN, WAKE, Call
 from pushsvc.broker.keys import Keys, Log
-from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused
+from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, TooManyTopics
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 
@@ -20,7 +20,7 @@ CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
 IDS_WINDOW, IDS_AT_MOST = 600_000, 1_000_000
 """Milliseconds and number for which a topic's ids and keys are remembered at least (at most twice as long)."""
 
-_FENCE, _KEY, _NOTE = 5, 11, 12
+_FENCE, _KEY, _NOTE = 5, 12, 13
 """Places of the fencing token, the idempotency key and what is remembered with it among a call's arguments."""
 
 _TARGETS = 10_000
@@ -88,10 +88,14 @@ class _Target:
 
 
 class Publisher:
-    """Publishes through ``commit``, which runs one script call and returns its answer."""
+    """Publishes through ``commit``, which runs one script call and returns its answer.
 
-    def __init__(self, keys: Keys, publish_command: str, commit: Callable[[Call], Any]) -> None:
+    A partition has at most ``topics`` topics: no publish begins one more.
+    """
+
+    def __init__(self, keys: Keys, publish_command: str, commit: Callable[[Call], Any], *, topics: int) -> None:
         self._keys = keys
+        self._topics = topics
         self._publish_command = publish_command
         self._commit = commit
         self._targets: dict[str, _Target] = {}
@@ -117,6 +121,11 @@ class Publisher:
                     return _receipt(known, 0, given.count)
                 case b"ahead":
                     raise _too_far_ahead(given, answer[1], settings)
+                case b"crowded":
+                    raise TooManyTopics(
+                        f"there is no room for the topic {topic!r}: its partition has {self._topics} topics, as many "
+                        "as it may have; nothing was stored"
+                    )
                 case b"fenced":
                     raise Fenced(f"another aggregator owns the partition of {topic!r}")
                 case _:
@@ -160,7 +169,8 @@ class Publisher:
         args = (
             RUN, self._publish_command, WAKE, keys.wake(log.partition), topic, "",
             max(settings.retention, settings.last), settings.longest + 2 * FUTURE_ALLOWANCE,
-            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST, "", "",
+            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
+            self._topics, "", "",
         )  # fmt: skip
         return _Target(settings, names, args, keys.live(log))
 

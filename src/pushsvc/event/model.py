@@ -22,7 +22,10 @@ DEFAULT_TYPE = "message"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one request: bytes, events, characters, numeric fields, and levels of nesting (the event is one)."""
+    """Bounds of one request: bytes, events, characters, numeric fields, and levels of nesting (the event is one).
+
+    ``topics`` bounds what many requests make: the topics of a partition.
+    """
 
     body: int = 8_000_000
     batch: int = 10_000
@@ -32,6 +35,7 @@ class Limits:
     name: int = 200
     fields: int = 32
     depth: int = 8
+    topics: int = 10_000
 
 
 class Event(msgspec.Struct):

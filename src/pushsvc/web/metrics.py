@@ -16,6 +16,7 @@ DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was know
 REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
 REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, known by their Idempotency-Key")
+CROWDED = Counter("pushsvc_topics_refused_total", "Requests refused because their partition has no room for a topic")
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from pushsvc.broker import Once, Receipt
-from pushsvc.errors import InvalidBatch, InvalidInput, Unavailable, fault_members
+from pushsvc.errors import InvalidBatch, InvalidInput, TooManyTopics, Unavailable, fault_members
 from pushsvc.event import Batch, Reading
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
@@ -66,6 +66,9 @@ def publish(
         if reading.faults:
             _note_refusal(context, topic, reading.faults[0].detail)
         return _accepted(topic, reading, receipt, settings)
+    except TooManyTopics as error:
+        metrics.CROWDED.inc()
+        return answer_to(error, f"POST /v1/topics/{topic}/events")
     except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
         return answer_to(error, f"POST /v1/topics/{topic}/events")
 

@@ -2,13 +2,13 @@
 -- KEYS: partition, topics, log, figures, ids, ids-before
 -- ARGV: run, publish command, live channel or '' (a later call of the same round trip wakes), wake channel, topic,
 --       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most,
---       name of the request or '', what to remember with it, chunks (0: the request is all known, but has a name),
+--       topics of the partition at most, name of the request or '', what to remember with it, chunks (0: the request is all known, but has a name),
 --       per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
 --       and, if an event has an id, for each event of the request its id or ''
 -- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'again', what is remembered}
---       | {'kept'} (of no chunks) | {'ahead', head} | {'fenced'}
+--       | {'kept'} (of no chunks) | {'ahead', head} | {'crowded'} (one topic more than at most) | {'fenced'}
 local BATCH = 2000 -- unpack() is bounded by the stack
-local ENTRY = 14
+local ENTRY = 15
 local chunks = tonumber(ARGV[ENTRY])
 local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
 local ids = #ARGV - ids_at
@@ -27,8 +27,8 @@ if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
   return {'fenced'}
 end
 
-if ARGV[12] ~= '' then
-  local value = redis.call('HGET', KEYS[5], ARGV[12]) or redis.call('HGET', KEYS[6], ARGV[12])
+if ARGV[13] ~= '' then
+  local value = redis.call('HGET', KEYS[5], ARGV[13]) or redis.call('HGET', KEYS[6], ARGV[13])
   if value then
     wake(0)
     return {'again', value}
@@ -68,7 +68,7 @@ local now = math.max(milliseconds(), tonumber(figures[4] or '0'))
 
 -- Ids get the offsets from `first` on; the request's name gets `outcome` and what the caller wants to know again.
 local function remember(first, outcome)
-  if ids == 0 and ARGV[12] == '' then
+  if ids == 0 and ARGV[13] == '' then
     return
   end
   local since = tonumber(figures[6])
@@ -92,8 +92,8 @@ local function remember(first, outcome)
       redis.call('HSET', KEYS[5], unpack(pairs_))
     end
   end
-  if ARGV[12] ~= '' then
-    redis.call('HSET', KEYS[5], ARGV[12], outcome .. ' ' .. ARGV[13])
+  if ARGV[13] ~= '' then
+    redis.call('HSET', KEYS[5], ARGV[13], outcome .. ' ' .. ARGV[14])
   end
   if not since then
     redis.call('HSET', KEYS[4], 'ids_since', int(now))
@@ -125,6 +125,11 @@ local bound = tonumber(ARGV[9])
 if bound and head and greatest > head + bound and least <= head + bound then
   wake(0)
   return {'ahead', head}
+end
+
+if not figures[1] and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[12]) then
+  wake(0)
+  return {'crowded'}
 end
 
 local _, sequence = open_partition(KEYS[1], ARGV[1])

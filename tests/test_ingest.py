@@ -1,0 +1,32 @@
+"""Events that come by Redis PUBLISH: what there is no room for is dropped and counted."""
+
+from __future__ import annotations
+
+import gevent
+from prometheus_client import REGISTRY
+
+from pushsvc.broker import Broker
+from pushsvc.ingest import Ingest
+from pushsvc.settings import TopicRules
+from pushsvc.topic import partition_of
+
+
+def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url: str, prefix: str) -> None:
+    broker = Broker(redis_url, prefix, topics=1)
+    number = partition_of("first")
+    second = next(name for n in range(10_000) if partition_of(name := f"second-{n}") == number)
+    fence = broker.lease([number], "me", 60_000)[number]
+    names = ("pushsvc_ingest_topics_refused_total", "pushsvc_ingest_events_total", "pushsvc_ingest_dropped_total")
+    before = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    ingest = Ingest(broker, TopicRules(), lambda partition: fence)
+    for topic in ("first", second, "first"):
+        ingest.offer(topic, b'{"n":1}')
+    ingest.start()
+    with gevent.Timeout(10):
+        while ingest._backlog:
+            gevent.sleep(0)
+    ingest.close()
+    after = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2, 0]
+    assert list(broker.topics()) == ["first"]
+    broker.close()
