@@ -49,7 +49,7 @@ def test_help_names_every_command_and_its_variables() -> None:
     assert "_web" not in said
     said = invoke("serve", "--help").output
     for variable in ("HOST", "PORT", "REDIS", "PREFIX", "DATA_DIR", "WORKERS", "AGGREGATORS", "CONFIG", "INSECURE",
-                     "ALLOW_HOST", "ALLOW_ORIGIN", "DRAIN", "WAIT"):  # fmt: skip
+                     "ALLOW_HOST", "ALLOW_ORIGIN", "DRAIN", "WAIT", "ACK"):  # fmt: skip
         assert f"PUSHSVC_{variable}" in said.replace("\n", "").replace(" ", "")
 
 
@@ -62,6 +62,8 @@ def test_help_names_every_command_and_its_variables() -> None:
         (["aggregator"], {}, 1, "Error: pushsvc aggregator shares a Redis"),
         (["serve", "--port", "x"], {}, 2, "Invalid value for '--port'"),
         (["serve"], {"PUSHSVC_PORT": "x"}, 2, "Invalid value for '--port' (env var: 'PUSHSVC_PORT')"),
+        (["serve", "--ack", "disk"], {}, 2, "'disk' is none of memory, fsync and replicas:N (N from 1 to 99)"),
+        (["web"], {"PUSHSVC_ACK": "disk"}, 2, "Invalid value for '--ack' (env var: 'PUSHSVC_ACK')"),
         (["serve", "--config", "none.toml"], {}, 1, "Error: cannot read none.toml"),
         (["serve"], {"PUSHSVC_CONFIG": "none.toml"}, 1, "Error: cannot read none.toml"),
         (["demo", "nothing"], {}, 1, "Error: there is no demo 'nothing'; there are flights"),

@@ -7,7 +7,7 @@ import pytest
 
 from pushsvc.config import Settings, check_bind, is_loopback, load, without_password
 from pushsvc.errors import InvalidSetting, PushError, StartupError
-from pushsvc.settings import TopicSettings
+from pushsvc.settings import Ack, TopicSettings
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +81,16 @@ def test_statistics_of_values() -> None:
     assert settings.of_values == ("distinct", "top", "top100", "last")
     assert settings.columns[9:] == ("distinct", "p90", "top", "top100", "last", "approximate")
     assert settings.ranked[7:] == ("distinct", "p90")
+
+
+def test_what_an_acknowledgement_says() -> None:
+    assert load({}).ack == Ack()
+    file = write('ack = "replicas:2"\n')
+    assert load({}, file).ack == Ack(replicas=2)
+    assert load({"ack": Ack(fsync=True)}, file).ack == Ack(fsync=True)
+    assert Settings.decode(load({}, file).encode()).ack == Ack(replicas=2)
+    with pytest.raises(InvalidSetting, match="ack: 'disk' is none of memory, fsync and replicas:N"):
+        load({}, write('ack = "disk"\n'))
 
 
 def test_limits() -> None:

@@ -8,21 +8,27 @@ from collections.abc import Callable
 from pushsvc.broker import Broker
 from pushsvc.config import without_password
 from pushsvc.errors import PushError, StartupError, Unavailable
+from pushsvc.settings import Ack
 
 RETRY_AFTER = 1.0
 """Seconds between two tries while waiting for Redis."""
 
 
-def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None]) -> None:
+_MEMORY = Ack()
+
+
+def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None], ack: Ack = _MEMORY) -> None:
     """Return when Redis answers and will keep what it is given; ``warn`` takes what is legal but unwise.
 
-    Raise StartupError when it does not answer (unless ``wait``), evicts data, or holds another layout.
+    Raise StartupError when it does not answer (unless ``wait``), evicts data, holds another layout, or can never
+    confirm what ``ack`` promises.
     """
     broker = _open(url, prefix)
     try:
         _reach(broker, without_password(url), wait, warn)
         settings = broker.configuration("maxmemory-policy", "appendonly", "save")
         broker.check_layout()
+        _check_ack(broker, ack, without_password(url), warn)
     except StartupError:
         raise
     except PushError as error:
@@ -38,6 +44,25 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
     if settings.get("appendonly") == "no":
         keeps = "only now and then writes snapshots" if settings.get("save") else "keeps nothing on disk"
         warn(f"WARNING: Redis at {without_password(url)} {keeps}: its crash loses events. Set its appendonly to yes")
+
+
+def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]) -> None:
+    try:
+        confirmed = broker.confirmations(ack)
+    except Unavailable:
+        raise
+    except PushError as error:
+        reason = error.detail
+        if "unknown command" in reason.lower():
+            reason = "it does not know WAITAOF. Redis 7.2 and Valkey do"
+        elif "appendonly" in reason:
+            reason = "it has no append-only file. Set its appendonly to yes"
+        raise StartupError(f"Redis at {shown} cannot do what --ack {ack} asks for: {reason}") from error
+    if confirmed < ack.replicas:
+        warn(
+            f"WARNING: Redis at {shown} has {confirmed} replicas: with --ack {ack} publishing answers 503 until there "
+            f"are {ack.replicas}"
+        )
 
 
 def _open(url: str, prefix: str) -> Broker:

@@ -20,7 +20,7 @@ from pushsvc import __version__
 from pushsvc.config import Settings, check_bind, load
 from pushsvc.errors import InvalidInput, PushError, StartupError
 from pushsvc.folders import private_folder
-from pushsvc.settings import TopicSettings
+from pushsvc.settings import Ack, TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic
 
@@ -42,6 +42,16 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     """An option that is also read from ``PUSHSVC_<NAME>``."""
     name = names[0].lstrip("-").replace("-", "_").upper()
     return click.option(*names, envvar=f"PUSHSVC_{name}", show_envvar=True, **settings)
+
+
+class _AckType(click.ParamType[Ack]):
+    name = "ack"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ack:
+        try:
+            return value if isinstance(value, Ack) else Ack.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 _PORT = click.IntRange(0, 65_535)
@@ -74,6 +84,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "drain": _option(
         "--drain", type=click.IntRange(0, 3600), metavar="SECONDS", help="Time for an orderly end. [default: 5]"
+    ),
+    "ack": _option(
+        "--ack",
+        type=_AckType(),
+        metavar="memory|fsync|replicas:N",
+        help="Where events are before publishing is answered with 202. [default: memory]",
     ),
     "wait": _option("--wait", is_flag=True, default=None, help="Wait for a Redis that does not answer yet."),
 }
@@ -108,7 +124,7 @@ def program() -> None:
     """Publish events, see rolling statistics of them live in the browser."""
 
 
-_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat")
+_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat", "ack")
 _COMMON = ("redis", "prefix", "drain", "wait")
 
 
@@ -287,7 +303,7 @@ def web_worker(fd: int, redis: str) -> None:
 
     settings = _child_settings()
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
-    broker = Broker(redis, settings.prefix, topics=settings.limits.topics)
+    broker = Broker(redis, settings.prefix, topics=settings.limits.topics, ack=settings.ack)
     app = create_app(broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat)
     os.set_inheritable(fd, False)
     serve(app, socket.socket(fileno=fd), settings.drain)

@@ -17,7 +17,7 @@ import msgspec
 
 from pushsvc.errors import InvalidSetting, InvalidTopic, StartupError
 from pushsvc.event import Limits
-from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.settings import Ack, TopicRules, TopicSettings
 from pushsvc.stats.names import is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_pattern
@@ -49,6 +49,7 @@ class Settings:
     drain: int = 5
     heartbeat: int = 15
     wait: bool = False
+    ack: Ack = field(default_factory=Ack)
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 
@@ -286,6 +287,7 @@ _SETTINGS: dict[str, Check] = {
     "drain": _number(0, 3_600),
     "heartbeat": _number(1, 3_600),
     "wait": _switch,
+    "ack": lambda value: Ack.parse(_text(value)),
     "topics": _topics,
     "limits": _limits,
 }

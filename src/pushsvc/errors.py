@@ -20,6 +20,7 @@
     │   ├── BrokerFull               503  Redis refuses writes
     │   ├── Overloaded               503  too much waits for Redis; nothing was stored
     │   └── OutcomeUnknown           503  sent, but the answer was lost
+    │       └── Unconfirmed          503  stored, but not yet as safely as was asked for
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
 
@@ -150,12 +151,14 @@ class TooManyTopics(PushError):
 
 
 class Unavailable(PushError):
-    """Repeat after ``retry_after`` seconds."""
+    """Repeat after ``retry_after`` seconds. ``detail`` is for the log, unless it is ``told`` to clients: Redis's own
+    words may tell addresses."""
 
     status = 503
     slug = "unavailable"
     title = "Service unavailable"
-    retry_after: ClassVar[int] = 2
+    retry_after: int = 2
+    told: ClassVar[bool] = False
 
 
 class BrokerUnavailable(Unavailable):
@@ -178,6 +181,10 @@ class Overloaded(Unavailable):
 class OutcomeUnknown(Unavailable):
     slug = "outcome-unknown"
     title = "The outcome is unknown; repeating is safe for events with ids, or with the same key"
+
+
+class Unconfirmed(OutcomeUnknown):
+    told = True
 
 
 class StartupError(PushError):

@@ -1,4 +1,4 @@
-"""What may be set per topic, and the rules that choose it."""
+"""What may be set per topic, the rules that choose it, and what an acknowledgement says."""
 
 from __future__ import annotations
 
@@ -92,6 +92,33 @@ class TopicSettings:
         found = _LAST.fullmatch(name)
         name = f"last {found[1]}" if found else name
         return next((window for window in self.windows if window.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What has happened to events before a publish is answered with 202.
+
+    They are in Redis's memory; with ``fsync`` also on the disk beside it; with ``replicas`` also in the memory of at
+    least so many replicas.
+    """
+
+    fsync: bool = False
+    replicas: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Ack:
+        """Return what ``memory``, ``fsync`` or ``replicas:2`` says; raise ValueError for anything else."""
+        found = re.fullmatch("memory|(fsync)|replicas:([1-9][0-9]?)", text, re.ASCII)
+        if not found:
+            raise ValueError(f"{text!r} is none of memory, fsync and replicas:N (N from 1 to 99)")
+        return cls(found[1] is not None, int(found[2] or 0))
+
+    def __str__(self) -> str:
+        return "fsync" if self.fsync else f"replicas:{self.replicas}" if self.replicas else "memory"
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to wait for."""
+        return self.fsync or self.replicas > 0
 
 
 @dataclass(frozen=True, slots=True)

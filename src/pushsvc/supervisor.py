@@ -29,6 +29,7 @@ from pushsvc.errors import StartupError
 from pushsvc.folders import private_folder
 from pushsvc.lifeline import VARIABLE
 from pushsvc.listener import address_of, listen, wait_ready
+from pushsvc.settings import Ack
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +247,8 @@ class Supervisor:
         if self._web:
             self._listener = listen(settings.host, settings.port)
         redis = self._start_embedded() if settings.redis is None else settings.redis
-        check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning)
+        ack = settings.ack if self._web else Ack()
+        check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack)
         self._environment = self._child_environment(redis)
         self._children = [Child("_aggregator", n + 1) for n in range(self._aggregators)]
         if self._listener is not None:

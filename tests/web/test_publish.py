@@ -249,6 +249,14 @@ def test_the_limit_of_topics_is_that_of_the_file(stack):
     assert b"pushsvc_topics_refused_total 1.0" in stack.get("/metrics").body
 
 
+def test_a_server_waits_for_what_its_option_says(stack):
+    stack.start_web("--ack", "replicas:1")
+    answer = stack.post("t", {"n": 1})
+    assert answer.status == 503
+    assert "the events are in Redis, but on 0 of 1 replicas" in answer.json()["detail"]
+    assert "has 0 replicas: with --ack replicas:1" in stack.output("web")
+
+
 def test_when_answers_of_redis_are_lost_repeating_with_ids_stores_each_event_once(broker, proxy, prefix):
     """Executed, and then the connection breaks: each producer hears that it is unknown, repeats, and is told where."""
     through = Broker(proxy.url, prefix)

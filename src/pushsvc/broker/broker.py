@@ -27,13 +27,15 @@ from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
 from pushsvc.broker.publisher import Once, Publisher, Receipt
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError
 from pushsvc.event import Batch, Event, Limits
-from pushsvc.settings import TopicSettings
+from pushsvc.settings import Ack, TopicSettings
 from pushsvc.topic import PARTITIONS
 
 READ_BYTES = 1_000_000
 """Bytes that one read of a partition brings at most (one entry more, to be exact)."""
 
 TOPICS = Limits().topics
+
+_MEMORY = Ack()
 
 DELETION_REMEMBERED = 7 * 86_400_000
 
@@ -80,13 +82,17 @@ class Appended:
 class Broker:
     """One Redis or Valkey, below one prefix of names; a partition gets at most ``topics`` topics.
 
+    A publish returns when ``ack`` is fulfilled.
+
     Methods raise errors of ``pushsvc.errors`` alone.
     """
 
-    def __init__(self, url: str, prefix: str = "pushsvc:", *, pool: int = 32, topics: int = TOPICS) -> None:
+    def __init__(
+        self, url: str, prefix: str = "pushsvc:", *, pool: int = 32, topics: int = TOPICS, ack: Ack = _MEMORY
+    ) -> None:
         self.keys = Keys(prefix)
         self._connections = Connections(url, size=pool)
-        self._committer = Committer(self._connections)
+        self._committer = Committer(self._connections, ack)
         self._publish_command = "PUBLISH"
         self._publisher = Publisher(self.keys, self._publish_command, self._committer.call, topics=topics)
 
@@ -104,6 +110,12 @@ class Broker:
         """Return Redis settings by name; one that may not be read is absent."""
         answers = self._connections.commands([("CONFIG", "GET", name) for name in names])
         return {name: answer[1].decode() for name, answer in zip(names, answers, strict=True) if len(answer) > 1}
+
+    def confirmations(self, ack: Ack) -> int:
+        """Return how many replicas have confirmed all so far; raise PushError where ``ack`` can never be fulfilled."""
+        if ack.fsync:
+            self._connections.command("WAITAOF", 1, 0, 1)
+        return int(self._connections.command("WAIT", ack.replicas, 1)) if ack.replicas else 0
 
     def check_layout(self) -> None:
         """Write down the number of partitions, or raise StartupError where another number is written."""
@@ -139,16 +151,14 @@ class Broker:
         Events whose id is known keep the offset they have. A request that comes again with the same ``once`` is
         answered as it was. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
         among those given, from 1), KeyReused (``once`` names another request), TooManyTopics, Fenced (``fence`` is no
-        longer the newest), OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        longer the newest), Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
         given = events if isinstance(events, Batch) else Batch.of(events)
         return self._publisher.publish(topic, given, settings, fence=fence, once=once)
 
     def recall(self, topic: str, once: Once) -> Receipt | None:
-        """Return the receipt of an earlier request, None where none is remembered; raise KeyReused."""
-        answers = self._connections.commands([("HGET", key, once.name) for key in self.keys.ids(topic)])
-        value = next(filter(None, answers), None)
-        return None if value is None else once.receipt(value)
+        """Return the receipt of an earlier request, None where none is remembered; raise as ``publish``."""
+        return self._publisher.recall(topic, once)
 
     def refuse(self, topic: str, detail: str) -> None:
         """Note on a topic that exists that something for it was refused."""

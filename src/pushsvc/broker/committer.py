@@ -5,10 +5,14 @@ answers, and passes the lead to the first of those that came meanwhile. So one a
 by themselves, and the same code serves threads and greenlets (of a process that was monkey-patched before).
 
 Nothing is sent twice but what Redis says it has not run.
+
+Where memory is not enough (``Ack``), a round trip ends with a command that waits for the disk or for replicas: one for
+all its calls.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +23,9 @@ from redis import exceptions
 
 from pushsvc.broker.connection import Call, Connections, answer, load_scripts, reason
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
+from pushsvc.settings import Ack
+
+log = logging.getLogger(__name__)
 
 GROUP_CALLS, GROUP_BYTES = 32, 1_000_000
 """Calls and bytes of one round trip (or one call that is larger): few enough that, of 64 connections, Redis works for
@@ -27,18 +34,26 @@ one half while this process works for the other."""
 WAITING_CALLS, WAITING_BYTES = 4_096, 64_000_000
 """Calls and bytes that may wait for theirs; one more is refused."""
 
+CONFIRMED_BYTES = 16_000_000
+"""Bytes of a round trip that waits for the disk or for replicas. It may take a second, so it takes all that waits."""
+
+CONFIRM_MS = 3_000
+"""Milliseconds that a confirmation may take; less than a connection's TIMEOUT."""
+
 _BROKEN = (exceptions.RedisError, OSError)
 _OPEN = object()
 _pack: Any = hiredis.pack_command
 
 
 class _Request:
-    """A call that waits. ``latch`` opens when its answer is there, or when it is to lead."""
+    """A call that waits. ``latch`` opens when its answer is there, or when it is to lead; ``lacking`` says what is not
+    confirmed."""
 
-    __slots__ = ("answer", "call", "latch")
+    __slots__ = ("answer", "call", "lacking", "latch")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, lacking: str) -> None:
         self.call = call
+        self.lacking = lacking
         self.answer: Any = _OPEN
         self.latch = threading.Lock()
         self.latch.acquire()
@@ -47,8 +62,10 @@ class _Request:
 class Committer:
     """Runs scripts that write, each atomic and answered alone, over one connection."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, ack: Ack) -> None:
         self._connections = connections
+        self._ack = ack
+        self._lacking = "no answer told whether they are safe" if ack else ""
         self._connection: Any = None
         self._waiting: deque[_Request] = deque()
         self._size = 0
@@ -59,9 +76,12 @@ class Committer:
         """Close the connection; who still waits for an answer learns that its outcome is unknown."""
         self._drop()
 
-    def call(self, call: Call) -> Any:
-        """Run one script; raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull."""
-        request = _Request(call)
+    def call(self, call: Call) -> tuple[Any, str]:
+        """Run one script; return its answer, and what it lacks to be as safe as was asked for ('': nothing).
+
+        Raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull.
+        """
+        request = _Request(call, self._lacking)
         first = self._join(request)
         if not first:
             try:
@@ -73,7 +93,7 @@ class Committer:
             self._lead(request, idle=first)
         if isinstance(request.answer, PushError):
             raise request.answer
-        return request.answer
+        return request.answer, request.lacking
 
     def _join(self, request: _Request) -> bool:
         """Queue up; return whether the request leads."""
@@ -117,10 +137,11 @@ class Committer:
 
     def _take(self) -> list[_Request]:
         """Take the first requests off the queue; the leader is the first of all."""
+        calls, most = (WAITING_CALLS, CONFIRMED_BYTES) if self._ack else (GROUP_CALLS, GROUP_BYTES)
         with self._lock:
             group = [self._waiting.popleft()]
             size = group[0].call.size
-            while self._waiting and len(group) < GROUP_CALLS and size + self._waiting[0].call.size <= GROUP_BYTES:
+            while self._waiting and len(group) < calls and size + self._waiting[0].call.size <= most:
                 group.append(self._waiting.popleft())
                 size += group[-1].call.size
             self._size -= size
@@ -142,7 +163,7 @@ class Committer:
             if unknown:
                 load_scripts(connection)
                 for request in unknown:
-                    request.answer = _OPEN
+                    request.answer, request.lacking = _OPEN, self._lacking
                 self._exchange(connection, unknown)
         except _BROKEN as error:
             self._drop()
@@ -178,7 +199,10 @@ class Committer:
     def _exchange(self, connection: Any, requests: Sequence[_Request]) -> list[_Request]:
         """Send calls and take their answers; return those that did not run because Redis does not know the script."""
         run = self._connections.run(connection)
-        connection.send_packed_command([_packed([request.call for request in requests], run)], check_health=False)
+        data = [_packed([request.call for request in requests], run)]
+        if self._ack:
+            data += self._confirming(requests[0].call)
+        connection.send_packed_command(data, check_health=False)
         unknown = []
         for request in requests:
             try:
@@ -186,7 +210,32 @@ class Committer:
             except exceptions.NoScriptError as error:
                 request.answer = BrokerUnavailable(reason(error))
                 unknown.append(request)
+        if self._ack:
+            self._confirm(connection, requests)
         return unknown
+
+    def _confirming(self, call: Call) -> list[bytes]:
+        """Return the commands that wait until all is confirmed.
+
+        What is waited for is the last write of this connection. A call that finds its events known writes nothing, and
+        another connection may have written them: a write of our own behind it makes sure of them, too.
+        """
+        wait = ("WAITAOF", 1, 0, CONFIRM_MS) if self._ack.fsync else ("WAIT", self._ack.replicas, CONFIRM_MS)
+        return [_pack(("HSET", call.keys[0], "confirmed", 0)), _pack(wait)]
+
+    def _confirm(self, connection: Any, requests: Sequence[_Request]) -> None:
+        written, confirmed = answer(connection), answer(connection)
+        refused = next((one for one in (written, confirmed) if isinstance(one, PushError)), None)
+        if refused is not None:
+            log.warning("--ack %s: %s", self._ack, refused.detail)
+            return
+        if self._ack.fsync:
+            lacking = "" if confirmed[0] else f"not on its disk within {CONFIRM_MS} ms"
+        else:
+            wanted = self._ack.replicas
+            lacking = "" if confirmed >= wanted else f"on {confirmed} of {wanted} replicas after {CONFIRM_MS} ms"
+        for request in requests:
+            request.lacking = lacking
 
 
 def _packed(calls: Sequence[Call], run: str) -> bytes:

@@ -42,12 +42,13 @@ class Script:
 OPEN = Script("open", writes=True)
 PUBLISH = Script("publish", writes=True)
 STATISTICS = Script("statistics", writes=True)
+RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
 SEEK = Script("seek", writes=False)
 LEASE = Script("lease", writes=True)
 RELEASE = Script("release", writes=True)
 DELETE = Script("delete", writes=True)
-SCRIPTS = (OPEN, PUBLISH, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
+SCRIPTS = (OPEN, PUBLISH, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
 
 RUN = object()
 """Stands, among a call's arguments, for the run id of the primary that the call is sent to."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from pushsvc.broker.connection import PUBLISH, RUN, WAKE, Call
+from pushsvc.broker.connection import PUBLISH, RECALL, RUN, WAKE, Call
 from pushsvc.broker.keys import Keys, Log
-from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, TooManyTopics
+from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 
@@ -88,12 +88,14 @@ class _Target:
 
 
 class Publisher:
-    """Publishes through ``commit``, which runs one script call and returns its answer.
+    """Publishes through ``commit``, which runs a script call and returns its answer and what it lacks, if anything.
 
     A partition has at most ``topics`` topics: no publish begins one more.
     """
 
-    def __init__(self, keys: Keys, publish_command: str, commit: Callable[[Call], Any], *, topics: int) -> None:
+    def __init__(
+        self, keys: Keys, publish_command: str, commit: Callable[[Call], tuple[Any, str]], *, topics: int
+    ) -> None:
         self._keys = keys
         self._topics = topics
         self._publish_command = publish_command
@@ -103,22 +105,23 @@ class Publisher:
     def publish(
         self, topic: str, given: Batch, settings: TopicSettings, *, fence: int | None, once: Once | None
     ) -> Receipt:
-        """Append the events (at least one) that are not known yet."""
+        """Append the events (at least one) that are not known yet, and see that all are as safe as was asked for."""
         fresh = given.without(given.repeated())
         known: list[int] = []
         while True:
             remember = once.value(known, fresh.count, given.count - fresh.count) if once else b""
-            answer = self._call(topic, fresh, settings, fence, once.name if once else "", remember)
+            answer, lacking = self._call(topic, fresh, settings, fence, once.name if once else "", remember)
             match answer[0]:
                 case b"known":
                     known += answer[2::2]
                     fresh = fresh.without(set(answer[1::2]))
-                    if not fresh.count and once is None:
-                        return _receipt(known, 0, given.count)
+                    if fresh.count or once is not None:
+                        continue
+                    receipt = _receipt(known, 0, given.count)
                 case b"again" if once is not None:
-                    return once.receipt(answer[1])
+                    receipt = once.receipt(answer[1])
                 case b"kept":
-                    return _receipt(known, 0, given.count)
+                    receipt = _receipt(known, 0, given.count)
                 case b"ahead":
                     raise _too_far_ahead(given, answer[1], settings)
                 case b"crowded":
@@ -130,11 +133,24 @@ class Publisher:
                     raise Fenced(f"another aggregator owns the partition of {topic!r}")
                 case _:
                     _, first, last, arrival, head = answer
-                    return _receipt((*known, first, last), fresh.count, given.count - fresh.count, arrival, head)
+                    duplicates = given.count - fresh.count
+                    receipt = _receipt((*known, first, last), fresh.count, duplicates, arrival, head)
+            _check_confirmed(lacking)
+            return receipt
+
+    def recall(self, topic: str, once: Once) -> Receipt | None:
+        """Return the receipt of an earlier request, which is as safe as was asked for; None where there is none."""
+        keys = [self._keys.partition(Log(topic).partition), *self._keys.ids(topic)]
+        value, lacking = self._commit(Call(RECALL, keys, [once.name]))
+        if not value:
+            return None
+        receipt = once.receipt(value)
+        _check_confirmed(lacking)
+        return receipt
 
     def _call(
         self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None, key: str, remember: bytes
-    ) -> Any:
+    ) -> tuple[Any, str]:
         target = self._target(topic, settings)
         args = [*target.args]
         if fence is not None:
@@ -173,6 +189,11 @@ class Publisher:
             self._topics, "", "",
         )  # fmt: skip
         return _Target(settings, names, args, keys.live(log))
+
+
+def _check_confirmed(lacking: str) -> None:
+    if lacking:
+        raise Unconfirmed(f"the events are in Redis, but {lacking}: repeating is safe with ids, or with the same key")
 
 
 def _receipt(
