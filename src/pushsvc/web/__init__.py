@@ -8,11 +8,12 @@ from pushsvc.broker import Broker
 from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import events, health, page, problem, stats, topics
+from pushsvc.web import capacity, events, health, page, problem, stats, topics
 from pushsvc.web.context import Context
 from pushsvc.web.security import Security
+from pushsvc.web.untouched import is_untouched, note_state
 
-__all__ = ["Limits", "Security", "create_app", "hub_of"]
+__all__ = ["Limits", "Security", "context_of", "create_app", "hub_of", "is_untouched"]
 
 
 def create_app(
@@ -27,16 +28,24 @@ def create_app(
     app = Flask(__name__)
     limits = limits or Limits()
     app.config["MAX_CONTENT_LENGTH"] = limits.body
-    context = Context(broker, Hub(broker), rules or TopicRules(), limits, Reader(limits), heartbeat)
+    security = security or Security()
+    context = Context(broker, Hub(broker), rules or TopicRules(), limits, Reader(limits), heartbeat, security)
     app.extensions["pushsvc"] = context
     problem.install(app)
-    (security or Security()).install(app)
+    security.install(app)
+    capacity.install(app, context.hub)
     for resource in (events, stats, topics, health, page):
         app.register_blueprint(resource.blueprint(context))
+    note_state(app)
     return app
+
+
+def context_of(app: Flask) -> Context:
+    """Return what an app that ``create_app`` made works with."""
+    context: Context = app.extensions["pushsvc"]
+    return context
 
 
 def hub_of(app: Flask) -> Hub:
     """Return the hub of an app that ``create_app`` made."""
-    context: Context = app.extensions["pushsvc"]
-    return context.hub
+    return context_of(app).hub

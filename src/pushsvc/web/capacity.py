@@ -1,0 +1,36 @@
+"""What a connection beyond a cap is answered. The server says in the environ why it is one too many."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from pushsvc.hub import Hub
+from pushsvc.hub.streams import goodbye
+from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
+from pushsvc.web.problem import problem
+from pushsvc.web.responses import stream_response
+
+REFUSED = "pushsvc.refused"
+_RETRY_AFTER = "5"
+_ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
+"""Who restarts a full server makes all its subscribers come back at once."""
+
+
+def install(app: Flask, hub: Hub) -> None:
+    """Refuse what the server marked. A stream gets 200, a time to come back and the reason."""
+
+    @app.before_request
+    def refuse() -> Response | None:
+        reason: str | None = request.environ.get(REFUSED)
+        if reason is None or request.path in _ALWAYS:
+            return None
+        if _wants_stream():
+            return stream_response(iter([goodbye(reason, hub)]))
+        response = problem(503, "full", "Too many connections", reason)
+        response.headers["Retry-After"] = _RETRY_AFTER
+        return response
+
+
+def _wants_stream() -> bool:
+    asked = request.args.get("format")
+    return asked == "sse" if asked is not None else EVENT_STREAM in request.headers.get("Accept", "")
