@@ -35,7 +35,7 @@ def is_untouched(app: Flask) -> bool:
     return (
         type(app) is Flask
         and all(type(vars(Flask)[name]) is FunctionType for name in _PATH)
-        and not any(signal.receivers for signal in _SIGNALS)
+        and not any(receiver for signal in _SIGNALS for receiver in signal.receivers_for(app))
         and app.extensions.get(_KEY) == _state(app)
     )
 
