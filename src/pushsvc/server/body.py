@@ -11,7 +11,7 @@ from pushsvc.server.transport import Disconnected, Overdue, Transport
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Body(io.RawIOBase):
+class Body:
     """Takes bytes out of ``buffer``, which holds what came behind the head, and further ones from the transport.
 
     A body has ``seconds`` for its first byte and for each ``rate`` bytes one more: a client that sends a byte now and
@@ -36,13 +36,13 @@ class Body(io.RawIOBase):
         """Return the WSGI input: plain bytes where the whole body is there."""
         if isinstance(self._framing, Sized) and len(self._buffer) >= (length or 0):
             return io.BytesIO(self._framing.take(self._buffer, length or 0))
-        return io.BufferedReader(self)
+        return io.BufferedReader(_Input(self))
 
     def read_whole(self) -> bytes:
         """Return the body, whose length the caller has found to be bearable."""
         pieces = []
         while not self.done:
-            pieces.append(self._take(1 << 20))
+            pieces.append(self.take(1 << 20))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def skip_buffered(self) -> bool:
@@ -54,19 +54,7 @@ class Body(io.RawIOBase):
             return False
         return self.done
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
-        try:
-            data = self._take(len(into))
-        except (BadRequest, Overdue, Disconnected) as fault:
-            self.fault = fault
-            raise OSError("the body of the request ended early") from fault
-        into[: len(data)] = data
-        return len(data)
-
-    def _take(self, most: int) -> bytes:
+    def take(self, most: int) -> bytes:
         """Return the next bytes; none at the end."""
         while True:
             data = self._framing.take(self._buffer, most)
@@ -87,3 +75,22 @@ class Body(io.RawIOBase):
             raise Disconnected
         self._received += len(data)
         self._buffer += data
+
+
+class _Input(io.RawIOBase):
+    """A body as a file."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._body.take(len(into))
+        except (BadRequest, Overdue, Disconnected) as fault:
+            self._body.fault = fault
+            raise OSError("the body of the request ended early") from fault
+        into[: len(data)] = data
+        return len(data)

@@ -15,7 +15,7 @@ from gevent import get_hub
 from pushsvc.server.body import Body
 from pushsvc.server.lane import Lane
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
-from pushsvc.server.tls import TlsSocket, wrap
+from pushsvc.server.tls import wrap
 from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
 from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, environ_of, problem
 from pushsvc.web import metrics
@@ -81,8 +81,10 @@ class Connection:
                 self.transport.within(self._site.deadlines.handshake)
                 self.transport.handshake()
             handed_over = self._serve()
-        except (Disconnected, Overdue, Draining):
+        except Disconnected:
             pass
+        except (Overdue, Draining):
+            self._say_goodbye()
         except Exception:
             log.exception("a connection of %s ended", self._address[0])
         finally:
@@ -95,11 +97,14 @@ class Connection:
             self.transport.interrupt(Draining)
 
     def _close(self) -> None:
-        sock = self.transport.release()
-        if isinstance(sock, TlsSocket):
-            sock.end_sending()
-        sock.close()
+        self.transport.release().close()
         self._ended()
+
+    def _say_goodbye(self) -> None:
+        self.idle = True
+        self.transport.within(self._site.deadlines.linger)
+        with suppress(Disconnected, Overdue, Draining):
+            self.transport.end_sending()
 
     def _serve(self) -> bool:
         """Return whether the socket was handed over."""
@@ -107,6 +112,7 @@ class Connection:
             try:
                 request = self._next()
                 if request is None:
+                    self._say_goodbye()
                     return False
                 take_over = self._answer(request)
             except BadRequest as error:
@@ -115,6 +121,7 @@ class Connection:
             if take_over is not None:
                 return self._hand_over(take_over)
             if not request.keep_alive:
+                self._say_goodbye()
                 if self._unread or self._buffer:
                     self._linger()
                 return False
@@ -214,13 +221,11 @@ class Connection:
     def _refuse(self, status: int, detail: str) -> None:
         metrics.BAD_REQUESTS.inc()
         self.transport.send(problem(status, detail))
+        self._say_goodbye()
         self._linger()
 
     def _linger(self) -> None:
         """Read and drop what the peer still sends: a socket closed before takes back what was sent to it."""
-        self.idle = True
-        with suppress(OSError):
-            self.transport.end_sending()
         self.transport.within(self._site.deadlines.linger)
         read = len(self._buffer)
         while read < _LINGER_BYTES and (data := self.transport.receive()):

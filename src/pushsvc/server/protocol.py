@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
+from functools import lru_cache
 
 import httptools
 
@@ -23,6 +23,12 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9
 _ONCE = frozenset({"host", "content-length", "content-type", "origin", "last-event-id"})
 """Fields that decide something, and of which a second one would be a second opinion."""
 
+USUAL_FIELDS = frozenset({
+    "accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length", "content-type",
+    "cookie", "host", "last-event-id", "origin", "referer", "user-agent",
+})  # fmt: skip
+_KEYS = {form: form.decode().lower() for name in USUAL_FIELDS for form in (name.encode(), name.title().encode())}
+
 
 class BadRequest(Exception):
     """Bytes that are no request this server takes; ``status`` is what to answer before the connection closes."""
@@ -31,10 +37,6 @@ class BadRequest(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
-
-    @property
-    def title(self) -> str:
-        return HTTPStatus(self.status).phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +57,8 @@ class Request:
     """
 
     __slots__ = (
-        "chunked",
-        "expects",
-        "fields",
-        "headers",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "query",
-        "version",
-    )
+        "chunked", "expects", "headers", "keep_alive", "length", "method", "path", "query", "repeated", "version",
+    )  # fmt: skip
 
     def __init__(self, method: str, path: str, query: str, version: int) -> None:
         self.method = method
@@ -76,11 +69,22 @@ class Request:
         self.length: int | None = None
         self.chunked = self.expects = False
         self.keep_alive = version == 1
-        self.fields: list[tuple[bytes, bytes]] = []
+        self.repeated: str | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by llhttp."""
-        self.fields.append((name, value))
+        """Called by llhttp with each field."""
+        key = _KEYS.get(name)
+        if key is None:
+            key = name.decode("ascii").lower()
+            if "_" in key:
+                return
+        text = value.decode("latin-1").rstrip(" \t")
+        if key not in self.headers:
+            self.headers[key] = text
+        elif key in _ONCE:
+            self.repeated = key
+        else:
+            self.headers[key] += ("; " if key == "cookie" else ",") + text
 
 
 def find_head(buffer: bytearray, start: int, bounds: Bounds) -> int:
@@ -156,17 +160,8 @@ def _read_fields(request: Request, head: bytes) -> bool:
         raise BadRequest(501, f"the method {request.method} is not known") from None
     except httptools.HttpParserError as error:
         raise BadRequest(400, str(error)) from None
-    headers = request.headers
-    for name, value in request.fields:
-        key = name.decode("ascii").lower()
-        text = value.rstrip(b" \t").decode("latin-1")
-        if key not in headers:
-            if "_" not in key:
-                headers[key] = text
-        elif key in _ONCE:
-            raise BadRequest(400, f"{key} is there twice")
-        else:
-            headers[key] += ("; " if key == "cookie" else ",") + text
+    if request.repeated is not None:
+        raise BadRequest(400, f"{request.repeated} is there twice")
     return upgrade
 
 
@@ -176,12 +171,17 @@ def _check_host(request: Request, authority: str | None) -> None:
         if request.version == 1:
             raise BadRequest(400, "HTTP/1.1 needs a Host")
         host = authority
-    if host is not None and not _HOST.fullmatch(host):
+    if host is not None and not _is_host(host):
         raise BadRequest(400, "the Host is not a name with a port")
     if authority is not None:
         if authority.lower() != (host or "").lower():
             raise BadRequest(400, "the target names another host than Host does")
         request.headers["host"] = authority
+
+
+@lru_cache(1024)
+def _is_host(text: str) -> bool:
+    return len(text) <= 300 and _HOST.fullmatch(text) is not None
 
 
 def _frame(request: Request) -> None:
@@ -202,9 +202,13 @@ def _frame(request: Request) -> None:
 
 def _decide(request: Request, upgrade: bool) -> None:
     """Whether the connection goes on after the answer, and whether the client waits before it sends its body."""
-    options = [option.strip(" \t") for option in request.headers.get("connection", "").lower().split(",")]
-    # An upgrade is ignored, as HTTP allows; what comes after such a request may be of another protocol.
-    request.keep_alive = "close" not in options and not upgrade and (request.version == 1 or "keep-alive" in options)
+    connection = request.headers.get("connection")
+    if connection is not None:
+        options = [option.strip(" \t") for option in connection.lower().split(",")]
+        # An upgrade is ignored, as HTTP allows; what comes after such a request may be of another protocol.
+        request.keep_alive = (
+            "close" not in options and not upgrade and (request.version == 1 or "keep-alive" in options)
+        )
     expect = request.headers.get("expect")
     if expect is not None and request.version == 1:
         if expect.lower() != "100-continue":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from gevent import ssl as gevent_ssl
 class TlsSocket(gevent_ssl.SSLSocket):
     """``recv`` and ``send`` never wait: they raise SSLWantReadError or SSLWantWriteError.
 
-    A ``send`` that wants to write has begun: the next one must offer the same bytes again.
+    A ``send`` that wants to write has begun: the next one must offer the same bytes again, and no fewer.
     """
 
     def send(self, data: Any, flags: int = 0, timeout: Any = None) -> int:
@@ -22,11 +21,6 @@ class TlsSocket(gevent_ssl.SSLSocket):
         if not sent and len(data):  # gevent's way to say that it would have to wait
             raise ssl.SSLWantWriteError
         return sent
-
-    def end_sending(self) -> None:
-        """Tell the peer that this was all, so that it can tell the end from a cut connection."""
-        with suppress(OSError, ValueError):
-            self.unwrap()
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:

@@ -77,20 +77,31 @@ class Transport:
 
     def send(self, data: bytes) -> None:
         """Send everything. Raise Disconnected, also for a peer that takes too little in its time."""
+        first = data if len(data) <= _PIECE else memoryview(data)[:_PIECE]
+        rest = memoryview(data)[self._try(first) :]
         try:
-            for start in range(0, len(data), _PIECE):
+            for start in range(0, len(rest), _PIECE):
                 self.within(_PIECE_SECONDS)
-                self._send(data if len(data) <= _PIECE else memoryview(data)[start : start + _PIECE])
+                self._send(rest[start : start + _PIECE])
         except Overdue:
             raise Disconnected from None
         self.no_deadline()
 
-    def _send(self, data: bytes | memoryview) -> None:
+    def _try(self, data: bytes | memoryview) -> int:
+        """Send what goes without waiting, which mostly is all."""
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, SSLWantWriteError, SSLWantReadError):
+            return 0
+        except OSError as error:
+            raise Disconnected from error
+
+    def _send(self, data: memoryview) -> None:
         while data:
             try:
                 sent = self.sock.send(data)
             except (BlockingIOError, SSLWantWriteError):
-                self._wait(self._writer())  # and the same bytes again: TLS has begun to send them
+                self._wait(self._writer())  # and no fewer bytes again: TLS has begun to send them
             except SSLWantReadError:
                 self._wait(self._reading)
             except OSError as error:
@@ -119,11 +130,18 @@ class Transport:
         return self.sock
 
     def end_sending(self) -> None:
-        """Tell the peer that nothing more comes, while it may still send."""
-        if isinstance(self.sock, TlsSocket):
-            self.sock.end_sending()
-        else:
-            self.sock.shutdown(socket.SHUT_WR)
+        """Tell the peer that nothing more comes, while it may still send. Without it TLS calls an end a cut."""
+        while True:
+            try:
+                if isinstance(self.sock, TlsSocket):
+                    self.sock.unwrap()
+                else:
+                    self.sock.shutdown(socket.SHUT_WR)
+                return
+            except SSLWantWriteError:
+                self._wait(self._writer())
+            except (OSError, ValueError):
+                return  # it has been told, or is gone
 
     def _writer(self) -> Any:
         if self._writing is None:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from pushsvc.server.body import Body
-from pushsvc.server.protocol import Request
+from pushsvc.server.protocol import USUAL_FIELDS, Request
 from pushsvc.server.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -72,15 +73,23 @@ def environ_of(
     environ["REMOTE_PORT"] = str(address[1])
     environ["wsgi.input"] = stream
     for name, value in request.headers.items():
-        environ["HTTP_" + name.upper().replace("-", "_")] = value
-    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if "HTTP_" + name in environ:
-            environ[name] = environ.pop("HTTP_" + name)
+        environ[_VARIABLES.get(name) or "HTTP_" + name.upper().replace("-", "_")] = value
     return environ
+
+
+_VARIABLES = {name: "HTTP_" + name.upper().replace("-", "_") for name in USUAL_FIELDS} | {
+    "content-type": "CONTENT_TYPE",
+    "content-length": "CONTENT_LENGTH",
+}
 
 
 def _unquoted(path: str) -> str:
     return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+@lru_cache(512)
+def _is_status(text: str) -> bool:
+    return _STATUS.fullmatch(text) is not None
 
 
 class Reply:
@@ -137,7 +146,7 @@ class Reply:
                 raise exc_info[1].with_traceback(exc_info[2])
         elif self._status:
             raise RuntimeError("start_response was called twice")
-        if not _STATUS.fullmatch(status):
+        if not _is_status(status):
             raise ValueError(f"{status!r} is no status")
         self._status, self._headers = status, list(headers)
         self._bodiless = self._request.method == "HEAD" or status[:3] in ("204", "304")
