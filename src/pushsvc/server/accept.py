@@ -87,7 +87,7 @@ class Acceptor:
             return
         sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
         self._accepted += 1
-        self._admit(sock, (str(address[0]), int(address[1])) if address else ("", 0))
+        self._admit(sock, (str(address[0]), int(address[1])))
 
     def _rest(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:
@@ -99,8 +99,7 @@ class Acceptor:
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
         sock.setblocking(False)
-        if self._listener.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         refused = f"this server holds {self._most} connections, the most it can" if self._open >= self._most else None
         refused = refused or self._caps.take(address[0])
         if refused is None:

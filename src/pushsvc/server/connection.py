@@ -160,7 +160,7 @@ class Connection:
 
     def _receive(self) -> bool:
         try:
-            data = self.transport.receive()
+            data = self.transport.receive(patient=self.idle and self._answered > 1)
         except Overdue:
             if self.idle:
                 raise

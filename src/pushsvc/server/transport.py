@@ -63,8 +63,13 @@ class Transport:
         if self._waiter is not None:
             self._waiter.switch(None)
 
-    def receive(self) -> bytes:
-        """Return what has come; empty at the end. Raise Disconnected, or what the wait was interrupted with."""
+    def receive(self, *, patient: bool = False) -> bytes:
+        """Return what has come; empty at the end. Raise Disconnected, or what the wait was interrupted with.
+
+        ``patient`` expects nothing to be there yet, and so saves a call in vain. TLS may hold bytes that no poll sees.
+        """
+        if patient and self._stop is None and not isinstance(self.sock, TlsSocket):
+            self._wait(self._reading)
         while True:
             try:
                 return self.sock.recv(_SIZE)

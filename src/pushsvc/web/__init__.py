@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
+
+import gevent
 from flask import Flask
 
 from pushsvc.broker import Broker
+from pushsvc.errors import StartupError
 from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
@@ -13,7 +18,7 @@ from pushsvc.web.context import Context
 from pushsvc.web.security import Security
 from pushsvc.web.untouched import is_untouched, note_state
 
-__all__ = ["Limits", "Security", "context_of", "create_app", "hub_of", "is_untouched"]
+__all__ = ["Limits", "Security", "context_of", "create_app", "end_streams_on_term", "hub_of", "is_untouched"]
 
 
 def create_app(
@@ -49,3 +54,19 @@ def context_of(app: Flask) -> Context:
 def hub_of(app: Flask) -> Hub:
     """Return the hub of an app that ``create_app`` made."""
     return context_of(app).hub
+
+
+def end_streams_on_term(app: Flask) -> None:
+    """Make SIGTERM end the app's streams too, each with a time to come back, before the server's own handler runs.
+
+    For other servers than pushsvc's own, which else wait for streams as long as they have patience and then cut them.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if not callable(before):
+        raise StartupError("to be called in a worker that handles SIGTERM: gunicorn's post_worker_init is the place")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        gevent.spawn(hub_of(app).drain)
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
