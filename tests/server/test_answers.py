@@ -158,6 +158,33 @@ def test_who_pipelines_without_end_starves_nobody(site: Site) -> None:
     assert sent
 
 
+# The lane
+
+
+def lane(body: bytes, *fields: str, version: str = "1.1") -> bytes:
+    return get("/lane", f"Content-Length: {len(body)}", *fields, version=version, method="POST") + body
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_lane_and_the_app_answer_in_order(site: Site, step: int) -> None:
+    answers = site.exchange(lane(b"one") + get("/unread") + lane(b"") + lane(b"two", "Connection: close"), step=step)
+    assert [answer.body for answer in answers] == [b"lane one", b"unread", b"lane ", b"lane two"]
+    assert [answer.headers.get("connection") for answer in answers] == [None, None, None, "close"]
+
+
+def test_the_lane_keeps_to_the_connection_of_http_10(site: Site) -> None:
+    first, second = site.exchange(lane(b"a", "Connection: keep-alive", version="1.0") + lane(b"b", version="1.0"))
+    assert [first.headers["connection"], second.headers["connection"]] == ["keep-alive", "close"]
+
+
+def test_an_exception_in_the_lane_is_a_500(site: Site) -> None:
+    answer, rest = site.exchange(lane(b"raise") + NEXT)[0], site.exchange(NEXT)
+    assert (answer.status, answer.headers["connection"]) == (500, "close")
+    assert b"asked for" not in answer.body
+    assert "ValueError: asked for in the lane\n" in site.log
+    assert rest[0].status == 200
+
+
 # Deadlines: nothing waits for longer than they say, and nothing here measures how long that was.
 
 

@@ -187,6 +187,18 @@ def refuses(environ, start_response):
     return [environ["pushsvc.refused"].encode()]
 
 
+class Lane:
+    """Answers POST /lane past the app."""
+
+    def topic_of(self, request):
+        return "topic" if (request.method, request.path) == ("POST", "/lane") else None
+
+    def publish(self, topic, request, body):
+        if body == b"raise":
+            raise ValueError("asked for in the lane")
+        return 202, [("Content-Type", "text/plain")], b"lane " + body
+
+
 APPS = {
     "/unread": unread, "/lines": lines, "/pieces": pieces, "/written": written, "/raises": raises,
     "/raises-late": raises_late, "/recovers": recovers, "/splits": splits, "/long": long, "/short": short,
@@ -215,7 +227,7 @@ def main(options):
     tls = tls_context(options["certfile"], None) if "certfile" in options else None
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    site = Site(app, base_environ(listener.getsockname(), "http"), tls=tls, deadlines=deadlines)
+    site = Site(app, base_environ(listener.getsockname(), "http"), Lane(), tls, deadlines=deadlines)
     caps = Caps(options.get("total", 0), options.get("per_address", 0), loopback_counts=True)
     acceptor = Acceptor(listener, site, caps)
     stopping = Event()

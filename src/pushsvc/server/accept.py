@@ -87,6 +87,12 @@ class Acceptor:
             return
         sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
         self._accepted += 1
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            sock.close()  # the peer is gone
+            return
         self._admit(sock, (str(address[0]), int(address[1])))
 
     def _rest(self, error: OSError) -> None:
@@ -98,8 +104,6 @@ class Acceptor:
         self._pause.start(self._watcher.start, self._accept)
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         refused = f"this server holds {self._most} connections, the most it can" if self._open >= self._most else None
         refused = refused or self._caps.take(address[0])
         if refused is None:

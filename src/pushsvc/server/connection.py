@@ -15,7 +15,6 @@ from gevent import get_hub
 from pushsvc.server.body import Body
 from pushsvc.server.lane import Lane
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
-from pushsvc.server.tls import wrap
 from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
 from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, environ_of, problem
 from pushsvc.web import metrics
@@ -26,6 +25,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 16
 """Requests of one connection that are answered before the others get a turn."""
 
+_SEE_LOG = "the server's log says more"
 _LINGER_BYTES = 64_000_000
 
 
@@ -70,7 +70,7 @@ class Connection:
         self._buffer = bytearray()
         self._answered = 0
         self._unread = False
-        self.transport = Transport(sock if site.tls is None else wrap(site.tls, sock))
+        self.transport = Transport(sock)
         self.idle = True
 
     def run(self) -> None:
@@ -79,7 +79,7 @@ class Connection:
         try:
             if self._site.tls is not None:
                 self.transport.within(self._site.deadlines.handshake)
-                self.transport.handshake()
+                self.transport.secure(self._site.tls)
             handed_over = self._serve()
         except Disconnected:
             pass
@@ -185,7 +185,14 @@ class Connection:
             self._unread = not body.done
 
     def _publish(self, lane: Lane, topic: str, request: Request, body: Body) -> None:
-        status, headers, text = lane.publish(topic, request, body.read_whole())
+        data = body.read_whole()
+        try:
+            status, headers, text = lane.publish(topic, request, data)
+        except Exception:
+            log.exception("POST %s", request.path)
+            request.keep_alive = False
+            self.transport.send(problem(500, _SEE_LOG))
+            return
         keep = request.keep_alive = request.keep_alive and not self._site.draining
         self.transport.send(answer(status, headers, text, keep=keep, version=request.version))
 
@@ -214,7 +221,7 @@ class Connection:
         """Answer 500 where the app raised before it said anything."""
         if reply.started:
             raise Disconnected
-        self.transport.send(problem(500, "the server's log says more", bodiless=request.method == "HEAD"))
+        self.transport.send(problem(500, _SEE_LOG, bodiless=request.method == "HEAD"))
         reply.keep = False
         reply.take_over = None
 

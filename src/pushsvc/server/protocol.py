@@ -96,7 +96,7 @@ def find_head(buffer: bytearray, start: int, bounds: Bounds) -> int:
     end = buffer.find(b"\r\n\r\n", max(first, start - 3), bounds.head)
     if end >= 0:
         return end + 4
-    if _BROKEN.search(buffer, 0, bounds.head):
+    if _BROKEN.search(buffer, max(0, start - 1), bounds.head):
         raise BadRequest(400, "a control character or a line end without CR LF in the head")
     line = buffer.find(b"\r\n", first)
     _check_line(line if line >= 0 else len(buffer), bounds)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from math import inf
-from ssl import SSLError, SSLWantReadError, SSLWantWriteError
+from ssl import SSLWantReadError, SSLWantWriteError
 from typing import Any
 
 from gevent import get_hub
 from gevent.hub import Waiter
 
-from pushsvc.server.tls import TlsSocket
+from pushsvc.server.tls import TlsSocket, wrap
 
 _READ, _WRITE = 1, 2
 _PIECE = 262_144
@@ -114,8 +115,13 @@ class Transport:
             else:
                 data = data[sent:]
 
-    def handshake(self) -> None:
-        """Raise Disconnected where the peer does not speak TLS."""
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Put TLS around the socket and shake hands. Raise Disconnected where the peer does not speak it."""
+        try:
+            self.sock.getpeername()  # who is gone already has no hand to shake
+            self.sock = wrap(context, self.sock)
+        except OSError as error:
+            raise Disconnected from error
         while True:
             try:
                 self.sock.do_handshake()  # type: ignore[attr-defined]
@@ -124,7 +130,7 @@ class Transport:
                 self._wait(self._reading)
             except SSLWantWriteError:
                 self._wait(self._writer())
-            except (SSLError, OSError) as error:
+            except OSError as error:
                 raise Disconnected from error
 
     def release(self) -> socket.socket:
