@@ -34,6 +34,7 @@ ROUNDS = 3
 ROWS = [
     ("empty WSGI app", "pywsgi", "empty", GET),
     ("empty WSGI app", "pushsvc", "empty", GET),
+    ("lane, nothing stored", "pushsvc", "stub", LANE),
     ("publish, Flask", "pywsgi", "publish", FLASK),
     ("publish, Flask", "pushsvc", "publish", FLASK),
     ("publish, lane", "pushsvc", "publish", LANE),
@@ -54,12 +55,15 @@ def serve(kind: str, what: str, redis: str, descriptor: int) -> None:
     monkey.patch_all()
     listener = socket.socket(fileno=descriptor)
     app: Any = empty
-    if what == "publish":
+    if what != "empty":
         from pushsvc.broker import Broker
         from pushsvc.web import create_app
 
         app = create_app(Broker(redis, "bench:"))
-    {"pywsgi": serve_pywsgi, "pushsvc": serve_pushsvc}[kind](listener, app)
+    if kind == "pywsgi":
+        serve_pywsgi(listener, app)
+    else:
+        serve_pushsvc(listener, app, what)
 
 
 def serve_pywsgi(listener: socket.socket, app: Any) -> None:
@@ -71,7 +75,7 @@ def serve_pywsgi(listener: socket.socket, app: Any) -> None:
     server.serve_forever()
 
 
-def serve_pushsvc(listener: socket.socket, app: Any) -> None:
+def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
     import gevent
     from gevent.event import Event
 
@@ -79,9 +83,13 @@ def serve_pushsvc(listener: socket.socket, app: Any) -> None:
     from pushsvc.server.accept import Acceptor
     from pushsvc.server.connection import Site
     from pushsvc.server.lane import Lane
+    from pushsvc.server.protocol import Bounds, parse_head
     from pushsvc.server.wsgi import base_environ
 
-    lane = None if app is empty else Lane.of(app)
+    lane = None if what == "empty" else Lane.of(app)
+    if what == "stub" and lane is not None:
+        receipt = lane.publish("bench", parse_head(LANE[: LANE.index(EVENT)], Bounds()), EVENT)
+        lane.publish = lambda topic, request, body: receipt  # type: ignore[method-assign]
     acceptor = Acceptor(listener, Site(app, base_environ(listener.getsockname(), "http"), lane), Caps())
     stopping = Event()
     gevent.signal_handler(signal.SIGTERM, stopping.set)
@@ -185,7 +193,7 @@ def report(redis: str, options: argparse.Namespace) -> None:
     print(f"{options.connections} connections, {options.seconds:.0f} s, the best of {ROUNDS} rounds\n")
     print("| request | server | per second | CPU µs | of pywsgi's CPU |\n|---|---|---|---|---|")
     for (name, kind), (rate, seconds) in found.items():
-        peer = found["empty WSGI app" if name.startswith("empty") else "publish, Flask", "pywsgi"]
+        peer = found["publish, Flask" if name.startswith("publish") else "empty WSGI app", "pywsgi"]
         print(f"| {name} | {kind} | {rate:,.0f} | {seconds * 1e6:.1f} | {seconds / peer[1]:.2f} |")
 
 

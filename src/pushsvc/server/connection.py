@@ -172,20 +172,21 @@ class Connection:
 
     def _answer(self, request: Request) -> TakeOver | None:
         """Send the answer; return who takes the connection over, if somebody does."""
-        deadlines, lane = self._site.deadlines, self._site.lane
-        body = Body(self.transport, self._buffer, request, deadlines.body, deadlines.rate)
+        lane = self._site.lane
         try:
             if lane is not None and self._refused is None and (topic := lane.topic_of(request)) is not None:
-                self._publish(lane, topic, request, body)
+                self._publish(lane, topic, request)
                 return None
-            return self._run_app(request, body)
+            return self._run_app(request, self._body_of(request))
         except Overdue:
             raise BadRequest(408, "the body of the request did not come in time") from None
-        finally:
-            self._unread = not body.done
 
-    def _publish(self, lane: Lane, topic: str, request: Request, body: Body) -> None:
-        data = body.read_whole()
+    def _body_of(self, request: Request) -> Body:
+        deadlines = self._site.deadlines
+        return Body(self.transport, self._buffer, request, deadlines.body, deadlines.rate)
+
+    def _publish(self, lane: Lane, topic: str, request: Request) -> None:
+        data = self._whole_body(request)
         try:
             status, headers, text = lane.publish(topic, request, data)
         except Exception:
@@ -195,6 +196,14 @@ class Connection:
             return
         keep = request.keep_alive = request.keep_alive and not self._site.draining
         self.transport.send(answer(status, headers, text, keep=keep, version=request.version))
+
+    def _whole_body(self, request: Request) -> bytes:
+        length = request.length or 0
+        if len(self._buffer) < length:
+            return self._body_of(request).read_whole()
+        data = bytes(self._buffer[:length])  # it came with the head, as single events do
+        del self._buffer[:length]
+        return data
 
     def _run_app(self, request: Request, body: Body) -> TakeOver | None:
         reply = Reply(self.transport, request, body, lambda: request.keep_alive and not self._site.draining)
@@ -214,6 +223,8 @@ class Connection:
                 raise body.fault from None
             log.exception("%s %s", request.method, request.path)
             self._fail(request, reply)
+        finally:
+            self._unread = not body.done
         request.keep_alive = reply.keep
         return reply.take_over
 
