@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
+from pushsvc import sse
 from pushsvc.hub import Hub
 from pushsvc.hub.streams import goodbye
-from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
 from pushsvc.web.problem import problem
-from pushsvc.web.responses import stream_response
 
 REFUSED = "pushsvc.refused"
 _RETRY_AFTER = "5"
@@ -25,12 +24,12 @@ def install(app: Flask, hub: Hub) -> None:
         if reason is None or request.path in _ALWAYS:
             return None
         if _wants_stream():
-            return stream_response(iter([goodbye(reason, hub)]))
-        response = problem(503, "full", "Too many connections", reason)
+            return Response(goodbye(reason, hub), content_type=sse.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+        response = problem(503, "full", "Too many connections", reason).response()
         response.headers["Retry-After"] = _RETRY_AFTER
         return response
 
 
 def _wants_stream() -> bool:
     asked = request.args.get("format")
-    return asked == "sse" if asked is not None else EVENT_STREAM in request.headers.get("Accept", "")
+    return asked == "sse" if asked is not None else sse.MEDIA_TYPE in request.headers.get("Accept", "")
