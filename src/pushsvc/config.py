@@ -33,7 +33,8 @@ Check = Callable[[Any], Any]
 class Settings:
     """What all roles need to know.
 
-    ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server.
+    ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server. ``certfile`` turns TLS on;
+    without ``keyfile`` it holds the key too. A number of connections of 0 is no cap.
     """
 
     redis: str | None = None
@@ -49,6 +50,10 @@ class Settings:
     drain: int = 5
     heartbeat: int = 15
     wait: bool = False
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    max_connections: int = 50_000
+    max_connections_per_address: int = 1_000
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 
@@ -109,8 +114,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"{path}: {error}") from error
     found = _table(document, _SETTINGS, f"{path}: ")
-    if "data_dir" in found:
-        found["data_dir"] = path.parent / found["data_dir"]
+    for name in ("data_dir", "certfile", "keyfile"):
+        if name in found:
+            found[name] = path.parent / found[name]
     return found
 
 
@@ -139,6 +145,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a text in quotes is expected")
     return value
+
+
+def _path(value: Any) -> Path:
+    return Path(os.path.expanduser(_text(value)))
 
 
 def _switch(value: Any) -> bool:
@@ -279,13 +289,17 @@ _SETTINGS: dict[str, Check] = {
     "port": _number(0, 65_535),
     "workers": _number(1, 256),
     "aggregators": _number(1, 64),
-    "data_dir": lambda value: Path(os.path.expanduser(_text(value))),
+    "data_dir": _path,
     "allow_host": _texts,
     "allow_origin": _texts,
     "insecure": _switch,
     "drain": _number(0, 3_600),
     "heartbeat": _number(1, 3_600),
     "wait": _switch,
+    "certfile": _path,
+    "keyfile": _path,
+    "max_connections": _number(0, 10_000_000),
+    "max_connections_per_address": _number(0, 10_000_000),
     "topics": _topics,
     "limits": _limits,
 }

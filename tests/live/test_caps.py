@@ -1,0 +1,42 @@
+"""A full house, as browsers and producers see it."""
+
+from stack import until
+
+
+def test_a_stream_beyond_the_cap_is_told_when_to_come_back(stack, topic):
+    stack.start_web("--max-connections", "1", "--heartbeat", "1", "--allow-origin", "http://page.example")
+    path = f"/v1/topics/{topic}/events"
+    with stack.stream(path) as first:
+        first.read()
+        with stack.stream(path, Origin="http://page.example") as refused:
+            assert refused.status == 200
+            # Without this a browser would take the answer for a failure, and never try again.
+            assert refused.response.headers["Access-Control-Allow-Origin"] == "http://page.example"
+            words = refused.rest()
+        assert words.startswith(b"retry: ")
+        assert 2_000 <= int(words.split()[1]) < 4_000
+        assert b": this host holds 1 connections, the most it takes\n" in words
+        answer = stack.post(topic, {"n": 1})
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert answer.headers["Connection"] == "close"
+        assert answer.json()["type"] == "urn:pushsvc:problem:full"
+        assert stack.get("/livez").status == stack.get("/readyz").status == 200
+        metrics = stack.get("/metrics").body.decode()
+        assert "pushsvc_connections_refused_total 0.0" not in metrics
+        assert "pushsvc_connections_refused_total" in metrics
+        first.response.close()
+    until(lambda: stack.post(topic, {"n": 1}).status == 202)
+
+
+def test_connections_and_bad_requests_are_counted(own_server):
+    assert own_server.request("GET", "/", X="\x01").status == 400
+
+    def counted(name):
+        lines = own_server.get("/metrics").body.decode().splitlines()
+        return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
+
+    until(lambda: counted("pushsvc_bad_requests_total") == 1)
+    until(lambda: counted("pushsvc_connections_accepted_total") > 2)
+    until(lambda: counted("pushsvc_loop_lag_seconds_count") > 2)
+    assert counted("pushsvc_connections") >= 0
