@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 import gevent
 from flask import Flask
+from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -19,6 +22,13 @@ log = logging.getLogger(__name__)
 
 WRITE_DEADLINE = 60.0
 """Seconds that a send, or the wait for a next request, may take: a peer that is gone is let go of after that."""
+
+
+_plain_socket = monkey.get_original("socket", "socket")
+
+
+def _nothing() -> None:
+    """Nobody counts connections here."""
 
 
 class _Handler(WSGIHandler):
@@ -37,6 +47,27 @@ class _Handler(WSGIHandler):
         finally:
             self.server.waiting.discard(self.socket)
         return line
+
+    # Handing a stream's socket to the hub: after the head, and for good.
+
+    def get_environ(self) -> dict[str, object]:
+        environ: dict[str, object] = super().get_environ()
+        self._take_over: Callable[..., None] | None = None
+        environ["pushsvc.handoff"] = lambda take_over: setattr(self, "_take_over", take_over)
+        return environ
+
+    def process_result(self) -> None:
+        if self._take_over is None:
+            super().process_result()
+            return
+        self.result = iter(())
+        self.request_version = "HTTP/1.0"  # no chunks
+        self.write(b"")
+        family, kind, protocol = self.socket.family, self.socket.type, self.socket.proto
+        sock = _plain_socket(family, kind, protocol, self.socket.detach())
+        sock.setblocking(False)
+        self.close_connection = True
+        self._take_over(sock, _nothing)
 
     def log_request(self) -> None:
         """Write nothing per request: an event server's access log would outgrow its data."""
@@ -80,6 +111,7 @@ def serve(app: Flask, listener: socket.socket, drain: float) -> None:
     server.start()
     stopping.wait()
     server.close()  # accept no more; what is under way goes on
-    hub.drain()
-    server.drain(drain)
+    until = monotonic() + drain
+    hub.drain(0.8 * drain)
+    server.drain(max(0.1, until - monotonic()))
     hub.close()

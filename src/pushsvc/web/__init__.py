@@ -8,7 +8,7 @@ from pushsvc.broker import Broker
 from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import events, health, page, problem, stats, topics
+from pushsvc.web import events, health, page, problem, stats, stream, topics
 from pushsvc.web.context import Context
 from pushsvc.web.security import Security
 
@@ -27,11 +27,12 @@ def create_app(
     app = Flask(__name__)
     limits = limits or Limits()
     app.config["MAX_CONTENT_LENGTH"] = limits.body
-    context = Context(broker, Hub(broker), rules or TopicRules(), limits, Reader(limits), heartbeat)
+    rules = rules or TopicRules()
+    context = Context(broker, Hub(broker, rules, heartbeat), rules, limits, Reader(limits))
     app.extensions["pushsvc"] = context
     problem.install(app)
     (security or Security()).install(app)
-    for resource in (events, stats, topics, health, page):
+    for resource in (events, stats, stream, topics, health, page):
         app.register_blueprint(resource.blueprint(context))
     return app
 

@@ -18,7 +18,6 @@ class Context:
     rules: TopicRules
     limits: Limits
     reader: Reader
-    heartbeat: float
 
     @staticmethod
     def now() -> int:

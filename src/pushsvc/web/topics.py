@@ -15,11 +15,12 @@ from pushsvc import sse
 from pushsvc.broker import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import PushError
-from pushsvc.hub.streams import DRAINING, RETRY, goodbye
+from pushsvc.hub.frames import OPENING
+from pushsvc.hub.hub import DRAINING, farewell
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
-from pushsvc.web.responses import json_response, stream_response
+from pushsvc.web.responses import json_response, open_ended
 
 _REFRESH = 2.0
 
@@ -32,7 +33,7 @@ def blueprint(context: Context) -> Blueprint:
     def list_topics() -> Response:
         parameters = Parameters(request, ("format",))
         if choose_format(request, parameters, ("sse", "json")) == "sse":
-            return stream_response(_stream(context, shared))
+            return open_ended(_stream(context, shared))
         return json_response({"topics": _topics(context)}, Vary="Accept")
 
     @resource.get("/<topic>")
@@ -105,7 +106,7 @@ class _Shared:
 
 def _stream(context: Context, shared: _Shared) -> Iterator[bytes]:
     """Yield the list at once, and again whenever it has changed."""
-    yield sse.retry(RETRY) + sse.comment("pushsvc")
+    yield OPENING
     sent: list[Any] | None = None
     silence = 0.0
     while not context.hub.draining:
@@ -123,7 +124,7 @@ def _stream(context: Context, shared: _Shared) -> Iterator[bytes]:
                 yield sse.encode(orjson.dumps({"topics": topics}), event="topics")
         gevent.sleep(_REFRESH)
         silence += _REFRESH
-        if silence >= context.heartbeat:
+        if silence >= context.hub.heartbeat:
             silence = 0.0
             yield sse.comment("heartbeat")
-    yield goodbye("Redis is not reachable" if sent is None else DRAINING, context.hub)
+    yield farewell("Redis is not reachable" if sent is None else DRAINING)
