@@ -43,6 +43,7 @@ class Flush:
         self._begun = 0.0
         self._ended = 0.0
         self._timer: Any = None
+        self._delivered = self._bytes = 0
 
     @property
     def stuck(self) -> bool:
@@ -87,6 +88,9 @@ class Flush:
             group = self._groups.popleft()
             group.walking = False
             group.fail()
+        metrics.DELIVERIES.inc(self._delivered)
+        metrics.STREAM_BYTES.inc(self._bytes)
+        self._delivered = self._bytes = 0
         self._begun = monotonic()
         if self._groups:
             self._later(0)
@@ -113,8 +117,7 @@ class Flush:
             group.seal()  # what came while this walk paused leaves as one
         return True
 
-    @staticmethod
-    def _deliver(group: Group, before: Chunk, chunk: Chunk) -> None:
+    def _deliver(self, group: Group, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members. This is the loop that every delivery goes through."""
         data, size, tick = chunk.data, len(chunk.data), group.hub.tick
         start, group.place = group.place, group.place + _STRIDE
@@ -139,5 +142,5 @@ class Flush:
                     whole += 1
                 else:
                     connection.sent(data, sent)
-        metrics.DELIVERIES.inc(delivered * chunk.frames)
-        metrics.STREAM_BYTES.inc(whole * size)
+        self._delivered += delivered * chunk.frames
+        self._bytes += whole * size

@@ -234,12 +234,17 @@ class Group:
                 return
 
     def _is_far(self, at: Chunk) -> bool:
-        return self.tape.end.number - at.number > FAR and self.settled.is_set() and not self.has_events
+        return self.tape.end.number - at.number > FAR and self._can_conflate
+
+    @property
+    def _can_conflate(self) -> bool:
+        """True when the newest rows are all that a stream needs."""
+        return self.has_statistics and not self.has_events and self.settled.is_set()
 
     def _recover(self, connection: Connection, at: Chunk) -> None:
         if at.lost:
             metrics.DROPPED.inc()
-        if self.has_events or not self.settled.is_set():
+        if not self._can_conflate:
             self.hub.replays.begin(connection, decode(at.cursor), slow=True)
             return
         self.seal()
