@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from measure import Table, Target, machine
-
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.listener import listen
 

@@ -1,5 +1,6 @@
 """Groups, connections and the walk over real sockets, without Redis: what is said is put in by hand."""
 
+import contextlib
 import socket
 import time
 
@@ -40,10 +41,8 @@ class Peer:
         self.closed += 1
 
     def read(self, at_most=65_536):
-        try:
+        with contextlib.suppress(BlockingIOError):
             self.got += self.theirs.recv(at_most)
-        except BlockingIOError:
-            pass
         return self.got
 
 
@@ -169,10 +168,8 @@ def test_who_goes_away_is_let_go_at_once(group, how):
     else:
         sent = 0
         while not peer.closed and sent < 4 * READ_AT_MOST:
-            try:
+            with contextlib.suppress(OSError):
                 sent += peer.theirs.send(b"GET / HTTP/1.1\r\n" * 64)
-            except OSError:
-                pass
             gevent.sleep(0)
     turn_until(lambda: peer.closed)
     group.say([b"on\n"])

@@ -16,7 +16,7 @@ STEPS = st.lists(st.tuples(st.sampled_from("uuuuubs"), ROWS, st.lists(KEYS.filte
 
 
 def entries(steps):
-    """Return a log as an aggregator writes it: a silent snapshot (b) says what is there, one for all (s) begins anew."""
+    """Return a log as an aggregator writes it: a snapshot says what is there (b), or begins anew (s)."""
     state, made = {}, []
     for number, (kind, rows, gone) in enumerate([("s", [], []), *steps], 1):
         changed = {row[0]: list(row) for row in rows}
