@@ -131,7 +131,6 @@ int main(int argc, char **argv) {
       opened++;
     }
     int n = epoll_wait(poll, ready, 512, -1);
-    uint64_t at = now();
     for (int i = 0; i < n; i++) {
       struct stream *s = ready[i].data.ptr;
       if (!s) {
@@ -159,7 +158,7 @@ int main(int argc, char **argv) {
         from = body + 4;
         if (s->stalled) epoll_ctl(poll, EPOLL_CTL_DEL, s->fd, NULL);
       }
-      take(s, from, buffer + got - from, at);
+      take(s, from, buffer + got - from, now());
     }
     if (headed == count && !announced) {
       announced = 1;

@@ -40,6 +40,8 @@ def _accepts_stream() -> bool:
 
 
 def _query(parameters: Parameters, topics: int) -> Query:
+    named = parameters.choice("names", ("on", "off"), "on") == "on"
+    visible_heartbeat = parameters.choice("heartbeat", ("comment", "event"), "comment") == "event"
     events, statistics = _patterns(parameters, "events"), _patterns(parameters, "stats")
     if not events and not statistics:
         raise InvalidInput("name what to watch: events=TOPIC or stats=TOPIC, both repeatable; a.* and a.> are patterns")
@@ -55,8 +57,8 @@ def _query(parameters: Parameters, topics: int) -> Query:
         windows=tuple(dict.fromkeys(parameters.texts("window"))),
         selection=Selection(keys=chosen(parameters, "key"), fields=chosen(parameters, "field")),
         every=parameters.duration("every", *EVERY),
-        named=parameters.choice("names", ("on", "off"), "on") == "on",
-        visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
+        named=named,
+        visible_heartbeat=visible_heartbeat,
         topics=topics,
     )
 
