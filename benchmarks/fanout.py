@@ -228,7 +228,7 @@ def burst(web: Web, client: Path, subscribers: int, seconds: int) -> None:
     table.print()
 
 
-def idle(web: Web, client: Path, counts: list[int]) -> None:
+def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
     """Memory, the speed of opening, and what a connect and close costs beside so many."""
     table = Table(
         "Idle subscribers",
@@ -237,6 +237,8 @@ def idle(web: Web, client: Path, counts: list[int]) -> None:
     churned = 300
     for path in (EVENTS.format("idle"), STATS.format("idle")):
         for count in counts:
+            web = Web(redis, folder)  # a process that was larger before would hide what it takes
+            subprocess.run([str(client), str(web.port), path, "100", "churn"], check=True)
             before = web.memory()
             with Subscribers(client, web.port, path, count) as streams:
                 each = (web.memory() - before) / count / 1024
@@ -252,7 +254,7 @@ def idle(web: Web, client: Path, counts: list[int]) -> None:
                     f"{count:,}", path.rpartition("/")[2], f"{each:.2f}", f"{streams.opened_in:.1f}",
                     f"{count / streams.opened_in:,.0f}", f"{spent / churned * 1e3:.2f}", f"{lag:.1f}",
                 )  # fmt: skip
-            time.sleep(2)
+            web.stop()
     table.print()
 
 
@@ -314,7 +316,7 @@ def main() -> None:
                 if "stalled" in parts:
                     stalled(web, client, 1_000 // part, 5)
                 if "idle" in parts:
-                    idle(web, client, [10_000 // part, 15_000 // part])
+                    idle(redis.url, Path(folder), client, [10_000 // part, 15_000 // part])
             finally:
                 web.stop()
         finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import time
 
 import gevent
@@ -215,3 +216,51 @@ def test_an_iterated_stream_says_the_same(group):
     assert reading.successful()
     assert b": bye" in pieces[-1]
     assert iterated.closed
+
+
+def tls_pair(ours, theirs):
+    """Speak TLS over a pair of sockets. Anonymous keys spare a certificate, which says nothing here."""
+    ends = []
+    for sock, kind in ((ours, ssl.PROTOCOL_TLS_SERVER), (theirs, ssl.PROTOCOL_TLS_CLIENT)):
+        context = ssl.SSLContext(kind)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+        server = kind is ssl.PROTOCOL_TLS_SERVER
+        ends.append(context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False))
+    undone = list(ends)
+    while undone:
+        for end in list(undone):
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                end.do_handshake()
+                undone.remove(end)
+    return ends
+
+
+def test_tls_takes_the_same_way_and_an_unfinished_write_its_own_bytes(group):
+    pair = socket.socketpair()
+    for end in pair:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        end.setblocking(False)
+    ours, theirs = tls_pair(*pair)
+    closed = []
+    connection = Connection(ours, group, lambda: closed.append(1))
+    group.hub.enter(connection)
+    connection.listen()
+    connection.at = group.tape.end
+    said, got = b"", b""
+
+    def read():
+        nonlocal got
+        with contextlib.suppress(ssl.SSLWantReadError):
+            got += theirs.recv(1_000)
+        return got
+
+    for number in range(50):
+        said += (message := b"data: %03d%b\n\n" % (number, b"x" * 3_000))
+        group.say([message])
+        gevent.sleep(0)
+    turn_until(lambda: connection.rest is not None)
+    turn_until(lambda: read() == said)
+    theirs.close()
+    turn_until(lambda: closed == [1])

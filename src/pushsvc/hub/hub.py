@@ -140,6 +140,8 @@ class Hub:
         """
         if self.draining:
             raise BrokerUnavailable(DRAINING)
+        if group.settled.is_set() and self._live.up.is_set():
+            return
         if not self.wait_up(JOIN_SECONDS if not self._run else 0.1):
             raise BrokerUnavailable("no connection to Redis")
         if group.query.has_patterns:
