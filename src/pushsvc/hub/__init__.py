@@ -3,6 +3,6 @@
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.mirror import Mirror, Selection
 from pushsvc.hub.query import Query
-from pushsvc.hub.streams import Stream
+from pushsvc.hub.streams import ListingStream, QueryStream, Stream
 
-__all__ = ["Hub", "Mirror", "Query", "Selection", "Stream"]
+__all__ = ["Hub", "ListingStream", "Mirror", "Query", "QueryStream", "Selection", "Stream"]

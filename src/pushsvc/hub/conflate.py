@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from pushsvc.hub.tape import Chunk
 
 if TYPE_CHECKING:
     from pushsvc.hub.group import Group
+
+log = logging.getLogger(__name__)
 
 
 class Conflation:
@@ -61,8 +64,8 @@ class Conflation:
             self._tell()
         except Exception:
             metrics.ERRORS.inc()
+            log.exception("a group of streams, %s", self._group.query)
             self._group.fail()
-            raise
 
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, {}

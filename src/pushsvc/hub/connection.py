@@ -14,7 +14,7 @@ from gevent.event import Event
 from pushsvc.hub import metrics
 
 if TYPE_CHECKING:
-    from pushsvc.hub.group import Group
+    from pushsvc.hub.channel import Channel
     from pushsvc.hub.replay import Replay
     from pushsvc.hub.tape import Chunk
 
@@ -43,10 +43,10 @@ class Connection:
     __slots__ = (
         "_on_close",
         "at",
+        "channel",
         "closed",
         "ending",
         "first",
-        "group",
         "read",
         "reader",
         "replay",
@@ -56,9 +56,9 @@ class Connection:
         "writer",
     )  # fmt: skip
 
-    def __init__(self, sock: Any, group: Group, on_close: Callable[[], None]) -> None:
+    def __init__(self, sock: Any, channel: Channel, on_close: Callable[[], None]) -> None:
         self.sock = sock
-        self.group = group
+        self.channel = channel
         self.at: Chunk | None = None
         self.first = -1  # number of the chunk that it began behind; -1 where it has a position from the beginning
         self.rest: memoryview | None = None
@@ -88,12 +88,12 @@ class Connection:
 
     def sent(self, data: bytes, count: int) -> bool:
         """Note that of ``data`` the first ``count`` bytes were taken; return whether that is all."""
-        self.tick = self.group.hub.tick
+        self.tick = self.channel.hub.tick
         metrics.STREAM_BYTES.inc(count)
         if count == len(data):
             return True
         self.rest = memoryview(data)[count:]
-        self.group.slow.add(self)
+        self.channel.slow.add(self)
         self._await_room()
         return False
 
@@ -104,7 +104,7 @@ class Connection:
         except OSError:
             self.close()
         except Exception:
-            log.exception("a stream of %s", self.group.query)
+            log.exception("a stream of %s", self.channel.key)
             self.fail()
 
     def _go_on(self) -> None:
@@ -113,16 +113,16 @@ class Connection:
                 count = self.sock.send(self.rest)
             except FULL:
                 return
-            self.tick = self.group.hub.tick
+            self.tick = self.channel.hub.tick
             metrics.STREAM_BYTES.inc(count)
             self.rest = self.rest[count:] if count < len(self.rest) else None
         self._stop_waiting()
         if self.ending:
             self.close()
         elif self.replay is not None:
-            self.group.hub.replays.submit(self.replay)
+            self.channel.hub.replays.submit(self.replay)
         else:
-            self.group.catch_up(self)
+            self.channel.catch_up(self)
 
     def fail(self) -> None:
         """End after an error of our own: the client comes back and resumes. It is nobody else's concern."""
@@ -148,7 +148,7 @@ class Connection:
                 watcher.stop()
                 watcher.close()
         self.reader = self.writer = self.rest = self.replay = self.at = None
-        self.group.discard(self)
+        self.channel.discard(self)
         try:
             self._shut()
         finally:
@@ -188,8 +188,8 @@ class IteratedConnection(Connection):
 
     __slots__ = ()
 
-    def __init__(self, group: Group) -> None:
-        super().__init__(Pipe(), group, lambda: None)
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(Pipe(), channel, lambda: None)
 
     def listen(self) -> None:
         """The server sees whether its peer goes away, and closes the iterable."""

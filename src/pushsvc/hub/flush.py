@@ -1,4 +1,4 @@
-"""Hands what groups have to say to their sockets: a walk that pauses, so that everything else stays prompt."""
+"""Hands what channels have to say to their sockets: a walk that pauses, so that everything else stays prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pushsvc.hub import metrics
 from pushsvc.hub.connection import FULL
 
 if TYPE_CHECKING:
-    from pushsvc.hub.group import Group
+    from pushsvc.hub.channel import Channel
     from pushsvc.hub.tape import Chunk
 
 log = logging.getLogger(__name__)
@@ -26,18 +26,18 @@ JOIN = 0.001
 """Seconds for which frames join while the hub is busy. After silence they leave at the end of the loop's turn."""
 
 UNSENT_AT_MOST = 4_000_000
-"""Bytes that groups may have ready before the logs are read on: what is not read yet waits in Redis."""
+"""Bytes that channels may have ready before the logs are read on: what is not read yet waits in Redis."""
 
 _STRIDE = 32
 
 
 class Flush:
-    """Groups with something to send, in turns."""
+    """Channels with something to send, in turns."""
 
     def __init__(self) -> None:
         self.room = Event()
         self.room.set()
-        self._groups: deque[Group] = deque()
+        self._channels: deque[Channel] = deque()
         self._unsent = 0
         self._scheduled = False
         self._begun = 0.0
@@ -50,14 +50,14 @@ class Flush:
         """True when a walk that was begun does not go on."""
         return self._scheduled and monotonic() - self._begun > 10
 
-    def schedule(self, group: Group, size: int) -> None:
-        """Send what a group has, with whatever else comes in this turn of the loop. ``size`` is what is new of it."""
+    def schedule(self, channel: Channel, size: int) -> None:
+        """Send what a channel has, with whatever else comes in this turn of the loop. ``size`` is what is new of it."""
         self._unsent += size
         if self._unsent > UNSENT_AT_MOST:
             self.room.clear()
-        if not group.walking:
-            group.walking = True
-            self._groups.append(group)
+        if not channel.walking:
+            channel.walking = True
+            self._channels.append(channel)
         if not self._scheduled:
             self._scheduled = True
             self._begun = monotonic()
@@ -77,22 +77,22 @@ class Flush:
     def _run(self) -> None:
         until = perf_counter() + SLICE
         try:
-            while self._groups:
-                if not self._walk(self._groups[0], until):
-                    self._groups.rotate(-1)
+            while self._channels:
+                if not self._walk(self._channels[0], until):
+                    self._channels.rotate(-1)
                     break
-                self._groups.popleft().walking = False
+                self._channels.popleft().walking = False
         except Exception:
             metrics.ERRORS.inc()
             log.exception("flush")
-            group = self._groups.popleft()
-            group.walking = False
-            group.fail()
+            channel = self._channels.popleft()
+            channel.walking = False
+            channel.fail()
         metrics.DELIVERIES.inc(self._delivered)
         metrics.STREAM_BYTES.inc(self._bytes)
         self._delivered = self._bytes = 0
         self._begun = monotonic()
-        if self._groups:
+        if self._channels:
             self._later(0)
         else:
             self._scheduled = False
@@ -100,29 +100,29 @@ class Flush:
             self._unsent = 0
             self.room.set()
 
-    def _walk(self, group: Group, until: float) -> bool:
-        """Send a group's chunks to everybody who stands before them; return whether that is done."""
-        tape = group.tape
-        group.seal()
+    def _walk(self, channel: Channel, until: float) -> bool:
+        """Send a channel's chunks to everybody who stands before them; return whether that is done."""
+        tape = channel.tape
+        channel.seal()
         while (chunk := tape.front.next) is not None:
-            while group.place < len(group.members):
-                self._deliver(group, tape.front, chunk)
+            while channel.place < len(channel.members):
+                self._deliver(channel, tape.front, chunk)
                 if perf_counter() > until:
                     return False
-            group.place = 0
+            channel.place = 0
             tape.front = chunk
-            tape.trim(behind=bool(group.slow))
-            group.compact()
+            tape.trim(behind=bool(channel.slow))
+            channel.compact()
             metrics.LATENCY.observe(monotonic() - chunk.read_at)
-            group.seal()  # what came while this walk paused leaves as one
+            channel.seal()  # what came while this walk paused leaves as one
         return True
 
-    def _deliver(self, group: Group, before: Chunk, chunk: Chunk) -> None:
+    def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members. This is the loop that every delivery goes through."""
-        data, size, tick = chunk.data, len(chunk.data), group.hub.tick
-        start, group.place = group.place, group.place + _STRIDE
+        data, size, tick = chunk.data, len(chunk.data), channel.hub.tick
+        start, channel.place = channel.place, channel.place + _STRIDE
         delivered = whole = 0
-        for connection in group.members[start : start + _STRIDE]:
+        for connection in channel.members[start : start + _STRIDE]:
             if connection.at is not before or connection.rest is not None or connection.ending:
                 continue
             connection.at = chunk
@@ -134,7 +134,7 @@ class Flush:
             except OSError:
                 connection.close()
             except Exception:
-                log.exception("a stream of %s", group.query)
+                log.exception("a stream of %s", channel.key)
                 connection.fail()
             else:
                 if sent == size:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from time import monotonic
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gevent.event import Event
@@ -13,8 +12,9 @@ from pushsvc import sse
 from pushsvc.broker import Entry, EventsEntry, Log
 from pushsvc.cursor import Position, decode, encode
 from pushsvc.hub import frames, metrics
+from pushsvc.hub.channel import Channel
 from pushsvc.hub.conflate import Conflation
-from pushsvc.hub.tape import Chunk, Tape
+from pushsvc.hub.tape import Chunk
 
 if TYPE_CHECKING:
     from pushsvc.hub.connection import Connection
@@ -28,37 +28,25 @@ FAR = 4
 """Chunks by which a stream of statistics alone may be behind before they are conflated for it."""
 
 
-class Group:
+class Group(Channel):
     """The logs of a query, the frames made of them, and the connections that get them.
 
-    ``settled`` is set while every log has been read once and its state is known. Connections that are behind, or
-    read history, are in ``slow``.
+    ``settled`` is set while every log has been read once and its state is known.
     """
 
     def __init__(self, hub: Hub, query: Query) -> None:
-        self.hub = hub
+        super().__init__(hub, query, encode({}), visible_heartbeat=query.visible_heartbeat)
         self.query = query
         self.logs: dict[Log, None] = {}
         self.topics: set[str] = set()
         self.followers: dict[int, Follower] = {}
-        self.members: list[Connection] = []
-        self.slow: set[Connection] = set()
         self.settled = Event()
-        self.walking = False
-        self.place = 0  # of the walk, among the members
-        self.idle_since = hub.tick
-        self.closed = False
         self.told_apart = bool(query.every or query.selection.top)
-        self._gone = 0  # closed connections that are still among the members
         self._opened = False
-        self._frames: list[bytes] = []
-        self._read_at = 0.0
         self._awaited: set[Log] = set()
         self._skip: dict[Log, int] = {}
         self._resets: set[tuple[str, str]] = set()
-        self._heartbeat: tuple[int, int, bytes, bytes] | None = None
         self._conflation = Conflation(self)
-        self.tape = Tape(encode({}))
 
     # Logs
 
@@ -71,7 +59,7 @@ class Group:
                 continue
             self.topics.add(topic)
             if len(self.topics) > self.query.topics:
-                self.hub.end_group(self, f"more than {self.query.topics} topics")
+                self.hub.end_channel(self, f"more than {self.query.topics} topics")
                 return
             self._follow(logs, born)
             new += logs
@@ -115,43 +103,22 @@ class Group:
 
     def take(self, partition: int, batch: Sequence[tuple[Log, Entry]], rendering: frames.Rendering) -> None:
         """Make frames of entries of a partition, which come in order of sequence."""
-        size = len(self._frames)
-        if not size:
-            self._read_at = monotonic()
+        messages: list[bytes] = []
         for of, entry in batch:
             if of in self._awaited or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
-                self._add_events(partition, rendering.events(of, entry, self.query.named), entry)
+                messages += self._events(partition, rendering.events(of, entry, self.query.named), entry)
             elif self.told_apart:
                 self._conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection)) is not None:
-                self._frames.append(sse.with_id(message, self.cursor_at(partition, entry.sequence)))
-        self._schedule(size)
+                messages.append(sse.with_id(message, self.cursor_at(partition, entry.sequence)))
+        self.say(messages)
         self._conflation.tell()
 
-    def _add_events(self, partition: int, messages: list[bytes], entry: EventsEntry) -> None:
+    def _events(self, partition: int, messages: list[bytes], entry: EventsEntry) -> Iterator[bytes]:
         for offset, message in enumerate(messages, entry.first):
-            self._frames.append(sse.with_id(message, self.cursor_at(partition, entry.sequence_of(offset))))
-
-    def say(self, messages: list[bytes]) -> None:
-        """Send messages to every member."""
-        size = len(self._frames)
-        if not size:
-            self._read_at = monotonic()
-        self._frames += messages
-        self._schedule(size)
-
-    def _schedule(self, before: int) -> None:
-        new = self._frames[before:]
-        if new:
-            self.hub.flush.schedule(self, sum(map(len, new)))
-
-    def seal(self) -> None:
-        """Make one chunk of the frames there are."""
-        if self._frames:
-            made, self._frames = self._frames, []
-            self.tape.append(b"".join(made), len(made), self.cursor(), self._read_at)
+            yield sse.with_id(message, self.cursor_at(partition, entry.sequence_of(offset)))
 
     def forget(self, of: Log, reason: str) -> None:
         """Tell that a log is no longer what it was. Statistics follow as a snapshot, events as what is left."""
@@ -193,45 +160,7 @@ class Group:
         """Return what of a window changed behind a position; a snapshot if ``whole`` or where that is shorter."""
         return self._conflation.since(of, position.sequence, whole=whole, slow=slow)
 
-    # Connections
-
-    def join(self, connection: Connection) -> None:
-        self.members.append(connection)
-
-    def discard(self, connection: Connection) -> None:
-        self.slow.discard(connection)
-        self._gone += 1
-        if not self.walking and self._gone > 64 + len(self.members) // 4:
-            self.compact()
-        if self._gone >= len(self.members):
-            self.idle_since = self.hub.tick
-        self.hub.left()
-
-    def compact(self) -> None:
-        """Let go of closed connections, if they are many or all."""
-        if self._gone and (self._gone > 64 or self._gone >= len(self.members) // 4):
-            self.members = [member for member in self.members if not member.closed]
-            self._gone = 0
-
-    @property
-    def idle(self) -> bool:
-        """True when no connection is left."""
-        return self._gone >= len(self.members)
-
-    def catch_up(self, connection: Connection) -> None:
-        """Give a connection whose socket has room again what it lacks, for as long as there is room."""
-        while connection.at is not None and not connection.closed:
-            if connection.at.lost or self._is_far(connection.at):
-                self._recover(connection, connection.at)
-                return
-            chunk = connection.at.next
-            if chunk is None:
-                self.slow.discard(connection)
-                return
-            connection.at = chunk
-            metrics.DELIVERIES.inc(chunk.frames)
-            if not connection.push(chunk.data):
-                return
+    # Connections that are behind
 
     def _is_far(self, at: Chunk) -> bool:
         return self.tape.end.number - at.number > FAR and self._can_conflate
@@ -245,7 +174,7 @@ class Group:
         if at.lost:
             metrics.DROPPED.inc()
         if not self._can_conflate:
-            self.hub.replays.begin(connection, decode(at.cursor), slow=True)
+            self.hub.replays.begin(self, connection, decode(at.cursor), slow=True)
             return
         self.seal()
         data = self._conflation.since_chunk(at)
@@ -253,36 +182,8 @@ class Group:
         if connection.push(data):
             self.slow.discard(connection)
 
-    def heartbeat(self, connection: Connection) -> bytes:
-        """Return what breaks the silence of a connection: with an id if it has a position, nothing if it is not silent.
-
-        What is ready is sealed first: the id must not be ahead of what was sent.
-        """
-        self.seal()
-        end = self.tape.end
-        if connection.at is None:
-            return frames.heartbeat(self.query.visible_heartbeat, None)
-        if connection.at is not end:
-            return b""
-        if self._heartbeat is None or self._heartbeat[:2] != (self.hub.tick, end.number):
-            visible = self.query.visible_heartbeat
-            both = frames.heartbeat(visible, self.cursor()), frames.heartbeat(visible, None)
-            self._heartbeat = (self.hub.tick, end.number, *both)
-        _, _, with_id, without = self._heartbeat
-        return with_id if end.number > connection.first else without
-
-    def fail(self) -> None:
-        """End every stream after an error of our own: the clients come back and resume."""
-        self.hub.end_group(self, "an error of the server")
-
     def close(self) -> None:
-        """Follow nothing any more."""
-        self.closed = True
+        super().close()
         self._conflation.close()
         for follower in self.followers.values():
             follower.discard(self, list(self.logs))
-
-    @property
-    def held(self) -> int:
-        """Return the bytes that are kept for streams that are behind."""
-        return self.tape.size + sum(len(c.rest) for c in self.slow if c.rest is not None)

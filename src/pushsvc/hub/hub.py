@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from random import randrange
 from time import monotonic
 
@@ -16,11 +17,13 @@ from pushsvc.broker.broker import FROM_SNAPSHOT
 from pushsvc.broker.keys import TAGS
 from pushsvc.errors import BrokerFull, BrokerUnavailable, InvalidInput, StartupError
 from pushsvc.hub import metrics
+from pushsvc.hub.channel import Channel
 from pushsvc.hub.connection import WRITE_DEADLINE, Connection
 from pushsvc.hub.directory import Directory
 from pushsvc.hub.flush import SLICE, Flush
 from pushsvc.hub.follower import Follower
 from pushsvc.hub.group import Group
+from pushsvc.hub.listing import Listing, Look
 from pushsvc.hub.mirror import Mirror
 from pushsvc.hub.query import Query
 from pushsvc.hub.replay import Replays
@@ -54,12 +57,12 @@ class Hub:
         self.rules = rules or TopicRules()
         self.heartbeat = heartbeat
         self.flush = Flush()
-        self.replays = Replays(self)
+        self.replays = Replays()
         self.draining = False
         self.streams = 0
         self.tick = 0
         self._directory = Directory(self)
-        self._groups: dict[Query, Group] = {}
+        self._channels: dict[Hashable, Channel] = {}
         self._followers: dict[int, Follower] = {}
         self._wheel: Wheel[Connection] = Wheel(max(1, round(heartbeat)))
         self._live = broker.live(self._on_message, self._on_up)
@@ -88,7 +91,7 @@ class Hub:
         """
         self.draining = True
         until = monotonic() + seconds
-        connections = [member for group in self._groups.values() for member in group.members if not member.closed]
+        connections = [member for channel in self._channels.values() for member in channel.members]
         spread = min(seconds / 2, len(connections) / _ENDED_PER_SECOND)
         for number, connection in enumerate(connections):
             self.finish(connection, DRAINING)
@@ -103,9 +106,10 @@ class Hub:
             self._clock.kill()
         for follower in list(self._followers.values()):
             follower.greenlet.kill()
-        for group in list(self._groups.values()):
-            for connection in group.members:
+        for channel in list(self._channels.values()):
+            for connection in list(channel.members):
                 connection.close()
+            channel.close()
 
     def wait_up(self, timeout: float) -> bool:
         """Wait until the live connection hears; return whether it does."""
@@ -124,14 +128,22 @@ class Hub:
 
     def group(self, query: Query) -> Group:
         """Return the group of a query, a new one if there is none."""
-        group = self._groups.get(query)
-        if group is None:
-            group = self._groups[query] = Group(self, query)
-            group.extend(query.named_topics)
+        found = self._channels.get(query)
+        if not isinstance(found, Group):
+            found = self._channels[query] = Group(self, query)
+            found.extend(query.named_topics)
             if query.has_patterns:
-                self._directory.add(group)
-        group.idle_since = self.tick
-        return group
+                self._directory.add(found)
+        found.idle_since = self.tick
+        return found
+
+    def listing(self, key: str, look: Look) -> Listing:
+        """Return the listing of that name, a new one if there is none."""
+        found = self._channels.get(key)
+        if not isinstance(found, Listing):
+            found = self._channels[key] = Listing(self, key, look)
+        found.idle_since = self.tick
+        return found
 
     def wait_settled(self, group: Group) -> None:
         """Return once a group hears of everything and knows its state; raise BrokerUnavailable.
@@ -163,7 +175,7 @@ class Hub:
         self.streams += 1
         metrics.STREAMS.inc()
         connection.tick = self.tick
-        connection.group.join(connection)
+        connection.channel.join(connection)
         self._wheel.add(connection)
 
     def left(self) -> None:
@@ -175,25 +187,30 @@ class Hub:
         """End a stream so that its client comes back: after what it was to get, with a retry and a reason."""
         if connection.closed:
             return
-        group = connection.group
-        group.seal()
+        connection.channel.seal()
         at = connection.at
         while connection.rest is None and not connection.closed and at is not None and (at := at.next) is not None:
             connection.at = at
             connection.push(at.data)
         connection.end(farewell(reason))
 
-    def end_group(self, group: Group, reason: str) -> None:
-        """End all streams of a query, and forget what was made for it."""
-        self._close_group(group)
-        for connection in list(group.members):
-            connection.end(farewell(reason))
+    @staticmethod
+    def end(connection: Connection, reason: str) -> None:
+        """End a stream as it stands."""
+        connection.end(farewell(reason))
 
-    def _close_group(self, group: Group) -> None:
-        if self._groups.get(group.query) is group:
-            del self._groups[group.query]
-        self._directory.discard(group)
-        group.close()
+    def end_channel(self, channel: Channel, reason: str) -> None:
+        """End all streams of a channel, and forget it."""
+        self._close(channel)
+        for connection in list(channel.members):
+            self.end(connection, reason)
+
+    def _close(self, channel: Channel) -> None:
+        if self._channels.get(channel.key) is channel:
+            del self._channels[channel.key]
+        if isinstance(channel, Group):
+            self._directory.discard(channel)
+        channel.close()
 
     # Logs
 
@@ -271,16 +288,16 @@ class Hub:
         self.tick = self._wheel.tick + 1
         self._beat(self._wheel.turn())
         held = behind = 0
-        for group in list(self._groups.values()):
-            for connection in list(group.slow):
+        for channel in list(self._channels.values()):
+            for connection in list(channel.slow):
                 if connection.rest is not None and self.tick - connection.tick > WRITE_DEADLINE:
                     metrics.SLOW_CLOSES.inc()
                     connection.close()
-            if group.slow:
-                held += group.held
-                behind += len(group.slow)
-            elif group.idle and self.tick - group.idle_since > LINGER:
-                self._close_group(group)
+            if channel.slow:
+                held += channel.held
+                behind += len(channel.slow)
+            elif channel.idle and self.tick - channel.idle_since > LINGER:
+                self._close(channel)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)
 
@@ -295,10 +312,10 @@ class Hub:
             if connection.closed:
                 continue
             try:
-                if connection.rest is None and (message := connection.group.heartbeat(connection)):
+                if connection.rest is None and (message := connection.channel.heartbeat(connection)):
                     connection.push(message)
             except Exception:
-                log.exception("a stream of %s", connection.group.query)
+                log.exception("a stream of %s", connection.channel.key)
                 connection.fail()
             else:
                 if not connection.closed:

@@ -20,7 +20,7 @@ from pushsvc.hub.follower import REPLAY_AFTER_RESET
 
 if TYPE_CHECKING:
     from pushsvc.hub.connection import Connection
-    from pushsvc.hub.hub import Hub
+    from pushsvc.hub.group import Group
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ class _Place:
 class Replays:
     """Replays that have something to do, and the few greenlets that do it."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self) -> None:
         self._queue: deque[Replay] = deque()
         self._readers = 0
 
     def begin(
         self,
+        group: Group,
         connection: Connection,
         have: Mapping[int, Position] | None,
         *,
@@ -66,8 +66,8 @@ class Replays:
         if connection.closed:
             return
         connection.at = None
-        connection.replay = Replay(self._hub, connection, have, earliest=earliest, slow=slow, whole=whole)
-        connection.group.slow.add(connection)
+        connection.replay = Replay(group, connection, have, earliest=earliest, slow=slow, whole=whole)
+        group.slow.add(connection)
         self.submit(connection.replay)
 
     def submit(self, replay: Replay) -> None:
@@ -86,7 +86,7 @@ class Replays:
                 except PushError as error:
                     self._wait(replay, error)
                 except Exception:
-                    log.exception("a replay of %s", connection.group.query)
+                    log.exception("a replay of %s", connection.channel.key)
                     connection.fail()
                 else:
                     if connection.replay is replay and connection.rest is None:
@@ -110,7 +110,7 @@ class Replay:
 
     def __init__(
         self,
-        hub: Hub,
+        group: Group,
         connection: Connection,
         have: Mapping[int, Position] | None,
         *,
@@ -119,12 +119,12 @@ class Replay:
         whole: bool,
     ) -> None:
         self.connection = connection
-        self._group = connection.group
-        self._broker = hub.broker
+        self._group = group
+        self._broker = group.hub.broker
         self._have = None if have is None else dict(have)
         self._earliest = earliest
         self._places: dict[Log, _Place] | None = None
-        self._goal = connection.group.tape.end
+        self._goal = group.tape.end
         self._slow = slow
         self._whole = whole
 
@@ -158,7 +158,7 @@ class Replay:
         if not places:
             self._join(told or [sse.move_cursor(group.cursor())])
         elif told:
-            self.connection.push(b"".join(told))
+            self._push(told)
 
     def _reaches(self, partition: int) -> bool:
         """Tell whether a position is of this life of Redis; wait until its follower has read as far."""
@@ -266,7 +266,7 @@ class Replay:
         self._have[partition] = Position(until.epoch, max(limit, self._have[partition].sequence))
         if messages:
             metrics.DELIVERIES.inc(len(messages))
-            self.connection.push(b"".join(messages))
+            self._push(messages)
 
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
         """Yield the messages of an entry that lie behind the place in its log, and move the position along."""
@@ -279,13 +279,20 @@ class Replay:
                 self._have[partition] = Position(self._have[partition].epoch, sequence)
                 yield sse.with_id(message, encode(self._have))
 
+    def _push(self, messages: list[bytes]) -> None:
+        """Send messages, unless the stream was ended while logs were read."""
+        if self.connection.replay is self:
+            self.connection.push(b"".join(messages))
+
     def _join(self, told: list[bytes] | None = None) -> None:
         """Go on live from the goal; if it is lost, from there to the next one."""
+        if self.connection.replay is not self:
+            return
         if self._goal.lost:
             self._have, self._earliest = decode(self._goal.cursor), False
             self._places = None
             if told:
-                self.connection.push(b"".join(told))
+                self._push(told)
             return
         connection = self.connection
         connection.replay = None

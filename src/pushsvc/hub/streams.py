@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from pushsvc.cursor import Position, UnreadableCursor, decode
-from pushsvc.errors import PushError
+from pushsvc.errors import BrokerUnavailable, PushError
+from pushsvc.hub.channel import Channel
 from pushsvc.hub.connection import WRITE_DEADLINE, Connection, IteratedConnection
 from pushsvc.hub.frames import OPENING
-from pushsvc.hub.group import Group
 from pushsvc.hub.hub import DRAINING, Hub, farewell
+from pushsvc.hub.listing import Look
 from pushsvc.hub.query import Query
 
 log = logging.getLogger(__name__)
@@ -23,34 +25,30 @@ C = TypeVar("C", bound=Connection)
 EARLIEST = "earliest"
 
 
-class Stream:
-    """What is sent to one subscriber: from now on, from the beginning (``earliest``) or from a cursor."""
+class Stream(ABC):
+    """What is sent to one subscriber. ``open`` it before the head is sent; then it is taken over, or iterated."""
 
-    def __init__(self, hub: Hub, query: Query, cursor: str | None = None) -> None:
-        self._hub = hub
-        self._query = query
-        self._cursor = cursor
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
         self._connection: IteratedConnection | None = None
-        self.open()
 
+    @abstractmethod
     def open(self) -> None:
-        """Wait until what is published from now on is heard: a head that is sent after this promises it.
+        """Wait until what is said from now on is heard; raise what the broker raises."""
 
-        Raises BrokerUnavailable.
-        """
-        group = self._group = self._settled()
-        group.seal()
-        self._from = group.tape.end
+    @property
+    @abstractmethod
+    def channel(self) -> Channel:
+        """Return the channel that ``open`` found."""
 
-    def _settled(self) -> Group:
-        group = self._hub.group(self._query)
-        self._hub.wait_settled(group)
-        return group
+    @abstractmethod
+    def start(self, connection: Connection) -> None:
+        """Send the first bytes, and go on from where the stream begins."""
 
     def take_over(self, sock: Any, on_close: Callable[[], None]) -> None:
         """Send the stream on a non-blocking socket from now on; ``on_close`` is called once it is closed."""
         _prepare(sock)
-        self._begin(lambda group: Connection(sock, group, on_close))
+        self._begin(lambda channel: Connection(sock, channel, on_close))
 
     def __iter__(self) -> Iterator[bytes]:
         connection = self._connection = self._begin(IteratedConnection)
@@ -61,35 +59,55 @@ class Stream:
         if self._connection is not None:
             self._connection.close()
 
-    def _begin(self, connect: Callable[[Group], C]) -> C:
-        """Send the first bytes, and go on from where the stream begins."""
+    def _begin(self, connect: Callable[[Channel], C]) -> C:
         problem = None
-        if self._group.closed:  # for want of streams, as the head took so long to be sent
-            self._cursor = self._cursor or self._from.cursor
+        if self.channel.closed:  # for want of streams, as the head took so long to be sent
             try:
                 self.open()
             except PushError as error:
                 problem = error
-        connection = connect(self._group)
-        self._hub.enter(connection)
+        connection = connect(self.channel)
+        self.hub.enter(connection)
         try:
             connection.listen()
             if problem is None:
-                self._start(connection)
+                self.start(connection)
             else:
-                connection.end(OPENING + farewell(reason(problem, self._hub)))
+                connection.end(OPENING + farewell(reason(problem, self.hub)))
         except Exception:
-            log.exception("a stream of %s", self._query)
+            log.exception("a stream of %s", connection.channel.key)
             connection.fail()
         return connection
 
-    def _start(self, connection: Connection) -> None:
-        group = self._group
+
+class QueryStream(Stream):
+    """The logs of a query: from now on, from the beginning (``earliest``) or from a cursor."""
+
+    def __init__(self, hub: Hub, query: Query, cursor: str | None = None) -> None:
+        super().__init__(hub)
+        self._cursor = cursor
+        self._group = hub.group(query)
+        self._from = self._group.tape.end
+
+    @property
+    def channel(self) -> Channel:
+        return self._group
+
+    def open(self) -> None:
+        if self._group.closed:
+            self._cursor = self._cursor or self._from.cursor
+            self._group = self.hub.group(self._group.query)
+        self.hub.wait_settled(self._group)
+        self._group.seal()
+        self._from = self._group.tape.end
+
+    def start(self, connection: Connection) -> None:
+        group, replays = self._group, self.hub.replays
         if self._cursor is not None:
             connection.push(OPENING)
             earliest = self._cursor == EARLIEST
             have = None if earliest else _positions(self._cursor)
-            self._hub.replays.begin(connection, have, earliest=earliest)
+            replays.begin(group, connection, have, earliest=earliest)
             return
         group.seal()
         if group.has_statistics and not group.has_events:
@@ -98,7 +116,7 @@ class Stream:
             self._from_now_on(connection)
         else:
             connection.push(OPENING)
-            self._hub.replays.begin(connection, decode(self._from.cursor), whole=True)
+            replays.begin(group, connection, decode(self._from.cursor), whole=True)
 
     def _from_now_on(self, connection: Connection) -> None:
         """Send the state, and what is said after it. Nothing here yields, so nothing falls between the two."""
@@ -108,10 +126,41 @@ class Stream:
             first += group.first()
         else:
             connection.first = self._from.number
-        connection.at = self._from
-        group.slow.add(connection)
-        if connection.push(first):
-            group.catch_up(connection)
+        _join(group, connection, self._from, first)
+
+
+class ListingStream(Stream):
+    """The state of a listing, and again what changed."""
+
+    def __init__(self, hub: Hub, key: str, look: Look) -> None:
+        super().__init__(hub)
+        self._key, self._look = key, look
+        self._listing = hub.listing(key, look)
+
+    @property
+    def channel(self) -> Channel:
+        return self._listing
+
+    def open(self) -> None:
+        if self.hub.draining:
+            raise BrokerUnavailable(DRAINING)
+        self.hub.start()
+        self._listing = self.hub.listing(self._key, self._look)
+        self._listing.refresh()
+
+    def start(self, connection: Connection) -> None:
+        self._listing.seal()
+        end = self._listing.tape.end
+        connection.first = 2**63  # it never has a position
+        _join(self._listing, connection, end, OPENING + self._listing.state())
+
+
+def _join(channel: Channel, connection: Connection, at: Any, first: bytes) -> None:
+    """Send the first bytes, and from then on what is said behind a chunk."""
+    connection.at = at
+    channel.slow.add(connection)
+    if connection.push(first):
+        channel.catch_up(connection)
 
 
 def reason(error: PushError, hub: Hub) -> str:

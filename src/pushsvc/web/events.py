@@ -15,7 +15,7 @@ from pushsvc.broker import EventsEntry, Log
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
 from pushsvc.event import Event
-from pushsvc.hub import Query
+from pushsvc.hub import Query, QueryStream
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
@@ -47,7 +47,9 @@ def blueprint(context: Context) -> Blueprint:
         chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"))
         if chosen == "sse":
             parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
-            return stream_response(context.hub, _stream_query(topic, parameters), cursor_of(request, parameters))
+            return stream_response(
+                QueryStream(context.hub, _stream_query(topic, parameters), cursor_of(request, parameters))
+            )
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         return _history(context, topic, parameters, chosen)
 

@@ -9,7 +9,7 @@ import orjson
 from flask import Response, request
 
 from pushsvc.errors import Unavailable
-from pushsvc.hub import Hub, Query, Stream
+from pushsvc.hub import Stream
 from pushsvc.hub.frames import OPENING
 from pushsvc.hub.hub import farewell
 from pushsvc.hub.streams import reason
@@ -29,23 +29,23 @@ def text_response(body: str | bytes, media_type: str) -> Response:
     return Response(body, content_type=content_type, headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
-def stream_response(hub: Hub, query: Query, cursor: str | None = None) -> Response:
+def stream_response(stream: Stream) -> Response:
     """Return an open-ended event stream. It is never refused for what time can mend.
 
     Where the server offers its socket (``pushsvc.handoff``) the hub takes it after the head; else it is iterated.
     """
     try:
-        stream = Stream(hub, query, cursor)
+        stream.open()
     except Unavailable as error:
-        return open_ended(OPENING + farewell(reason(error, hub)))
+        return _open_ended(OPENING + farewell(reason(error, stream.hub)))
     handoff = request.environ.get("pushsvc.handoff")
     if handoff is None or request.method != "GET":
-        return open_ended(stream)
+        return _open_ended(stream)
     handoff(stream.take_over)
-    return open_ended(())
+    return _open_ended(())
 
 
-def open_ended(body: bytes | Iterable[bytes]) -> Response:
+def _open_ended(body: bytes | Iterable[bytes]) -> Response:
     """Return a response without a length: its end is that of the connection."""
     response = Response(body, content_type=EVENT_STREAM, headers=_STREAM_HEADERS)
     response.automatically_set_content_length = False  # what follows an empty body is the stream

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from pushsvc.broker import Log
 from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter
-from pushsvc.hub import Query, Selection
+from pushsvc.hub import Query, QueryStream, Selection
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic
@@ -48,7 +48,7 @@ def blueprint(context: Context) -> Blueprint:
                 every=parameters.duration("every", *EVERY),
                 visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
             )
-            return stream_response(context.hub, query, cursor_of(request, parameters))
+            return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         return _snapshot(context, logs, parameters, chosen)
 

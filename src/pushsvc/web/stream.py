@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from pushsvc.errors import InvalidInput, InvalidParameter, NotAcceptable
-from pushsvc.hub import Query, Selection
+from pushsvc.hub import Query, QueryStream, Selection
 from pushsvc.hub.query import EVERY_WINDOW
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
@@ -30,7 +30,7 @@ def blueprint(context: Context) -> Blueprint:
             raise NotAcceptable(f"this can be had as {MEDIA_TYPE}")
         query = _query(parameters, context.limits.topics)
         _check_windows(query, context.rules)
-        return stream_response(context.hub, query, cursor_of(request, parameters))
+        return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
 
     return resource
 
