@@ -88,9 +88,6 @@ class Flush:
             channel = self._channels.popleft()
             channel.walking = False
             channel.fail()
-        metrics.DELIVERIES.inc(self._delivered)
-        metrics.STREAM_BYTES.inc(self._bytes)
-        self._delivered = self._bytes = 0
         self._begun = monotonic()
         if self._channels:
             self._later(0)
@@ -113,9 +110,16 @@ class Flush:
             tape.front = chunk
             tape.trim(behind=bool(channel.slow))
             channel.compact()
-            metrics.LATENCY.observe(monotonic() - chunk.read_at)
+            self._count(chunk)
             channel.seal()  # what came while this walk paused leaves as one
         return True
+
+    def _count(self, chunk: Chunk) -> None:
+        """Write down what a walk did: once, as figures that other processes read are not cheap."""
+        metrics.LATENCY.observe(monotonic() - chunk.read_at)
+        metrics.DELIVERIES.inc(self._delivered)
+        metrics.STREAM_BYTES.inc(self._bytes)
+        self._delivered = self._bytes = 0
 
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members. This is the loop that every delivery goes through."""

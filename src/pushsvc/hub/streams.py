@@ -29,6 +29,7 @@ class Stream(ABC):
     """What is sent to one subscriber. ``open`` it before the head is sent; then it is taken over, or iterated."""
 
     def __init__(self, hub: Hub) -> None:
+        hub.start()  # or refuse, before anything is made for it
         self.hub = hub
         self._connection: IteratedConnection | None = None
 
@@ -60,8 +61,8 @@ class Stream(ABC):
             self._connection.close()
 
     def _begin(self, connect: Callable[[Channel], C]) -> C:
-        problem = None
-        if self.channel.closed:  # for want of streams, as the head took so long to be sent
+        problem: PushError | None = BrokerUnavailable(DRAINING) if self.hub.draining else None
+        if problem is None and self.channel.closed:  # for want of streams, as the head took so long to be sent
             try:
                 self.open()
             except PushError as error:
@@ -144,7 +145,6 @@ class ListingStream(Stream):
     def open(self) -> None:
         if self.hub.draining:
             raise BrokerUnavailable(DRAINING)
-        self.hub.start()
         self._listing = self.hub.listing(self._key, self._look)
         self._listing.refresh()
 
