@@ -4,6 +4,7 @@ import contextlib
 import socket
 import ssl
 import time
+from typing import ClassVar
 
 import gevent
 import pytest
@@ -20,11 +21,17 @@ def group(broker):
     """A group that follows nothing, and so is settled."""
     found = Hub(broker).group(Query())
     found.look()
-    return found
+    yield found
+    for connection in found.members:
+        connection.close()
+    while Peer.opened:
+        Peer.opened.pop().close()
 
 
 class Peer:
     """A subscriber: both ends of its socket, and how often the hub closed it."""
+
+    opened: ClassVar[list[socket.socket]] = []
 
     def __init__(self, group, buffer=None):
         self.ours, self.theirs = socket.socketpair()
@@ -32,6 +39,7 @@ class Peer:
             self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         for end in (self.ours, self.theirs):
             end.setblocking(False)
+            Peer.opened.append(end)
         self.closed, self.got = 0, b""
         self.connection = Connection(self.ours, group, self._on_close)
         group.hub.enter(self.connection)
@@ -240,6 +248,7 @@ def tls_pair(ours, theirs):
 def test_tls_takes_the_same_way_and_an_unfinished_write_its_own_bytes(group):
     pair = socket.socketpair()
     for end in pair:
+        Peer.opened.append(end)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         end.setblocking(False)
     ours, theirs = tls_pair(*pair)
