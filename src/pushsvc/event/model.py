@@ -22,7 +22,8 @@ DEFAULT_TYPE = "message"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one request: bytes, events, characters, numeric fields, and levels of nesting (the event is one)."""
+    """Bounds of one request: bytes, events, characters, numeric fields, levels of nesting (the event is one), and
+    the topics of one stream."""
 
     body: int = 8_000_000
     batch: int = 10_000
@@ -32,6 +33,7 @@ class Limits:
     name: int = 200
     fields: int = 32
     depth: int = 8
+    topics: int = 1_000
 
 
 class Event(msgspec.Struct):

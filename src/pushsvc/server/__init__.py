@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
+from time import monotonic
 
 import gevent
 from flask import Flask
@@ -40,9 +41,10 @@ def serve(
         gevent.signal_handler(number, stopping.set)
     acceptor.start()
     stopping.wait()
+    until = monotonic() + drain
     acceptor.stop()
     ended = acceptor.drain()
-    hub.drain()
-    ended.wait(drain)
+    hub.drain(0.8 * drain)
+    ended.wait(max(0.1, until - monotonic()))
     acceptor.close()
     hub.close()

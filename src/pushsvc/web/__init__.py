@@ -13,7 +13,7 @@ from pushsvc.errors import StartupError
 from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import capacity, events, health, page, problem, stats, topics
+from pushsvc.web import capacity, events, health, page, problem, stats, stream, topics
 from pushsvc.web.context import Context
 from pushsvc.web.security import Security
 from pushsvc.web.untouched import is_untouched, note_state
@@ -33,13 +33,13 @@ def create_app(
     app = Flask(__name__)
     limits = limits or Limits()
     app.config["MAX_CONTENT_LENGTH"] = limits.body
-    security = security or Security()
-    context = Context(broker, Hub(broker), rules or TopicRules(), limits, Reader(limits), heartbeat, security)
+    rules, security = rules or TopicRules(), security or Security()
+    context = Context(broker, Hub(broker, rules, heartbeat), rules, limits, Reader(limits), security)
     app.extensions["pushsvc"] = context
     problem.install(app)
     security.install(app)
-    capacity.install(app, context.hub)
-    for resource in (events, stats, topics, health, page):
+    capacity.install(app)
+    for resource in (events, stats, stream, topics, health, page):
         app.register_blueprint(resource.blueprint(context))
     note_state(app)
     return app

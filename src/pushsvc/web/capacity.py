@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, request
 
 from pushsvc import sse
-from pushsvc.hub import Hub
-from pushsvc.hub.streams import goodbye
+from pushsvc.hub.hub import farewell
 from pushsvc.web.problem import problem
 
 REFUSED = "pushsvc.refused"
@@ -15,7 +14,7 @@ _ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
 """Who restarts a full server makes all its subscribers come back at once."""
 
 
-def install(app: Flask, hub: Hub) -> None:
+def install(app: Flask) -> None:
     """Refuse what the server marked. A stream gets 200, a time to come back and the reason."""
 
     @app.before_request
@@ -24,7 +23,7 @@ def install(app: Flask, hub: Hub) -> None:
         if reason is None or request.path in _ALWAYS:
             return None
         if _wants_stream():
-            return Response(goodbye(reason, hub), content_type=sse.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+            return Response(farewell(reason), content_type=sse.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
         response = problem(503, "full", "Too many connections", reason).response()
         response.headers["Retry-After"] = _RETRY_AFTER
         return response

@@ -19,7 +19,6 @@ class Context:
     rules: TopicRules
     limits: Limits
     reader: Reader
-    heartbeat: float
     security: Security
 
     @staticmethod

@@ -1,4 +1,6 @@
-"""What the web processes count. With PROMETHEUS_MULTIPROC_DIR set, one answer sums all processes of the host."""
+"""What the web processes count; hub/metrics.py counts what streams do.
+
+With PROMETHEUS_MULTIPROC_DIR set, one answer sums all processes of the host."""
 
 from __future__ import annotations
 
@@ -15,8 +17,6 @@ EVENTS = Counter("pushsvc_events_accepted_total", "Events stored in a log")
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")
 REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
-STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
-STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
 
 CONNECTIONS = Gauge("pushsvc_connections", "Open connections, streams among them", multiprocess_mode="livesum")
 ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
