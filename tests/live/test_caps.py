@@ -1,5 +1,7 @@
 """A full house, as browsers and producers see it."""
 
+from contextlib import ExitStack
+
 from stack import until
 
 
@@ -40,3 +42,18 @@ def test_connections_and_bad_requests_are_counted(own_server):
     until(lambda: counted("pushsvc_connections_accepted_total") > 2)
     until(lambda: counted("pushsvc_loop_lag_seconds_count") > 2)
     assert counted("pushsvc_connections") >= 0
+
+
+def test_the_workers_of_a_host_count_together(stack, topic):
+    stack.start_web("--workers", "2", "--max-connections", "3")
+    with ExitStack() as streams:
+        for _ in range(3):
+            until(lambda: admitted(stack, f"/v1/topics/{topic}/events", streams))
+        # Whichever worker is asked: each alone would have room left.
+        assert [stack.post(topic, {"n": number}).status for number in range(8)] == [503] * 8
+
+
+def admitted(stack, path, streams):
+    """Open a stream for as long as ``streams`` lasts, unless it is refused: an earlier request may just be ending."""
+    stream = streams.enter_context(stack.stream(path))
+    return b": pushsvc" in stream.read()
