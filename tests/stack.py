@@ -201,15 +201,16 @@ class Stream:
         return message.event, json.loads(message.data)
 
     def until(self, wanted: Callable[[str, dict[str, Any]], bool]) -> dict[str, Any]:
+        end = time.monotonic() + DEADLINE
         while True:
             event, data = self.frame()
             if wanted(event, data):
                 return data
+            assert time.monotonic() < end, f"no such frame within {DEADLINE} s; the last: {self.raw[-500:]!r}"
 
     def rest(self) -> bytes:
-        """Read to the end of the stream."""
-        while self.read():
-            pass
+        """Read to the end of the stream, which is to come by itself: a stream that goes on fails here."""
+        until(lambda: not self.read())
         return self.raw
 
     def close(self) -> None:
