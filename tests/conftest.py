@@ -99,6 +99,24 @@ def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
         yield stack
 
 
+@pytest.fixture(scope="session")
+def iterated_server(shared_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same over the same Redis, where a WSGI server iterates the streams instead of handing over their sockets."""
+    from stack import Stack
+
+    with Stack(shared_server.redis_url, shared_server.prefix, tmp_path_factory.mktemp("iterated")) as stack:
+        stack.start_iterated()
+        yield stack
+
+
+@pytest.fixture(params=["socket", "iterated"])
+def server(request: pytest.FixtureRequest) -> Stack:
+    """A server that hands sockets to the hub, and one that iterates: what a client sees is the same."""
+    name = "shared_server" if request.param == "socket" else "iterated_server"
+    server: Stack = request.getfixturevalue(name)
+    return server
+
+
 @pytest.fixture
 def topic() -> str:
     return f"topic-{next(_numbers)}"

@@ -60,13 +60,16 @@ class Stack:
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Run ``pushsvc …``; its output is in the test's folder."""
+        return self._start(name, ["-m", "pushsvc", *arguments])
+
+    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
         environment |= {"PUSHSVC_REDIS": self.redis_url, "PUSHSVC_PREFIX": self.prefix}
         if self.config is not None:
             environment["PUSHSVC_CONFIG"] = str(self.config)
         with (self._folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pushsvc", *arguments], stdin=subprocess.DEVNULL,
+                [sys.executable, *command], stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output, env=environment, cwd=self._folder, start_new_session=True,
             )  # fmt: skip
         self._processes[name] = process
@@ -79,6 +82,13 @@ class Stack:
 
     def start_web(self, *arguments: str) -> None:
         self.start("web", "web", "--port", str(self.port), *arguments)
+        until(lambda: self.ready() or self.ended("web"))
+        assert not self.ended("web"), self.output("web")
+
+    def start_iterated(self, heartbeat: int = 15) -> None:
+        """Run the app under a WSGI server of somebody else."""
+        script = Path(__file__).parent / "iterated.py"
+        self._start("web", [str(script), self.redis_url, self.prefix, str(self.port), str(heartbeat)])
         until(lambda: self.ready() or self.ended("web"))
         assert not self.ended("web"), self.output("web")
 
@@ -191,18 +201,20 @@ class Stream:
         return message.event, json.loads(message.data)
 
     def until(self, wanted: Callable[[str, dict[str, Any]], bool]) -> dict[str, Any]:
+        end = time.monotonic() + DEADLINE
         while True:
             event, data = self.frame()
             if wanted(event, data):
                 return data
+            assert time.monotonic() < end, f"no such frame within {DEADLINE} s; the last: {self.raw[-500:]!r}"
 
     def rest(self) -> bytes:
-        """Read to the end of the stream."""
-        while self.read():
-            pass
+        """Read to the end of the stream, which is to come by itself: a stream that goes on fails here."""
+        until(lambda: not self.read())
         return self.raw
 
     def close(self) -> None:
+        self.response.close()  # it holds the socket: the connection alone would stay open
         self._connection.close()
 
 

@@ -1,9 +1,11 @@
-"""What a Redis must be like before pushsvc relies on it."""
+"""What must hold before pushsvc starts: what Redis is like, and that the certificate can be used."""
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pushsvc.broker import Broker
 from pushsvc.config import without_password
@@ -63,6 +65,21 @@ def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]
             f"WARNING: Redis at {shown} has {confirmed} replicas: with --ack {ack} publishing answers 503 until there "
             f"are {ack.replicas}"
         )
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Return when TLS can be served, or is not asked for. Raise StartupError that names the files."""
+    if certificate is None:
+        if key is not None:
+            raise StartupError("a keyfile without a certfile: name both, or a certfile that holds both")
+        return
+    names = f"{certificate}" if key is None else f"{certificate} and {key}"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise StartupError(f"{names}: not a certificate and its private key without a password ({error})") from None
+    except OSError as error:
+        raise StartupError(f"{names}: {error.strerror}") from None
 
 
 def _open(url: str, prefix: str) -> Broker:

@@ -91,6 +91,26 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="memory|fsync|replicas:N",
         help="Where events are before publishing is answered with 202. [default: memory]",
     ),
+    "certfile": _option(
+        "--certfile",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Serve TLS with this certificate chain (PEM).",
+    ),
+    "keyfile": _option(
+        "--keyfile",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The certificate's private key, if it is not in the same file.",
+    ),
+    "max_connections": _option(
+        "--max-connections",
+        type=click.IntRange(0, 10_000_000),
+        help="Connections that all web processes hold together; 0: no cap. [default: 50000]",
+    ),
+    "max_connections_per_address": _option(
+        "--max-connections-per-address",
+        type=click.IntRange(0, 10_000_000),
+        help="And of one address that is not this machine's; 0: no cap. [default: 1000]",
+    ),
     "wait": _option("--wait", is_flag=True, default=None, help="Wait for a Redis that does not answer yet."),
 }
 
@@ -124,12 +144,14 @@ def program() -> None:
     """Publish events, see rolling statistics of them live in the browser."""
 
 
-_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat", "ack")
+_CONNECTIONS = ("max_connections", "max_connections_per_address")
+_TLS = ("certfile", "keyfile")
+_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat", "ack", *_CONNECTIONS)
 _COMMON = ("redis", "prefix", "drain", "wait")
 
 
 @program.command()
-@_server_options(*_WEB, "aggregators", "data_dir", *_COMMON)
+@_server_options(*_WEB, *_TLS, "aggregators", "data_dir", *_COMMON)
 def serve(settings: Settings) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names another."""
     check_bind(settings)
@@ -137,7 +159,7 @@ def serve(settings: Settings) -> None:
 
 
 @program.command()
-@_server_options(*_WEB, *_COMMON)
+@_server_options(*_WEB, *_TLS, *_COMMON)
 def web(settings: Settings) -> None:
     """Run only the web processes; --redis is needed."""
     check_bind(settings)
@@ -196,7 +218,8 @@ def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str
         rules = settings.topics
         settings = replace(settings, topics=replace(rules, rules=((name, _own_time()), *rules.rules)))
     with private_folder("demo") as folder:
-        settings = replace(settings, data_dir=folder)
+        # No TLS, also where the file asks for it: the producer would not trust the certificate by 127.0.0.1.
+        settings = replace(settings, data_dir=folder, certfile=None, keyfile=None)
         producer = [name, "--rate", str(rate), "--clock", clock]
         _supervise(settings, web=settings.workers, aggregators=settings.aggregators, producer=producer)
 
@@ -294,19 +317,24 @@ def _child_settings() -> Settings:
 
 @program.command("_web", hidden=True)
 @click.option("--fd", type=int, required=True)
+@click.option("--caps", nargs=2, type=int, required=True)
 @_REDIS
-def web_worker(fd: int, redis: str) -> None:
-    """Serve on an inherited listening socket."""
+def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
+    """Serve on an inherited listening socket, and count connections in an inherited table: its descriptor and a row."""
     from pushsvc.broker import Broker
-    from pushsvc.server import serve
+    from pushsvc.caps import Caps
+    from pushsvc.server import serve, tls_context
     from pushsvc.web import Security, create_app
 
     settings = _child_settings()
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
-    broker = Broker(redis, settings.prefix, topics=settings.limits.topics, ack=settings.ack)
+    broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
     app = create_app(broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat)
-    os.set_inheritable(fd, False)
-    serve(app, socket.socket(fileno=fd), settings.drain)
+    for descriptor in (fd, caps[0]):
+        os.set_inheritable(descriptor, False)
+    bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])
+    tls = None if settings.certfile is None else tls_context(settings.certfile, settings.keyfile)
+    serve(app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls)
 
 
 @program.command("_aggregator", hidden=True)
@@ -319,7 +347,7 @@ def aggregator_worker(redis: str) -> None:
     from pushsvc.worker import AggregatorWorker
 
     settings = _child_settings()
-    broker = Broker(redis, settings.prefix, topics=settings.limits.topics)
+    broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
     worker = AggregatorWorker(broker, settings.topics)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)

@@ -33,7 +33,8 @@ Check = Callable[[Any], Any]
 class Settings:
     """What all roles need to know.
 
-    ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server.
+    ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server. ``certfile`` turns TLS on;
+    without ``keyfile`` it holds the key too. A number of connections of 0 is no cap.
     """
 
     redis: str | None = None
@@ -50,6 +51,10 @@ class Settings:
     heartbeat: int = 15
     wait: bool = False
     ack: Ack = field(default_factory=Ack)
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    max_connections: int = 50_000
+    max_connections_per_address: int = 1_000
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 
@@ -110,8 +115,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"{path}: {error}") from error
     found = _table(document, _SETTINGS, f"{path}: ")
-    if "data_dir" in found:
-        found["data_dir"] = path.parent / found["data_dir"]
+    for name in ("data_dir", "certfile", "keyfile"):
+        if name in found:
+            found[name] = path.parent / found[name]
     return found
 
 
@@ -140,6 +146,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a text in quotes is expected")
     return value
+
+
+def _path(value: Any) -> Path:
+    return Path(os.path.expanduser(_text(value)))
 
 
 def _switch(value: Any) -> bool:
@@ -280,7 +290,7 @@ _SETTINGS: dict[str, Check] = {
     "port": _number(0, 65_535),
     "workers": _number(1, 256),
     "aggregators": _number(1, 64),
-    "data_dir": lambda value: Path(os.path.expanduser(_text(value))),
+    "data_dir": _path,
     "allow_host": _texts,
     "allow_origin": _texts,
     "insecure": _switch,
@@ -288,6 +298,10 @@ _SETTINGS: dict[str, Check] = {
     "heartbeat": _number(1, 3_600),
     "wait": _switch,
     "ack": lambda value: Ack.parse(_text(value)),
+    "certfile": _path,
+    "keyfile": _path,
+    "max_connections": _number(0, 10_000_000),
+    "max_connections_per_address": _number(0, 10_000_000),
     "topics": _topics,
     "limits": _limits,
 }

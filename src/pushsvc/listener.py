@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 
 from pushsvc.errors import StartupError
@@ -61,18 +62,19 @@ def _reachable(listener: socket.socket) -> tuple[str, int]:
     return host, port
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, tls: bool = False) -> str:
     """Return the URL of a listener for this machine, without a slash at the end."""
     host, port = _reachable(listener)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def wait_ready(listener: socket.socket, over: threading.Event, complain: Callable[[str], None]) -> bool:
+def wait_ready(listener: socket.socket, tls: bool, over: threading.Event, complain: Callable[[str], None]) -> bool:
     """Ask ``/readyz`` until it says yes (True) or ``over`` is set (False); complain once if that takes long."""
     host, port = _reachable(listener)
     moment: float | None = time.monotonic() + _COMPLAIN_AFTER
     while not over.is_set():
-        reason = _ask(host, port)
+        reason = _ask(host, port, tls)
         if reason is None:
             return True
         if moment is not None and time.monotonic() > moment:
@@ -82,9 +84,9 @@ def wait_ready(listener: socket.socket, over: threading.Event, complain: Callabl
     return False
 
 
-def _ask(host: str, port: int) -> str | None:
+def _ask(host: str, port: int, tls: bool) -> str | None:
     """Return None when ready, else what hinders."""
-    connection = HTTPConnection(host, port, timeout=5)
+    connection = _connection(host, port, tls)
     try:
         connection.request("GET", "/readyz", headers={"Host": "localhost"})
         answer = connection.getresponse()
@@ -94,3 +96,11 @@ def _ask(host: str, port: int) -> str | None:
         return str(error) or type(error).__name__
     finally:
         connection.close()
+
+
+def _connection(host: str, port: int, tls: bool) -> HTTPConnection:
+    if not tls:
+        return HTTPConnection(host, port, timeout=5)
+    # We speak to ourselves, by an address that no certificate names.
+    context = ssl._create_unverified_context()
+    return HTTPSConnection(host, port, timeout=5, context=context)

@@ -39,6 +39,11 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n\n" % milliseconds
 
 
+def with_id(message: bytes, id: str) -> bytes:
+    """Return a message that has no id with one, so that the rest of it can be made once for many cursors."""
+    return b"id: %b\n%b" % (_one_line(id).encode(), message)
+
+
 def move_cursor(id: str) -> bytes:
     """Return an ``id:`` line alone: it moves the client's last event id and fires nothing."""
     return f"id: {_one_line(id)}\n\n".encode()

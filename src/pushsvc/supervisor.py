@@ -23,7 +23,8 @@ from types import FrameType
 from prometheus_client import multiprocess
 
 from pushsvc.broker.embedded import EmbeddedServer
-from pushsvc.check import check_redis
+from pushsvc.caps import Table
+from pushsvc.check import check_certificate, check_redis
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
 from pushsvc.folders import private_folder
@@ -66,7 +67,7 @@ class Child:
     """One process of ours, started again whenever it ends before it should."""
 
     def __init__(self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
-        self.role = role
+        self.role, self.number = role, number
         self.name = f"{role.lstrip('_')} {number}"
         self.due: float | None = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -172,6 +173,7 @@ class Supervisor:
         self._say = say
         self._listener: socket.socket | None = None
         self._embedded: KeptServer | None = None
+        self._caps: Table | None = None
         self._children: list[Child] = []
         self._environment: dict[str, str] = {}
         self._resources = ExitStack()
@@ -245,6 +247,7 @@ class Supervisor:
         raise_file_limit()
         settings = self._settings
         if self._web:
+            check_certificate(settings.certfile, settings.keyfile)
             self._listener = listen(settings.host, settings.port)
         redis = self._start_embedded() if settings.redis is None else settings.redis
         ack = settings.ack if self._web else Ack()
@@ -270,14 +273,18 @@ class Supervisor:
         }
 
     def _start_web(self, listener: socket.socket) -> None:
-        descriptor = listener.fileno()
-        self._children += [Child("_web", n + 1, ["--fd", str(descriptor)], [descriptor]) for n in range(self._web)]
+        self._caps = Table(self._web)
+        descriptors = [listener.fileno(), self._caps.descriptor]
+        for number in range(1, self._web + 1):
+            arguments = ["--fd", str(descriptors[0]), "--caps", str(descriptors[1]), str(number)]
+            self._children.append(Child("_web", number, arguments, descriptors))
         threading.Thread(target=self._announce, args=[listener], daemon=True).start()
 
     def _announce(self, listener: socket.socket) -> None:
         """Tell the address once it answers; only then is there somebody to produce for."""
-        address = address_of(listener)
-        if not wait_ready(listener, self._over, lambda reason: log.warning("not ready yet: %s", reason)):
+        tls = self._settings.certfile is not None
+        address = address_of(listener, tls)
+        if not wait_ready(listener, tls, self._over, lambda reason: log.warning("not ready yet: %s", reason)):
             return
         private = "" if self._settings.insecure else " (for this machine only: no credentials are configured)"
         self._say(f"pushsvc is ready: {address}/{private}")
@@ -293,6 +300,8 @@ class Supervisor:
             code, process = child.ended(), child.process
             if code is not None and process is not None:
                 multiprocess.mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+                if child.role == "_web" and self._caps is not None:
+                    self._caps.clear(child.number)
                 child.process = None
                 again = "" if child.due is None else f"; it starts again in {child.due - time.monotonic():.1f} s"
                 log.warning("%s ended with code %d%s", child.name, code, again)
@@ -320,6 +329,8 @@ class Supervisor:
         if self._embedded is not None:
             self._embedded.stop(max(end - time.monotonic(), 5.0))
         self._resources.close()
+        if self._caps is not None:
+            self._caps.close()
         os.close(self._lifeline)
         os.close(self._lifeline_writer)
 

@@ -47,3 +47,8 @@ def matches(pattern: str, topic: str) -> bool:
 def partition_of(topic: str) -> int:
     """Return the partition (0–63) of a topic: the CRC-32 of its name, equal in every process."""
     return crc32(topic.encode()) % PARTITIONS
+
+
+def is_pattern(name: str) -> bool:
+    """Tell whether a topic or pattern is a pattern."""
+    return "*" in name or ">" in name

@@ -105,7 +105,7 @@ def test_by_default_nothing_is_waited_for(start: Starter) -> None:
 
 
 def test_requests_that_come_together_are_confirmed_together(start: Starter) -> None:
-    server = start()
+    server = start(appendfsync="everysec")
     broker = Broker(server.url, ack=FSYNC)
     with ThreadPoolExecutor(100) as pool:
         receipts = list(pool.map(lambda number: broker.publish("t", event(number), SETTINGS), range(100)))

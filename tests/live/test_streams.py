@@ -11,11 +11,6 @@ from stack import Table, until
 
 
 @pytest.fixture
-def server(shared_server):
-    return shared_server
-
-
-@pytest.fixture
 def events(topic):
     return f"/v1/topics/{topic}/events"
 

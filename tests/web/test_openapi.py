@@ -221,7 +221,8 @@ def test_a_running_server_streams_what_is_documented_as_a_stream(shared_server, 
     assert not faults(document, described["schema"], ready.json())
     for path, method, operation, _ in operations(document):
         if method == "get" and EVENT_STREAM in operation["responses"]["200"].get("content", ()):
-            with shared_server.stream(path.replace("{topic}", topic)) as stream:
+            query = f"?events={topic}" if path == "/v1/stream" else ""
+            with shared_server.stream(path.replace("{topic}", topic) + query) as stream:
                 assert stream.response.headers["Content-Type"].startswith(EVENT_STREAM), path
                 assert stream.read().startswith(b"retry: 2000\n\n: "), path
 

@@ -242,7 +242,7 @@ def test_a_partition_takes_no_more_topics_than_it_may_have(redis_url, prefix):
 
 
 def test_the_limit_of_topics_is_that_of_the_file(stack):
-    stack.configure("[limits]\ntopics = 1\n")
+    stack.configure("[limits]\npartition_topics = 1\n")
     stack.start_web()
     first, second = [name for name in map("t{}".format, range(1_000)) if partition_of(name) == partition_of("t0")][:2]
     assert [stack.post(name, {"n": 1}).status for name in (first, second, first)] == [202, 507, 202]

@@ -63,7 +63,7 @@ class Keys:
         return self._in(partition, "partition")
 
     def topics(self, partition: int) -> str:
-        """Hash: topic -> time of its creation in ms."""
+        """Hash: topic -> time of its creation in ms. Also the channel that names a topic when it is born."""
         return self._in(partition, "topics")
 
     def lease(self, partition: int) -> str:

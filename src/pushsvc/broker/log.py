@@ -1,11 +1,7 @@
-"""Entries, as the logs hold them: a small header of numbers, and the bytes.
-
-``frames`` keeps what was made of an entry, by how it was made, so that many readers share it.
-"""
+"""Entries, as the logs hold them: a small header of numbers, and the bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +23,6 @@ class EventsEntry:
     sequence: int
     arrival: int
     data: bytes
-    frames: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _events: list[Event] | None = field(default=None, repr=False)
 
     @classmethod
@@ -61,7 +56,6 @@ class StatisticsEntry:
     arrival: int
     last: int
     data: bytes
-    frames: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _frame: dict[str, Any] | None = field(default=None, repr=False)
 
     @classmethod

@@ -22,10 +22,8 @@ DEFAULT_TYPE = "message"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one request: bytes, events, characters, numeric fields, and levels of nesting (the event is one).
-
-    ``topics`` bounds what many requests make: the topics of a partition.
-    """
+    """Bounds of one request: bytes, events, characters, numeric fields, levels of nesting (the event is one); of one
+    stream: topics; and of what many requests make: the topics of a partition."""
 
     body: int = 8_000_000
     batch: int = 10_000
@@ -35,7 +33,8 @@ class Limits:
     name: int = 200
     fields: int = 32
     depth: int = 8
-    topics: int = 10_000
+    topics: int = 1_000
+    partition_topics: int = 10_000
 
 
 class Event(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.mirror import Mirror, Selection
-from pushsvc.hub.streams import EventsQuery, StatisticsQuery, event_stream, statistics_stream
+from pushsvc.hub.query import Query
+from pushsvc.hub.streams import ListingStream, QueryStream, Stream
 
-__all__ = ["EventsQuery", "Hub", "Mirror", "Selection", "StatisticsQuery", "event_stream", "statistics_stream"]
+__all__ = ["Hub", "ListingStream", "Mirror", "Query", "QueryStream", "Selection", "Stream"]

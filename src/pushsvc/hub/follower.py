@@ -6,9 +6,10 @@ Reading them at one instant gives what a cursor needs: up to the partition's seq
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import gevent
@@ -18,9 +19,12 @@ from pushsvc.broker import Broker, Entry, Log, Read, ReadLog, StatisticsEntry
 from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
+from pushsvc.hub import metrics
+from pushsvc.hub.frames import Rendering
 from pushsvc.hub.mirror import Mirror
 
 if TYPE_CHECKING:
+    from pushsvc.hub.group import Group
     from pushsvc.hub.hub import Hub
 
 log = logging.getLogger(__name__)
@@ -29,63 +33,9 @@ LOOK_ANYWAY = 5.0
 """Seconds after which a watched log is read without a wake-up; a lost one costs no more than that."""
 
 _PAUSE = 0.2
-BACKLOG_ENTRIES, BACKLOG_BYTES = 1_000, 1_000_000
-"""What waits for one stream at most (or one larger entry). Backlogs share entries, so many cost little more."""
 
-
-class Subscription:
-    """One stream's backlog of entries, bounded.
-
-    ``lost`` counts entries that did not fit; the stream then goes back to the log or to a snapshot. ``reset`` is the
-    reason why the position is gone, until the stream has taken it. ``closing`` asks the stream to end.
-    """
-
-    def __init__(self, logs: Sequence[Log]) -> None:
-        self.logs = tuple(logs)
-        self.backlog: deque[tuple[Log, Entry]] = deque()
-        self.collecting = False
-        self.lost = 0
-        self.reset: str | None = None
-        self.closing = False
-        self.ready = Event()
-        self._size = 0
-
-    def offer(self, of: Log, entry: Entry) -> None:
-        if not self.collecting:
-            return
-        full = len(self.backlog) >= BACKLOG_ENTRIES or self._size + len(entry.data) > BACKLOG_BYTES
-        if self.lost or (self.backlog and full):
-            self.lost += len(self.backlog) + 1
-            self.backlog.clear()
-            self._size = 0
-        else:
-            self.backlog.append((of, entry))
-            self._size += len(entry.data)
-        self.ready.set()
-
-    def forget(self, reason: str) -> None:
-        """Tell the stream that what it follows is no longer what it followed."""
-        self.clear()
-        self.reset = reason
-        self.ready.set()
-
-    def close(self) -> None:
-        """Ask the stream to end."""
-        self.closing = True
-        self.ready.set()
-
-    def clear(self) -> None:
-        self.backlog.clear()
-        self._size = self.lost = 0
-
-    def take(self, timeout: float) -> list[tuple[Log, Entry]]:
-        """Wait for entries, a reset or a loss; return the entries there are."""
-        self.ready.wait(timeout)
-        self.ready.clear()
-        taken = list(self.backlog)
-        self.backlog.clear()
-        self._size = 0
-        return taken
+REPLAY_AFTER_RESET = 1_000
+"""Events sent, at most, of what is left of a log after a reset."""
 
 
 class Tail:
@@ -93,14 +43,16 @@ class Tail:
 
     def __init__(self, of: Log) -> None:
         self.log = of
-        self.subscriptions: set[Subscription] = set()
+        self.groups: dict[Group, None] = {}
         self.mirror = Mirror(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
         self.rewind()
 
-    def rewind(self) -> None:
-        """Begin anew: the last snapshot and what follows, or the end of an events log."""
+    def rewind(self, last: int | None = None) -> None:
+        """Begin anew: at the last snapshot; an events log at its end, or at what is left before ``last``."""
         self.after = FROM_SNAPSHOT if self.mirror is not None else NOTHING
+        if self.mirror is None and last is not None:
+            self.after = max(0, last - REPLAY_AFTER_RESET)
         self.fresh = True
         if self.mirror is not None:
             self.mirror = Mirror(self.log)
@@ -119,7 +71,6 @@ class Follower:
         self._broker = broker
         self._on_end = on_end
         self._wake = Event()
-        self._loaded = Event()
         self._moved = Event()
         self.greenlet = gevent.spawn(self._run)
 
@@ -131,31 +82,38 @@ class Follower:
     def wake(self) -> None:
         self._wake.set()
 
-    def add(self, subscription: Subscription) -> None:
-        """Register for the subscription's logs; ``wait_loaded`` before reading any tail of them."""
-        for of in subscription.logs:
+    def add(self, group: Group, logs: Sequence[Log], *, from_start: bool = False) -> None:
+        """Register a group for logs, which may be events ``from_start`` on. It is told when it may ``look``."""
+        for of in logs:
             tail = self.tails.get(of)
-            if tail is None:
-                tail = self.tails[of] = Tail(of)
-                self._loaded.clear()
-            tail.subscriptions.add(subscription)
+            if tail is None or (from_start and tail.mirror is None and tail.after > 0):
+                tail = self.tails[of] = self._begin(of, tail, from_start=from_start)
+            tail.groups[group] = None
         self._wake.set()
 
-    def discard(self, subscription: Subscription) -> None:
-        for of in subscription.logs:
+    @staticmethod
+    def _begin(of: Log, before: Tail | None, *, from_start: bool) -> Tail:
+        """Return a new tail. One that stands ``before`` it is read again: its groups skip what they have."""
+        tail = Tail(of)
+        if from_start and tail.mirror is None:
+            tail.after = 0
+        if before is not None:
+            for group in before.groups:
+                group.skip(of, before.after)
+            tail.groups.update(before.groups)
+        return tail
+
+    def discard(self, group: Group, logs: Sequence[Log]) -> None:
+        for of in logs:
             tail = self.tails.get(of)
-            if tail is None:
+            if tail is None or group not in tail.groups:
                 continue
-            tail.subscriptions.discard(subscription)
-            if not tail.subscriptions:
+            del tail.groups[group]
+            if not tail.groups:
                 del self.tails[of]
                 self._hub.unwatch(of)
         if not self.tails:
             self._wake.set()
-
-    def wait_loaded(self, timeout: float) -> bool:
-        """Wait until every tail was read once; return False if that took too long."""
-        return bool(self._loaded.wait(timeout))
 
     def wait_for(self, position: Position, timeout: float) -> bool:
         """Wait until everything up to a position was offered; return False where Redis has not been there.
@@ -182,6 +140,8 @@ class Follower:
             while True:
                 if not more:
                     self._wake.wait(LOOK_ANYWAY)
+                # What cannot be sent fast enough waits in Redis, not here.
+                self._hub.flush.room.wait()
                 self._wake.clear()
                 if not self.tails:
                     return
@@ -207,7 +167,7 @@ class Follower:
     def _take(self, read: Read, asked: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
             self.epoch, self.through = read.epoch, 0
-            self._forget("broker-restarted")
+            self._forget("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
             self._moved.set()
             self._moved.clear()
             return True
@@ -223,13 +183,11 @@ class Follower:
         if cuts:
             # A log that is followed from its end on has its end above the limit: it begins with a later read.
             found = {of: logged for of, logged in found.items() if self.tails[of].after != NOTHING}
-        self._offer(found, limit)
         # A log that is new here and was cut may end below what the others have long been offered.
         self.through = max(self.through, limit)
+        self._offer(found, limit)
         self._moved.set()
         self._moved.clear()
-        if not cuts and len(found) == len(self.tails) and not any(tail.fresh for tail in self.tails.values()):
-            self._loaded.set()
         return bool(cuts) or len(found) < len(self.tails)
 
     def _lost_position(self, found: dict[Log, ReadLog]) -> bool:
@@ -245,10 +203,9 @@ class Follower:
             tail.trimmed, tail.deleted = logged.trimmed, logged.deleted
             if reason is not None:
                 rewound = True
-                tail.rewind()
-                self._loaded.clear()
-                for subscription in tail.subscriptions:
-                    subscription.forget(reason)
+                tail.rewind(logged.last)
+                for group in tail.groups:
+                    group.forget(of, reason)
         return rewound
 
     def _offer(self, found: dict[Log, ReadLog], limit: int) -> None:
@@ -263,15 +220,34 @@ class Follower:
                 batch.append((entry.sequence, tail, entry))
                 tail.after = entry.last
         batch.sort(key=lambda item: item[0])
+        self._hand_out(batch)
+        for group in {group: None for of in found for group in self.tails[of].groups}:
+            self._guarded(group, group.look)
+
+    def _hand_out(self, batch: list[tuple[int, Tail, Entry]]) -> None:
+        """Apply entries to the mirrors, and give each group its own."""
+        shares: dict[Group, list[tuple[Log, Entry]]] = {}
         for _, tail, entry in batch:
             if tail.mirror is not None and isinstance(entry, StatisticsEntry):
                 tail.mirror.apply(entry)
-            for subscription in tail.subscriptions:
-                subscription.offer(tail.log, entry)
+            for group in tail.groups:
+                shares.setdefault(group, []).append((tail.log, entry))
+        rendering = Rendering()
+        for group, share in shares.items():
+            self._guarded(group, partial(group.take, self.partition, share, rendering))
 
-    def _forget(self, reason: str) -> None:
-        self._loaded.clear()
-        for tail in self.tails.values():
-            tail.rewind()
-            for subscription in tail.subscriptions:
-                subscription.forget(reason)
+    @staticmethod
+    def _guarded(group: Group, call: Callable[[], None]) -> None:
+        """One group that fails ends; its streams come back. The others do not hear of it."""
+        try:
+            call()
+        except Exception:
+            metrics.ERRORS.inc()
+            log.exception("a group of streams, %s", group.query)
+            group.fail()
+
+    def _forget(self, reason: str, last: Mapping[Log, int] = MappingProxyType({})) -> None:
+        for of, tail in self.tails.items():
+            tail.rewind(last.get(of))
+            for group in tail.groups:
+                group.forget(of, reason)

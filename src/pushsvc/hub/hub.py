@@ -1,60 +1,115 @@
-"""The hub of a process: one live connection, a follower per partition that somebody watches."""
+"""The hub of a process: one live connection, a follower per partition that somebody watches, groups of streams."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable
 from random import randrange
+from time import monotonic
 
+import gevent
 from gevent import monkey
+from gevent.event import Event
 
+from pushsvc import sse
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.broker import FROM_SNAPSHOT
 from pushsvc.broker.keys import TAGS
-from pushsvc.errors import BrokerFull, BrokerUnavailable, StartupError
-from pushsvc.hub.follower import Follower, Subscription
+from pushsvc.errors import BrokerFull, BrokerUnavailable, InvalidInput, StartupError
+from pushsvc.hub import metrics
+from pushsvc.hub.channel import Channel
+from pushsvc.hub.connection import WRITE_DEADLINE, Connection
+from pushsvc.hub.directory import Directory
+from pushsvc.hub.flush import SLICE, Flush
+from pushsvc.hub.follower import Follower
+from pushsvc.hub.group import Group
+from pushsvc.hub.listing import Listing, Look
 from pushsvc.hub.mirror import Mirror
+from pushsvc.hub.query import Query
+from pushsvc.hub.replay import Replays
+from pushsvc.hub.wheel import Wheel
+from pushsvc.settings import TopicRules
 
 log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 5.0
+HEARTBEAT = 15.0
+RETRY = 2_000
+DRAINING = "the server is restarting"
+
+LINGER = 10
+"""Seconds for which a group without streams goes on: who reconnects finds everything at hand."""
+
+_DEAD = 10.0
+"""Seconds without a tick after which the process is taken for dead."""
+
+_ENDED_PER_SECOND = 1_000
 
 
 class Hub:
-    """Subscriptions to logs. Starts with its first use, so that it may be made before a fork."""
+    """Groups of streams over the logs they watch. Starts with its first use, so that it may be made before a fork.
 
-    def __init__(self, broker: Broker) -> None:
+    ``heartbeat`` is the silence, in seconds, that a stream may have. ``tick`` counts the seconds of the wheel.
+    """
+
+    def __init__(self, broker: Broker, rules: TopicRules | None = None, heartbeat: float = HEARTBEAT) -> None:
         self.broker = broker
+        self.rules = rules or TopicRules()
+        self.heartbeat = heartbeat
+        self.flush = Flush()
+        self.replays = Replays()
+        self.draining = False
+        self.streams = 0
+        self.tick = 0
+        self._directory = Directory(self)
+        self._channels: dict[Hashable, Channel] = {}
         self._followers: dict[int, Follower] = {}
+        self._wheel: Wheel[Connection] = Wheel(max(1, round(heartbeat)))
         self._live = broker.live(self._on_message, self._on_up)
         self._run: str | None = None
-        self._started = False
-        self.draining = False
+        self._clock: gevent.Greenlet[..., None] | None = None
+        self._ticked = 0.0
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
 
+    # Life
+
     def start(self) -> None:
-        if not self._started:
+        if self._clock is None:
             if not monkey.is_module_patched("socket"):
                 raise StartupError(
                     "streams need gevent: run pushsvc's own server, or gunicorn with -k gevent, or call "
                     "gevent.monkey.patch_all() first thing"
                 )
-            self._started = True
+            self._ticked = monotonic()
+            self._clock = gevent.spawn(self._turn)
             self._live.start()
 
-    def drain(self) -> None:
-        """End every stream, each with a jittered retry; new ones end at once."""
+    def drain(self, seconds: float = 0.0) -> None:
+        """End every stream within some seconds, each with a jittered retry, and not all at once; new ones end at once.
+
+        What was read is sent first. Returns when all are ended.
+        """
         self.draining = True
-        for follower in list(self._followers.values()):
-            for tail in list(follower.tails.values()):
-                for subscription in list(tail.subscriptions):
-                    subscription.close()
+        until = monotonic() + seconds
+        connections = [member for channel in self._channels.values() for member in channel.members]
+        spread = min(seconds / 2, len(connections) / _ENDED_PER_SECOND)
+        for number, connection in enumerate(connections):
+            self.finish(connection, DRAINING)
+            if number % 64 == 63:
+                gevent.sleep(64 * spread / len(connections))
+        while self.streams and monotonic() < until:
+            gevent.sleep(0.01)
 
     def close(self) -> None:
         self._live.close()
+        if self._clock is not None:
+            self._clock.kill()
         for follower in list(self._followers.values()):
             follower.greenlet.kill()
+        for channel in list(self._channels.values()):
+            for connection in list(channel.members):
+                connection.close()
+            channel.close()
 
     def wait_up(self, timeout: float) -> bool:
         """Wait until the live connection hears; return whether it does."""
@@ -62,43 +117,105 @@ class Hub:
         return bool(self._live.up.wait(timeout))
 
     @property
-    def hears(self) -> bool:
-        return self._live.up.is_set()
-
-    @property
     def healthy(self) -> bool:
-        """False when a greenlet ended that never should: only a restart of the process helps."""
-        return not self._live.dead
+        """False when something ended or stands still that never should: only a restart of the process helps."""
+        if self._clock is None:
+            return True
+        alive = not self._clock.dead and monotonic() - self._ticked < _DEAD and not self.flush.stuck
+        return alive and not self._live.dead and not any(f.greenlet.dead for f in self._followers.values() if f.tails)
 
-    @contextmanager
-    def subscribed(self, logs: Sequence[Log]) -> Iterator[tuple[Subscription, Follower]]:
-        """Watch logs of one partition for as long as the context lasts; raise BrokerUnavailable.
+    # Streams
 
-        Inside, every tail has been read once. The registry changes first and Redis is asked after, so that of two
-        who come at once neither misses anything.
+    def group(self, query: Query) -> Group:
+        """Return the group of a query, a new one if there is none."""
+        found = self._channels.get(query)
+        if not isinstance(found, Group):
+            found = self._channels[query] = Group(self, query)
+            found.extend(query.named_topics)
+            if query.has_patterns:
+                self._directory.add(found)
+        found.idle_since = self.tick
+        return found
+
+    def listing(self, key: str, look: Look) -> Listing:
+        """Return the listing of that name, a new one if there is none."""
+        found = self._channels.get(key)
+        if not isinstance(found, Listing):
+            found = self._channels[key] = Listing(self, key, look)
+        found.idle_since = self.tick
+        return found
+
+    def wait_settled(self, group: Group) -> None:
+        """Return once a group hears of everything and knows its state; raise BrokerUnavailable.
+
+        The registry has changed before Redis is asked, so that of two who come at once neither misses anything.
         """
         if self.draining:
-            raise BrokerUnavailable("the server is restarting")
-        subscription = Subscription(logs)
-        follower = self._follower(logs[0].partition)
-        follower.add(subscription)
-        try:
-            self._join(logs, follower)
-            yield subscription, follower
-        finally:
-            follower.discard(subscription)
-
-    def _join(self, logs: Sequence[Log], follower: Follower) -> None:
+            raise BrokerUnavailable(DRAINING)
+        if group.settled.is_set() and self._live.up.is_set():
+            return
         if not self.wait_up(JOIN_SECONDS if not self._run else 0.1):
             raise BrokerUnavailable("no connection to Redis")
-        for of in logs:
-            if not self._live.subscribe(self.broker.keys.live(of)).wait(JOIN_SECONDS):
+        if group.query.has_patterns:
+            self._directory.wait()
+        for of in list(group.logs):
+            if not self.hear(self.broker.keys.live(of)).wait(JOIN_SECONDS):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
-        follower.wake()
-        if not follower.wait_loaded(JOIN_SECONDS):
+        if group.closed:
+            raise InvalidInput(f"more than {group.query.topics} topics: name fewer, or a narrower pattern")
+        for follower in group.followers.values():
+            follower.wake()
+        if not group.logs:
+            group.look()
+        if not group.settled.wait(JOIN_SECONDS):
             raise BrokerUnavailable("Redis did not answer in time")
 
-    def _follower(self, partition: int) -> Follower:
+    def enter(self, connection: Connection) -> None:
+        """Count a connection, and break its silence from now on."""
+        self.streams += 1
+        metrics.STREAMS.inc()
+        connection.tick = self.tick
+        connection.channel.join(connection)
+        self._wheel.add(connection)
+
+    def left(self) -> None:
+        """A connection was closed."""
+        self.streams -= 1
+        metrics.STREAMS.dec()
+
+    def finish(self, connection: Connection, reason: str) -> None:
+        """End a stream so that its client comes back: after what it was to get, with a retry and a reason."""
+        if connection.closed:
+            return
+        connection.channel.seal()
+        at = connection.at
+        while connection.rest is None and not connection.closed and at is not None and (at := at.next) is not None:
+            connection.at = at
+            connection.push(at.data)
+        connection.end(farewell(reason))
+
+    @staticmethod
+    def end(connection: Connection, reason: str) -> None:
+        """End a stream as it stands."""
+        connection.end(farewell(reason))
+
+    def end_channel(self, channel: Channel, reason: str) -> None:
+        """End all streams of a channel, and forget it."""
+        self._close(channel)
+        for connection in list(channel.members):
+            self.end(connection, reason)
+
+    def _close(self, channel: Channel) -> None:
+        if self._channels.get(channel.key) is channel:
+            del self._channels[channel.key]
+        if isinstance(channel, Group):
+            self._directory.discard(channel)
+        channel.close()
+
+    # Logs
+
+    def follower(self, partition: int) -> Follower:
+        """Return the follower of a partition, a new one if there is none."""
         follower = self._followers.get(partition)
         if follower is None or follower.greenlet.dead:
             follower = Follower(self, self.broker, partition, lambda: self._ended(partition))
@@ -110,19 +227,18 @@ class Hub:
         if follower is not None and not follower.tails:
             del self._followers[partition]
 
-    @staticmethod
-    def jittered(milliseconds: int) -> int:
-        """Spread reconnects over one to two times the delay, so that they do not come all at once."""
-        return milliseconds + randrange(milliseconds)
+    def hear(self, channel: str) -> Event:
+        """Subscribe to a channel; return what is set once Redis has confirmed it."""
+        return self._live.subscribe(channel)
+
+    def unhear(self, channel: str) -> None:
+        self._live.unsubscribe(channel)
 
     def unwatch(self, of: Log) -> None:
-        self._live.unsubscribe(self.broker.keys.live(of))
+        self.unhear(self.broker.keys.live(of))
 
     def mirror(self, of: Log) -> tuple[Mirror, int, int, bool]:
-        """Return the state of a statistics log, with its epoch and sequence and whether an aggregator is alive.
-
-        What somebody watches is at hand; for the rest the log is read from its last snapshot on.
-        """
+        """Return the state of a statistics log, with its epoch and sequence and whether an aggregator is alive."""
         mirror = Mirror(of)
         after = FROM_SNAPSHOT
         while True:
@@ -136,7 +252,11 @@ class Hub:
 
     def _on_message(self, channel: str, data: bytes) -> None:
         tag = channel[channel.index("{") + 1 : channel.index("}")]
-        follower = self._followers.get(self._by_tag[tag])
+        partition = self._by_tag[tag]
+        if channel == self.broker.keys.topics(partition):
+            self._directory.hear(data.decode())
+            return
+        follower = self._followers.get(partition)
         if follower is not None:
             follower.wake()
 
@@ -148,5 +268,65 @@ class Hub:
                 log.warning("a new epoch cannot be written yet: %s", error)
                 run = ""  # reading works on a full disk too; the next connection tries again
         self._run = run
+        self._directory.doubt()
         for follower in list(self._followers.values()):
             follower.wake()
+
+    # The wheel
+
+    def _turn(self) -> None:
+        while True:
+            gevent.sleep(1.0)
+            try:
+                self._tick()
+            except Exception:
+                metrics.ERRORS.inc()
+                log.exception("the hub's wheel")
+
+    def _tick(self) -> None:
+        self._ticked = monotonic()
+        self.tick = self._wheel.tick + 1
+        self._beat(self._wheel.turn())
+        held = behind = 0
+        for channel in list(self._channels.values()):
+            for connection in list(channel.slow):
+                if connection.rest is not None and self.tick - connection.tick > WRITE_DEADLINE:
+                    metrics.SLOW_CLOSES.inc()
+                    connection.close()
+            if channel.slow:
+                held += channel.held
+                behind += len(channel.slow)
+            elif channel.idle and self.tick - channel.idle_since > LINGER:
+                self._close(channel)
+        metrics.BACKLOG.set(held)
+        metrics.BEHIND.set(behind)
+
+    def _beat(self, due: list[Connection]) -> None:
+        """Break the silence of connections, with pauses for everything else."""
+        loop = gevent.get_hub().loop
+        begun = monotonic()
+        for connection in due:
+            if monotonic() - begun > SLICE:
+                gevent.get_hub().wait(loop.timer(0))
+                begun = monotonic()
+            if connection.closed:
+                continue
+            try:
+                if connection.rest is None and (message := connection.channel.heartbeat(connection)):
+                    connection.push(message)
+            except Exception:
+                log.exception("a stream of %s", connection.channel.key)
+                connection.fail()
+            else:
+                if not connection.closed:
+                    self._wheel.add(connection)
+
+
+def farewell(reason: str) -> bytes:
+    """Return the end of a stream that time can mend: any status but 200 would close an EventSource for ever."""
+    return sse.retry(jittered(RETRY)) + sse.comment(reason)
+
+
+def jittered(milliseconds: int) -> int:
+    """Spread reconnects over one to two times the delay, so that they do not come all at once."""
+    return milliseconds + randrange(milliseconds)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -12,6 +14,12 @@ from pushsvc.broker import Log, StatisticsEntry
 from pushsvc.settings import TopicSettings
 
 RowId = tuple[str | None, ...]
+
+_GONE = 1_000
+"""Rows that left are remembered up to this number, or as many as there are rows."""
+
+_COUNTED = 10_000
+"""Updates that are remembered to be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +67,63 @@ class Selection:
 
 
 class Mirror:
-    """Follows one statistics log entry by entry.
+    """Follows one statistics log entry by entry: the rows, and since when each is as it is.
 
-    ``recent`` holds the entries from the log's last snapshot on; the log's own rule (a snapshot follows when the
-    updates outweigh it) bounds their size.
+    So what changed behind any position can be said at once, for a stream that was too slow, that resumes, or that
+    wants less often to hear. ``sequence`` and ``offset`` are those of the last entry.
     """
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.recent: list[StatisticsEntry] = []
+        self.exists = False
+        self.sequence = self.offset = 0
         self._rows: dict[RowId, list[Any]] = {}
+        self._changed: dict[RowId, int] = {}  # in the order of the last change, as _gone is
+        self._gone: dict[RowId, int] = {}
+        self._horizon = 0  # what changed before it is not known
+        self._updates: deque[int] = deque(maxlen=_COUNTED)
         self._partial: set[str] = set()
         self._head: dict[str, Any] = {}
-        self._size = 0
-
-    @property
-    def exists(self) -> bool:
-        return bool(self.recent)
-
-    @property
-    def offset(self) -> int:
-        """Return the offset of the events log that the state is exact for."""
-        return self.recent[-1].source if self.recent else 0
 
     def apply(self, entry: StatisticsEntry) -> None:
+        frame = self._head = entry.frame
         if entry.kind == "u":
-            self.recent.append(entry)
-        else:
-            self.recent = [entry]
+            self._updates.append(entry.sequence)
+            self._put(frame, entry.sequence)
+        elif entry.kind == "s" or not self.exists:
             self._rows.clear()
+            self._changed.clear()
+            self._gone.clear()
             self._partial.clear()
-            self._size = len(entry.data)
-        frame = entry.frame
-        self._head = frame
+            self._horizon = entry.sequence
+            self._put(frame, entry.sequence)
+        else:  # a snapshot for who comes later says what is known here
+            self._partial = set(frame.get("partial", ()))
+        self.exists = True
+        self.sequence, self.offset = entry.sequence, entry.source
+
+    def _put(self, frame: Mapping[str, Any], sequence: int) -> None:
         by = frame["columns"].index("by") if "by" in frame["columns"] else None
         for row in frame["data"]:
-            self._rows[(row[0], row[1]) if by is None else (row[0], row[1], row[by])] = row
+            place = (row[0], row[1]) if by is None else (row[0], row[1], row[by])
+            self._rows[place] = row
+            self._changed.pop(place, None)
+            self._changed[place] = sequence
+            self._gone.pop(place, None)
             self._partial.discard(row[0])
         self._partial.update(frame.get("partial", ()))
-        for place in frame.get("gone", ()):
-            self._rows.pop(tuple(place), None)
+        for listed in frame.get("gone", ()):
+            place = tuple(listed)
+            self._rows.pop(place, None)
+            self._changed.pop(place, None)
+            self._gone.pop(place, None)
+            self._gone[place] = sequence
+        while len(self._gone) > max(_GONE, len(self._rows)):
+            self._horizon = self._gone.pop(next(iter(self._gone)))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as a snapshot frame; zero rows are left out, but totals."""
-        if not self.recent:
+        if not self.exists:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
                 "offset": 0, "since": None, "columns": list(TopicSettings().columns), "data": [],
@@ -115,14 +136,27 @@ class Mirror:
         frame["data"] = [row for row in self._rows.values() if row[count] or row[0] is None]
         return frame
 
-    def missed_since(self, sequence: int) -> list[StatisticsEntry] | None:
-        """Return the updates behind a sequence, or None where a snapshot is smaller or the only way."""
-        if not self.recent or sequence < self.recent[0].sequence:
+    def since(self, sequence: int) -> dict[str, Any] | None:
+        """Return what changed behind a sequence as one update; None where a snapshot is smaller or the only way."""
+        if not self.exists or sequence < self._horizon:
             return None
-        missed = [entry for entry in self.recent if entry.sequence > sequence]
-        if sum(len(entry.data) for entry in missed) > self._size:
+        places = list(takewhile(lambda place: self._changed[place] > sequence, reversed(self._changed)))
+        gone = list(takewhile(lambda place: self._gone[place] > sequence, reversed(self._gone)))
+        if len(places) + len(gone) > len(self._rows):
             return None
-        return missed
+        frame = {name: value for name, value in self._head.items() if name != "partial"}
+        partial = self._partial.intersection(place[0] for place in places if place[0] is not None)
+        if partial:
+            frame["partial"] = sorted(partial)
+        return {
+            **frame,
+            "data": [self._rows[place] for place in reversed(places)],
+            "gone": [*map(list, reversed(gone))],
+        }
+
+    def updates_since(self, sequence: int) -> int:
+        """Return how many updates came behind a sequence (those that are remembered)."""
+        return sum(1 for _ in takewhile(lambda update: update > sequence, reversed(self._updates)))
 
 
 def encode_frame(frame: Mapping[str, Any]) -> bytes:

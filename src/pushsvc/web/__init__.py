@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
+
+import gevent
 from flask import Flask
 
 from pushsvc.broker import Broker
+from pushsvc.errors import StartupError
 from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import events, health, page, problem, stats, topics
+from pushsvc.web import capacity, events, health, page, problem, stats, stream, topics
 from pushsvc.web.context import Context
 from pushsvc.web.security import Security
+from pushsvc.web.untouched import is_untouched, note_state
 
-__all__ = ["Limits", "Security", "create_app", "hub_of"]
+__all__ = ["Limits", "Security", "context_of", "create_app", "end_streams_on_term", "hub_of", "is_untouched"]
 
 
 def create_app(
@@ -27,16 +33,40 @@ def create_app(
     app = Flask(__name__)
     limits = limits or Limits()
     app.config["MAX_CONTENT_LENGTH"] = limits.body
-    context = Context(broker, Hub(broker), rules or TopicRules(), limits, Reader(limits), heartbeat)
+    rules, security = rules or TopicRules(), security or Security()
+    context = Context(broker, Hub(broker, rules, heartbeat), rules, limits, Reader(limits), security)
     app.extensions["pushsvc"] = context
     problem.install(app)
-    (security or Security()).install(app)
-    for resource in (events, stats, topics, health, page):
+    security.install(app)
+    capacity.install(app)
+    for resource in (events, stats, stream, topics, health, page):
         app.register_blueprint(resource.blueprint(context))
+    note_state(app)
     return app
+
+
+def context_of(app: Flask) -> Context:
+    """Return what an app that ``create_app`` made works with."""
+    context: Context = app.extensions["pushsvc"]
+    return context
 
 
 def hub_of(app: Flask) -> Hub:
     """Return the hub of an app that ``create_app`` made."""
-    context: Context = app.extensions["pushsvc"]
-    return context.hub
+    return context_of(app).hub
+
+
+def end_streams_on_term(app: Flask) -> None:
+    """Make SIGTERM end the app's streams too, each with a time to come back, before the server's own handler runs.
+
+    For other servers than pushsvc's own, which else wait for streams as long as they have patience and then cut them.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if not callable(before):
+        raise StartupError("to be called in a worker that handles SIGTERM: gunicorn's post_worker_init is the place")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        gevent.spawn(hub_of(app).drain)
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)

@@ -9,6 +9,7 @@ from pushsvc.broker import Broker
 from pushsvc.event import Limits, Reader
 from pushsvc.hub import Hub
 from pushsvc.settings import TopicRules
+from pushsvc.web.security import Security
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Context:
     rules: TopicRules
     limits: Limits
     reader: Reader
-    heartbeat: float
+    security: Security
 
     @staticmethod
     def now() -> int:

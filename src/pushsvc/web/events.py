@@ -15,10 +15,10 @@ from pushsvc.broker import EventsEntry, Log
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter, UnsupportedMediaType
 from pushsvc.event import Event
-from pushsvc.hub import EventsQuery, event_stream
+from pushsvc.hub import Query, QueryStream
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
-from pushsvc.web.parameters import FORMATS, Parameters, choose_format
+from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
 from pushsvc.web.publish import publish
 from pushsvc.web.responses import json_response, stream_response, text_response
 
@@ -47,7 +47,9 @@ def blueprint(context: Context) -> Blueprint:
         chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"))
         if chosen == "sse":
             parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
-            return stream_response(event_stream(context.hub, _stream_query(context, topic, parameters)))
+            return stream_response(
+                QueryStream(context.hub, _stream_query(topic, parameters), cursor_of(request, parameters))
+            )
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         return _history(context, topic, parameters, chosen)
 
@@ -76,13 +78,11 @@ def _publish(context: Context, topic: str) -> Response:
 # Watching
 
 
-def _stream_query(context: Context, topic: str, parameters: Parameters) -> EventsQuery:
-    return EventsQuery(
-        Log(topic),
-        cursor=request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None,
+def _stream_query(topic: str, parameters: Parameters) -> Query:
+    return Query(
+        events=(topic,),
         named=parameters.choice("names", ("on", "off"), "on") == "on",
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
-        heartbeat=context.heartbeat,
     )
 
 

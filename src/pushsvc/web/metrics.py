@@ -1,11 +1,13 @@
-"""What the web processes count. With PROMETHEUS_MULTIPROC_DIR set, one answer sums all processes of the host."""
+"""What the web processes count; hub/metrics.py counts what streams do.
+
+With PROMETHEUS_MULTIPROC_DIR set, one answer sums all processes of the host."""
 
 from __future__ import annotations
 
 import os
 
 from prometheus_client import REGISTRY as DEFAULT
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -17,8 +19,16 @@ REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their fo
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
 REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, known by their Idempotency-Key")
 CROWDED = Counter("pushsvc_topics_refused_total", "Requests refused because their partition has no room for a topic")
-STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
-STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
+
+CONNECTIONS = Gauge("pushsvc_connections", "Open connections, streams among them", multiprocess_mode="livesum")
+ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
+REFUSED = Counter("pushsvc_connections_refused_total", "Connections beyond a cap")
+BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were no HTTP, too large or too slow")
+LOOP_LAG = Histogram(
+    "pushsvc_loop_lag_seconds",
+    "How late the event loop came to a timer",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+)
 
 
 def count_published(accepted: int, duplicates: int, rejected: int, late: int) -> None:

@@ -17,6 +17,7 @@ FORMATS = {
     "ndjson": "application/x-ndjson",
     "csv": "text/csv",
 }
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TRUE = frozenset({"1", "true", "yes"})
 
 
@@ -55,6 +56,19 @@ class Parameters:
             raise InvalidParameter(name, f"{value!r} is not a whole number from {least} to {most}")
         return int(value)
 
+    def duration(self, name: str, least: float, most: float) -> float:
+        """Return seconds, given as 500ms, 1s, 1m or 1h; 0 if there is none."""
+        value = self.text(name)
+        if value is None:
+            return 0.0
+        found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", value)
+        seconds = int(found[1]) * _SECONDS[found[2]] if found else 0.0
+        if not least <= seconds <= most:
+            raise InvalidParameter(
+                name, f"{value!r} is not a duration such as 500ms, 1s or 1m, from {least:g} to {most:g} seconds"
+            )
+        return seconds
+
     def time(self, name: str) -> int | None:
         """Return an instant in ms, given as RFC 3339 or as epoch milliseconds."""
         value = self.text(name)
@@ -78,6 +92,11 @@ class Parameters:
         for name in names:
             if name in self._args:
                 raise InvalidParameter(name, reason)
+
+
+def cursor_of(request: Request, parameters: Parameters) -> str | None:
+    """Return the position to resume from; the header wins."""
+    return request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None
 
 
 def choose_format(request: Request, parameters: Parameters, offered: tuple[str, ...]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from flask import Response
+from flask import Response, request
 
+from pushsvc.errors import Unavailable
+from pushsvc.hub import Stream
+from pushsvc.hub.frames import OPENING
+from pushsvc.hub.hub import farewell
+from pushsvc.hub.streams import reason
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
-from pushsvc.web import metrics
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close", "Vary": "Accept"}
 
@@ -25,13 +29,24 @@ def text_response(body: str | bytes, media_type: str) -> Response:
     return Response(body, content_type=content_type, headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
-def stream_response(frames: Iterator[bytes]) -> Response:
-    """Return an open-ended event stream. It is never refused for what time can mend."""
-    return Response(_counted(frames), content_type=EVENT_STREAM, headers=_STREAM_HEADERS)
+def stream_response(stream: Stream) -> Response:
+    """Return an open-ended event stream. It is never refused for what time can mend.
+
+    Where the server offers its socket (``pushsvc.handoff``) the hub takes it after the head; else it is iterated.
+    """
+    try:
+        stream.open()
+    except Unavailable as error:
+        return _open_ended(OPENING + farewell(reason(error, stream.hub)))
+    handoff = request.environ.get("pushsvc.handoff")
+    if handoff is None or request.method != "GET":
+        return _open_ended(stream)
+    handoff(stream.take_over)
+    return _open_ended(())
 
 
-def _counted(frames: Iterator[bytes]) -> Iterator[bytes]:
-    with metrics.STREAMS.track_inprogress():
-        for frame in frames:
-            metrics.STREAM_BYTES.inc(len(frame))
-            yield frame
+def _open_ended(body: bytes | Iterable[bytes]) -> Response:
+    """Return a response without a length: its end is that of the connection."""
+    response = Response(body, content_type=EVENT_STREAM, headers=_STREAM_HEADERS)
+    response.automatically_set_content_length = False  # what follows an empty body is the stream
+    return response

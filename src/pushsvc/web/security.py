@@ -58,14 +58,21 @@ class Security:
 
         @app.after_request
         def add_headers(response: Response) -> Response:
-            response.headers.setdefault("X-Content-Type-Options", "nosniff")
-            response.headers.setdefault("Content-Security-Policy", _POLICY)
-            origin = request.headers.get("Origin")
-            if self.allow_origins:
-                response.vary.add("Origin")
-            if origin in self.allow_origins:
-                response.headers["Access-Control-Allow-Origin"] = origin
+            for name, value in self.headers(request.headers.get("Origin")):
+                if name == "Vary":
+                    response.vary.add(value)
+                else:
+                    response.headers.setdefault(name, value)
             return response
+
+    def headers(self, origin: str | None) -> list[tuple[str, str]]:
+        """Return what every answer bears."""
+        common = [("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", _POLICY)]
+        if self.allow_origins:
+            common.append(("Vary", "Origin"))
+        if origin is not None and origin in self.allow_origins:
+            common.append(("Access-Control-Allow-Origin", origin))
+        return common
 
 
 def _name_of(host: str) -> str:

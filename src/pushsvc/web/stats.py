@@ -11,17 +11,20 @@ from flask import Blueprint, Response, request
 from pushsvc.broker import Log
 from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter
-from pushsvc.hub import Selection, StatisticsQuery, statistics_stream
+from pushsvc.hub import Query, QueryStream, Selection
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
-from pushsvc.web.parameters import FORMATS, Parameters, choose_format
+from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
 from pushsvc.web.responses import json_response, stream_response, text_response
 
-_PARAMETERS = ("format", "window", "key", "field", "shape")
-_STREAM_ONLY = ("last_event_id", "heartbeat")
-_SNAPSHOT_ONLY = ("top", "by", "at_least")
+_PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
+_STREAM_ONLY = ("last_event_id", "heartbeat", "every")
+_SNAPSHOT_ONLY = ("at_least",)
+EVERY = (0.1, 3_600.0)
+"""Seconds between two updates of a stream that sets its own pace, at least and at most."""
+
 _WAIT, _LOOK = 5.0, 0.02
 
 
@@ -37,15 +40,15 @@ def blueprint(context: Context) -> Blueprint:
         windows = _windows(settings, parameters)
         logs = tuple(Log(topic, window.name) for window in windows)
         if chosen == "sse":
-            parameters.refuse(_SNAPSHOT_ONLY, "not supported on a stream yet")
-            query = StatisticsQuery(
-                logs,
-                _selection(settings, parameters),
-                cursor=request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None,
+            parameters.refuse(_SNAPSHOT_ONLY, "a stream tells of every event as soon as it is counted")
+            query = Query(
+                statistics=(topic,),
+                windows=tuple(window.name for window in windows),
+                selection=_selection(settings, parameters),
+                every=parameters.duration("every", *EVERY),
                 visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
-                heartbeat=context.heartbeat,
             )
-            return stream_response(statistics_stream(context.hub, query))
+            return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         return _snapshot(context, logs, parameters, chosen)
 
@@ -66,14 +69,18 @@ def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, .
 
 
 def _selection(settings: TopicSettings, parameters: Parameters) -> Selection:
-    keys, fields = parameters.texts("key"), parameters.texts("field")
     return Selection(
-        keys=frozenset(key or None for key in keys) if keys else None,
-        fields=frozenset(field or None for field in fields) if fields else None,
+        keys=chosen(parameters, "key"),
+        fields=chosen(parameters, "field"),
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
         by=parameters.choice("by", settings.ranked, "count"),
     )
+
+
+def chosen(parameters: Parameters, name: str) -> frozenset[str | None] | None:
+    """Return the names of a repeatable parameter, of which an empty one is None; None where there are none."""
+    return frozenset(text or None for text in parameters.texts(name)) or None
 
 
 def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, chosen: str) -> Response:
@@ -107,7 +114,7 @@ def _frames(
         frames.append(frame)
     _, epoch, _, owned = found[0]
     # The partition's sequence moves with every topic of it: the tag is that of the last entry of these logs.
-    sequence = max((mirror.recent[-1].sequence for mirror, *_ in found if mirror.recent), default=0)
+    sequence = max(mirror.sequence for mirror, *_ in found)
     return frames, encode({logs[0].partition: Position(epoch, sequence)}) + ("" if owned else "-stale")
 
 

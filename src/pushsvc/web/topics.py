@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from threading import Lock
+from functools import partial
 from typing import Any
 
-import gevent
 import orjson
 from flask import Blueprint, Response, request
 
 from pushsvc import sse
 from pushsvc.broker import Log
 from pushsvc.clock import format_time
-from pushsvc.errors import PushError
-from pushsvc.hub.streams import DRAINING, RETRY, goodbye
+from pushsvc.hub import ListingStream
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, stream_response
 
-_REFRESH = 2.0
-
 
 def blueprint(context: Context) -> Blueprint:
     resource = Blueprint("topics", __name__, url_prefix="/v1/topics")
-    shared = _Shared(context)
 
     @resource.get("")
     def list_topics() -> Response:
         parameters = Parameters(request, ("format",))
         if choose_format(request, parameters, ("sse", "json")) == "sse":
-            return stream_response(_stream(context, shared))
+            return stream_response(ListingStream(context.hub, "topics", partial(_look, context)))
         return json_response({"topics": _topics(context)}, Vary="Accept")
 
     @resource.get("/<topic>")
@@ -86,44 +79,8 @@ def _rate(context: Context, log: Log) -> float | None:
     return None if rate is None else float(rate)
 
 
-class _Shared:
-    """The list of topics for all streams of the process: Redis is asked once per refresh, however many watch."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._lock = Lock()
-        self._read_at = 0.0
-        self._topics: list[dict[str, Any]] = []
-
-    def topics(self) -> list[dict[str, Any]]:
-        with self._lock:
-            if time.monotonic() - self._read_at > _REFRESH / 2:
-                self._topics = _topics(self._context)
-                self._read_at = time.monotonic()
-            return self._topics
-
-
-def _stream(context: Context, shared: _Shared) -> Iterator[bytes]:
-    """Yield the list at once, and again whenever it has changed."""
-    yield sse.retry(RETRY) + sse.comment("pushsvc")
-    sent: list[Any] | None = None
-    silence = 0.0
-    while not context.hub.draining:
-        try:
-            topics = shared.topics()
-        except PushError as error:
-            if sent is None:
-                break
-            yield sse.comment(error.title)
-        else:
-            # Not with every event: the list is sent when topics come, go or begin anew.
-            listed = [(topic["topic"], topic["since"]) for topic in topics]
-            if listed != sent:
-                sent, silence = listed, 0.0
-                yield sse.encode(orjson.dumps({"topics": topics}), event="topics")
-        gevent.sleep(_REFRESH)
-        silence += _REFRESH
-        if silence >= context.heartbeat:
-            silence = 0.0
-            yield sse.comment("heartbeat")
-    yield goodbye("Redis is not reachable" if sent is None else DRAINING, context.hub)
+def _look(context: Context) -> tuple[Any, bytes]:
+    """Return the list as a message. It is sent when topics came, went or began anew, not with every event."""
+    topics = _topics(context)
+    listed = [(topic["topic"], topic["since"]) for topic in topics]
+    return listed, sse.encode(orjson.dumps({"topics": topics}), event="topics")

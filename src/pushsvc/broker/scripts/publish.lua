@@ -138,6 +138,7 @@ local first_kept = tonumber(figures[3] or '1')
 local first = last + 1
 if not figures[1] then
   redis.call('HSET', KEYS[2], ARGV[5], int(now))
+  redis.call(ARGV[2], KEYS[2], ARGV[5]) -- who watches a pattern hears of the topic before it hears of its events
   redis.call('HSET', KEYS[4], 'created', int(now), 'first', int(first))
   redis.call('PERSIST', KEYS[4])
   first_kept = first

@@ -1,0 +1,332 @@
+"""What it costs to say one thing to many: CPU of the web process per delivery, latency, memory, connections.
+
+The load client and the floor (a loop of ``send()``) are C, compiled by this script with ``cc``. The web process has
+one core, everything else the others.
+
+    python benchmarks/fanout.py [--quick]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from measure import Table, Target, machine
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.listener import listen
+
+HERE = Path(__file__).parent / "fanout"
+SERVER_CORE, OTHER_CORES = {0}, set(range(1, os.cpu_count() or 1)) or {0}
+EVENTS, STATS = "/v1/topics/{}/events", "/v1/topics/{}/stats"
+PAD = "x" * 40
+
+
+def pinned(command: list[str], cores: set[int], **settings: Any) -> subprocess.Popen[str]:
+    """Start a process on some cores."""
+    process = subprocess.Popen(command, text=True, **settings)
+    os.sched_setaffinity(process.pid, cores)
+    return process
+
+
+def free_port() -> int:
+    with listen("127.0.0.1", 0) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Web:
+    """A web process on a core of its own."""
+
+    def __init__(self, redis: str, folder: Path, cores: set[int] = SERVER_CORE) -> None:
+        self.port = free_port()
+        environment = {**os.environ, "PUSHSVC_REDIS": redis}
+        command = [sys.executable, "-m", "pushsvc", "web", "--port", str(self.port)]
+        self.process = pinned(command, cores, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
+        self.worker = 0
+        self._producer = HTTPConnection("127.0.0.1", self.port)
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                self._producer.request("GET", "/readyz")
+                answer = self._producer.getresponse()
+                answer.read()
+                if answer.status == 200:
+                    self.worker = _child(self.process.pid)
+                    return
+            except OSError:
+                self._producer.close()
+            time.sleep(0.1)
+        raise SystemExit("the web process did not become ready")
+
+    def post(self, topic: str, count: int = 1) -> None:
+        now = time.monotonic_ns()
+        events = [{"t": now, "key": "a", "pad": PAD} for _ in range(count)]
+        body = json.dumps(events if count > 1 else events[0], separators=(",", ":"))
+        if self._producer.sock is not None:  # an acknowledgement that is held back says nothing of the server
+            self._producer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self._producer.request("POST", EVENTS.format(topic), body, {"Content-Type": "application/json"})
+        answer = self._producer.getresponse()
+        answer.read()
+        if answer.status != 202:
+            raise SystemExit(f"publishing was answered {answer.status}")
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of the worker so far."""
+        return int(Path(f"/proc/{self.worker}/schedstat").read_text().split()[0]) / 1e9
+
+    def memory(self) -> int:
+        """Return the bytes of memory that the worker occupies."""
+        return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def _child(parent: int) -> int:
+    [child] = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return int(child)
+
+
+class Subscribers:
+    """Streams of the C client, counted and timed since the last report."""
+
+    def __init__(self, client: Path, port: int, path: str, count: int, stalled: int = 0) -> None:
+        command = [str(client), str(port), path, str(count), str(stalled)]
+        self._process = pinned(command, OTHER_CORES, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.opened_in = float(self._line().split()[1])
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the load client ended")
+        return line
+
+    def report(self) -> dict[str, float]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("report\n")
+        self._process.stdin.flush()
+        found: dict[str, float] = json.loads(self._line())
+        return found
+
+    def received(self, wanted: int, seconds: float) -> dict[str, float]:
+        """Return the report once so many messages came, or of what came in time."""
+        total: dict[str, float] = {"messages": 0, "bytes": 0, "p50_ms": 0, "p99_ms": 0, "max_ms": 0, "ended": 0}
+        until = time.monotonic() + seconds
+        time.sleep(0.2)
+        while True:
+            one = self.report()
+            for name in ("messages", "bytes"):
+                total[name] += one[name]
+            for name in ("p50_ms", "p99_ms", "max_ms", "ended"):
+                total[name] = max(total[name], one[name])
+            if total["messages"] >= wanted or time.monotonic() > until:
+                return total
+            time.sleep(0.2)
+
+    def __enter__(self) -> Subscribers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        time.sleep(0.5)
+
+
+@contextmanager
+def compiled() -> Iterator[tuple[Path, Path]]:
+    """Compile the load client and the floor."""
+    if shutil.which("cc") is None:
+        raise SystemExit("a C compiler (cc) is needed for the load client")
+    with tempfile.TemporaryDirectory() as folder:
+        made = []
+        for name in ("client", "floor"):
+            made.append(Path(folder) / name)
+            subprocess.run(["cc", "-O2", "-o", str(made[-1]), str(HERE / f"{name}.c")], check=True)
+        yield made[0], made[1]
+
+
+def floor_of(floor: Path, client: Path, subscribers: int, frames: int, size: int) -> float:
+    """Return the microseconds of CPU per send of a C loop."""
+    port = free_port()
+    command = [str(floor), str(port), str(subscribers), str(frames), str(size)]
+    process = pinned(command, SERVER_CORE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with Subscribers(client, port, "/", subscribers):
+        return float(process.stdout.readline())
+
+
+def one_at_a_time(web: Web, elsewhere: Web, client: Path, floor: Path, subscribers: int, frames: int) -> None:
+    """One POST, one frame, everybody; then the next. Floor and server in turns, as the machine changes its pace."""
+    table = Table(
+        f"One frame at a time to {subscribers:,} subscribers",
+        ["posted to", "floor µs", "pushsvc µs", "ratio", "p50 ms", "p99 ms", "max ms", "lost"],
+        "CPU of the web process per delivery, all of it: reading the log, the frame, the sends; and the POST, where it "
+        "takes that too.",
+    )
+    ratios: dict[str, list[float]] = {"another": [], "the same": []}
+    for number in range(4):
+        name, poster = ("another", elsewhere) if number % 2 == 0 else ("the same", web)
+        topic = f"one{number}"
+        with Subscribers(client, web.port, EVENTS.format(topic), subscribers) as streams:
+            poster.post(topic)
+            size = int(streams.received(subscribers, 10)["bytes"] / subscribers)
+            before = web.cpu()
+            for _ in range(frames):
+                poster.post(topic)
+                time.sleep(0.01)
+            found = streams.received(subscribers * frames, 20)
+            took = (web.cpu() - before) / (subscribers * frames) * 1e6
+        base = floor_of(floor, client, subscribers, frames, min(size, 400))
+        ratios[name].append(took / base)
+        lost = subscribers * frames - int(found["messages"])
+        table.add(
+            f"{name} process", f"{base:.2f}", f"{took:.2f}", f"{took / base:.2f}",
+            f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", f"{found['max_ms']:.1f}", str(lost),
+        )  # fmt: skip
+    table.print()
+    target = Target("≤ 1.3 × the floor", 1.3, least=False)
+    for name, found_ratios in ratios.items():
+        mean = sum(found_ratios) / len(found_ratios)
+        print(f"{target.text}, posted to {name} process: {mean:.2f} (mean), {target.verdict(mean)}")
+
+
+def burst(web: Web, client: Path, subscribers: int, seconds: int) -> None:
+    """10,000 frames a second in posts of 200, whatever the answer takes."""
+    posts = 50 * seconds
+    with Subscribers(client, web.port, EVENTS.format("burst"), subscribers) as streams:
+        before, begun = web.cpu(), time.monotonic()
+        for number in range(posts):
+            time.sleep(max(0.0, begun + number / 50 - time.monotonic()))
+            web.post("burst", 200)
+        took = time.monotonic() - begun
+        wanted = subscribers * posts * 200
+        found = streams.received(wanted, 20)
+        cpu = web.cpu() - before
+    table = Table(
+        f"10,000 frames/s offered to {subscribers} subscribers for {seconds} s, 200 frames a POST",
+        ["offered", "delivered", "per second", "CPU µs/delivery", "p50 ms", "p99 ms", "max ms"],
+    )
+    table.add(
+        f"{wanted:,}", f"{int(found['messages']):,}", f"{found['messages'] / took:,.0f}",
+        f"{cpu / wanted * 1e6:.3f}", f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", f"{found['max_ms']:.1f}",
+    )  # fmt: skip
+    table.print()
+
+
+def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
+    """Memory, the speed of opening, and what a connect and close costs beside so many."""
+    table = Table(
+        "Idle subscribers",
+        ["streams", "of", "KB each", "opened in s", "a second", "connect+close CPU ms", "max loop lag ms"],
+    )
+    churned = 300
+    for path in (EVENTS.format("idle"), STATS.format("idle")):
+        for count in counts:
+            web = Web(redis, folder)  # a process that was larger before would hide what it takes
+            subprocess.run([str(client), str(web.port), path, "100", "churn"], check=True)
+            before = web.memory()
+            with Subscribers(client, web.port, path, count) as streams:
+                each = (web.memory() - before) / count / 1024
+                time.sleep(1)
+                cpu = web.cpu()
+                time.sleep(2)
+                resting = (web.cpu() - cpu) / 2
+                cpu, begun = web.cpu(), time.monotonic()
+                subprocess.run([str(client), str(web.port), path, str(churned), "churn"], check=True)
+                spent = web.cpu() - cpu - resting * (time.monotonic() - begun)
+                lag = _worst_answer(web)
+                table.add(
+                    f"{count:,}", path.rpartition("/")[2], f"{each:.2f}", f"{streams.opened_in:.1f}",
+                    f"{count / streams.opened_in:,.0f}", f"{spent / churned * 1e3:.2f}", f"{lag:.1f}",
+                )  # fmt: skip
+            web.stop()
+    table.print()
+
+
+def _worst_answer(web: Web) -> float:
+    """Return the longest time in ms that a request took in 16 s: heartbeats of all are among them."""
+    worst = 0.0
+    until = time.monotonic() + 16
+    connection = HTTPConnection("127.0.0.1", web.port)
+    while time.monotonic() < until:
+        begun = time.monotonic()
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+        worst = max(worst, time.monotonic() - begun)
+        time.sleep(0.005)
+    return worst * 1e3
+
+
+def stalled(web: Web, client: Path, subscribers: int, seconds: int) -> None:
+    """One that never reads among many, and the same without it."""
+    table = Table(
+        f"A subscriber that never reads, among {subscribers:,}", ["stalled", "p50 ms", "p99 ms", "max ms", "RSS + MB"]
+    )
+    for number, count in enumerate((0, 1, 0, 1)):
+        topic = f"stalled{number}"
+        with Subscribers(client, web.port, EVENTS.format(topic), subscribers, count) as streams:
+            memory, begun, posts = web.memory(), time.monotonic(), 20 * seconds
+            for post in range(posts):
+                time.sleep(max(0.0, begun + post / 20 - time.monotonic()))
+                web.post(topic, 50)
+            found = streams.received((subscribers - count) * posts * 50, 20)
+            grown = (web.memory() - memory) / 1e6
+        table.add(
+            str(count), f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", f"{found['max_ms']:.1f}", f"{grown:.1f}"
+        )
+    table.print()
+
+
+PARTS = ("one", "burst", "stalled", "idle")
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the effort")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which tables; all if none is named")
+    arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
+    part = 10 if arguments.quick else 1
+    print(machine())
+    with compiled() as (client, floor), tempfile.TemporaryDirectory() as folder:
+        redis = EmbeddedServer(Path(folder) / "data", options={"appendfsync": "no"})
+        redis.start()
+        try:
+            web = Web(redis.url, Path(folder))
+            try:
+                if "one" in parts:
+                    elsewhere = Web(redis.url, Path(folder), OTHER_CORES)
+                    one_at_a_time(web, elsewhere, client, floor, 1_000 // part, 150 // part)
+                    elsewhere.stop()
+                if "burst" in parts:
+                    burst(web, client, 200, max(1, 5 // part))
+                if "stalled" in parts:
+                    stalled(web, client, 1_000 // part, 5)
+                if "idle" in parts:
+                    idle(redis.url, Path(folder), client, [10_000 // part, 15_000 // part])
+            finally:
+                web.stop()
+        finally:
+            redis.stop()
+
+
+if __name__ == "__main__":
+    main()

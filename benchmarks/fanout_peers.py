@@ -1,0 +1,222 @@
+"""The load of ``fanout.py`` on other servers of event streams, one after another, beside the same floor.
+
+One message at a time to many subscribers, and CPU of the server per delivery: of all its processes, on one core, as for
+pushsvc. What is not installed is printed as not measured: nchan is Debian's ``libnginx-mod-nchan``; better-sse is found
+in the folder that ``--node-modules`` names; the others come with the extra ``bench``.
+
+    python benchmarks/fanout_peers.py [--quick] [--node-modules FOLDER]
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+
+from fanout import EVENTS, PAD, SERVER_CORE, TICK, Subscribers, Web, compiled, floor_of, free_port, pinned
+from measure import Table, machine
+from pushsvc.broker.embedded import EmbeddedServer
+
+SITES = Path(__file__).parent / "fanout"
+NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+NGINX = """
+load_module {module};
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 19000; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  nchan_max_reserved_memory 512M;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location = /pub {{ nchan_publisher; nchan_channel_id all; nchan_message_buffer_length 1000; }}
+    location = /sub {{ nchan_subscriber eventsource; nchan_channel_id all; nchan_subscriber_first_message newest; }}
+  }}
+}}
+"""
+
+
+@dataclass
+class Peer:
+    """A server that takes ``POST /pub`` and streams at ``/sub``; ``missing`` says why it cannot be measured."""
+
+    name: str
+    command: list[str]
+    port: int
+    missing: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self) -> Iterator[Peer]:
+        environment = {**os.environ, **self.environment}
+        quiet = subprocess.DEVNULL
+        self._process = pinned(self.command, SERVER_CORE, env=environment, cwd=SITES, stdout=quiet, stderr=quiet)
+        self._producer = HTTPConnection("127.0.0.1", self.port)
+        try:
+            self._wait_ready()
+            yield self
+        finally:
+            self._process.terminate()
+            self._process.wait(30)
+
+    def _wait_ready(self) -> None:
+        until = time.monotonic() + 20
+        while True:
+            try:
+                return self.post()
+            except OSError:
+                self._producer.close()
+                if time.monotonic() > until or self._process.poll() is not None:
+                    raise SystemExit(f"{self.name} did not become ready") from None
+                time.sleep(0.1)
+
+    def post(self) -> None:
+        body = json.dumps({"t": time.monotonic_ns(), "key": "a", "pad": PAD}, separators=(",", ":"))
+        self._producer.request("POST", "/pub", body, {"Content-Type": "application/json"})
+        answer = self._producer.getresponse()
+        answer.read()
+        if answer.status >= 300:
+            raise SystemExit(f"{self.name} answered {answer.status}")
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of all processes of the server so far."""
+        return sum(map(_cpu, _tree(self._process.pid)))
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield from _tree(int(child))
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def peers(folder: Path, redis: str, node_modules: Path | None) -> Iterator[Peer]:
+    port = free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(NGINX.format(module=NCHAN, folder=folder, port=port))
+    nginx = [shutil.which("nginx") or "nginx", "-c", str(configuration), "-p", str(folder)]
+    yield Peer("nchan", nginx, port, None if NCHAN.exists() else "libnginx-mod-nchan is not installed")
+    port = free_port()
+    node = [shutil.which("node") or "node", "site_better_sse.mjs", str(port)]
+    there = node_modules is not None and (node_modules / "better-sse").exists()
+    where = {"NODE_MODULES": str(node_modules)}
+    yield Peer("better-sse", node, port, None if there else "no folder with better-sse was named", where)
+    port = free_port()
+    generators = [sys.executable, "site_generators.py", str(port)]
+    yield Peer("generator per client, gevent", generators, port)
+    port = free_port()
+    uvicorn = [sys.executable, "-m", "uvicorn", "--no-access-log", "--port", str(port), "--backlog", "4096"]
+    yield Peer("sse-starlette", [*uvicorn, "site_starlette:app"], port, _missing("sse_starlette", "uvicorn"))
+    port = free_port()
+    gunicorn = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-k",
+        "gevent",
+        "--worker-connections",
+        "5000",
+        "--graceful-timeout",
+        "1",
+    ]
+    gunicorn += ["-b", f"127.0.0.1:{port}", "site_flask_sse:app"]
+    yield Peer("flask-sse", gunicorn, port, _missing("flask_sse", "gunicorn"), {"REDIS_URL": redis})
+
+
+def _missing(*modules: str) -> str | None:
+    names = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(names)} are not installed" if names else None
+
+
+def measure(server: Peer | Web, path: str, client: Path, subscribers: int, messages: int) -> tuple[float, float, int]:
+    """Return CPU seconds per delivery, the 99th percentile of the latency in ms, and how many were lost."""
+    say = partial(server.post, "peers") if isinstance(server, Web) else server.post
+    with spoken(say):
+        streams = Subscribers(client, server.port, path, subscribers)
+    with streams:
+        time.sleep(0.5)
+        streams.report()
+        before = server.cpu()
+        for _ in range(messages):
+            say()
+            time.sleep(0.02)
+        found = streams.received(subscribers * messages, 60)
+        cpu = server.cpu() - before
+    return cpu / (subscribers * messages), found["p99_ms"], int(subscribers * messages - found["messages"])
+
+
+@contextmanager
+def spoken(say: Callable[[], None]) -> Iterator[None]:
+    """Say something all the time: some servers send no head before their first message."""
+    over = threading.Event()
+
+    def speak() -> None:
+        while not over.wait(0.2):
+            say()
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        speaker.join()
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer messages")
+    parser.add_argument("--node-modules", type=Path, help="the folder in which better-sse is installed")
+    arguments = parser.parse_args()
+    subscribers, messages = 1_000, 20 if arguments.quick else 100
+    print(machine())
+    table = Table(
+        f"One message at a time to {subscribers:,} subscribers",
+        ["server", "floor µs", "pushsvc µs", "µs", "× floor", "× pushsvc", "p99 ms", "lost"],
+        "CPU per delivery of all processes of the server; the floor and pushsvc were measured just before each.",
+    )
+    with compiled() as (client, floor), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        redis = EmbeddedServer(folder / "data", options={"appendfsync": "no"})
+        redis.start()
+        web = Web(redis.url, folder)
+        try:
+            for peer in peers(folder, redis.url, arguments.node_modules):
+                if peer.missing:
+                    table.add(peer.name, "", "", f"not measured: {peer.missing}", "", "", "", "")
+                    continue
+                least = floor_of(floor, client, subscribers, messages, 150)
+                ours, *_ = measure(web, EVENTS.format("peers"), client, subscribers, messages)
+                with peer.running():
+                    took, late, lost = measure(peer, "/sub", client, subscribers, messages)
+                figures = (f"{least:.1f}", f"{ours * 1e6:.1f}", f"{took * 1e6:.1f}", f"{took * 1e6 / least:.1f}")
+                table.add(peer.name, *figures, f"{took / ours:.1f}", f"{late:.1f}", str(lost))
+        finally:
+            web.stop()
+            redis.stop()
+    table.print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""One subscriber: a socket, where it stands, and what is left of a message that it could not take."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from ssl import SSLWantReadError, SSLWantWriteError
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub
+from gevent.event import Event
+
+from pushsvc.hub import metrics
+
+if TYPE_CHECKING:
+    from pushsvc.hub.channel import Channel
+    from pushsvc.hub.replay import Replay
+    from pushsvc.hub.tape import Chunk
+
+log = logging.getLogger(__name__)
+
+FULL = (BlockingIOError, SSLWantWriteError, SSLWantReadError)
+"""What a socket raises that takes nothing now. The same bytes are offered again, as TLS asks for."""
+
+WRITE_DEADLINE = 60
+"""Seconds in which a peer must take something of what waits for it."""
+
+READ_AT_MOST = 65_536
+"""Bytes that a client may send behind its request; they mean nothing, and are read only to see the end."""
+
+_READ, _WRITE = 1, 2
+_CLOSED = object()
+
+
+class Connection:
+    """A socket that the hub owns; ``on_close`` is called once, when it is closed.
+
+    ``at`` is the newest chunk that it has, or has the rest of in ``rest``; None while a replay brings it there.
+    ``tick`` is when it last took something.
+    """
+
+    __slots__ = (
+        "_on_close",
+        "at",
+        "channel",
+        "closed",
+        "ending",
+        "first",
+        "read",
+        "reader",
+        "replay",
+        "rest",
+        "sock",
+        "tick",
+        "writer",
+    )  # fmt: skip
+
+    def __init__(self, sock: Any, channel: Channel, on_close: Callable[[], None]) -> None:
+        self.sock = sock
+        self.channel = channel
+        self.at: Chunk | None = None
+        self.first = -1  # number of the chunk that it began behind; -1 where it has a position from the beginning
+        self.rest: memoryview | None = None
+        self.replay: Replay | None = None
+        self.tick = 0
+        self.closed = self.ending = False
+        self.read = 0
+        self.reader: Any = None
+        self.writer: Any = None
+        self._on_close = on_close
+
+    def listen(self) -> None:
+        """See from now on whether the peer goes away."""
+        self.reader = get_hub().loop.io(self.sock.fileno(), _READ)
+        self.reader.start(_on_readable, self)
+
+    def push(self, data: bytes) -> bool:
+        """Send a message, and keep what is not taken; return whether all was. Nothing may be left of another."""
+        try:
+            sent = self.sock.send(data)
+        except FULL:
+            sent = 0
+        except OSError:
+            self.close()
+            return False
+        return self.sent(data, sent)
+
+    def sent(self, data: bytes, count: int) -> bool:
+        """Note that of ``data`` the first ``count`` bytes were taken; return whether that is all."""
+        self.tick = self.channel.hub.tick
+        metrics.STREAM_BYTES.inc(count)
+        if count == len(data):
+            return True
+        self.rest = memoryview(data)[count:]
+        self.channel.slow.add(self)
+        self._await_room()
+        return False
+
+    def on_room(self) -> None:
+        """Go on where the socket was full."""
+        try:
+            self._go_on()
+        except OSError:
+            self.close()
+        except Exception:
+            log.exception("a stream of %s", self.channel.key)
+            self.fail()
+
+    def _go_on(self) -> None:
+        while self.rest is not None:
+            try:
+                count = self.sock.send(self.rest)
+            except FULL:
+                return
+            self.tick = self.channel.hub.tick
+            metrics.STREAM_BYTES.inc(count)
+            self.rest = self.rest[count:] if count < len(self.rest) else None
+        self._stop_waiting()
+        if self.ending:
+            self.close()
+        elif self.replay is not None:
+            self.channel.hub.replays.submit(self.replay)
+        else:
+            self.channel.catch_up(self)
+
+    def fail(self) -> None:
+        """End after an error of our own: the client comes back and resumes. It is nobody else's concern."""
+        metrics.ERRORS.inc()
+        self.close()
+
+    def end(self, farewell: bytes) -> None:
+        """Close once what was begun and ``farewell`` are sent. Nothing else follows."""
+        if self.closed or self.ending:
+            return
+        self.ending, self.replay = True, None
+        if self.rest is not None:
+            self.rest = memoryview(bytes(self.rest) + farewell)
+        elif self.push(farewell):
+            self.close()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        for watcher in (self.reader, self.writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self.reader = self.writer = self.rest = self.replay = self.at = None
+        self.channel.discard(self)
+        try:
+            self._shut()
+        finally:
+            self._on_close()
+
+    def _shut(self) -> None:
+        with suppress(OSError):
+            self.sock.close()
+
+    def _await_room(self) -> None:
+        if self.writer is None:
+            self.writer = get_hub().loop.io(self.sock.fileno(), _WRITE)
+            self.writer.start(self.on_room)
+
+    def _stop_waiting(self) -> None:
+        if self.writer is not None:
+            self.writer.stop()
+            self.writer.close()
+            self.writer = None
+
+
+def _on_readable(connection: Connection) -> None:
+    """Throw away what comes; the end, an error or too much of it end the stream."""
+    try:
+        data = connection.sock.recv(4_096)
+    except FULL:
+        return
+    except OSError:
+        data = b""
+    connection.read += len(data)
+    if not data or connection.read > READ_AT_MOST:
+        connection.close()
+
+
+class IteratedConnection(Connection):
+    """The same where a WSGI server iterates: it takes one piece at a time, and asks for the next when that is sent."""
+
+    __slots__ = ()
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(Pipe(), channel, lambda: None)
+
+    def listen(self) -> None:
+        """The server sees whether its peer goes away, and closes the iterable."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (data := self.sock.take()) is not None:
+            yield data
+            if self.writer is not None and self.sock.room:
+                self.on_room()
+
+    def _await_room(self) -> None:
+        self.writer = _Waiting
+
+    def _stop_waiting(self) -> None:
+        self.writer = None
+
+
+class _Waiting:
+    """In place of a watcher: there is none, the iteration itself goes on."""
+
+    @staticmethod
+    def stop() -> None:
+        """Nothing to stop."""
+
+    close = stop
+
+
+class Pipe:
+    """What stands for the socket of an iterated stream: room for one piece of bytes."""
+
+    __slots__ = ("_closed", "_data", "_ready")
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+        self._ready = Event()
+        self._closed = False
+
+    @property
+    def room(self) -> bool:
+        return self._data is None
+
+    def send(self, data: bytes | memoryview) -> int:
+        if self._data is not None:
+            raise BlockingIOError
+        self._data = bytes(data)
+        self._ready.set()
+        return len(data)
+
+    def take(self) -> bytes | None:
+        """Wait for a piece; None is the end."""
+        while self._data is None:
+            if self._closed:
+                return None
+            self._ready.wait()
+            self._ready.clear()
+        data, self._data = self._data, None
+        return data
+
+    def close(self) -> None:
+        self._closed = True
+        self._ready.set()

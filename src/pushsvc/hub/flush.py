@@ -1,0 +1,150 @@
+"""Hands what channels have to say to their sockets: a walk that pauses, so that everything else stays prompt."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub
+from gevent.event import Event
+
+from pushsvc.hub import metrics
+from pushsvc.hub.connection import FULL
+
+if TYPE_CHECKING:
+    from pushsvc.hub.channel import Channel
+    from pushsvc.hub.tape import Chunk
+
+log = logging.getLogger(__name__)
+
+SLICE = 0.002
+"""Seconds of work after which the loop gets its turn."""
+
+JOIN = 0.001
+"""Seconds for which frames join while the hub is busy. After silence they leave at the end of the loop's turn."""
+
+UNSENT_AT_MOST = 4_000_000
+"""Bytes that channels may have ready before the logs are read on: what is not read yet waits in Redis."""
+
+_STRIDE = 32
+
+
+class Flush:
+    """Channels with something to send, in turns."""
+
+    def __init__(self) -> None:
+        self.room = Event()
+        self.room.set()
+        self._channels: deque[Channel] = deque()
+        self._unsent = 0
+        self._scheduled = False
+        self._begun = 0.0
+        self._ended = 0.0
+        self._timer: Any = None
+        self._delivered = self._bytes = 0
+
+    @property
+    def stuck(self) -> bool:
+        """True when a walk that was begun does not go on."""
+        return self._scheduled and monotonic() - self._begun > 10
+
+    def schedule(self, channel: Channel, size: int) -> None:
+        """Send what a channel has, with whatever else comes in this turn of the loop. ``size`` is what is new of it."""
+        self._unsent += size
+        if self._unsent > UNSENT_AT_MOST:
+            self.room.clear()
+        if not channel.walking:
+            channel.walking = True
+            self._channels.append(channel)
+        if not self._scheduled:
+            self._scheduled = True
+            self._begun = monotonic()
+            wait = self._ended + JOIN - self._begun
+            if wait <= 0:
+                get_hub().loop.run_callback(self._run)
+            else:
+                self._later(wait)
+
+    def _later(self, seconds: float) -> None:
+        # A callback cannot yield and sleep(0) starves sockets; a timer lets everything have its turn.
+        if self._timer is not None:
+            self._timer.close()
+        self._timer = get_hub().loop.timer(seconds)
+        self._timer.start(self._run)
+
+    def _run(self) -> None:
+        until = perf_counter() + SLICE
+        try:
+            while self._channels:
+                if not self._walk(self._channels[0], until):
+                    self._channels.rotate(-1)
+                    break
+                self._channels.popleft().walking = False
+        except Exception:
+            metrics.ERRORS.inc()
+            log.exception("flush")
+            channel = self._channels.popleft()
+            channel.walking = False
+            channel.fail()
+        self._begun = monotonic()
+        if self._channels:
+            self._later(0)
+        else:
+            self._scheduled = False
+            self._ended = monotonic()
+            self._unsent = 0
+            self.room.set()
+
+    def _walk(self, channel: Channel, until: float) -> bool:
+        """Send a channel's chunks to everybody who stands before them; return whether that is done."""
+        tape = channel.tape
+        channel.seal()
+        while (chunk := tape.front.next) is not None:
+            while channel.place < len(channel.members):
+                self._deliver(channel, tape.front, chunk)
+                if perf_counter() > until:
+                    return False
+            channel.place = 0
+            tape.front = chunk
+            tape.trim(behind=bool(channel.slow))
+            channel.compact()
+            self._count(chunk)
+            channel.seal()  # what came while this walk paused leaves as one
+        return True
+
+    def _count(self, chunk: Chunk) -> None:
+        """Write down what a walk did: once, as figures that other processes read are not cheap."""
+        metrics.LATENCY.observe(monotonic() - chunk.read_at)
+        metrics.DELIVERIES.inc(self._delivered)
+        metrics.STREAM_BYTES.inc(self._bytes)
+        self._delivered = self._bytes = 0
+
+    def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
+        """Send a chunk to the next few members. This is the loop that every delivery goes through."""
+        data, size, tick = chunk.data, len(chunk.data), channel.hub.tick
+        start, channel.place = channel.place, channel.place + _STRIDE
+        delivered = whole = 0
+        for connection in channel.members[start : start + _STRIDE]:
+            if connection.at is not before or connection.rest is not None or connection.ending:
+                continue
+            connection.at = chunk
+            delivered += 1
+            try:
+                sent = connection.sock.send(data)
+            except FULL:
+                connection.sent(data, 0)
+            except OSError:
+                connection.close()
+            except Exception:
+                log.exception("a stream of %s", channel.key)
+                connection.fail()
+            else:
+                if sent == size:
+                    connection.tick = tick
+                    whole += 1
+                else:
+                    connection.sent(data, sent)
+        self._delivered += delivered * chunk.frames
+        self._bytes += whole * size

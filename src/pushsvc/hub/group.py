@@ -1,0 +1,189 @@
+"""Streams with equal queries: what they are sent is made once, and said to all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from gevent.event import Event
+
+from pushsvc import sse
+from pushsvc.broker import Entry, EventsEntry, Log
+from pushsvc.cursor import Position, decode, encode
+from pushsvc.hub import frames, metrics
+from pushsvc.hub.channel import Channel
+from pushsvc.hub.conflate import Conflation
+from pushsvc.hub.tape import Chunk
+
+if TYPE_CHECKING:
+    from pushsvc.hub.connection import Connection
+    from pushsvc.hub.follower import Follower, Tail
+    from pushsvc.hub.hub import Hub
+    from pushsvc.hub.query import Query
+
+log = logging.getLogger(__name__)
+
+FAR = 4
+"""Chunks by which a stream of statistics alone may be behind before they are conflated for it."""
+
+
+class Group(Channel):
+    """The logs of a query, the frames made of them, and the connections that get them.
+
+    ``settled`` is set while every log has been read once and its state is known.
+    """
+
+    def __init__(self, hub: Hub, query: Query) -> None:
+        super().__init__(hub, query, encode({}), visible_heartbeat=query.visible_heartbeat)
+        self.query = query
+        self.logs: dict[Log, None] = {}
+        self.topics: set[str] = set()
+        self.followers: dict[int, Follower] = {}
+        self.settled = Event()
+        self.told_apart = bool(query.every or query.selection.top)
+        self._opened = False
+        self._awaited: set[Log] = set()
+        self._skip: dict[Log, int] = {}
+        self._resets: set[tuple[str, str]] = set()
+        self._conflation = Conflation(self)
+
+    # Logs
+
+    def extend(self, topics: Iterable[str], *, born: bool = False) -> None:
+        """Follow topics too. Those ``born`` while somebody watches are read from their start."""
+        new: list[Log] = []
+        for topic in topics:
+            logs = [of for of in self.query.logs_of(topic, self.hub.rules) if of not in self.logs]
+            if not logs:
+                continue
+            self.topics.add(topic)
+            if len(self.topics) > self.query.topics:
+                self.hub.end_channel(self, f"more than {self.query.topics} topics")
+                return
+            self._follow(logs, born)
+            new += logs
+        for of in new:  # last, as it asks Redis
+            self.hub.hear(self.hub.broker.keys.live(of))
+
+    def _follow(self, logs: list[Log], born: bool) -> None:
+        self.settled.clear()
+        self.logs.update(dict.fromkeys(logs))
+        self._awaited.update(of for of in logs if of.window is not None)
+        follower = self.hub.follower(logs[0].partition)
+        self.followers[follower.partition] = follower
+        follower.add(self, logs, from_start=born)
+
+    def skip(self, of: Log, offset: int) -> None:
+        """Take nothing of a log up to an offset: it is read again for somebody else."""
+        self._skip[of] = max(offset, self._skip.get(of, 0))
+
+    def tail(self, of: Log) -> Tail:
+        return self.followers[of.partition].tails[of]
+
+    @property
+    def has_events(self) -> bool:
+        return any(of.window is None for of in self.logs)
+
+    @property
+    def has_statistics(self) -> bool:
+        return any(of.window is not None for of in self.logs)
+
+    def cursor(self) -> str:
+        """Return the position of who has everything up to now."""
+        return self._conflation.told or encode({p: follower.position for p, follower in self.followers.items()})
+
+    def cursor_at(self, partition: int, sequence: int) -> str:
+        """Return the position of who has a partition up to a sequence, and of the others everything."""
+        positions = {p: follower.position for p, follower in self.followers.items()}
+        positions[partition] = Position(positions[partition].epoch, sequence)
+        return encode(positions)
+
+    # What is to be said
+
+    def take(self, partition: int, batch: Sequence[tuple[Log, Entry]], rendering: frames.Rendering) -> None:
+        """Make frames of entries of a partition, which come in order of sequence."""
+        messages: list[bytes] = []
+        for of, entry in batch:
+            if of in self._awaited or entry.last <= self._skip.get(of, 0):
+                continue
+            if isinstance(entry, EventsEntry):
+                messages += self._events(partition, rendering.events(of, entry, self.query.named), entry)
+            elif self.told_apart:
+                self._conflation.note(of, entry)
+            elif (message := rendering.statistics(entry, self.query.selection)) is not None:
+                messages.append(sse.with_id(message, self.cursor_at(partition, entry.sequence)))
+        self.say(messages)
+        self._conflation.tell()
+
+    def _events(self, partition: int, messages: list[bytes], entry: EventsEntry) -> Iterator[bytes]:
+        for offset, message in enumerate(messages, entry.first):
+            yield sse.with_id(message, self.cursor_at(partition, entry.sequence_of(offset)))
+
+    def forget(self, of: Log, reason: str) -> None:
+        """Tell that a log is no longer what it was. Statistics follow as a snapshot, events as what is left."""
+        self.settled.clear()
+        if of.window is not None:
+            self._awaited.add(of)
+            self._conflation.renew(of)
+        if self._opened and (of.topic, reason) not in self._resets:
+            self._resets.add((of.topic, reason))
+            self.say([frames.reset(of.topic, reason)])
+
+    def look(self) -> None:
+        """Be settled once every log has been read; say the state of those that are new or begin anew."""
+        if self.settled.is_set() or any(self.tail(of).fresh for of in self.logs):
+            return
+        self._resets.clear()
+        awaited = [of for of in self.logs if of in self._awaited]
+        self._awaited.clear()
+        self.settled.set()
+        if awaited and self._opened:
+            self.say(self.snapshots(awaited))
+        elif not self._opened:
+            self._opened = True
+            self.tape.end.cursor = self.cursor()
+
+    def snapshots(self, logs: Iterable[Log] | None = None) -> list[bytes]:
+        """Return the state as messages, of which only the last has an id, so that a cut skips no part."""
+        wanted = [of for of in (self.logs if logs is None else logs) if of.window is not None]
+        messages = [self._conflation.snapshot(of) for of in wanted]
+        if messages:
+            messages[-1] = sse.with_id(messages[-1], self.cursor())
+        return messages
+
+    def first(self) -> bytes:
+        """Return the state for who comes now; the same bytes for all who come in the same second."""
+        return self._conflation.first()
+
+    def changes_since(self, position: Position, of: Log, *, whole: bool, slow: bool = False) -> bytes | None:
+        """Return what of a window changed behind a position; a snapshot if ``whole`` or where that is shorter."""
+        return self._conflation.since(of, position.sequence, whole=whole, slow=slow)
+
+    # Connections that are behind
+
+    def _is_far(self, at: Chunk) -> bool:
+        return self.tape.end.number - at.number > FAR and self._can_conflate
+
+    @property
+    def _can_conflate(self) -> bool:
+        """True when the newest rows are all that a stream needs."""
+        return self.has_statistics and not self.has_events and self.settled.is_set()
+
+    def _recover(self, connection: Connection, at: Chunk) -> None:
+        if at.lost:
+            metrics.DROPPED.inc()
+        if not self._can_conflate:
+            self.hub.replays.begin(self, connection, decode(at.cursor), slow=True)
+            return
+        self.seal()
+        data = self._conflation.since_chunk(at)
+        connection.at = self.tape.end
+        if connection.push(data):
+            self.slow.discard(connection)
+
+    def close(self) -> None:
+        super().close()
+        self._conflation.close()
+        for follower in self.followers.values():
+            follower.discard(self, list(self.logs))

@@ -1,0 +1,20 @@
+"""What the hub counts. Sums over the deliveries of a pass are added once, not one by one."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
+STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
+DELIVERIES = Counter("pushsvc_deliveries_total", "Frames given to event streams")
+BACKLOG = Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum")
+BEHIND = Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
+CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows took the place of for a slow stream")
+DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
+SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
+ERRORS = Counter("pushsvc_dispatch_errors_total", "Errors of our own while something was sent")
+LATENCY = Histogram(
+    "pushsvc_fanout_seconds",
+    "From the read of an entry to the end of its flush to all streams",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)

@@ -1,0 +1,38 @@
+"""TLS on non-blocking sockets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+from gevent import ssl as gevent_ssl
+
+
+class TlsSocket(gevent_ssl.SSLSocket):
+    """``recv`` and ``send`` never wait: they raise SSLWantReadError or SSLWantWriteError.
+
+    A ``send`` that wants to write has begun: the next one must offer the same bytes again, and no fewer.
+    """
+
+    def send(self, data: Any, flags: int = 0, timeout: Any = None) -> int:
+        sent: int = super().send(data, flags)
+        if not sent and len(data):  # gevent's way to say that it would have to wait
+            raise ssl.SSLWantWriteError
+        return sent
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """Return what wraps accepted sockets; TLS 1.2 at least. The files were checked before."""
+    context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = TlsSocket
+    context.load_cert_chain(certificate, key, password="")
+    return context
+
+
+def wrap(context: ssl.SSLContext, sock: socket.socket) -> socket.socket:
+    """Return the socket under TLS, before its handshake."""
+    wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    wrapped.settimeout(0.0)
+    return wrapped

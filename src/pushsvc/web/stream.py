@@ -1,0 +1,76 @@
+"""``/v1/stream``: several topics and patterns on one connection."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from pushsvc.errors import InvalidInput, InvalidParameter, NotAcceptable
+from pushsvc.hub import Query, QueryStream, Selection
+from pushsvc.hub.query import EVERY_WINDOW
+from pushsvc.settings import TopicRules
+from pushsvc.sse import MEDIA_TYPE
+from pushsvc.topic import check_pattern, is_pattern
+from pushsvc.web.context import Context
+from pushsvc.web.parameters import Parameters, cursor_of
+from pushsvc.web.responses import stream_response
+from pushsvc.web.stats import EVERY, chosen
+
+_STATISTICS_ONLY = ("window", "key", "field", "every")
+_PARAMETERS = ("events", "stats", "format", "names", "heartbeat", "last_event_id", *_STATISTICS_ONLY)
+
+
+def blueprint(context: Context) -> Blueprint:
+    resource = Blueprint("stream", __name__, url_prefix="/v1/stream")
+
+    @resource.get("")
+    def watch() -> Response:
+        parameters = Parameters(request, _PARAMETERS)
+        parameters.choice("format", ("sse",), "sse")
+        if parameters.text("format") is None and not _accepts_stream():
+            raise NotAcceptable(f"this can be had as {MEDIA_TYPE}")
+        query = _query(parameters, context.limits.topics)
+        _check_windows(query, context.rules)
+        return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
+
+    return resource
+
+
+def _accepts_stream() -> bool:
+    return not request.accept_mimetypes or bool(request.accept_mimetypes[MEDIA_TYPE])
+
+
+def _query(parameters: Parameters, topics: int) -> Query:
+    named = parameters.choice("names", ("on", "off"), "on") == "on"
+    visible_heartbeat = parameters.choice("heartbeat", ("comment", "event"), "comment") == "event"
+    events, statistics = _patterns(parameters, "events"), _patterns(parameters, "stats")
+    if not events and not statistics:
+        raise InvalidInput("name what to watch: events=TOPIC or stats=TOPIC, both repeatable; a.* and a.> are patterns")
+    if len(events) + len(statistics) > topics:
+        raise InvalidInput(f"a stream has at most {topics} topics")
+    if not statistics:
+        parameters.refuse(_STATISTICS_ONLY, "belongs to statistics, and stats= names no topic")
+    if not events:
+        parameters.refuse(("names",), "belongs to events, and events= names no topic")
+    return Query(
+        events=events,
+        statistics=statistics,
+        windows=tuple(dict.fromkeys(parameters.texts("window"))),
+        selection=Selection(keys=chosen(parameters, "key"), fields=chosen(parameters, "field")),
+        every=parameters.duration("every", *EVERY),
+        named=named,
+        visible_heartbeat=visible_heartbeat,
+        topics=topics,
+    )
+
+
+def _patterns(parameters: Parameters, name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(check_pattern, parameters.texts(name))))
+
+
+def _check_windows(query: Query, rules: TopicRules) -> None:
+    """Refuse a window that none of the named topics has. Under a pattern topics may come that have it."""
+    if any(map(is_pattern, query.statistics)):
+        return
+    for name in query.windows:
+        if name != EVERY_WINDOW and not any(rules.settings_of(topic).window(name) for topic in query.statistics):
+            raise InvalidParameter("window", f"{name!r} is no window of {', '.join(query.statistics)}; * is all")

@@ -1,0 +1,275 @@
+"""Groups, connections and the walk over real sockets, without Redis: what is said is put in by hand."""
+
+import contextlib
+import socket
+import ssl
+import time
+from typing import ClassVar
+
+import gevent
+import pytest
+
+from pushsvc.hub import Hub, Query, flush, metrics
+from pushsvc.hub import tape as tape_module
+from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+def group(broker):
+    """A group that follows nothing, and so is settled."""
+    found = Hub(broker).group(Query())
+    found.look()
+    yield found
+    for connection in found.members:
+        connection.close()
+    while Peer.opened:
+        Peer.opened.pop().close()
+
+
+class Peer:
+    """A subscriber: both ends of its socket, and how often the hub closed it."""
+
+    opened: ClassVar[list[socket.socket]] = []
+
+    def __init__(self, group, buffer=None):
+        self.ours, self.theirs = socket.socketpair()
+        if buffer:
+            self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        for end in (self.ours, self.theirs):
+            end.setblocking(False)
+            Peer.opened.append(end)
+        self.closed, self.got = 0, b""
+        self.connection = Connection(self.ours, group, self._on_close)
+        group.hub.enter(self.connection)
+        self.connection.listen()
+        self.connection.at = group.tape.end
+
+    def _on_close(self):
+        self.closed += 1
+
+    def read(self, at_most=65_536):
+        with contextlib.suppress(BlockingIOError):
+            self.got += self.theirs.recv(at_most)
+        return self.got
+
+
+def turn_until(look):
+    """Let the loop run until something is so."""
+    until = time.monotonic() + SECONDS
+    while not look():
+        assert time.monotonic() < until
+        gevent.sleep(0.001)
+
+
+def value(metric):
+    return metric._value.get()
+
+
+def test_messages_of_one_turn_arrive_together_and_in_order_at_everybody(group):
+    peers = [Peer(group) for _ in range(100)]
+    messages = [b"data: %d\n\n" % number for number in range(50)]
+    for message in messages:
+        group.say([message])
+    turn_until(lambda: all(peer.read() == b"".join(messages) for peer in peers))
+    assert group.tape.end.number == 1
+    assert group.tape.size == 0, "what everybody has is not kept"
+
+
+def test_a_walk_pauses_and_goes_on_where_it_was(group, monkeypatch):
+    monkeypatch.setattr(flush, "SLICE", 0.0)
+    peers = [Peer(group) for _ in range(300)]
+    seen = []
+    group.say([b"first\n"])
+
+    def watch():
+        while not seen or seen[-1] < 300:
+            seen.append(sum(bool(peer.read()) for peer in peers))
+            gevent.sleep(0)
+
+    watching = gevent.spawn(watch)
+    group.say([b"second\n"])
+    watching.join(SECONDS)
+    assert any(0 < count < 300 for count in seen), "nobody else had a turn while the walk went on"
+    turn_until(lambda: all(peer.read() == b"first\nsecond\n" for peer in peers))
+
+
+def test_who_joins_during_a_walk_gets_what_follows_once(group, monkeypatch):
+    monkeypatch.setattr(flush, "SLICE", 0.0)
+    peers = [Peer(group) for _ in range(200)]
+    group.say([b"before\n"])
+    turn_until(lambda: peers[0].read())
+    group.seal()
+    late = Peer(group)
+    group.say([b"after\n"])
+    turn_until(lambda: all(peer.read() == b"before\nafter\n" for peer in peers))
+    turn_until(lambda: late.read() == b"after\n")
+
+
+def test_an_error_in_one_dispatch_is_counted_and_reaches_nobody_else(group, caplog):
+    class Broken:
+        """Stands for a fault of ours, which cannot be made to happen."""
+
+        def send(self, data):
+            raise RuntimeError("broken")
+
+        def close(self):
+            """Nothing to close."""
+
+    peers = [Peer(group) for _ in range(10)]
+    before = value(metrics.ERRORS)
+    peers[4].connection.sock = Broken()
+    group.say([b"one\n"])
+    turn_until(lambda: all(peer.read() == b"one\n" for peer in peers if peer is not peers[4]))
+    group.say([b"two\n"])
+    turn_until(lambda: all(peer.read() == b"one\ntwo\n" for peer in peers if peer is not peers[4]))
+    assert peers[4].closed == 1
+    assert value(metrics.ERRORS) == before + 1
+    assert "broken" in caplog.text
+    assert group.hub.streams == 9
+
+
+def test_a_slow_reader_gets_every_byte_and_holds_what_all_share(group):
+    quick, slow = Peer(group), Peer(group, buffer=4_096)
+    said = b""
+    for number in range(200):
+        message = b"data: %05d%b\n\n" % (number, b"x" * 1_000)
+        said += message
+        group.say([message])
+        turn_until(lambda: quick.read() == said)  # noqa: B023
+    assert slow.connection in group.slow
+    assert 0 < group.held <= len(said) + 4_096
+    turn_until(lambda: slow.read(1_000) == said)
+    turn_until(lambda: not group.slow)
+    group.say([b"more\n"])
+    turn_until(lambda: slow.read() == said + b"more\n" == quick.read())
+    assert group.held == 0
+
+
+def test_one_byte_at_a_time(group):
+    peer = Peer(group, buffer=4_096)
+    said = b"".join(b"data: %d\n\n" % number for number in range(3_000))
+    group.say([said])
+    turn_until(lambda: [peer.read(1) for _ in range(500)][-1] == said)
+
+
+def test_a_backlog_beyond_its_bound_is_dropped(group, monkeypatch):
+    monkeypatch.setattr(tape_module, "BACKLOG_BYTES", 50_000)
+    quick, slow = Peer(group), Peer(group, buffer=4_096)
+    dropped = value(metrics.DROPPED)
+    for number in range(300):
+        group.say([b"data: %05d%b\n\n" % (number, b"x" * 1_000)])
+        turn_until(lambda: quick.read().count(b"data") == number + 1)  # noqa: B023
+    assert group.tape.size <= 50_000
+    turn_until(lambda: slow.read() and value(metrics.DROPPED) == dropped + 1)
+
+
+@pytest.mark.parametrize("how", ["close", "half", "reset", "flood"])
+def test_who_goes_away_is_let_go_at_once(group, how):
+    peer, other = Peer(group), Peer(group)
+    if how == "close":
+        peer.theirs.close()
+    elif how == "half":
+        peer.theirs.shutdown(socket.SHUT_WR)
+    elif how == "reset":
+        peer.ours.shutdown(socket.SHUT_RDWR)
+    else:
+        sent = 0
+        while not peer.closed and sent < 4 * READ_AT_MOST:
+            with contextlib.suppress(OSError):
+                sent += peer.theirs.send(b"GET / HTTP/1.1\r\n" * 64)
+            gevent.sleep(0)
+    turn_until(lambda: peer.closed)
+    group.say([b"on\n"])
+    turn_until(lambda: other.read() == b"on\n")
+    assert peer.closed == 1
+    assert group.hub.streams == 1
+
+
+def test_connections_that_come_and_go_leave_nothing(group):
+    staying = Peer(group)
+    for _ in range(500):
+        peer = Peer(group)
+        peer.theirs.close()
+        peer.connection.close()
+    assert len(group.members) < 200
+    group.say([b"still\n"])
+    turn_until(lambda: staying.read() == b"still\n")
+
+
+def test_the_end_of_a_stream_follows_what_was_begun(group):
+    slow = Peer(group, buffer=4_096)
+    group.say([b"x" * 100_000])
+    turn_until(lambda: slow.connection.rest is not None)
+    group.hub.finish(slow.connection, "bye")
+    assert not slow.closed
+    turn_until(lambda: slow.read().count(b"x") == 100_000 and b": bye\n\n" in slow.got)
+    turn_until(lambda: slow.closed)
+    assert slow.got.startswith(b"x" * 100_000 + b"retry: ")
+
+
+def test_an_iterated_stream_says_the_same(group):
+    iterated, peer = IteratedConnection(group), Peer(group)
+    group.hub.enter(iterated)
+    iterated.at = group.tape.end
+    pieces = []
+    reading = gevent.spawn(lambda: pieces.extend(iterated))
+    for number in range(20):
+        group.say([b"data: %d\n\n" % number])
+        gevent.sleep(0)
+    turn_until(lambda: b"".join(pieces) == peer.read() != b"" and len(peer.got.split()) == 40)
+    group.hub.finish(iterated, "bye")
+    reading.join(SECONDS)
+    assert reading.successful()
+    assert b": bye" in pieces[-1]
+    assert iterated.closed
+
+
+def tls_pair(ours, theirs):
+    """Speak TLS over a pair of sockets. Anonymous keys spare a certificate, which says nothing here."""
+    ends = []
+    for sock, kind in ((ours, ssl.PROTOCOL_TLS_SERVER), (theirs, ssl.PROTOCOL_TLS_CLIENT)):
+        context = ssl.SSLContext(kind)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+        server = kind is ssl.PROTOCOL_TLS_SERVER
+        ends.append(context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False))
+    undone = list(ends)
+    while undone:
+        for end in list(undone):
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                end.do_handshake()
+                undone.remove(end)
+    return ends
+
+
+def test_tls_takes_the_same_way_and_an_unfinished_write_its_own_bytes(group):
+    pair = socket.socketpair()
+    for end in pair:
+        Peer.opened.append(end)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        end.setblocking(False)
+    ours, theirs = tls_pair(*pair)
+    closed = []
+    connection = Connection(ours, group, lambda: closed.append(1))
+    group.hub.enter(connection)
+    connection.listen()
+    connection.at = group.tape.end
+    said, got = b"", b""
+
+    def read():
+        nonlocal got
+        with contextlib.suppress(ssl.SSLWantReadError):
+            got += theirs.recv(1_000)
+        return got
+
+    for number in range(50):
+        said += (message := b"data: %03d%b\n\n" % (number, b"x" * 3_000))
+        group.say([message])
+        gevent.sleep(0)
+    turn_until(lambda: connection.rest is not None)
+    turn_until(lambda: read() == said)
+    theirs.close()
+    turn_until(lambda: closed == [1])

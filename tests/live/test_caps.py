@@ -1,0 +1,58 @@
+"""A full house, as browsers and producers see it."""
+
+from contextlib import ExitStack
+
+from stack import until
+
+
+def test_a_stream_beyond_the_cap_is_told_when_to_come_back(stack, topic):
+    stack.start_web("--max-connections", "1", "--heartbeat", "1", "--allow-origin", "http://page.example")
+    path = f"/v1/topics/{topic}/events"
+    with ExitStack() as first:
+        until(lambda: admitted(stack, path, first))
+        with stack.stream(path, Origin="http://page.example") as refused:
+            assert refused.status == 200
+            # Without this a browser would take the answer for a failure, and never try again.
+            assert refused.response.headers["Access-Control-Allow-Origin"] == "http://page.example"
+            words = refused.rest()
+        assert words.startswith(b"retry: ")
+        assert 2_000 <= int(words.split()[1]) < 4_000
+        assert b": this host holds 1 connections, the most it takes\n" in words
+        answer = stack.post(topic, {"n": 1})
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert answer.headers["Connection"] == "close"
+        assert answer.json()["type"] == "urn:pushsvc:problem:full"
+        assert stack.get("/livez").status == stack.get("/readyz").status == 200
+        metrics = stack.get("/metrics").body.decode()
+        assert "pushsvc_connections_refused_total 0.0" not in metrics
+        assert "pushsvc_connections_refused_total" in metrics
+    until(lambda: stack.post(topic, {"n": 1}).status == 202)
+
+
+def test_connections_and_bad_requests_are_counted(own_server):
+    assert own_server.request("GET", "/", X="\x01").status == 400
+
+    def counted(name):
+        lines = own_server.get("/metrics").body.decode().splitlines()
+        return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
+
+    until(lambda: counted("pushsvc_bad_requests_total") == 1)
+    until(lambda: counted("pushsvc_connections_accepted_total") > 2)
+    until(lambda: counted("pushsvc_loop_lag_seconds_count") > 2)
+    assert counted("pushsvc_connections") >= 0
+
+
+def test_the_workers_of_a_host_count_together(stack, topic):
+    stack.start_web("--workers", "2", "--max-connections", "3")
+    with ExitStack() as streams:
+        for _ in range(3):
+            until(lambda: admitted(stack, f"/v1/topics/{topic}/events", streams))
+        # Whichever worker is asked: each alone would have room left.
+        assert [stack.post(topic, {"n": number}).status for number in range(8)] == [503] * 8
+
+
+def admitted(stack, path, streams):
+    """Open a stream for as long as ``streams`` lasts, unless it is refused: an earlier request may just be ending."""
+    stream = streams.enter_context(stack.stream(path))
+    return b": pushsvc" in stream.read()

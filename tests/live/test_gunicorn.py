@@ -1,0 +1,87 @@
+"""The whole app under gunicorn with its gevent worker: streams are iterated, all else is the same."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+
+from stack import DEADLINE, until
+
+APP = """
+from flask import request
+
+from pushsvc.broker import Broker
+from pushsvc.web import create_app
+
+app = create_app(Broker({url!r}, {prefix!r}))
+
+
+@app.before_request
+def refuse_the_forbidden():
+    return ("not here", 418) if request.path == "/v1/topics/forbidden/events" else None
+"""
+
+CONF = """
+worker_class = "gevent"
+
+
+def post_worker_init(worker):
+    from pushsvc.web import end_streams_on_term
+
+    end_streams_on_term(worker.wsgi)
+"""
+
+
+@contextmanager
+def gunicorn(stack, folder, conf, *arguments, ready=True):
+    (folder / "served.py").write_text(APP.format(url=stack.redis_url, prefix=stack.prefix))
+    (folder / "gunicorn.conf.py").write_text(conf)
+    with (folder / "gunicorn.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{stack.port}", *arguments, "served:app"],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ, start_new_session=True,
+        )  # fmt: skip
+    try:
+        until(lambda: not ready or stack.ready() or process.poll() is not None)
+        assert process.poll() is None, (folder / "gunicorn.log").read_text()
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_the_app_works_and_term_ends_its_streams(stack, topic, tmp_path):
+    stack.start_aggregator()
+    with gunicorn(stack, tmp_path, CONF, "--graceful-timeout", "50") as process:
+        answer = stack.post(topic, [{"key": "pizza", "n": 1}, {"key": "soup", "n": 2}])
+        assert (answer.status, answer.json()["last_offset"]) == (202, 2)
+        assert stack.post(topic, b"{").status == 400
+        assert stack.post("forbidden", {"n": 1}).status == 418
+        events = stack.get(f"/v1/topics/{topic}/events", Accept="application/json").json()["events"]
+        assert [event["key"] for event in events] == ["pizza", "soup"]
+        assert stack.stats(topic, "?at_least=2")["offset"] == 2
+        with stack.stream(f"/v1/topics/{topic}/stats") as stream:
+            assert stream.status == 200
+            assert stream.frame()[0] == "snapshot"
+            stack.post(topic, {"key": "pizza", "n": 3})
+            stream.until(lambda event, data: event == "update" and data["offset"] == 3)
+            process.send_signal(signal.SIGTERM)
+            assert stream.rest().endswith(b": the server is restarting\n\n")
+        assert process.wait(DEADLINE) == 0
+    assert "Traceback" not in (tmp_path / "gunicorn.log").read_text()
+
+
+def test_a_threaded_worker_is_told_what_is_missing(stack, tmp_path):
+    with gunicorn(stack, tmp_path, "", "-k", "gthread", ready=False):
+        answer = until(lambda: answered(stack))
+        assert answer.status == 500
+        assert "gunicorn with -k gevent" in answer.json()["detail"]
+
+
+def answered(stack):
+    try:
+        return stack.get("/readyz")
+    except OSError:
+        return None
