@@ -109,6 +109,7 @@ class Stack:
 
     def restart_web(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.stop("web", how)
+        until(lambda: not self.listening())  # else an orphan that is just ending could be taken for the new one
         self.start_web()
 
     def ended(self, name: str) -> bool:
@@ -116,6 +117,13 @@ class Stack:
 
     def output(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
+
+    def listening(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), DEADLINE).close()
+        except OSError:
+            return False
+        return True
 
     def ready(self) -> bool:
         try:

@@ -1,7 +1,9 @@
 """A full house, as browsers and producers see it."""
 
+import time
 from contextlib import ExitStack
 
+from pushsvc.server.accept import TICK
 from stack import until
 
 
@@ -32,15 +34,21 @@ def test_a_stream_beyond_the_cap_is_told_when_to_come_back(stack, topic):
 
 def test_connections_and_bad_requests_are_counted(own_server):
     assert own_server.request("GET", "/", X="\x01").status == 400
+    until(lambda: counted(own_server, "pushsvc_bad_requests_total") == 1)
+    until(lambda: counted(own_server, "pushsvc_connections_accepted_total") > 2)
+    assert counted(own_server, "pushsvc_connections") >= 0
 
-    def counted(name):
-        lines = own_server.get("/metrics").body.decode().splitlines()
-        return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
 
-    until(lambda: counted("pushsvc_bad_requests_total") == 1)
-    until(lambda: counted("pushsvc_connections_accepted_total") > 2)
-    until(lambda: counted("pushsvc_loop_lag_seconds_count") > 2)
-    assert counted("pushsvc_connections") >= 0
+def test_a_server_without_work_rests(own_server):
+    looks, begun = counted(own_server, "pushsvc_loop_lag_seconds_count"), time.monotonic()
+    until(lambda: counted(own_server, "pushsvc_loop_lag_seconds_count") >= looks + 5)
+    most = (time.monotonic() - begun) / TICK + 2
+    assert counted(own_server, "pushsvc_loop_lag_seconds_count") - looks <= most + 5, "its loop spins"
+
+
+def counted(server, name):
+    lines = server.get("/metrics").body.decode().splitlines()
+    return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
 
 
 def test_the_workers_of_a_host_count_together(stack, topic):

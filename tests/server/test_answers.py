@@ -301,11 +301,13 @@ def test_beyond_the_file_limit_too(sites: Sites) -> None:
 
 def test_without_descriptors_it_pauses_and_goes_on(sites: Sites) -> None:
     site = sites(files=300)
-    with site.connect() as busy:
-        busy.sendall(get("/exhausts", "Connection: close"))
-        assert site.exchange(NEXT)[0].status == 200
-        assert split_answers(read_all(busy))[0].body == b"exhausted"
-    assert "no connections are accepted for 1 s: Too many open files" in site.log
+    for time in (1, 2):
+        with site.connect() as busy:
+            busy.sendall(get("/exhausts", "Connection: close"))
+            assert site.exchange(NEXT)[0].status == 200
+            assert split_answers(read_all(busy))[0].body == b"exhausted"
+        # One second, maybe two, and not once per turn of the loop.
+        assert time <= site.log.count("no connections are accepted for 1 s: Too many open files") <= 2 * time
 
 
 # The end

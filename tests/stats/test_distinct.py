@@ -46,7 +46,8 @@ def test_the_sketch_is_within_its_standard_error(size):
         (found,), (near,) = distinct.read(0, np.array([0]), NO_CELLS)
         assert near
         errors.append(found / size - 1)
-    assert max(map(abs, errors)) < 4 * STANDARD_ERROR
+    # Two of a few values in one register are no error of 4 %, but of one value.
+    assert max(map(abs, errors)) < max(4 * STANDARD_ERROR, 2 / size)
     assert abs(np.mean(errors)) < 3 * STANDARD_ERROR / np.sqrt(repeats)
 
 

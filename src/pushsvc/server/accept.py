@@ -48,13 +48,15 @@ class Acceptor:
         self._empty = Event()
         loop = get_hub().loop
         self._watcher = loop.io(self._listener.fileno(), 1)
-        self._pause = loop.timer(PAUSE)
-        self._tick = loop.timer(TICK)
+        # With a time to repeat: a timer without one that is started again fires at once.
+        self._pause = loop.timer(PAUSE, PAUSE)
+        self._tick = loop.timer(TICK, TICK)
         self._due = 0.0
 
     def start(self) -> None:
         self._watcher.start(self._accept)
-        self._next_tick()
+        self._due = time.monotonic() + TICK
+        self._tick.start(self._look_after, update=True)
 
     def stop(self) -> None:
         """Accept no more; what is there goes on. Other workers, and the parent, hold the same socket."""
@@ -101,7 +103,11 @@ class Acceptor:
         else:
             log.warning("no connections are accepted for %.0f s: %s", PAUSE, error.strerror)
         self._watcher.stop()
-        self._pause.start(self._watcher.start, self._accept)
+        self._pause.again(self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause.stop()
+        self._watcher.start(self._accept)
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
         refused = f"this server holds {self._most} connections, the most it can" if self._open >= self._most else None
@@ -149,22 +155,16 @@ class Acceptor:
 
     # Looking after
 
-    def _next_tick(self) -> None:
-        self._due = time.monotonic() + TICK
-        self._tick.start(self._look_after, update=True)
-
     def _look_after(self) -> None:
         now = time.monotonic()
         metrics.LOOP_LAG.observe(max(0.0, now - self._due))
+        self._due = max(self._due + TICK, now)  # as the timer itself does
         metrics.CONNECTIONS.set(self._open)
         if self._accepted:
             metrics.ACCEPTED.inc(self._accepted)
             self._accepted = 0
-        try:
-            for connection in [one for one in self._connections if one.transport.deadline < now]:
-                connection.transport.interrupt(Overdue)
-        finally:
-            self._next_tick()
+        for connection in [one for one in self._connections if one.transport.deadline < now]:
+            connection.transport.interrupt(Overdue)
 
 
 class _Once:
