@@ -217,16 +217,22 @@ def test_at_most_100_faults_are_listed_and_the_others_counted() -> None:
 @pytest.mark.parametrize(
     ("media_type", "body"),
     [
-        (JSON, b"[" + b",".join([b"{}"] * 10_001) + b"]"),
-        (NDJSON, b"{}\n" * 10_001),
-        (NDJSON, b"bad\n" * 10_001),
-        (CSV, b"a\n" + b"1\n" * 10_001),
-        (JSON, b" " * 8_000_001),
+        (JSON, b"[" + b",".join([b"{}"] * 1_001) + b"]"),
+        (NDJSON, b"{}\n" * 1_001),
+        (NDJSON, b"bad\n" * 1_001),
+        (CSV, b"a\n" + b"1\n" * 1_001),
+        (JSON, b" " * 9_001),
     ],
 )
 def test_too_much_for_one_request(media_type: str, body: bytes) -> None:
-    with pytest.raises(TooLarge, match=r"10000 events|8000000"):
-        read(body, media_type)
+    with pytest.raises(TooLarge, match=r"1000 events|9000"):
+        parse(body, media_type, now=NOW, limits=Limits(batch=1_000, body=9_000))
+
+
+def test_too_much_by_default() -> None:
+    for body in (b"{}\n" * 10_001, b" " * 8_000_001):
+        with pytest.raises(TooLarge, match=r"10000 events|8000000"):
+            read(body, NDJSON)
 
 
 def test_10_000_events_are_not_too_many() -> None:

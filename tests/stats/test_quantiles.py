@@ -65,6 +65,8 @@ def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped()
         histograms.counted.remember(1, pane, *codes)
         for window, length in enumerate((3, 10)):
             histograms.counted.advance(window, pane, pane - length + 1)
+            if pane % 3:
+                continue
             inside = np.concatenate([panes[n] for n in range(max(0, pane - length + 1), pane + 1)])
             found = histograms.quantiles(window, np.array([0, 1, 2]), np.array([0, len(inside), 0], np.int32), PERCENTS)
             assert found[:, 1].tolist() == [pytest.approx(value, rel=1 / 128) for value in expected(inside)]

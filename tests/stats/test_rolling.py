@@ -82,7 +82,7 @@ def test_a_topic_that_is_discarded_leaves_nothing_to_the_next():
         if second in (61, 63, 80, 99):
             for window in range(len(WINDOWS)):
                 for topic in (0, 1):
-                    engine.check(window, topic, [None, *range(0, 50, 50 // rounds(10))])
+                    engine.check(window, topic, [None, *range(0, 50, 250 // rounds(50))])
 
 
 def test_what_is_put_together_or_apart_is_the_same():
