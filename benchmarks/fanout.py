@@ -9,8 +9,11 @@ one core, everything else the others.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +21,7 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -48,8 +51,8 @@ def free_port() -> int:
 class Web:
     """A web process on a core of its own."""
 
-    def __init__(self, redis: str, folder: Path, cores: set[int] = SERVER_CORE) -> None:
-        self.port = free_port()
+    def __init__(self, redis: str, folder: Path, cores: set[int] = SERVER_CORE, port: int = 0) -> None:
+        self.port = port or free_port()
         environment = {**os.environ, "PUSHSVC_REDIS": redis}
         command = [sys.executable, "-m", "pushsvc", "web", "--port", str(self.port)]
         self.process = pinned(command, cores, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
@@ -88,6 +91,14 @@ class Web:
         """Return the CPU seconds of the worker so far."""
         return int(Path(f"/proc/{self.worker}/schedstat").read_text().split()[0]) / 1e9
 
+    def lag(self) -> dict[float, float]:
+        """Return how many looks of the worker's loop at the clock came at most so many seconds late, so far."""
+        with closing(HTTPConnection("127.0.0.1", self.port)) as own:
+            own.request("GET", "/metrics")
+            text = own.getresponse().read().decode()
+        found = re.findall(r'pushsvc_loop_lag_seconds_bucket\{le="(.+)"\} (.+)', text)
+        return {float(most): float(count) for most, count in found}
+
     def memory(self) -> int:
         """Return the bytes of memory that the worker occupies."""
         return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -105,9 +116,12 @@ def _child(parent: int) -> int:
 class Subscribers:
     """Streams of the C client, counted and timed since the last report."""
 
-    def __init__(self, client: Path, port: int, path: str, count: int, stalled: int = 0) -> None:
+    def __init__(
+        self, client: Path, port: int, path: str, count: int, stalled: int = 0, cursor: str | None = None
+    ) -> None:
         command = [str(client), str(port), path, str(count), str(stalled)]
-        self._process = pinned(command, OTHER_CORES, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environment = {**os.environ, **({} if cursor is None else {"LAST_EVENT_ID": cursor})}
+        self._process = pinned(command, OTHER_CORES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.opened_in = float(self._line().split()[1])
 
     def _line(self) -> str:
@@ -261,6 +275,55 @@ def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
     table.print()
 
 
+def reconnect(redis: str, folder: Path, client: Path, count: int) -> None:
+    """The web process is killed under so many streams of statistics; all come back at once to a new one."""
+    table = Table(
+        f"{count:,} subscribers come back to a new process",
+        ["with", "open after s", "all have a frame after s", "CPU ms each", "loop lag p99 ms", "without a frame"],
+    )
+    path, keys = STATS.format("back"), 16
+    command = [sys.executable, "-m", "pushsvc", "aggregator"]
+    aggregator = pinned(command, OTHER_CORES, env={**os.environ, "PUSHSVC_REDIS": redis}, cwd=folder)
+    web = Web(redis, folder)
+    for _ in range(keys):
+        web.post("back")
+    time.sleep(3)
+    for name in ("nothing", "a cursor"):
+        with Subscribers(client, web.port, path, count) as streams:
+            streams.received(count, 30)
+            cursor = _cursor(web.port, path) if name == "a cursor" else None
+            for process in (web.process.pid, web.worker):
+                os.kill(process, signal.SIGKILL)
+            web.process.wait()
+        web = Web(redis, folder, port=web.port)
+        web.post("back")  # so that who has a position lacks something
+        time.sleep(2)
+        cpu, lag, begun = web.cpu(), web.lag(), time.monotonic()
+        with Subscribers(client, web.port, path, count, cursor=cursor) as streams:
+            found = streams.received(count, 30)
+            took, spent = time.monotonic() - begun, web.cpu() - cpu
+            late = {most: seen - lag[most] for most, seen in web.lag().items()}
+        p99 = min(most for most, seen in late.items() if seen >= 0.99 * late[math.inf])
+        lost = count - min(count, int(found["messages"]))
+        table.add(
+            name, f"{streams.opened_in:.1f}", f"{took:.1f}", f"{spent / count * 1e3:.2f}", f"≤ {p99 * 1e3:g}", str(lost)
+        )
+    web.stop()
+    aggregator.terminate()
+    aggregator.wait(30)
+    table.print()
+
+
+def _cursor(port: int, path: str) -> str:
+    """Return the first id of a stream."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as own:
+        own.request("GET", path, headers={"Accept": "text/event-stream"})
+        answer = own.getresponse()
+        while not (line := answer.readline()).startswith(b"id: "):
+            pass
+        return line[4:].strip().decode()
+
+
 def _worst_answer(web: Web) -> float:
     """Return the longest time in ms that a request took in 16 s: heartbeats of all are among them."""
     worst = 0.0
@@ -295,7 +358,7 @@ def stalled(web: Web, client: Path, subscribers: int, seconds: int) -> None:
     table.print()
 
 
-PARTS = ("one", "burst", "stalled", "idle")
+PARTS = ("one", "burst", "stalled", "idle", "reconnect")
 
 
 def main() -> None:
@@ -322,6 +385,8 @@ def main() -> None:
                     stalled(web, client, 1_000 // part, 5)
                 if "idle" in parts:
                     idle(redis.url, Path(folder), client, [10_000 // part, 15_000 // part])
+                if "reconnect" in parts:
+                    reconnect(redis.url, Path(folder), client, 15_000 // part)
             finally:
                 web.stop()
         finally:

@@ -3,7 +3,7 @@
    client PORT PATH COUNT STALLED
      Opens COUNT streams of PATH on 127.0.0.1; the last STALLED of them read only the head. Prints "ready" and the
      seconds it took; then, for every line on standard input, a JSON object of what came since the last one.
-     "t":N in a message is when it was sent, in ns of CLOCK_MONOTONIC.
+     "t":N in a message is when it was sent, in ns of CLOCK_MONOTONIC. LAST_EVENT_ID in the environment is sent along.
    client PORT PATH COUNT churn
      Opens, reads the first bytes of, and closes COUNT streams, one after another. */
 #define _GNU_SOURCE
@@ -53,8 +53,10 @@ static int connect_to(int port, const char *path, int stalled) {
 }
 
 static void request(int fd, const char *path) {
-  char text[1024];
-  int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n", path);
+  char text[2048];
+  const char *id = getenv("LAST_EVENT_ID");
+  int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n%s%s%s\r\n",
+                   path, id ? "Last-Event-ID: " : "", id ? id : "", id ? "\r\n" : "");
   if (send(fd, text, n, MSG_NOSIGNAL) != n) die("request");
 }
 

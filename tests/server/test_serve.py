@@ -30,7 +30,9 @@ app = create_app(Broker(sys.argv[1], sys.argv[2]))
 
 @app.before_request
 def refuse():
-    return Response("refused", 418) if request.method == "POST" else None
+    second = request.path.startswith("/v1/topics/") and "seen" in globals()
+    globals()["seen"] = True
+    return Response("refused", 418) if request.method == "POST" or second else None
 
 
 @app.get("/socket")
@@ -74,6 +76,16 @@ def test_what_was_added_to_an_app_is_obeyed_by_plain_publish_calls_too(site: Sit
         b'Content-Length: 7\r\nConnection: close\r\n\r\n{"n":1}'
     )
     assert (answer.status, answer.body) == (418, b"refused")
+
+
+def test_and_by_a_stream_that_was_granted_before(site: Site) -> None:
+    head = b"GET /v1/topics/t/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+    with site.connect() as first:
+        first.sendall(head)
+        read_until(first, b": pushsvc\n")
+        with site.connect() as second:
+            second.sendall(head)
+            read_until(second, b"refused")
 
 
 def test_a_view_gives_a_plain_socket_away(site: Site) -> None:

@@ -11,7 +11,7 @@ from gevent import get_hub
 
 from pushsvc import sse
 from pushsvc.broker import Log, StatisticsEntry
-from pushsvc.cursor import decode
+from pushsvc.cursor import Position, decode
 from pushsvc.hub import frames, metrics
 from pushsvc.hub.mirror import Mirror, Selection, encode_frame
 from pushsvc.hub.tape import Chunk
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pushsvc.hub.group import Group
 
 log = logging.getLogger(__name__)
+
+_CURSORS = 64
+"""Positions for which is kept what they lack: after a cut most streams come back from the same few."""
 
 
 class Conflation:
@@ -36,6 +39,7 @@ class Conflation:
         self._rankings: dict[Log, Ranking] = {}
         self._first: tuple[int, str, bytes] | None = None
         self._caught: tuple[Chunk, dict[str, bytes]] | None = None
+        self._resumed: tuple[tuple[int, str], dict[str, bytes]] | None = None
 
     # At a pace
 
@@ -142,18 +146,29 @@ class Conflation:
             self._caught = (end, {})
         found = self._caught[1]
         if at.cursor not in found:
-            found[at.cursor] = self._since(at)
+            found[at.cursor] = self._since(decode(at.cursor), slow=True)
         return found[at.cursor]
 
-    def _since(self, at: Chunk) -> bytes:
-        positions = decode(at.cursor)
+    def resumed(self, cursor: str, positions: Mapping[int, Position]) -> bytes:
+        """Return what who comes with a cursor lacks, the same bytes for all in the same second."""
+        key = (self._group.hub.tick, self._group.cursor())
+        if self._resumed is None or self._resumed[0] != key:
+            self._resumed = (key, {})
+        found = self._resumed[1]
+        if cursor not in found:
+            if len(found) == _CURSORS:
+                found.clear()
+            found[cursor] = self._since(positions, slow=False)
+        return found[cursor]
+
+    def _since(self, positions: Mapping[int, Position], *, slow: bool) -> bytes:
         messages = []
         for of in self._group.logs:
             position = positions.get(of.partition)
             follower = self._group.followers[of.partition]
             known = position is not None and position.epoch == follower.position.epoch
             sequence = position.sequence if position is not None else 0
-            if (message := self.since(of, sequence, whole=not known, slow=True)) is not None:
+            if (message := self.since(of, sequence, whole=not known, slow=slow)) is not None:
                 messages.append(message)
         cursor = self._group.cursor()
         if not messages:

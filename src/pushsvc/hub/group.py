@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from pushsvc import sse
 from pushsvc.broker import Entry, EventsEntry, Log
-from pushsvc.cursor import Position, decode, encode
+from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.hub import frames, metrics
 from pushsvc.hub.channel import Channel
 from pushsvc.hub.conflate import Conflation
@@ -155,6 +155,25 @@ class Group(Channel):
     def first(self) -> bytes:
         """Return the state for who comes now; the same bytes for all who come in the same second."""
         return self._conflation.first()
+
+    def resumed(self, cursor: str) -> bytes | None:
+        """Return what who comes with a cursor lacks, where statistics are all they want and nothing was lost; else
+        None. The same bytes for all who come with it in the same second."""
+        if not self._can_conflate:
+            return None
+        try:
+            positions = decode(cursor)
+        except UnreadableCursor:
+            return None
+        if not all(self._is_within_reach(of, positions.get(of.partition)) for of in self.logs):
+            return None
+        return self._conflation.resumed(cursor, positions)
+
+    def _is_within_reach(self, of: Log, position: Position | None) -> bool:
+        follower, tail = self.followers[of.partition], self.tail(of)
+        if position is None or position.epoch != follower.position.epoch:
+            return False
+        return max(tail.deleted, tail.trimmed) <= position.sequence <= follower.position.sequence
 
     def changes_since(self, position: Position, of: Log, *, whole: bool, slow: bool = False) -> bytes | None:
         """Return what of a window changed behind a position; a snapshot if ``whole`` or where that is shorter."""

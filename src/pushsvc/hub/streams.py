@@ -7,6 +7,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from pushsvc.cursor import Position, UnreadableCursor, decode
@@ -41,6 +42,11 @@ class Stream(ABC):
     @abstractmethod
     def channel(self) -> Channel:
         """Return the channel that ``open`` found."""
+
+    @property
+    @abstractmethod
+    def again(self) -> Callable[[str | None], Stream]:
+        """Return what makes a stream of the same from another cursor, for who asks the same later."""
 
     @abstractmethod
     def start(self, connection: Connection) -> None:
@@ -94,6 +100,10 @@ class QueryStream(Stream):
     def channel(self) -> Channel:
         return self._group
 
+    @property
+    def again(self) -> Callable[[str | None], Stream]:
+        return partial(QueryStream, self.hub, self._group.query)  # and not this stream: it would keep its group
+
     def open(self) -> None:
         if self._group.closed:
             self._cursor = self._cursor or self._from.cursor
@@ -105,6 +115,11 @@ class QueryStream(Stream):
     def start(self, connection: Connection) -> None:
         group, replays = self._group, self.hub.replays
         if self._cursor is not None:
+            lacking = group.resumed(self._cursor)
+            if lacking is not None:
+                group.seal()
+                _join(group, connection, group.tape.end, OPENING + lacking)
+                return
             connection.push(OPENING)
             earliest = self._cursor == EARLIEST
             have = None if earliest else _positions(self._cursor)
@@ -141,6 +156,10 @@ class ListingStream(Stream):
     @property
     def channel(self) -> Channel:
         return self._listing
+
+    @property
+    def again(self) -> Callable[[str | None], Stream]:
+        return lambda _: ListingStream(self.hub, self._key, self._look)
 
     def open(self) -> None:
         if self.hub.draining:

@@ -14,6 +14,7 @@ from gevent.event import Event
 from pushsvc.caps import Caps
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.connection import Deadlines, Site
+from pushsvc.server.granted import Granted
 from pushsvc.server.lane import Lane
 from pushsvc.server.tls import tls_context
 from pushsvc.server.wsgi import base_environ
@@ -34,7 +35,8 @@ def serve(
     hub = hub_of(app)
     hub.start()
     environ = base_environ(listener.getsockname(), "http" if tls is None else "https")
-    site = Site(app, environ, Lane.of(app), tls)
+    lane = Lane.of(app)
+    site = Site(app, environ, lane, tls, Granted() if lane is not None else None)
     acceptor = Acceptor(listener, site, caps or Caps())
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

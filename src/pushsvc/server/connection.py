@@ -12,11 +12,13 @@ from typing import Any
 
 from gevent import get_hub
 
+from pushsvc.errors import PushError
 from pushsvc.server.body import Body
+from pushsvc.server.granted import Grant, Granted
 from pushsvc.server.lane import Lane
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
 from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
-from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, environ_of, problem
+from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, problem
 from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSED
 
@@ -52,6 +54,7 @@ class Site:
     environ: dict[str, Any]
     lane: Lane | None = None
     tls: ssl.SSLContext | None = None
+    granted: Granted | None = None
     bounds: Bounds = field(default_factory=Bounds)
     deadlines: Deadlines = field(default_factory=Deadlines)
     draining: bool = False
@@ -172,14 +175,29 @@ class Connection:
 
     def _answer(self, request: Request) -> TakeOver | None:
         """Send the answer; return who takes the connection over, if somebody does."""
-        lane = self._site.lane
+        lane, granted = self._site.lane, self._site.granted
         try:
             if lane is not None and self._refused is None and (topic := lane.topic_of(request)) is not None:
                 self._publish(lane, topic, request)
                 return None
+            if granted is not None and self._refused is None and (grant := granted.find(request)) is not None:
+                take_over = self._grant(grant, request)
+                if take_over is not None:
+                    return take_over
             return self._run_app(request, self._body_of(request))
         except Overdue:
             raise BadRequest(408, "the body of the request did not come in time") from None
+
+    def _grant(self, grant: Grant, request: Request) -> TakeOver | None:
+        """Begin the stream that an equal request was granted; None where the app shall say why not now."""
+        try:
+            stream = grant.again(request.headers.get("last-event-id") or None)
+            stream.open()
+        except PushError:
+            return None
+        self._unread = False
+        self.transport.send(dated(grant.head), more=True)
+        return stream.take_over
 
     def _body_of(self, request: Request) -> Body:
         deadlines = self._site.deadlines
@@ -226,6 +244,8 @@ class Connection:
         finally:
             self._unread = not body.done
         request.keep_alive = reply.keep
+        if self._site.granted is not None and reply.take_over is not None and reply.again is not None:
+            self._site.granted.remember(request, reply.head_of_stream, reply.again)
         return reply.take_over
 
     def _fail(self, request: Request, reply: Reply) -> None:

@@ -20,6 +20,7 @@ _PIECE_SECONDS = 60.0
 """A peer takes this many bytes within this many seconds: it may be slow, but not for ever."""
 
 _SIZE = 65_536
+_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 class Overdue(Exception):
@@ -81,10 +82,13 @@ class Transport:
             except OSError as error:
                 raise Disconnected from error
 
-    def send(self, data: bytes) -> None:
-        """Send everything. Raise Disconnected, also for a peer that takes too little in its time."""
+    def send(self, data: bytes, *, more: bool = False) -> None:
+        """Send everything. Raise Disconnected, also for a peer that takes too little in its time.
+
+        Where ``more`` follows at once, the kernel may send both together.
+        """
         first = data if len(data) <= _PIECE else memoryview(data)[:_PIECE]
-        rest = memoryview(data)[self._try(first) :]
+        rest = memoryview(data)[self._try(first, _MORE if more and not isinstance(self.sock, TlsSocket) else 0) :]
         try:
             for start in range(0, len(rest), _PIECE):
                 self.within(_PIECE_SECONDS)
@@ -93,10 +97,10 @@ class Transport:
             raise Disconnected from None
         self.no_deadline()
 
-    def _try(self, data: bytes | memoryview) -> int:
+    def _try(self, data: bytes | memoryview, flags: int) -> int:
         """Send what goes without waiting, which mostly is all."""
         try:
-            return self.sock.send(data)
+            return self.sock.send(data, flags)
         except (BlockingIOError, SSLWantWriteError, SSLWantReadError):
             return 0
         except OSError as error:

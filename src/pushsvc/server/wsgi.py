@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from pushsvc.server.body import Body
+from pushsvc.server.granted import Again
 from pushsvc.server.protocol import USUAL_FIELDS, Request
 from pushsvc.server.transport import Transport
 
@@ -29,7 +30,9 @@ TakeOver = Callable[[socket.socket, Callable[[], None]], None]
 
 HANDOFF = "pushsvc.handoff"
 """In the environ: ``environ[HANDOFF](take_over)`` asks for the connection. The view then answers 200 with the headers
-of its stream and no body; behind the head the server gives the socket to ``take_over``. Absent where that cannot be."""
+of its stream and no body; behind the head the server gives the socket to ``take_over``. Absent where that cannot be.
+
+A second argument makes the same stream from another position, for an equal request that comes later."""
 
 _STATUS = re.compile(r"[2-9][0-9]{2} [\t -~\x80-\xff]*")
 _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "te"})
@@ -107,6 +110,8 @@ class Reply:
         self.keep = True
         self.started = False
         self.take_over: TakeOver | None = None
+        self.again: Again | None = None
+        self.head_of_stream = ""
         self._status = ""
         self._headers: list[tuple[str, str]] = []
         self._left: int | None = None
@@ -132,8 +137,8 @@ class Reply:
             if close is not None:
                 close()
 
-    def handoff(self, take_over: TakeOver) -> None:
-        self.take_over = take_over
+    def handoff(self, take_over: TakeOver, again: Again | None = None) -> None:
+        self.take_over, self.again = take_over, again
 
     def start_response(
         self,
@@ -175,7 +180,7 @@ class Reply:
     def _end(self) -> None:
         if not self.started:
             if self.take_over is not None and self._status.startswith("200"):
-                self._transport.send(self._head_of_stream())
+                self._begin_stream()
                 return
             self.take_over = None
             if not self._bodiless and self._left is None:
@@ -221,17 +226,23 @@ class Reply:
                 fields.append((name, value))
         return fields
 
-    def _head_of_stream(self) -> bytes:
+    def _begin_stream(self) -> None:
         self.keep = False
-        return self._encoded([*self._fields_of_app(), ("Connection", "close")])
+        head = self._text([*self._fields_of_app(), ("Connection", "close")])
+        self._transport.send(dated(head), more=True)
+        self.started, self.head_of_stream = True, head
 
     def _encoded(self, fields: list[tuple[str, str]]) -> bytes:
+        head = dated(self._text(fields))
+        self.started = True
+        return head
+
+    def _text(self, fields: list[tuple[str, str]]) -> str:
+        """Return the head without its end."""
         text = "".join([f"{name}: {value}\r\n" for name, value in fields])
         if text.count("\n") != len(fields) or text.count("\r") != len(fields) or "\0" in text:
             raise ValueError("a header of the app holds a line end")
-        head = f"HTTP/1.1 {self._status}\r\n{text}{_date()}\r\n".encode("latin-1")
-        self.started = True
-        return head
+        return f"HTTP/1.1 {self._status}\r\n{text}"
 
 
 class _Clock:
@@ -246,6 +257,11 @@ def _date() -> str:
     if second != _Clock.second:
         _Clock.second, _Clock.text = second, f"Date: {formatdate(second, usegmt=True)}\r\n"
     return _Clock.text
+
+
+def dated(head: str) -> bytes:
+    """Return a head whole: with its date and its end."""
+    return f"{head}{_date()}\r\n".encode("latin-1")
 
 
 def answer(status: int, headers: list[tuple[str, str]], body: bytes, *, keep: bool, version: int = 1) -> bytes:

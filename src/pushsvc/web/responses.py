@@ -41,7 +41,7 @@ def stream_response(stream: Stream) -> Response:
     handoff = request.environ.get("pushsvc.handoff")
     if handoff is None or request.method != "GET":
         return _open_ended(stream)
-    handoff(stream.take_over)
+    handoff(stream.take_over, stream.again)
     return _open_ended(())
 
 
