@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,18 @@ def free_port() -> int:
 class Web:
     """A web process on a core of its own."""
 
-    def __init__(self, redis: str, folder: Path, cores: set[int] = SERVER_CORE, port: int = 0) -> None:
+    def __init__(
+        self, redis: str, folder: Path, cores: set[int] = SERVER_CORE, port: int = 0, certificate: Path | None = None
+    ) -> None:
         self.port = port or free_port()
         environment = {**os.environ, "PUSHSVC_REDIS": redis}
         command = [sys.executable, "-m", "pushsvc", "web", "--port", str(self.port)]
+        command += [] if certificate is None else ["--certfile", str(certificate)]
         self.process = pinned(command, cores, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
         self.worker = 0
         self._producer = HTTPConnection("127.0.0.1", self.port)
+        if certificate is not None:
+            self._producer = HTTPSConnection("127.0.0.1", self.port, context=_trusting())
         self._wait_ready()
 
     def _wait_ready(self) -> None:
@@ -106,6 +112,13 @@ class Web:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(30)
+
+
+def _trusting() -> ssl.SSLContext:
+    """Return a client's context that takes any certificate: this one is of no authority."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _child(parent: int) -> int:
@@ -314,6 +327,46 @@ def reconnect(redis: str, folder: Path, client: Path, count: int) -> None:
     table.print()
 
 
+def tls(redis: str, folder: Path, count: int) -> None:
+    """Memory of idle streams over TLS, and CPU of a delivery, the encryption included."""
+    table = Table(f"{count:,} streams over TLS", ["KB each", "handshake and opening CPU ms", "CPU µs/delivery"])
+    certificate = folder / "own.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", "-", "-out", "-"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    certificate.write_bytes(made.stdout)
+    web, frames = Web(redis, folder, certificate=certificate), 50
+    context, path = _trusting(), EVENTS.format("tls")
+    _secure_streams(context, web.port, path, 50)
+    memory, cpu = web.memory(), web.cpu()
+    streams = _secure_streams(context, web.port, path, count)
+    opening, each = (web.cpu() - cpu) / count, (web.memory() - memory) / count / 1024
+    cpu = web.cpu()
+    for _ in range(frames):
+        web.post("tls")
+        time.sleep(0.05)
+    time.sleep(1)
+    table.add(f"{each:.1f}", f"{opening * 1e3:.2f}", f"{(web.cpu() - cpu) / frames / count * 1e6:.1f}")
+    for stream in streams:
+        stream.close()
+    web.stop()
+    table.print()
+
+
+def _secure_streams(context: ssl.SSLContext, port: int, path: str, count: int) -> list[ssl.SSLSocket]:
+    opened = []
+    for _ in range(count):
+        sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode())
+        seen = b""
+        while b": pushsvc" not in seen:
+            seen += sock.recv(4_096)
+        opened.append(sock)
+    return opened
+
+
 def _cursor(port: int, path: str) -> str:
     """Return the first id of a stream."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as own:
@@ -358,7 +411,7 @@ def stalled(web: Web, client: Path, subscribers: int, seconds: int) -> None:
     table.print()
 
 
-PARTS = ("one", "burst", "stalled", "idle", "reconnect")
+PARTS = ("one", "burst", "stalled", "idle", "reconnect", "tls")
 
 
 def main() -> None:
@@ -387,6 +440,8 @@ def main() -> None:
                     idle(redis.url, Path(folder), client, [10_000 // part, 15_000 // part])
                 if "reconnect" in parts:
                     reconnect(redis.url, Path(folder), client, 15_000 // part)
+                if "tls" in parts:
+                    tls(redis.url, Path(folder), 1_000 // part)
             finally:
                 web.stop()
         finally:

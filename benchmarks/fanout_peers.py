@@ -20,13 +20,14 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
-from fanout import EVENTS, PAD, SERVER_CORE, TICK, Subscribers, Web, compiled, floor_of, free_port, pinned
+from fanout import EVENTS, PAD, SERVER_CORE, Subscribers, Web, compiled, floor_of, free_port, pinned
+from flood import Flood
 from measure import Table, machine
 from pushsvc.broker.embedded import EmbeddedServer
 
@@ -107,8 +108,8 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """Return the CPU seconds of a process, all its threads."""
+    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def peers(folder: Path, redis: str, node_modules: Path | None) -> Iterator[Peer]:
@@ -166,6 +167,49 @@ def measure(server: Peer | Web, path: str, client: Path, subscribers: int, messa
     return cpu / (subscribers * messages), found["p99_ms"], int(subscribers * messages - found["messages"])
 
 
+def flooded(server: Peer | Web, paths: tuple[str, str], client: Path, posts: int, events: int) -> tuple[float, ...]:
+    """Offer 10,000 messages a second to 200 subscribers; return deliveries a second, CPU seconds of each, the 99th
+    percentile of the latency in ms, and how many were lost."""
+    subscribers, (to, path) = 200, paths
+    with spoken(partial(server.post, path.split("/")[3]) if isinstance(server, Web) else server.post):
+        streams = Subscribers(client, server.port, path, subscribers)
+    with streams:
+        time.sleep(0.5)
+        streams.report()
+        before, begun, wanted = server.cpu(), time.monotonic(), subscribers * posts * events
+        Flood(server.port, to).offer(posts, 10_000 // events, events)
+        found = streams.received(wanted, 5)
+        took = time.monotonic() - begun
+        cpu = server.cpu() - before
+    return found["messages"] / took, cpu / found["messages"], found["p99_ms"], wanted - found["messages"]
+
+
+def floods(web: Web, nchan: Peer, client: Path, part: int) -> None:
+    """What is offered in posts of one message, and of 200, which nchan does not take."""
+    table = Table(
+        "10,000 messages a second offered to 200 subscribers",
+        ["server", "messages a POST", "messages", "deliveries/s", "× nchan", "CPU µs each", "p99 ms", "lost"],
+        "Until the last delivery, or until 5 s brought none.",
+    )
+    nchans = 0.0
+    if nchan.missing:
+        table.add("nchan", "", "", f"not measured: {nchan.missing}", "", "", "", "")
+    cases: list[tuple[str, Peer | Web, tuple[str, str], int, int]] = [
+        ("pushsvc", web, (EVENTS.format("single"),) * 2, 20_000 // part, 1),
+        ("pushsvc", web, (EVENTS.format("batched"),) * 2, 250 // part, 200),
+    ]
+    if not nchan.missing:
+        cases.insert(0, ("nchan", nchan, ("/pub", "/sub"), 10_000 // part, 1))
+    for name, server, paths, posts, events in cases:
+        with server.running() if isinstance(server, Peer) else nullcontext():
+            rate, cpu, late, lost = flooded(server, paths, client, posts, events)
+        nchans = nchans or rate
+        ratio = "" if nchan.missing else f"{rate / nchans:.1f}"
+        figures = (f"{rate:,.0f}", ratio, f"{cpu * 1e6:.2f}", f"{late:.0f}", f"{lost:,.0f}")
+        table.add(name, str(events), f"{posts * events:,}", *figures)
+    table.print()
+
+
 @contextmanager
 def spoken(say: Callable[[], None]) -> Iterator[None]:
     """Say something all the time: some servers send no head before their first message."""
@@ -187,6 +231,7 @@ def spoken(say: Callable[[], None]) -> Iterator[None]:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer messages")
+    parser.add_argument("--floods", action="store_true", help="only the table of floods")
     parser.add_argument("--node-modules", type=Path, help="the folder in which better-sse is installed")
     arguments = parser.parse_args()
     subscribers, messages = 1_000, 20 if arguments.quick else 100
@@ -202,7 +247,9 @@ def main() -> None:
         redis.start()
         web = Web(redis.url, folder)
         try:
-            for peer in peers(folder, redis.url, arguments.node_modules):
+            others = list(peers(folder, redis.url, arguments.node_modules))
+            floods(web, others[0], client, 10 if arguments.quick else 1)
+            for peer in [] if arguments.floods else others:
                 if peer.missing:
                     table.add(peer.name, "", "", f"not measured: {peer.missing}", "", "", "", "")
                     continue
@@ -215,7 +262,8 @@ def main() -> None:
         finally:
             web.stop()
             redis.stop()
-    table.print()
+    if not arguments.floods:
+        table.print()
 
 
 if __name__ == "__main__":
