@@ -76,7 +76,10 @@ class Connection:
         self.reader.start(_on_readable, self)
 
     def push(self, data: bytes) -> bool:
-        """Send a message, and keep what is not taken; return whether all was. Nothing may be left of another."""
+        """Send a message, and keep what is not taken; return whether all was. It follows what is left of another."""
+        if self.rest is not None:
+            self.rest = memoryview(bytes(self.rest) + data)
+            return False
         try:
             sent = self.sock.send(data)
         except FULL:
@@ -134,9 +137,7 @@ class Connection:
         if self.closed or self.ending:
             return
         self.ending, self.replay = True, None
-        if self.rest is not None:
-            self.rest = memoryview(bytes(self.rest) + farewell)
-        elif self.push(farewell):
+        if self.push(farewell):
             self.close()
 
     def close(self) -> None:

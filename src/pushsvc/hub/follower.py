@@ -72,6 +72,7 @@ class Follower:
         self._on_end = on_end
         self._wake = Event()
         self._moved = Event()
+        self._failing = False
         self.greenlet = gevent.spawn(self._run)
 
     @property
@@ -154,9 +155,12 @@ class Follower:
         try:
             asked = dict(self.tails)
             read = self._broker.read(self.partition, {of: tail.after for of, tail in asked.items()})
+            self._failing = False
             return self._take(read, asked)
         except PushError as error:
-            log.warning("partition %d: %s", self.partition, error)
+            if not self._failing:  # once, as Redis may be away for long and there may be 64 of us
+                log.warning("partition %d: %s", self.partition, error)
+            self._failing = True
         except Exception:
             # One bad entry must not deafen the process: it is logged, and the tails begin anew behind it.
             log.exception("partition %d", self.partition)

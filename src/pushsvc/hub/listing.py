@@ -12,6 +12,7 @@ from gevent.lock import RLock
 
 from pushsvc import sse
 from pushsvc.errors import PushError
+from pushsvc.hub import metrics
 from pushsvc.hub.channel import Channel
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Listing(Channel):
             except PushError as error:
                 log.warning("%s: %s", self.key, error)
                 self.say([sse.comment(error.title)])
+            except Exception:
+                metrics.ERRORS.inc()
+                log.exception("%s", self.key)
+                self.fail()
 
     def close(self) -> None:
         super().close()
