@@ -199,8 +199,10 @@ class Stream:
         return data
 
     def next(self) -> Message:
+        end = time.monotonic() + DEADLINE
         while not self._messages:
             assert self.read(), f"the stream ended: {self.raw[-500:]!r}"
+            assert time.monotonic() < end, f"no message within {DEADLINE} s; the last: {self.raw[-500:]!r}"
         return self._messages.pop(0)
 
     def frame(self) -> tuple[str, dict[str, Any]]:

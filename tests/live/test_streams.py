@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
@@ -332,3 +333,20 @@ def test_a_topic_grouped_in_several_ways(stack):
     assert [line for line in csv if line.endswith(",carrier")] == [
         "10s,key,JFK,delay,1,0.1,2.0,2.0,2.0,2.0,,2.0,2.0,2.0,carrier"
     ]
+
+
+def test_who_resumes_from_a_heartbeat_beside_others_goes_on_live(stack, topic):
+    """The cursor of a heartbeat is ahead of all that was sent: other topics of the partition have moved it."""
+    stack.start_web("--heartbeat", "1")
+    other = next(name for n in count() if partition_of(name := f"{topic}-{n}") == partition_of(topic))
+    path, beside = f"/v1/topics/{topic}/events", f"/v1/topics/{other}/events"
+    with stack.stream(path) as stays, stack.stream(path) as stream, stack.stream(beside):
+        stream.read()
+        stack.post(topic, {"n": 1})
+        sent = stream.next().id
+        stack.post(other, {"n": 1})
+        until(lambda: stream.read() and stream.decoder.last_id != sent)
+        with stack.stream(path, Last_Event_ID=stream.decoder.last_id) as again:
+            stack.post(topic, {"n": 2})
+            for subscriber, numbers in ((again, [2]), (stays, [1, 2])):
+                assert [json.loads(subscriber.next().data)["n"] for _ in numbers] == numbers

@@ -150,6 +150,8 @@ class Replay:
         # From here on nothing yields: what is said is the state at the goal.
         group.seal()
         self._goal = group.tape.end
+        # Nothing was said behind it, but the logs went on: who resumes from a heartbeat may have more than it had then.
+        self._goal.cursor = group.cursor()
         resets = {(of.topic, reason): frames.reset(of.topic, reason) for of, reason in lost.items()}
         told = list(resets.values()) + self._statistics(lost)
         self._have = self._positions(lost)
