@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -157,6 +158,23 @@ def test_who_pipelines_without_end_starves_nobody(site: Site) -> None:
                 break
         assert ask(site, "/unread")[0].status == 200
     assert sent
+
+
+def test_who_sends_tiny_chunks_without_end_starves_nobody(site: Site) -> None:
+    answered, chunks = threading.Event(), b"1\r\nx\r\n" * 50_000
+    with site.connect() as greedy:
+        greedy.sendall(get("/", "Transfer-Encoding: chunked", method="POST") + chunks)
+
+        def send() -> None:
+            with suppress(OSError):
+                while not answered.is_set():
+                    greedy.sendall(chunks)
+
+        sending = threading.Thread(target=send, daemon=True)
+        sending.start()
+        assert ask(site, "/unread")[0].status == 200
+        answered.set()
+    sending.join()
 
 
 # The lane

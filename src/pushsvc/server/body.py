@@ -69,6 +69,8 @@ class Body:
             self._begun = time.monotonic()
         allowed = self._seconds + self._received / self._rate
         self._transport.within(self._begun + allowed - time.monotonic())
+        if self._received:
+            self._transport.give_way()
         data = self._transport.receive()
         self._transport.no_deadline()
         if not data:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from gevent import get_hub
-
 from pushsvc.errors import PushError
 from pushsvc.server.body import Body
 from pushsvc.server.granted import Grant, Granted
@@ -155,8 +153,7 @@ class Connection:
         deadlines = self._site.deadlines
         self._answered += 1
         if self._buffer and self._answered % _AT_ONCE == 0:
-            # gevent.sleep(0) would come before other sockets' turn.
-            get_hub().wait(get_hub().loop.timer(0))
+            self.transport.give_way()
         self.transport.within(deadlines.head if first or self._buffer else deadlines.idle)
         if self._site.draining and self.idle:
             self.transport.interrupt(Draining)
@@ -268,6 +265,7 @@ class Connection:
         read = len(self._buffer)
         while read < _LINGER_BYTES and (data := self.transport.receive()):
             read += len(data)
+            self.transport.give_way()
 
     def _hand_over(self, take_over: TakeOver) -> bool:
         sock = self.transport.release()

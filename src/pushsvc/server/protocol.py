@@ -249,17 +249,20 @@ class Chunked:
 
     def take(self, buffer: bytearray, most: int) -> bytes:
         """As ``Sized.take``. Raise BadRequest for what are no chunks."""
-        while not self.done:
+        taken = bytearray()  # of many chunks, as a byte each would cost a client little and its reader much
+        while len(taken) < most and not self.done:
             if self._left:
-                data = bytes(buffer[: min(self._left, most)])
+                data = buffer[: min(self._left, most - len(taken))]
+                if not data:
+                    break
                 del buffer[: len(data)]
                 self._left -= len(data)
-                return data
-            line = self._line(buffer)
-            if line is None:
+                taken += data
+            elif (line := self._line(buffer)) is not None:
+                self._step(line)
+            else:
                 break
-            self._step(line)
-        return b""
+        return bytes(taken)
 
     def _line(self, buffer: bytearray) -> bytes | None:
         end = buffer.find(b"\r\n", 0, self._OVERHEAD)

@@ -82,6 +82,12 @@ class Transport:
             except OSError as error:
                 raise Disconnected from error
 
+    @staticmethod
+    def give_way() -> None:
+        """Let everything else have its turn: a peer that always has more would keep the loop for itself."""
+        # gevent.sleep(0) would come before other sockets' turn.
+        get_hub().wait(get_hub().loop.timer(0))
+
     def send(self, data: bytes, *, more: bool = False) -> None:
         """Send everything. Raise Disconnected, also for a peer that takes too little in its time.
 
