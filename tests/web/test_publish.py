@@ -181,6 +181,16 @@ def test_a_large_body_is_refused(broker):
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
 
 
+@pytest.mark.parametrize(("lines", "status"), [(100, 202), (101, 413), (500, 413)])
+def test_a_large_body_of_unknown_length_is_refused_and_not_cut(broker, lines, status):
+    client = create_app(broker, limits=Limits(body=1_000)).test_client()
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    body = b'{"n":123}\n' * lines
+    answer = client.post(URL, data=body, content_type=NDJSON, environ_overrides=chunked)
+    assert answer.status_code == status, answer.data
+    assert len(stored(client)) == (lines if status == 202 else 0)
+
+
 @pytest.mark.parametrize("topic", ["a b", "a..b", ".a", "a" * 201, "$x", "%C3%A9"])
 def test_a_topic_must_be_well_formed(client, topic):
     for path in (f"/v1/topics/{topic}/events", f"/v1/topics/{topic}/stats", f"/v1/topics/{topic}"):

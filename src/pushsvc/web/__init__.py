@@ -32,7 +32,8 @@ def create_app(
     """Return the WSGI application over a broker. ``heartbeat`` is the silence, in seconds, that a stream may have."""
     app = Flask(__name__)
     limits = limits or Limits()
-    app.config["MAX_CONTENT_LENGTH"] = limits.body
+    # One more than may be: there Werkzeug cuts a body of unknown length without a word, and the reader refuses it.
+    app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
     context = Context(broker, Hub(broker, rules, heartbeat), rules, limits, Reader(limits), security)
     app.extensions["pushsvc"] = context

@@ -49,7 +49,7 @@ def _any(error: Exception) -> Response:
 
 def _http(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
-        limit = request.max_content_length
+        limit = (request.max_content_length or 1) - 1  # which is one more, see create_app
         return _any(TooLarge(f"a request body has at most {limit} bytes; send several"))
     status = error.code or 500
     slug = HTTPStatus(status).phrase.lower().replace(" ", "-")
