@@ -136,6 +136,24 @@ def test_more_topics_than_a_stream_may_have_are_refused(stack):
     assert stack.get("/v1/stream?events=t.*").status == 400
 
 
+def test_deleted_topics_are_not_held_against_who_comes_later(stack):
+    """Topics come and go below a pattern while another one is watched, which keeps the process listening to births."""
+    stack.configure("[limits]\ntopics = 3\n")
+    stack.start_web()
+    path = "/v1/stream?events=t.*&last_event_id=earliest"
+    with stack.stream("/v1/stream?events=other.*"):
+        with stack.stream(path) as stream:
+            for number in range(3):
+                stack.post(f"t.{number}", {"n": 1})
+                stream.next()
+                stack.request("DELETE", f"/v1/topics/t.{number}")
+            stack.post("t.3", {"n": 1})
+            stream.rest()
+        with stack.stream(path) as again:
+            assert again.status == 200
+            assert json.loads(again.next().data)["$topic"] == "t.3"
+
+
 def test_a_pace_of_ones_own_has_fewer_frames_and_the_same_last_state(server, topic):
     path = f"/v1/topics/{topic}/stats"
     server.post(topic, {"key": "k0", "n": 1})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gevent.event import Event
 from gevent.lock import RLock
 
 from pushsvc.errors import BrokerUnavailable
@@ -18,57 +17,59 @@ _WAIT = 5.0
 
 
 class Directory:
-    """Costs Redis subscriptions only while a pattern is watched."""
+    """Costs Redis subscriptions only while a pattern is watched.
+
+    Nothing is kept of a listing: topics are deleted too, and who comes is to be told of those that are there.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._groups: dict[Group, None] = {}
-        self._topics: set[str] = set()
-        self._loading = RLock()
-        self._loaded = Event()
-        self._stale = True
+        self._unlisted: dict[Group, None] = {}  # those of them that have still to be told what there is
+        self._listing = RLock()
 
     def add(self, group: Group) -> None:
         """Tell a group of topics from now on; ``wait`` until it knows those that there are."""
-        self._groups[group] = None
-        if not self._stale:
-            group.extend(sorted(self._topics))
+        self._groups[group] = self._unlisted[group] = None
 
     def discard(self, group: Group) -> None:
         if group not in self._groups:
             return
         del self._groups[group]
-        if not self._groups:
-            self._stale = True
-            self._topics.clear()
-            for partition in range(PARTITIONS):
-                self._hub.unhear(self._hub.broker.keys.topics(partition))
+        self._unlisted.pop(group, None)
+        for partition in range(PARTITIONS):
+            if self._groups:  # also one that came meanwhile
+                return
+            self._hub.unhear(self._hub.broker.keys.topics(partition))
 
     def wait(self) -> None:
         """Return once the topics are known; raise BrokerUnavailable."""
-        with self._loading:
-            if not self._stale:
+        with self._listing:
+            if not self._unlisted:
                 return
             confirmed = [self._hub.hear(self._hub.broker.keys.topics(p)) for p in range(PARTITIONS)]
             if not all(event.wait(_WAIT) for event in confirmed):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
+            waiting = list(self._unlisted)
             found = self._hub.broker.topics()
-            self._stale = False
-            born = self._topics - found.keys()  # heard of since they were listed
-            self._topics = set(found) | born
-            for group in list(self._groups):
-                group.extend(found)
+            for group in waiting:
+                if group in self._unlisted:  # else it ended meanwhile
+                    del self._unlisted[group]
+                    group.extend(found)
 
     def hear(self, topic: str) -> None:
         """A topic was born."""
-        if topic and topic not in self._topics:
-            self._topics.add(topic)
+        if topic:
             for group in list(self._groups):
-                group.extend([topic], born=True)
+                if group in self._groups:
+                    group.extend([topic], born=True)
 
     def doubt(self) -> None:
         """What was said meanwhile is lost: list the topics again. One that is new was born unheard."""
-        if not self._groups or self._stale:
+        if not self._groups:
             return
-        for topic in self._hub.broker.topics():
-            self.hear(topic)
+        listed = [group for group in self._groups if group not in self._unlisted]
+        found = self._hub.broker.topics()
+        for group in listed:
+            if group in self._groups:
+                group.extend(found, born=True)

@@ -58,13 +58,14 @@ class Group(Channel):
             if not logs:
                 continue
             self.topics.add(topic)
-            if len(self.topics) > self.query.topics:
+            if self.crowded:
                 self.hub.end_channel(self, f"more than {self.query.topics} topics")
                 return
             self._follow(logs, born)
             new += logs
         for of in new:  # last, as it asks Redis
-            self.hub.hear(self.hub.broker.keys.live(of))
+            if not self.closed:
+                self.hub.hear(self.hub.broker.keys.live(of))
 
     def _follow(self, logs: list[Log], born: bool) -> None:
         self.settled.clear()
@@ -77,6 +78,11 @@ class Group(Channel):
     def skip(self, of: Log, offset: int) -> None:
         """Take nothing of a log up to an offset: it is read again for somebody else."""
         self._skip[of] = max(offset, self._skip.get(of, 0))
+
+    @property
+    def crowded(self) -> bool:
+        """True when there are more topics than one stream may have."""
+        return len(self.topics) > self.query.topics
 
     def tail(self, of: Log) -> Tail:
         return self.followers[of.partition].tails[of]

@@ -161,8 +161,10 @@ class Hub:
         for of in list(group.logs):
             if not self.hear(self.broker.keys.live(of)).wait(JOIN_SECONDS):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
-        if group.closed:
+        if group.crowded:
             raise InvalidInput(f"more than {group.query.topics} topics: name fewer, or a narrower pattern")
+        if group.closed:
+            raise BrokerUnavailable("the group of the stream ended before Redis had answered")
         for follower in group.followers.values():
             follower.wake()
         if not group.logs:
