@@ -1,15 +1,19 @@
 """Groups, connections and the walk over real sockets, without Redis: what is said is put in by hand."""
 
 import contextlib
+import ctypes
 import socket
 import ssl
+import struct
+import sys
 import time
 from typing import ClassVar
 
 import gevent
 import pytest
 
-from pushsvc.hub import Hub, Query, flush, metrics
+from pushsvc.broker import Broker
+from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, streams
 from pushsvc.hub import tape as tape_module
 from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection
 
@@ -273,3 +277,53 @@ def test_tls_takes_the_same_way_and_an_unfinished_write_its_own_bytes(group):
     turn_until(lambda: read() == said)
     theirs.close()
     turn_until(lambda: closed == [1])
+
+
+def test_a_message_behind_the_rest_of_another_follows_it(group):
+    """A heartbeat may come between two pieces of a replay, and find the socket full."""
+    peer = Peer(group, buffer=4_096)
+    assert not peer.connection.push(b"a" * 1_000_000)
+    assert not peer.connection.push(b"b" * 10)
+    turn_until(lambda: len(peer.read()) == 1_000_010)
+    assert peer.got == b"a" * 1_000_000 + b"b" * 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packets are dropped as Linux can")
+def test_a_peer_that_is_cut_off_is_noticed(group, monkeypatch):
+    """No end and no reset comes from it, nor a word that it received anything: a cable was pulled."""
+    monkeypatch.setattr(streams, "WRITE_DEADLINE", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    let_go = []
+    streams._prepare(ours)
+    connection = Connection(ours, group, lambda: let_go.append(1))
+    group.hub.enter(connection)
+    connection.listen()
+    connection.at = group.tape.end
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: return 0 bytes of every packet
+    theirs.setsockopt(socket.SOL_SOCKET, 26, struct.pack("@HP", 1, ctypes.addressof(drop_all)))  # SO_ATTACH_FILTER
+    group.say([b"data: 1\n\n"])
+    turn_until(lambda: let_go)
+    theirs.close()
+
+
+def test_a_listing_that_fails_ends_its_streams(group, monkeypatch):
+    """They come back; a list that stands still would be taken for the truth."""
+    monkeypatch.setattr(listing, "REFRESH", 0.01)
+    looks = iter([(1, b"data: 1\n\n")])
+    found = group.hub.listing("numbers", lambda: next(looks))
+    peer = Peer(found)
+    found.refresh()
+    turn_until(lambda: b"retry: " in peer.read())
+    assert peer.closed == 1
+
+
+def test_redis_being_away_is_said_once(prefix, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(follower, "_PAUSE", 0.0)
+    hub = Hub(Broker(f"unix://{tmp_path}/nothing.sock", prefix))
+    partition = hub.follower(7)
+    for _ in range(3):
+        partition._step()
+    assert caplog.text.count("partition 7") == 1
