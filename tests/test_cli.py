@@ -163,7 +163,9 @@ def test_the_demo_shows_flights_and_leaves_nothing(tmp_path: Path, clock: str) -
     folder = tmp_path / "temporary"
     folder.mkdir()
     stack = Stack("", "pushsvc:", tmp_path)
-    environment = os.environ | {"TMPDIR": str(folder)}
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'certfile = "{tmp_path}/certificate.pem"\n')
+    environment = os.environ | {"TMPDIR": str(folder), "PUSHSVC_CONFIG": str(settings)}
     command = ["demo", "--port", str(stack.port), "--clock", clock, "--rate", "200"]
     with (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen(
@@ -183,6 +185,7 @@ def test_the_demo_shows_flights_and_leaves_nothing(tmp_path: Path, clock: str) -
     text = (tmp_path / "said").read_text()
     assert f"pushsvc is ready: {stack.url}/" in text
     assert text.index("demo 1 has ended") < text.index("web 1 has ended") < text.index("embedded server has ended")
+    assert "the certfile of the settings is not used" in text
     assert "Traceback" not in text
     assert list(folder.iterdir()) == []
 

@@ -217,8 +217,10 @@ def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str
     if clock == "event":
         rules = settings.topics
         settings = replace(settings, topics=replace(rules, rules=((name, _own_time()), *rules.rules)))
+    if settings.certfile is not None:
+        # The producer would not trust the certificate by 127.0.0.1.
+        click.echo("the demo speaks plain HTTP: the certfile of the settings is not used")
     with private_folder("demo") as folder:
-        # No TLS, also where the file asks for it: the producer would not trust the certificate by 127.0.0.1.
         settings = replace(settings, data_dir=folder, certfile=None, keyfile=None)
         producer = [name, "--rate", str(rate), "--clock", clock]
         _supervise(settings, web=settings.workers, aggregators=settings.aggregators, producer=producer)

@@ -65,6 +65,15 @@ def test_any_other_is_not(request_: Request) -> None:
     assert granted.find(request_) is None
 
 
+@pytest.mark.parametrize("name", ["last_event_id", "last%5Fevent_id", "%6cast_event_id"])
+def test_a_position_in_the_query_is_not_remembered(name: str) -> None:
+    """What makes the stream again has none: the second one would begin with what comes."""
+    asked = get(ACCEPT, target=f"/v1/topics/t/events?{name}=earliest")
+    granted = Granted()
+    granted.remember(asked, "head", again)
+    assert granted.find(asked) is None
+
+
 def test_what_is_remembered_is_bounded() -> None:
     granted = Granted()
     granted.remember(get(ACCEPT, target=f"/v1/stream?events={'a' * 2_000}"), "head", again)

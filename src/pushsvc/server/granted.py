@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from pushsvc.hub import Stream
 from pushsvc.server.protocol import Request
@@ -62,7 +63,9 @@ class Granted:
     @staticmethod
     def _key(request: Request) -> Key | None:
         query, headers = request.query, request.headers
-        if request.method != "GET" or len(query) > _LONGEST or "last_event_id" in query or "%" in request.path:
+        if request.method != "GET" or len(query) > _LONGEST or "%" in request.path:
+            return None
+        if "last_event_id" in unquote(query):  # a position, and it is this request's own
             return None
         if not headers.keys() <= _HARMLESS:
             return None
