@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gevent
+import pytest
 from prometheus_client import REGISTRY
 
+from pushsvc import ingest as ingest_module
 from pushsvc.broker import Broker
 from pushsvc.ingest import Ingest
 from pushsvc.settings import TopicRules
@@ -30,3 +32,14 @@ def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url:
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2, 0]
     assert list(broker.topics()) == ["first"]
     broker.close()
+
+
+def test_messages_without_data_fill_the_backlog_too(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "BACKLOG_BYTES", 100_000)
+    ingest = Ingest(broker, TopicRules(), lambda partition: 1)  # not started: nobody takes anything
+    before = REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0
+    for _ in range(1_000):
+        ingest.offer("t", b"")
+    assert len(ingest._backlog) <= 500
+    dropped = (REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0) - before
+    assert dropped == 1_000 - len(ingest._backlog)

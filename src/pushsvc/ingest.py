@@ -20,6 +20,8 @@ from pushsvc.topic import check_topic, partition_of
 log = logging.getLogger(__name__)
 
 BACKLOG_BYTES = 32_000_000
+_MESSAGE = 200
+"""Bytes that a message takes beside its data, about: there may be many without any."""
 
 INGESTED = Counter("pushsvc_ingest_events_total", "Events taken from Redis PUBLISH")
 REFUSED = Counter("pushsvc_ingest_refused_total", "Messages on ingest channels that were refused")
@@ -52,11 +54,12 @@ class Ingest:
 
     def offer(self, topic: str, data: bytes) -> None:
         """Take a message; it is dropped, and counted, when the backlog is full."""
-        if self._size + len(data) > BACKLOG_BYTES:
+        size = _MESSAGE + len(topic) + len(data)
+        if self._size + size > BACKLOG_BYTES:
             DROPPED.inc()
             return
         self._backlog.append((topic, data))
-        self._size += len(data)
+        self._size += size
         self._filled.set()
 
     def _run(self) -> None:
@@ -65,7 +68,7 @@ class Ingest:
             self._filled.clear()
             while self._backlog:
                 topic, data = self._backlog.popleft()
-                self._size -= len(data)
+                self._size -= _MESSAGE + len(topic) + len(data)
                 try:
                     self._publish(topic, data)
                 except TooManyTopics as error:
