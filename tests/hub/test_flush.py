@@ -313,7 +313,7 @@ def test_a_listing_that_fails_ends_its_streams(group, monkeypatch):
     """They come back; a list that stands still would be taken for the truth."""
     monkeypatch.setattr(listing, "REFRESH", 0.01)
     looks = iter([(1, b"data: 1\n\n")])
-    found = group.hub.listing("numbers", lambda: next(looks))
+    found = group.hub.listing("numbers", lambda known: next(looks))
     peer = Peer(found)
     found.refresh()
     turn_until(lambda: b"retry: " in peer.read())

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 REFRESH = 2.0
 """Seconds from one look to the next."""
 
-Look = Callable[[], tuple[Any, bytes]]
-"""Returns what is compared with the look before, and the message that says it. Raises what the broker raises."""
+Look = Callable[[Any], tuple[Any, bytes] | None]
+"""Returns what is compared with the look before, and the message that says it; None where it is what the argument says
+was seen, as what is compared may be had for less than the message. Raises what the broker raises."""
 
 
 class Listing(Channel):
@@ -39,16 +40,18 @@ class Listing(Channel):
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def refresh(self) -> None:
-        """Look, unless that was done just now; say what changed."""
+        """Look for who comes now, unless that was done just now; say what changed."""
         with self._looking:
-            if self._seen is not None and monotonic() - self._seen_at < REFRESH / 2:
-                return
-            before, seen = self._seen, self._look()
-            self._seen, self._seen_at = seen, monotonic()
-            if before is not None and before[0] != seen[0]:
-                self.say([seen[1]])
+            if self._seen is None or monotonic() - self._seen_at >= REFRESH / 2:
+                self._take(self._look(None))
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
+
+    def _take(self, seen: tuple[Any, bytes] | None) -> None:
+        if seen is not None:
+            before, self._seen, self._seen_at = self._seen, seen, monotonic()
+            if before is not None and before[0] != seen[0]:
+                self.say([seen[1]])
 
     def state(self) -> bytes:
         """Return what was last said, for who comes now."""
@@ -58,7 +61,8 @@ class Listing(Channel):
         while not self.closed:
             gevent.sleep(REFRESH)
             try:
-                self.refresh()
+                with self._looking:
+                    self._take(self._look(self._seen and self._seen[0]))
             except PushError as error:
                 log.warning("%s: %s", self.key, error)
                 self.say([sse.comment(error.title)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, stream_response
 
+_PART = 500
+
 
 def blueprint(context: Context) -> Blueprint:
     resource = Blueprint("topics", __name__, url_prefix="/v1/topics")
@@ -26,7 +29,7 @@ def blueprint(context: Context) -> Blueprint:
         parameters = Parameters(request, ("format",))
         if choose_format(request, parameters, ("sse", "json")) == "sse":
             return stream_response(ListingStream(context.hub, "topics", partial(_look, context)))
-        return json_response({"topics": _topics(context)}, Vary="Accept")
+        return json_response({"topics": _topics(context, list(context.broker.topics()))}, Vary="Accept")
 
     @resource.get("/<topic>")
     def figures(topic: str) -> Response:
@@ -42,10 +45,14 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _topics(context: Context) -> list[dict[str, Any]]:
-    created = context.broker.topics()
-    found = context.broker.figures([Log(topic) for topic in created])
-    return [_described(context, topic, figures) for topic, figures in zip(created, found, strict=True)]
+def _topics(context: Context, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the figures of topics, asked for by parts: of thousands at once all streams would feel it."""
+    found = []
+    for start in range(0, len(names), _PART):
+        part = names[start : start + _PART]
+        figures = context.broker.figures([Log(topic) for topic in part])
+        found += [_described(context, topic, values) for topic, values in zip(part, figures, strict=True)]
+    return found
 
 
 def _described(context: Context, topic: str, figures: dict[str, str]) -> dict[str, Any]:
@@ -79,8 +86,9 @@ def _rate(context: Context, log: Log) -> float | None:
     return None if rate is None else float(rate)
 
 
-def _look(context: Context) -> tuple[Any, bytes]:
+def _look(context: Context, known: Any) -> tuple[Any, bytes] | None:
     """Return the list as a message. It is sent when topics came, went or began anew, not with every event."""
-    topics = _topics(context)
-    listed = [(topic["topic"], topic["since"]) for topic in topics]
-    return listed, sse.encode(orjson.dumps({"topics": topics}), event="topics")
+    created = context.broker.topics()
+    if created == known:
+        return None
+    return created, sse.encode(orjson.dumps({"topics": _topics(context, list(created))}), event="topics")
