@@ -71,6 +71,7 @@ class Connection:
         self._buffer = bytearray()
         self._answered = 0
         self._unread = False
+        self._before: tuple[bytes, Request, bool] | None = None
         self.transport = Transport(sock)
         self.idle = True
 
@@ -143,10 +144,20 @@ class Connection:
                 self.idle = False
                 self.transport.within(self._site.deadlines.head)
         self.transport.no_deadline()
-        head = bytes(buffer[:end])
+        request = self._parsed(bytes(buffer[:end]))
         del buffer[:end]
-        request = parse_head(head, bounds)
+        return request
+
+    def _parsed(self, head: bytes) -> Request:
+        """Return the request of a head; the one before, if its head was the same, as a producer's mostly is."""
+        before = self._before
+        if before is not None and before[0] == head:
+            _, request, keep_alive = before
+            request.keep_alive = keep_alive
+            return request
+        request = parse_head(head, self._site.bounds)
         request.keep_alive = request.keep_alive and self._refused is None
+        self._before = (head, request, request.keep_alive)
         return request
 
     def _await_head(self, first: bool) -> None:
