@@ -11,7 +11,7 @@ from pushsvc.broker import Log
 from pushsvc.checkpoints import INTERVAL, SHARE, _is_due
 from pushsvc.errors import Fenced
 from pushsvc.event import Event
-from pushsvc.partition import Engine
+from pushsvc.partition import Engine, Unsaved
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
 
@@ -21,6 +21,7 @@ def due_at_once(monkeypatch):
     """A checkpoint is due as soon as an entry was counted; a state has many pieces."""
     monkeypatch.setattr("pushsvc.checkpoints.INTERVAL", 0)
     monkeypatch.setattr("pushsvc.checkpoints.SHARE", float("inf"))
+    monkeypatch.setattr("pushsvc.checkpoints.WORTH", 0)
     monkeypatch.setattr("pushsvc.checkpoints.BURST", float("inf"))
     monkeypatch.setattr("pushsvc.broker.checkpoints.PIECE_BYTES", 10_000)
     monkeypatch.setattr("pushsvc.worker._PAUSE", 0)
@@ -60,6 +61,13 @@ def stored(owner):
     client = owner.broker._connections
     keys = sorted(client.command("KEYS", f"{owner.broker.keys.prefix}*:checkpoint*"))
     return {key: client.command("DUMP", key) for key in keys}
+
+
+def raw(owner):
+    """Return the pieces of all checkpoints."""
+    client = owner.broker._connections
+    keys = client.command("KEYS", f"{owner.broker.keys.prefix}*:checkpoint:*")
+    return [piece for key in keys for piece in client.command("LRANGE", key, 0, -1)]
 
 
 # -- going on
@@ -317,6 +325,19 @@ def test_the_checkpoint_of_topics_that_are_gone_goes(owner):
     assert stored(owner) == {}
 
 
+def test_what_a_deleted_topic_held_goes_with_the_next_checkpoint(owner):
+    good, kept, _ = owner.topics
+    owner.publish_all(good, [Event(key="a secret", data={"x": 1})])
+    publish(owner, 1, kept)
+    owner.take_checkpoint()
+    assert any(b"a secret" in dump for dump in raw(owner))
+    owner.broker.delete(good)
+    owner.turns()
+    owner.take_checkpoint()
+    assert not any(b"a secret" in dump for dump in raw(owner))
+    assert stored(owner)
+
+
 def test_an_engine_that_failed_is_made_from_the_log_alone(owner, monkeypatch):
     apply = Aggregate.apply
 
@@ -402,7 +423,7 @@ def test_a_rewound_redis_has_a_log_and_a_checkpoint_that_agree(owner):
     for _ in range(2):
         owner.publish("good", x=1)
     counts, before = Counts(), stored(owner)
-    owner.partition.engines[next(iter(owner.partition.engines))].entries = 1
+    owner.partition.engines[next(iter(owner.partition.engines))].unsaved.entries = 1
     owner.take_checkpoint()
     assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
     assert stored(owner) == before
@@ -414,11 +435,17 @@ def test_a_rewound_redis_has_a_log_and_a_checkpoint_that_agree(owner):
 # -- when
 
 
-def test_it_is_due_when_repeating_what_was_counted_costs_much_more_than_writing_it():
-    engine = Engine("name", Aggregate(TopicSettings(), 0), taken=100.0, cost=0.1, entries=1, spent=0.1 / SHARE)
-    assert _is_due(engine, 100.0 + INTERVAL)
-    engine.entries = 0
-    assert not _is_due(engine, 200.0)
+def test_it_is_due_when_repeating_what_was_counted_costs_much_more_than_writing_it(monkeypatch):
+    monkeypatch.undo()
+    def due(now=200.0, **unsaved):
+        return _is_due(Engine("name", aggregate, taken=100.0, cost=0.1, unsaved=Unsaved(**unsaved)), now)
+
+    aggregate = Aggregate(TopicSettings(), 0)
+    assert due(entries=1, spent=0.1 / SHARE)
+    assert not due(entries=1, spent=0.09 / SHARE)
+    assert not due(entries=0, spent=0.1 / SHARE)
+    assert not due(100.0 + 0.9 * INTERVAL, entries=1, spent=0.1 / SHARE)
+    assert not due(forgot=True)  # nothing is in Redis that would have to go
 
 
 def test_nothing_is_written_when_nothing_was_counted(owner):

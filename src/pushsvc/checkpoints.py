@@ -17,12 +17,15 @@ from pushsvc import counters
 from pushsvc.broker import Broker
 from pushsvc.broker.checkpoints import PIECE_BYTES, Owner, Stored, pieces_of
 from pushsvc.errors import Fenced, PushError
-from pushsvc.partition import Engine, Partition
+from pushsvc.partition import Engine, Partition, Unsaved
 
 log = logging.getLogger(__name__)
 
 SHARE = 0.05
 """Of the CPU spent on counting, what checkpoints may take."""
+
+WORTH = 0.1
+"""CPU seconds of counting that are repeated rather than saved, whatever a checkpoint would cost."""
 
 INTERVAL = 5.0
 """Seconds between two checkpoints of an engine, at least."""
@@ -63,20 +66,20 @@ class Checkpoints:
                 return
         due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if _is_due(engine, now)]
         if due:
-            self._take(*max(due, key=lambda one: one[2].spent))
+            self._take(*max(due, key=lambda one: one[2].unsaved.spent))
 
     def _take(self, partition: Partition, owner: Owner, engine: Engine) -> None:
         begun = time.thread_time()
         parts = engine.aggregate.save()
         # To send them costs about as much again.
         cost = 2 * (time.thread_time() - begun)
-        unsaved = engine.entries, engine.spent
-        engine.entries, engine.spent, engine.cost, engine.taken = 0, 0.0, cost, time.monotonic()
+        unsaved, engine.unsaved = engine.unsaved, Unsaved()
+        engine.cost, engine.taken = cost, time.monotonic()
         self._writing = gevent.spawn(self._write, partition, owner, engine, parts, self._now(), unsaved)
 
     def _write(
         self, partition: Partition, owner: Owner, engine: Engine, parts: list[bytes], taken: int,
-        unsaved: tuple[int, float],
+        unsaved: Unsaved,
     ) -> None:  # fmt: skip
         place = 1 - engine.stored.place if engine.stored else 0
         pieces = crc = size = 0
@@ -92,7 +95,7 @@ class Checkpoints:
         except PushError as error:
             # The one before still holds, and the log behind it.
             self._failed(owner, error)
-            engine.entries, engine.spent = engine.entries + unsaved[0], engine.spent + unsaved[1]
+            engine.unsaved.add(unsaved)
         else:
             engine.stored = stored
             counters.CHECKPOINTS.inc()
@@ -118,9 +121,12 @@ class Checkpoints:
 
 
 def _is_due(engine: Engine, now: float) -> bool:
-    return engine.entries > 0 and engine.spent >= engine.cost / SHARE and now - engine.taken >= INTERVAL
+    unsaved = engine.unsaved
+    worth = unsaved.entries > 0 and unsaved.spent >= max(WORTH, engine.cost / SHARE)
+    forgotten = unsaved.forgot and engine.stored is not None
+    return (worth or forgotten) and now - engine.taken >= INTERVAL
 
 
 def _measure(engines: Collection[Engine], now: float) -> None:
-    counters.AGE.set(max((now - engine.taken for engine in engines if engine.entries), default=0.0))
+    counters.AGE.set(max((now - engine.taken for engine in engines if engine.unsaved.entries), default=0.0))
     counters.SIZE.set(sum(engine.stored.size for engine in engines if engine.stored))

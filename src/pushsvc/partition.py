@@ -29,11 +29,26 @@ def engine_name(key: EngineKey) -> str:
 
 
 @dataclass(slots=True)
-class Engine:
-    """An aggregate, and what of it is in its last checkpoint, ``stored``.
+class Unsaved:
+    """What an engine did since its last checkpoint: ``spent`` CPU seconds to count ``entries``. ``forgot`` says that
+    it let go of a topic, which is still in the checkpoint."""
 
-    ``taken`` is when that was taken, or when the engine began, by the monotonic clock (s). Since then it has counted
-    ``entries``, in ``spent`` CPU seconds. Taking the checkpoint and writing it took about ``cost``.
+    entries: int = 0
+    spent: float = 0.0
+    forgot: bool = False
+
+    def add(self, other: Unsaved) -> None:
+        self.entries += other.entries
+        self.spent += other.spent
+        self.forgot |= other.forgot
+
+
+@dataclass(slots=True)
+class Engine:
+    """An aggregate with its last checkpoint in Redis, if there is one.
+
+    ``taken`` is when that was taken, or when the engine began, by the monotonic clock (s). To take and write it took
+    about ``cost`` CPU seconds.
     """
 
     name: str
@@ -41,8 +56,7 @@ class Engine:
     stored: Stored | None = None
     taken: float = field(default_factory=time.monotonic)
     cost: float = 0.0
-    entries: int = 0
-    spent: float = 0.0
+    unsaved: Unsaved = field(default_factory=Unsaved)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -51,7 +65,7 @@ class Engine:
         try:
             yield
         finally:
-            self.spent += time.thread_time() - begun
+            self.unsaved.spent += time.thread_time() - begun
 
 
 @dataclass(slots=True)
@@ -107,6 +121,7 @@ class Partition:
         """Let go of a topic."""
         engine = self.topics.pop(name).engine
         engine.aggregate.close(name)
+        engine.unsaved.forgot = True
         if not engine.aggregate.topics:
             self.engines = {key: one for key, one in self.engines.items() if one is not engine}
             self.stale.add(engine.name)

@@ -279,7 +279,7 @@ class AggregatorWorker:
                 # would end the statistics of all topics beside its own.
                 partition.uncountable.add(place)
                 raise
-        topic.engine.entries += 1
+        topic.engine.unsaved.entries += 1
         if entry.last <= topic.silent_through:
             topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
         counters.ENTRIES.inc()
