@@ -110,7 +110,7 @@ def test_after_kill_9_another_goes_on_from_the_checkpoint(stack):
     assert table.frames.count("snapshot") == 1
     entries = figure(stack, "pushsvc_entries_read_total") - 2 * producer.posts
     assert entries <= 2 * (killed + 1 - offset // 5)
-    assert figure(stack, "pushsvc_checkpoint_bytes") > 0
+    until(lambda: figure(stack, "pushsvc_checkpoint_bytes") > 0)
 
 
 def test_one_that_was_stopped_and_wakes_up_changes_nothing(stack):
