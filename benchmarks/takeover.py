@@ -1,7 +1,7 @@
 """What checkpoints cost, and what they save when another aggregator takes over; over a Valkey of its own.
 
 ``python benchmarks/takeover.py [--events N] [--keys N] [--seconds N]`` publishes events (1,000,000 of 1,000 keys, in
-30 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their own pace. At the end it stops
+60 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their own pace. At the end it stops
 where it is. Then a successor takes over, once with the last checkpoint and once with the log alone, and is timed until
 everything is counted and a snapshot written. Times are CPU seconds of the aggregator's
 own work in this process; "wall" adds what Valkey takes to answer.
@@ -137,7 +137,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--events", type=int, default=1_000_000)
     options.add_argument("--keys", type=int, default=1_000)
-    options.add_argument("--seconds", type=float, default=30.0)
+    options.add_argument("--seconds", type=float, default=60.0)
     chosen = options.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ WORTH = 0.1
 INTERVAL = 5.0
 """Seconds between two checkpoints of an engine, at least."""
 
-BYTES_PER_SECOND = 2_000_000
+BYTES_PER_SECOND = 1_000_000
 """What a process writes in checkpoints at most, on average: Redis's append-only file and replicas get it all."""
 
 BURST = 20_000_000

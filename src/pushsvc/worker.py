@@ -199,11 +199,10 @@ class AggregatorWorker:
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
         self._skew = read.now - int(time.time() * 1000)
-        if partition.epoch is not None and read.epoch != partition.epoch:
+        if read.epoch != partition.epoch:
             # Another life of Redis: what is remembered here may be ahead of what it kept.
             self._restart(partition, distrusted=False)
             return True
-        partition.epoch = read.epoch
         lagging = self._count_all(partition, names, read)
         partition.unread |= lagging
         # Who lags says so with every frame, exact for its offset, rather than fall silent.
