@@ -395,6 +395,19 @@ def test_one_that_loses_it_half_way_leaves_the_last_checkpoint(owner, monkeypatc
     assert owner.told("good") == (7, 7)
 
 
+def test_a_state_that_cannot_be_saved_is_counted_on(owner, monkeypatch):
+    def fail(_):
+        raise TypeError("made to fail")
+
+    publish(owner, 1)
+    monkeypatch.setattr(Aggregate, "save", fail)
+    counts = Counts()
+    owner.take_checkpoint()
+    publish(owner, 1)
+    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
+    assert owner.told("good") == (2, 2)
+
+
 def test_pieces_that_come_to_nothing_go_by_themselves(owner, monkeypatch):
     def die(*_):
         raise Fenced("made to fail")

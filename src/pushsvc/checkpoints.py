@@ -69,12 +69,16 @@ class Checkpoints:
             self._take(*max(due, key=lambda one: one[2].unsaved.spent))
 
     def _take(self, partition: Partition, owner: Owner, engine: Engine) -> None:
-        begun = time.thread_time()
-        parts = engine.aggregate.save()
-        # To send them costs about as much again.
-        cost = 2 * (time.thread_time() - begun)
+        begun, engine.taken = time.thread_time(), time.monotonic()
+        try:
+            parts = engine.aggregate.save()
+        except Exception:
+            # A state that cannot be saved must not end the counting of it.
+            counters.UNWRITTEN.inc()
+            log.exception("partition %d: no checkpoint was taken", owner.partition)
+            return
+        engine.cost = 2 * (time.thread_time() - begun)  # to send it costs about as much again
         unsaved, engine.unsaved = engine.unsaved, Unsaved()
-        engine.cost, engine.taken = cost, time.monotonic()
         self._writing = gevent.spawn(self._write, partition, owner, engine, parts, self._now(), unsaved)
 
     def _write(
