@@ -193,6 +193,20 @@ def test_a_topic_that_came_or_went_meanwhile(owner):
     assert set(next_owner.partition.topics) == {good, kept, born}
 
 
+def test_one_of_the_same_name_long_after_its_deletion_is_another(owner):
+    """What is remembered of a deletion goes after a week; offsets then begin with 1 again."""
+    publish(owner, 4)
+    owner.take_checkpoint()
+    owner.broker.delete("good")
+    owner.broker._connections.command("DEL", owner.broker.keys.figures(Log("good")))
+    for _ in range(6):
+        owner.publish("good", x=100)
+    successor(owner).turns()
+    *_, last = owner.frames("good")
+    sums = {(key, name): total for key, name, _, _, total, *_ in last.frame["data"]}
+    assert sums[None, "x"] == 600
+
+
 def test_a_topic_whose_log_begins_behind_the_checkpoint_is_made_from_the_log(owner):
     """On the event clock a small log may be all that is left; nothing is invented for what is missing."""
     settings = TopicSettings(windows=(Window.parse("1m"),), clock="event", retention=3)
