@@ -528,13 +528,13 @@ def frames_of(aggregate, now):
 
 def thawed(aggregate):
     same = object.__new__(One)
-    same.all = Aggregate.restore(NOW if aggregate.all._wall else EVENT_CLOCK, aggregate.all.save())
+    same.all = Aggregate.restore(NOW if aggregate.all._wall else EVENT_CLOCK, b"".join(aggregate.all.save()))
     same.topic = same.all.topics["t"]
     return same
 
 
 def test_a_state_of_other_settings_or_versions_is_refused():
-    data = topic(NOW).all.save()
+    data = b"".join(topic(NOW).all.save())
     for settings, state in ((SHORT, data), (NOW, data[:-1]), (NOW, b""), (NOW, b"\x93\x01\x02\x03"), (NOW, data[1:])):
         with pytest.raises(NotFrozen):
             Aggregate.restore(settings, state)

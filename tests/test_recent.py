@@ -153,7 +153,7 @@ def test_an_entry_counts_the_same_in_any_split_bit_for_bit(series, draws, option
 
 def thawed(aggregate):
     same = object.__new__(One)
-    same.all = Aggregate.restore(aggregate.all._settings, aggregate.all.save())
+    same.all = Aggregate.restore(aggregate.all._settings, b"".join(aggregate.all.save()))
     same.topic = same.all.topics["t"]
     return same
 

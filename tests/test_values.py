@@ -425,8 +425,8 @@ def test_a_restored_aggregate_says_the_same_bytes(series, stop, settings):
                 restored.advance(now)
             assert [frame.to_json(now) for frame in restored.due(now) + restored.flush(now)] == said
         if number == stop:
-            restored = Aggregate.restore(settings, stayed.all.save())
-    assert Aggregate.restore(settings, stayed.all.save()).save() == stayed.all.save()
+            restored = Aggregate.restore(settings, b"".join(stayed.all.save()))
+    assert Aggregate.restore(settings, b"".join(stayed.all.save())).save() == stayed.all.save()
 
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK, dataclasses.replace(NOW, max_values=2)]))
@@ -438,9 +438,9 @@ def test_a_reader_of_updates_has_what_a_snapshot_says(series, settings):
                 del windows[frame.window][*place, None]
             windows[frame.window].update(told(frame))
     account.all.flush(now)
-    for frame in Aggregate.restore(settings, account.all.save()).flush(now):
+    for frame in Aggregate.restore(settings, b"".join(account.all.save())).flush(now):
         assert not frame.rows
-    restored = Aggregate.restore(settings, account.all.save())
+    restored = Aggregate.restore(settings, b"".join(account.all.save()))
     for name in windows if look else ():
         live = {place: row for place, row in windows[name].items() if row["count"] or place[0] is None}
         assert live == told(restored.snapshot("t", name))

@@ -1,63 +1,18 @@
 """An aggregator's worker, turn by turn, over a real Redis."""
 
-from dataclasses import dataclass
-
 import pytest
-from prometheus_client import REGISTRY
 
+from owner import Owner, counted, neighbours
 from pushsvc.aggregate import Aggregate
-from pushsvc.broker import Broker, Log
-from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
-from pushsvc.topic import partition_of
-from pushsvc.worker import AggregatorWorker
-
-
-@dataclass
-class Owner:
-    """A worker that owns the partition of some topics for an hour."""
-
-    broker: Broker
-    worker: AggregatorWorker
-    topics: list[str]
-
-    def publish(self, topic, **data):
-        self.broker.publish(topic, [Event(key="k", data=data)], TopicSettings())
-
-    def begin_again(self, rules):
-        """Let another worker take over."""
-        (partition,) = self.worker._partitions.values()
-        self.worker = AggregatorWorker(self.broker, rules)
-        self.worker._adopt(partition.number, partition.fence)
-
-    def turns(self, count=4):
-        for partition in self.worker._partitions.values():
-            partition.unread.update(self.topics)
-        for _ in range(count):
-            self.worker._step()
-
-    def told(self, topic, window="1m"):
-        """Return the offset that the statistics are exact for, and the number of events in a window."""
-        log = Log(topic, window)
-        read = self.broker.read(log.partition, {log: -1})
-        *_, entry = read.logs[log].entries
-        return entry.source, entry.frame["data"][0][2]
 
 
 @pytest.fixture
 def owner(broker):
     broker.check_layout()
     broker.open_partitions()
-    number = partition_of("good")
-    bad = next(name for n in range(10_000) if partition_of(name := f"bad-{n}") == number)
-    worker = AggregatorWorker(broker, TopicRules())
-    worker._adopt(number, broker.lease([number], "me", 3_600_000)[number])
-    return Owner(broker, worker, ["good", bad])
-
-
-def counted(name, **labels):
-    return REGISTRY.get_sample_value(name, labels) or 0.0
+    return Owner(broker, ["good", *neighbours("good", 1)])
 
 
 def test_an_entry_that_no_engine_can_count_is_left_out_and_stops_nobody(owner, monkeypatch):
@@ -99,9 +54,10 @@ def test_a_window_of_the_last_events_is_rebuilt_though_they_came_long_ago(owner,
     later = owner.broker.time() + 86_400_000
     monkeypatch.setattr(owner.broker, "time", lambda: later)
     windows = tuple(map(Window.parse, ("1m", "last 5", "last 3")))
-    owner.begin_again(TopicRules(default=TopicSettings(windows=windows)))
-    owner.turns()
+    next_owner = Owner(owner.broker, owner.topics, TopicRules(default=TopicSettings(windows=windows)))
+    next_owner.turns()
     assert [owner.told("good", window.name) for window in windows] == [(9, 0), (9, 5), (9, 3)]
-    owner.begin_again(TopicRules(default=TopicSettings(windows=(Window.parse("last 100"),))))
-    owner.turns()
+    windows = (Window.parse("last 100"),)
+    next_owner = Owner(owner.broker, owner.topics, TopicRules(default=TopicSettings(windows=windows)))
+    next_owner.turns()
     assert owner.told("good", "last 100") == (9, 9)

@@ -25,7 +25,7 @@ from pushsvc.stats.distinct import SHIFT, Distinct
 from pushsvc.stats.ends import Firsts, Lasts
 from pushsvc.stats.engine import Both, engine_of
 from pushsvc.stats.fold import BLOCK, Fold, Part
-from pushsvc.stats.freeze import NotFrozen, freeze, thaw
+from pushsvc.stats.freeze import NotFrozen, freeze_parts, thaw
 from pushsvc.stats.frequent import Frequent
 from pushsvc.stats.ledger import Flags, Ledger, Report
 from pushsvc.stats.moments import Index, Ints, Moments
@@ -49,11 +49,13 @@ ENGINE_BYTES = 512_000_000
 
 @dataclass(slots=True)
 class Topic:
-    """What is known of one topic. ``since`` is the ms at which it began.
+    """What is known of one topic. ``since`` is the ms at which it began, ``deleted`` the sequence at which the one of
+    this name before it was deleted (0: none was): both together tell it from any other.
 
     ``offset`` is that of the last event applied. ``late`` counts events that were too old for every window when they
-    came, ``late_by_window`` those that were for each; ``ahead`` those too far ahead of their arrival to be kept for
-    later; ``folded`` those counted under ``__other__``; ``ignored`` the numbers and values in fields beyond the cap.
+    came, ``told_late`` those of them that somebody was told of, ``late_by_window`` those that were for each; ``ahead``
+    those too far ahead of their arrival to be kept for later; ``folded`` those counted under ``__other__``; ``ignored``
+    the numbers and values in fields beyond the cap.
     """
 
     name: str
@@ -61,8 +63,10 @@ class Topic:
     table: TopicRows
     late_by_window: dict[str, int]
     begun: bool = False
+    deleted: int = 0
     offset: int = 0
     late: int = 0
+    told_late: int = 0
     ahead: int = 0
     folded: int = 0
     ignored: int = 0
@@ -110,15 +114,15 @@ class Aggregate:
 
     # -- state
 
-    def save(self) -> bytes:
-        """Return the state. What is restored from it says the same as this, byte for byte."""
+    def save(self) -> list[bytes]:
+        """Return the state, in parts of any size. What is restored from it says the same as this, byte for byte."""
         self._rolling.settle()
-        return freeze(self, _CLASSES, _FORM, without=("_settings", "_heads", "_pause", "pause"))
+        return list(freeze_parts(self, _CLASSES, _FORM, ("_settings", "_heads", "_pause", "pause"), self._pause))
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Aggregate:
         """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
-        restored = thaw(data, _CLASSES, _FORM)
+        restored = thaw(data, _CLASSES, _FORM, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise NotFrozen("a state of other settings")
         restored._settings = settings

@@ -9,23 +9,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import gevent
 from gevent.event import Event
 
 from pushsvc import counters
-from pushsvc.aggregate import Aggregate
-from pushsvc.aggregate import Topic as Counted
 from pushsvc.broker import Appended, Broker, EventsEntry, Log, Read
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
+from pushsvc.checkpoints import Checkpoints
 from pushsvc.errors import Fenced, PushError, Unavailable
-from pushsvc.event.columns import ColumnReader, Columns
+from pushsvc.event.columns import Columns
 from pushsvc.frame import Frame
 from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
-from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
+from pushsvc.partition import Engine, Partition, Topic
+from pushsvc.settings import TopicRules
+from pushsvc.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
@@ -35,49 +35,6 @@ _BASE_BYTES = 64_000
 _LOOK_ANYWAY = 5.0
 _BREATH = 0.005
 _PAUSE = 0.5
-_REPLAYED = 2 * FUTURE_ALLOWANCE
-
-
-@dataclass(slots=True)
-class _Topic:
-    """One topic that is aggregated. ``silent_through`` is the offset up to which frames were written before."""
-
-    aggregate: Aggregate
-    counted: Counted
-    settings: TopicSettings
-    after: int
-    silent_through: int
-    deleted: int
-    reader: ColumnReader
-    announced: bool = False
-    told_late: int = 0
-    weight: dict[str, int] = field(default_factory=dict)
-    base: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Partition:
-    """A partition that this process owns, with the fencing token of its lease.
-
-    Topics with equal settings share an engine, but each topic on the event clock has a clock of its own.
-    ``uncountable`` are entries, by topic and last offset, that made an engine fail: they are left out.
-    """
-
-    number: int
-    fence: int
-    epoch: int | None = None
-    topics: dict[str, _Topic] = field(default_factory=dict)
-    aggregates: dict[tuple[TopicSettings, str | None], Aggregate] = field(default_factory=dict)
-    unread: set[str] = field(default_factory=set)
-    uncountable: set[tuple[str, int]] = field(default_factory=set)
-    loaded: bool = False
-
-    def forget(self, name: str) -> None:
-        """Let go of a topic."""
-        topic = self.topics.pop(name)
-        topic.aggregate.close(name)
-        if not topic.aggregate.topics:
-            self.aggregates = {key: one for key, one in self.aggregates.items() if one is not topic.aggregate}
 
 
 class AggregatorWorker:
@@ -86,12 +43,13 @@ class AggregatorWorker:
     def __init__(self, broker: Broker, rules: TopicRules) -> None:
         self._broker = broker
         self._rules = rules
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, Partition] = {}
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
         self._wake = Event()
         self._stopping = False
         self._run_id: str | None = None
-        self._breath = Breath()
+        self._takeover = Takeover(broker, rules, Breath())
+        self._checkpoints = Checkpoints(broker, self._now)
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of)
         self._live = broker.live(self._on_message, self._on_up)
@@ -112,6 +70,7 @@ class AggregatorWorker:
             while not self._stopping:
                 self._wake.clear()
                 busy = self._step()
+                self._checkpoints.look(self._partitions.values())
                 # One turn of the loop for sockets and leases, even when there is always more to read.
                 gevent.sleep(0)
                 if not busy:
@@ -125,26 +84,30 @@ class AggregatorWorker:
         finally:
             self._live.close()
             self._ingest.close()
+            self._checkpoints.close()
             self._leases.close()  # last: nothing writes any more when another may take over
 
     # Owning
 
     def _adopt(self, number: int, fence: int) -> None:
-        self._take_up(_Partition(number, fence))
+        self._take_up(Partition(number, fence))
 
-    def _take_up(self, partition: _Partition) -> None:
+    def _take_up(self, partition: Partition) -> None:
         number = partition.number
         self._partitions[number] = partition
         self._live.subscribe(self._broker.keys.wake(number))
         self._wake.set()
 
-    def _restart(self, partition: _Partition) -> None:
+    def _restart(self, partition: Partition, *, distrusted: bool) -> None:
         """Forget what is known of a partition and begin anew, unless it was given away meanwhile."""
+        partition.ended = True
         if self._partitions.get(partition.number) is partition:
-            self._take_up(_Partition(partition.number, partition.fence, uncountable=partition.uncountable))
+            self._take_up(Partition(partition.number, partition.fence, distrusted, partition.uncountable))
 
     def _drop(self, number: int) -> None:
-        self._partitions.pop(number, None)
+        partition = self._partitions.pop(number, None)
+        if partition is not None:
+            partition.ended = True
         self._live.unsubscribe(self._broker.keys.wake(number))
 
     # Waking
@@ -181,8 +144,8 @@ class AggregatorWorker:
         wakes = [
             wake
             for partition in self._partitions.values()
-            for aggregate in partition.aggregates.values()
-            if (wake := aggregate.wake_at()) is not None
+            for engine in partition.engines.values()
+            if (wake := engine.aggregate.wake_at()) is not None
         ]
         return min(_LOOK_ANYWAY, max(0.001, (min(wakes, default=now + 10_000) - now) / 1000))
 
@@ -204,13 +167,13 @@ class AggregatorWorker:
             except Exception:
                 # One entry that cannot be counted must not end the others; the partition begins anew.
                 log.exception("partition %d", partition.number)
-                self._restart(partition)
+                self._restart(partition, distrusted=True)
                 gevent.sleep(_PAUSE)
         return busy
 
-    def _bring_up(self, partition: _Partition) -> bool:
+    def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:
-            self._load(partition)
+            self._takeover.load(partition)
         names = self._unread(partition)
         if not names and not self._ticks(partition):
             return False
@@ -220,80 +183,42 @@ class AggregatorWorker:
             partition.unread.update(names)  # whatever was under way is looked at again
             raise
 
-    def _unread(self, partition: _Partition) -> list[str]:
+    def _unread(self, partition: Partition) -> list[str]:
         """Return the topics of which there is something to read, new ones taken up."""
         heard, partition.unread = partition.unread, set()
         for name in heard - set(partition.topics):
-            self._begin(partition, name)  # who is heard of meanwhile is unread again
+            self._takeover.begin(partition, name)  # who is heard of meanwhile is unread again
         return sorted(heard & set(partition.topics))
 
-    def _ticks(self, partition: _Partition) -> bool:
+    def _ticks(self, partition: Partition) -> bool:
         """Tell whether some engine has something to say."""
         now = self._now()
-        wakes = [aggregate.wake_at() for aggregate in partition.aggregates.values()]
+        wakes = [engine.aggregate.wake_at() for engine in partition.engines.values()]
         return any(wake is not None and wake <= now for wake in wakes)
 
-    def _read_and_write(self, partition: _Partition, names: list[str]) -> bool:
+    def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
         self._skew = read.now - int(time.time() * 1000)
-        if partition.epoch is not None and read.epoch != partition.epoch:
+        if read.epoch != partition.epoch:
             # Another life of Redis: what is remembered here may be ahead of what it kept.
-            self._restart(partition)
+            self._restart(partition, distrusted=False)
             return True
-        partition.epoch = read.epoch
         lagging = self._count_all(partition, names, read)
         partition.unread |= lagging
         # Who lags says so with every frame, exact for its offset, rather than fall silent.
         self._write(partition, names, read.now)
         return bool(lagging)
 
-    def _load(self, partition: _Partition) -> None:
-        partition.loaded = True
-        try:
-            for name in self._broker.topics_of(partition.number):
-                partition.unread.add(name)
-        except PushError:
-            partition.loaded = False
-            raise
-
-    def _begin(self, partition: _Partition, name: str) -> None:
-        """Take up a topic: its windows are rebuilt from the part of the log that they may still cover."""
-        settings = self._rules.settings_of(name)
-        logs = [Log(name), *(Log(name, window.name) for window in settings.windows)]
-        events, *windows = self._broker.figures(logs)
-        if "created" not in events:
-            return
-        now = self._broker.time()
-        after = int(events.get("first", 1)) - 1
-        if settings.clock == "wall":
-            needed = self._broker.seek_arrival(name, now - settings.longest - _REPLAYED)
-            if settings.last:
-                needed = min(needed, int(events["last"]) - settings.last)
-            after = max(after, needed)
-        aggregate = self._aggregate_for(partition, name, settings, now)
-        counted = aggregate.open(name, int(events["created"]))
-        counted.offset = after
-        written = max(int(window.get("source", 0)) for window in windows)
-        deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _Topic(
-            aggregate, counted, settings, after, written, deleted, ColumnReader(settings.key, settings.values)
-        )
-
-    def _aggregate_for(self, partition: _Partition, name: str, settings: TopicSettings, now: int) -> Aggregate:
-        key = (settings, name if settings.clock == "event" else None)
-        if key not in partition.aggregates:
-            partition.aggregates[key] = Aggregate(settings, now - settings.longest - _REPLAYED, pause=self._breath)
-        return partition.aggregates[key]
-
-    def _count_all(self, partition: _Partition, names: list[str], read: Read) -> set[str]:
+    def _count_all(self, partition: Partition, names: list[str], read: Read) -> set[str]:
         """Count what a read brought, in the order of arrival; return the topics that have more."""
         present = [name for name in names if self._is_same(partition, name, read)]
         lagging: set[str] = set()
-        for aggregate in partition.aggregates.values():
-            own = [name for name in present if partition.topics[name].aggregate is aggregate]
-            behind = self._count_own(partition, own, read)
-            if not behind:
-                aggregate.advance(read.now)
+        for engine in partition.engines.values():
+            own = [name for name in present if partition.topics[name].engine is engine]
+            with engine.working():
+                behind = self._count_own(partition, own, read)
+                if not behind:
+                    engine.aggregate.advance(read.now)
             lagging |= behind
         for name in set(present) - lagging:
             # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
@@ -301,7 +226,7 @@ class AggregatorWorker:
             topic.silent_through = min(topic.silent_through, topic.after)
         return lagging
 
-    def _count_own(self, partition: _Partition, names: list[str], read: Read) -> set[str]:
+    def _count_own(self, partition: Partition, names: list[str], read: Read) -> set[str]:
         """Count what a read brought of topics of one engine; return those that have more.
 
         The engine goes with the arrival of what it counts. So nothing is counted that arrived behind what is still
@@ -320,7 +245,7 @@ class AggregatorWorker:
         return lagging
 
     @staticmethod
-    def _events_of(partition: _Partition, topic: _Topic, entry: EventsEntry) -> Columns:
+    def _events_of(partition: Partition, topic: Topic, entry: EventsEntry) -> Columns:
         """Return the events of an entry; none of one that nobody can count."""
         if (topic.counted.name, entry.last) not in partition.uncountable:
             try:
@@ -331,10 +256,10 @@ class AggregatorWorker:
         counters.UNCOUNTABLE.inc()
         return Columns.of([], topic.settings.key)
 
-    def _is_same(self, partition: _Partition, name: str, read: Read) -> bool:
+    def _is_same(self, partition: Partition, name: str, read: Read) -> bool:
         """Tell whether a topic is the one that was begun; if it was deleted, forget it."""
         logged = read.logs[Log(name)]
-        if logged.created and logged.deleted == partition.topics[name].deleted:
+        if logged.created and logged.deleted == partition.topics[name].counted.deleted:
             return True
         partition.forget(name)
         if logged.created:
@@ -342,7 +267,7 @@ class AggregatorWorker:
             self._wake.set()
         return False
 
-    def _count(self, partition: _Partition, topic: _Topic, entry: EventsEntry) -> None:
+    def _count(self, partition: Partition, topic: Topic, entry: EventsEntry) -> None:
         place = (topic.counted.name, entry.last)
         with counters.added(topic.counted):
             try:
@@ -353,18 +278,19 @@ class AggregatorWorker:
                 # would end the statistics of all topics beside its own.
                 partition.uncountable.add(place)
                 raise
-        topic.after = entry.last
+        topic.engine.unsaved.entries += 1
         if entry.last <= topic.silent_through:
-            topic.told_late = topic.counted.late  # by whoever wrote the frames
+            topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
+        counters.ENTRIES.inc()
         counters.COUNTED.inc(len(events))
         counters.LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
     # Writing
 
-    def _write(self, partition: _Partition, names: Iterable[str], now: int) -> None:
+    def _write(self, partition: Partition, names: Iterable[str], now: int) -> None:
         writes = self._announcements(partition, names, now)
-        for aggregate in partition.aggregates.values():
-            for frame in aggregate.due(now):
+        for engine in partition.engines.values():
+            for frame in self._due(engine, now):
                 topic = partition.topics[frame.topic]
                 if topic.announced:  # else a snapshot will say it all
                     writes += self._writes_of(topic, frame, now)
@@ -381,7 +307,12 @@ class AggregatorWorker:
         for write, answer in zip(writes, answers, strict=True):
             self._settle(partition, write, answer)
 
-    def _announcements(self, partition: _Partition, names: Iterable[str], now: int) -> list[StatisticsWrite]:
+    @staticmethod
+    def _due(engine: Engine, now: int) -> list[Frame]:
+        with engine.working():
+            return engine.aggregate.due(now)
+
+    def _announcements(self, partition: Partition, names: Iterable[str], now: int) -> list[StatisticsWrite]:
         """Return the first snapshots of topics that have passed what was told before."""
         writes = []
         for name in names:
@@ -392,7 +323,7 @@ class AggregatorWorker:
                 writes += [self._as_write(topic, frame, now) for frame in frames]
         return writes
 
-    def _writes_of(self, topic: _Topic, frame: Frame, now: int) -> list[StatisticsWrite]:
+    def _writes_of(self, topic: Topic, frame: Frame, now: int) -> list[StatisticsWrite]:
         """Return an update, and the snapshot that follows when the updates behind the last one outweigh it."""
         writes = [self._as_write(topic, frame, now)]
         outweighed = topic.weight[frame.window] / max(_BASE_BYTES, 2 * topic.base.get(frame.window, 0))
@@ -404,19 +335,19 @@ class AggregatorWorker:
         return writes
 
     @staticmethod
-    def _with_late(partition: _Partition, writes: list[StatisticsWrite]) -> list[StatisticsWrite]:
+    def _with_late(partition: Partition, writes: list[StatisticsWrite]) -> list[StatisticsWrite]:
         """Let the first write of each topic tell how many events came late since it was last told."""
         told: set[str] = set()
         found = []
         for write in writes:
             topic = partition.topics[write.log.topic]
-            late = 0 if write.log.topic in told else topic.counted.late - topic.told_late
+            late = 0 if write.log.topic in told else topic.counted.late - topic.counted.told_late
             told.add(write.log.topic)
             found.append(StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write)
         return found
 
     @staticmethod
-    def _as_write(topic: _Topic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
+    def _as_write(topic: Topic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
         data = frame.to_json(now)
         if frame.kind == "snapshot":
             topic.weight[frame.window], topic.base[frame.window] = 0, len(data)
@@ -425,14 +356,14 @@ class AggregatorWorker:
         kind = "u" if frame.kind == "update" else "b" if base else "s"
         return StatisticsWrite(Log(frame.topic, frame.window), kind, frame.offset, data)
 
-    def _settle(self, partition: _Partition, write: StatisticsWrite, answer: Appended | PushError | None) -> None:
+    def _settle(self, partition: Partition, write: StatisticsWrite, answer: Appended | PushError | None) -> None:
         name, window = write.log.topic, write.log.window or ""
         topic = partition.topics.get(name)
         if topic is None:
             return
         if isinstance(answer, Appended):
             counters.FRAMES.labels(kind=write.kind).inc()
-            topic.told_late += write.late
+            topic.counted.told_late += write.late
             topic.aggregate.watch(name, window, answer.receivers > 0)
         elif answer is None:
             partition.forget(name)

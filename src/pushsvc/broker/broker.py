@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pushsvc.broker.checkpoints import Checkpoints
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import (
     DELETE,
@@ -92,6 +93,7 @@ class Broker:
     ) -> None:
         self.keys = Keys(prefix)
         self._connections = Connections(url, size=pool)
+        self.checkpoints = Checkpoints(self.keys, self._connections)
         self._committer = Committer(self._connections, ack)
         self._publish_command = "PUBLISH"
         self._publisher = Publisher(self.keys, self._publish_command, self._committer.call, topics=topics)

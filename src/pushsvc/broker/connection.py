@@ -48,7 +48,13 @@ SEEK = Script("seek", writes=False)
 LEASE = Script("lease", writes=True)
 RELEASE = Script("release", writes=True)
 DELETE = Script("delete", writes=True)
-SCRIPTS = (OPEN, PUBLISH, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
+CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True)
+CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True)
+CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True)
+SCRIPTS = (
+    OPEN, PUBLISH, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, CHECKPOINT_PIECE, CHECKPOINT_COMMIT,
+    CHECKPOINT_DISCARD,
+)  # fmt: skip
 
 RUN = object()
 """Stands, among a call's arguments, for the run id of the primary that the call is sent to."""

@@ -83,6 +83,14 @@ class Keys:
         partition = partition_of(topic)
         return self._in(partition, f"ids:{topic}"), self._in(partition, f"ids-before:{topic}")
 
+    def checkpoints(self, partition: int) -> str:
+        """Hash: engine -> header of its last checkpoint."""
+        return self._in(partition, "checkpoints")
+
+    def pieces(self, partition: int, engine: str, place: int) -> str:
+        """List: pieces of a checkpoint. There are two places, 0 and 1: that of the last checkpoint, and the next's."""
+        return self._in(partition, f"checkpoint:{engine}:{place}")
+
     def live(self, log: Log) -> str:
         """Channel that says: this log has grown."""
         return self._in(log.partition, f"live:{log.name}")

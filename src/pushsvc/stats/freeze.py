@@ -5,7 +5,7 @@ Not pickle, which runs what it reads: only objects of the classes given are made
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,9 +13,16 @@ import numpy as np
 
 FORMAT = 1
 
+_ARRAY_OF_FOUR, _ARRAY = b"\x94", b"\xdd"
+"""How MessagePack begins an array of four elements, and one whose length follows in four bytes."""
+
 
 class NotFrozen(ValueError):
     """The bytes are not a state of these classes as they are now."""
+
+
+def no_pause() -> None:
+    """Go on at once."""
 
 
 def freeze(root: object, classes: Iterable[type], form: Sequence[Any] = (), without: Iterable[str] = ()) -> bytes:
@@ -23,13 +30,33 @@ def freeze(root: object, classes: Iterable[type], form: Sequence[Any] = (), with
 
     ``form`` are numbers and texts that the arrays' meaning depends on.
     """
-    writer = _Writer({cls: cls.__name__ for cls in classes}, frozenset(without))
+    return b"".join(freeze_parts(root, classes, form, without))
+
+
+def freeze_parts(
+    root: object,
+    classes: Iterable[type],
+    form: Sequence[Any] = (),
+    without: Iterable[str] = (),
+    pause: Callable[[], None] = no_pause,
+) -> Iterator[bytes]:
+    """Yield what ``freeze`` returns, in parts of any size, so that it is never in memory twice.
+
+    Nothing may change meanwhile. ``pause`` is called between objects.
+    """
+    writer = _Writer({cls: cls.__name__ for cls in classes}, frozenset(without), pause)
     top = writer.put(root)
     shapes = {name: _attributes_of(cls) for cls, name in writer.names.items()}
-    return msgspec.msgpack.encode([[FORMAT, *form], shapes, writer.objects, top])
+    encode = msgspec.msgpack.Encoder().encode
+    yield _ARRAY_OF_FOUR + encode([FORMAT, *form]) + encode(shapes)
+    yield _ARRAY + len(writer.objects).to_bytes(4, "big")
+    for described in writer.objects:
+        yield encode(described)
+        pause()
+    yield encode(top)
 
 
-def thaw(data: bytes, classes: Iterable[type], form: Sequence[Any] = ()) -> Any:
+def thaw(data: bytes, classes: Iterable[type], form: Sequence[Any] = (), pause: Callable[[], None] = no_pause) -> Any:
     """Return the object that ``data`` is the state of; raise NotFrozen where it is none, or of others."""
     known = {cls.__name__: cls for cls in classes}
     try:
@@ -39,7 +66,7 @@ def thaw(data: bytes, classes: Iterable[type], form: Sequence[Any] = ()) -> Any:
     if own_form != [FORMAT, *form] or shapes != {name: _attributes_of(cls) for name, cls in known.items()}:
         raise NotFrozen("a state of another version")
     try:
-        return _Reader(known, objects).get(top)
+        return _Reader(known, objects, pause).get(top)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise NotFrozen(f"not a state: {error!r}") from None
 
@@ -51,10 +78,11 @@ def _attributes_of(cls: type) -> list[str]:
 
 
 class _Writer:
-    def __init__(self, names: dict[type, str], without: frozenset[str]) -> None:
+    def __init__(self, names: dict[type, str], without: frozenset[str], pause: Callable[[], None]) -> None:
         self.names = names
         self.objects: list[Any] = []
         self._without = without
+        self._pause = pause
         self._known: dict[int, int] = {}
         self._kept: list[Any] = []
 
@@ -69,11 +97,17 @@ class _Writer:
             self._kept.append(value)  # so that no other gets its id
             self.objects.append(None)
             self.objects[number] = self._describe(value)
+            self._pause()
         return [self._known[id(value)]]
 
     def _describe(self, value: Any) -> list[Any]:
         if isinstance(value, np.ndarray):
-            return ["array", value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
+            return [
+                "array",
+                value.dtype.str,
+                list(value.shape),
+                np.ascontiguousarray(value).reshape(-1).view(np.uint8).data,
+            ]
         if isinstance(value, dict) and type(value) is dict:
             return ["dict", [[self.put(key), self.put(one)] for key, one in value.items()]]
         if type(value) in (list, tuple, set):
@@ -90,9 +124,10 @@ def _items(value: object) -> list[tuple[str, Any]]:
 
 
 class _Reader:
-    def __init__(self, classes: dict[str, type], objects: list[Any]) -> None:
+    def __init__(self, classes: dict[str, type], objects: list[Any], pause: Callable[[], None]) -> None:
         self._classes = classes
         self._objects = objects
+        self._pause = pause
         self._made: dict[int, Any] = {}
 
     def get(self, value: Any) -> Any:
@@ -102,6 +137,7 @@ class _Reader:
         (number,) = value
         if number not in self._made:
             self._make(number, *self._objects[number])
+            self._pause()
         return self._made[number]
 
     def _make(self, number: int, kind: str, content: Any, *rest: Any) -> None:

@@ -25,3 +25,9 @@ end
 local function int(number)
   return string.format('%d', number)
 end
+
+-- Tell whether an owner may still write what it knows: it has the newest fence, and knows of no later life of Redis
+-- than this one.
+local function owns(key, run, fence, epoch)
+  return redis.call('HGET', key, 'fence') == fence and open_partition(key, run) == tonumber(epoch)
+end

@@ -1,0 +1,153 @@
+"""What checkpoints cost, and what they save when another aggregator takes over; over a Valkey of its own.
+
+``python benchmarks/takeover.py [--events N] [--keys N] [--seconds N]`` publishes events (1,000,000 of 1,000 keys, in
+60 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their own pace. At the end it stops
+where it is. Then a successor takes over, once with the last checkpoint and once with the log alone, and is timed until
+everything is counted and a snapshot written. Times are CPU seconds of the aggregator's
+own work in this process; "wall" adds what Valkey takes to answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from prometheus_client import REGISTRY
+
+from measure import BATCH, Table, machine, stored_batches
+from pushsvc import checkpoints
+from pushsvc.broker import Broker, Log
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.event import Reader
+from pushsvc.settings import TopicRules
+from pushsvc.worker import AggregatorWorker
+
+TOPIC = "bench"
+HOUR = 3_600_000
+
+
+class Meter:
+    """Adds up the CPU of calls."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*arguments: Any, **named: Any) -> Any:
+            begun = time.thread_time()
+            try:
+                return call(*arguments, **named)
+            finally:
+                self.seconds += time.thread_time() - begun
+
+        return measured
+
+
+def figure(name: str) -> float:
+    return REGISTRY.get_sample_value(name) or 0.0
+
+
+def owner(broker: Broker, *, distrusted: bool = False) -> AggregatorWorker:
+    """Return a worker that has taken the topic's partition from the one before."""
+    number = Log(TOPIC).partition
+    broker._connections.command("DEL", broker.keys.lease(number))
+    broker._connections.command("HDEL", broker.keys.partition(number), "owner")
+    worker = AggregatorWorker(broker, TopicRules())
+    worker._adopt(number, broker.lease([number], "bench", HOUR)[number])
+    worker._partitions[number].distrusted = distrusted
+    return worker
+
+
+def turn(worker: AggregatorWorker) -> None:
+    for partition in worker._partitions.values():
+        partition.unread.add(TOPIC)
+    worker._step()
+
+
+def feed(
+    broker: Broker, worker: AggregatorWorker, batches: list[bytes], count: int, seconds: float
+) -> tuple[float, float]:
+    """Publish evenly and count; return the CPU seconds of counting and of checkpoints."""
+    rules, reader, counting, saving = TopicRules(), Reader(), Meter(), Meter()
+    store = broker.checkpoints
+    store.write, store.commit = saving.around(store.write), saving.around(store.commit)  # type: ignore[method-assign]
+    checkpoints.crc32 = saving.around(checkpoints.crc32)  # type: ignore[attr-defined]
+    look, step = saving.around(worker._checkpoints.look), counting.around(turn)
+    begun, beside = time.monotonic(), 0.0  # what the greenlet that writes did in a pause of counting
+    for number in range(count):
+        data = batches[number % len(batches)]
+        batch = reader.read(TOPIC, data, "application/x-ndjson", now=int(time.time() * 1000)).batch
+        broker.publish(TOPIC, batch, rules.settings_of(TOPIC))
+        before = saving.seconds
+        step(worker)
+        beside += saving.seconds - before
+        look(worker._partitions.values())
+        gevent.sleep(max(0.0, begun + seconds * number / count - time.monotonic()))
+    return counting.seconds - beside, saving.seconds
+
+
+def take_over(broker: Broker, last: int, *, distrusted: bool) -> tuple[float, float, int]:
+    """Return the CPU and wall seconds until a successor has caught up, and the entries that it read."""
+    entries = figure("pushsvc_entries_read_total")
+    cpu, wall = time.thread_time(), time.monotonic()
+    worker = owner(broker, distrusted=distrusted)
+    turn(worker)
+    (partition,) = worker._partitions.values()
+    while partition.topics[TOPIC].after < last or not partition.topics[TOPIC].announced:
+        turn(worker)
+    took = time.thread_time() - cpu, time.monotonic() - wall
+    return *took, int(figure("pushsvc_entries_read_total") - entries)
+
+
+def run(url: str, events: int, keys: int, seconds: float) -> None:
+    broker = Broker(url)
+    broker.check_layout()
+    broker.open_partitions()
+    worker = owner(broker)
+    counting, saving = feed(broker, worker, stored_batches(100, keys), events // BATCH, seconds)
+    (partition,) = worker._partitions.values()
+    (engine,) = partition.engines.values()
+    written, size = int(figure("pushsvc_checkpoints_written_total")), engine.stored.size if engine.stored else 0
+    worker._checkpoints.close()
+    with_checkpoint, log_alone = take_over(broker, events, distrusted=False), take_over(broker, events, distrusted=True)
+    broker.close()
+
+    costs = Table(
+        "What checkpoints cost",
+        ("", "CPU s", "share"),
+        f"{events:,} events, {keys:,} keys, three windows, in {seconds:.0f} s",
+    )
+    costs.add("counting", f"{counting:.2f}", "1.000")
+    costs.add(f"{written} checkpoints of {size / 1e6:.1f} MB", f"{saving:.2f}", f"{saving / counting:.3f}")
+    costs.print()
+    table = Table("Taking over", ("", "entries read", "CPU s", "ratio", "wall s", "ratio"))
+    for name, (cpu, wall, read) in (("with the checkpoint", with_checkpoint), ("the log alone", log_alone)):
+        table.add(
+            name, f"{read:,}", f"{cpu:.2f}", f"{cpu / log_alone[0]:.2f}", f"{wall:.2f}", f"{wall / log_alone[1]:.2f}"
+        )
+    table.print()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--events", type=int, default=1_000_000)
+    options.add_argument("--keys", type=int, default=1_000)
+    options.add_argument("--seconds", type=float, default=60.0)
+    chosen = options.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        server = EmbeddedServer(Path(folder))
+        server.start()
+        try:
+            run(server.url, chosen.events, chosen.keys, chosen.seconds)
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Checkpoints in Redis: the state of an engine in pieces, and a header that makes the pieces valid.
+
+Pieces are written to one of two places, in turns; the header of the last complete checkpoint names its place. So what
+is half written is never read. Every write names the owner's fencing token and the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from zlib import crc32
+
+import msgspec
+
+from pushsvc.broker.connection import (
+    CHECKPOINT_COMMIT,
+    CHECKPOINT_DISCARD,
+    CHECKPOINT_PIECE,
+    RUN,
+    Connections,
+    Script,
+)
+from pushsvc.broker.keys import Keys
+from pushsvc.errors import Fenced
+
+PIECE_BYTES = 500_000
+"""Bytes of a piece: what Redis takes or gives in one go, in about half a millisecond."""
+
+UNFINISHED = 600_000
+"""Milliseconds after which pieces go that no header names."""
+
+FORMAT = 1
+
+
+class NotStored(ValueError):
+    """There is no such checkpoint in Redis, or not all of it."""
+
+
+class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The header of a checkpoint. ``taken`` is the time in Redis's ms, ``cost`` the CPU seconds that taking it took."""
+
+    place: int
+    pieces: int
+    size: int
+    crc: int
+    taken: int
+    cost: float
+    format: int = FORMAT
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who writes: the owner of a partition, as long as neither the fencing token nor the epoch is another."""
+
+    partition: int
+    fence: int
+    epoch: int
+
+
+class Checkpoints:
+    """The checkpoints of all partitions, by the names of their engines. Methods raise errors of ``pushsvc.errors``."""
+
+    def __init__(self, keys: Keys, connections: Connections) -> None:
+        self._keys = keys
+        self._connections = connections
+
+    def headers(self, partition: int) -> tuple[int, dict[str, Stored | None]]:
+        """Return the epoch, and the header of each engine's checkpoint; None for one that cannot be read."""
+        epoch, flat = self._connections.commands(
+            [("HGET", self._keys.partition(partition), "epoch"), ("HGETALL", self._keys.checkpoints(partition))]
+        )
+        return int(epoch or 0), {
+            name.decode(): _header(value) for name, value in zip(flat[::2], flat[1::2], strict=True)
+        }
+
+    def read(self, partition: int, engine: str, stored: Stored) -> bytes:
+        """Return a state; raise NotStored where it is not all there."""
+        key, crc, size = self._keys.pieces(partition, engine, stored.place), 0, 0
+        found: list[bytes] = []
+        for number in range(stored.pieces):
+            found += self._connections.command("LRANGE", key, number, number)
+            if len(found) == number or (size := size + len(found[-1])) > stored.size:
+                raise NotStored(f"piece {number + 1} of {stored.pieces} is not there, or another")
+            crc = crc32(found[-1], crc)
+        if (crc, size) != (stored.crc, stored.size):
+            raise NotStored("it is damaged")
+        return b"".join(found)
+
+    def write(self, owner: Owner, engine: str, place: int, number: int, piece: bytes) -> None:
+        """Put a piece behind so many others; raise Fenced."""
+        keys = [self._keys.partition(owner.partition), self._keys.pieces(owner.partition, engine, place)]
+        self._call(CHECKPOINT_PIECE, owner, keys, number, UNFINISHED, piece)
+
+    def commit(self, owner: Owner, engine: str, stored: Stored) -> None:
+        """Make what was written the checkpoint of an engine; raise Fenced."""
+        keys = [
+            self._keys.partition(owner.partition),
+            self._keys.checkpoints(owner.partition),
+            self._keys.pieces(owner.partition, engine, stored.place),
+            self._keys.pieces(owner.partition, engine, 1 - stored.place),
+        ]
+        self._call(CHECKPOINT_COMMIT, owner, keys, engine, stored.pieces, msgspec.json.encode(stored))
+
+    def discard(self, owner: Owner, engines: Sequence[str]) -> None:
+        """Forget checkpoints; raise Fenced."""
+        keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition)]
+        keys += [self._keys.pieces(owner.partition, engine, place) for engine in engines for place in (0, 1)]
+        self._call(CHECKPOINT_DISCARD, owner, keys, *engines)
+
+    def _call(self, script: Script, owner: Owner, keys: Sequence[str], *args: str | int | bytes) -> None:
+        answer = self._connections.call(script, keys, [RUN, owner.fence, owner.epoch, *args])
+        if answer[0] != b"ok":
+            raise Fenced("another aggregator owns the partition, or Redis was restarted")
+
+
+def pieces_of(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of parts of any size in pieces of PIECE_BYTES; the last may be smaller."""
+    held, size = [], 0
+    for part in parts:
+        view = memoryview(part)
+        while size + len(view) >= PIECE_BYTES:
+            held.append(view[: PIECE_BYTES - size])
+            view = view[PIECE_BYTES - size :]
+            yield b"".join(held)
+            held, size = [], 0
+        held.append(view)
+        size += len(view)
+    if size:
+        yield b"".join(held)
+
+
+def _header(value: bytes) -> Stored | None:
+    try:
+        stored = msgspec.json.decode(value, type=Stored)
+    except msgspec.MsgspecError:
+        return None
+    return stored if stored.format == FORMAT else None

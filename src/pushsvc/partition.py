@@ -1,0 +1,127 @@
+"""What the owner of a partition knows of it: its topics, and the engines that count them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from pushsvc.aggregate import Aggregate
+from pushsvc.aggregate import Topic as Counted
+from pushsvc.broker.checkpoints import Owner, Stored
+from pushsvc.event.columns import ColumnReader
+from pushsvc.settings import TopicSettings
+
+EngineKey = tuple[TopicSettings, str | None]
+"""Settings, and the topic where it has a clock of its own."""
+
+
+def engine_key(settings: TopicSettings, topic: str) -> EngineKey:
+    """Topics with equal settings share an engine, but each topic on the event clock has one of its own."""
+    return settings, topic if settings.clock == "event" else None
+
+
+def engine_name(key: EngineKey) -> str:
+    """Return what an engine's checkpoint is called. With other settings it is another."""
+    return blake2b(repr(key).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(slots=True)
+class Unsaved:
+    """What an engine did since its last checkpoint: ``spent`` CPU seconds to count ``entries``. ``forgot`` says that
+    it let go of a topic, which is still in the checkpoint."""
+
+    entries: int = 0
+    spent: float = 0.0
+    forgot: bool = False
+
+    def add(self, other: Unsaved) -> None:
+        self.entries += other.entries
+        self.spent += other.spent
+        self.forgot |= other.forgot
+
+
+@dataclass(slots=True)
+class Engine:
+    """An aggregate with its last checkpoint in Redis, if there is one.
+
+    ``taken`` is when that was taken, or when the engine began, by the monotonic clock (s). To take and write it took
+    about ``cost`` CPU seconds.
+    """
+
+    name: str
+    aggregate: Aggregate
+    stored: Stored | None = None
+    taken: float = field(default_factory=time.monotonic)
+    cost: float = 0.0
+    unsaved: Unsaved = field(default_factory=Unsaved)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Add the time spent in the context to what a successor would spend again."""
+        begun = time.thread_time()
+        try:
+            yield
+        finally:
+            self.unsaved.spent += time.thread_time() - begun
+
+
+@dataclass(slots=True)
+class Topic:
+    """One topic that is aggregated. ``silent_through`` is the offset up to which frames were written before."""
+
+    engine: Engine
+    counted: Counted
+    settings: TopicSettings
+    silent_through: int
+    reader: ColumnReader
+    announced: bool = False
+    weight: dict[str, int] = field(default_factory=dict)
+    base: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def aggregate(self) -> Aggregate:
+        return self.engine.aggregate
+
+    @property
+    def after(self) -> int:
+        """The offset of the last event counted."""
+        return self.counted.offset
+
+
+@dataclass(slots=True)
+class Partition:
+    """A partition that this process owns, with the fencing token of its lease, until it is ``ended``.
+
+    ``distrusted`` says that its engines are to be made from the log alone. ``uncountable`` are entries, by topic and
+    last offset, that made an engine fail: they are left out. ``stale`` are the engines of checkpoints that are of no
+    use.
+    """
+
+    number: int
+    fence: int
+    distrusted: bool = False
+    uncountable: set[tuple[str, int]] = field(default_factory=set)
+    epoch: int | None = None
+    topics: dict[str, Topic] = field(default_factory=dict)
+    engines: dict[EngineKey, Engine] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
+    loaded: bool = False
+    ended: bool = False
+
+    @property
+    def owner(self) -> Owner | None:
+        """Who writes its checkpoints; None before anything was read."""
+        return None if self.epoch is None else Owner(self.number, self.fence, self.epoch)
+
+    def forget(self, name: str) -> None:
+        """Let go of a topic."""
+        engine = self.topics.pop(name).engine
+        engine.aggregate.close(name)
+        engine.unsaved.forgot = True
+        if not engine.aggregate.topics:
+            self.engines = {key: one for key, one in self.engines.items() if one is not engine}
+            self.stale.add(engine.name)

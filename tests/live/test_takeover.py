@@ -1,0 +1,138 @@
+"""An aggregator is killed or stopped while events come: another goes on from its checkpoints."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from pushsvc.broker.keys import Keys
+from pushsvc.topic import partition_of
+from stack import Table, until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
+
+TOPIC, OTHER = "feedback", "other"
+
+
+class Producer:
+    """Posts to two topics until it is stopped; every event has an id, and a 503 is tried again."""
+
+    def __init__(self, stack):
+        self._stack = stack
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.posts = self.sum = 0
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stopped.is_set():
+            for topic in (TOPIC, OTHER):
+                events = [{"id": f"{self.posts}/{n}", "key": f"k{n % 3}", "n": self.posts % 8} for n in range(5)]
+                while self._stack.post(topic, events).status != 202:
+                    pass
+            self.sum += 5 * (self.posts % 8)
+            self.posts += 1
+
+
+def child(parent):
+    """Return the aggregator that a supervisor runs."""
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if "_aggregator" in Path(f"/proc/{pid}/cmdline").read_text():
+            return int(pid)
+    return None
+
+
+def taken(stack):
+    """Return when the last checkpoint of the topic's partition was taken, in ms; 0: never."""
+    client = redis.Redis.from_url(stack.redis_url)
+    headers = client.hvals(Keys(stack.prefix).checkpoints(partition_of(TOPIC)))
+    return max((json.loads(header)["taken"] for header in headers), default=0)
+
+
+def wait_for_a_checkpoint(stack):
+    offset = stack.get(f"/v1/topics/{TOPIC}").json()["last_offset"]
+    until(lambda: stack.stats(TOPIC)["offset"] >= offset)
+    now = time.time() * 1000
+    until(lambda: taken(stack) > now)
+    return offset
+
+
+def figure(stack, name):
+    lines = stack.get("/metrics").body.decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def read_to(stream, table, offset):
+    while table.offset < offset:
+        table.apply(*stream.frame())
+
+
+def check_totals(stack, producer, table):
+    for topic in (TOPIC, OTHER):
+        last = 5 * producer.posts
+        frame = until(lambda topic=topic, last=last: (s := stack.stats(topic, "?window=15m"))["offset"] == last and s)
+        found = {(row[0], row[1]): row for row in frame["data"]}
+        assert found[None, "n"][2:5:2] == [last, producer.sum]
+        if topic == TOPIC:
+            assert table.live() == found
+
+
+def test_after_kill_9_another_goes_on_from_the_checkpoint(stack):
+    parent = stack.start("serve", "serve", "--port", str(stack.port), "--workers", "1")
+    until(stack.ready)
+    table = Table()
+    with Producer(stack) as producer:
+        until(lambda: producer.posts > 2)
+        with stack.stream(f"/v1/topics/{TOPIC}/stats?window=15m") as stream:
+            offset = wait_for_a_checkpoint(stack)
+            read_to(stream, table, offset)
+            table.frames.clear()
+            os.kill(child(parent.pid), signal.SIGKILL)
+            killed = producer.posts
+            until(lambda: figure(stack, "pushsvc_checkpoints_loaded_total") >= 1)
+            until(lambda: producer.posts > killed + 20)
+            producer.__exit__()
+            read_to(stream, table, 5 * producer.posts)
+    check_totals(stack, producer, table)
+    assert table.frames.count("reset") == 0
+    assert table.frames.count("snapshot") == 1
+    entries = figure(stack, "pushsvc_entries_read_total") - 2 * producer.posts
+    assert entries <= 2 * (killed + 1 - offset // 5)
+    until(lambda: figure(stack, "pushsvc_checkpoint_bytes") > 0)
+
+
+def test_one_that_was_stopped_and_wakes_up_changes_nothing(stack):
+    first = stack.start("first", "aggregator")
+    stack.start_web()
+    table = Table()
+    with Producer(stack) as producer:
+        until(lambda: producer.posts > 2)
+        with stack.stream(f"/v1/topics/{TOPIC}/stats?window=15m") as stream:
+            read_to(stream, table, wait_for_a_checkpoint(stack))
+            table.frames.clear()
+            asleep = child(first.pid)
+            os.kill(asleep, signal.SIGSTOP)
+            offset = 5 * producer.posts + 5
+            stack.start("second", "aggregator")
+            until(lambda: stack.stats(TOPIC)["offset"] > offset)
+            os.kill(asleep, signal.SIGCONT)
+            woke = producer.posts
+            until(lambda: producer.posts > woke + 50)
+            producer.__exit__()
+            read_to(stream, table, 5 * producer.posts)
+    check_totals(stack, producer, table)
+    assert table.frames.count("reset") == 0
+    # One from the second; the first may get the partition back, as its equal share.
+    assert table.frames.count("snapshot") <= 2
