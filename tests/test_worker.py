@@ -105,3 +105,16 @@ def test_a_window_of_the_last_events_is_rebuilt_though_they_came_long_ago(owner,
     owner.begin_again(TopicRules(default=TopicSettings(windows=(Window.parse("last 100"),))))
     owner.turns()
     assert owner.told("good", "last 100") == (9, 9)
+
+
+def test_the_logs_of_what_is_owned_are_swept_by_the_rules(broker):
+    broker.check_layout()
+    topics = TopicSettings(windows=(Window.parse("1m"),))
+    for number in range(3):
+        broker.publish("good", [Event(data={"n": number})], topics)
+    worker = AggregatorWorker(broker, TopicRules(default=topics))
+    worker._sweeper.round()
+    assert counted("pushsvc_log_bytes") == 0, "nothing is owned yet"
+    worker._leases.renew()
+    worker._sweeper.round()
+    assert counted("pushsvc_log_bytes") == len('{"n":0}') * 3

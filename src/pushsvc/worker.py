@@ -26,6 +26,7 @@ from pushsvc.frame import Frame
 from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
+from pushsvc.sweep import Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class AggregatorWorker:
         self._breath = Breath()
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of)
+        self._sweeper = Sweeper(broker, rules, self._leases.fences)
         self._live = broker.live(self._on_message, self._on_up)
         self._skew = 0
 
@@ -107,6 +109,7 @@ class AggregatorWorker:
         self._live.start()
         self._ingest.start()
         self._leases.start()
+        self._sweeper.start()
         look_at = 0.0
         try:
             while not self._stopping:
@@ -125,6 +128,7 @@ class AggregatorWorker:
         finally:
             self._live.close()
             self._ingest.close()
+            self._sweeper.close()
             self._leases.close()  # last: nothing writes any more when another may take over
 
     # Owning

@@ -30,17 +30,22 @@ def _source(name: str) -> bytes:
 
 
 class Script:
-    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown."""
+    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown.
 
-    def __init__(self, name: str, *, writes: bool) -> None:
+    One that writes begins with the functions of ``common.lua``, and of ``trim.lua`` if it ``trims``.
+    """
+
+    def __init__(self, name: str, *, writes: bool, trims: bool = False) -> None:
         self.name = name
         self.writes = writes
-        self.source = _source("common") + _source(name) if writes else _source(name)
+        parts = ("common", "trim", name) if trims else ("common", name) if writes else (name,)
+        self.source = b"".join(map(_source, parts))
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
 
 
 OPEN = Script("open", writes=True)
-PUBLISH = Script("publish", writes=True)
+PUBLISH = Script("publish", writes=True, trims=True)
+SWEEP = Script("sweep", writes=True, trims=True)
 STATISTICS = Script("statistics", writes=True)
 RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
@@ -48,7 +53,7 @@ SEEK = Script("seek", writes=False)
 LEASE = Script("lease", writes=True)
 RELEASE = Script("release", writes=True)
 DELETE = Script("delete", writes=True)
-SCRIPTS = (OPEN, PUBLISH, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
+SCRIPTS = (OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE)
 
 RUN = object()
 """Stands, among a call's arguments, for the run id of the primary that the call is sent to."""

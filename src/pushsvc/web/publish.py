@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from pushsvc.broker import Once, Receipt
-from pushsvc.errors import InvalidBatch, InvalidInput, TooManyTopics, Unavailable, fault_members
+from pushsvc.errors import InvalidBatch, InvalidInput, LogFull, TooManyTopics, Unavailable, fault_members
 from pushsvc.event import Batch, Reading
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
@@ -58,6 +58,10 @@ def publish(
             receipt = _store(context, topic, reading, settings, skip, once)
         except InvalidBatch as error:
             metrics.REJECTED.inc(len(error.faults) + error.more)
+            _note_refusal(context, topic, error.detail)
+            raise
+        except LogFull as error:
+            metrics.LOG_FULL.inc()
             _note_refusal(context, topic, error.detail)
             raise
         if receipt.again:
