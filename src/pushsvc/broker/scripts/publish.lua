@@ -148,7 +148,7 @@ if full > 0 and held.bytes >= full then
   trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED_WHEN_FULL)
   if held.bytes >= full then
     wake(0)
-    local arrival = string.match(held.oldest, '^%d+ %d+ %d+ %-?%d+ %-?%d+ (%d+)')
+    local arrival = string.match(held.oldest, '%d+ %d+ (%d+)')
     return {'full', held.bytes, math.max(0, tonumber(arrival) + bounds.keep - now)}
   end
 end
@@ -175,7 +175,7 @@ for chunk = 0, chunks - 1 do
   redis.call('XADD', KEYS[3], int(last) .. '-0', 'h', header, 'd', ARGV[at + 4])
   held.bytes = held.bytes + #ARGV[at + 4]
   if held.oldest == '' then
-    held.oldest = header .. ' ' .. #ARGV[at + 4]
+    held.oldest = describe(sequence, last, now, ARGV[at + 4])
   end
 end
 held.last = last
