@@ -89,8 +89,8 @@ def refusal(kind, broker, settings, size=100):
     raise AssertionError("nothing was refused")
 
 
-def counted(name):
-    return REGISTRY.get_sample_value(name) or 0.0
+def counted(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def test_bytes_are_counted_exactly_through_publishes_trims_and_deletion(broker):
@@ -240,7 +240,7 @@ def test_a_log_without_a_bound_of_bytes_is_never_full(broker):
 
 def test_a_full_log_is_a_503_that_says_so_and_stores_nothing(broker):
     client = create_app(broker, TopicRules(default=TIGHT)).test_client()
-    before = counted("pushsvc_log_full_total")
+    before = counted("pushsvc_publish_unavailable_total", problem="log-full")
     stored = 0
     while (answer := client.post(URL, json={"t": "x" * 500})).status_code == 202:
         stored += 1
@@ -249,7 +249,7 @@ def test_a_full_log_is_a_503_that_says_so_and_stores_nothing(broker):
     assert answer.json["type"] == "urn:pushsvc:problem:log-full"
     assert "retention_bytes" in answer.json["detail"]
     assert 0 < int(answer.headers["Retry-After"]) <= 60
-    assert counted("pushsvc_log_full_total") == before + 1
+    assert counted("pushsvc_publish_unavailable_total", problem="log-full") == before + 1
     figures = client.get(f"/v1/topics/{LOG.topic}").json
     assert (figures["last_offset"], figures["bytes"]) == (stored, held(broker))
     assert (figures["refused"], figures["last_refusal"]) == (1, answer.json["detail"])

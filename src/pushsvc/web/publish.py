@@ -61,7 +61,6 @@ def publish(
             _note_refusal(context, topic, error.detail)
             raise
         except LogFull as error:
-            metrics.LOG_FULL.inc()
             _note_refusal(context, topic, error.detail)
             raise
         if receipt.again:
@@ -72,6 +71,9 @@ def publish(
         return _accepted(topic, reading, receipt, settings)
     except TooManyTopics as error:
         metrics.CROWDED.inc()
+        return answer_to(error, f"POST /v1/topics/{topic}/events")
+    except Unavailable as error:
+        metrics.UNAVAILABLE.labels(problem=error.slug).inc()
         return answer_to(error, f"POST /v1/topics/{topic}/events")
     except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
         return answer_to(error, f"POST /v1/topics/{topic}/events")
