@@ -1,6 +1,7 @@
-"""What topics, events, ids and keys take of memory: in Redis, and in an aggregator.
+"""What topics, events, ids and keys take of memory: in Redis, and in an aggregator; and a socket in the kernel.
 
-A real Valkey and real aggregator processes; Redis by its own ``used_memory``, processes by what is resident.
+A real Valkey and real aggregator processes; Redis by its own ``used_memory``, processes by what is resident, sockets by
+the kernel's slabs, in which everything else on the machine shows too.
 
     python benchmarks/memory.py [--quick]
 """
@@ -8,6 +9,8 @@ A real Valkey and real aggregator processes; Redis by its own ``used_memory``, p
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
     part = 10 if parser.parse_args().quick else 1
     print(machine())
+    measure_sockets(9_000 // part)
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedServer(Path(folder), options={"appendonly": "no"})
         server.start()
@@ -62,6 +66,31 @@ def batch(count: int, size: int, *, ids: str = "") -> Batch:
     line %= b"x" * (size - len(line) + 2)
     names = [f"{ids}-{number:012}" for number in range(count)] if ids else None
     return Batch(b"\n".join([line] * count), count, names)
+
+
+# -- sockets
+
+
+def measure_sockets(pairs: int) -> None:
+    """Hold connections of this machine with itself; each has two sockets."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listener:
+        before = slabs()
+        for _ in range(pairs):
+            held += [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+        grown = slabs() - before
+    for one in held:
+        one.close()
+    table = Table("an idle socket", ("sockets", "KB of kernel slab each"))
+    table.add(f"{len(held):,}", f"{grown / len(held) / 1e3:.1f}")
+    table.print()
+
+
+def slabs() -> int:
+    found = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Slab:"))
+    return int(found.split()[1]) * 1_024
 
 
 # -- events

@@ -18,7 +18,8 @@ from pushsvc.errors import BrokerFull, Fenced, LogFull
 from pushsvc.event import Event
 from pushsvc.ingest import Ingest
 from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicRules, TopicSettings, Window
-from pushsvc.sweep import ENTRIES, Sweeper
+from pushsvc.sweep import ENTRIES, TOPICS, Sweeper
+from pushsvc.topic import partition_of
 from pushsvc.web import create_app
 from stack import until
 
@@ -183,6 +184,16 @@ def test_the_sweeper_trims_where_nobody_publishes(broker, fence):
     assert counted("pushsvc_log_entries_swept_total") == before + 2 * ENTRIES
     assert counted("pushsvc_log_bytes") == held(broker)
     assert counted("pushsvc_log_fill_ratio") == held(broker) / (FULL * 100)
+
+
+def test_a_round_of_the_sweeper_sees_every_topic(broker, fence):
+    names = [name for n in range(10_000) if partition_of(name := f"t{n}") == PARTITION][: 2 * TOPICS + 1]
+    for name in names:
+        broker.publish(name, texts(3), TopicSettings())
+    sweeper = Sweeper(broker, TopicRules([(names[-1], Windowless(retention=0))]), lambda: {PARTITION: fence})
+    sweeper.round()
+    assert counted("pushsvc_log_bytes") == (len(names) - 1) * size_of(texts(3))
+    assert broker.figures([Log(names[-1])])[0]["bytes"] == "0"
 
 
 def test_the_sweeper_frees_a_redis_that_has_no_memory_left(tmp_path):
