@@ -74,6 +74,19 @@ def test_topics_by_pattern_in_the_order_of_the_file() -> None:
     assert topics.settings_of("b").cadence == 250
 
 
+@pytest.mark.parametrize(
+    ("age", "size", "expected"),
+    [("0", "0", (0, 0)), ("90", "1500", (90_000, 1_500)), ("'24h'", "'100MB'", (86_400_000, 100_000_000)),
+     ("'30m'", "'7KB'", (1_800_000, 7_000)), ("'5s'", "'1TB'", (5_000, 10**12))],
+)  # fmt: skip
+def test_retention_by_age_and_bytes(age: str, size: str, expected: tuple[int, int]) -> None:
+    file = write(f"[topics.a]\nretention_age = {age}\nretention_bytes = {size}\n")
+    found = load({}, file)
+    settings = found.topics.settings_of("a")
+    assert (settings.retention_age, settings.retention_bytes) == expected
+    assert Settings.decode(found.encode()).topics.settings_of("a") == settings
+
+
 def test_statistics_of_values() -> None:
     text = "statistics = ['distinct', 'p90', 'top', 'top100', 'last']\nvalues = ['user', 'dish']\nmax_values = 5"
     settings = load({}, write("[topics.a]\n" + text)).topics.settings_of("a")
@@ -140,6 +153,14 @@ def test_limits() -> None:
         ("[topics.a]\nvalues = ['$offset']", "other.toml: topics.a.values: '$offset': names of fields are expected"),
         ("[topics.a]\nclock = 'sun'", 'other.toml: topics.a.clock: "wall" or "event"'),
         ("[topics.a]\ncadence_ms = 0.5", "other.toml: topics.a.cadence_ms: a whole number"),
+        ("[topics.a]\nretention_age = '7w'", "other.toml: topics.a.retention_age: a number of seconds, or a text such"),
+        ("[topics.a]\nretention_age = -1", "other.toml: topics.a.retention_age: a number of seconds"),
+        ("[topics.a]\nretention_age = 1.5", "other.toml: topics.a.retention_age: a number of seconds"),
+        ("[topics.a]\nretention_age = ''", "other.toml: topics.a.retention_age: a number of seconds"),
+        ("[topics.a]\nretention_bytes = true", "other.toml: topics.a.retention_bytes: a number of bytes"),
+        ("[topics.a]\nretention_bytes = '2 GB'", "other.toml: topics.a.retention_bytes: a number of bytes"),
+        ("[topics.a]\nretention_bytes = '1MiB'", "other.toml: topics.a.retention_bytes: a number of bytes"),
+        ("[topics.a]\nretention_bytes = '9999TB'", "other.toml: topics.a.retention_bytes: '9999TB' is too much"),
         ("[limits]\nbodi = 1", "other.toml: limits.bodi: there is no such setting; did you mean body?"),
         ("[limits]\nbody = 0", "other.toml: limits.body: a whole number from 1"),
     ],

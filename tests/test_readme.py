@@ -112,3 +112,11 @@ def test_every_module_stands_on_a_floor_of_the_architecture() -> None:
     linked = set(re.findall(r"\(\.\./src/pushsvc/([^)/]+)\)", text))
     modules = {path.name for path in (ROOT / "src" / "pushsvc").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert modules - {"__init__.py", "__pycache__"} == linked
+
+
+def test_every_metric_is_explained_to_operators() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "src" / "pushsvc").rglob("*.py"))
+    metrics = set(re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(pushsvc_\w+)"', sources))
+    explained = set(re.findall(r"`(pushsvc_\w+)(?:\{\w+\})?`", (ROOT / "docs" / "operations.md").read_text()))
+    assert len(metrics) > 30
+    assert metrics == explained

@@ -4,8 +4,10 @@ import pytest
 
 from owner import Owner, counted, neighbours
 from pushsvc.aggregate import Aggregate
+from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
+from pushsvc.worker import AggregatorWorker
 
 
 @pytest.fixture
@@ -61,3 +63,16 @@ def test_a_window_of_the_last_events_is_rebuilt_though_they_came_long_ago(owner,
     next_owner = Owner(owner.broker, owner.topics, TopicRules(default=TopicSettings(windows=windows)))
     next_owner.turns()
     assert owner.told("good", "last 100") == (9, 9)
+
+
+def test_the_logs_of_what_is_owned_are_swept_by_the_rules(broker):
+    broker.check_layout()
+    topics = TopicSettings(windows=(Window.parse("1m"),))
+    for number in range(3):
+        broker.publish("good", [Event(data={"n": number})], topics)
+    worker = AggregatorWorker(broker, TopicRules(default=topics))
+    worker._sweeper.round()
+    assert counted("pushsvc_log_bytes") == 0, "nothing is owned yet"
+    worker._leases.renew()
+    worker._sweeper.round()
+    assert counted("pushsvc_log_bytes") == len('{"n":0}') * 3

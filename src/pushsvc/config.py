@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -167,6 +168,20 @@ def _number(least: int, most: int) -> Check:
     return check
 
 
+def _units(units: Mapping[str, int], expected: str) -> Check:
+    """Return a check of a number, or of text such as ``7d`` that ends with one of the units."""
+
+    def check(value: Any) -> int:
+        found = re.fullmatch("([0-9]{1,15})([A-Za-z]*)", str(value), re.ASCII)
+        if isinstance(value, bool) or not isinstance(value, int | str) or not found or found[2] not in units:
+            raise ValueError(f"{expected} is expected")
+        if (amount := int(found[1]) * units[found[2]]) > _MOST_AMOUNT:
+            raise ValueError(f"{value!r} is too much: leave it out, or write 0, for no bound")
+        return amount
+
+    return check
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
         raise ValueError('a list of texts is expected, such as ["a", "b"]')
@@ -266,6 +281,9 @@ def _limits(value: Any) -> Limits:
 
 
 _MOST_VALUED = 8
+_MOST_AMOUNT = 10**15
+_MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
 _TOPIC: dict[str, Check] = {
     "windows": _windows,
@@ -282,6 +300,8 @@ _TOPIC: dict[str, Check] = {
     "max_events": _number(1, 1_000_000),
     "max_values": _number(1, 1_000_000),
     "retention": _number(0, 1_000_000_000),
+    "retention_age": _units(_MILLISECONDS, 'a number of seconds, or a text such as "24h" or "7d" (s, m, h, d)'),
+    "retention_bytes": _units(_BYTES, 'a number of bytes, or a text such as "100MB" (KB, MB, GB, TB)'),
 }
 _SETTINGS: dict[str, Check] = {
     "redis": _text,

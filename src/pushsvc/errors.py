@@ -18,6 +18,7 @@
     ├── Unavailable                  503  safe to repeat later
     │   ├── BrokerUnavailable        503  Redis could not be reached; nothing was stored
     │   ├── BrokerFull               503  Redis refuses writes
+    │   ├── LogFull                  503  windows need more of a log than it may hold; nothing was stored
     │   ├── Overloaded               503  too much waits for Redis; nothing was stored
     │   └── OutcomeUnknown           503  sent, but the answer was lost
     │       └── Unconfirmed          503  stored, but not yet as safely as was asked for
@@ -170,6 +171,18 @@ class BrokerFull(Unavailable):
     slug = "broker-full"
     title = "Redis refuses writes"
     retry_after = 10
+
+
+class LogFull(Unavailable):
+    """``wait`` is the ms until something of the log may go; many are told, so none is sent away for long."""
+
+    slug = "log-full"
+    title = "The log of the topic is full"
+    told = True
+
+    def __init__(self, detail: str, wait: int) -> None:
+        super().__init__(detail)
+        self.retry_after = min(60, max(1, -(-wait // 1000)))
 
 
 class Overloaded(Unavailable):

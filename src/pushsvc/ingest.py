@@ -12,7 +12,7 @@ from gevent.event import Event
 from prometheus_client import Counter
 
 from pushsvc.broker import Broker
-from pushsvc.errors import InvalidInput, PushError, TooManyTopics
+from pushsvc.errors import InvalidInput, LogFull, PushError, TooManyTopics
 from pushsvc.event import Reader, guess_media_type
 from pushsvc.settings import TopicRules
 from pushsvc.topic import check_topic, partition_of
@@ -26,6 +26,7 @@ _MESSAGE = 200
 INGESTED = Counter("pushsvc_ingest_events_total", "Events taken from Redis PUBLISH")
 REFUSED = Counter("pushsvc_ingest_refused_total", "Messages on ingest channels that were refused")
 CROWDED = Counter("pushsvc_ingest_topics_refused_total", "Messages dropped: no room for a topic in the partition")
+FULL = Counter("pushsvc_ingest_log_full_total", "Messages dropped: the log of their topic is full")
 DROPPED = Counter("pushsvc_ingest_dropped_total", "Messages on ingest channels that found no room or no log")
 
 
@@ -98,6 +99,10 @@ class Ingest:
                 raise InvalidInput(f"line {fault.line}, field {fault.field}: {fault.detail}")
             receipt = self._broker.publish(topic, reading.batch, self._rules.settings_of(topic), fence=fence)
             INGESTED.inc(receipt.accepted)
+        except LogFull as error:
+            FULL.inc()
+            log.warning("ingest: %s", error)
+            self._broker.refuse(topic, error.detail)
         except InvalidInput as error:
             REFUSED.inc()
             log.warning("ingest of %r: %s", topic, error.detail)

@@ -57,6 +57,10 @@ class Leases:
         """Return the fencing token of a partition, None where another process owns it."""
         return self._fences.get(partition)
 
+    def fences(self) -> dict[int, int]:
+        """Return what is owned: partitions with their fencing tokens."""
+        return dict(self._fences)
+
     def forget(self, partition: int) -> None:
         """Drop a partition of which Redis says that another owns it."""
         self._fences.pop(partition, None)

@@ -18,6 +18,10 @@ STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
 """The statistics of every row."""
 
 
+FULL = 4
+"""A log with so many times its ``retention_bytes`` takes no more: its windows need them all, and memory has an end."""
+
+
 def _default_windows() -> tuple[Window, ...]:
     return tuple(map(Window.parse, ("1m", "5m", "15m")))
 
@@ -32,8 +36,11 @@ class TopicSettings:
     ``max_values`` different values are followed one by one.
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
     watches and while nobody does. ``exact`` makes the windows of time true to the millisecond, of the newest
-    ``max_events`` events of a topic at most. ``retention`` is the number of events kept at least; events that a
-    window may still need are kept beyond it.
+    ``max_events`` events of a topic at most.
+
+    The oldest events of a log go when there are more than ``retention``, when they are older than ``retention_age``
+    (ms since they arrived; 0: no bound), or when all together have more than ``retention_bytes`` (0: no bound); but
+    events that a window may still need are kept beyond all three.
     """
 
     windows: tuple[Window, ...] = field(default_factory=_default_windows)
@@ -50,6 +57,8 @@ class TopicSettings:
     max_events: int = 100_000
     max_values: int = 10_000
     retention: int = 100_000
+    retention_age: int = 0
+    retention_bytes: int = 500_000_000
 
     def __post_init__(self) -> None:
         if self.exact:
@@ -86,6 +95,11 @@ class TopicSettings:
     def last(self) -> int:
         """Events of the longest window that counts events; 0 where none does."""
         return max(window.events for window in self.windows)
+
+    @property
+    def full_bytes(self) -> int:
+        """Bytes from which on the log takes no more; 0: there is no such bound."""
+        return FULL * self.retention_bytes
 
     def window(self, name: str) -> Window | None:
         """Return a window by its name; one that counts events by any spelling of it, such as ``last1000``."""

@@ -25,6 +25,7 @@ from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.partition import Engine, Partition, Topic
 from pushsvc.settings import TopicRules
+from pushsvc.sweep import Sweeper
 from pushsvc.takeover import Takeover
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class AggregatorWorker:
         self._checkpoints = Checkpoints(broker, self._now)
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of)
+        self._sweeper = Sweeper(broker, rules, self._leases.fences)
         self._live = broker.live(self._on_message, self._on_up)
         self._skew = 0
 
@@ -65,6 +67,7 @@ class AggregatorWorker:
         self._live.start()
         self._ingest.start()
         self._leases.start()
+        self._sweeper.start()
         look_at = 0.0
         try:
             while not self._stopping:
@@ -84,6 +87,7 @@ class AggregatorWorker:
         finally:
             self._live.close()
             self._ingest.close()
+            self._sweeper.close()
             self._checkpoints.close()
             self._leases.close()  # last: nothing writes any more when another may take over
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pushsvc import __version__
 from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Broker, EventsEntry, Log
 from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.errors import OutcomeUnknown, Unavailable
 from pushsvc.event import Event
 from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.settings import TopicSettings
@@ -105,6 +107,14 @@ def url(path: str) -> str:
 
 def query_names(parameters) -> set[str]:
     return {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+
+
+def test_everything_that_time_mends_is_documented(document):
+    text = document["components"]["responses"]["Unavailable"]["description"]
+    protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    slugs = {kind.slug for kind in (*Unavailable.__subclasses__(), *OutcomeUnknown.__subclasses__())} | {"full"}
+    assert {slug for slug in slugs if f"`{slug}`" in text} == slugs
+    assert {slug for slug in slugs if f"| 503 | `{slug}` |" in protocol} == slugs
 
 
 def test_every_route_is_documented_and_every_documented_route_exists(client, document):

@@ -18,6 +18,7 @@ from pushsvc.broker.connection import (
     RUN,
     SEEK,
     STATISTICS,
+    SWEEP,
     Call,
     Connections,
     words,
@@ -25,7 +26,7 @@ from pushsvc.broker.connection import (
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
-from pushsvc.broker.publisher import Once, Publisher, Receipt
+from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError
 from pushsvc.event import Batch, Event, Limits
 from pushsvc.settings import Ack, TopicSettings
@@ -78,6 +79,15 @@ class Appended:
 
     sequence: int
     receivers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What trimming did to a log: entries that went, whether there are more to go, and the bytes of events left."""
+
+    entries: int
+    more: bool
+    bytes: int
 
 
 class Broker:
@@ -153,7 +163,7 @@ class Broker:
         Events whose id is known keep the offset they have. A request that comes again with the same ``once`` is
         answered as it was. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
         among those given, from 1), KeyReused (``once`` names another request), TooManyTopics, Fenced (``fence`` is no
-        longer the newest), Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        longer the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
         given = events if isinstance(events, Batch) else Batch.of(events)
         return self._publisher.publish(topic, given, settings, fence=fence, once=once)
@@ -180,6 +190,28 @@ class Broker:
             keys += [self.keys.log(log), self.keys.figures(log)]
         args = [RUN, self._publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED]
         return bool(self._connections.call(DELETE, keys, args + [self.keys.live(log) for log in logs]))
+
+    def sweep(self, logs: Mapping[str, TopicSettings], fence: int, most: int) -> dict[str, Swept]:
+        """Trim the logs of topics of one partition to their retention, at most so many entries of each.
+
+        A topic that was deleted meanwhile is absent from the answer. Raise Fenced, and what the connection raises.
+        """
+        answers = self._connections.calls([self._sweep(topic, one, fence, most) for topic, one in logs.items()])
+        self._raise_first(answers)
+        found = {}
+        for topic, (state, *figures) in zip(logs, answers, strict=True):
+            if state == b"fenced":
+                raise Fenced(f"another aggregator owns the partition of {topic!r}")
+            if state == b"ok":
+                entries, more, size = figures
+                found[topic] = Swept(entries, bool(more), size)
+        return found
+
+    def _sweep(self, topic: str, settings: TopicSettings, fence: int, most: int) -> Call:
+        log = Log(topic)
+        keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.figures(log)]
+        bounds = settings.last, settings.retention_age, settings.retention_bytes
+        return Call(SWEEP, keys, [fence, settings.retention, kept_for_windows(settings), *bounds, most])
 
     # Reading
 

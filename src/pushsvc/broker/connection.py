@@ -30,17 +30,22 @@ def _source(name: str) -> bytes:
 
 
 class Script:
-    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown."""
+    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown.
 
-    def __init__(self, name: str, *, writes: bool) -> None:
+    One that writes begins with the functions of ``common.lua``, and of ``trim.lua`` if it ``trims``.
+    """
+
+    def __init__(self, name: str, *, writes: bool, trims: bool = False) -> None:
         self.name = name
         self.writes = writes
-        self.source = _source("common") + _source(name) if writes else _source(name)
+        parts = ("common", "trim", name) if trims else ("common", name) if writes else (name,)
+        self.source = b"".join(map(_source, parts))
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
 
 
 OPEN = Script("open", writes=True)
-PUBLISH = Script("publish", writes=True)
+PUBLISH = Script("publish", writes=True, trims=True)
+SWEEP = Script("sweep", writes=True, trims=True)
 STATISTICS = Script("statistics", writes=True)
 RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
@@ -52,7 +57,7 @@ CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True)
 CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True)
 CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True)
 SCRIPTS = (
-    OPEN, PUBLISH, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, CHECKPOINT_PIECE, CHECKPOINT_COMMIT,
+    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, CHECKPOINT_PIECE, CHECKPOINT_COMMIT,
     CHECKPOINT_DISCARD,
 )  # fmt: skip
 

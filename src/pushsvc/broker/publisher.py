@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from pushsvc.broker.connection import PUBLISH, RECALL, RUN, WAKE, Call
 from pushsvc.broker.keys import Keys, Log
-from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, TooManyTopics, Unconfirmed
+from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
-from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
+from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicSettings
 
 CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
 """A larger request becomes several entries of at most this many events or bytes (or one event that is larger)."""
@@ -129,6 +129,8 @@ class Publisher:
                         f"there is no room for the topic {topic!r}: its partition has {self._topics} topics, as many "
                         "as it may have; nothing was stored"
                     )
+                case b"full":
+                    raise _full(topic, answer[1], answer[2], settings)
                 case b"fenced":
                     raise Fenced(f"another aggregator owns the partition of {topic!r}")
                 case _:
@@ -184,11 +186,25 @@ class Publisher:
         )  # fmt: skip
         args = (
             RUN, self._publish_command, WAKE, keys.wake(log.partition), topic, "",
-            max(settings.retention, settings.last), settings.longest + 2 * FUTURE_ALLOWANCE,
+            settings.retention, kept_for_windows(settings),
             settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
             self._topics, "", "",
+            settings.last, settings.retention_age, settings.retention_bytes, settings.full_bytes,
         )  # fmt: skip
         return _Target(settings, names, args, keys.live(log))
+
+
+def kept_for_windows(settings: TopicSettings) -> int:
+    """Return the ms for which an entry stays in the log whatever the retention: a window may count it."""
+    return settings.longest + 2 * FUTURE_ALLOWANCE
+
+
+def _full(topic: str, held: int, wait: int, settings: TopicSettings) -> LogFull:
+    return LogFull(
+        f"the log of {topic!r} is full: it holds {held} bytes of events that its windows still count, and publishing "
+        f"stops at {settings.full_bytes}, {FULL} times its retention_bytes; nothing was stored",
+        wait,
+    )
 
 
 def _check_confirmed(lacking: str) -> None:

@@ -116,17 +116,33 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
         tuple(_condition(text) for text in parameters.texts("where")),
     )  # fmt: skip
     limit = parameters.integer("limit", _LIMIT, 1, _MOST) or _LIMIT
-    events, cursor = _page(context, topic, wanted, limit, parameters.text("after"))
-    response = _rendered(events, cursor, chosen)
-    if cursor is not None:
-        query = urlencode({**request.args.to_dict(flat=False), "after": cursor}, doseq=True)
+    page = _page(context, topic, wanted, limit, parameters.text("after"))
+    response = _rendered(page, chosen)
+    if page.next is not None:
+        query = urlencode({**request.args.to_dict(flat=False), "after": page.next}, doseq=True)
         response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+    if page.first_kept is not None:
+        response.headers["Pushsvc-Trimmed"] = str(page.first_kept)
     return response
 
 
-def _rendered(events: list[dict[str, Any]], cursor: str | None, chosen: str) -> Response:
+@dataclass(slots=True)
+class _Page:
+    """Events in order of offset, and the cursor of the next page if there may be one.
+
+    ``first_kept`` is the offset from which on the log is kept, where events behind the page before are no more.
+    """
+
+    events: list[dict[str, Any]]
+    next: str | None = None
+    first_kept: int | None = None
+
+
+def _rendered(page: _Page, chosen: str) -> Response:
+    events = page.events
     if chosen == "json":
-        return json_response({"events": events, "next": cursor}, Vary="Accept")
+        gone = {} if page.first_kept is None else {"trimmed": True, "first_offset": page.first_kept}
+        return json_response({"events": events, "next": page.next, **gone}, Vary="Accept")
     if chosen == "ndjson":
         return text_response(b"".join(orjson.dumps(event) + b"\n" for event in events), FORMATS["ndjson"])
     from pushsvc.table import events_to_table, table_to_csv  # pandas is loaded when first needed
@@ -134,33 +150,35 @@ def _rendered(events: list[dict[str, Any]], cursor: str | None, chosen: str) -> 
     return text_response(table_to_csv(events_to_table(events)), FORMATS["csv"])
 
 
-def _page(
-    context: Context, topic: str, wanted: _Filter, limit: int, after: str | None
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return at most ``limit`` events in order of offset, and the cursor of the next page if there may be one."""
+def _page(context: Context, topic: str, wanted: _Filter, limit: int, after: str | None) -> _Page:
     log = Log(topic)
     sequence, epoch = _after(after, log)
     offset = context.broker.seek_sequence(topic, sequence) if sequence else 0
-    found: list[dict[str, Any]] = []
+    page = _Page(found := [])
+    seen = sequence
     scanned = size = 0
     while True:
         read = context.broker.read(log.partition, {log: offset})
         if epoch is not None and read.epoch != epoch:
             raise InvalidParameter("after", "the cursor is from before a restart of Redis; begin again without it")
         logged = read.logs[log]
+        if 0 < seen < logged.trimmed:
+            page.first_kept = logged.entries[0].first if logged.entries else logged.last + 1
         for entry in logged.entries:
-            offset = entry.last
+            offset, seen = entry.last, entry.sequence
             for event_sequence, public in _wanted(entry, topic, wanted, sequence):
                 found.append(public)
                 if len(found) == limit:
                     end = event_sequence == entry.sequence and entry.last == logged.last
-                    return found, None if end else encode({log.partition: Position(read.epoch, event_sequence)})
+                    page.next = None if end else encode({log.partition: Position(read.epoch, event_sequence)})
+                    return page
             scanned += entry.last - entry.first + 1
             size += len(entry.data)
             if (scanned >= _SCAN or size >= _SCAN_BYTES) and entry.last < logged.last:
-                return found, encode({log.partition: Position(read.epoch, entry.sequence)})
+                page.next = encode({log.partition: Position(read.epoch, entry.sequence)})
+                return page
         if not logged.more:
-            return found, None
+            return page
 
 
 def _after(after: str | None, log: Log) -> tuple[int, int | None]:

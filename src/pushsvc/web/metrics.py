@@ -19,6 +19,7 @@ REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their fo
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
 REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, known by their Idempotency-Key")
 CROWDED = Counter("pushsvc_topics_refused_total", "Requests refused because their partition has no room for a topic")
+UNAVAILABLE = Counter("pushsvc_publish_unavailable_total", "Requests answered 503, by the type of problem", ["problem"])
 
 CONNECTIONS = Gauge("pushsvc_connections", "Open connections, streams among them", multiprocess_mode="livesum")
 ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from pushsvc.broker import Once, Receipt
-from pushsvc.errors import InvalidBatch, InvalidInput, TooManyTopics, Unavailable, fault_members
+from pushsvc.errors import InvalidBatch, InvalidInput, LogFull, TooManyTopics, Unavailable, fault_members
 from pushsvc.event import Batch, Reading
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
@@ -60,6 +60,9 @@ def publish(
             metrics.REJECTED.inc(len(error.faults) + error.more)
             _note_refusal(context, topic, error.detail)
             raise
+        except LogFull as error:
+            _note_refusal(context, topic, error.detail)
+            raise
         if receipt.again:
             metrics.REPEATED.inc()
             return _accepted(topic, read(now=int(receipt.note)), receipt, settings)
@@ -68,6 +71,9 @@ def publish(
         return _accepted(topic, reading, receipt, settings)
     except TooManyTopics as error:
         metrics.CROWDED.inc()
+        return answer_to(error, f"POST /v1/topics/{topic}/events")
+    except Unavailable as error:
+        metrics.UNAVAILABLE.labels(problem=error.slug).inc()
         return answer_to(error, f"POST /v1/topics/{topic}/events")
     except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
         return answer_to(error, f"POST /v1/topics/{topic}/events")

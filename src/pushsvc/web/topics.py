@@ -63,6 +63,7 @@ def _described(context: Context, topic: str, figures: dict[str, str]) -> dict[st
         "exists": exists,
         "first_offset": int(figures["first"]) if exists else None,
         "last_offset": int(figures["last"]) if exists else None,
+        "bytes": int(figures.get("bytes", 0)) if exists else None,
         "since": format_time(int(figures["created"])) if exists else None,
         "last_arrival": format_time(int(figures["arrival"])) if exists else None,
         "late": int(figures.get("late", 0)),

@@ -2,13 +2,17 @@
 -- KEYS: partition, topics, log, figures, ids, ids-before
 -- ARGV: run, publish command, live channel or '' (a later call of the same round trip wakes), wake channel, topic,
 --       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most,
---       topics of the partition at most, name of the request or '', what to remember with it, chunks (0: the request is all known, but has a name),
+--       topics of the partition at most, name of the request or '', what to remember with it,
+--       events that windows count, age (ms; 0: none), bytes (0: none), bytes of a full log (0: never full),
+--       chunks (0: the request is all known, but has a name),
 --       per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
 --       and, if an event has an id, for each event of the request its id or ''
 -- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'again', what is remembered}
---       | {'kept'} (of no chunks) | {'ahead', head} | {'crowded'} (one topic more than at most) | {'fenced'}
+--       | {'kept'} (of no chunks) | {'ahead', head} | {'crowded'} (one topic more than at most)
+--       | {'full', bytes, ms until its first entry is needed no more} | {'fenced'}
 local BATCH = 2000 -- unpack() is bounded by the stack
-local ENTRY = 15
+local TRIMMED, TRIMMED_WHEN_FULL = 32, 256 -- entries: a few more than came keep pace
+local ENTRY = 19
 local chunks = tonumber(ARGV[ENTRY])
 local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
 local ids = #ARGV - ids_at
@@ -60,7 +64,7 @@ if #known > 0 then
   return {'known', unpack(known, 1, math.min(#known, BATCH))}
 end
 
-local figures = redis.call('HMGET', KEYS[4], 'created', 'last', 'first', 'arrival', 'head', 'ids_since', 'trim_at')
+local figures = redis.call('HMGET', KEYS[4], 'created', 'last', 'first', 'arrival', 'head', 'ids_since', 'bytes', 'oldest')
 local head = figures[5] and tonumber(figures[5])
 
 -- Never before the entry ahead of it, whatever the machine's clock does.
@@ -132,16 +136,30 @@ if not figures[1] and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[12]) then
   return {'crowded'}
 end
 
-local _, sequence = open_partition(KEYS[1], ARGV[1])
 local last = tonumber(figures[2] or '0')
-local first_kept = tonumber(figures[3] or '1')
+local held = {last = last, bytes = tonumber(figures[7] or '0'), oldest = figures[8] or peek(KEYS[3])}
+local bounds = {
+  events = tonumber(ARGV[7]), keep = tonumber(ARGV[8]), counted = tonumber(ARGV[15]), age = tonumber(ARGV[16]),
+  bytes = tonumber(ARGV[17])
+}
+local full = tonumber(ARGV[18])
+if full > 0 and held.bytes >= full then
+  -- It may only be that trimming was behind.
+  trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED_WHEN_FULL)
+  if held.bytes >= full then
+    wake(0)
+    local arrival = string.match(held.oldest, '%d+ %d+ (%d+)')
+    return {'full', held.bytes, math.max(0, tonumber(arrival) + bounds.keep - now)}
+  end
+end
+
+local _, sequence = open_partition(KEYS[1], ARGV[1])
 local first = last + 1
 if not figures[1] then
   redis.call('HSET', KEYS[2], ARGV[5], int(now))
   redis.call(ARGV[2], KEYS[2], ARGV[5]) -- who watches a pattern hears of the topic before it hears of its events
   redis.call('HSET', KEYS[4], 'created', int(now), 'first', int(first))
   redis.call('PERSIST', KEYS[4])
-  first_kept = first
 end
 
 for chunk = 0, chunks - 1 do
@@ -155,34 +173,19 @@ for chunk = 0, chunks - 1 do
   local header = string.format('%d %d %d %d %d %d', sequence, last + 1, count, lo, hi, now)
   last = last + count
   redis.call('XADD', KEYS[3], int(last) .. '-0', 'h', header, 'd', ARGV[at + 4])
+  held.bytes = held.bytes + #ARGV[at + 4]
+  if held.oldest == '' then
+    held.oldest = describe(sequence, last, now, ARGV[at + 4])
+  end
 end
+held.last = last
 head = math.max(head or greatest, greatest)
 redis.call('HSET', KEYS[1], 'sequence', int(sequence))
-redis.call('HSET', KEYS[4], 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head))
+redis.call('HSET', KEYS[4], 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head),
+  'bytes', int(held.bytes), 'oldest', held.oldest)
 
 remember(first, string.format('%d %d %d %d', first, last, now, head))
 
--- What is beyond the retention goes, unless a window may still need it. A few entries more than came keep pace.
-local retention, keep = tonumber(ARGV[7]), tonumber(ARGV[8])
-if last - first_kept + 1 > retention and now >= tonumber(figures[7] or '0') then
-  for _ = 1, 8 + chunks do
-    local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
-    if not oldest then
-      break
-    end
-    local seq, from, count, _, _, arrival = string.match(oldest[2][2], '(%d+) (%d+) (%d+) (%-?%d+) (%-?%d+) (%d+)')
-    local through = tonumber(from) + tonumber(count) - 1
-    if last - through < retention then
-      break
-    end
-    if tonumber(arrival) + keep > now then
-      redis.call('HSET', KEYS[4], 'trim_at', int(tonumber(arrival) + keep))
-      break
-    end
-    redis.call('XDEL', KEYS[3], oldest[1])
-    redis.call('HSET', KEYS[4], 'first', int(through + 1), 'trimmed', seq)
-  end
-end
-
+trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED + chunks)
 wake(sequence)
 return {'ok', first, last, now, head}

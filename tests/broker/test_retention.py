@@ -1,0 +1,433 @@
+"""What stays in a topic's log: bounds by count, age and bytes, what windows need, and the bytes that are counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from secrets import token_hex
+
+import gevent
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from pushsvc.broker import Broker, Log
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.publisher import CHUNK_EVENTS
+from pushsvc.errors import BrokerFull, Fenced, LogFull
+from pushsvc.event import Event
+from pushsvc.ingest import Ingest
+from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicRules, TopicSettings, Window
+from pushsvc.sweep import ENTRIES, TOPICS, Sweeper
+from pushsvc.topic import partition_of
+from pushsvc.web import create_app
+from stack import until
+
+LOG = Log("orders.eu")
+PARTITION = LOG.partition
+URL = f"/v1/topics/{LOG.topic}/events"
+
+
+@dataclass(frozen=True, slots=True)
+class Windowless(TopicSettings):
+    """Windows need an entry for ``kept`` ms alone."""
+
+    kept: int = -1
+
+    @property
+    def longest(self) -> int:
+        return self.kept - 2 * FUTURE_ALLOWANCE
+
+
+def texts(count, size=10):
+    return [Event(data={"t": "x" * size}) for _ in range(count)]
+
+
+def size_of(events):
+    return len(b"\n".join(event.encode() for event in events))
+
+
+def entries(broker):
+    read = broker.read(PARTITION, {LOG: 0}, budget=100_000_000)
+    return read.logs[LOG].entries
+
+
+def held(broker):
+    """Return the bytes that the figures tell, once they are seen to be those of the log."""
+    [figures] = broker.figures([LOG])
+    if not figures:
+        return 0
+    kept = entries(broker)
+    assert int(figures.get("bytes", 0)) == sum(len(entry.data) for entry in kept)
+    if kept:
+        assert int(figures["first"]) == kept[0].first
+        assert [entry.first for entry in kept[1:]] == [entry.last + 1 for entry in kept[:-1]]
+    else:
+        assert int(figures["first"]) == int(figures["last"]) + 1
+    return int(figures.get("bytes", 0))
+
+
+def offsets(broker):
+    return [(entry.first, entry.last) for entry in entries(broker)]
+
+
+@pytest.fixture
+def fence(broker):
+    return broker.lease([PARTITION], "me", 3_600_000)[PARTITION]
+
+
+def sweep(broker, fence, settings, most=1_000):
+    return broker.sweep({LOG.topic: settings}, fence, most)[LOG.topic]
+
+
+def refusal(kind, broker, settings, size=100):
+    """Publish until it is refused in one way; return the refusal."""
+    for number in range(100):
+        try:
+            broker.publish(LOG.topic, [Event(id=f"id-{number}", data={"t": "x" * size})], settings)
+        except kind as refused:
+            return refused
+    raise AssertionError("nothing was refused")
+
+
+def counted(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_bytes_are_counted_exactly_through_publishes_trims_and_deletion(broker):
+    settings = Windowless(retention=2 * CHUNK_EVENTS, retention_bytes=0)
+    batches = [texts(3), texts(1, 300), texts(2 * CHUNK_EVENTS + 1)]
+    for batch in batches[:2]:
+        broker.publish(LOG.topic, batch, settings)
+    assert held(broker) == size_of(batches[0]) + size_of(batches[1])
+    broker.publish(LOG.topic, batches[2], settings)
+    assert offsets(broker)[0] == (5, 4 + CHUNK_EVENTS)
+    assert held(broker) == size_of(batches[2]) - 2, "of the line ends where a batch is split none is stored"
+    broker.publish(LOG.topic, [Event(id="a", data={}), Event(id="a", data={})], settings)
+    before = held(broker)
+    broker.publish(LOG.topic, [Event(id="a", data={})], settings)
+    assert held(broker) == before
+    assert broker.delete(LOG.topic)
+    assert "bytes" not in broker.figures([LOG])[0]
+    broker.publish(LOG.topic, batches[0], settings)
+    assert held(broker) == size_of(batches[0])
+
+
+def test_more_bytes_than_may_be_kept_go_from_the_front(broker):
+    one = size_of(texts(1))
+    for _ in range(9):
+        broker.publish(LOG.topic, texts(1), Windowless(retention_bytes=3 * one))
+    assert offsets(broker) == [(7, 7), (8, 8), (9, 9)]
+    broker.publish(LOG.topic, texts(2), Windowless(retention_bytes=3 * one + 1))  # one more for the line end
+    assert offsets(broker) == [(9, 9), (10, 11)]
+    assert held(broker) == one + size_of(texts(2))
+
+
+def test_what_is_older_than_the_age_goes_also_the_last_of_it(broker, fence):
+    settings = Windowless(retention_age=30)
+    broker.publish(LOG.topic, texts(1), settings)
+    until(lambda: sweep(broker, fence, settings).entries)
+    assert entries(broker) == []
+    assert held(broker) == 0
+    receipt = broker.publish(LOG.topic, texts(2), settings)
+    assert (receipt.first_offset, offsets(broker)) == (2, [(2, 3)])
+    assert held(broker) == size_of(texts(2))
+    until(lambda: broker.time() >= receipt.arrival + 30)
+    broker.publish(LOG.topic, texts(1), settings)
+    assert offsets(broker) == [(4, 4)], "publishing trims by age too"
+
+
+@pytest.mark.parametrize(
+    "settings", [TopicSettings(retention=1, retention_age=1, retention_bytes=1_000),
+                 Windowless(windows=(Window.parse("last 9"),), retention=1, retention_age=1, retention_bytes=1_000)]
+)  # fmt: skip
+def test_what_windows_need_stays_beyond_every_bound(broker, fence, settings):
+    for _ in range(9):
+        broker.publish(LOG.topic, texts(1, 200), settings)
+    until(lambda: broker.time() > entries(broker)[-1].arrival + 1)
+    assert sweep(broker, fence, settings).entries == 0
+    assert len(offsets(broker)) == 9
+
+
+def test_one_call_does_a_bounded_piece_of_the_work(broker, fence):
+    for _ in range(60):
+        broker.publish(LOG.topic, texts(1), TopicSettings())
+    broker.publish(LOG.topic, texts(1), Windowless(retention=1))
+    assert 20 < len(entries(broker)) < 60
+    swept = sweep(broker, fence, Windowless(retention=1), most=5)
+    assert (swept.entries, swept.more, swept.bytes) == (5, True, held(broker))
+    swept = sweep(broker, fence, Windowless(retention=1))
+    assert (swept.more, swept.bytes) == (False, held(broker))
+    assert offsets(broker) == [(61, 61)]
+
+
+def test_an_older_owner_trims_nothing(broker, fence):
+    broker.publish(LOG.topic, texts(1), TopicSettings())
+    with pytest.raises(Fenced):
+        sweep(broker, fence - 1, Windowless(retention=0))
+    assert len(entries(broker)) == 1
+
+
+# The sweeper
+
+
+def test_the_sweeper_trims_where_nobody_publishes(broker, fence):
+    for _ in range(2 * ENTRIES + 1):
+        broker.publish(LOG.topic, texts(1), TopicSettings())
+    before = counted("pushsvc_log_entries_swept_total")
+    rules = TopicRules([("orders.*", Windowless(retention=1, retention_bytes=100))])
+    Sweeper(broker, rules, dict).round()
+    Sweeper(broker, rules, lambda: {PARTITION: fence - 1}).round()
+    assert len(entries(broker)) == 2 * ENTRIES + 1, "nothing is trimmed by who does not own it"
+    Sweeper(broker, rules, lambda: {PARTITION: fence}).round()
+    assert offsets(broker) == [(2 * ENTRIES + 1, 2 * ENTRIES + 1)]
+    assert counted("pushsvc_log_entries_swept_total") == before + 2 * ENTRIES
+    assert counted("pushsvc_log_bytes") == held(broker)
+    assert counted("pushsvc_log_fill_ratio") == held(broker) / (FULL * 100)
+
+
+def test_a_round_of_the_sweeper_sees_every_topic(broker, fence):
+    names = [name for n in range(10_000) if partition_of(name := f"t{n}") == PARTITION][: 2 * TOPICS + 1]
+    for name in names:
+        broker.publish(name, texts(3), TopicSettings())
+    sweeper = Sweeper(broker, TopicRules([(names[-1], Windowless(retention=0))]), lambda: {PARTITION: fence})
+    sweeper.round()
+    assert counted("pushsvc_log_bytes") == (len(names) - 1) * size_of(texts(3))
+    assert broker.figures([Log(names[-1])])[0]["bytes"] == "0"
+
+
+def test_the_sweeper_frees_a_redis_that_has_no_memory_left(tmp_path):
+    server = EmbeddedServer(tmp_path / "data", options={"maxmemory": "3mb"})
+    server.start()
+    broker = Broker(server.url)
+    try:
+        fence = broker.lease([PARTITION], "me", 60_000)[PARTITION]
+        refusal(BrokerFull, broker, TopicSettings(), size=100_000)
+        assert sweep(broker, fence, Windowless(retention=2)).entries > 2
+        assert len(entries(broker)) == 2
+        held(broker)
+        broker.publish(LOG.topic, texts(1), TopicSettings())
+    finally:
+        broker.close()
+        server.stop()
+
+
+# A full log
+
+TIGHT = replace(TopicSettings(), retention_bytes=1_000)
+
+
+def test_a_log_that_windows_need_whole_takes_no_more(broker):
+    refused = refusal(LogFull, broker, TIGHT)
+    before = held(broker)
+    assert FULL * 1_000 <= before < FULL * 1_000 + 150
+    assert "windows" in refused.detail
+    assert refused.retry_after == 60
+    last = entries(broker)[-1].last
+    again = broker.publish(LOG.topic, [Event(id="id-3", data={"t": ""})], TIGHT)
+    assert (again.duplicates, again.first_offset) == (1, 4), "what is stored is answered all the same"
+    assert (entries(broker)[-1].last, held(broker)) == (last, before)
+
+
+def test_a_full_log_takes_events_again_as_soon_as_something_may_go(broker):
+    refusal(LogFull, broker, TIGHT)
+    count = len(entries(broker))
+    broker.publish(LOG.topic, texts(1), replace(Windowless(), retention_bytes=1_000))
+    assert len(entries(broker)) < count
+    assert held(broker) <= 1_000
+
+
+def test_how_long_to_wait_is_told(broker):
+    refused = refusal(LogFull, broker, Windowless(kept=3_000, retention_bytes=100))
+    assert 1 <= refused.retry_after <= 3
+
+
+def test_a_log_without_a_bound_of_bytes_is_never_full(broker):
+    settings = replace(TopicSettings(), retention_bytes=0)
+    for _ in range(20):
+        broker.publish(LOG.topic, texts(1, 1_000), settings)
+    assert len(entries(broker)) == 20
+
+
+def test_a_full_log_is_a_503_that_says_so_and_stores_nothing(broker):
+    client = create_app(broker, TopicRules(default=TIGHT)).test_client()
+    before = counted("pushsvc_publish_unavailable_total", problem="log-full")
+    stored = 0
+    while (answer := client.post(URL, json={"t": "x" * 500})).status_code == 202:
+        stored += 1
+    assert answer.status_code == 503
+    assert answer.content_type == "application/problem+json"
+    assert answer.json["type"] == "urn:pushsvc:problem:log-full"
+    assert "retention_bytes" in answer.json["detail"]
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    assert counted("pushsvc_publish_unavailable_total", problem="log-full") == before + 1
+    figures = client.get(f"/v1/topics/{LOG.topic}").json
+    assert (figures["last_offset"], figures["bytes"]) == (stored, held(broker))
+    assert (figures["refused"], figures["last_refusal"]) == (1, answer.json["detail"])
+
+
+def test_messages_for_a_full_log_are_dropped_and_counted(broker, fence):
+    refusal(LogFull, broker, TIGHT)
+    before = counted("pushsvc_ingest_log_full_total"), counted("pushsvc_ingest_dropped_total")
+    ingest = Ingest(broker, TopicRules(default=TIGHT), lambda partition: fence)
+    ingest.offer(LOG.topic, b'{"t":1}')
+    ingest.start()
+    with gevent.Timeout(10):
+        while counted("pushsvc_ingest_log_full_total") == before[0]:
+            gevent.sleep(0.001)
+    ingest.close()
+    assert counted("pushsvc_ingest_dropped_total") == before[1]
+    assert broker.figures([LOG])[0]["refused"] == "1"
+
+
+# Who reads behind the trimmed part
+
+
+@pytest.mark.parametrize("kind", ["json", "ndjson", "csv"])
+def test_a_page_behind_the_trimmed_part_says_so(broker, fence, kind):
+    client = create_app(broker).test_client()
+    for _ in range(6):
+        client.post(URL, json={"n": 1})
+    page = client.get(URL + "?limit=2")
+    assert "trimmed" not in page.json
+    sweep(broker, fence, Windowless(retention=4))
+    follows = f"{URL}?limit=2&format={kind}&after={page.json['next']}"
+    whole = client.get(follows)
+    assert "Pushsvc-Trimmed" not in whole.headers, "what is gone was on the page before"
+    sweep(broker, fence, Windowless(retention=2))
+    cut = client.get(follows)
+    assert cut.headers["Pushsvc-Trimmed"] == "5"
+    if kind == "json":
+        assert (cut.json["trimmed"], cut.json["first_offset"]) == (True, 5)
+        assert [event["$offset"] for event in cut.json["events"]] == [5, 6]
+    sweep(broker, fence, Windowless(retention=0))
+    assert client.get(follows).headers["Pushsvc-Trimmed"] == "7"
+    assert "Pushsvc-Trimmed" not in client.get(URL).headers, "who begins anew misses nothing"
+
+
+def test_a_stream_behind_the_trimmed_part_is_reset(stack, topic):
+    stack.start_web()
+    broker = Broker(stack.redis_url, stack.prefix)
+    try:
+        log = Log(topic)
+        fence = broker.lease([log.partition], "me", 3_600_000)[log.partition]
+        for number in range(5):
+            stack.post(topic, {"n": number})
+        with stack.stream(f"/v1/topics/{topic}/events?last_event_id=earliest") as stream:
+            cursors = [stream.next().id for _ in range(2)]
+        broker.sweep({topic: Windowless(retention=3)}, fence, 100)
+        with stack.stream(f"/v1/topics/{topic}/events?last_event_id={cursors[1]}") as stream:
+            assert stream.frame()[1]["$offset"] == 3, "nothing is lost to who has what went"
+        broker.sweep({topic: Windowless(retention=1)}, fence, 100)
+        with stack.stream(f"/v1/topics/{topic}/events?last_event_id={cursors[1]}") as stream:
+            assert stream.frame() == ("reset", {"topic": topic, "reason": "trimmed"})
+            assert stream.frame()[1]["$offset"] == 5
+    finally:
+        broker.close()
+
+
+# Against a model
+
+SETTINGS = st.builds(
+    Windowless,
+    retention=st.sampled_from([0, 3, 10, 1_000]),
+    retention_age=st.sampled_from([0, 1, 5]),
+    retention_bytes=st.sampled_from([0, 60, 500]),
+    kept=st.sampled_from([-1, 0, 3, 3_600_000]),
+    windows=st.sampled_from([(Window.parse("1m"),), (Window.parse("last 5"),)]),
+)
+OPERATIONS = st.one_of(
+    st.tuples(st.just("publish"), st.integers(1, 4), st.integers(0, 120)),
+    st.tuples(st.just("publish"), st.just(CHUNK_EVENTS + 1), st.just(1)),
+    st.tuples(st.just("sweep"), st.sampled_from([1, 3, 1_000])),
+    st.tuples(st.just("delete")),
+    st.tuples(st.just("settings"), SETTINGS),
+)
+
+
+@dataclass
+class Model:
+    """A log as a list of (first, last, arrival, bytes)."""
+
+    settings: TopicSettings
+    log: list[tuple[int, int, int, int]]
+    last: int = 0
+
+    def append(self, events, arrival):
+        for at in range(0, len(events), CHUNK_EVENTS):
+            piece = events[at : at + CHUNK_EVENTS]
+            self.log.append((self.last + 1, self.last + len(piece), arrival, size_of(piece)))
+            self.last += len(piece)
+
+    def left(self, now, most):
+        """Return what is left of the log when it is trimmed at a time."""
+        settings, log = self.settings, list(self.log)
+        while log and most:
+            _, through, arrival, _ = log[0]
+            too_many = self.last - through >= settings.retention
+            too_old = settings.retention_age and now - arrival >= settings.retention_age
+            too_large = settings.retention_bytes and sum(entry[3] for entry in log) > settings.retention_bytes
+            needed = now - arrival < settings.kept or self.last - through < settings.last
+            if needed or not (too_many or too_old or too_large):
+                break
+            log.pop(0)
+            most -= 1
+        return log
+
+
+@given(settings=SETTINGS, operations=st.lists(OPERATIONS, max_size=40))
+def test_a_log_holds_what_a_model_of_it_holds(redis_url, settings, operations):
+    broker = Broker(redis_url, f"model-{token_hex(4)}:")
+    try:
+        run(broker, Model(settings, []), operations)
+    finally:
+        broker.delete(LOG.topic)
+        broker.close()
+
+
+def run(broker, model, operations):
+    fence = broker.lease([PARTITION], "me", 3_600_000)[PARTITION]
+    for name, *how in operations:
+        before = broker.time()
+        match name:
+            case "settings":
+                [model.settings] = how
+            case "delete":
+                broker.delete(LOG.topic)
+                model.log = []
+            case "sweep":
+                broker.sweep({LOG.topic: model.settings}, fence, *how)
+                model.log = seen(broker, model, before, *how)
+            case "publish":
+                publish(broker, model, before, texts(*how))
+        assert seen_now(broker) == model.log
+        assert held(broker) == sum(entry[3] for entry in model.log)
+
+
+def publish(broker, model, before, events):
+    full = model.settings.retention_bytes * FULL
+    size = sum(entry[3] for entry in model.log)
+    try:
+        receipt = broker.publish(LOG.topic, events, model.settings)
+    except LogFull:
+        model.log = seen(broker, model, before, 256)
+        assert sum(entry[3] for entry in model.log) >= full > 0
+        return
+    if full and size >= full:
+        model.log = model.left(receipt.arrival, 256)
+        assert sum(entry[3] for entry in model.log) < full
+    chunks = -(-len(events) // CHUNK_EVENTS)
+    model.append(events, receipt.arrival)
+    model.log = model.left(receipt.arrival, 32 + chunks)
+
+
+def seen_now(broker):
+    return [(entry.first, entry.last, entry.arrival, len(entry.data)) for entry in entries(broker)]
+
+
+def seen(broker, model, before, most):
+    """Return the log as it is, which is to be what is left of the model at some time since ``before``."""
+    found = seen_now(broker)
+    assert len(model.left(broker.time(), most)) <= len(found) <= len(model.left(before, most))
+    assert found == model.log[len(model.log) - len(found) :]
+    return found

@@ -1,0 +1,127 @@
+"""A backup taken while everything runs, restored elsewhere: docs/operations.md describes these very steps."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis as client
+
+from pushsvc.broker.embedded import EmbeddedServer
+from stack import Stack, until
+
+PREFIX = "pushsvc:"
+EVENTS = "/v1/topics/feedback/events"
+
+
+def settled(server: client.Redis, *names: str) -> bool:
+    persistence = server.info("persistence")
+    return not any(persistence[name] for name in names)
+
+
+def copy_append_only_files(server: EmbeddedServer, target: Path) -> None:
+    redis = client.Redis.from_url(server.url)
+    percentage = redis.config_get("auto-aof-rewrite-percentage")["auto-aof-rewrite-percentage"]
+    redis.config_set("auto-aof-rewrite-percentage", 0)
+    until(lambda: settled(redis, "aof_rewrite_in_progress", "aof_rewrite_scheduled"))
+    shutil.copytree(server.data_dir / "appendonlydir", target / "appendonlydir")
+    redis.config_set("auto-aof-rewrite-percentage", percentage)
+
+
+def copy_snapshot(server: EmbeddedServer, target: Path) -> None:
+    redis = client.Redis.from_url(server.url)
+    redis.bgsave()
+    until(lambda: settled(redis, "rdb_bgsave_in_progress"))
+    assert redis.info("persistence")["rdb_last_bgsave_status"] == "ok"
+    shutil.copy(server.data_dir / "dump.rdb", target)
+
+
+def load_snapshot(folder: Path) -> None:
+    """Turn a snapshot into append-only files: a server that has these turned on would not look at it."""
+    server = EmbeddedServer(folder, options={"appendonly": "no"})
+    server.start()
+    redis = client.Redis.from_url(server.url)
+    redis.config_set("appendonly", "yes")
+    until(lambda: settled(redis, "aof_rewrite_in_progress", "aof_rewrite_scheduled"))
+    redis.close()
+    server.stop()
+
+
+class Producer(threading.Thread):
+    """Publishes one event after the other until it is told to stop; ``acknowledged`` is the last offset."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self._stack = stack
+        self._over = threading.Event()
+        self.acknowledged = 0
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            answer = self._stack.post("feedback", {"id": f"id-{self.acknowledged}", "key": "k", "n": self.acknowledged})
+            assert answer.status == 202, answer
+            self.acknowledged = answer.json()["last_offset"]
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.mark.parametrize(
+    ("copy", "load"), [(copy_append_only_files, None), (copy_snapshot, load_snapshot)], ids=["append-only", "snapshot"]
+)
+def test_a_backup_taken_while_events_come_is_what_was_there(
+    tmp_path: Path, copy: Callable[[EmbeddedServer, Path], None], load: Callable[[Path], None] | None
+) -> None:
+    for name in ("here", "there", "copy"):
+        (tmp_path / name).mkdir()
+    here = EmbeddedServer(tmp_path / "here" / "data")
+    here.start()
+    try:
+        with Stack(here.url, PREFIX, tmp_path / "here") as stack:
+            stack.start_aggregator()
+            stack.start_web()
+            producer = Producer(stack)
+            producer.start()
+            until(lambda: producer.acknowledged >= 100)
+            before = producer.acknowledged
+            copy(here, tmp_path / "copy")
+            copied = producer.acknowledged
+            until(lambda: producer.acknowledged > copied)
+            producer.stop()
+            with stack.stream(f"{EVENTS}?last_event_id=earliest") as stream:
+                cursor = [stream.next().id for _ in range(producer.acknowledged)][-1]
+            events = stack.get(EVENTS + "?limit=10000").json()["events"]
+    finally:
+        here.stop()
+
+    if load is not None:
+        load(tmp_path / "copy")
+    there = EmbeddedServer(tmp_path / "copy")
+    there.start()
+    try:
+        with Stack(there.url, PREFIX, tmp_path / "there") as stack:
+            stack.start_aggregator()
+            stack.start_web()
+            figures = stack.get("/v1/topics/feedback").json()
+            last = figures["last_offset"]
+            assert before <= last <= producer.acknowledged
+            found = stack.get(EVENTS + "?limit=10000").json()["events"]
+            assert found == events[:last]
+            frame = until(lambda: (s := stack.stats("feedback", "?window=15m"))["offset"] == last and s)
+            rows = {(row[0], row[1]): dict(zip(frame["columns"], row, strict=True)) for row in frame["data"]}
+            assert rows["k", "n"]["count"] == last
+            assert rows["k", "n"]["sum"] == sum(event["n"] for event in found)
+
+            with stack.stream(EVENTS, Last_Event_ID=cursor) as stream:
+                assert stream.frame() == ("reset", {"topic": "feedback", "reason": "broker-restarted"})
+                assert stream.frame()[1]["$offset"] == 1
+            again = stack.post(
+                "feedback", [{"id": "id-0", "key": "k", "n": 0}, {"id": "new", "key": "k", "n": 1}]
+            ).json()
+            assert (again["duplicates"], again["last_offset"]) == (1, last + 1)
+    finally:
+        there.stop()
