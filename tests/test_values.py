@@ -302,7 +302,7 @@ def test_values_that_nobody_holds_make_room():
         account.send(now, *[event(v=f"{minute}-{n}") for n in range(10)])
         row = account.rows()["a", "v", None]
         assert (row["distinct"], row["approximate"]) == (10, False), minute
-    assert account.all._rolling.values.vocabulary.size < 40
+    assert account.all._rolling.vocabulary.size < 40
 
 
 def test_values_of_one_moment_are_not_kept_for_ever():
@@ -310,7 +310,7 @@ def test_values_of_one_moment_are_not_kept_for_ever():
     account = Account(dataclasses.replace(EVENT_CLOCK, max_values=100))
     for entry in range(30):
         account.send(T, *[event(T, v=f"{entry}-{n}") for n in range(1_000)])
-    assert account.all._rolling.values.vocabulary.used < 13_000
+    assert account.all._rolling.vocabulary.used < 13_000
     row = account.rows()["a", "v", None]
     assert row["distinct"] == pytest.approx(30_000, rel=0.07)
     assert (row["first"], row["last"], row["approximate"]) == ("0-0", "29-999", True)

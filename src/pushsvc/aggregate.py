@@ -38,6 +38,7 @@ from pushsvc.stats.tally import Tally
 from pushsvc.stats.tape import Cells, Reach, Tape
 from pushsvc.stats.values import Values
 from pushsvc.stats.vocabulary import NONE, RANKS, REGISTERS, Vocabulary
+from pushsvc.stats.wanted import Wanted
 from pushsvc.stats.window import Extent, Window
 
 if TYPE_CHECKING:
@@ -300,12 +301,12 @@ class Aggregate:
             number = self._field(topic, name)
             if number is None:
                 topic.ignored += sum(type(value) not in (int, float, NoneType) for value in column.values)
-            elif self._rolling.values is not None:
+            elif self._rolling.vocabulary is not None:
                 told = column.values
                 if fit is not None:
                     told = [value if counts else None for value, counts in zip(told, fit.tolist(), strict=True)]
                 total = int(topic.table.totals()[number])
-                found.append((number, self._rolling.values.vocabulary.numbers(total, told, column.mixed)))
+                found.append((number, self._rolling.vocabulary.numbers(total, told, column.mixed)))
         return found
 
     def _put(
@@ -327,13 +328,10 @@ class Aggregate:
             topic.folded += len(folded)
             table.fold(int(folded.max()))
         self._rolling.put(marks[chosen], table.rows(COUNT, keys[chosen]), None)
-        kept = self._rolling.values
-        for number, told in values if kept is not None else ():
+        for number, told in values:
             there = np.flatnonzero((told != NONE) if taken is None else (told != NONE) & taken)
-            if kept is not None and len(there):
-                rows = table.rows(number, keys[there])
-                kept.put(times[there], rows, told[there])
-                self._rolling.put(marks[there], rows, None)  # may settle what was put
+            if len(there):
+                self._rolling.put_values(marks[there], times[there], table.rows(number, keys[there]), told[there])
         for number, column in fields:
             where, numbers = column.positions, column.values
             if taken is not None:
@@ -484,5 +482,5 @@ _FORM = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
 _CLASSES = (
     Aggregate, Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,
     Moments, Newest, Part, Paces, Reach, Recent, Rolling, Rows, Tally, Tape, Topic, TopicRows, Values, Vocabulary,
-    Window,
+    Wanted, Window,
 )  # fmt: skip

@@ -84,15 +84,7 @@ class Distinct:
         owner = np.repeat(np.arange(len(rows)), lengths)
         alive = self._newest[window, members] >= self._oldest[window]
         owner, marks = owner[alive], self._codes[members][alive] & _MARK
-        sketched = marks >= SKETCHED
-        found = np.bincount(owner[~sketched], minlength=len(rows))
-        near = np.zeros(len(rows), np.bool_)
-        near[owner[sketched]] = True
-        if near.any():
-            mine = near[owner]
-            cells = np.where(sketched[mine], marks[mine] & _CELL, cell[np.where(sketched[mine], 0, marks[mine])])
-            found[near] = np.maximum(found, _estimates(owner[mine], cells, len(rows)))[near]
-        return found, near
+        return count_marks(owner, marks, len(rows), cell)
 
     def _places(self, codes: Ints) -> Ints:
         """Return where codes, in order and each once, are; made where they are not."""
@@ -118,6 +110,20 @@ class Distinct:
 
     def _take(self, kept: NDArray[np.bool_]) -> None:
         self._codes, self._newest = self._codes[kept], self._newest[:, kept]
+
+
+def count_marks(owner: Ints, marks: Ints, size: int, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return how many different values owners [size] have whose marks are given, each once, and where that is not
+    exact; ``cell`` is that of each number."""
+    sketched = marks >= SKETCHED
+    found: Ints = np.bincount(owner[~sketched], minlength=size)
+    near = np.zeros(size, np.bool_)
+    near[owner[sketched]] = True
+    if near.any():
+        mine = near[owner]
+        cells = np.where(sketched[mine], marks[mine] & _CELL, cell[np.where(sketched[mine], 0, marks[mine])])
+        found[near] = np.maximum(found, _estimates(owner[mine], cells, size))[near]
+    return found, near
 
 
 def _estimates(owner: Ints, cells: Ints, size: int) -> Ints:

@@ -12,7 +12,8 @@ from pushsvc.stats.moments import Counts, Floats, Index, Ints
 from pushsvc.stats.recent import Recent
 from pushsvc.stats.rolling import Rolling, no_pause
 from pushsvc.stats.rows import Rows, TopicRows
-from pushsvc.stats.values import Values
+from pushsvc.stats.vocabulary import Vocabulary
+from pushsvc.stats.wanted import Wanted
 from pushsvc.stats.window import Extent, Window
 
 Flags = NDArray[np.bool_]
@@ -73,11 +74,15 @@ class Engine(Protocol):
         """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined."""
 
     @property
-    def values(self) -> Values | None:
-        """Return what is kept of values of any kind, if anything is."""
+    def vocabulary(self) -> Vocabulary | None:
+        """Return the numbers of values of any kind, if any are kept."""
+
+    def put_values(self, marks: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
+        """Count values of any kind, by their numbers, in rows of VALUES, of events just marked and their times."""
 
     def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return the columns [n] of statistics of values."""
+        """Return the columns [n] of statistics of values: None in rows of other kinds, and nothing of these is
+        inexact; no columns where none are wanted."""
 
     def tidy(self) -> None:
         """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
@@ -108,12 +113,16 @@ def engine_of(
     statistics: Sequence[str] = (),
     most_values: int = 10_000,
 ) -> Engine:
-    """Return an engine for windows: of panes, of raw events, or both as they need it."""
+    """Return an engine for windows: of panes, of raw events, or both as they need it.
+
+    ``statistics`` are those of values of any kind, of which ``most_values`` of a field are followed one by one.
+    """
+    wanted = Wanted(statistics, most_values) if statistics else None
     if exact or all(window.events for window in windows):
-        return Recent(windows, time, percents, max_events, pause=pause)
+        return Recent(windows, time, percents, max_events, pause=pause, wanted=wanted)
     if any(window.events for window in windows):
-        return Both(windows, time, percents, pause)
-    return Rolling(windows, time, percents, pause, statistics, most_values)
+        return Both(windows, time, percents, pause, wanted)
+    return Rolling(windows, time, percents, pause, wanted)
 
 
 class Both:
@@ -125,12 +134,13 @@ class Both:
         time: int,
         percents: Sequence[int] = (),
         pause: Callable[[], None] = no_pause,
+        wanted: Wanted | None = None,
     ) -> None:
         self.windows = tuple(windows)
-        self._rolling = Rolling([window for window in windows if not window.events], time, percents, pause)
+        self._rolling = Rolling([window for window in windows if not window.events], time, percents, pause, wanted)
         self.rows = self._rolling.rows
         counting = [window for window in windows if window.events]
-        self._recent = Recent(counting, time, percents, rows=self.rows, pause=pause)
+        self._recent = Recent(counting, time, percents, rows=self.rows, pause=pause, wanted=wanted)
         self._places = [(bool(one.events), (counting if one.events else self._rolling.windows).index(one))
                         for one in windows]  # fmt: skip
 
@@ -174,6 +184,14 @@ class Both:
         self._recent.put(marks, rows, values)
         self._rolling.put(self._recent.times_of(marks, rows) // self._rolling.grain, rows, values)
 
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        return self._rolling.vocabulary
+
+    def put_values(self, marks: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
+        self._recent.put_values(marks, times, rows, numbers)
+        self._rolling.put_values(times // self._rolling.grain, times, rows, numbers)
+
     def settle(self) -> None:
         self._rolling.settle()
         self._recent.settle()
@@ -215,13 +233,14 @@ class Both:
 
     def measure(self, most_bytes: int) -> None:
         self.rows.full = self._rolling.bytes + self._recent.bytes > most_bytes
+        if self.vocabulary is not None:
+            self.vocabulary.full = self.rows.full
 
-    @property
-    def values(self) -> None:
-        """Values of any kind are kept in windows of panes alone."""
-
-    def read_values(self, _window: int, _rows: Ints) -> list[list[Any]]:
-        return []
+    def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
+        keeper, number = self._at(window)
+        return keeper.read_values(number, rows)
 
     def tidy(self) -> None:
-        pass
+        if self.vocabulary is not None and self.vocabulary.due(self.step):
+            held = self._recent.hold(self._rolling.hold(self.vocabulary.nobody()))
+            self.vocabulary.sweep(held, self.step)

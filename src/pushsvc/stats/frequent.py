@@ -86,10 +86,10 @@ class Frequent:
         near = np.zeros(len(rows), np.bool_)
         near[owner[(numbers == UNTRACKED) & (counts > 0)]] = True
         there = (numbers != UNTRACKED) & (counts > 0)
-        return _best(owner[there], numbers[there], counts[there], len(rows), most, vocabulary), near
+        return rank(owner[there], numbers[there], counts[there], len(rows), most, vocabulary), near
 
 
-def _best(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabulary: Vocabulary) -> list[Ranked]:
+def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabulary: Vocabulary) -> list[Ranked]:
     """Return for each owner [size] its members with the greatest counts."""
     order = np.argsort(owner * _RARE + (_RARE - 1 - counts))
     owner, numbers, counts = owner[order], numbers[order], counts[order]

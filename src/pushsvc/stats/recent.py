@@ -14,8 +14,10 @@ import numpy as np
 
 from pushsvc.stats.moments import Counts, Floats, Index, Ints, Moments, describe, empty, reduce, runs_of
 from pushsvc.stats.rolling import no_pause
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, Rows, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
 from pushsvc.stats.tape import NEVER, NO_CELLS, Cells, Entry, Flags, Tape
+from pushsvc.stats.vocabulary import Vocabulary
+from pushsvc.stats.wanted import Found, Wanted
 from pushsvc.stats.window import Extent, Window
 
 _MOMENTS = 5
@@ -33,7 +35,8 @@ _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
 
 
 class Recent:
-    """Windows [W] over rows [R]. ``time`` is where the clock begins, ``percents`` are those of the quantiles wanted.
+    """Windows [W] over rows [R]. ``time`` is where the clock begins, ``percents`` are those of the quantiles wanted,
+    ``wanted`` what is of values of any kind.
 
     At most ``max_events`` events of a topic are kept for windows of time. What is put lies aside until somebody reads,
     or until it is ``_ENOUGH``.
@@ -47,6 +50,7 @@ class Recent:
         max_events: int = 100_000,
         rows: Rows | None = None,
         pause: Callable[[], None] = no_pause,
+        wanted: Wanted | None = None,
     ) -> None:
         self.windows = tuple(windows)
         self.pause = pause
@@ -54,6 +58,7 @@ class Recent:
         self.rows = Rows() if rows is None else rows
         self._longest = max(window.length for window in windows)
         self._last = max(window.events for window in windows)
+        self._wanted = wanted
         self._time = time
         self._max_events = max_events
         self._tapes: dict[int, Tape] = {}
@@ -69,16 +74,19 @@ class Recent:
 
     @property
     def bytes(self) -> int:
-        """Size of events and arrays, without those of ``rows``."""
+        """Size of events and arrays, without those of ``rows`` and the vocabulary."""
         fixed = self._changed.nbytes + self._held.nbytes + self._kept.nbytes + self._next.nbytes
         return fixed + self._bytes
 
     def measure(self, most_bytes: int) -> None:
         """Look at the memory: beyond so many bytes keys get no places and no topic keeps more events than it has."""
         self._reserve()
-        if self.bytes + _CELL * self._waiting + self.rows.bytes > most_bytes:
+        shared = self.rows.bytes + (0 if self.vocabulary is None else self.vocabulary.bytes)
+        if self.bytes + _CELL * self._waiting + shared > most_bytes:
             self.settle()  # it drops what is not needed, so what may be too much need not be
-        was, self.rows.full = self.rows.full, self.bytes + self.rows.bytes > most_bytes
+        was, self.rows.full = self.rows.full, self.bytes + shared > most_bytes
+        if self.vocabulary is not None:
+            self.vocabulary.full = self.rows.full
         if was or self.rows.full:
             for tape in self._tapes.values():
                 tape.limit = min(tape.limit, max(_FEW, len(tape.times))) if self.rows.full else self._max_events
@@ -132,6 +140,15 @@ class Recent:
         """Note what events of the entry marked last say of rows of its topic."""
         self._entry_of(rows).put(marks, rows, values)
         self._waiting += len(rows)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        return None if self._wanted is None else self._wanted.vocabulary
+
+    def put_values(self, marks: Ints, _times: Ints, rows: Index, numbers: Ints) -> None:
+        """Note values of any kind: the numbers of cells of such rows, which have none of their own, stand for them."""
+        if self._wanted is not None:
+            self.put(marks, rows, self._wanted.kept(numbers).astype(np.float64))
 
     def times_of(self, marks: Ints, rows: Index) -> Ints:
         """Return the times of events of the entry marked last, which say something of ``rows``."""
@@ -221,7 +238,8 @@ class Recent:
     def changed(self, window: int) -> Flags:
         self.settle()
         self._reserve()
-        return self._changed[window, : self.rows.size]
+        changed = self._changed[window, : self.rows.size]
+        return changed if self._wanted is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
 
     def take_changes(self, window: int, rows: Ints) -> None:
         self.settle()
@@ -249,30 +267,46 @@ class Recent:
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, NaN where undefined; all are exact."""
         self.settle()
+        self._reserve()
         figures = np.full((_MOMENTS + len(self.percents), len(rows)), np.nan)
-        valued = np.flatnonzero(self.rows.column[rows] != CLOSED)
-        figures[:_MOMENTS, valued] = describe(Moments(np.zeros(len(valued), np.int64), empty(len(valued))))
-        owners, values = self._values_of(window, rows[valued])
+        bearers = rows if self._wanted is None else self.rows.bearers(rows, self._held[window])
+        numeric = np.flatnonzero((bearers != CLOSED) & (self.rows.column[bearers] != CLOSED))
+        figures[:_MOMENTS, numeric] = describe(Moments(np.zeros(len(numeric), np.int64), empty(len(numeric))))
+        owners, values = self._numbers_of(window, bearers[numeric])
         if not len(owners):
             return figures
         starts = runs_of(owners)
-        moments, places = reduce(values, starts), valued[owners[starts]]
+        moments, places = reduce(values, starts), numeric[owners[starts]]
         figures[:_MOMENTS, places] = describe(moments)
         count = moments.count.astype(np.int64)
         for number, percent in enumerate(self.percents):
             figures[_MOMENTS + number, places] = values[starts + (percent * count + 99) // 100 - 1]
         return figures
 
-    def _values_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
+    def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
+        """Return the columns of Wanted for rows."""
+        wanted = self._wanted
+        if wanted is None:
+            return []
+        self.settle()
+        self._reserve()
+        valued = np.flatnonzero(self.rows.kind[rows] == VALUES)
+        cells, own, total = self._cells_of(window, rows[valued])
+        members = np.concatenate([np.flatnonzero(own != CLOSED), np.flatnonzero(total != CLOSED)])
+        owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
+        order = np.argsort(owners, kind="stable")
+        owners, members = valued[owners[order]], members[order]
+        times, kept = cells.times[members], cells.values[members].astype(np.int64)
+
+        def find(places: Ints) -> Found:
+            part = slice(*np.searchsorted(owners, [places[0], places[-1] + 1]).tolist())
+            return wanted.find(np.searchsorted(places, owners[part]), times[part], kept[part], len(places))
+
+        return wanted.columns(self.rows.kind[rows], find, self.pause)
+
+    def _numbers_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
         """Return which of the rows each value in a window is of, and the values; ordered by both."""
-        # numpy sorts small integers by their bits, in one pass.
-        place = np.full(self.rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
-        place[rows] = np.arange(len(rows))
-        found = [self._held_cells(window, topic) for topic in np.unique(self.rows.topic[rows]).tolist()]
-        cells = Cells.joined([cells for cells in found if cells is not None] or [NO_CELLS])
-        totals = self.rows.total[cells.rows]
-        own, total = place[cells.rows], place[totals]
-        own[totals == cells.rows] = CLOSED  # an event without a key is said of the total alone
+        cells, own, total = self._cells_of(window, rows)
         wanted = np.flatnonzero((own != CLOSED) | (total != CLOSED))
         wanted = wanted[np.argsort(cells.values[wanted])]
         own, total, values = own[wanted], total[wanted], cells.values[wanted]
@@ -280,6 +314,19 @@ class Recent:
         values = np.concatenate([values[own != CLOSED], values[total != CLOSED]])
         order = np.argsort(owners, kind="stable")
         return owners[order], values[order]
+
+    def _cells_of(self, window: int, rows: Ints) -> tuple[Cells, Index, Index]:
+        """Return the cells in a window of all topics of some rows, in the order of each log, and of which of the rows
+        each one tells: as its own, and as its total. CLOSED for none."""
+        # numpy sorts small integers by their bits, in one pass.
+        place: Index = np.full(self.rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
+        place[rows] = np.arange(len(rows))
+        found = [self._held_cells(window, topic) for topic in np.unique(self.rows.topic[rows]).tolist()]
+        cells = Cells.joined([cells for cells in found if cells is not None] or [NO_CELLS])
+        totals = self.rows.total[cells.rows]
+        own, total = place[cells.rows], place[totals]
+        own[totals == cells.rows] = CLOSED  # an event without a key is said of the total alone
+        return cells, own, total
 
     def _held_cells(self, window: int, topic: int) -> Cells | None:
         tape = self._tapes.get(topic)
@@ -290,15 +337,19 @@ class Recent:
 
     # -- rows that go
 
-    @property
-    def values(self) -> None:
-        """Values of any kind are kept in windows of panes alone."""
-
-    def read_values(self, _window: int, _rows: Ints) -> list[list[Any]]:
-        return []
-
     def tidy(self) -> None:
-        pass
+        """Forget values that nobody holds where places are short or they have become many."""
+        if self.vocabulary is not None and self.vocabulary.due(self.step):
+            self.vocabulary.sweep(self.hold(self.vocabulary.nobody()), self.step)
+
+    def hold(self, held: Flags) -> Flags:
+        """Mark the numbers of the values of events that are kept as held; return the marks."""
+        self.settle()
+        if self._wanted is not None:
+            for tape in self._tapes.values():
+                values = tape.cells.values[self.rows.kind[tape.cells.rows] == VALUES]
+                self._wanted.hold(values.astype(np.int64), held)
+        return held
 
     def unused(self) -> Ints:
         self.settle()
@@ -327,5 +378,7 @@ class Recent:
 
     def discard(self, topic: TopicRows) -> Ints:
         rows = self.forget_topic(topic)
+        if self.vocabulary is not None:
+            self.vocabulary.forget(rows)
         self.rows.drop_topic(topic)
         return rows

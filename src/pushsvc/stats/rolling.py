@@ -27,9 +27,11 @@ from pushsvc.stats.moments import (
     reduce,
     runs_of,
 )
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.values import Values
+from pushsvc.stats.vocabulary import Vocabulary
+from pushsvc.stats.wanted import Wanted
 from pushsvc.stats.window import Extent, Window
 
 ROOM = 10_000
@@ -53,7 +55,7 @@ def no_pause() -> None:
 
 class Rolling:
     """Windows [W] over rows [R]. ``time`` is where the head begins, ``percents`` are those of the quantiles wanted,
-    ``statistics`` those of values, of which ``most_values`` of a field are followed one by one.
+    ``wanted`` what is of values of any kind.
 
     Time goes in grains, the greatest that divide the panes of all windows. What falls into the grain at the head is
     written once; when the head moves on, its partials are handed to every window. Events are put aside first and
@@ -67,8 +69,7 @@ class Rolling:
         time: int,
         percents: Sequence[int] = (),
         pause: Callable[[], None] = no_pause,
-        statistics: Sequence[str] = (),
-        most_values: int = 10_000,
+        wanted: Wanted | None = None,
     ) -> None:
         self.windows = tuple(windows)
         self.percents = tuple(percents)
@@ -79,7 +80,7 @@ class Rolling:
         self._tallies = [Tally() for _ in windows]
         self._blocks = Blocks(windows)
         self._buckets = Buckets(len(windows), percents)
-        self.values = Values(windows, self.grain, statistics, most_values) if statistics else None
+        self._values = None if wanted is None else Values(windows, self.grain, wanted)
         self._changed: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._stale: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._figures: Floats = np.zeros((len(windows), MOMENTS + len(percents), _FIRST_CAPACITY))
@@ -93,10 +94,10 @@ class Rolling:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays, nearly."""
+        """Size of the arrays, nearly; all that is shared counts here."""
         fixed = [self._changed, self._stale, self._figures, self._held, self._count, self._parts]
         held = sum(tally.bytes for tally in self._tallies) + self._blocks.bytes + self._buckets.bytes + self.rows.bytes
-        held += 0 if self.values is None else self.values.bytes
+        held += 0 if self._values is None else self._values.bytes + self._values.wanted.vocabulary.bytes
         waiting = sum(map(_chunk_bytes, [*self._aside, *(chunk for chunks in self._future for chunk in chunks)]))
         return held + waiting + sum(array.nbytes for array in fixed)
 
@@ -127,8 +128,8 @@ class Rolling:
     def measure(self, most_bytes: int) -> None:
         """Look at the memory taken: beyond so many bytes no key gets rows and no new value is followed."""
         self.rows.full = self.bytes > most_bytes
-        if self.values is not None:
-            self.values.vocabulary.full = self.rows.full
+        if self.vocabulary is not None:
+            self.vocabulary.full = self.rows.full
 
     def _heads(self) -> list[int]:
         return [self.head(number) for number in range(len(self.windows))]
@@ -150,14 +151,12 @@ class Rolling:
         before = self._heads()
         self._close_grain(before)
         self._buckets.close(before, head)
-        if self.values is not None:
-            self.values.close(before)
+        if self._values is not None:
+            self._values.close(before)
         self._head = head
         for number, old in enumerate(before):
             if self.head(number) > old:
                 self._advance(number, old)
-        if self.values is not None and (self.values.vocabulary.short or self.values.vocabulary.crowded):
-            self.values.sweep()
         return True
 
     def next_changes(self, _ready: object = None) -> list[int | None]:
@@ -198,9 +197,9 @@ class Rolling:
             self._mark(number, rows)
         self._blocks.advance(number, head)
         self._buckets.advance(number, old, oldest)
-        if self.values is not None:
+        if self._values is not None:
             left = np.concatenate([np.zeros(0, np.int32), *(rows for rows, _ in expired)])
-            self.values.advance(number, old, head, left, self._held[number])
+            self._values.advance(number, old, head, left, self._held[number])
         waiting, self._future[number] = self._future[number], []
         for chunk in _merged(waiting):
             self._add_apart(number, *chunk)
@@ -222,8 +221,14 @@ class Rolling:
             self.settle()
 
     @property
-    def settled(self) -> bool:
-        return not self._aside
+    def vocabulary(self) -> Vocabulary | None:
+        return None if self._values is None else self._values.wanted.vocabulary
+
+    def put_values(self, grains: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
+        """Count values of any kind, by their numbers, in rows of VALUES."""
+        if self._values is not None:
+            self._values.put(times, rows, numbers)
+            self.put(grains, rows, None)
 
     def settle(self) -> None:
         """Add what was put aside."""
@@ -233,8 +238,8 @@ class Rolling:
         self._reserve()
         for chunk in _merged(aside):
             self._sort_in(*chunk)
-        if self.values is not None:
-            self.values.settle(self._head, self._heads(), self.rows.total)
+        if self._values is not None:
+            self._values.settle(self._head, self._heads(), self.rows.total)
 
     def _sort_in(self, grains: Ints, rows: Index, values: Floats | None) -> None:
         """Add events to the head grain, or window by window where they are late or early."""
@@ -343,8 +348,8 @@ class Rolling:
             self._held = np.pad(self._held, ((0, 0), (0, more)))
             self._changed = np.pad(self._changed, ((0, 0), (0, more)))
             self._stale = np.pad(self._stale, ((0, 0), (0, more)))
-        if self.values is not None:
-            self.values.reserve(len(self._count))
+        if self._values is not None:
+            self._values.reserve(len(self._count))
         size = self._parts.shape[1]
         if self.rows.columns > size or not self._reserved:
             self._reserved = True
@@ -367,7 +372,7 @@ class Rolling:
         self.settle()
         self._reserve()
         changed = self._changed[window, : self.rows.size]
-        return changed if self.values is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
+        return changed if self._values is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
 
     def take_changes(self, window: int, rows: Ints) -> None:
         """Take the marks off rows."""
@@ -389,30 +394,33 @@ class Rolling:
         """
         self.settle()
         self._reserve()
-        if self.values is None:
+        if self._values is None:
             return self._figures_of(window, rows)
-        valued = self.rows.kind[rows] == VALUES
-        sources = np.where(valued, self.rows.partner[rows], rows)
-        there = (sources != CLOSED) & (~valued | (self._held[window, sources] > 0))
+        bearers = self.rows.bearers(rows, self._held[window])
+        there = bearers != CLOSED
         found = np.full((MOMENTS + len(self.percents), len(rows)), np.nan)
-        found[:, there] = self._figures_of(window, sources[there])
+        found[:, there] = self._figures_of(window, bearers[there])
         return found
 
     def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return the columns of Values for rows; what is not of a row is None, and nothing of it is inexact."""
+        """Return the columns of Wanted for rows."""
         self.settle()
-        if self.values is None:
+        values = self._values
+        if values is None:
             return []
-        columns: list[list[Any]] = [[nothing] * len(rows) for nothing in self.values.nothing]
-        valued = np.flatnonzero(self.rows.kind[rows] == VALUES)
-        for start in range(0, len(valued), _SLICE):
-            places = valued[start : start + _SLICE]
-            found = self.values.read(window, rows[places])
-            for column, told in zip(columns, found, strict=True):
-                for place, one in zip(places.tolist(), told, strict=True):
-                    column[place] = one
-            self.pause()
-        return columns
+        return values.wanted.columns(self.rows.kind[rows], lambda at: values.read(window, rows[at]), self.pause)
+
+    def tidy(self) -> None:
+        """Forget values that nobody holds where places are short or they have become many."""
+        if self.vocabulary is not None and self.vocabulary.due(self._head):
+            self.vocabulary.sweep(self.hold(self.vocabulary.nobody()), self._head)
+
+    def hold(self, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Mark the numbers of values that are in any window, or to come, as held; return the marks."""
+        self.settle()
+        if self._values is not None:
+            self._values.hold(held)
+        return held
 
     def _figures_of(self, window: int, rows: Ints) -> Floats:
         stale = rows[self._stale[window, rows]]
@@ -441,12 +449,6 @@ class Rolling:
             last = (self.head(window) + 1) * pane // self.grain - 1
             first = last + 1 - panes * pane // self.grain
             self._figures[window, MOMENTS:, columns] = self._buckets.read(window, columns, moments, first, last).T
-
-    def tidy(self) -> None:
-        """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
-        if self.values is not None and self.values.vocabulary.crowded:
-            self.settle()
-            self.values.sweep()
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""
@@ -480,8 +482,9 @@ class Rolling:
             tally.keep(lambda held: ~np.isin(held, rows))
         self._blocks.discard(columns)
         self._buckets.discard(columns)
-        if self.values is not None:
-            self.values.discard(rows, rows.tolist())
+        if self._values is not None:
+            self._values.discard(rows)
+            self._values.wanted.vocabulary.forget(rows)
         for number, chunks in enumerate(self._future):
             self._future[number] = [chunk for chunk in (_kept(chunk, rows) for chunk in chunks) if len(chunk[0])]
         self.rows.drop_topic(topic)

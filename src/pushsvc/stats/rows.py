@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Ints
+from pushsvc.stats.moments import Counts, Ints
 
 OTHER = "__other__"
 """The key that takes what finds no room; producers may not use it."""
@@ -115,6 +115,14 @@ class Rows:
         if kind in (NUMBERS, HIDDEN):
             self.column[rows] = [self._next_column() for _ in range(len(keys))]
         return rows
+
+    def bearers(self, rows: Ints, held: Counts) -> Ints:
+        """Return the rows that bear the figures of rows: their own, or those of the numbers among values, if there are
+        any ``held`` [R]; CLOSED for none."""
+        valued = self.kind[rows] == VALUES
+        bearers = np.where(valued, self.partner[rows], rows)
+        bearers[valued & (held[bearers] == 0)] = CLOSED
+        return bearers.astype(np.int64)
 
     def free(self, rows: Ints) -> None:
         """Let the numbers of rows be used again."""

@@ -35,7 +35,8 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What events said of rows [n]; the value is 0 for a row that only counts."""
+    """What events said of rows [n]; the value is 0 for a row that only counts, and what stands for it (``Wanted.kept``)
+    where it may be of any kind."""
 
     offsets: Ints
     times: Ints

@@ -1,4 +1,4 @@
-"""What is told of the values of fields, text and all: how many different ones, the most frequent, the first, the last.
+"""Values of fields, text and all, in windows of panes.
 
 Values come with the rows whose events are counted (see rolling.py) and take the same ways: into the head grain, into
 panes of the windows that still have them, or aside until their pane comes.
@@ -6,8 +6,7 @@ panes of the windows that still have them, or aside until their pane comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,8 @@ from pushsvc.stats.distinct import SHIFT, Distinct
 from pushsvc.stats.ends import Firsts, Lasts
 from pushsvc.stats.frequent import Frequent
 from pushsvc.stats.moments import Counts, Index, Ints, runs_of
-from pushsvc.stats.names import is_exact, length_of
-from pushsvc.stats.vocabulary import SKETCHED, UNTRACKED, Vocabulary
+from pushsvc.stats.vocabulary import SKETCHED, UNTRACKED
+from pushsvc.stats.wanted import Found, Wanted
 from pushsvc.stats.window import Window
 
 Chunk = tuple[Ints, Ints, Ints]
@@ -25,41 +24,32 @@ Chunk = tuple[Ints, Ints, Ints]
 
 
 class Values:
-    """The values of rows in several windows. ``statistics`` names what is wanted of them, ``most`` how many values of a
-    field are followed one by one; ``grain`` is in ms."""
+    """The values of rows in several windows, for what is ``wanted`` of them; ``grain`` is in ms."""
 
-    def __init__(self, windows: Sequence[Window], grain: int, statistics: Sequence[str], most: int) -> None:
-        self.vocabulary = Vocabulary(most)
-        self.statistics = tuple(statistics)
+    def __init__(self, windows: Sequence[Window], grain: int, wanted: Wanted) -> None:
+        self.wanted = wanted
         self._windows = tuple(windows)
         self._grain = grain
-        self._most = max((length for length in map(length_of, statistics) if length), default=0)
-        self._distinct = Distinct(len(windows)) if "distinct" in statistics else None
-        self._frequent = Frequent(len(windows)) if self._most else None
-        self._firsts = Firsts(windows) if "first" in statistics else None
-        self._lasts = Lasts(len(windows)) if "last" in statistics else None
+        self._distinct = Distinct(len(windows)) if wanted.distinct else None
+        self._frequent = Frequent(len(windows)) if wanted.top else None
+        self._firsts = Firsts(windows) if "first" in wanted.statistics else None
+        self._lasts = Lasts(len(windows)) if "last" in wanted.statistics else None
         self._aside: list[Chunk] = []
         self._future: list[list[Chunk]] = [[] for _ in windows]
 
     @property
     def bytes(self) -> int:
-        """Size of what is held, nearly."""
+        """Size of what is held, without the vocabulary."""
         parts = (self._distinct, self._frequent, self._firsts, self._lasts)
         chunks = [*self._aside, *(chunk for chunks in self._future for chunk in chunks)]
         waiting = sum(array.nbytes for chunk in chunks for array in chunk)
-        return self.vocabulary.bytes + waiting + sum(part.bytes for part in parts if part is not None)
+        return waiting + sum(part.bytes for part in parts if part is not None)
 
     def reserve(self, rows: int) -> None:
         """Make room for so many rows."""
         for ends in (self._firsts, self._lasts):
             if ends is not None:
                 ends.reserve(rows)
-
-    @property
-    def nothing(self) -> list[Any]:
-        """What the columns say of rows without values: nothing, and that nothing is approximate."""
-        near = [] if all(map(is_exact, self.statistics)) else [False]
-        return [*[None] * len(self.statistics), *near]
 
     # -- in
 
@@ -101,7 +91,7 @@ class Values:
     def _codes_of(self, chunk: Chunk, total: Index) -> Ints:
         """Return codes in order, each once: those of totals are derived from what is left of the others."""
         _, rows, numbers = chunk
-        codes = _unique((rows << SHIFT) | self.vocabulary.mark[numbers])
+        codes = _unique((rows << SHIFT) | self.wanted.vocabulary.mark[numbers])
         rows = codes >> SHIFT
         totals = total[rows].astype(np.int64)
         keyed = totals != rows
@@ -119,7 +109,7 @@ class Values:
         panes = panes[there]
         times, rows, numbers = _chosen(chunk, there)
         if self._distinct is not None:
-            self._distinct.add_late(window, (rows << SHIFT) | self.vocabulary.mark[numbers], panes)
+            self._distinct.add_late(window, (rows << SHIFT) | self.wanted.vocabulary.mark[numbers], panes)
         if self._frequent is not None:
             self._frequent.add_late(window, panes, rows, self._tracked(numbers))
         if self._firsts is not None:
@@ -128,7 +118,7 @@ class Values:
             self._lasts.add([window], rows, times, numbers)
 
     def _tracked(self, numbers: Ints) -> Ints:
-        return np.where(self.vocabulary.mark[numbers] < SKETCHED, numbers, UNTRACKED)
+        return np.where(self.wanted.vocabulary.mark[numbers] < SKETCHED, numbers, UNTRACKED)
 
     # -- the head
 
@@ -155,42 +145,32 @@ class Values:
         for chunk in waiting:
             self._add_apart(window, head, chunk)
 
-    def sweep(self) -> None:
-        """Forget values that nobody holds. All is settled."""
-        held = np.zeros(self.vocabulary.size, np.bool_)
+    def hold(self, held: NDArray[np.bool_]) -> None:
+        """Mark the numbers of the values that are in any window, or to come, as held. All is settled."""
         for part in (self._distinct, self._frequent, self._firsts, self._lasts):
             if part is not None:
                 part.hold(held)
         for _, _, numbers in [chunk for chunks in self._future for chunk in chunks]:
             held[numbers] = True
-        self.vocabulary.sweep(held)
 
     # -- out
 
-    def read(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return a column [n] for each of the statistics, and one that tells which rows are not exact if any may be."""
-        vocabulary, columns = self.vocabulary, []
-        near = np.zeros(len(rows), np.bool_)
-        found: dict[str, list[Any]] = {}
+    def read(self, window: int, rows: Ints) -> Found:
+        """Return what rows have in a window."""
+        found = Found(np.zeros(len(rows), np.bool_))
         if self._distinct is not None:
-            counts, sketched = self._distinct.read(window, rows, vocabulary.cell)
-            found["distinct"] = counts.tolist()
-            near |= sketched
-        ranked: list[list[list[Any]]] = []
+            found.distinct, found.near = self._distinct.read(window, rows, self.wanted.vocabulary.cell)
         if self._frequent is not None:
-            best, missing = self._frequent.read(window, rows, self._most, vocabulary)
-            ranked = [[[vocabulary.value(number), count] for number, count in one] for one in best]
-            near |= missing
-        for name, ends in (("first", self._firsts), ("last", self._lasts)):
-            if ends is not None:
-                found[name] = list(map(vocabulary.value, ends.read(window, rows).tolist()))
-        for name in self.statistics:
-            length = length_of(name)
-            columns.append([one[:length] for one in ranked] if length else found[name])
-        return [*columns, near.tolist()][: len(self.nothing)]
+            found.ranked, missing = self._frequent.read(window, rows, self.wanted.top, self.wanted.vocabulary)
+            found.near |= missing
+        if self._firsts is not None:
+            found.firsts = self._firsts.read(window, rows)
+        if self._lasts is not None:
+            found.lasts = self._lasts.read(window, rows)
+        return found
 
-    def discard(self, rows: Ints, totals: Iterable[int]) -> None:
-        """Forget rows, and the values of the fields whose totals are among them. All is settled."""
+    def discard(self, rows: Ints) -> None:
+        """Forget rows. All is settled."""
 
         def kept(held: Ints) -> NDArray[np.bool_]:
             return ~np.isin(held, rows)
@@ -203,7 +183,6 @@ class Values:
         for window, chunks in enumerate(self._future):
             chosen = [_chosen(chunk, kept(chunk[1])) for chunk in chunks]
             self._future[window] = [chunk for chunk in chosen if len(chunk[0])]
-        self.vocabulary.forget(totals)
 
 
 def _with_totals(chunk: Chunk, total: Index) -> Chunk:

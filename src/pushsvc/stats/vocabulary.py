@@ -6,7 +6,7 @@ Two values are the same if they are the same JSON: texts letter by letter, numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Ints
+from pushsvc.stats.moments import Counts, Ints, runs_of
 
 LONGEST = 200
 """Characters that are kept of a text. A longer one is told by them and "…", and told apart by a digest of its whole."""
@@ -51,7 +51,7 @@ class Vocabulary:
     ``mark[number]`` is what stands for a value where it is counted: its number, or its cell with SKETCHED if the owner
     had ``most`` values already that were followed one by one. ``cell[number]`` is register and rank of any value, and
     ``order[number]`` the first eight bytes of its JSON text. Numbers of values that nobody holds are used again:
-    ``short`` tells that some owner may need it.
+    ``short`` tells that some owner may need it. While ``full`` no new value is followed.
     """
 
     def __init__(self, most: int) -> None:
@@ -63,15 +63,18 @@ class Vocabulary:
         self._most = most
         self._tables: dict[_Owner, dict[Any, int]] = {}
         self._tracked: dict[_Owner, int] = {}
-        self._owners: list[_Owner] = [NONE]
         self._keys: list[Any] = [None]
+        self._owner: Ints = np.full(_FIRST_CAPACITY, NONE)
+        self._listed: NDArray[np.bool_] = np.zeros(_FIRST_CAPACITY, np.bool_)
         self._free: list[int] = []
         self._swept = 0
+        self._swept_at = NONE
 
     @property
     def bytes(self) -> int:
         """Size of what is held, nearly."""
-        return _BYTES * self.used + self.mark.nbytes + self.cell.nbytes + self.order.nbytes
+        arrays = (self.mark, self.cell, self.order, self._owner, self._listed)
+        return _BYTES * self.used + sum(array.nbytes for array in arrays)
 
     @property
     def size(self) -> int:
@@ -106,13 +109,12 @@ class Vocabulary:
         """Return the JSON text of a value, by which equals are ordered."""
         return _text_of(self._keys[number])
 
-    def forget(self, owners: Iterable[int]) -> None:
+    def forget(self, owners: Ints) -> None:
         """Forget what belongs to owners, which nothing may refer to any more."""
-        chosen = set(owners) & self._tables.keys()
+        chosen = [owner for owner in owners.tolist() if owner in self._tables]
         if chosen:
-            for number, owner in enumerate(self._owners):
-                if owner in chosen:
-                    self._release(number)
+            for number in np.flatnonzero(np.isin(self._owner[: self.size], chosen)).tolist():
+                self._release(number)
             for owner in chosen:
                 del self._tables[owner]
                 self._tracked.pop(owner, None)
@@ -122,47 +124,70 @@ class Vocabulary:
         """Tell whether so many values came since the last sweep that another pays."""
         return self.used > 2 * self._swept + _CROWD
 
-    def sweep(self, held: NDArray[np.bool_]) -> None:
-        """Forget the values that are not ``held`` [size]. One that is, but found no place, may get one next time."""
-        for number in np.flatnonzero(~held[: self.size] | (self.mark[: self.size] >= SKETCHED)).tolist():
-            owner, key = self._owners[number], self._keys[number]
-            if owner == NONE:
-                continue
-            if self._tables[owner].get(key) == number:
-                del self._tables[owner][key]
-            if not held[number]:
-                self._tracked[owner] -= int(self.mark[number] == number)
-                self._release(number)
-        self.short, self._swept = False, self.used
+    def due(self, moment: int) -> bool:
+        """Tell whether to sweep: once a ``moment`` while places are short, and at any time when it pays."""
+        return self.crowded or (self.short and moment != self._swept_at)
+
+    def nobody(self) -> NDArray[np.bool_]:
+        """Return for each number that it is not held."""
+        return np.zeros(self.size, np.bool_)
+
+    def sweep(self, held: NDArray[np.bool_], moment: int) -> None:
+        """Forget the values that are not ``held`` [size]. Of those that are, but found no place, as many as there is
+        room for are looked up anew when they come next."""
+        for number in np.flatnonzero(~held & (self._owner[: self.size] != NONE)).tolist():
+            owner = int(self._owner[number])
+            self._tracked[owner] -= int(self.mark[number] == number)
+            self._unlist(number)
+            self._release(number)
+        waiting = np.flatnonzero(self._listed[: self.size] & (self.mark[: self.size] >= SKETCHED))
+        self.short = len(waiting) > 0
+        waiting = waiting[np.argsort(self._owner[waiting], kind="stable")]
+        owners = self._owner[waiting]
+        starts = runs_of(owners)
+        for owner, numbers in zip(owners[starts].tolist(), np.split(waiting, starts[1:]), strict=False):
+            for number in numbers[: self._room(owner)].tolist():
+                self._unlist(number)
+        self._swept, self._swept_at = self.used, moment
+
+    def _room(self, owner: _Owner) -> int:
+        """Return how many more values of an owner can be followed."""
+        return 0 if self.full else max(self._most - self._tracked.get(owner, 0), 0)
+
+    def _unlist(self, number: int) -> None:
+        if self._listed[number]:
+            del self._tables[int(self._owner[number])][self._keys[number]]
+            self._listed[number] = False
 
     def _release(self, number: int) -> None:
-        self._owners[number], self._keys[number] = NONE, None
+        self._owner[number], self._keys[number], self._listed[number] = NONE, None, False
         self._free.append(number)
 
     def _enter(self, owner: int, table: dict[Any, int], keys: list[Any]) -> None:
         """Give numbers to new values: as many are followed one by one as there is room for."""
-        room = 0 if self.full else self._most - self._tracked.get(owner, 0)
-        numbers = [self._next(owner, key) for key in keys]
+        room = self._room(owner)
+        numbers = [self._next(key) for key in keys]
         table.update(zip(keys, numbers, strict=True))
         places = np.array(numbers, np.int64)
+        self._owner[places], self._listed[places] = owner, True
         texts = list(map(_text_of, keys))
         self.cell[places] = cells_of(texts)
         self.order[places] = np.frombuffer(b"".join(text[:8].ljust(8, b"\0") for text in texts), ">u8")
         self.mark[places] = places
-        self.mark[places[max(room, 0) :]] = self.cell[places[max(room, 0) :]] | SKETCHED
-        self._tracked[owner] = self._tracked.get(owner, 0) + min(max(room, 0), len(keys))
-        self.short |= 2 * self._tracked[owner] > self._most
+        self.mark[places[room:]] = self.cell[places[room:]] | SKETCHED
+        self._tracked[owner] = self._tracked.get(owner, 0) + min(room, len(keys))
+        self.short |= room < len(keys) or 2 * self._tracked[owner] > self._most
 
-    def _next(self, owner: int, key: Any) -> int:
+    def _next(self, key: Any) -> int:
         if self._free:
             number = self._free.pop()
-            self._owners[number], self._keys[number] = owner, key
+            self._keys[number] = key
             return number
-        self._owners.append(owner)
         self._keys.append(key)
         if self.size > len(self.mark):
             self.mark, self.cell = np.pad(self.mark, (0, self.size)), np.pad(self.cell, (0, self.size))
-            self.order = np.pad(self.order, (0, self.size))
+            self.order, self._listed = np.pad(self.order, (0, self.size)), np.pad(self._listed, (0, self.size))
+            self._owner = np.pad(self._owner, (0, self.size), constant_values=NONE)
         return self.size - 1
 
 
