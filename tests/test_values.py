@@ -28,6 +28,14 @@ NOW = TopicSettings(
 )
 EVENT_CLOCK = dataclasses.replace(NOW, clock="event")
 GROUPED = dataclasses.replace(NOW, key=("key", "k2", "key+k2"))
+LAST = dataclasses.replace(NOW, windows=tuple(map(Window.parse, ("last 3", "last 20"))))
+EXACT = dataclasses.replace(NOW, exact=True)
+FEW = dataclasses.replace(EXACT, max_events=6)
+BOTH = dataclasses.replace(GROUPED, windows=tuple(map(Window.parse, ("10s", "last 5", "1m", "last 20"))))
+ALL = dataclasses.replace(BOTH, exact=True, clock="event")
+RECENT = [LAST, EXACT, FEW, BOTH, ALL, dataclasses.replace(BOTH, clock="event", key=("key",))]
+"""Settings whose windows keep their events, some beside windows of panes."""
+
 EXACT_COLUMNS = ("count", "distinct", "top3", "first", "last", "top", "approximate")
 
 
@@ -81,16 +89,16 @@ def keys_of(settings, one):
 
 def expected(account, frame):
     """Compute the rows of fields whose values are kept, from the log."""
-    found = {}
-    for time, one in account.log[: frame.offset]:
+    found, last = {}, account.settings.window(frame.window).events
+    for offset, (time, one) in enumerate(account.log[: frame.offset], 1):
+        inside = offset > frame.offset - last if last else frame.start <= time < frame.end
         for name in account.settings.values:
             value = one.data.get(name)
             if value is None or isinstance(value, list | dict):
                 continue
             for key, by in keys_of(account.settings, one):
                 group = found.setdefault((key, name, by), [])
-                if frame.start <= time < frame.end:
-                    group.append((time, value))
+                group += [(time, value)] * inside
     return {name: figures(values) for name, values in found.items() if values or name[0] is None}
 
 
@@ -121,7 +129,7 @@ def check(account, window):
     frame = account.all.snapshot("t", window)
     wanted = expected(account, frame)
     found = {name: row for name, row in told(frame).items() if name[1] in account.settings.values}
-    assert exact(found) == exact(wanted), frame.end - T
+    assert exact(found) == exact(wanted), (frame.window, frame.offset)
 
 
 def check_near(account, window):
@@ -386,7 +394,7 @@ def play(account, series):
         yield now, look
 
 
-@given(steps, st.sampled_from([NOW, EVENT_CLOCK, GROUPED]))
+@given(steps, st.sampled_from([NOW, EVENT_CLOCK, GROUPED, *RECENT]))
 def test_every_frame_is_exact_for_its_own_offset_and_interval(series, settings):
     account = Account(settings)
     for now, look in play(account, series):
@@ -396,7 +404,7 @@ def test_every_frame_is_exact_for_its_own_offset_and_interval(series, settings):
                 check(account, window.name)
 
 
-@given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK]))
+@given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK, *RECENT]))
 def test_an_entry_says_the_same_in_any_split(series, draws, settings):
     whole, split = Account(settings), Account(settings)
     for now, _ in play(whole, series):
@@ -412,7 +420,11 @@ def test_an_entry_says_the_same_in_any_split(series, draws, settings):
         assert mine == other
 
 
-@given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK, dataclasses.replace(NOW, max_values=2)]))
+def capped(*many):
+    return [dataclasses.replace(settings, max_values=2) for settings in many]
+
+
+@given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK, *RECENT, *capped(NOW, *RECENT)]))
 def test_a_restored_aggregate_says_the_same_bytes(series, stop, settings):
     stayed, restored = Account(settings), None
     for number, (now, _) in enumerate(play(stayed, series)):
@@ -429,13 +441,13 @@ def test_a_restored_aggregate_says_the_same_bytes(series, stop, settings):
     assert Aggregate.restore(settings, b"".join(stayed.all.save())).save() == stayed.all.save()
 
 
-@given(steps, st.sampled_from([NOW, EVENT_CLOCK, dataclasses.replace(NOW, max_values=2)]))
+@given(steps, st.sampled_from([NOW, EVENT_CLOCK, *RECENT, *capped(NOW, *RECENT)]))
 def test_a_reader_of_updates_has_what_a_snapshot_says(series, settings):
     account, windows = Account(settings), {window.name: {} for window in settings.windows}
     for now, look in play(account, series):
         for frame in account.all.flush(now) if look else ():
             for place in frame.gone:
-                del windows[frame.window][*place, None]
+                del windows[frame.window][(*place, None)[:3]]
             windows[frame.window].update(told(frame))
     account.all.flush(now)
     for frame in Aggregate.restore(settings, b"".join(account.all.save())).flush(now):
