@@ -2,6 +2,7 @@
 
 Each window gets batches of 100 events, 100 ms apart, and says a frame after each, as somebody who watches has it. What
 counting costs and what a frame with its JSON costs are measured apart, in turns with a window of panes of one minute.
+First each event has a number, then a number and one of 5,000 names, of which values.py says what panes cost.
 """
 
 from __future__ import annotations
@@ -10,26 +11,35 @@ import dataclasses
 
 import numpy as np
 
-from measure import Feed, Table, columns_of, cpu, draw_values, key_names, machine, ms, ns, settings
-from pushsvc.event.columns import Columns
+from measure import QUANTILES, Feed, Table, columns_of, cpu, draw_values, key_names, machine, ms, ns, settings
+from pushsvc.event.columns import Columns, Scalars
 from pushsvc.settings import TopicSettings
 
 BATCH, STEP = 100, 100
 CASES = [("last 100", False), ("last 1000", False), ("last 10000", False), ("last 60000", False), ("1m", True)]
 WARM, MEASURED = 700, 100
+USERS = 5_000
+OF_VALUES = ("distinct", "top", "first", "last")
 
 
-def batches_of(keys: int) -> list[Columns]:
+def batches_of(keys: int, named: bool) -> list[Columns]:
     random, names = np.random.default_rng(1), key_names(keys)
-    chosen = [[names[number] for number in random.integers(0, keys, BATCH)] for _ in range(50)]
-    return [columns_of(one, draw_values(random, BATCH)) for one in chosen]
+    batches = []
+    for _ in range(50):
+        chosen = [names[number] for number in random.integers(0, keys, BATCH)]
+        users = [f"user-{number}" for number in random.zipf(1.3, BATCH) % USERS]
+        told = {"user": Scalars(users, False)} if named else {}
+        batches.append(dataclasses.replace(columns_of(chosen, draw_values(random, BATCH)), values=told))
+    return batches
 
 
 class Measured:
     """An engine of one window, and the seconds of ``MEASURED`` turns."""
 
-    def __init__(self, window: str, exact: bool) -> None:
+    def __init__(self, window: str, exact: bool, named: bool) -> None:
         chosen: TopicSettings = dataclasses.replace(settings((window,)), exact=exact)
+        if named:
+            chosen = dataclasses.replace(chosen, values=("user",), statistics=(*QUANTILES, *OF_VALUES))
         self.feed, self.window, self.counting, self.telling = Feed(chosen), window, 0.0, 0.0
 
     def turn(self, events: Columns, *, measure: bool) -> None:
@@ -44,8 +54,8 @@ class Measured:
             frame.to_json(self.feed.now)
 
 
-def measure_case(table: Table, window: str, exact: bool, keys: int) -> None:
-    batches, one, panes = batches_of(keys), Measured(window, exact), Measured("1m", False)
+def measure_case(table: Table, window: str, exact: bool, keys: int, named: bool) -> None:
+    batches, one, panes = batches_of(keys, named), Measured(window, exact, named), Measured("1m", False, named)
     for number in range(WARM + MEASURED):
         for each in (one, panes):
             each.turn(batches[number % len(batches)], measure=number >= WARM)
@@ -64,11 +74,12 @@ def measure_case(table: Table, window: str, exact: bool, keys: int) -> None:
 def main() -> None:
     print(machine())
     header = ("window", "keys", "events held", "ns/event", "x panes", "ms/frame", "x panes")
-    table = Table("windows that keep their events", header, "x panes: beside a window of panes, 1m, in turns.")
-    for window, exact in CASES:
-        for keys in (16, 1_000):
-            measure_case(table, window, exact, keys)
-    table.print()
+    for named, title in ((False, "windows that keep their events"), (True, f"with {', '.join(OF_VALUES)} of a name")):
+        table = Table(title, header, "x panes: beside a window of panes, 1m, in turns.")
+        for window, exact in CASES:
+            for keys in (16, 1_000):
+                measure_case(table, window, exact, keys, named)
+        table.print()
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ def test_statistics_of_values() -> None:
     settings = load({}, write("[topics.a]\n" + text)).topics.settings_of("a")
     assert (settings.values, settings.max_values, settings.percents) == (("user", "dish"), 5, (90,))
     assert settings.of_values == ("distinct", "top", "top100", "last")
+    every = load({}, write(f"[topics.a]\n{text}\nexact = true\nwindows = ['1m', 'last 10']")).topics.settings_of("a")
+    assert (every.values, every.exact, every.last) == (("user", "dish"), True, 10)
     assert settings.columns[9:] == ("distinct", "p90", "top", "top100", "last", "approximate")
     assert settings.ranked[7:] == ("distinct", "p90")
 
@@ -143,10 +145,6 @@ def test_limits() -> None:
         ("[topics.a]\nstatistics = ['top101']\nvalues = ['v']", "other.toml: topics.a.statistics: 'top101' is no"),
         ("[topics.a]\nstatistics = ['p50', 'distinct']", "other.toml: topics.a.statistics: 'distinct' needs fields"),
         ("[topics.a]\nvalues = ['user']", "other.toml: topics.a.values: no statistic needs them"),
-        (
-            "[topics.a]\nvalues = ['v']\nstatistics = ['last']\nwindows = ['1m', 'last 10']",
-            "other.toml: topics.a.values: not supported yet in exact windows",
-        ),
         ("[topics.a]\nvalues = 'user'", "other.toml: topics.a.values: a list of texts is expected"),
         ("[topics.a]\nvalues = ['a', 'a']", "other.toml: topics.a.values: at most 8 fields are expected"),
         ("[topics.a]\nvalues = ['time']", "other.toml: topics.a.values: 'time': names of fields are expected"),

@@ -244,8 +244,6 @@ def _check_values(settings: TopicSettings, where: str) -> TopicSettings:
         )
     if settings.values and not chosen:
         raise InvalidSetting(f"{where}values: no statistic needs them: name distinct, top, first or last in statistics")
-    if settings.values and (settings.exact or settings.last):
-        raise InvalidSetting(f"{where}values: not supported yet in exact windows and those of the last events")
     return settings
 
 

@@ -7,7 +7,7 @@ from stack import Table, until
 
 SETTINGS = """
 [topics."orders"]
-windows = ["1m"]
+windows = ["1m", "last 100"]
 values = ["user", "dish"]
 statistics = ["p50", "distinct", "top3", "first", "last"]
 """
@@ -38,6 +38,7 @@ def test_values_on_a_stream_and_once(stack):
         while table.offset < offset:
             table.apply(*stream.frame())
     frame = stack.stats("orders", f"?at_least={offset}")
+    last = stack.stats("orders", f"?at_least={offset}&window=last%20100")
     assert sorted(map(str, table.live().values())) == sorted(map(str, frame["data"]))
     assert frame["columns"][9:] == ["p50", "distinct", "top3", "first", "last", "approximate"]
     counts = Counter(one["user"] for one in orders)
@@ -50,6 +51,10 @@ def test_values_on_a_stream_and_once(stack):
         sevens = sum(one["dish"] == 7 and one["dish"] is not True for one in orders)
         assert (dishes["distinct"], dishes["sum"], dishes["approximate"]) == (4, 7.0 * sevens, False)
     assert (row(frame, None, "price")["distinct"], row(frame, None, "price")["sum"]) == (None, 1_250.0)
+
+    ends = row(last, None, "user")
+    assert (ends["count"], ends["distinct"]) == (100, len({one["user"] for one in orders[400:]}))
+    assert (ends["first"], ends["last"]) == (orders[400]["user"], orders[499]["user"])
 
     csv = stack.get("/v1/topics/orders/stats?format=csv&field=user&key=north").body.decode().splitlines()
     assert csv[0].endswith("p50,distinct,top3,first,last,approximate")

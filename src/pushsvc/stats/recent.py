@@ -2,7 +2,8 @@
 
 Panes cannot tell such windows, as each event leaves alone. So the events of a topic are kept as they came, and a row is
 computed from those that its window holds, in order of their values. Hence its figures are those of the set, in every
-bit: in which order the events came, how they were divided, and what else was computed with them leaves no trace.
+bit: in which order the events came, how they were divided, and what else was computed with them leaves no trace. (Which
+values of a field are followed, if they are too many, does depend on that; see vocabulary.py.)
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Recent:
         return fixed + self._bytes
 
     def measure(self, most_bytes: int) -> None:
-        """Look at the memory: beyond so many bytes keys get no places and no topic keeps more events than it has."""
+        """Look at the memory: beyond so many bytes no key gets rows, no new value is followed and no topic keeps more
+        events than it has."""
         self._reserve()
         shared = self.rows.bytes + (0 if self.vocabulary is None else self.vocabulary.bytes)
         if self.bytes + _CELL * self._waiting + shared > most_bytes:
