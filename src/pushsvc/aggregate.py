@@ -24,6 +24,7 @@ from pushsvc.stats.codes import CodeCounts
 from pushsvc.stats.distinct import SHIFT, Distinct
 from pushsvc.stats.ends import Firsts, Lasts
 from pushsvc.stats.engine import Both, engine_of
+from pushsvc.stats.figures import Figures
 from pushsvc.stats.fold import BLOCK, Fold, Part
 from pushsvc.stats.freeze import NotFrozen, freeze_parts, thaw
 from pushsvc.stats.frequent import Frequent
@@ -32,7 +33,7 @@ from pushsvc.stats.moments import Index, Ints, Moments
 from pushsvc.stats.names import is_of_values
 from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
 from pushsvc.stats.recent import Recent
-from pushsvc.stats.rolling import ROOM, Rolling, no_pause
+from pushsvc.stats.rolling import Rolling, no_pause
 from pushsvc.stats.rows import ALL_KEYS, COUNT, EVENTS, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.tape import Cells, Reach, Tape
@@ -43,6 +44,10 @@ from pushsvc.stats.window import Extent, Window
 
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
+
+ROOM = 10_000
+"""Milliseconds ahead of its arrival for which an event is kept: the 5 s that producers may be ahead, and as much again
+for clocks that differ between machines."""
 
 ENGINE_BYTES = 512_000_000
 """Bound of an engine's memory: beyond it, new keys are counted under ``__other__``."""
@@ -480,7 +485,7 @@ _FIGURES = 4
 
 _FORM = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
 _CLASSES = (
-    Aggregate, Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,
+    Aggregate, Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Figures, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,
     Moments, Newest, Part, Paces, Reach, Recent, Rolling, Rows, Tally, Tape, Topic, TopicRows, Values, Vocabulary,
     Wanted, Window,
 )  # fmt: skip

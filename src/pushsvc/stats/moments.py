@@ -26,6 +26,9 @@ Counts = NDArray[np.integer[Any]]
 Index = NDArray[np.integer[Any]]
 """Rows or columns, in integers of any width."""
 
+MOMENTS = 5
+"""What is told of a partial: sum, mean, min, max and std."""
+
 TOTAL, CARRY, SPREAD, LOW, HIGH = range(5)
 PARTS = 5
 EMPTY = np.array([0.0, 0.0, 0.0, np.inf, -np.inf])

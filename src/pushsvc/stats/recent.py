@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pushsvc.stats.moments import Counts, Floats, Index, Ints, Moments, describe, empty, reduce, runs_of
+from pushsvc.stats.moments import MOMENTS, Counts, Floats, Index, Ints, Moments, describe, empty, reduce, runs_of
 from pushsvc.stats.rolling import no_pause
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
 from pushsvc.stats.tape import NEVER, NO_CELLS, Cells, Entry, Flags, Tape
@@ -21,7 +21,6 @@ from pushsvc.stats.vocabulary import Vocabulary
 from pushsvc.stats.wanted import Found, Wanted
 from pushsvc.stats.window import Extent, Window
 
-_MOMENTS = 5
 _ENOUGH = 65_536
 _FAR = int(np.iinfo(np.int64).max)
 _CELL = 28
@@ -270,19 +269,19 @@ class Recent:
         """Return the moments and quantiles [5 + percents, n] of rows, NaN where undefined; all are exact."""
         self.settle()
         self._reserve()
-        figures = np.full((_MOMENTS + len(self.percents), len(rows)), np.nan)
+        figures = np.full((MOMENTS + len(self.percents), len(rows)), np.nan)
         bearers = rows if self._wanted is None else self.rows.bearers(rows, self._held[window])
         numeric = np.flatnonzero((bearers != CLOSED) & (self.rows.column[bearers] != CLOSED))
-        figures[:_MOMENTS, numeric] = describe(Moments(np.zeros(len(numeric), np.int64), empty(len(numeric))))
+        figures[:MOMENTS, numeric] = describe(Moments(np.zeros(len(numeric), np.int64), empty(len(numeric))))
         owners, values = self._numbers_of(window, bearers[numeric])
         if not len(owners):
             return figures
         starts = runs_of(owners)
         moments, places = reduce(values, starts), numeric[owners[starts]]
-        figures[:_MOMENTS, places] = describe(moments)
+        figures[:MOMENTS, places] = describe(moments)
         count = moments.count.astype(np.int64)
         for number, percent in enumerate(self.percents):
-            figures[_MOMENTS + number, places] = values[starts + (percent * count + 99) // 100 - 1]
+            figures[MOMENTS + number, places] = values[starts + (percent * count + 99) // 100 - 1]
         return figures
 
     def read_values(self, window: int, rows: Ints) -> list[list[Any]]:

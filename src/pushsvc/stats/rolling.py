@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.blocks import Blocks
-from pushsvc.stats.buckets import Buckets
+from pushsvc.stats.chunks import Chunk, by_pane, group, joined, merged, size_of, without
+from pushsvc.stats.figures import Figures
 from pushsvc.stats.fold import BLOCK
-from pushsvc.stats.moments import (
-    EMPTY,
-    Counts,
-    Floats,
-    Index,
-    Ints,
-    Moments,
-    describe,
-    empty,
-    lengths_of,
-    merge,
-    merge_equal,
-    reduce,
-    runs_of,
-)
+from pushsvc.stats.moments import MOMENTS, Counts, Floats, Index, Ints
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.values import Values
@@ -34,18 +20,7 @@ from pushsvc.stats.vocabulary import Vocabulary
 from pushsvc.stats.wanted import Wanted
 from pushsvc.stats.window import Extent, Window
 
-ROOM = 10_000
-"""Milliseconds ahead of the head for which events are kept: the 5 s that producers may be ahead, and as much again for
-clocks that differ between machines."""
-
-MOMENTS = 5
-"""Sum, mean, min, max and std."""
-
-Chunk = tuple[Ints, Index, Floats | None]
-"""Grains, rows, and values unless the rows only count."""
-
 _ENOUGH = 16_384
-_SLICE = BLOCK
 _FIRST_CAPACITY = 16
 
 
@@ -78,27 +53,23 @@ class Rolling:
         self.grain = gcd(*(window.pane for window in windows))
         self._head = time // self.grain
         self._tallies = [Tally() for _ in windows]
-        self._blocks = Blocks(windows)
-        self._buckets = Buckets(len(windows), percents)
+        self._figures = Figures(windows, percents)
         self._values = None if wanted is None else Values(windows, self.grain, wanted)
         self._changed: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._stale: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
-        self._figures: Floats = np.zeros((len(windows), MOMENTS + len(percents), _FIRST_CAPACITY))
         self._held: Ints = np.zeros((len(windows), _FIRST_CAPACITY), np.int64)
         self._count: Counts = np.zeros(_FIRST_CAPACITY, np.int32)
-        self._parts: Floats = empty(_FIRST_CAPACITY)
         self._aside: list[Chunk] = []
         self._waiting = 0
-        self._reserved = False
         self._future: list[list[Chunk]] = [[] for _ in windows]
 
     @property
     def bytes(self) -> int:
         """Size of the arrays, nearly; all that is shared counts here."""
-        fixed = [self._changed, self._stale, self._figures, self._held, self._count, self._parts]
-        held = sum(tally.bytes for tally in self._tallies) + self._blocks.bytes + self._buckets.bytes + self.rows.bytes
+        fixed = [self._changed, self._stale, self._held, self._count]
+        held = sum(tally.bytes for tally in self._tallies) + self._figures.bytes + self.rows.bytes
         held += 0 if self._values is None else self._values.bytes + self._values.wanted.vocabulary.bytes
-        waiting = sum(map(_chunk_bytes, [*self._aside, *(chunk for chunks in self._future for chunk in chunks)]))
+        waiting = sum(map(size_of, [self._aside, *self._future]))
         return held + waiting + sum(array.nbytes for array in fixed)
 
     # -- the head
@@ -137,7 +108,7 @@ class Rolling:
     def begin(self, time: int) -> None:
         """Set the head to ``time``, back too, while there is nothing in the windows."""
         self._head = time // self.grain
-        self._blocks.begin(self._heads())
+        self._figures.begin(self._heads())
 
     def move(self, time: int) -> bool:
         """Let the head follow to the grain of ``time``; never back. Rows that lose or gain events are changed.
@@ -150,7 +121,7 @@ class Rolling:
         self.settle()
         before = self._heads()
         self._close_grain(before)
-        self._buckets.close(before, head)
+        self._figures.close(before, head)
         if self._values is not None:
             self._values.close(before)
         self._head = head
@@ -182,10 +153,8 @@ class Rolling:
         self._count[rows] = 0
         for tally, pane in zip(self._tallies, panes, strict=True):
             tally.add(pane, rows, counts)
-        columns, order = self._columns_of(rows)
-        moments = Moments(counts[order], self._parts[:, columns])
-        self._parts[:, columns] = EMPTY[:, None]
-        self._blocks.add(columns, moments)
+        columns, order = self.rows.columns_of(rows)
+        self._figures.hand_over(columns, counts[order])
 
     def _advance(self, number: int, old: int) -> None:
         head, tally = self.head(number), self._tallies[number]
@@ -195,13 +164,12 @@ class Rolling:
         for rows, counts in expired:
             self._held[number, rows] -= counts
             self._mark(number, rows)
-        self._blocks.advance(number, head)
-        self._buckets.advance(number, old, oldest)
+        self._figures.advance(number, old, head, oldest)
         if self._values is not None:
             left = np.concatenate([np.zeros(0, np.int32), *(rows for rows, _ in expired)])
             self._values.advance(number, old, head, left, self._held[number])
         waiting, self._future[number] = self._future[number], []
-        for chunk in _merged(waiting):
+        for chunk in merged(waiting):
             self._add_apart(number, *chunk)
 
     # -- events
@@ -236,7 +204,7 @@ class Rolling:
             return
         aside, self._aside, self._waiting = self._aside, [], 0
         self._reserve()
-        for chunk in _merged(aside):
+        for chunk in merged(aside):
             self._sort_in(*chunk)
         if self._values is not None:
             self._values.settle(self._head, self._heads(), self.rows.total)
@@ -250,26 +218,21 @@ class Rolling:
         if now.any():
             self._add(rows[now], None if values is None else values[now])
         apart = np.flatnonzero(~now)
-        if self.percents and values is not None and len(apart):
-            self._buckets.keep(*self._places(rows[apart]), values[apart], grains[apart], self._head)
+        if self.percents and values is not None:
+            self._figures.keep_apart(self.rows.places(rows[apart]), values[apart], grains[apart], self._head)
         for number in range(len(self.windows)):
             self._add_apart(number, grains[apart], rows[apart], None if values is None else values[apart])
 
     def _add(self, rows: Index, values: Floats | None) -> None:
-        for own, moments in self._group(rows, values):
+        for own, moments in group(rows, values, self.rows.total):
             self._held[:, own] += moments.count
             self._mark(slice(None), own)
             count = self._count[own]
             self._count[own] = count + moments.count
             if values is not None:
-                columns = self.rows.column[own]
-                if count.any():
-                    moments = merge(Moments(count, self._parts[:, columns]), moments)
-                self._parts[:, columns] = moments.parts
+                self._figures.add(self.rows.column[own], count, moments)
         if self.percents and values is not None:
-            places = self._places(rows)
-            self._buckets.keep(*places, values, np.full(len(rows), self._head), self._head)
-            self._buckets.add(*places, values)
+            self._figures.add_values(self.rows.places(rows), values, self._head)
 
     def _add_apart(self, number: int, grains: Ints, rows: Index, values: Floats | None) -> None:
         """Add events that are late, or early, to the panes of a window that have them; keep what is still to enter."""
@@ -285,60 +248,21 @@ class Rolling:
 
     def _add_to_panes(self, number: int, panes: Ints, rows: Index, values: Floats | None) -> None:
         first, width = int(panes.min()), self.rows.size
-        codes, moments = _joined(self._group((panes - first) * width + rows, values, width))
+        codes, moments = joined(group((panes - first) * width + rows, values, self.rows.total, width))
         own, pane = (codes % width).astype(np.int64), (codes // width + first).astype(np.int64)
         np.add.at(self._held[number], own, moments.count)
         self._mark(number, own)
-        for at, part in _by_pane(pane):
+        for at, part in by_pane(pane):
             self._tallies[number].add(at, own[part].astype(np.int32), moments.count[part])
         if values is None:
             return
-        self._blocks.add_late(number, pane, self.rows.column[own].astype(np.int64), moments)
+        self._figures.add_late(number, pane, self.rows.column[own].astype(np.int64), moments)
         if self.percents:
-            self._buckets.add_late(number, panes, *self._places(rows), values)
+            self._figures.add_values_late(number, panes, self.rows.places(rows), values)
 
     def _mark(self, window: int | slice, rows: Index) -> None:
         self._changed[window, rows] = True
         self._stale[window, rows] = True
-
-    def _group(self, rows: Index, values: Floats | None, width: int | None = None) -> list[tuple[Index, Moments]]:
-        """Return partials by row, in order, each row once, and then those of the totals.
-
-        With ``width`` the rows are codes of pane and row, and so are those returned.
-        """
-        order = np.argsort(rows)
-        ordered = rows[order]
-        starts = runs_of(ordered)
-        own = ordered[starts]
-        if values is None:
-            moments = Moments(lengths_of(starts, len(rows)).astype(np.int32), empty(0))
-        else:
-            moments = reduce(values[order], starts)
-        totals = self.rows.total[own] if width is None else own - own % width + self.rows.total[own % width]
-        keyed = np.flatnonzero(totals != own)
-        if not len(keyed):
-            return [(own, moments)]
-        if values is None:
-            order = np.argsort(totals[keyed])
-            starts = runs_of(totals[keyed][order])
-            counts = np.add.reduceat(moments.count[keyed][order], starts, dtype=np.int32)
-            return [(own, moments), (totals[keyed][order][starts], Moments(counts, empty(0)))]
-        all_rows, together = merge_equal(totals[keyed], moments.take(keyed))
-        return [(own, moments), (all_rows, together)]
-
-    # -- columns
-
-    def _places(self, rows: Index) -> tuple[Index, Index]:
-        """Return the columns of rows and those of their totals, CLOSED where a row has none."""
-        totals = self.rows.total[rows]
-        return self.rows.column[rows], np.where(totals == rows, CLOSED, self.rows.column[totals])
-
-    def _columns_of(self, rows: Index) -> tuple[Ints, Ints]:
-        """Return the columns of the rows that bear values, in order, and which of the rows those are."""
-        columns = self.rows.column[rows]
-        order = np.argsort(columns)
-        order = order[np.searchsorted(columns[order], 0) :]
-        return columns[order].astype(np.int64), order
 
     def _reserve(self) -> None:
         size = len(self._count)
@@ -350,15 +274,7 @@ class Rolling:
             self._stale = np.pad(self._stale, ((0, 0), (0, more)))
         if self._values is not None:
             self._values.reserve(len(self._count))
-        size = self._parts.shape[1]
-        if self.rows.columns > size or not self._reserved:
-            self._reserved = True
-            more = max(self.rows.columns, 2 * size if size < BLOCK else size + BLOCK) - size
-            self._parts = np.concatenate([self._parts, empty(more)], axis=1)
-            self._figures = np.pad(self._figures, ((0, 0), (0, 0), (0, more)))
-            self._blocks.reserve(self._parts.shape[1], self._heads())
-            if self.percents:
-                self._buckets.reserve(self._parts.shape[1])
+        self._figures.reserve(self.rows.columns, self._heads())
 
     # -- reading
 
@@ -424,31 +340,18 @@ class Rolling:
 
     def _figures_of(self, window: int, rows: Ints) -> Floats:
         stale = rows[self._stale[window, rows]]
-        for start in range(0, len(stale), _SLICE):
-            self._refresh(window, stale[start : start + _SLICE])
+        for start in range(0, len(stale), BLOCK):
+            self._refresh(window, stale[start : start + BLOCK])
             self.pause()
         self._stale[window, rows] = False
-        column = self.rows.column[rows]
-        figures = np.empty((self._figures.shape[1], len(rows)))
-        for start in range(0, len(rows), 4 * _SLICE):
-            part = slice(start, start + 4 * _SLICE)
-            figures[:, part] = self._figures[window][:, column[part]]
-            self.pause()
-        figures[:, column == CLOSED] = np.nan
-        return figures
+        return self._figures.read(window, self.rows.column[rows], self.pause)
 
     def _refresh(self, window: int, rows: Ints) -> None:
-        columns, order = self._columns_of(rows)
-        moments = self._blocks.read(window, columns)
-        counts = self._count[rows[order]]
-        if counts.any():
-            moments = merge(moments, Moments(counts, self._parts[:, columns]))
-        self._figures[window, :MOMENTS, columns] = describe(moments).T
-        if self.percents:
-            pane, panes = self.windows[window].pane, self.windows[window].panes
-            last = (self.head(window) + 1) * pane // self.grain - 1
-            first = last + 1 - panes * pane // self.grain
-            self._figures[window, MOMENTS:, columns] = self._buckets.read(window, columns, moments, first, last).T
+        columns, order = self.rows.columns_of(rows)
+        pane, panes = self.windows[window].pane, self.windows[window].panes
+        last = (self.head(window) + 1) * pane // self.grain - 1
+        first = last + 1 - panes * pane // self.grain
+        self._figures.refresh(window, columns, self._count[rows[order]], first, last)
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""
@@ -464,8 +367,7 @@ class Rolling:
     def close(self, rows: Ints) -> None:
         """Free unused rows."""
         self._changed[:, rows] = False
-        if self.percents:
-            self._buckets.forget(self.rows.column[rows][self.rows.column[rows] != CLOSED])
+        self._figures.forget(self.rows.column[rows][self.rows.column[rows] != CLOSED])
         self.rows.close(rows)
 
     def discard(self, topic: TopicRows) -> Ints:
@@ -473,59 +375,16 @@ class Rolling:
         self.settle()
         self._reserve()
         rows = self.rows.of_topic(topic)
-        columns, _ = self._columns_of(rows)
+        columns, _ = self.rows.columns_of(rows)
         self._held[:, rows] = 0
         self._changed[:, rows] = False
         self._count[rows] = 0
-        self._parts[:, columns] = EMPTY[:, None]
         for tally in self._tallies:
             tally.keep(lambda held: ~np.isin(held, rows))
-        self._blocks.discard(columns)
-        self._buckets.discard(columns)
+        self._figures.discard(columns)
         if self._values is not None:
             self._values.discard(rows)
             self._values.wanted.vocabulary.forget(rows)
-        for number, chunks in enumerate(self._future):
-            self._future[number] = [chunk for chunk in (_kept(chunk, rows) for chunk in chunks) if len(chunk[0])]
+        self._future = [without(chunks, rows) for chunks in self._future]
         self.rows.drop_topic(topic)
         return rows
-
-
-def _merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """Yield what only counts as one chunk, and what bears values as another."""
-    for valued in (False, True):
-        chosen = [chunk for chunk in chunks if (chunk[2] is not None) == valued]
-        if chosen:
-            grains = np.concatenate([grains for grains, _, _ in chosen])
-            rows = np.concatenate([rows for _, rows, _ in chosen])
-            values = [values for _, _, values in chosen if values is not None]
-            yield grains, rows, np.concatenate(values) if valued else None
-
-
-def _joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
-    """Return the groups as one, ordered and each row once."""
-    if len(groups) == 1:
-        return groups[0]
-    rows = np.concatenate([rows for rows, _ in groups])
-    count = np.concatenate([moments.count for _, moments in groups])
-    if groups[0][1].parts.size:
-        return merge_equal(rows, Moments(count, np.concatenate([moments.parts for _, moments in groups], axis=1)))
-    order = np.argsort(rows)
-    starts = runs_of(rows[order])
-    return rows[order][starts], Moments(np.add.reduceat(count[order], starts, dtype=np.int32), empty(0))
-
-
-def _by_pane(panes: Ints) -> list[tuple[int, slice]]:
-    """Return the runs of equal panes."""
-    starts = runs_of(panes)
-    edges = zip(starts.tolist(), np.append(starts[1:], len(panes)).tolist(), strict=True)
-    return [(int(panes[start]), slice(start, end)) for start, end in edges]
-
-
-def _kept(chunk: Chunk, rows: Ints) -> Chunk:
-    kept = ~np.isin(chunk[1], rows)
-    return chunk[0][kept], chunk[1][kept], None if chunk[2] is None else chunk[2][kept]
-
-
-def _chunk_bytes(chunk: Chunk) -> int:
-    return sum(array.nbytes for array in chunk if array is not None)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Ints
+from pushsvc.stats.moments import Counts, Index, Ints
 
 OTHER = "__other__"
 """The key that takes what finds no room; producers may not use it."""
@@ -32,6 +32,9 @@ _NAME_BYTES = 200
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 Numbers = NDArray[np.int32]
+
+Places = tuple[Index, Index]
+"""Columns of rows and of their totals, CLOSED where a row has none or is its own total."""
 
 
 class Rows:
@@ -123,6 +126,18 @@ class Rows:
         bearers = np.where(valued, self.partner[rows], rows)
         bearers[valued & (held[bearers] == 0)] = CLOSED
         return bearers.astype(np.int64)
+
+    def places(self, rows: Index) -> Places:
+        """Return the columns of rows and those of their totals."""
+        totals = self.total[rows]
+        return self.column[rows], np.where(totals == rows, CLOSED, self.column[totals])
+
+    def columns_of(self, rows: Index) -> tuple[Ints, Ints]:
+        """Return the columns of the rows that bear numbers, in order, and which of the rows those are."""
+        columns = self.column[rows]
+        order = np.argsort(columns)
+        order = order[np.searchsorted(columns[order], 0) :]
+        return columns[order].astype(np.int64), order
 
     def free(self, rows: Ints) -> None:
         """Let the numbers of rows be used again."""

@@ -1,0 +1,84 @@
+"""Events on their way to the windows, and the partials they make by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pushsvc.stats.moments import Floats, Index, Ints, Moments, empty, lengths_of, merge_equal, reduce, runs_of
+
+Chunk = tuple[Ints, Index, Floats | None]
+"""Grains, rows, and values unless the rows only count."""
+
+
+def merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Yield what only counts as one chunk, and what bears values as another."""
+    for valued in (False, True):
+        chosen = [chunk for chunk in chunks if (chunk[2] is not None) == valued]
+        if chosen:
+            grains = np.concatenate([grains for grains, _, _ in chosen])
+            rows = np.concatenate([rows for _, rows, _ in chosen])
+            values = [values for _, _, values in chosen if values is not None]
+            yield grains, rows, np.concatenate(values) if valued else None
+
+
+def without(chunks: Sequence[Chunk], rows: Ints) -> list[Chunk]:
+    """Return what chunks have of other rows."""
+    left = []
+    for grains, own, values in chunks:
+        kept = ~np.isin(own, rows)
+        if kept.any():
+            left.append((grains[kept], own[kept], None if values is None else values[kept]))
+    return left
+
+
+def size_of(chunks: Sequence[Chunk]) -> int:
+    """Return the bytes of the arrays."""
+    return sum(array.nbytes for chunk in chunks for array in chunk if array is not None)
+
+
+def group(rows: Index, values: Floats | None, total: Index, width: int | None = None) -> list[tuple[Index, Moments]]:
+    """Return partials by row, in order, each row once, and then those of the totals; ``total`` [R] is that of each row.
+
+    With ``width`` the rows are codes of pane and row, and so are those returned.
+    """
+    order = np.argsort(rows)
+    ordered = rows[order]
+    starts = runs_of(ordered)
+    own = ordered[starts]
+    if values is None:
+        moments = Moments(lengths_of(starts, len(rows)).astype(np.int32), empty(0))
+    else:
+        moments = reduce(values[order], starts)
+    totals = total[own] if width is None else own - own % width + total[own % width]
+    keyed = np.flatnonzero(totals != own)
+    if not len(keyed):
+        return [(own, moments)]
+    if values is None:
+        order = np.argsort(totals[keyed])
+        starts = runs_of(totals[keyed][order])
+        counts = np.add.reduceat(moments.count[keyed][order], starts, dtype=np.int32)
+        return [(own, moments), (totals[keyed][order][starts], Moments(counts, empty(0)))]
+    all_rows, together = merge_equal(totals[keyed], moments.take(keyed))
+    return [(own, moments), (all_rows, together)]
+
+
+def joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
+    """Return the groups as one, ordered and each row once."""
+    if len(groups) == 1:
+        return groups[0]
+    rows = np.concatenate([rows for rows, _ in groups])
+    count = np.concatenate([moments.count for _, moments in groups])
+    if groups[0][1].parts.size:
+        return merge_equal(rows, Moments(count, np.concatenate([moments.parts for _, moments in groups], axis=1)))
+    order = np.argsort(rows)
+    starts = runs_of(rows[order])
+    return rows[order][starts], Moments(np.add.reduceat(count[order], starts, dtype=np.int32), empty(0))
+
+
+def by_pane(panes: Ints) -> list[tuple[int, slice]]:
+    """Return the runs of equal panes."""
+    starts = runs_of(panes)
+    edges = zip(starts.tolist(), np.append(starts[1:], len(panes)).tolist(), strict=True)
+    return [(int(panes[start]), slice(start, end)) for start, end in edges]
