@@ -7,40 +7,25 @@ the rows by (key, field), drop those in ``gone``) is the state that ``snapshot``
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from types import NoneType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import orjson
 
-from pushsvc.event.columns import NO_TIME, Column, Columns
+from pushsvc.counting import Counting, Topic
+from pushsvc.event.columns import NO_TIME, Columns
 from pushsvc.frame import Frame, Heads, Pieces, counts_to_json, divide
 from pushsvc.pace import Paces
-from pushsvc.stats.blocks import Blocks
-from pushsvc.stats.buckets import Buckets
-from pushsvc.stats.codes import CodeCounts
-from pushsvc.stats.distinct import SHIFT, Distinct
-from pushsvc.stats.ends import Firsts, Lasts
-from pushsvc.stats.engine import Both, engine_of
-from pushsvc.stats.figures import Figures
-from pushsvc.stats.fold import BLOCK, Fold, Part
+from pushsvc.stats.engine import engine_of
 from pushsvc.stats.freeze import NotFrozen, freeze_parts, thaw
-from pushsvc.stats.frequent import Frequent
 from pushsvc.stats.ledger import Flags, Ledger, Report
-from pushsvc.stats.moments import Index, Ints, Moments
+from pushsvc.stats.moments import Index, Ints
 from pushsvc.stats.names import is_of_values
-from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
-from pushsvc.stats.recent import Recent
-from pushsvc.stats.rolling import Rolling, no_pause
-from pushsvc.stats.rows import ALL_KEYS, COUNT, EVENTS, Rows, TopicRows
-from pushsvc.stats.tally import Tally
-from pushsvc.stats.tape import Cells, Reach, Tape
-from pushsvc.stats.values import Values
-from pushsvc.stats.vocabulary import NONE, RANKS, REGISTERS, Vocabulary
-from pushsvc.stats.wanted import Wanted
-from pushsvc.stats.window import Extent, Window
+from pushsvc.stats.rolling import no_pause
+from pushsvc.stats.rows import ALL_KEYS, EVENTS
+from pushsvc.stats.state import CLASSES, FORM
+from pushsvc.stats.window import Extent
 
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
@@ -51,31 +36,6 @@ for clocks that differ between machines."""
 
 ENGINE_BYTES = 512_000_000
 """Bound of an engine's memory: beyond it, new keys are counted under ``__other__``."""
-
-
-@dataclass(slots=True)
-class Topic:
-    """What is known of one topic. ``since`` is the ms at which it began, ``deleted`` the sequence at which the one of
-    this name before it was deleted (0: none was): both together tell it from any other.
-
-    ``offset`` is that of the last event applied. ``late`` counts events that were too old for every window when they
-    came, ``told_late`` those of them that somebody was told of, ``late_by_window`` those that were for each; ``ahead``
-    those too far ahead of their arrival to be kept for later; ``folded`` those counted under ``__other__``; ``ignored``
-    the numbers and values in fields beyond the cap.
-    """
-
-    name: str
-    since: int
-    table: TopicRows
-    late_by_window: dict[str, int]
-    begun: bool = False
-    deleted: int = 0
-    offset: int = 0
-    late: int = 0
-    told_late: int = 0
-    ahead: int = 0
-    folded: int = 0
-    ignored: int = 0
 
 
 class Aggregate:
@@ -109,6 +69,7 @@ class Aggregate:
             settings.max_values,
         )
         self._heads = Heads(self._rolling.rows, ends=len(settings.key) > 1)
+        self._counting = Counting(self._rolling, settings.values)
         self._timed = [window for window in settings.windows if not window.events]
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._ledger = Ledger(self._rolling)
@@ -123,17 +84,19 @@ class Aggregate:
     def save(self) -> list[bytes]:
         """Return the state, in parts of any size. What is restored from it says the same as this, byte for byte."""
         self._rolling.settle()
-        return list(freeze_parts(self, _CLASSES, _FORM, ("_settings", "_heads", "_pause", "pause"), self._pause))
+        without = ("_settings", "_heads", "_counting", "_pause", "pause")
+        return list(freeze_parts(self, _CLASSES, FORM, without, self._pause))
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Aggregate:
         """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
-        restored = thaw(data, _CLASSES, _FORM, pause)
+        restored = thaw(data, _CLASSES, FORM, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise NotFrozen("a state of other settings")
         restored._settings = settings
         restored._pause = restored._rolling.pause = pause
         restored._heads = Heads(restored._rolling.rows, ends=len(settings.key) > 1)
+        restored._counting = Counting(restored._rolling, settings.values)
         return restored
 
     # -- topics
@@ -179,7 +142,8 @@ class Aggregate:
         else:
             times = np.full(len(events), arrival) if times is None else times
             fit = self._judge_event(topic, times)
-        self._count(topic, events, np.full(len(events), arrival) if times is None else times, fit)
+        self._make_room(topic, len(events))
+        self._counting.count(topic, events, np.full(len(events), arrival) if times is None else times, fit)
         self._wake_for(topic)
 
     def advance(self, now: int) -> None:
@@ -270,98 +234,7 @@ class Aggregate:
         topic.late += int(np.count_nonzero(everywhere))
         return everywhere
 
-    # -- counting
-
-    def _count(self, topic: Topic, events: Columns, times: Ints, fit: Flags | None) -> None:
-        """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
-        these do not depend on how late it was read."""
-        self._make_room(topic, len(events))
-        marks = self._rolling.mark(topic.table, topic.offset, times, fit)
-        fields = self._numbers_of(topic, events)
-        values = self._values_of(topic, events, fit)
-        for grouping, names in enumerate(events.keys):
-            if fit is not None:  # what is not counted gets no place
-                names = [name if counts else None for name, counts in zip(names, fit.tolist(), strict=True)]
-            keys = self._keys(topic, names, grouping)
-            taken = fit
-            if grouping:  # what has no key in the first is in the totals, in the others nowhere
-                taken = (keys != ALL_KEYS) if fit is None else fit & (keys != ALL_KEYS)
-            self._put(topic, times, marks, keys, taken, fields, values)
-
-    def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, Column]]:
-        """Return the fields of events that bear numbers."""
-        table, found = topic.table, []
-        for name, column in events.fields.items():
-            number = self._field(topic, name)
-            if number is None:
-                topic.ignored += len(column.values)
-            else:
-                found.append((table.numbers(number) if name in self._settings.values else number, column))
-        return found
-
-    def _values_of(self, topic: Topic, events: Columns, fit: Flags | None) -> list[tuple[int, Ints]]:
-        """Return the fields whose values are kept, and the numbers of these."""
-        found: list[tuple[int, Ints]] = []
-        for name, column in events.values.items():
-            number = self._field(topic, name)
-            if number is None:
-                topic.ignored += sum(type(value) not in (int, float, NoneType) for value in column.values)
-            elif self._rolling.vocabulary is not None:
-                told = column.values
-                if fit is not None:
-                    told = [value if counts else None for value, counts in zip(told, fit.tolist(), strict=True)]
-                total = int(topic.table.totals()[number])
-                found.append((number, self._rolling.vocabulary.numbers(total, told, column.mixed)))
-        return found
-
-    def _put(
-        self,
-        topic: Topic,
-        times: Ints,
-        marks: Ints,
-        keys: Ints,
-        taken: Flags | None,
-        fields: list[tuple[int, Column]],
-        values: list[tuple[int, Ints]],
-    ) -> None:
-        """Put the events that are ``taken``, None for all, to the rows of one grouping."""
-        table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
-        if not len(keys[chosen]):
-            return
-        folded = times[chosen][(keys[chosen] > ALL_KEYS) & (keys[chosen] <= table.groupings)]
-        if len(folded):
-            topic.folded += len(folded)
-            table.fold(int(folded.max()))
-        self._rolling.put(marks[chosen], table.rows(COUNT, keys[chosen]), None)
-        for number, told in values:
-            there = np.flatnonzero((told != NONE) if taken is None else (told != NONE) & taken)
-            if len(there):
-                self._rolling.put_values(marks[there], times[there], table.rows(number, keys[there]), told[there])
-        for number, column in fields:
-            where, numbers = column.positions, column.values
-            if taken is not None:
-                places = np.arange(len(taken)) if where is None else where
-                where, numbers = places[taken[places]], numbers[taken[places]]
-            if len(numbers):
-                at = slice(None) if where is None else where
-                self._rolling.put(marks[at], table.rows(number, keys[at]), numbers)
-
-    def _field(self, topic: Topic, name: str) -> int | None:
-        """Return the number of a field, a new one with its totals; None beyond the cap."""
-        known = len(topic.table.fields)
-        number = topic.table.field(name)
-        if len(topic.table.fields) > known:
-            self._rolling.touch(topic.table.table[number:, ALL_KEYS])
-        return number
-
-    @staticmethod
-    def _keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
-        """Return the numbers of keys, made for new ones as far as there is room."""
-        numbers = map(topic.table.indexes[grouping].__getitem__, names)
-        try:
-            return np.fromiter(numbers, np.int64, len(names))
-        except KeyError:
-            return np.array([topic.table.key(name, grouping) for name in names], np.int64)
+    # -- room
 
     def _make_room(self, topic: Topic, keys: int) -> None:
         """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane."""
@@ -483,9 +356,4 @@ _EVER = 1 << 62
 _FIGURES = 4
 """Columns before the first figure: key, field, count and rate."""
 
-_FORM = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
-_CLASSES = (
-    Aggregate, Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Figures, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,
-    Moments, Newest, Part, Paces, Reach, Recent, Rolling, Rows, Tally, Tape, Topic, TopicRows, Values, Vocabulary,
-    Wanted, Window,
-)  # fmt: skip
+_CLASSES = (Aggregate, Paces, Topic, *CLASSES)

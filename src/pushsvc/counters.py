@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge
 
-from pushsvc.aggregate import Topic
+from pushsvc.counting import Topic
 
 COUNTED = Counter("pushsvc_events_counted_total", "Events counted by an aggregator")
 FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from pushsvc.aggregate import Aggregate
-from pushsvc.aggregate import Topic as Counted
 from pushsvc.broker.checkpoints import Owner, Stored
+from pushsvc.counting import Topic as Counted
 from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import TopicSettings
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 from pushsvc import counters
 from pushsvc.aggregate import Aggregate
-from pushsvc.aggregate import Topic as Counted
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.checkpoints import NotStored, Stored
+from pushsvc.counting import Topic as Counted
 from pushsvc.event.columns import ColumnReader
 from pushsvc.partition import Engine, EngineKey, Partition, Topic, engine_key, engine_name
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
