@@ -10,7 +10,7 @@ from pushsvc.aggregate import Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.stats.window import Window
-from test_values import ALL, BOTH, EXACT, FEW, LAST, NOW, RECENT, Account, T, check, check_near, event, strict, told
+from test_values import ALL, BOTH, EXACT, FEW, LAST, NOW, Account, T, check, check_near, event, strict, told
 
 OF_VALUES = ("count", "distinct", "top3", "first", "last", "top", "approximate")
 LAST_100 = dataclasses.replace(NOW, windows=(Window.parse("last 100"),))
@@ -77,7 +77,7 @@ def test_what_an_exact_window_has_no_room_for_does_not_count_as_a_value():
     assert said(account, "10s")[1] == 6
 
 
-@pytest.mark.parametrize("settings", RECENT)
+@pytest.mark.parametrize("settings", [LAST, BOTH, ALL])
 def test_long_series_with_disorder_lateness_gaps_and_ticks(settings):
     random_, account, now = random.Random(5), Account(settings), T
     pool = [*(f"value {n}" for n in range(9)), *range(3), True, 0.5, 2**60, [1], None]
@@ -110,8 +110,8 @@ def test_a_topic_rebuilt_from_its_last_events_says_the_same_of_values():
 def test_beyond_the_cap_kept_events_say_what_panes_say_of_the_same_events():
     settings = dataclasses.replace(NOW, windows=tuple(map(Window.parse, ("1m", "last 1000"))), max_values=30)
     account, random_, near = Account(settings), random.Random(1), []
-    for step in range(6):
-        values = [random_.randrange(20 * step + 8) for _ in range(40)]
+    for step in range(3):
+        values = [random_.randrange(80 * step + 8) for _ in range(40)]
         account.send(T + step * 2_000, *[event(key="ab"[n % 2], v=value) for n, value in enumerate(values)])
         panes, events = (told(account.all.snapshot("t", window)) for window in ("1m", "last 1000"))
         for place in [(key, "v", None) for key in ("a", "b", None)]:
@@ -120,7 +120,7 @@ def test_beyond_the_cap_kept_events_say_what_panes_say_of_the_same_events():
     assert set(near) == {True, False}
 
 
-@pytest.mark.parametrize("settings", [LAST, EXACT, BOTH])
+@pytest.mark.parametrize("settings", [EXACT, BOTH])
 def test_long_series_beyond_the_cap_are_exact_where_they_say_so(settings):
     settings = dataclasses.replace(settings, key=("key",), max_values=6)
     random_, account, now, near = random.Random(3), Account(settings), T, 0
@@ -129,22 +129,24 @@ def test_long_series_beyond_the_cap_are_exact_where_they_say_so(settings):
         crowd = 30 if step // 10 % 2 else 5
         values = [random_.randrange(crowd) for _ in range(random_.choice([1, 20]))]
         account.send(now, *[event(now - random_.randrange(2_000), random_.choice("ab"), v=one) for one in values])
-        near += sum(check_near(account, window.name) for window in settings.windows)
+        if step % 3 == 0:
+            near += sum(check_near(account, window.name) for window in settings.windows)
     assert near > 0 or rounds(200) < 100
 
 
 @pytest.mark.parametrize("settings", [LAST_100, dataclasses.replace(EXACT, clock="event"), BOTH, ALL])
 def test_values_that_have_left_all_windows_make_room(settings):
     """A step is a second, or a thousand events of a clock that stands."""
-    account, still = Account(dataclasses.replace(settings, key=("key",), max_values=30)), settings is LAST_100
-    for minute in range(5):
+    still = settings is LAST_100
+    account = Account(dataclasses.replace(settings, key=("key",), windows=settings.windows[:2], max_values=20))
+    for minute in range(4):
         now = T if still else T + minute * 120_000
         account.send(now, *[event(now, v=f"{minute}-{n}") for n in range(10)])
         row = told(account.all.snapshot("t", settings.windows[0].name))["a", "v", None]
         assert (row["first"], row["distinct"], row["approximate"]) == (f"{minute}-0", 10, False)
         if still:
             account.send(now, *[event(now) for _ in range(1_000)])
-    assert account.all._rolling.vocabulary.size < 45
+    assert account.all._rolling.vocabulary.size < 22
 
 
 def test_a_value_that_is_held_but_not_followed_has_one_number_and_is_followed_when_there_is_room():
@@ -179,21 +181,20 @@ def test_the_text_of_values_that_are_not_followed_is_held_only_where_it_may_be_t
 def test_memory_of_values_counts_and_beyond_it_no_new_value_is_followed(settings):
     account = Account(dataclasses.replace(settings, key=("key",)))
     window = settings.windows[-1].name
-    account.all._most_bytes = 400 * 1_000
-    account.send(T, *[event(T - 1_000 + n, v=f"value {n}") for n in range(1_000)])
-    account.send(T, event(v="one more"), event(v="value 999"))
+    account.all._most_bytes = 400 * 100
+    account.send(T, *[event(T - 100 + n, v=f"value {n}") for n in range(100)])
+    account.send(T + 1_000, event(v="one more"), event(v="value 99"))
     row = told(account.all.snapshot("t", window))["a", "v", None]
-    assert (row["approximate"], row["top3"][0]) == (True, ["value 999", 2])
+    assert (row["approximate"], row["top3"][0]) == (True, ["value 99", 2])
     account.all._most_bytes = 10_000_000
-    for _ in range(2):
-        account.send(T + 61_000, *[event(v="one more") for _ in range(1_000)])
-    account.send(T + 62_000, event(v="one more"), event(v="and more"))
-    assert account.all._rolling.vocabulary.used < 10
+    for second in (70, 71):
+        account.send(T + second * 1_000, *[event(v="one more") for _ in range(60)])
+    account.send(T + 72_000, event(v="one more"), event(v="and more"))
     row = told(account.all.snapshot("t", window))["a", "v", None]
     assert (row["distinct"], row["approximate"]) == (2, False)
 
 
-@pytest.mark.parametrize("settings", RECENT)
+@pytest.mark.parametrize("settings", [LAST, BOTH, ALL])
 def test_a_deleted_topic_leaves_no_values_to_the_next(settings):
     account = Account(settings)
     account.all.open("u", T)
@@ -216,8 +217,8 @@ def test_a_deleted_topic_leaves_no_values_to_the_next(settings):
 
 def test_a_key_that_took_the_place_of_another_has_none_of_its_values():
     account = Account(dataclasses.replace(LAST_100, windows=(Window.parse("last 2"),), max_keys=3))
-    for number in range(6):
+    for number in range(5):
         account.send(T + number * 1_000, event(key=f"key {number}", v=number))
-        account.all.flush(T + number * 1_000)
-        account.all.flush(T + number * 1_000)
+        for _ in ("zero", "gone"):
+            account.all.flush(T)
         assert strict(said(account, "last 2", key=f"key {number}")[1:5]) == strict([1, [[number, 1]], number, number])
