@@ -149,6 +149,14 @@ def test_values_that_have_left_all_windows_make_room(settings):
     assert account.all._rolling.vocabulary.size < 22
 
 
+def test_a_value_of_a_kept_event_keeps_its_number_when_places_are_short():
+    account = Account(dataclasses.replace(EXACT, max_values=5))
+    account.send(T, *[event(v=value) for value in "abc"])
+    account.send(T + 1_000, event(v="d"))
+    account.send(T + 2_000, event(v="a"))
+    assert said(account, "10s")[1:5] == [4, [["a", 2], ["b", 1], ["c", 1]], "a", "a"]
+
+
 def test_a_value_that_is_held_but_not_followed_has_one_number_and_is_followed_when_there_is_room():
     account = Account(dataclasses.replace(LAST_100, max_values=2))
     for _ in range(3):

@@ -99,17 +99,12 @@ class Wanted:
         held[kept[kept < SKETCHED]] = True
 
     def find(self, owners: Ints, times: Ints, kept: Ints, size: int) -> Found:
-        """Return what owners [size] have of values of events; those of each owner stand in the order of the log."""
+        """Return what owners [size] have of values of events, which stand in order of owners and then of the log."""
         found = Found(np.zeros(size, np.bool_))
         if self.distinct or self.top:
             self._count(found, owners, self.vocabulary.mark[kept] if self.ends else kept, size)
         if self.ends:
-            order = np.lexsort((times, owners))
-            starts = runs_of(owners[order])
-            ends = starts + lengths_of(starts, len(order)) - 1
-            there = owners[order[starts]]
-            found.firsts, found.lasts = np.full(size, NONE), np.full(size, NONE)
-            found.firsts[there], found.lasts[there] = kept[order[starts]], kept[order[ends]]
+            found.firsts, found.lasts = _ends(owners, times, kept, size)
         return found
 
     def _count(self, found: Found, owners: Ints, marks: Ints, size: int) -> None:
@@ -123,3 +118,18 @@ class Wanted:
         if self.top:
             members = owners[followed], marks[followed], counts[followed]
             found.ranked = rank(*members, size, self.top, self.vocabulary)
+
+
+def _ends(owners: Ints, times: Ints, numbers: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return for each owner [size] the number with the least time, of equals the first, and that with the greatest, of
+    equals the last; NONE for owners without any."""
+    firsts, lasts = np.full(size, NONE), np.full(size, NONE)
+    if len(owners):
+        starts = runs_of(owners)
+        lengths = lengths_of(starts, len(owners))
+        least = np.flatnonzero(times == np.repeat(np.minimum.reduceat(times, starts), lengths))
+        greatest = np.flatnonzero(times == np.repeat(np.maximum.reduceat(times, starts), lengths))
+        least = least[runs_of(owners[least])]
+        greatest = greatest[np.append(runs_of(owners[greatest])[1:], len(greatest)) - 1]
+        firsts[owners[least]], lasts[owners[greatest]] = numbers[least], numbers[greatest]
+    return firsts, lasts
