@@ -29,6 +29,7 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
     try:
         _reach(broker, without_password(url), wait, warn)
         policies, appendonly, save = map(broker.configuration, ("maxmemory-policy", "appendonly", "save"))
+        broker.check_commands()
         broker.check_layout()
         _check_ack(broker, ack, without_password(url), warn)
     except StartupError:

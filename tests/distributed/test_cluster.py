@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from fleet import Fleet, client
+from fleet import Fleet, client, free_port
 from producers import stored
 from pushsvc.broker import Broker
 from pushsvc.broker.keys import TAGS, slot_of
@@ -127,9 +128,25 @@ def test_aggregators_share_the_partitions(site: Stack, cluster: Fleet) -> None:
 
 def test_a_node_is_not_taken_for_one_server(cluster: Fleet) -> None:
     with pytest.raises(
-        StartupError, match=r"it is a node of a cluster: name it as redis\+cluster://host:port,host:port"
+        StartupError, match=r"127.0.0.1:\d+ is a node of a cluster: name it as redis\+cluster://host:port,host:port"
     ):
         check_redis(f"redis://127.0.0.1:{cluster.servers[0].port}", "p:", wait=False, warn=print)
+
+
+def test_a_cluster_without_sharded_channels_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.conf").write_text('rename-command SPUBLISH ""\n')
+    fleet = Fleet(tmp_path)
+    try:
+        old = fleet.start(cluster_enabled="yes", cluster_port=str(free_port()), include=str(tmp_path / "old.conf"))
+        url = f"redis+cluster://127.0.0.1:{old.port}"
+        with pytest.raises(StartupError, match="its cluster has no slots yet"):
+            check_redis(url, "p:", wait=False, warn=print)
+        client(old.port).execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        until(lambda: client(old.port).execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        with pytest.raises(StartupError, match="the cluster does not know SPUBLISH: it has to be of Redis 7 or Valkey"):
+            check_redis(url, "p:", wait=False, warn=print)
+    finally:
+        fleet.close()
 
 
 def test_every_primary_is_looked_at_before_the_start(cluster: Fleet) -> None:

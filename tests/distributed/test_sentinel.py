@@ -107,7 +107,10 @@ def check(url: str) -> list[str]:
 def test_a_url_of_the_wrong_kind_is_told(watched: Fleet) -> None:
     server, sentinel = primary_port(watched), watched.sentinels[0]
     for url, sentence in (
-        (f"redis://127.0.0.1:{sentinel}", "it is a Sentinel: name it as redis+sentinel://host:port,host:port/master"),
+        (
+            f"redis://127.0.0.1:{sentinel}",
+            f"127.0.0.1:{sentinel} is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
+        ),
         (f"redis+cluster://127.0.0.1:{server}", "is not a node of a cluster: name it as redis://"),
         (f"redis+sentinel://127.0.0.1:{server}/mymaster", "is no Sentinel: name one server as redis://host:port"),
         (f"redis+sentinel://127.0.0.1:{sentinel}/other", "knows no master 'other'"),

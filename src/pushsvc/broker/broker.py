@@ -143,6 +143,14 @@ class Broker:
         if count != PARTITIONS:
             raise StartupError(f"the data in Redis has {count} partitions, this program works with {PARTITIONS}")
 
+    def check_commands(self) -> None:
+        """Return where Redis knows how to wake; raise StartupError for a cluster that is too old."""
+        for found in self._connections.everywhere("COMMAND", "INFO", self.publish_command):
+            if not any(found):
+                raise StartupError(
+                    f"the cluster does not know {self.publish_command}: it has to be of Redis 7 or Valkey"
+                )
+
     def live(
         self, on_message: Callable[[str, bytes], None], on_up: Callable[[Sequence[int]], None]
     ) -> Live | ClusterLive:

@@ -40,6 +40,7 @@ class ClusterLive:
         self._patterns: set[str] = set()
         self._lives: dict[Connections, Live] = {}
         self._places: dict[str, Live] = {}
+        self._unheard: set[int] = set()
         self._doubted = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.up = Event()
@@ -122,8 +123,8 @@ class ClusterLive:
 
     @property
     def _settled(self) -> bool:
-        heard = self._lives and all(live.up.is_set() for live in self._lives.values())
-        return bool(heard) and all(confirmed.is_set() for confirmed in self._channels.values())
+        heard = bool(self._lives) and all(live.up.is_set() for live in self._lives.values())
+        return heard and not self._unheard and all(confirmed.is_set() for confirmed in self._channels.values())
 
     def _look(self) -> None:
         self._cluster.refresh()
@@ -157,7 +158,10 @@ class ClusterLive:
             # What was said between the two subscriptions was not heard. (A Live that comes up says so itself.)
             gevent.wait([confirmed for _, confirmed in moved], timeout=_CONFIRM)
             slots = {slot_of(channel) for channel, _ in moved}
-            self._on_up([number for number, tag in enumerate(TAGS) if slot_of(tag) in slots])
+            self._unheard.update(number for number, tag in enumerate(TAGS) if slot_of(tag) in slots)
+        if self._unheard:
+            self._on_up(sorted(self._unheard))
+            self._unheard.clear()
 
     def _move_patterns(self) -> None:
         for pattern in self._patterns:

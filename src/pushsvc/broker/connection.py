@@ -34,9 +34,9 @@ _ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "B
 _AWAY = (exceptions.ClusterDownError, exceptions.TryAgainError, exceptions.AskError)
 
 _MISNAMED = {
-    "standalone": "it is one server: name it as redis://host:port",
-    "cluster": "it is a node of a cluster: name it as redis+cluster://host:port,host:port",
-    "sentinel": "it is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
+    "standalone": "is one server: name it as redis://host:port",
+    "cluster": "is a node of a cluster: name it as redis+cluster://host:port,host:port",
+    "sentinel": "is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
 }
 
 
@@ -159,7 +159,8 @@ class Connections:
         info = dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)
         kind = info.get("redis_mode") or info.get("server_mode", self._kind)  # Redis's word, and Valkey's
         if kind != self._kind:
-            raise StartupError(_MISNAMED.get(kind, kind))
+            place = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
+            raise StartupError(f"{place} {_MISNAMED.get(kind, f'is of the kind {kind!r}')}")
         if self._primary is not None:
             _check_primary(connection)
             self._watch(self._primary)
