@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet import Fleet
+from stack import Stack
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +19,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+@pytest.fixture(scope="session")
+def site(cluster: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A web and an aggregator process over the cluster."""
+    with Stack(cluster.cluster_url, "site:", tmp_path_factory.mktemp("site")) as stack:
+        stack.start_aggregator()
+        stack.start_web()
+        yield stack

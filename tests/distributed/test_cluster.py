@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from stack import Stack, Table, until
-
-
-@pytest.fixture(scope="module")
-def site(cluster: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(cluster.cluster_url, "site:", tmp_path_factory.mktemp("site")) as stack:
-        stack.start_aggregator()
-        stack.start_web()
-        yield stack
 
 
 def share_of(topic: str) -> int:
@@ -117,9 +108,11 @@ def test_events_come_by_publish_at_any_node(site: Stack, cluster: Fleet) -> None
 def test_aggregators_share_the_partitions(site: Stack, cluster: Fleet) -> None:
     site.start("second", "aggregator")
     broker = Broker(cluster.cluster_url, "site:")
-    owners = lambda: [  # noqa: E731
-        client(cluster.of_slot(slot_of(TAGS[p]))[0].port).get(broker.keys.lease(p)) for p in range(PARTITIONS)
-    ]
+    leases = [("GET", broker.keys.lease(partition)) for partition in range(PARTITIONS)]
+
+    def owners() -> list[bytes | None]:
+        return broker._connections.commands(leases)
+
     until(lambda: (found := owners()) and sorted(found.count(one) for one in set(found)) == [32, 32])
     site.stop("second")
     until(lambda: len(set(owners())) == 1)

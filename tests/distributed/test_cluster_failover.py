@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,11 @@ def slot(topic: str) -> int:
 
 
 @pytest.fixture
-def topics(cluster: Fleet) -> list[str]:
+def topics(cluster: Fleet, topic: str) -> list[str]:
     """One topic for each primary."""
-    found = {cluster.of_slot(slot(name))[0].port: name for name in (f"topic-{number}" for number in range(40))}
+    found = {cluster.of_slot(slot(name))[0].port: name for name in (f"{topic}.{number}" for number in range(40))}
     assert len(found) == 3
     return list(found.values())
-
-
-@pytest.fixture
-def site(cluster: Fleet, tmp_path: Path, prefix: str) -> Iterator[Stack]:
-    with Stack(cluster.cluster_url, prefix, tmp_path) as stack:
-        stack.start_aggregator()
-        stack.start_web()
-        yield stack
 
 
 def counted(site: Stack, topic: str) -> int:
@@ -55,8 +46,7 @@ def offsets_to(stream: Stream, last: int) -> list[int]:
 
 def test_a_primary_dies(cluster: Fleet, site: Stack, topics: list[str], tmp_path: Path) -> None:
     hit, *others = topics
-    (tmp_path / "confirmed").mkdir()
-    with Stack(cluster.cluster_url, site.prefix, tmp_path / "confirmed") as confirmed:
+    with Stack(cluster.cluster_url, site.prefix, tmp_path) as confirmed:
         confirmed.start_web("--ack", "replicas:1")
         memory = Producers(site, topics, prefix="m")
         replicated = Producers(confirmed, topics, prefix="c")
