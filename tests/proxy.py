@@ -25,6 +25,10 @@ class Proxy:
         self.go.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def move(self, target: str) -> None:
+        """Let connections that come from now on lead to another server."""
+        self._target = target
+
     def close(self) -> None:
         self.go.set()
         self._listener.close()
@@ -36,7 +40,11 @@ class Proxy:
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
-            server.connect(self._target)
+            try:
+                server.connect(self._target)
+            except OSError:
+                client.close()
+                continue
             for source, sink, up in ((client, server, True), (server, client, False)):
                 threading.Thread(target=self._copy, args=(source, sink, up), daemon=True).start()
 

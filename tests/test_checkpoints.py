@@ -326,7 +326,7 @@ def test_one_older_than_the_longest_window_is_of_no_use(owner, monkeypatch):
     publish(owner, 5)
     owner.take_checkpoint()
     later = owner.broker.time() + 86_400_000
-    monkeypatch.setattr(owner.broker, "time", lambda: later)
+    monkeypatch.setattr(owner.broker, "time", lambda *_: later)
     counts = Counts()
     successor(owner).turns()
     assert (counts.checkpoints_ignored, counts.entries_read) == (1, 0)

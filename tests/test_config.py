@@ -205,6 +205,8 @@ def test_an_unknown_host_is_named() -> None:
 def test_passwords_are_not_shown() -> None:
     assert without_password("rediss://me:secret@h:1/0?a=b") == "rediss://…@h:1/0?a=b"
     assert without_password("unix:///a/b.sock") == "unix:///a/b.sock"
+    several = "redis+sentinel://me:secret@a:1,[::1]:2/m/0?sentinel_password=secret&ssl_ca_certs=ca"
+    assert without_password(several) == "redis+sentinel://…@a:1,[::1]:2/m/0?sentinel_password=…&ssl_ca_certs=ca"
 
 
 def test_windows_of_events_and_exact_ones() -> None:

@@ -78,10 +78,11 @@ def test_one_that_was_forgotten_is_taken_again(broker):
 def test_without_redis_everything_is_kept_until_the_leases_have_run_out(broker, monkeypatch):
     (owner,) = owners(broker, 1)
 
-    def away():
+    def away(*_):
         raise BrokerUnavailable("away")
 
     monkeypatch.setattr(broker, "time", away)
+    monkeypatch.setattr(broker, "lease", away)
     owner.leases._renew_in_time()
     assert len(owner.partitions) == PARTITIONS
     monkeypatch.setattr("pushsvc.leases.LEASE", -1.0)

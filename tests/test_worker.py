@@ -13,7 +13,6 @@ from pushsvc.worker import AggregatorWorker
 @pytest.fixture
 def owner(broker):
     broker.check_layout()
-    broker.open_partitions()
     return Owner(broker, ["good", *neighbours("good", 1)])
 
 
@@ -54,7 +53,7 @@ def test_a_window_of_the_last_events_is_rebuilt_though_they_came_long_ago(owner,
     for number in range(9):
         owner.publish("good", x=number)
     later = owner.broker.time() + 86_400_000
-    monkeypatch.setattr(owner.broker, "time", lambda: later)
+    monkeypatch.setattr(owner.broker, "time", lambda *_: later)
     windows = tuple(map(Window.parse, ("1m", "last 5", "last 3")))
     next_owner = Owner(owner.broker, owner.topics, TopicRules(default=TopicSettings(windows=windows)))
     next_owner.turns()

@@ -28,7 +28,8 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
     broker = _open(url, prefix)
     try:
         _reach(broker, without_password(url), wait, warn)
-        settings = broker.configuration("maxmemory-policy", "appendonly", "save")
+        policies, appendonly, save = map(broker.configuration, ("maxmemory-policy", "appendonly", "save"))
+        broker.check_commands()
         broker.check_layout()
         _check_ack(broker, ack, without_password(url), warn)
     except StartupError:
@@ -37,14 +38,14 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
         raise StartupError(f"Redis at {without_password(url)} cannot be used: {error.detail}") from error
     finally:
         broker.close()
-    policy = settings.get("maxmemory-policy", "noeviction")
-    if policy != "noeviction":
+    evicting = policies - {"noeviction"}
+    if evicting:
         raise StartupError(
             f"Redis at {without_password(url)} throws data away when its memory is full "
-            f"(maxmemory-policy {policy}): events would be lost unseen. Set its maxmemory-policy to noeviction"
+            f"(maxmemory-policy {evicting.pop()}): events would be lost unseen. Set its maxmemory-policy to noeviction"
         )
-    if settings.get("appendonly") == "no":
-        keeps = "only now and then writes snapshots" if settings.get("save") else "keeps nothing on disk"
+    if "no" in appendonly:
+        keeps = "only now and then writes snapshots" if save and "" not in save else "keeps nothing on disk"
         warn(f"WARNING: Redis at {without_password(url)} {keeps}: its crash loses events. Set its appendonly to yes")
 
 

@@ -40,9 +40,9 @@ _LOOK = 1.0
 
 
 class Checkpoints:
-    """Writes the checkpoints of a process, one at a time. ``now`` is Redis's time (ms)."""
+    """Writes the checkpoints of a process, one at a time. ``now(partition)`` is its primary's time (ms)."""
 
-    def __init__(self, broker: Broker, now: Callable[[], int]) -> None:
+    def __init__(self, broker: Broker, now: Callable[[Partition], int]) -> None:
         self._broker = broker
         self._now = now
         self._rest_until = 0.0
@@ -79,7 +79,7 @@ class Checkpoints:
             return
         engine.cost = 2 * (time.thread_time() - begun)  # to send it costs about as much again
         unsaved, engine.unsaved = engine.unsaved, Unsaved()
-        self._writing = gevent.spawn(self._write, partition, owner, engine, parts, self._now(), unsaved)
+        self._writing = gevent.spawn(self._write, partition, owner, engine, parts, self._now(partition), unsaved)
 
     def _write(
         self, partition: Partition, owner: Owner, engine: Engine, parts: list[bytes], taken: int,

@@ -58,7 +58,11 @@ _PORT = click.IntRange(0, 65_535)
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "host": _option("--host", help="Address to listen on. [default: 127.0.0.1]"),
     "port": _option("--port", type=_PORT, help="Port to listen on; 0 takes a free one. [default: 8000]"),
-    "redis": _option("--redis", metavar="URL", help="Redis or Valkey to use, such as redis://host:6379/0."),
+    "redis": _option(
+        "--redis",
+        metavar="URL",
+        help="Redis or Valkey to use: redis://host:6379/0, redis+sentinel://host,host/master, redis+cluster://host,host.",
+    ),
     "prefix": _option("--prefix", help="Begins all keys and channels in Redis. [default: pushsvc:]"),
     "data_dir": _option(
         "--data-dir",

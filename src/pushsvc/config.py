@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -98,11 +97,9 @@ def is_loopback(host: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """Return a URL that may be shown."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc="…@" + parts.netloc.rpartition("@")[2]))
+    """Return a URL that may be shown. (Lists of hosts are nothing that urllib takes apart.)"""
+    shown = re.sub(r"(?<=://)[^?]*@", "…@", url)
+    return re.sub(r"(?<=password=)[^&]*", "…", shown)
 
 
 # The file

@@ -11,7 +11,7 @@ import gevent
 from prometheus_client import Gauge
 
 from pushsvc.broker import Broker
-from pushsvc.errors import PushError
+from pushsvc.errors import PushError, Unavailable
 from pushsvc.topic import PARTITIONS
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class Leases:
         self._dropped = dropped
         self._owner = token_hex(8)
         self._fences: dict[int, int] = {}
-        self._renewed = time.monotonic()
+        self._renewed: dict[int, float] = {}
+        self._alive = 1
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
@@ -64,19 +65,26 @@ class Leases:
     def forget(self, partition: int) -> None:
         """Drop a partition of which Redis says that another owns it."""
         self._fences.pop(partition, None)
+        self._renewed.pop(partition, None)
         self._dropped(partition)
 
     def renew(self) -> None:
         """Keep what is owned; take what is free, or give away what is more than an equal share."""
-        now = self._broker.time()
-        alive = self._broker.join_aggregators(self._owner, now, now + _MILLISECONDS)
-        share = -(-PARTITIONS // max(1, alive))
+        self._join()
+        share = -(-PARTITIONS // max(1, self._alive))
         self._give_away(sorted(self._fences)[share:])
         self._extend()
-        self._renewed = time.monotonic()
         wanted = [partition for partition in range(PARTITIONS) if partition not in self._fences]
         self._take(wanted, share - len(self._fences))
         OWNED.set(len(self._fences))
+
+    def _join(self) -> None:
+        """Count the aggregators; where the one primary that knows them is away, the last count holds."""
+        try:
+            now = self._broker.time()
+            self._alive = self._broker.join_aggregators(self._owner, now, now + _MILLISECONDS)
+        except Unavailable as error:
+            log.warning("aggregators are not counted: %s", error)
 
     def _keep(self) -> None:
         while True:
@@ -91,8 +99,13 @@ class Leases:
             self.renew()
         except PushError as error:
             log.warning("leases: %s", error)
-            if time.monotonic() - self._renewed > LEASE:
-                self._forget_all()
+            self._forget_overdue()
+
+    def _forget_overdue(self) -> None:
+        """Drop what may be another's by now."""
+        for partition, renewed in list(self._renewed.items()):
+            if time.monotonic() - renewed > LEASE:
+                self.forget(partition)
 
     def _leave(self) -> None:
         try:
@@ -112,20 +125,33 @@ class Leases:
         for partition in set(self._fences) - set(kept):
             self.forget(partition)
         for partition, fence in kept.items():
+            if fence is None:
+                continue
             # It was forgotten, perhaps, while Redis was asked; or another has owned it, and may have written.
             if self._fences.get(partition) != fence:
                 self._adopt(partition, fence)
+            self._renewed[partition] = time.monotonic()
+        self._forget_overdue()
 
     def _take(self, wanted: list[int], room: int) -> None:
+        failure: Unavailable | None = None
         while wanted and room > 0:
             asked, wanted = wanted[:room], wanted[room:]
-            taken = self._broker.lease(asked, self._owner, _MILLISECONDS)
+            try:
+                taken = self._broker.lease(asked, self._owner, _MILLISECONDS)
+            except Unavailable as error:  # the next ones may be at another primary
+                failure = error
+                continue
             for partition, fence in taken.items():
-                self._adopt(partition, fence)
-            room -= len(taken)
+                if fence is not None:
+                    self._adopt(partition, fence)
+                    room -= 1
+        if failure is not None:
+            raise failure
 
     def _adopt(self, partition: int, fence: int) -> None:
         self._fences[partition] = fence
+        self._renewed[partition] = time.monotonic()
         self._adopted(partition, fence)
 
     def _forget_all(self) -> None:

@@ -97,7 +97,8 @@ class Partition:
 
     ``distrusted`` says that its engines are to be made from the log alone. ``uncountable`` are entries, by topic and
     last offset, that made an engine fail: they are left out. ``stale`` are the engines of checkpoints that are of no
-    use.
+    use. ``skew`` is how many ms the clock of its primary is ahead; before ``again_at`` (monotonic) a primary that
+    failed is left alone.
     """
 
     number: int
@@ -111,6 +112,8 @@ class Partition:
     stale: set[str] = field(default_factory=set)
     loaded: bool = False
     ended: bool = False
+    skew: int = 0
+    again_at: float = 0.0
 
     @property
     def owner(self) -> Owner | None:

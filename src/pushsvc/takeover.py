@@ -49,7 +49,7 @@ class Takeover:
         events, *windows = self._broker.figures(_logs_of(name, settings))
         if "created" not in events:
             return
-        now = self._broker.time()
+        now = self._broker.time(partition.number)
         after = int(events.get("first", 1)) - 1
         if settings.clock == "wall":
             needed = self._broker.seek_arrival(name, now - settings.longest - _REPLAYED)
@@ -79,7 +79,7 @@ class Takeover:
     def _restore_all(
         self, partition: Partition, headers: Mapping[str, Stored | None], engines: Mapping[str, EngineKey]
     ) -> None:
-        now = self._broker.time()
+        now = self._broker.time(partition.number)
         for name, stored in headers.items():
             if name in engines and engines[name] in partition.engines:
                 continue  # it was restored before Redis went away

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import gevent
 from gevent.event import Event
@@ -48,14 +48,12 @@ class AggregatorWorker:
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
         self._wake = Event()
         self._stopping = False
-        self._run_id: str | None = None
         self._takeover = Takeover(broker, rules, Breath())
         self._checkpoints = Checkpoints(broker, self._now)
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of)
         self._sweeper = Sweeper(broker, rules, self._leases.fences)
         self._live = broker.live(self._on_message, self._on_up)
-        self._skew = 0
 
     def stop(self) -> None:
         """Ask ``run`` to return; may be called from a signal handler."""
@@ -129,29 +127,29 @@ class AggregatorWorker:
                 partition.loaded = False  # subscribed only now: topics may have come unheard
             self._wake.set()
 
-    def _on_up(self, run: str) -> None:
-        if run != self._run_id:
-            self._broker.open_partitions()
-        self._run_id = run
-        for partition in self._partitions.values():
-            partition.unread.update(partition.topics)
-            partition.loaded = False
+    def _on_up(self, partitions: Sequence[int]) -> None:
+        for number in partitions:
+            if (partition := self._partitions.get(number)) is not None:
+                partition.unread.update(partition.topics)
+                partition.loaded = False
         self._wake.set()
 
-    def _now(self) -> int:
-        """Return Redis's time in ms, as far as it is known here."""
-        return int(time.time() * 1000) + self._skew
+    @staticmethod
+    def _now(partition: Partition) -> int:
+        """Return the time in ms of a partition's primary, as far as it is known here."""
+        return int(time.time() * 1000) + partition.skew
 
     def _patience(self) -> float:
         """Return the seconds until some topic has something to say, or until a look is due anyway."""
-        now = self._now()
-        wakes = [
-            wake
-            for partition in self._partitions.values()
-            for engine in partition.engines.values()
-            if (wake := engine.aggregate.wake_at()) is not None
-        ]
-        return min(_LOOK_ANYWAY, max(0.001, (min(wakes, default=now + 10_000) - now) / 1000))
+        waits = [self._patience_with(partition) for partition in self._partitions.values()]
+        return min(_LOOK_ANYWAY, max(0.001, min(waits, default=_LOOK_ANYWAY)))
+
+    def _patience_with(self, partition: Partition) -> float:
+        rests = partition.again_at - time.monotonic()
+        if rests > 0:
+            return rests
+        wakes = [wake for engine in partition.engines.values() if (wake := engine.aggregate.wake_at()) is not None]
+        return (min(wakes) - self._now(partition)) / 1000 if wakes else _LOOK_ANYWAY
 
     # Aggregating
 
@@ -159,6 +157,8 @@ class AggregatorWorker:
         """Bring every partition up to date; return whether any has more to read."""
         busy = False
         for partition in list(self._partitions.values()):
+            if partition.again_at > time.monotonic():
+                continue
             try:
                 busy |= self._bring_up(partition)
             except Fenced:
@@ -166,8 +166,7 @@ class AggregatorWorker:
                 self._leases.forget(partition.number)
             except Unavailable as error:
                 log.warning("partition %d: %s", partition.number, error)
-                gevent.sleep(_PAUSE)
-                return True
+                partition.again_at = time.monotonic() + _PAUSE  # others may be at another primary
             except Exception:
                 # One entry that cannot be counted must not end the others; the partition begins anew.
                 log.exception("partition %d", partition.number)
@@ -196,13 +195,13 @@ class AggregatorWorker:
 
     def _ticks(self, partition: Partition) -> bool:
         """Tell whether some engine has something to say."""
-        now = self._now()
+        now = self._now(partition)
         wakes = [engine.aggregate.wake_at() for engine in partition.engines.values()]
         return any(wake is not None and wake <= now for wake in wakes)
 
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
-        self._skew = read.now - int(time.time() * 1000)
+        partition.skew = read.now - int(time.time() * 1000)
         if read.epoch != partition.epoch:
             # Another life of Redis: what is remembered here may be ahead of what it kept.
             self._restart(partition, distrusted=False)

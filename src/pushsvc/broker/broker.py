@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pushsvc.broker import topology
 from pushsvc.broker.checkpoints import Checkpoints
-from pushsvc.broker.committer import Committer
+from pushsvc.broker.cluster_live import ClusterLive
 from pushsvc.broker.connection import (
     DELETE,
     LEASE,
@@ -20,17 +22,19 @@ from pushsvc.broker.connection import (
     STATISTICS,
     SWEEP,
     Call,
-    Connections,
+    raise_first,
     words,
 )
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
 from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
-from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError
+from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
 from pushsvc.settings import Ack, TopicSettings
 from pushsvc.topic import PARTITIONS
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 1_000_000
 """Bytes that one read of a partition brings at most (one entry more, to be exact)."""
@@ -91,7 +95,8 @@ class Swept:
 
 
 class Broker:
-    """One Redis or Valkey, below one prefix of names; a partition gets at most ``topics`` topics.
+    """Redis or Valkey (a server, a primary that Sentinels know, a cluster), below one prefix of names; a partition gets
+    at most ``topics`` topics.
 
     A publish returns when ``ack`` is fulfilled.
 
@@ -102,11 +107,11 @@ class Broker:
         self, url: str, prefix: str = "pushsvc:", *, pool: int = 32, topics: int = TOPICS, ack: Ack = _MEMORY
     ) -> None:
         self.keys = Keys(prefix)
-        self._connections = Connections(url, size=pool)
+        self._connections = topology.connect(url, size=pool)
         self.checkpoints = Checkpoints(self.keys, self._connections)
-        self._committer = Committer(self._connections, ack)
-        self._publish_command = "PUBLISH"
-        self._publisher = Publisher(self.keys, self._publish_command, self._committer.call, topics=topics)
+        self._committer = topology.committer(self._connections, ack)
+        self.publish_command = self._connections.publish_command
+        self._publisher = Publisher(self.keys, self.publish_command, self._committer.call, topics=topics)
 
     def close(self) -> None:
         self._committer.close()
@@ -115,19 +120,20 @@ class Broker:
     # Health and start
 
     def ping(self) -> None:
-        """Return if Redis answers; raise BrokerUnavailable."""
-        self._connections.command("PING")
+        """Return if Redis answers, of a cluster any primary; raise BrokerUnavailable."""
+        self._connections.anywhere("PING")
 
-    def configuration(self, *names: str) -> dict[str, str]:
-        """Return Redis settings by name; one that may not be read is absent."""
-        answers = self._connections.commands([("CONFIG", "GET", name) for name in names])
-        return {name: answer[1].decode() for name, answer in zip(names, answers, strict=True) if len(answer) > 1}
+    def configuration(self, name: str) -> set[str]:
+        """Return the values of a Redis setting, one for all primaries that agree; none where it may not be read."""
+        answers = self._connections.everywhere("CONFIG", "GET", name)
+        return {answer[1].decode() for answer in answers if len(answer) > 1}
 
     def confirmations(self, ack: Ack) -> int:
-        """Return how many replicas have confirmed all so far; raise PushError where ``ack`` can never be fulfilled."""
+        """Return how many replicas (of each primary) have confirmed all so far; raise PushError where ``ack`` can never
+        be fulfilled."""
         if ack.fsync:
-            self._connections.command("WAITAOF", 1, 0, 1)
-        return int(self._connections.command("WAIT", ack.replicas, 1)) if ack.replicas else 0
+            self._connections.everywhere("WAITAOF", 1, 0, 1)
+        return min(map(int, self._connections.everywhere("WAIT", ack.replicas, 1))) if ack.replicas else 0
 
     def check_layout(self) -> None:
         """Write down the number of partitions, or raise StartupError where another number is written."""
@@ -137,15 +143,35 @@ class Broker:
         if count != PARTITIONS:
             raise StartupError(f"the data in Redis has {count} partitions, this program works with {PARTITIONS}")
 
-    def live(self, on_message: Callable[[str, bytes], None], on_up: Callable[[str], None]) -> Live:
-        """Return the process's live connection, not started yet."""
-        return Live(self._connections, on_message, on_up)
+    def check_commands(self) -> None:
+        """Return where Redis knows how to wake; raise StartupError for a cluster that is too old."""
+        for found in self._connections.everywhere("COMMAND", "INFO", self.publish_command):
+            if not any(found):
+                raise StartupError(
+                    f"the cluster does not know {self.publish_command}: it has to be of Redis 7 or Valkey"
+                )
 
-    def open_partitions(self) -> None:
-        """Begin a new epoch in every partition whose primary is not the one that wrote last."""
-        self._raise_first(
-            self._connections.calls([Call(OPEN, [self.keys.partition(p)], [RUN]) for p in range(PARTITIONS)])
-        )
+    def live(
+        self, on_message: Callable[[str, bytes], None], on_up: Callable[[Sequence[int]], None]
+    ) -> Live | ClusterLive:
+        """Return the process's live connection, not started yet; ``on_up`` is told of which partitions it hears."""
+
+        def up(partitions: Sequence[int]) -> None:
+            try:
+                self.open_partitions(partitions)
+            except Unavailable as error:
+                log.warning("a new epoch cannot be written yet: %s", error)  # whoever reads a partition tries again
+            on_up(partitions)
+
+        return topology.live(self._connections, on_message, up)
+
+    def open_partitions(self, partitions: Sequence[int] = range(PARTITIONS)) -> None:
+        """Begin a new epoch in every partition whose primary is not the one that wrote last.
+
+        Reading and writing do so, too. But of a primary that had the partition and gave it back to the one before,
+        while nobody read or wrote, nothing would be left to see; and that one may have lost what it had before.
+        """
+        raise_first(self._connections.calls([Call(OPEN, [self.keys.partition(p)], [RUN]) for p in partitions]))
 
     # Events
 
@@ -188,7 +214,7 @@ class Broker:
         keys = [self.keys.partition(events.partition), self.keys.topics(events.partition), *self.keys.ids(topic)]
         for log in logs:
             keys += [self.keys.log(log), self.keys.figures(log)]
-        args = [RUN, self._publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED]
+        args = [RUN, self.publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED]
         return bool(self._connections.call(DELETE, keys, args + [self.keys.live(log) for log in logs]))
 
     def sweep(self, logs: Mapping[str, TopicSettings], fence: int, most: int) -> dict[str, Swept]:
@@ -197,7 +223,7 @@ class Broker:
         A topic that was deleted meanwhile is absent from the answer. Raise Fenced, and what the connection raises.
         """
         answers = self._connections.calls([self._sweep(topic, one, fence, most) for topic, one in logs.items()])
-        self._raise_first(answers)
+        raise_first(answers)
         found = {}
         for topic, (state, *figures) in zip(logs, answers, strict=True):
             if state == b"fenced":
@@ -245,9 +271,9 @@ class Broker:
         log = Log(topic)
         return int(self._connections.call(SEEK, [self.keys.log(log), self.keys.figures(log)], [by, value]))
 
-    def topics(self) -> dict[str, int]:
-        """Return all topics, by name, with the time they began (ms)."""
-        answers = self._connections.commands([("HGETALL", self.keys.topics(p)) for p in range(PARTITIONS)])
+    def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
+        """Return all topics (of some partitions), by name, with the time they began (ms)."""
+        answers = self._connections.commands([("HGETALL", self.keys.topics(p)) for p in partitions])
         found: dict[str, int] = {}
         for answer in answers:
             found.update(zip(words(answer[::2]), map(int, answer[1::2]), strict=True))
@@ -281,17 +307,26 @@ class Broker:
 
     # Leases
 
-    def lease(self, partitions: Sequence[int], owner: str, milliseconds: int) -> dict[int, int]:
-        """Take or keep leases; return partition -> fencing token of those that are the owner's now."""
+    def lease(self, partitions: Sequence[int], owner: str, milliseconds: int) -> dict[int, int | None]:
+        """Take or keep leases; return partition -> fencing token of those that are the owner's now.
+
+        None stands for a token where the partition's primary could not be asked, while others could.
+        """
         answers = self._connections.calls(
             [Call(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds]) for p in partitions]
         )
-        self._raise_first(answers)
-        return {p: int(answer[1]) for p, answer in zip(partitions, answers, strict=True) if answer[0]}
+        failed = [isinstance(answer, PushError) for answer in answers]
+        if all(failed):
+            raise_first(answers)
+        return {
+            partition: None if lost else int(answer[1])
+            for partition, lost, answer in zip(partitions, failed, answers, strict=True)
+            if lost or answer[0]
+        }
 
     def release(self, partitions: Sequence[int], owner: str) -> None:
         """Give leases back, so that another aggregator need not wait for their end."""
-        self._raise_first(self._connections.calls([Call(RELEASE, [self.keys.lease(p)], [owner]) for p in partitions]))
+        raise_first(self._connections.calls([Call(RELEASE, [self.keys.lease(p)], [owner]) for p in partitions]))
 
     def join_aggregators(self, owner: str, now: int, until: int) -> int:
         """Say that an aggregator is alive until a time (ms); return how many are."""
@@ -304,16 +339,11 @@ class Broker:
     def leave_aggregators(self, owner: str) -> None:
         self._connections.command("ZREM", self.keys.aggregators, owner)
 
-    def time(self) -> int:
-        """Return Redis's time in ms."""
-        seconds, microseconds = self._connections.command("TIME")
+    def time(self, partition: int | None = None) -> int:
+        """Return the time (ms) of the primary of a partition, or of the one that counts the aggregators."""
+        key = self.keys.aggregators if partition is None else self.keys.partition(partition)
+        seconds, microseconds = self._connections.at(key).command("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
-
-    @staticmethod
-    def _raise_first(answers: Sequence[Any]) -> None:
-        for answer in answers:
-            if isinstance(answer, PushError):
-                raise answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +362,7 @@ class StatisticsWrite:
             STATISTICS,
             [keys.partition(self.log.partition), keys.log(self.log), keys.figures(self.log),
              keys.figures(Log(self.log.topic))],
-            [RUN, "PUBLISH", keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
+            [RUN, broker.publish_command, keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
              self.log.suffix],
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from zlib import crc32
 
 import msgspec
 
+from pushsvc.broker.cluster import Cluster
 from pushsvc.broker.connection import (
     CHECKPOINT_COMMIT,
     CHECKPOINT_DISCARD,
@@ -58,7 +59,7 @@ class Owner(msgspec.Struct, frozen=True):
 class Checkpoints:
     """The checkpoints of all partitions, by the names of their engines. Methods raise errors of ``pushsvc.errors``."""
 
-    def __init__(self, keys: Keys, connections: Connections) -> None:
+    def __init__(self, keys: Keys, connections: Connections | Cluster) -> None:
         self._keys = keys
         self._connections = connections
 

@@ -21,7 +21,7 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
-from pushsvc.broker.connection import Call, Connections, answer, load_scripts, reason
+from pushsvc.broker.connection import Call, Connections, Demoted, answer, load_scripts, reason
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 from pushsvc.settings import Ack
 
@@ -63,7 +63,7 @@ class Committer:
     """Runs scripts that write, each atomic and answered alone, over one connection."""
 
     def __init__(self, connections: Connections, ack: Ack) -> None:
-        self._connections = connections
+        self.connections = connections
         self._ack = ack
         self._lacking = "no answer told whether they are safe" if ack else ""
         self._connection: Any = None
@@ -193,12 +193,12 @@ class Committer:
             except _BROKEN:
                 pass
             self._drop()
-        self._connection = self._connections.open()
+        self._connection = self.connections.open()
         return self._connection
 
     def _exchange(self, connection: Any, requests: Sequence[_Request]) -> list[_Request]:
         """Send calls and take their answers; return those that did not run because Redis does not know the script."""
-        run = self._connections.run(connection)
+        run = self.connections.run(connection)
         data = [_packed([request.call for request in requests], run)]
         if self._ack:
             data += self._confirming(requests[0].call)
@@ -212,6 +212,9 @@ class Committer:
                 unknown.append(request)
         if self._ack:
             self._confirm(connection, requests)
+        if any(isinstance(request.answer, Demoted) for request in requests):
+            self._drop()  # the next connect finds the primary
+            return []
         return unknown
 
     def _confirming(self, call: Call) -> list[bytes]:

@@ -12,8 +12,15 @@ from itertools import count
 
 from pushsvc.topic import PARTITIONS, partition_of
 
-_SLOTS = 16_384
-_SLOTS_PER_PARTITION = _SLOTS // PARTITIONS
+SLOTS = 16_384
+_SLOTS_PER_PARTITION = SLOTS // PARTITIONS
+
+
+def slot_of(key: str) -> int:
+    """Return a key's slot in a cluster: only what stands in its first pair of braces counts, if anything does."""
+    _, brace, rest = key.partition("{")
+    tag, end, _ = rest.partition("}")
+    return crc_hqx((tag if brace and end and tag else key).encode(), 0) % SLOTS
 
 
 def _tag(partition: int) -> str:
@@ -21,7 +28,7 @@ def _tag(partition: int) -> str:
     return next(
         tag
         for tag in (f"{partition}x{number}" for number in count())
-        if crc_hqx(tag.encode(), 0) % _SLOTS // _SLOTS_PER_PARTITION == partition
+        if slot_of(tag) // _SLOTS_PER_PARTITION == partition
     )
 
 

@@ -1,9 +1,9 @@
-"""The one live connection of a process: it hears that logs have grown, and knows when it is deaf."""
+"""The live connection of a process to a primary: it hears that logs have grown, and knows when it is deaf."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -26,20 +26,25 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 class Live:
     """Keeps a set of channels subscribed, over reconnects too.
 
-    ``on_message(channel, data)`` and ``on_up(run_id)`` are called from the reading greenlet and must not block long.
-    ``on_up`` means: whatever was said before is lost, read the logs.
+    ``on_message(channel, data)`` and ``on_up()`` are called from the reading greenlet and must not block long.
+    ``on_up`` means: whatever was said before is lost, read the logs. In a cluster channels are ``sharded``, and
+    ``on_doubt()`` means that the primary is gone or has given away what it had.
     """
 
     def __init__(
         self,
         connections: Connections,
         on_message: Callable[[str, bytes], None],
-        on_up: Callable[[str], None],
+        on_up: Callable[[], None],
+        *,
+        sharded: bool = False,
+        on_doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._connections = connections
         self._on_message = on_message
         self._on_up = on_up
-        self._channels: set[str] = set()
+        self._on_doubt = on_doubt
+        self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._patterns: set[str] = set()
         self._confirmed: dict[str, Event] = {}
         self._connection: Any = None
@@ -59,24 +64,38 @@ class Live:
         """True when the reading greenlet ended, which it never should."""
         return self._greenlet is not None and self._greenlet.dead
 
-    def subscribe(self, channel: str) -> Event:
+    def wait_up(self, timeout: float) -> bool:
+        """Wait until it hears; return whether it does."""
+        return bool(self.up.wait(timeout))
+
+    def hears(self, partitions: Iterable[int]) -> bool:
+        """Tell whether what is said of partitions is heard now."""
+        return self.up.is_set()
+
+    def subscribe(self, channel: str, confirmed: Event | None = None) -> Event:
         """Subscribe, and return what is set once Redis has confirmed it."""
-        if channel not in self._channels:
-            self._channels.add(channel)
-            self._confirmed[channel] = Event()
-            self._send("SUBSCRIBE", channel)
+        if channel not in self._confirmed:
+            self._confirmed[channel] = confirmed or Event()
+            self._send(self._subscribe, channel)
         return self._confirmed[channel]
 
+    def ask_again(self, channel: str) -> None:
+        """Ask once more for a channel that is not confirmed."""
+        self._send(self._subscribe, channel)
+
     def unsubscribe(self, channel: str) -> None:
-        if channel in self._channels:
-            self._channels.discard(channel)
-            del self._confirmed[channel]
-            self._send("UNSUBSCRIBE", channel)
+        if self._confirmed.pop(channel, None) is not None:
+            self._send(self._unsubscribe, channel)
 
     def subscribe_pattern(self, pattern: str) -> None:
         if pattern not in self._patterns:
             self._patterns.add(pattern)
             self._send("PSUBSCRIBE", pattern)
+
+    def unsubscribe_pattern(self, pattern: str) -> None:
+        if pattern in self._patterns:
+            self._patterns.discard(pattern)
+            self._send("PUNSUBSCRIBE", pattern)
 
     def _send(self, *command: str) -> None:
         """Send if connected; the sets above are sent whole after every connect, so nothing is lost if not."""
@@ -103,6 +122,7 @@ class Live:
                 log.exception("live connection to Redis")  # a process that is deaf for ever is worse than a loop
             finally:
                 self._disconnect()
+            self._on_doubt()
             gevent.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -110,11 +130,13 @@ class Live:
         connection = self._connections.open()
         with self._sending:
             self._connection = connection
-            # Whatever is subscribed while this is under way comes twice, which is harmless.
-            for command, names in (("SUBSCRIBE", self._channels), ("PSUBSCRIBE", self._patterns)):
-                if names:
-                    connection.send_command(command, *names, check_health=False)
-        self._on_up(self._connections.run(connection))
+            # Whatever is subscribed while this is under way comes twice, which is harmless. One name in each command:
+            # sharded channels of several slots may not stand together.
+            wanted = [(self._subscribe, channel) for channel in self._confirmed]
+            wanted += [("PSUBSCRIBE", pattern) for pattern in self._patterns]
+            if wanted:
+                connection.send_packed_command(connection.pack_commands(wanted), check_health=False)
+        self._on_up()
         self.up.set()
 
     def _disconnect(self) -> None:
@@ -137,6 +159,9 @@ class Live:
                 probed = True
                 self._send("PING")
                 continue
+            except exceptions.MovedError:
+                self._on_doubt()  # a channel's slot is elsewhere: whoever knows the cluster subscribes there
+                continue
             probed = False
             self._dispatch(answer)
 
@@ -144,16 +169,25 @@ class Live:
         if not isinstance(answer, list):
             return
         kind = answer[0]
-        if kind == b"message":
+        if kind in (b"message", b"smessage"):
             self._guarded(answer[1].decode(), answer[2])
         elif kind == b"pmessage":
             self._guarded(answer[2].decode("utf-8", "replace"), answer[3])
-        elif kind == b"subscribe":
+        elif kind == b"sunsubscribe":
+            self._taken_away(answer[1])
+        elif kind in (b"subscribe", b"ssubscribe"):
             confirmed = self._confirmed.get(answer[1].decode())
             if confirmed is not None:
                 confirmed.set()
                 # What was said before this moment was not heard: whoever follows the channel looks once more.
                 self._guarded(answer[1].decode(), b"")
+
+    def _taken_away(self, channel: bytes | None) -> None:
+        """The answer to an own command, or word that the channel's slot goes to another primary."""
+        confirmed = self._confirmed.get((channel or b"").decode())
+        if confirmed is not None:
+            confirmed.clear()
+            self._on_doubt()
 
     def _guarded(self, channel: str, data: bytes) -> None:
         # One message that raises must not deafen the process.

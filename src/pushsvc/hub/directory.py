@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gevent.lock import RLock
@@ -64,12 +65,12 @@ class Directory:
                 if group in self._groups:
                     group.extend([topic], born=True)
 
-    def doubt(self) -> None:
-        """What was said meanwhile is lost: list the topics again. One that is new was born unheard."""
+    def doubt(self, partitions: Sequence[int]) -> None:
+        """What was said meanwhile is lost: list the topics of partitions again. One that is new was born unheard."""
         if not self._groups:
             return
         listed = [group for group in self._groups if group not in self._unlisted]
-        found = self._hub.broker.topics()
+        found = self._hub.broker.topics(partitions)
         for group in listed:
             if group in self._groups:
                 group.extend(found, born=True)

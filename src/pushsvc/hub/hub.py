@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from random import randrange
 from time import monotonic
 
@@ -15,7 +15,7 @@ from pushsvc import sse
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.broker import FROM_SNAPSHOT
 from pushsvc.broker.keys import TAGS
-from pushsvc.errors import BrokerFull, BrokerUnavailable, InvalidInput, StartupError
+from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError
 from pushsvc.hub import metrics
 from pushsvc.hub.channel import Channel
 from pushsvc.hub.connection import WRITE_DEADLINE, Connection
@@ -66,7 +66,7 @@ class Hub:
         self._followers: dict[int, Follower] = {}
         self._wheel: Wheel[Connection] = Wheel(max(1, round(heartbeat)))
         self._live = broker.live(self._on_message, self._on_up)
-        self._run: str | None = None
+        self._heard = False
         self._clock: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
@@ -114,7 +114,7 @@ class Hub:
     def wait_up(self, timeout: float) -> bool:
         """Wait until the live connection hears; return whether it does."""
         self.start()
-        return bool(self._live.up.wait(timeout))
+        return self._live.wait_up(timeout)
 
     @property
     def healthy(self) -> bool:
@@ -152,9 +152,9 @@ class Hub:
         """
         if self.draining:
             raise BrokerUnavailable(DRAINING)
-        if group.settled.is_set() and self._live.up.is_set():
+        if group.settled.is_set() and self._live.hears(group.followers):
             return
-        if not self.wait_up(JOIN_SECONDS if not self._run else 0.1):
+        if not self.wait_up(JOIN_SECONDS if not self._heard else 0.1):
             raise BrokerUnavailable("no connection to Redis")
         if group.query.has_patterns:
             self._directory.wait()
@@ -262,17 +262,13 @@ class Hub:
         if follower is not None:
             follower.wake()
 
-    def _on_up(self, run: str) -> None:
-        if run != self._run:
-            try:
-                self.broker.open_partitions()
-            except BrokerFull as error:
-                log.warning("a new epoch cannot be written yet: %s", error)
-                run = ""  # reading works on a full disk too; the next connection tries again
-        self._run = run
-        self._directory.doubt()
-        for follower in list(self._followers.values()):
-            follower.wake()
+    def _on_up(self, partitions: Sequence[int]) -> None:
+        """Redis is heard again. Whether it is still what it was, each partition's next read says."""
+        self._heard = True
+        self._directory.doubt(partitions)
+        for partition in partitions:
+            if (follower := self._followers.get(partition)) is not None:
+                follower.wake()
 
     # The wheel
 

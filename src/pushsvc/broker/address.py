@@ -1,0 +1,90 @@
+"""URLs of Redis: one server, a primary that Sentinels know, or a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import parse_qsl, quote, urlencode
+
+Kind = Literal["standalone", "sentinel", "cluster"]
+Host = tuple[str, int]
+
+_PORTS: dict[Kind, int] = {"sentinel": 26_379, "cluster": 6_379}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where Redis is. Of one server only ``url`` is used; ``hosts`` are the Sentinels, or some nodes of a cluster.
+
+    ``master`` is the name by which Sentinels know the primary.
+    """
+
+    kind: Kind
+    url: str
+    hosts: tuple[Host, ...] = ()
+    master: str = ""
+    secure: bool = False
+    credentials: str = ""
+    database: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read ``redis[s]+sentinel://[user:password@]host[:port],…/master[/database]``,
+        ``redis[s]+cluster://[user:password@]host[:port],…``, or the URL of one server as it is; raise ValueError."""
+        scheme, _, rest = url.partition("://")
+        base, _, kind = scheme.lower().partition("+")
+        if not kind:
+            if "," in rest.partition("?")[0].partition("/")[0].rpartition("@")[2]:
+                raise ValueError(
+                    "several hosts are those of a cluster (redis+cluster://) or Sentinels (redis+sentinel://)"
+                )
+            return cls("standalone", url)
+        if base not in ("redis", "rediss") or kind not in _PORTS:
+            raise ValueError(
+                "there are redis://, rediss://, unix://, redis+sentinel:// and redis+cluster:// (and rediss+… with TLS)"
+            )
+        rest, _, query = rest.partition("?")
+        place, _, path = rest.partition("/")
+        credentials, at, listed = place.rpartition("@")
+        hosts = tuple(_host(host, _PORTS[kind]) for host in listed.split(","))
+        master, _, database = path.strip("/").partition("/")
+        if kind == "sentinel" and not master:
+            raise ValueError("a Sentinel URL ends with the name of the master: redis+sentinel://host:port/name")
+        if kind == "cluster" and path.strip("/") not in ("", "0"):
+            raise ValueError(f"a cluster has no database {path!r}, only 0")
+        if database and not database.isdecimal():
+            raise ValueError(f"the database {database!r} is no number")
+        return cls(kind, url, hosts, master, base == "rediss", credentials + at, database, tuple(parse_qsl(query)))
+
+    def server(self, host: Host) -> str:
+        """Return the URL of one of the servers."""
+        options = [(name, value) for name, value in self.options if not name.startswith("sentinel_")]
+        return self._url(host, self.credentials, self.database, options)
+
+    def sentinel(self, host: Host) -> str:
+        """Return the URL of one of the Sentinels, whose own user and password stand among the options."""
+        given = dict(self.options)
+        user, password = (quote(given.get(f"sentinel_{name}", ""), safe="") for name in ("username", "password"))
+        credentials = f"{user}:{password}@" if user or password else ""
+        return self._url(host, credentials, "", [(n, v) for n, v in self.options if n.startswith("ssl_")])
+
+    def _url(self, host: Host, credentials: str, database: str, options: list[tuple[str, str]]) -> str:
+        scheme = "rediss" if self.secure else "redis"
+        query = f"?{urlencode(options)}" if options else ""
+        return f"{scheme}://{credentials}{shown(host)}/{database}{query}"
+
+
+def shown(host: Host) -> str:
+    """Return ``host:port``."""
+    name, port = host
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def _host(text: str, port: int) -> Host:
+    name, colon, number = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        name, number = text, str(port)
+    if not name or not number.isdecimal():
+        raise ValueError(f"{text!r} is not host:port")
+    return name.strip("[]"), int(number)

@@ -1,0 +1,77 @@
+"""What URLs of Redis name."""
+
+from __future__ import annotations
+
+import pytest
+
+from pushsvc.broker.address import Address
+from pushsvc.broker.keys import TAGS, slot_of
+
+SENTINELS = {
+    "redis+sentinel://a,b:5/m": (["redis://a:26379/", "redis://b:5/"], "redis://h:1/"),
+    "redis+sentinel://a/m/3?socket_keepalive=1": (["redis://a:26379/"], "redis://h:1/3?socket_keepalive=1"),
+    "redis+sentinel://me:p%40ss@[::1]:7,[::2]/m/": (
+        ["redis://[::1]:7/", "redis://[::2]:26379/"],
+        "redis://me:p%40ss@h:1/",
+    ),
+    "rediss+sentinel://:pw@a/m?ssl_ca_certs=/ca&sentinel_password=s%2Fp&sentinel_username=u": (
+        ["rediss://u:s%2Fp@a:26379/?ssl_ca_certs=%2Fca"],
+        "rediss://:pw@h:1/?ssl_ca_certs=%2Fca",
+    ),
+}
+
+
+@pytest.mark.parametrize("url", SENTINELS)
+def test_sentinels(url: str) -> None:
+    sentinels, server = SENTINELS[url]
+    address = Address.parse(url)
+    assert (address.kind, address.master) == ("sentinel", "m")
+    assert [address.sentinel(host) for host in address.hosts] == sentinels
+    assert address.server(("h", 1)) == server
+
+
+def test_a_cluster() -> None:
+    address = Address.parse("REDISS+cluster://me:pw@a:1,b/?ssl_cert_reqs=none")
+    assert (address.kind, address.hosts) == ("cluster", (("a", 1), ("b", 6379)))
+    assert address.server(("::1", 2)) == "rediss://me:pw@[::1]:2/?ssl_cert_reqs=none"
+
+
+@pytest.mark.parametrize("url", ["redis://me:a,b@h:1/0", "rediss://h", "unix:///a,b.sock?db=1"])
+def test_one_server_is_named_as_it_is(url: str) -> None:
+    assert Address.parse(url) == Address("standalone", url)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis://a:1,b:2/0", "several hosts are those of a cluster"),
+        ("redis+sentinel://a:1", "ends with the name of the master"),
+        ("redis+sentinel://a:1/m/one", "database 'one' is no number"),
+        ("redis+sentinel://a:x/m", "'a:x' is not host:port"),
+        ("redis+cluster://a:1,/", "'' is not host:port"),
+        ("redis+cluster://a:1/2", "a cluster has no database '2', only 0"),
+        ("redis+ring://a:1", "there are redis://"),
+        ("http+cluster://a:1", "there are redis://"),
+    ],
+)
+def test_what_is_no_url_is_told(url: str, sentence: str) -> None:
+    with pytest.raises(ValueError) as error:
+        Address.parse(url)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "same"),
+    [
+        ("{a}b", "a"),
+        ("x{a}{b}", "a"),
+        ("{}a", "{}a"),
+        ("a{b", "a{b"),
+        ("p:{7x1}:log:t", "7x1"),
+        ("123456789", "123456789"),
+    ],
+)
+def test_slots(key: str, same: str) -> None:
+    assert slot_of(key) == slot_of(same)
+    assert slot_of("123456789") == 0x31C3  # of the specification
+    assert len({slot_of(tag) for tag in TAGS}) == len(TAGS)
