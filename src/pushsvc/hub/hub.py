@@ -152,7 +152,7 @@ class Hub:
         """
         if self.draining:
             raise BrokerUnavailable(DRAINING)
-        if group.settled.is_set() and self._live.up.is_set():
+        if group.settled.is_set() and self._live.up.is_set() and self._directory.knows(group):
             return
         if not self.wait_up(JOIN_SECONDS if not self._run else 0.1):
             raise BrokerUnavailable("no connection to Redis")
