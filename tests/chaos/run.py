@@ -1,0 +1,168 @@
+"""A run: rounds of faults while producers publish and subscribers listen, each followed by a verdict."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos import verdict
+from chaos.faults import Faults
+from chaos.producers import Producer
+from chaos.site import TOPICS, Site
+from chaos.subscribers import Subscriber
+from stack import until
+
+PRODUCERS = 8
+
+STREAMS = {
+    "events of one": "/v1/topics/chaos.a/events?last_event_id=earliest",
+    "events of another": "/v1/topics/order/events?last_event_id=earliest",
+    "statistics of one": "/v1/topics/chaos.a/stats?window=*",
+    "statistics of another": "/v1/topics/chaos.b/stats",
+    "a pattern": "/v1/stream?events=chaos.>&events=order&last_event_id=earliest",
+    "all together": "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
+}
+"""What subscribers listen to. A stream of events has no position before its first one, so they begin at the earliest."""
+
+EACH = 2
+
+_GROWTH = 48
+"""Descriptors that a process may have more at the end than at rest in the beginning: its pool of connections to Redis
+(32), its own to publish and to listen, and some that come and go."""
+
+
+@dataclass
+class Report:
+    """The figures of a run, and everything that was wrong."""
+
+    seed: int
+    seconds: float = 0.0
+    rounds: int = 0
+    events: int = 0
+    requests: int = 0
+    attempts: int = 0
+    lost: int = 0
+    doubled: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    resets: Counter[str] = field(default_factory=Counter)
+    connects: int = 0
+    messages: int = 0
+    longest_gap: float = 0.0
+    most_descriptors: tuple[int, int] = 0, 0
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{name} {number}" for name, number in sorted(self.kills.items()))
+        resets = ", ".join(f"{reason} {number}" for reason, number in sorted(self.resets.items())) or "none"
+        return "\n".join(
+            [
+                f"seed {self.seed}, {self.rounds} rounds, {self.seconds:.0f} s",
+                f"events: {self.events} in {self.requests} requests, which took {self.attempts} attempts",
+                f"faults: {sum(self.kills.values())} ({faults})",
+                f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
+                f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
+                f"resets: {resets}; longest gap: {self.longest_gap:.1f} s",
+                "descriptors of a process at rest: %d in the beginning, %d at the end, at most" % self.most_descriptors,
+                *(f"WRONG: {text}" for text in self.wrong),
+            ]
+        )
+
+
+def run(folder: Path, seed: int, *, seconds: float, rounds: int = 1, say: Callable[[str], None] = print) -> Report:
+    """Torment a site for so many rounds of ``seconds``; return what was seen."""
+    report, begun = Report(seed), time.monotonic()
+    with _site(folder, random.Random(f"site {seed}")) as site:
+        before = max(site.descriptors().values())
+        faults = Faults(site, random.Random(f"faults {seed}"))
+        subscribers = [
+            Subscriber(f"{name} {number}", site.to_web.port, path)
+            for name, path in STREAMS.items()
+            for number in range(EACH)
+        ]
+        _start(subscribers)
+        producers: list[Producer] = []
+        while report.rounds < rounds and not report.wrong:
+            report.rounds += 1
+            fresh = _producers(report, site)
+            producers += fresh
+            for producer in fresh:
+                producer.start()
+            faults.torment(seconds)
+            _settle(site, fresh, subscribers)
+            _judge(report, site, producers, subscribers)
+            _count(report, faults, producers, subscribers)
+            report.seconds = time.monotonic() - begun
+            say(str(report))
+        for subscriber in subscribers:
+            subscriber.stop()
+        for subscriber in subscribers:
+            subscriber.join()
+        report.most_descriptors = before, max(site.descriptors().values())
+        if report.most_descriptors[1] > before + _GROWTH:
+            report.wrong.append("descriptors leak")
+        site.close()
+        if left := site.processes():
+            report.wrong.append(f"processes that are left: {left}")
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+@contextmanager
+def _site(folder: Path, chance: random.Random) -> Iterator[Site]:
+    site = Site(folder, chance)
+    try:
+        yield site
+    finally:
+        site.destroy()
+
+
+def _start(subscribers: list[Subscriber]) -> None:
+    for subscriber in subscribers:
+        subscriber.start()
+    for subscriber in subscribers:
+        until(subscriber.opened.is_set)
+
+
+def _producers(report: Report, site: Site) -> list[Producer]:
+    return [
+        Producer(
+            f"{report.rounds}-{number}", site.to_web.port, TOPICS,
+            ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {report.rounds} {number}"),
+        )
+        for number in range(PRODUCERS)
+    ]  # fmt: skip
+
+
+def _settle(site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+    """Let producers finish what they have begun, and everything come up again."""
+    for producer in producers:
+        producer.stopping.set()
+    until(lambda: verdict.quiet(site) and not any(producer.is_alive() for producer in producers))
+    for subscriber in subscribers:
+        subscriber.rest()
+
+
+def _judge(report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+    logs = verdict.read_logs(site)
+    report.events = sum(map(len, logs.values()))
+    report.lost, report.doubled, report.wrong = verdict.check_log(logs, producers)
+    if report.lost or report.doubled:
+        report.wrong.append(f"{report.lost} lost, {report.doubled} doubled")
+    report.wrong += verdict.check_statistics(site, logs)
+    for subscriber in subscribers:
+        report.wrong += verdict.check_subscriber(site, logs, subscriber)
+
+
+def _count(report: Report, faults: Faults, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+    report.kills = faults.counts
+    report.requests = sum(len(producer.requests) for producer in producers)
+    report.attempts = sum(producer.attempts for producer in producers)
+    report.resets = sum((subscriber.resets for subscriber in subscribers), Counter())
+    report.connects = sum(subscriber.connects for subscriber in subscribers)
+    report.messages = sum(subscriber.messages for subscriber in subscribers)
+    report.longest_gap = max(subscriber.longest_gap for subscriber in subscribers)
