@@ -1,4 +1,4 @@
-"""Statistics computed from plain lists of events. It knows nothing of panes or the engine, and imports nothing of it."""
+"""Statistics computed from plain lists of events: nothing of the engine is imported, nothing of panes is known."""
 
 from __future__ import annotations
 

@@ -13,11 +13,12 @@ class Last(bytes):
 
 
 class _Link:
-    """A client's connection and the one made for it. ``listens`` once the client has subscribed to something."""
+    """A client's connection and the one made for it. ``listens`` once the client has subscribed to something; what is
+    ``deaf`` stays so, as a stream of bytes from which some are missing is nothing that a network makes."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
-        self.listens = False
+        self.listens = self.deaf = False
 
     def end(self) -> None:
         for end in (self.client, self.server):
@@ -30,7 +31,7 @@ class Proxy:
 
     ``upward(data)`` and ``downward(data)`` return what goes on, Last to cut the connection behind it, or None to cut it
     at once. ``hold`` keeps what comes from the client until ``go`` is set. While ``deaf``, connections that have
-    subscribed to something in Redis stay open, but nothing comes back on them.
+    subscribed to something in Redis stay open, but nothing comes back on them any more.
     """
 
     def __init__(self, target: str | tuple[str, int]) -> None:
@@ -74,8 +75,10 @@ class Proxy:
                 if up:
                     link.listens |= b"SUBSCRIBE\r\n" in data
                     self.go.wait()
-                elif self.deaf and link.listens:
-                    continue
+                else:
+                    link.deaf |= self.deaf and link.listens
+                    if link.deaf:
+                        continue
                 passed = (self.upward if up else self.downward)(data)
                 if passed is None:
                     break

@@ -10,9 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.run import run
+from chaos.run import Report, run
 
-ROUND = 40.0
+ROUND, PAUSE = 40.0, 4.0
+
+
+def tell(report: Report) -> None:
+    sys.stdout.write(f"\n{report}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -25,8 +30,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.write(f"seed {given.seed}; logs are in {folder}\n")
     rounds = max(1, round(given.minutes * 60 / (ROUND * 1.3)))
-    report = run(folder, given.seed, seconds=ROUND, rounds=rounds, say=lambda text: sys.stdout.write(f"\n{text}\n"))
-    sys.stdout.write(f"\n{report}\n")
+    report = run(folder, given.seed, seconds=ROUND, pause=PAUSE, rounds=rounds, say=tell)
+    tell(report)
     return 1 if report.wrong else 0
 
 

@@ -14,17 +14,15 @@ from chaos.site import AGGREGATOR, WEB, Site, send
 from proxy import Last, Proxy
 from pushsvc.leases import LEASE
 
-PAUSE = (0.4, 1.4)
-"""Seconds from one fault to the next, at least and at most."""
-
 Undo = Callable[[], None]
 
 
 class Faults:
-    """Deals faults until told to stop; those that last are undone when their time is over."""
+    """Deals faults, with pauses up to ``pause`` seconds; those that last are undone when their time is over."""
 
-    def __init__(self, site: Site, chance: random.Random) -> None:
+    def __init__(self, site: Site, chance: random.Random, pause: float) -> None:
         self.counts: Counter[str] = Counter()
+        self._pause = pause
         self._site = site
         self._chance = chance
         self._deck: list[str] = []
@@ -39,7 +37,7 @@ class Faults:
         while missing or time.monotonic() < end:
             if time.monotonic() >= due:
                 missing.discard(self._deal())
-                due = time.monotonic() + self._chance.uniform(*PAUSE)
+                due = time.monotonic() + self._chance.uniform(self._pause / 4, self._pause)
             self._breathe()
         while self._undos:
             self._breathe()

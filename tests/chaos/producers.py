@@ -75,11 +75,12 @@ class Producer(threading.Thread):
             self.attempts += 1
             try:
                 status, answer = self._post(f"/v1/topics/{request.topic}/events", body, headers)
-            except (OSError, HTTPException):
+                receipt = json.loads(answer) if status == 202 else {}
+            except (OSError, HTTPException, ValueError):  # ValueError: a head that was cut has no length, and no body
                 self._forget_connection()
             else:
-                if status == 202:
-                    request.receipt = json.loads(answer)
+                if receipt:
+                    request.receipt = receipt
                     return
                 if status in _REFUSALS:
                     self.refusals.append(f"{status} {answer!r}")

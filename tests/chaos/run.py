@@ -13,27 +13,29 @@ from pathlib import Path
 from chaos import verdict
 from chaos.faults import Faults
 from chaos.producers import Producer
-from chaos.site import TOPICS, Site
-from chaos.subscribers import Subscriber
+from chaos.site import TOPICS, WINDOWS, Site
+from chaos.subscribers import Subscriber, Wanted
 from stack import until
 
 PRODUCERS = 8
 
+# A stream of events has no position before its first one, so all begin at the earliest.
 STREAMS = {
-    "events of one": "/v1/topics/chaos.a/events?last_event_id=earliest",
-    "events of another": "/v1/topics/order/events?last_event_id=earliest",
-    "statistics of one": "/v1/topics/chaos.a/stats?window=*",
-    "statistics of another": "/v1/topics/chaos.b/stats",
-    "a pattern": "/v1/stream?events=chaos.>&events=order&last_event_id=earliest",
-    "all together": "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
-}
-"""What subscribers listen to. A stream of events has no position before its first one, so they begin at the earliest."""
-
+    "events of one": Wanted("/v1/topics/chaos.a/events?last_event_id=earliest", ("chaos.a",)),
+    "events of another": Wanted("/v1/topics/order/events?last_event_id=earliest", ("order",)),
+    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), WINDOWS),
+    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), WINDOWS[:1]),
+    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", TOPICS),
+    "all together": Wanted(
+        "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
+        ("chaos.a", "chaos.b"), TOPICS, ("10s", "1m"),
+    ),
+}  # fmt: skip
 EACH = 2
 
-_GROWTH = 48
-"""Descriptors that a process may have more at the end than at rest in the beginning: its pool of connections to Redis
-(32), its own to publish and to listen, and some that come and go."""
+_GROWTH = 64
+"""Descriptors that a process may have more than in the beginning: its pool of connections to Redis (32), its own to
+publish and to listen, its streams, and some that come and go."""
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Report:
     connects: int = 0
     messages: int = 0
     longest_gap: float = 0.0
-    most_descriptors: tuple[int, int] = 0, 0
+    descriptors: tuple[int, int] = 0, 0
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -67,21 +69,24 @@ class Report:
                 f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
                 f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
                 f"resets: {resets}; longest gap: {self.longest_gap:.1f} s",
-                "descriptors of a process at rest: %d in the beginning, %d at the end, at most" % self.most_descriptors,
+                f"descriptors of a process: at most {self.descriptors[0]} in the beginning, {self.descriptors[1]} now",
                 *(f"WRONG: {text}" for text in self.wrong),
             ]
         )
 
 
-def run(folder: Path, seed: int, *, seconds: float, rounds: int = 1, say: Callable[[str], None] = print) -> Report:
-    """Torment a site for so many rounds of ``seconds``; return what was seen."""
+def run(
+    folder: Path, seed: int, *, seconds: float, pause: float, rounds: int = 1, say: Callable[[Report], None]
+) -> Report:
+    """Torment a site for so many rounds of ``seconds``, with ``pause`` seconds between faults at most; return what was
+    seen. ``say`` takes what was seen after each round."""
     report, begun = Report(seed), time.monotonic()
     with _site(folder, random.Random(f"site {seed}")) as site:
-        before = max(site.descriptors().values())
-        faults = Faults(site, random.Random(f"faults {seed}"))
+        report.descriptors = (max(site.descriptors().values()), 0)
+        faults = Faults(site, random.Random(f"faults {seed}"), pause)
         subscribers = [
-            Subscriber(f"{name} {number}", site.to_web.port, path)
-            for name, path in STREAMS.items()
+            Subscriber(f"{name} {number}", site.to_web.port, wanted)
+            for name, wanted in STREAMS.items()
             for number in range(EACH)
         ]
         _start(subscribers)
@@ -97,14 +102,11 @@ def run(folder: Path, seed: int, *, seconds: float, rounds: int = 1, say: Callab
             _judge(report, site, producers, subscribers)
             _count(report, faults, producers, subscribers)
             report.seconds = time.monotonic() - begun
-            say(str(report))
+            say(report)
         for subscriber in subscribers:
             subscriber.stop()
         for subscriber in subscribers:
             subscriber.join()
-        report.most_descriptors = before, max(site.descriptors().values())
-        if report.most_descriptors[1] > before + _GROWTH:
-            report.wrong.append("descriptors leak")
         site.close()
         if left := site.processes():
             report.wrong.append(f"processes that are left: {left}")
@@ -156,6 +158,10 @@ def _judge(report: Report, site: Site, producers: list[Producer], subscribers: l
     report.wrong += verdict.check_statistics(site, logs)
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
+    before, now = report.descriptors[0], max(site.descriptors().values())
+    report.descriptors = before, now
+    if now > before + _GROWTH:
+        report.wrong.append("descriptors leak")
 
 
 def _count(report: Report, faults: Faults, producers: list[Producer], subscribers: list[Subscriber]) -> None:

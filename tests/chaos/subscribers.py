@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
@@ -23,6 +24,16 @@ SAMPLES = 5
 Frame = tuple[Mapping[str, Any], Figures]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A stream's address, the topics whose events come on it, and those whose statistics, by ``windows``."""
+
+    path: str
+    events: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    windows: tuple[str, ...] = ()
+
+
 class Subscriber(threading.Thread):
     """One EventSource: comes back after ``retry`` with the last id; any status but 200 closes it for ever.
 
@@ -30,8 +41,9 @@ class Subscriber(threading.Thread):
     with ``lock`` held. ``faults`` tells what no stream may do.
     """
 
-    def __init__(self, name: str, port: int, path: str) -> None:
+    def __init__(self, name: str, port: int, wanted: Wanted) -> None:
         super().__init__(name=name, daemon=True)
+        self.wanted = wanted
         self.lock = threading.Lock()
         self.events: dict[str, dict[int, str]] = {}
         self.tables: dict[tuple[str, str], Table] = {}
@@ -42,7 +54,6 @@ class Subscriber(threading.Thread):
         self.longest_gap = 0.0
         self.opened = threading.Event()
         self._port = port
-        self._path = path
         self._cursor = ""
         self._retry = 2_000
         self._last: dict[str, int] = {}
@@ -76,7 +87,7 @@ class Subscriber(threading.Thread):
         connection = self._connection = HTTPConnection("127.0.0.1", self._port, timeout=SILENCE)
         try:
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": decoder.last_id} if decoder.last_id else {})}
-            connection.request("GET", self._path, headers=headers)
+            connection.request("GET", self.wanted.path, headers=headers)
             sock = connection.sock
             with connection.getresponse() as response:
                 connection.sock = sock  # the response holds it: for who stops this

@@ -17,7 +17,7 @@ SEED = int(os.environ.get("PUSHSVC_CHAOS_SEED", "7"))
 @pytest.mark.skipif(not SUPPORTED, reason="processes are found in /proc, and a full disk is played with prlimit")
 def test_nothing_acknowledged_is_lost_whatever_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every fault once. More of it: python -m tests.chaos --minutes 30."""
-    report = run(tmp_path, SEED, seconds=0, say=lambda text: None)
+    report = run(tmp_path, SEED, seconds=0, pause=1.4, say=lambda report: None)
     with capsys.disabled():
         print(f"\n{report}")  # noqa: T201
     assert not report.wrong

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
+from itertools import product
 from typing import Any
 
 from chaos.producers import Producer, Request
@@ -69,28 +70,33 @@ def check_statistics(site: Site, logs: Logs) -> list[str]:
         if not events:
             continue
         for window in WINDOWS:
-            frame = until(lambda: _caught_up(site, topic, window, len(events)))  # noqa: B023
+            if not _agrees(lambda: _caught_up(site, topic, window, len(events))):  # noqa: B023
+                faults.append(f"{topic} {window}: not counted up to {len(events)} in time")
+                continue
+            frame = site.stack.stats(topic, f"?window={window}")
             wanted, found = expected(events, frame), figures({(row[0], row[1]): row for row in frame["data"]})
             if wanted != found:
                 faults.append(f"{topic} {window}: {found} instead of {wanted}")
     return faults
 
 
-def _caught_up(site: Site, topic: str, window: str, offset: int) -> dict[str, Any] | None:
+def _caught_up(site: Site, topic: str, window: str, offset: int) -> bool:
     frame = site.stack.stats(topic, f"?window={window}")
-    return frame if frame["offset"] == offset and not frame.get("stale") else None
+    return frame["offset"] == offset and not frame.get("stale")
 
 
 def check_subscriber(site: Site, logs: Logs, subscriber: Subscriber) -> list[str]:
     """Wait until a subscriber knows everything; return what it knows wrongly, and what it was told that is wrong."""
     faults = [f"{subscriber.name}: {fault}" for fault in subscriber.faults]
-    for topic in subscriber.events:
+    if not subscriber.is_alive():
+        faults.append(f"{subscriber.name}: listens no more")
+    for topic in subscriber.wanted.events:
         log = {event["$offset"]: event["mark"] for event in logs[topic]}
         if not _agrees(lambda: _known(subscriber, topic) == log):  # noqa: B023
             known = _known(subscriber, topic)
             wrong = sorted(offset for offset in log.keys() | known.keys() if log.get(offset) != known.get(offset))
             faults.append(f"{subscriber.name}: {topic}: knows {len(wrong)} offsets wrongly: {wrong[:10]}")
-    for topic, window in list(subscriber.tables):
+    for topic, window in product(subscriber.wanted.statistics, subscriber.wanted.windows):
         if not _agrees(lambda: _table(subscriber, topic, window) == _rows(site, topic, window)):  # noqa: B023
             faults.append(f"{subscriber.name}: {topic} {window}: its table is not the server's")
     with subscriber.lock:
@@ -110,7 +116,7 @@ def _agrees(look: Any) -> bool:
 
 def _known(subscriber: Subscriber, topic: str) -> dict[int, str]:
     with subscriber.lock:
-        return dict(subscriber.events[topic])
+        return dict(subscriber.events.get(topic, {}))
 
 
 def _table(subscriber: Subscriber, topic: str, window: str) -> Mapping[Any, Any] | None:

@@ -21,6 +21,8 @@ PROBE = 3.0
 """Seconds of silence after which the connection probes itself, and again until it is given up."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_ECHOES = (b"PONG", [b"pong", b""])
+"""Answers to a probe: while nothing is subscribed, and then."""
 
 
 class Live:
@@ -114,8 +116,7 @@ class Live:
             for command, names in (("SUBSCRIBE", self._channels), ("PSUBSCRIBE", self._patterns)):
                 if names:
                     connection.send_command(command, *names, check_health=False)
-        self._on_up(self._connections.run(connection))
-        self.up.set()
+            connection.send_command("PING", check_health=False)
 
     def _disconnect(self) -> None:
         self.up.clear()
@@ -139,6 +140,10 @@ class Live:
                 continue
             probed = False
             self._dispatch(answer)
+            if not self.up.is_set() and answer in _ECHOES:
+                # It hears. What was said before that is for whoever looks from now on.
+                self._on_up(self._connections.run(self._connection))
+                self.up.set()
 
     def _dispatch(self, answer: Any) -> None:
         if not isinstance(answer, list):
