@@ -97,16 +97,15 @@ class Live:
         while True:
             try:
                 self._connect()
-                pause = _FIRST_PAUSE
                 self._listen()
             except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
             except Exception:
                 log.exception("live connection to Redis")  # a process that is deaf for ever is worse than a loop
             finally:
+                pause = _FIRST_PAUSE if self.up.is_set() else min(2 * pause, _LONGEST_PAUSE)
                 self._disconnect()
             gevent.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _connect(self) -> None:
         connection = self._connections.open()
