@@ -43,12 +43,15 @@ class Faults:
             self._breathe()
 
     def _deal(self) -> str:
+        """Deal the next fault; return which, '' where there is no process to do it to just now."""
         if not self._deck:
             self._deck = sorted(FAULTS)
             self._chance.shuffle(self._deck)
         name = self._deck.pop()
-        if FAULTS[name](self, self._site, self._chance):
-            self.counts[name] += 1
+        if not FAULTS[name](self, self._site, self._chance):
+            self._deck.insert(0, name)
+            return ""
+        self.counts[name] += 1
         return name
 
     def _breathe(self) -> None:

@@ -98,8 +98,10 @@ def run(
             for producer in fresh:
                 producer.start()
             faults.torment(seconds)
-            _settle(site, fresh, subscribers)
-            _judge(report, site, producers, subscribers)
+            if _settles(site, fresh, subscribers):
+                _judge(report, site, producers, subscribers)
+            else:
+                report.wrong.append("producers could not finish, or something did not come up again")
             _count(report, faults, producers, subscribers)
             report.seconds = time.monotonic() - begun
             say(report)
@@ -140,13 +142,14 @@ def _producers(report: Report, site: Site) -> list[Producer]:
     ]  # fmt: skip
 
 
-def _settle(site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
-    """Let producers finish what they have begun, and everything come up again."""
+def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> bool:
+    """Let producers finish what they have begun, and everything come up again; return whether it does in time."""
     for producer in producers:
         producer.stopping.set()
-    until(lambda: verdict.quiet(site) and not any(producer.is_alive() for producer in producers))
+    settled = verdict.comes(lambda: verdict.quiet(site) and not any(producer.is_alive() for producer in producers))
     for subscriber in subscribers:
         subscriber.rest()
+    return settled
 
 
 def _judge(report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
