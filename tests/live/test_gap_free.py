@@ -1,5 +1,6 @@
 """What is lost on the way is found again, and what is lost for good is said: never a silent gap."""
 
+import json
 import os
 import signal
 
@@ -15,6 +16,8 @@ from stack import Stack, Table, until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"
+LONG = "?window=15m"
+"""No event leaves it during a test."""
 
 
 def batch(*numbers):
@@ -40,11 +43,19 @@ def offsets(stream, last):
 
 def assert_exact(server, table, last):
     """The statistics are those of the log, for the server and for a subscriber."""
-    frame = until(lambda: (s := server.stats("feedback"))["offset"] == last and s)
+    frame = until(lambda: (s := server.stats("feedback", LONG))["offset"] == last and s)
     log = server.get(f"{EVENTS}?limit=10000", Accept="application/json").json()["events"]
     assert [event["$offset"] for event in log] == list(range(1, last + 1))
     assert figures(rows(frame)) == expected(log, frame)
     assert figures(table.rows) == figures(rows(frame))
+
+
+def publish(server, number, key):
+    """Publish an event with an id, or one without in a request with a key."""
+    if key is None:
+        return server.post("feedback", batch(number))
+    body = json.dumps({"key": "k", "rating": number}).encode()
+    return server.request("POST", EVENTS, body, Idempotency_Key=key)
 
 
 def test_a_publish_whose_answer_was_lost_is_there_once(proxy, prefix, tmp_path):
@@ -53,20 +64,17 @@ def test_a_publish_whose_answer_was_lost_is_there_once(proxy, prefix, tmp_path):
         server.start_aggregator()
         server.start_web()
         server.post("feedback", batch(0))
-        until(lambda: server.stats("feedback")["offset"] == 1)
+        until(lambda: server.stats("feedback", LONG)["offset"] == 1)
         table = Table()
-        with server.stream(EVENTS + "?last_event_id=earliest") as events, server.stream(STATS) as stats:
+        with server.stream(EVENTS + "?last_event_id=earliest") as events, server.stream(STATS + LONG) as stats:
             table.apply(*stats.frame())
-            for key, number in ((None, 1), ("a key", 2)):
-                body = [{"key": "k", "rating": number}] if key else batch(number)
-                headers = {"Idempotency_Key": key} if key else {}
-                post = lambda: server.request("POST", EVENTS, repr(body).replace("'", '"').encode(), **headers)  # noqa: B023, E731
+            for number, key in ((1, None), (2, "a key")):
                 proxy.downward = lambda data: None if data.startswith(b"*5\r\n$2\r\nok\r\n") else data
-                assert post().json()["type"] == "urn:pushsvc:problem:outcome-unknown"
+                assert publish(server, number, key).json()["type"] == "urn:pushsvc:problem:outcome-unknown"
                 proxy.downward = lambda data: data
-                again = until(lambda: (a := post()).status == 202 and a).json()  # noqa: B023
+                again = until(lambda: (a := publish(server, number, key)).status == 202 and a).json()  # noqa: B023
                 assert (again["first_offset"], again["last_offset"]) == (number + 1, number + 1)
-                assert again["accepted"] == (1 if key else 0)
+                assert (again["accepted"], again["duplicates"]) == ((1, 0) if key else (0, 1))
             server.post("feedback", batch(3))
             assert offsets(events, 4) == [1, 2, 3, 4]
             follow(stats, table, lambda: table.offset == 4)
@@ -94,12 +102,12 @@ def test_a_redis_that_lost_acknowledged_events_is_another_epoch(forgetful, over_
     """Killed behind its last dump: offsets are used again, and everybody is told before."""
     server, table = over_forgetful, Table()
     server.post("feedback", batch(*range(5)))
-    until(lambda: server.stats("feedback")["offset"] == 5)
+    until(lambda: server.stats("feedback", LONG)["offset"] == 5)
     with redis.Redis.from_url(forgetful.url) as admin:
         admin.save()
     assert server.post("feedback", batch(*range(5, 10))).status == 202
-    until(lambda: server.stats("feedback")["offset"] == 10)
-    with server.stream(STATS) as stats, server.stream(EVENTS + "?last_event_id=earliest") as events:
+    until(lambda: server.stats("feedback", LONG)["offset"] == 10)
+    with server.stream(STATS + LONG) as stats, server.stream(EVENTS + "?last_event_id=earliest") as events:
         table.apply(*stats.frame())
         assert offsets(events, 10) == list(range(1, 11))
         cursor = events.decoder.last_id
@@ -125,10 +133,11 @@ def test_a_redis_that_lost_acknowledged_events_is_another_epoch(forgetful, over_
 
 
 def test_a_redis_that_was_flushed_is_another_epoch(forgetful, over_forgetful):
+    """Its run goes on, and offsets begin anew."""
     server, table = over_forgetful, Table()
     server.post("feedback", batch(*range(5)))
-    until(lambda: server.stats("feedback")["offset"] == 5)
-    with server.stream(STATS) as stats, server.stream(EVENTS + "?last_event_id=earliest") as events:
+    until(lambda: server.stats("feedback", LONG)["offset"] == 5)
+    with server.stream(STATS + LONG) as stats, server.stream(EVENTS + "?last_event_id=earliest") as events:
         table.apply(*stats.frame())
         assert offsets(events, 5) == [1, 2, 3, 4, 5]
         cursor = events.decoder.last_id
@@ -183,7 +192,7 @@ def test_a_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix
     named = "&".join(f"events={topic}" for topic in topics[::2])
     path = f"/v1/stream?{named}&events=many.b.*&stats=many.a.*&stats={topics[1]}"
 
-    def publish(number):
+    def publish_to_all(number):
         for topic in topics:
             assert stack.post(topic, {"n": number}).json()["last_offset"] == number
 
@@ -202,12 +211,12 @@ def test_a_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix
         return stream.decoder.last_id
 
     number = 1
-    publish(number)
+    publish_to_all(number)
     with stack.stream(path + "&last_event_id=earliest") as stream:
         cursor = read(stream)
     for number in (2, 3):
         assert 64 * 6 < len(cursor) <= MAX_LENGTH
-        publish(number)
+        publish_to_all(number)
         with stack.stream(path, Last_Event_ID=cursor) as stream:
             cursor = read(stream)
 
