@@ -243,6 +243,7 @@ class Table:
         if event in ("snapshot", "reset"):
             self.rows.clear()
         if event == "reset":
+            self.offset = 0  # the log may have lost its end
             return
         assert data["offset"] >= self.offset, "a frame's offset went back"
         self.offset = data["offset"]

@@ -1,5 +1,6 @@
 """An aggregator's worker, turn by turn, over a real Redis."""
 
+import gevent
 import pytest
 
 from owner import Owner, counted, neighbours
@@ -39,6 +40,25 @@ def test_an_entry_that_no_engine_can_count_is_left_out_and_stops_nobody(owner, m
     owner.publish(good, x=4)
     owner.turns()
     assert owner.told(bad) == (4, 3)
+
+
+def test_leases_have_their_turn_while_a_long_log_is_counted(owner, monkeypatch):
+    """Else they would run out, another would take the partition, and never come to its end either."""
+    monkeypatch.setattr("pushsvc.worker._BREATH", 0)
+    for number in range(100):
+        owner.publish("good", x=number)
+    turns = []
+
+    def others():
+        while True:
+            turns.append(1)
+            gevent.sleep(1e-6)  # once per turn of the loop
+
+    greenlet = gevent.spawn(others)
+    owner.turns()
+    greenlet.kill()
+    assert owner.told("good") == (100, 100)
+    assert len(turns) > 50
 
 
 def test_events_beyond_the_caps_are_counted(owner):

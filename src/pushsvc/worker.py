@@ -48,7 +48,8 @@ class AggregatorWorker:
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
         self._wake = Event()
         self._stopping = False
-        self._takeover = Takeover(broker, rules, Breath())
+        self._breath = Breath()
+        self._takeover = Takeover(broker, rules, self._breath)
         self._checkpoints = Checkpoints(broker, self._now)
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of)
@@ -243,6 +244,7 @@ class AggregatorWorker:
         for arrival, name, entry in entries:
             if arrival <= horizon:
                 self._count(partition, partition.topics[name], entry)
+                self._breath()  # a log that is read again may take longer than a lease
             else:
                 lagging.add(name)
         return lagging

@@ -4,37 +4,11 @@ import itertools
 import json
 import random
 import time
-from datetime import datetime
 
 import pytest
 
+from oracle import expected, figures
 from stack import Table, until
-
-
-def instant(text):
-    return round(datetime.fromisoformat(text).timestamp() * 1000)
-
-
-def expected(events, frame):
-    """Return, from plain lists, (key, field) -> (count, sum, min, max) for the frame's own offset and interval."""
-    start, end = instant(frame["from"]), instant(frame["to"])
-    inside = [e for e in events if e["$offset"] <= frame["offset"] and start <= instant(e["time"]) < end]
-    rows = {}
-    for event in inside:
-        for key in {event.get("key"), None}:
-            rows.setdefault((key, None), []).append(None)
-            for name in ("rating", "price"):
-                if isinstance(event.get(name), int | float):
-                    rows.setdefault((key, name), []).append(event[name])
-    return {
-        row: (len(v), sum(v), min(v), max(v)) if v[0] is not None else (len(v), None, None, None)
-        for row, v in rows.items()
-    }
-
-
-def figures(rows):
-    """Return the same of what a client holds, without the rows that are empty."""
-    return {name: (row[2], row[4], row[6], row[7]) for name, row in rows.items() if row[2]}
 
 
 def batch(random_):

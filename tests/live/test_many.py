@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stack import Table, until
+from stack import Stack, Table, until
 
 
 class Tables:
@@ -85,6 +85,22 @@ def test_topics_born_later_are_there_from_their_first_event(server, topic):
         read_until(stream, known, lambda: f"{topic}.unheard" in known.events)
     assert known.events == {f"{topic}.unheard": [1]}
     assert not known.resets
+
+
+def test_a_pattern_whose_topics_could_not_be_listed_at_first_lists_them_for_who_comes_next(proxy, prefix, tmp_path):
+    """The topic that is named beside the pattern was read meanwhile: that is not all there is to know."""
+    with Stack(proxy.url, prefix, tmp_path) as server:
+        server.start_web()
+        for name in ("named", "a.b"):
+            server.post(name, {"n": 1})
+        path = "/v1/stream?events=named&events=a.*&last_event_id=earliest"
+        proxy.upward = lambda data: None if b"HGETALL" in data else data
+        with server.stream(path) as stream:
+            assert stream.rest().endswith(b"\n\n: Redis is not reachable\n\n")
+        proxy.upward = lambda data: data
+        until(lambda: server.ready())
+        with server.stream(path) as stream:
+            assert {stream.frame()[1]["$topic"] for _ in range(2)} == {"named", "a.b"}
 
 
 def test_a_deleted_topic_resets_itself_alone(server, topic):

@@ -21,6 +21,8 @@ PROBE = 3.0
 """Seconds of silence after which the connection probes itself, and again until it is given up."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_ECHOES = (b"PONG", [b"pong", b""])
+"""Answers to a probe: while nothing is subscribed, and then."""
 
 
 class Live:
@@ -114,17 +116,16 @@ class Live:
         while True:
             try:
                 self._connect()
-                pause = _FIRST_PAUSE
                 self._listen()
             except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
             except Exception:
                 log.exception("live connection to Redis")  # a process that is deaf for ever is worse than a loop
             finally:
+                pause = _FIRST_PAUSE if self.up.is_set() else min(2 * pause, _LONGEST_PAUSE)
                 self._disconnect()
             self._on_doubt()
             gevent.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _connect(self) -> None:
         connection = self._connections.open()
@@ -132,12 +133,10 @@ class Live:
             self._connection = connection
             # Whatever is subscribed while this is under way comes twice, which is harmless. One name in each command:
             # sharded channels of several slots may not stand together.
-            wanted = [(self._subscribe, channel) for channel in self._confirmed]
+            wanted: list[tuple[str, ...]] = [(self._subscribe, channel) for channel in self._confirmed]
             wanted += [("PSUBSCRIBE", pattern) for pattern in self._patterns]
-            if wanted:
-                connection.send_packed_command(connection.pack_commands(wanted), check_health=False)
-        self._on_up()
-        self.up.set()
+            wanted.append(("PING",))
+            connection.send_packed_command(connection.pack_commands(wanted), check_health=False)
 
     def _disconnect(self) -> None:
         self.up.clear()
@@ -164,6 +163,10 @@ class Live:
                 continue
             probed = False
             self._dispatch(answer)
+            if not self.up.is_set() and answer in _ECHOES:
+                # It hears. What was said before that is for whoever looks from now on.
+                self._on_up()
+                self.up.set()
 
     def _dispatch(self, answer: Any) -> None:
         if not isinstance(answer, list):

@@ -33,6 +33,10 @@ class Directory:
         """Tell a group of topics from now on; ``wait`` until it knows those that there are."""
         self._groups[group] = self._unlisted[group] = None
 
+    def knows(self, group: Group) -> bool:
+        """Tell whether nothing of what there is has still to be told to a group."""
+        return group not in self._unlisted
+
     def discard(self, group: Group) -> None:
         if group not in self._groups:
             return

@@ -146,9 +146,10 @@ class Group(Channel):
         self.settled.set()
         if awaited and self._opened:
             self.say(self.snapshots(awaited))
-        elif not self._opened:
-            self._opened = True
-            self.tape.end.cursor = self.cursor()
+        self._opened = True
+        # Logs that joined begin here: who resumes from before is to read them up to this place.
+        self.seal()
+        self.tape.end.cursor = self.cursor()
 
     def snapshots(self, logs: Iterable[Log] | None = None) -> list[bytes]:
         """Return the state as messages, of which only the last has an id, so that a cut skips no part."""

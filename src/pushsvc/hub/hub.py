@@ -152,7 +152,8 @@ class Hub:
         """
         if self.draining:
             raise BrokerUnavailable(DRAINING)
-        if group.settled.is_set() and self._live.hears(group.followers):
+        listed = self._directory.knows(group)
+        if group.settled.is_set() and listed and self._live.hears(group.followers):
             return
         if not self.wait_up(JOIN_SECONDS if not self._heard else 0.1):
             raise BrokerUnavailable("no connection to Redis")

@@ -1,0 +1,137 @@
+"""What goes wrong, and when: a deck of all faults, shuffled by a seed, each dealt once before any comes again."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+
+from chaos.site import AGGREGATOR, WEB, Site, send
+from proxy import Last, Proxy
+from pushsvc.leases import LEASE
+
+Undo = Callable[[], None]
+
+
+class Faults:
+    """Deals faults, with pauses up to ``pause`` seconds; those that last are undone when their time is over."""
+
+    def __init__(self, site: Site, chance: random.Random, pause: float) -> None:
+        self.counts: Counter[str] = Counter()
+        self._pause = pause
+        self._site = site
+        self._chance = chance
+        self._deck: list[str] = []
+        self._undos: list[tuple[float, int, Undo]] = []
+        self._numbers = count()
+
+    def torment(self, seconds: float) -> None:
+        """Deal for some time, and at least one of each; return when all is undone."""
+        end = time.monotonic() + seconds
+        missing = set(FAULTS)
+        due = 0.0
+        while missing or time.monotonic() < end:
+            if time.monotonic() >= due:
+                missing.discard(self._deal())
+                due = time.monotonic() + self._chance.uniform(self._pause / 4, self._pause)
+            self._breathe()
+        while self._undos:
+            self._breathe()
+
+    def _deal(self) -> str:
+        """Deal the next fault; return which, '' where there is no process to do it to just now."""
+        if not self._deck:
+            self._deck = sorted(FAULTS)
+            self._chance.shuffle(self._deck)
+        name = self._deck.pop()
+        if not FAULTS[name](self, self._site, self._chance):
+            self._deck.insert(0, name)
+            return ""
+        self.counts[name] += 1
+        return name
+
+    def _breathe(self) -> None:
+        """Undo what is over, keep up what should be up, and let the others work."""
+        while self._undos and self._undos[0][0] <= time.monotonic():
+            heapq.heappop(self._undos)[2]()
+        self._site.tend()
+        time.sleep(0.02)
+
+    def later(self, seconds: float, undo: Undo) -> None:
+        heapq.heappush(self._undos, (time.monotonic() + seconds, next(self._numbers), undo))
+
+
+Fault = Callable[[Faults, Site, random.Random], bool]
+
+
+def kill_child(role: str) -> Fault:
+    return lambda faults, site, chance: site.signal_one(role, signal.SIGKILL) is not None
+
+
+def kill_supervisor(name: str) -> Fault:
+    def fault(faults: Faults, site: Site, chance: random.Random) -> bool:
+        site.kill_supervisor(name)
+        return True
+
+    return fault
+
+
+def stop_child(role: str, least: float, most: float) -> Fault:
+    def fault(faults: Faults, site: Site, chance: random.Random) -> bool:
+        pid = site.signal_one(role, signal.SIGSTOP)
+        if pid is not None:
+            faults.later(chance.uniform(least, most), lambda: send(pid, signal.SIGCONT) and None)
+        return pid is not None
+
+    return fault
+
+
+def kill_redis(faults: Faults, site: Site, chance: random.Random) -> bool:
+    site.kill_redis()
+    faults.later(chance.uniform(0, 1.5), site.start_redis)
+    return True
+
+
+def fill_disk(faults: Faults, site: Site, chance: random.Random) -> bool:
+    site.fill_disk()
+    faults.later(chance.uniform(1, 3), site.empty_disk)
+    return True
+
+
+def cut(proxy: Callable[[Site], Proxy], direction: str) -> Fault:
+    """For a moment every connection that says something is cut in the middle of what it says."""
+
+    def fault(faults: Faults, site: Site, chance: random.Random) -> bool:
+        target, share = proxy(site), chance.random()
+        setattr(target, direction, lambda data: Last(data[: int(len(data) * share)]))
+        faults.later(0.3, lambda: setattr(target, direction, lambda data: data))
+        return True
+
+    return fault
+
+
+def deafen(faults: Faults, site: Site, chance: random.Random) -> bool:
+    site.to_redis.deaf = True
+    faults.later(chance.uniform(1, 8), lambda: setattr(site.to_redis, "deaf", False))
+    return True
+
+
+FAULTS: dict[str, Fault] = {
+    "web worker killed": kill_child("_web"),
+    "web supervisor killed": kill_supervisor(WEB),
+    "web worker stopped": stop_child("_web", 0.5, 4),
+    "aggregator killed": kill_child("_aggregator"),
+    "aggregator supervisor killed": kill_supervisor(AGGREGATOR),
+    "aggregator stopped": stop_child("_aggregator", LEASE + 0.5, LEASE + 2),
+    "Redis killed": kill_redis,
+    "disk full": fill_disk,
+    "requests to Redis cut": cut(lambda site: site.to_redis, "upward"),
+    "answers of Redis cut": cut(lambda site: site.to_redis, "downward"),
+    "requests of clients cut": cut(lambda site: site.to_web, "upward"),
+    "answers to clients cut": cut(lambda site: site.to_web, "downward"),
+    "live connections deafened": deafen,
+}

@@ -1,0 +1,177 @@
+"""A run: rounds of faults while producers publish and subscribers listen, each followed by a verdict."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos import verdict
+from chaos.faults import Faults
+from chaos.producers import Producer
+from chaos.site import TOPICS, WINDOWS, Site
+from chaos.subscribers import Subscriber, Wanted
+from stack import until
+
+PRODUCERS = 8
+
+# A stream of events has no position before its first one, so all begin at the earliest.
+STREAMS = {
+    "events of one": Wanted("/v1/topics/chaos.a/events?last_event_id=earliest", ("chaos.a",)),
+    "events of another": Wanted("/v1/topics/order/events?last_event_id=earliest", ("order",)),
+    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), WINDOWS),
+    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), WINDOWS[:1]),
+    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", TOPICS),
+    "all together": Wanted(
+        "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
+        ("chaos.a", "chaos.b"), TOPICS, ("10s", "1m"),
+    ),
+}  # fmt: skip
+EACH = 2
+
+_GROWTH = 64
+"""Descriptors that a process may have more than in the beginning: its pool of connections to Redis (32), its own to
+publish and to listen, its streams, and some that come and go."""
+
+
+@dataclass
+class Report:
+    """The figures of a run, and everything that was wrong."""
+
+    seed: int
+    seconds: float = 0.0
+    rounds: int = 0
+    events: int = 0
+    requests: int = 0
+    attempts: int = 0
+    lost: int = 0
+    doubled: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    resets: Counter[str] = field(default_factory=Counter)
+    connects: int = 0
+    messages: int = 0
+    longest_gap: float = 0.0
+    descriptors: tuple[int, int] = 0, 0
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{name} {number}" for name, number in sorted(self.kills.items()))
+        resets = ", ".join(f"{reason} {number}" for reason, number in sorted(self.resets.items())) or "none"
+        return "\n".join(
+            [
+                f"seed {self.seed}, {self.rounds} rounds, {self.seconds:.0f} s",
+                f"events: {self.events} in {self.requests} requests, which took {self.attempts} attempts",
+                f"faults: {sum(self.kills.values())} ({faults})",
+                f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
+                f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
+                f"resets: {resets}; longest gap: {self.longest_gap:.1f} s",
+                f"descriptors of a process: at most {self.descriptors[0]} in the beginning, {self.descriptors[1]} now",
+                *(f"WRONG: {text}" for text in self.wrong),
+            ]
+        )
+
+
+def run(
+    folder: Path, seed: int, *, seconds: float, pause: float, rounds: int = 1, say: Callable[[Report], None]
+) -> Report:
+    """Torment a site for so many rounds of ``seconds``, with ``pause`` seconds between faults at most; return what was
+    seen. ``say`` takes what was seen after each round."""
+    report, begun = Report(seed), time.monotonic()
+    with _site(folder, random.Random(f"site {seed}")) as site:
+        report.descriptors = (max(site.descriptors().values()), 0)
+        faults = Faults(site, random.Random(f"faults {seed}"), pause)
+        subscribers = [
+            Subscriber(f"{name} {number}", site.to_web.port, wanted)
+            for name, wanted in STREAMS.items()
+            for number in range(EACH)
+        ]
+        _start(subscribers)
+        producers: list[Producer] = []
+        while report.rounds < rounds and not report.wrong:
+            report.rounds += 1
+            fresh = _producers(report, site)
+            producers += fresh
+            for producer in fresh:
+                producer.start()
+            faults.torment(seconds)
+            if _settles(site, fresh, subscribers):
+                _judge(report, site, producers, subscribers)
+            else:
+                report.wrong.append("producers could not finish, or something did not come up again")
+            _count(report, faults, producers, subscribers)
+            report.seconds = time.monotonic() - begun
+            say(report)
+        for subscriber in subscribers:
+            subscriber.stop()
+        for subscriber in subscribers:
+            subscriber.join()
+        site.close()
+        if left := site.processes():
+            report.wrong.append(f"processes that are left: {left}")
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+@contextmanager
+def _site(folder: Path, chance: random.Random) -> Iterator[Site]:
+    site = Site(folder, chance)
+    try:
+        yield site
+    finally:
+        site.destroy()
+
+
+def _start(subscribers: list[Subscriber]) -> None:
+    for subscriber in subscribers:
+        subscriber.start()
+    for subscriber in subscribers:
+        until(subscriber.opened.is_set)
+
+
+def _producers(report: Report, site: Site) -> list[Producer]:
+    return [
+        Producer(
+            f"{report.rounds}-{number}", site.to_web.port, TOPICS,
+            ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {report.rounds} {number}"),
+        )
+        for number in range(PRODUCERS)
+    ]  # fmt: skip
+
+
+def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> bool:
+    """Let producers finish what they have begun, and everything come up again; return whether it does in time."""
+    for producer in producers:
+        producer.stopping.set()
+    settled = verdict.comes(lambda: verdict.quiet(site) and not any(producer.is_alive() for producer in producers))
+    for subscriber in subscribers:
+        subscriber.rest()
+    return settled
+
+
+def _judge(report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+    logs = verdict.read_logs(site)
+    report.events = sum(map(len, logs.values()))
+    report.lost, report.doubled, report.wrong = verdict.check_log(logs, producers)
+    if report.lost or report.doubled:
+        report.wrong.append(f"{report.lost} lost, {report.doubled} doubled")
+    report.wrong += verdict.check_statistics(site, logs)
+    for subscriber in subscribers:
+        report.wrong += verdict.check_subscriber(site, logs, subscriber)
+    before, now = report.descriptors[0], max(site.descriptors().values())
+    report.descriptors = before, now
+    if now > before + _GROWTH:
+        report.wrong.append("descriptors leak")
+
+
+def _count(report: Report, faults: Faults, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+    report.kills = faults.counts
+    report.requests = sum(len(producer.requests) for producer in producers)
+    report.attempts = sum(producer.attempts for producer in producers)
+    report.resets = sum((subscriber.resets for subscriber in subscribers), Counter())
+    report.connects = sum(subscriber.connects for subscriber in subscribers)
+    report.messages = sum(subscriber.messages for subscriber in subscribers)
+    report.longest_gap = max(subscriber.longest_gap for subscriber in subscribers)

@@ -1,0 +1,153 @@
+"""The system that is tormented: web and aggregator processes, a Redis of their own, and a proxy before each."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+import redis
+
+from proxy import Proxy
+from pushsvc.broker.embedded import EmbeddedServer
+from stack import Stack, until
+
+WEB, AGGREGATOR = "web", "aggregator"
+WORKERS = AGGREGATORS = 2
+WINDOWS = ("10s", "1m", "5m")
+TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
+
+SUPPORTED = sys.platform.startswith("linux")
+"""Processes are found in /proc, and a full disk is played with prlimit."""
+
+_ARGUMENTS = {
+    WEB: ["--workers", str(WORKERS), "--heartbeat", "1", "--drain", "1", "--ack", "fsync", "--wait"],
+    AGGREGATOR: ["--aggregators", str(AGGREGATORS), "--drain", "1", "--wait"],
+}
+
+
+class Site:
+    """Everything that runs, and what may be done to it. What is not meant to be down is started again by ``tend``.
+
+    To be used by one thread that lives as long as it: the kernel ends the Redis with the thread that started it.
+    """
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.prefix = f"chaos-{os.getpid()}-{chance.randrange(1 << 30)}:"
+        self._chance = chance
+        self._redis = EmbeddedServer(folder / "redis")
+        self._redis_is_down = True
+        self.start_redis()
+        self.to_redis = Proxy(unquote(self._redis.url.removeprefix("unix://")))
+        self.stack = Stack(self.to_redis.url, self.prefix, folder)
+        self.stack.configure(f'[topics.">"]\nwindows = {list(WINDOWS)}\n')
+        self.to_web = Proxy(("127.0.0.1", self.stack.port))
+        self.started = {WEB: 0, AGGREGATOR: 0}
+        for name in (WEB, AGGREGATOR):
+            self._start(name)
+        until(self.stack.ready)
+
+    def close(self) -> None:
+        """End everything in order; nothing of it may be left."""
+        for name in (WEB, AGGREGATOR):
+            self.stack.stop(name)
+        until(lambda: not self.processes())
+        self.to_web.close()
+        self.to_redis.close()
+        self._redis.stop()
+
+    def destroy(self) -> None:
+        """End everything that is left, in whatever state it is."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.to_web.close()
+        self.to_redis.close()
+        self._redis.stop()
+
+    def tend(self) -> None:
+        """Start what ended though nobody meant it to, as the system's own supervisor would."""
+        for name in (WEB, AGGREGATOR):
+            if self.stack.ended(name):
+                self._start(name)
+        if not self._redis.alive() and not self._redis_is_down:
+            self.start_redis()
+
+    def _start(self, name: str) -> None:
+        port = ["--port", str(self.stack.port)] if name == WEB else []
+        self.stack.start(name, name, *port, *_ARGUMENTS[name])
+        self.started[name] += 1
+
+    # Processes
+
+    def processes(self, role: str = "") -> list[int]:
+        """Return the processes of a role (``_web``, ``_aggregator``; all without), orphans too."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with suppress(OSError):  # it ended, or is another's
+                    ours = f"PUSHSVC_PREFIX={self.prefix}\0".encode() in (folder / "environ").read_bytes()
+                    if ours and (not role or role.encode() in (folder / "cmdline").read_bytes().split(b"\0")):
+                        found.append(int(folder.name))
+        return sorted(found)
+
+    def descriptors(self) -> dict[int, int]:
+        """Return how many descriptors each process has open."""
+        found = {}
+        for pid in self.processes():
+            with suppress(OSError):
+                found[pid] = len(os.listdir(f"/proc/{pid}/fd"))
+        return found
+
+    def signal_one(self, role: str, number: signal.Signals) -> int | None:
+        """Signal some process of a role; return which."""
+        running = self.processes(role)
+        if not running:
+            return None
+        pid = self._chance.choice(running)
+        return pid if send(pid, number) else None
+
+    def kill_supervisor(self, name: str) -> None:
+        self.stack.stop(name, signal.SIGKILL)
+        self._start(name)
+
+    # Redis
+
+    def start_redis(self) -> None:
+        """Start it with its append-only file, which is written at once or once a second."""
+        self._redis.start(deadline=60)
+        self._redis_is_down = False
+        with redis.Redis.from_url(self._redis.url) as client:
+            client.config_set("appendfsync", self._chance.choice(["always", "everysec"]))
+
+    def kill_redis(self) -> None:
+        self._redis_is_down = True
+        if self._redis.pid is not None:
+            send(self._redis.pid, signal.SIGKILL)
+            until(lambda: not self._redis.alive())
+
+    def fill_disk(self) -> None:
+        """Let no file of Redis grow by more than a few bytes, so that a write may fail in its middle."""
+        files = [file.stat().st_size for file in (self._redis.data_dir / "appendonlydir").glob("*.incr.aof")]
+        self._limit_files(max(files, default=0) + self._chance.randrange(4_000))
+
+    def empty_disk(self) -> None:
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        if self._redis.pid is not None and self._redis.alive():
+            resource.prlimit(self._redis.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def send(pid: int, number: signal.Signals) -> bool:
+    """Signal a process; return whether it is there."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

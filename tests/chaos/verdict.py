@@ -1,0 +1,140 @@
+"""What must hold once everything is quiet: the log, the statistics and what subscribers know, against each other."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
+from itertools import product
+from typing import Any
+
+from chaos.producers import Producer, Request
+from chaos.site import TOPICS, WINDOWS, Site
+from chaos.subscribers import Subscriber
+from oracle import expected, figures
+from stack import until
+
+Event = dict[str, Any]
+Logs = dict[str, list[Event]]
+
+PATIENCE = 45.0
+"""Seconds that all may take to come up when nothing is broken any more, and that anybody may take to know everything:
+many times what it takes, on a machine with better things to do."""
+
+
+def read_logs(site: Site) -> Logs:
+    """Return the whole log of every topic, page by page."""
+    return {topic: _read_log(site, topic) for topic in TOPICS}
+
+
+def _read_log(site: Site, topic: str) -> list[Event]:
+    events: list[Event] = []
+    path = f"/v1/topics/{topic}/events?limit=10000"
+    after = ""
+    while True:
+        page = json.loads(site.stack.get(path + after, Accept="application/json").body)
+        events += page["events"]
+        if page["next"] is None:
+            return events
+        after = f"&after={page['next']}"
+
+
+def check_log(logs: Logs, producers: Sequence[Producer]) -> tuple[int, int, list[str]]:
+    """Return how many acknowledged events are lost and how many events are doubled, and what else is wrong."""
+    faults = [f"{producer.name}: refused with {text}" for producer in producers for text in producer.refusals]
+    lost = doubled = 0
+    for topic, events in logs.items():
+        if [event["$offset"] for event in events] != list(range(1, len(events) + 1)):
+            faults.append(f"{topic}: the offsets of its log are not 1 to {len(events)}")
+        times = Counter(event["mark"] for event in events)
+        doubled += sum(number - 1 for number in times.values())
+        for request in (r for producer in producers for r in producer.requests if r.topic == topic):
+            if not request.receipt:
+                faults.append(f"{topic}: no answer for {request.marks[0]}")
+                continue
+            lost += sum(mark not in times for mark in request.marks)
+            faults += _wrong_receipt(request, events)
+    return lost, doubled, faults
+
+
+def _wrong_receipt(request: Request, events: Sequence[Event]) -> list[str]:
+    first, last = request.receipt["first_offset"], request.receipt["last_offset"]
+    there = [event["mark"] for event in events[first - 1 : last]]
+    return [] if there == request.marks else [f"{request.topic}: {first} to {last} are {there}, not {request.marks}"]
+
+
+def check_statistics(site: Site, logs: Logs) -> list[str]:
+    """Return where the server's statistics differ from those computed from the log."""
+    faults = []
+    for topic, events in logs.items():
+        if not events:
+            continue
+        for window in WINDOWS:
+            if not comes(lambda: _caught_up(site, topic, window, len(events))):  # noqa: B023
+                faults.append(f"{topic} {window}: not counted up to {len(events)} in time")
+                continue
+            frame = site.stack.stats(topic, f"?window={window}")
+            wanted, found = expected(events, frame), figures({(row[0], row[1]): row for row in frame["data"]})
+            if wanted != found:
+                faults.append(f"{topic} {window}: {found} instead of {wanted}")
+    return faults
+
+
+def _caught_up(site: Site, topic: str, window: str, offset: int) -> bool:
+    frame = site.stack.stats(topic, f"?window={window}")
+    return frame["offset"] == offset and not frame.get("stale")
+
+
+def check_subscriber(site: Site, logs: Logs, subscriber: Subscriber) -> list[str]:
+    """Wait until a subscriber knows everything; return what it knows wrongly, and what it was told that is wrong."""
+    faults = [f"{subscriber.name}: {fault}" for fault in subscriber.faults]
+    if not subscriber.is_alive():
+        faults.append(f"{subscriber.name}: listens no more")
+    for topic in subscriber.wanted.events:
+        log = {event["$offset"]: event["mark"] for event in logs[topic]}
+        if not comes(lambda: _known(subscriber, topic) == log):  # noqa: B023
+            known = _known(subscriber, topic)
+            wrong = sorted(offset for offset in log.keys() | known.keys() if log.get(offset) != known.get(offset))
+            faults.append(f"{subscriber.name}: {topic}: knows {len(wrong)} offsets wrongly: {wrong[:10]}")
+    for topic, window in product(subscriber.wanted.statistics, subscriber.wanted.windows):
+        if not comes(lambda: _table(subscriber, topic, window) == _rows(site, topic, window)):  # noqa: B023
+            faults.append(f"{subscriber.name}: {topic} {window}: its table is not the server's")
+    with subscriber.lock:
+        samples = [(place, sample) for place, found in subscriber.samples.items() for sample in found]
+    for (topic, window), (frame, found) in samples:
+        if found != expected(logs[topic], frame):
+            faults.append(f"{subscriber.name}: {topic} {window}: the frame at {frame['offset']} is not exact")
+    return faults
+
+
+def comes(look: Callable[[], bool]) -> bool:
+    """Tell whether something becomes true in time."""
+    try:
+        return bool(until(look, seconds=PATIENCE))
+    except AssertionError:
+        return False
+
+
+def _known(subscriber: Subscriber, topic: str) -> dict[int, str]:
+    with subscriber.lock:
+        return dict(subscriber.events.get(topic, {}))
+
+
+def _table(subscriber: Subscriber, topic: str, window: str) -> Mapping[Any, Any] | None:
+    with subscriber.lock:
+        table = subscriber.tables.get((topic, window))
+        return None if table is None else table.live()
+
+
+def _rows(site: Site, topic: str, window: str) -> Mapping[Any, Any]:
+    return {(row[0], row[1]): row for row in site.stack.stats(topic, f"?window={window}")["data"]}
+
+
+def quiet(site: Site) -> bool:
+    """Tell whether everything is up again."""
+    site.tend()
+    try:
+        return site.stack.ready() and "stale" not in site.stack.stats(TOPICS[0])
+    except (OSError, HTTPException, AssertionError):
+        return False

@@ -1,0 +1,239 @@
+"""What is lost on the way is found again, and what is lost for good is said: never a silent gap."""
+
+import json
+import os
+import signal
+
+import pytest
+import redis
+
+from oracle import expected, figures
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Keys
+from pushsvc.cursor import MAX_LENGTH
+from pushsvc.topic import PARTITIONS, partition_of
+from stack import Stack, Table, until
+
+EVENTS = "/v1/topics/feedback/events"
+STATS = "/v1/topics/feedback/stats"
+LONG = "?window=15m"
+"""No event leaves it during a test."""
+
+
+def batch(*numbers):
+    return [{"id": f"e{number}", "key": f"k{number % 3}", "rating": number / 8} for number in numbers]
+
+
+def rows(frame):
+    return {(row[0], row[1]): row for row in frame["data"]}
+
+
+def follow(stream, table, done):
+    while not done():
+        table.apply(*stream.frame())
+
+
+def offsets(stream, last):
+    """Return the offsets of the next events, up to ``last``."""
+    found = []
+    while not found or found[-1] != last:
+        found.append(stream.frame()[1]["$offset"])
+    return found
+
+
+def assert_exact(server, table, last):
+    """The statistics are those of the log, for the server and for a subscriber."""
+    frame = until(lambda: (s := server.stats("feedback", LONG))["offset"] == last and s)
+    log = server.get(f"{EVENTS}?limit=10000", Accept="application/json").json()["events"]
+    assert [event["$offset"] for event in log] == list(range(1, last + 1))
+    assert figures(rows(frame)) == expected(log, frame)
+    assert figures(table.rows) == figures(rows(frame))
+
+
+def publish(server, number, key):
+    """Publish an event with an id, or one without in a request with a key."""
+    if key is None:
+        return server.post("feedback", batch(number))
+    body = json.dumps({"key": "k", "rating": number}).encode()
+    return server.request("POST", EVENTS, body, Idempotency_Key=key)
+
+
+def test_a_publish_whose_answer_was_lost_is_there_once(proxy, prefix, tmp_path):
+    """The script ran, and then the connection broke: repeated by its ids or by its key, it counts nothing again."""
+    with Stack(proxy.url, prefix, tmp_path) as server:
+        server.start_aggregator()
+        server.start_web()
+        server.post("feedback", batch(0))
+        until(lambda: server.stats("feedback", LONG)["offset"] == 1)
+        table = Table()
+        with server.stream(EVENTS + "?last_event_id=earliest") as events, server.stream(STATS + LONG) as stats:
+            table.apply(*stats.frame())
+            for number, key in ((1, None), (2, "a key")):
+                proxy.downward = lambda data: None if data.startswith(b"*5\r\n$2\r\nok\r\n") else data
+                assert publish(server, number, key).json()["type"] == "urn:pushsvc:problem:outcome-unknown"
+                proxy.downward = lambda data: data
+                again = until(lambda: (a := publish(server, number, key)).status == 202 and a).json()  # noqa: B023
+                assert (again["first_offset"], again["last_offset"]) == (number + 1, number + 1)
+                assert (again["accepted"], again["duplicates"]) == ((1, 0) if key else (0, 1))
+            server.post("feedback", batch(3))
+            assert offsets(events, 4) == [1, 2, 3, 4]
+            follow(stats, table, lambda: table.offset == 4)
+            assert_exact(server, table, 4)
+
+
+@pytest.fixture
+def forgetful(tmp_path):
+    """A Redis that keeps what it is told to save, and nothing else."""
+    server = EmbeddedServer(tmp_path / "redis", options={"appendonly": "no"})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def over_forgetful(forgetful, tmp_path):
+    with Stack(forgetful.url, "pushsvc:", tmp_path) as stack:
+        stack.start_aggregator()
+        stack.start_web()
+        yield stack
+
+
+def test_a_redis_that_lost_acknowledged_events_is_another_epoch(forgetful, over_forgetful):
+    """Killed behind its last dump: offsets are used again, and everybody is told before."""
+    server, table = over_forgetful, Table()
+    server.post("feedback", batch(*range(5)))
+    until(lambda: server.stats("feedback", LONG)["offset"] == 5)
+    with redis.Redis.from_url(forgetful.url) as admin:
+        admin.save()
+    assert server.post("feedback", batch(*range(5, 10))).status == 202
+    until(lambda: server.stats("feedback", LONG)["offset"] == 10)
+    with server.stream(STATS + LONG) as stats, server.stream(EVENTS + "?last_event_id=earliest") as events:
+        table.apply(*stats.frame())
+        assert offsets(events, 10) == list(range(1, 11))
+        cursor = events.decoder.last_id
+
+        os.kill(forgetful.pid, signal.SIGKILL)
+        until(lambda: not forgetful.alive())
+        forgetful.start()
+
+        assert events.until(lambda event, _: event == "reset")["reason"] == "broker-restarted"
+        assert offsets(events, 5) == [1, 2, 3, 4, 5]
+        table.apply("reset", stats.until(lambda event, _: event == "reset"))
+        follow(stats, table, lambda: table.offset == 5)
+        assert_exact(server, table, 5)
+
+        known, lost = until(lambda: (a := server.post("feedback", batch(3, 7))).status == 202 and a).json(), 6
+        assert (known["duplicates"], known["accepted"], known["last_offset"]) == (1, 1, lost)
+        assert offsets(events, lost) == [lost]
+        follow(stats, table, lambda: table.offset == lost)
+        assert_exact(server, table, lost)
+    with server.stream(EVENTS, Last_Event_ID=cursor) as late:
+        assert late.frame() == ("reset", {"topic": "feedback", "reason": "broker-restarted"})
+        assert offsets(late, lost) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_redis_that_was_flushed_is_another_epoch(forgetful, over_forgetful):
+    """Its run goes on, and offsets begin anew."""
+    server, table = over_forgetful, Table()
+    server.post("feedback", batch(*range(5)))
+    until(lambda: server.stats("feedback", LONG)["offset"] == 5)
+    with server.stream(STATS + LONG) as stats, server.stream(EVENTS + "?last_event_id=earliest") as events:
+        table.apply(*stats.frame())
+        assert offsets(events, 5) == [1, 2, 3, 4, 5]
+        cursor = events.decoder.last_id
+        with redis.Redis.from_url(forgetful.url) as admin:
+            admin.flushall()
+        assert events.until(lambda event, _: event == "reset")["reason"] == "broker-restarted"
+        table.apply("reset", stats.until(lambda event, _: event == "reset"))
+        assert not server.stats("feedback")["exists"]
+        assert server.post("feedback", batch(7, 8)).json()["accepted"] == 2
+        assert offsets(events, 2) == [1, 2]
+        follow(stats, table, lambda: table.offset == 2)
+        assert_exact(server, table, 2)
+    with server.stream(EVENTS, Last_Event_ID=cursor) as late:
+        assert late.frame() == ("reset", {"topic": "feedback", "reason": "broker-restarted"})
+        assert offsets(late, 2) == [1, 2]
+
+
+def test_a_cursor_older_than_the_log_is_a_reset_and_then_what_is_left(stack):
+    stack.configure('[topics."feedback"]\nwindows = ["last 5"]\nretention = 10\n')
+    stack.start_aggregator()
+    stack.start_web()
+    stack.post("feedback", batch(0))
+    until(lambda: stack.stats("feedback")["offset"] == 1)
+    with stack.stream(EVENTS + "?last_event_id=earliest") as events, stack.stream(STATS) as stats:
+        events.frame()
+        stats.frame()
+        cursors = events.decoder.last_id, stats.decoder.last_id
+    stack.post("feedback", batch(*range(1, 20)))
+    # What is beyond the retention goes once no window on the wall's clock could need it.
+    about = "/v1/topics/feedback"
+    until(lambda: stack.post("feedback", {"rating": 1}).status == 202 and stack.get(about).json()["first_offset"] > 2)
+    first, last = (stack.get(about).json()[name] for name in ("first_offset", "last_offset"))
+    until(lambda: stack.stats("feedback")["offset"] == last)
+    with stack.stream(EVENTS, Last_Event_ID=cursors[0]) as events:
+        assert events.frame() == ("reset", {"topic": "feedback", "reason": "trimmed"})
+        assert offsets(events, last) == list(range(max(first, last - 999), last + 1))
+    table = Table()
+    with stack.stream(STATS, Last_Event_ID=cursors[1]) as stats:
+        follow(stats, table, lambda: table.offset == last)
+    assert table.live() == rows(stack.stats("feedback"))
+
+
+def test_a_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix, redis_url):
+    """Two hundred topics by name and by patterns, in partitions that have seen billions of events."""
+    topics = [f"many.{name}.n{number}" for number in range(100) for name in ("a", "b")]
+    assert {partition_of(topic) for topic in topics} == set(range(PARTITIONS))
+    stack.start_aggregator()
+    stack.start_web()
+    with redis.Redis.from_url(redis_url) as admin:
+        for partition in range(PARTITIONS):
+            admin.hincrby(Keys(prefix).partition(partition), "sequence", 2**34)
+    named = "&".join(f"events={topic}" for topic in topics[::2])
+    path = f"/v1/stream?{named}&events=many.b.*&stats=many.a.*&stats={topics[1]}"
+
+    def publish_to_all(number):
+        for topic in topics:
+            assert stack.post(topic, {"n": number}).json()["last_offset"] == number
+
+    def read(stream):
+        """Return all events and, by topic, the last offset of the statistics that must come, too."""
+        seen, counted = [], dict.fromkeys((*topics[::2], topics[1]), 0)
+        last = number
+        while len(seen) < len(topics) or set(counted.values()) != {last}:
+            event, data = stream.frame()
+            assert event != "reset"
+            if "$topic" in data:
+                seen.append((data["$topic"], data["$offset"]))
+            else:
+                counted[data["topic"]] = data["offset"]
+        assert sorted(seen) == sorted((topic, last) for topic in topics)
+        return stream.decoder.last_id
+
+    number = 1
+    publish_to_all(number)
+    with stack.stream(path + "&last_event_id=earliest") as stream:
+        cursor = read(stream)
+    for number in (2, 3):
+        assert 64 * 6 < len(cursor) <= MAX_LENGTH
+        publish_to_all(number)
+        with stack.stream(path, Last_Event_ID=cursor) as stream:
+            cursor = read(stream)
+
+
+def test_a_live_connection_that_goes_deaf_is_found_while_nothing_is_said(proxy, prefix, tmp_path):
+    """Redis answers, and what it publishes does not arrive: until it does, /readyz says so."""
+    with Stack(proxy.url, prefix, tmp_path) as server:
+        server.start_web()
+        server.post("feedback", {"n": 1})
+        with server.stream(EVENTS + "?last_event_id=earliest") as stream:
+            assert stream.frame()[1]["n"] == 1
+            proxy.deaf = True
+            answer = until(lambda: (a := server.get("/readyz")).status == 503 and a)
+            assert (answer.json()["redis"], answer.json()["live"]) == ("ok", "not connected")
+            server.post("feedback", {"n": 2})
+            assert server.get("/readyz").status == 503, "a new connection that is deaf too is not up"
+            proxy.deaf = False
+            until(server.ready)
+            server.post("feedback", {"n": 3})
+            assert [stream.frame()[1]["n"] for _ in range(2)] == [2, 3]
