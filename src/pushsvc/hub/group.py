@@ -44,6 +44,7 @@ class Group(Channel):
         self.told_apart = bool(query.every or query.selection.top)
         self._opened = False
         self._awaited: set[Log] = set()
+        self._joining: set[int] = set()  # partitions of which nothing was read for this group yet
         self._skip: dict[Log, int] = {}
         self._resets: set[tuple[str, str]] = set()
         self._conflation = Conflation(self)
@@ -72,6 +73,8 @@ class Group(Channel):
         self.logs.update(dict.fromkeys(logs))
         self._awaited.update(of for of in logs if of.window is not None)
         follower = self.hub.follower(logs[0].partition)
+        if follower.partition not in self.followers:
+            self._joining.add(follower.partition)
         self.followers[follower.partition] = follower
         follower.add(self, logs, from_start=born)
 
@@ -97,13 +100,17 @@ class Group(Channel):
 
     def cursor(self) -> str:
         """Return the position of who has everything up to now."""
-        return self._conflation.told or encode({p: follower.position for p, follower in self.followers.items()})
+        return self._conflation.told or encode(self._positions())
 
     def cursor_at(self, partition: int, sequence: int) -> str:
         """Return the position of who has a partition up to a sequence, and of the others everything."""
-        positions = {p: follower.position for p, follower in self.followers.items()}
-        positions[partition] = Position(positions[partition].epoch, sequence)
-        return encode(positions)
+        epoch = self.followers[partition].position.epoch
+        return encode({**self._positions(), partition: Position(epoch, sequence)})
+
+    def _positions(self) -> dict[int, Position]:
+        """Return up to where everything was said. A follower may be far ahead of what a partition that joins has to
+        say here: who resumes without a position of it is told all of it."""
+        return {p: follower.position for p, follower in self.followers.items() if p not in self._joining}
 
     # What is to be said
 
@@ -143,6 +150,7 @@ class Group(Channel):
         self._resets.clear()
         awaited = [of for of in self.logs if of in self._awaited]
         self._awaited.clear()
+        self._joining.clear()
         self.settled.set()
         if awaited and self._opened:
             self.say(self.snapshots(awaited))
