@@ -11,6 +11,8 @@ from oracle import expected, figures
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Keys
 from pushsvc.cursor import MAX_LENGTH
+from pushsvc.event import Event
+from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from stack import Stack, Table, until
 
@@ -236,4 +238,20 @@ def test_a_live_connection_that_goes_deaf_is_found_while_nothing_is_said(proxy, 
             proxy.deaf = False
             until(server.ready)
             server.post("feedback", {"n": 3})
+            assert [stream.frame()[1]["n"] for _ in range(2)] == [2, 3]
+
+
+def test_a_topic_whose_birth_was_not_heard_comes_before_later_events_of_its_partition(proxy, broker, tmp_path):
+    """Who watches its pattern would else have a position behind its events."""
+    known = "near.a"
+    born = next(name for n in range(10_000) if partition_of(name := f"near.{n}") == partition_of(known))
+    with Stack(proxy.url, broker.keys.prefix, tmp_path) as server:
+        server.start_web()
+        broker.publish(known, [Event(data={"n": 1})], TopicSettings())
+        with server.stream("/v1/stream?events=near.*&last_event_id=earliest") as stream:
+            assert stream.frame()[1]["n"] == 1
+            topics = broker.keys.topics(partition_of(known)).encode()
+            proxy.downward = lambda data: b"" if topics in data else data
+            broker.publish(born, [Event(data={"n": 2})], TopicSettings())
+            broker.publish(known, [Event(data={"n": 3})], TopicSettings())
             assert [stream.frame()[1]["n"] for _ in range(2)] == [2, 3]

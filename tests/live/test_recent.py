@@ -3,7 +3,7 @@
 import random
 import time
 
-from live.test_exactness import expected, figures, instant
+from oracle import expected, figures, instant
 from stack import Table, until
 
 CONFIGURATION = """

@@ -67,13 +67,15 @@ class ReadLog:
 class Read:
     """What several logs of a partition held at one instant: ``now`` in Redis's ms, everything up to ``sequence``.
 
-    ``owned`` tells whether an aggregator holds the partition's lease.
+    ``owned`` tells whether an aggregator holds the partition's lease, ``born`` the sequence of the first event of the
+    topic that began last.
     """
 
     epoch: int
     sequence: int
     now: int
     owned: bool
+    born: int
     logs: dict[Log, ReadLog]
 
 
@@ -253,9 +255,9 @@ class Broker:
             with suppress(BrokerFull):  # reading works on a full disk too
                 self._connections.call(OPEN, [self.keys.partition(partition)], [RUN])
                 _, *answer = self._connections.call(READ, keys, args)
-        epoch, sequence, now, owned, *found = answer
+        epoch, sequence, now, owned, born, *found = answer
         return Read(
-            epoch, sequence, now, bool(owned),
+            epoch, sequence, now, bool(owned), born,
             {log: _read_log(log, values) for log, values in zip(logs, found, strict=True)},
         )  # fmt: skip
 

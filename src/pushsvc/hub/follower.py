@@ -67,6 +67,7 @@ class Follower:
         self.epoch: int | None = None
         self.through = 0
         self.owned = False
+        self._born = 0
         self._hub = hub
         self._broker = broker
         self._on_end = on_end
@@ -170,13 +171,18 @@ class Follower:
 
     def _take(self, read: Read, asked: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
-            self.epoch, self.through = read.epoch, 0
+            self.epoch, self.through, self._born = read.epoch, 0, 0
             self._forget("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
             self._moved.set()
             self._moved.clear()
             return True
         self.epoch = read.epoch
         self.owned = read.owned
+        if read.born > self._born:
+            self._hub.list_again(self.partition)
+            self._born = read.born
+        if any(of not in asked and tail.after == 0 for of, tail in self.tails.items()):
+            return True  # a topic was born among what was read: no later event of others may come before its own
         # A tail that came in place of another meanwhile stands elsewhere: what was read is not its continuation.
         found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is asked[of]}
         if self._lost_position(found):

@@ -230,6 +230,10 @@ class Hub:
         if follower is not None and not follower.tails:
             del self._followers[partition]
 
+    def list_again(self, partition: int) -> None:
+        """Tell those who watch patterns of topics of a partition of which they have not heard yet."""
+        self._directory.doubt([partition])
+
     def hear(self, channel: str) -> Event:
         """Subscribe to a channel; return what is set once Redis has confirmed it."""
         return self._live.subscribe(channel)

@@ -157,6 +157,7 @@ local _, sequence = open_partition(KEYS[1], ARGV[1])
 local first = last + 1
 if not figures[1] then
   redis.call('HSET', KEYS[2], ARGV[5], int(now))
+  redis.call('HSET', KEYS[1], 'born', int(sequence + 1)) -- and who reads the partition knows that it has not heard yet
   redis.call(ARGV[2], KEYS[2], ARGV[5]) -- who watches a pattern hears of the topic before it hears of its events
   redis.call('HSET', KEYS[4], 'created', int(now), 'first', int(first))
   redis.call('PERSIST', KEYS[4])

@@ -1,12 +1,14 @@
 -- Read what several logs of one partition hold, at one instant. Writes nothing, so it works on a full disk too.
 -- KEYS: partition, lease, then per log: log, figures
 -- ARGV: run, bytes at most, then per log: offset to read after; -1 from the last snapshot on; -2 nothing, only figures
--- Returns {1 if the partition was opened in this run, epoch, sequence, now, owned, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
-local state = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'sequence')
+-- Returns {1 if the partition was opened in this run, epoch, sequence, now, owned, sequence of the first event of the
+-- topic that was born last, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
+local state = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'sequence', 'born')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local answer = {
-  state[1] == ARGV[1] and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', KEYS[2])
+  state[1] == ARGV[1] and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', KEYS[2]),
+  tonumber(state[4] or '0')
 }
 -- Each log may have an equal share, and what those before it left of theirs.
 local budget, share = tonumber(ARGV[2]), tonumber(ARGV[2]) / math.max(1, #ARGV - 2)
