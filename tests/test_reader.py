@@ -13,7 +13,7 @@ from pushsvc.errors import PushError
 from pushsvc.event import Batch, Event, Limits, Reader, parse
 from pushsvc.event.columns import ColumnReader
 from pushsvc.event.judge import Judge
-from pushsvc.event.shapes import LEARN_AFTER, MOST_TOPICS, Shapes
+from pushsvc.event.shapes import LEARN_AFTER, Shapes
 
 NOW = 1_767_225_600_000  # 2026-01-01T00:00Z
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -252,10 +252,11 @@ def test_names_that_make_no_type_are_not_learned(names: list[str]) -> None:
     assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushsvc.event.shapes.MOST_TOPICS", 50)
     found = Shapes(LIMITS)
-    for number in range(MOST_TOPICS + 10):
+    for number in range(60):
         found.learn(f"t{number}", [Event(data={f"n{number}": 1})] * LEARN_AFTER)
         assert found.read(f"t{number}", b"{}", Judge(NOW, LIMITS), lines=True) is not None
     assert found.read("t0", b"{}", Judge(NOW, LIMITS), lines=True) is None
-    assert max(map(len, (found._names, found._unknown, found._shapes))) == MOST_TOPICS
+    assert max(map(len, (found._names, found._unknown, found._shapes))) == 50
