@@ -44,6 +44,7 @@ class Tail:
     def __init__(self, of: Log) -> None:
         self.log = of
         self.groups: dict[Group, None] = {}
+        self.from_end: dict[Group, None] = {}  # those of them that want nothing of what is there when it is first read
         self.mirror = Mirror(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
         self.rewind()
@@ -88,8 +89,10 @@ class Follower:
         """Register a group for logs, which may be events ``from_start`` on. It is told when it may ``look``."""
         for of in logs:
             tail = self.tails.get(of)
-            if tail is None or (from_start and tail.mirror is None and tail.after > 0):
+            if tail is None or (from_start and tail.mirror is None and tail.after != 0):
                 tail = self.tails[of] = self._begin(of, tail, from_start=from_start)
+            elif tail.fresh and tail.after == 0 and not from_start:
+                tail.from_end[group] = None
             tail.groups[group] = None
         self._wake.set()
 
@@ -100,9 +103,11 @@ class Follower:
         if from_start and tail.mirror is None:
             tail.after = 0
         if before is not None:
+            tail.groups.update(before.groups)
+            if before.after == NOTHING:
+                tail.from_end.update(before.groups)
             for group in before.groups:
                 group.skip(of, before.after)
-            tail.groups.update(before.groups)
         return tail
 
     def discard(self, group: Group, logs: Sequence[Log]) -> None:
@@ -222,6 +227,9 @@ class Follower:
         batch: list[tuple[int, Tail, Entry]] = []
         for of, logged in found.items():
             tail = self.tails[of]
+            for group in tail.from_end:
+                group.skip(of, logged.last)
+            tail.from_end.clear()
             tail.fresh = False
             tail.after = max(logged.after, tail.after)
             for entry in logged.entries:
