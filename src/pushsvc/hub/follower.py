@@ -266,6 +266,8 @@ class Follower:
 
     def _forget(self, reason: str, last: Mapping[Log, int] = MappingProxyType({})) -> None:
         for of, tail in self.tails.items():
+            if last and tail.fresh and of not in last:
+                continue  # it joined while the others were read: nothing was told of it, and it begins where it was to
             tail.rewind(last.get(of))
             for group in tail.groups:
                 group.forget(of, reason)
