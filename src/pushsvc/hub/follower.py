@@ -55,6 +55,7 @@ class Tail:
         if self.mirror is None and last is not None:
             self.after = max(0, last - REPLAY_AFTER_RESET)
         self.fresh = True
+        self.from_end.clear()
         if self.mirror is not None:
             self.mirror = Mirror(self.log)
 
@@ -186,7 +187,7 @@ class Follower:
         if read.born > self._born:
             self._hub.list_again(self.partition)
             self._born = read.born
-        if any(of not in asked and tail.after == 0 for of, tail in self.tails.items()):
+        if any(asked.get(of) is not tail and tail.after == 0 for of, tail in self.tails.items()):
             return True  # a topic was born among what was read: no later event of others may come before its own
         # A tail that came in place of another meanwhile stands elsewhere: what was read is not its continuation.
         found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is asked[of]}

@@ -136,6 +136,7 @@ class Group(Channel):
     def forget(self, of: Log, reason: str) -> None:
         """Tell that a log is no longer what it was. Statistics follow as a snapshot, events as what is left."""
         self.settled.clear()
+        self._skip.pop(of, None)
         if of.window is not None:
             self._awaited.add(of)
             self._conflation.renew(of)
