@@ -63,7 +63,7 @@ def parse(
     """
     media_type = plain_media_type(media_type)
     if len(body) > limits.body:
-        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.body} are taken")
+        raise TooLarge(f"a request body has at most {limits.body} bytes; send several")
     if columns and media_type != CSV:
         raise InvalidParameter(next(iter(columns)), f"names a column, and only {CSV} has columns")
     body = body.removeprefix(BOM)
