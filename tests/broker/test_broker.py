@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pushsvc.broker import Broker, Log
+from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
-from pushsvc.broker.publisher import CHUNK_EVENTS
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings, Window

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from proxy import Proxy
-from pushsvc.broker import Broker, Log
+from pushsvc.broker import Broker, Log, Once
 from pushsvc.broker import committer as module
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import Overloaded, PushError
@@ -45,15 +45,28 @@ def stored(broker: Broker, topic: str = "t") -> list[int]:
     return [event.data["n"] for entry in found.entries for event in entry.events]
 
 
-def publish(broker: Broker, number: int, topic: str = "t") -> str:
+def sizes(broker: Broker) -> list[int]:
+    log = Log("t")
+    return [entry.last - entry.first + 1 for entry in broker.read(log.partition, {log: 0}).logs[log].entries]
+
+
+def publish(broker: Broker, number: int, topic: str = "t", once: Once | None = None) -> str:
     """Publish an event; return its offset, or the name of the error."""
     try:
-        return str(broker.publish(topic, [Event(data={"n": number})], SETTINGS).first_offset)
+        return str(broker.publish(topic, [Event(data={"n": number})], SETTINGS, once=once).first_offset)
     except PushError as error:
         return type(error).__name__
 
 
-def together(proxy: Proxy, broker: Broker, count: int) -> list[str]:
+def publish_alone(broker: Broker, number: int, topic: str = "t") -> str:
+    """Publish an event with a key, so that its call is shared with no other."""
+    return publish(broker, number, topic, Once(str(number), "digest"))
+
+
+Publish = Callable[[Broker, int], str]
+
+
+def together(proxy: Proxy, broker: Broker, count: int, publish: Publish = publish_alone) -> list[str]:
     """Publish 0 to ``count``-1 at the same time: one leads, the others wait and become the next group."""
     with ThreadPoolExecutor(count) as pool:
         proxy.go.clear()
@@ -72,6 +85,35 @@ def test_who_comes_while_one_commits_shares_the_next_round_trip(proxy: Proxy, th
     assert b"".join(sent).count(b"EVALSHA") == CALLERS
     assert sent[0].count(b"EVALSHA") == 1
     assert len(sent) < 6, "one call, then all others (cut only where TCP cuts)"
+
+
+def test_what_a_group_has_for_one_topic_is_one_call_and_one_entry(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    sent: list[bytes] = []
+    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+    offsets = together(proxy, through, CALLERS, publish)
+    assert sorted(map(int, offsets)) == list(range(2, CALLERS + 2))
+    assert stored(broker)[1:] == [number for _, number in sorted((int(o), n) for n, o in enumerate(offsets))]
+    assert b"".join(sent).count(b"EVALSHA") == 2
+    assert sizes(broker) == [1, 1, CALLERS - 1]
+
+
+def test_when_the_answer_of_a_shared_call_is_lost_all_are_unknown_and_stored_once(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    led = threading.Event()
+
+    def cut(data: bytes) -> bytes | None:
+        if led.is_set():
+            return None
+        led.set()
+        return data
+
+    proxy.downward = cut
+    results = together(proxy, through, CALLERS, publish)
+    assert results.count("OutcomeUnknown") == CALLERS - 1
+    assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
 @pytest.mark.parametrize("answers", [0, 1, 7])
@@ -248,7 +290,7 @@ def process_of(broker: Broker) -> int:
 GREENLETS = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
-from pushsvc.broker import Broker, Log
+from pushsvc.broker import Broker, Log, Once
 from pushsvc.errors import PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
@@ -292,7 +334,7 @@ def test_of_a_round_trip_each_topic_wakes_once_and_behind_its_last_write(
         proxy.go.clear()
         first = pool.submit(publish, through, 0)
         until(lambda: through._committer._leader is not None and not through._committer._waiting)
-        others = [pool.submit(publish, through, n, "tu"[n % 2]) for n in range(1, CALLERS)]
+        others = [pool.submit(publish_alone, through, n, "tu"[n % 2]) for n in range(1, CALLERS)]
         until(lambda: len(through._committer._waiting) == CALLERS - 1)
         proxy.go.set()
         assert all(one.result().isdigit() for one in [first, *others])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from pushsvc.broker import Broker, Log
+from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.embedded import EmbeddedServer
-from pushsvc.broker.publisher import CHUNK_EVENTS
 from pushsvc.errors import BrokerFull, Fenced, LogFull
 from pushsvc.event import Event
 from pushsvc.ingest import Ingest

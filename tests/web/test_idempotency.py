@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from proxy import Proxy
 from pushsvc.broker import Broker, Log, publisher
-from pushsvc.broker.publisher import CHUNK_EVENTS
+from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.web import create_app
 from pushsvc.web.context import Context
 from stack import until

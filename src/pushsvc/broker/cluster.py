@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from redis import exceptions
 
 from pushsvc.broker.address import Address, Host, shown
+from pushsvc.broker.append import Append
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import Argument, Call, Connections, Moved, Script, ask, raise_first
 from pushsvc.broker.keys import SLOTS, TAGS, slot_of
@@ -248,7 +249,7 @@ class ClusterCommitter:
         self._ack = ack
         self._committers: dict[Connections, Committer] = {}
 
-    def call(self, call: Call) -> tuple[Any, str]:
+    def call(self, call: Call | Append) -> tuple[Any, str]:
         """Run one script on the primary of its first key, as ``Committer.call`` does."""
         return self._cluster.routed(call.keys[0], lambda node: self._of(node).call(call))
 

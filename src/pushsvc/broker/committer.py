@@ -4,6 +4,8 @@ There is no thread or greenlet that commits. Who comes while nobody does leads: 
 answers, and passes the lead to the first of those that came meanwhile. So one alone waits for nobody, many form groups
 by themselves, and the same code serves threads and greenlets (of a process that was monkey-patched before).
 
+What a group has for one topic goes as one call (``append.Together``): a script call costs Redis 40 times an event.
+
 Nothing is sent twice but what Redis says it has not run.
 
 Where memory is not enough (``Ack``), a round trip ends with a command that waits for the disk or for replicas: one for
@@ -21,6 +23,7 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
+from pushsvc.broker.append import ALONE, Append, Together, together
 from pushsvc.broker.connection import Call, Connections, Demoted, answer, load_scripts, reason
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 from pushsvc.settings import Ack
@@ -49,14 +52,19 @@ class _Request:
     """A call that waits. ``latch`` opens when its answer is there, or when it is to lead; ``lacking`` says what is not
     confirmed."""
 
-    __slots__ = ("answer", "call", "lacking", "latch")
+    __slots__ = ("answer", "call", "lacking", "latch", "size")
 
-    def __init__(self, call: Call, lacking: str) -> None:
+    def __init__(self, call: Call | Append, lacking: str) -> None:
         self.call = call
+        self.size = call.size if isinstance(call, Append) else 0
         self.lacking = lacking
         self.answer: Any = _OPEN
         self.latch = threading.Lock()
         self.latch.acquire()
+
+
+class _Forgotten(BrokerUnavailable):
+    """Redis does not know the script, and has done nothing."""
 
 
 class Committer:
@@ -76,7 +84,7 @@ class Committer:
         """Close the connection; who still waits for an answer learns that its outcome is unknown."""
         self._drop()
 
-    def call(self, call: Call) -> tuple[Any, str]:
+    def call(self, call: Call | Append) -> tuple[Any, str]:
         """Run one script; return its answer, and what it lacks to be as safe as was asked for ('': nothing).
 
         Raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull.
@@ -99,10 +107,10 @@ class Committer:
         """Queue up; return whether the request leads."""
         with self._lock:
             waiting = len(self._waiting)
-            if waiting and (waiting >= WAITING_CALLS or self._size + request.call.size > WAITING_BYTES):
+            if waiting and (waiting >= WAITING_CALLS or self._size + request.size > WAITING_BYTES):
                 raise Overloaded(f"{waiting} requests of {self._size} bytes wait for Redis")
             self._waiting.append(request)
-            self._size += request.call.size
+            self._size += request.size
             if self._leader is None:
                 self._leader = request
             return self._leader is request
@@ -111,7 +119,7 @@ class Committer:
         with self._lock:
             if request in self._waiting:
                 self._waiting.remove(request)
-                self._size -= request.call.size
+                self._size -= request.size
             if self._leader is request:
                 self._pass_on()
 
@@ -140,10 +148,10 @@ class Committer:
         calls, most = (WAITING_CALLS, CONFIRMED_BYTES) if self._ack else (GROUP_CALLS, GROUP_BYTES)
         with self._lock:
             group = [self._waiting.popleft()]
-            size = group[0].call.size
-            while self._waiting and len(group) < calls and size + self._waiting[0].call.size <= most:
+            size = group[0].size
+            while self._waiting and len(group) < calls and size + self._waiting[0].size <= most:
                 group.append(self._waiting.popleft())
-                size += group[-1].call.size
+                size += group[-1].size
             self._size -= size
             return group
 
@@ -159,12 +167,11 @@ class Committer:
                 request.answer = BrokerUnavailable(error.detail)
             return
         try:
-            unknown = self._exchange(connection, group)
-            if unknown:
-                load_scripts(connection)
-                for request in unknown:
+            again = self._exchange(connection, group, together([request.call for request in group]))
+            if again:
+                for request in again:
                     request.answer, request.lacking = _OPEN, self._lacking
-                self._exchange(connection, unknown)
+                self._exchange(connection, again, [Together(at, request.call) for at, request in enumerate(again)])
         except _BROKEN as error:
             self._drop()
             for request in group:
@@ -196,35 +203,41 @@ class Committer:
         self._connection = self.connections.open()
         return self._connection
 
-    def _exchange(self, connection: Any, requests: Sequence[_Request]) -> list[_Request]:
-        """Send calls and take their answers; return those that did not run because Redis does not know the script."""
-        run = self.connections.run(connection)
-        data = [_packed([request.call for request in requests], run)]
+    def _exchange(self, connection: Any, requests: Sequence[_Request], sent: Sequence[Together]) -> list[_Request]:
+        """Send calls and hand out their answers; return the requests that did not run and may now, each by itself."""
+        calls = [one.call() for one in sent]
+        data = [_packed(calls, self.connections.run(connection))]
         if self._ack:
-            data += self._confirming(requests[0].call)
+            data += self._confirming(calls[0].keys[0])
         connection.send_packed_command(data, check_health=False)
-        unknown = []
-        for request in requests:
-            try:
-                request.answer = answer(connection)
-            except exceptions.NoScriptError as error:
-                request.answer = BrokerUnavailable(reason(error))
-                unknown.append(request)
+        again = []
+        states = set()
+        for one in sent:
+            found = _answer(connection)
+            states.add(type(found))
+            for at, its in zip(one.places, one.answers(found), strict=True):
+                requests[at].answer = _OPEN if its is ALONE else its
+                if its is ALONE or isinstance(its, _Forgotten):
+                    again.append(requests[at])
         if self._ack:
             self._confirm(connection, requests)
-        if any(isinstance(request.answer, Demoted) for request in requests):
+        if Demoted in states:
             self._drop()  # the next connect finds the primary
+            for request in again:
+                request.answer = BrokerUnavailable("the primary is a replica now")
             return []
-        return unknown
+        if _Forgotten in states:
+            load_scripts(connection)
+        return again
 
-    def _confirming(self, call: Call) -> list[bytes]:
+    def _confirming(self, key: str) -> list[bytes]:
         """Return the commands that wait until all is confirmed.
 
         What is waited for is the last write of this connection. A call that finds its events known writes nothing, and
         another connection may have written them: a write of our own behind it makes sure of them, too.
         """
         wait = ("WAITAOF", 1, 0, CONFIRM_MS) if self._ack.fsync else ("WAIT", self._ack.replicas, CONFIRM_MS)
-        return [_pack(("HSET", call.keys[0], "confirmed", 0)), _pack(wait)]
+        return [_pack(("HSET", key, "confirmed", 0)), _pack(wait)]
 
     def _confirm(self, connection: Any, requests: Sequence[_Request]) -> None:
         written, confirmed = answer(connection), answer(connection)
@@ -241,7 +254,20 @@ class Committer:
             request.lacking = lacking
 
 
-def _packed(calls: Sequence[Call], run: str) -> bytes:
+def _answer(connection: Any) -> Any:
+    try:
+        return answer(connection)
+    except exceptions.NoScriptError as error:
+        return _Forgotten(reason(error))
+
+
+def _packed(calls: Sequence[Call | Append], run: str) -> bytes:
     """Return the bytes of a round trip. Of calls that wake on the same channel only the last does."""
-    last = {call.wakes: call for call in calls}
-    return b"".join([_pack(tuple(call.command(run, call.wakes if last[call.wakes] is call else ""))) for call in calls])
+    last = {call.target.wakes: call for call in calls if isinstance(call, Append)}
+    waking = set(map(id, last.values()))
+    return b"".join(
+        [
+            _pack(tuple(call.command(run, wakes=id(call) in waking) if isinstance(call, Append) else call.command(run)))
+            for call in calls
+        ]
+    )

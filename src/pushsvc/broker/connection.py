@@ -79,25 +79,18 @@ SCRIPTS = (
 RUN = object()
 """Stands, among a call's arguments, for the run id of the primary that the call is sent to."""
 
-WAKE = object()
-"""Stands, among a call's arguments, for the channel on which it wakes; empty where a later call will."""
-
 
 class Call(Struct, frozen=True):
-    """One script call. ``args`` may hold RUN, and WAKE for the channel ``wakes``; ``size`` is what its data weighs."""
+    """One script call. ``args`` may hold RUN."""
 
     script: Script
     keys: Sequence[str]
     args: Sequence[Any]
-    wakes: str = ""
-    size: int = 0
 
-    def command(self, run: str, wake: str = "") -> list[Argument]:
+    def command(self, run: str) -> list[Argument]:
         """Return the words of the command."""
-        return [
-            "EVALSHA", self.script.sha, len(self.keys), *self.keys,
-            *[run if word is RUN else wake if word is WAKE else word for word in self.args],
-        ]  # fmt: skip
+        args = [run if word is RUN else word for word in self.args]
+        return ["EVALSHA", self.script.sha, len(self.keys), *self.keys, *args]
 
 
 class Moved(BrokerUnavailable):

@@ -12,7 +12,8 @@ from pushsvc.event import Event
 
 @dataclass(slots=True)
 class EventsEntry:
-    """Accepted events of one request: offsets ``first`` to ``last``, ``sequence`` that of the last event.
+    """Accepted events of one request or of some that came together: offsets ``first`` to ``last``, ``sequence`` that
+    of the last event.
 
     Each event has a sequence of its own, so a cursor can point between two events of an entry.
     ``arrival`` is Redis's time in ms.

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from pushsvc.broker.connection import PUBLISH, RECALL, RUN, WAKE, Call
+from pushsvc.broker.append import Append, Target
+from pushsvc.broker.connection import RECALL, Call
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicSettings
 
-CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
-"""A larger request becomes several entries of at most this many events or bytes (or one event that is larger)."""
-
 IDS_WINDOW, IDS_AT_MOST = 600_000, 1_000_000
 """Milliseconds and number for which a topic's ids and keys are remembered at least (at most twice as long)."""
-
-_FENCE, _KEY, _NOTE = 5, 12, 13
-"""Places of the fencing token, the idempotency key and what is remembered with it among a call's arguments."""
 
 _TARGETS = 10_000
 
@@ -77,16 +71,6 @@ class Once(Struct, frozen=True):
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Keys and first arguments of the publish calls to a topic."""
-
-    settings: TopicSettings
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
-    wakes: str
-
-
 class Publisher:
     """Publishes through ``commit``, which runs a script call and returns its answer and what it lacks, if anything.
 
@@ -94,34 +78,40 @@ class Publisher:
     """
 
     def __init__(
-        self, keys: Keys, publish_command: str, commit: Callable[[Call], tuple[Any, str]], *, topics: int
+        self, keys: Keys, publish_command: str, commit: Callable[[Call | Append], tuple[Any, str]], *, topics: int
     ) -> None:
         self._keys = keys
         self._topics = topics
         self._publish_command = publish_command
         self._commit = commit
-        self._targets: dict[str, _Target] = {}
+        self._targets: dict[str, Target] = {}
 
     def publish(
         self, topic: str, given: Batch, settings: TopicSettings, *, fence: int | None, once: Once | None
     ) -> Receipt:
         """Append the events (at least one) that are not known yet, and see that all are as safe as was asked for."""
         fresh = given.without(given.repeated())
+        target = self._target(topic, settings)
         known: list[int] = []
         while True:
             remember = once.value(known, fresh.count, given.count - fresh.count) if once else b""
-            answer, lacking = self._call(topic, fresh, settings, fence, once.name if once else "", remember)
+            answer, lacking = self._commit(Append(target, fresh, fence, once.name if once else "", remember))
             match answer[0]:
+                case b"ok":
+                    _, first, last, arrival, head = answer
+                    duplicates = given.count - fresh.count
+                    first, last = min([*known, first]), max([*known, last])
+                    receipt = Receipt(first, last, fresh.count, duplicates, arrival, head)
                 case b"known":
                     known += answer[2::2]
                     fresh = fresh.without(set(answer[1::2]))
                     if fresh.count or once is not None:
                         continue
-                    receipt = _receipt(known, 0, given.count)
+                    receipt = Receipt(min(known), max(known), 0, given.count)
                 case b"again" if once is not None:
                     receipt = once.receipt(answer[1])
                 case b"kept":
-                    receipt = _receipt(known, 0, given.count)
+                    receipt = Receipt(min(known), max(known), 0, given.count)
                 case b"ahead":
                     raise _too_far_ahead(given, answer[1], settings)
                 case b"crowded":
@@ -131,12 +121,8 @@ class Publisher:
                     )
                 case b"full":
                     raise _full(topic, answer[1], answer[2], settings)
-                case b"fenced":
-                    raise Fenced(f"another aggregator owns the partition of {topic!r}")
                 case _:
-                    _, first, last, arrival, head = answer
-                    duplicates = given.count - fresh.count
-                    receipt = _receipt((*known, first, last), fresh.count, duplicates, arrival, head)
+                    raise Fenced(f"another aggregator owns the partition of {topic!r}")
             _check_confirmed(lacking)
             return receipt
 
@@ -150,25 +136,7 @@ class Publisher:
         _check_confirmed(lacking)
         return receipt
 
-    def _call(
-        self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None, key: str, remember: bytes
-    ) -> tuple[Any, str]:
-        target = self._target(topic, settings)
-        args = [*target.args]
-        if fence is not None:
-            args[_FENCE] = fence
-        args[_KEY], args[_NOTE] = key, remember
-        pieces = list(batch.pieces(CHUNK_EVENTS, CHUNK_BYTES)) if batch.count else []
-        args.append(len(pieces))
-        for piece in pieces:
-            args += _piece(piece)
-        size = len(batch.data) + len(remember)
-        if batch.ids is not None:
-            args += batch.ids
-            size += sum(map(len, batch.ids))
-        return self._commit(Call(PUBLISH, target.keys, args, target.wakes, size))
-
-    def _target(self, topic: str, settings: TopicSettings) -> _Target:
+    def _target(self, topic: str, settings: TopicSettings) -> Target:
         """Return what all publish calls to a topic have in common."""
         target = self._targets.get(topic)
         if target is None or target.settings is not settings:
@@ -177,21 +145,23 @@ class Publisher:
             target = self._targets[topic] = self._make_target(topic, settings)
         return target
 
-    def _make_target(self, topic: str, settings: TopicSettings) -> _Target:
+    def _make_target(self, topic: str, settings: TopicSettings) -> Target:
         keys, log = self._keys, Log(topic)
-        bounded = settings.clock == "event" and not settings.jump and settings.longest
+        bounded = settings.clock == "event" and not settings.jump and settings.longest > 0
         names = (
             keys.partition(log.partition), keys.topics(log.partition), keys.log(log), keys.figures(log),
             *keys.ids(topic),
         )  # fmt: skip
-        args = (
-            RUN, self._publish_command, WAKE, keys.wake(log.partition), topic, "",
-            settings.retention, kept_for_windows(settings),
-            settings.longest if bounded else "", IDS_WINDOW, IDS_AT_MOST,
-            self._topics, "", "",
-            settings.last, settings.retention_age, settings.retention_bytes, settings.full_bytes,
+        bounds = (
+            settings.retention, kept_for_windows(settings), settings.longest if bounded else "",
+            IDS_WINDOW, IDS_AT_MOST, self._topics,
         )  # fmt: skip
-        return _Target(settings, names, args, keys.live(log))
+        more_bounds = settings.last, settings.retention_age, settings.retention_bytes, settings.full_bytes
+        # Whether an event is too far ahead of an event clock depends on the request before it.
+        return Target(
+            settings, not bounded, names, self._publish_command, keys.wake(log.partition), topic, bounds, more_bounds,
+            keys.live(log),
+        )  # fmt: skip
 
 
 def kept_for_windows(settings: TopicSettings) -> int:
@@ -210,22 +180,6 @@ def _full(topic: str, held: int, wait: int, settings: TopicSettings) -> LogFull:
 def _check_confirmed(lacking: str) -> None:
     if lacking:
         raise Unconfirmed(f"the events are in Redis, but {lacking}: repeating is safe with ids, or with the same key")
-
-
-def _receipt(
-    offsets: Iterable[int], accepted: int, duplicates: int, arrival: int | None = None, head: int | None = None
-) -> Receipt:
-    spanned = list(offsets)
-    return Receipt(min(spanned), max(spanned), accepted, duplicates, arrival, head)
-
-
-def _piece(piece: Batch) -> tuple[int, int | str, int | str, int, bytes]:
-    """Return an entry to be: number of events, least and greatest time, whether an event has none, and the events."""
-    if piece.times is None:
-        return piece.count, "", "", 1, piece.data
-    times = [time for time in piece.times if time is not None]
-    least, greatest = (min(times), max(times)) if times else ("", "")
-    return piece.count, least, greatest, int(len(times) < piece.count), piece.data
 
 
 def _too_far_ahead(batch: Batch, head: int, settings: TopicSettings) -> InvalidBatch:

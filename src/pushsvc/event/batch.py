@@ -32,6 +32,17 @@ class Batch(Struct, frozen=True):
             times if times.count(None) < len(times) else None,
         )
 
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Return the events of all, in their order."""
+        ids = times = None
+        if any(batch.ids is not None for batch in batches):
+            ids = [name for batch in batches for name in (batch.ids or [""] * batch.count)]
+        if any(batch.times is not None for batch in batches):
+            times = [time for batch in batches for time in (batch.times or [None] * batch.count)]
+        data = b"\n".join([batch.data for batch in batches])
+        return cls(data, sum([batch.count for batch in batches]), ids, times)
+
     def pick(self, places: Sequence[int]) -> Batch:
         """Return the events at ``places``, in this order."""
         lines = self.data.split(b"\n")
