@@ -89,13 +89,17 @@ class Together:
         self._first = first
         self._batches: list[Batch] = []
         self._events = self._bytes = 0
-        self._ids: set[str] = set()
+        self._ids: set[str] | None = None
         if isinstance(first, Append):
             self._add(first.batch)
 
     def repeats(self, batch: Batch) -> bool:
         """Tell whether an id of a batch is here already."""
-        return batch.ids is not None and not self._ids.isdisjoint(filter(None, batch.ids))
+        if batch.ids is None:
+            return False
+        if self._ids is None:  # most calls stay alone, and nobody asks
+            self._ids = {name for own in self._batches for name in own.ids or ()}
+        return not self._ids.isdisjoint(filter(None, batch.ids))
 
     def take(self, place: int, batch: Batch) -> bool:
         """Take one more in; return False where it has no room, or beside an equal id, of which one alone is stored."""
@@ -111,8 +115,8 @@ class Together:
         self._batches.append(batch)
         self._events += batch.count
         self._bytes += len(batch.data) + 1
-        if batch.ids is not None:
-            self._ids.update(batch.ids)
+        if self._ids is not None:
+            self._ids.update(batch.ids or ())
 
     def call(self) -> Call | Append:
         """Return the call to be sent."""
