@@ -32,6 +32,16 @@ def until(look: Callable[[], T], *, seconds: float = DEADLINE) -> T:
         time.sleep(0.01)
 
 
+def client_of(url: str) -> Any:
+    """Return a client of the tests' own for what the tests run on, which may be a cluster."""
+    import redis
+
+    if url.startswith("redis+cluster://"):
+        host, _, port = url.removeprefix("redis+cluster://").split(",")[0].partition(":")
+        return redis.RedisCluster(host, int(port))
+    return redis.Redis.from_url(url)
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -14,7 +14,7 @@ from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
-from stack import Stack, Table, until
+from stack import Stack, Table, client_of, until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"
@@ -188,7 +188,7 @@ def test_a_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix
     assert {partition_of(topic) for topic in topics} == set(range(PARTITIONS))
     stack.start_aggregator()
     stack.start_web()
-    with redis.Redis.from_url(redis_url) as admin:
+    with client_of(redis_url) as admin:
         for partition in range(PARTITIONS):
             admin.hincrby(Keys(prefix).partition(partition), "sequence", 2**34)
     named = "&".join(f"events={topic}" for topic in topics[::2])

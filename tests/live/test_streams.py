@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from pushsvc.topic import partition_of
-from stack import Table, until
+from stack import Table, client_of, until
 
 
 @pytest.fixture
@@ -213,9 +213,7 @@ def test_a_deleted_topic_resets_its_streams(server, events, stats, topic):
 
 
 def test_events_by_redis_publish_are_counted_too(server, topic):
-    import redis
-
-    client = redis.Redis.from_url(server.redis_url)
+    client = client_of(server.redis_url)
     channel = f"{server.prefix}ingest:{topic}"
     until(lambda: client.publish(channel, '{"key":"pizza","rating":4}'))
     until(lambda: server.stats(topic).get("offset"))

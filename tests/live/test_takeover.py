@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-import redis
 
 from pushsvc.broker.keys import Keys
 from pushsvc.topic import partition_of
-from stack import Table, until
+from stack import Table, client_of, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 
@@ -56,7 +55,7 @@ def child(parent):
 
 def taken(stack):
     """Return when the last checkpoint of the topic's partition was taken, in ms; 0: never."""
-    client = redis.Redis.from_url(stack.redis_url)
+    client = client_of(stack.redis_url)
     headers = client.hvals(Keys(stack.prefix).checkpoints(partition_of(TOPIC)))
     return max((json.loads(header)["taken"] for header in headers), default=0)
 

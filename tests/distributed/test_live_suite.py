@@ -1,0 +1,28 @@
+"""What holds over one server holds over a cluster: the same tests, by its URL alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet import Fleet
+
+LIVE = Path(__file__).parent.parent / "live"
+SUITE = ["streams", "many", "exactness", "gap_free", "statistics_log", "takeover", "values", "recent"]
+"""The live tests that are about what is stored. The others are about sockets, or break a Redis of their own."""
+
+
+@pytest.mark.timeout(1_800)
+def test_the_live_suite_passes(cluster: Fleet) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(str(LIVE / f"test_{name}.py") for name in SUITE)],
+        env=os.environ | {"PUSHSVC_TEST_REDIS_URL": cluster.cluster_url}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
+    assert " passed" in done.stdout
