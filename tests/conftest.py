@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-from effort import EXAMPLES
 
 if TYPE_CHECKING:  # imported where used: the core's tests need none of it and start at once
     from proxy import Proxy
@@ -20,14 +18,14 @@ if TYPE_CHECKING:  # imported where used: the core's tests need none of it and s
 
 _numbers = count()
 
-# How long an example takes says nothing.
-settings.register_profile(
-    "pushsvc",
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.load_profile("pushsvc")
+# What their assertions compare is told as that of the tests is.
+pytest.register_assert_rewrite("accounts")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take hypothesis's plugin away where no test used hypothesis: it would import all of it to sum up nothing."""
+    if "hypothesis" not in sys.modules:
+        session.config.pluginmanager.unregister(name="hypothesispytest")
 
 
 @pytest.fixture(scope="session")

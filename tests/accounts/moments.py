@@ -1,0 +1,40 @@
+"""Sums, means and deviations by exact fractions, and what merging panes says of the same values."""
+
+from fractions import Fraction
+from functools import cache
+from math import sqrt
+
+import numpy as np
+
+from pushsvc.stats.moments import Moments, describe, empty, merge, reduce
+
+
+def partial(values):
+    if not len(values):
+        return Moments(np.zeros(1, np.int32), empty(1))
+    return reduce(np.array(values, float), np.array([0]))
+
+
+def merged(panes):
+    """Describe panes (lists of values, perhaps empty) merged as the engine does, pane after pane."""
+    whole = partial([])
+    for pane in panes:
+        whole = merge(whole, partial(pane))
+    return [float(figure) for figure in describe(whole)[:, 0]]
+
+
+@cache
+def exact(values):
+    """Return the sum, the mean and the std of a tuple of values, each rounded once."""
+    fractions, n = list(map(Fraction, values)), len(values)
+    total = sum(fractions)
+    spread = sum(value * value for value in fractions) - total * total / n
+    return float(total), float(total / n), sqrt(spread / (n - 1))
+
+
+def exact_std(values):
+    return exact(tuple(values))[2]
+
+
+def noise(n, seed=1):
+    return np.random.default_rng(seed).normal(size=n)

@@ -1,0 +1,105 @@
+"""What is read into columns, by the learned way and by the slow one, is what the events say."""
+
+import pytest
+
+from accounts.columns import check, encode
+from pushsvc.event.columns import ColumnReader
+
+T = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{}],
+        [{"x": 1}, {"x": 2.5, "key": "a"}],
+        [{"x": 1, "time": T}, {"x": 2}],
+        [{"x": None}, {"y": 1}],
+        [{"x": 1}, {"x": None}, {"x": True}, {"x": "1"}, {"x": [1]}, {"x": {"y": 1}}],
+        [{"x": "text"}, {"x": "more"}],
+        [{"x": 2**53 + 1}, {"x": 2**64 - 1}, {"x": -(2**63)}, {"x": -0.0}, {"x": 1e-310}],
+        [{"class": 1, "f0": 2, "g0": "a", "a b": 3, "": 4, "größe": 5}],
+        [{"id": "i", "type": "vote", "key": "k", "x": 1}],
+        [{f"f{n}": n} for n in range(100)],
+        [{'"': 1}, {"\\": 2}, {"\n": 3}, {"\x7f": 4}, {"'": 5}, {"\u2028": 6}],
+    ],
+)
+def test_columns_are_those_of_the_events(items):
+    check(ColumnReader(), encode(*items))
+
+
+def test_what_was_not_there_before_is_learned_and_never_lost():
+    reader = ColumnReader()
+    for items in (
+        [{"x": 1}],
+        [{"x": 1, "y": 2}],
+        [{"y": None}],
+        [{"x": "no number", "key": "k"}],
+        [{"x": 3}, {"z": False}],
+        [{"z": 7}, {"time": T}],
+        [{"x": 1}],
+    ):
+        check(reader, encode(*items))
+
+
+def test_a_number_among_text_is_a_number():
+    reader = ColumnReader()
+    reader.read(encode({"x": "a"}, {"x": "b"}))
+    assert reader.read(encode({"x": "a"}, {"x": 5})).fields["x"].values.tolist() == [5.0]
+
+
+def test_what_is_no_stored_event_is_an_error():
+    reader = ColumnReader()
+    reader.read(encode({"x": 1}))
+    with pytest.raises(ValueError, match=r"JSON|column"):
+        reader.read(b"nonsense")
+    assert reader.read(encode({"x": 2})).fields["x"].values.tolist() == [2.0]
+
+
+def test_no_field_means_no_column():
+    columns = ColumnReader().read(encode({"x": None}, {}))
+    assert (columns.fields, columns.times, len(columns)) == ({}, None, 2)
+    assert columns.keys == [[None, None]]
+
+
+def test_keys_of_several_groupings():
+    groupings = ("carrier", "origin", "carrier+origin", "stop", "type", "key")
+    reader = ColumnReader(groupings)
+    data = encode(
+        {"carrier": "UA", "origin": "EWR", "stop": 7, "key": "k"},
+        {"carrier": "UA", "stop": 7.0, "x": 1, "type": "late"},
+        {"carrier": True, "origin": "", "stop": None},
+    )
+    check(reader, data, groupings)
+    columns = reader.read(data)
+    assert columns.keys == [
+        ["UA", "UA", None], ["EWR", None, None], ["UA+EWR", None, None], ["7", "7.0", None],
+        ["message", "late", "message"], ["k", None, None],
+    ]  # fmt: skip
+    assert columns.fields["stop"].values.tolist() == [7.0, 7.0]
+
+
+def test_parts_that_differ_make_keys_that_differ():
+    reader = ColumnReader(("a+b",))
+    data = encode({"a": "x+y", "b": "z"}, {"a": "x", "b": "y+z"}, {"a": "x\\", "b": "y"}, {"a": "x", "b": "\\+y"})
+    check(reader, data, ("a+b",))
+    assert reader.read(data).keys == [["x\\+y+z", "x+y\\+z", "x\\\\+y", "x+\\\\\\+y"]]
+
+
+def test_text_too_long_for_a_key_is_counted_with_what_has_no_room():
+    groupings = ("a", "a+b", "b")
+    reader = ColumnReader(groupings)
+    data = encode({"a": "x" * 201, "b": "y" * 200})
+    check(reader, data, groupings)
+    assert reader.read(data).keys == [["__other__"], ["__other__"], ["y" * 200]]
+
+
+def test_values_are_scalars_as_they_were_written():
+    reader = ColumnReader(valued=("x", "y", "type"))
+    data = encode({"x": 1, "y": ""}, {"x": 1.0}, {"x": True}, {"x": [1]}, {"x": {}}, {"x": None}, {"x": 2**64 - 1})
+    check(reader, data, valued=("x", "y", "type"))
+    values = reader.read(data).values
+    assert repr(list(values["x"].values)) == repr([1, 1.0, True, None, None, None, 2**64 - 1])
+    assert (list(values["y"].values), values["y"].mixed) == (["", *[None] * 6], False)
+    assert list(values["type"].values) == ["message"] * 7
+    assert reader.read(encode({"x": None, "y": None}, {})).values.keys() == {"type"}

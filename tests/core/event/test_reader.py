@@ -1,0 +1,128 @@
+"""What is usual is read in one pass, all else by the judge; what is read is the same."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
+from pushsvc.event import Event, Limits, parse
+from pushsvc.event.judge import Judge
+from pushsvc.event.shapes import LEARN_AFTER, Shapes
+
+READER = trained()
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        (b'{"a":1,"key":"k"}\n{"id":7,"b":2.5,"time":"2026-01-01T00:00:00Z"}\n', NDJSON),
+        (b'{"a":\n1}\n{"a":2}{"a":3}', NDJSON),
+        (b'{"a":1}{"a":2}', NDJSON),
+        (b'{"a":"}\n{"}', NDJSON),
+        (b'{"b":{}\n{"a":1}', NDJSON),
+        (b'{"key":"a"}\n{"key":"b","key":"__other__"}', NDJSON),
+        (b'{"time":"x","time":1767225600000}', NDJSON),
+        (b'{"time":1767225605001}\n{"time":1767225605000}', NDJSON),
+        (b'{"id":"1"}\n{"id":1}\n{}', NDJSON),
+        (b'{"a":-0.0,"b":1e999}\n{"c":18446744073709551616}', NDJSON),
+        (b'{"key":"\\ud800"}\n{"key":"' + b"k" * 21 + b'"}', NDJSON),
+        (b'{"a":"\xff"}', NDJSON),
+        (b"\n{}", NDJSON),
+        (b'{"a":1}\n{"a":2}', JSON),
+        (b'[{"a":1},{"key":7,"c":"text"}]', JSON),
+        (b'[{"a":1},1]', JSON),
+        (b"\x0b[{}]", JSON),
+    ],
+)
+def test_what_is_read_is_what_the_judge_reads(body: bytes, media_type: str) -> None:
+    assert fast(READER, body, media_type) == slow(body, media_type)
+
+
+@pytest.mark.parametrize("name", ["id", "key"])
+def test_a_number_is_no_longer_than_its_text_may_be(name: str) -> None:
+    limits = Limits(id=2, key=2)
+    reader = trained(limits, b'{"id":"i","key":"k"}')
+    for value, refused in (("99", 0), ("-1", 0), ("100", 1), ("-10", 1)):
+        assert reader.read("t", f'{{"{name}":{value}}}'.encode(), NDJSON, now=NOW).rejected == refused
+
+
+def shapes(*bodies: bytes) -> Shapes:
+    found = Shapes(LIMITS)
+    for body in bodies:
+        found.learn("t", parse(body, NDJSON, now=NOW, limits=LIMITS).events * LEARN_AFTER)
+    return found
+
+
+FAST = [
+    (b'{"a":1}\n{"a":2,"key":"x"}\n', NDJSON, b'{"a":1}\n{"a":2,"key":"x"}'),
+    (b'{"a": 1, "b" :[true]}\r\n{}', NDJSON, b'{"a": 1, "b" :[true]}\n{}'),
+    (b'{"c":"\\u00e9","b":null}', NDJSON, b'{"c":"\\u00e9","b":null}'),
+    (b'{"a":1,"a":2}', NDJSON, b'{"a":1,"a":2}'),
+    (b'{"time":1767225600000}', NDJSON, b'{"time":1767225600000}'),
+    (b'{"time":"2026-01-01T00:00:00Z","a":1}', NDJSON, b'{"time":1767225600000,"a":1}'),
+    (b'{"key":7,"a":1}\n{"id":8}', NDJSON, b'{"key":"7","a":1}\n{"id":"8"}'),
+    (b' {"a":1.5}\n', JSON, b'{"a":1.5}'),
+    (b'{\n"a":1.50}', JSON, b'{"a":1.5}'),
+    (b'[{"a":1},\n{"b":null}]', JSON, b'{"a":1}\n{"b":null}'),
+]
+
+
+@pytest.mark.parametrize(("body", "media_type", "stored"), FAST)
+def test_what_is_as_usual_is_read_in_one_pass(body: bytes, media_type: str, stored: bytes) -> None:
+    batch = shapes(USUAL).read("t", body, Judge(NOW, LIMITS), lines=media_type == NDJSON)
+    assert batch is not None
+    assert batch.data == stored
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"d":1}',
+        b'{"a":1}\n\n{"a":2}',
+        b'{"key":null}',
+        b'{"a":18446744073709551615}',
+        b'{"a":{"b":[[]]}}',
+        b"{}\n" * 21,
+    ],
+)
+def test_all_else_is_left_to_the_judge(body: bytes) -> None:
+    assert shapes(USUAL).read("t", body, Judge(NOW, LIMITS), lines=True) is None
+
+
+def test_a_shape_is_learned_per_topic_after_some_events_and_grows() -> None:
+    judge, line = Judge(NOW, LIMITS), [Event(data={"a": 1})]
+    found = Shapes(LIMITS)
+    found.learn("t", line * (LEARN_AFTER - 1))
+    assert found.read("t", b'{"a":1}', judge, lines=True) is None
+    found.learn("t", line)
+    assert found.read("t", b'{"a":1}', judge, lines=True) is not None
+    assert found.read("u", b'{"a":1}', judge, lines=True) is None
+    assert found.read("t", b'{"b":1}', judge, lines=True) is None
+    found.learn("t", [Event(data={"b": 1})] * LEARN_AFTER)
+    assert found.read("t", b'{"b":1,"a":2}', judge, lines=True) is not None
+
+
+def test_an_attribute_that_leaves_no_trace_is_learned_too() -> None:
+    body = b'{"a":1,"type":"message"}'
+    found = shapes(body, body)
+    assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is not None
+
+
+@pytest.mark.parametrize("names", [[f"n{n}" for n in range(5)], ['"'], ["\\"], ["\x7f"]])
+def test_names_that_make_no_type_are_not_learned(names: list[str]) -> None:
+    found = shapes(USUAL)
+    found.learn("t", [Event(data=dict.fromkeys(names, 1))] * LEARN_AFTER)
+    assert found.read("t", USUAL, Judge(NOW, LIMITS), lines=True) is not None
+    body = orjson.dumps(dict.fromkeys(names, 1))
+    assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushsvc.event.shapes.MOST_TOPICS", 5)
+    found = Shapes(LIMITS)
+    for number in range(8):
+        found.learn(f"t{number}", [Event(data={f"n{number}": 1})] * LEARN_AFTER)
+        assert found.read(f"t{number}", b"{}", Judge(NOW, LIMITS), lines=True) is not None
+    assert found.read("t0", b"{}", Judge(NOW, LIMITS), lines=True) is None
+    assert max(map(len, (found._names, found._unknown, found._shapes))) == 5

@@ -1,0 +1,60 @@
+"""Numbers of different values by codes and panes."""
+
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+
+from accounts.distinct import NO_CELLS, cells, codes
+from pushsvc.stats.distinct import STANDARD_ERROR, Distinct
+from pushsvc.stats.vocabulary import RANKS, SKETCHED, cells_of
+
+
+def read(distinct, window, *rows, cell=NO_CELLS):
+    """Return how many values rows have, and where that is not exact."""
+    found, near = distinct.read(window, np.array(rows), cell)
+    return found.tolist(), near.tolist()
+
+
+def test_a_cell_is_the_same_in_every_process():
+    texts = [b'"a"', b"1", b"true"]
+    hashes = [int.from_bytes(blake2b(text, digest_size=8).digest(), "little") for text in texts]
+    expected = [(one >> 52) << RANKS | 53 - (one & (2**52 - 1)).bit_length() for one in hashes]
+    assert cells_of(texts).tolist() == expected == [172098, 121026, 65474]
+
+
+def test_a_value_counts_as_long_as_its_newest_pane_is_in_the_window():
+    distinct = Distinct(2)
+    distinct.add(codes(3, np.array([1, 2])), np.array([10, 5]))
+    distinct.add(np.concatenate([codes(3, np.array([2, 4])), codes(4, np.array([2]))]), np.array([12, 6]))
+    distinct.add_late(0, codes(3, np.array([4, 9])), np.array([9, 11]))
+    assert read(distinct, 0, 2, 3, 4) == ([0, 4, 1], [False] * 3)
+    distinct.advance(0, 11)
+    distinct.advance(1, 5)
+    assert [read(distinct, window, 3)[0] for window in (0, 1)] == [[3], [3]]
+    distinct.advance(0, 12)
+    assert [read(distinct, window, 3)[0] for window in (0, 1)] == [[2], [3]]
+    distinct.keep(lambda rows: rows != 3)
+    assert read(distinct, 0, 3, 4) == ([0, 1], [False] * 2)
+
+
+def test_a_sketch_forgets_by_panes_what_codes_do():
+    distinct = Distinct(1)
+    for pane, numbers in enumerate([range(100), range(50, 80), range(70, 90)]):
+        distinct.add(codes(3, cells(numbers) | SKETCHED), np.array([pane]))
+    found = []
+    for oldest in range(4):
+        distinct.advance(0, oldest)
+        found += read(distinct, 0, 3)
+    assert found == [[pytest.approx(100, abs=2)], [True], [40], [True], [20], [True], [0], [False]]
+
+
+def test_followed_values_and_others_make_one_sketch():
+    distinct, numbers = Distinct(1), np.arange(1, 201)
+    cell = np.concatenate([[0], cells(numbers)])
+    distinct.add(codes(0, numbers), np.array([0]))
+    distinct.add(codes(0, cells(range(101, 601)) | SKETCHED), np.array([0]))
+    distinct.add(codes(1, numbers), np.array([0]))
+    (found, other), near = read(distinct, 0, 0, 1, cell=cell)
+    assert (near, other) == ([True, False], 200)
+    assert found == pytest.approx(600, rel=4 * STANDARD_ERROR)

@@ -1,0 +1,55 @@
+import pytest
+
+from pushsvc import sse
+from pushsvc.sse import Decoder, Message
+
+STREAMS = [
+    (b"data: a\n\n", [Message("message", "a", "")]),
+    (b"data:a\r\rdata: b\r\n\r\n", [Message("message", "a", ""), Message("message", "b", "")]),
+    (b"id: 1\nevent: update\ndata: x\ndata:  y\n\n", [Message("update", "x\n y", "1")]),
+    (b": comment\n\ndata\n\n", [Message("message", "", "")]),
+    (b"id: 7\n\ndata: a\n\n", [Message("message", "a", "7")]),
+    (b"event: lost\n\ndata: a\n\n", [Message("message", "a", "")]),
+    (b"id: bad\0id\ndata: a\n\n", [Message("message", "a", "")]),
+    (b"\xef\xbb\xbfdata: bom\n\n", [Message("message", "bom", "")]),
+    ("data: a\u2028b\u0085c\n\n".encode(), [Message("message", "a\u2028b\u0085c", "")]),
+    (b"data: unfinished\n", []),
+]
+
+
+@pytest.mark.parametrize(("stream", "messages"), STREAMS)
+def test_streams_are_decoded_in_pieces_of_any_size(stream, messages):
+    for size in (1, 2, 3, 1_000):
+        decoder = Decoder()
+        got = [m for at in range(0, len(stream), size) for m in decoder.feed(stream[at : at + size])]
+        assert got == messages, size
+
+
+@pytest.mark.parametrize(
+    ("data", "read"),
+    [
+        ("", ""),
+        ("a\nb", "a\nb"),
+        ("a\r\nb\rc\n", "a\nb\nc\n"),
+        ("\n", "\n"),
+        (" x: y", " x: y"),
+        ("\u2028\0é", "\u2028\0é"),
+    ],
+)
+def test_what_is_encoded_is_decoded(data, read):
+    (message,) = Decoder().feed(sse.encode(data.encode(), event="Größe", id=" 7"))
+    assert message == Message("Größe", read, " 7")
+
+
+@pytest.mark.parametrize("hostile", ["a\nb", "a\rb", "a\0b"])
+def test_an_id_or_name_cannot_inject_lines(hostile):
+    with pytest.raises(ValueError, match="line end"):
+        sse.encode(b"", event=hostile)
+    with pytest.raises(ValueError, match="line end"):
+        sse.move_cursor(hostile)
+
+
+def test_comments_retry_and_lone_ids_fire_nothing():
+    decoder = Decoder()
+    assert list(decoder.feed(sse.retry(2000) + sse.comment("two\nlines") + sse.move_cursor("9"))) == []
+    assert (decoder.retry, decoder.comments, decoder.last_id) == (2000, 1, "9")

@@ -1,0 +1,26 @@
+"""Any series of entries: batches of events, late and early, gaps between them, and moments at which somebody looks."""
+
+from hypothesis import strategies as st
+
+from accounts.numbers import Producer, T
+from pushsvc.event import Event
+
+keys = st.sampled_from(["a", "b", "c", None])
+eighths = st.integers(-(2**30), 2**30).map(lambda k: k / 8)
+data = st.dictionaries(st.sampled_from(["x", "y"]), eighths, max_size=2)
+shifts = st.one_of(st.none(), st.integers(-3_000, 5_000), st.integers(-70_000, 5_000))
+batches = st.lists(st.tuples(shifts, keys, data), min_size=1, max_size=12)
+gaps = st.sampled_from([0, 1, 250, 999, 4_000, 11_000, 61_000])
+steps = st.lists(st.tuples(gaps, st.one_of(st.just([]), batches), st.booleans()), min_size=1, max_size=12)
+
+
+def play(aggregate, series, wall=True):
+    """Apply a series of (gap, batch, watched); yield the producer, the time, and whether somebody looks, after each."""
+    producer, now = Producer(aggregate), T + 17
+    for gap, batch, look in series:
+        now += gap
+        if batch:
+            producer.send(now, *[Event(time=None if d is None else now + d, key=k, data=v) for d, k, v in batch])
+        elif wall:
+            aggregate.advance(now)
+        yield producer, now, look

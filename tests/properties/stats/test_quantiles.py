@@ -1,0 +1,68 @@
+"""Buckets of any values, and quantiles of long series, against numpy's ``inverted_cdf``."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.quantiles import PERCENTS, codes_of, expected
+from effort import rounds
+from pushsvc.stats.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))
+def test_a_bucket_begins_less_than_1_128_nearer_to_zero(value):
+    (end,) = lower_ends(buckets_of(np.array([value]))).tolist()
+    assert abs(end) <= abs(value)
+    assert end * value >= 0
+    assert abs(value - end) <= abs(value) / 128
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=20))
+def test_buckets_are_ordered_as_values_are(values):
+    assert np.all(np.diff(buckets_of(np.array(sorted(values)))) >= 0)
+
+
+def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped():
+    random, histograms, panes = np.random.default_rng(5), Histograms(2), {}
+    for pane in range(max(34, rounds(64))):
+        panes[pane] = random.integers(0, 200, 5) * 3 + pane * 97
+        codes = codes_of(1, panes[pane])
+        histograms.counted.add(slice(None), *codes)
+        histograms.counted.remember(0, pane, *codes)
+        histograms.counted.remember(1, pane, *codes)
+        for window, length in enumerate((3, 10)):
+            histograms.counted.advance(window, pane, pane - length + 1)
+            if pane % 3:
+                continue
+            inside = np.concatenate([panes[n] for n in range(max(0, pane - length + 1), pane + 1)])
+            found = histograms.quantiles(window, np.array([0, 1, 2]), np.array([0, len(inside), 0], np.int32), PERCENTS)
+            assert found[:, 1].tolist() == [pytest.approx(value, rel=1 / 128) for value in expected(inside)]
+            assert np.isnan(found[:, [0, 2]]).all()
+    assert len(histograms.counted.codes) < 150  # of those in the last ten panes, and what came since the last sweep
+
+
+@pytest.mark.parametrize("early", [0, 3])
+def test_the_newest_values_are_kept_whatever_the_order_they_come_in(early):
+    random, newest, head = np.random.default_rng(6), Newest(), 1_000
+    newest.reserve(3)
+    known = []
+    for _ in range(rounds(600)):
+        head += int(random.integers(0, 3))
+        newest.ripen(head)
+        grain, value = head + int(random.integers(-9, 1 + early)), float(random.normal())
+        known.append((grain, value))
+        if grain > head:
+            newest.add_early(np.array([1]), np.array([grain]), np.array([value]))
+        else:
+            newest.add(np.array([1]), np.array([0]), np.array([grain]), np.array([value]))
+        for last in (head, head + 2):
+            for first in (head - 12, head - 4):
+                inside = [value for grain, value in known if first <= grain <= last]
+                count = np.array([0, len(inside)], np.int32)
+                found = newest.quantiles(np.array([0, 1]), first, last, count, PERCENTS)
+                if 0 < len(inside) <= NEWEST:
+                    assert found[:, 1].tolist() == expected(inside)
+                elif last == head:
+                    assert np.isnan(found[:, 1]).all()
+                assert np.isnan(found[:, 0]).all()

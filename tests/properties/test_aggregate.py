@@ -1,0 +1,80 @@
+"""Frames of any series of events against an independent account of them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same, expected, rows_of, state, topic
+from properties.series import play, steps
+from pushsvc.event import Event
+
+
+def frames_of(aggregate, now):
+    return [frame.to_json(now) for frame in aggregate.due(now) + aggregate.flush(now)]
+
+
+@given(steps, st.sampled_from([NOW, EVENT_CLOCK]))
+def test_every_frame_is_exact_for_its_own_offset_and_interval(series, options):
+    for producer, now, look in play(topic(options), series):
+        if not look:
+            continue
+        producer.aggregate.flush(now)
+        for window in options.windows:
+            frame = producer.aggregate.snapshot(window.name)
+            assert frame.end - frame.start == window.length
+            assert frame.offset == len(producer.log)
+            if producer.log:
+                assert_same(rows_of(frame), expected(producer.log, frame, window.length / 1_000))
+
+
+@given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
+def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
+    reader, aggregate = Reader(), topic(options)
+    for _, now, look in play(aggregate, series):
+        if look:
+            reader.take(aggregate.due(now))
+            reader.take(aggregate.flush(now))
+            for window in options.windows:
+                assert reader.rows(window.name) == state(aggregate, window.name)
+
+
+@given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK]))
+def test_an_entry_counts_the_same_in_any_split(series, draws, options):
+    whole, split = topic(options), topic(options)
+    for producer, now, look in play(whole, series):
+        split.advance(now)
+        missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
+        while missing:
+            size = draws.draw(st.integers(1, len(missing)))
+            split.apply(split.offset + size, now, missing[:size])
+            missing = missing[size:]
+            if draws.draw(st.booleans()):
+                split.flush(now)
+        if look:
+            whole.flush(now)
+    assert (split.offset, split.late_by_window, split.late) == (whole.offset, whole.late_by_window, whole.late)
+    for window in options.windows:
+        a, b = whole.snapshot(window.name), split.snapshot(window.name)
+        assert (a.start, a.end) == (b.start, b.end)
+        assert_same(rows_of(a), rows_of(b), exact=10**9)
+
+
+@given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK]))
+def test_a_restored_aggregate_says_the_same_bytes(series, stop, options):
+    stayed = topic(options)
+    restored = None
+    for number, (producer, now, _) in enumerate(play(stayed, series)):
+        if restored is not None:
+            missing = [Event(time=time, key=key, data=data) for time, key, data in producer.log[restored.offset :]]
+            if missing:
+                restored.apply(len(producer.log), now, missing)
+            else:
+                restored.advance(now)
+            assert frames_of(restored, now) == frames_of(stayed, now)
+            assert restored.wake_at() == stayed.wake_at()
+        else:
+            frames_of(stayed, now)
+        if number == stop:
+            restored = stayed.thawed()
+    assert stayed.thawed().all.save() == stayed.all.save()
+    for window in options.windows:
+        assert stayed.thawed().snapshot(window.name) == stayed.snapshot(window.name)

@@ -1,0 +1,22 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, encode
+from pushsvc.topic import PARTITIONS
+
+positions = st.builds(Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1))
+
+
+@given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions))
+def test_what_is_encoded_is_decoded(given_positions):
+    text = encode(given_positions)
+    if len(text) <= MAX_LENGTH:
+        assert decode(text) == given_positions
+
+
+@given(st.text(max_size=40))
+def test_no_text_does_anything_but_decode_or_refuse(text):
+    try:
+        decode(text)
+    except UnreadableCursor:
+        return

@@ -1,0 +1,131 @@
+"""Windows of the last N events and exact windows of any series of events against an independent account of them."""
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.numbers import Producer, Reader, T, assert_same, rows_of, topic
+from accounts.recent import ALL, BOTH, EXACT, FEW, LAST_3, assert_frame
+from properties.series import data, keys, play, steps
+from pushsvc.event import Event
+
+GROUPED = dataclasses.replace(ALL, key=("key", "x"))
+KINDS = [
+    LAST_3,
+    EXACT,
+    FEW,
+    BOTH,
+    ALL,
+    *(dataclasses.replace(one, clock="event") for one in (LAST_3, EXACT, FEW, BOTH)),
+]
+some_settings = st.sampled_from(KINDS)
+
+
+@given(steps, some_settings)
+def test_every_frame_is_exact_for_its_own_extent(series, options):
+    for producer, now, look in play(topic(options), series):
+        if not look or not producer.log:
+            continue
+        producer.aggregate.flush(now)
+        for window in options.windows:
+            frame = producer.aggregate.snapshot(window.name)
+            assert frame.offset == len(producer.log)
+            if window.events or options.exact:
+                assert_frame(frame, window, producer, options, now)
+
+
+@given(steps, st.sampled_from([*KINDS, GROUPED]))
+def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
+    reader, aggregate = GroupReader(), topic(options)
+    for _, now, look in play(aggregate, series):
+        if look:
+            reader.take(aggregate.due(now))
+            reader.take(aggregate.flush(now))
+            for window in options.windows:
+                copy = aggregate.thawed()
+                assert reader.rows(window.name) == reader.of(copy.snapshot(window.name))
+
+
+class GroupReader(Reader):
+    """Keeps rows by all that names them, in case there are several groupings."""
+
+    def take(self, frames):
+        for frame in frames:
+            rows = self.windows.setdefault(frame.window, {})
+            if frame.kind == "snapshot":
+                rows.clear()
+            rows.update(self.of(frame))
+            for place in frame.gone:
+                del rows[tuple(place)]
+
+    @staticmethod
+    def of(frame):
+        return {(row[0], row[1], *row[12:]): list(row[2:12]) for row in frame.rows}
+
+
+@given(steps, st.data(), some_settings)
+def test_an_entry_counts_the_same_in_any_split_bit_for_bit(series, draws, options):
+    whole, split = topic(options), topic(options)
+    for producer, now, look in play(whole, series):
+        split.advance(now)
+        missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
+        while missing:
+            size = draws.draw(st.integers(1, len(missing)))
+            split.apply(split.offset + size, now, missing[:size])
+            missing = missing[size:]
+            if draws.draw(st.booleans()):
+                split.flush(now)
+        if look:
+            whole.flush(now)
+    assert (split.late_by_window, split.late) == (whole.late_by_window, whole.late)
+    for window in options.windows:
+        a, b = whole.snapshot(window.name), split.snapshot(window.name)
+        assert (a.start, a.end, a.truncated) == (b.start, b.end, b.truncated)
+        if window.events or options.exact:
+            assert rows_of(a) == rows_of(b)
+        else:
+            assert_same(rows_of(a), rows_of(b), exact=10**9)
+
+
+def frames_of(aggregate, now):
+    return [frame.to_json(now) for frame in aggregate.due(now)]
+
+
+@given(steps, st.integers(0, 11), some_settings)
+def test_a_restored_aggregate_says_the_same_bytes_as_one_that_was_never_looked_into(series, stop, options):
+    """The cadence is 300 ms here, so that much lies aside when it is saved. Panes add up what lies aside, and in how
+    many steps they do shows in the last bit of std: where there are panes, who stays is saved too."""
+    options = dataclasses.replace(options, idle_cadence=300)
+    stayed, other = topic(options), topic(options)
+    for number, (producer, now, look) in enumerate(play(stayed, series)):
+        missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[other.offset :]]
+        if missing:
+            other.apply(len(producer.log), now, missing)
+        else:
+            other.advance(now)
+        if number <= stop:
+            other = other.thawed()
+            if not options.exact and options.longest:
+                stayed.save()
+        if look:
+            assert frames_of(other, now) == frames_of(stayed, now)
+            assert other.wake_at() == stayed.wake_at()
+    assert other.thawed().save() == other.save()
+    for window in options.windows:
+        assert other.snapshot(window.name) == stayed.snapshot(window.name)
+
+
+@given(st.lists(st.tuples(keys, data), min_size=1, max_size=30), st.integers(0, 29))
+def test_a_topic_rebuilt_from_its_last_events_says_what_it_said(events, lost):
+    """What a count window needs of the log are the last N events, however old they are."""
+    stayed, rebuilt = Producer(topic(LAST_3)), topic(LAST_3)
+    for number, (key, numbers) in enumerate(events):
+        stayed.send(T + number, Event(time=T - number * 10**9, key=key, data=numbers))
+    first = min(lost, max(0, len(events) - 3))
+    for offset, (time, key, numbers) in enumerate(stayed.log[first:], first + 1):
+        rebuilt.apply(offset, T + 10**6, [Event(time=time, key=key, data=numbers)])
+    frames = [one.snapshot("last 3") for one in (stayed.aggregate, rebuilt)]
+    assert (frames[0].start, frames[0].end) == (frames[1].start, frames[1].end)
+    rows = [{name: row for name, row in rows_of(frame).items() if row[0]} for frame in frames]
+    assert rows[0] == rows[1]
