@@ -4,13 +4,10 @@ import random
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from owner import Owner, counted, lease, neighbours
 from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Log
-from pushsvc.broker.checkpoints import pieces_of
 from pushsvc.checkpoints import INTERVAL, SHARE, _is_due
 from pushsvc.errors import Fenced
 from pushsvc.event import Event
@@ -463,16 +460,6 @@ def test_a_rewound_redis_has_a_log_and_a_checkpoint_that_agree(owner):
 
 
 # -- when
-
-
-@given(st.lists(st.binary(max_size=40), max_size=12))
-def test_parts_of_any_size_make_pieces_of_one(parts):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pushsvc.broker.checkpoints.PIECE_BYTES", 10)
-        pieces = list(pieces_of(parts))
-    assert b"".join(pieces) == b"".join(parts)
-    assert {len(piece) for piece in pieces[:-1]} <= {10}
-    assert all(0 < len(piece) <= 10 for piece in pieces[-1:])
 
 
 def test_it_is_due_when_repeating_what_was_counted_costs_much_more_than_writing_it(monkeypatch):

@@ -1,1 +1,1 @@
-"""What must come out, computed from plain lists of what went in: nothing of pushsvc.stats computes what is expected."""
+"""What several tests hold the program against: plain accounts of what went in, which do not compute as it does."""

@@ -2,85 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from accounts.appended import EVENT, SECOND, WALL, commit, requests, stored
 from pushsvc.broker import Broker, Log, append
-from pushsvc.broker.append import Append
-from pushsvc.broker.committer import _Request
 from pushsvc.errors import PushError
 from pushsvc.event import Batch, Event
-from pushsvc.settings import TopicSettings, Window
-
-WALL = TopicSettings()
-EVENT = TopicSettings(clock="event", windows=(Window.parse("10s"),))
-SECOND = 1_000_000
-
-
-def requests(broker: Broker, topic: str, batches: Sequence[Batch], settings: TopicSettings) -> list[_Request]:
-    target = broker._publisher._target(topic, settings)
-    return [_Request(Append(target, batch), "") for batch in batches]
-
-
-def commit(broker: Broker, asked: list[_Request]) -> list[Any]:
-    """Run requests as one group; return the answers, of which arrivals are no matter."""
-    broker._committer._commit(asked, idle=True)
-    return [request.answer if isinstance(request.answer, PushError) else request.answer[:3] for request in asked]
-
-
-def stored(broker: Broker, topic: str) -> list[dict[str, Any]]:
-    log = Log(topic)
-    found = broker.read(log.partition, {log: 0}).logs[log]
-    return [
-        {"offset": entry.first + at, "id": event.id, "time": event.time} | event.data
-        for entry in found.entries
-        for at, event in enumerate(entry.events)
-    ]
 
 
 def headers(broker: Broker, topic: str) -> list[tuple[int, int, int]]:
     """Return number of events, least and greatest time of each entry."""
     entries = broker._connections.command("XRANGE", broker.keys.log(Log(topic)), "-", "+")
     return [tuple(map(int, fields[1].split()[2:5])) for _, fields in entries]  # type: ignore[misc]
-
-
-NUMBERS = iter(range(1_000_000))
-names = st.none() | st.sampled_from("abcdef")
-times = st.none() | st.integers(SECOND, SECOND + 20_000)
-batches = st.lists(st.lists(st.tuples(names, times), min_size=1, max_size=4), min_size=1, max_size=8)
-
-
-@given(batches, st.sampled_from([WALL, EVENT]))
-def test_each_learns_what_became_of_its_own_events(redis_url: str, batches: Any, settings: TopicSettings) -> None:
-    broker = Broker(redis_url, f"append-{next(NUMBERS)}:")
-    asked = []
-    for at, batch in enumerate(batches):
-        whole = Batch.of([Event(id=name, time=time, data={"of": at}) for name, time in batch])
-        asked.append(whole.without(whole.repeated()))
-    answers = commit(broker, requests(broker, "t", asked, settings))
-    log = stored(broker, "t")
-    kept = 0
-    for at, (batch, answer) in enumerate(zip(asked, answers, strict=True)):
-        own = log[answer[1] - 1 : answer[2]] if answer[0] == b"ok" else []
-        kept += len(own)
-        if own:
-            assert [event["of"] for event in own] == [at] * batch.count
-            assert [event["id"] or "" for event in own] == list(batch.ids or [""] * batch.count)
-            assert [event["time"] for event in own] == list(batch.times or [None] * batch.count)
-        elif answer[0] == b"known":
-            assert batch.ids is not None
-            assert log[answer[2] - 1]["id"] == batch.ids[answer[1]]
-            assert log[answer[2] - 1]["of"] != at
-        else:
-            assert (answer[0], settings) == (b"ahead", EVENT)
-    assert kept == len(log) >= 1
-    ids = [event["id"] for event in log if event["id"]]
-    assert len(ids) == len(set(ids))
-    broker.close()
 
 
 def test_a_shared_entry_tells_least_and_greatest_time_of_all(broker: Broker) -> None:

@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from secrets import token_hex
+from dataclasses import replace
 
 import gevent
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import BrokerFull, Fenced, LogFull
 from pushsvc.event import Event
 from pushsvc.ingest import Ingest
-from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicRules, TopicSettings, Window
+from pushsvc.settings import FULL, TopicRules, TopicSettings, Window
 from pushsvc.sweep import ENTRIES, TOPICS, Sweeper
 from pushsvc.topic import partition_of
 from pushsvc.web import create_app
 from stack import until
 
-LOG = Log("orders.eu")
-PARTITION = LOG.partition
 URL = f"/v1/topics/{LOG.topic}/events"
-
-
-@dataclass(frozen=True, slots=True)
-class Windowless(TopicSettings):
-    """Windows need an entry for ``kept`` ms alone."""
-
-    kept: int = -1
-
-    @property
-    def longest(self) -> int:
-        return self.kept - 2 * FUTURE_ALLOWANCE
-
-
-def texts(count, size=10):
-    return [Event(data={"t": "x" * size}) for _ in range(count)]
-
-
-def size_of(events):
-    return len(b"\n".join(event.encode() for event in events))
-
-
-def entries(broker):
-    read = broker.read(PARTITION, {LOG: 0}, budget=100_000_000)
-    return read.logs[LOG].entries
-
-
-def held(broker):
-    """Return the bytes that the figures tell, once they are seen to be those of the log."""
-    [figures] = broker.figures([LOG])
-    if not figures:
-        return 0
-    kept = entries(broker)
-    assert int(figures.get("bytes", 0)) == sum(len(entry.data) for entry in kept)
-    if kept:
-        assert int(figures["first"]) == kept[0].first
-        assert [entry.first for entry in kept[1:]] == [entry.last + 1 for entry in kept[:-1]]
-    else:
-        assert int(figures["first"]) == int(figures["last"]) + 1
-    return int(figures.get("bytes", 0))
 
 
 def offsets(broker):
@@ -324,110 +281,3 @@ def test_a_stream_behind_the_trimmed_part_is_reset(stack, topic):
             assert stream.frame()[1]["$offset"] == 5
     finally:
         broker.close()
-
-
-# Against a model
-
-SETTINGS = st.builds(
-    Windowless,
-    retention=st.sampled_from([0, 3, 10, 1_000]),
-    retention_age=st.sampled_from([0, 1, 5]),
-    retention_bytes=st.sampled_from([0, 60, 500]),
-    kept=st.sampled_from([-1, 0, 3, 3_600_000]),
-    windows=st.sampled_from([(Window.parse("1m"),), (Window.parse("last 5"),)]),
-)
-OPERATIONS = st.one_of(
-    st.tuples(st.just("publish"), st.integers(1, 4), st.integers(0, 120)),
-    st.tuples(st.just("publish"), st.just(CHUNK_EVENTS + 1), st.just(1)),
-    st.tuples(st.just("sweep"), st.sampled_from([1, 3, 1_000])),
-    st.tuples(st.just("delete")),
-    st.tuples(st.just("settings"), SETTINGS),
-)
-
-
-@dataclass
-class Model:
-    """A log as a list of (first, last, arrival, bytes)."""
-
-    settings: TopicSettings
-    log: list[tuple[int, int, int, int]]
-    last: int = 0
-
-    def append(self, events, arrival):
-        for at in range(0, len(events), CHUNK_EVENTS):
-            piece = events[at : at + CHUNK_EVENTS]
-            self.log.append((self.last + 1, self.last + len(piece), arrival, size_of(piece)))
-            self.last += len(piece)
-
-    def left(self, now, most):
-        """Return what is left of the log when it is trimmed at a time."""
-        settings, log = self.settings, list(self.log)
-        while log and most:
-            _, through, arrival, _ = log[0]
-            too_many = self.last - through >= settings.retention
-            too_old = settings.retention_age and now - arrival >= settings.retention_age
-            too_large = settings.retention_bytes and sum(entry[3] for entry in log) > settings.retention_bytes
-            needed = now - arrival < settings.kept or self.last - through < settings.last
-            if needed or not (too_many or too_old or too_large):
-                break
-            log.pop(0)
-            most -= 1
-        return log
-
-
-@given(settings=SETTINGS, operations=st.lists(OPERATIONS, max_size=40))
-def test_a_log_holds_what_a_model_of_it_holds(redis_url, settings, operations):
-    broker = Broker(redis_url, f"model-{token_hex(4)}:")
-    try:
-        run(broker, Model(settings, []), operations)
-    finally:
-        broker.delete(LOG.topic)
-        broker.close()
-
-
-def run(broker, model, operations):
-    fence = broker.lease([PARTITION], "me", 3_600_000)[PARTITION]
-    for name, *how in operations:
-        before = broker.time()
-        match name:
-            case "settings":
-                [model.settings] = how
-            case "delete":
-                broker.delete(LOG.topic)
-                model.log = []
-            case "sweep":
-                broker.sweep({LOG.topic: model.settings}, fence, *how)
-                model.log = seen(broker, model, before, *how)
-            case "publish":
-                publish(broker, model, before, texts(*how))
-        assert seen_now(broker) == model.log
-        assert held(broker) == sum(entry[3] for entry in model.log)
-
-
-def publish(broker, model, before, events):
-    full = model.settings.retention_bytes * FULL
-    size = sum(entry[3] for entry in model.log)
-    try:
-        receipt = broker.publish(LOG.topic, events, model.settings)
-    except LogFull:
-        model.log = seen(broker, model, before, 256)
-        assert sum(entry[3] for entry in model.log) >= full > 0
-        return
-    if full and size >= full:
-        model.log = model.left(receipt.arrival, 256)
-        assert sum(entry[3] for entry in model.log) < full
-    chunks = -(-len(events) // CHUNK_EVENTS)
-    model.append(events, receipt.arrival)
-    model.log = model.left(receipt.arrival, 32 + chunks)
-
-
-def seen_now(broker):
-    return [(entry.first, entry.last, entry.arrival, len(entry.data)) for entry in entries(broker)]
-
-
-def seen(broker, model, before, most):
-    """Return the log as it is, which is to be what is left of the model at some time since ``before``."""
-    found = seen_now(broker)
-    assert len(model.left(broker.time(), most)) <= len(found) <= len(model.left(before, most))
-    assert found == model.log[len(model.log) - len(found) :]
-    return found
