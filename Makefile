@@ -1,6 +1,8 @@
-# make demo | test | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo.
+# make demo | test | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo, TESTS some
+# of the tests, such as tests/core.
 PYTHON ?= python3
 PORT ?= 8000
+TESTS ?=
 UPGRADE ?=
 
 VENV := .venv
@@ -19,7 +21,7 @@ demo: $(VENV)/runtime.done $(VENV)/project.done
 	$(BIN)/pushsvc demo --port $(PORT)
 
 test: $(VENV)/dev.done $(VENV)/project.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 check: $(VENV)/dev.done $(VENV)/project.done
 	$(BIN)/ruff check

@@ -49,6 +49,19 @@ def test_a_sketch_forgets_by_panes_what_codes_do():
     assert found == [[pytest.approx(100, abs=2)], [True], [40], [True], [20], [True], [0], [False]]
 
 
+def test_what_no_window_counts_any_more_is_dropped_from_time_to_time():
+    distinct = Distinct(2)
+    cell = 5 << RANKS | SKETCHED
+    for pane, mark in enumerate([1, cell | 2, cell | 3, cell | 1]):
+        distinct.add(codes(0, np.array([mark])), np.array([pane, pane]))
+    for oldest in range(16):
+        distinct.advance(0, min(oldest, 1))
+        distinct.advance(1, min(oldest, 3))
+    ranks = distinct._codes & ((1 << RANKS) - 1)
+    assert ranks.tolist() == [1, 3]  # of the register; a rank of 2 was followed by a greater one
+    assert [read(distinct, window, 0) for window in (0, 1)] == [([1], [True])] * 2
+
+
 def test_followed_values_and_others_make_one_sketch():
     distinct, numbers = Distinct(1), np.arange(1, 201)
     cell = np.concatenate([[0], cells(numbers)])
