@@ -47,3 +47,14 @@ def test_a_sketch_forgets_by_panes_exactly():
         assert distinct.read(0, np.array([3]), NO_CELLS) == fresh.read(0, np.array([3]), NO_CELLS)
     assert distinct.read(0, np.array([2, 4]), NO_CELLS)[0].tolist() == [0, 0]
     assert len(distinct._codes) < 6_000  # of 10,000 ranks that there were
+
+
+def test_thousands_of_followed_values_and_others_make_one_sketch():
+    distinct, numbers = Distinct(1), np.arange(1, 2_001)
+    cell = np.concatenate([[0], cells(numbers)])
+    distinct.add(codes(0, numbers), np.array([0]))
+    distinct.add(codes(0, cells(range(1_001, 6_001)) | SKETCHED), np.array([0]))
+    distinct.add(codes(1, numbers), np.array([0]))
+    (found, other), (near, exact) = distinct.read(0, np.array([0, 1]), cell)
+    assert (near, exact, other) == (True, False, 2_000)
+    assert found == pytest.approx(6_000, rel=4 * STANDARD_ERROR)
