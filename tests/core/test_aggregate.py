@@ -277,36 +277,31 @@ def test_after_a_jump_has_left_the_window_std_is_that_of_what_is_in_it():
 def test_an_entry_counts_the_same_in_any_split():
     events = [event(T - 12_000, x=1e9), event(x=0.1), event(T + 3_000, key="b", x=0.7), event(T - 1, key="b", y=2)]
     frames = []
-    for sizes in ((4,), (1, 3), (2, 2), (1, 1, 1, 1)):
+    for sizes in ((4,), (1, 3), (1, 1, 1, 1)):
         aggregate, offset = topic(), 0
         for size in sizes:
             aggregate.apply(offset + size, T, events[offset : offset + size])
             offset += size
         aggregate.advance(T + 3_500)
-        frames.append([rows_of(aggregate.snapshot(window)) for window in ("10s", "1m")])
-    for window in (0, 1):
-        for other in frames[1:]:
-            assert_same(frames[0][window], other[window])
-
-
-def frames_of(aggregate, now):
-    return [frame.to_json(now) for frame in aggregate.due(now) + aggregate.flush(now)]
+        frames.append(rows_of(aggregate.snapshot("1m")))
+    for other in frames[1:]:
+        assert_same(frames[0], other)
 
 
 @pytest.mark.parametrize("options", [NOW, EVENT_CLOCK])
 def test_a_restored_aggregate_says_the_same_bytes(options):
-    stayed = topic(options)
-    stayed.apply(3, T, [event(x=1.5), event(T - 20_000, key="b", x=0.1), event(T + 4_000, y=2)])
-    frames_of(stayed, T)
+    stayed = topic(dataclasses.replace(options, windows=options.windows[:1]))
+    stayed.apply(3, T, [event(x=1.5), event(T - 6_000, key="b", x=0.1), event(T + 4_000, y=2)])
+    stayed.flush(T)
     stayed.apply(4, T + 100, [event(T - 3_000, x=1e9)])
     restored = stayed.thawed()
     assert restored.all.save() == stayed.all.save()
-    for offset, now in enumerate((T + 200, T + 4_100, T + 17_000), 5):
+    for offset, now in enumerate((T + 4_100, T + 14_000), 5):
         for aggregate in (stayed, restored):
             aggregate.apply(offset, now, [event(now - 9_000, x=offset / 3), event(now, key="c", y=1)])
-        assert frames_of(restored, now) == frames_of(stayed, now)
+        mine, other = ([frame.to_json(now) for frame in one.flush(now)] for one in (stayed, restored))
+        assert mine == other != []
         assert restored.wake_at() == stayed.wake_at()
-    assert restored.snapshot("1m") == stayed.snapshot("1m")
 
 
 def test_a_state_of_other_settings_or_versions_is_refused():
