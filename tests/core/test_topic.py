@@ -1,23 +1,29 @@
-import pytest
+from contextlib import suppress
 
 from pushsvc.errors import InvalidTopic
 from pushsvc.topic import check_pattern, check_topic, matches, partition_of
 
 
-@pytest.mark.parametrize("name", ["a", "A-b_9", "shop.orders.eu", "a" * 200])
-def test_topics(name):
-    assert check_topic(name) == name
+def taken(check, names):
+    """Return those of names that are not refused."""
+    found = []
+    for name in names:
+        with suppress(InvalidTopic):
+            found.append(check(name))
+    return found
 
 
-@pytest.mark.parametrize("name", ["", "a b", ".a", "a.", "a..b", "a" * 201, "$x", "a/b", "é", "a\n", "a.*"])
-def test_what_is_no_topic(name):
-    with pytest.raises(InvalidTopic):
-        check_topic(name)
+def test_topics():
+    names = ["a", "A-b_9", "shop.orders.eu", "a" * 200]
+    assert taken(check_topic, names) == names
 
 
-@pytest.mark.parametrize(
-    ("pattern", "topic", "covered"),
-    [
+def test_what_is_no_topic():
+    assert taken(check_topic, ["", "a b", ".a", "a.", "a..b", "a" * 201, "$x", "a/b", "é", "a\n", "a.*"]) == []
+
+
+def test_patterns():
+    for pattern, topic, covered in [
         ("a", "a", True),
         ("a", "b", False),
         ("a.*", "a.b", True),
@@ -28,16 +34,12 @@ def test_what_is_no_topic(name):
         ("a.>", "a.b.c", True),
         ("a.>", "a", False),
         (">", "a.b", True),
-    ],
-)
-def test_patterns(pattern, topic, covered):
-    assert matches(check_pattern(pattern), topic) is covered
+    ]:
+        assert matches(check_pattern(pattern), topic) is covered
 
 
-@pytest.mark.parametrize("pattern", ["", "a.>.b", "a*", "a..*", ">.a"])
-def test_what_is_no_pattern(pattern):
-    with pytest.raises(InvalidTopic):
-        check_pattern(pattern)
+def test_what_is_no_pattern():
+    assert taken(check_pattern, ["", "a.>.b", "a*", "a..*", ">.a"]) == []
 
 
 def test_the_partition_of_a_topic_is_the_same_for_ever():

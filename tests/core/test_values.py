@@ -9,11 +9,14 @@ from pushsvc.aggregate import Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import ColumnReader, Columns
 
+MINUTE = dataclasses.replace(NOW, windows=NOW.windows[1:])
+
+
 # -- the contract
 
 
 def test_a_frame_with_values():
-    account = Account()
+    account = Account(MINUTE)
     account.send(T, event(v="x", n=1), event(v="y", n=2), event(v="x"), event(key="b", v=7, w=True))
     assert account.all.snapshot("t", "1m").columns == (
         "key", "field", "count", "rate", "sum", "mean", "min", "max", "std", *STATISTICS, "approximate"
@@ -53,7 +56,7 @@ def test_what_has_left_is_nothing_and_then_gone():
 
 @pytest.mark.parametrize("statistics", [("first",), ("last", "p50"), ("distinct",), ("top5", "first")])
 def test_only_what_is_asked_for_is_told(statistics):
-    account = Account(dataclasses.replace(NOW, statistics=statistics))
+    account = Account(dataclasses.replace(MINUTE, statistics=statistics))
     account.send(T, event(v="x"), event(v="y"))
     exact = set(statistics) <= {"first", "last", "p50"}
     assert account.settings.columns[9:] == (*statistics, *(() if exact else ("approximate",)))
@@ -81,7 +84,7 @@ def test_only_what_is_asked_for_is_told(statistics):
     ],
 )  # fmt: skip
 def test_what_is_the_same_value_and_what_is_none(values, top):
-    account = Account()
+    account = Account(MINUTE)
     account.send(T, event(n=1), *[event(v=value) for value in values])
     rows = account.rows()
     assert rows["a", None, None]["count"] == len(values) + 1
@@ -96,7 +99,7 @@ def test_what_is_the_same_value_and_what_is_none(values, top):
 
 
 def test_numbers_among_values_have_figures_and_booleans_have_none():
-    account = Account()
+    account = Account(MINUTE)
     account.send(T, event(v="text"), event(v=True), event(v=2**53 + 1), event(v=3), event(v=None))
     row = account.rows()["a", "v", None]
     assert [row[name] for name in ("count", "sum", "min", "max", "distinct")] == [4, 2.0**53 + 4, 3, 2.0**53, 4]
@@ -109,7 +112,7 @@ def test_numbers_among_values_have_figures_and_booleans_have_none():
 
 
 def test_long_text_is_cut_where_it_is_told_and_told_apart_by_its_whole():
-    account = Account()
+    account = Account(MINUTE)
     one, other, edge = "x" * 300 + "1", "x" * 300 + "2", "x" * 200
     account.send(T, *[event(v=value) for value in (one, other, one, edge)])
     row = account.rows()["a", "v", None]
@@ -119,7 +122,7 @@ def test_long_text_is_cut_where_it_is_told_and_told_apart_by_its_whole():
 
 
 def test_of_equal_times_the_order_of_the_log_decides():
-    account = Account()
+    account = Account(MINUTE)
     account.send(T + 5_000, event(T, v="1st"), event(T, v="2nd"))
     account.send(T + 5_000, event(T, v="3rd"), event(T - 1, v="before"), event(T + 5_000, v="end"), event(v="very end"))
     account.send(T + 5_000, event(T - 1, v="too late"))
@@ -130,7 +133,7 @@ def test_of_equal_times_the_order_of_the_log_decides():
 
 
 def test_attributes_may_be_kept_as_values():
-    account = Account(dataclasses.replace(NOW, values=("key", "type")))
+    account = Account(dataclasses.replace(MINUTE, values=("key", "type")))
     account.send(T, event(), event(key=None), Event(type="vote", key="b"))
     rows = account.rows()
     assert rows[None, "key", None]["top"] == [["a", 1], ["b", 1]]
@@ -161,7 +164,7 @@ def test_beyond_the_cap_of_a_field_what_is_told_is_flagged_until_all_of_it_has_l
 
 
 def test_values_that_nobody_holds_make_room():
-    account = Account(dataclasses.replace(NOW, max_values=10))
+    account = Account(dataclasses.replace(MINUTE, max_values=10))
     for minute in range(6):
         now = T + minute * 120_000
         account.send(now, *[event(v=f"{minute}-{n}") for n in range(10)])
@@ -199,7 +202,7 @@ def test_a_deleted_topic_leaves_no_values_to_the_next():
 
 
 def test_keys_beyond_the_cap_share_their_values():
-    account = Account(dataclasses.replace(NOW, max_keys=1))
+    account = Account(dataclasses.replace(MINUTE, max_keys=1))
     account.send(T, *[event(key=key, v=value) for key, value in ("ax", "bx", "cy", "bx")])
     rows = account.rows()
     assert rows["__other__", "v", None]["top"] == [["x", 2], ["y", 1]]
@@ -207,7 +210,7 @@ def test_keys_beyond_the_cap_share_their_values():
 
 
 def test_memory_of_values_counts_and_beyond_it_no_new_value_is_followed():
-    account = Account()
+    account = Account(MINUTE)
     before = account.all._rolling.bytes
     account.send(T, *[event(v=f"value {n}") for n in range(300)])
     account.rows()
@@ -221,14 +224,14 @@ def test_memory_of_values_counts_and_beyond_it_no_new_value_is_followed():
 
 
 def test_fields_beyond_the_cap_are_ignored_values_too():
-    account = Account(dataclasses.replace(NOW, max_fields=1))
+    account = Account(dataclasses.replace(MINUTE, max_fields=1))
     account.send(T, event(v="x", w=3), event(v="y", w="z"))
     assert {field for _, field, _ in account.rows()} == {None, "w"}
     assert account.topic.ignored == 2
 
 
 def test_the_learned_way_counts_what_the_slow_one_does():
-    settings, reader = NOW, ColumnReader(NOW.key, NOW.values)
+    settings, reader = MINUTE, ColumnReader(NOW.key, NOW.values)
     learned, slow = Account(settings), Account(settings)
     batches = [
         [{"v": "x"}],

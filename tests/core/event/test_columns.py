@@ -8,9 +8,8 @@ from pushsvc.event.columns import ColumnReader
 T = 1_700_000_000_000
 
 
-@pytest.mark.parametrize(
-    "items",
-    [
+def test_columns_are_those_of_the_events():
+    for items in [
         [{}],
         [{"x": 1}, {"x": 2.5, "key": "a"}],
         [{"x": 1, "time": T}, {"x": 2}],
@@ -22,10 +21,8 @@ T = 1_700_000_000_000
         [{"id": "i", "type": "vote", "key": "k", "x": 1}],
         [{f"f{n}": n} for n in range(100)],
         [{'"': 1}, {"\\": 2}, {"\n": 3}, {"\x7f": 4}, {"'": 5}, {"\u2028": 6}],
-    ],
-)
-def test_columns_are_those_of_the_events(items):
-    check(ColumnReader(), encode(*items))
+    ]:
+        check(ColumnReader(), encode(*items))
 
 
 def test_what_was_not_there_before_is_learned_and_never_lost():

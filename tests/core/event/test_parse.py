@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, UnsupportedMediaType
+from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, PushError, TooLarge, UnsupportedMediaType
 from pushsvc.event import Event, Limits, Parsed, guess_media_type, parse
 
 NOW = 1_767_225_600_000  # 2026-01-01T00:00Z
@@ -32,8 +32,17 @@ def fault(body: bytes | str, media_type: str = JSON, **columns: str) -> Fault:
     except InvalidBatch as error:
         (found,) = error.faults
         return found
-    assert (len(parsed.faults), parsed.events, parsed.rejected, parsed.more) == (1, [], 1, 0)
+    assert (len(parsed.faults), parsed.events, parsed.rejected, parsed.more) == (1, [], 1, 0), body
     return parsed.faults[0]
+
+
+def refusal(kind: type[PushError], body: bytes, media_type: str, limits: Limits | None = None) -> PushError:
+    """The error that refuses the whole body."""
+    try:
+        parse(body, media_type, now=NOW, limits=limits or Limits())
+    except kind as error:
+        return error
+    raise AssertionError(f"{body[:80]!r} is not refused as {media_type}")
 
 
 def test_attributes_are_taken_out_and_the_rest_is_data() -> None:
@@ -47,11 +56,9 @@ def test_an_empty_object_is_an_event_of_type_message() -> None:
     assert events('{"id":null,"type":null,"time":null,"key":null}') == [Event()]
 
 
-@pytest.mark.parametrize(
-    ("sent", "key"), [("7", "7"), ("7.0", "7.0"), ("7.25", "7.25"), ("-1", "-1"), ('"7"', "7"), ('"\u2028"', "\u2028")]
-)
-def test_a_number_for_a_key_is_its_text(sent: str, key: str) -> None:
-    assert events(f'{{"key":{sent}}}')[0].key == key
+def test_a_number_for_a_key_is_its_text() -> None:
+    for sent, key in [("7", "7"), ("7.0", "7.0"), ("7.25", "7.25"), ("-1", "-1"), ('"7"', "7"), ('"\u2028"', "\u2028")]:
+        assert events(f'{{"key":{sent}}}')[0].key == key
 
 
 def test_numbers_are_the_top_level_ones_and_booleans_are_none() -> None:
@@ -71,9 +78,8 @@ def test_the_last_of_equal_names_counts() -> None:
     assert events('{"key":"a","x":1,"x":2,"key":"b"}') == [Event(key="b", data={"x": 2})]
 
 
-@pytest.mark.parametrize(
-    ("time", "expected"),
-    [
+def test_times() -> None:
+    for time, expected in [
         (str(NOW), NOW),
         (f"{NOW}.75", NOW),
         (f"{NOW / 1000}e3", NOW),
@@ -81,10 +87,8 @@ def test_the_last_of_equal_names_counts() -> None:
         ('"2025-12-31t19:00:00.123-05:00"', NOW + 123),
         ('"1950-06-01T00:00:00Z"', -618_105_600_000),
         ("100000000000", 10**11),
-    ],
-)
-def test_times(time: str, expected: int) -> None:
-    assert events(f'{{"time":{time}}}')[0].time == expected
+    ]:
+        assert events(f'{{"time":{time}}}')[0].time == expected
 
 
 LONG = "x" * 300
@@ -135,7 +139,6 @@ REFUSED_EVENTS = [
     ('{"time":"0001-01-01T00:00:00+05:00"}', "time", "before 0001-01-02"),
     (json.dumps({f"f{n}": n for n in range(33)}), None, "33 numeric fields, at most 32"),
     ('{"a":' + "[" * 8 + "]" * 8 + "}", "a", "nested too deep"),
-    ('{"a":{"b":{"c":{"d":{"e":{"f":{"g":{}}}}}}}}', None, None),
     ("NaN", None, "NaN is no JSON number"),
     ("7", None, "a number, but an event is a JSON object"),
     ('"x"', None, "text, but an event is a JSON object"),
@@ -143,21 +146,22 @@ REFUSED_EVENTS = [
 ]
 
 
-@pytest.mark.parametrize(("body", "field", "words"), REFUSED_EVENTS)
-def test_a_bad_event_is_named_by_line_and_field(body: str, field: str | None, words: str | None) -> None:
-    if words is None:
-        assert events(body)
-        return
-    for sent, media_type in ((f"[{body}]", JSON), (body, JSON), (body + "\n", NDJSON)):
-        found = fault(sent, media_type)
-        assert (found.line, found.field) == (1, field)
-        assert words in found.detail
+def test_a_bad_event_is_named_by_line_and_field() -> None:
+    for body, field, words in REFUSED_EVENTS:
+        for sent, media_type in ((f"[{body}]", JSON), (body, JSON), (body + "\n", NDJSON)):
+            found = fault(sent, media_type)
+            assert (found.line, found.field) == (1, field), sent
+            assert words in found.detail
 
 
-@pytest.mark.parametrize("value", ['"a"', "1", "null", "[1]", '{"b":1}'])
-def test_33_fields_pass_when_only_32_are_numbers(value: str) -> None:
-    fields = ",".join(f'"f{n}":{n}' for n in range(32))
-    assert len(events(f'{{"x":{value if value != "1" else "true"},{fields}}}')[0].numbers()) == 32
+def test_seven_levels_are_not_too_deep() -> None:
+    assert events('{"a":{"b":{"c":{"d":{"e":{"f":{"g":{}}}}}}}}')
+
+
+def test_33_fields_pass_when_only_32_are_numbers() -> None:
+    for value in ['"a"', "1", "null", "[1]", '{"b":1}']:
+        fields = ",".join(f'"f{n}":{n}' for n in range(32))
+        assert len(events(f'{{"x":{value if value != "1" else "true"},{fields}}}')[0].numbers()) == 32
 
 
 WRONG_BODIES = [
@@ -188,12 +192,12 @@ WRONG_BODIES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "media_type", "line", "words"), WRONG_BODIES)
-def test_a_body_that_cannot_be_read_names_the_line(body: bytes, media_type: str, line: int, words: str) -> None:
-    with pytest.raises(InvalidBatch) as caught:
-        read(body, media_type)
-    assert caught.value.faults[0].line == line
-    assert words in caught.value.detail
+def test_a_body_that_cannot_be_read_names_the_line() -> None:
+    for body, media_type, line, words in WRONG_BODIES:
+        refused = refusal(InvalidBatch, body, media_type)
+        assert isinstance(refused, InvalidBatch)
+        assert refused.faults[0].line == line, body
+        assert words in refused.detail
 
 
 def test_good_events_beside_bad_ones_are_kept_and_lines_count_blank_ones() -> None:
@@ -210,82 +214,74 @@ def test_at_most_100_faults_are_listed_and_the_others_counted() -> None:
     assert parsed.faults[-1].line == 100
 
 
-@pytest.mark.parametrize(
-    ("media_type", "body"),
-    [
+def test_too_much_for_one_request() -> None:
+    for media_type, body in [
         (JSON, b"[" + b",".join([b"{}"] * 11) + b"]"),
         (NDJSON, b"{}\n" * 11),
         (NDJSON, b"bad\n" * 11),
         (CSV, b"a\n" + b"1\n" * 11),
         (JSON, b" " * 91),
-    ],
-)
-def test_too_much_for_one_request(media_type: str, body: bytes) -> None:
-    with pytest.raises(TooLarge, match=r"10 events|90"):
-        parse(body, media_type, now=NOW, limits=Limits(batch=10, body=90))
+    ]:
+        refused = refusal(TooLarge, body, media_type, Limits(batch=10, body=90))
+        assert "10 events" in refused.detail or "90" in refused.detail
 
 
-@pytest.mark.parametrize(
-    ("media_type", "body"),
-    [
+def test_so_much_is_not_too_much() -> None:
+    for media_type, body in [
         (JSON, b"[" + b",".join([b"{}"] * 10) + b"]" + b" " * 59),
         (NDJSON, b"{}\n" * 10),
         (CSV, b"a\n" + b"1\n" * 10),
-    ],
-)
-def test_so_much_is_not_too_much(media_type: str, body: bytes) -> None:
-    assert len(parse(body, media_type, now=NOW, limits=Limits(batch=10, body=90)).events) == 10
+    ]:
+        assert len(parse(body, media_type, now=NOW, limits=Limits(batch=10, body=90)).events) == 10
 
 
 def test_too_much_by_default() -> None:
     assert (Limits().batch, Limits().body) == (10_000, 8_000_000)
     for body in (b"{}\n" * 10_001, b" " * 8_000_001):
         with pytest.raises(TooLarge, match=r"10000 events|8000000"):
-            read(body, NDJSON)
+            parse(body, NDJSON, now=NOW)
 
 
 def test_limits_can_be_chosen() -> None:
     assert parse(b'{"key":"abc"}', JSON, now=NOW, limits=Limits(key=2)).faults[0].field == "key"
 
 
-@pytest.mark.parametrize("media_type", [JSON, NDJSON])
-def test_a_byte_order_mark_is_skipped(media_type: str) -> None:
-    assert events(b'\xef\xbb\xbf{"a":1}', media_type)[0].data == {"a": 1}
+def test_a_byte_order_mark_is_skipped() -> None:
+    for media_type in [JSON, NDJSON]:
+        assert events(b'\xef\xbb\xbf{"a":1}', media_type)[0].data == {"a": 1}
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\\r\\n", "\\u000b"])
-def test_only_line_feeds_separate_events(separator: str) -> None:
-    (event,) = events(f'{{"note":"a{separator}b"}}\n', NDJSON)
-    assert event.data["note"] == json.loads(f'"a{separator}b"')
-    assert b"\n" not in event.encode()
+def test_only_line_feeds_separate_events() -> None:
+    for separator in ["\u2028", "\u2029", "\x85", "\\r\\n", "\\u000b"]:
+        (event,) = events(f'{{"note":"a{separator}b"}}\n', NDJSON)
+        assert event.data["note"] == json.loads(f'"a{separator}b"')
+        assert b"\n" not in event.encode()
 
 
-@pytest.mark.parametrize(
-    "media_type",
-    ["", "application/x-www-form-urlencoded", "Application/JSON ; charset=UTF-8", 'application/json;charset="utf-8"'],
-)
-def test_what_is_read_as_json(media_type: str) -> None:
-    assert events('{"a":1}', media_type)[0].data == {"a": 1}
+def test_what_is_read_as_json() -> None:
+    for media_type in [
+        "",
+        "application/x-www-form-urlencoded",
+        "Application/JSON ; charset=UTF-8",
+        'application/json;charset="utf-8"',
+    ]:
+        assert events('{"a":1}', media_type)[0].data == {"a": 1}
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/xml", "application/json; charset=latin-1", "*/*"])
-def test_other_media_types_are_refused(media_type: str) -> None:
-    with pytest.raises(UnsupportedMediaType):
-        read("{}", media_type)
+def test_other_media_types_are_refused() -> None:
+    for media_type in ["text/plain", "application/xml", "application/json; charset=latin-1", "*/*"]:
+        refusal(UnsupportedMediaType, b"{}", media_type)
 
 
-@pytest.mark.parametrize(
-    ("body", "media_type"),
-    [
+def test_the_media_type_of_a_message_without_one() -> None:
+    for body, media_type in [
         (b'{"a":1}', JSON),
         (b'{"a":1}\n', JSON),
         (b"[{},\n{}]", JSON),
         (b'{\n "a": 1\n}', JSON),
         (b'\xef\xbb\xbf{"a":1}\r\n{"a":2}\r\n', NDJSON),
-    ],
-)
-def test_the_media_type_of_a_message_without_one(body: bytes, media_type: str) -> None:
-    assert guess_media_type(body) == media_type
+    ]:
+        assert guess_media_type(body) == media_type
 
 
 # --- CSV
@@ -342,20 +338,17 @@ def test_columns_are_only_for_csv() -> None:
         read("{}", JSON, key="dish")
 
 
-@pytest.mark.parametrize(
-    ("body", "field", "words"),
-    [
+def test_csv_events_are_judged_like_others() -> None:
+    for body, field, words in [
         ("a\n1e999\n", "a", "1e999 is too large"),
         ("a\n" + "1" * 500 + "\n", "a", "a number of 500 characters"),
         ("$a\n1\n", "$a", "reserved"),
         ("k\n__other__\n", "key", "reserved"),
         (f"k\n{LONG}\n", "key", "300 characters"),
-    ],
-)
-def test_csv_events_are_judged_like_others(body: str, field: str, words: str) -> None:
-    found = fault(body, CSV, **({"key": "k"} if body[0] == "k" else {}))
-    assert (found.line, found.field) == (2, field)
-    assert words in found.detail
+    ]:
+        found = fault(body, CSV, **({"key": "k"} if body[0] == "k" else {}))
+        assert (found.line, found.field) == (2, field)
+        assert words in found.detail
 
 
 def test_csv_times_are_judged() -> None:
@@ -383,14 +376,13 @@ def test_a_cloudevent_is_flattened() -> None:
     assert events(json.dumps([sent, sent]), CLOUDEVENTS) == [expected, expected]
 
 
-@pytest.mark.parametrize(("data", "kept"), [(5, {"data": 5}), ("x", {"data": "x"}), ([1], {"data": [1]}), (None, {})])
-def test_cloudevent_data_that_is_no_object_keeps_its_name(data: Any, kept: dict[str, Any]) -> None:
-    assert events(json.dumps(cloud_event(data=data)), CLOUDEVENT)[0].data == {"source": "/kitchen"} | kept
+def test_cloudevent_data_that_is_no_object_keeps_its_name() -> None:
+    for data, kept in [(5, {"data": 5}), ("x", {"data": "x"}), ([1], {"data": [1]}), (None, {})]:
+        assert events(json.dumps(cloud_event(data=data)), CLOUDEVENT)[0].data == {"source": "/kitchen"} | kept
 
 
-@pytest.mark.parametrize(
-    ("member", "value", "words"),
-    [
+def test_bad_cloudevents() -> None:
+    for member, value, words in [
         ("specversion", "0.3", 'version "1.0"'),
         ("id", None, "require it"),
         ("source", "", "require it"),
@@ -399,12 +391,10 @@ def test_cloudevent_data_that_is_no_object_keeps_its_name(data: Any, kept: dict[
         ("subject", "", "empty"),
         ("time", "2090-01-01T00:00:00Z", "in the future"),
         ("data", {"$x": 1}, "reserved"),
-    ],
-)
-def test_bad_cloudevents(member: str, value: Any, words: str) -> None:
-    found = fault(json.dumps([cloud_event(**{member: value})]), CLOUDEVENTS)
-    assert (found.line, found.field) == (1, {"subject": "key", "data": "$x"}.get(member, member))
-    assert words in found.detail
+    ]:
+        found = fault(json.dumps([cloud_event(**{member: value})]), CLOUDEVENTS)
+        assert (found.line, found.field) == (1, {"subject": "key", "data": "$x"}.get(member, member))
+        assert words in found.detail
 
 
 def test_a_cloudevent_cannot_have_two_keys() -> None:
@@ -430,12 +420,10 @@ def test_the_public_form_is_flat_and_fills_in_the_attributes() -> None:
     assert public["time"] == "2025-12-31T23:59:59.999Z"
 
 
-@pytest.mark.parametrize(
-    "value", [None, True, -(2**63), 2**64 - 1, 0.1, 1e-310, "", "\u2028\0é😀", [1, [None]], {"": {}}]
-)
-def test_what_is_accepted_comes_back_as_it_went_in(value: Any) -> None:
-    sent = {"id": "é", "key": "k\u2028", "time": NOW, "value": value, "größe": 1}
-    (event,) = events(json.dumps(sent))
-    assert Event.decode(event.encode()) == event
-    public = event.public("t", 1, NOW)
-    assert public == {"$topic": "t", "$offset": 1, "type": "message", **sent, "time": "2026-01-01T00:00:00.000Z"}
+def test_what_is_accepted_comes_back_as_it_went_in() -> None:
+    for value in [None, True, -(2**63), 2**64 - 1, 0.1, 1e-310, "", "\u2028\0é😀", [1, [None]], {"": {}}]:
+        sent = {"id": "é", "key": "k\u2028", "time": NOW, "value": value, "größe": 1}
+        (event,) = events(json.dumps(sent))
+        assert Event.decode(event.encode()) == event
+        public = event.public("t", 1, NOW)
+        assert public == {"$topic": "t", "$offset": 1, "type": "message", **sent, "time": "2026-01-01T00:00:00.000Z"}

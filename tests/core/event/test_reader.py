@@ -13,9 +13,8 @@ from pushsvc.event.shapes import LEARN_AFTER, Shapes
 READER = trained()
 
 
-@pytest.mark.parametrize(
-    ("body", "media_type"),
-    [
+def test_what_is_read_is_what_the_judge_reads() -> None:
+    for body, media_type in [
         (b'{"a":1,"key":"k"}\n{"id":7,"b":2.5,"time":"2026-01-01T00:00:00Z"}\n', NDJSON),
         (b'{"a":\n1}\n{"a":2}{"a":3}', NDJSON),
         (b'{"a":1}{"a":2}', NDJSON),
@@ -33,18 +32,16 @@ READER = trained()
         (b'[{"a":1},{"key":7,"c":"text"}]', JSON),
         (b'[{"a":1},1]', JSON),
         (b"\x0b[{}]", JSON),
-    ],
-)
-def test_what_is_read_is_what_the_judge_reads(body: bytes, media_type: str) -> None:
-    assert fast(READER, body, media_type) == slow(body, media_type)
+    ]:
+        assert fast(READER, body, media_type) == slow(body, media_type), body
 
 
-@pytest.mark.parametrize("name", ["id", "key"])
-def test_a_number_is_no_longer_than_its_text_may_be(name: str) -> None:
-    limits = Limits(id=2, key=2)
-    reader = trained(limits, b'{"id":"i","key":"k"}')
-    for value, refused in (("99", 0), ("-1", 0), ("100", 1), ("-10", 1)):
-        assert reader.read("t", f'{{"{name}":{value}}}'.encode(), NDJSON, now=NOW).rejected == refused
+def test_a_number_is_no_longer_than_its_text_may_be() -> None:
+    for name in ["id", "key"]:
+        limits = Limits(id=2, key=2)
+        reader = trained(limits, b'{"id":"i","key":"k"}')
+        for value, refused in (("99", 0), ("-1", 0), ("100", 1), ("-10", 1)):
+            assert reader.read("t", f'{{"{name}":{value}}}'.encode(), NDJSON, now=NOW).rejected == refused
 
 
 def shapes(*bodies: bytes) -> Shapes:
@@ -68,26 +65,25 @@ FAST = [
 ]
 
 
-@pytest.mark.parametrize(("body", "media_type", "stored"), FAST)
-def test_what_is_as_usual_is_read_in_one_pass(body: bytes, media_type: str, stored: bytes) -> None:
-    batch = shapes(USUAL).read("t", body, Judge(NOW, LIMITS), lines=media_type == NDJSON)
-    assert batch is not None
-    assert batch.data == stored
+def test_what_is_as_usual_is_read_in_one_pass() -> None:
+    found = shapes(USUAL)
+    for body, media_type, stored in FAST:
+        batch = found.read("t", body, Judge(NOW, LIMITS), lines=media_type == NDJSON)
+        assert batch is not None, body
+        assert batch.data == stored
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_all_else_is_left_to_the_judge() -> None:
+    found = shapes(USUAL)
+    for body in [
         b'{"d":1}',
         b'{"a":1}\n\n{"a":2}',
         b'{"key":null}',
         b'{"a":18446744073709551615}',
         b'{"a":{"b":[[]]}}',
         b"{}\n" * 21,
-    ],
-)
-def test_all_else_is_left_to_the_judge(body: bytes) -> None:
-    assert shapes(USUAL).read("t", body, Judge(NOW, LIMITS), lines=True) is None
+    ]:
+        assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None, body
 
 
 def test_a_shape_is_learned_per_topic_after_some_events_and_grows() -> None:
@@ -109,13 +105,13 @@ def test_an_attribute_that_leaves_no_trace_is_learned_too() -> None:
     assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is not None
 
 
-@pytest.mark.parametrize("names", [[f"n{n}" for n in range(5)], ['"'], ["\\"], ["\x7f"]])
-def test_names_that_make_no_type_are_not_learned(names: list[str]) -> None:
-    found = shapes(USUAL)
-    found.learn("t", [Event(data=dict.fromkeys(names, 1))] * LEARN_AFTER)
-    assert found.read("t", USUAL, Judge(NOW, LIMITS), lines=True) is not None
-    body = orjson.dumps(dict.fromkeys(names, 1))
-    assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None
+def test_names_that_make_no_type_are_not_learned() -> None:
+    for names in [[f"n{n}" for n in range(5)], ['"'], ["\\"], ["\x7f"]]:
+        found = shapes(USUAL)
+        found.learn("t", [Event(data=dict.fromkeys(names, 1))] * LEARN_AFTER)
+        assert found.read("t", USUAL, Judge(NOW, LIMITS), lines=True) is not None
+        body = orjson.dumps(dict.fromkeys(names, 1))
+        assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,46 +1,49 @@
-import pytest
-
 from pushsvc.stats.window import Window
 
 
-@pytest.mark.parametrize(
-    ("text", "length", "pane", "panes"),
-    [
+def taken(texts):
+    """Return those of texts that are not refused as windows."""
+    return [text for text in texts if "window" not in why_not(text)]
+
+
+def why_not(text):
+    try:
+        Window.parse(text)
+    except ValueError as error:
+        return str(error)
+    return "it is one"
+
+
+def test_a_window_is_sixty_panes_of_at_least_250_ms():
+    for text, length, pane, panes in [
         ("10s", 10_000, 250, 40),
         ("1m", 60_000, 1_000, 60),
         ("90s", 90_000, 1_500, 60),
         ("24h", 86_400_000, 1_440_000, 60),
-    ],
-)
-def test_a_window_is_sixty_panes_of_at_least_250_ms(text, length, pane, panes):
-    window = Window.parse(text)
-    assert (window.name, window.length, window.pane, window.panes) == (text, length, pane, panes)
+    ]:
+        window = Window.parse(text)
+        assert (window.name, window.length, window.pane, window.panes) == (text, length, pane, panes)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1", "m", "0m", "-1m", "1.5m", "1m ", "1M", "9s", "25h", "2d", "1m\n", "11111111s"]
-)
-def test_what_is_no_window_is_refused(text):
-    with pytest.raises(ValueError, match="window"):
-        Window.parse(text)
+def test_what_is_no_window_is_refused():
+    assert taken(["", "1", "m", "0m", "-1m", "1.5m", "1m ", "1M", "9s", "25h", "2d", "1m\n", "11111111s"]) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "events"),
-    [("last 2", 2), ("last 1000", 1_000), ("last1000", 1_000), ("last   0050", 50), ("last 100000", 100_000)],
-)
-def test_a_window_may_be_the_last_events(text, events):
-    window = Window.parse(text)
-    assert (window.name, window.length, window.events) == (f"last {events}", 0, events)
-    assert window.exact() == window
+def test_a_window_may_be_the_last_events():
+    for text, events in [
+        ("last 2", 2),
+        ("last 1000", 1_000),
+        ("last1000", 1_000),
+        ("last   0050", 50),
+        ("last 100000", 100_000),
+    ]:
+        window = Window.parse(text)
+        assert (window.name, window.length, window.events) == (f"last {events}", 0, events)
+        assert window.exact() == window
 
 
-@pytest.mark.parametrize(
-    "text", ["last", "last 0", "last 1", "last 100001", "last -5", "last 1.5", "last 5m", "Last 5"]
-)
-def test_so_few_or_many_events_are_no_window(text):
-    with pytest.raises(ValueError, match="window"):
-        Window.parse(text)
+def test_so_few_or_many_events_are_no_window():
+    assert taken(["last", "last 0", "last 1", "last 100001", "last -5", "last 1.5", "last 5m", "Last 5"]) == []
 
 
 def test_an_exact_window_has_panes_of_a_millisecond():
