@@ -295,7 +295,6 @@ def test_a_restored_aggregate_says_the_same_bytes(options):
     stayed.flush(T)
     stayed.apply(4, T + 100, [event(T - 3_000, x=1e9)])
     restored = stayed.thawed()
-    assert restored.all.save() == stayed.all.save()
     for offset, now in enumerate((T + 4_100, T + 14_000), 5):
         for aggregate in (stayed, restored):
             aggregate.apply(offset, now, [event(now - 9_000, x=offset / 3), event(now, key="c", y=1)])
