@@ -13,6 +13,9 @@ from pushsvc.settings import TopicSettings
 from pushsvc.stats.freeze import NotFrozen
 from pushsvc.stats.window import Window
 
+TEN_SECONDS, MINUTE = (dataclasses.replace(NOW, windows=(window,)) for window in NOW.windows)
+
+
 # -- the contract
 
 
@@ -93,7 +96,7 @@ def test_a_row_of_zero_may_revive_before_and_after_it_is_gone():
 
 
 def test_a_row_that_came_and_went_between_two_frames_is_not_mentioned():
-    aggregate = topic()
+    aggregate = topic(TEN_SECONDS)
     aggregate.apply(1, T, [event(key="b")])
     aggregate.flush(T)
     aggregate.apply(2, T, [event(x=1)])
@@ -144,7 +147,7 @@ def test_a_long_silence_empties_everything_at_once():
 
 
 def test_the_head_never_goes_back():
-    aggregate = topic()
+    aggregate = topic(TEN_SECONDS)
     aggregate.apply(1, T + 5_000, [event()])
     aggregate.advance(T)
     aggregate.apply(2, T, [event()])
@@ -253,7 +256,7 @@ def test_the_least_time_that_is_taken_can_be_written():
 
 
 def test_what_leaves_the_range_of_doubles_is_null_until_it_has_left_the_window():
-    aggregate = topic()
+    aggregate = topic(TEN_SECONDS)
     aggregate.apply(2, T, [event(x=1.7e308), event(x=1.7e308)])
     assert rows_of(aggregate.snapshot("10s"))["a", "x"][2:7] == [None, None, 1.7e308, 1.7e308, None]
     aggregate.apply(4, T + 30_000, [event(x=2**63), event(x=1)])
@@ -261,10 +264,10 @@ def test_what_leaves_the_range_of_doubles_is_null_until_it_has_left_the_window()
 
 
 def test_after_a_jump_has_left_the_window_std_is_that_of_what_is_in_it():
-    producer = Producer(topic(dataclasses.replace(NOW, windows=NOW.windows[:1])))
-    for step in range(15):
-        level = 1e9 if 5 <= step < 10 else 0.0
-        spike = 1e15 if step == 7 else 0.0
+    producer = Producer(topic(TEN_SECONDS))
+    for step in range(12):
+        level = 1e9 if 4 <= step < 8 else 0.0
+        spike = 1e15 if step == 6 else 0.0
         producer.send(T + step * 4_000, event(x=level + spike + (step * 37 % 64) / 64))
         if step % 3 == 2:
             frame = producer.aggregate.snapshot("10s")
@@ -278,7 +281,7 @@ def test_an_entry_counts_the_same_in_any_split():
     events = [event(T - 12_000, x=1e9), event(x=0.1), event(T + 3_000, key="b", x=0.7), event(T - 1, key="b", y=2)]
     frames = []
     for sizes in ((4,), (1, 3), (1, 1, 1, 1)):
-        aggregate, offset = topic(), 0
+        aggregate, offset = topic(MINUTE), 0
         for size in sizes:
             aggregate.apply(offset + size, T, events[offset : offset + size])
             offset += size
