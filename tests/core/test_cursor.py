@@ -23,6 +23,6 @@ def test_one_topic_takes_a_few_bytes():
 
 
 def test_what_is_not_a_cursor_is_refused():
-    for text in ["", "1234", "é", "AQ==x", "AQAAAAACAA", "A" * 601, "AQAAAAABQAE", "%%%"]:
+    for text in ["", "1234", "é", "AQ==x", "AQAAAAACAA", "A" * 601, "AQAAAAABQAE", "%%%", "AQAAAAABAICAgICAgICAgIAB"]:
         with pytest.raises(UnreadableCursor):
             raise AssertionError(f"{text!r} is {decode(text)}")
