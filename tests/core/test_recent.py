@@ -208,17 +208,3 @@ def test_a_topic_that_is_closed_leaves_nothing_behind(options):
     recent = getattr(engine, "_recent", engine)
     assert (recent._tapes, recent._held.any(), recent._kept.any(), recent._changed.any()) == ({}, False, False, False)
     assert recent._next.min() == recent._next.max() == 2**63 - 1
-
-
-@pytest.mark.parametrize("options", [FEW, two(BOTH)])
-def test_a_restored_aggregate_says_the_same_bytes(options):
-    stayed = topic(options)
-    stayed.apply(5, T, [event(x=1.5), event(T - 20_000, key="b", x=0.1), event(T + 4_000, y=2), event(), event(x=3)])
-    restored = stayed.thawed()
-    for offset, now in enumerate((T + 4_000, T + 19_000), 6):
-        frames = []
-        for aggregate in (stayed, restored):
-            aggregate.apply(offset, now, [event(now - 9_000, x=offset / 3)])
-            frames.append([frame.to_json(now) for frame in aggregate.flush(now)])
-        assert frames[0] == frames[1] != []
-        assert restored.wake_at() == stayed.wake_at()

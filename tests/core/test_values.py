@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from accounts.values import EVENT_CLOCK, LAST, NOW, STATISTICS, Account, T, check, event, strict, told
-from pushsvc.aggregate import Aggregate
+from accounts.values import EVENT_CLOCK, NOW, STATISTICS, Account, T, check, event, strict, told
 from pushsvc.event import Event
 from pushsvc.event.columns import ColumnReader, Columns
 
@@ -251,14 +250,3 @@ def test_the_learned_way_counts_what_the_slow_one_does():
         learned.all.apply("t", len(slow.log), T + number, reader.read(b"\n".join(one.encode() for one in events)))
     assert learned.rows() == slow.rows()
     check(slow, "1m")
-
-
-@pytest.mark.parametrize("settings", [LAST, dataclasses.replace(NOW, max_values=2, windows=NOW.windows[:1])])
-def test_a_restored_aggregate_says_the_same_bytes(settings):
-    stayed = Account(settings)
-    stayed.send(T, *[event(T - 500 * n, v=value) for n, value in enumerate(["x", 1, True, "y", 1.0, 2**53 + 1])])
-    restored = Aggregate.restore(settings, b"".join(stayed.all.save()))
-    for now in (T + 300, T + 11_000):
-        stayed.send(now, event(v="y"), event(now - 900, v="z", w="x"))
-        restored.apply("t", len(stayed.log), now, Columns.of([one for _, one in stayed.log[-2:]], ("key",), ("v", "w")))
-        assert [frame.to_json(now) for frame in restored.flush(now)] == [f.to_json(now) for f in stayed.all.flush(now)]
