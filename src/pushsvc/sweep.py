@@ -68,17 +68,34 @@ class Sweeper:
             gevent.sleep(max(_PAUSE, begun + period - time.monotonic()))
 
     def round(self) -> None:
-        """Look at every topic once. Raise what the broker raises, but Fenced."""
+        """Look at every topic once. Raise what the broker raised last, but Fenced, when all partitions had their turn.
+
+        Then the gauges stay as they were: they would tell of less than there is.
+        """
         held, fullest = 0, 0.0
+        failure: PushError | None = None
         for partition in sorted(self._fences()):
-            for topics in self._groups(partition):
-                for topic, size in self._sweep(partition, topics).items():
-                    held += size
-                    full = topics[topic].full_bytes
-                    fullest = max(fullest, size / full if full else 0.0)
-                gevent.sleep(_PAUSE)
+            try:
+                size, full = self._look_at(partition)
+            except PushError as error:  # the next ones may be at another primary
+                failure = error
+            else:
+                held, fullest = held + size, max(fullest, full)
+        if failure is not None:
+            raise failure
         BYTES.set(held)
         FILL.set(fullest)
+
+    def _look_at(self, partition: int) -> tuple[int, float]:
+        """Trim the logs of a partition; return the bytes that they hold then, and how full the fullest is."""
+        held, fullest = 0, 0.0
+        for topics in self._groups(partition):
+            for topic, size in self._sweep(partition, topics).items():
+                held += size
+                full = topics[topic].full_bytes
+                fullest = max(fullest, size / full if full else 0.0)
+            gevent.sleep(_PAUSE)
+        return held, fullest
 
     def _groups(self, partition: int) -> Iterator[dict[str, TopicSettings]]:
         names = sorted(self._broker.topics_of(partition))

@@ -1,0 +1,58 @@
+"""The sweeper of an aggregator over a cluster of which a primary is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet import Fleet, client, kill
+from pushsvc.broker import Broker, Log
+from pushsvc.broker.keys import TAGS, slot_of
+from pushsvc.errors import Unavailable
+from pushsvc.event import Event
+from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.sweep import BYTES, Sweeper
+from pushsvc.topic import partition_of
+
+
+class Windowless(TopicSettings):
+    """No window needs an entry any more as soon as it is there."""
+
+    longest = -100_000
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    try:
+        fleet.form_cluster(replicas=0)
+        for server in fleet.servers:
+            client(server.port).config_set("cluster-require-full-coverage", "no")
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def test_where_a_primary_is_away_the_logs_of_the_others_are_trimmed(fleet: Fleet) -> None:
+    broker = Broker(fleet.cluster_url)
+    by_primary = {fleet.of_slot(slot_of(TAGS[partition_of(topic)]))[0].port: topic for topic in map(str, range(40))}
+    topics = sorted(by_primary.values(), key=partition_of)
+    assert len(topics) == 3
+    fences = broker.lease([partition_of(topic) for topic in topics], "me", 3_600_000)
+    for topic in topics:
+        for _ in range(3):
+            broker.publish(topic, [Event(data={"n": 1})], TopicSettings())
+
+    def swept(settings: TopicSettings) -> None:
+        Sweeper(broker, TopicRules([("*", settings)]), lambda: fences).round()
+
+    swept(TopicSettings())
+    before = BYTES._value.get()
+    kill(next(server for server in fleet.servers if by_primary[server.port] == topics[0]))
+    with pytest.raises(Unavailable):
+        swept(Windowless(retention=1))
+    assert [figures["first"] for figures in broker.figures([Log(topic) for topic in topics[1:]])] == ["3", "3"]
+    assert BYTES._value.get() == before, "of the logs that were not seen nothing is known"
+    broker.close()
