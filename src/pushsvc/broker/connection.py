@@ -106,6 +106,10 @@ class Demoted(BrokerUnavailable):
     """The server is a replica now, and has done nothing."""
 
 
+class Forgotten(BrokerUnavailable):
+    """Redis does not know the script, as its scripts were flushed; nothing was done."""
+
+
 class Connections:
     """A bounded pool. Every connection knows the run id of its primary and has all scripts loaded.
 
@@ -247,26 +251,26 @@ class Connections:
     def _on(self, connection: Any, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
         done = False
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            answers = [self._answer(connection) for _ in commands]
+            answers = self._exchanged(connection, commands)
+            if forgotten := [place for place, found in enumerate(answers) if isinstance(found, Forgotten)]:
+                load_scripts(connection)
+                if len(commands) - forgotten[0] == len(forgotten):  # else what ran behind one would come before it
+                    answers[forgotten[0] :] = self._exchanged(connection, commands[forgotten[0] :])
             done = not any(isinstance(found, Demoted) for found in answers)
             return answers
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+        except (exceptions.RedisError, OSError) as error:
             failure = OutcomeUnknown if writes else BrokerUnavailable
             raise failure(reason(error)) from error
         finally:
             if not done:
-                # An answer still under way must never be read as that of a later command; and the next connect finds
-                # the primary.
+                # An answer under way must never be taken for a later command's; and the next connect finds the primary.
                 connection.disconnect()
             self._pool.release(connection)
 
-    def _answer(self, connection: Any) -> Any:
-        try:
-            return answer(connection)
-        except exceptions.NoScriptError as error:
-            connection.disconnect()  # the next connect loads them again
-            return BrokerUnavailable(reason(error))
+    @staticmethod
+    def _exchanged(connection: Any, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        return [_answer(connection) for _ in commands]
 
     def close(self, *, busy: bool = True) -> None:
         """Close every connection of the pool; those in use only if ``busy``."""
@@ -286,7 +290,6 @@ def _never_twice(timeout: float) -> dict[str, Any]:
 
 def _moving(url: str, primary: Callable[[], Host]) -> dict[str, Any]:
     """Return what lets the connections of a pool ask for the primary before each connect."""
-
     base: Any = _parsed(url).get("connection_class", Connection)
 
     class Moving(base):  # type: ignore[misc]
@@ -357,6 +360,13 @@ def answer(connection: Any) -> Any:
         raise
     except exceptions.ResponseError as error:
         return _refusal(error)
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return answer(connection)
+    except exceptions.NoScriptError as error:
+        return Forgotten(reason(error))
 
 
 def _refusal(error: exceptions.ResponseError) -> PushError:
