@@ -495,3 +495,82 @@ def test_the_next_one_waits_until_the_bytes_of_the_last_are_paid_for(owner, monk
     owner.worker._checkpoints.look([owner.partition])
     owner.worker._checkpoints._writing.get()
     assert counts.checkpoints_written == 0
+
+
+# -- an orderly end
+
+
+def finish(owner, cost=0.0):
+    """End in order; to write a checkpoint costs so many CPU seconds."""
+    owner.partition.topics["good"].engine.cost = cost
+    owner.worker._checkpoints.finish(owner.worker._partitions.values())
+    owner.worker._checkpoints.close()
+
+
+def test_after_an_orderly_end_nothing_is_read_again(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    finish(owner)
+    counts, next_owner = Counts(), successor(owner)
+    next_owner.turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 0)
+    assert owner.told("good") == (8, 8)
+    publish(next_owner, 2)
+    assert counts.entries_read == 2
+
+
+def test_one_that_is_being_written_comes_to_its_end_before_the_last(owner, monkeypatch):
+    counts = Counts()
+    publish(owner, 5)
+    with monkeypatch.context() as slow:
+        slow.setattr("pushsvc.checkpoints.BURST", 5_000_000)  # a tenth of a second for a piece
+        owner.worker._checkpoints.look([owner.partition])
+        publish(owner, 1)
+    assert counts.checkpoints_written == 0
+    finish(owner)
+    assert counts.checkpoints_written == 2
+    counts = Counts()
+    successor(owner).turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 0)
+
+
+def test_at_the_end_nothing_is_written_that_would_save_nothing(owner, monkeypatch):
+    publish(owner, 3)
+    for worth, cost in ((60.0, 0.0), (0.0, 60.0)):
+        monkeypatch.setattr("pushsvc.checkpoints.WORTH", worth)
+        finish(owner, cost)
+    assert stored(owner) == {}
+
+
+def test_who_lost_the_partition_writes_nothing_at_the_end(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    before, counts = stored(owner), Counts()
+    lease(owner.broker, owner.number)
+    finish(owner)
+    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
+    assert stored(owner) == before
+
+
+def test_what_is_not_written_in_time_leaves_the_checkpoint_before(owner, monkeypatch):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    monkeypatch.setattr("pushsvc.checkpoints.LAST", 0.2)
+    written = counted("pushsvc_checkpoints_written_total")
+    pieces, write = [], owner.broker.checkpoints.write
+    monkeypatch.setattr(owner.broker.checkpoints, "write", lambda *args: pieces.append(args[3]) or write(*args))
+    owner.partition.topics["good"].engine.unsaved.spent = 1.0
+    finish(owner, cost=0.3)
+    assert pieces == [], "it would take too long"
+    monkeypatch.setattr("pushsvc.checkpoints._seconds", lambda _: 0.0)  # the last one was much smaller
+    monkeypatch.setattr("pushsvc.checkpoints.BURST", 1)
+    finish(owner)
+    assert pieces == [0]
+    counts = Counts()
+    successor(owner).turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
+    assert owner.told("good") == (8, 8)
+    assert counted("pushsvc_checkpoints_written_total") == written

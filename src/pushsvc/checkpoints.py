@@ -36,6 +36,9 @@ BYTES_PER_SECOND = 1_000_000
 BURST = 20_000_000
 """Bytes per second while a checkpoint is written."""
 
+LAST = 0.75
+"""Seconds that the last checkpoints may take at an orderly end; giving back the leases still has to come."""
+
 _LOOK = 1.0
 
 
@@ -58,7 +61,7 @@ class Checkpoints:
         if now < self._rest_until or (self._writing is not None and not self._writing.ready()):
             return
         self._rest_until = now + _LOOK
-        known = [(partition, owner) for partition in partitions if (owner := partition.owner) is not None]
+        known = _known(partitions)
         _measure([engine for partition, _ in known for engine in partition.engines.values()], now)
         for partition, owner in known:
             if partition.stale:
@@ -67,6 +70,25 @@ class Checkpoints:
         due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if _is_due(engine, now)]
         if due:
             self._take(*max(due, key=lambda one: one[2].unsaved.spent))
+
+    def finish(self, partitions: Iterable[Partition]) -> None:
+        """Write the last checkpoints before an orderly end, of what a successor would otherwise count for longer than
+        writing takes. What is not written in time has the one before. Nothing may be half counted."""
+        until = time.monotonic() + LAST
+        every = [(*pair, engine) for pair in _known(partitions) for engine in pair[0].engines.values()]
+        worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= max(WORTH, one[2].cost)]
+        for one in sorted(worth, key=lambda one: one[2].unsaved.spent, reverse=True):
+            if not self._wait(until):
+                return
+            if time.monotonic() + _seconds(one[2]) < until:
+                self._take(*one)
+        self._wait(until)
+
+    def _wait(self, until: float) -> bool:
+        """Return whether nothing is being written any more."""
+        if self._writing is not None:
+            self._writing.join(max(0.0, until - time.monotonic()))
+        return self._writing is None or self._writing.ready()
 
     def _take(self, partition: Partition, owner: Owner, engine: Engine) -> None:
         begun, engine.taken = time.thread_time(), time.monotonic()
@@ -122,6 +144,15 @@ class Checkpoints:
         counters.UNWRITTEN.inc()
         level = logging.INFO if isinstance(error, Fenced) else logging.WARNING
         log.log(level, "partition %d: no checkpoint was written: %s", owner.partition, error)
+
+
+def _known(partitions: Iterable[Partition]) -> list[tuple[Partition, Owner]]:
+    return [(partition, owner) for partition in partitions if (owner := partition.owner) is not None]
+
+
+def _seconds(engine: Engine) -> float:
+    """Return what a checkpoint takes, as far as the last one tells."""
+    return engine.cost + (engine.stored.size / BURST if engine.stored else 0.0)
 
 
 def _is_due(engine: Engine, now: float) -> bool:

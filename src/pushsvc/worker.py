@@ -83,6 +83,7 @@ class AggregatorWorker:
                     for partition in self._partitions.values():
                         partition.unread.update(partition.topics)
                         partition.loaded = False
+            self._checkpoints.finish(list(self._partitions.values()))
         finally:
             self._live.close()
             self._ingest.close()

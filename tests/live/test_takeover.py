@@ -135,3 +135,20 @@ def test_one_that_was_stopped_and_wakes_up_changes_nothing(stack):
     assert table.frames.count("reset") == 0
     # One from the second; the first may get the partition back, as its equal share.
     assert table.frames.count("snapshot") <= 2
+
+
+def test_after_an_orderly_end_another_reads_nothing_again(stack):
+    parent = stack.start("serve", "serve", "--port", str(stack.port), "--workers", "1")
+    until(stack.ready)
+    batch = [{"key": f"k{n % 1_000}", "n": n} for n in range(5_000)]
+    for _ in range(40):  # more than is rather repeated than saved
+        assert stack.post(TOPIC, batch).status == 202
+    last = 40 * len(batch)
+    until(lambda: stack.stats(TOPIC)["offset"] == last)
+    read = figure(stack, "pushsvc_entries_read_total")
+    os.kill(child(parent.pid), signal.SIGTERM)
+    until(lambda: figure(stack, "pushsvc_checkpoints_loaded_total") == 1)
+    assert stack.post(TOPIC, {"key": "k1", "n": 1}).status == 202
+    frame = until(lambda: (s := stack.stats(TOPIC, "?window=15m"))["offset"] == last + 1 and s)
+    assert {(row[0], row[1]): row[2] for row in frame["data"]}[None, "n"] == last + 1
+    assert figure(stack, "pushsvc_entries_read_total") == read + 1
