@@ -277,6 +277,38 @@ def test_metrics_sum_over_workers(parents: Any) -> None:
     until(counted)
 
 
+def test_who_is_started_again_goes_on_counting_in_the_same_files(parents: Any, tmp_path: Path) -> None:
+    parent = parents("serve", "--port", "0")
+    port = parent.ready()
+
+    def files() -> set[str]:
+        return {path.name for path in tmp_path.glob("pushsvc-metrics-*/*")}
+
+    def figures() -> str:
+        connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
+    def tells(*lines: str) -> bool:
+        return set(lines) <= set(figures().splitlines())
+
+    for number in (1, 2):
+        until(lambda: ask(port, "POST", "/v1/topics/t/events", {"x": 1})[0] == 202)
+        until(lambda: tells(f"pushsvc_events_accepted_total {number}.0", "pushsvc_partitions_owned 64.0"))  # noqa: B023
+        if number == 1:
+            before = files()
+        for role in ("_web", "_aggregator"):
+            first = child(parent.pid, role)
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            until(lambda: child(parent.pid, role) not in (None, first))  # noqa: B023
+            until(lambda: is_answered(port))
+    until(lambda: tells("pushsvc_partitions_owned 64.0", "pushsvc_events_accepted_total 2.0"))
+    assert files() == before
+
+
 def test_pauses_grow_with_early_deaths_only() -> None:
     restarts = Restarts()
     assert [restarts.after(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]

@@ -16,6 +16,9 @@ def main() -> None:
         from gevent import monkey
 
         monkey.patch_all()
+        from pushsvc.prometheus import count_in_place
+
+        count_in_place()
     from pushsvc.cli import program
 
     program(prog_name="pushsvc")

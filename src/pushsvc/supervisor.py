@@ -30,6 +30,7 @@ from pushsvc.errors import StartupError
 from pushsvc.folders import private_folder
 from pushsvc.lifeline import VARIABLE
 from pushsvc.listener import address_of, listen, wait_ready
+from pushsvc.prometheus import FOLDER, PLACE
 from pushsvc.settings import Ack
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Child:
     def __init__(self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
         self.role, self.number = role, number
         self.name = f"{role.lstrip('_')} {number}"
+        self.place = self.name.replace(" ", "-")
         self.due: float | None = 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = list(arguments)
@@ -81,7 +83,7 @@ class Child:
         # -P: a file of the user's folder must not stand in for a module of ours.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pushsvc", self.role, *self._arguments],
-            env=environment,
+            env=environment | {PLACE: self.place},
             stdin=subprocess.DEVNULL,
             pass_fds=(*self._descriptors, lifeline),
             start_new_session=True,  # Ctrl-C in the terminal reaches only the parent, which keeps the order
@@ -269,7 +271,7 @@ class Supervisor:
             SETTINGS_VARIABLE: self._settings.encode(),
             REDIS_VARIABLE: redis,
             VARIABLE: f"{self._lifeline} {self._settings.drain + _LAST_MOMENT}",
-            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics),
+            FOLDER: str(self._metrics),
         }
 
     def _start_web(self, listener: socket.socket) -> None:
@@ -297,9 +299,9 @@ class Supervisor:
 
     def _look_after_children(self) -> None:
         for child in self._children:
-            code, process = child.ended(), child.process
-            if code is not None and process is not None:
-                multiprocess.mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+            code = child.ended()
+            if code is not None:
+                multiprocess.mark_process_dead(child.place, str(self._metrics))  # type: ignore[no-untyped-call]
                 if child.role == "_web" and self._caps is not None:
                     self._caps.clear(child.number)
                 child.process = None

@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from flask import Blueprint, Response, request
 
+from pushsvc import prometheus
 from pushsvc.errors import PushError
-from pushsvc.web import metrics
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters
 from pushsvc.web.responses import json_response
@@ -40,9 +40,9 @@ def blueprint(context: Context) -> Blueprint:
         return response
 
     @resource.get("/metrics")
-    def exposition() -> Response:
+    def metrics() -> Response:
         Parameters(request, ())
-        return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+        return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE)
 
     @resource.get("/openapi.json")
     def openapi() -> Response:

@@ -1,17 +1,8 @@
-"""What the web processes count; hub/metrics.py counts what streams do.
-
-With PROMETHEUS_MULTIPROC_DIR set, one answer sums all processes of the host."""
+"""What the web processes count; hub/metrics.py counts what streams do."""
 
 from __future__ import annotations
 
-import os
-
-from prometheus_client import REGISTRY as DEFAULT
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.multiprocess import MultiProcessCollector
-
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import Counter, Gauge, Histogram
 
 EVENTS = Counter("pushsvc_events_accepted_total", "Events stored in a log")
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")
@@ -38,12 +29,3 @@ def count_published(accepted: int, duplicates: int, rejected: int, late: int) ->
     for counter, events in ((EVENTS, accepted), (DUPLICATES, duplicates), (REJECTED, rejected), (LATE, late)):
         if events:
             counter.inc(events)
-
-
-def exposition() -> bytes:
-    """Return the figures of every process of the host in Prometheus's text format."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(DEFAULT)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
