@@ -60,6 +60,8 @@ def test_help_names_every_command_and_its_variables() -> None:
         (["web", "--redis", "redis://localhost"], {"PUSHSVC_HOST": "::"}, 1, "Error: refused to listen on ::"),
         (["web"], {}, 1, "Error: pushsvc web shares a Redis"),
         (["aggregator"], {}, 1, "Error: pushsvc aggregator shares a Redis"),
+        (["aggregator", "--metrics-port", "0", "--metrics-host", "::"], {}, 1, "Error: refused to listen on ::"),
+        (["aggregator"], {"PUSHSVC_METRICS_PORT": "-1"}, 2, "Invalid value for '--metrics-port'"),
         (["serve", "--port", "x"], {}, 2, "Invalid value for '--port'"),
         (["serve"], {"PUSHSVC_PORT": "x"}, 2, "Invalid value for '--port' (env var: 'PUSHSVC_PORT')"),
         (["serve", "--ack", "disk"], {}, 2, "'disk' is none of memory, fsync and replicas:N (N from 1 to 99)"),

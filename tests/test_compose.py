@@ -106,8 +106,8 @@ class Composition:
     """The services as processes of this machine: names, ports and the volume lead to loopback and a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.ports = {"6379": str(free_port()), "8000": str(free_port())}
-        self.web = int(self.ports["8000"])
+        self.ports = {port: str(free_port()) for port in ("6379", "8000", "9464")}
+        self.web, self.figures = int(self.ports["8000"]), int(self.ports["9464"])
         self.folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.volume, programs = folder / "data", folder / "bin"
@@ -136,7 +136,7 @@ class Composition:
         """Return a text of the compose file as it reads on this machine."""
         assert "${" not in text, "no variable of the caller is known here"
         text = re.sub(r"\b(redis|web)(?=:\d)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
-        text = re.sub(r"\b(6379|8000)\b", lambda port: self.ports[port[0]], text)
+        text = re.sub(r"\b(6379|8000|9464)\b", lambda port: self.ports[port[0]], text)
         return re.sub(r"^/data$", str(self.volume), text).replace("$$", "$")
 
     def environment(self, name: str) -> dict[str, str]:
@@ -204,8 +204,10 @@ class Composition:
         del self.running[name]
         return code
 
-    def request(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
-        connection = HTTPConnection("127.0.0.1", self.web, timeout=DEADLINE)
+    def request(
+        self, method: str, path: str, body: str | None = None, *, port: int | None = None, **headers: str
+    ) -> tuple[int, bytes]:
+        connection = HTTPConnection("127.0.0.1", port or self.web, timeout=DEADLINE)
         try:
             connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
             response = connection.getresponse()
@@ -221,6 +223,7 @@ def test_the_services_start_work_together_and_end(tmp_path: Path) -> None:
         _see_the_demo(stack)
         _see_what_is_posted(stack)
         _be_served_under_two_names_only(stack)
+        _be_told_figures(stack)
         _lose_redis_for_a_while(stack)
         assert {name: stack.stop(name) for name in ("demo", "aggregator", "web")} == dict.fromkeys(
             ("demo", "aggregator", "web"), 0
@@ -261,6 +264,16 @@ def _be_served_under_two_names_only(stack: Composition) -> None:
     for host, expected in {"web:8000": 200, "localhost:8000": 200, "rebound.example:8000": 403}.items():
         status, _ = stack.request("GET", "/v1/topics", Host=host)
         assert status == expected, host
+
+
+def _be_told_figures(stack: Composition) -> None:
+    for port, host, figure in (
+        (stack.web, "web:8000", b"pushsvc_events_accepted_total "),
+        (stack.figures, "aggregator:9464", b"pushsvc_partitions_owned 64.0"),
+    ):
+        status, text = stack.request("GET", "/metrics", port=port, Host=host)
+        assert status == 200
+        assert figure in text
 
 
 def _lose_redis_for_a_while(stack: Composition) -> None:

@@ -59,14 +59,14 @@ def settings_rows() -> list[tuple[str, str, str, str]]:
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = {key: (option, variable, default) for option, key, variable, default in settings_rows()}
     assert set(rows) == {one.name for one in fields(Settings)} - {"topics", "limits"}
-    options = {option: parameter for parameter in serve_options() for option in parameter.opts}
+    options = {option: parameter for parameter in server_options() for option in parameter.opts}
     for key, (option, variable, default) in rows.items():
         assert options[option].envvar == variable
         assert shown(key, getattr(Settings(), key)) in (default, default.strip("`"))
 
 
-def serve_options() -> list[click.Parameter]:
-    return program.commands["serve"].params
+def server_options() -> list[click.Parameter]:
+    return [one for name in ("serve", "aggregator") for one in program.commands[name].params]
 
 
 def shown(key: str, value: Any) -> str:

@@ -309,6 +309,44 @@ def test_who_is_started_again_goes_on_counting_in_the_same_files(parents: Any, t
     assert files() == before
 
 
+def test_aggregators_alone_show_their_figures_where_they_are_told_to(parents: Any, redis_tcp: EmbeddedServer) -> None:
+    parent = parents("aggregator", "--redis", redis_tcp.url, "--aggregators", "2", "--metrics-port", "0")
+    until(lambda: "the aggregator works" in parent.said or parent.process.poll() is not None)
+    [found] = re.findall(r"its figures: http://127\.0\.0\.1:(\d+)/metrics", parent.said)
+    port = int(found)
+
+    def get(path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+        connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        return answer.status, answer.headers["Content-Type"], body
+
+    status, kind, text = until(lambda: (a := get("/metrics")) and "pushsvc_partitions_owned 64.0" in a[2] and a)
+    assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "pushsvc_aggregator_lag_ms 0.0" in text
+    problem = "application/problem+json"
+    assert get("/v1/topics")[:2] == get("/static/page.css")[:2] == (404, problem)
+    assert get("/metrics", "POST")[:2] == (405, problem)
+    assert get("/metrics", Host="rebound.example")[:2] == (403, problem)
+    second = parents("aggregator", "--redis", redis_tcp.url, "--metrics-port", found)
+    assert second.process.wait(DEADLINE) == 1
+    assert f"port {port} on 127.0.0.1 is in use by another program: stop it or choose another --metrics-port" in (
+        second.said
+    )
+    until(lambda: get("/metrics")[0] == 200)
+    assert parent.end() == 0
+
+
+@pytest.fixture
+def redis_tcp(tmp_path: Path, free: int) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path / "redis", port=free)
+    server.start()
+    yield server
+    server.stop()
+
+
 def test_pauses_grow_with_early_deaths_only() -> None:
     restarts = Restarts()
     assert [restarts.after(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]

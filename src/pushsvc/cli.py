@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from pushsvc import __version__
-from pushsvc.config import Settings, check_bind, load
+from pushsvc.config import Settings, check_bind, check_metrics_bind, load
 from pushsvc.errors import InvalidInput, PushError, StartupError
 from pushsvc.folders import private_folder
 from pushsvc.settings import Ack, TopicSettings
@@ -54,6 +55,9 @@ class _AckType(click.ParamType[Ack]):
             self.fail(str(error), param, ctx)
 
 
+_SCRAPERS = 64
+"""Connections to the metrics of an aggregator, at most."""
+
 _PORT = click.IntRange(0, 65_535)
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "host": _option("--host", help="Address to listen on. [default: 127.0.0.1]"),
@@ -71,6 +75,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "workers": _option("--workers", type=click.IntRange(1, 256), help="Web processes. [default: 1]"),
     "aggregators": _option("--aggregators", type=click.IntRange(1, 64), help="Aggregator processes. [default: 1]"),
+    "metrics_host": _option("--metrics-host", help="Address of the metrics' port. [default: 127.0.0.1]"),
+    "metrics_port": _option(
+        "--metrics-port", type=_PORT, help="Port to show /metrics on; 0 takes a free one. [default: none]"
+    ),
     "allow_host": _option(
         "--allow-host", multiple=True, metavar="NAME", help="Also answer requests for this Host (repeatable)."
     ),
@@ -172,9 +180,10 @@ def web(settings: Settings) -> None:
 
 
 @program.command()
-@_server_options("aggregators", *_COMMON)
+@_server_options("aggregators", "metrics_host", "metrics_port", "allow_host", "insecure", *_COMMON)
 def aggregator(settings: Settings) -> None:
     """Run only the aggregator processes; --redis is needed."""
+    check_metrics_bind(settings)
     _need_redis(settings, "aggregator")
     _supervise(settings, aggregators=settings.aggregators)
 
@@ -344,9 +353,10 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
 
 
 @program.command("_aggregator", hidden=True)
+@click.option("--metrics-fd", type=int)
 @_REDIS
-def aggregator_worker(redis: str) -> None:
-    """Count."""
+def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
+    """Count; show figures on an inherited listening socket."""
     import gevent
 
     from pushsvc.broker import Broker
@@ -357,4 +367,15 @@ def aggregator_worker(redis: str) -> None:
     worker = AggregatorWorker(broker, settings.topics)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
-    worker.run()
+    with nullcontext() if metrics_fd is None else _metrics(settings, metrics_fd):
+        worker.run()
+
+
+def _metrics(settings: Settings, descriptor: int) -> AbstractContextManager[None]:
+    from pushsvc.caps import Caps
+    from pushsvc.server import serving
+    from pushsvc.web import Security, create_metrics_app
+
+    os.set_inheritable(descriptor, False)
+    app = create_metrics_app(Security(settings.allow_host, (), settings.insecure))
+    return serving(app, socket.socket(fileno=descriptor), Caps(_SCRAPERS))

@@ -34,7 +34,8 @@ class Settings:
     """What all roles need to know.
 
     ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server. ``certfile`` turns TLS on;
-    without ``keyfile`` it holds the key too. A number of connections of 0 is no cap.
+    without ``keyfile`` it holds the key too. A number of connections of 0 is no cap. Without ``metrics_port``
+    aggregators alone listen nowhere.
     """
 
     redis: str | None = None
@@ -43,6 +44,8 @@ class Settings:
     port: int = 8000
     workers: int = 1
     aggregators: int = 1
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
     data_dir: Path = Path("pushsvc-data")
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
@@ -80,10 +83,20 @@ def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
 
 def check_bind(settings: Settings) -> None:
     """Refuse to listen where others can reach a server that asks nobody who they are."""
-    if not settings.insecure and not is_loopback(settings.host):
+    _check_reach(settings.host, settings.insecure, "read and publish")
+
+
+def check_metrics_bind(settings: Settings) -> None:
+    """Refuse to show figures where others can reach them."""
+    if settings.metrics_port is not None:
+        _check_reach(settings.metrics_host, settings.insecure, "read the figures")
+
+
+def _check_reach(host: str, insecure: bool, what: str) -> None:
+    if not insecure and not is_loopback(host):
         raise StartupError(
-            f"refused to listen on {settings.host}: no credentials are configured, so whoever reaches the port "
-            "could read and publish; --insecure allows it (on a private network)"
+            f"refused to listen on {host}: no credentials are configured, so whoever reaches the port could {what}; "
+            "--insecure allows it (on a private network)"
         )
 
 
@@ -305,6 +318,8 @@ _SETTINGS: dict[str, Check] = {
     "port": _number(0, 65_535),
     "workers": _number(1, 256),
     "aggregators": _number(1, 64),
+    "metrics_host": _text,
+    "metrics_port": _number(0, 65_535),
     "data_dir": _path,
     "allow_host": _texts,
     "allow_origin": _texts,

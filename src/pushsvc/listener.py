@@ -18,9 +18,10 @@ _POLL = 0.05
 _COMPLAIN_AFTER = 15.0
 
 
-def listen(host: str, port: int, *, patience: float = 2.0) -> socket.socket:
+def listen(host: str, port: int, *, patience: float = 2.0, option: str = "--port") -> socket.socket:
     """Return a listening socket; port 0 lets the system choose. ``patience`` is how many seconds the port may still
-    be held by a program that is just ending. Raise StartupError that names the port.
+    be held by a program that is just ending. Raise StartupError that names the port, and the ``option`` for
+    another one.
 
     Without SO_REUSEPORT, with which a second server would share the port unseen.
     """
@@ -42,15 +43,15 @@ def listen(host: str, port: int, *, patience: float = 2.0) -> socket.socket:
             if error.errno == errno.EADDRINUSE and time.monotonic() < end:
                 time.sleep(_POLL)
                 continue
-            raise StartupError(_reason(error, host, port)) from None
+            raise StartupError(_reason(error, host, port, option)) from None
         return listener
 
 
-def _reason(error: OSError, host: str, port: int) -> str:
+def _reason(error: OSError, host: str, port: int, option: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use by another program: stop it or choose another --port"
+        return f"port {port} on {host} is in use by another program: stop it or choose another {option}"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} may not be used by this user: choose a --port above 1023"
+        return f"port {port} on {host} may not be used by this user: choose a {option} above 1023"
     return f"cannot listen on {host} port {port}: {error.strerror}"
 
 

@@ -251,15 +251,17 @@ class Supervisor:
         if self._web:
             check_certificate(settings.certfile, settings.keyfile)
             self._listener = listen(settings.host, settings.port)
+        elif settings.metrics_port is not None:
+            self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
         redis = self._start_embedded() if settings.redis is None else settings.redis
         ack = settings.ack if self._web else Ack()
         check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack)
         self._environment = self._child_environment(redis)
-        self._children = [Child("_aggregator", n + 1) for n in range(self._aggregators)]
-        if self._listener is not None:
+        self._children = [self._aggregator(n + 1) for n in range(self._aggregators)]
+        if self._web and self._listener is not None:
             self._start_web(self._listener)
         else:
-            self._say("the aggregator works")
+            self._say(f"the aggregator works{self._shown}")
 
     def _start_embedded(self) -> str:
         self._embedded = KeptServer(EmbeddedServer(self._settings.data_dir), self._say)
@@ -273,6 +275,17 @@ class Supervisor:
             VARIABLE: f"{self._lifeline} {self._settings.drain + _LAST_MOMENT}",
             FOLDER: str(self._metrics),
         }
+
+    def _aggregator(self, number: int) -> Child:
+        """Return an aggregator; where no web process shows its figures it may do so itself."""
+        if self._web or self._listener is None:
+            return Child("_aggregator", number)
+        descriptor = self._listener.fileno()
+        return Child("_aggregator", number, ["--metrics-fd", str(descriptor)], [descriptor])
+
+    @property
+    def _shown(self) -> str:
+        return "" if self._listener is None else f"; its figures: {address_of(self._listener)}/metrics"
 
     def _start_web(self, listener: socket.socket) -> None:
         self._caps = Table(self._web)

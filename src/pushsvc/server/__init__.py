@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import gevent
@@ -20,7 +22,7 @@ from pushsvc.server.tls import tls_context
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web import hub_of
 
-__all__ = ["Deadlines", "serve", "tls_context"]
+__all__ = ["Deadlines", "serve", "serving", "tls_context"]
 
 
 def serve(
@@ -50,3 +52,15 @@ def serve(
     ended.wait(max(0.1, until - monotonic()))
     acceptor.close()
     hub.close()
+
+
+@contextmanager
+def serving(app: Flask, listener: socket.socket, caps: Caps) -> Iterator[None]:
+    """Serve an app without streams beside whatever the context does."""
+    acceptor = Acceptor(listener, Site(app, base_environ(listener.getsockname(), "http")), caps)
+    acceptor.start()
+    try:
+        yield
+    finally:
+        acceptor.stop()
+        acceptor.close()

@@ -18,7 +18,10 @@ from pushsvc.web.context import Context
 from pushsvc.web.security import Security
 from pushsvc.web.untouched import is_untouched, note_state
 
-__all__ = ["Limits", "Security", "context_of", "create_app", "end_streams_on_term", "hub_of", "is_untouched"]
+__all__ = [
+    "Limits", "Security", "context_of", "create_app", "create_metrics_app", "end_streams_on_term", "hub_of",
+    "is_untouched",
+]  # fmt: skip
 
 
 def create_app(
@@ -43,6 +46,15 @@ def create_app(
     for resource in (events, stats, stream, topics, health, page):
         app.register_blueprint(resource.blueprint(context))
     note_state(app)
+    return app
+
+
+def create_metrics_app(security: Security) -> Flask:
+    """Return an application that has nothing but ``/metrics``, for processes that serve nothing else."""
+    app = Flask(__name__, static_folder=None)
+    for part in (problem, security, capacity):
+        part.install(app)
+    app.add_url_rule("/metrics", view_func=health.metrics)
     return app
 
 

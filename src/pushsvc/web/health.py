@@ -39,10 +39,7 @@ def blueprint(context: Context) -> Blueprint:
             response.headers["Retry-After"] = "2"
         return response
 
-    @resource.get("/metrics")
-    def metrics() -> Response:
-        Parameters(request, ())
-        return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE)
+    resource.get("/metrics")(metrics)
 
     @resource.get("/openapi.json")
     def openapi() -> Response:
@@ -51,6 +48,11 @@ def blueprint(context: Context) -> Blueprint:
         return Response(text, content_type="application/json")
 
     return resource
+
+
+def metrics() -> Response:
+    Parameters(request, ())
+    return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE)
 
 
 def _reaches_redis(context: Context) -> bool:
