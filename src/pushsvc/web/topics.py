@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -13,12 +14,14 @@ from pushsvc import sse
 from pushsvc.broker import Log
 from pushsvc.clock import format_time
 from pushsvc.hub import ListingStream
+from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, stream_response
 
-_PART = 500
+_PART = 100
+"""Topics that are described at once, in about 3 ms: of thousands all streams would feel it."""
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -29,7 +32,7 @@ def blueprint(context: Context) -> Blueprint:
         parameters = Parameters(request, ("format",))
         if choose_format(request, parameters, ("sse", "json")) == "sse":
             return stream_response(ListingStream(context.hub, "topics", partial(_look, context)))
-        return json_response({"topics": _topics(context, list(context.broker.topics()))}, Vary="Accept")
+        return _begun(_listed(context, list(context.broker.topics())))
 
     @resource.get("/<topic>")
     def figures(topic: str) -> Response:
@@ -45,14 +48,22 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _topics(context: Context, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the figures of topics, asked for by parts: of thousands at once all streams would feel it."""
-    found = []
+def _listed(context: Context, names: Sequence[str]) -> Iterator[bytes]:
+    """Yield a JSON object with the figures of topics, in pieces."""
+    head = b'{"topics":['
     for start in range(0, len(names), _PART):
         part = names[start : start + _PART]
         figures = context.broker.figures([Log(topic) for topic in part])
-        found += [_described(context, topic, values) for topic, values in zip(part, figures, strict=True)]
-    return found
+        described = [_described(context, topic, values) for topic, values in zip(part, figures, strict=True)]
+        yield head + orjson.dumps(described)[1:-1]
+        head = b","
+    yield b"]}" if names else head + b"]}"
+
+
+def _begun(pieces: Iterator[bytes]) -> Response:
+    """Return a response of JSON, once its first piece is there: what hinders mostly hinders that."""
+    begun = chain([next(pieces)], pieces)
+    return Response(begun, content_type="application/json", headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
 def _described(context: Context, topic: str, figures: dict[str, str]) -> dict[str, Any]:
@@ -69,8 +80,13 @@ def _described(context: Context, topic: str, figures: dict[str, str]) -> dict[st
         "late": int(figures.get("late", 0)),
         "refused": int(figures.get("refused", 0)),
         "last_refusal": figures.get("last_refusal"),
-        "windows": [window.name for window in context.rules.settings_of(topic).windows],
+        "windows": _names_of(context.rules.settings_of(topic)),
     }
+
+
+@lru_cache(1_000)
+def _names_of(settings: TopicSettings) -> list[str]:
+    return [window.name for window in settings.windows]
 
 
 def _figures(context: Context, topic: str) -> dict[str, Any]:
@@ -92,4 +108,4 @@ def _look(context: Context, known: Any) -> tuple[Any, bytes] | None:
     created = context.broker.topics()
     if created == known:
         return None
-    return created, sse.encode(orjson.dumps({"topics": _topics(context, list(created))}), event="topics")
+    return created, sse.encode(b"".join(_listed(context, list(created))), event="topics")
