@@ -47,6 +47,7 @@ class Tail:
         self.from_end: dict[Group, None] = {}  # those of them that want nothing of what is there when it is first read
         self.mirror = Mirror(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
+        self.born = False  # while one of its groups watched
         self.rewind()
 
     def rewind(self, last: int | None = None) -> None:
@@ -95,6 +96,7 @@ class Follower:
             elif tail.fresh and tail.after == 0 and not from_start:
                 tail.from_end[group] = None
             tail.groups[group] = None
+            tail.born |= from_start
         self._wake.set()
 
     @staticmethod
@@ -187,8 +189,8 @@ class Follower:
         if read.born > self._born:
             self._hub.list_again(self.partition)
             self._born = read.born
-        if any(asked.get(of) is not tail and tail.after == 0 for of, tail in self.tails.items()):
-            return True  # a topic was born among what was read: no later event of others may come before its own
+        if any(asked.get(of) is not tail and tail.born for of, tail in self.tails.items()):
+            return True  # a topic was born among what was read: nothing later of others may come before its own
         # A tail that came in place of another meanwhile stands elsewhere: what was read is not its continuation.
         found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is asked[of]}
         if self._lost_position(found):
