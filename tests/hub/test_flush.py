@@ -6,18 +6,15 @@ import socket
 import ssl
 import struct
 import sys
-import time
-from typing import ClassVar
 
 import gevent
 import pytest
 
+from peer import SECONDS, Peer, turn_until
 from pushsvc.broker import Broker
 from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, streams
 from pushsvc.hub import tape as tape_module
 from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection
-
-SECONDS = 20.0
 
 
 @pytest.fixture
@@ -30,41 +27,6 @@ def group(broker):
         connection.close()
     while Peer.opened:
         Peer.opened.pop().close()
-
-
-class Peer:
-    """A subscriber: both ends of its socket, and how often the hub closed it."""
-
-    opened: ClassVar[list[socket.socket]] = []
-
-    def __init__(self, group, buffer=None):
-        self.ours, self.theirs = socket.socketpair()
-        if buffer:
-            self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        for end in (self.ours, self.theirs):
-            end.setblocking(False)
-            Peer.opened.append(end)
-        self.closed, self.got = 0, b""
-        self.connection = Connection(self.ours, group, self._on_close)
-        group.hub.enter(self.connection)
-        self.connection.listen()
-        self.connection.at = group.tape.end
-
-    def _on_close(self):
-        self.closed += 1
-
-    def read(self, at_most=65_536):
-        with contextlib.suppress(BlockingIOError):
-            self.got += self.theirs.recv(at_most)
-        return self.got
-
-
-def turn_until(look):
-    """Let the loop run until something is so."""
-    until = time.monotonic() + SECONDS
-    while not look():
-        assert time.monotonic() < until
-        gevent.sleep(0.001)
 
 
 def value(metric):

@@ -43,10 +43,12 @@ class _Place:
 
 
 class Replays:
-    """Replays that have something to do, and the few greenlets that do it."""
+    """Replays that have something to do, and the few greenlets that do it. Those whose group does not know its logs
+    are ``parked``: as long as a primary is away, they would take the readers from all others."""
 
     def __init__(self) -> None:
         self._queue: deque[Replay] = deque()
+        self._parked: dict[Group, list[Replay]] = {}
         self._readers = 0
 
     def begin(
@@ -81,6 +83,9 @@ class Replays:
             while self._queue:
                 replay = self._queue.popleft()
                 connection = replay.connection
+                if replay.is_early:
+                    self._park(replay)
+                    continue
                 try:
                     replay.step()
                 except PushError as error:
@@ -93,6 +98,20 @@ class Replays:
                         self._queue.append(replay)
         finally:
             self._readers -= 1
+
+    def _park(self, replay: Replay) -> None:
+        waiting = self._parked.setdefault(replay.group, [])
+        waiting.append(replay)
+        if len(waiting) == 1:
+            gevent.spawn(self._unpark, replay.group)
+
+    def _unpark(self, group: Group) -> None:
+        """Go on with those who wait for a group once it is settled; meanwhile say why nothing comes."""
+        while not group.settled.wait(WAIT) and self._parked[group]:
+            alive = [replay for replay in self._parked[group] if replay.is_early]
+            self._parked[group] = [one for one in alive if one.connection.push(sse.comment(BrokerUnavailable.title))]
+        for replay in self._parked.pop(group):
+            self.submit(replay)
 
     def _wait(self, replay: Replay, error: PushError) -> None:
         """Keep the stream open while Redis is away."""
@@ -127,6 +146,16 @@ class Replay:
         self._goal = group.tape.end
         self._slow = slow
         self._whole = whole
+
+    @property
+    def group(self) -> Group:
+        return self._group
+
+    @property
+    def is_early(self) -> bool:
+        """True when nothing can be done yet, as the group does not know its logs."""
+        wanted = not self.connection.closed and self.connection.replay is self
+        return wanted and self._places is None and not self._group.settled.is_set()
 
     def step(self) -> None:
         """Do the next piece of it: at most one read of a log, and what it brings. Raises what the broker raises."""
