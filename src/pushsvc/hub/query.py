@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pushsvc.broker import Log
 from pushsvc.hub.mirror import Selection
@@ -36,14 +37,14 @@ class Query:
         return any(map(is_pattern, (*self.events, *self.statistics)))
 
     @property
-    def named_topics(self) -> Iterable[str]:
+    def named_topics(self) -> Collection[str]:
         """Return the topics that are no patterns, each once, in the order in which they were named."""
-        return dict.fromkeys(name for name in (*self.events, *self.statistics) if not is_pattern(name))
+        return _parted(self.events + self.statistics)[0]
 
     def logs_of(self, topic: str, rules: TopicRules) -> list[Log]:
         """Return the logs of a topic that this query is about."""
-        logs = [Log(topic)] if any(matches(name, topic) for name in self.events) else []
-        if any(matches(name, topic) for name in self.statistics):
+        logs = [Log(topic)] if _covers(self.events, topic) else []
+        if _covers(self.statistics, topic):
             logs += [Log(topic, name) for name in self._windows(topic, rules)]
         return logs
 
@@ -52,3 +53,14 @@ class Query:
         if not self.windows:
             return names[:1]
         return names if EVERY_WINDOW in self.windows else [name for name in names if name in self.windows]
+
+
+def _covers(names: tuple[str, ...], topic: str) -> bool:
+    named, patterns = _parted(names)
+    return topic in named or any(matches(pattern, topic) for pattern in patterns)
+
+
+@lru_cache(256)
+def _parted(names: tuple[str, ...]) -> tuple[dict[str, None], tuple[str, ...]]:
+    """Return topics and patterns apart: a stream may name a thousand, and each is asked for."""
+    return dict.fromkeys(name for name in names if not is_pattern(name)), tuple(filter(is_pattern, names))
