@@ -20,6 +20,7 @@
     │   ├── BrokerFull               503  Redis refuses writes
     │   ├── LogFull                  503  windows need more of a log than it may hold; nothing was stored
     │   ├── Overloaded               503  too much waits for Redis; nothing was stored
+    │   ├── TooMuchFollowed          503  streams of the process follow as many logs as they may
     │   └── OutcomeUnknown           503  sent, but the answer was lost
     │       └── Unconfirmed          503  stored, but not yet as safely as was asked for
     └── StartupError                 500  the process cannot start; the text is for the operator
@@ -189,6 +190,11 @@ class Overloaded(Unavailable):
     slug = "overloaded"
     title = "Too many requests wait for Redis"
     retry_after = 1
+
+
+class TooMuchFollowed(Unavailable):
+    slug = "too-much-followed"
+    title = "Streams of this process follow as many topics and windows as they may"
 
 
 class OutcomeUnknown(Unavailable):

@@ -23,7 +23,8 @@ DEFAULT_TYPE = "message"
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one request: bytes, events, characters, numeric fields, levels of nesting (the event is one); of one
-    stream: topics; and of what many requests make: the topics of a partition."""
+    stream: topics; and of what many requests make: the topics of a partition, and the logs (events of a topic, or one
+    of its windows) that a web process follows for its streams."""
 
     body: int = 8_000_000
     batch: int = 10_000
@@ -35,6 +36,7 @@ class Limits:
     depth: int = 8
     topics: int = 1_000
     partition_topics: int = 10_000
+    followed: int = 100_000
 
 
 class Event(msgspec.Struct):

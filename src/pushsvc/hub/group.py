@@ -11,6 +11,7 @@ from gevent.event import Event
 from pushsvc import sse
 from pushsvc.broker import Entry, EventsEntry, Log
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
+from pushsvc.errors import TooMuchFollowed
 from pushsvc.hub import frames, metrics
 from pushsvc.hub.channel import Channel
 from pushsvc.hub.conflate import Conflation
@@ -42,6 +43,7 @@ class Group(Channel):
         self.followers: dict[int, Follower] = {}
         self.settled = Event()
         self.told_apart = bool(query.every or query.selection.top)
+        self.is_beyond_room = False
         self._opened = False
         self._awaited: set[Log] = set()
         self._joining: set[int] = set()  # partitions of which nothing was read for this group yet
@@ -58,6 +60,10 @@ class Group(Channel):
             logs = [of for of in self.query.logs_of(topic, self.hub.rules) if of not in self.logs]
             if not logs:
                 continue
+            if not self.hub.has_room(logs):
+                self.is_beyond_room = True
+                self.hub.end_channel(self, TooMuchFollowed.title)
+                break
             self.topics.add(topic)
             if self.crowded:
                 self.hub.end_channel(self, f"more than {self.query.topics} topics")

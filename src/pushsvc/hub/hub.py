@@ -15,7 +15,8 @@ from pushsvc import sse
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.broker import FROM_SNAPSHOT
 from pushsvc.broker.keys import TAGS
-from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError
+from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError, TooMuchFollowed
+from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.channel import Channel
 from pushsvc.hub.connection import WRITE_DEADLINE, Connection
@@ -49,13 +50,22 @@ _ENDED_PER_SECOND = 1_000
 class Hub:
     """Groups of streams over the logs they watch. Starts with its first use, so that it may be made before a fork.
 
-    ``heartbeat`` is the silence, in seconds, that a stream may have. ``tick`` counts the seconds of the wheel.
+    ``heartbeat`` is the silence, in seconds, that a stream may have. ``tick`` counts the seconds of the wheel. At most
+    so many logs are ``followed``: each is a subscription in Redis, and state here.
     """
 
-    def __init__(self, broker: Broker, rules: TopicRules | None = None, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        rules: TopicRules | None = None,
+        heartbeat: float = HEARTBEAT,
+        *,
+        followed: int = Limits().followed,
+    ) -> None:
         self.broker = broker
         self.rules = rules or TopicRules()
         self.heartbeat = heartbeat
+        self.followed = followed
         self.flush = Flush()
         self.replays = Replays()
         self.draining = False
@@ -132,7 +142,7 @@ class Hub:
         if not isinstance(found, Group):
             found = self._channels[query] = Group(self, query)
             found.extend(query.named_topics)
-            if query.has_patterns:
+            if query.has_patterns and not found.closed:
                 self._directory.add(found)
         found.idle_since = self.tick
         return found
@@ -160,18 +170,26 @@ class Hub:
         if group.query.has_patterns:
             self._directory.wait()
         for of in list(group.logs):
+            self._check(group)  # or what nobody unsubscribes any more would be subscribed
             if not self.hear(self.broker.keys.live(of)).wait(JOIN_SECONDS):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
-        if group.crowded:
-            raise InvalidInput(f"more than {group.query.topics} topics: name fewer, or a narrower pattern")
-        if group.closed:
-            raise BrokerUnavailable("the group of the stream ended before Redis had answered")
+        self._check(group)
         for follower in group.followers.values():
             follower.wake()
         if not group.logs:
             group.look()
         if not group.settled.wait(JOIN_SECONDS):
             raise BrokerUnavailable("Redis did not answer in time")
+
+    @staticmethod
+    def _check(group: Group) -> None:
+        """Raise why a group has ended."""
+        if group.crowded:
+            raise InvalidInput(f"more than {group.query.topics} topics: name fewer, or a narrower pattern")
+        if group.is_beyond_room:
+            raise TooMuchFollowed("limits.followed allows no more logs; more web processes may follow more")
+        if group.closed:
+            raise BrokerUnavailable("the group of the stream ended before Redis had answered")
 
     def enter(self, connection: Connection) -> None:
         """Count a connection, and break its silence from now on."""
@@ -224,6 +242,16 @@ class Hub:
             follower = Follower(self, self.broker, partition, lambda: self._ended(partition))
             self._followers[partition] = follower
         return follower
+
+    def has_room(self, logs: Sequence[Log]) -> bool:
+        """Tell whether logs may be followed beside those that are."""
+        tails = {partition: follower.tails for partition, follower in self._followers.items()}
+        new = sum(of not in tails.get(of.partition, ()) for of in logs)
+        return not new or self._following + new <= self.followed
+
+    @property
+    def _following(self) -> int:
+        return sum(len(follower.tails) for follower in self._followers.values())
 
     def _ended(self, partition: int) -> None:
         follower = self._followers.get(partition)
@@ -301,6 +329,7 @@ class Hub:
                 behind += len(channel.slow)
             elif channel.idle and self.tick - channel.idle_since > LINGER:
                 self._close(channel)
+        metrics.FOLLOWED.set(self._following)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)
 

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
 DELIVERIES = Counter("pushsvc_deliveries_total", "Frames given to event streams")
+FOLLOWED = Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
 BACKLOG = Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum")
 BEHIND = Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
 CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows took the place of for a slow stream")

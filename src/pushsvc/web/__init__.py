@@ -38,7 +38,8 @@ def create_app(
     # One more than may be: there Werkzeug cuts a body of unknown length without a word, and the reader refuses it.
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
-    context = Context(broker, Hub(broker, rules, heartbeat), rules, limits, Reader(limits), security)
+    hub = Hub(broker, rules, heartbeat, followed=limits.followed)
+    context = Context(broker, hub, rules, limits, Reader(limits), security)
     app.extensions["pushsvc"] = context
     problem.install(app)
     security.install(app)
