@@ -76,6 +76,7 @@ class Aggregate:
         self._paces = Paces(len(settings.windows))
         self._most_bytes = most_bytes
         self._released_at = self._measured_at = self._rolling.step
+        self._unmeasured = 0
         self._wake: int | None = None
         self._wake_known = False
 
@@ -237,9 +238,15 @@ class Aggregate:
     # -- room
 
     def _make_room(self, topic: Topic, keys: int) -> None:
-        """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane."""
-        if self._measured_at != self._rolling.step:
-            self._measured_at = self._rolling.step
+        """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane.
+
+        A look takes milliseconds. When a log whose events lie panes apart is read again, that was half of the time: so
+        it waits until they may have taken a tenth of the memory.
+        """
+        self._unmeasured += keys * _EVENT_BYTES
+        due = self._rolling.rows.full or self._unmeasured >= self._most_bytes / 10
+        if due and self._measured_at != self._rolling.step:
+            self._measured_at, self._unmeasured = self._rolling.step, 0
             self._rolling.measure(self._most_bytes)
         self._rolling.tidy()
         if topic.table.room() < keys and self._released_at != self._rolling.step:
@@ -353,6 +360,9 @@ def _is_value(column: str) -> bool:
 
 
 _EVER = 1 << 62
+_EVENT_BYTES = 500_000
+"""What an event takes at most: a place in every window for each of many fields, under each of several keys."""
+
 _FIGURES = 4
 """Columns before the first figure: key, field, count and rate."""
 
