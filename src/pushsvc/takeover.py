@@ -126,6 +126,7 @@ class Takeover:
                     found[name] = _topic_of(engine, counted, settings, windows)
         for name in set(engine.aggregate.topics) - set(found):
             engine.aggregate.close(name)
+            engine.unsaved.forgot = True
         partition.topics.update(found)
         if found:
             partition.engines[key] = engine
