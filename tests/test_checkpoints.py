@@ -9,7 +9,7 @@ from owner import Owner, counted, lease, neighbours
 from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Log
 from pushsvc.checkpoints import INTERVAL, SHARE, _is_due
-from pushsvc.errors import Fenced
+from pushsvc.errors import BrokerUnavailable, Fenced
 from pushsvc.event import Event
 from pushsvc.partition import Engine, Unsaved
 from pushsvc.settings import TopicRules, TopicSettings
@@ -487,6 +487,35 @@ def test_it_is_due_when_repeating_what_was_counted_costs_much_more_than_writing_
     assert not due(entries=0, spent=0.1 / SHARE)
     assert not due(100.0 + 0.9 * INTERVAL, entries=1, spent=0.1 / SHARE)
     assert not due(forgot=True)  # nothing is in Redis that would have to go
+
+
+def test_what_cannot_be_forgotten_keeps_no_other_from_being_written(owner, broker, monkeypatch):
+    """As in a cluster of which one primary is away: the partitions of the others go on."""
+    publish(owner, 3)
+    away = [Owner(broker, [topic]) for topic in ("elsewhere", "anywhere")]
+    for one in away:
+        publish(one, 1, one.topics[0])
+        one.partition.stale.add("an engine that is no more")
+    tried, discard = [], broker.checkpoints.discard
+
+    def fail(by, engines):
+        tried.append(by.partition)
+        if by.partition == away[0].number:
+            raise BrokerUnavailable("made to fail")
+        discard(by, engines)
+
+    monkeypatch.setattr(broker.checkpoints, "discard", fail)
+    checkpoints, counts = owner.worker._checkpoints, Counts()
+    for one in away:
+        one.partition.topics[one.topics[0]].engine.unsaved.entries = 0
+    for _ in range(6):
+        checkpoints._rest_until = 0
+        checkpoints.look([away[0].partition, away[1].partition, owner.partition])
+        checkpoints._writing.get()
+    assert counts.checkpoints_written == 1
+    assert away[0].partition.stale
+    assert away[1].partition.stale == set()
+    assert tried.count(away[0].number) > 1, "and is tried again"
 
 
 def test_nothing_is_written_when_nothing_was_counted(owner):

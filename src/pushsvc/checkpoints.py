@@ -49,6 +49,7 @@ class Checkpoints:
         self._broker = broker
         self._now = now
         self._rest_until = 0.0
+        self._turn = 0
         self._writing: gevent.Greenlet[..., None] | None = None
 
     def close(self) -> None:
@@ -56,19 +57,20 @@ class Checkpoints:
             self._writing.kill()
 
     def look(self, partitions: Iterable[Partition]) -> None:
-        """Take a checkpoint of the engine that most needs one, if any does. Nothing may be half counted."""
+        """Take a checkpoint of the engine that most needs one, if any does, or forget those of engines that are no
+        more. Nothing may be half counted."""
         now = time.monotonic()
         if now < self._rest_until or (self._writing is not None and not self._writing.ready()):
             return
         self._rest_until = now + _LOOK
         known = _known(partitions)
         _measure([engine for partition, _ in known for engine in partition.engines.values()], now)
-        for partition, owner in known:
-            if partition.stale:
-                self._writing = gevent.spawn(self._discard, partition, owner)
-                return
+        stale = [pair for pair in known if pair[0].stale]
         due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if _is_due(engine, now)]
-        if due:
+        self._turn += 1  # in turns: what fails for as long as a primary is away must not keep the others waiting
+        if stale and (not due or self._turn % 2):
+            self._writing = gevent.spawn(self._discard, *stale[self._turn // 2 % len(stale)])
+        elif due:
             self._take(*max(due, key=lambda one: one[2].unsaved.spent))
 
     def finish(self, partitions: Iterable[Partition]) -> None:
