@@ -5,6 +5,7 @@ import pytest
 
 from owner import Owner, counted, neighbours
 from pushsvc.aggregate import Aggregate
+from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
@@ -40,6 +41,23 @@ def test_an_entry_that_no_engine_can_count_is_left_out_and_stops_nobody(owner, m
     owner.publish(good, x=4)
     owner.turns()
     assert owner.told(bad) == (4, 3)
+
+
+def test_a_redis_that_is_away_is_told_of_once(owner, monkeypatch, caplog):
+    """There may be 64 partitions, and each is tried twice a second."""
+    monkeypatch.setattr("pushsvc.worker._PAUSE", 0)
+    read = owner.broker.read
+
+    def fail(*_):
+        raise BrokerUnavailable("made to fail")
+
+    for outages in (1, 2):
+        owner.publish("good", x=1)
+        monkeypatch.setattr(owner.broker, "read", fail)
+        owner.turns(5)
+        monkeypatch.setattr(owner.broker, "read", read)
+        owner.turns(2)
+        assert caplog.text.count("made to fail") == outages
 
 
 def test_leases_have_their_turn_while_a_long_log_is_counted(owner, monkeypatch):

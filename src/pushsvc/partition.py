@@ -98,7 +98,7 @@ class Partition:
     ``distrusted`` says that its engines are to be made from the log alone. ``uncountable`` are entries, by topic and
     last offset, that made an engine fail: they are left out. ``stale`` are the engines of checkpoints that are of no
     use. ``skew`` is how many ms the clock of its primary is ahead; before ``again_at`` (monotonic) a primary that
-    failed is left alone.
+    failed is left alone, which is told once while it is ``away``.
     """
 
     number: int
@@ -114,6 +114,7 @@ class Partition:
     ended: bool = False
     skew: int = 0
     again_at: float = 0.0
+    away: bool = False
 
     @property
     def owner(self) -> Owner | None:

@@ -167,7 +167,9 @@ class AggregatorWorker:
                 log.warning("partition %d: another aggregator owns it", partition.number)
                 self._leases.forget(partition.number)
             except Unavailable as error:
-                log.warning("partition %d: %s", partition.number, error)
+                if not partition.away:
+                    log.warning("partition %d: %s", partition.number, error)
+                partition.away = True
                 partition.again_at = time.monotonic() + _PAUSE  # others may be at another primary
             except Exception:
                 # One entry that cannot be counted must not end the others; the partition begins anew.
@@ -203,6 +205,7 @@ class AggregatorWorker:
 
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
+        partition.away = False
         partition.skew = read.now - int(time.time() * 1000)
         if read.epoch != partition.epoch:
             # Another life of Redis: what is remembered here may be ahead of what it kept.

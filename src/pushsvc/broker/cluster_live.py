@@ -42,6 +42,7 @@ class ClusterLive:
         self._places: dict[str, Live] = {}
         self._unheard: set[int] = set()
         self._doubted = Event()
+        self._failing = False
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.up = Event()
         cluster.on_change.append(self._doubted.set)
@@ -110,8 +111,11 @@ class ClusterLive:
         while True:
             try:
                 self._look()
+                self._failing = False
             except PushError as error:
-                log.warning("live connections to the cluster: %s", error)
+                if not self._failing:  # once, as the cluster may be away for long and is looked at four times a second
+                    log.warning("live connections to the cluster: %s", error)
+                self._failing = True
             except Exception:
                 log.exception("live connections to the cluster")  # a process that is deaf for ever is worse
             if any(live.up.is_set() for live in self._lives.values()):

@@ -31,8 +31,8 @@ class Sentinels:
                 failures.append(f"{shown(host)}: {error}")
                 continue
             if found:
-                self._hosts.remove(host)
-                self._hosts.insert(0, host)
+                # In one go: threads may ask at the same time.
+                self._hosts = [host, *(other for other in self._hosts if other != host)]
                 return found[0].decode(), int(found[1])
             failures.append(f"{shown(host)}: knows no master {self._address.master!r}")
         raise BrokerUnavailable(f"no Sentinel names the primary: {', '.join(failures)}")

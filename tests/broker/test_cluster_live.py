@@ -1,0 +1,18 @@
+"""A cluster of which no node answers."""
+
+from contextlib import closing
+
+from fleet import free_port
+from peer import turn_until
+from pushsvc.broker.address import Address
+from pushsvc.broker.cluster import Cluster
+from pushsvc.broker.cluster_live import ClusterLive
+
+
+def test_it_is_told_of_once_and_looked_at_all_the_same(caplog):
+    cluster = Cluster(Address.parse(f"redis+cluster://127.0.0.1:{free_port()}"), size=1)
+    with closing(ClusterLive(cluster, lambda *_: None, lambda _: None)) as live:
+        live.start()
+        turn_until(lambda: cluster._turn > 2)
+        assert not live.dead
+    assert caplog.text.count("no node of the cluster answers") == 1
