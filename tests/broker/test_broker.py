@@ -134,6 +134,27 @@ def test_a_topic_is_deleted_with_the_statistics_of_windows_whose_names_have_spac
     assert [read(broker, FROM_SNAPSHOT, log).logs[log].entries for log in logs] == [[], []]
 
 
+def test_a_window_that_gets_its_first_frame_while_the_topic_is_deleted_goes_too(broker, monkeypatch):
+    """Else its rows would be those of the next topic of that name."""
+    fence = broker.lease([LOG.partition], "me", 60_000)[LOG.partition]
+    logs = [Log(LOG.topic, "1m"), Log(LOG.topic, "5m")]
+    broker.publish(LOG.topic, events(1), SETTINGS)
+    broker.append_statistics([StatisticsWrite(logs[0], "s", 1, b"{}")], fence)
+    call, calls = broker._connections.call, []
+
+    def write_before(script, *given):
+        if script.name == "delete" and not calls:
+            calls.append(script)
+            assert broker.append_statistics([StatisticsWrite(logs[1], "s", 1, b"{}")], fence) != [None]
+        return call(script, *given)
+
+    monkeypatch.setattr(broker._connections, "call", write_before)
+    assert broker.delete(LOG.topic)
+    assert calls
+    assert [read(broker, FROM_SNAPSHOT, log).logs[log].entries for log in logs] == [[], []]
+    assert broker.delete(LOG.topic) is False
+
+
 def test_trimming_keeps_pace_with_requests_of_many_entries(broker):
     for _ in range(3):
         broker.publish(LOG.topic, events(*range(12 * CHUNK_EVENTS)), Windowless(retention=10))

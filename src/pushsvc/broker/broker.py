@@ -210,14 +210,19 @@ class Broker:
 
     def delete(self, topic: str) -> bool:
         """Forget a topic; streams of it get a reset. Return whether there was one."""
+        while (deleted := self._delete(topic)) < 0:
+            pass  # the first frame of a window came between
+        return bool(deleted)
+
+    def _delete(self, topic: str) -> int:
         events = Log(topic)
         names = self._connections.command("HGET", self.keys.figures(events), "windows") or b""
         logs = [events, *(Log(topic, name) for name in names.decode().split())]
         keys = [self.keys.partition(events.partition), self.keys.topics(events.partition), *self.keys.ids(topic)]
         for log in logs:
             keys += [self.keys.log(log), self.keys.figures(log)]
-        args = [RUN, self.publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED]
-        return bool(self._connections.call(DELETE, keys, args + [self.keys.live(log) for log in logs]))
+        args = [RUN, self.publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED, names]
+        return int(self._connections.call(DELETE, keys, args + [self.keys.live(log) for log in logs]))
 
     def sweep(self, logs: Mapping[str, TopicSettings], fence: int, most: int) -> dict[str, Swept]:
         """Trim the logs of topics of one partition to their retention, at most so many entries of each.

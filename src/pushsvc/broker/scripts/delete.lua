@@ -1,7 +1,11 @@
 -- Forget a topic: its events, ids and statistics. Offsets go on from where they were, so that none names two events.
 -- KEYS: partition, topics, ids, ids-before, then per log (events first): log, figures
--- ARGV: run, publish command, topic, wake channel, milliseconds to remember the deletion, then per log: live channel
--- Returns 1, or 0 where there is no such topic.
+-- ARGV: run, publish command, topic, wake channel, milliseconds to remember the deletion, its windows as the caller knows
+-- them, then per log: live channel
+-- Returns 1, 0 where there is no such topic, or -1 where it has got a window since that the keys lack.
+if (redis.call('HGET', KEYS[6], 'windows') or '') ~= ARGV[6] then
+  return -1
+end
 if redis.call('HDEL', KEYS[2], ARGV[3]) == 0 then
   return 0
 end
@@ -16,7 +20,7 @@ for i = 5, #KEYS, 2 do
     'deleted', sequence, 'sequence', sequence)
   redis.call('PEXPIRE', KEYS[i + 1], ARGV[5])
 end
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   redis.call(ARGV[2], ARGV[i], sequence)
 end
 redis.call(ARGV[2], ARGV[4], ARGV[3])
