@@ -11,6 +11,7 @@ from pushsvc.broker import Broker
 from pushsvc.ingest import Ingest
 from pushsvc.settings import TopicRules
 from pushsvc.topic import partition_of
+from stack import Stack, client_of, until
 
 
 def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url: str, prefix: str) -> None:
@@ -43,3 +44,24 @@ def test_messages_without_data_fill_the_backlog_too(broker: Broker, monkeypatch:
     assert len(ingest._backlog) <= 500
     dropped = (REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0) - before
     assert dropped == 1_000 - len(ingest._backlog)
+
+
+def test_messages_are_held_to_the_limits_that_requests_are(own_server_limits: Stack) -> None:
+    stack = own_server_limits
+    assert stack.post("t", [{"n": 1}, {"n": 2}]).status == 413
+    with client_of(stack.redis_url) as producer:
+        until(lambda: producer.publish(f"{stack.prefix}ingest:t", '{"n": 1}'))
+        producer.publish(f"{stack.prefix}ingest:t", '[{"n": 2}, {"n": 3}]')
+        until(lambda: "more than 1 events" in (stack.get("/v1/topics/t").json()["last_refusal"] or ""))
+        producer.publish(f"{stack.prefix}ingest:t", '{"n": 4}')
+        until(lambda: (figures := stack.get("/v1/topics/t").json())["last_offset"] and figures["last_offset"] >= 2)
+    events = stack.get("/v1/topics/t/events?format=json").json()["events"]
+    assert [event["n"] for event in events] == [1, 4]
+
+
+@pytest.fixture
+def own_server_limits(stack: Stack) -> Stack:
+    stack.configure("[limits]\nbatch = 1\n")
+    stack.start_aggregator()
+    stack.start_web()
+    return stack

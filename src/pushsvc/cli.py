@@ -364,7 +364,7 @@ def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
 
     settings = _child_settings()
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
-    worker = AggregatorWorker(broker, settings.topics)
+    worker = AggregatorWorker(broker, settings.topics, settings.limits)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
     with nullcontext() if metrics_fd is None else _metrics(settings, metrics_fd):

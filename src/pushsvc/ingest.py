@@ -12,8 +12,8 @@ from gevent.event import Event
 from prometheus_client import Counter
 
 from pushsvc.broker import Broker
-from pushsvc.errors import InvalidInput, LogFull, PushError, TooManyTopics
-from pushsvc.event import Reader, guess_media_type
+from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics
+from pushsvc.event import Limits, Reader, guess_media_type
 from pushsvc.settings import TopicRules
 from pushsvc.topic import check_topic, partition_of
 
@@ -36,11 +36,13 @@ class Ingest:
     ``fence_of(partition)`` is the fencing token, None where another process owns the partition.
     """
 
-    def __init__(self, broker: Broker, rules: TopicRules, fence_of: Callable[[int], int | None]) -> None:
+    def __init__(
+        self, broker: Broker, rules: TopicRules, fence_of: Callable[[int], int | None], limits: Limits | None = None
+    ) -> None:
         self._broker = broker
         self._rules = rules
         self._fence_of = fence_of
-        self._reader = Reader()
+        self._reader = Reader(limits or Limits())
         self._backlog: deque[tuple[str, bytes]] = deque()
         self._size = 0
         self._filled = Event()
@@ -103,7 +105,7 @@ class Ingest:
             FULL.inc()
             log.warning("ingest: %s", error)
             self._broker.refuse(topic, error.detail)
-        except InvalidInput as error:
+        except (InvalidInput, TooLarge) as error:
             REFUSED.inc()
             log.warning("ingest of %r: %s", topic, error.detail)
             self._broker.refuse(topic, error.detail)

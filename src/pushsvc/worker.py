@@ -19,6 +19,7 @@ from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
 from pushsvc.checkpoints import Checkpoints
 from pushsvc.errors import Fenced, PushError, Unavailable
+from pushsvc.event import Limits
 from pushsvc.event.columns import Columns
 from pushsvc.frame import Frame
 from pushsvc.ingest import Ingest
@@ -41,7 +42,7 @@ _PAUSE = 0.5
 class AggregatorWorker:
     """An aggregator process. Several share the partitions evenly; ``run`` returns after ``stop``."""
 
-    def __init__(self, broker: Broker, rules: TopicRules) -> None:
+    def __init__(self, broker: Broker, rules: TopicRules, limits: Limits | None = None) -> None:
         self._broker = broker
         self._rules = rules
         self._partitions: dict[int, Partition] = {}
@@ -52,7 +53,7 @@ class AggregatorWorker:
         self._takeover = Takeover(broker, rules, self._breath)
         self._checkpoints = Checkpoints(broker, self._now)
         self._leases = Leases(broker, self._adopt, self._drop)
-        self._ingest = Ingest(broker, rules, self._leases.fence_of)
+        self._ingest = Ingest(broker, rules, self._leases.fence_of, limits)
         self._sweeper = Sweeper(broker, rules, self._leases.fences)
         self._live = broker.live(self._on_message, self._on_up)
 
