@@ -24,7 +24,7 @@ import hiredis
 from redis import exceptions
 
 from pushsvc.broker.append import ALONE, Append, Together, together
-from pushsvc.broker.connection import Call, Connections, Demoted, answer, load_scripts, reason
+from pushsvc.broker.connection import Call, Connections, Demoted, Forgotten, answer, load_scripts, reason
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 from pushsvc.settings import Ack
 
@@ -61,10 +61,6 @@ class _Request:
         self.answer: Any = _OPEN
         self.latch = threading.Lock()
         self.latch.acquire()
-
-
-class _Forgotten(BrokerUnavailable):
-    """Redis does not know the script, and has done nothing."""
 
 
 class Committer:
@@ -213,11 +209,11 @@ class Committer:
         again = []
         states = set()
         for one in sent:
-            found = _answer(connection)
+            found = answer(connection)
             states.add(type(found))
             for at, its in zip(one.places, one.answers(found), strict=True):
                 requests[at].answer = _OPEN if its is ALONE else its
-                if its is ALONE or isinstance(its, _Forgotten):
+                if its is ALONE or isinstance(its, Forgotten):
                     again.append(requests[at])
         if self._ack:
             self._confirm(connection, requests)
@@ -226,7 +222,7 @@ class Committer:
             for request in again:
                 request.answer = BrokerUnavailable("the primary is a replica now")
             return []
-        if _Forgotten in states:
+        if Forgotten in states:
             load_scripts(connection)
         return again
 
@@ -252,13 +248,6 @@ class Committer:
             lacking = "" if confirmed >= wanted else f"on {confirmed} of {wanted} replicas after {CONFIRM_MS} ms"
         for request in requests:
             request.lacking = lacking
-
-
-def _answer(connection: Any) -> Any:
-    try:
-        return answer(connection)
-    except exceptions.NoScriptError as error:
-        return _Forgotten(reason(error))
 
 
 def _packed(calls: Sequence[Call | Append], run: str) -> bytes:

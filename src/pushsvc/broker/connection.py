@@ -270,7 +270,7 @@ class Connections:
     @staticmethod
     def _exchanged(connection: Any, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        return [_answer(connection) for _ in commands]
+        return [answer(connection) for _ in commands]
 
     def close(self, *, busy: bool = True) -> None:
         """Close every connection of the pool; those in use only if ``busy``."""
@@ -351,22 +351,15 @@ def load_scripts(connection: Any) -> None:
 
 
 def answer(connection: Any) -> Any:
-    """Read an answer, or the error that says why there is none; raise NoScriptError, and what breaks the connection."""
+    """Read an answer, or the error that says why there is none; raise what breaks the connection."""
     try:
         return connection.read_response()
     except exceptions.BusyLoadingError as error:
         return BrokerUnavailable(reason(error))
-    except exceptions.NoScriptError:
-        raise
-    except exceptions.ResponseError as error:
-        return _refusal(error)
-
-
-def _answer(connection: Any) -> Any:
-    try:
-        return answer(connection)
     except exceptions.NoScriptError as error:
         return Forgotten(reason(error))
+    except exceptions.ResponseError as error:
+        return _refusal(error)
 
 
 def _refusal(error: exceptions.ResponseError) -> PushError:
