@@ -18,17 +18,19 @@ from chaos.subscribers import Subscriber, Wanted
 from stack import until
 
 PRODUCERS = 8
+BIRTHS = 2
+"""Topics that each producer begins in a round, beside those that are there from the first one on."""
 
 # A stream of events has no position before its first one, so all begin at the earliest.
 STREAMS = {
     "events of one": Wanted("/v1/topics/chaos.a/events?last_event_id=earliest", ("chaos.a",)),
     "events of another": Wanted("/v1/topics/order/events?last_event_id=earliest", ("order",)),
-    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), WINDOWS),
-    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), WINDOWS[:1]),
-    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", TOPICS),
+    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), tuple(WINDOWS)),
+    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), ("10s",)),
+    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", ("chaos.>", "order")),
     "all together": Wanted(
         "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
-        ("chaos.a", "chaos.b"), TOPICS, ("10s", "1m"),
+        ("chaos.*",), ("chaos.>", "order"), ("10s", "1m"),
     ),
 }  # fmt: skip
 EACH = 2
@@ -45,6 +47,7 @@ class Report:
     seed: int
     seconds: float = 0.0
     rounds: int = 0
+    topics: int = 0
     events: int = 0
     requests: int = 0
     attempts: int = 0
@@ -64,7 +67,8 @@ class Report:
         return "\n".join(
             [
                 f"seed {self.seed}, {self.rounds} rounds, {self.seconds:.0f} s",
-                f"events: {self.events} in {self.requests} requests, which took {self.attempts} attempts",
+                f"events: {self.events} of {self.topics} topics",
+                f"requests: {self.requests}, which took {self.attempts} attempts",
                 f"faults: {sum(self.kills.values())} ({faults})",
                 f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
                 f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
@@ -133,12 +137,13 @@ def _start(subscribers: list[Subscriber]) -> None:
 
 
 def _producers(report: Report, site: Site) -> list[Producer]:
+    names = [f"{report.rounds}-{number}" for number in range(PRODUCERS)]
     return [
         Producer(
-            f"{report.rounds}-{number}", site.to_web.port, TOPICS,
-            ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {report.rounds} {number}"),
+            name, site.to_web.port, TOPICS, [f"chaos.born-{name}-{birth}" for birth in range(BIRTHS)],
+            ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {name}"),
         )
-        for number in range(PRODUCERS)
+        for number, name in enumerate(names)
     ]  # fmt: skip
 
 
@@ -153,7 +158,8 @@ def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber
 
 
 def _judge(report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
-    logs = verdict.read_logs(site)
+    logs = verdict.read_logs(site, producers)
+    report.topics = len(logs)
     report.events = sum(map(len, logs.values()))
     report.lost, report.doubled, report.wrong = verdict.check_log(logs, producers)
     if report.lost or report.doubled:
@@ -161,6 +167,8 @@ def _judge(report: Report, site: Site, producers: list[Producer], subscribers: l
     report.wrong += verdict.check_statistics(site, logs)
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
+    if errors := site.errors():
+        report.wrong.append(f"{errors} errors of our own in the logs")
     before, now = report.descriptors[0], max(site.descriptors().values())
     report.descriptors = before, now
     if now > before + _GROWTH:

@@ -19,7 +19,9 @@ from stack import Stack, until
 
 WEB, AGGREGATOR = "web", "aggregator"
 WORKERS = AGGREGATORS = 2
-WINDOWS = ("10s", "1m", "5m")
+WINDOWS = {"10s": 10_000, "1m": 60_000, "5m": 300_000}
+"""Their lengths in ms."""
+
 TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
 
 SUPPORTED = sys.platform.startswith("linux")
@@ -95,6 +97,10 @@ class Site:
                     if ours and (not role or role.encode() in (folder / "cmdline").read_bytes().split(b"\0")):
                         found.append(int(folder.name))
         return sorted(found)
+
+    def errors(self) -> int:
+        """Return how many errors of our own the processes have written down."""
+        return sum(self.stack.output(name).count("\nTraceback") for name in (WEB, AGGREGATOR))
 
     def descriptors(self) -> dict[int, int]:
         """Return how many descriptors each process has open."""

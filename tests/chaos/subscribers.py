@@ -15,6 +15,7 @@ from typing import Any
 
 from oracle import Figures, figures
 from pushsvc.sse import Decoder, Message
+from pushsvc.topic import matches
 from stack import Table
 
 SILENCE = 30.0
@@ -26,7 +27,8 @@ Frame = tuple[Mapping[str, Any], Figures]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A stream's address, the topics whose events come on it, and those whose statistics, by ``windows``."""
+    """A stream's address, the topics (or patterns) whose events come on it, and those whose statistics, by
+    ``windows``."""
 
     path: str
     events: tuple[str, ...] = ()
@@ -121,9 +123,10 @@ class Subscriber(threading.Thread):
             self._take_frame(message.event, data)
 
     def _take_reset(self, data: Mapping[str, Any]) -> None:
+        """It may be of a pattern: of topics that are there no more nothing else is known."""
         self.resets[data["reason"]] += 1
-        self._rewound.add(data["topic"])
-        for place in [place for place in self.tables if place[0] == data["topic"]]:
+        self._rewound.update(topic for topic in (*self.events, data["topic"]) if matches(data["topic"], topic))
+        for place in [place for place in self.tables if matches(data["topic"], place[0])]:
             del self.tables[place], self.samples[place]
 
     def _take_event(self, topic: str, offset: int, mark: str) -> None:
