@@ -129,8 +129,8 @@ class Group(Channel):
     def _positions(self) -> dict[int, Position]:
         """Return up to where everything was said. A follower may be ahead of what a partition that joins, or begins
         anew, has to say here: who resumes is told all of it."""
-        positions = ((p, self._held.get(p, follower.position)) for p, follower in self.followers.items())
-        return {p: position for p, position in positions if position is not None}
+        held, followers = self._held, self.followers.items()
+        return {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
 
     # What is to be said
 
