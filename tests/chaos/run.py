@@ -45,6 +45,7 @@ class Report:
     """The figures of a run, and everything that was wrong."""
 
     seed: int
+    ack: str = ""
     seconds: float = 0.0
     rounds: int = 0
     topics: int = 0
@@ -66,7 +67,7 @@ class Report:
         resets = ", ".join(f"{reason} {number}" for reason, number in sorted(self.resets.items())) or "none"
         return "\n".join(
             [
-                f"seed {self.seed}, {self.rounds} rounds, {self.seconds:.0f} s",
+                f"seed {self.seed}, --ack {self.ack}, {self.rounds} rounds, {self.seconds:.0f} s",
                 f"events: {self.events} of {self.topics} topics",
                 f"requests: {self.requests}, which took {self.attempts} attempts",
                 f"faults: {sum(self.kills.values())} ({faults})",
@@ -80,12 +81,21 @@ class Report:
 
 
 def run(
-    folder: Path, seed: int, *, seconds: float, pause: float, rounds: int = 1, say: Callable[[Report], None]
+    folder: Path,
+    seed: int,
+    *,
+    seconds: float,
+    pause: float,
+    say: Callable[[Report], None],
+    rounds: int = 1,
+    replicated: bool = False,
 ) -> Report:
     """Torment a site for so many rounds of ``seconds``, with ``pause`` seconds between faults at most; return what was
-    seen. ``say`` takes what was seen after each round."""
+    seen. ``say`` takes what was seen after each round. Where Redis is ``replicated`` its replica takes over when it is
+    killed."""
     report, begun = Report(seed), time.monotonic()
-    with _site(folder, random.Random(f"site {seed}")) as site:
+    with _site(folder, random.Random(f"site {seed}"), replicated) as site:
+        report.ack = site.servers.ack
         report.descriptors = (max(site.descriptors().values()), 0)
         faults = Faults(site, random.Random(f"faults {seed}"), pause)
         subscribers = [
@@ -121,8 +131,8 @@ def run(
 
 
 @contextmanager
-def _site(folder: Path, chance: random.Random) -> Iterator[Site]:
-    site = Site(folder, chance)
+def _site(folder: Path, chance: random.Random, replicated: bool) -> Iterator[Site]:
+    site = Site(folder, chance, replicated=replicated)
     try:
         yield site
     finally:
