@@ -58,13 +58,14 @@ class Report:
     resets: Counter[str] = field(default_factory=Counter)
     connects: int = 0
     messages: int = 0
-    longest_gap: float = 0.0
+    gaps: dict[str, float] = field(default_factory=dict)
     descriptors: tuple[int, int] = 0, 0
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         faults = ", ".join(f"{name} {number}" for name, number in sorted(self.kills.items()))
         resets = ", ".join(f"{reason} {number}" for reason, number in sorted(self.resets.items())) or "none"
+        gaps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.gaps.items())
         return "\n".join(
             [
                 f"seed {self.seed}, --ack {self.ack}, {self.rounds} rounds, {self.seconds:.0f} s",
@@ -73,7 +74,8 @@ class Report:
                 f"faults: {sum(self.kills.values())} ({faults})",
                 f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
                 f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
-                f"resets: {resets}; longest gap: {self.longest_gap:.1f} s",
+                f"resets: {resets}",
+                f"longest gaps: {gaps}",
                 f"descriptors of a process: at most {self.descriptors[0]} in the beginning, {self.descriptors[1]} now",
                 *(f"WRONG: {text}" for text in self.wrong),
             ]
@@ -192,4 +194,7 @@ def _count(report: Report, faults: Faults, producers: list[Producer], subscriber
     report.resets = sum((subscriber.resets for subscriber in subscribers), Counter())
     report.connects = sum(subscriber.connects for subscriber in subscribers)
     report.messages = sum(subscriber.messages for subscriber in subscribers)
-    report.longest_gap = max(subscriber.longest_gap for subscriber in subscribers)
+    report.gaps = {
+        name: max(subscriber.longest_gap for subscriber in subscribers if subscriber.wanted is wanted)
+        for name, wanted in STREAMS.items()
+    }

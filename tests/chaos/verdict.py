@@ -19,7 +19,7 @@ from stack import until
 Event = dict[str, Any]
 Logs = dict[str, list[Event]]
 
-PATIENCE = 45.0
+PATIENCE = 60.0
 """Seconds that all may take to come up when nothing is broken any more, and that anybody may take to know everything:
 many times what it takes, on a machine with better things to do."""
 
