@@ -60,6 +60,7 @@ class Subscriber(threading.Thread):
         self._retry = 2_000
         self._last: dict[str, int] = {}
         self._rewound: set[str] = set()
+        self._doubtful: dict[str, dict[int, str]] = {}  # events that a reset was to tell again
         self._heard: float | None = None
         self._stopping = threading.Event()
         self._connection: HTTPConnection | None = None
@@ -130,17 +131,29 @@ class Subscriber(threading.Thread):
             del self.tables[place], self.samples[place]
 
     def _take_event(self, topic: str, offset: int, mark: str) -> None:
-        seen, following = self.events.setdefault(topic, {}), self._last.get(topic, 0) + 1
-        if topic in self._rewound:  # what follows is what is left of the log
+        seen = self.events.setdefault(topic, {})
+        if topic in self._rewound:
             self._rewound.discard(topic)
-            for lost in [known for known in seen if known >= offset]:
-                del seen[lost]
-        elif offset < following:
+            self._rewind(topic, offset)
+        following = self._last.get(topic, 0) + 1
+        if offset < following:
             self.faults.append(f"{topic}: {offset} came again without a reset, {following} was to come")
         if offset > following:
             self.faults.append(f"{topic}: {offset} came where {following} was to come")
         seen[offset] = mark
         self._last[topic] = offset
+
+    def _rewind(self, topic: str, offset: int) -> None:
+        """What is left of the log follows from an offset on, at most its last 1,000 events.
+
+        What was known from there on may be another now. If a reset came before all of it was told again, those before
+        the offset are what they were: no Redis that is restarted loses more than its last second.
+        """
+        seen, doubtful = self.events[topic], self._doubtful.setdefault(topic, {})
+        doubtful |= {known: seen.pop(known) for known in [known for known in seen if known >= offset]}
+        for known in [known for known in doubtful if known < offset]:
+            seen.setdefault(known, doubtful.pop(known))
+        self._last[topic] = min(offset - 1, max(seen, default=0))
 
     def _take_frame(self, event: str, data: Mapping[str, Any]) -> None:
         place = data["topic"], data["window"]
