@@ -111,6 +111,8 @@ def run(
             report.rounds += 1
             fresh = _producers(report, site)
             producers += fresh
+            for subscriber in subscribers:
+                subscriber.rest()  # once more: what came when all was quiet did not begin a gap
             for producer in fresh:
                 producer.start()
             faults.torment(seconds)
