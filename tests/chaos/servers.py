@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +67,10 @@ class Servers:
         return True
 
     def come_back(self) -> None:
-        """Start the primary with its append-only file; or let its replica take over, and it comes back as a replica."""
+        """Start the primary with its append-only file; or let its replica take over, and it comes back as a replica.
+
+        That one begins empty: it takes everything from the other, and its file may end in what a full disk left of it.
+        """
         if self.replica is None:
             self._start(self.primary)
         else:
@@ -74,6 +78,7 @@ class Servers:
             with _client(self.primary) as client:
                 client.execute_command("REPLICAOF", "NO", "ONE")
             self.proxy.move(_socket_of(self.primary))
+            shutil.rmtree(self.replica.data_dir / "appendonlydir")
             self._start(self.replica)
             self._follow()
         self._down = False
