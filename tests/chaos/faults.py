@@ -91,14 +91,15 @@ def stop_child(role: str, least: float, most: float) -> Fault:
 
 
 def kill_redis(faults: Faults, site: Site, chance: random.Random) -> bool:
-    site.kill_redis()
-    faults.later(chance.uniform(0, 1.5), site.start_redis)
-    return True
+    killed = site.servers.kill()
+    if killed:
+        faults.later(chance.uniform(0, 1.5), site.servers.come_back)
+    return killed
 
 
 def fill_disk(faults: Faults, site: Site, chance: random.Random) -> bool:
-    site.fill_disk()
-    faults.later(chance.uniform(1, 3), site.empty_disk)
+    site.servers.fill_disk()
+    faults.later(chance.uniform(1, 3), site.servers.empty_disk)
     return True
 
 

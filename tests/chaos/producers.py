@@ -12,6 +12,9 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 TIMEOUT = 10.0
+BIRTHS = 0.1
+"""Share of requests that begin a topic, while there are some to begin: it is born amid whatever happens just then."""
+
 _REFUSALS = range(400, 500)
 
 
@@ -25,23 +28,29 @@ class Request:
 
 
 class Producer(threading.Thread):
-    """Publishes batches one after the other, made safe to repeat by ids of the events or by a key of the request."""
+    """Publishes batches one after the other, made safe to repeat by ids of the events or by a key of the request.
 
-    def __init__(self, name: str, port: int, topics: Sequence[str], *, ids: bool, chance: random.Random) -> None:
+    To the ``topics`` that there are it adds those that are ``unborn``, now and then one.
+    """
+
+    def __init__(
+        self, name: str, port: int, topics: Sequence[str], unborn: Sequence[str], *, ids: bool, chance: random.Random
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.requests: list[Request] = []
         self.attempts = 0
         self.refusals: list[str] = []
         self.stopping = threading.Event()
         self._port = port
-        self._topics = topics
+        self._topics = list(topics)
+        self._unborn = list(unborn)
         self._ids = ids
         self._chance = chance
         self._connection: HTTPConnection | None = None
 
     def run(self) -> None:
         while not self.stopping.is_set():
-            topic = self._chance.choice(self._topics)
+            topic = self._topic()
             events = self._batch()
             request = Request(topic, [event["mark"] for event in events])
             self.requests.append(request)
@@ -49,6 +58,12 @@ class Producer(threading.Thread):
             self.stopping.wait(self._chance.uniform(0.1, 0.4))
         if self._connection is not None:
             self._connection.close()
+
+    def _topic(self) -> str:
+        if self._unborn and self._chance.random() < BIRTHS:
+            self._topics.append(self._unborn.pop())
+            return self._topics[-1]
+        return self._chance.choice(self._topics)
 
     def _batch(self) -> list[dict[str, Any]]:
         """Return some events: with and without key and price, some of them late. Values have exact sums."""

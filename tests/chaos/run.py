@@ -18,17 +18,19 @@ from chaos.subscribers import Subscriber, Wanted
 from stack import until
 
 PRODUCERS = 8
+BIRTHS = 2
+"""Topics that each producer begins in a round, beside those that are there from the first one on."""
 
 # A stream of events has no position before its first one, so all begin at the earliest.
 STREAMS = {
     "events of one": Wanted("/v1/topics/chaos.a/events?last_event_id=earliest", ("chaos.a",)),
     "events of another": Wanted("/v1/topics/order/events?last_event_id=earliest", ("order",)),
-    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), WINDOWS),
-    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), WINDOWS[:1]),
-    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", TOPICS),
+    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), tuple(WINDOWS)),
+    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), ("10s",)),
+    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", ("chaos.>", "order")),
     "all together": Wanted(
         "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
-        ("chaos.a", "chaos.b"), TOPICS, ("10s", "1m"),
+        ("chaos.*",), ("chaos.>", "order"), ("10s", "1m"),
     ),
 }  # fmt: skip
 EACH = 2
@@ -43,8 +45,10 @@ class Report:
     """The figures of a run, and everything that was wrong."""
 
     seed: int
+    ack: str = ""
     seconds: float = 0.0
     rounds: int = 0
+    topics: int = 0
     events: int = 0
     requests: int = 0
     attempts: int = 0
@@ -54,21 +58,24 @@ class Report:
     resets: Counter[str] = field(default_factory=Counter)
     connects: int = 0
     messages: int = 0
-    longest_gap: float = 0.0
+    gaps: dict[str, float] = field(default_factory=dict)
     descriptors: tuple[int, int] = 0, 0
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         faults = ", ".join(f"{name} {number}" for name, number in sorted(self.kills.items()))
         resets = ", ".join(f"{reason} {number}" for reason, number in sorted(self.resets.items())) or "none"
+        gaps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.gaps.items())
         return "\n".join(
             [
-                f"seed {self.seed}, {self.rounds} rounds, {self.seconds:.0f} s",
-                f"events: {self.events} in {self.requests} requests, which took {self.attempts} attempts",
+                f"seed {self.seed}, --ack {self.ack}, {self.rounds} rounds, {self.seconds:.0f} s",
+                f"events: {self.events} of {self.topics} topics",
+                f"requests: {self.requests}, which took {self.attempts} attempts",
                 f"faults: {sum(self.kills.values())} ({faults})",
                 f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
                 f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
-                f"resets: {resets}; longest gap: {self.longest_gap:.1f} s",
+                f"resets: {resets}",
+                f"longest gaps: {gaps}",
                 f"descriptors of a process: at most {self.descriptors[0]} in the beginning, {self.descriptors[1]} now",
                 *(f"WRONG: {text}" for text in self.wrong),
             ]
@@ -76,12 +83,21 @@ class Report:
 
 
 def run(
-    folder: Path, seed: int, *, seconds: float, pause: float, rounds: int = 1, say: Callable[[Report], None]
+    folder: Path,
+    seed: int,
+    *,
+    seconds: float,
+    pause: float,
+    say: Callable[[Report], None],
+    rounds: int = 1,
+    replicated: bool = False,
 ) -> Report:
     """Torment a site for so many rounds of ``seconds``, with ``pause`` seconds between faults at most; return what was
-    seen. ``say`` takes what was seen after each round."""
+    seen. ``say`` takes what was seen after each round. Where Redis is ``replicated`` its replica takes over when it is
+    killed."""
     report, begun = Report(seed), time.monotonic()
-    with _site(folder, random.Random(f"site {seed}")) as site:
+    with _site(folder, random.Random(f"site {seed}"), replicated) as site:
+        report.ack = site.servers.ack
         report.descriptors = (max(site.descriptors().values()), 0)
         faults = Faults(site, random.Random(f"faults {seed}"), pause)
         subscribers = [
@@ -95,6 +111,8 @@ def run(
             report.rounds += 1
             fresh = _producers(report, site)
             producers += fresh
+            for subscriber in subscribers:
+                subscriber.rest()  # once more: what came when all was quiet did not begin a gap
             for producer in fresh:
                 producer.start()
             faults.torment(seconds)
@@ -117,8 +135,8 @@ def run(
 
 
 @contextmanager
-def _site(folder: Path, chance: random.Random) -> Iterator[Site]:
-    site = Site(folder, chance)
+def _site(folder: Path, chance: random.Random, replicated: bool) -> Iterator[Site]:
+    site = Site(folder, chance, replicated=replicated)
     try:
         yield site
     finally:
@@ -133,12 +151,13 @@ def _start(subscribers: list[Subscriber]) -> None:
 
 
 def _producers(report: Report, site: Site) -> list[Producer]:
+    names = [f"{report.rounds}-{number}" for number in range(PRODUCERS)]
     return [
         Producer(
-            f"{report.rounds}-{number}", site.to_web.port, TOPICS,
-            ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {report.rounds} {number}"),
+            name, site.to_web.port, TOPICS, [f"chaos.born-{name}-{birth}" for birth in range(BIRTHS)],
+            ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {name}"),
         )
-        for number in range(PRODUCERS)
+        for number, name in enumerate(names)
     ]  # fmt: skip
 
 
@@ -153,7 +172,8 @@ def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber
 
 
 def _judge(report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
-    logs = verdict.read_logs(site)
+    logs = verdict.read_logs(site, producers)
+    report.topics = len(logs)
     report.events = sum(map(len, logs.values()))
     report.lost, report.doubled, report.wrong = verdict.check_log(logs, producers)
     if report.lost or report.doubled:
@@ -161,6 +181,8 @@ def _judge(report: Report, site: Site, producers: list[Producer], subscribers: l
     report.wrong += verdict.check_statistics(site, logs)
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
+    if errors := site.errors():
+        report.wrong.append(f"{errors} errors of our own in the logs")
     before, now = report.descriptors[0], max(site.descriptors().values())
     report.descriptors = before, now
     if now > before + _GROWTH:
@@ -174,4 +196,7 @@ def _count(report: Report, faults: Faults, producers: list[Producer], subscriber
     report.resets = sum((subscriber.resets for subscriber in subscribers), Counter())
     report.connects = sum(subscriber.connects for subscriber in subscribers)
     report.messages = sum(subscriber.messages for subscriber in subscribers)
-    report.longest_gap = max(subscriber.longest_gap for subscriber in subscribers)
+    report.gaps = {
+        name: max(subscriber.longest_gap for subscriber in subscribers if subscriber.wanted is wanted)
+        for name, wanted in STREAMS.items()
+    }

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote
 
-import redis
-
+from chaos.servers import Servers
 from proxy import Proxy
-from pushsvc.broker.embedded import EmbeddedServer
 from stack import Stack, until
 
 WEB, AGGREGATOR = "web", "aggregator"
 WORKERS = AGGREGATORS = 2
-WINDOWS = ("10s", "1m", "5m")
+WINDOWS = {"10s": 10_000, "1m": 60_000, "5m": 300_000}
+"""Their lengths in ms."""
+
 TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
 
 SUPPORTED = sys.platform.startswith("linux")
 """Processes are found in /proc, and a full disk is played with prlimit."""
 
 _ARGUMENTS = {
-    WEB: ["--workers", str(WORKERS), "--heartbeat", "1", "--drain", "1", "--ack", "fsync", "--wait"],
+    WEB: ["--workers", str(WORKERS), "--heartbeat", "1", "--drain", "1", "--wait"],
     AGGREGATOR: ["--aggregators", str(AGGREGATORS), "--drain", "1", "--wait"],
 }
 
@@ -34,16 +32,14 @@ _ARGUMENTS = {
 class Site:
     """Everything that runs, and what may be done to it. What is not meant to be down is started again by ``tend``.
 
-    To be used by one thread that lives as long as it: the kernel ends the Redis with the thread that started it.
+    To be used by one thread that lives as long as it, as its servers are.
     """
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
+    def __init__(self, folder: Path, chance: random.Random, *, replicated: bool = False) -> None:
         self.prefix = f"chaos-{os.getpid()}-{chance.randrange(1 << 30)}:"
         self._chance = chance
-        self._redis = EmbeddedServer(folder / "redis")
-        self._redis_is_down = True
-        self.start_redis()
-        self.to_redis = Proxy(unquote(self._redis.url.removeprefix("unix://")))
+        self.servers = Servers(folder, chance, replicated=replicated)
+        self.to_redis = self.servers.proxy
         self.stack = Stack(self.to_redis.url, self.prefix, folder)
         self.stack.configure(f'[topics.">"]\nwindows = {list(WINDOWS)}\n')
         self.to_web = Proxy(("127.0.0.1", self.stack.port))
@@ -58,8 +54,7 @@ class Site:
             self.stack.stop(name)
         until(lambda: not self.processes())
         self.to_web.close()
-        self.to_redis.close()
-        self._redis.stop()
+        self.servers.stop()
 
     def destroy(self) -> None:
         """End everything that is left, in whatever state it is."""
@@ -67,20 +62,18 @@ class Site:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.to_web.close()
-        self.to_redis.close()
-        self._redis.stop()
+        self.servers.stop()
 
     def tend(self) -> None:
         """Start what ended though nobody meant it to, as the system's own supervisor would."""
         for name in (WEB, AGGREGATOR):
             if self.stack.ended(name):
                 self._start(name)
-        if not self._redis.alive() and not self._redis_is_down:
-            self.start_redis()
+        self.servers.tend()
 
     def _start(self, name: str) -> None:
-        port = ["--port", str(self.stack.port)] if name == WEB else []
-        self.stack.start(name, name, *port, *_ARGUMENTS[name])
+        more = ["--port", str(self.stack.port), "--ack", self.servers.ack] if name == WEB else []
+        self.stack.start(name, name, *more, *_ARGUMENTS[name])
         self.started[name] += 1
 
     # Processes
@@ -95,6 +88,10 @@ class Site:
                     if ours and (not role or role.encode() in (folder / "cmdline").read_bytes().split(b"\0")):
                         found.append(int(folder.name))
         return sorted(found)
+
+    def errors(self) -> int:
+        """Return how many errors of our own the processes have written down."""
+        return sum(self.stack.output(name).count("\nTraceback") for name in (WEB, AGGREGATOR))
 
     def descriptors(self) -> dict[int, int]:
         """Return how many descriptors each process has open."""
@@ -115,33 +112,6 @@ class Site:
     def kill_supervisor(self, name: str) -> None:
         self.stack.stop(name, signal.SIGKILL)
         self._start(name)
-
-    # Redis
-
-    def start_redis(self) -> None:
-        """Start it with its append-only file, which is written at once or once a second."""
-        self._redis.start(deadline=60)
-        self._redis_is_down = False
-        with redis.Redis.from_url(self._redis.url) as client:
-            client.config_set("appendfsync", self._chance.choice(["always", "everysec"]))
-
-    def kill_redis(self) -> None:
-        self._redis_is_down = True
-        if self._redis.pid is not None:
-            send(self._redis.pid, signal.SIGKILL)
-            until(lambda: not self._redis.alive())
-
-    def fill_disk(self) -> None:
-        """Let no file of Redis grow by more than a few bytes, so that a write may fail in its middle."""
-        files = [file.stat().st_size for file in (self._redis.data_dir / "appendonlydir").glob("*.incr.aof")]
-        self._limit_files(max(files, default=0) + self._chance.randrange(4_000))
-
-    def empty_disk(self) -> None:
-        self._limit_files(resource.RLIM_INFINITY)
-
-    def _limit_files(self, size: int) -> None:
-        if self._redis.pid is not None and self._redis.alive():
-            resource.prlimit(self._redis.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def send(pid: int, number: signal.Signals) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from oracle import Figures, figures
 from pushsvc.sse import Decoder, Message
+from pushsvc.topic import matches
 from stack import Table
 
 SILENCE = 30.0
@@ -26,7 +27,8 @@ Frame = tuple[Mapping[str, Any], Figures]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A stream's address, the topics whose events come on it, and those whose statistics, by ``windows``."""
+    """A stream's address, the topics (or patterns) whose events come on it, and those whose statistics, by
+    ``windows``."""
 
     path: str
     events: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class Subscriber(threading.Thread):
         self._retry = 2_000
         self._last: dict[str, int] = {}
         self._rewound: set[str] = set()
+        self._doubtful: dict[str, dict[int, str]] = {}  # events that a reset was to tell again
         self._heard: float | None = None
         self._stopping = threading.Event()
         self._connection: HTTPConnection | None = None
@@ -121,23 +124,36 @@ class Subscriber(threading.Thread):
             self._take_frame(message.event, data)
 
     def _take_reset(self, data: Mapping[str, Any]) -> None:
+        """It may be of a pattern: of topics that are there no more nothing else is known."""
         self.resets[data["reason"]] += 1
-        self._rewound.add(data["topic"])
-        for place in [place for place in self.tables if place[0] == data["topic"]]:
+        self._rewound.update(topic for topic in (*self.events, data["topic"]) if matches(data["topic"], topic))
+        for place in [place for place in self.tables if matches(data["topic"], place[0])]:
             del self.tables[place], self.samples[place]
 
     def _take_event(self, topic: str, offset: int, mark: str) -> None:
-        seen, following = self.events.setdefault(topic, {}), self._last.get(topic, 0) + 1
-        if topic in self._rewound:  # what follows is what is left of the log
+        seen = self.events.setdefault(topic, {})
+        if topic in self._rewound:
             self._rewound.discard(topic)
-            for lost in [known for known in seen if known >= offset]:
-                del seen[lost]
-        elif offset < following:
+            self._rewind(topic, offset)
+        following = self._last.get(topic, 0) + 1
+        if offset < following:
             self.faults.append(f"{topic}: {offset} came again without a reset, {following} was to come")
         if offset > following:
             self.faults.append(f"{topic}: {offset} came where {following} was to come")
         seen[offset] = mark
         self._last[topic] = offset
+
+    def _rewind(self, topic: str, offset: int) -> None:
+        """What is left of the log follows from an offset on, at most its last 1,000 events.
+
+        What was known from there on may be another now. If a reset came before all of it was told again, those before
+        the offset are what they were: no Redis that is restarted loses more than its last second.
+        """
+        seen, doubtful = self.events[topic], self._doubtful.setdefault(topic, {})
+        doubtful |= {known: seen.pop(known) for known in [known for known in seen if known >= offset]}
+        for known in [known for known in doubtful if known < offset]:
+            seen.setdefault(known, doubtful.pop(known))
+        self._last[topic] = min(offset - 1, max(seen, default=0))
 
     def _take_frame(self, event: str, data: Mapping[str, Any]) -> None:
         place = data["topic"], data["window"]

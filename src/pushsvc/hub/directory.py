@@ -27,6 +27,7 @@ class Directory:
         self._hub = hub
         self._groups: dict[Group, None] = {}
         self._unlisted: dict[Group, None] = {}  # those of them that have still to be told what there is
+        self._doubted: set[int] = set()  # partitions that were listed again meanwhile
         self._listing = RLock()
 
     def add(self, group: Group) -> None:
@@ -56,11 +57,23 @@ class Directory:
             if not all(event.wait(_WAIT) for event in confirmed):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
             waiting = list(self._unlisted)
-            found = self._hub.broker.topics()
+            new = {}
+            found = self._list()
             for group in waiting:
                 if group in self._unlisted:  # else it ended meanwhile
                     del self._unlisted[group]
-                    group.extend(found)
+                    new[group] = group.follow(found)
+            for group, logs in new.items():
+                group.hear(logs)
+
+    def _list(self) -> dict[str, int]:
+        """Return all topics, those too of whose birth others were told meanwhile, as somebody read behind it."""
+        self._doubted.clear()
+        found = self._hub.broker.topics()
+        while self._doubted:
+            doubted, self._doubted = sorted(self._doubted), set()
+            found.update(self._hub.broker.topics(doubted))
+        return found
 
     def hear(self, topic: str) -> None:
         """A topic was born."""
@@ -73,6 +86,7 @@ class Directory:
         """What was said meanwhile is lost: list the topics of partitions again. One that is new was born unheard."""
         if not self._groups:
             return
+        self._doubted.update(partitions)
         listed = [group for group in self._groups if group not in self._unlisted]
         found = self._hub.broker.topics(partitions)
         for group in listed:

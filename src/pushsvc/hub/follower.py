@@ -39,12 +39,13 @@ REPLAY_AFTER_RESET = 1_000
 
 
 class Tail:
-    """Where the reading of one log stands."""
+    """Where the reading of one log stands. It is ``fresh`` until it has been read as far as the others of its
+    partition, and up to ``end``, where somebody begins who wants nothing of before."""
 
     def __init__(self, of: Log) -> None:
         self.log = of
         self.groups: dict[Group, None] = {}
-        self.from_end: dict[Group, None] = {}  # those of them that want nothing of what is there when it is first read
+        self.from_end: dict[Group, None] = {}  # those of them that want nothing of what is there when it is read next
         self.mirror = Mirror(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
         self.born = False  # while one of its groups watched
@@ -56,6 +57,7 @@ class Tail:
         if self.mirror is None and last is not None:
             self.after = max(0, last - REPLAY_AFTER_RESET)
         self.fresh = True
+        self.end = 0
         self.from_end.clear()
         if self.mirror is not None:
             self.mirror = Mirror(self.log)
@@ -93,7 +95,7 @@ class Follower:
             tail = self.tails.get(of)
             if tail is None or (from_start and tail.mirror is None and tail.after != 0):
                 tail = self.tails[of] = self._begin(of, tail, from_start=from_start)
-            elif tail.fresh and tail.after == 0 and not from_start:
+            elif tail.fresh and tail.mirror is None and tail.after != NOTHING and not from_start:
                 tail.from_end[group] = None
             tail.groups[group] = None
             tail.born |= from_start
@@ -107,8 +109,8 @@ class Follower:
             tail.after = 0
         if before is not None:
             tail.groups.update(before.groups)
-            if before.after == NOTHING:
-                tail.from_end.update(before.groups)
+            tail.end = before.end
+            tail.from_end.update(before.groups if before.after == NOTHING else before.from_end)
             for group in before.groups:
                 group.skip(of, before.after)
         return tail
@@ -202,8 +204,9 @@ class Follower:
             # A log that is followed from its end on has its end above the limit: it begins with a later read.
             found = {of: logged for of, logged in found.items() if self.tails[of].after != NOTHING}
         # A log that is new here and was cut may end below what the others have long been offered.
+        behind = limit < self.through
         self.through = max(self.through, limit)
-        self._offer(found, limit)
+        self._offer(found, limit, behind=behind, cut=bool(cuts))
         self._moved.set()
         self._moved.clear()
         return bool(cuts) or len(found) < len(self.tails)
@@ -226,20 +229,21 @@ class Follower:
                     group.forget(of, reason)
         return rewound
 
-    def _offer(self, found: dict[Log, ReadLog], limit: int) -> None:
+    def _offer(self, found: dict[Log, ReadLog], limit: int, *, behind: bool, cut: bool) -> None:
         batch: list[tuple[int, Tail, Entry]] = []
         for of, logged in found.items():
             tail = self.tails[of]
             for group in tail.from_end:
                 group.skip(of, logged.last)
+                tail.end = logged.last
             tail.from_end.clear()
-            tail.fresh = False
             tail.after = max(logged.after, tail.after)
             for entry in logged.entries:
                 if entry.sequence > limit:
                     break
                 batch.append((entry.sequence, tail, entry))
                 tail.after = entry.last
+            tail.fresh = tail.fresh and (behind or (cut and tail.after < tail.end))
         batch.sort(key=lambda item: item[0])
         self._hand_out(batch)
         for group in {group: None for of in found for group in self.tails[of].groups}:

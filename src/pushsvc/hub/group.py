@@ -42,19 +42,25 @@ class Group(Channel):
         self.topics: set[str] = set()
         self.followers: dict[int, Follower] = {}
         self.settled = Event()
+        self.renewals = 0  # how often a log was forgotten
         self.told_apart = bool(query.every or query.selection.top)
         self.is_beyond_room = False
         self._opened = False
         self._awaited: set[Log] = set()
-        self._joining: set[int] = set()  # partitions of which nothing was read for this group yet
+        # What cursors name of partitions whose logs were not all read for this group yet; None: nothing.
+        self._held: dict[int, Position | None] = {}
         self._skip: dict[Log, int] = {}
-        self._resets: set[tuple[str, str]] = set()
+        self._resets: dict[tuple[str, str], int] = {}  # topics and reasons that were told, by the partition to be read
         self._conflation = Conflation(self)
 
     # Logs
 
     def extend(self, topics: Iterable[str], *, born: bool = False) -> None:
         """Follow topics too. Those ``born`` while somebody watches are read from their start."""
+        self.hear(self.follow(topics, born=born))
+
+    def follow(self, topics: Iterable[str], *, born: bool = False) -> list[Log]:
+        """Do the part of ``extend`` that asks Redis nothing; return the logs that are to be heard."""
         new: list[Log] = []
         for topic in topics:
             logs = [of for of in self.query.logs_of(topic, self.hub.rules) if of not in self.logs]
@@ -67,10 +73,14 @@ class Group(Channel):
             self.topics.add(topic)
             if self.crowded:
                 self.hub.end_channel(self, f"more than {self.query.topics} topics")
-                return
+                return []
             self._follow(logs, born)
             new += logs
-        for of in new:  # last, as it asks Redis
+        return new
+
+    def hear(self, logs: Iterable[Log]) -> None:
+        """Subscribe to what wakes the followers of logs."""
+        for of in logs:
             if not self.closed:
                 self.hub.hear(self.hub.broker.keys.live(of))
 
@@ -80,7 +90,7 @@ class Group(Channel):
         self._awaited.update(of for of in logs if of.window is not None)
         follower = self.hub.follower(logs[0].partition)
         if follower.partition not in self.followers:
-            self._joining.add(follower.partition)
+            self._held[follower.partition] = None
         self.followers[follower.partition] = follower
         follower.add(self, logs, from_start=born)
 
@@ -109,22 +119,34 @@ class Group(Channel):
         return self._conflation.told or encode(self._positions())
 
     def cursor_at(self, partition: int, sequence: int) -> str:
-        """Return the position of who has a partition up to a sequence, and of the others everything."""
-        epoch = self.followers[partition].position.epoch
-        return encode({**self._positions(), partition: Position(epoch, sequence)})
+        """Return the position of who has a partition up to a sequence, and of the others everything.
+
+        While statistics of the partition have still to be said, it is the position before: who resumed from behind
+        events alone would be told only what changed of the statistics since.
+        """
+        positions = self._positions()
+        if not self._lacks_statistics(partition):
+            positions[partition] = Position(self.followers[partition].position.epoch, sequence)
+        return encode(positions)
+
+    def _lacks_statistics(self, partition: int) -> bool:
+        return partition in self._held and any(of.partition == partition for of in self._awaited)
 
     def _positions(self) -> dict[int, Position]:
-        """Return up to where everything was said. A follower may be far ahead of what a partition that joins has to
-        say here: who resumes without a position of it is told all of it."""
-        return {p: follower.position for p, follower in self.followers.items() if p not in self._joining}
+        """Return up to where everything was said. A follower may be ahead of what a partition that joins, or begins
+        anew, has to say here: who resumes is told all of it."""
+        held, followers = self._held, self.followers.items()
+        return {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
 
     # What is to be said
 
     def take(self, partition: int, batch: Sequence[tuple[Log, Entry]], rendering: frames.Rendering) -> None:
         """Make frames of entries of a partition, which come in order of sequence."""
-        messages: list[bytes] = []
+        begun = self._begun(partition)
+        messages = self._states(begun)
+        states = len(messages)
         for of, entry in batch:
-            if of in self._awaited or entry.last <= self._skip.get(of, 0):
+            if of in begun or of in self._awaited or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
                 messages += self._events(partition, rendering.events(of, entry, self.query.named), entry)
@@ -132,8 +154,24 @@ class Group(Channel):
                 self._conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection)) is not None:
                 messages.append(sse.with_id(message, self.cursor_at(partition, entry.sequence)))
+        through = batch[-1][1].sequence
+        if states and len(messages) == states:
+            messages[-1] = sse.with_id(messages[-1], self.cursor_at(partition, through))
         self.say(messages)
         self._conflation.tell()
+        if partition in self._held and not self._lacks_statistics(partition):
+            self._held[partition] = Position(self.followers[partition].position.epoch, through)
+
+    def _begun(self, partition: int) -> set[Log]:
+        """Return the statistics logs of a partition whose state is known now and has still to be said."""
+        found = {of for of in self._awaited if of.partition == partition and not self.tail(of).fresh}
+        self._awaited -= found
+        return found
+
+    def _states(self, logs: Iterable[Log]) -> list[bytes]:
+        """Return states without an id: the next message has one."""
+        wanted = set(logs) if self._opened else ()
+        return [self._conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
 
     def _events(self, partition: int, messages: list[bytes], entry: EventsEntry) -> Iterator[bytes]:
         for offset, message in enumerate(messages, entry.first):
@@ -142,25 +180,42 @@ class Group(Channel):
     def forget(self, of: Log, reason: str) -> None:
         """Tell that a log is no longer what it was. Statistics follow as a snapshot, events as what is left."""
         self.settled.clear()
+        self.renewals += 1
         self._skip.pop(of, None)
+        self._hold(of.partition)
         if of.window is not None:
             self._awaited.add(of)
             self._conflation.renew(of)
+        if reason == "trimmed" and of.window is not None:
+            return  # nothing is lost: the snapshot says it all
         if self._opened and (of.topic, reason) not in self._resets:
-            self._resets.add((of.topic, reason))
+            self._resets[of.topic, reason] = of.partition
             self.say([frames.reset(of.topic, reason)])
 
+    def _hold(self, partition: int) -> None:
+        """Let cursors name what was told of a partition in this life of Redis, until the rest is told."""
+        position = self.followers[partition].position
+        held = self._held.get(partition, position)
+        self._held[partition] = held if held is None or held.epoch == position.epoch else position
+
     def look(self) -> None:
-        """Be settled once every log has been read; say the state of those that are new or begin anew."""
-        if self.settled.is_set() or any(self.tail(of).fresh for of in self.logs):
+        """Say the state of logs that are new or begin anew, each partition's once it is read; then be settled."""
+        if self.settled.is_set():
             return
-        self._resets.clear()
-        awaited = [of for of in self.logs if of in self._awaited]
-        self._awaited.clear()
-        self._joining.clear()
-        self.settled.set()
+        unread = {of.partition for of in self.logs if self.tail(of).fresh}
+        if unread and not self._opened:
+            return
+        self._held = {p: position for p, position in self._held.items() if p in unread}
+        self._resets = {told: p for told, p in self._resets.items() if p in unread}
+        awaited = [of for of in self.logs if of in self._awaited and of.partition not in unread]
+        self._awaited.difference_update(awaited)
         if awaited and self._opened:
             self.say(self.snapshots(awaited))
+        if not unread:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.settled.set()
         self._opened = True
         # Logs that joined begin here: who resumes from before is to read them up to this place.
         self.seal()
@@ -188,6 +243,8 @@ class Group(Channel):
         except UnreadableCursor:
             return None
         if not all(self._is_within_reach(of, positions.get(of.partition)) for of in self.logs):
+            return None
+        if self.query.has_patterns and not positions.keys() <= self.followers.keys():
             return None
         return self._conflation.resumed(cursor, positions)
 

@@ -17,6 +17,7 @@ from pushsvc.cursor import Position, decode, encode
 from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub import frames, metrics
 from pushsvc.hub.follower import REPLAY_AFTER_RESET
+from pushsvc.topic import is_pattern
 
 if TYPE_CHECKING:
     from pushsvc.hub.connection import Connection
@@ -40,6 +41,20 @@ class _Place:
 
     offset: int
     sequence: int
+
+
+class _Survey:
+    """What was found in the logs of a group for a client: its places in those of events, and why its position in a log
+    is ``lost`` (None: it is not). ``known`` tells of which partitions it is of this life of Redis.
+
+    It holds as long as the group does not begin anew. Logs that join are looked up, too.
+    """
+
+    def __init__(self, renewals: int) -> None:
+        self.renewals = renewals
+        self.known: dict[int, bool] = {}
+        self.lost: dict[Log, str | None] = {}
+        self.places: dict[Log, _Place] = {}
 
 
 class Replays:
@@ -142,6 +157,7 @@ class Replay:
         self._broker = group.hub.broker
         self._have = None if have is None else dict(have)
         self._earliest = earliest
+        self._survey = _Survey(group.renewals)
         self._places: dict[Log, _Place] | None = None
         self._goal = group.tape.end
         self._slow = slow
@@ -167,53 +183,93 @@ class Replay:
             self._join()
 
     def _begin(self) -> None:
-        """Find the places in the logs, choose the goal, say what is lost and what the statistics are."""
+        """Find the places in the logs; then choose the goal, say what is lost and what the statistics are."""
         group = self._group
         if not group.settled.wait(WAIT):
             raise BrokerUnavailable("the logs were not read in time")
-        known = {p for p in group.followers if self._reaches(p)}
-        lost = {of: reason for of in group.logs if (reason := self._lost(of, known))}
-        places = {of: self._find(of, lost) for of in group.logs if of.window is None}
-        if not group.settled.is_set():
-            return  # something began anew meanwhile: once more
+        if self._survey.renewals != group.renewals:
+            self._survey = _Survey(group.renewals)
+        if self._look_up():
+            return  # Redis was asked, and meanwhile the group may have changed: once more
         # From here on nothing yields: what is said is the state at the goal.
         group.seal()
         self._goal = group.tape.end
         # Nothing was said behind it, but the logs went on: who resumes from a heartbeat may have more than it had then.
         self._goal.cursor = group.cursor()
-        resets = {(of.topic, reason): frames.reset(of.topic, reason) for of, reason in lost.items()}
-        told = list(resets.values()) + self._statistics(lost)
-        self._have = self._positions(lost)
+        lost = {of: reason for of, reason in self._survey.lost.items() if reason is not None}
+        told = self._resets(lost) + self._statistics(lost)
+        self._have = self._positions()
         self._whole = False
-        self._places = places
+        self._places = places = self._survey.places
         if not places:
             self._join(told or [sse.move_cursor(group.cursor())])
         elif told:
             self._push(told)
 
+    def _look_up(self) -> bool:
+        """Look up what is not known yet; return whether there was something."""
+        for partition in self._unheard():
+            self._survey.known[partition] = self._exists(partition)
+            return True
+        logs = [of for of in self._group.logs if of not in self._survey.lost]
+        for of in logs:
+            reason = self._lost(of)
+            if of.window is None:
+                self._survey.places[of] = self._find(of, reason)
+            self._survey.lost[of] = reason
+        return bool(logs)
+
+    def _unheard(self) -> list[int]:
+        """Return the partitions that the client has heard of, but not the group with its patterns."""
+        if not self._group.query.has_patterns:
+            return []
+        unheard = (self._have or {}).keys() - self._group.followers.keys()
+        return sorted(unheard - self._survey.known.keys())
+
+    def _exists(self, partition: int) -> bool:
+        """Tell whether a partition without a topic for the group is what the client knew; look for topics first."""
+        self._group.hub.list_again(partition)
+        if partition in self._group.followers:
+            return self._reaches(partition)
+        assert self._have is not None
+        return self._broker.read(partition, {}).epoch == self._have[partition].epoch
+
     def _reaches(self, partition: int) -> bool:
         """Tell whether a position is of this life of Redis; wait until its follower has read as far."""
-        position = None if self._have is None else self._have.get(partition)
-        return position is None or self._group.followers[partition].wait_for(position, WAIT)
+        if partition not in self._survey.known:
+            position = (self._have or {}).get(partition)
+            reached = position is None or self._group.followers[partition].wait_for(position, WAIT)
+            self._survey.known[partition] = reached
+        return self._survey.known[partition]
 
-    def _lost(self, of: Log, known: set[int]) -> str | None:
-        """Return why the place in a log is gone, None where it is not."""
+    def _lost(self, of: Log) -> str | None:
+        """Return why the place in a log is gone; None where it is not, or where a snapshot says it all."""
         if self._earliest:
             return None
         position = None if self._have is None else self._have.get(of.partition)
+        tail = self._group.tail(of)
         if position is None:
             born_later = self._have is not None and of.topic not in self._group.query.named_topics
-            return None if born_later else "trimmed"
-        if of.partition not in known:
+            begins = of.window is not None or tail.trimmed <= tail.deleted
+            return None if born_later and begins else "trimmed"
+        if not self._reaches(of.partition):
             return "broker-restarted"
-        tail = self._group.tail(of)
         if tail.deleted > position.sequence:
             return "deleted"
-        return "trimmed" if tail.trimmed > position.sequence else None
+        return "trimmed" if of.window is None and tail.trimmed > position.sequence else None
 
-    def _find(self, of: Log, lost: Mapping[Log, str]) -> _Place:
+    def _resets(self, lost: Mapping[Log, str]) -> list[bytes]:
+        """Return what says that positions are lost. Of topics that are there no more only the patterns are known."""
+        told = {(of.topic, reason): None for of, reason in lost.items()}
+        query = self._group.query
+        if any(not known and p not in self._group.followers for p, known in self._survey.known.items()):
+            patterns = filter(is_pattern, (*query.events, *query.statistics))
+            told |= {(pattern, "broker-restarted"): None for pattern in patterns}
+        return [frames.reset(topic, reason) for topic, reason in told]
+
+    def _find(self, of: Log, lost: str | None) -> _Place:
         """Return the place to read an events log from: behind the position, or the last events before its end."""
-        if of in lost:
+        if lost is not None:
             last = self._broker.read(of.partition, {of: NOTHING}).logs[of].last
             return _Place(max(0, last - REPLAY_AFTER_RESET), 0)
         position = (self._have or {}).get(of.partition)
@@ -223,14 +279,13 @@ class Replay:
             return _Place(self._group.tail(of).after, position.sequence)  # nothing was missed
         return _Place(self._broker.seek_sequence(of.topic, position.sequence), position.sequence)
 
-    def _positions(self, lost: Mapping[Log, str]) -> dict[int, Position]:
+    def _positions(self) -> dict[int, Position]:
         """Return what the client has of each partition, in this life of Redis."""
         found = {}
         for partition, follower in self._group.followers.items():
             position = (self._have or {}).get(partition)
-            gone = position is None or any(of.partition == partition for of in lost)
-            epoch = follower.position.epoch
-            found[partition] = Position(epoch, 0) if gone or position is None else Position(epoch, position.sequence)
+            known = position is not None and self._survey.known.get(partition, False)
+            found[partition] = Position(follower.position.epoch, position.sequence if position and known else 0)
         return found
 
     def _statistics(self, lost: Mapping[Log, str]) -> list[bytes]:
@@ -273,7 +328,7 @@ class Replay:
 
     def _begin_again(self, partition: int) -> None:
         """What was to be read is no longer there: say so, once the follower knows it too."""
-        self._places = None
+        self._places, self._survey = None, _Survey(self._group.renewals)
         self._earliest = False
         self._group.followers[partition].wake()
         gevent.sleep(_LOOK)
@@ -321,7 +376,7 @@ class Replay:
             return
         if self._goal.lost:
             self._have, self._earliest = decode(self._goal.cursor), False
-            self._places = None
+            self._places, self._survey = None, _Survey(self._group.renewals)
             if told:
                 self._push(told)
             return
