@@ -293,13 +293,17 @@ class Aggregate:
 
     def _encode(self, window: int, report: Report, part: slice) -> Pieces:
         rows = report.rows[part]
+        valued = self._rolling.rows.kind[rows] != EVENTS
+        figures = self._rolling.read(window, rows[valued])
+        values = self._rolling.read_values(window, rows)
+        self._pause()
         pieces = Pieces(
             self._heads.of(rows),
             counts_to_json(report.count[part], self._settings.windows[window].length / 1_000 or None),
-            report.figures[:, part],
-            self._rolling.rows.kind[rows] != EVENTS,
+            figures,
+            valued,
             self._heads.ends_of(rows),
-            [(place, column[part]) for place, column in zip(self._places, report.values, strict=True)],
+            list(zip(self._places, values, strict=True)),
         )
         self._pause()
         return pieces

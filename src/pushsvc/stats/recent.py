@@ -303,7 +303,7 @@ class Recent:
             part = slice(*np.searchsorted(owners, [places[0], places[-1] + 1]).tolist())
             return wanted.find(np.searchsorted(places, owners[part]), times[part], kept[part], len(places))
 
-        return wanted.columns(self.rows.kind[rows], find, self.pause)
+        return wanted.columns(self.rows.kind[rows], find)
 
     def _numbers_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
         """Return which of the rows each value in a window is of, and the values; ordered by both."""
