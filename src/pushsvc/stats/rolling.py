@@ -92,9 +92,9 @@ class Rolling:
     def step(self) -> int:
         return self.head(0)
 
-    def extent(self, window: int, _topic: TopicRows) -> Extent:
-        """Return what a window covers, of every topic."""
-        return Extent(*self.interval(window))
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+        """Return what a window covers, the same of every topic."""
+        return [Extent(*self.interval(window))] * len(topics)
 
     def measure(self, most_bytes: int) -> None:
         """Look at the memory taken: beyond so many bytes no key gets rows and no new value is followed."""
