@@ -2,7 +2,7 @@
 
 ``python benchmarks/aggregation.py [--quick] [--only NAME] [--plot FILE]`` prints the tables of each question, or of
 the one that is named; ``--plot`` draws the tables ``flat`` (matplotlib). Each question runs in a process of its own, so
-that the memory of one is not the noise of the next. ``--quick`` takes a tenth of the events: to see that it works, not
+that the memory of one is not the noise of the next. ``--quick`` takes a tenth of most sizes: to see that it works, not
 to quote. The peers are the extra ``bench``; one that cannot be measured is named with the reason.
 
 The floor is msgspec's NDJSON parsing of the same bytes into dictionaries, measured in turns with what is divided by it.
