@@ -2,7 +2,7 @@
 
 ``python benchmarks/aggregation.py [--quick] [--only NAME] [--plot FILE]`` prints the tables of each question, or of
 the one that is named; ``--plot`` draws the tables ``flat`` (matplotlib). Each question runs in a process of its own, so
-that the memory of one is not the noise of the next. ``--quick`` takes a tenth of the events: to see that it works, not
+that the memory of one is not the noise of the next. ``--quick`` takes a tenth of most sizes: to see that it works, not
 to quote. The peers are the extra ``bench``; one that cannot be measured is named with the reason.
 
 The floor is msgspec's NDJSON parsing of the same bytes into dictionaries, measured in turns with what is divided by it.
@@ -139,7 +139,7 @@ def run_case(case: Case, quantiles: bool, effort: Effort) -> Costs:
     floor = floor_of(batches[:100])
 
     def measure(pieces: int, repeats: int, *, ticking: bool = False) -> Pair:
-        count = effort.of(1_000) if pieces > 1 else 100
+        count = effort.piece if pieces > 1 else 100
         run = partial(feed.run, batches, count, RATE_STEP, ticking=ticking)
         base, took = beside(floor, run, pieces, repeats)
         return base / (pieces * 100 * BATCH), took / (pieces * count * BATCH)
@@ -147,7 +147,7 @@ def run_case(case: Case, quantiles: bool, effort: Effort) -> Costs:
     floor()
     cold = measure(1, 1)
     longest = max(Window.parse(window).length for window in case.windows)
-    step = max(RATE_STEP, longest // 9_000) * effort.part
+    step = max(RATE_STEP, longest // 3_000) * effort.part
     feed.run(batches, longest // step, step)
     bare = measure(6, effort.repeats)
     feed.watch()
@@ -299,10 +299,10 @@ LOADS = (1_000, 10_000, 100_000)
 
 
 def measure_flat(effort: Effort, plot: Path | None = None) -> None:
+    loads = list(dict.fromkeys(max(BATCH, effort.of(load)) for load in LOADS))
     drawn: dict[str, list[list[float]]] = {}
     for quantiles in (False, True):
         told = "with quantiles" if quantiles else "without quantiles"
-        loads = [max(BATCH, effort.of(load)) for load in LOADS]
         table = Table(
             f"cost per event against the window, {told}",
             ("window", *(f"{load:,}" for load in loads)),
@@ -311,13 +311,13 @@ def measure_flat(effort: Effort, plot: Path | None = None) -> None:
         grid = [[flat_cost(length, load, quantiles) for load in loads] for length in LENGTHS]
         for length, costs in zip(LENGTHS, grid, strict=True):
             table.add(length, *(ns(cost, 1) for cost in costs))
-        columns = [[row[number] for row in grid] for number in range(len(LOADS))]
+        columns = [[row[number] for row in grid] for number in range(len(loads))]
         table.add("longest / shortest", *(f"{column[-1] / column[0]:.2f}" for column in columns))
         table.add("most / least", *(f"{max(column) / min(column):.2f}" for column in columns))
         table.print()
         drawn[told] = columns
     if plot:
-        draw(plot, drawn)
+        draw(plot, loads, drawn)
 
 
 def flat_cost(length: str, load: int, quantiles: bool) -> float:
@@ -337,13 +337,13 @@ def flat_cost(length: str, load: int, quantiles: bool) -> float:
     return least(rotate, max(2, min(10, 2_000 // batches))) / (batches * BATCH)
 
 
-def draw(path: Path, drawn: dict[str, list[list[float]]]) -> None:
-    """Draw the grids, a line for each load."""
+def draw(path: Path, loads: Sequence[int], drawn: dict[str, list[list[float]]]) -> None:
+    """Draw the grids, a line for each of the loads measured."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(10, 4), sharey=True)
     for axis, (told, columns) in zip(axes, drawn.items(), strict=True):
-        for load, column in zip(LOADS, columns, strict=True):
+        for load, column in zip(loads, columns, strict=True):
             axis.plot(LENGTHS, [cost * 1e9 for cost in column], marker="o", label=f"{load:,} events per pane")
         axis.set(title=told, xlabel="length of the window")
         axis.grid(alpha=0.3)

@@ -51,6 +51,14 @@ class Effort:
     repeats: int
     part: int
 
+    @property
+    def piece(self) -> int:
+        """Batches between two measurements of the floor: one or two seconds of arrival, a batch each 10 ms.
+
+        More would say the same: 6 pieces and 2 repeats make 12 samples of at least 100,000 events.
+        """
+        return max(100, self.of(200))
+
     def of(self, size: int) -> int:
         return max(1, size // self.part)
 

@@ -76,7 +76,7 @@ def _cost(
     """Return seconds per event of the floor and of ours, counted only and with frames."""
     values = ("user",) if set(statistics) - set(QUANTILES) else ()
     feed = Feed(replace(settings(windows, False, keys), statistics=statistics, values=values))
-    count, floor = effort.of(1_000), floor_of(batches)
+    count, floor = effort.piece, floor_of(batches)
 
     def measure(ticking: bool) -> tuple[float, float]:
         base, took = beside(floor, partial(feed.run, batches, count, 10, ticking=ticking), 6, effort.repeats)

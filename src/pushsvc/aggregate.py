@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -192,7 +193,7 @@ class Aggregate:
         report = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
         size = len(report.rows)
         (data,) = divide([(0, size)], size, partial(self._encode, number, report))
-        extent = self._rolling.extent(number, topic.table)
+        (extent,) = self._rolling.extents(number, [topic.table])
         parts = self._parts(topic, data, b"[]", report.rows, extent)
         cadence = int(self._paces.intervals(number, np.array([topic.table.number]))[0])
         frame = self._frame(number, topic, "snapshot", extent, cadence, False, parts)
@@ -276,37 +277,41 @@ class Aggregate:
         """Return an update for each topic in a report."""
         owners, left = (self._rolling.rows.topic[rows] for rows in (report.rows, report.gone))
         numbers = np.unique(np.concatenate([owners, left]))
-        rows, gone = _ranges(owners, numbers), _ranges(left, numbers)
-        encode = partial(self._encode, window, report)
-        data = divide(rows, len(report.rows), encode)
+        edges = _edges(owners, numbers)
+        rows, gone = list(pairwise(edges.tolist())), pairwise(_edges(left, numbers).tolist())
+        data = divide(rows, len(report.rows), partial(self._encode, window, report))
         topics = [self._by_number[number] for number in numbers.tolist()]
-        extents = [self._rolling.extent(window, topic.table) for topic in topics]
+        extents = self._rolling.extents(window, [topic.table for topic in topics])
         bodies = [
             self._parts(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], extent)
             for topic, array, own, away, extent in zip(topics, data, rows, gone, extents, strict=True)
         ]
         self._paces.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
         cadences = self._paces.intervals(window, numbers).tolist()
-        ending = self._ending(report)
         return [
-            self._frame(window, topic, "update", extent, cadence, bool(ending[own[0]] < ending[own[1]]), parts)
-            for topic, extent, cadence, own, parts in zip(topics, extents, cadences, rows, bodies, strict=True)
+            self._frame(window, topic, "update", *told)
+            for topic, *told in zip(topics, extents, cadences, self._ending(report, edges), bodies, strict=True)
         ]
 
-    def _ending(self, report: Report) -> Ints:
-        """Return how many of the first n rows are rows of keys said to be zero, for every n."""
+    def _ending(self, report: Report, edges: Ints) -> list[bool]:
+        """Tell between which edges [n + 1] there is a row of a key that is said to be zero."""
         zero = (report.count == 0) & (self._rolling.rows.key[report.rows] != ALL_KEYS)
-        return np.concatenate([[0], np.cumsum(zero)])
+        before = np.concatenate([[0], np.cumsum(zero)])[edges]
+        return list((before[:-1] < before[1:]).tolist())
 
     def _encode(self, window: int, report: Report, part: slice) -> Pieces:
         rows = report.rows[part]
+        valued = self._rolling.rows.kind[rows] != EVENTS
+        figures = self._rolling.read(window, rows[valued])
+        values = self._rolling.read_values(window, rows)
+        self._pause()
         pieces = Pieces(
             self._heads.of(rows),
             counts_to_json(report.count[part], self._settings.windows[window].length / 1_000 or None),
-            report.figures[:, part],
-            self._rolling.rows.kind[rows] != EVENTS,
+            figures,
+            valued,
             self._heads.ends_of(rows),
-            [(place, column[part]) for place, column in zip(self._places, report.values, strict=True)],
+            list(zip(self._places, values, strict=True)),
         )
         self._pause()
         return pieces
@@ -320,8 +325,11 @@ class Aggregate:
 
     def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, extent: Extent) -> list[bytes]:
         """Return the body of a frame: data, gone, and partial if there is any."""
+        parts = [b'"data":', *data, b',"gone":', gone]
         keys = [] if extent.start is None else topic.table.partial(rows, extent.start)
-        return [b'"data":', *data, b',"gone":', gone, *([b',"partial":', orjson.dumps(keys)] if keys else ())]
+        if keys:
+            parts += (b',"partial":', orjson.dumps(keys))
+        return parts
 
     def _frame(
         self,
@@ -349,10 +357,9 @@ class Aggregate:
         )
 
 
-def _ranges(owners: Index, numbers: Index) -> list[tuple[int, int]]:
-    """Return which part of the owners, in order, each number has."""
-    edges = [np.searchsorted(owners, numbers, side=side).tolist() for side in ("left", "right")]
-    return list(zip(*edges, strict=True))
+def _edges(owners: Index, numbers: Index) -> Ints:
+    """Return where the part of each number [n] begins among the owners, in order, and where the last one ends."""
+    return np.append(np.searchsorted(owners, numbers), len(owners))
 
 
 def _is_value(column: str) -> bool:

@@ -16,7 +16,8 @@ def encoder(count, figures, ends=None):
     valued = np.arange(len(count)) % 3 > 0
 
     def encode(part):
-        return Pieces(names[part], counts_to_json(count[part], 10), figures[:, part], valued[part], ends and ends[part])
+        told = figures[:, part][:, valued[part]]
+        return Pieces(names[part], counts_to_json(count[part], 10), told, valued[part], ends and ends[part])
 
     return encode
 

@@ -32,6 +32,7 @@ _NUMBER, _NULL, _OTHER, _TEXT = 1, 2, 4, 8
 _NUMBERS: set[type] = {int, float}
 _NESTED: set[type] = {list, dict}
 _NAN = float("nan")
+_NO_NUMBERS: NDArray[np.float64] = np.zeros(0)
 _TYPES: dict[int, Any] = {
     _NUMBER: float,
     _NUMBER | _NULL: float | None,
@@ -133,8 +134,8 @@ class ColumnReader:
         return Columns.of([Event.take(item) for item in objects], self._groupings, self._valued)
 
     def _columns(self, events: list[Any]) -> Columns:
-        found = {name: list(map(attrgetter(f"f{number}"), events)) for number, name in enumerate(self._names)}
-        columns = {name: self._column(values, name) for name, values in found.items()}
+        found = {name: list(map(attrgetter(self._places[name]), events)) for name in self._names if name in self._plain}
+        columns = {name: _column(self._numbers(events, name, found.get(name))) for name in self._names}
         fields = {name: column for name, column in columns.items() if column is not None}
         keys = [_joined([self._values(events, name) for name in parts_of(one)]) for one in self._groupings]
         times = _times([event.time for event in events]) if "time" in self._attributes else None
@@ -161,19 +162,18 @@ class ColumnReader:
             return values
         return [DEFAULT_TYPE if name == "type" and value is None else _text(value) for value in values]
 
-    def _column(self, found: list[Any], name: str) -> Column | None:
-        if name in self._plain:
+    def _numbers(self, events: list[Any], name: str, found: list[Any] | None) -> NDArray[np.float64]:
+        """Return a number for each event: JSON has no NaN, so it can stand for what is none or not there."""
+        read = map(attrgetter(self._places[name]), events)
+        if found is not None:
             if not _NUMBERS & set(map(type, found)):
-                return None
-            found = [value if type(value) is float or type(value) is int else _NAN for value in found]
-        elif self._kinds[name] & (_OTHER | _TEXT):
-            found = [value if type(value) is float else _NAN for value in found]
-        values = np.array(found, np.float64)
-        absent = np.isnan(values)  # JSON has no NaN, so it can stand for what is not there
-        if not absent.any():
-            return Column(None, values)
-        positions = np.flatnonzero(~absent)
-        return Column(positions, values[positions]) if len(positions) else None
+                return _NO_NUMBERS
+            return np.array([value if type(value) is float or type(value) is int else _NAN for value in found], float)
+        if self._kinds[name] & (_OTHER | _TEXT):
+            return np.array([value if type(value) is float else _NAN for value in read], np.float64)
+        if self._kinds[name] & _NULL:
+            return np.array(list(read), np.float64)  # None becomes NaN
+        return np.fromiter(read, np.float64, len(events))
 
     def _learn(self, objects: list[dict[str, Any]]) -> None:
         kinds = dict(self._kinds)
@@ -205,6 +205,15 @@ class ColumnReader:
         self._places = {name: attribute for attribute, name in rename.items()}
         struct = msgspec.defstruct("Line", fields, rename=rename, forbid_unknown_fields=True, gc=False)
         return msgspec.json.Decoder(struct)
+
+
+def _column(numbers: NDArray[np.float64]) -> Column | None:
+    """Return what there is of numbers [n]; None for nothing."""
+    absent = np.isnan(numbers)
+    if len(numbers) and not absent.any():
+        return Column(None, numbers)
+    positions = np.flatnonzero(~absent)
+    return Column(positions, numbers[positions]) if len(positions) else None
 
 
 def parts_of(grouping: str) -> list[str]:

@@ -43,14 +43,16 @@ def group(rows: Index, values: Floats | None, total: Index, width: int | None = 
 
     With ``width`` the rows are codes of pane and row, and so are those returned.
     """
-    order = np.argsort(rows)
-    ordered = rows[order]
-    starts = runs_of(ordered)
-    own = ordered[starts]
-    if values is None:
+    if values is None:  # nothing need follow the order, and sorting alone is five times faster
+        ordered = np.sort(rows)
+        starts = runs_of(ordered)
         moments = Moments(lengths_of(starts, len(rows)).astype(np.int32), empty(0))
     else:
+        order = np.argsort(rows)
+        ordered = rows[order]
+        starts = runs_of(ordered)
         moments = reduce(values[order], starts)
+    own = ordered[starts]
     totals = total[own] if width is None else own - own % width + total[own % width]
     keyed = np.flatnonzero(totals != own)
     if not len(keyed):

@@ -87,8 +87,8 @@ class Engine(Protocol):
     def tidy(self) -> None:
         """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
 
-    def extent(self, window: int, topic: TopicRows) -> Extent:
-        """Return what a window covers of a topic's events."""
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+        """Return what a window covers of the events of topics [n]."""
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""
@@ -216,9 +216,9 @@ class Both:
         keeper, number = self._at(window)
         return keeper.read(number, rows)
 
-    def extent(self, window: int, topic: TopicRows) -> Extent:
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
         keeper, number = self._at(window)
-        return keeper.extent(number, topic)
+        return keeper.extents(number, topics)
 
     def unused(self) -> Ints:
         return np.intersect1d(self._rolling.unused(), self._recent.unused(), assume_unique=True)

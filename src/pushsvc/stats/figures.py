@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,13 +25,13 @@ class Figures:
         self._blocks = Blocks(windows)
         self._buckets = Buckets(len(windows), percents)
         self._parts: Floats = empty(_FIRST_CAPACITY)
-        self._figures: Floats = np.zeros((len(windows), MOMENTS + len(percents), _FIRST_CAPACITY))
+        self._told: Floats = np.zeros((len(windows), _FIRST_CAPACITY, MOMENTS + len(percents)))
         self._reserved = False
 
     @property
     def bytes(self) -> int:
         """Size of what is held."""
-        return self._blocks.bytes + self._buckets.bytes + self._parts.nbytes + self._figures.nbytes
+        return self._blocks.bytes + self._buckets.bytes + self._parts.nbytes + self._told.nbytes
 
     def begin(self, heads: Sequence[int]) -> None:
         """Begin anew at other heads, while there is nothing in the windows."""
@@ -44,7 +44,7 @@ class Figures:
             self._reserved = True
             more = max(columns, 2 * size if size < BLOCK else size + BLOCK) - size
             self._parts = np.concatenate([self._parts, empty(more)], axis=1)
-            self._figures = np.pad(self._figures, ((0, 0), (0, 0), (0, more)))
+            self._told = np.pad(self._told, ((0, 0), (0, more), (0, 0)))
             self._blocks.reserve(self._parts.shape[1], heads)
             if self._percents:
                 self._buckets.reserve(self._parts.shape[1])
@@ -99,19 +99,17 @@ class Figures:
         ``last``."""
         moments = self._blocks.read(window, columns)
         if counts.any():
-            moments = merge(moments, Moments(counts, self._parts[:, columns]))
-        self._figures[window, :MOMENTS, columns] = describe(moments).T
+            moments = merge(moments, Moments(counts, self._parts.take(columns, axis=1, mode="clip")))
+        told = describe(moments)
         if self._percents:
-            self._figures[window, MOMENTS:, columns] = self._buckets.read(window, columns, moments, first, last).T
+            told = np.concatenate([told, self._buckets.read(window, columns, moments, first, last)])
+        self._told[window, columns] = told.T
 
-    def read(self, window: int, columns: Index, pause: Callable[[], None]) -> Floats:
+    def read(self, window: int, columns: Index) -> Floats:
         """Return what columns [n] said when they were computed [5 + percents, n]; NaN for CLOSED."""
-        figures = np.empty((self._figures.shape[1], len(columns)))
-        for start in range(0, len(columns), 4 * BLOCK):
-            part = slice(start, start + 4 * BLOCK)
-            figures[:, part] = self._figures[window][:, columns[part]]
-            pause()
-        figures[:, columns == CLOSED] = np.nan
+        told: Floats = self._told[window].take(columns, axis=0, mode="clip")
+        told[columns == CLOSED] = np.nan
+        figures: Floats = told.T
         return figures
 
     # -- columns that go

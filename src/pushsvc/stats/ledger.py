@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pushsvc.stats.engine import Engine
-from pushsvc.stats.moments import Counts, Floats, Ints
+from pushsvc.stats.moments import Counts, Ints
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, TopicRows
 
 _ABSENT, _LIVE, _ZERO = range(3)
@@ -20,13 +19,11 @@ Flags = NDArray[np.bool_]
 class Report:
     """What to say of a window. Rows [n] are ordered by topic, and so are those that are gone [m].
 
-    ``figures`` [5, n] are sum, mean, min, max and std, and the quantiles; ``values`` the columns [n] of Values.
+    What they say besides their count is read where they are told, a few at a time.
     """
 
     rows: Ints
     count: Counts
-    figures: Floats
-    values: list[list[Any]]
     gone: Ints
 
 
@@ -48,6 +45,7 @@ class Ledger:
     def update(self, window: int, rows: Ints) -> Report:
         """Report what changed among pending rows since their last report."""
         rows = self._by_topic(rows)
+        self._rolling.pause()
         self._rolling.take_changes(window, rows)
         count = self._rolling.held(window, rows)
         live = (count > 0) | self._total(rows)
@@ -55,23 +53,27 @@ class Ledger:
         said = live | (known == _LIVE)
         gone = rows[~live & (known == _ZERO)]
         self._known[window, rows] = np.where(live, _LIVE, np.where(known == _LIVE, _ZERO, _ABSENT))
-        return self._report(window, rows[said], count[said], gone)
+        self._rolling.pause()
+        return Report(rows[said], count[said], gone)
 
     def snapshot(self, window: int, topic: TopicRows) -> Report:
         """Report all rows of a topic that are not empty, and totals; what the reader held before no longer counts."""
         self._reserve()
         own = self._rolling.rows.of_topic(topic)
         own = own[self._rolling.rows.kind[own] != HIDDEN]
+        self._rolling.pause()
         self._rolling.take_changes(window, own)
         count = self._rolling.held(window, own)
+        self._rolling.pause()
         live = (count > 0) | self._total(own)
         self._known[window, own] = np.where(live, _LIVE, _ABSENT)
-        return self._report(window, own[live], count[live], np.zeros(0, np.int64))
+        self._rolling.pause()
+        return Report(own[live], count[live], np.zeros(0, np.int64))
 
     def nothing(self) -> Report:
         """Return a report that says nothing."""
         none = np.zeros(0, np.int64)
-        return self._report(0, none, none.astype(np.int32), none)
+        return Report(none, none, none)
 
     def discard(self, topic: TopicRows) -> None:
         """Forget a topic, whatever is in its rows."""
@@ -85,10 +87,6 @@ class Ledger:
         unused = unused[(self._known[:, unused] == _ABSENT).all(axis=0)]
         if len(unused):
             self._rolling.close(unused)
-
-    def _report(self, window: int, rows: Ints, count: Counts, gone: Ints) -> Report:
-        figures, values = self._rolling.read(window, rows), self._rolling.read_values(window, rows)
-        return Report(rows, count, figures, values, gone)
 
     def _by_topic(self, rows: Ints) -> Ints:
         topics = self._rolling.rows.topic[rows]

@@ -49,7 +49,9 @@ class Moments:
         return len(self.count)
 
     def take(self, index: Index | slice) -> Moments:
-        return Moments(self.count[index], self.parts[:, index])
+        if isinstance(index, slice):
+            return Moments(self.count[index], self.parts[:, index])
+        return Moments(self.count[index], self.parts.take(index, axis=1, mode="clip"))  # numpy buffers other modes
 
 
 def narrow(count: Counts) -> Counts:

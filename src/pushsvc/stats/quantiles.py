@@ -61,20 +61,21 @@ class Histograms:
 
     def quantiles(self, window: int, columns: Ints, count: Counts, percents: Sequence[int]) -> Floats:
         """Return [percents, n] for columns, in order, with so many values in the window; NaN without any."""
-        found = np.full((len(percents), len(columns)), np.nan)
         codes = self.counted.codes
-        first = np.searchsorted(codes, columns << BITS)
-        lengths = np.searchsorted(codes, (columns + 1) << BITS) - first
+        bounds = (np.stack([columns, columns + 1]) << BITS).astype(codes.dtype)  # or all codes would be widened
+        first, last = np.searchsorted(codes, bounds)
+        lengths = last - first
         ends = np.cumsum(lengths)
         members = members_of(first, lengths)
         below = np.cumsum(self.counted.counts[window, members])
         codes = codes[members]
         base = np.where(ends > lengths, below[np.maximum(ends - lengths, 1) - 1], 0) if len(below) else first
+        found = np.full((len(percents), len(columns)), np.nan)
         there = np.flatnonzero((count > 0) & (lengths > 0))
-        for number, percent in enumerate(percents):
-            rank = (percent * count[there].astype(np.int64) + 99) // 100
-            place = np.searchsorted(below, base[there] + rank)
-            found[number, there] = lower_ends((codes[place] & _MASK).astype(np.int64))
+        ranks = (np.multiply.outer(count[there].astype(np.int64), percents) + 99) // 100
+        place = np.searchsorted(below, (base[there][:, None] + ranks).ravel())  # near each other, and so soon found
+        ends = lower_ends((codes[place] & _MASK).astype(np.int64))
+        found[:, there] = ends.reshape(ranks.shape).T
         return found
 
 

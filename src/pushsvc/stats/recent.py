@@ -252,9 +252,12 @@ class Recent:
         held: Counts = self._held[window, : self.rows.size][rows]
         return held
 
-    def extent(self, window: int, topic: TopicRows) -> Extent:
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
         """Return from the least to the greatest time of the last events, or (T - W, T] without what was let go."""
         self.settle()
+        return [self._extent(window, topic) for topic in topics]
+
+    def _extent(self, window: int, topic: TopicRows) -> Extent:
         tape, chosen = self._tapes.get(topic.number), self.windows[window]
         if not chosen.events:
             begin = self._time - chosen.length
@@ -303,7 +306,7 @@ class Recent:
             part = slice(*np.searchsorted(owners, [places[0], places[-1] + 1]).tolist())
             return wanted.find(np.searchsorted(places, owners[part]), times[part], kept[part], len(places))
 
-        return wanted.columns(self.rows.kind[rows], find, self.pause)
+        return wanted.columns(self.rows.kind[rows], find)
 
     def _numbers_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
         """Return which of the rows each value in a window is of, and the values; ordered by both."""

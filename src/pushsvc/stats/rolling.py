@@ -92,9 +92,9 @@ class Rolling:
     def step(self) -> int:
         return self.head(0)
 
-    def extent(self, window: int, _topic: TopicRows) -> Extent:
-        """Return what a window covers, of every topic."""
-        return Extent(*self.interval(window))
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+        """Return what a window covers, the same of every topic."""
+        return [Extent(*self.interval(window))] * len(topics)
 
     def measure(self, most_bytes: int) -> None:
         """Look at the memory taken: beyond so many bytes no key gets rows and no new value is followed."""
@@ -128,6 +128,7 @@ class Rolling:
         for number, old in enumerate(before):
             if self.head(number) > old:
                 self._advance(number, old)
+                self.pause()
         return True
 
     def next_changes(self, _ready: object = None) -> list[int | None]:
@@ -324,7 +325,7 @@ class Rolling:
         values = self._values
         if values is None:
             return []
-        return values.wanted.columns(self.rows.kind[rows], lambda at: values.read(window, rows[at]), self.pause)
+        return values.wanted.columns(self.rows.kind[rows], lambda at: values.read(window, rows[at]))
 
     def tidy(self) -> None:
         """Forget values that nobody holds where places are short or they have become many."""
@@ -339,15 +340,14 @@ class Rolling:
         return held
 
     def _figures_of(self, window: int, rows: Ints) -> Floats:
-        stale = rows[self._stale[window, rows]]
-        for start in range(0, len(stale), BLOCK):
-            self._refresh(window, stale[start : start + BLOCK])
-            self.pause()
+        self._refresh(window, rows[self._stale[window, rows]])
         self._stale[window, rows] = False
-        return self._figures.read(window, self.rows.column[rows], self.pause)
+        return self._figures.read(window, self.rows.column[rows])
 
     def _refresh(self, window: int, rows: Ints) -> None:
         columns, order = self.rows.columns_of(rows)
+        if not len(columns):
+            return
         pane, panes = self.windows[window].pane, self.windows[window].panes
         last = (self.head(window) + 1) * pane // self.grain - 1
         first = last + 1 - panes * pane // self.grain

@@ -23,8 +23,6 @@ from pushsvc.stats.vocabulary import NONE, SKETCHED, Vocabulary
 Flags = NDArray[np.bool_]
 
 _MARK = (1 << SHIFT) - 1
-_SLICE = 2_048
-"""Rows whose values are told without a pause."""
 
 
 @dataclass(slots=True)
@@ -58,19 +56,17 @@ class Wanted:
         near = [] if all(map(is_exact, self.statistics)) else [False]
         return [*[None] * len(self.statistics), *near]
 
-    def columns(self, kinds: Index, find: Callable[[Ints], Found], pause: Callable[[], None]) -> list[list[Any]]:
+    def columns(self, kinds: Index, find: Callable[[Ints], Found]) -> list[list[Any]]:
         """Return a column [n] for each of the statistics, and one that tells which rows are not exact if any may be.
 
         ``kinds`` are those of the rows; ``find`` is asked for the places of those that have values, in order.
         """
         columns: list[list[Any]] = [[nothing] * len(kinds) for nothing in self.nothing]
-        valued = np.flatnonzero(kinds == VALUES)
-        for start in range(0, len(valued), _SLICE):
-            places = valued[start : start + _SLICE]
+        places = np.flatnonzero(kinds == VALUES)
+        if len(places):
             for column, told in zip(columns, self._told(find(places)), strict=True):
                 for place, one in zip(places.tolist(), told, strict=True):
                     column[place] = one
-            pause()
         return columns
 
     def _told(self, found: Found) -> list[list[Any]]:
