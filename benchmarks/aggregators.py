@@ -124,7 +124,10 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
         publish(broker, topics, batches)
-        last = {topic: int(figures["last"]) for topic, figures in zip(topics, broker.figures(list(map(Log, topics))))}
+        last = {
+            topic: int(figures["last"])
+            for topic, figures in zip(topics, broker.figures(list(map(Log, topics))), strict=True)
+        }
         before, begun = [cpu([pid]) for pid in [*workers, server.pid or 0]], time.monotonic()
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
@@ -184,7 +187,9 @@ def main() -> None:
                     rounds[name].append(play(server, count, topics, batches))
         finally:
             server.stop()
-    note = f"{chosen.batches * BATCH:,} events of {chosen.keys:,} keys in {chosen.topics} topics, three windows, unwatched"
+    note = (
+        f"{chosen.batches * BATCH:,} events of {chosen.keys:,} keys in {chosen.topics} topics, three windows, unwatched"
+    )
     report("A second aggregator", note, rounds)
 
 

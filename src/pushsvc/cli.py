@@ -358,3 +358,12 @@ def aggregator_worker(redis: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
     worker.run()
+
+
+@program.command("_part", hidden=True)
+@click.argument("descriptor", type=int)
+def part(descriptor: int) -> None:
+    """Count a part of a topic."""
+    from pushsvc import part_process
+
+    part_process.run(descriptor)

@@ -48,19 +48,22 @@ class Counting:
         self._engine = engine
         self._valued = tuple(valued)
 
-    def count(self, topic: Topic, events: Columns, times: Ints, fit: Flags | None) -> None:
+    def count(
+        self, topic: Topic, events: Columns, times: Ints, fit: Flags | None, own: Sequence[Flags] | None = None
+    ) -> None:
         """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
-        these do not depend on how late it was read."""
+        these do not depend on how late it was read. ``own`` are those of each grouping that are to be counted here,
+        None for all: others count the rest."""
         marks = self._engine.mark(topic.table, topic.offset, times, fit)
         fields = self._numbers_of(topic, events)
         values = self._values_of(topic, events, fit)
         for grouping, names in enumerate(events.keys):
-            if fit is not None:  # what is not counted gets no place
-                names = [name if counts else None for name, counts in zip(names, fit.tolist(), strict=True)]
+            taken = fit if own is None else own[grouping] if fit is None else own[grouping] & fit
+            if taken is not None:  # what is not counted gets no place
+                names = [name if counts else None for name, counts in zip(names, taken.tolist(), strict=True)]
             keys = self._keys(topic, names, grouping)
-            taken = fit
             if grouping:  # what has no key in the first is in the totals, in the others nowhere
-                taken = (keys != ALL_KEYS) if fit is None else fit & (keys != ALL_KEYS)
+                taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
             self._put(topic, times, marks, keys, taken, fields, values)
 
     def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, Column]]:

@@ -13,14 +13,15 @@ from pushsvc.broker.checkpoints import Owner, Stored
 from pushsvc.counting import Topic as Counted
 from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import TopicSettings
+from pushsvc.split import Split
 
 EngineKey = tuple[TopicSettings, str | None]
-"""Settings, and the topic where it has a clock of its own."""
+"""Settings, and the topic where it has an engine of its own."""
 
 
 def engine_key(settings: TopicSettings, topic: str) -> EngineKey:
-    """Topics with equal settings share an engine, but each topic on the event clock has one of its own."""
-    return settings, topic if settings.clock == "event" else None
+    """Topics with equal settings share an engine, but each that is split or on the event clock has one of its own."""
+    return settings, topic if settings.clock == "event" or settings.parts > 1 else None
 
 
 def engine_name(key: EngineKey) -> str:
@@ -52,7 +53,7 @@ class Engine:
     """
 
     name: str
-    aggregate: Aggregate
+    aggregate: Aggregate | Split
     stored: Stored | None = None
     taken: float = field(default_factory=time.monotonic)
     cost: float = 0.0
@@ -65,7 +66,11 @@ class Engine:
         try:
             yield
         finally:
-            self.unsaved.spent += time.thread_time() - begun
+            self.unsaved.spent += time.thread_time() - begun + self.spent_elsewhere()
+
+    def spent_elsewhere(self) -> float:
+        """Return the CPU seconds that other processes have spent on it since this was last asked."""
+        return self.aggregate.take_spent() if isinstance(self.aggregate, Split) else 0.0
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ class Topic:
     base: dict[str, int] = field(default_factory=dict)
 
     @property
-    def aggregate(self) -> Aggregate:
+    def aggregate(self) -> Aggregate | Split:
         return self.engine.aggregate
 
     @property
@@ -119,6 +124,13 @@ class Partition:
     def owner(self) -> Owner | None:
         """Who writes its checkpoints; None before anything was read."""
         return None if self.epoch is None else Owner(self.number, self.fence, self.epoch)
+
+    def end(self) -> None:
+        """Be no more: nothing is written of it, and no process counts for it."""
+        self.ended = True
+        for engine in self.engines.values():
+            if isinstance(engine.aggregate, Split):
+                engine.aggregate.end()
 
     def forget(self, name: str) -> None:
         """Let go of a topic."""

@@ -25,6 +25,7 @@ from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.partition import Engine, Partition, Topic
 from pushsvc.settings import TopicRules
+from pushsvc.split import PartFailed, PartLost, Split
 from pushsvc.sweep import Sweeper
 from pushsvc.takeover import Takeover
 
@@ -103,14 +104,14 @@ class AggregatorWorker:
 
     def _restart(self, partition: Partition, *, distrusted: bool) -> None:
         """Forget what is known of a partition and begin anew, unless it was given away meanwhile."""
-        partition.ended = True
+        partition.end()
         if self._partitions.get(partition.number) is partition:
             self._take_up(Partition(partition.number, partition.fence, distrusted, partition.uncountable))
 
     def _drop(self, number: int) -> None:
         partition = self._partitions.pop(number, None)
         if partition is not None:
-            partition.ended = True
+            partition.end()
         self._live.unsubscribe(self._broker.keys.wake(number))
 
     # Waking
@@ -168,6 +169,16 @@ class AggregatorWorker:
             except Unavailable as error:
                 log.warning("partition %d: %s", partition.number, error)
                 partition.again_at = time.monotonic() + _PAUSE  # others may be at another primary
+            except PartLost as error:
+                counters.PARTS_LOST.inc()
+                log.warning("partition %d: begun anew: %s", partition.number, error)
+                self._restart(partition, distrusted=False)
+                gevent.sleep(_PAUSE)
+            except PartFailed as error:
+                log.error("partition %d: begun anew without one entry: %s", partition.number, error)
+                partition.uncountable.add((error.topic, error.offset))
+                self._restart(partition, distrusted=True)
+                gevent.sleep(_PAUSE)
             except Exception:
                 # One entry that cannot be counted must not end the others; the partition begins anew.
                 log.exception("partition %d", partition.number)
@@ -276,8 +287,9 @@ class AggregatorWorker:
         place = (topic.counted.name, entry.last)
         with counters.added(topic.counted):
             try:
-                events = self._events_of(partition, topic, entry)
-                topic.aggregate.apply(topic.counted.name, entry.last, entry.arrival, events)
+                count = self._apply(partition, topic, entry)
+            except PartLost:
+                raise  # the entry is not to blame
             except Exception:
                 # What is half counted is forgotten with the engine. The next one leaves this entry out, or an entry
                 # would end the statistics of all topics beside its own.
@@ -287,8 +299,21 @@ class AggregatorWorker:
         if entry.last <= topic.silent_through:
             topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
         counters.ENTRIES.inc()
-        counters.COUNTED.inc(len(events))
+        counters.COUNTED.inc(count)
         counters.LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
+
+    def _apply(self, partition: Partition, topic: Topic, entry: EventsEntry) -> int:
+        """Hand an entry to who counts it; return its number of events."""
+        name = topic.counted.name
+        if not isinstance(topic.aggregate, Split):
+            events = self._events_of(partition, topic, entry)
+            topic.aggregate.apply(name, entry.last, entry.arrival, events)
+            return len(events)
+        known = (name, entry.last) in partition.uncountable
+        counters.UNCOUNTABLE.inc(known)
+        told = entry.last <= topic.silent_through
+        topic.aggregate.apply(name, entry.last, entry.arrival, b"" if known else entry.data, told=told)
+        return 0 if known else entry.last - entry.first + 1
 
     # Writing
 
