@@ -30,23 +30,32 @@ from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from system import cpu, processes
 
+HOT = "hot"
 _PATIENCE = 120.0
-_QUICKLY = 3.5
-"""Seconds that aggregators may be stopped: their leases end after 5."""
+_STOPPED = 60.0
+"""Seconds that aggregators may be stopped; their leases are made as long."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round took: ``seconds`` by the clock, CPU seconds of every aggregator and of Valkey."""
+    """What one round took: ``seconds`` by the clock, CPU seconds of every process that counts, of Valkey, and of
+    ``others`` on this machine, the host's included."""
 
     events: int
     seconds: float
     aggregators: list[float]
     server: float
+    others: float
 
     @property
     def pace(self) -> float:
         return self.events / self.seconds
+
+
+def busy() -> float:
+    """Return the seconds in which the cores of this machine did anything, or were taken away from it (Linux only)."""
+    user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def wait(look: Callable[[], bool]) -> None:
@@ -77,8 +86,8 @@ def shares(broker: Broker) -> list[int]:
 
 
 @contextmanager
-def running(url: str, prefix: str, count: int, config: str) -> Iterator[list[int]]:
-    """Run aggregators that have shared the partitions; yield their process ids."""
+def running(url: str, prefix: str, count: int, config: str) -> Iterator[int]:
+    """Run aggregators that have shared the partitions; yield their parent's process id."""
     command = [sys.executable, "-m", "pushsvc", "aggregator", "--aggregators", str(count)]
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "pushsvc.toml"
@@ -88,7 +97,7 @@ def running(url: str, prefix: str, count: int, config: str) -> Iterator[list[int
         broker = Broker(url, prefix)
         try:
             wait(lambda: shares(broker) == [PARTITIONS // count] * count)
-            yield processes(parent.pid)["aggregator"]
+            yield parent.pid
         finally:
             broker.close()
             parent.terminate()
@@ -101,8 +110,17 @@ def publish(broker: Broker, topics: list[str], batches: list[bytes]) -> None:
     begun = time.monotonic()
     for number, batch in enumerate(made):
         broker.publish(topics[number % len(topics)], batch, settings)
-    if time.monotonic() - begun > _QUICKLY:
-        raise SystemExit("publishing took longer than leases allow: take fewer --batches")
+    if time.monotonic() - begun > _STOPPED:
+        raise SystemExit("publishing took longer than leases last: take fewer --batches")
+
+
+def lengthen(broker: Broker) -> None:
+    """Let leases, and the word that aggregators are alive, outlast their being stopped."""
+    milliseconds, aggregators = int(_STOPPED * 1000), broker.keys.aggregators
+    alive = broker._connections.command("ZRANGE", aggregators, 0, -1)
+    commands = [("PEXPIRE", broker.keys.lease(number), milliseconds) for number in range(PARTITIONS)]
+    commands += [("ZADD", aggregators, broker.time() + milliseconds, owner) for owner in alive]
+    broker._connections.commands(commands)
 
 
 def told(broker: Broker, topics: list[str], windows: list[str]) -> dict[str, int]:
@@ -118,54 +136,69 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
     broker.check_layout()
     broker.open_partitions()
     windows = [window.name for window in TopicSettings().windows]
-    with running(server.url, prefix, count, config) as workers:
+    with running(server.url, prefix, count, config) as parent:
         publish(broker, topics, batches[: len(topics)])
         wait(lambda: all(told(broker, topics, windows).values()))  # keys, rows and columns are there
-        for pid in workers:
+        found = processes(parent)
+        pids = [*found["aggregator"], *found.get("part", []), server.pid or 0]
+        for pid in found["aggregator"]:
             os.kill(pid, signal.SIGSTOP)
+        lengthen(broker)
         publish(broker, topics, batches)
         last = {
-            topic: int(figures["last"])
-            for topic, figures in zip(topics, broker.figures(list(map(Log, topics))), strict=True)
+            topic: int(one["last"]) for topic, one in zip(topics, broker.figures(list(map(Log, topics))), strict=True)
         }
-        before, begun = [cpu([pid]) for pid in [*workers, server.pid or 0]], time.monotonic()
-        for pid in workers:
+        before, all_before, begun = [cpu([pid]) for pid in pids], busy(), time.monotonic()
+        for pid in found["aggregator"]:
             os.kill(pid, signal.SIGCONT)
         wait(lambda: told(broker, topics, windows) == last)
-        seconds = time.monotonic() - begun
-        *spent, valkey = [cpu([pid]) - was for pid, was in zip([*workers, server.pid or 0], before, strict=True)]
+        seconds, everything = time.monotonic() - begun, busy() - all_before
+        *spent, valkey = [cpu([pid]) - was for pid, was in zip(pids, before, strict=True)]
     broker._connections.everywhere("FLUSHALL")
     broker.close()
-    return Round(len(batches) * BATCH, seconds, spent, valkey)
+    return Round(len(batches) * BATCH, seconds, spent, valkey, everything - sum(spent) - valkey)
+
+
+def play_all(
+    server: EmbeddedServer, kinds: dict[str, tuple[int, list[str], str]], batches: list[bytes], count: int
+) -> dict[str, list[Round]]:
+    """Play rounds of every kind in turns: aggregators, topics and pushsvc.toml."""
+    rounds: dict[str, list[Round]] = {name: [] for name in kinds}
+    for _ in range(count):
+        for name, (aggregators, topics, config) in kinds.items():
+            rounds[name].append(play(server, aggregators, topics, batches, config))
+    return rounds
 
 
 def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
     """Print every round, and what the last kind adds to the first."""
     table = Table(
         title,
-        ("", "events/s", "seconds", "CPU s of aggregators", "of Valkey", "CPU us/event", "cores busy"),
+        ("", "events/s", "seconds", "CPU s of those who count", "Valkey", "CPU us/event", "cores busy", "by others"),
         note,
     )
     for name, played in rounds.items():
         for one in played:
             each, total = " + ".join(f"{spent:.2f}" for spent in one.aggregators), sum(one.aggregators)
-            cores = (total + one.server) / one.seconds
             table.add(
                 name, f"{one.pace:,.0f}", f"{one.seconds:.2f}", each, f"{one.server:.2f}",
-                f"{total / one.events * 1e6:.2f}", f"{cores:.2f}",
+                f"{total / one.events * 1e6:.2f}", f"{(total + one.server) / one.seconds:.2f}",
+                f"{one.others / one.seconds:.2f}",
             )  # fmt: skip
     table.print()
     first, *others = rounds
     for name in others:
         ratios = [b.pace / a.pace for a, b in zip(rounds[first], rounds[name], strict=True)]
         print(f"{name} / {first}: {statistics.median(ratios):.2f} (median), {min(ratios):.2f} to {max(ratios):.2f}")
-    one = rounds[first][0]
-    both = sum(sum(r.aggregators) + r.server for r in rounds[first]) / sum(r.events for r in rounds[first])
-    alone = sum(sum(r.aggregators) for r in rounds[first]) / sum(r.events for r in rounds[first])
-    print(
-        f"limit: {os.cpu_count()} cores for aggregators and Valkey. By CPU alone two aggregators could be "
-        f"{min(len(one.aggregators) * 2, (os.cpu_count() or 1) * alone / both):.2f} times one"
-    )
+    print(f"by CPU alone, on {os.cpu_count()} cores of which nobody else takes any:")
+    for name, played in rounds.items():
+        print(f"  {name}: at most {statistics.median(map(most, played)):,.0f} events/s")
+
+
+def most(one: Round) -> float:
+    """Return the events/s that a round's CPU allows: its busiest process has one core, all together have all."""
+    cores = max(max(one.aggregators), one.server, (sum(one.aggregators) + one.server) / (os.cpu_count() or 1))
+    return one.events / cores
 
 
 def main() -> None:
@@ -174,23 +207,28 @@ def main() -> None:
     options.add_argument("--batches", type=int, default=1_500)
     options.add_argument("--topics", type=int, default=16)
     options.add_argument("--keys", type=int, default=1_000)
+    options.add_argument("--only", choices=("many", "one"))
     chosen = options.parse_args()
     print(machine())
-    batches, topics = stored_batches(chosen.batches, chosen.keys), evenly(chosen.topics)
-    rounds: dict[str, list[Round]] = {"one aggregator": [], "two aggregators": []}
+    batches = stored_batches(chosen.batches, chosen.keys)
+    note = f"{chosen.batches * BATCH:,} events of {chosen.keys:,} keys in {{}}, three windows, nobody watches"
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedServer(Path(folder))
         server.start()
         try:
-            for _ in range(chosen.rounds):
-                for count, name in enumerate(rounds, 1):
-                    rounds[name].append(play(server, count, topics, batches))
+            if chosen.only != "one":
+                topics = evenly(chosen.topics)
+                kinds = {"one aggregator": (1, topics, ""), "two aggregators": (2, topics, "")}
+                rounds = play_all(server, kinds, batches, chosen.rounds)
+                report("A second aggregator", note.format(f"{chosen.topics} topics"), rounds)
+            if chosen.only != "many":
+                kinds = {"unsplit": (1, [HOT], "")} | {
+                    f"{parts} parts": (1, [HOT], f"[topics.{HOT}]\nparts = {parts}\n") for parts in (2, 4)
+                }
+                rounds = play_all(server, kinds, batches, chosen.rounds)
+                report("One hot topic, one aggregator", note.format("one topic"), rounds)
         finally:
             server.stop()
-    note = (
-        f"{chosen.batches * BATCH:,} events of {chosen.keys:,} keys in {chosen.topics} topics, three windows, unwatched"
-    )
-    report("A second aggregator", note, rounds)
 
 
 if __name__ == "__main__":

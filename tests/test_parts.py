@@ -122,7 +122,8 @@ def test_parts_say_together_what_one_engine_says(series, options, key):
     for now, look in play(series, whole, split, key):
         if look:
             assert_frames(whole.due(now), split.due(now))
-            assert split.wake_at() == whole.wake_at()
+            if not options.idle_cadence:  # else parts are not woken for what may not be said yet
+                assert split.wake_at() == whole.wake_at()
     for window in options.windows:
         assert_frames([whole.snapshot("t", window.name)], [split.snapshot("t", window.name)])
     one, other = whole.topics["t"], split.topics["t"]
@@ -201,7 +202,7 @@ def test_an_entry_that_makes_a_part_fail_is_named(monkeypatch):
         split.apply("t", offset, T, b'{"key":"a","x":1}', told=False)
     with pytest.raises(PartFailed) as raised:
         split.due(T)
-    assert (raised.value.topic, raised.value.offset) == ("t", 2)
+    assert raised.value.place == ("t", 2)
 
 
 def test_late_events_are_told_once():

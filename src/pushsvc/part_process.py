@@ -108,13 +108,14 @@ class Counter:
 def run(descriptor: int) -> None:
     """Count until the owner is gone."""
     with socket.socket(fileno=descriptor) as owner:
+        owner.setblocking(True)  # under gevent the owner's sockets are not, and this one was among them
         reader = Reader(owner, Question)
         counter: Counter | None = None
         answer: Answer | None
         while True:
             try:
                 question = reader.read()
-            except (EOFError, OSError):
+            except (EOFError, ConnectionError):
                 return
             if isinstance(question, Begin):
                 counter, answer = Counter.begin(question)

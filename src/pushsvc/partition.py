@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from pushsvc import counters
 from pushsvc.aggregate import Aggregate
+from pushsvc.broker import EventsEntry
 from pushsvc.broker.checkpoints import Owner, Stored
 from pushsvc.counting import Topic as Counted
-from pushsvc.event.columns import ColumnReader
+from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.split import Split
+
+log = logging.getLogger(__name__)
 
 EngineKey = tuple[TopicSettings, str | None]
 """Settings, and the topic where it has an engine of its own."""
@@ -94,6 +99,27 @@ class Topic:
     def after(self) -> int:
         """The offset of the last event counted."""
         return self.counted.offset
+
+    def count(self, entry: EventsEntry, *, countable: bool) -> int:
+        """Hand an entry to who counts the topic, none of its events where nobody can; return how many there were."""
+        counters.UNCOUNTABLE.inc(not countable)
+        name, aggregate = self.counted.name, self.engine.aggregate
+        if isinstance(aggregate, Split):
+            told = entry.last <= self.silent_through
+            aggregate.apply(name, entry.last, entry.arrival, entry.data if countable else b"", told=told)
+            return entry.last - entry.first + 1 if countable else 0
+        events = self._events_of(entry) if countable else Columns.of([], self.settings.key)
+        aggregate.apply(name, entry.last, entry.arrival, events)
+        return len(events)
+
+    def _events_of(self, entry: EventsEntry) -> Columns:
+        try:
+            return self.reader.read(entry.data)
+        except Exception:
+            # Not written by us. It must not end the statistics of all that comes behind it.
+            log.exception("%s: the entry up to offset %d cannot be read", self.counted.name, entry.last)
+        counters.UNCOUNTABLE.inc()
+        return Columns.of([], self.settings.key)
 
 
 @dataclass(slots=True)

@@ -43,11 +43,11 @@ class PartLost(Exception):
 
 
 class PartFailed(Exception):
-    """The entry that ends with ``offset`` cannot be counted."""
+    """An entry cannot be counted: ``place`` is its topic and last offset."""
 
     def __init__(self, topic: str, offset: int) -> None:
         super().__init__(f"{topic}: the entry up to offset {offset} cannot be counted")
-        self.topic, self.offset = topic, offset
+        self.place = topic, offset
 
 
 class Process:

@@ -19,13 +19,12 @@ from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
 from pushsvc.checkpoints import Checkpoints
 from pushsvc.errors import Fenced, PushError, Unavailable
-from pushsvc.event.columns import Columns
 from pushsvc.frame import Frame
 from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.partition import Engine, Partition, Topic
 from pushsvc.settings import TopicRules
-from pushsvc.split import PartFailed, PartLost, Split
+from pushsvc.split import PartFailed, PartLost
 from pushsvc.sweep import Sweeper
 from pushsvc.takeover import Takeover
 
@@ -170,21 +169,25 @@ class AggregatorWorker:
                 log.warning("partition %d: %s", partition.number, error)
                 partition.again_at = time.monotonic() + _PAUSE  # others may be at another primary
             except PartLost as error:
-                counters.PARTS_LOST.inc()
-                log.warning("partition %d: begun anew: %s", partition.number, error)
-                self._restart(partition, distrusted=False)
-                gevent.sleep(_PAUSE)
-            except PartFailed as error:
-                log.error("partition %d: begun anew without one entry: %s", partition.number, error)
-                partition.uncountable.add((error.topic, error.offset))
-                self._restart(partition, distrusted=True)
-                gevent.sleep(_PAUSE)
-            except Exception:
+                self._part_lost(partition, error)
+            except Exception as error:
+                if isinstance(error, PartFailed):
+                    partition.uncountable.add(error.place)
                 # One entry that cannot be counted must not end the others; the partition begins anew.
                 log.exception("partition %d", partition.number)
                 self._restart(partition, distrusted=True)
                 gevent.sleep(_PAUSE)
+            if partition.ended:
+                partition.end()  # again: what was begun while it was given away
         return busy
+
+    def _part_lost(self, partition: Partition, error: PartLost) -> None:
+        """Begin a partition anew from its checkpoints, unless it was given away, which ends the parts too."""
+        if not partition.ended:
+            counters.PARTS_LOST.inc()
+            log.warning("partition %d: begun anew: %s", partition.number, error)
+            self._restart(partition, distrusted=False)
+            gevent.sleep(_PAUSE)
 
     def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:
@@ -260,18 +263,6 @@ class AggregatorWorker:
                 lagging.add(name)
         return lagging
 
-    @staticmethod
-    def _events_of(partition: Partition, topic: Topic, entry: EventsEntry) -> Columns:
-        """Return the events of an entry; none of one that nobody can count."""
-        if (topic.counted.name, entry.last) not in partition.uncountable:
-            try:
-                return topic.reader.read(entry.data)
-            except Exception:
-                # Not written by us. It must not end the statistics of all that comes behind it.
-                log.exception("%s: the entry up to offset %d cannot be read", topic.counted.name, entry.last)
-        counters.UNCOUNTABLE.inc()
-        return Columns.of([], topic.settings.key)
-
     def _is_same(self, partition: Partition, name: str, read: Read) -> bool:
         """Tell whether a topic is the one that was begun; if it was deleted, forget it."""
         logged = read.logs[Log(name)]
@@ -287,7 +278,7 @@ class AggregatorWorker:
         place = (topic.counted.name, entry.last)
         with counters.added(topic.counted):
             try:
-                count = self._apply(partition, topic, entry)
+                count = topic.count(entry, countable=place not in partition.uncountable)
             except PartLost:
                 raise  # the entry is not to blame
             except Exception:
@@ -301,19 +292,6 @@ class AggregatorWorker:
         counters.ENTRIES.inc()
         counters.COUNTED.inc(count)
         counters.LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
-
-    def _apply(self, partition: Partition, topic: Topic, entry: EventsEntry) -> int:
-        """Hand an entry to who counts it; return its number of events."""
-        name = topic.counted.name
-        if not isinstance(topic.aggregate, Split):
-            events = self._events_of(partition, topic, entry)
-            topic.aggregate.apply(name, entry.last, entry.arrival, events)
-            return len(events)
-        known = (name, entry.last) in partition.uncountable
-        counters.UNCOUNTABLE.inc(known)
-        told = entry.last <= topic.silent_through
-        topic.aggregate.apply(name, entry.last, entry.arrival, b"" if known else entry.data, told=told)
-        return 0 if known else entry.last - entry.first + 1
 
     # Writing
 
