@@ -366,4 +366,5 @@ def part(descriptor: int) -> None:
     """Count a part of a topic."""
     from pushsvc import part_process
 
+    logging.basicConfig(level=logging.INFO, format=f"pushsvc[{os.getpid()}]: %(message)s")
     part_process.run(descriptor)

@@ -59,9 +59,7 @@ class Counting:
         values = self._values_of(topic, events, fit)
         for grouping, names in enumerate(events.keys):
             taken = fit if own is None else own[grouping] if fit is None else own[grouping] & fit
-            if taken is not None:  # what is not counted gets no place
-                names = [name if counts else None for name, counts in zip(names, taken.tolist(), strict=True)]
-            keys = self._keys(topic, names, grouping)
+            keys = self._keys(topic, names, grouping, taken)
             if grouping:  # what has no key in the first is in the totals, in the others nowhere
                 taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
             self._put(topic, times, marks, keys, taken, fields, values)
@@ -132,8 +130,17 @@ class Counting:
             self._engine.touch(topic.table.table[number:, ALL_KEYS])
         return number
 
+    def _keys(self, topic: Topic, names: Sequence[str | None], grouping: int, taken: Flags | None) -> Ints:
+        """Return the numbers of keys; ALL_KEYS for those not ``taken``: what is not counted gets no place."""
+        if taken is None:
+            return self._numbers_of_keys(topic, names, grouping)
+        chosen = np.flatnonzero(taken)
+        keys = np.full(len(names), ALL_KEYS)
+        keys[chosen] = self._numbers_of_keys(topic, [names[at] for at in chosen.tolist()], grouping)
+        return keys
+
     @staticmethod
-    def _keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
+    def _numbers_of_keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
         """Return the numbers of keys, made for new ones as far as there is room."""
         numbers = map(topic.table.indexes[grouping].__getitem__, names)
         try:

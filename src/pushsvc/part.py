@@ -48,11 +48,15 @@ class TopicPart(Aggregate):
         return restored
 
     def _own(self, events: Columns) -> Sequence[Flags]:
-        dealt = np.arange(len(events)) % self._settings.parts
         if len(self._owners) > _MOST_KNOWN:
             self._owners.clear()
-        owners = [np.fromiter(map(self._owners.__getitem__, names), np.int64, len(names)) for names in events.keys]
-        return [np.where(own == _NOBODY, dealt, own) == self._number for own in owners]
+        return [self._own_of(names) for names in events.keys]
+
+    def _own_of(self, names: Sequence[str | None]) -> Flags:
+        owners = np.fromiter(map(self._owners.__getitem__, names), np.int8, len(names))
+        nobodys = np.flatnonzero(owners == _NOBODY)
+        owners[nobodys] = nobodys % self._settings.parts
+        return np.asarray(owners == self._number)
 
     def agenda(self) -> list[tuple[bool, int | None]]:
         """Return for each window whether it has something to say, and the next ms when the clock may bring it some."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from contextlib import suppress
+from typing import NoReturn
 
 from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.part import TopicPart
@@ -109,17 +111,19 @@ def run(descriptor: int) -> None:
     """Count until the owner is gone."""
     with socket.socket(fileno=descriptor) as owner:
         owner.setblocking(True)  # under gevent the owner's sockets are not, and this one was among them
-        reader = Reader(owner, Question)
-        counter: Counter | None = None
-        answer: Answer | None
-        while True:
-            try:
-                question = reader.read()
-            except (EOFError, ConnectionError):
-                return
-            if isinstance(question, Begin):
-                counter, answer = Counter.begin(question)
-            else:
-                answer = counter.answer(question) if counter else None
-            if answer is not None:
-                owner.sendall(encode(answer))
+        with suppress(EOFError, ConnectionError):
+            _serve(owner)
+
+
+def _serve(owner: socket.socket) -> NoReturn:
+    reader = Reader(owner, Question)
+    counter: Counter | None = None
+    answer: Answer | None
+    while True:
+        question = reader.read()
+        if isinstance(question, Begin):
+            counter, answer = Counter.begin(question)
+        else:
+            answer = counter.answer(question) if counter else None
+        if answer is not None:
+            owner.sendall(encode(answer))
