@@ -88,14 +88,15 @@ def test_parts_that_are_killed_are_begun_anew_and_count_every_event_once(owner):
     assert_as_unsplit(owner)
 
 
-def test_a_part_that_says_nothing_is_given_up(owner, monkeypatch):
-    monkeypatch.setattr("pushsvc.split.PATIENCE", 2)
+def test_a_part_that_says_nothing_is_given_up(owner):
     publish(owner, 0, 3)
-    os.kill(processes_of(owner.worker)[1].pid, signal.SIGSTOP)
-    monkeypatch.setattr("pushsvc.split.PATIENCE", 30)
+    stopped = processes_of(owner.worker)[1]
+    stopped._socket.settimeout(0.1)  # in place of PATIENCE
+    os.kill(stopped.pid, signal.SIGSTOP)
     publish(owner, 3, 3)
     owner.turns()
     assert owner.told("hot") == (240, 240)
+    assert stopped._process.poll() is not None
 
 
 def test_a_successor_goes_on_from_the_checkpoint_of_all_parts(owner):
