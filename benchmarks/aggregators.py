@@ -1,9 +1,10 @@
-"""What a second aggregator process adds: events counted a second with one and with two, over a Valkey of its own.
+"""What a second aggregator process adds, and what parts add to one hot topic; over a Valkey of its own.
 
-``python benchmarks/aggregators.py [--rounds N] [--batches N] [--topics N] [--keys N]`` starts aggregators, lets them
-share the partitions, and stops them (SIGSTOP) while batches of 1,000 events are published, so that the producer takes
-none of their cores. Then they go on, and the time is taken until the last frame of every topic has the log's last
-offset. Rounds with one and two take turns; ratios are of neighbours.
+``python benchmarks/aggregators.py [--rounds N] [--batches N] [--topics N] [--keys N] [--only many|one]`` starts
+aggregators, lets them share the partitions, and stops them (SIGSTOP) while batches of 1,000 events are published, so
+that the producer takes none of their cores. Then they go on, and the time is taken until the last frame of every topic
+has the log's last offset. Rounds take turns; ratios are of neighbours. Of one topic it says what it costs unsplit and
+in parts, and what an event costs one part, in this process.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import BATCH, Table, machine, stored_batches
+from measure import BATCH, START, Table, machine, settle, stored_batches
+from pushsvc.aggregate import Aggregate
 from pushsvc.broker import Broker, Log
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.event import Reader
+from pushsvc.event.columns import ColumnReader
+from pushsvc.part import TopicPart
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from system import cpu, processes
@@ -195,6 +199,47 @@ def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
         print(f"  {name}: at most {statistics.median(map(most, played)):,.0f} events/s")
 
 
+def report_parts() -> None:
+    """Print what an event costs one engine, and one of several parts: CPU of this process, the least of three turns."""
+    table = Table(
+        "An event in one part of a topic", ("", "one engine, CPU us", "of 2 parts", "ratio", "of 4 parts", "ratio"),
+        "three windows; watched: with what is said of them every 33 entries",
+    )  # fmt: skip
+    for keys, fields in ((1_000, 1), (10_000, 1), (1_000, 4)):
+        batches = stored_batches(200, keys, fields)
+        for watched in (False, True):
+            turns = [[cost_of_part(parts, batches, watched=watched) for parts in (1, 2, 4)] for _ in range(3)]
+            whole, *parts = map(min, zip(*turns, strict=True))
+            cells = [cell for part in parts for cell in (f"{part:.2f}", f"{whole / part:.2f}")]
+            name = f"{keys:,} keys, {fields} field{'s' * (fields > 1)}{', watched' * watched}"
+            table.add(name, f"{whole:.2f}", *cells)
+    table.print()
+
+
+def cost_of_part(parts: int, batches: list[bytes], *, watched: bool) -> float:
+    """Return the CPU microseconds per event of the first of so many parts, once its keys are there."""
+    settings = TopicSettings(parts=parts)
+    reader, part = ColumnReader(settings.key), TopicPart(settings, START)
+    whole = Aggregate(settings, START)
+    engine = part if parts > 1 else whole
+    engine.open(HOT, START)
+    known, begun = len(batches) // 4, 0.0
+    for number, data in enumerate(batches):
+        if number == known:
+            begun = time.process_time()
+        now = START + 3 * number
+        engine.apply(HOT, (number + 1) * BATCH, now, reader.read(data))
+        if watched and number % 33 == 0:
+            if engine is whole:
+                for frame in whole.flush(now):
+                    frame.to_json(now)
+            else:
+                for window in range(len(settings.windows)):
+                    part.share(HOT, window, whole=False)
+    settle(engine)
+    return (time.process_time() - begun) / ((len(batches) - known) * BATCH) * 1e6
+
+
 def most(one: Round) -> float:
     """Return the events/s that a round's CPU allows: its busiest process has one core, all together have all."""
     cores = max(max(one.aggregators), one.server, (sum(one.aggregators) + one.server) / (os.cpu_count() or 1))
@@ -227,6 +272,7 @@ def main() -> None:
                 }
                 rounds = play_all(server, kinds, batches, chosen.rounds)
                 report("One hot topic, one aggregator", note.format("one topic"), rounds)
+                report_parts()
         finally:
             server.stop()
 

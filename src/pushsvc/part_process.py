@@ -9,7 +9,8 @@ import logging
 import socket
 import time
 from contextlib import suppress
-from typing import NoReturn
+from queue import Queue
+from threading import Thread
 
 from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.part import TopicPart
@@ -30,6 +31,11 @@ from pushsvc.part_messages import (
 from pushsvc.stats.freeze import NotFrozen
 
 log = logging.getLogger(__name__)
+
+Inbox = Queue[Question | None]
+
+_AHEAD = 32
+"""Messages that wait for their turn: about 2 MB of entries as producers of batches make them."""
 
 
 class Counter:
@@ -111,19 +117,30 @@ def run(descriptor: int) -> None:
     """Count until the owner is gone."""
     with socket.socket(fileno=descriptor) as owner:
         owner.setblocking(True)  # under gevent the owner's sockets are not, and this one was among them
-        with suppress(EOFError, ConnectionError):
+        with suppress(ConnectionError):
             _serve(owner)
 
 
-def _serve(owner: socket.socket) -> NoReturn:
-    reader = Reader(owner, Question)
+def _serve(owner: socket.socket) -> None:
+    inbox: Inbox = Queue(_AHEAD)
+    Thread(target=_receive, args=(Reader(owner, Question), inbox), daemon=True).start()
     counter: Counter | None = None
     answer: Answer | None
-    while True:
-        question = reader.read()
+    while (question := inbox.get()) is not None:
         if isinstance(question, Begin):
             counter, answer = Counter.begin(question)
         else:
             answer = counter.answer(question) if counter else None
         if answer is not None:
             owner.sendall(encode(answer))
+
+
+def _receive(reader: Reader, inbox: Inbox) -> None:
+    """Take what the owner sends, somewhat ahead of the counting: neither is to wait for the other's turn."""
+    try:
+        while True:
+            inbox.put(reader.read())
+    except (EOFError, ConnectionError):
+        pass
+    finally:
+        inbox.put(None)

@@ -162,9 +162,9 @@ class Split:
     def _start(self, states: Sequence[bytes | None]) -> None:
         (topic,) = self.topics.values()
         try:
-            for number, state in enumerate(states):
-                part = self._begin(number)
-                self._parts.append(part)
+            for number in range(len(states)):  # all at once: each takes a while to come up
+                self._parts.append(self._begin(number))
+            for number, (part, state) in enumerate(zip(self._parts, states, strict=True)):
                 part.send(encode(Begin(self._settings, number, topic.name, topic.since, self._begun, state)))
             self._note(self._answers(), [])
         except BaseException:
