@@ -358,12 +358,10 @@ class Rolling:
 
     def partials(self, window: int, rows: Ints) -> list[Partial]:
         """Return what is known of rows, to be merged with what others know of the same."""
-        found = [Partial(count) for count in self.held(window, rows).tolist()]
-        columns, order = self.rows.columns_of(rows)
+        held, (columns, order) = self.held(window, rows), self.rows.columns_of(rows)
         numbers = self._figures.partials(window, columns, self._count[rows[order]], *self._grains(window))
-        for place, one in zip(order.tolist(), numbers, strict=True):
-            found[place] = one
-        return found
+        found = dict(zip(order.tolist(), numbers, strict=True))
+        return [found.get(place) or Partial(count) for place, count in enumerate(held.tolist())]
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""
