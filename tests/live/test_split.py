@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from accounts.numbers import assert_same
 from owner import Owner, counted, neighbours
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from stack import Table, until
-from test_aggregate import assert_same
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 
