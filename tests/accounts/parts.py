@@ -75,6 +75,7 @@ def play(series, whole, split, key=("key",)):
         split.advance(now)
         for one in (whole, split):  # nobody waits for having said much: a byte more or less would make a difference
             one._paces._rest[:] = 0
+        whole._wake_known = False
         yield now, look
 
 
