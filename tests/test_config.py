@@ -98,6 +98,12 @@ def test_statistics_of_values() -> None:
     assert settings.ranked[7:] == ("distinct", "p90")
 
 
+def test_parts_of_a_hot_topic() -> None:
+    settings = load({}, write("[topics.hot]\nparts = 4\n[topics.'a.*']\nparts = 1\n"))
+    assert (settings.topics.settings_of("hot").parts, settings.topics.settings_of("a.b").parts) == (4, 1)
+    assert Settings.decode(settings.encode()).topics.settings_of("hot").parts == 4
+
+
 def test_what_an_acknowledgement_says() -> None:
     assert load({}).ack == Ack()
     file = write('ack = "replicas:2"\n')
@@ -127,6 +133,12 @@ def test_limits() -> None:
         ("redis = 7", "other.toml: redis: a text"),
         ("allow_host = 'a'", "other.toml: allow_host: a list of texts"),
         ("topics = 1", "other.toml: topics: a table per topic"),
+        ("[topics.a]\nparts = 0", "other.toml: topics.a.parts: a whole number from 1 to 16"),
+        ("[topics.a]\nparts = 17", "other.toml: topics.a.parts: a whole number from 1 to 16"),
+        ("[topics.'a.*']\nparts = 2", "other.toml: topics.\"a.*\".parts: only a topic named in full"),
+        ("[topics.a]\nparts = 2\nexact = true", "other.toml: topics.a.parts: a topic with exact windows cannot"),
+        ("[topics.a]\nparts = 2\nwindows = ['last 5']", "other.toml: topics.a.parts: a topic with windows of the last"),
+        ("[topics.a]\nparts = 2\nvalues = ['v']\nstatistics = ['last']", "other.toml: topics.a.parts: a topic with v"),
         ("[topics]\na = 1", "other.toml: topics.a: a table is expected"),
         ("[topics.'a b']", 'other.toml: topics."a b": '),
         ("[topics.'a.*']\nwindws = ['1m']", 'other.toml: topics."a.*".windws: there is no such setting'),

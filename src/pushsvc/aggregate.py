@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import orjson
@@ -86,13 +86,13 @@ class Aggregate:
     def save(self) -> list[bytes]:
         """Return the state, in parts of any size. What is restored from it says the same as this, byte for byte."""
         self._rolling.settle()
-        without = ("_settings", "_heads", "_counting", "_pause", "pause")
-        return list(freeze_parts(self, _CLASSES, FORM, without, self._pause))
+        without = ("_settings", "_heads", "_counting", "_pause", "pause", "_owners")
+        return list(freeze_parts(self, (type(self), *_CLASSES), FORM, without, self._pause))
 
     @classmethod
-    def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Aggregate:
+    def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Self:
         """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
-        restored = thaw(data, _CLASSES, FORM, pause)
+        restored = thaw(data, (cls, *_CLASSES), FORM, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise NotFrozen("a state of other settings")
         restored._settings = settings
@@ -145,8 +145,13 @@ class Aggregate:
             times = np.full(len(events), arrival) if times is None else times
             fit = self._judge_event(topic, times)
         self._make_room(topic, len(events))
-        self._counting.count(topic, events, np.full(len(events), arrival) if times is None else times, fit)
+        times = np.full(len(events), arrival) if times is None else times
+        self._counting.count(topic, events, times, fit, self._own(events))
         self._wake_for(topic)
+
+    def _own(self, events: Columns) -> Sequence[Flags] | None:
+        """Return the events of each grouping that are to be counted here; None for all."""
+        return None
 
     def advance(self, now: int) -> None:
         """Tell that every entry up to ``now`` (ms) is applied: on the wall clock the windows move there, never back."""
@@ -373,4 +378,4 @@ _EVENT_BYTES = 500_000
 _FIGURES = 4
 """Columns before the first figure: key, field, count and rate."""
 
-_CLASSES = (Aggregate, Paces, Topic, *CLASSES)
+_CLASSES = (Paces, Topic, *CLASSES)

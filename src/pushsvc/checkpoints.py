@@ -101,7 +101,9 @@ class Checkpoints:
             counters.UNWRITTEN.inc()
             log.exception("partition %d: no checkpoint was taken", owner.partition)
             return
-        engine.cost = 2 * (time.thread_time() - begun)  # to send it costs about as much again
+        engine.cost = 2 * (
+            time.thread_time() - begun + engine.spent_elsewhere()
+        )  # to send it costs about as much again
         unsaved, engine.unsaved = engine.unsaved, Unsaved()
         self._writing = gevent.spawn(self._write, partition, owner, engine, parts, self._now(partition), unsaved)
 

@@ -379,3 +379,13 @@ def _metrics(settings: Settings, descriptor: int) -> AbstractContextManager[None
     os.set_inheritable(descriptor, False)
     app = create_metrics_app(Security(settings.allow_host, (), settings.insecure))
     return serving(app, socket.socket(fileno=descriptor), Caps(_SCRAPERS))
+
+
+@program.command("_part", hidden=True)
+@click.argument("descriptor", type=int)
+def part(descriptor: int) -> None:
+    """Count a part of a topic."""
+    from pushsvc import part_process
+
+    logging.basicConfig(level=logging.INFO, format=f"pushsvc[{os.getpid()}]: %(message)s")
+    part_process.run(descriptor)

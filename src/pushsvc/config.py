@@ -20,7 +20,7 @@ from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules, TopicSettings
 from pushsvc.stats.names import is_of_values, percent_of
 from pushsvc.stats.window import Window
-from pushsvc.topic import check_pattern
+from pushsvc.topic import check_pattern, is_pattern
 
 DEFAULT_FILE = Path("pushsvc.toml")
 """Read from the working directory when no other is named."""
@@ -257,6 +257,20 @@ def _check_values(settings: TopicSettings, where: str) -> TopicSettings:
     return settings
 
 
+def _check_parts(pattern: str, settings: TopicSettings, where: str) -> TopicSettings:
+    """Refuse to split what cannot be merged exactly, and patterns: each topic of one would start as many processes."""
+    if settings.parts == 1:
+        return settings
+    if is_pattern(pattern):
+        raise InvalidSetting(f"{where}parts: only a topic named in full can be split, this is a pattern")
+    for reason, there in (
+        ("values", settings.values), ("exact windows", settings.exact), ("windows of the last N events", settings.last)
+    ):  # fmt: skip
+        if there:
+            raise InvalidSetting(f"{where}parts: a topic with {reason} cannot be split: what parts know does not merge")
+    return settings
+
+
 def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
     quoted = pattern if pattern.replace("-", "").replace("_", "").isalnum() else f'"{pattern}"'
     try:
@@ -268,7 +282,7 @@ def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
     try:
         found = _table(value, _TOPIC, f"{quoted}.")
         settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
-        return pattern, _check_values(settings, f"{quoted}.")
+        return pattern, _check_parts(pattern, _check_values(settings, f"{quoted}."), f"{quoted}.")
     except InvalidSetting as error:
         raise _Nested(str(error)) from None
 
@@ -307,6 +321,7 @@ _TOPIC: dict[str, Check] = {
     "exact": _switch,
     "max_events": _number(1, 1_000_000),
     "max_values": _number(1, 1_000_000),
+    "parts": _number(1, 16),
     "retention": _number(0, 1_000_000_000),
     "retention_age": _units(_MILLISECONDS, 'a number of seconds, or a text such as "24h" or "7d" (s, m, h, d)'),
     "retention_bytes": _units(_BYTES, 'a number of bytes, or a text such as "100MB" (KB, MB, GB, TB)'),

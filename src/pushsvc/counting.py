@@ -48,19 +48,20 @@ class Counting:
         self._engine = engine
         self._valued = tuple(valued)
 
-    def count(self, topic: Topic, events: Columns, times: Ints, fit: Flags | None) -> None:
+    def count(
+        self, topic: Topic, events: Columns, times: Ints, fit: Flags | None, own: Sequence[Flags] | None = None
+    ) -> None:
         """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
-        these do not depend on how late it was read."""
+        these do not depend on how late it was read. ``own`` are those of each grouping that are to be counted here,
+        None for all: others count the rest."""
         marks = self._engine.mark(topic.table, topic.offset, times, fit)
         fields = self._numbers_of(topic, events)
         values = self._values_of(topic, events, fit)
         for grouping, names in enumerate(events.keys):
-            if fit is not None:  # what is not counted gets no place
-                names = [name if counts else None for name, counts in zip(names, fit.tolist(), strict=True)]
-            keys = self._keys(topic, names, grouping)
-            taken = fit
+            taken = fit if own is None else own[grouping] if fit is None else own[grouping] & fit
+            keys = self._keys(topic, names, grouping, taken)
             if grouping:  # what has no key in the first is in the totals, in the others nowhere
-                taken = (keys != ALL_KEYS) if fit is None else fit & (keys != ALL_KEYS)
+                taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
             self._put(topic, times, marks, keys, taken, fields, values)
 
     def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, Column]]:
@@ -129,8 +130,17 @@ class Counting:
             self._engine.touch(topic.table.table[number:, ALL_KEYS])
         return number
 
+    def _keys(self, topic: Topic, names: Sequence[str | None], grouping: int, taken: Flags | None) -> Ints:
+        """Return the numbers of keys; ALL_KEYS for those not ``taken``: what is not counted gets no place."""
+        if taken is None:
+            return self._numbers_of_keys(topic, names, grouping)
+        chosen = np.flatnonzero(taken)
+        keys = np.full(len(names), ALL_KEYS)
+        keys[chosen] = self._numbers_of_keys(topic, [names[at] for at in chosen.tolist()], grouping)
+        return keys
+
     @staticmethod
-    def _keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
+    def _numbers_of_keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
         """Return the numbers of keys, made for new ones as far as there is room."""
         numbers = map(topic.table.indexes[grouping].__getitem__, names)
         try:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from pushsvc import counters
 from pushsvc.aggregate import Aggregate
+from pushsvc.broker import EventsEntry
 from pushsvc.broker.checkpoints import Owner, Stored
 from pushsvc.counting import Topic as Counted
-from pushsvc.event.columns import ColumnReader
+from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.settings import TopicSettings
+from pushsvc.split import Split
+
+log = logging.getLogger(__name__)
 
 EngineKey = tuple[TopicSettings, str | None]
-"""Settings, and the topic where it has a clock of its own."""
+"""Settings, and the topic where it has an engine of its own."""
 
 
 def engine_key(settings: TopicSettings, topic: str) -> EngineKey:
-    """Topics with equal settings share an engine, but each topic on the event clock has one of its own."""
-    return settings, topic if settings.clock == "event" else None
+    """Topics with equal settings share an engine, but each that is split or on the event clock has one of its own."""
+    return settings, topic if settings.clock == "event" or settings.parts > 1 else None
 
 
 def engine_name(key: EngineKey) -> str:
@@ -52,7 +58,7 @@ class Engine:
     """
 
     name: str
-    aggregate: Aggregate
+    aggregate: Aggregate | Split
     stored: Stored | None = None
     taken: float = field(default_factory=time.monotonic)
     cost: float = 0.0
@@ -65,7 +71,11 @@ class Engine:
         try:
             yield
         finally:
-            self.unsaved.spent += time.thread_time() - begun
+            self.unsaved.spent += time.thread_time() - begun + self.spent_elsewhere()
+
+    def spent_elsewhere(self) -> float:
+        """Return the CPU seconds that other processes have spent on it since this was last asked."""
+        return self.aggregate.take_spent() if isinstance(self.aggregate, Split) else 0.0
 
 
 @dataclass(slots=True)
@@ -82,13 +92,34 @@ class Topic:
     base: dict[str, int] = field(default_factory=dict)
 
     @property
-    def aggregate(self) -> Aggregate:
+    def aggregate(self) -> Aggregate | Split:
         return self.engine.aggregate
 
     @property
     def after(self) -> int:
         """The offset of the last event counted."""
         return self.counted.offset
+
+    def count(self, entry: EventsEntry, *, countable: bool) -> int:
+        """Hand an entry to who counts the topic, none of its events where nobody can; return how many there were."""
+        counters.UNCOUNTABLE.inc(not countable)
+        name, aggregate = self.counted.name, self.engine.aggregate
+        if isinstance(aggregate, Split):
+            told = entry.last <= self.silent_through
+            aggregate.apply(name, entry.last, entry.arrival, entry.data if countable else b"", told=told)
+            return entry.last - entry.first + 1 if countable else 0
+        events = self._events_of(entry) if countable else Columns.of([], self.settings.key)
+        aggregate.apply(name, entry.last, entry.arrival, events)
+        return len(events)
+
+    def _events_of(self, entry: EventsEntry) -> Columns:
+        try:
+            return self.reader.read(entry.data)
+        except Exception:
+            # Not written by us. It must not end the statistics of all that comes behind it.
+            log.exception("%s: the entry up to offset %d cannot be read", self.counted.name, entry.last)
+        counters.UNCOUNTABLE.inc()
+        return Columns.of([], self.settings.key)
 
 
 @dataclass(slots=True)
@@ -120,6 +151,13 @@ class Partition:
     def owner(self) -> Owner | None:
         """Who writes its checkpoints; None before anything was read."""
         return None if self.epoch is None else Owner(self.number, self.fence, self.epoch)
+
+    def end(self) -> None:
+        """Be no more: nothing is written of it, and no process counts for it."""
+        self.ended = True
+        for engine in self.engines.values():
+            if isinstance(engine.aggregate, Split):
+                engine.aggregate.end()
 
     def forget(self, name: str) -> None:
         """Let go of a topic."""

@@ -36,7 +36,7 @@ class TopicSettings:
     ``max_values`` different values are followed one by one.
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
     watches and while nobody does. ``exact`` makes the windows of time true to the millisecond, of the newest
-    ``max_events`` events of a topic at most.
+    ``max_events`` events of a topic at most. ``parts`` are the processes among which its keys are divided.
 
     The oldest events of a log go when there are more than ``retention``, when they are older than ``retention_age``
     (ms since they arrived; 0: no bound), or when all together have more than ``retention_bytes`` (0: no bound); but
@@ -56,6 +56,7 @@ class TopicSettings:
     exact: bool = False
     max_events: int = 100_000
     max_values: int = 10_000
+    parts: int = 1
     retention: int = 100_000
     retention_age: int = 0
     retention_bytes: int = 500_000_000

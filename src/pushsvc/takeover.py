@@ -14,6 +14,7 @@ from pushsvc.counting import Topic as Counted
 from pushsvc.event.columns import ColumnReader
 from pushsvc.partition import Engine, EngineKey, Partition, Topic, engine_key, engine_name
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
+from pushsvc.split import Split
 from pushsvc.stats.freeze import NotFrozen
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class Takeover:
     def _engine_for(self, partition: Partition, key: EngineKey, now: int) -> Engine:
         if key not in partition.engines:
             settings, _ = key
-            aggregate = Aggregate(settings, now - settings.longest - _REPLAYED, pause=self._pause)
+            begun = now - settings.longest - _REPLAYED
+            aggregate = Split(settings, begun) if settings.parts > 1 else Aggregate(settings, begun, pause=self._pause)
             partition.engines[key] = Engine(engine_name(key), aggregate)
         return partition.engines[key]
 
@@ -107,7 +109,9 @@ class Takeover:
         if settings.clock == "wall" and not settings.last and stored.taken < now - settings.longest - _REPLAYED:
             raise NotStored("it is older than the longest window")
         data = self._broker.checkpoints.read(partition.number, name, stored)
-        aggregate = Aggregate.restore(settings, data, self._pause)
+        aggregate = (
+            Split.restore(settings, data) if settings.parts > 1 else Aggregate.restore(settings, data, self._pause)
+        )
         return Engine(name, aggregate, stored, time.monotonic() - (now - stored.taken) / 1_000, stored.cost)
 
     def _go_on(self, partition: Partition, key: EngineKey, engine: Engine) -> None:

@@ -20,12 +20,12 @@ from pushsvc.broker.keys import TAGS
 from pushsvc.checkpoints import Checkpoints
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
-from pushsvc.event.columns import Columns
 from pushsvc.frame import Frame
 from pushsvc.ingest import Ingest
 from pushsvc.leases import Leases
 from pushsvc.partition import Engine, Partition, Topic
 from pushsvc.settings import TopicRules
+from pushsvc.split import PartFailed, PartLost
 from pushsvc.sweep import Sweeper
 from pushsvc.takeover import Takeover
 
@@ -105,14 +105,14 @@ class AggregatorWorker:
 
     def _restart(self, partition: Partition, *, distrusted: bool) -> None:
         """Forget what is known of a partition and begin anew, unless it was given away meanwhile."""
-        partition.ended = True
+        partition.end()
         if self._partitions.get(partition.number) is partition:
             self._take_up(Partition(partition.number, partition.fence, distrusted, partition.uncountable))
 
     def _drop(self, number: int) -> None:
         partition = self._partitions.pop(number, None)
         if partition is not None:
-            partition.ended = True
+            partition.end()
         self._live.unsubscribe(self._broker.keys.wake(number))
 
     # Waking
@@ -172,12 +172,26 @@ class AggregatorWorker:
                     log.warning("partition %d: %s", partition.number, error)
                 partition.away = True
                 partition.again_at = time.monotonic() + _PAUSE  # others may be at another primary
-            except Exception:
+            except PartLost as error:
+                self._part_lost(partition, error)
+            except Exception as error:
+                if isinstance(error, PartFailed):
+                    partition.uncountable.add(error.place)
                 # One entry that cannot be counted must not end the others; the partition begins anew.
                 log.exception("partition %d", partition.number)
                 self._restart(partition, distrusted=True)
                 gevent.sleep(_PAUSE)
+            if partition.ended:
+                partition.end()  # again: what was begun while it was given away
         return busy
+
+    def _part_lost(self, partition: Partition, error: PartLost) -> None:
+        """Begin a partition anew from its checkpoints, unless it was given away, which ends the parts too."""
+        if not partition.ended:
+            counters.PARTS_LOST.inc()
+            log.warning("partition %d: begun anew: %s", partition.number, error)
+            self._restart(partition, distrusted=False)
+            gevent.sleep(_PAUSE)
 
     def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:
@@ -254,18 +268,6 @@ class AggregatorWorker:
                 lagging.add(name)
         return lagging
 
-    @staticmethod
-    def _events_of(partition: Partition, topic: Topic, entry: EventsEntry) -> Columns:
-        """Return the events of an entry; none of one that nobody can count."""
-        if (topic.counted.name, entry.last) not in partition.uncountable:
-            try:
-                return topic.reader.read(entry.data)
-            except Exception:
-                # Not written by us. It must not end the statistics of all that comes behind it.
-                log.exception("%s: the entry up to offset %d cannot be read", topic.counted.name, entry.last)
-        counters.UNCOUNTABLE.inc()
-        return Columns.of([], topic.settings.key)
-
     def _is_same(self, partition: Partition, name: str, read: Read) -> bool:
         """Tell whether a topic is the one that was begun; if it was deleted, forget it."""
         logged = read.logs[Log(name)]
@@ -281,8 +283,9 @@ class AggregatorWorker:
         place = (topic.counted.name, entry.last)
         with counters.added(topic.counted):
             try:
-                events = self._events_of(partition, topic, entry)
-                topic.aggregate.apply(topic.counted.name, entry.last, entry.arrival, events)
+                count = topic.count(entry, countable=place not in partition.uncountable)
+            except PartLost:
+                raise  # the entry is not to blame
             except Exception:
                 # What is half counted is forgotten with the engine. The next one leaves this entry out, or an entry
                 # would end the statistics of all topics beside its own.
@@ -292,7 +295,7 @@ class AggregatorWorker:
         if entry.last <= topic.silent_through:
             topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
         counters.ENTRIES.inc()
-        counters.COUNTED.inc(len(events))
+        counters.COUNTED.inc(count)
         counters.LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
     # Writing

@@ -130,6 +130,8 @@ FAULTS: dict[str, Fault] = {
     "aggregator stopped": stop_child("_aggregator", LEASE + 0.5, LEASE + 2),
     "Redis killed": kill_redis,
     "disk full": fill_disk,
+    "part of a topic killed": kill_child("_part"),
+    "part of a topic stopped": stop_child("_part", 0.5, 4),
     "requests to Redis cut": cut(lambda site: site.to_redis, "upward"),
     "answers of Redis cut": cut(lambda site: site.to_redis, "downward"),
     "requests of clients cut": cut(lambda site: site.to_web, "upward"),

@@ -41,7 +41,8 @@ class Site:
         self.servers = Servers(folder, chance, replicated=replicated)
         self.to_redis = self.servers.proxy
         self.stack = Stack(self.to_redis.url, self.prefix, folder)
-        self.stack.configure(f'[topics.">"]\nwindows = {list(WINDOWS)}\n')
+        windows = f"windows = {list(WINDOWS)}\n"
+        self.stack.configure(f'[topics.order]\nparts = 2\n{windows}[topics.">"]\n{windows}')
         self.to_web = Proxy(("127.0.0.1", self.stack.port))
         self.started = {WEB: 0, AGGREGATOR: 0}
         for name in (WEB, AGGREGATOR):
@@ -79,7 +80,7 @@ class Site:
     # Processes
 
     def processes(self, role: str = "") -> list[int]:
-        """Return the processes of a role (``_web``, ``_aggregator``; all without), orphans too."""
+        """Return the processes of a role (``_web``, ``_aggregator``, ``_part``; all without), orphans too."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():

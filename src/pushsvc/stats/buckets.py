@@ -10,6 +10,7 @@ import numpy as np
 from pushsvc.stats.blocks import by_block
 from pushsvc.stats.fold import BLOCK
 from pushsvc.stats.moments import HIGH, LOW, Counts, Floats, Index, Ints, Moments, lengths_of, runs_of
+from pushsvc.stats.partials import Partial
 from pushsvc.stats.quantiles import BITS, Histograms, Newest, buckets_of
 from pushsvc.stats.tally import Numbers, sum_equal
 
@@ -104,6 +105,17 @@ class Buckets:
             local = columns[chosen] - number * BLOCK
             near = self._histograms[number].quantiles(window, local, count[chosen], self._percents)
             found[:, chosen] = np.clip(near, moments.parts[LOW, chosen], moments.parts[HIGH, chosen])
+        return found
+
+    def partials(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> list[Partial]:
+        """Return what is known of columns, in order, whose window is grains ``first`` … ``last``."""
+        newest = self._newest.values(columns, first, last, moments.count)
+        found = []
+        for column, count, parts, values in zip(
+            columns.tolist(), moments.count.tolist(), moments.parts.T.tolist(), newest, strict=True
+        ):
+            buckets, counts = self._histograms[column // BLOCK].held(window, column % BLOCK)
+            found.append(Partial(count, parts, buckets.tobytes(), counts.tobytes(), values))
         return found
 
     def forget(self, columns: Ints) -> None:

@@ -10,6 +10,7 @@ from pushsvc.stats.blocks import Blocks
 from pushsvc.stats.buckets import Buckets
 from pushsvc.stats.fold import BLOCK
 from pushsvc.stats.moments import EMPTY, MOMENTS, Counts, Floats, Index, Ints, Moments, describe, empty, merge
+from pushsvc.stats.partials import Partial
 from pushsvc.stats.rows import CLOSED, Places
 from pushsvc.stats.window import Window
 
@@ -97,13 +98,24 @@ class Figures:
     def refresh(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> None:
         """Compute what columns, in order, say: the head grain has ``counts`` values, the window is grains ``first`` …
         ``last``."""
-        moments = self._blocks.read(window, columns)
-        if counts.any():
-            moments = merge(moments, Moments(counts, self._parts.take(columns, axis=1, mode="clip")))
+        moments = self._moments(window, columns, counts)
         told = describe(moments)
         if self._percents:
             told = np.concatenate([told, self._buckets.read(window, columns, moments, first, last)])
         self._told[window, columns] = told.T
+
+    def partials(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> list[Partial]:
+        """Return what ``refresh`` computes from, to be merged with what others know of the same."""
+        moments = self._moments(window, columns, counts)
+        if self._percents:
+            return self._buckets.partials(window, columns, moments, first, last)
+        return [Partial(*one) for one in zip(moments.count.tolist(), moments.parts.T.tolist(), strict=True)]
+
+    def _moments(self, window: int, columns: Ints, counts: Counts) -> Moments:
+        moments = self._blocks.read(window, columns)
+        if not counts.any():
+            return moments
+        return merge(moments, Moments(counts, self._parts.take(columns, axis=1, mode="clip")))
 
     def read(self, window: int, columns: Index) -> Floats:
         """Return what columns [n] said when they were computed [5 + percents, n]; NaN for CLOSED."""

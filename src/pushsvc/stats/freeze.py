@@ -74,7 +74,10 @@ def thaw(data: bytes, classes: Iterable[type], form: Sequence[Any] = (), pause: 
 def _attributes_of(cls: type) -> list[str]:
     """Return the attributes that make a class what it is now: those declared, or assigned in ``__init__``."""
     declared = getattr(cls, "__slots__", None)
-    return sorted(declared if declared is not None else vars(cls)["__init__"].__code__.co_names)
+    if declared is not None:
+        return sorted(declared)
+    makers = [vars(base)["__init__"] for base in cls.__mro__[:-1] if "__init__" in vars(base)]
+    return sorted({name for maker in makers for name in maker.__code__.co_names})
 
 
 class _Writer:

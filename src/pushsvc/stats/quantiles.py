@@ -59,6 +59,13 @@ class Histograms:
         """Forget columns, whatever is in them."""
         self.counted.keep(lambda codes: ~np.isin(codes >> BITS, columns))
 
+    def held(self, window: int, column: int) -> tuple[Ints, Ints]:
+        """Return the buckets of a column that hold anything, in order, and how much."""
+        first, last = np.searchsorted(self.counted.codes, [column << BITS, (column + 1) << BITS])
+        counts = self.counted.counts[window, first:last]
+        there = np.flatnonzero(counts)
+        return (self.counted.codes[first:last][there] & _MASK).astype(np.int64), counts[there]
+
     def quantiles(self, window: int, columns: Ints, count: Counts, percents: Sequence[int]) -> Floats:
         """Return [percents, n] for columns, in order, with so many values in the window; NaN without any."""
         codes = self.counted.codes
@@ -142,17 +149,29 @@ class Newest:
         few = np.flatnonzero((count > 0) & (count <= NEWEST))
         if not len(few):
             return found
-        grains, values = self._grains[columns[few]], self._values[columns[few]]
-        if self._early:
-            early = self._early_of(columns[few])
-            grains, values = np.hstack([grains, early[0]]), np.hstack([values, early[1]])
-        inside = (grains >= first) & (grains <= last)
-        ordered = np.sort(np.where(inside, values, np.inf), axis=1)
-        known = np.flatnonzero(inside.sum(axis=1) == count[few])
+        ordered, inside = self._inside(columns[few], first, last)
+        known = np.flatnonzero(inside == count[few])
         for number, percent in enumerate(percents):
             rank = (percent * count[few[known]].astype(np.int64) + 99) // 100
             found[number, few[known]] = ordered[known, rank - 1]
         return found
+
+    def values(self, columns: Ints, first: int, last: int, count: Counts) -> list[list[float] | None]:
+        """Return the values of columns, in order; None where not all ``count`` are known."""
+        ordered, inside = self._inside(columns, first, last)
+        return [
+            ordered[at, :own].tolist() if known == own else None
+            for at, (known, own) in enumerate(zip(inside.tolist(), count.tolist(), strict=True))
+        ]
+
+    def _inside(self, columns: Ints, first: int, last: int) -> tuple[Floats, Ints]:
+        """Return the known values of columns [n], in order, in grains ``first`` … ``last``, and how many these are."""
+        grains, values = self._grains[columns], self._values[columns]
+        if self._early:
+            early = self._early_of(columns)
+            grains, values = np.hstack([grains, early[0]]), np.hstack([values, early[1]])
+        inside = (grains >= first) & (grains <= last)
+        return np.sort(np.where(inside, values, np.inf), axis=1), inside.sum(axis=1)
 
     def _early_of(self, columns: Ints) -> tuple[Ints, Floats]:
         """Return grains and values [n, NEWEST] of the first early values of columns, in order."""

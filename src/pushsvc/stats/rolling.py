@@ -13,6 +13,7 @@ from pushsvc.stats.chunks import Chunk, by_pane, group, joined, merged, size_of,
 from pushsvc.stats.figures import Figures
 from pushsvc.stats.fold import BLOCK
 from pushsvc.stats.moments import MOMENTS, Counts, Floats, Index, Ints
+from pushsvc.stats.partials import Partial
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.values import Values
@@ -346,12 +347,20 @@ class Rolling:
 
     def _refresh(self, window: int, rows: Ints) -> None:
         columns, order = self.rows.columns_of(rows)
-        if not len(columns):
-            return
-        pane, panes = self.windows[window].pane, self.windows[window].panes
-        last = (self.head(window) + 1) * pane // self.grain - 1
-        first = last + 1 - panes * pane // self.grain
-        self._figures.refresh(window, columns, self._count[rows[order]], first, last)
+        if len(columns):
+            self._figures.refresh(window, columns, self._count[rows[order]], *self._grains(window))
+
+    def _grains(self, window: int) -> tuple[int, int]:
+        """Return the first and the last grain of a window."""
+        first, end = self.interval(window)
+        return first // self.grain, end // self.grain - 1
+
+    def partials(self, window: int, rows: Ints) -> list[Partial]:
+        """Return what is known of rows, to be merged with what others know of the same."""
+        held, (columns, order) = self.held(window, rows), self.rows.columns_of(rows)
+        numbers = self._figures.partials(window, columns, self._count[rows[order]], *self._grains(window))
+        found = dict(zip(order.tolist(), numbers, strict=True))
+        return [found.get(place) or Partial(count) for place, count in enumerate(held.tolist())]
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""

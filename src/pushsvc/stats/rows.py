@@ -291,6 +291,12 @@ class TopicRows:
         totals: Numbers = self.table[:, ALL_KEYS]
         return totals
 
+    def shared(self) -> Ints:
+        """Return the rows of all keys together and of ``__other__``, that are there."""
+        rows = self.table[:, : self.groupings + 1].T.astype(np.int64).ravel()
+        found: Ints = rows[rows != CLOSED]
+        return found
+
     def rows(self, field: int, keys: Ints) -> Numbers:
         """Return the rows of a field for keys, made where there are none; those of values before those of numbers."""
         rows: Numbers = self.table[field, keys]
