@@ -1,16 +1,20 @@
 """What parts of a topic do with states and entries that are none, and with late events."""
 
 import dataclasses
+from zlib import crc32
 
 import msgspec
 import orjson
 import pytest
 
-from accounts.numbers import NOW, T
-from accounts.parts import Beside, names_and, split_of
+from accounts.numbers import NOW, Reader, T
+from accounts.parts import PARTS, Beside, names_and, split_of
 from pushsvc.aggregate import Aggregate
 from pushsvc.split import PartFailed, Split
 from pushsvc.stats.freeze import NotFrozen
+
+PLACES = ((0, 0), (0, 100), (1, 0), (1, 100))
+"""Parts of four keys, and the numbers from which on to look for their names."""
 
 
 def test_a_state_of_other_settings_or_no_state_is_refused():
@@ -59,3 +63,19 @@ def test_late_events_are_told_once():
     split.apply("t", 2, T + 100_000, orjson.dumps({"key": "b", "time": T - 600_000}), told=False)
     split.due(T + 100_000)
     assert (split.topics["t"].late, split.topics["t"].told_late) == (2, 1)
+
+
+def test_other_keys_are_gone_when_no_part_has_any():
+    """One key of each part has a row of its own; the other one leaves its window earlier in part 0 than in part 1."""
+    split, reader, now = split_of(NOW, max_keys=1), Reader(), T
+    names = [next(n for n in map(str, range(k, 1_000)) if crc32(n.encode()) % PARTS == part) for part, k in PLACES]
+    for place, name in enumerate(names):
+        now = T + 3_000 * (place // 2)
+        split.apply("t", place + 1, now, orjson.dumps({"key": name}), told=False)
+    held = []
+    while now is not None:
+        split.advance(now)
+        reader.take(split.due(now))
+        held.append(reader.windows.get("10s", {}).get(("__other__", None), [None])[0])
+        now = split.wake_at()
+    assert [count for count, before in zip(held, [None, *held], strict=False) if count != before] == [2, 1, 0, None]
