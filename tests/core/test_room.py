@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushsvc.aggregate import Aggregate
+from pushsvc.aggregate import _EVENT_BYTES, Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
@@ -30,11 +30,12 @@ def test_a_look_at_the_memory_waits_for_events_that_could_take_it(monkeypatch: p
         events = Columns.of([Event(key=key, data={"x": 1})], settings.key)
         aggregate.apply("t", second, T + second * 1_000, events)
 
-    for second in range(200):
+    aggregate._most_bytes = 100 * _EVENT_BYTES
+    for second in range(19):
         apply(second, "a")
     assert len(looks) == 1, "events panes apart, as of a sparse log that is read again"
     aggregate._most_bytes = 0
-    for second in range(200, 210):
+    for second in range(19, 29):
         apply(second, f"k{second}")
     assert len(looks) == 11, "where memory is short, every pane may have brought some back"
     assert topic.folded == 10
