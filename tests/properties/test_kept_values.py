@@ -1,0 +1,164 @@
+"""What windows that keep their events do with the values of these, in every kind of them: memory, places, caps."""
+
+import dataclasses
+import random
+
+import pytest
+
+from accounts.values import ALL, BOTH, EXACT, FEW, LAST, NOW, Account, T, check, event, strict, told
+from pushsvc.aggregate import Aggregate
+from pushsvc.event.columns import Columns
+from pushsvc.stats.window import Window
+
+OF_VALUES = ("count", "distinct", "top3", "first", "last", "top", "approximate")
+LAST_100 = dataclasses.replace(NOW, windows=(Window.parse("last 100"),))
+
+
+def said(account, window, key="a", field="v"):
+    row = told(account.all.snapshot("t", window))[key, field, None]
+    return [row[name] for name in OF_VALUES]
+
+
+# -- the events of a window
+
+
+def test_numbers_among_the_values_of_kept_events_have_figures():
+    account = Account(LAST)
+    account.send(T, event(v=4), event(v="text"), event(v=True), event(v=1.5))
+    short, long = (told(account.all.snapshot("t", name))["a", "v", None] for name in ("last 3", "last 20"))
+    assert [short[name] for name in ("count", "sum", "min", "p50", "distinct")] == [3, 1.5, 1.5, 1.5, 3]
+    assert [long[name] for name in ("count", "sum", "min", "p50", "distinct")] == [4, 5.5, 1.5, 1.5, 4]
+    account.send(T, event(v="a"), event(v="b"), event(v="c"))
+    row = told(account.all.snapshot("t", "last 3"))["a", "v", None]
+    assert [row[name] for name in ("count", "sum", "mean", "p50", "first")] == [3, None, None, None, "a"]
+
+
+def test_what_an_exact_window_has_no_room_for_does_not_count_as_a_value():
+    account = Account(FEW)
+    account.send(T, *[event(T - n, v=f"{n}") for n in range(9)])
+    assert account.all.snapshot("t", "10s").truncated
+    check(account, "10s")
+    assert said(account, "10s")[1] == 6
+
+
+def test_a_topic_rebuilt_from_its_last_events_says_the_same_of_values():
+    stayed, rebuilt = Account(LAST), Account(LAST)
+    stayed.send(T, *[event(T - n % 4 * 10**9, v=f"{n % 7}") for n in range(60)])
+    rebuilt.all.apply("t", 60, T + 10**6, Columns.of([one for _, one in stayed.log[40:]], ("key",), ("v", "w")))
+    for window in ("last 3", "last 20"):
+        assert said(rebuilt, window) == said(stayed, window)
+
+
+# -- values that are not followed
+
+
+def test_beyond_the_cap_kept_events_say_what_panes_say_of_the_same_events():
+    settings = dataclasses.replace(NOW, windows=tuple(map(Window.parse, ("1m", "last 1000"))), max_values=30)
+    account, random_, near = Account(settings), random.Random(1), []
+    for step in range(3):
+        values = [random_.randrange(80 * step + 8) for _ in range(40)]
+        account.send(T + step * 2_000, *[event(key="ab"[n % 2], v=value) for n, value in enumerate(values)])
+        panes, events = (told(account.all.snapshot("t", window)) for window in ("1m", "last 1000"))
+        for place in [(key, "v", None) for key in ("a", "b", None)]:
+            assert [panes[place][name] for name in OF_VALUES] == [events[place][name] for name in OF_VALUES]
+            near.append(panes[place]["approximate"])
+    assert set(near) == {True, False}
+
+
+@pytest.mark.parametrize("settings", [LAST_100, dataclasses.replace(EXACT, clock="event"), BOTH, ALL])
+def test_values_that_have_left_all_windows_make_room(settings):
+    """A step is a second, or a thousand events of a clock that stands."""
+    still = settings is LAST_100
+    account = Account(dataclasses.replace(settings, key=("key",), windows=settings.windows[:2], max_values=20))
+    for minute in range(4):
+        now = T if still else T + minute * 120_000
+        account.send(now, *[event(now, v=f"{minute}-{n}") for n in range(10)])
+        row = told(account.all.snapshot("t", settings.windows[0].name))["a", "v", None]
+        assert (row["first"], row["distinct"], row["approximate"]) == (f"{minute}-0", 10, False)
+        if still:
+            account.send(now, *[event(now) for _ in range(1_000)])
+    assert account.all._rolling.vocabulary.size < 22
+
+
+def test_a_value_of_a_kept_event_keeps_its_number_when_places_are_short():
+    account = Account(dataclasses.replace(EXACT, max_values=5))
+    account.send(T, *[event(v=value) for value in "abc"])
+    account.send(T + 1_000, event(v="d"))
+    account.send(T + 2_000, event(v="a"))
+    assert said(account, "10s")[1:5] == [4, [["a", 2], ["b", 1], ["c", 1]], "a", "a"]
+
+
+def test_a_value_that_is_held_but_not_followed_has_one_number_and_is_followed_when_there_is_room():
+    account = Account(dataclasses.replace(LAST_100, max_values=2))
+    for _ in range(3):
+        account.send(T, *[event(v=value) for value in "abcde"], *[event() for _ in range(45)])
+        account.all._rolling.vocabulary.sweep(account.all._rolling.hold(account.all._rolling.vocabulary.nobody()), 1)
+    assert account.all._rolling.vocabulary.used == 6  # with that of no value
+    assert said(account, "last 100")[5:] == [[["a", 2], ["b", 2]], True]
+    account.send(T, *[event(v="d") for _ in range(1_000)])
+    account.send(T, event(v="d"))
+    account.send(T, *[event(v=value) for value in "dc" * 60])
+    assert said(account, "last 100")[1:] == [2, [["c", 50], ["d", 50]], "d", "c", [["c", 50], ["d", 50]], False]
+
+
+@pytest.mark.parametrize("ends", [("first",), ()])
+def test_the_text_of_values_that_are_not_followed_is_held_only_where_it_may_be_told(ends):
+    settings = dataclasses.replace(LAST_100, max_values=10, statistics=("distinct", "top", *ends))
+    account = Account(settings)
+    account.send(T, *[event(v=f"{n}") for n in range(100)])
+    account.all._rolling.vocabulary.sweep(account.all._rolling.hold(account.all._rolling.vocabulary.nobody()), 1)
+    assert account.all._rolling.vocabulary.used == (101 if ends else 11)
+    row = told(account.all.snapshot("t", "last 100"))["a", "v", None]
+    assert (row["distinct"], row["approximate"], len(row["top"])) == (pytest.approx(100, abs=5), True, 10)
+    assert not ends or row["first"] == "0"
+
+
+# -- memory, and topics that go
+
+
+@pytest.mark.parametrize("settings", [LAST_100, EXACT, BOTH])
+def test_memory_of_values_counts_and_beyond_it_no_new_value_is_followed(settings):
+    account = Account(dataclasses.replace(settings, key=("key",)))
+    window = settings.windows[-1].name
+    account.all._most_bytes = 400 * 100
+    account.send(T, *[event(T - 100 + n, v=f"value {n}") for n in range(100)])
+    account.send(T + 1_000, event(v="one more"), event(v="value 99"))
+    row = told(account.all.snapshot("t", window))["a", "v", None]
+    assert (row["approximate"], row["top3"][0]) == (True, ["value 99", 2])
+    account.all._most_bytes = 10_000_000
+    for second in (70, 71):
+        account.send(T + second * 1_000, *[event(v="one more") for _ in range(60)])
+    account.send(T + 72_000, event(v="one more"), event(v="and more"))
+    row = told(account.all.snapshot("t", window))["a", "v", None]
+    assert (row["distinct"], row["approximate"]) == (2, False)
+
+
+@pytest.mark.parametrize("settings", [LAST, BOTH, ALL])
+def test_a_deleted_topic_leaves_no_values_to_the_next(settings):
+    settings = dataclasses.replace(settings, windows=settings.windows[:2])  # one of each kind
+    account = Account(settings)
+    account.all.open("u", T)
+    for name in ("t", "u"):
+        told_ = Columns.of([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
+        account.all.apply(name, 2, T, told_)
+    account.all.close("t")
+    assert len(account.all._rolling.vocabulary._tables) == 1
+    account.topic = account.all.open("t", T)
+    account.log.clear()
+    account.send(T + 100, event(v="new", k2="p"))
+    account.all.advance(T + 5_000)
+    for window in settings.windows:
+        check(account, window.name)
+    account.all.close("t")
+    account.all.close("u")
+    assert (account.all._rolling.vocabulary.used, account.all._rolling.vocabulary._tables) == (1, {})
+    assert Aggregate.restore(settings, b"".join(account.all.save())).save() == account.all.save()
+
+
+def test_a_key_that_took_the_place_of_another_has_none_of_its_values():
+    account = Account(dataclasses.replace(LAST_100, windows=(Window.parse("last 2"),), max_keys=3))
+    for number in range(5):
+        account.send(T + number * 1_000, event(key=f"key {number}", v=number))
+        for _ in ("zero", "gone"):
+            account.all.flush(T)
+        assert strict(said(account, "last 2", key=f"key {number}")[1:5]) == strict([1, [[number, 1]], number, number])
