@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -46,6 +47,7 @@ from measure import (
     Target,
     beside,
     columns_of,
+    cpu,
     decode_each,
     draw_values,
     floor_of,
@@ -305,23 +307,31 @@ def measure_flat(effort: Effort, plot: Path | None = None) -> None:
         told = "with quantiles" if quantiles else "without quantiles"
         table = Table(
             f"cost per event against the window, {told}",
-            ("window", *(f"{load:,}" for load in loads)),
-            "ns per event of ``apply`` (read before), by events per pane; 1,000 keys, full windows, every pane passes.",
+            ("window", *(f"{load:,}" for load in loads), *(f"{load:,} / {LENGTHS[0]}" for load in loads)),
+            "ns per event of ``apply`` (read before), by events per pane, and as a multiple of the shortest window's,\n"
+            "measured in turns; 1,000 keys, full windows, every pane passes.",
         )
         grid = [[flat_cost(length, load, quantiles) for load in loads] for length in LENGTHS]
-        for length, costs in zip(LENGTHS, grid, strict=True):
-            table.add(length, *(ns(cost, 1) for cost in costs))
-        columns = [[row[number] for row in grid] for number in range(len(loads))]
-        table.add("longest / shortest", *(f"{column[-1] / column[0]:.2f}" for column in columns))
-        table.add("most / least", *(f"{max(column) / min(column):.2f}" for column in columns))
+        for length, row in zip(LENGTHS, grid, strict=True):
+            table.add(length, *(ns(cost, 1) for cost, _ in row), *(f"{multiple:.2f}" for _, multiple in row))
         table.print()
-        drawn[told] = columns
+        drawn[told] = [[row[number][1] for row in grid] for number in range(len(loads))]
     if plot:
         draw(plot, loads, drawn)
 
 
-def flat_cost(length: str, load: int, quantiles: bool) -> float:
-    """Return seconds per event of a window that turns with ``load`` events per pane."""
+def flat_cost(length: str, load: int, quantiles: bool) -> tuple[float, float]:
+    """Return seconds per event of a window with ``load`` events per pane, and as a multiple of the shortest one's.
+
+    Measured in turns with that, the median of several: a machine may change its pace within the minutes that all take.
+    """
+    (shortest, few), (run, many) = (passage(one, load, quantiles) for one in (LENGTHS[0], length))
+    turns = [(cpu(shortest) / few, cpu(run) / many) for _ in range(max(5, min(11, 2_000_000 // many)))]
+    return min(cost for _, cost in turns), median(cost / base for base, cost in turns)
+
+
+def passage(length: str, load: int, quantiles: bool) -> tuple[Callable[[], None], int]:
+    """Return what lets a full window pass once, with ``load`` events per pane, and the number of events."""
     window, reader = Window.parse(length), ColumnReader()
     pool = [reader.read(batch) for batch in stored_batches(20, 1_000)]
     feed = Feed(settings((length,), quantiles))
@@ -334,20 +344,20 @@ def flat_cost(length: str, load: int, quantiles: bool) -> float:
         feed.settle()
 
     rotate()
-    return least(rotate, max(2, min(10, 2_000 // batches))) / (batches * BATCH)
+    return rotate, batches * BATCH
 
 
 def draw(path: Path, loads: Sequence[int], drawn: dict[str, list[list[float]]]) -> None:
-    """Draw the grids, a line for each of the loads measured."""
+    """Draw the multiples, a line for each of the loads measured."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(10, 4), sharey=True)
     for axis, (told, columns) in zip(axes, drawn.items(), strict=True):
         for load, column in zip(loads, columns, strict=True):
-            axis.plot(LENGTHS, [cost * 1e9 for cost in column], marker="o", label=f"{load:,} events per pane")
+            axis.plot(LENGTHS, column, marker="o", label=f"{load:,} events per pane")
         axis.set(title=told, xlabel="length of the window")
         axis.grid(alpha=0.3)
-    axes[0].set(ylabel="ns per event", ylim=(0, None))
+    axes[0].set(ylabel=f"cost per event / that of {LENGTHS[0]}", ylim=(0, 2))
     axes[0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
