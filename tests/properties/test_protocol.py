@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import httptools
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pushsvc.server.protocol import BadRequest, Bounds, Chunked, find_head, parse_head
@@ -69,6 +69,7 @@ def test_chunks_are_put_together_however_they_are_cut(data: bytes, behind: bytes
 
 
 @given(bodies, st.integers(0, 200), st.sampled_from([b"", b"\r", b"\n", b"0", b"g", b" ", b";", b"\0"]), st.booleans())
+@example(b"0\r\n\r\n", 1, b";", False)
 def test_what_llhttp_refuses_is_refused(data: bytes, place: int, damage: bytes, replaces: bool) -> None:
     place %= len(data)
     data = data[:place] + damage + data[place + replaces :]

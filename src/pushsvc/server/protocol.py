@@ -237,8 +237,9 @@ class Sized:
 class Chunked:
     """A body in chunks. Extensions and trailers are bounded, checked for their form and forgotten."""
 
-    _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;[\t -~]*)?)")
-    _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+    _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+    _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;%b(?:=(?:%b|\"[\t !#-\[\]-~]*\"))?)*)" % (_NAME, _NAME))
+    _TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _NAME)
     _OVERHEAD = 8_192
     """Bytes of extensions and trailers in one body: more is work without a body."""
 
@@ -277,7 +278,9 @@ class Chunked:
     def _size(self, line: bytes) -> None:
         found = self._SIZE.fullmatch(line)
         if found is None:
-            raise BadRequest(400, "the size of a chunk is not a hexadecimal number")
+            raise BadRequest(
+                400, "the size of a chunk is not a hexadecimal number, or its extension has not the form ;name=value"
+            )
         self._count(len(found[2]))
         self._left = int(found[1], 16)
         self._step = self._end if self._left else self._trailer
