@@ -12,7 +12,9 @@ import pytest
 from fleet import Fleet
 
 LIVE = Path(__file__).parent.parent / "live"
-SUITE = ["streams", "many", "gap_free", "statistics_log", "takeover"]
+SUITE = [
+    "streams", "many", "gap_free", "statistics_log", "takeover", "exactness", "values", "recent", "split",
+]  # fmt: skip
 """The live tests of what is stored and told. The others are about sockets, or break a Redis of their own."""
 
 OWN = "by_redis_publish"
