@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pushsvc.counting import Topic
 from pushsvc.settings import TopicSettings
 from pushsvc.share import Share
 
@@ -59,6 +60,14 @@ class Figures(msgspec.Struct, array_like=True):
     ahead: int
     folded: int
     ignored: int
+
+    @classmethod
+    def of(cls, topic: Topic) -> Figures:
+        return cls(*(getattr(topic, name) for name in cls.__struct_fields__))
+
+    def set_on(self, topic: Topic) -> None:
+        for name in self.__struct_fields__:
+            setattr(topic, name, getattr(self, name))
 
 
 class Told(msgspec.Struct, tag=True):

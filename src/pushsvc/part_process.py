@@ -80,11 +80,8 @@ class Counter:
             self._part.advance(wanted.time)
         shares = [self._part.share(self._name, window, whole=wanted.whole) for window in wanted.windows]
         topic = self._part.topics[self._name]
-        figures = Figures(
-            topic.late, topic.told_late, topic.late_by_window, topic.ahead, topic.folded, topic.ignored
-        )  # fmt: skip
         unreadable, self._unreadable = self._unreadable, 0
-        return Told(topic.offset, shares, self._part.agenda(), figures, unreadable, self._spend())
+        return Told(topic.offset, shares, self._part.agenda(), Figures.of(topic), unreadable, self._spend())
 
     def _count(self, entry: Count) -> None:
         topic = self._part.topics[self._name]
@@ -141,6 +138,6 @@ def _receive(reader: Reader, inbox: Inbox) -> None:
         while True:
             inbox.put(reader.read())
     except (EOFError, ConnectionError):
-        pass
+        pass  # the owner has ended, and so does its part
     finally:
         inbox.put(None)

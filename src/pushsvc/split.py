@@ -22,7 +22,20 @@ from pushsvc import counters
 from pushsvc.counting import Topic
 from pushsvc.frame import Frame
 from pushsvc.pace import Paces
-from pushsvc.part_messages import Answer, Begin, Count, Failed, Reader, Save, Saved, Tell, Told, Unusable, encode
+from pushsvc.part_messages import (
+    Answer,
+    Begin,
+    Count,
+    Failed,
+    Figures,
+    Reader,
+    Save,
+    Saved,
+    Tell,
+    Told,
+    Unusable,
+    encode,
+)
 from pushsvc.settings import TopicSettings
 from pushsvc.share import Merger
 from pushsvc.stats.freeze import NotFrozen
@@ -98,12 +111,7 @@ class State(msgspec.Struct, array_like=True):
     since: int
     deleted: int
     offset: int
-    late: int
-    told_late: int
-    late_by_window: dict[str, int]
-    ahead: int
-    folded: int
-    ignored: int
+    figures: Figures
     parts: list[bytes]
 
 
@@ -184,9 +192,8 @@ class Split:
             states.append(answer.state)
             self._spent += answer.spent
         state = State(
-            repr(self._settings), topic.name, topic.since, topic.deleted, topic.offset, topic.late, topic.told_late,
-            topic.late_by_window, topic.ahead, topic.folded, topic.ignored, states,
-        )  # fmt: skip
+            repr(self._settings), topic.name, topic.since, topic.deleted, topic.offset, Figures.of(topic), states
+        )
         return [msgspec.msgpack.encode(state)]
 
     @classmethod
@@ -200,8 +207,8 @@ class Split:
             raise NotFrozen("a state of other settings")
         restored = cls(settings, 0, begin)
         topic = restored._take_up(state.name, state.since)
-        for name in ("deleted", "offset", "late", "told_late", "late_by_window", "ahead", "folded", "ignored"):
-            setattr(topic, name, getattr(state, name))
+        topic.deleted, topic.offset = state.deleted, state.offset
+        state.figures.set_on(topic)  # what parts say next is counted by what it adds to these
         restored._start(state.parts)
         return restored
 
