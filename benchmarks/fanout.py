@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from measure import Table, Target, machine
@@ -35,6 +36,12 @@ HERE = Path(__file__).parent / "fanout"
 SERVER_CORE, OTHER_CORES = {0}, set(range(1, os.cpu_count() or 1)) or {0}
 EVENTS, STATS = "/v1/topics/{}/events", "/v1/topics/{}/stats"
 PAD = "x" * 40
+
+NAP = 500
+"""Microseconds after which the load client looks at its sockets again (client.c says why)."""
+
+REST = 0.02
+"""Seconds in which a frame reaches everybody."""
 
 
 def pinned(command: list[str], cores: set[int], **settings: Any) -> subprocess.Popen[str]:
@@ -133,7 +140,7 @@ class Subscribers:
         self, client: Path, port: int, path: str, count: int, stalled: int = 0, cursor: str | None = None
     ) -> None:
         command = [str(client), str(port), path, str(count), str(stalled)]
-        environment = {**os.environ, **({} if cursor is None else {"LAST_EVENT_ID": cursor})}
+        environment = {**os.environ, "NAP": str(NAP), **({} if cursor is None else {"LAST_EVENT_ID": cursor})}
         self._process = pinned(command, OTHER_CORES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.opened_in = float(self._line().split()[1])
 
@@ -189,43 +196,75 @@ def compiled() -> Iterator[tuple[Path, Path]]:
         yield made[0], made[1]
 
 
+class Floor:
+    """A C loop of ``send()`` to subscribers of its own."""
+
+    def __init__(self, floor: Path, client: Path, subscribers: int, size: int) -> None:
+        port = free_port()
+        command = [str(floor), str(port), str(subscribers), str(size)]
+        self._process = pinned(command, SERVER_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._subscribers = subscribers
+        self._line()
+        self._streams = Subscribers(client, port, "/", subscribers)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def send(self) -> float:
+        """Send one message to all; return the microseconds of CPU for each."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("send\n")
+        self._process.stdin.flush()
+        return float(self._line()) / self._subscribers * 1e6
+
+    def __enter__(self) -> Floor:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._streams.__exit__(*reason)
+
+
 def floor_of(floor: Path, client: Path, subscribers: int, frames: int, size: int) -> float:
     """Return the microseconds of CPU per send of a C loop."""
-    port = free_port()
-    command = [str(floor), str(port), str(subscribers), str(frames), str(size)]
-    process = pinned(command, SERVER_CORE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    with Subscribers(client, port, "/", subscribers):
-        return float(process.stdout.readline())
+    with Floor(floor, client, subscribers, size) as loop:
+        return sum(_after_rest(loop.send) for _ in range(frames)) / frames
+
+
+def _after_rest(send: Callable[[], float]) -> float:
+    took = send()
+    time.sleep(REST)
+    return took
 
 
 def one_at_a_time(web: Web, elsewhere: Web, client: Path, floor: Path, subscribers: int, frames: int) -> None:
-    """One POST, one frame, everybody; then the next. Floor and server in turns, as the machine changes its pace."""
+    """One POST, one frame, everybody; then one from the floor, as the machine changes its pace; then the next."""
     table = Table(
         f"One frame at a time to {subscribers:,} subscribers",
-        ["posted to", "floor µs", "pushsvc µs", "ratio", "p50 ms", "p99 ms", "max ms", "lost"],
+        ["posted to", "floor µs", "pushsvc µs", "ratio", "median", "p50 ms", "p99 ms", "max ms", "lost"],
         "CPU of the web process per delivery, all of it: reading the log, the frame, the sends; and the POST, where it "
-        "takes that too.",
+        "takes that too. Ratio: of the sums; median: of the ratios of each frame and the floor's next to it.",
     )
     ratios: dict[str, list[float]] = {"another": [], "the same": []}
     for number in range(4):
         name, poster = ("another", elsewhere) if number % 2 == 0 else ("the same", web)
         topic = f"one{number}"
         with Subscribers(client, web.port, EVENTS.format(topic), subscribers) as streams:
-            poster.post(topic)
-            size = int(streams.received(subscribers, 10)["bytes"] / subscribers)
-            before = web.cpu()
-            for _ in range(frames):
+            for _ in range(2):
                 poster.post(topic)
-                time.sleep(0.01)
+                size = int(streams.received(subscribers, 10)["bytes"] / subscribers)  # of the second: without heads
+            with Floor(floor, client, subscribers, size) as loop:
+                turns = [_turn(web, poster, topic, subscribers, loop) for _ in range(frames)]
             found = streams.received(subscribers * frames, 20)
-            took = (web.cpu() - before) / (subscribers * frames) * 1e6
-        base = floor_of(floor, client, subscribers, frames, min(size, 400))
+        took, base = (sum(side) / frames for side in zip(*turns, strict=True))
         ratios[name].append(took / base)
         lost = subscribers * frames - int(found["messages"])
         table.add(
             f"{name} process", f"{base:.2f}", f"{took:.2f}", f"{took / base:.2f}",
+            f"{median(one / least for one, least in turns):.2f}",
             f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", f"{found['max_ms']:.1f}", str(lost),
         )  # fmt: skip
     table.print()
@@ -233,6 +272,14 @@ def one_at_a_time(web: Web, elsewhere: Web, client: Path, floor: Path, subscribe
     for name, found_ratios in ratios.items():
         mean = sum(found_ratios) / len(found_ratios)
         print(f"{target.text}, posted to {name} process: {mean:.2f} (mean), {target.verdict(mean)}")
+
+
+def _turn(web: Web, poster: Web, topic: str, subscribers: int, loop: Floor) -> tuple[float, float]:
+    """Return the microseconds of CPU per delivery of one frame, and of one of the floor."""
+    before = web.cpu()
+    poster.post(topic)
+    time.sleep(REST)
+    return (web.cpu() - before) / subscribers * 1e6, _after_rest(loop.send)
 
 
 def burst(web: Web, client: Path, subscribers: int, seconds: int) -> None:

@@ -1,6 +1,7 @@
 """A subscriber of a hub over a real socket, without a server."""
 
 import contextlib
+import os
 import socket
 import time
 from typing import ClassVar
@@ -13,25 +14,30 @@ SECONDS = 20.0
 
 
 class Peer:
-    """A subscriber: both ends of its socket, and how often the hub closed it."""
+    """A subscriber: its end of a socket, whose other end is the hub's, and how often the hub closed it."""
 
     opened: ClassVar[list[socket.socket]] = []
 
     def __init__(self, group, buffer=None):
-        self.ours, self.theirs = socket.socketpair()
+        ours, self.theirs = socket.socketpair()
         if buffer:
-            self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        for end in (self.ours, self.theirs):
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        for end in (ours, self.theirs):
             end.setblocking(False)
-            Peer.opened.append(end)
+        Peer.opened.append(self.theirs)
         self.closed, self.got = 0, b""
-        self.connection = Connection(self.ours, group, self._on_close)
+        self.connection = Connection(ours.detach(), group, self._on_close)
         group.hub.enter(self.connection)
         self.connection.listen()
         self.connection.at = group.tape.end
 
     def _on_close(self):
         self.closed += 1
+
+    def reset(self):
+        """Break the connection below the hub."""
+        with socket.socket(fileno=os.dup(self.connection.fd)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
 
     def read(self, at_most=65_536):
         with contextlib.suppress(BlockingIOError):

@@ -4,6 +4,9 @@
      Opens COUNT streams of PATH on 127.0.0.1; the last STALLED of them read only the head. Prints "ready" and the
      seconds it took; then, for every line on standard input, a JSON object of what came since the last one.
      "t":N in a message is when it was sent, in ns of CLOCK_MONOTONIC. LAST_EVENT_ID in the environment is sent along.
+     NAP in the environment: once all are open it looks at its sockets every so many microseconds and takes what came.
+     A client that waits for each is woken by each send, at the cost of whoever sends, and the more often the slower
+     the sender is; over a network nobody pays that.
    client PORT PATH COUNT churn
      Opens, reads the first bytes of, and closes COUNT streams, one after another. */
 #define _GNU_SOURCE
@@ -116,6 +119,8 @@ int main(int argc, char **argv) {
   if (argc != 5) return 2;
   int port = atoi(argv[1]), count = atoi(argv[3]), opened = 0, headed = 0, announced = 0;
   const char *path = argv[2];
+  const char *given = getenv("NAP");
+  int nap = given ? atoi(given) : 0;
   if (!strcmp(argv[4], "churn")) { churn(port, path, count); return 0; }
   int stalled = atoi(argv[4]);
   struct stream *streams = calloc(count, sizeof *streams);
@@ -132,6 +137,7 @@ int main(int argc, char **argv) {
       epoll_ctl(poll, EPOLL_CTL_ADD, s->fd, &e);
       opened++;
     }
+    if (announced && nap) usleep(nap);
     int n = epoll_wait(poll, ready, 512, -1);
     for (int i = 0; i < n; i++) {
       struct stream *s = ready[i].data.ptr;

@@ -1,26 +1,26 @@
 /* The floor: what a plain loop of send() costs, without HTTP, Redis or Python.
 
-   floor PORT COUNT FRAMES SIZE
-     Takes COUNT connections, answers their heads, and sends FRAMES messages of SIZE bytes to all of them, one message
-     at a time. Prints the microseconds of CPU per send. */
+   floor PORT COUNT SIZE
+     Takes COUNT connections and answers their heads; then, for every line on standard input, sends a message of SIZE
+     bytes to all of them, and prints the seconds of CPU which that took. */
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <netinet/tcp.h>
+#include <time.h>
 #include <unistd.h>
 
 static double cpu(void) {
-  struct rusage u;
-  getrusage(RUSAGE_SELF, &u);
-  return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return t.tv_sec + t.tv_nsec / 1e9;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) return 2;
-  int count = atoi(argv[2]), frames = atoi(argv[3]), size = atoi(argv[4]), on = 1;
+  if (argc != 4) return 2;
+  int count = atoi(argv[2]), size = atoi(argv[3]), on = 1;
   int listener = socket(AF_INET, SOCK_STREAM, 0), *fds = calloc(count, sizeof(int));
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -37,14 +37,13 @@ int main(int argc, char **argv) {
   memset(text, 'x', size);
   memcpy(text, "data: ", 6);
   text[size - 2] = text[size - 1] = '\n';
-  double spent = 0;
-  for (int frame = 0; frame < frames; frame++) {
+  char line[64];
+  while (fgets(line, sizeof line, stdin)) {
     double before = cpu();
     for (int i = 0; i < count; i++)
       if (send(fds[i], text, size, MSG_DONTWAIT | MSG_NOSIGNAL) != size) { perror("send"); return 1; }
-    spent += cpu() - before;
-    usleep(10000);
+    printf("%.9f\n", cpu() - before);
+    fflush(stdout);
   }
-  printf("%.3f\n", spent / ((double)count * frames) * 1e6);
   return 0;
 }

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from proxy import Proxy
-from pushsvc.broker import Broker, Log, Once
+from pushsvc.broker import Broker, Log, Once, WakeUp
 from pushsvc.broker import committer as module
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import Overloaded, PushError
@@ -344,4 +344,6 @@ def test_of_a_round_trip_each_topic_wakes_once_and_behind_its_last_write(
     for topic in ("t", "u"):
         log = Log(topic)
         last = broker.read(log.partition, {log: 0}).logs[log].entries[-1].sequence
-        assert int([m["data"] for m in heard if channels[m["channel"].decode()] == topic][-1]) == last
+        said = WakeUp.parse(log, [m["data"] for m in heard if channels[m["channel"].decode()] == topic][-1])
+        assert said is not None
+        assert said.entry.sequence == last

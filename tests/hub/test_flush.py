@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import socket
 import ssl
 import struct
@@ -14,7 +15,7 @@ from peer import SECONDS, Peer, turn_until
 from pushsvc.broker import Broker
 from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, streams
 from pushsvc.hub import tape as tape_module
-from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection
+from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection, SecureConnection
 
 
 @pytest.fixture
@@ -74,18 +75,19 @@ def test_who_joins_during_a_walk_gets_what_follows_once(group, monkeypatch):
 
 
 def test_an_error_in_one_dispatch_is_counted_and_reaches_nobody_else(group, caplog):
-    class Broken:
+    class Broken(Connection):
         """Stands for a fault of ours, which cannot be made to happen."""
+
+        __slots__ = ()
 
         def send(self, data):
             raise RuntimeError("broken")
 
-        def close(self):
-            """Nothing to close."""
-
     peers = [Peer(group) for _ in range(10)]
     before = value(metrics.ERRORS)
-    peers[4].connection.sock = Broken()
+    broken = peers[4].connection
+    os.close(broken.fd)
+    broken.__class__, broken.fd = Broken, -1
     group.say([b"one\n"])
     turn_until(lambda: all(peer.read() == b"one\n" for peer in peers if peer is not peers[4]))
     group.say([b"two\n"])
@@ -139,7 +141,7 @@ def test_who_goes_away_is_let_go_at_once(group, how):
     elif how == "half":
         peer.theirs.shutdown(socket.SHUT_WR)
     elif how == "reset":
-        peer.ours.shutdown(socket.SHUT_RDWR)
+        peer.reset()
     else:
         sent = 0
         while not peer.closed and sent < 4 * READ_AT_MOST:
@@ -219,7 +221,7 @@ def test_tls_takes_the_same_way_and_an_unfinished_write_its_own_bytes(group):
         end.setblocking(False)
     ours, theirs = tls_pair(*pair)
     closed = []
-    connection = Connection(ours, group, lambda: closed.append(1))
+    connection = SecureConnection(ours, group, lambda: closed.append(1))
     group.hub.enter(connection)
     connection.listen()
     connection.at = group.tape.end
@@ -260,7 +262,7 @@ def test_a_peer_that_is_cut_off_is_noticed(group, monkeypatch):
     ours.setblocking(False)
     let_go = []
     streams._prepare(ours)
-    connection = Connection(ours, group, lambda: let_go.append(1))
+    connection = Connection(ours.detach(), group, lambda: let_go.append(1))
     group.hub.enter(connection)
     connection.listen()
     connection.at = group.tape.end

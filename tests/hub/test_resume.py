@@ -69,7 +69,7 @@ class Subscriber:
         self.messages = []
         self._theirs = theirs
         self._decoder = Decoder()
-        self.connection = Connection(ours, group, lambda: None)
+        self.connection = Connection(ours.detach(), group, lambda: None)
         group.hub.enter(self.connection)
         group.hub.replays.begin(group, self.connection, have)
 

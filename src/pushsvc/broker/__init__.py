@@ -3,7 +3,7 @@
 from pushsvc.broker.broker import Appended, Broker, Read, ReadLog
 from pushsvc.broker.keys import Log
 from pushsvc.broker.live import Live
-from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
+from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry, WakeUp
 from pushsvc.broker.publisher import Once, Receipt
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "ReadLog",
     "Receipt",
     "StatisticsEntry",
+    "WakeUp",
 ]

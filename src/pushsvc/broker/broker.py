@@ -27,7 +27,7 @@ from pushsvc.broker.connection import (
 )
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
-from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry
+from pushsvc.broker.log import parse
 from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
@@ -375,6 +375,5 @@ class StatisticsWrite:
 
 def _read_log(log: Log, values: Sequence[Any]) -> ReadLog:
     after, last, trimmed, deleted, created, more, flat = values
-    parse: Callable[[bytes, bytes], Entry] = EventsEntry.parse if log.window is None else StatisticsEntry.parse
-    entries = [parse(header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
+    entries = [parse(log, header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
     return ReadLog(after, last, trimmed, deleted, created, bool(more), entries)

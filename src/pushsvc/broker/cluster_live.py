@@ -77,6 +77,11 @@ class ClusterLive:
             self._place(channel)
         return self._channels[channel]
 
+    def is_confirmed(self, channel: str) -> bool:
+        """Tell whether all that is said on a channel from now on is heard."""
+        confirmed = self._channels.get(channel)
+        return confirmed is not None and confirmed.is_set()
+
     def unsubscribe(self, channel: str) -> None:
         if self._channels.pop(channel, None) is not None and (live := self._places.pop(channel, None)) is not None:
             live.unsubscribe(channel)

@@ -99,7 +99,7 @@ class Keys:
         return self._in(partition, f"checkpoint:{engine}:{place}")
 
     def live(self, log: Log) -> str:
-        """Channel that says: this log has grown."""
+        """Channel that says how this log has grown, as a WakeUp or with a sequence alone."""
         return self._in(log.partition, f"live:{log.name}")
 
     def wake(self, partition: int) -> str:

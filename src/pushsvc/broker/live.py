@@ -81,6 +81,11 @@ class Live:
             self._send(self._subscribe, channel)
         return self._confirmed[channel]
 
+    def is_confirmed(self, channel: str) -> bool:
+        """Tell whether all that is said on a channel from now on is heard."""
+        confirmed = self._confirmed.get(channel)
+        return confirmed is not None and confirmed.is_set()
+
     def ask_again(self, channel: str) -> None:
         """Ask once more for a channel that is not confirmed."""
         self._send(self._subscribe, channel)

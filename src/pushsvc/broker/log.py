@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from pushsvc.broker.keys import Log
 from pushsvc.event import Event
 
 
@@ -37,6 +38,11 @@ class EventsEntry:
             self._events = [Event.decode(line) for line in self.data.split(b"\n")]
         return self._events
 
+    @property
+    def before(self) -> int:
+        """The offset after which the log goes on with it."""
+        return self.first - 1
+
     def sequence_of(self, offset: int) -> int:
         return self.sequence - (self.last - offset)
 
@@ -65,6 +71,11 @@ class StatisticsEntry:
         return cls(kind.decode(), int(sequence), int(source), int(arrival), int(last), data)
 
     @property
+    def before(self) -> int:
+        """The number after which the log goes on with it."""
+        return self.last - 1
+
+    @property
     def frame(self) -> dict[str, Any]:
         if self._frame is None:
             self._frame = orjson.loads(self.data)
@@ -72,3 +83,26 @@ class StatisticsEntry:
 
 
 Entry = EventsEntry | StatisticsEntry
+
+
+def parse(of: Log, header: bytes, data: bytes) -> Entry:
+    """Return an entry of a log as Redis holds it."""
+    return EventsEntry.parse(header, data) if of.window is None else StatisticsEntry.parse(header, data)
+
+
+@dataclass(slots=True)
+class WakeUp:
+    """Word that a log has grown by an entry, in an epoch; ``born`` as in Read, at that moment."""
+
+    epoch: int
+    born: int
+    entry: Entry
+
+    @classmethod
+    def parse(cls, of: Log, message: bytes) -> WakeUp | None:
+        """Return what was said on a log's channel; None where nothing is to be had from it but to read."""
+        head, line_end, data = message.partition(b"\n")
+        if not line_end:
+            return None
+        epoch, born, header = head.split(b" ", 2)
+        return cls(int(epoch), int(born), parse(of, header, data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ class Flush:
 
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members. This is the loop that every delivery goes through."""
-        data, size, tick = chunk.data, len(chunk.data), channel.hub.tick
+        data, size, tick, write = chunk.data, len(chunk.data), channel.hub.tick, os.write
         start, channel.place = channel.place, channel.place + _STRIDE
         delivered = whole = 0
         for connection in channel.members[start : start + _STRIDE]:
@@ -132,7 +133,7 @@ class Flush:
             connection.at = chunk
             delivered += 1
             try:
-                sent = connection.sock.send(data)
+                sent = write(connection.fd, data) if connection.fd >= 0 else connection.send(data)
             except FULL:
                 connection.sent(data, 0)
             except OSError:

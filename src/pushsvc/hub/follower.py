@@ -1,6 +1,8 @@
-"""Follows the watched logs of one partition: a wake-up says that there is something, one script reads them all.
+"""Follows the watched logs of one partition: one script reads them all, and wake-ups tell how they go on from there.
 
-Reading them at one instant gives what a cursor needs: up to the partition's sequence nothing of them is missing.
+Reading them at one instant gives what a cursor needs: up to the partition's sequence nothing of them is missing. From
+there on every wake-up is heard, in order, as they come on one connection; one that brings the very next entry of its
+log leaves nothing to read. Whatever else is heard only says that there is something, and all are read again.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import gevent
+from gevent import get_hub
 from gevent.event import Event
 
-from pushsvc.broker import Broker, Entry, Log, Read, ReadLog, StatisticsEntry
+from pushsvc.broker import Broker, Entry, Log, Read, ReadLog, StatisticsEntry, WakeUp
 from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
@@ -33,6 +36,9 @@ LOOK_ANYWAY = 5.0
 """Seconds after which a watched log is read without a wake-up; a lost one costs no more than that."""
 
 _PAUSE = 0.2
+
+HEARD_AT_MOST = 1_000_000
+"""Bytes that are heard in one turn of the loop; what is more is read, as far as it can be sent."""
 
 REPLAY_AFTER_RESET = 1_000
 """Events sent, at most, of what is left of a log after a reset."""
@@ -63,6 +69,10 @@ class Tail:
             self.mirror = Mirror(self.log)
 
 
+Batch = list[tuple[int, Tail, Entry]]
+"""Entries of several logs in order of their sequences."""
+
+
 class Follower:
     """Reads the watched logs of one partition and offers their entries, in order of sequence."""
 
@@ -79,6 +89,9 @@ class Follower:
         self._wake = Event()
         self._moved = Event()
         self._failing = False
+        self._complete = False  # nothing lacks of what was read last, and all that was said since was heard
+        self._heard: list[tuple[Log, bytes]] = []
+        self._heard_bytes = 0
         self.greenlet = gevent.spawn(self._run)
 
     @property
@@ -88,6 +101,59 @@ class Follower:
 
     def wake(self) -> None:
         self._wake.set()
+
+    def hear(self, of: Log, message: bytes) -> None:
+        """Take what was said of a log, with whatever else is said in this turn of the loop."""
+        self._heard_bytes += len(message)
+        if not self._follows or self._heard_bytes > HEARD_AT_MOST:
+            self._wake.set()
+            return
+        if not self._heard:
+            get_hub().loop.run_callback(self._take_heard)
+        self._heard.append((of, message))
+
+    @property
+    def _follows(self) -> bool:
+        """True while what is heard may be taken instead of reading."""
+        return self._complete and not self._wake.is_set() and self._hub.flush.room.is_set()
+
+    def _take_heard(self) -> None:
+        heard, self._heard, self._heard_bytes = self._heard, [], 0
+        if not self._follows:
+            self._wake.set()
+            return
+        try:
+            batch = self._continuation(heard)
+            if batch:
+                self._hand_out(batch)
+                self._tell_moved()
+        except Exception:
+            log.exception("partition %d", self.partition)
+            self._begin_anew()
+
+    def _continuation(self, heard: list[tuple[Log, bytes]]) -> Batch:
+        """Return the entries that were heard, up to where reading is needed, and stand behind them."""
+        batch: Batch = []
+        for of, message in heard:
+            tail = self.tails.get(of)
+            if tail is None:
+                continue
+            said = WakeUp.parse(of, message)
+            if said is not None and said.entry.last <= tail.after and said.epoch == self.epoch:
+                continue  # it was read meanwhile
+            if said is None or not self._is_next(tail, said):
+                self._wake.set()
+                break
+            entry = said.entry
+            tail.after, self.through = entry.last, entry.sequence
+            batch.append((entry.sequence, tail, entry))
+        return batch
+
+    def _is_next(self, tail: Tail, said: WakeUp) -> bool:
+        """Tell whether this is the log's next entry, in the life of Redis and with the topics that are known here."""
+        entry = said.entry
+        known = said.epoch == self.epoch and said.born <= self._born
+        return known and entry.before == tail.after and entry.sequence > self.through
 
     def add(self, group: Group, logs: Sequence[Log], *, from_start: bool = False) -> None:
         """Register a group for logs, which may be events ``from_start`` on. It is told when it may ``look``."""
@@ -155,9 +221,12 @@ class Follower:
                 # What cannot be sent fast enough waits in Redis, not here.
                 self._hub.flush.room.wait()
                 self._wake.clear()
+                self._complete = False
                 if not self.tails:
                     return
+                all_heard = self._hub.hears_all(self.tails)
                 more = self._step()
+                self._complete = all_heard and not more and not any(tail.fresh for tail in self.tails.values())
         finally:
             self._on_end()
 
@@ -173,18 +242,25 @@ class Follower:
                 log.warning("partition %d: %s", self.partition, error)
             self._failing = True
         except Exception:
-            # One bad entry must not deafen the process: it is logged, and the tails begin anew behind it.
             log.exception("partition %d", self.partition)
-            self._forget("trimmed")
+            self._begin_anew()
         gevent.sleep(_PAUSE)
         return True
+
+    def _begin_anew(self) -> None:
+        """Go on behind an entry that cannot be taken: one must not deafen the process."""
+        self._forget("trimmed")
+        self._wake.set()
+
+    def _tell_moved(self) -> None:
+        self._moved.set()
+        self._moved.clear()
 
     def _take(self, read: Read, asked: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
             self.epoch, self.through, self._born = read.epoch, 0, 0
             self._forget("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
-            self._moved.set()
-            self._moved.clear()
+            self._tell_moved()
             return True
         self.epoch = read.epoch
         self.owned = read.owned
@@ -207,8 +283,7 @@ class Follower:
         behind = limit < self.through
         self.through = max(self.through, limit)
         self._offer(found, limit, behind=behind, cut=bool(cuts))
-        self._moved.set()
-        self._moved.clear()
+        self._tell_moved()
         return bool(cuts) or len(found) < len(self.tails)
 
     def _lost_position(self, found: dict[Log, ReadLog]) -> bool:
@@ -230,7 +305,7 @@ class Follower:
         return rewound
 
     def _offer(self, found: dict[Log, ReadLog], limit: int, *, behind: bool, cut: bool) -> None:
-        batch: list[tuple[int, Tail, Entry]] = []
+        batch: Batch = []
         for of, logged in found.items():
             tail = self.tails[of]
             for group in tail.from_end:
@@ -249,7 +324,7 @@ class Follower:
         for group in {group: None for of in found for group in self.tails[of].groups}:
             self._guarded(group, group.look)
 
-    def _hand_out(self, batch: list[tuple[int, Tail, Entry]]) -> None:
+    def _hand_out(self, batch: Batch) -> None:
         """Apply entries to the mirrors, and give each group its own."""
         shares: dict[Group, list[tuple[Log, Entry]]] = {}
         for _, tail, entry in batch:

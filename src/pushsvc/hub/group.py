@@ -82,7 +82,7 @@ class Group(Channel):
         """Subscribe to what wakes the followers of logs."""
         for of in logs:
             if not self.closed:
-                self.hub.hear(self.hub.broker.keys.live(of))
+                self.hub.watch(of)
 
     def _follow(self, logs: list[Log], born: bool) -> None:
         self.settled.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from random import randrange
 from time import monotonic
 
@@ -79,6 +79,7 @@ class Hub:
         self._heard = False
         self._clock: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
+        self._watched: dict[str, Log] = {}  # by channel
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
 
     # Life
@@ -171,7 +172,7 @@ class Hub:
             self._directory.wait()
         for of in list(group.logs):
             self._check(group)  # or what nobody unsubscribes any more would be subscribed
-            if not self.hear(self.broker.keys.live(of)).wait(JOIN_SECONDS):
+            if not self.watch(of).wait(JOIN_SECONDS):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
         self._check(group)
         for follower in group.followers.values():
@@ -269,8 +270,20 @@ class Hub:
     def unhear(self, channel: str) -> None:
         self._live.unsubscribe(channel)
 
+    def watch(self, of: Log) -> Event:
+        """Subscribe to what is said of a log; return what is set once Redis has confirmed it."""
+        channel = self.broker.keys.live(of)
+        self._watched[channel] = of
+        return self.hear(channel)
+
     def unwatch(self, of: Log) -> None:
-        self.unhear(self.broker.keys.live(of))
+        channel = self.broker.keys.live(of)
+        self._watched.pop(channel, None)
+        self.unhear(channel)
+
+    def hears_all(self, logs: Iterable[Log]) -> bool:
+        """Tell whether all that is said of logs from now on is heard."""
+        return all(self._live.is_confirmed(self.broker.keys.live(of)) for of in logs)
 
     def mirror(self, of: Log) -> tuple[Mirror, int, int, bool]:
         """Return the state of a statistics log, with its epoch and sequence and whether an aggregator is alive."""
@@ -286,14 +299,16 @@ class Hub:
                 return mirror, read.epoch, read.sequence, read.owned
 
     def _on_message(self, channel: str, data: bytes) -> None:
+        of = self._watched.get(channel)
+        if of is not None:
+            follower = self._followers.get(of.partition)
+            if follower is not None:
+                follower.hear(of, data)
+            return
         tag = channel[channel.index("{") + 1 : channel.index("}")]
         partition = self._by_tag[tag]
         if channel == self.broker.keys.topics(partition):
             self._directory.hear(data.decode())
-            return
-        follower = self._followers.get(partition)
-        if follower is not None:
-            follower.wake()
 
     def _on_up(self, partitions: Sequence[int]) -> None:
         """Redis is heard again. Whether it is still what it was, each partition's next read says."""

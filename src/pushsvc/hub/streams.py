@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from pushsvc.cursor import Position, UnreadableCursor, decode
 from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub.channel import Channel
-from pushsvc.hub.connection import WRITE_DEADLINE, Connection, IteratedConnection
+from pushsvc.hub.connection import WRITE_DEADLINE, Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.frames import OPENING
 from pushsvc.hub.hub import DRAINING, Hub, farewell
 from pushsvc.hub.listing import Look
@@ -55,7 +56,10 @@ class Stream(ABC):
     def take_over(self, sock: Any, on_close: Callable[[], None]) -> None:
         """Send the stream on a non-blocking socket from now on; ``on_close`` is called once it is closed."""
         _prepare(sock)
-        self._begin(lambda channel: Connection(sock, channel, on_close))
+        if isinstance(sock, ssl.SSLSocket):
+            self._begin(lambda channel: SecureConnection(sock, channel, on_close))
+        else:
+            self._begin(lambda channel: Connection(sock.detach(), channel, on_close))
 
     def __iter__(self) -> Iterator[bytes]:
         connection = self._connection = self._begin(IteratedConnection)

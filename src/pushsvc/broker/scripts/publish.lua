@@ -18,23 +18,23 @@ local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
 local ids = #ARGV - ids_at
 
 -- Whatever becomes of this call, those before it in the round trip may have left the waking to it.
-local function wake(sequence)
+local function wake(message)
   if ARGV[3] ~= '' then
-    redis.call(ARGV[2], ARGV[3], int(sequence))
+    redis.call(ARGV[2], ARGV[3], message)
     redis.call(ARGV[2], ARGV[4], ARGV[5])
   end
 end
 
 -- First every check, then every write: a script that fails half-way leaves what it wrote.
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
-  wake(0)
+  wake('0')
   return {'fenced'}
 end
 
 if ARGV[13] ~= '' then
   local value = redis.call('HGET', KEYS[5], ARGV[13]) or redis.call('HGET', KEYS[6], ARGV[13])
   if value then
-    wake(0)
+    wake('0')
     return {'again', value}
   end
 end
@@ -60,7 +60,7 @@ for start = 1, ids, BATCH do
   end
 end
 if #known > 0 then
-  wake(0)
+  wake('0')
   return {'known', unpack(known, 1, math.min(#known, BATCH))}
 end
 
@@ -109,7 +109,7 @@ if chunks == 0 then
   if figures[1] then -- else it was deleted meanwhile, and its keys with it
     remember(0, '0 0 0 0')
   end
-  wake(0)
+  wake('0')
   return {'kept'}
 end
 
@@ -127,12 +127,12 @@ if untimed then
 end
 local bound = tonumber(ARGV[9])
 if bound and head and greatest > head + bound and least <= head + bound then
-  wake(0)
+  wake('0')
   return {'ahead', head}
 end
 
 if not figures[1] and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[12]) then
-  wake(0)
+  wake('0')
   return {'crowded'}
 end
 
@@ -147,22 +147,24 @@ if full > 0 and held.bytes >= full then
   -- It may only be that trimming was behind.
   trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED_WHEN_FULL)
   if held.bytes >= full then
-    wake(0)
+    wake('0')
     local arrival = string.match(held.oldest, '%d+ %d+ (%d+)')
     return {'full', held.bytes, math.max(0, tonumber(arrival) + bounds.keep - now)}
   end
 end
 
-local _, sequence = open_partition(KEYS[1], ARGV[1])
+local epoch, sequence, born = open_partition(KEYS[1], ARGV[1])
 local first = last + 1
 if not figures[1] then
+  born = sequence + 1
   redis.call('HSET', KEYS[2], ARGV[5], int(now))
-  redis.call('HSET', KEYS[1], 'born', int(sequence + 1)) -- and who reads the partition knows that it has not heard yet
+  redis.call('HSET', KEYS[1], 'born', int(born)) -- and who reads the partition knows that it has not heard yet
   redis.call(ARGV[2], KEYS[2], ARGV[5]) -- who watches a pattern hears of the topic before it hears of its events
   redis.call('HSET', KEYS[4], 'created', int(now), 'first', int(first))
   redis.call('PERSIST', KEYS[4])
 end
 
+local header
 for chunk = 0, chunks - 1 do
   local at = ENTRY + 1 + 5 * chunk
   local count = tonumber(ARGV[at])
@@ -171,7 +173,7 @@ for chunk = 0, chunks - 1 do
     lo, hi = math.min(lo or now, now), math.max(hi or now, now)
   end
   sequence = sequence + count
-  local header = string.format('%d %d %d %d %d %d', sequence, last + 1, count, lo, hi, now)
+  header = string.format('%d %d %d %d %d %d', sequence, last + 1, count, lo, hi, now)
   last = last + count
   redis.call('XADD', KEYS[3], int(last) .. '-0', 'h', header, 'd', ARGV[at + 4])
   held.bytes = held.bytes + #ARGV[at + 4]
@@ -188,5 +190,5 @@ redis.call('HSET', KEYS[4], 'last', int(last), 'arrival', int(now), 'sequence', 
 remember(first, string.format('%d %d %d %d', first, last, now, head))
 
 trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED + chunks)
-wake(sequence)
+wake(chunks == 1 and said(epoch, born, sequence, header, ARGV[ENTRY + 5]) or int(sequence))
 return {'ok', first, last, now, head}

@@ -8,7 +8,7 @@ end
 if redis.call('HEXISTS', KEYS[4], 'created') == 0 then
   return {'deleted'}
 end
-local epoch, sequence = open_partition(KEYS[1], ARGV[1])
+local epoch, sequence, born = open_partition(KEYS[1], ARGV[1])
 local figures = redis.call('HMGET', KEYS[3], 'last', 'sequence', 'snapshot', 'before_snapshot')
 local last = tonumber(figures[1] or '0') + 1
 sequence = sequence + 1
@@ -32,4 +32,4 @@ end
 if tonumber(ARGV[8]) > 0 then
   redis.call('HINCRBY', KEYS[4], 'late', ARGV[8])
 end
-return {'ok', int(sequence), redis.call(ARGV[2], ARGV[3], int(sequence))}
+return {'ok', int(sequence), redis.call(ARGV[2], ARGV[3], said(epoch, born, sequence, header, ARGV[7]))}
