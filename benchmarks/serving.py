@@ -9,6 +9,7 @@ server's side is measured.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import select
@@ -29,6 +30,10 @@ POST = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 )
 LANE, FLASK = (POST % (query, len(EVENT), EVENT) for query in (b"", b"?on_error=refuse"))
+ID = b"000000000000"
+WITH_ID = EVENT.replace(b'{"key"', b'{"id":"%b","key"' % ID)
+LANE_WITH_ID = POST % (b"", len(WITH_ID), WITH_ID)
+NUMBERS = itertools.count(1)
 ROUNDS = 3
 
 ROWS = [
@@ -38,6 +43,7 @@ ROWS = [
     ("publish, Flask", "pywsgi", "publish", FLASK),
     ("publish, Flask", "pushsvc", "publish", FLASK),
     ("publish, lane", "pushsvc", "publish", LANE),
+    ("publish, lane, with ids", "pushsvc", "publish", LANE_WITH_ID),
 ]
 
 
@@ -103,6 +109,7 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
 def load(port: int, request: bytes, connections: int, seconds: float) -> int:
     """Return how many requests were answered; every answer must be a 2xx in one piece."""
     poll, sockets = select.epoll(), {}
+    before, has_id, behind = request.partition(ID)
     for _ in range(connections):
         connection = socket.create_connection(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +129,7 @@ def load(port: int, request: bytes, connections: int, seconds: float) -> int:
                 begun[descriptor] = data
                 continue
             answered += 1
-            connection.sendall(request)
+            connection.sendall(b"%b%012d%b" % (before, next(NUMBERS), behind) if has_id else request)
     for connection in sockets.values():
         connection.close()
     poll.close()

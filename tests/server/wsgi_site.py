@@ -20,6 +20,7 @@ from pushsvc.server.accept import Acceptor
 from pushsvc.server.connection import Deadlines, Site
 from pushsvc.server.tls import tls_context
 from pushsvc.server.wsgi import base_environ
+from pushsvc.web.answer import Answers
 
 TEXT = [("Content-Type", "text/plain")]
 taken = []
@@ -197,6 +198,14 @@ class Lane:
         if body == b"raise":
             raise ValueError("asked for in the lane")
         return 202, [("Content-Type", "text/plain")], b"lane " + body
+
+    def publish_together(self, topic, bodies):
+        if any(b"slow" in body for body in bodies):
+            gevent.sleep(0.5)
+        if any(b"apart" in body for body in bodies):
+            return None
+        texts = [b"together " + body + b"x" * (10_000_000 if b"large" in body else 0) for body in bodies]
+        return Answers(202, [("Content-Type", "text/plain")], texts)
 
 
 APPS = {

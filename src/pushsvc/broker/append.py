@@ -17,7 +17,7 @@ CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
 """A larger request becomes several entries of at most this many events or bytes (or one event that is larger)."""
 
 ALONE = object()
-_STORED = b"ok"
+STORED = b"ok"
 
 
 class Target(Struct, frozen=True, eq=False):
@@ -130,12 +130,12 @@ class Together:
             yield answer
         elif isinstance(answer, PushError):  # to each its own: what is raised in many places gathers their tracebacks
             yield from map(copy, [answer] * len(self.places))
-        elif answer[0] != _STORED:
+        elif answer[0] != STORED:
             yield from [ALONE] * len(self.places)
         else:
             _, offset, _, arrival, head = answer
             for batch in self._batches:
-                yield [_STORED, offset, offset + batch.count - 1, arrival, head]
+                yield [STORED, offset, offset + batch.count - 1, arrival, head]
                 offset += batch.count
 
 

@@ -196,6 +196,11 @@ class Broker:
         given = events if isinstance(events, Batch) else Batch.of(events)
         return self._publisher.publish(topic, given, settings, fence=fence, once=once)
 
+    def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
+        """Append the events of several requests as one, if all of them can be; else return None, and nothing was
+        stored. Raises as ``publish``, for all of them."""
+        return self._publisher.publish_new(topic, batch, settings)
+
     def recall(self, topic: str, once: Once) -> Receipt | None:
         """Return the receipt of an earlier request, None where none is remembered; raise as ``publish``."""
         return self._publisher.recall(topic, once)

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pushsvc.broker.append import Append, Target
+from pushsvc.broker.append import STORED, Append, Target
 from pushsvc.broker.connection import RECALL, Call
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
@@ -125,6 +125,19 @@ class Publisher:
                     raise Fenced(f"another aggregator owns the partition of {topic!r}")
             _check_confirmed(lacking)
             return receipt
+
+    def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
+        """Append the events of several requests in one call if all are new and nothing stands against any; else return
+        None, and nothing was stored."""
+        target = self._target(topic, settings)
+        if not target.shares or batch.repeated():
+            return None
+        answer, lacking = self._commit(Append(target, batch))
+        if answer[0] != STORED:
+            return None
+        _check_confirmed(lacking)
+        _, first, last, arrival, head = answer
+        return Receipt(first, last, batch.count, 0, arrival, head)
 
     def recall(self, topic: str, once: Once) -> Receipt | None:
         """Return the receipt of an earlier request, which is as safe as was asked for; None where there is none."""

@@ -10,10 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from gevent import get_hub
+
 from pushsvc.errors import PushError
 from pushsvc.server.body import Body
 from pushsvc.server.granted import Grant, Granted
 from pushsvc.server.lane import Lane
+from pushsvc.server.posts import Posts
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
 from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
 from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, problem
@@ -56,6 +59,11 @@ class Site:
     bounds: Bounds = field(default_factory=Bounds)
     deadlines: Deadlines = field(default_factory=Deadlines)
     draining: bool = False
+    posts: Posts | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.lane is not None and self.tls is None:
+            self.posts = Posts(self.lane, lambda: self.draining)
 
 
 class Connection:
@@ -72,6 +80,8 @@ class Connection:
         self._answered = 0
         self._unread = False
         self._before: tuple[bytes, Request, bool] | None = None
+        self._repeats = False  # the head was that of the request before
+        self._offers = False  # the request before might have been answered together with others
         self.transport = Transport(sock)
         self.idle = True
 
@@ -138,8 +148,14 @@ class Connection:
         looked = 0
         while not (end := find_head(buffer, looked, bounds)):
             looked = len(buffer)
-            if not self._receive():
+            data = self._receive()
+            if data is None:
+                self.idle = True
+                self._await_head(first=False)
+                continue
+            if not data:
                 return None
+            buffer += data
             if self.idle:
                 self.idle = False
                 self.transport.within(self._site.deadlines.head)
@@ -151,7 +167,8 @@ class Connection:
     def _parsed(self, head: bytes) -> Request:
         """Return the request of a head; the one before, if its head was the same, as a producer's mostly is."""
         before = self._before
-        if before is not None and before[0] == head:
+        self._repeats = before is not None and before[0] == head
+        if before is not None and self._repeats:
             _, request, keep_alive = before
             request.keep_alive = keep_alive
             return request
@@ -169,15 +186,40 @@ class Connection:
         if self._site.draining and self.idle:
             self.transport.interrupt(Draining)
 
-    def _receive(self) -> bool:
+    def _receive(self) -> bytes | None:
+        """Return what comes, nothing at the end; None where a request was answered meanwhile, so that all is as if it
+        had not come."""
         try:
-            data = self.transport.receive(patient=self.idle and self._answered > 1)
+            if self._offers and self.idle:
+                return self.transport.receive_unless(self._take)
+            return self.transport.receive(patient=self.idle and self._answered > 1)
         except Overdue:
             if self.idle:
                 raise
             raise BadRequest(408, "the head of the request did not come in time") from None
-        self._buffer += data
-        return bool(data)
+
+    # Requests that are answered together with those of others
+
+    def _take(self, data: bytes) -> bool:
+        """Let a request be answered with others, if it can be. Called in gevent's hub."""
+        if self._site.posts is None or not self._site.posts.take(data, self):
+            return False
+        self.idle = False
+        self.transport.no_deadline()
+        return True
+
+    def reply(self, data: bytes) -> None:
+        """Answer a request that was taken."""
+        if self.transport.reply(data):
+            self.idle = True
+            self.transport.within(self._site.deadlines.idle)
+            if self._site.draining:
+                get_hub().loop.run_callback(self.drain)
+
+    def give_back(self, data: bytes) -> None:
+        """Treat a request that was taken as any other."""
+        self._offers = False
+        self.transport.give_back(data)
 
     # Answers
 
@@ -220,6 +262,9 @@ class Connection:
             request.keep_alive = False
             self.transport.send(problem(500, _SEE_LOG))
             return
+        posts = self._site.posts
+        if posts is not None and status == 202 and self._repeats and self._before is not None:
+            self._offers = posts.remember(self._before[0], topic, request)
         keep = request.keep_alive = request.keep_alive and not self._site.draining
         self.transport.send(answer(status, headers, text, keep=keep, version=request.version))
 

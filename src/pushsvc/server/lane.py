@@ -6,6 +6,7 @@ Only where Flask could do nothing else: a plain request without anything that an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from flask import Flask
@@ -14,8 +15,8 @@ from pushsvc.errors import Forbidden
 from pushsvc.event.formats import CLOUDEVENT, CLOUDEVENTS, CSV, JSON, NDJSON
 from pushsvc.server.protocol import Request
 from pushsvc.web import context_of, is_untouched
-from pushsvc.web.answer import Answer
-from pushsvc.web.publish import publish
+from pushsvc.web.answer import Answer, Answers
+from pushsvc.web.publish import publish, publish_together
 
 _BEFORE, _BEHIND = "/v1/topics/", "/events"
 _MEDIA_TYPES = frozenset({JSON, NDJSON, CSV, CLOUDEVENT, CLOUDEVENTS})
@@ -57,6 +58,11 @@ class Lane:
     def publish(self, topic: str, request: Request, body: bytes) -> Answer:
         status, headers, text = publish(self._context, topic, request.headers["content-type"], body)
         return Answer(status, headers + self._common, text)
+
+    def publish_together(self, topic: str, bodies: Sequence[bytes]) -> Answers | None:
+        """Publish single events of JSON to one topic as one; None where each is to be published by itself."""
+        answers = publish_together(self._context, topic, bodies)
+        return None if answers is None else answers._replace(headers=answers.headers + self._common)
 
     def _permits(self, host: str) -> bool:
         """Tell whether the host check of the app would pass. What it refuses it may also word."""

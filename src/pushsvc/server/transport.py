@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from math import inf
 from ssl import SSLWantReadError, SSLWantWriteError
 from typing import Any
@@ -20,6 +21,9 @@ _PIECE_SECONDS = 60.0
 """A peer takes this many bytes within this many seconds: it may be slow, but not for ever."""
 
 _SIZE = 65_536
+_OFFERED = 4_096
+"""Bytes of what may be taken: a small request whole."""
+
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
@@ -41,7 +45,18 @@ class Transport:
     So a wait costs no timer, and only a wait ends, never a computation.
     """
 
-    __slots__ = ("_reading", "_stop", "_waiter", "_writing", "deadline", "sock")
+    __slots__ = (
+        "_held",
+        "_offering",
+        "_reading",
+        "_stop",
+        "_taken",
+        "_unsent",
+        "_waiter",
+        "_writing",
+        "deadline",
+        "sock",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -50,6 +65,9 @@ class Transport:
         self._writing: Any = None
         self._waiter: Any = None
         self._stop: type[Exception] | None = None
+        self._offering: Callable[[bytes], bool] | None = None
+        self._taken = self._held = False  # what came waits for a reply; and more of it came
+        self._unsent = b""
 
     def within(self, seconds: float) -> None:
         """Set the deadline of what is waited for from now on."""
@@ -81,6 +99,70 @@ class Transport:
                 self._wait(self._writer())
             except OSError as error:
                 raise Disconnected from error
+
+    def receive_unless(self, taken: Callable[[bytes], bool]) -> bytes | None:
+        """Return what comes next, as ``receive``, but for what is ``taken`` before: that is asked in the loop's own
+        greenlet. What it takes is to be answered by ``reply`` or given back by ``give_back``; until then nothing more
+        is read. None where an answer was sent late, so that a new wait begins. Not for TLS."""
+        self._offering = taken
+        try:
+            data = self._wait(self._reading, self._offer)
+        finally:
+            self._offering = None
+            self._taken = self._held = False
+        if self._unsent:
+            rest, self._unsent = self._unsent, b""
+            self.send(rest)
+            return None
+        return self.receive() if data is None else data
+
+    def _offer(self) -> None:
+        if self._taken:  # a client that does not wait for answers
+            self._held = True
+            self._reading.stop()
+            return
+        try:
+            data = self.sock.recv(_OFFERED)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._resume(None)  # and who was waiting will find out
+            return
+        if data and self._offering is not None and self._offering(data):
+            self._taken = True
+        else:
+            self._resume(data)
+
+    def reply(self, data: bytes) -> bool:
+        """Send what answers bytes that were taken; return whether the next ones are waited for now."""
+        if self._offering is None:
+            return False  # the connection has ended meanwhile
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent = len(data)  # and the next read finds out
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self._resume_later(None)
+            return False
+        self._taken = False
+        if self._held:
+            self._held = False
+            self._reading.start(self._offer)
+        return True
+
+    def give_back(self, data: bytes) -> None:
+        """Let bytes that were taken be received after all."""
+        self._resume_later(data)
+
+    def _resume_later(self, data: bytes | None) -> None:
+        get_hub().loop.run_callback(self._resume, data)
+
+    def _resume(self, data: bytes | None) -> None:
+        if self._offering is not None and self._waiter is not None:
+            self._waiter.switch(data)
 
     @staticmethod
     def give_way() -> None:
@@ -169,13 +251,17 @@ class Transport:
             self._writing = get_hub().loop.io(self.sock.fileno(), _WRITE)
         return self._writing
 
-    def _wait(self, watcher: Any) -> None:
+    def _wait(self, watcher: Any, call: Callable[[], None] | None = None) -> Any:
+        """Wait until a watcher sees something, or ``call``, which it calls then, has switched back with something."""
         if self._stop is not None:
             raise self._stop
         waiter = self._waiter = Waiter()
-        watcher.start(waiter.switch, None)
+        if call is None:
+            watcher.start(waiter.switch, None)
+        else:
+            watcher.start(call)
         try:
-            waiter.get()
+            return waiter.get()
         finally:
             watcher.stop()
             self._waiter = None

@@ -265,11 +265,20 @@ def dated(head: str) -> bytes:
 
 
 def answer(status: int, headers: list[tuple[str, str]], body: bytes, *, keep: bool, version: int = 1) -> bytes:
-    """Return a whole answer as bytes; HTTP/1.0 must be told that the connection stays."""
+    """Return a whole answer as bytes."""
+    return whole(head_of(status, headers, keep=keep, version=version), body)
+
+
+def head_of(status: int, headers: list[tuple[str, str]], *, keep: bool, version: int = 1) -> bytes:
+    """Return a head but for the length of the body; HTTP/1.0 must be told that the connection stays."""
     text = "".join([f"{name}: {value}\r\n" for name, value in headers])
     connection = ("" if version else "Connection: keep-alive\r\n") if keep else "Connection: close\r\n"
-    length = f"Content-Length: {len(body)}\r\n"
-    return f"HTTP/1.1 {_STATUS_LINES[status]}\r\n{text}{length}{connection}{_date()}\r\n".encode("latin-1") + body
+    return f"HTTP/1.1 {_STATUS_LINES[status]}\r\n{text}{connection}{_date()}".encode("latin-1")
+
+
+def whole(head: bytes, body: bytes) -> bytes:
+    """Return an answer of what ``head_of`` returned and a body."""
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 _STATUS_LINES = {one.value: f"{one.value} {one.phrase.upper()}" for one in HTTPStatus}

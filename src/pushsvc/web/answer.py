@@ -17,3 +17,11 @@ class Answer(NamedTuple):
     def response(self) -> Response:
         """Return it as Flask has it."""
         return Response(self.body, self.status, self.headers)
+
+
+class Answers(NamedTuple):
+    """What is answered to several requests: the same but for the bodies."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    bodies: list[bytes]

@@ -6,11 +6,12 @@ Nothing here knows of Flask's request: a server may call ``publish`` by itself. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from itertools import count, repeat
 from typing import Any
 
 import orjson
@@ -21,7 +22,7 @@ from pushsvc.event import Batch, Reading
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
-from pushsvc.web.answer import Answer
+from pushsvc.web.answer import Answer, Answers
 from pushsvc.web.context import Context
 from pushsvc.web.problem import answer_to
 
@@ -30,6 +31,7 @@ _HINT = (
     'for data of the past set clock = "event" for this topic'
 )
 _NO_COLUMNS: Mapping[str, str] = {}
+_HEADERS = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
 _KEY = re.compile("[ -~]{1,200}")
 
 
@@ -79,6 +81,34 @@ def publish(
         return answer_to(error, f"POST /v1/topics/{topic}/events")
 
 
+def publish_together(context: Context, topic: str, bodies: Sequence[bytes]) -> Answers | None:
+    """Publish bodies of JSON that are one event each, of as many requests to a topic, as one: what ``publish`` would
+    answer to each. None where that is not possible; then nothing was stored, and each is to be published by itself."""
+    try:
+        settings = context.rules.settings_of(topic)
+        batch = context.reader.read_together(topic, bodies, now=context.now())
+        receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
+    except Unavailable as error:
+        metrics.UNAVAILABLE.labels(problem=error.slug).inc(len(bodies))
+        return _to_all(answer_to(error, f"POST /v1/topics/{topic}/events"), len(bodies))
+    except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
+        return _to_all(answer_to(error, f"POST /v1/topics/{topic}/events"), len(bodies))
+    if batch is None or receipt is None:
+        return None
+    late = _late(batch, receipt, settings)
+    metrics.count_published(batch.count, 0, 0, sum(late))
+    hinted = settings.clock == "wall"
+    texts = [
+        orjson.dumps(_body(topic, 1, 0, 0, int(too_late), offset, offset, hinted and too_late))
+        for offset, too_late in zip(count(receipt.first_offset), late or repeat(False, batch.count))
+    ]
+    return Answers(202, _HEADERS, texts)
+
+
+def _to_all(answer: Answer, requests: int) -> Answers:
+    return Answers(answer.status, answer.headers, [answer.body] * requests)
+
+
 def _once(key: str, content_type: str, skip: bool, columns: Mapping[str, str], body: bytes, now: int) -> Once:
     """Return what tells the request from another one with its key, the same in every process.
 
@@ -113,34 +143,42 @@ def _note_refusal(context: Context, topic: str, detail: str) -> None:
 
 
 def _accepted(topic: str, reading: Reading, receipt: Receipt, settings: TopicSettings) -> Answer:
-    late = _late(reading.batch, receipt, settings)
+    late = sum(_late(reading.batch, receipt, settings))
     if not receipt.again:
         metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
-    body: dict[str, Any] = {
-        "topic": topic,
-        "accepted": receipt.accepted,
-        "duplicates": receipt.duplicates,
-        "rejected": reading.rejected,
-        "late": late,
-        "first_offset": receipt.first_offset,
-        "last_offset": receipt.last_offset,
-    }
+    hinted = settings.clock == "wall" and late == reading.batch.count > 0
+    first, last = receipt.first_offset, receipt.last_offset
+    body = _body(topic, receipt.accepted, receipt.duplicates, reading.rejected, late, first, last, hinted)
     if reading.faults:
         body |= fault_members(reading.faults, reading.more)
-    if late and late == reading.batch.count and settings.clock == "wall":
+    return Answer(202, _HEADERS, orjson.dumps(body))
+
+
+def _body(
+    topic: str, accepted: int, duplicates: int, rejected: int, late: int, first: int, last: int, hinted: bool
+) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "topic": topic,
+        "accepted": accepted,
+        "duplicates": duplicates,
+        "rejected": rejected,
+        "late": late,
+        "first_offset": first,
+        "last_offset": last,
+    }
+    if hinted:
         body["hint"] = _HINT
-    headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-    return Answer(202, headers, orjson.dumps(body))
+    return body
 
 
-def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> int:
-    """Return how many events no window holds any more, as the clock stood when they arrived."""
+def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> list[bool]:
+    """Tell of each event whether no window holds it any more, as the clock stood when they arrived; [] if none is."""
     clock = receipt.arrival if settings.clock == "wall" else receipt.head
     if clock is None or batch.times is None or settings.last:  # the last events may be as old as they like
-        return 0
+        return []
     start = max(
         window.length and clock // window.pane * window.pane + window.pane - window.length
         for window in settings.windows
         if window.length == settings.longest
     )
-    return sum(time is not None and time < start for time in batch.times)
+    return [time is not None and time < start for time in batch.times]

@@ -1,0 +1,101 @@
+"""Posts that are published as one get the answers, and leave the log, that they would have one after the other."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pushsvc.broker import Broker, Log
+from pushsvc.event.shapes import LEARN_AFTER
+from pushsvc.settings import TopicSettings
+from pushsvc.web import context_of, create_app
+from pushsvc.web.publish import publish, publish_together
+
+NUMBERS = iter(range(1_000_000))
+NOW = int(time.time() * 1_000)
+
+values = st.sampled_from([0, 1.5, True, None, "x", "}\n{", "é", "\u2028", {"a": []}, [{}], 2**63])
+events = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["a", "b", "c", 7, "", "\x00"]),
+        "key": st.sampled_from(["k", 5, "", "__other__", "x" * 201]),
+        "time": st.sampled_from([NOW, NOW - 3_000_000, NOW + 3_600_000, "2026-01-31T12:00:00Z", "now"]),
+        "type": st.sampled_from(["message", "order", "$own", ""]),
+        "n": values,
+        "m": values,
+        "new": values,
+    },
+)
+good = st.fixed_dictionaries(
+    {"n": st.integers(0, 9)},
+    optional={
+        "id": st.sampled_from("abcdefgh"),
+        "key": st.sampled_from("xy"),
+        "time": st.sampled_from([NOW, NOW - 3_000_000]),
+    },
+)
+texts = st.sampled_from([
+    b"{", b"}", b"{}", b"[{}]",
+    b'{"n":1}\n', b'{"n":1}\n{"n":2}', b'{"n":1,\r"m":2}', b'{"n":{}', b' {"n":1}', b"{} {}",
+    b'\xef\xbb\xbf{"n":1}', b'{"n":"\xff"}', b'{"n":NaN}', b'{"n":1,"n":2}', b'{"n":"', b'"}', b'{"n":[{"a":1}',
+    b'{"a":1}]}',
+])  # fmt: skip
+spaced = events.map(lambda event: json.dumps(event).encode())
+dense = (events | good).map(lambda event: json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode())
+only_good = good.map(lambda event: json.dumps(event).encode())
+bodies = st.lists(only_good, min_size=1, max_size=8) | st.lists(
+    only_good | spaced | dense | texts, min_size=1, max_size=8
+)
+
+
+def stored(broker: Broker, topic: str) -> list[bytes]:
+    of = Log(topic)
+    found = broker.read(of.partition, {of: 0}).logs[of]
+    return [line for entry in found.entries for line in entry.data.split(b"\n")]
+
+
+def told(answer: Any) -> Any:
+    status, headers, body = answer
+    members = json.loads(body)
+    members.pop("topic", None)
+    members.pop("instance", None)
+    return status, headers, members
+
+
+@given(bodies)
+@example([b'{"n":1}', b'{"n":{}', b'{"n":2}'])
+@example([b'{"n":[{"a":1}', b'{"a":1}]}'])
+def test_all_as_one_is_each_after_the_other(redis_url: str, bodies: list[bytes]) -> None:
+    broker = Broker(redis_url, f"together-{next(NUMBERS)}:")
+    context = context_of(create_app(broker))
+    known = [{"id": f"known-{n}", "key": "k", "time": NOW, "n": n, "m": "text"} for n in range(LEARN_AFTER)]
+    for topic in ("one", "each"):
+        for _ in range(2):
+            assert publish(context, topic, "application/json", json.dumps(known).encode()).status == 202
+    before = stored(broker, "one")
+    answers = publish_together(context, "one", bodies)
+    if answers is None:
+        assert stored(broker, "one") == before
+    else:
+        each = [publish(context, "each", "application/json", body) for body in bodies]
+        assert [told((answers.status, answers.headers, body)) for body in answers.bodies] == list(map(told, each))
+        assert stored(broker, "one") == stored(broker, "each")
+    broker.close()
+
+
+def test_the_good_of_one_shape_are_taken(broker: Broker) -> None:
+    context = context_of(create_app(broker))
+    known = json.dumps([{"key": "k", "n": n} for n in range(LEARN_AFTER)]).encode()
+    for _ in range(2):
+        publish(context, "t", "application/json", known)
+    answers = publish_together(context, "t", [b'{"key":"a","n":%d}' % n for n in range(100)])
+    assert answers is not None
+    assert [json.loads(body)["first_offset"] for body in answers.bodies] == [*range(129, 229)]
+    assert context.rules.settings_of("t") == TopicSettings()
+    log = Log("t")
+    assert len(broker.read(log.partition, {log: 0}).logs[log].entries) == 3

@@ -1,0 +1,266 @@
+"""Posts that look like the one before are answered together, and nobody can tell but by the time it takes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy import Proxy
+from raw import Site, read_all, split_answers
+from stack import Stack, until
+
+Sites = Callable[..., Site]
+
+
+def post(body: bytes, *fields: str, target: str = "/lane") -> bytes:
+    lines = [f"POST {target} HTTP/1.1", "Host: a", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *fields, "", ""]).encode() + body
+
+
+class Client:
+    """One connection, and what came on it that was not looked at yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = connection
+        self._data = b""
+
+    def ask(self, request: bytes) -> bytes:
+        """Return the body of the answer to a request, which is accepted."""
+        self.connection.sendall(request)
+        status, body = self.answer()
+        assert status == 202, body
+        return body
+
+    def answer(self) -> tuple[int, bytes]:
+        pieces, head, length = [self._data], b"", -1
+        while length < 0 or sum(map(len, pieces)) < len(head) + 4 + length:
+            if length < 0:
+                head, found, _ = b"".join(pieces).partition(b"\r\n\r\n")
+                if found:
+                    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                    continue
+            piece = self.connection.recv(65_536)
+            assert piece, pieces
+            pieces.append(piece)
+        data, end = b"".join(pieces), len(head) + 4 + length
+        self._data = data[end:]
+        return int(data.split()[1]), data[len(head) + 4 : end]
+
+    def rest(self) -> bytes:
+        """Return what comes until the end."""
+        return self._data + read_all(self.connection)
+
+    def learn(self, body: bytes = b'{"n":0}') -> Client:
+        """Let posts like this one be known."""
+        for _ in range(2):
+            self.ask(post(body))
+        return self
+
+
+@pytest.fixture
+def known(connect: Callable[[], socket.socket]) -> Client:
+    """A connection whose next ``{"n":1}`` looks like those before."""
+    return Client(connect()).learn()
+
+
+def test_what_looks_like_the_post_before_is_answered_together(known: Client) -> None:
+    for number in range(1, 10):
+        body = b'{"n":%d}' % number
+        assert known.ask(post(body)) == b"together " + body
+
+
+@pytest.mark.parametrize("field", ["User-Agent: another", "X-Unheard-Of: another", "Connection: Keep-Alive"])
+def test_another_head_goes_its_own_way(known: Client, field: str) -> None:
+    assert known.ask(post(b'{"n":1}', field)) == b'lane {"n":1}'
+    assert known.ask(post(b'{"n":1}')) == b'together {"n":1}'
+
+
+def test_what_comes_in_pieces_goes_its_own_way(known: Client) -> None:
+    request = post(b'{"n":1}')
+    for cut in (1, 30, len(request) - 7, len(request) - 1):
+        known.connection.sendall(request[:cut])
+        threading.Event().wait(0.05)
+        assert known.ask(request[cut:]) == b'lane {"n":1}'
+        assert known.ask(request) == b'together {"n":1}'
+
+
+def test_several_in_a_piece_are_answered_in_order(known: Client) -> None:
+    known.connection.sendall(b"".join(post(b'{"n":%d}' % number) for number in range(10)))
+    known.connection.shutdown(socket.SHUT_WR)
+    bodies = [answer.body for answer in split_answers(known.rest())]
+    assert [body.partition(b" ")[2] for body in bodies] == [b'{"n":%d}' % number for number in range(10)]
+
+
+def test_what_comes_before_the_answer_waits_for_it(known: Client) -> None:
+    known.learn(b'{"n":"slow"}')
+    known.connection.sendall(post(b'{"n":"slow"}'))
+    threading.Event().wait(0.1)
+    for number in range(3):
+        known.connection.sendall(post(b'{"n":%d}' % number))
+    known.connection.shutdown(socket.SHUT_WR)
+    bodies = [answer.body for answer in split_answers(known.rest())]
+    assert bodies[0] == b'together {"n":"slow"}'
+    assert [body.partition(b" ")[2] for body in bodies[1:]] == [b'{"n":%d}' % number for number in range(3)]
+
+
+def test_what_cannot_be_together_is_answered_by_itself(connect: Callable[[], socket.socket]) -> None:
+    clients = [Client(connect()).learn(b'{"n":"fine!"}') for _ in range(4)]
+    bodies = [b'{"n":"fine1"}', b'{"n":"apart"}', b'{"n":"fine2"}', b'{"n":"fine3"}']
+    for client, body in zip(clients, bodies, strict=True):
+        client.connection.sendall(post(body))
+    for client, body in zip(clients, bodies, strict=True):
+        status, answer = client.answer()
+        assert status == 202
+        assert answer in ({b"lane " + body} if b"apart" in body else {b"lane " + body, b"together " + body})
+
+
+def test_an_answer_that_does_not_go_at_once_is_sent_whole(sites: Sites) -> None:
+    with sites(idle=1).connect() as connection:
+        client = Client(connection).learn(b'{"n":"large"}')
+        for number in range(3):
+            connection.sendall(post(b'{"n":"large"}'))
+            threading.Event().wait(0.1)
+            if number == 1:
+                connection.sendall(post(b'{"n":"small"}'))  # meanwhile
+            _, answer = client.answer()
+            assert answer.startswith(b'together {"n":"large"}')
+            assert len(answer) > 10_000_000
+            if number == 1:
+                assert client.answer()[1].endswith(b' {"n":"small"}')
+        assert client.rest() == b"", "it is idle again, and so it ends"
+
+
+def test_a_connection_that_is_idle_behind_such_an_answer_ends(sites: Sites) -> None:
+    with sites(idle=0.3).connect() as connection:
+        client = Client(connection).learn()
+        for number in range(6):
+            threading.Event().wait(0.1)
+            assert client.ask(post(b'{"n":%d}' % number)) == b'together {"n":%d}' % number
+        assert client.rest() == b""
+
+
+def test_the_end_waits_for_the_answer(sites: Sites) -> None:
+    site = sites()
+    with site.connect() as connection:
+        Client(connection).learn(b'{"n":"slow"}')
+        connection.sendall(post(b'{"n":"slow"}'))
+        threading.Event().wait(0.1)
+        site.process.terminate()
+        [answer] = split_answers(read_all(connection))
+    assert answer.body == b'together {"n":"slow"}'
+    assert answer.headers["connection"] == "close"
+    assert site.stop() == "drained"
+
+
+def test_who_goes_away_before_the_answer_holds_nothing(sites: Sites) -> None:
+    site = sites()
+    for _ in range(5):
+        with site.connect() as connection:
+            Client(connection).learn(b'{"n":"slow"}')
+            connection.sendall(post(b'{"n":"slow"}'))
+    threading.Event().wait(0.7)
+    assert site.stop() == "drained"
+    assert "Traceback" not in site.log
+
+
+# With the log of Redis behind
+
+
+def learn(server: Stack, topic: str) -> None:
+    """Let the server know what events of a topic look like."""
+    for start in range(0, 128, 64):
+        events = [{"key": "a", "n": -number} for number in range(start + 1, start + 65)]
+        assert server.post(topic, json.dumps(events).encode()).status == 202
+
+
+def request(server: Stack, topic: str, body: bytes) -> bytes:
+    path = f"/v1/topics/{topic}/events"
+    return post(body, target=path).replace(b"Host: a", b"Host: 127.0.0.1:%d" % server.port)
+
+
+def posted(server: Stack, topic: str, bodies: list[list[bytes]]) -> list[list[tuple[int, dict[str, Any]]]]:
+    """Post on connections of their own, each as fast as it is answered; return status and answer of each post."""
+
+    def run(own: list[bytes]) -> list[tuple[int, dict[str, Any]]]:
+        found = []
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+            client = Client(connection)
+            for body in own:
+                connection.sendall(request(server, topic, body))
+                status, answer = client.answer()
+                found.append((status, json.loads(answer)))
+        return found
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return list(pool.map(run, bodies))
+
+
+def test_every_post_is_stored_once_at_the_offset_it_is_told(shared_server: Stack, topic: str) -> None:
+    learn(shared_server, topic)
+    bodies = [[b'{"key":"k%02d","n":%04d}' % (number, 1_000 + at) for at in range(100)] for number in range(16)]
+    answers = posted(shared_server, topic, bodies)
+    stored = {}
+    for event in history(shared_server, topic):
+        stored[event["$offset"]] = (event["key"], event["n"])
+    for sent, got in zip(bodies, answers, strict=True):
+        for body, (status, answer) in zip(sent, got, strict=True):
+            event = json.loads(body)
+            assert (status, answer["accepted"], answer["first_offset"]) == (202, 1, answer["last_offset"])
+            assert stored.pop(answer["first_offset"]) == (event["key"], event["n"])
+    assert all(n < 0 for _, n in stored.values())
+    assert len(stored) == 128
+
+
+def history(server: Stack, topic: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        page = server.get(f"/v1/topics/{topic}/events?limit=1000{after}").json()
+        found += page["events"]
+        if not page["next"]:
+            return found
+        after = f"&after={page['next']}"
+
+
+def test_bad_ones_among_them_are_refused_alone(shared_server: Stack, topic: str) -> None:
+    learn(shared_server, topic)
+    good, bad = [b'{"key":"a","n":%d}' % number for number in range(10)], b'{"key":"a","n":}'
+    bodies = [[*good, bad, *good] for _ in range(8)]
+    for got in posted(shared_server, topic, bodies):
+        assert [status for status, _ in got] == [202] * 10 + [400] + [202] * 10
+        assert got[10][1]["type"] == "urn:pushsvc:problem:invalid-events"
+
+
+def test_equal_ids_of_several_are_stored_once(shared_server: Stack, topic: str) -> None:
+    events = [{"id": f"first-{number}", "n": 1} for number in range(128)]
+    for start in (0, 64):
+        assert shared_server.post(topic, json.dumps(events[start : start + 64]).encode()).status == 202
+    bodies = [[b'{"id":"id-%03d","n":1}' % at for at in range(100)] for _ in range(8)]
+    answers = posted(shared_server, topic, bodies)
+    offsets = [[answer["first_offset"] for _, answer in got] for got in answers]
+    assert all(one == offsets[0] for one in offsets)
+    assert sum(answer["accepted"] for got in answers for _, answer in got) == 100
+    assert len(history(shared_server, topic)) == 228
+
+
+def test_without_redis_each_is_told_so(prefix: str, tmp_path: Path, proxy: Proxy) -> None:
+    with Stack(proxy.url, prefix, tmp_path) as stack:
+        stack.start_web()
+        learn(stack, "t")
+        answers = posted(stack, "t", [[b'{"key":"a","n":1}'] * 5 for _ in range(4)])
+        assert {status for got in answers for status, _ in got} == {202}
+        proxy.upward = lambda data: None
+        answers = posted(stack, "t", [[b'{"key":"a","n":1}'] * 5 for _ in range(4)])
+        assert {status for got in answers for status, _ in got} == {503}
+        proxy.upward = lambda data: data
+        until(lambda: stack.post("t", b'{"key":"a","n":1}').status == 202)
+        answers = posted(stack, "t", [[b'{"key":"a","n":1}'] * 5 for _ in range(4)])
+        assert {status for got in answers for status, _ in got} == {202}
