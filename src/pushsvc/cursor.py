@@ -8,14 +8,16 @@ that all 64 partitions of one Redis fit in 600 bytes::
 
 from __future__ import annotations
 
-from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from base64 import b64decode
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pushsvc.topic import PARTITIONS
 
 MAX_LENGTH = 600
 _VERSION = 1
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class UnreadableCursor(ValueError):
@@ -32,17 +34,35 @@ class Position:
 
 def encode(positions: Mapping[int, Position]) -> str:
     """Return the cursor of ``partition -> position``."""
+    return _text(_raw(positions)[0])
+
+
+def moving(positions: Mapping[int, Position], partition: int, epoch: int) -> Callable[[int], str]:
+    """Return what encodes positions of which that of one partition moves: called with its sequence."""
+    raw, place = _raw({**positions, partition: Position(epoch, 0)}, partition)
+    before, behind = bytes(raw[:place]), bytes(raw[place + 1 :])
+    return lambda sequence: _text(before + _varint(sequence) + behind)
+
+
+def _raw(positions: Mapping[int, Position], marked: int = -1) -> tuple[bytearray, int]:
+    """Return a cursor's bytes, and where the sequence of the ``marked`` partition stands in them."""
     by_epoch: dict[int, list[tuple[int, int]]] = {}
     for partition, position in sorted(positions.items()):
         by_epoch.setdefault(position.epoch, []).append((partition, position.sequence))
-    raw = bytearray([_VERSION])
+    raw, place = bytearray([_VERSION]), 0
     for epoch, members in by_epoch.items():
         raw += epoch.to_bytes(4, "big")
         raw.append(len(members))
         for partition, sequence in members:
             raw.append(partition)
+            if partition == marked:
+                place = len(raw)
             raw += _varint(sequence)
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return raw, place
+
+
+def _text(raw: bytes | bytearray) -> str:
+    return b2a_base64(raw, newline=False).rstrip(b"=").translate(_URL_SAFE).decode("ascii")
 
 
 def decode(text: str) -> dict[int, Position]:

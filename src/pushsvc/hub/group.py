@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gevent.event import Event
 
 from pushsvc import sse
 from pushsvc.broker import Entry, EventsEntry, Log
-from pushsvc.cursor import Position, UnreadableCursor, decode, encode
+from pushsvc.cursor import Position, UnreadableCursor, decode, encode, moving
 from pushsvc.errors import TooMuchFollowed
 from pushsvc.hub import frames, metrics
 from pushsvc.hub.channel import Channel
@@ -119,15 +119,20 @@ class Group(Channel):
         return self._conflation.told or encode(self._positions())
 
     def cursor_at(self, partition: int, sequence: int) -> str:
-        """Return the position of who has a partition up to a sequence, and of the others everything.
+        """Return the position of who has a partition up to a sequence, and of the others everything."""
+        return self._cursors(partition)(sequence)
+
+    def _cursors(self, partition: int) -> Callable[[int], str]:
+        """Return what makes cursors for sequences of a partition, as ``cursor_at``, while nothing else moves.
 
         While statistics of the partition have still to be said, it is the position before: who resumed from behind
         events alone would be told only what changed of the statistics since.
         """
         positions = self._positions()
         if not self._lacks_statistics(partition):
-            positions[partition] = Position(self.followers[partition].position.epoch, sequence)
-        return encode(positions)
+            return moving(positions, partition, self.followers[partition].position.epoch)
+        before = encode(positions)
+        return lambda sequence: before
 
     def _lacks_statistics(self, partition: int) -> bool:
         return partition in self._held and any(of.partition == partition for of in self._awaited)
@@ -145,18 +150,19 @@ class Group(Channel):
         begun = self._begun(partition)
         messages = self._states(begun)
         states = len(messages)
+        cursors = self._cursors(partition)
         for of, entry in batch:
             if of in begun or of in self._awaited or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
-                messages += self._events(partition, rendering.events(of, entry, self.query.named), entry)
+                messages += self._events(cursors, rendering.events(of, entry, self.query.named), entry)
             elif self.told_apart:
                 self._conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection)) is not None:
-                messages.append(sse.with_id(message, self.cursor_at(partition, entry.sequence)))
+                messages.append(sse.with_id(message, cursors(entry.sequence)))
         through = batch[-1][1].sequence
         if states and len(messages) == states:
-            messages[-1] = sse.with_id(messages[-1], self.cursor_at(partition, through))
+            messages[-1] = sse.with_id(messages[-1], cursors(through))
         self.say(messages)
         self._conflation.tell()
         if partition in self._held and not self._lacks_statistics(partition):
@@ -173,9 +179,10 @@ class Group(Channel):
         wanted = set(logs) if self._opened else ()
         return [self._conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
 
-    def _events(self, partition: int, messages: list[bytes], entry: EventsEntry) -> Iterator[bytes]:
-        for offset, message in enumerate(messages, entry.first):
-            yield sse.with_id(message, self.cursor_at(partition, entry.sequence_of(offset)))
+    @staticmethod
+    def _events(cursors: Callable[[int], str], messages: list[bytes], entry: EventsEntry) -> list[bytes]:
+        first = entry.sequence_of(entry.first)
+        return [sse.with_id(message, cursors(sequence)) for sequence, message in enumerate(messages, first)]
 
     def forget(self, of: Log, reason: str) -> None:
         """Tell that a log is no longer what it was. Statistics follow as a snapshot, events as what is left."""
