@@ -9,11 +9,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-@lru_cache(4_096)
 def format_time(milliseconds: int) -> str:
     """Return ``2026-01-31T12:00:00.000Z`` for an instant in milliseconds."""
-    text = (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
+    second, rest = divmod(milliseconds, 1_000)
+    return f"{_format_second(second)}.{rest:03d}Z"
+
+
+@lru_cache(4_096)
+def _format_second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def parse_time(text: str) -> int:

@@ -11,6 +11,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, valu
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from pushsvc.meters import WRITER
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -31,6 +33,7 @@ def count_in_place() -> None:
 
 def exposition() -> bytes:
     """Return the figures of every process that shares the folder; without one, of this process."""
+    WRITER.write()
     if FOLDER not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -3,7 +3,7 @@ from pushsvc.hub.wheel import Wheel
 
 class Rider:
     def __init__(self):
-        self.tick = 0
+        self.took = 0
         self.closed = False
 
 
@@ -15,12 +15,12 @@ def test_silence_is_broken_after_its_ticks_and_what_was_sent_meanwhile_counts():
     due = []
     for tick in range(1, 13):
         if tick in (3, 6):
-            busy.tick = wheel.tick
+            busy.took = wheel.tick
         if tick == 4:
             gone.closed = True
         for rider in wheel.turn():
             due.append((tick, rider))
-            rider.tick = tick
+            rider.took = tick
             wheel.add(rider)
     assert due == [(5, silent), (10, silent), (10, busy)]
 
@@ -30,5 +30,5 @@ def test_a_silence_of_one_tick():
     wheel.add(rider)
     for tick in range(1, 4):
         assert wheel.turn() == [rider]
-        rider.tick = tick
+        rider.took = tick
         wheel.add(rider)

@@ -41,7 +41,7 @@ class Connection:
     microsecond less of each delivery than its ``send``. It is -1 where there is none, or none any more: a number that
     is closed may be somebody else's a moment later.
     ``at`` is the newest chunk that it has, or has the rest of in ``rest``; None while a replay brings it there.
-    ``tick`` is when it last took something.
+    ``tick`` is when it last took something that did not come with a walk.
     """
 
     __slots__ = (
@@ -73,6 +73,11 @@ class Connection:
         self.reader: Any = None
         self.writer: Any = None
         self._on_close = on_close
+
+    @property
+    def took(self) -> int:
+        """Return the tick of the hub at which it last took something, or was to take it."""
+        return self.tick if self.at is None else max(self.tick, self.at.tick)
 
     def listen(self) -> None:
         """See from now on whether the peer goes away."""

@@ -44,6 +44,7 @@ class Flush:
         self._begun = 0.0
         self._ended = 0.0
         self._timer: Any = None
+        self._pause: Any = None
         self._delivered = self._bytes = 0
 
     @property
@@ -70,10 +71,15 @@ class Flush:
 
     def _later(self, seconds: float) -> None:
         # A callback cannot yield and sleep(0) starves sockets; a timer lets everything have its turn.
-        if self._timer is not None:
-            self._timer.close()
-        self._timer = get_hub().loop.timer(seconds)
-        self._timer.start(self._run)
+        if seconds:
+            if self._timer is not None:
+                self._timer.close()
+            self._timer = get_hub().loop.timer(seconds)
+            self._timer.start(self._run)
+        else:
+            if self._pause is None:
+                self._pause = get_hub().loop.timer(0)
+            self._pause.start(self._run)
 
     def _run(self) -> None:
         until = perf_counter() + SLICE
@@ -103,6 +109,7 @@ class Flush:
         tape = channel.tape
         channel.seal()
         while (chunk := tape.front.next) is not None:
+            chunk.tick = channel.hub.tick
             while channel.place < len(channel.members):
                 self._deliver(channel, tape.front, chunk)
                 if perf_counter() > until:
@@ -116,7 +123,7 @@ class Flush:
         return True
 
     def _count(self, chunk: Chunk) -> None:
-        """Write down what a walk did: once, as figures that other processes read are not cheap."""
+        """Write down what a walk did."""
         metrics.LATENCY.observe(monotonic() - chunk.read_at)
         metrics.DELIVERIES.inc(self._delivered)
         metrics.STREAM_BYTES.inc(self._bytes)
@@ -124,16 +131,20 @@ class Flush:
 
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members. This is the loop that every delivery goes through."""
-        data, size, tick, write = chunk.data, len(chunk.data), channel.hub.tick, os.write
+        data, size, write = chunk.data, len(chunk.data), os.write
         start, channel.place = channel.place, channel.place + _STRIDE
-        delivered = whole = 0
-        for connection in channel.members[start : start + _STRIDE]:
+        members = channel.members[start : start + _STRIDE]
+        passed = short = 0
+        for connection in members:
             if connection.at is not before or connection.rest is not None or connection.ending:
+                passed += 1
                 continue
             connection.at = chunk
-            delivered += 1
             try:
                 sent = write(connection.fd, data) if connection.fd >= 0 else connection.send(data)
+                if sent == size:
+                    continue
+                connection.sent(data, sent)
             except FULL:
                 connection.sent(data, 0)
             except OSError:
@@ -141,11 +152,7 @@ class Flush:
             except Exception:
                 log.exception("a stream of %s", channel.key)
                 connection.fail()
-            else:
-                if sent == size:
-                    connection.tick = tick
-                    whole += 1
-                else:
-                    connection.sent(data, sent)
+            short += 1
+        delivered = len(members) - passed
         self._delivered += delivered * chunk.frames
-        self._bytes += whole * size
+        self._bytes += (delivered - short) * size

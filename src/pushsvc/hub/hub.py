@@ -79,7 +79,7 @@ class Hub:
         self._heard = False
         self._clock: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
-        self._watched: dict[str, Log] = {}  # by channel
+        self._watched: dict[str, tuple[Log, int]] = {}  # by channel: the log and its partition
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
 
     # Life
@@ -273,7 +273,7 @@ class Hub:
     def watch(self, of: Log) -> Event:
         """Subscribe to what is said of a log; return what is set once Redis has confirmed it."""
         channel = self.broker.keys.live(of)
-        self._watched[channel] = of
+        self._watched[channel] = of, of.partition
         return self.hear(channel)
 
     def unwatch(self, of: Log) -> None:
@@ -299,9 +299,10 @@ class Hub:
                 return mirror, read.epoch, read.sequence, read.owned
 
     def _on_message(self, channel: str, data: bytes) -> None:
-        of = self._watched.get(channel)
-        if of is not None:
-            follower = self._followers.get(of.partition)
+        watched = self._watched.get(channel)
+        if watched is not None:
+            of, partition = watched
+            follower = self._followers.get(partition)
             if follower is not None:
                 follower.hear(of, data)
             return

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from pushsvc.meters import Samples, Sum
+
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
-STREAM_BYTES = Counter("pushsvc_stream_bytes_total", "Bytes given to event streams")
-DELIVERIES = Counter("pushsvc_deliveries_total", "Frames given to event streams")
+STREAM_BYTES = Sum(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))
+DELIVERIES = Sum(Counter("pushsvc_deliveries_total", "Frames given to event streams"))
 FOLLOWED = Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
 BACKLOG = Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum")
 BEHIND = Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
@@ -14,8 +16,10 @@ CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows 
 DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
 SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
 ERRORS = Counter("pushsvc_dispatch_errors_total", "Errors of our own while something was sent")
-LATENCY = Histogram(
-    "pushsvc_fanout_seconds",
-    "From the read of an entry to the end of its flush to all streams",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+LATENCY = Samples(
+    Histogram(
+        "pushsvc_fanout_seconds",
+        "From the read of an entry to the end of its flush to all streams",
+        buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    )
 )

@@ -7,12 +7,13 @@ BACKLOG_CHUNKS, BACKLOG_BYTES = 1_000, 1_000_000
 
 
 class Chunk:
-    """Frames that left together. ``cursor`` is the position of who has them; ``next`` leads to what follows.
+    """Frames that left together, at the hub's ``tick``. ``cursor`` is the position of who has them; ``next`` leads to
+    what follows.
 
     ``lost`` tells that what follows is kept no more: who stands here goes on from the cursor, by way of the logs.
     """
 
-    __slots__ = ("cursor", "data", "frames", "lost", "next", "number", "read_at")
+    __slots__ = ("cursor", "data", "frames", "lost", "next", "number", "read_at", "tick")
 
     def __init__(self, data: bytes, frames: int, cursor: str, read_at: float, number: int) -> None:
         self.data = data
@@ -20,6 +21,7 @@ class Chunk:
         self.cursor = cursor
         self.read_at = read_at
         self.number = number
+        self.tick = 0
         self.next: Chunk | None = None
         self.lost = False
 

@@ -6,17 +6,20 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Rider(Protocol):
-    """``tick`` is when something was last sent."""
+    """``took`` is the tick at which it last took something."""
 
-    tick: int
-    closed: bool
+    @property
+    def took(self) -> int: ...
+
+    @property
+    def closed(self) -> bool: ...
 
 
 R = TypeVar("R", bound=Rider)
 
 
 class Wheel(Generic[R]):
-    """Turns once a tick. Sending only writes down ``tick``: a rider whose turn comes too early rides on."""
+    """Turns once a tick. Sending says nothing to it: a rider whose turn comes too early rides on."""
 
     def __init__(self, silence: int) -> None:
         """``silence`` is the number of ticks after which a rider is due."""
@@ -25,7 +28,7 @@ class Wheel(Generic[R]):
         self._slots: list[list[R]] = [[] for _ in range(silence + 1)]
 
     def add(self, rider: R) -> None:
-        due = max(rider.tick + self.silence, self.tick + 1)
+        due = max(rider.took + self.silence, self.tick + 1)
         self._slots[due % len(self._slots)].append(rider)
 
     def turn(self) -> list[R]:
@@ -37,7 +40,7 @@ class Wheel(Generic[R]):
         for rider in riders:
             if rider.closed:
                 continue
-            if self.tick - rider.tick >= self.silence:
+            if self.tick - rider.took >= self.silence:
                 due.append(rider)
             else:
                 self.add(rider)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import gevent
 from gevent import get_hub
+from gevent.hub import Waiter
 
 from pushsvc.event.formats import JSON
 from pushsvc.server.lane import Lane
@@ -27,6 +28,9 @@ _MOST, _LONGEST = 1_024, 1_024
 
 _TOGETHER = 256
 """Requests that are published as one."""
+
+_RESTING = 8
+"""Greenlets that are kept for what comes next."""
 
 
 class Poster(Protocol):
@@ -63,6 +67,7 @@ class Posts:
         self._draining = draining
         self._known: dict[bytes, Known] = {}
         self._waiting: dict[str, list[Post]] = {}
+        self._resting: list[Waiter[tuple[str, list[Post]]]] = []
 
     def remember(self, head: bytes, topic: str, request: Request) -> bool:
         """Take requests with this head from now on, one of which was accepted; return whether they can be."""
@@ -91,7 +96,23 @@ class Posts:
         waiting, self._waiting = self._waiting, {}
         for topic, posts in waiting.items():
             for start in range(0, len(posts), _TOGETHER):
-                gevent.spawn(self._publish, topic, posts[start : start + _TOGETHER])
+                self._begin(topic, posts[start : start + _TOGETHER])
+
+    def _begin(self, topic: str, posts: list[Post]) -> None:
+        """Publish in a greenlet that has nothing to do, or a new one; a new one maps memory for its stack."""
+        if self._resting:
+            self._resting.pop().switch((topic, posts))
+        else:
+            gevent.spawn(self._work, topic, posts)
+
+    def _work(self, topic: str, posts: list[Post]) -> None:
+        while True:
+            self._publish(topic, posts)
+            if len(self._resting) >= _RESTING:
+                return
+            waiter: Waiter[tuple[str, list[Post]]] = Waiter()
+            self._resting.append(waiter)
+            topic, posts = waiter.get()
 
     def _publish(self, topic: str, posts: list[Post]) -> None:
         answers = self._lane.publish_together(topic, [post.data[post.start :] for post in posts])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-EVENTS = Counter("pushsvc_events_accepted_total", "Events stored in a log")
+from pushsvc.meters import Sum
+
+EVENTS = Sum(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")
 REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
@@ -26,6 +28,7 @@ LOOP_LAG = Histogram(
 def count_published(accepted: int, duplicates: int, rejected: int, late: int) -> None:
     """Count what became of a request's events. Most are accepted, and a counter that stays costs as much as one that
     moves."""
-    for counter, events in ((EVENTS, accepted), (DUPLICATES, duplicates), (REJECTED, rejected), (LATE, late)):
+    EVENTS.inc(accepted)
+    for counter, events in ((DUPLICATES, duplicates), (REJECTED, rejected), (LATE, late)):
         if events:
             counter.inc(events)

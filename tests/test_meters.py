@@ -1,0 +1,61 @@
+"""What is counted often is written later, and nobody who looks can tell."""
+
+import subprocess
+import sys
+
+import pytest
+from prometheus_client import REGISTRY, Counter, Histogram
+
+from pushsvc.meters import Samples, Sum
+
+IN_A_LOOP = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from prometheus_client import REGISTRY, Counter, Histogram
+from pushsvc import meters
+written = Counter("written", "plain")
+taken = meters.Sum(written)
+lasted = meters.Samples(Histogram("lasted", "plain", buckets=(1, 2)))
+for _ in range(10):
+    taken.inc(2)
+    lasted.observe(1.5)
+assert written._value.get() == 0, "nothing is written at once"
+assert REGISTRY.get_sample_value("written_total") == 20, "but before anybody looks"
+assert REGISTRY.get_sample_value("lasted_bucket", {"le": "2.0"}) == 10
+assert REGISTRY.get_sample_value("lasted_sum") == 15
+taken.inc()
+gevent.sleep(2 * meters.PERIOD)
+assert written._value.get() == 21, "and after a while"
+for _ in range(2_500):
+    lasted.observe(0.5)
+assert len(lasted._values) < 1_000, "what waits is bounded"
+taken.inc(0)
+taken.inc()
+"""
+
+AT_THE_END = """
+import glob, os
+from prometheus_client import CollectorRegistry, multiprocess
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+assert registry.get_sample_value("written_total") == 22
+assert registry.get_sample_value("lasted_count") == 2510
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_in_a_process_with_a_loop_it_waits_a_little(tmp_path, shared):
+    environment = {"PATH": "", **({"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)} if shared else {})}
+    for script in (IN_A_LOOP, AT_THE_END)[: 1 + shared]:
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_without_a_loop_it_is_written_at_once():
+    counter, histogram = Counter("here", "plain"), Histogram("took", "plain", buckets=(1,))
+    Sum(counter).inc(3)
+    Samples(histogram).observe(0.5)
+    assert counter._value.get() == 3
+    assert REGISTRY.get_sample_value("took_count") == 1
