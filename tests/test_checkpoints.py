@@ -369,7 +369,7 @@ def test_an_engine_that_failed_is_made_from_the_log_alone(owner, monkeypatch):
     apply = Aggregate.apply
 
     def fail(self, name, offset, arrival, events):
-        if offset == 6 and len(events):
+        if offset - len(events) < 6 <= offset:
             raise ArithmeticError("made to fail")
         apply(self, name, offset, arrival, events)
 
@@ -381,7 +381,8 @@ def test_an_engine_that_failed_is_made_from_the_log_alone(owner, monkeypatch):
     counts, next_owner = Counts(), successor(owner)
     next_owner.turns()
     assert owner.told("good") == (7, 6)
-    assert (counts.checkpoints_loaded, counts.checkpoints_ignored) == (1, 1)
+    # Once both were counted as one, and then the one to blame was found.
+    assert (counts.checkpoints_loaded, counts.checkpoints_ignored) == (1, 2)
 
 
 # -- who may write

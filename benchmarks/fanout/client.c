@@ -63,6 +63,16 @@ static void request(int fd, const char *path) {
   if (send(fd, text, n, MSG_NOSIGNAL) != n) die("request");
 }
 
+/* Where "t": stands in a message: about where it stood in the one before. */
+static const char *find_time(const char *p, const char *stop) {
+  static size_t before;
+  const char *found = NULL;
+  if (before < (size_t)(stop - p)) found = memmem(p + before, stop - p - before, "\"t\":", 4);
+  if (!found) found = memmem(p, stop - p, "\"t\":", 4);
+  if (found) before = found - p > 4 ? found - p - 4 : 0;
+  return found;
+}
+
 static void take(struct stream *s, const char *p, size_t n, uint64_t at) {
   const char *end = p + n;
   while (p < end) {
@@ -70,7 +80,7 @@ static void take(struct stream *s, const char *p, size_t n, uint64_t at) {
     const char *stop = nl ? nl : end;
     if (s->line_start && *p == 'd') {
       messages++;
-      const char *t = nl ? memmem(p, stop - p, "\"t\":", 4) : NULL;
+      const char *t = nl ? find_time(p, stop) : NULL;
       if (t) {
         uint64_t age = at - strtoull(t + 4, NULL, 10), bin = age / BIN_NS;
         bins[bin < BINS ? bin : BINS - 1]++;

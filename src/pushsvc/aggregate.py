@@ -128,8 +128,20 @@ class Aggregate:
 
     # -- in
 
-    def apply(self, name: str, offset: int, arrival: int, events: Columns) -> None:
-        """Count the events of an entry whose last offset is ``offset``; an event without time has ``arrival`` (ms)."""
+    def reach(self, arrival: int) -> int:
+        """Tell up to which arrival (ms) entries may be applied as one with an entry of ``arrival``, the next of all:
+        the clock goes there, and cannot tell them apart."""
+        settings = self._settings
+        if not self._wall or settings.exact or settings.last:
+            return arrival
+        self.advance(arrival)
+        return self._rolling.time
+
+    def apply(self, name: str, offset: int, arrival: int | Ints, events: Columns) -> None:
+        """Count the events of an entry whose last offset is ``offset``; an event without time has ``arrival`` (ms).
+
+        Of several entries that are applied as one (``reach``), ``arrival`` has that of each event [n].
+        """
         topic = self.topics[name]
         topic.offset = offset
         if not len(events):
@@ -139,7 +151,7 @@ class Aggregate:
             self._rolling.touch(topic.table.totals())
         times = None if events.times is None else np.where(events.times == NO_TIME, arrival, events.times)
         if self._wall:
-            self.advance(arrival)
+            self.advance(int(np.max(arrival)))
             fit = None if times is None else self._judge_wall(topic, arrival, times)
         else:
             times = np.full(len(events), arrival) if times is None else times
@@ -208,9 +220,9 @@ class Aggregate:
 
     # -- judging
 
-    def _judge_wall(self, topic: Topic, arrival: int, times: Ints) -> Flags | None:
+    def _judge_wall(self, topic: Topic, arrival: int | Ints, times: Ints) -> Flags | None:
         """Tell which events are neither late everywhere nor too far ahead; None for all. Our own lag is nobody's."""
-        if times.max() <= arrival + ROOM and times.min() >= arrival - self._shortest():
+        if times.max() <= np.min(arrival) + ROOM and times.min() >= np.max(arrival) - self._shortest():
             return None
         early = times > arrival + ROOM
         topic.ahead += int(np.count_nonzero(early))

@@ -70,9 +70,11 @@ class Sum:
         self._amount = 0.0
 
     def inc(self, amount: float = 1) -> None:
+        if not amount:
+            return
         if self._amount or WRITER.add(self):
             self._amount += amount
-        elif amount:
+        else:
             self._counter.inc(amount)
 
     def write(self) -> None:

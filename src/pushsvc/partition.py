@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
+
+import numpy as np
 
 from pushsvc import counters
 from pushsvc.aggregate import Aggregate
@@ -19,6 +21,9 @@ from pushsvc.settings import TopicSettings
 from pushsvc.split import Split
 
 log = logging.getLogger(__name__)
+
+RUN_BYTES = 64_000
+"""Bytes of entries that are counted as one: more would not make an event cheaper."""
 
 EngineKey = tuple[TopicSettings, str | None]
 """Settings, and the topic where it has an engine of its own."""
@@ -100,6 +105,23 @@ class Topic:
         """The offset of the last event counted."""
         return self.counted.offset
 
+    def count_together(self, entries: Sequence[EventsEntry]) -> bool:
+        """Hand entries, between which the clock does not move, to who counts the topic; return whether that could be.
+        If not, none is counted."""
+        first, last, aggregate = entries[0].first, entries[-1].last, self.engine.aggregate
+        if isinstance(aggregate, Split):
+            return False
+        try:
+            events = self.reader.read(b"\n".join([entry.data for entry in entries]))
+        except Exception:  # noqa: BLE001 - each by itself says which
+            return False
+        if len(events) != last - first + 1:
+            return False
+        sizes = [entry.last - entry.first + 1 for entry in entries]
+        arrivals = np.repeat(np.array([entry.arrival for entry in entries]), sizes)
+        aggregate.apply(self.counted.name, last, arrivals, events)
+        return True
+
     def count(self, entry: EventsEntry, *, countable: bool) -> int:
         """Hand an entry to who counts the topic, none of its events where nobody can; return how many there were."""
         counters.UNCOUNTABLE.inc(not countable)
@@ -127,15 +149,16 @@ class Partition:
     """A partition that this process owns, with the fencing token of its lease, until it is ``ended``.
 
     ``distrusted`` says that its engines are to be made from the log alone. ``uncountable`` are entries, by topic and
-    last offset, that made an engine fail: they are left out. ``stale`` are the engines of checkpoints that are of no
-    use. ``skew`` is how many ms the clock of its primary is ahead; before ``again_at`` (monotonic) a primary that
-    failed is left alone, which is told once while it is ``away``.
+    last offset, that made an engine fail: they are left out, and to find one entries are counted ``singly``. ``stale``
+    are the engines of checkpoints that are of no use. ``skew`` is how many ms the clock of its primary is ahead; before
+    ``again_at`` (monotonic) a primary that failed is left alone, which is told once while it is ``away``.
     """
 
     number: int
     fence: int
     distrusted: bool = False
     uncountable: set[tuple[str, int]] = field(default_factory=set)
+    singly: bool = False
     epoch: int | None = None
     topics: dict[str, Topic] = field(default_factory=dict)
     engines: dict[EngineKey, Engine] = field(default_factory=dict)
@@ -158,6 +181,43 @@ class Partition:
         for engine in self.engines.values():
             if isinstance(engine.aggregate, Split):
                 engine.aggregate.end()
+
+    def runs(
+        self, engine: Engine, entries: Sequence[tuple[str, EventsEntry]]
+    ) -> Iterator[list[tuple[str, EventsEntry]]]:
+        """Yield entries of an engine's topics, which are in order of arrival, as they are to be counted: those of a
+        topic together between which the clock does not move."""
+        aggregate = engine.aggregate
+        if self.singly or isinstance(aggregate, Split):
+            yield from ([item] for item in entries)
+            return
+        at = 0
+        while at < len(entries):
+            until, run = aggregate.reach(entries[at][1].arrival), []
+            while at < len(entries) and entries[at][1].arrival <= until:
+                run.append(entries[at])
+                at += 1
+            by_topic: dict[str, list[tuple[str, EventsEntry]]] = {}
+            for item in run:
+                by_topic.setdefault(item[0], []).append(item)
+            for name, own in by_topic.items():
+                yield from self._bounded(self.topics[name].silent_through, own)
+
+    @staticmethod
+    def _bounded(
+        silent_through: int, entries: Iterable[tuple[str, EventsEntry]]
+    ) -> Iterator[list[tuple[str, EventsEntry]]]:
+        """Cut a run where it grows large, and where the topic has passed what was told before."""
+        run: list[tuple[str, EventsEntry]] = []
+        size = 0
+        for name, entry in entries:
+            silent = entry.last <= silent_through
+            if run and (size + len(entry.data) > RUN_BYTES or silent != (run[-1][1].last <= silent_through)):
+                yield run
+                run, size = [], 0
+            run.append((name, entry))
+            size += len(entry.data)
+        yield run
 
     def forget(self, name: str) -> None:
         """Let go of a topic."""

@@ -14,10 +14,11 @@ import gevent
 from gevent.event import Event
 
 from pushsvc import counters
-from pushsvc.broker import Appended, Broker, EventsEntry, Log, Read
+from pushsvc.broker import Appended, Broker, Log, Read
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import TAGS
 from pushsvc.checkpoints import Checkpoints
+from pushsvc.count import count_entries
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.frame import Frame
@@ -107,7 +108,10 @@ class AggregatorWorker:
         """Forget what is known of a partition and begin anew, unless it was given away meanwhile."""
         partition.end()
         if self._partitions.get(partition.number) is partition:
-            self._take_up(Partition(partition.number, partition.fence, distrusted, partition.uncountable))
+            again = Partition(
+                partition.number, partition.fence, distrusted, partition.uncountable, partition.singly
+            )  # fmt: skip
+            self._take_up(again)
 
     def _drop(self, number: int) -> None:
         partition = self._partitions.pop(number, None)
@@ -239,7 +243,7 @@ class AggregatorWorker:
         for engine in partition.engines.values():
             own = [name for name in present if partition.topics[name].engine is engine]
             with engine.working():
-                behind = self._count_own(partition, own, read)
+                behind = count_entries(partition, engine, own, read, self._breath)
                 if not behind:
                     engine.aggregate.advance(read.now)
             lagging |= behind
@@ -247,25 +251,6 @@ class AggregatorWorker:
             # Redis may have lost events of which it kept the statistics: there is nothing more to be silent through.
             topic = partition.topics[name]
             topic.silent_through = min(topic.silent_through, topic.after)
-        return lagging
-
-    def _count_own(self, partition: Partition, names: list[str], read: Read) -> set[str]:
-        """Count what a read brought of topics of one engine; return those that have more.
-
-        The engine goes with the arrival of what it counts. So nothing is counted that arrived behind what is still
-        unread of another topic: it would make that one late for our own lag. It is read again with the next turn.
-        """
-        logs = {name: read.logs[Log(name)] for name in names}
-        lagging = {name for name, logged in logs.items() if logged.more}
-        horizon = min((logs[name].entries[-1].arrival for name in lagging), default=read.now)
-        entries = [(entry.arrival, name, entry) for name, logged in logs.items() for entry in logged.entries]
-        entries.sort(key=lambda item: item[0])
-        for arrival, name, entry in entries:
-            if arrival <= horizon:
-                self._count(partition, partition.topics[name], entry)
-                self._breath()  # a log that is read again may take longer than a lease
-            else:
-                lagging.add(name)
         return lagging
 
     def _is_same(self, partition: Partition, name: str, read: Read) -> bool:
@@ -278,25 +263,6 @@ class AggregatorWorker:
             partition.unread.add(name)  # begun anew since
             self._wake.set()
         return False
-
-    def _count(self, partition: Partition, topic: Topic, entry: EventsEntry) -> None:
-        place = (topic.counted.name, entry.last)
-        with counters.added(topic.counted):
-            try:
-                count = topic.count(entry, countable=place not in partition.uncountable)
-            except PartLost:
-                raise  # the entry is not to blame
-            except Exception:
-                # What is half counted is forgotten with the engine. The next one leaves this entry out, or an entry
-                # would end the statistics of all topics beside its own.
-                partition.uncountable.add(place)
-                raise
-        topic.engine.unsaved.entries += 1
-        if entry.last <= topic.silent_through:
-            topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
-        counters.ENTRIES.inc()
-        counters.COUNTED.inc(count)
-        counters.LAG.set(max(0, int(time.time() * 1000) - entry.arrival))
 
     # Writing
 
