@@ -37,9 +37,6 @@ SERVER_CORE, OTHER_CORES = {0}, set(range(1, os.cpu_count() or 1)) or {0}
 EVENTS, STATS = "/v1/topics/{}/events", "/v1/topics/{}/stats"
 PAD = "x" * 40
 
-NAP = 500
-"""Microseconds after which the load client looks at its sockets again (client.c says why)."""
-
 REST = 0.02
 """Seconds in which a frame reaches everybody."""
 
@@ -133,6 +130,13 @@ def _child(parent: int) -> int:
     return int(child)
 
 
+class Client:
+    """``nap`` is the microseconds after which the load client looks at its sockets again; client.c says why. With 0 it
+    waits for each message."""
+
+    nap = 500
+
+
 class Subscribers:
     """Streams of the C client, counted and timed since the last report."""
 
@@ -140,7 +144,7 @@ class Subscribers:
         self, client: Path, port: int, path: str, count: int, stalled: int = 0, cursor: str | None = None
     ) -> None:
         command = [str(client), str(port), path, str(count), str(stalled)]
-        environment = {**os.environ, "NAP": str(NAP), **({} if cursor is None else {"LAST_EVENT_ID": cursor})}
+        environment = {**os.environ, "NAP": str(Client.nap), **({} if cursor is None else {"LAST_EVENT_ID": cursor})}
         self._process = pinned(command, OTHER_CORES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.opened_in = float(self._line().split()[1])
 
@@ -464,10 +468,12 @@ PARTS = ("one", "burst", "stalled", "idle", "reconnect", "tls")
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the effort")
+    parser.add_argument("--eager", action="store_true", help="let the load client wait for each message")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which tables; all if none is named")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     part = 10 if arguments.quick else 1
+    Client.nap = 0 if arguments.eager else Client.nap
     print(machine())
     with compiled() as (client, floor), tempfile.TemporaryDirectory() as folder:
         redis = EmbeddedServer(Path(folder) / "data", options={"appendfsync": "no"})
