@@ -99,6 +99,49 @@ def test_several_in_a_piece_are_answered_in_order(known: Client) -> None:
     assert [body.partition(b" ")[2] for body in bodies] == [b'{"n":%d}' % number for number in range(10)]
 
 
+@pytest.mark.parametrize("size", [1, 50, 107, 1_000, 100_000])
+def test_a_client_that_does_not_wait_is_answered_in_order(known: Client, size: int) -> None:
+    """Whatever the pieces: whole requests, the beginning of one, a head without its body."""
+    bodies = [b'{"n":%d}' % (number % 10) if number % 7 else b'{"m":"%02d"}' % (number % 100) for number in range(300)]
+    data = b"".join(map(post, bodies))
+    for start in range(0, len(data), size):
+        known.connection.sendall(data[start : start + size])
+        if start % 11 == 0:
+            threading.Event().wait(0.001)
+    told = [known.answer()[1].partition(b" ") for _ in bodies]
+    assert [body for _, _, body in told] == bodies
+    assert {how for how, _, _ in told} <= {b"lane", b"together"}
+
+
+def test_many_in_a_piece_are_taken_together(known: Client) -> None:
+    known.connection.sendall(b"".join(post(b'{"n":%d}' % number) for number in range(10)))
+    assert [known.answer()[1] for _ in range(10)] == [b'together {"n":%d}' % number for number in range(10)]
+
+
+def test_what_follows_in_the_same_piece_goes_its_own_way(known: Client) -> None:
+    other = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+    known.connection.sendall(post(b'{"n":1}') * 2 + other + post(b'{"n":2}'))
+    assert [known.answer()[0] for _ in range(4)] == [202, 202, 200, 202]
+    known.connection.sendall(post(b'{"n":1}') + b"NO HTTP\r\n\r\n")
+    assert [known.answer()[0] for _ in range(2)] == [202, 400]
+
+
+def test_the_end_behind_what_was_taken_is_seen(known: Client) -> None:
+    known.connection.sendall(post(b'{"n":1}') + post(b'{"n":2}')[:-3])
+    known.connection.shutdown(socket.SHUT_WR)
+    assert known.answer()[1] == b'together {"n":1}'
+    assert known.rest() == b""
+
+
+def test_a_beginning_that_is_not_gone_on_with_ends_in_time(sites: Sites) -> None:
+    with sites(head=0.3).connect() as connection:
+        client = Client(connection).learn()
+        connection.sendall(post(b'{"n":1}') + post(b'{"n":2}')[:40])
+        assert client.answer()[1] == b'together {"n":1}'
+        assert client.answer()[0] == 408
+        assert client.rest() == b""
+
+
 def test_what_comes_before_the_answer_waits_for_it(known: Client) -> None:
     known.learn(b'{"n":"slow"}')
     known.connection.sendall(post(b'{"n":"slow"}'))

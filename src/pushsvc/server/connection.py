@@ -16,7 +16,7 @@ from pushsvc.errors import PushError
 from pushsvc.server.body import Body
 from pushsvc.server.granted import Grant, Granted
 from pushsvc.server.lane import Lane
-from pushsvc.server.posts import Posts
+from pushsvc.server.posts import Posts, Taken
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
 from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
 from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, problem
@@ -200,19 +200,20 @@ class Connection:
 
     # Requests that are answered together with those of others
 
-    def _take(self, data: bytes) -> bool:
-        """Let a request be answered with others, if it can be. Called in gevent's hub."""
-        if self._site.posts is None or not self._site.posts.take(data, self):
-            return False
-        self.idle = False
-        self.transport.no_deadline()
-        return True
+    def _take(self, data: bytes) -> Taken:
+        """Let requests be answered with others, if they can be. Called in gevent's hub."""
+        posts = self._site.posts
+        taken = Taken(0, goes_on=False) if posts is None else posts.take(data, self)
+        if taken.size:
+            self.idle = False
+            self.transport.no_deadline()
+        return taken
 
     def reply(self, data: bytes) -> None:
-        """Answer a request that was taken."""
+        """Answer what was taken."""
         if self.transport.reply(data):
-            self.idle = True
-            self.transport.within(self._site.deadlines.idle)
+            deadlines, self.idle = self._site.deadlines, not self.transport.behind
+            self.transport.within(deadlines.idle if self.idle else deadlines.head)
             if self._site.draining:
                 get_hub().loop.run_callback(self.drain)
 

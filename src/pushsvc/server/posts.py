@@ -27,7 +27,7 @@ _MOST, _LONGEST = 1_024, 1_024
 """Heads that are remembered, and bytes of one."""
 
 _TOGETHER = 256
-"""Requests that are published as one."""
+"""Requests after which no more are published with them."""
 
 _RESTING = 8
 """Greenlets that are kept for what comes next."""
@@ -52,11 +52,18 @@ class Known:
 
 
 class Post(NamedTuple):
-    """A request that was taken, and where its body begins."""
+    """What was taken of a connection: one request, or several that came one behind the other, and their bodies."""
 
     poster: Poster
     data: bytes
-    start: int
+    bodies: list[bytes]
+
+
+class Taken(NamedTuple):
+    """How many bytes were taken, and whether what is behind them begins another such request."""
+
+    size: int
+    goes_on: bool
 
 
 class Posts:
@@ -81,22 +88,43 @@ class Posts:
         self._known[head] = Known(topic, request.length)
         return True
 
-    def take(self, data: bytes, poster: Poster) -> bool:
-        """Take what came on a connection if it is one whole request with a known head; return whether it is."""
-        start = data.find(b"\r\n\r\n") + 4
-        known = self._known.get(data[:start])
-        if known is None or len(data) != start + known.length or self._draining():
-            return False
+    def take(self, data: bytes, poster: Poster) -> Taken:
+        """Take the requests at the beginning of what came on a connection, as many as are whole and have known heads,
+        to one topic."""
+        bodies: list[bytes] = []
+        head, topic, end, goes_on = b"", "", 0, False
+        while end < len(data):
+            start = data.find(b"\r\n\r\n", end) + 4
+            known = self._known.get(data[end:start])
+            if known is None or (topic and known.topic != topic):
+                goes_on = start == 3 and head.startswith(data[end:])
+                break
+            if len(data) < start + known.length:
+                goes_on = True
+                break
+            head, topic = data[end:start], known.topic
+            end = start + known.length
+            bodies.append(data[start:end])
+        if not bodies or self._draining():
+            return Taken(0, False)
         if not self._waiting:
             get_hub().loop.run_callback(self._publish_waiting)
-        self._waiting.setdefault(known.topic, []).append(Post(poster, data, start))
-        return True
+        self._waiting.setdefault(topic, []).append(Post(poster, data[:end], bodies))
+        return Taken(end, goes_on)
 
     def _publish_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for topic, posts in waiting.items():
-            for start in range(0, len(posts), _TOGETHER):
-                self._begin(topic, posts[start : start + _TOGETHER])
+            group: list[Post] = []
+            requests = 0
+            for post in posts:
+                group.append(post)
+                requests += len(post.bodies)
+                if requests >= _TOGETHER:
+                    self._begin(topic, group)
+                    group, requests = [], 0
+            if group:
+                self._begin(topic, group)
 
     def _begin(self, topic: str, posts: list[Post]) -> None:
         """Publish in a greenlet that has nothing to do, or a new one; a new one maps memory for its stack."""
@@ -115,12 +143,12 @@ class Posts:
             topic, posts = waiter.get()
 
     def _publish(self, topic: str, posts: list[Post]) -> None:
-        answers = self._lane.publish_together(topic, [post.data[post.start :] for post in posts])
+        answers = self._lane.publish_together(topic, [body for post in posts for body in post.bodies])
         if answers is None:
             for post in posts:
                 post.poster.give_back(post.data)
             return
         status, headers, bodies = answers
-        head = head_of(status, headers, keep=not self._draining())
-        for post, body in zip(posts, bodies, strict=True):
-            post.poster.reply(whole(head, body))
+        head, told = head_of(status, headers, keep=not self._draining()), iter(bodies)
+        for post in posts:
+            post.poster.reply(b"".join([whole(head, next(told)) for _ in post.bodies]))

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from math import inf
 from ssl import SSLWantReadError, SSLWantWriteError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
 from gevent.hub import Waiter
 
 from pushsvc.server.tls import TlsSocket, wrap
+
+if TYPE_CHECKING:
+    from pushsvc.server.posts import Taken
 
 _READ, _WRITE = 1, 2
 _PIECE = 262_144
@@ -21,8 +24,8 @@ _PIECE_SECONDS = 60.0
 """A peer takes this many bytes within this many seconds: it may be slow, but not for ever."""
 
 _SIZE = 65_536
-_OFFERED = 4_096
-"""Bytes of what may be taken: a small request whole."""
+_OFFERED = 8_192
+"""Bytes of what may be taken: a small request whole, or some that a client sends without waiting."""
 
 _MORE = getattr(socket, "MSG_MORE", 0)
 
@@ -42,21 +45,14 @@ class Disconnected(Exception):
 class Transport:
     """``deadline`` is in ``time.monotonic`` seconds; the server looks at it now and then, and then interrupts the wait.
 
-    So a wait costs no timer, and only a wait ends, never a computation.
+    So a wait costs no timer, and only a wait ends, never a computation. ``behind`` is what came behind bytes that were
+    taken.
     """
 
     __slots__ = (
-        "_held",
-        "_offering",
-        "_reading",
-        "_stop",
-        "_taken",
-        "_unsent",
-        "_waiter",
-        "_writing",
-        "deadline",
-        "sock",
-    )
+        "_goes_on", "_held", "_offering", "_reading", "_stop", "_taken", "_unsent", "_waiter", "_writing", "behind",
+        "deadline", "sock",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -65,9 +61,11 @@ class Transport:
         self._writing: Any = None
         self._waiter: Any = None
         self._stop: type[Exception] | None = None
-        self._offering: Callable[[bytes], bool] | None = None
+        self._offering: Callable[[bytes], Taken] | None = None
         self._taken = self._held = False  # what came waits for a reply; and more of it came
+        self._goes_on = False  # what is behind it is the beginning of something to be taken
         self._unsent = b""
+        self.behind = b""  # what came behind bytes that were taken
 
     def within(self, seconds: float) -> None:
         """Set the deadline of what is waited for from now on."""
@@ -100,21 +98,24 @@ class Transport:
             except OSError as error:
                 raise Disconnected from error
 
-    def receive_unless(self, taken: Callable[[bytes], bool]) -> bytes | None:
+    def receive_unless(self, taken: Callable[[bytes], Taken]) -> bytes | None:
         """Return what comes next, as ``receive``, but for what is ``taken`` before: that is asked in the loop's own
         greenlet. What it takes is to be answered by ``reply`` or given back by ``give_back``; until then nothing more
         is read. None where an answer was sent late, so that a new wait begins. Not for TLS."""
         self._offering = taken
         try:
-            data = self._wait(self._reading, self._offer)
+            data: bytes | None = self._wait(self._reading, self._offer)
         finally:
             self._offering = None
             self._taken = self._held = False
+            behind, self.behind = self.behind, b""
         if self._unsent:
             rest, self._unsent = self._unsent, b""
             self.send(rest)
-            return None
-        return self.receive() if data is None else data
+            return behind or None
+        if data is None:
+            return behind or self.receive()
+        return data + behind
 
     def _offer(self) -> None:
         if self._taken:  # a client that does not wait for answers
@@ -128,10 +129,13 @@ class Transport:
         except OSError:
             self._resume(None)  # and who was waiting will find out
             return
-        if data and self._offering is not None and self._offering(data):
-            self._taken = True
-        else:
-            self._resume(data)
+        if data and self._offering is not None:
+            data, self.behind = self.behind + data, b""
+            size, self._goes_on = self._offering(data)
+            if size:
+                self._taken, self.behind = True, data[size:]
+                return
+        self._resume(data)
 
     def reply(self, data: bytes) -> bool:
         """Send what answers bytes that were taken; return whether the next ones are waited for now."""
@@ -148,6 +152,9 @@ class Transport:
             self._resume_later(None)
             return False
         self._taken = False
+        if self.behind and not self._goes_on:
+            self._resume_later(None)
+            return False
         if self._held:
             self._held = False
             self._reading.start(self._offer)
