@@ -15,14 +15,12 @@ all its calls.
 from __future__ import annotations
 
 import logging
-import select
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import hiredis
-from gevent import monkey
 from redis import exceptions
 
 from pushsvc.broker.append import ALONE, Append, Together, together
@@ -47,7 +45,6 @@ CONFIRM_MS = 3_000
 
 _BROKEN = (exceptions.RedisError, OSError)
 _OPEN = object()
-_poll = monkey.get_original("select", "poll")
 _pack: Any = hiredis.pack_command
 
 
@@ -193,7 +190,7 @@ class Committer:
         """
         if self._connection is not None:
             try:
-                if not idle or not _says_something(self._connection):
+                if not idle or not self._connection.can_read(timeout=0):
                     return self._connection
             except _BROKEN:
                 pass
@@ -250,14 +247,6 @@ class Committer:
             lacking = "" if confirmed >= wanted else f"on {confirmed} of {wanted} replicas after {CONFIRM_MS} ms"
         for request in requests:
             request.lacking = lacking
-
-
-def _says_something(connection: Any) -> bool:
-    """Tell whether there is anything to read where nothing is awaited, as its end is. It does not yield: a look by way
-    of the loop costs ten times this one, and lets others in between."""
-    look = _poll()
-    look.register(connection._sock, select.POLLIN)
-    return bool(look.poll(0))
 
 
 def _packed(calls: Sequence[Call | Append], run: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from gevent import monkey
 from msgspec import Struct
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -29,6 +31,7 @@ WATCH = 0.5
 TIMEOUT = 5.0
 """Seconds to wait for a connection or an answer."""
 
+_poll = monkey.get_original("select", "poll")
 _FULL = ("OOM", "MISCONF", "NOREPLICAS")
 _ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
 _AWAY = (exceptions.ClusterDownError, exceptions.TryAgainError, exceptions.AskError)
@@ -136,10 +139,9 @@ class Connections:
         self._rests_until = 0.0
         self._watcher: threading.Thread | None = None
         self._closed = threading.Event()
-        settings: dict[str, Any] = {} if primary is None else _moving(url, primary)
         self._pool: Any = BlockingConnectionPool.from_url(
             url, max_connections=size, timeout=TIMEOUT, client_name=name, redis_connect_func=self._on_connect,
-            **_never_twice(TIMEOUT), **settings,
+            connection_class=_class_of(url, primary), **_never_twice(TIMEOUT),
         )  # fmt: skip
 
     def _on_connect(self, connection: Any) -> None:
@@ -288,16 +290,29 @@ def _never_twice(timeout: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _moving(url: str, primary: Callable[[], Host]) -> dict[str, Any]:
-    """Return what lets the connections of a pool ask for the primary before each connect."""
+def _class_of(url: str, primary: Callable[[], Host] | None) -> type[Any]:
+    """Return the class of a pool's connections, which ask for the ``primary`` before each connect, if there is one."""
     base: Any = _parsed(url).get("connection_class", Connection)
 
-    class Moving(base):  # type: ignore[misc]
+    class Own(base):  # type: ignore[misc]
+        def can_read(self, timeout: float = 0) -> bool:
+            # Asked before each use, when nothing but the end is to be read. Through the loop it would cost a turn.
+            nothing = not timeout and self._sock is not None and not _is_readable(self._sock)
+            return False if nothing else bool(super().can_read(timeout))
+
         def _connect(self) -> Any:
-            self.host, self.port = primary()
+            if primary is not None:
+                self.host, self.port = primary()
             return super()._connect()
 
-    return {"connection_class": Moving}
+    return Own
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Look at a socket without yielding."""
+    look = _poll()
+    look.register(sock, select.POLLIN)
+    return bool(look.poll(0))
 
 
 def _cut(connection: Any) -> None:
