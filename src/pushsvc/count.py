@@ -68,5 +68,6 @@ def _count_one(partition: Partition, topic: Topic, entry: EventsEntry) -> None:
             # What is half counted is forgotten with the engine. The next one leaves this entry out, or an entry
             # would end the statistics of all topics beside its own.
             partition.uncountable.add(place)
+            partition.singly = False
             raise
     counters.COUNTED.inc(count)

@@ -7,12 +7,15 @@ first after a pause. Where a process has no event loop to write them later, they
 from __future__ import annotations
 
 import atexit
+import logging
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from gevent import get_hub, monkey
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 from prometheus_client.registry import Collector
+
+log = logging.getLogger(__name__)
 
 PERIOD = 0.25
 """Seconds after which what was counted is written."""
@@ -49,7 +52,10 @@ class Writer(Collector):
             self._timer.close()
             self._timer = None
         for one in waiting:
-            one.write()
+            try:
+                one.write()
+            except Exception:  # a full disk: the others are written all the same
+                log.exception("a figure could not be written")
 
     def collect(self) -> Iterator[Metric]:
         """Say nothing, but be asked before the figures are."""

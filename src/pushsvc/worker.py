@@ -232,6 +232,7 @@ class AggregatorWorker:
             return True
         lagging = self._count_all(partition, names, read)
         partition.unread |= lagging
+        partition.singly = partition.singly and bool(lagging)
         # Who lags says so with every frame, exact for its offset, rather than fall silent.
         self._write(partition, names, read.now)
         return bool(lagging)

@@ -190,6 +190,12 @@ def test_more_than_a_turn_may_hear_is_read(ear, monkeypatch):
     ear.until(lambda: len(ear.said) == 20)
     assert ear.told() == [*range(20)]
     assert ear.reads
+    ear.until(lambda: ear.follower._follows)
+    reads = ear.reads
+    ear.publish(ONE, 20)
+    ear.hear()
+    ear.until(lambda: len(ear.said) == 21)
+    assert ear.reads == reads, "and the next is heard again"
 
 
 WHOLE = """

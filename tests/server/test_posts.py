@@ -203,6 +203,69 @@ def test_the_end_waits_for_the_answer(sites: Sites) -> None:
     assert site.stop() == "drained"
 
 
+@pytest.mark.parametrize("more", [b"", post(b'{"n":"slow"}') * 3, post(b'{"n":"slow"}')[:30], b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_nothing_is_answered_behind_the_last_answer(sites: Sites, more: bytes, apart: bool) -> None:
+    """What it was told that the connection closes behind, a client takes for not done, and sends again."""
+    site = sites()
+    with site.connect() as connection:
+        Client(connection).learn(b'{"n":"slow"}')
+        connection.sendall(post(b'{"n":"slow"}') + (b"" if apart else more))
+        threading.Event().wait(0.1)
+        if apart and more:
+            connection.sendall(more)
+        site.process.terminate()
+        answers = split_answers(read_all(connection))
+    together = 4 if more.count(b"slow") == 3 and not apart else 1
+    assert [answer.headers.get("connection") for answer in answers] == [*[None] * (together - 1), "close"]
+    assert site.stop() == "drained"
+
+
+@pytest.mark.parametrize("more", [b"GET /", b"GET / HTTP/1.1\r\nHo", post(b'{"n":"long one"}')[:-9]])
+def test_what_is_begun_behind_a_post_has_its_time(sites: Sites, more: bytes) -> None:
+    with sites(head=0.3, body=0.3).connect() as connection:
+        client = Client(connection).learn()
+        connection.sendall(post(b'{"n":1}') + more)
+        assert client.answer()[1] == b'together {"n":1}'
+        assert client.answer()[0] == 408
+        assert client.rest() == b""
+
+
+def test_an_answer_while_more_comes_is_the_answer_to_what_it_answers(sites: Sites) -> None:
+    """Two topics at once, the first slow; what follows comes just when its answer does."""
+    site = sites()
+    slow, next_, last = post(b'{"n":"slow"}'), post(b'{"n":2}', target="/lane2"), post(b'{"n":3}', target="/lane2")
+
+    def run(number: int) -> list[bytes]:
+        with site.connect() as connection:
+            client = Client(connection).learn(b'{"n":"slow"}')
+            for _ in range(2):
+                client.ask(next_)
+            assert client.ask(slow) == b'together {"n":"slow"}'
+            connection.sendall(slow + next_)
+            threading.Event().wait(0.495 + number / 5_000)
+            connection.sendall(last)
+            found = [client.answer()[1].partition(b" ")[2] for _ in range(3)]
+            return [*found, client.ask(slow).partition(b" ")[2]]
+
+    with ThreadPoolExecutor(50) as pool:
+        for found in pool.map(run, range(50)):
+            assert found == [b'{"n":"slow"}', b'{"n":2}', b'{"n":3}', b'{"n":"slow"}']
+
+
+def test_an_error_of_ours_is_told_to_all_and_ends_them(sites: Sites) -> None:
+    site = sites()
+    with site.connect() as one, site.connect() as other:
+        clients = [Client(connection).learn(b'{"n":"fine!"}') for connection in (one, other)]
+        for client, body in zip(clients, (b'{"n":"raise"}', b'{"n":"fine!"}'), strict=True):
+            client.connection.sendall(post(body))
+        assert clients[0].answer()[0] == 500
+        assert clients[0].rest() == b""
+        assert clients[1].answer()[0] in (202, 500)
+    assert site.stop() == "drained"
+    assert "asked for in the lane" in site.log
+
+
 def test_who_goes_away_before_the_answer_holds_nothing(sites: Sites) -> None:
     site = sites()
     for _ in range(5):

@@ -192,7 +192,7 @@ class Lane:
     """Answers POST /lane past the app."""
 
     def topic_of(self, request):
-        return "topic" if (request.method, request.path) == ("POST", "/lane") else None
+        return request.path if request.method == "POST" and request.path.startswith("/lane") else None
 
     def publish(self, topic, request, body):
         if body == b"raise":
@@ -202,6 +202,8 @@ class Lane:
     def publish_together(self, topic, bodies):
         if any(b"slow" in body for body in bodies):
             gevent.sleep(0.5)
+        if any(b"raise" in body for body in bodies):
+            raise ValueError("asked for in the lane")
         if any(b"apart" in body for body in bodies):
             return None
         texts = [b"together " + body + b"x" * (10_000_000 if b"large" in body else 0) for body in bodies]

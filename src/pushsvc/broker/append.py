@@ -60,14 +60,14 @@ class Append(Struct, frozen=True, eq=False):
         """Tell whether it may be sent as one with others: what a fence or a key decides, it decides of one request."""
         return self.target.shares and self.fence is None and not self.key
 
-    def command(self, run: str, *, wakes: bool) -> list[Argument]:
-        """Return the words of the command; it ``wakes`` unless a later one of the round trip does."""
+    def command(self, run: str) -> list[Argument]:
+        """Return the words of the command."""
         target, batch = self.target, self.batch
         pieces = list(batch.pieces(CHUNK_EVENTS, CHUNK_BYTES)) if batch.count else []
-        live, fence = target.wakes if wakes else "", "" if self.fence is None else self.fence
+        fence = "" if self.fence is None else self.fence
         command: list[Argument] = [
             "EVALSHA", PUBLISH.sha, len(target.keys), *target.keys,
-            run, target.publish_command, live, target.wake, target.topic, fence,
+            run, target.publish_command, target.wakes, target.wake, target.topic, fence,
             *target.bounds, self.key, self.note, *target.more_bounds, len(pieces),
         ]  # fmt: skip
         for piece in pieces:

@@ -250,12 +250,5 @@ class Committer:
 
 
 def _packed(calls: Sequence[Call | Append], run: str) -> bytes:
-    """Return the bytes of a round trip. Of calls that wake on the same channel only the last does."""
-    last = {call.target.wakes: call for call in calls if isinstance(call, Append)}
-    waking = set(map(id, last.values()))
-    return b"".join(
-        [
-            _pack(tuple(call.command(run, wakes=id(call) in waking) if isinstance(call, Append) else call.command(run)))
-            for call in calls
-        ]
-    )
+    """Return the bytes of a round trip."""
+    return b"".join([_pack(tuple(call.command(run))) for call in calls])

@@ -49,6 +49,7 @@ class Live:
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._patterns: set[str] = set()
         self._confirmed: dict[str, Event] = {}
+        self._asked: dict[str, int] = {}  # subscriptions that are not answered yet
         self._connection: Any = None
         self._sending = RLock()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -110,6 +111,8 @@ class Live:
             connection = self._connection
             if connection is None:
                 return
+            if command[0] == self._subscribe:
+                self._asked[command[1]] = self._asked.get(command[1], 0) + 1
             try:
                 connection.send_command(*command, check_health=False)
             except (exceptions.RedisError, OSError) as error:
@@ -138,6 +141,7 @@ class Live:
             self._connection = connection
             # Whatever is subscribed while this is under way comes twice, which is harmless. One name in each command:
             # sharded channels of several slots may not stand together.
+            self._asked = dict.fromkeys(self._confirmed, 1)
             wanted: list[tuple[str, ...]] = [(self._subscribe, channel) for channel in self._confirmed]
             wanted += [("PSUBSCRIBE", pattern) for pattern in self._patterns]
             wanted.append(("PING",))
@@ -184,11 +188,16 @@ class Live:
         elif kind == b"sunsubscribe":
             self._taken_away(answer[1])
         elif kind in (b"subscribe", b"ssubscribe"):
-            confirmed = self._confirmed.get(answer[1].decode())
+            channel = answer[1].decode()
+            left = self._asked.pop(channel, 1) - 1
+            if left > 0:
+                self._asked[channel] = left  # it was let go of between, and nothing is heard until the last of them
+                return
+            confirmed = self._confirmed.get(channel)
             if confirmed is not None:
                 confirmed.set()
                 # What was said before this moment was not heard: whoever follows the channel looks once more.
-                self._guarded(answer[1].decode(), b"")
+                self._guarded(channel, b"")
 
     def _taken_away(self, channel: bytes | None) -> None:
         """The answer to an own command, or word that the channel's slot goes to another primary."""

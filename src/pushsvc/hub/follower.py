@@ -40,6 +40,10 @@ _PAUSE = 0.2
 HEARD_AT_MOST = 1_000_000
 """Bytes that are heard in one turn of the loop; what is more is read, as far as it can be sent."""
 
+UNSURE = 15.0
+"""Seconds after a new epoch for which all is read: in a cluster the primary before goes on saying what it is told, with
+gaps, until it is noticed that channels are to be heard elsewhere."""
+
 REPLAY_AFTER_RESET = 1_000
 """Events sent, at most, of what is left of a log after a reset."""
 
@@ -90,6 +94,7 @@ class Follower:
         self._moved = Event()
         self._failing = False
         self._complete = False  # nothing lacks of what was read last, and all that was said since was heard
+        self._unsure_until = 0.0
         self._heard: list[tuple[Log, bytes]] = []
         self._heard_bytes = 0
         self.greenlet = gevent.spawn(self._run)
@@ -104,18 +109,19 @@ class Follower:
 
     def hear(self, of: Log, message: bytes) -> None:
         """Take what was said of a log, with whatever else is said in this turn of the loop."""
-        self._heard_bytes += len(message)
-        if not self._follows or self._heard_bytes > HEARD_AT_MOST:
+        if not self._follows or self._heard_bytes + len(message) > HEARD_AT_MOST:
             self._wake.set()
             return
         if not self._heard:
             get_hub().loop.run_callback(self._take_heard)
         self._heard.append((of, message))
+        self._heard_bytes += len(message)
 
     @property
     def _follows(self) -> bool:
         """True while what is heard may be taken instead of reading."""
-        return self._complete and not self._wake.is_set() and self._hub.flush.room.is_set()
+        sure = self._complete and monotonic() >= self._unsure_until
+        return sure and not self._wake.is_set() and self._hub.flush.room.is_set()
 
     def _take_heard(self) -> None:
         heard, self._heard, self._heard_bytes = self._heard, [], 0
@@ -259,6 +265,7 @@ class Follower:
     def _take(self, read: Read, asked: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
             self.epoch, self.through, self._born = read.epoch, 0, 0
+            self._unsure_until = monotonic() + UNSURE
             self._forget("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
             self._tell_moved()
             return True

@@ -18,7 +18,7 @@ from pushsvc.server.granted import Grant, Granted
 from pushsvc.server.lane import Lane
 from pushsvc.server.posts import Posts, Taken
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
-from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
+from pushsvc.server.transport import Closing, Disconnected, Draining, Overdue, Transport
 from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, problem
 from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSED
@@ -97,6 +97,11 @@ class Connection:
             pass
         except (Overdue, Draining):
             self._say_goodbye()
+        except Closing as end:
+            self._say_goodbye()
+            if end.more:
+                with suppress(Disconnected, Overdue):
+                    self._linger()
         except Exception:
             log.exception("a connection of %s ended", self._address[0])
         finally:
@@ -191,7 +196,9 @@ class Connection:
         had not come."""
         try:
             if self._offers and self.idle:
-                return self.transport.receive_unless(self._take)
+                data = self.transport.receive_unless(self._take)
+                self.idle = True  # whatever was answered meanwhile: what came now has its own time
+                return data
             return self.transport.receive(patient=self.idle and self._answered > 1)
         except Overdue:
             if self.idle:
@@ -209,9 +216,9 @@ class Connection:
             self.transport.no_deadline()
         return taken
 
-    def reply(self, data: bytes) -> None:
-        """Answer what was taken."""
-        if self.transport.reply(data):
+    def reply(self, data: bytes, *, keep: bool) -> None:
+        """Answer what was taken; unless ``keep`` nothing more is."""
+        if self.transport.reply(data, keep=keep):
             deadlines, self.idle = self._site.deadlines, not self.transport.behind
             self.transport.within(deadlines.idle if self.idle else deadlines.head)
             if self._site.draining:

@@ -8,6 +8,7 @@ their connections sleep on. Whatever is different in any way goes to its connect
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -19,7 +20,8 @@ from gevent.hub import Waiter
 from pushsvc.event.formats import JSON
 from pushsvc.server.lane import Lane
 from pushsvc.server.protocol import Request
-from pushsvc.server.wsgi import head_of, whole
+from pushsvc.server.wsgi import head_of, problem, whole
+from pushsvc.web.answer import Answers
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,8 @@ _RESTING = 8
 class Poster(Protocol):
     """A connection whose request was taken. One of both is called once, and neither waits."""
 
-    def reply(self, data: bytes) -> None:
-        """Send an answer."""
+    def reply(self, data: bytes, *, keep: bool) -> None:
+        """Send an answer, the last one unless ``keep``."""
 
     def give_back(self, data: bytes) -> None:
         """Treat a request as any other."""
@@ -143,12 +145,26 @@ class Posts:
             topic, posts = waiter.get()
 
     def _publish(self, topic: str, posts: list[Post]) -> None:
-        answers = self._lane.publish_together(topic, [body for post in posts for body in post.bodies])
-        if answers is None:
-            for post in posts:
-                post.poster.give_back(post.data)
-            return
+        left = deque(posts)
+        try:
+            answers = self._lane.publish_together(topic, [body for post in posts for body in post.bodies])
+            if answers is None:
+                while left:
+                    post = left.popleft()
+                    post.poster.give_back(post.data)
+            else:
+                self._answer(answers, left)
+        except Exception:
+            log.exception("posts to %s", topic)
+            for post in left:  # they may be in the log
+                post.poster.reply(problem(500, "the server's log says more"), keep=False)
+
+    def _answer(self, answers: Answers, left: deque[Post]) -> None:
         status, headers, bodies = answers
-        head, told = head_of(status, headers, keep=not self._draining()), iter(bodies)
-        for post in posts:
-            post.poster.reply(b"".join([whole(head, next(told)) for _ in post.bodies]))
+        keep, told = not self._draining(), iter(bodies)
+        head, last_head = (head_of(status, headers, keep=kept) for kept in (True, keep))
+        while left:
+            post = left.popleft()
+            texts = [whole(head, next(told)) for _ in post.bodies[1:]]
+            data = b"".join([*texts, whole(last_head, next(told))])
+            post.poster.reply(data, keep=keep)

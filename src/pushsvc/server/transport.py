@@ -38,6 +38,14 @@ class Draining(Exception):
     """The server ends, and this connection has nothing under way."""
 
 
+class Closing(Exception):
+    """The peer was told that the connection closes. ``more``: it has sent something behind what was answered."""
+
+    def __init__(self, *, more: bool) -> None:
+        super().__init__()
+        self.more = more
+
+
 class Disconnected(Exception):
     """The peer is gone."""
 
@@ -50,8 +58,8 @@ class Transport:
     """
 
     __slots__ = (
-        "_goes_on", "_held", "_offering", "_reading", "_stop", "_taken", "_unsent", "_waiter", "_writing", "behind",
-        "deadline", "sock",
+        "_closing", "_goes_on", "_held", "_offering", "_reading", "_stop", "_taken", "_unsent", "_waiter", "_writing",
+        "behind", "deadline", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -65,6 +73,7 @@ class Transport:
         self._taken = self._held = False  # what came waits for a reply; and more of it came
         self._goes_on = False  # what is behind it is the beginning of something to be taken
         self._unsent = b""
+        self._closing = False
         self.behind = b""  # what came behind bytes that were taken
 
     def within(self, seconds: float) -> None:
@@ -101,17 +110,22 @@ class Transport:
     def receive_unless(self, taken: Callable[[bytes], Taken]) -> bytes | None:
         """Return what comes next, as ``receive``, but for what is ``taken`` before: that is asked in the loop's own
         greenlet. What it takes is to be answered by ``reply`` or given back by ``give_back``; until then nothing more
-        is read. None where an answer was sent late, so that a new wait begins. Not for TLS."""
+        is read. None where an answer was sent late, so that a new wait begins. Raise Closing behind an answer that is
+        to be the last. Not for TLS."""
         self._offering = taken
         try:
             data: bytes | None = self._wait(self._reading, self._offer)
         finally:
             self._offering = None
-            self._taken = self._held = False
             behind, self.behind = self.behind, b""
-        if self._unsent:
+            held, self._taken, self._held = self._held, False, False
+        sent_late = bool(self._unsent)
+        if sent_late:
             rest, self._unsent = self._unsent, b""
             self.send(rest)
+        if self._closing:
+            raise Closing(more=held or bool(behind))
+        if sent_late:
             return behind or None
         if data is None:
             return behind or self.receive()
@@ -127,7 +141,7 @@ class Transport:
         except BlockingIOError:
             return
         except OSError:
-            self._resume(None)  # and who was waiting will find out
+            self._resume(None, self._waiter)  # and who was waiting will find out
             return
         if data and self._offering is not None:
             data, self.behind = self.behind + data, b""
@@ -135,10 +149,11 @@ class Transport:
             if size:
                 self._taken, self.behind = True, data[size:]
                 return
-        self._resume(data)
+        self._resume(data, self._waiter)
 
-    def reply(self, data: bytes) -> bool:
-        """Send what answers bytes that were taken; return whether the next ones are waited for now."""
+    def reply(self, data: bytes, *, keep: bool) -> bool:
+        """Send what answers bytes that were taken, the last answer unless ``keep``; return whether the next ones are
+        waited for now."""
         if self._offering is None:
             return False  # the connection has ended meanwhile
         try:
@@ -147,14 +162,11 @@ class Transport:
             sent = 0
         except OSError:
             sent = len(data)  # and the next read finds out
-        if sent < len(data):
-            self._unsent = data[sent:]
-            self._resume_later(None)
+        self._unsent, self._closing = data[sent:], not keep
+        if self._unsent or self._closing or (self.behind and not self._goes_on):
+            self._resume_later(None)  # nothing is taken before
             return False
         self._taken = False
-        if self.behind and not self._goes_on:
-            self._resume_later(None)
-            return False
         if self._held:
             self._held = False
             self._reading.start(self._offer)
@@ -165,11 +177,11 @@ class Transport:
         self._resume_later(data)
 
     def _resume_later(self, data: bytes | None) -> None:
-        get_hub().loop.run_callback(self._resume, data)
+        get_hub().loop.run_callback(self._resume, data, self._waiter)
 
-    def _resume(self, data: bytes | None) -> None:
-        if self._offering is not None and self._waiter is not None:
-            self._waiter.switch(data)
+    def _resume(self, data: bytes | None, waiter: Any) -> None:
+        if self._offering is not None and self._waiter is waiter is not None:
+            waiter.switch(data)
 
     @staticmethod
     def give_way() -> None:

@@ -86,6 +86,8 @@ def publish_together(context: Context, topic: str, bodies: Sequence[bytes]) -> A
     answer to each. None where that is not possible; then nothing was stored, and each is to be published by itself."""
     try:
         settings = context.rules.settings_of(topic)
+        if settings.clock != "wall":
+            return None  # which of them are late depends on their order
         batch = context.reader.read_together(topic, bodies, now=context.now())
         receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
     except Unavailable as error:
@@ -97,9 +99,8 @@ def publish_together(context: Context, topic: str, bodies: Sequence[bytes]) -> A
         return None
     late = _late(batch, receipt, settings)
     metrics.count_published(batch.count, 0, 0, sum(late))
-    hinted = settings.clock == "wall"
     texts = [
-        orjson.dumps(_body(topic, 1, 0, 0, int(too_late), offset, offset, hinted and too_late))
+        orjson.dumps(_body(topic, 1, 0, 0, int(too_late), offset, offset, too_late))
         for offset, too_late in zip(count(receipt.first_offset), late or repeat(False, batch.count))
     ]
     return Answers(202, _HEADERS, texts)

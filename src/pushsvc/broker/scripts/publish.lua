@@ -1,6 +1,6 @@
 -- Append one request's events to a topic's log, all or nothing, and wake who waits.
 -- KEYS: partition, topics, log, figures, ids, ids-before
--- ARGV: run, publish command, live channel or '' (a later call of the same round trip wakes), wake channel, topic,
+-- ARGV: run, publish command, live channel, wake channel, topic,
 --       fence or '', retention (events), keep (ms), jump bound (ms) or '', ids window (ms), ids at most,
 --       topics of the partition at most, name of the request or '', what to remember with it,
 --       events that windows count, age (ms; 0: none), bytes (0: none), bytes of a full log (0: never full),
@@ -17,24 +17,14 @@ local chunks = tonumber(ARGV[ENTRY])
 local ids_at = ENTRY + 5 * chunks -- the index of an event, from 1, is added
 local ids = #ARGV - ids_at
 
--- Whatever becomes of this call, those before it in the round trip may have left the waking to it.
-local function wake(message)
-  if ARGV[3] ~= '' then
-    redis.call(ARGV[2], ARGV[3], message)
-    redis.call(ARGV[2], ARGV[4], ARGV[5])
-  end
-end
-
 -- First every check, then every write: a script that fails half-way leaves what it wrote.
 if ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'fence') ~= ARGV[6] then
-  wake('0')
   return {'fenced'}
 end
 
 if ARGV[13] ~= '' then
   local value = redis.call('HGET', KEYS[5], ARGV[13]) or redis.call('HGET', KEYS[6], ARGV[13])
   if value then
-    wake('0')
     return {'again', value}
   end
 end
@@ -60,7 +50,6 @@ for start = 1, ids, BATCH do
   end
 end
 if #known > 0 then
-  wake('0')
   return {'known', unpack(known, 1, math.min(#known, BATCH))}
 end
 
@@ -109,7 +98,6 @@ if chunks == 0 then
   if figures[1] then -- else it was deleted meanwhile, and its keys with it
     remember(0, '0 0 0 0')
   end
-  wake('0')
   return {'kept'}
 end
 
@@ -127,12 +115,10 @@ if untimed then
 end
 local bound = tonumber(ARGV[9])
 if bound and head and greatest > head + bound and least <= head + bound then
-  wake('0')
   return {'ahead', head}
 end
 
 if not figures[1] and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[12]) then
-  wake('0')
   return {'crowded'}
 end
 
@@ -147,7 +133,6 @@ if full > 0 and held.bytes >= full then
   -- It may only be that trimming was behind.
   trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED_WHEN_FULL)
   if held.bytes >= full then
-    wake('0')
     local arrival = string.match(held.oldest, '%d+ %d+ (%d+)')
     return {'full', held.bytes, math.max(0, tonumber(arrival) + bounds.keep - now)}
   end
@@ -190,5 +175,7 @@ redis.call('HSET', KEYS[4], 'last', int(last), 'arrival', int(now), 'sequence', 
 remember(first, string.format('%d %d %d %d', first, last, now, head))
 
 trim(KEYS[3], KEYS[4], held, bounds, now, TRIMMED + chunks)
-wake(chunks == 1 and said(epoch, born, sequence, header, ARGV[ENTRY + 5]) or int(sequence))
+-- Said with every append and with nothing between: who hears of one has heard of all that were before it.
+redis.call(ARGV[2], ARGV[3], chunks == 1 and said(epoch, born, sequence, header, ARGV[ENTRY + 5]) or int(sequence))
+redis.call(ARGV[2], ARGV[4], ARGV[5])
 return {'ok', first, last, now, head}
