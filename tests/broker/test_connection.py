@@ -9,6 +9,7 @@ import pytest
 from pushsvc.broker.connection import LEASE, SCRIPTS, Argument, Call, Connections
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import BrokerUnavailable
+from stack import until
 
 FLUSH = ("SCRIPT", "FLUSH")
 RUN_ID = 40 * "a"
@@ -78,3 +79,15 @@ def test_what_ran_is_not_run_again_and_nothing_comes_behind_it_that_was_before(
     assert answers[-2:] == [[1, 1], b"last"], "the answers of the others are their own"
     assert connections.exchange([command(prefix, 1)]) == [[1, 2]]
     assert made_by(connections) == made
+
+
+def test_an_answer_that_nobody_read_is_seen_before_a_connection_is_used_again(connections: Connections) -> None:
+    connection = connections.open()
+    assert not connection.can_read()
+    connection.send_packed_command(connection.pack_commands([("ECHO", "first"), ("ECHO", "second")]))
+    until(lambda: connection.can_read())
+    assert connection.read_response() == b"first"
+    assert connection.can_read()  # the second came with it: nothing is left in the socket
+    assert connection.read_response() == b"second"
+    assert not connection.can_read()
+    connection.disconnect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -297,8 +298,14 @@ def _class_of(url: str, primary: Callable[[], Host] | None) -> type[Any]:
     class Own(base):  # type: ignore[misc]
         def can_read(self, timeout: float = 0) -> bool:
             # Asked before each use, when nothing but the end is to be read. Through the loop it would cost a turn.
-            nothing = not timeout and self._sock is not None and not _is_readable(self._sock)
-            return False if nothing else bool(super().can_read(timeout))
+            return bool(super().can_read(timeout)) if timeout or not self._is_quiet() else False
+
+        def _is_quiet(self) -> bool:
+            """Look, without yielding, whether nothing is there: of the socket, of TLS and of what was read before."""
+            sock, reader = self._sock, getattr(self._parser, "_reader", None)
+            if sock is None or reader is None or reader.has_data():
+                return False
+            return not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not _is_readable(sock)
 
         def _connect(self) -> Any:
             if primary is not None:
