@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pushsvc.broker.connection import LEASE, SCRIPTS, Argument, Call, Connections
+from pushsvc.broker.connection import Connections
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.script import LEASE, SCRIPTS, Argument, Call
 from pushsvc.errors import BrokerUnavailable
 from stack import until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pushsvc.broker.connection import PUBLISH, Argument, Call
+from pushsvc.broker.script import PUBLISH, Argument, Call
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings

@@ -11,24 +11,12 @@ from typing import Any
 from pushsvc.broker import topology
 from pushsvc.broker.checkpoints import Checkpoints
 from pushsvc.broker.cluster_live import ClusterLive
-from pushsvc.broker.connection import (
-    DELETE,
-    LEASE,
-    OPEN,
-    READ,
-    RELEASE,
-    RUN,
-    SEEK,
-    STATISTICS,
-    SWEEP,
-    Call,
-    raise_first,
-    words,
-)
+from pushsvc.broker.connection import raise_first, words
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Live
 from pushsvc.broker.log import parse
 from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
+from pushsvc.broker.script import DELETE, LEASE, OPEN, READ, RELEASE, RUN, SEEK, STATISTICS, SWEEP, Call
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
 from pushsvc.settings import Ack, TopicSettings

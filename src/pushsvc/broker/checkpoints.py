@@ -12,15 +12,9 @@ from zlib import crc32
 import msgspec
 
 from pushsvc.broker.cluster import Cluster
-from pushsvc.broker.connection import (
-    CHECKPOINT_COMMIT,
-    CHECKPOINT_DISCARD,
-    CHECKPOINT_PIECE,
-    RUN,
-    Connections,
-    Script,
-)
+from pushsvc.broker.connection import Connections
 from pushsvc.broker.keys import Keys
+from pushsvc.broker.script import CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, CHECKPOINT_PIECE, RUN, Script
 from pushsvc.errors import Fenced
 
 PIECE_BYTES = 500_000

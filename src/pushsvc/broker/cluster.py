@@ -17,8 +17,9 @@ from redis import exceptions
 from pushsvc.broker.address import Address, Host, shown
 from pushsvc.broker.append import Append
 from pushsvc.broker.committer import Committer
-from pushsvc.broker.connection import Argument, Call, Connections, Moved, Script, ask, raise_first
+from pushsvc.broker.connection import Connections, Moved, ask, raise_first
 from pushsvc.broker.keys import SLOTS, TAGS, slot_of
+from pushsvc.broker.script import Argument, Call, Script
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, StartupError
 from pushsvc.settings import Ack
 

@@ -24,7 +24,8 @@ import hiredis
 from redis import exceptions
 
 from pushsvc.broker.append import ALONE, Append, Together, together
-from pushsvc.broker.connection import Call, Connections, Demoted, Forgotten, answer, load_scripts, reason
+from pushsvc.broker.connection import Connections, Demoted, Forgotten, answer, reason
+from pushsvc.broker.script import Call, load_scripts
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 from pushsvc.settings import Ack
 

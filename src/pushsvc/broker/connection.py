@@ -1,4 +1,4 @@
-"""Connections to Redis that never send anything twice, and the scripts that run on them."""
+"""Connections to Redis that never send anything twice."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from hashlib import sha1
-from importlib.resources import files
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent import monkey
-from msgspec import Struct
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection, parse_url
 from redis.retry import Retry
 
 from pushsvc.broker.address import Host, Kind
+from pushsvc.broker.script import Argument, Call, Script, load_scripts
 from pushsvc.errors import BrokerFull, BrokerUnavailable, OutcomeUnknown, PushError, StartupError
 
-Argument = bytes | str | int
 WATCH = 0.5
 """Seconds after which Sentinels are asked again whether the primary is the same."""
 
@@ -42,59 +39,6 @@ _MISNAMED = {
     "cluster": "is a node of a cluster: name it as redis+cluster://host:port,host:port",
     "sentinel": "is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
 }
-
-
-def _source(name: str) -> bytes:
-    return files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
-
-
-class Script:
-    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown.
-
-    One that writes begins with the functions of ``common.lua``, and of ``trim.lua`` if it ``trims``.
-    """
-
-    def __init__(self, name: str, *, writes: bool, trims: bool = False) -> None:
-        self.name = name
-        self.writes = writes
-        parts = ("common", "trim", name) if trims else ("common", name) if writes else (name,)
-        self.source = b"".join(map(_source, parts))
-        self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
-
-
-OPEN = Script("open", writes=True)
-PUBLISH = Script("publish", writes=True, trims=True)
-SWEEP = Script("sweep", writes=True, trims=True)
-STATISTICS = Script("statistics", writes=True)
-RECALL = Script("recall", writes=False)
-READ = Script("read", writes=False)
-SEEK = Script("seek", writes=False)
-LEASE = Script("lease", writes=True)
-RELEASE = Script("release", writes=True)
-DELETE = Script("delete", writes=True)
-CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True)
-CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True)
-CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True)
-SCRIPTS = (
-    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, CHECKPOINT_PIECE, CHECKPOINT_COMMIT,
-    CHECKPOINT_DISCARD,
-)  # fmt: skip
-
-RUN = object()
-"""Stands, among a call's arguments, for the run id of the primary that the call is sent to."""
-
-
-class Call(Struct, frozen=True):
-    """One script call. ``args`` may hold RUN."""
-
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[Any]
-
-    def command(self, run: str) -> list[Argument]:
-        """Return the words of the command."""
-        args = [run if word is RUN else word for word in self.args]
-        return ["EVALSHA", self.script.sha, len(self.keys), *self.keys, *args]
 
 
 class Moved(BrokerUnavailable):
@@ -363,13 +307,6 @@ def raise_first(answers: Iterable[Any]) -> None:
     for found in answers:
         if isinstance(found, PushError):
             raise found
-
-
-def load_scripts(connection: Any) -> None:
-    """Let Redis know all scripts."""
-    for script in SCRIPTS:
-        connection.send_command("SCRIPT", "LOAD", script.source)
-        connection.read_response()
 
 
 def answer(connection: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct
 
 from pushsvc.broker.append import STORED, Append, Target
-from pushsvc.broker.connection import RECALL, Call
 from pushsvc.broker.keys import Keys, Log
+from pushsvc.broker.script import RECALL, Call
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicSettings
