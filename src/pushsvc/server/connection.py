@@ -16,10 +16,11 @@ from pushsvc.errors import PushError
 from pushsvc.server.body import Body
 from pushsvc.server.granted import Grant, Granted
 from pushsvc.server.lane import Lane
-from pushsvc.server.posts import Posts, Taken
+from pushsvc.server.offer import Closing, Offer, Taken
+from pushsvc.server.posts import Posts
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
-from pushsvc.server.transport import Closing, Disconnected, Draining, Overdue, Transport
-from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, problem
+from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
+from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, internal_error, problem
 from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSED
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 16
 """Requests of one connection that are answered before the others get a turn."""
 
-_SEE_LOG = "the server's log says more"
 _LINGER_BYTES = 64_000_000
 
 
@@ -196,9 +196,7 @@ class Connection:
         had not come."""
         try:
             if self._offers and self.idle:
-                data = self.transport.receive_unless(self._take)
-                self.idle = True  # whatever was answered meanwhile: what came now has its own time
-                return data
+                return self._receive_unless_taken()
             return self.transport.receive(patient=self.idle and self._answered > 1)
         except Overdue:
             if self.idle:
@@ -207,27 +205,28 @@ class Connection:
 
     # Requests that are answered together with those of others
 
-    def _take(self, data: bytes) -> Taken:
+    def _receive_unless_taken(self) -> bytes | None:
+        offer = Offer(self.transport, self._take, self._answered_with_others)
+        data = offer.wait()
+        self._offers = not offer.given_back
+        self.idle = True  # whatever was answered meanwhile: what came now has its own time
+        return data
+
+    def _take(self, data: bytes, offer: Offer) -> Taken:
         """Let requests be answered with others, if they can be. Called in gevent's hub."""
         posts = self._site.posts
-        taken = Taken(0, goes_on=False) if posts is None else posts.take(data, self)
+        taken = Taken(0, goes_on=False) if posts is None else posts.take(data, offer)
         if taken.size:
             self.idle = False
             self.transport.no_deadline()
         return taken
 
-    def reply(self, data: bytes, *, keep: bool) -> None:
-        """Answer what was taken; unless ``keep`` nothing more is."""
-        if self.transport.reply(data, keep=keep):
-            deadlines, self.idle = self._site.deadlines, not self.transport.behind
-            self.transport.within(deadlines.idle if self.idle else deadlines.head)
-            if self._site.draining:
-                get_hub().loop.run_callback(self.drain)
-
-    def give_back(self, data: bytes) -> None:
-        """Treat a request that was taken as any other."""
-        self._offers = False
-        self.transport.give_back(data)
+    def _answered_with_others(self, begun: bool) -> None:
+        """Wait for the next request, which has ``begun`` or not."""
+        deadlines, self.idle = self._site.deadlines, not begun
+        self.transport.within(deadlines.head if begun else deadlines.idle)
+        if self._site.draining:
+            get_hub().loop.run_callback(self.drain)
 
     # Answers
 
@@ -268,7 +267,7 @@ class Connection:
         except Exception:
             log.exception("POST %s", request.path)
             request.keep_alive = False
-            self.transport.send(problem(500, _SEE_LOG))
+            self.transport.send(internal_error())
             return
         posts = self._site.posts
         if posts is not None and status == 202 and self._repeats and self._before is not None:
@@ -313,7 +312,7 @@ class Connection:
         """Answer 500 where the app raised before it said anything."""
         if reply.started:
             raise Disconnected
-        self.transport.send(problem(500, _SEE_LOG, bodiless=request.method == "HEAD"))
+        self.transport.send(internal_error(bodiless=request.method == "HEAD"))
         reply.keep = False
         reply.take_over = None
 

@@ -19,8 +19,9 @@ from gevent.hub import Waiter
 
 from pushsvc.event.formats import JSON
 from pushsvc.server.lane import Lane
+from pushsvc.server.offer import Taken
 from pushsvc.server.protocol import Request
-from pushsvc.server.wsgi import head_of, problem, whole
+from pushsvc.server.wsgi import head_of, internal_error, whole
 from pushsvc.web.answer import Answers
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _RESTING = 8
 
 
 class Poster(Protocol):
-    """A connection whose request was taken. One of both is called once, and neither waits."""
+    """The wait of a connection whose request was taken. One of both is called once, and neither waits."""
 
     def reply(self, data: bytes, *, keep: bool) -> None:
         """Send an answer, the last one unless ``keep``."""
@@ -59,13 +60,6 @@ class Post(NamedTuple):
     poster: Poster
     data: bytes
     bodies: list[bytes]
-
-
-class Taken(NamedTuple):
-    """How many bytes were taken, and whether what is behind them begins another such request."""
-
-    size: int
-    goes_on: bool
 
 
 class Posts:
@@ -157,7 +151,7 @@ class Posts:
         except Exception:
             log.exception("posts to %s", topic)
             for post in left:  # they may be in the log
-                post.poster.reply(problem(500, "the server's log says more"), keep=False)
+                post.poster.reply(internal_error(), keep=False)
 
     def _answer(self, answers: Answers, left: deque[Post]) -> None:
         status, headers, bodies = answers

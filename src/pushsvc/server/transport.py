@@ -8,15 +8,12 @@ import time
 from collections.abc import Callable
 from math import inf
 from ssl import SSLWantReadError, SSLWantWriteError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent import get_hub
 from gevent.hub import Waiter
 
 from pushsvc.server.tls import TlsSocket, wrap
-
-if TYPE_CHECKING:
-    from pushsvc.server.posts import Taken
 
 _READ, _WRITE = 1, 2
 _PIECE = 262_144
@@ -24,9 +21,6 @@ _PIECE_SECONDS = 60.0
 """A peer takes this many bytes within this many seconds: it may be slow, but not for ever."""
 
 _SIZE = 65_536
-_OFFERED = 8_192
-"""Bytes of what may be taken: a small request whole, or some that a client sends without waiting."""
-
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
@@ -38,14 +32,6 @@ class Draining(Exception):
     """The server ends, and this connection has nothing under way."""
 
 
-class Closing(Exception):
-    """The peer was told that the connection closes. ``more``: it has sent something behind what was answered."""
-
-    def __init__(self, *, more: bool) -> None:
-        super().__init__()
-        self.more = more
-
-
 class Disconnected(Exception):
     """The peer is gone."""
 
@@ -53,14 +39,10 @@ class Disconnected(Exception):
 class Transport:
     """``deadline`` is in ``time.monotonic`` seconds; the server looks at it now and then, and then interrupts the wait.
 
-    So a wait costs no timer, and only a wait ends, never a computation. ``behind`` is what came behind bytes that were
-    taken.
+    So a wait costs no timer, and only a wait ends, never a computation.
     """
 
-    __slots__ = (
-        "_closing", "_goes_on", "_held", "_offering", "_reading", "_stop", "_taken", "_unsent", "_waiter", "_writing",
-        "behind", "deadline", "sock",
-    )  # fmt: skip
+    __slots__ = ("_reading", "_stop", "_waiter", "_writing", "deadline", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -69,12 +51,6 @@ class Transport:
         self._writing: Any = None
         self._waiter: Any = None
         self._stop: type[Exception] | None = None
-        self._offering: Callable[[bytes], Taken] | None = None
-        self._taken = self._held = False  # what came waits for a reply; and more of it came
-        self._goes_on = False  # what is behind it is the beginning of something to be taken
-        self._unsent = b""
-        self._closing = False
-        self.behind = b""  # what came behind bytes that were taken
 
     def within(self, seconds: float) -> None:
         """Set the deadline of what is waited for from now on."""
@@ -107,81 +83,21 @@ class Transport:
             except OSError as error:
                 raise Disconnected from error
 
-    def receive_unless(self, taken: Callable[[bytes], Taken]) -> bytes | None:
-        """Return what comes next, as ``receive``, but for what is ``taken`` before: that is asked in the loop's own
-        greenlet. What it takes is to be answered by ``reply`` or given back by ``give_back``; until then nothing more
-        is read. None where an answer was sent late, so that a new wait begins. Raise Closing behind an answer that is
-        to be the last. Not for TLS."""
-        self._offering = taken
-        try:
-            data: bytes | None = self._wait(self._reading, self._offer)
-        finally:
-            self._offering = None
-            behind, self.behind = self.behind, b""
-            held, self._taken, self._held = self._held, False, False
-        sent_late = bool(self._unsent)
-        if sent_late:
-            rest, self._unsent = self._unsent, b""
-            self.send(rest)
-        if self._closing:
-            raise Closing(more=held or bool(behind))
-        if sent_late:
-            return behind or None
-        if data is None:
-            return behind or self.receive()
-        return data + behind
+    def watch(self, look: Callable[[], None]) -> Any:
+        """Call ``look``, in gevent's hub, whenever there is something to read, until ``resume``. Return what that was
+        given, or None where the wait was interrupted."""
+        return self._wait(self._reading, look)
 
-    def _offer(self) -> None:
-        if self._taken:  # a client that does not wait for answers
-            self._held = True
-            self._reading.stop()
-            return
-        try:
-            data = self.sock.recv(_OFFERED)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._resume(None, self._waiter)  # and who was waiting will find out
-            return
-        if data and self._offering is not None:
-            data, self.behind = self.behind + data, b""
-            size, self._goes_on = self._offering(data)
-            if size:
-                self._taken, self.behind = True, data[size:]
-                return
-        self._resume(data, self._waiter)
+    def stop_watching(self) -> None:
+        """Do not look until ``watch_again``; the wait goes on."""
+        self._reading.stop()
 
-    def reply(self, data: bytes, *, keep: bool) -> bool:
-        """Send what answers bytes that were taken, the last answer unless ``keep``; return whether the next ones are
-        waited for now."""
-        if self._offering is None:
-            return False  # the connection has ended meanwhile
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            sent = len(data)  # and the next read finds out
-        self._unsent, self._closing = data[sent:], not keep
-        if self._unsent or self._closing or (self.behind and not self._goes_on):
-            self._resume_later(None)  # nothing is taken before
-            return False
-        self._taken = False
-        if self._held:
-            self._held = False
-            self._reading.start(self._offer)
-        return True
+    def watch_again(self, look: Callable[[], None]) -> None:
+        self._reading.start(look)
 
-    def give_back(self, data: bytes) -> None:
-        """Let bytes that were taken be received after all."""
-        self._resume_later(data)
-
-    def _resume_later(self, data: bytes | None) -> None:
-        get_hub().loop.run_callback(self._resume, data, self._waiter)
-
-    def _resume(self, data: bytes | None, waiter: Any) -> None:
-        if self._offering is not None and self._waiter is waiter is not None:
-            waiter.switch(data)
+    def resume(self, data: bytes | None) -> None:
+        """End the present wait. To be called in gevent's hub."""
+        self._waiter.switch(data)
 
     @staticmethod
     def give_way() -> None:
@@ -271,7 +187,7 @@ class Transport:
         return self._writing
 
     def _wait(self, watcher: Any, call: Callable[[], None] | None = None) -> Any:
-        """Wait until a watcher sees something, or ``call``, which it calls then, has switched back with something."""
+        """Wait until a watcher sees something; where it ``call``s somebody then, until that resumes."""
         if self._stop is not None:
             raise self._stop
         waiter = self._waiter = Waiter()

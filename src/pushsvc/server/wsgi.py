@@ -292,3 +292,8 @@ def problem(status: int, detail: str, *, bodiless: bool = False) -> bytes:
     headers = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
     data = answer(status, headers, orjson.dumps(members), keep=False)
     return data[: data.index(b"\r\n\r\n") + 4] if bodiless else data
+
+
+def internal_error(*, bodiless: bool = False) -> bytes:
+    """Return the answer where something of ours raised; what it was stands in the log alone."""
+    return problem(500, "the server's log says more", bodiless=bodiless)
