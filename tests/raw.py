@@ -98,6 +98,12 @@ class Site:
                 connection.sendall(data[start : start + (step or len(data))])
             return split_answers(read_all(connection), methods)
 
+    def catch_up(self) -> None:
+        """Return when it has seen all that was sent to it before: a new connection is answered in a later turn of its
+        loop than that in which the others are read."""
+        [answer] = self.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.complete
+
     @property
     def log(self) -> str:
         return self._log.read_text()

@@ -83,11 +83,11 @@ def test_another_head_goes_its_own_way(known: Client, field: str) -> None:
     assert known.ask(post(b'{"n":1}')) == b'together {"n":1}'
 
 
-def test_what_comes_in_pieces_goes_its_own_way(known: Client) -> None:
+def test_what_comes_in_pieces_goes_its_own_way(known: Client, site: Site) -> None:
     request = post(b'{"n":1}')
     for cut in (1, 30, len(request) - 7, len(request) - 1):
         known.connection.sendall(request[:cut])
-        threading.Event().wait(0.05)
+        site.catch_up()
         assert known.ask(request[cut:]) == b'lane {"n":1}'
         assert known.ask(request) == b'together {"n":1}'
 
@@ -142,10 +142,10 @@ def test_a_beginning_that_is_not_gone_on_with_ends_in_time(sites: Sites) -> None
         assert client.rest() == b""
 
 
-def test_what_comes_before_the_answer_waits_for_it(known: Client) -> None:
+def test_what_comes_before_the_answer_waits_for_it(known: Client, site: Site) -> None:
     known.learn(b'{"n":"slow"}')
     known.connection.sendall(post(b'{"n":"slow"}'))
-    threading.Event().wait(0.1)
+    site.catch_up()
     for number in range(3):
         known.connection.sendall(post(b'{"n":%d}' % number))
     known.connection.shutdown(socket.SHUT_WR)
@@ -166,11 +166,12 @@ def test_what_cannot_be_together_is_answered_by_itself(connect: Callable[[], soc
 
 
 def test_an_answer_that_does_not_go_at_once_is_sent_whole(sites: Sites) -> None:
-    with sites(idle=1).connect() as connection:
+    site = sites(idle=1)
+    with site.connect() as connection:
         client = Client(connection).learn(b'{"n":"large"}')
         for number in range(3):
             connection.sendall(post(b'{"n":"large"}'))
-            threading.Event().wait(0.1)
+            site.catch_up()
             if number == 1:
                 connection.sendall(post(b'{"n":"small"}'))  # meanwhile
             _, answer = client.answer()
@@ -182,10 +183,10 @@ def test_an_answer_that_does_not_go_at_once_is_sent_whole(sites: Sites) -> None:
 
 
 def test_a_connection_that_is_idle_behind_such_an_answer_ends(sites: Sites) -> None:
-    with sites(idle=0.3).connect() as connection:
+    with sites(idle=1).connect() as connection:
         client = Client(connection).learn()
-        for number in range(6):
-            threading.Event().wait(0.1)
+        for number in range(5):
+            threading.Event().wait(0.25)  # more in all than it may be idle
             assert client.ask(post(b'{"n":%d}' % number)) == b'together {"n":%d}' % number
         assert client.rest() == b""
 
@@ -195,7 +196,7 @@ def test_the_end_waits_for_the_answer(sites: Sites) -> None:
     with site.connect() as connection:
         Client(connection).learn(b'{"n":"slow"}')
         connection.sendall(post(b'{"n":"slow"}'))
-        threading.Event().wait(0.1)
+        site.catch_up()
         site.process.terminate()
         [answer] = split_answers(read_all(connection))
     assert answer.body == b'together {"n":"slow"}'
@@ -211,7 +212,7 @@ def test_nothing_is_answered_behind_the_last_answer(sites: Sites, more: bytes, a
     with site.connect() as connection:
         Client(connection).learn(b'{"n":"slow"}')
         connection.sendall(post(b'{"n":"slow"}') + (b"" if apart else more))
-        threading.Event().wait(0.1)
+        site.catch_up()
         if apart and more:
             connection.sendall(more)
         site.process.terminate()
@@ -272,7 +273,8 @@ def test_who_goes_away_before_the_answer_holds_nothing(sites: Sites) -> None:
         with site.connect() as connection:
             Client(connection).learn(b'{"n":"slow"}')
             connection.sendall(post(b'{"n":"slow"}'))
-    threading.Event().wait(0.7)
+    with site.connect() as connection:
+        Client(connection).learn(b'{"n":"slow"}').ask(post(b'{"n":"slow"}'))  # it takes as long, and begins later
     assert site.stop() == "drained"
     assert "Traceback" not in site.log
 
