@@ -25,8 +25,8 @@ def count_entries(
     entries = [(name, entry) for name, logged in logs.items() for entry in logged.entries]
     entries.sort(key=lambda item: item[1].arrival)
     lagging.update(name for name, entry in entries if entry.arrival > horizon)
-    for run in partition.runs(engine, [item for item in entries if item[1].arrival <= horizon]):
-        _count(partition, partition.topics[run[0][0]], [entry for _, entry in run])
+    for name, run in partition.runs(engine, [item for item in entries if item[1].arrival <= horizon]):
+        _count(partition, partition.topics[name], run)
         breath()  # a log that is read again may take longer than a lease
     return lagging
 

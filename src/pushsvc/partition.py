@@ -184,38 +184,36 @@ class Partition:
 
     def runs(
         self, engine: Engine, entries: Sequence[tuple[str, EventsEntry]]
-    ) -> Iterator[list[tuple[str, EventsEntry]]]:
+    ) -> Iterator[tuple[str, list[EventsEntry]]]:
         """Yield entries of an engine's topics, which are in order of arrival, as they are to be counted: those of a
         topic together between which the clock does not move."""
         aggregate = engine.aggregate
         if self.singly or isinstance(aggregate, Split):
-            yield from ([item] for item in entries)
+            yield from ((name, [entry]) for name, entry in entries)
             return
         at = 0
         while at < len(entries):
-            until, run = aggregate.reach(entries[at][1].arrival), []
+            until = aggregate.reach(entries[at][1].arrival)
+            by_topic: dict[str, list[EventsEntry]] = {}
             while at < len(entries) and entries[at][1].arrival <= until:
-                run.append(entries[at])
+                name, entry = entries[at]
+                by_topic.setdefault(name, []).append(entry)
                 at += 1
-            by_topic: dict[str, list[tuple[str, EventsEntry]]] = {}
-            for item in run:
-                by_topic.setdefault(item[0], []).append(item)
             for name, own in by_topic.items():
-                yield from self._bounded(self.topics[name].silent_through, own)
+                for run in self._bounded(self.topics[name].silent_through, own):
+                    yield name, run
 
     @staticmethod
-    def _bounded(
-        silent_through: int, entries: Iterable[tuple[str, EventsEntry]]
-    ) -> Iterator[list[tuple[str, EventsEntry]]]:
+    def _bounded(silent_through: int, entries: Iterable[EventsEntry]) -> Iterator[list[EventsEntry]]:
         """Cut a run where it grows large, and where the topic has passed what was told before."""
-        run: list[tuple[str, EventsEntry]] = []
+        run: list[EventsEntry] = []
         size = 0
-        for name, entry in entries:
+        for entry in entries:
             silent = entry.last <= silent_through
-            if run and (size + len(entry.data) > RUN_BYTES or silent != (run[-1][1].last <= silent_through)):
+            if run and (size + len(entry.data) > RUN_BYTES or silent != (run[-1].last <= silent_through)):
                 yield run
                 run, size = [], 0
-            run.append((name, entry))
+            run.append(entry)
             size += len(entry.data)
         yield run
 
