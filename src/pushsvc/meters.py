@@ -1,7 +1,7 @@
 """Figures that are counted often: added up here, and written for Prometheus a few times a second.
 
-Prometheus's own take a lock and write to a file that other processes read: 3 µs while all is in the cache, 20 for the
-first after a pause. Where a process has no event loop to write them later, they are written at once.
+Prometheus's own take a lock and write to a file that other processes read: 3 to 5 µs while all is in the cache, and ten
+times that where it is not. Where a process has no event loop to write them later, they are written at once.
 """
 
 from __future__ import annotations
