@@ -77,6 +77,12 @@ class Fleet:
     def wait_in_step(replica: EmbeddedServer) -> None:
         until(lambda: client(replica.port).info("replication").get("master_link_status") == "up")
 
+    @staticmethod
+    def wait_for_all(replica: EmbeddedServer, primary: EmbeddedServer) -> None:
+        """Return when a replica has what the primary has now. WAIT, on a connection that wrote nothing, is of no use."""
+        wanted = int(client(primary.port).info("replication")["master_repl_offset"])
+        until(lambda: client(replica.port).info("replication").get("slave_repl_offset", -1) >= wanted)
+
     # Sentinel
 
     def start_sentinels(self, primary: EmbeddedServer, *, replicas: int, count: int = 3) -> None:

@@ -44,7 +44,7 @@ def test_a_connection_to_what_became_a_replica_is_given_up(pair: tuple[EmbeddedS
 
     assert publish("a") == 1
     epoch = epoch_of(broker)
-    until(lambda: client(primary.port).execute_command("WAIT", 1, 100) == 1)
+    Fleet.wait_for_all(replica, primary)
     take_over(replica, primary)
     address.move(socket_of(replica))
     with pytest.raises(BrokerUnavailable, match="read only replica"):
@@ -70,11 +70,11 @@ def test_a_primary_that_comes_back_is_not_what_it_was(
     broker = Broker(primary.url)
     broker.publish("t", [Event(data={"n": 1})], TopicSettings())
     epoch = epoch_of(broker)
-    until(lambda: client(primary.port).execute_command("WAIT", 1, 100) == 1)
+    Fleet.wait_for_all(replica, primary)
     take_over(replica, primary)
     with Stack(replica.url, broker.keys.prefix, tmp_path) as stack:
         stack.start_web()
-    until(lambda: client(replica.port).execute_command("WAIT", 1, 100) == 1)
+    Fleet.wait_for_all(primary, replica)
     take_over(primary, replica)
     assert epoch_of(broker) != epoch
     broker.close()
@@ -95,9 +95,7 @@ def test_a_replica_behind_its_primary_takes_over(
         stack.start_aggregator()
         stack.start_web()
         assert stack.post("t", [{"n": n} for n in range(1, 4)]).status == 202
-        until(lambda: client(primary.port).execute_command("WAIT", 1, 100) == 1)
-        offsets = [client(server.port).info("replication")["master_repl_offset"] for server in (primary, replica)]
-        assert offsets[0] == offsets[1]
+        Fleet.wait_for_all(replica, primary)
         with (
             stack.stream("/v1/topics/t/events?last_event_id=earliest") as events,
             stack.stream("/v1/topics/t/stats") as stats,
