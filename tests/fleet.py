@@ -79,7 +79,7 @@ class Fleet:
 
     @staticmethod
     def wait_for_all(replica: EmbeddedServer, primary: EmbeddedServer) -> None:
-        """Return when a replica has what the primary has now. WAIT, on a connection that wrote nothing, is of no use."""
+        """Return when a replica has what its primary has now. WAIT says nothing of what others wrote."""
         wanted = int(client(primary.port).info("replication")["master_repl_offset"])
         until(lambda: client(replica.port).info("replication").get("slave_repl_offset", -1) >= wanted)
 
