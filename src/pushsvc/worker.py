@@ -56,7 +56,7 @@ class AggregatorWorker:
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of, limits)
         self._sweeper = Sweeper(broker, rules, self._leases.fences)
-        self._live = broker.live(self._on_message, self._on_up)
+        self._live = broker.live(self._hear, self._on_up)
 
     def stop(self) -> None:
         """Ask ``run`` to return; may be called from a signal handler."""
@@ -121,10 +121,10 @@ class AggregatorWorker:
 
     # Waking
 
-    def _on_message(self, channel: str, data: bytes) -> None:
+    def _hear(self, channel: str, data: bytes) -> bool:
         if channel.startswith(self._broker.keys.ingest):
             self._ingest.offer(channel.removeprefix(self._broker.keys.ingest), data)
-            return
+            return True
         tag = channel[channel.index("{") + 1 : channel.index("}")]
         partition = self._partitions.get(self._by_tag[tag])
         if partition is not None:
@@ -133,6 +133,7 @@ class AggregatorWorker:
             else:
                 partition.loaded = False  # subscribed only now: topics may have come unheard
             self._wake.set()
+        return True
 
     def _on_up(self, partitions: Sequence[int]) -> None:
         for number in partitions:

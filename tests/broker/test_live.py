@@ -13,7 +13,7 @@ from pushsvc.broker.live import Live
 class Ears(Live):
     def __init__(self, connections: Connections) -> None:
         self.heard: list[tuple[str, bytes]] = []
-        super().__init__(connections, lambda channel, data: self.heard.append((channel, data)), lambda: None)
+        super().__init__(connections, lambda channel, data: not self.heard.append((channel, data)), lambda: None)
         self._connect()
 
     def read(self) -> bytes:

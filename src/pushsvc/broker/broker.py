@@ -13,7 +13,7 @@ from pushsvc.broker.checkpoints import Checkpoints
 from pushsvc.broker.cluster_live import ClusterLive
 from pushsvc.broker.connection import raise_first, words
 from pushsvc.broker.keys import Keys, Log
-from pushsvc.broker.live import Live
+from pushsvc.broker.live import Hear, Live
 from pushsvc.broker.log import parse
 from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
 from pushsvc.broker.script import DELETE, LEASE, OPEN, READ, RELEASE, RUN, SEEK, STATISTICS, SWEEP, Call
@@ -142,7 +142,11 @@ class Broker:
                 )
 
     def live(
-        self, on_message: Callable[[str, bytes], None], on_up: Callable[[Sequence[int]], None]
+        self,
+        hear: Hear,
+        on_up: Callable[[Sequence[int]], None],
+        *,
+        otherwise: Callable[[str, bytes], None] = lambda *_: None,
     ) -> Live | ClusterLive:
         """Return the process's live connection, not started yet; ``on_up`` is told of which partitions it hears."""
 
@@ -153,7 +157,7 @@ class Broker:
                 log.warning("a new epoch cannot be written yet: %s", error)  # whoever reads a partition tries again
             on_up(partitions)
 
-        return topology.live(self._connections, on_message, up)
+        return topology.live(self._connections, hear, up, otherwise)
 
     def open_partitions(self, partitions: Sequence[int] = range(PARTITIONS)) -> None:
         """Begin a new epoch in every partition whose primary is not the one that wrote last.

@@ -12,7 +12,7 @@ from gevent.event import Event
 from pushsvc.broker.cluster import Cluster
 from pushsvc.broker.connection import Connections
 from pushsvc.broker.keys import TAGS, slot_of
-from pushsvc.broker.live import Live
+from pushsvc.broker.live import Hear, Live
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,16 @@ class ClusterLive:
     """
 
     def __init__(
-        self, cluster: Cluster, on_message: Callable[[str, bytes], None], on_up: Callable[[Sequence[int]], None]
+        self,
+        cluster: Cluster,
+        hear: Hear,
+        on_up: Callable[[Sequence[int]], None],
+        *,
+        otherwise: Callable[[str, bytes], None] = lambda *_: None,
     ) -> None:
         self._cluster = cluster
-        self._on_message = on_message
+        self._hear = hear
+        self._otherwise = otherwise
         self._on_up = on_up
         self._channels: dict[str, Event] = {}
         self._patterns: set[str] = set()
@@ -141,8 +147,8 @@ class ClusterLive:
         for connections in primaries:
             if connections not in self._lives:
                 self._lives[connections] = live = Live(
-                    connections, self._on_message, partial(self._heard, connections),
-                    sharded=True, on_doubt=self._doubted.set,
+                    connections, self._hear, partial(self._heard, connections),
+                    otherwise=self._otherwise, sharded=True, on_doubt=self._doubted.set,
                 )  # fmt: skip
                 live.start()
         self._move()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import gevent
@@ -13,6 +13,7 @@ from gevent.lock import RLock
 from redis import exceptions
 
 from pushsvc.broker.connection import Connections
+from pushsvc.broker.reading import Reading
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
@@ -24,26 +25,34 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _ECHOES = (b"PONG", [b"pong", b""])
 """Answers to a probe: while nothing is subscribed, and then."""
 
+_MESSAGES = (b"message", b"smessage", b"pmessage")
+
+Hear = Callable[[str, bytes], bool]
+
 
 class Live:
     """Keeps a set of channels subscribed, over reconnects too.
 
-    ``on_message(channel, data)`` and ``on_up()`` are called from the reading greenlet and must not block long.
-    ``on_up`` means: whatever was said before is lost, read the logs. In a cluster channels are ``sharded``, and
-    ``on_doubt()`` means that the primary is gone or has given away what it had.
+    ``hear(channel, data)`` is asked of each message, mostly in gevent's hub, so it must not wait, and returns whether
+    it takes it; what it does not is told ``otherwise``. That, and ``on_up()``, may wait, though not long, as nothing is
+    read meanwhile. ``on_up`` means: whatever was said before is lost, read the logs. A message without data means that
+    from now on what is said on the channel is heard. In a cluster channels are ``sharded``, and ``on_doubt()`` means
+    that the primary is gone or has given away what it had.
     """
 
     def __init__(
         self,
         connections: Connections,
-        on_message: Callable[[str, bytes], None],
+        hear: Hear,
         on_up: Callable[[], None],
         *,
+        otherwise: Callable[[str, bytes], None] = lambda *_: None,
         sharded: bool = False,
         on_doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._connections = connections
-        self._on_message = on_message
+        self._hear = hear
+        self._otherwise = otherwise
         self._on_up = on_up
         self._on_doubt = on_doubt
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
@@ -51,6 +60,7 @@ class Live:
         self._confirmed: dict[str, Event] = {}
         self._asked: dict[str, int] = {}  # subscriptions that are not answered yet
         self._connection: Any = None
+        self._reading: Reading | None = None
         self._sending = RLock()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.up = Event()
@@ -116,8 +126,10 @@ class Live:
             try:
                 connection.send_command(*command, check_health=False)
             except (exceptions.RedisError, OSError) as error:
-                log.warning("live connection: %s", error)
                 connection.disconnect()
+                self._connection = None
+                if self._reading is not None:
+                    self._reading.fail(error)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -149,6 +161,7 @@ class Live:
 
     def _disconnect(self) -> None:
         self.up.clear()
+        self._reading = None
         connection, self._connection = self._connection, None
         for confirmed in self._confirmed.values():
             confirmed.clear()
@@ -157,47 +170,62 @@ class Live:
                 connection.disconnect()
 
     def _listen(self) -> None:
-        probed = False
-        while True:
-            try:
-                answer = self._connection.read_response(timeout=PROBE, disconnect_on_error=False)
-            except exceptions.TimeoutError:
-                if probed:
-                    raise
-                probed = True
-                self._send("PING")
-                continue
-            except exceptions.MovedError:
-                self._on_doubt()  # a channel's slot is elsewhere: whoever knows the cluster subscribes there
-                continue
+        with closing(Reading(self._connection._sock, self._take)) as reading:
+            self._reading = reading
             probed = False
-            self._dispatch(answer)
-            if not self.up.is_set() and answer in _ECHOES:
-                # It hears. What was said before that is for whoever looks from now on.
-                self._on_up()
-                self.up.set()
+            while True:
+                answers = reading.answers(PROBE)
+                if answers is not None:
+                    probed = False
+                    for answer in answers:
+                        self._dispatch(answer)
+                elif probed:
+                    raise exceptions.TimeoutError("nothing was heard, and a probe was not answered")
+                else:
+                    probed = True
+                    self._send("PING")
+
+    def _take(self, answer: Any) -> bool:
+        """Let a message be heard at once, in gevent's hub; return whether it is done with."""
+        if not isinstance(answer, list) or answer[0] not in _MESSAGES:
+            return False
+        try:
+            return self._hear(answer[-2].decode("utf-8", "replace"), answer[-1])
+        except Exception:
+            log.exception("live message on %s", answer[-2])  # one that raises must not deafen the process
+            return True
 
     def _dispatch(self, answer: Any) -> None:
-        if not isinstance(answer, list):
-            return
-        kind = answer[0]
-        if kind in (b"message", b"smessage"):
-            self._guarded(answer[1].decode(), answer[2])
-        elif kind == b"pmessage":
-            self._guarded(answer[2].decode("utf-8", "replace"), answer[3])
-        elif kind == b"sunsubscribe":
+        """Do with an answer what may wait."""
+        if isinstance(answer, exceptions.ResponseError):
+            if not str(answer).startswith("MOVED "):
+                raise answer
+            self._on_doubt()  # a channel's slot is elsewhere: whoever knows the cluster subscribes there
+        elif answer in _ECHOES:
+            self._rise()
+        elif answer[0] in _MESSAGES:
+            self._tell(answer[-2].decode("utf-8", "replace"), answer[-1])
+        elif answer[0] == b"sunsubscribe":
             self._taken_away(answer[1])
-        elif kind in (b"subscribe", b"ssubscribe"):
-            channel = answer[1].decode()
-            left = self._asked.pop(channel, 1) - 1
-            if left > 0:
-                self._asked[channel] = left  # it was let go of between, and nothing is heard until the last of them
-                return
-            confirmed = self._confirmed.get(channel)
-            if confirmed is not None:
-                confirmed.set()
-                # What was said before this moment was not heard: whoever follows the channel looks once more.
-                self._guarded(channel, b"")
+        elif answer[0] in (b"subscribe", b"ssubscribe"):
+            self._confirm(answer[1].decode())
+
+    def _rise(self) -> None:
+        """It hears. What was said before that is for whoever looks from now on."""
+        if not self.up.is_set():
+            self._on_up()
+            self.up.set()
+
+    def _confirm(self, channel: str) -> None:
+        left = self._asked.pop(channel, 1) - 1
+        if left > 0:
+            self._asked[channel] = left  # it was let go of between, and nothing is heard until the last of them
+            return
+        confirmed = self._confirmed.get(channel)
+        if confirmed is not None:
+            confirmed.set()
+            # What was said before this moment was not heard: whoever follows the channel looks once more.
+            self._tell(channel, b"")
 
     def _taken_away(self, channel: bytes | None) -> None:
         """The answer to an own command, or word that the channel's slot goes to another primary."""
@@ -206,9 +234,9 @@ class Live:
             confirmed.clear()
             self._on_doubt()
 
-    def _guarded(self, channel: str, data: bytes) -> None:
-        # One message that raises must not deafen the process.
+    def _tell(self, channel: str, data: bytes) -> None:
         try:
-            self._on_message(channel, data)
+            if not self._hear(channel, data):
+                self._otherwise(channel, data)
         except Exception:
             log.exception("live message on %s", channel)

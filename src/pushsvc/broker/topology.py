@@ -9,7 +9,7 @@ from pushsvc.broker.cluster import Cluster, ClusterCommitter
 from pushsvc.broker.cluster_live import ClusterLive
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import Connections
-from pushsvc.broker.live import Live
+from pushsvc.broker.live import Hear, Live
 from pushsvc.broker.sentinel import Sentinels
 from pushsvc.settings import Ack
 from pushsvc.topic import PARTITIONS
@@ -35,9 +35,10 @@ def committer(connections: Connections | Cluster, ack: Ack) -> Committer | Clust
 
 def live(
     connections: Connections | Cluster,
-    on_message: Callable[[str, bytes], None],
+    hear: Hear,
     on_up: Callable[[Sequence[int]], None],
+    otherwise: Callable[[str, bytes], None],
 ) -> Live | ClusterLive:
     if isinstance(connections, Cluster):
-        return ClusterLive(connections, on_message, on_up)
-    return Live(connections, on_message, lambda: on_up(range(PARTITIONS)))
+        return ClusterLive(connections, hear, on_up, otherwise=otherwise)
+    return Live(connections, hear, lambda: on_up(range(PARTITIONS)), otherwise=otherwise)

@@ -75,7 +75,7 @@ class Hub:
         self._channels: dict[Hashable, Channel] = {}
         self._followers: dict[int, Follower] = {}
         self._wheel: Wheel[Connection] = Wheel(max(1, round(heartbeat)))
-        self._live = broker.live(self._on_message, self._on_up)
+        self._live = broker.live(self._hear, self._on_up, otherwise=self._on_birth)
         self._heard = False
         self._clock: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
@@ -298,14 +298,18 @@ class Hub:
             if not logged.more:
                 return mirror, read.epoch, read.sequence, read.owned
 
-    def _on_message(self, channel: str, data: bytes) -> None:
+    def _hear(self, channel: str, data: bytes) -> bool:
+        """Hear what is said of a log; return False for any other channel."""
         watched = self._watched.get(channel)
-        if watched is not None:
-            of, partition = watched
-            follower = self._followers.get(partition)
-            if follower is not None:
-                follower.hear(of, data)
-            return
+        if watched is None:
+            return False
+        of, partition = watched
+        follower = self._followers.get(partition)
+        if follower is not None:
+            follower.hear(of, data)
+        return True
+
+    def _on_birth(self, channel: str, data: bytes) -> None:
         tag = channel[channel.index("{") + 1 : channel.index("}")]
         partition = self._by_tag[tag]
         if channel == self.broker.keys.topics(partition):
