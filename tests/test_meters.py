@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-from pushsvc.meters import Samples, Sum
+from pushsvc.meters import Level, Samples, Sum
 
 IN_A_LOOP = """
 from gevent import monkey; monkey.patch_all()
@@ -31,6 +31,29 @@ for _ in range(2_500):
 assert len(lasted._values) < 1_000, "what waits is bounded"
 taken.inc(0)
 taken.inc()
+"""
+
+STEADY = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from prometheus_client import REGISTRY, Counter, Histogram
+from pushsvc import meters
+plain = Histogram("late", "plain", buckets=(1, 2))
+late = meters.Samples(plain, steady=10)
+for _ in range(9):
+    late.observe(1.5)
+assert not meters.WRITER._timer, "nobody is woken for it"
+gevent.sleep(2 * meters.PERIOD)
+assert plain._sum.get() == 0
+late.observe(1.5)
+assert plain._sum.get() == 15, "when there are enough"
+late.observe(1.5)
+assert REGISTRY.get_sample_value("late_sum") == 16.5, "or somebody looks"
+late.observe(1.5)
+taken = meters.Sum(Counter("written", "plain"))
+taken.inc()
+gevent.sleep(2 * meters.PERIOD)
+assert plain._sum.get() == 18, "or something else is written"
 """
 
 AT_THE_END = """
@@ -59,3 +82,21 @@ def test_without_a_loop_it_is_written_at_once():
     Samples(histogram).observe(0.5)
     assert counter._value.get() == 3
     assert REGISTRY.get_sample_value("took_count") == 1
+
+
+def test_what_is_observed_all_the_time_wakes_nobody():
+    done = subprocess.run([sys.executable, "-c", STEADY], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_level_is_written_where_it_has_changed():
+    gauge = Gauge("level", "plain")
+    level = Level(gauge)
+    gauge.set(7)  # what a process before left
+    level.set(0)
+    assert gauge._value.get() == 0
+    gauge.set(7)
+    level.set(0)
+    assert gauge._value.get() == 7
+    level.set(1)
+    assert gauge._value.get() == 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from gevent import get_hub, monkey
-from prometheus_client import REGISTRY, Counter, Histogram, Metric
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 from prometheus_client.registry import Collector
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,11 @@ class Writer(Collector):
         self._waiting: dict[_Writable, None] = {}
         self._timer: Any = None
 
-    def add(self, one: _Writable) -> bool:
-        """Write something later; return False where nobody would."""
+    def add(self, one: _Writable, *, in_time: bool = True) -> bool:
+        """Write something later, unless ``in_time`` only with what else there is; return False where nobody would."""
         if not monkey.is_module_patched("threading"):
             return False
-        if not self._waiting:
+        if in_time and self._timer is None:
             self._timer = get_hub().loop.timer(PERIOD)
             self._timer.start(self.write)
         self._waiting[one] = None
@@ -89,21 +89,37 @@ class Sum:
 
 
 class Samples:
-    """A histogram."""
+    """A histogram. One that is ``steady``, as something is observed all the time, is written when so many values wait:
+    a timer of its own would wake an idle process."""
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, histogram: Histogram, *, steady: int = 0) -> None:
         self._histogram = histogram
         self._values: list[float] = []
+        self._in_time = not steady
+        self._most = steady or _MOST
 
     def observe(self, value: float) -> None:
-        if not self._values and not WRITER.add(self):
+        if not self._values and not WRITER.add(self, in_time=self._in_time):
             self._histogram.observe(value)
             return
         self._values.append(value)
-        if len(self._values) >= _MOST:
+        if len(self._values) >= self._most:
             self.write()
 
     def write(self) -> None:
         values, self._values = self._values, []
         for value in values:
             self._histogram.observe(value)
+
+
+class Level:
+    """A gauge, written where it has changed."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value: float | None = None
+
+    def set(self, value: float) -> None:
+        if value != self._value:
+            self._value = value
+            self._gauge.set(value)

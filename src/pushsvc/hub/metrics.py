@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.meters import Samples, Sum
+from pushsvc.meters import Level, Samples, Sum
 
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = Sum(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))
 DELIVERIES = Sum(Counter("pushsvc_deliveries_total", "Frames given to event streams"))
-FOLLOWED = Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
-BACKLOG = Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum")
-BEHIND = Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
+FOLLOWED = Level(Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax"))
+BACKLOG = Level(Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum"))
+BEHIND = Level(Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum"))
 CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows took the place of for a slow stream")
 DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
 SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
