@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class Channel:
     """The ``members`` get everything that is said from when they join. Those that are behind, or read history, are in
     ``slow``; ``place`` is how far a walk has come among the members. ``key`` is how the hub knows the channel.
+
+    Most of them are ``in_step``: they have all that a walk has brought to their place, and nothing hinders the next
+    chunk. That list holds, at the place of each member, its descriptor if it is one of those, else -1; so a walk need
+    not look at them.
     """
 
     def __init__(self, hub: Hub, key: Hashable, cursor: str = "", *, visible_heartbeat: bool = False) -> None:
@@ -26,6 +30,7 @@ class Channel:
         self.key = key
         self.tape = Tape(cursor)
         self.members: list[Connection] = []
+        self.in_step: list[int] = []
         self.slow: set[Connection] = set()
         self.walking = False
         self.place = 0
@@ -79,6 +84,12 @@ class Channel:
 
     def join(self, connection: Connection) -> None:
         self.members.append(connection)
+        self.in_step.append(-1)
+
+    def reached(self, place: int) -> Chunk:
+        """Return the newest chunk that who is in step at a place has."""
+        front = self.tape.front
+        return front.next if place < self.place and front.next is not None else front
 
     def discard(self, connection: Connection) -> None:
         """Forget a connection that was closed."""
@@ -94,6 +105,10 @@ class Channel:
         """Let go of closed connections, if they are many or all."""
         if self._gone and (self._gone > 64 or self._gone >= len(self.members) // 4):
             self.members = [member for member in self.members if not member.closed]
+            self.in_step = [-1] * len(self.members)
+            for place, member in enumerate(self.members):
+                if member.place >= 0:
+                    member.fall_in(place)
             self._gone = 0
 
     @property

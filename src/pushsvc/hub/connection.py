@@ -40,18 +40,20 @@ class Connection:
     A descriptor takes a tenth less memory of a subscriber than a socket object, and ``os.write`` a quarter of a
     microsecond less of each delivery than its ``send``. It is -1 where there is none, or none any more: a number that
     is closed may be somebody else's a moment later.
-    ``at`` is the newest chunk that it has, or has the rest of in ``rest``; None while a replay brings it there.
+    ``at`` is the newest chunk that it has, or has the rest of in ``rest``; None while a replay brings it there. While
+    it is in step with its channel that is known by its ``place`` there alone, which is -1 otherwise.
     ``tick`` is when it last took something that did not come with a walk.
     """
 
     __slots__ = (
+        "_at",
         "_on_close",
-        "at",
         "channel",
         "closed",
         "ending",
         "fd",
         "first",
+        "place",
         "read",
         "reader",
         "replay",
@@ -63,7 +65,8 @@ class Connection:
     def __init__(self, fd: int, channel: Channel, on_close: Callable[[], None]) -> None:
         self.fd = fd
         self.channel = channel
-        self.at: Chunk | None = None
+        self.place = -1
+        self._at: Chunk | None = None
         self.first = -1  # number of the chunk that it began behind; -1 where it has a position from the beginning
         self.rest: memoryview | None = None
         self.replay: Replay | None = None
@@ -75,9 +78,32 @@ class Connection:
         self._on_close = on_close
 
     @property
+    def at(self) -> Chunk | None:
+        return self._at if self.place < 0 else self.channel.reached(self.place)
+
+    @at.setter
+    def at(self, chunk: Chunk | None) -> None:
+        self.fall_out()
+        self._at = chunk
+
+    def fall_in(self, place: int) -> None:
+        """Be in step from now on, at a place among the members, if it has a descriptor."""
+        if self.fd >= 0:
+            self.channel.in_step[place] = self.fd
+            self.place, self._at = place, None
+
+    def fall_out(self) -> None:
+        """Be in step no more: from now on it is looked at before it is sent anything."""
+        if self.place >= 0:
+            self._at = self.channel.reached(self.place)
+            self.channel.in_step[self.place] = -1
+            self.place = -1
+
+    @property
     def took(self) -> int:
         """Return the tick of the hub at which it last took something, or was to take it."""
-        return self.tick if self.at is None else max(self.tick, self.at.tick)
+        at = self.at
+        return self.tick if at is None else max(self.tick, at.tick)
 
     def listen(self) -> None:
         """See from now on whether the peer goes away."""
@@ -98,13 +124,17 @@ class Connection:
             self.rest = memoryview(bytes(self.rest) + data)
             return False
         try:
-            sent = self.send(data)
-        except FULL:
-            sent = 0
+            return self.sent(data, self.offer(data))
         except OSError:
             self.close()
             return False
-        return self.sent(data, sent)
+
+    def offer(self, data: bytes) -> int:
+        """Return how many bytes the socket took, none if it is full. Raise OSError where it is broken."""
+        try:
+            return self.send(data)
+        except FULL:
+            return 0
 
     def sent(self, data: bytes, count: int) -> bool:
         """Note that of ``data`` the first ``count`` bytes were taken; return whether that is all."""
@@ -112,6 +142,7 @@ class Connection:
         metrics.STREAM_BYTES.inc(count)
         if count == len(data):
             return True
+        self.fall_out()
         self.rest = memoryview(data)[count:]
         self.channel.slow.add(self)
         self._await_room()
@@ -161,11 +192,12 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        self.at = None  # first of all: nothing may be written to a descriptor that is somebody else's
         for watcher in (self.reader, self.writer):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self.reader = self.writer = self.rest = self.replay = self.at = None
+        self.reader = self.writer = self.rest = self.replay = None
         self.channel.discard(self)
         try:
             self._shut()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from operator import length_hint
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ UNSENT_AT_MOST = 4_000_000
 """Bytes that channels may have ready before the logs are read on: what is not read yet waits in Redis."""
 
 _STRIDE = 32
+_OUT_OF_STEP, _BROKEN = -1, -2
 
 
 class Flush:
@@ -130,29 +132,54 @@ class Flush:
         self._delivered = self._bytes = 0
 
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
-        """Send a chunk to the next few members. This is the loop that every delivery goes through."""
+        """Send a chunk to the next few members. This is the loop that every delivery goes through: of a member that is
+        in step it reads nothing but its descriptor, as all else would have to come from memory."""
         data, size, write = chunk.data, len(chunk.data), os.write
-        start, channel.place = channel.place, channel.place + _STRIDE
-        members = channel.members[start : start + _STRIDE]
+        start = channel.place
+        descriptors = channel.in_step[start : start + _STRIDE]
         passed = short = 0
-        for connection in members:
-            if connection.at is not before or connection.rest is not None or connection.ending:
-                passed += 1
-                continue
-            connection.at = chunk
-            try:
-                sent = write(connection.fd, data) if connection.fd >= 0 else connection.send(data)
-                if sent == size:
-                    continue
-                connection.sent(data, sent)
-            except FULL:
-                connection.sent(data, 0)
-            except OSError:
-                connection.close()
-            except Exception:
-                log.exception("a stream of %s", channel.key)
-                connection.fail()
-            short += 1
-        delivered = len(members) - passed
+        left = iter(descriptors)
+        for descriptor in left:
+            sent = _OUT_OF_STEP
+            if descriptor >= 0:
+                try:
+                    sent = write(descriptor, data)
+                    if sent == size:
+                        continue
+                except FULL:
+                    sent = 0
+                except OSError:
+                    sent = _BROKEN
+            place = start + len(descriptors) - length_hint(left) - 1
+            whole = self._look(channel, place, before, chunk, sent)
+            passed += whole is None
+            short += whole is False
+        channel.place = start + len(descriptors)
+        delivered = len(descriptors) - passed
         self._delivered += delivered * chunk.frames
         self._bytes += (delivered - short) * size
+
+    @staticmethod
+    def _look(channel: Channel, place: int, before: Chunk, chunk: Chunk, sent: int) -> bool | None:
+        """Look at a member that is not in step, or did not take all; return whether it took all, None if it is not its
+        turn."""
+        connection = channel.members[place]
+        if sent == _OUT_OF_STEP and (connection.at is not before or connection.rest is not None or connection.ending):
+            return None
+        try:
+            if sent == _BROKEN:
+                connection.close()
+                return False
+            connection.at = chunk
+            if sent == _OUT_OF_STEP:
+                sent = connection.offer(chunk.data)
+            if sent == len(chunk.data):
+                connection.fall_in(place)
+                return True
+            connection.sent(chunk.data, sent)
+        except OSError:
+            connection.close()
+        except Exception:
+            log.exception("a stream of %s", channel.key)
+            connection.fail()
+        return False
