@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -103,6 +104,10 @@ class Site:
         loop than that in which the others are read."""
         [answer] = self.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert answer.complete
+
+    @staticmethod
+    def has_answered(connection: socket.socket) -> bool:
+        return bool(select.select([connection], [], [], 0)[0])
 
     @property
     def log(self) -> str:

@@ -83,13 +83,98 @@ def test_another_head_goes_its_own_way(known: Client, field: str) -> None:
     assert known.ask(post(b'{"n":1}')) == b'together {"n":1}'
 
 
-def test_what_comes_in_pieces_goes_its_own_way(known: Client, site: Site) -> None:
+def test_a_head_that_comes_in_pieces_goes_its_own_way(known: Client, site: Site) -> None:
     request = post(b'{"n":1}')
-    for cut in (1, 30, len(request) - 7, len(request) - 1):
+    for cut in (1, 30, len(request) - 8):
         known.connection.sendall(request[:cut])
         site.catch_up()
         assert known.ask(request[cut:]) == b'lane {"n":1}'
         assert known.ask(request) == b'together {"n":1}'
+
+
+def test_a_body_that_comes_after_its_head_is_waited_for(known: Client, site: Site) -> None:
+    """Python's own client, and most that build on it, send the two apart."""
+    request = post(b'{"n":1}')
+    for cut in (len(request) - 7, len(request) - 1):
+        known.connection.sendall(request[:cut])
+        site.catch_up()
+        assert known.ask(request[cut:]) == b'together {"n":1}'
+    known.connection.sendall(request[:-7])
+    for byte in request[-7:-1]:
+        known.connection.sendall(bytes([byte]))
+        site.catch_up()
+    assert known.ask(request[-1:]) == b'together {"n":1}'
+    known.connection.sendall(request + request[:-3])
+    assert known.answer()[1] == b'together {"n":1}'
+    assert known.ask(request[-3:]) == b'together {"n":1}'
+
+
+@pytest.mark.parametrize("size", [8_000, 8_192, 200_000])
+def test_a_large_body_goes_its_own_way(connect: Callable[[], socket.socket], site: Site, size: int) -> None:
+    body = b'{"n":"%b"}' % (b"x" * size)
+    client = Client(connect()).learn(body)
+    client.connection.sendall(post(body)[:-5])
+    site.catch_up()
+    assert client.ask(body[-5:]) == (b"together " if size == 8_000 else b"lane ") + body
+
+
+@pytest.mark.parametrize("begun", [7, 1])
+def test_a_body_that_does_not_come_has_its_time(sites: Sites, begun: int) -> None:
+    site = sites(head=0.3, body=0.3)
+    with site.connect() as connection:
+        client = Client(connection).learn()
+        connection.sendall(post(b'{"n":1}')[:-begun])
+        assert client.answer()[0] == 408
+        assert client.rest() == b""
+
+
+def test_a_body_that_comes_byte_by_byte_has_no_more_time_for_it(sites: Sites) -> None:
+    site = sites(head=0.5, body=0.5)
+    body = b'{"n":"%b"}' % (b"x" * 1_000)
+    with site.connect() as connection:
+        client = Client(connection).learn(body)
+        connection.sendall(post(body)[:-1_000])
+        sent = 0
+        while not site.has_answered(connection):
+            connection.sendall(b"x")
+            sent += 1
+            assert sent < 900
+            threading.Event().wait(0.02)
+        assert client.answer()[0] == 408
+
+
+def test_the_end_before_the_body_is_no_request(sites: Sites) -> None:
+    site = sites()
+    with site.connect() as connection:
+        client = Client(connection).learn()
+        connection.sendall(post(b'{"n":1}')[:-3])
+        site.catch_up()
+        connection.shutdown(socket.SHUT_WR)
+        assert b"together" not in client.rest()
+    assert site.stop() == "drained"
+
+
+def test_a_body_under_way_is_waited_for_by_the_drain(sites: Sites) -> None:
+    site = sites()
+    with site.connect() as connection:
+        client = Client(connection).learn()
+        connection.sendall(post(b'{"n":1}')[:-3])
+        site.catch_up()
+        site.process.terminate()
+        until(lambda: is_refused(site))
+        connection.sendall(post(b'{"n":1}')[-3:])
+        [answer] = split_answers(client.rest())
+    assert answer.body.endswith(b' {"n":1}')
+    assert answer.headers["connection"] == "close"
+    assert site.stop() == "drained"
+
+
+def is_refused(site: Site) -> bool:
+    try:
+        site.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_several_in_a_piece_are_answered_in_order(known: Client) -> None:

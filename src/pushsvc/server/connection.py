@@ -206,7 +206,7 @@ class Connection:
     # Requests that are answered together with those of others
 
     def _receive_unless_taken(self) -> bytes | None:
-        offer = Offer(self.transport, self._take, self._answered_with_others)
+        offer = Offer(self.transport, self._take, self._await_next)
         data = offer.wait()
         self._offers = not offer.given_back
         self.idle = True  # whatever was answered meanwhile: what came now has its own time
@@ -221,8 +221,8 @@ class Connection:
             self.transport.no_deadline()
         return taken
 
-    def _answered_with_others(self, begun: bool) -> None:
-        """Wait for the next request, which has ``begun`` or not."""
+    def _await_next(self, begun: bool) -> None:
+        """Let the next request, which has ``begun`` or not, have its time."""
         deadlines, self.idle = self._site.deadlines, not begun
         self.transport.within(deadlines.head if begun else deadlines.idle)
         if self._site.draining:

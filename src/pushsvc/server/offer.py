@@ -9,12 +9,12 @@ from gevent import get_hub
 
 from pushsvc.server.transport import Transport
 
-_SIZE = 8_192
+SIZE = 8_192
 """Bytes of what may be taken: a small request whole, or some that a client sends without waiting."""
 
 
 class Taken(NamedTuple):
-    """How many bytes were taken, and whether what is behind them begins another such request."""
+    """How many bytes were taken, none perhaps, and whether what is behind them begins another such request."""
 
     size: int
     goes_on: bool
@@ -30,23 +30,23 @@ class Closing(Exception):
 
 class Offer:
     """One wait. ``take`` is shown what comes, in the loop's own greenlet. What it takes is to be answered by ``reply``
-    or given back by ``give_back``; until then nothing more is read. Behind an answer either the wait is over, or
-    ``answered`` is called, and told whether a part of what is waited for now is there. Not for TLS.
+    or given back by ``give_back``; until then nothing more is read. ``waits`` is called when the next is waited for
+    behind an answer, and when the first piece of it is there: it is told whether that is so. Not for TLS.
     """
 
     __slots__ = (
-        "_answered", "_behind", "_goes_on", "_held", "_last", "_over", "_take", "_taken", "_transport", "_unsent",
+        "_behind", "_goes_on", "_held", "_last", "_over", "_take", "_taken", "_transport", "_unsent", "_waits",
         "given_back",
     )  # fmt: skip
 
     def __init__(
-        self, transport: Transport, take: Callable[[bytes, Offer], Taken], answered: Callable[[bool], None]
+        self, transport: Transport, take: Callable[[bytes, Offer], Taken], waits: Callable[[bool], None]
     ) -> None:
         self._transport = transport
         self._take = take
-        self._answered = answered
+        self._waits = waits
         self._taken = self._held = False  # what came waits for a reply; and more of it came
-        self._behind = b""  # what came behind bytes that were taken
+        self._behind = b""  # what came, behind bytes that were taken or before any were
         self._goes_on = False  # it is the beginning of something to be taken
         self._unsent = b""
         self._last = self._over = False
@@ -75,17 +75,20 @@ class Offer:
             self._transport.stop_watching()
             return
         try:
-            data = self._transport.sock.recv(_SIZE)
+            data = self._transport.sock.recv(SIZE)
         except BlockingIOError:
             return
         except OSError:
             self._end(None)  # and who was waiting will find out
             return
         if data:
-            data, self._behind = self._behind + data, b""
+            before, self._behind = self._behind, b""
+            data = before + data
             size, self._goes_on = self._take(data, self)
-            if size:
-                self._taken, self._behind = True, data[size:]
+            if size or self._goes_on:
+                self._taken, self._behind = bool(size), data[size:]
+                if not size and not before:  # it has its time from the first piece on, however many follow
+                    self._waits(True)
                 return
         self._end(data)
 
@@ -107,7 +110,7 @@ class Offer:
         if self._held:
             self._held = False
             self._transport.watch_again(self._look)
-        self._answered(bool(self._behind))
+        self._waits(bool(self._behind))
 
     def give_back(self, data: bytes) -> None:
         """Let bytes that were taken be received after all."""

@@ -19,7 +19,7 @@ from gevent.hub import Waiter
 
 from pushsvc.event.formats import JSON
 from pushsvc.server.lane import Lane
-from pushsvc.server.offer import Taken
+from pushsvc.server.offer import SIZE, Taken
 from pushsvc.server.protocol import Request
 from pushsvc.server.wsgi import head_of, internal_error, whole
 from pushsvc.web.answer import Answers
@@ -96,13 +96,13 @@ class Posts:
                 goes_on = start == 3 and head.startswith(data[end:])
                 break
             if len(data) < start + known.length:
-                goes_on = True
+                goes_on = start + known.length - end <= SIZE
                 break
             head, topic = data[end:start], known.topic
             end = start + known.length
             bodies.append(data[start:end])
         if not bodies or self._draining():
-            return Taken(0, False)
+            return Taken(0, goes_on and not self._draining())
         if not self._waiting:
             get_hub().loop.run_callback(self._publish_waiting)
         self._waiting.setdefault(topic, []).append(Post(poster, data[:end], bodies))
