@@ -11,7 +11,7 @@ import sys
 import gevent
 import pytest
 
-from peer import SECONDS, Peer, turn_until
+from peer import SECONDS, Peer, tls_pair, turn_until
 from pushsvc.broker import Broker
 from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, streams
 from pushsvc.hub import tape as tape_module
@@ -192,25 +192,6 @@ def test_an_iterated_stream_says_the_same(group):
     assert reading.successful()
     assert b": bye" in pieces[-1]
     assert iterated.closed
-
-
-def tls_pair(ours, theirs):
-    """Speak TLS over a pair of sockets. Anonymous keys spare a certificate, which says nothing here."""
-    ends = []
-    for sock, kind in ((ours, ssl.PROTOCOL_TLS_SERVER), (theirs, ssl.PROTOCOL_TLS_CLIENT)):
-        context = ssl.SSLContext(kind)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
-        server = kind is ssl.PROTOCOL_TLS_SERVER
-        ends.append(context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False))
-    undone = list(ends)
-    while undone:
-        for end in list(undone):
-            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                end.do_handshake()
-                undone.remove(end)
-    return ends
 
 
 def test_tls_takes_the_same_way_and_an_unfinished_write_its_own_bytes(group):
