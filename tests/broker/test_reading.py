@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -61,7 +62,7 @@ def test_what_is_not_taken_waits_in_order_with_all_behind_it(case: Case) -> None
     assert case.ask() == [100, 3, 101, 4]
     assert case.taken == [1, 2]
     case.say(5)
-    assert case.ask(0.2) == [], "something came, and was taken"
+    assert case.ask(0.2) is None
     assert case.taken == [1, 2, 5]
 
 
@@ -71,15 +72,22 @@ def test_nothing_more_is_read_until_it_is_asked_for_again(case: Case) -> None:
     case.say(1)
     gevent.sleep(0.05)
     assert case.taken == []
-    assert case.ask(0.2) == []
+    assert case.ask(0.2) is None
     assert case.taken == [1]
 
 
-def test_silence_is_told_from_messages(case: Case) -> None:
-    assert case.ask(0.05) is None
-    case.say(1)
-    assert case.ask(0.05) == []
-    assert case.ask(0.05) is None
+def test_silence_begins_behind_what_came_last(case: Case) -> None:
+    begun = monotonic()
+    assert case.ask(0.1) is None
+    assert monotonic() - begun >= 0.1
+    asking = gevent.spawn(case.reading.answers, 1)
+    for _ in range(4):
+        gevent.sleep(0.3)
+        case.say(1)
+        last = monotonic()
+    assert asking.get() is None
+    assert monotonic() - last >= 0.99
+    assert case.taken == [1] * 4
 
 
 def test_an_answer_may_come_byte_by_byte(case: Case) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import hiredis
@@ -29,26 +30,28 @@ class Reading:
         self._take = take
         self._reader = hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=exceptions.ResponseError)
         self._left: list[Any] = []
-        self._came = False
+        self._came_at = 0.0
         self._error: Exception | None = None
         self._woken = Event()
         self._watcher = get_hub().loop.io(sock.fileno(), _READ)
 
-    def answers(self, seconds: float) -> list[Any] | None:
-        """Return the next answers that were not taken, or none of them after some seconds; None if nothing at all came.
+    def answers(self, silence: float) -> list[Any] | None:
+        """Return the next answers that were not taken; None after so many seconds in which nothing at all came.
 
         Raise OSError or RedisError where no more can come.
         """
         if self._error is not None:
             raise self._error
-        self._came = False
+        self._came_at = monotonic()
         self._woken.clear()
         self._watcher.start(self._read)
-        self._woken.wait(seconds)
+        while not self._woken.wait(max(0.0, self._came_at + silence - monotonic())):
+            if monotonic() >= self._came_at + silence:
+                return None
         if self._error is not None and not self._left:
             raise self._error
         left, self._left = self._left, []
-        return left if self._came else None
+        return left
 
     def fail(self, error: Exception) -> None:
         """Let ``answers`` raise an error."""
@@ -78,7 +81,7 @@ class Reading:
             return False
         if not data:
             raise exceptions.ConnectionError("Redis closed the connection")
-        self._came = True
+        self._came_at = monotonic()
         self._reader.feed(data)
         while (answer := self._reader.gets()) is not False:
             if self._left or not self._take(answer):
