@@ -121,5 +121,5 @@ class Level:
 
     def set(self, value: float) -> None:
         if value != self._value:
-            self._value = value
             self._gauge.set(value)
+            self._value = value  # behind it: what could not be written is tried again

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from redis.exceptions import ResponseError
 
 from pushsvc.broker.connection import Connections
+from pushsvc.broker.keys import slot_of
 from pushsvc.broker.live import Live
 
 
@@ -80,3 +82,28 @@ def test_what_was_asked_of_a_connection_is_forgotten_with_it(ears: Ears, prefix:
     ears._connect()
     assert ears.read() == b"subscribe"
     assert ears.is_confirmed(prefix)
+
+
+def test_a_refused_subscription_is_not_waited_for(ears: Ears, prefix: str) -> None:
+    """In a cluster the slot may come back to the primary that refused, over the same connection."""
+    ears.subscribe(f"{prefix}beside")
+    ears.subscribe(prefix)
+    ears._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
+    assert not ears.is_confirmed(prefix)
+    for _ in range(2):  # what this server, which is no cluster, answers
+        ears.read()
+    assert ears.is_confirmed(f"{prefix}beside")
+    ears.unsubscribe(prefix)
+    ears.read()
+    ears.subscribe(prefix)
+    ears._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
+    ears.ask_again(prefix)
+    ears.read()
+    assert ears.is_confirmed(prefix)
+    ears._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
+    assert ears.is_confirmed(prefix)
+
+
+def test_any_other_error_ends_the_connection(ears: Ears) -> None:
+    with pytest.raises(ResponseError, match="NOAUTH"):
+        ears._dispatch(ResponseError("NOAUTH Authentication required."))

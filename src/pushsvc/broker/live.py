@@ -13,6 +13,7 @@ from gevent.lock import RLock
 from redis import exceptions
 
 from pushsvc.broker.connection import Connections
+from pushsvc.broker.keys import slot_of
 from pushsvc.broker.reading import Reading
 from pushsvc.errors import PushError
 
@@ -126,10 +127,17 @@ class Live:
             try:
                 connection.send_command(*command, check_health=False)
             except (exceptions.RedisError, OSError) as error:
-                connection.disconnect()
-                self._connection = None
-                if self._reading is not None:
-                    self._reading.fail(error)
+                self._give_up(error)
+            except BaseException:  # a killed greenlet: half a command may have been sent
+                self._give_up(exceptions.ConnectionError("a command was cut short"))
+                raise
+
+    def _give_up(self, error: Exception) -> None:
+        """Let the greenlet that reads connect anew."""
+        connection, self._connection = self._connection, None
+        connection.disconnect()
+        if self._reading is not None:
+            self._reading.fail(error)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -200,7 +208,7 @@ class Live:
         if isinstance(answer, exceptions.ResponseError):
             if not str(answer).startswith("MOVED "):
                 raise answer
-            self._on_doubt()  # a channel's slot is elsewhere: whoever knows the cluster subscribes there
+            self._refused(int(str(answer).split()[1]))
         elif answer in _ECHOES:
             self._rise()
         elif answer[0] in _MESSAGES:
@@ -216,11 +224,23 @@ class Live:
             self._on_up()
             self.up.set()
 
-    def _confirm(self, channel: str) -> None:
+    def _refused(self, slot: int) -> None:
+        """A channel's slot is elsewhere: whoever knows the cluster subscribes there."""
+        asked = next((channel for channel in self._asked if slot_of(channel) == slot), None)
+        if asked is not None:
+            self._is_last(asked)
+        self._on_doubt()
+
+    def _is_last(self, channel: str) -> bool:
+        """Note the answer to a subscription; return whether no other one is under way."""
         left = self._asked.pop(channel, 1) - 1
         if left > 0:
-            self._asked[channel] = left  # it was let go of between, and nothing is heard until the last of them
-            return
+            self._asked[channel] = left
+        return left <= 0
+
+    def _confirm(self, channel: str) -> None:
+        if not self._is_last(channel):
+            return  # it was let go of between, and nothing is heard until the last of them
         confirmed = self._confirmed.get(channel)
         if confirmed is not None:
             confirmed.set()

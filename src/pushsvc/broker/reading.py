@@ -86,7 +86,7 @@ class Reading:
         while (answer := self._reader.gets()) is not False:
             if self._left or not self._take(answer):
                 self._left.append(answer)
-        return isinstance(self._sock, ssl.SSLSocket)
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _received(self) -> bytes | None:
         # The timeout is that of whoever sends, and it is Python's alone: it changes nothing for who is sending now.

@@ -63,7 +63,7 @@ class Offer:
             self._transport.send(self._unsent)
         if self._last:
             raise Closing(more=self._held or bool(self._behind))
-        if self._unsent:
+        if self._unsent and not self._held:
             return self._behind or None
         if data is None:
             return self._behind or self._transport.receive()
