@@ -242,7 +242,9 @@ def _class_of(url: str, primary: Callable[[], Host] | None) -> type[Any]:
     class Own(base):  # type: ignore[misc]
         def can_read(self, timeout: float = 0) -> bool:
             # Asked before each use, when nothing but the end is to be read. Through the loop it would cost a turn.
-            return bool(super().can_read(timeout)) if timeout or not self._is_quiet() else False
+            if not timeout and self._is_quiet():
+                return False
+            return bool(super().can_read(timeout))
 
         def _is_quiet(self) -> bool:
             """Look, without yielding, whether nothing is there: of the socket, of TLS and of what was read before."""

@@ -87,6 +87,8 @@ class Posts:
     def take(self, data: bytes, poster: Poster) -> Taken:
         """Take the requests at the beginning of what came on a connection, as many as are whole and have known heads,
         to one topic."""
+        if self._draining():
+            return Taken(0, False)
         bodies: list[bytes] = []
         head, topic, end, goes_on = b"", "", 0, False
         while end < len(data):
@@ -101,8 +103,8 @@ class Posts:
             head, topic = data[end:start], known.topic
             end = start + known.length
             bodies.append(data[start:end])
-        if not bodies or self._draining():
-            return Taken(0, goes_on and not self._draining())
+        if not bodies:
+            return Taken(0, goes_on)
         if not self._waiting:
             get_hub().loop.run_callback(self._publish_waiting)
         self._waiting.setdefault(topic, []).append(Post(poster, data[:end], bodies))
