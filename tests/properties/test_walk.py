@@ -86,6 +86,13 @@ class Case:
         else:
             peer.theirs.close()
 
+    def look(self) -> None:
+        """See that whoever is behind keeps nothing but what is left of one chunk: the others are kept once for all."""
+        for peer in self.peers:
+            rest, at = peer.connection.rest, peer.connection.at
+            if rest is not None and at is not None and at.data and not self.beats[peer] and peer not in self.ends:
+                assert rest.obj is at.data
+
     def check(self) -> None:
         for peer in self.peers:
             expected = self.said[self.begins[peer] :]
@@ -126,6 +133,7 @@ def test_each_gets_what_was_said_since_in_order_and_once(steps: list[str], seed:
                 case.join()
             for name in steps:
                 case.step(name)
+                case.look()
             case.check()
         finally:
             case.close()

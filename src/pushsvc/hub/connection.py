@@ -124,17 +124,13 @@ class Connection:
             self.rest = memoryview(bytes(self.rest) + data)
             return False
         try:
-            return self.sent(data, self.offer(data))
+            count = self.send(data)
+        except FULL:
+            count = 0
         except OSError:
             self.close()
             return False
-
-    def offer(self, data: bytes) -> int:
-        """Return how many bytes the socket took, none if it is full. Raise OSError where it is broken."""
-        try:
-            return self.send(data)
-        except FULL:
-            return 0
+        return self.sent(data, count)
 
     def sent(self, data: bytes, count: int) -> bool:
         """Note that of ``data`` the first ``count`` bytes were taken; return whether that is all."""

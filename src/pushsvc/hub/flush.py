@@ -17,6 +17,7 @@ from pushsvc.hub.connection import FULL
 
 if TYPE_CHECKING:
     from pushsvc.hub.channel import Channel
+    from pushsvc.hub.connection import Connection
     from pushsvc.hub.tape import Chunk
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ UNSENT_AT_MOST = 4_000_000
 """Bytes that channels may have ready before the logs are read on: what is not read yet waits in Redis."""
 
 _STRIDE = 32
-_OUT_OF_STEP, _BROKEN = -1, -2
+_BROKEN = -1
 
 
 class Flush:
@@ -137,10 +138,9 @@ class Flush:
         data, size, write = chunk.data, len(chunk.data), os.write
         start = channel.place
         descriptors = channel.in_step[start : start + _STRIDE]
-        passed = short = 0
+        apart = passed = 0
         left = iter(descriptors)
         for descriptor in left:
-            sent = _OUT_OF_STEP
             if descriptor >= 0:
                 try:
                     sent = write(descriptor, data)
@@ -150,36 +150,36 @@ class Flush:
                     sent = 0
                 except OSError:
                     sent = _BROKEN
+            apart += 1
             place = start + len(descriptors) - length_hint(left) - 1
-            whole = self._look(channel, place, before, chunk, sent)
-            passed += whole is None
-            short += whole is False
+            connection = channel.members[place]
+            try:
+                if descriptor < 0:
+                    passed += not _bring(connection, place, before, chunk)
+                else:
+                    _set_apart(connection, chunk, sent)
+            except Exception:
+                log.exception("a stream of %s", channel.key)
+                connection.fail()
         channel.place = start + len(descriptors)
-        delivered = len(descriptors) - passed
-        self._delivered += delivered * chunk.frames
-        self._bytes += (delivered - short) * size
+        self._delivered += (len(descriptors) - passed) * chunk.frames
+        self._bytes += (len(descriptors) - apart) * size  # the others count their own
 
-    @staticmethod
-    def _look(channel: Channel, place: int, before: Chunk, chunk: Chunk, sent: int) -> bool | None:
-        """Look at a member that is not in step, or did not take all; return whether it took all, None if it is not its
-        turn."""
-        connection = channel.members[place]
-        if sent == _OUT_OF_STEP and (connection.at is not before or connection.rest is not None or connection.ending):
-            return None
-        try:
-            if sent == _BROKEN:
-                connection.close()
-                return False
-            connection.at = chunk
-            if sent == _OUT_OF_STEP:
-                sent = connection.offer(chunk.data)
-            if sent == len(chunk.data):
-                connection.fall_in(place)
-                return True
-            connection.sent(chunk.data, sent)
-        except OSError:
-            connection.close()
-        except Exception:
-            log.exception("a stream of %s", channel.key)
-            connection.fail()
+
+def _bring(connection: Connection, place: int, before: Chunk, chunk: Chunk) -> bool:
+    """Send a chunk to a member that is not in step; return whether it was its turn."""
+    if connection.at is not before or connection.rest is not None:
         return False
+    connection.at = chunk
+    if connection.push(chunk.data):
+        connection.fall_in(place)
+    return True
+
+
+def _set_apart(connection: Connection, chunk: Chunk, sent: int) -> None:
+    """Note of a member that was in step that it took only a part of a chunk, or is broken."""
+    if sent == _BROKEN:
+        connection.close()
+    else:
+        connection.at = chunk
+        connection.sent(chunk.data, sent)
