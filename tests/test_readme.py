@@ -72,8 +72,8 @@ def server_options() -> list[click.Parameter]:
 def shown(key: str, value: Any) -> str:
     if value is None:
         return "embedded" if key == "redis" else "none"
-    if value is False:
-        return "off"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return str(value) if value != () else "none"
 
 

@@ -41,7 +41,7 @@ class _Program(click.Group):
 
 def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     """An option that is also read from ``PUSHSVC_<NAME>``."""
-    name = names[0].lstrip("-").replace("-", "_").upper()
+    name = names[0].partition("/")[0].lstrip("-").replace("-", "_").upper()
     return click.option(*names, envvar=f"PUSHSVC_{name}", show_envvar=True, **settings)
 
 
@@ -123,6 +123,11 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         type=click.IntRange(0, 10_000_000),
         help="And of one address that is not this machine's; 0: no cap. [default: 1000]",
     ),
+    "io_uring": _option(
+        "--io-uring/--no-io-uring",
+        default=None,
+        help="Hand a frame to the kernel once for many streams, where the kernel can. [default: --io-uring]",
+    ),
     "wait": _option("--wait", is_flag=True, default=None, help="Wait for a Redis that does not answer yet."),
 }
 
@@ -156,7 +161,7 @@ def program() -> None:
     """Publish events, see rolling statistics of them live in the browser."""
 
 
-_CONNECTIONS = ("max_connections", "max_connections_per_address")
+_CONNECTIONS = ("max_connections", "max_connections_per_address", "io_uring")
 _TLS = ("certfile", "keyfile")
 _WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat", "ack", *_CONNECTIONS)
 _COMMON = ("redis", "prefix", "drain", "wait")
@@ -344,7 +349,14 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     settings = _child_settings()
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
-    app = create_app(broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat)
+    app = create_app(
+        broker,
+        settings.topics,
+        security,
+        settings.limits,
+        heartbeat=settings.heartbeat,
+        io_uring=settings.io_uring,
+    )
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)
     bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])

@@ -35,7 +35,7 @@ class Settings:
 
     ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server. ``certfile`` turns TLS on;
     without ``keyfile`` it holds the key too. A number of connections of 0 is no cap. Without ``metrics_port``
-    aggregators alone listen nowhere.
+    aggregators alone listen nowhere. ``io_uring`` is used where the kernel has it.
     """
 
     redis: str | None = None
@@ -58,6 +58,7 @@ class Settings:
     keyfile: Path | None = None
     max_connections: int = 50_000
     max_connections_per_address: int = 1_000
+    io_uring: bool = True
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 
@@ -348,5 +349,6 @@ _SETTINGS: dict[str, Check] = {
     "max_connections": _number(0, 10_000_000),
     "max_connections_per_address": _number(0, 10_000_000),
     "topics": _topics,
+    "io_uring": _switch,
     "limits": _limits,
 }

@@ -13,19 +13,19 @@ import pytest
 
 from peer import SECONDS, Peer, tls_pair, turn_until
 from pushsvc.broker import Broker
-from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, streams
+from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, ring, streams
 from pushsvc.hub import tape as tape_module
 from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection, SecureConnection
+from pushsvc.hub.ring import Ring
 
 
-@pytest.fixture
-def group(broker):
+@pytest.fixture(params=[True, False], ids=["ring", "writes"])
+def group(broker, request):
     """A group that follows nothing, and so is settled."""
-    found = Hub(broker).group(Query())
+    found = Hub(broker, io_uring=request.param).group(Query())
     found.look()
     yield found
-    for connection in found.members:
-        connection.close()
+    found.hub.close()
     while Peer.opened:
         Peer.opened.pop().close()
 
@@ -46,19 +46,19 @@ def test_messages_of_one_turn_arrive_together_and_in_order_at_everybody(group):
 
 def test_a_walk_pauses_and_goes_on_where_it_was(group, monkeypatch):
     monkeypatch.setattr(flush, "SLICE", 0.0)
-    peers = [Peer(group) for _ in range(300)]
+    peers = [Peer(group) for _ in range(50)]
     seen = []
     group.say([b"first\n"])
 
     def watch():
-        while not seen or seen[-1] < 300:
+        while not seen or seen[-1] < 50:
             seen.append(sum(bool(peer.read()) for peer in peers))
             gevent.sleep(0)
 
     watching = gevent.spawn(watch)
     group.say([b"second\n"])
     watching.join(SECONDS)
-    assert any(0 < count < 300 for count in seen), "nobody else had a turn while the walk went on"
+    assert any(0 < count < 50 for count in seen), "nobody else had a turn while the walk went on"
     turn_until(lambda: all(peer.read() == b"first\nsecond\n" for peer in peers))
 
 
@@ -96,6 +96,25 @@ def test_an_error_in_one_dispatch_is_counted_and_reaches_nobody_else(group, capl
     assert value(metrics.ERRORS) == before + 1
     assert "broken" in caplog.text
     assert group.hub.streams == 9
+
+
+@pytest.mark.parametrize("group", [True], ids=["ring"], indirect=True)
+def test_a_ring_that_fails_in_a_walk_costs_nobody_a_frame(group):
+    peers = [Peer(group) for _ in range(10)]
+    group.say([b"one\n"])
+    turn_until(lambda: all(peer.read() == b"one\n" for peer in peers))
+    sender = group.hub.flush._sender
+    if not isinstance(sender, Ring):
+        pytest.skip("this kernel has no io_uring for us")
+    call = sender._call
+    sender._call = lambda number, fd, count, *rest: call(number, fd, 4, *rest)
+    group.say([b"two\n"])
+    turn_until(lambda: all(peer.read() == b"one\ntwo\n" for peer in peers))
+    assert not isinstance(group.hub.flush._sender, Ring)
+    group.say([b"three\n"])
+    turn_until(lambda: all(peer.read() == b"one\ntwo\nthree\n" for peer in peers))
+    assert group.tape.size == 0
+    ring._kept.clear()
 
 
 def test_a_slow_reader_gets_every_byte_and_holds_what_all_share(group):

@@ -3,10 +3,13 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 
 import pytest
 
+from pushsvc.hub.ring import Ring
+from pushsvc.hub.sender import best
 from pushsvc.topic import partition_of
 from stack import Table, client_of, until
 
@@ -226,6 +229,21 @@ def test_events_by_redis_publish_are_counted_too(server, topic):
     client.publish(f"{server.prefix}ingest:bad topic", '{"a":1}')
     client.publish(channel, '{"rating":5}')
     until(lambda: server.stats(topic)["offset"] == 6)
+
+
+@pytest.mark.parametrize("option", ["--io-uring", "--no-io-uring"])
+def test_frames_leave_with_io_uring_and_without(stack, topic, option):
+    stack.start_web(option)
+    with ExitStack() as opened:
+        streams = [opened.enter_context(stack.stream(f"/v1/topics/{topic}/events")) for _ in range(200)]
+        for stream in streams:
+            stream.read()
+        for number in range(5):
+            assert stack.post(topic, {"n": number}).status == 202
+        for stream in streams:
+            assert [json.loads(stream.next().data)["n"] for _ in range(5)] == list(range(5))
+        rings = int(isinstance(best(io_uring=option == "--io-uring"), Ring))
+        until(lambda: f"pushsvc_io_uring {rings}.0".encode() in stack.get("/metrics").body)
 
 
 def test_two_workers_share_the_port(stack, events, topic):

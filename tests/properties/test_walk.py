@@ -26,8 +26,8 @@ STEPS = st.lists(
 class Case:
     """A group without logs, what was said in it, and its peers, each with what it is to have in the end."""
 
-    def __init__(self, seed: int) -> None:
-        self.group = Hub(Broker("unix:///nothing.sock")).group(Query())
+    def __init__(self, seed: int, *, io_uring: bool) -> None:
+        self.group = Hub(Broker("unix:///nothing.sock"), io_uring=io_uring).group(Query())
         self.group.look()
         self.chance = random.Random(seed)
         self.said = b""
@@ -118,16 +118,18 @@ class Case:
             peer.connection.close()
             peer.theirs.close()
         Peer.opened.clear()
+        self.group.hub.close()
 
 
-@given(STEPS, st.integers(0, 2**32))
-def test_each_gets_what_was_said_since_in_order_and_once(steps: list[str], seed: int) -> None:
+@given(STEPS, st.integers(0, 2**32), st.booleans())
+def test_each_gets_what_was_said_since_in_order_and_once(steps: list[str], seed: int, io_uring: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("peer.SECONDS", 2.0)
         patch.setattr(flush, "JOIN", 0.0)
         patch.setattr(flush, "SLICE", 0.0)
-        patch.setattr(flush, "_STRIDE", 2)
-        case = Case(seed)
+        patch.setattr(flush, "_AT_ONCE", 0)
+        patch.setattr(flush, "_FEWEST", 2)
+        case = Case(seed, io_uring=io_uring)
         try:
             for _ in range(6):
                 case.join()

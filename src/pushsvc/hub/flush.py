@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
-from operator import length_hint
+from errno import EAGAIN, EBADF
+from functools import cached_property
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.hub import metrics
-from pushsvc.hub.connection import FULL
+from pushsvc.hub.sender import Sender, Writes, best
 
 if TYPE_CHECKING:
     from pushsvc.hub.channel import Channel
@@ -31,14 +31,13 @@ JOIN = 0.001
 UNSENT_AT_MOST = 4_000_000
 """Bytes that channels may have ready before the logs are read on: what is not read yet waits in Redis."""
 
-_STRIDE = 32
-_BROKEN = -1
+_AT_ONCE, _FEWEST = 1_000_000, 16  # bytes and members between two looks at the clock
 
 
 class Flush:
     """Channels with something to send, in turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, io_uring: bool = True) -> None:
         self.room = Event()
         self.room.set()
         self._channels: deque[Channel] = deque()
@@ -49,6 +48,12 @@ class Flush:
         self._timer: Any = None
         self._pause: Any = None
         self._delivered = self._bytes = 0
+        self._io_uring = io_uring
+
+    @cached_property
+    def _sender(self) -> Sender:
+        # Made when it is needed: a ring belongs to one process, and an application may be made before a server forks.
+        return best(io_uring=self._io_uring)
 
     @property
     def stuck(self) -> bool:
@@ -107,6 +112,12 @@ class Flush:
             self._unsent = 0
             self.room.set()
 
+    def close(self) -> None:
+        """Give back what the kernel has for us."""
+        if "_sender" in vars(self):
+            self._sender.close()
+            self._sender = Writes()
+
     def _walk(self, channel: Channel, until: float) -> bool:
         """Send a channel's chunks to everybody who stands before them; return whether that is done."""
         tape = channel.tape
@@ -135,35 +146,28 @@ class Flush:
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members. This is the loop that every delivery goes through: of a member that is
         in step it reads nothing but its descriptor, as all else would have to come from memory."""
-        data, size, write = chunk.data, len(chunk.data), os.write
-        start = channel.place
-        descriptors = channel.in_step[start : start + _STRIDE]
-        apart = passed = 0
-        left = iter(descriptors)
-        for descriptor in left:
-            if descriptor >= 0:
-                try:
-                    sent = write(descriptor, data)
-                    if sent == size:
-                        continue
-                except FULL:
-                    sent = 0
-                except OSError:
-                    sent = _BROKEN
-            apart += 1
-            place = start + len(descriptors) - length_hint(left) - 1
-            connection = channel.members[place]
+        start, size = channel.place, len(chunk.data)
+        descriptors = channel.in_step[start : start + min(self._sender.room, max(_FEWEST, _AT_ONCE // (size + 1)))]
+        if descriptors[0] < 0:  # as all are over TLS: each costs as much as two others, so that one is enough
+            descriptors, apart = descriptors[:1], {0: -EBADF}
+        else:
+            apart = self._sender.send(descriptors, chunk.data)
+        passed = 0
+        for index, sent in apart.items():
+            connection = channel.members[start + index]
             try:
-                if descriptor < 0:
-                    passed += not _bring(connection, place, before, chunk)
+                if descriptors[index] < 0:
+                    passed += not _bring(connection, start + index, before, chunk)
                 else:
                     _set_apart(connection, chunk, sent)
             except Exception:
                 log.exception("a stream of %s", channel.key)
                 connection.fail()
+        if self._sender.broken:
+            self._sender = Writes()
         channel.place = start + len(descriptors)
         self._delivered += (len(descriptors) - passed) * chunk.frames
-        self._bytes += (len(descriptors) - apart) * size  # the others count their own
+        self._bytes += (len(descriptors) - len(apart)) * size  # the others count their own
 
 
 def _bring(connection: Connection, place: int, before: Chunk, chunk: Chunk) -> bool:
@@ -178,8 +182,8 @@ def _bring(connection: Connection, place: int, before: Chunk, chunk: Chunk) -> b
 
 def _set_apart(connection: Connection, chunk: Chunk, sent: int) -> None:
     """Note of a member that was in step that it took only a part of a chunk, or is broken."""
-    if sent == _BROKEN:
-        connection.close()
-    else:
+    if sent >= 0 or sent == -EAGAIN:
         connection.at = chunk
-        connection.sent(chunk.data, sent)
+        connection.sent(chunk.data, max(sent, 0))
+    else:
+        connection.close()

@@ -61,12 +61,13 @@ class Hub:
         heartbeat: float = HEARTBEAT,
         *,
         followed: int = Limits().followed,
+        io_uring: bool = True,
     ) -> None:
         self.broker = broker
         self.rules = rules or TopicRules()
         self.heartbeat = heartbeat
         self.followed = followed
-        self.flush = Flush()
+        self.flush = Flush(io_uring=io_uring)
         self.replays = Replays()
         self.draining = False
         self.streams = 0
@@ -121,6 +122,7 @@ class Hub:
             for connection in list(channel.members):
                 connection.close()
             channel.close()
+        self.flush.close()
 
     def wait_up(self, timeout: float) -> bool:
         """Wait until the live connection hears; return whether it does."""

@@ -16,6 +16,7 @@ CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows 
 DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
 SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
 ERRORS = Counter("pushsvc_dispatch_errors_total", "Errors of our own while something was sent")
+RINGS = Gauge("pushsvc_io_uring", "Web processes that send with io_uring", multiprocess_mode="livesum")
 LATENCY = Samples(
     Histogram(
         "pushsvc_fanout_seconds",

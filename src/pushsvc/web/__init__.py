@@ -31,14 +31,18 @@ def create_app(
     limits: Limits | None = None,
     *,
     heartbeat: float = 15.0,
+    io_uring: bool = True,
 ) -> Flask:
-    """Return the WSGI application over a broker. ``heartbeat`` is the silence, in seconds, that a stream may have."""
+    """Return the WSGI application over a broker. ``heartbeat`` is the silence, in seconds, that a stream may have.
+
+    With ``io_uring`` a frame is handed to the kernel once for many sockets, where the kernel has that.
+    """
     app = Flask(__name__)
     limits = limits or Limits()
     # One more than may be: there Werkzeug cuts a body of unknown length without a word, and the reader refuses it.
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
-    hub = Hub(broker, rules, heartbeat, followed=limits.followed)
+    hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
     context = Context(broker, hub, rules, limits, Reader(limits), security)
     app.extensions["pushsvc"] = context
     problem.install(app)

@@ -1,0 +1,149 @@
+"""Sends the same bytes to many sockets with one call of the kernel: Linux's io_uring, used like a vector.
+
+Shapes and numbers are those of ``linux/io_uring.h``, a part of the kernel's interface that does not change. Nothing is
+under way between two calls: with ``MSG_DONTWAIT`` the kernel tries each socket once, within the call, and says what it
+took. So no buffer or descriptor is used after the call, and there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+import socket
+import struct
+import sys
+from array import array
+from collections.abc import Callable
+from contextlib import closing, suppress
+from errno import EAGAIN, EBADF, EIO, ENOSYS
+
+log = logging.getLogger(__name__)
+
+SLOTS = 128
+"""Sockets of one call, at most."""
+
+_SETUP, _ENTER = 425, 426
+_SINGLE_MMAP = 1 << 0
+_OFF_RINGS, _OFF_SLOTS = 0, 0x10000000
+_GETEVENTS = 1 << 0
+_SEND = 26
+_PARAMS = struct.Struct("10I 8IQ 8IQ")
+_SLOT = struct.Struct("BBHiQQIIQQQQ")  # operation, -, -, descriptor, -, address, length, flags, number of the slot, -
+_RESULT = struct.Struct("QiI")  # number of the slot, what came of it, -
+
+_kept: list[bytes] = []  # what a kernel that broke its word may still read
+
+
+class Ring:
+    """A ring of sends. Raises OSError where the kernel has none for us.
+
+    ``broken`` is true once the kernel did something else than it was asked to: the ring is not to be used again then.
+    """
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._call = _system_call()
+        params = ctypes.create_string_buffer(_PARAMS.size)
+        self._fd = self._call(_SETUP, SLOTS, ctypes.addressof(params), 0, 0, 0, 0)
+        if self._fd < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        try:
+            self._map(_PARAMS.unpack(params.raw))
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _map(self, params: tuple[int, ...]) -> None:
+        """Lay columns over what is shared with the kernel: each field of all slots, and of all results."""
+        slots, results, features = params[0], params[1], params[5]
+        tail, order = params[11], params[16]
+        head, end, found = params[19], params[20], params[24]
+        if not features & _SINGLE_MMAP or slots != SLOTS:
+            raise OSError(ENOSYS, "an io_uring of another kind")
+        size = max(order + 4 * slots, found + _RESULT.size * results)
+        shared = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        rings = memoryview(mmap.mmap(self._fd, size, flags=shared, offset=_OFF_RINGS))
+        table = memoryview(mmap.mmap(self._fd, _SLOT.size * slots, flags=shared, offset=_OFF_SLOTS))
+        for slot in range(slots):
+            flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+            _SLOT.pack_into(table, _SLOT.size * slot, _SEND, 0, 0, -1, 0, 0, 0, flags, slot, 0, 0, 0)
+        rings[order : order + 4 * slots].cast("I")[:] = array("I", range(slots))
+        self._descriptors = table.cast("i")[1::16]
+        self._addresses = table.cast("Q")[2::8]
+        self._lengths = table.cast("I")[6::16]
+        self._tail, self._head, self._end = (rings[at : at + 4].cast("I") for at in (tail, head, end))
+        answers = rings[found : found + _RESULT.size * results]
+        self._numbers, self._taken = answers.cast("Q")[::2], answers.cast("i")[2::4]
+
+    @property
+    def room(self) -> int:
+        """How many sockets the next call may have."""
+        return SLOTS - self._tail[0] % SLOTS
+
+    def send(self, descriptors: list[int], data: bytes) -> dict[int, int]:
+        """Offer bytes to sockets, at most as many as there is room. Return of each that did not take all of it, by its
+        index in the list, how many it took, or its error as a negative number.
+
+        All fields are written and read as columns: that makes a socket cost next to nothing of Python.
+        """
+        count, size, tail = len(descriptors), len(data), self._tail[0]
+        at, found = tail % SLOTS, self._head[0] % len(self._taken)
+        self._descriptors[at : at + count] = array("i", descriptors)
+        self._addresses[at : at + count] = array("Q", [_address(data)]) * count
+        self._lengths[at : at + count] = array("I", [size]) * count
+        self._tail[0] = (tail + count) & 0xFFFFFFFF
+        submitted = self._call(_ENTER, self._fd, count, 0, _GETEVENTS, 0, 0)
+        answered = (self._end[0] - self._head[0]) & 0xFFFFFFFF
+        taken = self._taken[found : found + answered].tolist()
+        self._head[0] = self._end[0]
+        if taken.count(size) == count:
+            return {}
+        numbers = self._numbers[found : found + answered].tolist()
+        sent = {number - at: took for number, took in zip(numbers, taken, strict=True)}
+        if len(sent) < count:
+            self._break(data)
+            # Who was not even tried took nothing; of who was nothing is known.
+            sent = dict.fromkeys(range(count), -EAGAIN) | dict.fromkeys(range(max(submitted, 0)), -EIO) | sent
+        return {index: took for index, took in sent.items() if took != size}
+
+    def _break(self, data: bytes) -> None:
+        log.warning("io_uring failed: from now on a call of the kernel for each delivery")
+        self.broken = True
+        _kept.append(data)
+        self.close()
+
+    def _check(self) -> None:
+        """See that the kernel keeps what is said above: it may be another that only looks like Linux."""
+        ours, theirs = socket.socketpair()
+        full, reader = socket.socketpair()
+        with closing(ours), closing(theirs), closing(full), closing(reader):
+            full.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    full.send(bytes(65_536))
+            short = self.send([ours.fileno(), full.fileno(), -1], b"ring")
+            if short != {1: -EAGAIN, 2: -EBADF} or theirs.recv(5) != b"ring":
+                raise OSError(ENOSYS, "an io_uring that does not send as it should")
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _address(data: bytes) -> int:
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+
+def _system_call() -> Callable[..., int]:
+    """Return syscall(2) for six numbers."""
+    if sys.platform != "linux":
+        raise OSError(ENOSYS, "io_uring is Linux's")
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    call.argtypes = [ctypes.c_long] * 7
+    return call
