@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import sys
+from pathlib import Path
 
 import gevent
 import pytest
@@ -17,6 +18,8 @@ from pushsvc.hub import Hub, Query, flush, follower, listing, metrics, ring, str
 from pushsvc.hub import tape as tape_module
 from pushsvc.hub.connection import READ_AT_MOST, Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.ring import Ring
+from pushsvc.hub.sender import Writes
+from pushsvc.meters import WRITER
 
 
 @pytest.fixture(params=[True, False], ids=["ring", "writes"])
@@ -62,6 +65,20 @@ def test_a_walk_pauses_and_goes_on_where_it_was(group, monkeypatch):
     turn_until(lambda: all(peer.read() == b"first\nsecond\n" for peer in peers))
 
 
+def test_large_frames_are_handed_out_to_fewer_at_once(group, monkeypatch):
+    peers = [Peer(group) for _ in range(60)]
+    group.say([b"small\n"])
+    turn_until(lambda: all(peer.read() for peer in peers))
+    monkeypatch.setattr(flush, "SLICE", 0.0)
+    begun = []
+    group.say([b"x" * 100_000])
+    while not begun or begun[-1] < 60:
+        gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
+        begun.append(sum(len(peer.read()) > 6 for peer in peers))
+    assert next(filter(None, begun)) == 16
+    assert all(count % 16 == 0 for count in begun[:-1])
+
+
 def test_who_joins_during_a_walk_gets_what_follows_once(group, monkeypatch):
     monkeypatch.setattr(flush, "SLICE", 0.0)
     peers = [Peer(group) for _ in range(200)]
@@ -98,6 +115,66 @@ def test_an_error_in_one_dispatch_is_counted_and_reaches_nobody_else(group, capl
     assert group.hub.streams == 9
 
 
+def counted(metric):
+    WRITER.write()
+    return metric._counter._value.get()
+
+
+def test_what_was_given_is_counted_once_whoever_took_it(group):
+    """In step, apart, full, broken, and passed by as it is behind."""
+    peers = [Peer(group) for _ in range(6)] + [Peer(group, buffer=4_096) for _ in range(3)]
+    narrow = peers[6:]
+    frames, size = counted(metrics.DELIVERIES), counted(metrics.STREAM_BYTES)
+
+    def say(message):
+        group.say([message])
+        turn_until(lambda: not group.walking)
+
+    say(b"one\n")
+    peers[2].connection.fall_out()  # is looked at, as it would be over TLS
+    for peer in narrow:
+        while peer.connection.rest is None:
+            say(b"x" * 5_000)
+    peers[3].connection.close()
+    said = group.tape.end.number
+    say(b"two\n")
+    peers[4].reset()
+    say(b"three\n")
+    here = [peer for peer in peers if peer not in peers[3:5]]
+    for peer in here:
+        turn_until(lambda: peer.read().endswith(b"three\n"))  # noqa: B023
+    taken = sum(len(peer.read()) for peer in peers)
+    given = 7 * (said + 2) + said + (said + 1)
+    assert counted(metrics.STREAM_BYTES) - size == taken
+    assert counted(metrics.DELIVERIES) - frames in (given, given + 1), "what a broken one was offered may be counted"
+
+
+def test_a_hub_that_is_closed_gives_its_ring_back(broker):
+    hub = Hub(broker)
+    group = hub.group(Query())
+    group.look()
+    before = rings()
+    peer = Peer(group)
+    group.say([b"one\n"])
+    turn_until(lambda: peer.read() == b"one\n")
+    group.say([b"two\n"])
+    turn_until(lambda: peer.read() == b"one\ntwo\n")
+    assert rings() > before or isinstance(hub.flush._sender, Writes)
+    hub.close()
+    del group
+    assert isinstance(hub.flush._sender, Writes)
+    assert rings() == before
+    assert metrics.RINGS._value.get() == 0
+
+
+def rings():
+    found = 0
+    for path in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found += os.readlink(path) == "anon_inode:[io_uring]"
+    return found
+
+
 @pytest.mark.parametrize("group", [True], ids=["ring"], indirect=True)
 def test_a_ring_that_fails_in_a_walk_costs_nobody_a_frame(group):
     peers = [Peer(group) for _ in range(10)]
@@ -114,6 +191,7 @@ def test_a_ring_that_fails_in_a_walk_costs_nobody_a_frame(group):
     group.say([b"three\n"])
     turn_until(lambda: all(peer.read() == b"one\ntwo\nthree\n" for peer in peers))
     assert group.tape.size == 0
+    assert metrics.RINGS._value.get() == 0
     ring._kept.clear()
 
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import struct
+from array import array
 from contextlib import ExitStack
 from errno import EAGAIN, EBADF, EIO, EPIPE
 
@@ -53,14 +55,14 @@ def offer(sender, descriptors, data):
     """Send to any number of sockets."""
     short, start = {}, 0
     while start < len(descriptors):
-        part = descriptors[start : start + sender.room]
+        part = array("i", descriptors[start : start + sender.room])
         short |= {start + index: sent for index, sent in sender.send(part, data).items()}
         start += len(part)
     return short
 
 
 def numbers(pairs):
-    return [ours.fileno() for ours, _ in pairs]
+    return array("i", [ours.fileno() for ours, _ in pairs])
 
 
 def test_each_gets_all_of_it_as_often_as_it_is_sent(any_sender, pairs):
@@ -83,10 +85,57 @@ def _readable(sock):
 
 def test_there_is_always_room_and_never_more_than_the_slots(ring, pairs):
     made = pairs(1)
+    sent = offered = 0
     for _ in range(3 * SLOTS):
         assert 1 <= ring.room <= SLOTS
-        ring.send(numbers(made) * min(ring.room, 7), b"x")
-    assert len(made[0][1].recv(10 * 7 * SLOTS)) > 2 * SLOTS
+        count = min(ring.room, 7)
+        assert ring.send(numbers(made) * count, b"x") == {}
+        sent += len(made[0][1].recv(100))
+        offered += count
+    assert sent == offered > 2 * SLOTS
+
+
+def test_counters_of_32_bits_go_round(ring, pairs):
+    """So many sends take hours: the counters are ours, and the sockets the kernel's."""
+    made = pairs(20)
+    begin, tail, head, end = (array("I", [2**32 - 200]) for _ in range(4))
+    answers = memoryview(bytearray(2 * SLOTS * 16))
+
+    def call(_number, _fd, count, *_):
+        assert (tail[0] - begin[0]) % 2**32 == count
+        assert head == end
+        for _ in range(count):
+            slot, sent = begin[0] % SLOTS, os.write(ring._descriptors[begin[0] % SLOTS], ring._data)
+            struct.pack_into("QiI", answers, end[0] % (2 * SLOTS) * 16, slot, sent, 0)
+            begin[0], end[0] = (begin[0] + 1) % 2**32, (end[0] + 1) % 2**32
+        return count
+
+    ring._begin, ring._tail, ring._head, ring._end, ring._answers, ring._call = begin, tail, head, end, answers, call
+    for turn in range(30):
+        data = b"%d" % turn
+        assert offer(ring, numbers(made), data) == {}
+        assert [theirs.recv(10) for _, theirs in made] == [data] * 20
+    assert begin[0] == end[0] == 400
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_error_of_ours_in_a_call_leaves_nothing_for_the_next(ring, pairs, after):
+    made = pairs(6)
+    call = ring._call
+
+    def failing(*args):
+        if after:
+            call(*args)
+        raise MemoryError
+
+    ring._call = failing
+    with pytest.raises(MemoryError):
+        ring.send(numbers(made[:3]), b"lost")
+    ring._call = call
+    made[4][1].close()
+    assert ring.send(numbers(made[3:]), b"next") == {1: -EPIPE}
+    assert [theirs.recv(10) for _, theirs in (made[3], made[5])] == [b"next"] * 2
+    assert [_readable(theirs) for _, theirs in made[:3]] == [b"l" if after else b""] * 3
 
 
 def test_who_does_not_take_all_is_named_with_what_it_took(any_sender, pairs):
@@ -98,9 +147,9 @@ def test_who_does_not_take_all_is_named_with_what_it_took(any_sender, pairs):
         part.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         data = bytes(1_000_000)
         assert any_sender.send(numbers(made)[:1], b"a") == {}
-        short = any_sender.send([*numbers(made)[1:3], -1, part.fileno(), made[3][0].fileno()], data[:100])
+        short = offer(any_sender, [*numbers(made)[1:3], -1, part.fileno(), made[3][0].fileno()], data[:100])
         assert short == {0: -EAGAIN, 1: -EPIPE, 2: -EBADF}
-        short = any_sender.send([-1, part.fileno()], data)
+        short = offer(any_sender, [-1, part.fileno()], data)
         assert short[0] == -EBADF
         assert 0 < short[1] < len(data)
 
@@ -109,14 +158,14 @@ def test_what_was_not_taken_is_not_sent_later(any_sender, pairs):
     """The kernel must not wait for room on its own: the same bytes are offered again."""
     ((ours, theirs),) = pairs(1)
     fill(ours)
-    assert any_sender.send([ours.fileno()], b"late") == {0: -EAGAIN}
+    assert offer(any_sender, [ours.fileno()], b"late") == {0: -EAGAIN}
     theirs.setblocking(False)
     rest = b""
     while got := _take(theirs):
         rest += got
     assert b"late" not in rest
     assert not _take(theirs)
-    assert any_sender.send([ours.fileno()], b"late") == {}
+    assert offer(any_sender, [ours.fileno()], b"late") == {}
     assert theirs.recv(10) == b"late"
 
 

@@ -242,7 +242,9 @@ def test_frames_leave_with_io_uring_and_without(stack, topic, option):
             assert stack.post(topic, {"n": number}).status == 202
         for stream in streams:
             assert [json.loads(stream.next().data)["n"] for _ in range(5)] == list(range(5))
-        rings = int(isinstance(best(io_uring=option == "--io-uring"), Ring))
+        sender = best(io_uring=option == "--io-uring")
+        sender.close()
+        rings = int(isinstance(sender, Ring))
         until(lambda: f"pushsvc_io_uring {rings}.0".encode() in stack.get("/metrics").body)
 
 

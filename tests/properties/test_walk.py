@@ -121,14 +121,17 @@ class Case:
         self.group.hub.close()
 
 
-@given(STEPS, st.integers(0, 2**32), st.booleans())
-def test_each_gets_what_was_said_since_in_order_and_once(steps: list[str], seed: int, io_uring: bool) -> None:
+@pytest.mark.parametrize("io_uring", [True, False], ids=["ring", "writes"])
+@given(STEPS, st.integers(0, 2**32), st.sampled_from([2, 5, 200]))
+def test_each_gets_what_was_said_since_in_order_and_once(
+    io_uring: bool, steps: list[str], seed: int, at_once: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("peer.SECONDS", 2.0)
         patch.setattr(flush, "JOIN", 0.0)
         patch.setattr(flush, "SLICE", 0.0)
         patch.setattr(flush, "_AT_ONCE", 0)
-        patch.setattr(flush, "_FEWEST", 2)
+        patch.setattr(flush, "_FEWEST", at_once)
         case = Case(seed, io_uring=io_uring)
         try:
             for _ in range(6):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ class Channel:
     ``slow``; ``place`` is how far a walk has come among the members. ``key`` is how the hub knows the channel.
 
     Most of them are ``in_step``: they have all that a walk has brought to their place, and nothing hinders the next
-    chunk. That list holds, at the place of each member, its descriptor if it is one of those, else -1; so a walk need
-    not look at them.
+    chunk. That array holds, at the place of each member, its descriptor if it is one of those, else -1; so a walk need
+    not look at them. Objects spread over the memory, as integers are, would take longer to find than to send to.
     """
 
     def __init__(self, hub: Hub, key: Hashable, cursor: str = "", *, visible_heartbeat: bool = False) -> None:
@@ -30,7 +31,7 @@ class Channel:
         self.key = key
         self.tape = Tape(cursor)
         self.members: list[Connection] = []
-        self.in_step: list[int] = []
+        self.in_step = array("i")
         self.slow: set[Connection] = set()
         self.walking = False
         self.place = 0
@@ -105,7 +106,7 @@ class Channel:
         """Let go of closed connections, if they are many or all."""
         if self._gone and (self._gone > 64 or self._gone >= len(self.members) // 4):
             self.members = [member for member in self.members if not member.closed]
-            self.in_step = [-1] * len(self.members)
+            self.in_step = array("i", [-1]) * len(self.members)
             for place, member in enumerate(self.members):
                 if member.place >= 0:
                     member.fall_in(place)

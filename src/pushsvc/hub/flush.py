@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import deque
 from errno import EAGAIN, EBADF
 from functools import cached_property
+from itertools import takewhile
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.hub import metrics
-from pushsvc.hub.sender import Sender, Writes, best
+from pushsvc.hub.sender import Sender, best
 
 if TYPE_CHECKING:
     from pushsvc.hub.channel import Channel
@@ -116,7 +118,7 @@ class Flush:
         """Give back what the kernel has for us."""
         if "_sender" in vars(self):
             self._sender.close()
-            self._sender = Writes()
+            self._sender = best(io_uring=False)
 
     def _walk(self, channel: Channel, until: float) -> bool:
         """Send a channel's chunks to everybody who stands before them; return whether that is done."""
@@ -125,8 +127,10 @@ class Flush:
         while (chunk := tape.front.next) is not None:
             chunk.tick = channel.hub.tick
             while channel.place < len(channel.members):
+                begun = perf_counter()
                 self._deliver(channel, tape.front, chunk)
-                if perf_counter() > until:
+                now = perf_counter()
+                if now + (now - begun) > until:
                     return False
             channel.place = 0
             tape.front = chunk
@@ -147,11 +151,15 @@ class Flush:
         """Send a chunk to the next few members. This is the loop that every delivery goes through: of a member that is
         in step it reads nothing but its descriptor, as all else would have to come from memory."""
         start, size = channel.place, len(chunk.data)
-        descriptors = channel.in_step[start : start + min(self._sender.room, max(_FEWEST, _AT_ONCE // (size + 1)))]
-        if descriptors[0] < 0:  # as all are over TLS: each costs as much as two others, so that one is enough
-            descriptors, apart = descriptors[:1], {0: -EBADF}
+        if channel.in_step[start] < 0:  # as all are over TLS, where each takes longer: so they are few
+            descriptors = array("i", takewhile((0).__gt__, channel.in_step[start : start + _FEWEST]))
+            apart = dict.fromkeys(range(len(descriptors)), -EBADF)
         else:
+            at_once = min(self._sender.room, max(_FEWEST, _AT_ONCE // (size + 1)))
+            descriptors = channel.in_step[start : start + at_once]
             apart = self._sender.send(descriptors, chunk.data)
+            if self._sender.broken:
+                self.close()
         passed = 0
         for index, sent in apart.items():
             connection = channel.members[start + index]
@@ -163,8 +171,6 @@ class Flush:
             except Exception:
                 log.exception("a stream of %s", channel.key)
                 connection.fail()
-        if self._sender.broken:
-            self._sender = Writes()
         channel.place = start + len(descriptors)
         self._delivered += (len(descriptors) - passed) * chunk.frames
         self._bytes += (len(descriptors) - len(apart)) * size  # the others count their own

@@ -25,10 +25,12 @@ SLOTS = 128
 """Sockets of one call, at most."""
 
 _SETUP, _ENTER = 425, 426
+_SUBMIT_ALL = 1 << 7  # Linux 5.18: one that cannot be tried does not keep the others from it
 _SINGLE_MMAP = 1 << 0
 _OFF_RINGS, _OFF_SLOTS = 0, 0x10000000
 _GETEVENTS = 1 << 0
 _SEND = 26
+_COUNTER = 0xFFFFFFFF
 _PARAMS = struct.Struct("10I 8IQ 8IQ")
 _SLOT = struct.Struct("BBHiQQIIQQQQ")  # operation, -, -, descriptor, -, address, length, flags, number of the slot, -
 _RESULT = struct.Struct("QiI")  # number of the slot, what came of it, -
@@ -46,6 +48,7 @@ class Ring:
         self.broken = False
         self._call = _system_call()
         params = ctypes.create_string_buffer(_PARAMS.size)
+        _PARAMS.pack_into(params, 0, 0, 0, _SUBMIT_ALL, *[0] * 25)
         self._fd = self._call(_SETUP, SLOTS, ctypes.addressof(params), 0, 0, 0, 0)
         if self._fd < 0:
             error = ctypes.get_errno()
@@ -60,7 +63,7 @@ class Ring:
     def _map(self, params: tuple[int, ...]) -> None:
         """Lay columns over what is shared with the kernel: each field of all slots, and of all results."""
         slots, results, features = params[0], params[1], params[5]
-        tail, order = params[11], params[16]
+        begin, tail, order = params[10], params[11], params[16]
         head, end, found = params[19], params[20], params[24]
         if not features & _SINGLE_MMAP or slots != SLOTS:
             raise OSError(ENOSYS, "an io_uring of another kind")
@@ -72,48 +75,62 @@ class Ring:
             flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
             _SLOT.pack_into(table, _SLOT.size * slot, _SEND, 0, 0, -1, 0, 0, 0, flags, slot, 0, 0, 0)
         rings[order : order + 4 * slots].cast("I")[:] = array("I", range(slots))
+        self._data = b""
         self._descriptors = table.cast("i")[1::16]
         self._addresses = table.cast("Q")[2::8]
         self._lengths = table.cast("I")[6::16]
-        self._tail, self._head, self._end = (rings[at : at + 4].cast("I") for at in (tail, head, end))
-        answers = rings[found : found + _RESULT.size * results]
-        self._numbers, self._taken = answers.cast("Q")[::2], answers.cast("i")[2::4]
+        # Of the slots the kernel moves the first counter and we the second, of the answers we the first.
+        self._begin, self._tail, self._head, self._end = (
+            rings[at : at + 4].cast("I") for at in (begin, tail, head, end)
+        )
+        self._results = results
+        self._answers = rings[found : found + _RESULT.size * results]
+        self._expected = bytearray().join(_RESULT.pack(slot, 0, 0) for slot in range(slots))
 
     @property
     def room(self) -> int:
         """How many sockets the next call may have."""
-        return SLOTS - self._tail[0] % SLOTS
+        return SLOTS - self._begin[0] % SLOTS
 
-    def send(self, descriptors: list[int], data: bytes) -> dict[int, int]:
+    def send(self, descriptors: array[int], data: bytes) -> dict[int, int]:
         """Offer bytes to sockets, at most as many as there is room. Return of each that did not take all of it, by its
-        index in the list, how many it took, or its error as a negative number.
+        index, how many it took, or its error as a negative number.
 
         All fields are written and read as columns: that makes a socket cost next to nothing of Python.
         """
-        count, size, tail = len(descriptors), len(data), self._tail[0]
-        at, found = tail % SLOTS, self._head[0] % len(self._taken)
-        self._descriptors[at : at + count] = array("i", descriptors)
-        self._addresses[at : at + count] = array("Q", [_address(data)]) * count
-        self._lengths[at : at + count] = array("I", [size]) * count
-        self._tail[0] = (tail + count) & 0xFFFFFFFF
+        if data is not self._data:
+            self._put(data)
+        # Both begin where the kernel stands: should an error of ours have cut a call short, nothing of it is left.
+        count, begin, head = len(descriptors), self._begin[0], self._end[0]
+        at, self._head[0] = begin % SLOTS, head
+        self._descriptors[at : at + count] = descriptors
+        self._tail[0] = (begin + count) & _COUNTER
         submitted = self._call(_ENTER, self._fd, count, 0, _GETEVENTS, 0, 0)
-        answered = (self._end[0] - self._head[0]) & 0xFFFFFFFF
-        taken = self._taken[found : found + answered].tolist()
+        answered = (self._end[0] - head) & _COUNTER
+        found = head % self._results * _RESULT.size
+        answers = self._answers[found : found + answered * _RESULT.size].tobytes()
         self._head[0] = self._end[0]
-        if taken.count(size) == count:
+        if answers == self._expected[at * _RESULT.size : (at + count) * _RESULT.size]:
             return {}
-        numbers = self._numbers[found : found + answered].tolist()
-        sent = {number - at: took for number, took in zip(numbers, taken, strict=True)}
+        sent = {number - at: took for number, took, _ in _RESULT.iter_unpack(answers)}
         if len(sent) < count:
-            self._break(data)
+            self._break()
             # Who was not even tried took nothing; of who was nothing is known.
             sent = dict.fromkeys(range(count), -EAGAIN) | dict.fromkeys(range(max(submitted, 0)), -EIO) | sent
-        return {index: took for index, took in sent.items() if took != size}
+        return {index: took for index, took in sent.items() if took != len(data)}
 
-    def _break(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
+        """Let all slots send some bytes. They are kept until others take their place: so an address is only theirs."""
+        self._data = data
+        address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        self._addresses[:] = array("Q", [address]) * SLOTS
+        self._lengths[:] = array("I", [len(data)]) * SLOTS
+        memoryview(self._expected).cast("i")[2::4] = array("i", [len(data)]) * SLOTS
+
+    def _break(self) -> None:
         log.warning("io_uring failed: from now on a call of the kernel for each delivery")
         self.broken = True
-        _kept.append(data)
+        _kept.append(self._data)
         self.close()
 
     def _check(self) -> None:
@@ -125,18 +142,15 @@ class Ring:
             with suppress(BlockingIOError):
                 while True:
                     full.send(bytes(65_536))
-            short = self.send([ours.fileno(), full.fileno(), -1], b"ring")
-            if short != {1: -EAGAIN, 2: -EBADF} or theirs.recv(5) != b"ring":
+            theirs.setblocking(False)
+            short = self.send(array("i", [-1, full.fileno(), ours.fileno()]), b"ring")
+            if short != {0: -EBADF, 1: -EAGAIN} or theirs.recv(5) != b"ring":
                 raise OSError(ENOSYS, "an io_uring that does not send as it should")
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def _address(data: bytes) -> int:
-    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
 
 
 def _system_call() -> Callable[..., int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from array import array
 from errno import EBADF
 from operator import length_hint
 from typing import Protocol
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 class Sender(Protocol):
     """``send`` offers bytes to sockets, at most as many as there is ``room``. It returns of each that did not take all
-    of it, by its index in the list, how many it took, or its error as a negative number; -1 is no socket.
+    of it, by its index, how many it took, or its error as a negative number; -1 is no socket.
 
     One that is ``broken`` is not to be used again.
     """
@@ -25,7 +26,7 @@ class Sender(Protocol):
     def room(self) -> int: ...
     @property
     def broken(self) -> bool: ...
-    def send(self, descriptors: list[int], data: bytes) -> dict[int, int]: ...
+    def send(self, descriptors: array[int], data: bytes) -> dict[int, int]: ...
     def close(self) -> None: ...
 
 
@@ -36,19 +37,17 @@ class Writes:
     broken = False
 
     @staticmethod
-    def send(descriptors: list[int], data: bytes) -> dict[int, int]:
+    def send(descriptors: array[int], data: bytes) -> dict[int, int]:
         size, write = len(data), os.write
         short = {}
-        left = iter(descriptors)
+        left = iter(descriptors.tolist())
         for descriptor in left:
-            sent = -EBADF
-            if descriptor >= 0:
-                try:
-                    sent = write(descriptor, data)
-                    if sent == size:
-                        continue
-                except OSError as error:
-                    sent = -(error.errno or EBADF)
+            try:
+                sent = write(descriptor, data)
+                if sent == size:
+                    continue
+            except OSError as error:
+                sent = -(error.errno or EBADF)
             short[len(descriptors) - length_hint(left) - 1] = sent
         return short
 
@@ -63,6 +62,8 @@ def best(*, io_uring: bool) -> Sender:
             ring = Ring()
         except OSError as error:
             log.debug("no io_uring: %s", error.strerror)
+        except Exception:
+            log.exception("no io_uring")
         else:
             metrics.RINGS.set(1)
             return ring
