@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -225,6 +226,18 @@ def test_a_beginning_that_is_not_gone_on_with_ends_in_time(sites: Sites) -> None
         assert client.answer()[1] == b'together {"n":1}'
         assert client.answer()[0] == 408
         assert client.rest() == b""
+
+
+def test_a_beginning_that_turns_out_to_be_another_has_no_more_time_for_it(sites: Sites) -> None:
+    with sites(head=3).connect() as connection:
+        client = Client(connection).learn()
+        connection.sendall(post(b'{"n":1}') + post(b'{"n":2}')[:40])
+        begun = time.monotonic()
+        assert client.answer()[1] == b'together {"n":1}'
+        time.sleep(2)
+        connection.sendall(b"X-Another: field\r\n")
+        assert client.answer()[0] == 408
+        assert time.monotonic() - begun < 4.5
 
 
 def test_what_comes_before_the_answer_waits_for_it(known: Client, site: Site) -> None:

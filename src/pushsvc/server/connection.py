@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from gevent import get_hub
@@ -209,7 +210,8 @@ class Connection:
         offer = Offer(self.transport, self._take, self._await_next)
         data = offer.wait()
         self._offers = not offer.given_back
-        self.idle = True  # whatever was answered meanwhile: what came now has its own time
+        # What came now has its own time, whatever was answered meanwhile; unless it had begun before, and that runs.
+        self.idle = self.idle or self.transport.deadline == inf
         return data
 
     def _take(self, data: bytes, offer: Offer) -> Taken:
