@@ -1,7 +1,7 @@
 """End to end: from the start of a POST to the statistics frame that counts its event, in subscribers of the stream.
 
-A web process has one core; the aggregator, Valkey, the producer and the subscribers share the others. One producer
-posts single events of 16 keys at a steady rate; one subscriber notes when each frame comes and for which offset it is
+A web process has one core; the aggregator, Valkey, the producer and the subscribers share the others. Sixteen
+producers post single events of 16 keys at a steady rate in all; one subscriber notes when each frame comes and for which offset it is
 exact, beside as many others as are asked for.
 
     python benchmarks/latency.py [--rate 1000] [--subscribers 100] [--seconds 20]
@@ -10,6 +10,7 @@ exact, beside as many others as are asked for.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from measure import Table, Target, machine
 from pushsvc.broker.embedded import EmbeddedServer
 
 KEYS = 16
+PRODUCERS = 16
 SETTINGS = """
 [topics."default"]
 windows = ["1m"]
@@ -62,38 +64,66 @@ class Watcher(threading.Thread):
         self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, float], int]:
-    """Post single events; return when each POST began, by offset, and how many were begun late by over 10 ms."""
-    begun: dict[int, float] = {}
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    start, late = time.monotonic(), 0
-    for number in range(rate * seconds):
-        due = start + number / rate
-        time.sleep(max(0.0, due - time.monotonic()))
-        late += time.monotonic() - due > 0.01
-        at = time.monotonic()
+class Producer:
+    """One of those who post: a connection with at most one request under way."""
+
+    def __init__(self, port: int, topic: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.begun = 0.0
+        self._topic = topic.encode()
+        self._answer = b""
+
+    def post(self, number: int) -> None:
+        self.begun = time.monotonic()
         body = b'{"key":"key-%d","value":%d}' % (number % KEYS, number % 100)
-        connection.sendall(
+        self.socket.sendall(
             b"POST /v1/topics/%b/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (topic.encode(), len(body), body)
+            b"Content-Length: %d\r\n\r\n%b" % (self._topic, len(body), body)
         )
-        begun[_offset(connection)] = at
-    connection.close()
-    return begun, late
 
-
-def _offset(connection: socket.socket) -> int:
-    """Read an answer; return the offset that the event got."""
-    answer = b""
-    while not answer.endswith(b"}"):
-        data = connection.recv(65_536)
+    def offset(self) -> int | None:
+        """Read what has come of the answer; return the offset that the event got once it is whole."""
+        data = self.socket.recv(65_536)
         if not data:
-            raise SystemExit(f"the connection ended: {answer!r}")
-        answer += data
-    if not answer.startswith(b"HTTP/1.1 202"):
-        raise SystemExit(answer.decode())
-    return int(json.loads(answer.partition(b"\r\n\r\n")[2])["last_offset"])
+            raise SystemExit(f"the connection ended: {self._answer!r}")
+        self._answer += data
+        if not self._answer.endswith(b"}"):
+            return None
+        answer, self._answer = self._answer, b""
+        if not answer.startswith(b"HTTP/1.1 202"):
+            raise SystemExit(answer.decode())
+        return int(json.loads(answer.partition(b"\r\n\r\n")[2])["last_offset"])
+
+
+def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, float], int]:
+    """Post single events, each when it is due, whatever the answers take as long as a producer is free; return when each
+    POST began, by offset, and how many were begun late by over 10 ms."""
+    begun: dict[int, float] = {}
+    free = [Producer(port, topic) for _ in range(PRODUCERS)]
+    poll, busy = select.poll(), {}
+    for one in free:
+        poll.register(one.socket, select.POLLIN)
+    start, late, number, total = time.monotonic(), 0, 0, rate * seconds
+    while number < total or busy:
+        due = start + number / rate
+        while number < total and free and due <= time.monotonic():
+            one = free.pop()
+            one.post(number)
+            late += one.begun - due > 0.01
+            busy[one.socket.fileno()] = one
+            number += 1
+            due = start + number / rate
+        wait = max(0.0, due - time.monotonic()) * 1e3 if number < total and free else None
+        for descriptor, _ in poll.poll(wait):
+            one = busy[descriptor]
+            if (offset := one.offset()) is not None:
+                begun[offset] = one.begun
+                del busy[descriptor]
+                free.append(one)
+    for one in free:
+        one.socket.close()
+    return begun, late
 
 
 def measure(web: Web, client: Path, topic: str, rate: int, seconds: int, subscribers: int) -> tuple[str, ...]:
