@@ -1,8 +1,8 @@
 """End to end: from the start of a POST to the statistics frame that counts its event, in subscribers of the stream.
 
 A web process has one core; the aggregator, Valkey, the producer and the subscribers share the others. Sixteen
-producers post single events of 16 keys at a steady rate in all; one subscriber notes when each frame comes and for which offset it is
-exact, beside as many others as are asked for.
+producers post single events of 16 keys at a steady rate in all; one subscriber notes when each frame comes and for
+which offset it is exact, beside as many others as are asked for.
 
     python benchmarks/latency.py [--rate 1000] [--subscribers 100] [--seconds 20]
 """
@@ -97,8 +97,8 @@ class Producer:
 
 
 def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, float], int]:
-    """Post single events, each when it is due, whatever the answers take as long as a producer is free; return when each
-    POST began, by offset, and how many were begun late by over 10 ms."""
+    """Post single events, each when it is due, as long as a producer is free; return when each POST began, by offset,
+    and how many were begun late by over 10 ms."""
     begun: dict[int, float] = {}
     free = [Producer(port, topic) for _ in range(PRODUCERS)]
     poll, busy = select.poll(), {}

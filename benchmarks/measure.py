@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -28,6 +29,8 @@ from pushsvc.stats.rolling import no_pause
 from pushsvc.stats.window import Window
 
 Result = TypeVar("Result")
+
+STAT = Path("/proc/stat")
 
 BATCH = 1_000
 """Events of a batch."""
@@ -136,12 +139,16 @@ class Target:
 
 @dataclass
 class Table:
-    """Lines of text in columns, printed when complete; the first column is left-aligned, the others right."""
+    """Lines of text in columns, printed when complete; the first column is left-aligned, the others right.
+
+    Of a virtual machine it says what share of its processors' time the host took from the table's beginning to its end.
+    """
 
     title: str
     header: Sequence[str]
     note: str = ""
     lines: list[Sequence[str]] = field(default_factory=list)
+    begun: tuple[int, int] = field(default_factory=lambda: processor_time())
 
     def add(self, *cells: str) -> None:
         self.lines.append(cells)
@@ -158,7 +165,19 @@ class Table:
                 for n, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             print("  ".join((first, *others)).rstrip())
+        stolen, worked = (now - then for now, then in zip(processor_time(), self.begun, strict=True))
+        if stolen:
+            print(f"\nThe host took {stolen / (stolen + worked):.1%} of the time for which something was to be done.")
         print(flush=True)
+
+
+def processor_time() -> tuple[int, int]:
+    """Return how long all processors together were wanted and not given by a host, and how long they worked (proc(5));
+    zeros where that is not told."""
+    if not STAT.exists():
+        return 0, 0
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, STAT.read_text().split()[1:9])
+    return stolen, user + nice + system + interrupts + soft
 
 
 def ns(seconds: float, events: int) -> str:
