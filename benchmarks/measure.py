@@ -137,6 +137,15 @@ class Target:
         return "holds" if (value >= self.bound if self.least else value <= self.bound) else "MISSED"
 
 
+def processor_time() -> tuple[int, int]:
+    """Return how long all processors together were wanted and not given by a host, and how long they worked (proc(5));
+    zeros where that is not told."""
+    if not STAT.exists():
+        return 0, 0
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, STAT.read_text().split()[1:9])
+    return stolen, user + nice + system + interrupts + soft
+
+
 @dataclass
 class Table:
     """Lines of text in columns, printed when complete; the first column is left-aligned, the others right.
@@ -148,7 +157,7 @@ class Table:
     header: Sequence[str]
     note: str = ""
     lines: list[Sequence[str]] = field(default_factory=list)
-    begun: tuple[int, int] = field(default_factory=lambda: processor_time())
+    begun: tuple[int, int] = field(default_factory=processor_time)
 
     def add(self, *cells: str) -> None:
         self.lines.append(cells)
@@ -169,15 +178,6 @@ class Table:
         if stolen:
             print(f"\nThe host took {stolen / (stolen + worked):.1%} of the time for which something was to be done.")
         print(flush=True)
-
-
-def processor_time() -> tuple[int, int]:
-    """Return how long all processors together were wanted and not given by a host, and how long they worked (proc(5));
-    zeros where that is not told."""
-    if not STAT.exists():
-        return 0, 0
-    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, STAT.read_text().split()[1:9])
-    return stolen, user + nice + system + interrupts + soft
 
 
 def ns(seconds: float, events: int) -> str:
