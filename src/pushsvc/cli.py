@@ -161,9 +161,10 @@ def program() -> None:
     """Publish events, see rolling statistics of them live in the browser."""
 
 
-_CONNECTIONS = ("max_connections", "max_connections_per_address", "io_uring")
+_CONNECTIONS = ("max_connections", "max_connections_per_address")
+_STREAMS = ("heartbeat", "io_uring")
 _TLS = ("certfile", "keyfile")
-_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "heartbeat", "ack", *_CONNECTIONS)
+_WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", *_STREAMS, *_CONNECTIONS)
 _COMMON = ("redis", "prefix", "drain", "wait")
 
 
