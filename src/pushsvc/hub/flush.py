@@ -6,7 +6,6 @@ import logging
 from array import array
 from collections import deque
 from errno import EAGAIN, EBADF
-from functools import cached_property
 from itertools import takewhile
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -51,11 +50,14 @@ class Flush:
         self._pause: Any = None
         self._delivered = self._bytes = 0
         self._io_uring = io_uring
+        self._chosen: Sender | None = None
 
-    @cached_property
+    @property
     def _sender(self) -> Sender:
         # Made when it is needed: a ring belongs to one process, and an application may be made before a server forks.
-        return best(io_uring=self._io_uring)
+        if self._chosen is None:
+            self._chosen = best(io_uring=self._io_uring)
+        return self._chosen
 
     @property
     def stuck(self) -> bool:
@@ -115,10 +117,10 @@ class Flush:
             self.room.set()
 
     def close(self) -> None:
-        """Give back what the kernel has for us."""
-        if "_sender" in vars(self):
-            self._sender.close()
-            self._sender = best(io_uring=False)
+        """Give back what the kernel has for us. From now on each socket is written to."""
+        if self._chosen is not None:
+            self._chosen.close()
+        self._chosen = best(io_uring=False)
 
     def _walk(self, channel: Channel, until: float) -> bool:
         """Send a channel's chunks to everybody who stands before them; return whether that is done."""
@@ -155,10 +157,11 @@ class Flush:
             descriptors = array("i", takewhile((0).__gt__, channel.in_step[start : start + _FEWEST]))
             apart = dict.fromkeys(range(len(descriptors)), -EBADF)
         else:
-            at_once = min(self._sender.room, max(_FEWEST, _AT_ONCE // (size + 1)))
+            sender = self._sender
+            at_once = min(sender.room, max(_FEWEST, _AT_ONCE // (size + 1)))
             descriptors = channel.in_step[start : start + at_once]
-            apart = self._sender.send(descriptors, chunk.data)
-            if self._sender.broken:
+            apart = sender.send(descriptors, chunk.data)
+            if sender.broken:
                 self.close()
         passed = 0
         for index, sent in apart.items():

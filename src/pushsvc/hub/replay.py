@@ -200,7 +200,7 @@ class Replay:
         try:
             messages = history.read(decode(self._goal.cursor))
         except GoneError as gone:
-            # It is said once the follower knows it, too.
+            # The next survey finds what is lost, once the follower knows of it, too.
             self._begin_again(history.have)
             self.group.followers[gone.partition].wake()
             gevent.sleep(_LOOK)

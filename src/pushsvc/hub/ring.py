@@ -31,9 +31,35 @@ _OFF_RINGS, _OFF_SLOTS = 0, 0x10000000
 _GETEVENTS = 1 << 0
 _SEND = 26
 _COUNTER = 0xFFFFFFFF
-_PARAMS = struct.Struct("10I 8IQ 8IQ")
 _SLOT = struct.Struct("BBHiQQIIQQQQ")  # operation, -, -, descriptor, -, address, length, flags, number of the slot, -
 _RESULT = struct.Struct("QiI")  # number of the slot, what came of it, -
+
+
+def _numbers(*names: str) -> list[tuple[str, type[ctypes.c_uint32]]]:
+    return [(name, ctypes.c_uint32) for name in names]
+
+
+class _SlotsAt(ctypes.Structure):
+    """Where things stand in what is shared: the counters of the slots, and the order in which they are tried."""
+
+    _fields_ = [*_numbers("head", "tail", "mask", "entries", "flags", "dropped", "array", "_"), ("__", ctypes.c_uint64)]
+
+
+class _ResultsAt(ctypes.Structure):
+    """The same of the results."""
+
+    _fields_ = [*_numbers("head", "tail", "mask", "entries", "overflow", "cqes", "flags", "_"), ("__", ctypes.c_uint64)]
+
+
+class _Params(ctypes.Structure):
+    """What is asked of the kernel at the making of a ring, and what it answers."""
+
+    _fields_ = [
+        *_numbers("slots", "results", "flags", "thread_cpu", "thread_idle", "features", "wq_fd", "_", "__", "___"),
+        ("slots_at", _SlotsAt),
+        ("results_at", _ResultsAt),
+    ]
+
 
 _kept: list[bytes] = []  # what a kernel that broke its word may still read
 
@@ -47,45 +73,42 @@ class Ring:
     def __init__(self) -> None:
         self.broken = False
         self._call = _system_call()
-        params = ctypes.create_string_buffer(_PARAMS.size)
-        _PARAMS.pack_into(params, 0, 0, 0, _SUBMIT_ALL, *[0] * 25)
+        params = _Params(flags=_SUBMIT_ALL)
         self._fd = self._call(_SETUP, SLOTS, ctypes.addressof(params), 0, 0, 0, 0)
         if self._fd < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         try:
-            self._map(_PARAMS.unpack(params.raw))
+            self._map(params)
             self._check()
         except BaseException:
             self.close()
             raise
 
-    def _map(self, params: tuple[int, ...]) -> None:
-        """Lay columns over what is shared with the kernel: each field of all slots, and of all results."""
-        slots, results, features = params[0], params[1], params[5]
-        begin, tail, order = params[10], params[11], params[16]
-        head, end, found = params[19], params[20], params[24]
-        if not features & _SINGLE_MMAP or slots != SLOTS:
+    def _map(self, params: _Params) -> None:
+        """Lay columns over what is shared with the kernel: each field of all slots, and all results."""
+        slots_at, results_at, self._results = params.slots_at, params.results_at, params.results
+        if not params.features & _SINGLE_MMAP or params.slots != SLOTS:
             raise OSError(ENOSYS, "an io_uring of another kind")
-        size = max(order + 4 * slots, found + _RESULT.size * results)
+        order, found = slots_at.array, results_at.cqes
+        size = max(order + 4 * SLOTS, found + _RESULT.size * self._results)
         shared = mmap.MAP_SHARED | mmap.MAP_POPULATE
         rings = memoryview(mmap.mmap(self._fd, size, flags=shared, offset=_OFF_RINGS))
-        table = memoryview(mmap.mmap(self._fd, _SLOT.size * slots, flags=shared, offset=_OFF_SLOTS))
-        for slot in range(slots):
+        table = memoryview(mmap.mmap(self._fd, _SLOT.size * SLOTS, flags=shared, offset=_OFF_SLOTS))
+        for slot in range(SLOTS):
             flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
             _SLOT.pack_into(table, _SLOT.size * slot, _SEND, 0, 0, -1, 0, 0, 0, flags, slot, 0, 0, 0)
-        rings[order : order + 4 * slots].cast("I")[:] = array("I", range(slots))
+        rings[order : order + 4 * SLOTS].cast("I")[:] = array("I", range(SLOTS))
         self._data = b""
         self._descriptors = table.cast("i")[1::16]
         self._addresses = table.cast("Q")[2::8]
         self._lengths = table.cast("I")[6::16]
         # Of the slots the kernel moves the first counter and we the second, of the answers we the first.
         self._begin, self._tail, self._head, self._end = (
-            rings[at : at + 4].cast("I") for at in (begin, tail, head, end)
+            rings[at : at + 4].cast("I") for at in (slots_at.head, slots_at.tail, results_at.head, results_at.tail)
         )
-        self._results = results
-        self._answers = rings[found : found + _RESULT.size * results]
-        self._expected = bytearray().join(_RESULT.pack(slot, 0, 0) for slot in range(slots))
+        self._answers = rings[found : found + _RESULT.size * self._results]
+        self._expected = bytearray().join(_RESULT.pack(slot, 0, 0) for slot in range(SLOTS))
 
     @property
     def room(self) -> int:

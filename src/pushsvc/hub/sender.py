@@ -33,7 +33,7 @@ class Sender(Protocol):
 class Writes:
     """A call for each socket."""
 
-    room = 64
+    room = 64  # half a millisecond of small frames
     broken = False
 
     @staticmethod

@@ -48,14 +48,12 @@ class Tape:
 
     def trim(self, *, behind: bool) -> None:
         """Let go of what lies before ``front``: beyond the bound while a stream is ``behind``, else all of it."""
-        while self.base is not self.front and not (behind and self._fits()):
-            old = self.base
-            assert old.next is not None
-            self.base = old.next
-            self.size -= len(self.base.data)
+        while (kept := self.base.next) is not None and self.base is not self.front and not (behind and self._fits()):
+            self.base.next, self.base.lost = None, True
+            self.base = kept
+            self.size -= len(kept.data)
             self._chunks -= 1
-            self.base.data = b""
-            old.next, old.lost = None, True
+            kept.data = b""
 
     def _fits(self) -> bool:
         return self._chunks <= BACKLOG_CHUNKS and self.size <= BACKLOG_BYTES
