@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measure import BATCH, START, Table, machine, settle, stored_batches
-from pushsvc.aggregate import Aggregate
-from pushsvc.broker import Broker, Log
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.shard import TopicPart
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.event import Reader
 from pushsvc.event.columns import ColumnReader
-from pushsvc.part import TopicPart
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from system import cpu, processes

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pushsvc.stats.rolling import Rolling
+from pushsvc.stats.panes.rolling import Rolling
 from pushsvc.stats.window import Window
 
 Floats = NDArray[np.float64]

@@ -30,7 +30,7 @@ from typing import Any
 
 from measure import Table, Target, machine
 from pushsvc.broker.embedded import EmbeddedServer
-from pushsvc.listener import listen
+from pushsvc.supervisor.listener import listen
 
 HERE = Path(__file__).parent / "fanout"
 SERVER_CORE, OTHER_CORES = {0}, set(range(1, os.cpu_count() or 1)) or {0}

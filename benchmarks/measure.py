@@ -22,10 +22,10 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
-from pushsvc.aggregate import Aggregate
+from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import Column, ColumnReader, Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.rolling import no_pause
+from pushsvc.stats.panes.rolling import no_pause
 from pushsvc.stats.window import Window
 
 Result = TypeVar("Result")

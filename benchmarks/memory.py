@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from measure import Table, machine
-from pushsvc.broker import Broker, Log
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 

@@ -80,8 +80,8 @@ def plain_app(redis_url: str) -> Any:
 
 
 def our_app(redis_url: str) -> Any:
-    from pushsvc.broker import Broker
-    from pushsvc.web import create_app
+    from pushsvc.broker.broker import Broker
+    from pushsvc.web.app import create_app
 
     return create_app(Broker(redis_url))
 

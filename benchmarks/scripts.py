@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from measure import Table, machine
-from pushsvc.broker import Broker, Log
-from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 

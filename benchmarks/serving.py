@@ -62,8 +62,8 @@ def serve(kind: str, what: str, redis: str, descriptor: int) -> None:
     listener = socket.socket(fileno=descriptor)
     app: Any = empty
     if what != "empty":
-        from pushsvc.broker import Broker
-        from pushsvc.web import create_app
+        from pushsvc.broker.broker import Broker
+        from pushsvc.web.app import create_app
 
         app = create_app(Broker(redis, "bench:"))
     if kind == "pywsgi":
@@ -85,10 +85,10 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
     import gevent
     from gevent.event import Event
 
-    from pushsvc.caps import Caps
     from pushsvc.server.accept import Acceptor
+    from pushsvc.server.caps import Caps
     from pushsvc.server.connection import Site
-    from pushsvc.server.lane import Lane
+    from pushsvc.server.fastpath.publish import Lane
     from pushsvc.server.protocol import Bounds, parse_head
     from pushsvc.server.wsgi import base_environ
 

@@ -30,7 +30,7 @@ from measure import (
     settings,
     settle,
 )
-from pushsvc.aggregate import Aggregate, Frame
+from pushsvc.aggregate.aggregate import Aggregate, Frame
 from pushsvc.event.columns import Columns
 
 

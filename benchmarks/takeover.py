@@ -20,12 +20,13 @@ import gevent
 from prometheus_client import REGISTRY
 
 from measure import BATCH, Table, machine, stored_batches
-from pushsvc import checkpoints
-from pushsvc.broker import Broker, Log
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.event import Reader
 from pushsvc.settings import TopicRules
-from pushsvc.worker import AggregatorWorker
+from pushsvc.worker import checkpoints
+from pushsvc.worker.worker import AggregatorWorker
 
 TOPIC = "bench"
 HOUR = 3_600_000

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # imported where used: the core's tests need none of it and start at once
-    from proxy import Proxy
-    from pushsvc.broker import Broker
-    from stack import Stack
+    from pushsvc.broker.broker import Broker
+    from support.proxy import Proxy
+    from support.stack import Stack
 
 _numbers = count()
 
 # What their assertions compare is told as that of the tests is.
-pytest.register_assert_rewrite("accounts")
+pytest.register_assert_rewrite("support.accounts")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -50,7 +50,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
-    from pushsvc.broker import Broker
+    from pushsvc.broker.broker import Broker
 
     broker = Broker(redis_url, prefix)
     yield broker
@@ -60,7 +60,7 @@ def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
 @pytest.fixture
 def proxy(redis_url: str) -> Iterator[Proxy]:
     """A proxy before the embedded server."""
-    from proxy import Proxy
+    from support.proxy import Proxy
 
     if not redis_url.startswith("unix://"):
         pytest.skip("the proxy stands before the embedded server")
@@ -72,7 +72,7 @@ def proxy(redis_url: str) -> Iterator[Proxy]:
 @pytest.fixture
 def stack(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Stack]:
     """Processes of this test alone: ``start_web``, ``start_aggregator``; all are gone after it."""
-    from stack import Stack
+    from support.stack import Stack
 
     with Stack(redis_url, prefix, tmp_path) as running:
         yield running
@@ -89,7 +89,7 @@ def own_server(stack: Stack) -> Stack:
 @pytest.fixture(scope="session")
 def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A web and an aggregator process for all tests that do them no harm; each uses a ``topic`` of its own."""
-    from stack import Stack
+    from support.stack import Stack
 
     with Stack(redis_url, f"test-{os.getpid()}-shared:", tmp_path_factory.mktemp("shared")) as stack:
         stack.start_aggregator()
@@ -100,7 +100,7 @@ def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def iterated_server(shared_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The same over the same Redis, where a WSGI server iterates the streams instead of handing over their sockets."""
-    from stack import Stack
+    from support.stack import Stack
 
     with Stack(shared_server.redis_url, shared_server.prefix, tmp_path_factory.mktemp("iterated")) as stack:
         stack.start_iterated()

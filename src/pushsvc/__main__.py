@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pushsvc.lifeline import follow_parent
+from pushsvc.supervisor.lifeline import follow_parent
 
 
 def main() -> None:
@@ -16,10 +16,10 @@ def main() -> None:
         from gevent import monkey
 
         monkey.patch_all()
-        from pushsvc.prometheus import count_in_place
+        from pushsvc.metrics.exposition import count_in_place
 
         count_in_place()
-    from pushsvc.cli import program
+    from pushsvc.cli.main import program
 
     program(prog_name="pushsvc")
 

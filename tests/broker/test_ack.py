@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 import redis
 
-from proxy import Last, Proxy
-from pushsvc.broker import Broker, Log, Once, committer
+from pushsvc.broker import committer
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
-from pushsvc.check import check_redis
+from pushsvc.broker.keys import Log
+from pushsvc.broker.publisher import Once
 from pushsvc.errors import OutcomeUnknown, StartupError, Unconfirmed
 from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
-from pushsvc.web import create_app
-from stack import free_port, until
+from pushsvc.supervisor.preflight import check_redis
+from pushsvc.web.app import create_app
+from support.proxy import Last, Proxy
+from support.stack import free_port, until
 
 SETTINGS = TopicSettings()
 FSYNC, REPLICA = Ack.parse("fsync"), Ack.parse("replicas:1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushsvc.broker.address import Address
+from pushsvc.broker.cluster.address import Address
 from pushsvc.broker.keys import TAGS, slot_of
 
 SENTINELS = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from accounts.appended import EVENT, SECOND, WALL, commit, requests, stored
-from pushsvc.broker import Broker, Log, append
+from pushsvc.broker import append
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
 from pushsvc.errors import PushError
 from pushsvc.event import Batch, Event
+from support.accounts.appended import EVENT, SECOND, WALL, commit, requests, stored
 
 
 def headers(broker: Broker, topic: str) -> list[tuple[int, int, int]]:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pushsvc.broker import Broker, Log
 from pushsvc.broker.append import CHUNK_EVENTS
-from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING, StatisticsWrite
+from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING, Broker, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings, Window

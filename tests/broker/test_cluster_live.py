@@ -2,11 +2,11 @@
 
 from contextlib import closing
 
-from fleet import free_port
-from peer import turn_until
-from pushsvc.broker.address import Address
-from pushsvc.broker.cluster import Cluster
-from pushsvc.broker.cluster_live import ClusterLive
+from pushsvc.broker.cluster.address import Address
+from pushsvc.broker.cluster.cluster import Cluster
+from pushsvc.broker.cluster.cluster_live import ClusterLive
+from support.fleet import free_port
+from support.peer import turn_until
 
 
 def test_it_is_told_of_once_and_looked_at_all_the_same(caplog):

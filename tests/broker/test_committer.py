@@ -17,14 +17,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from proxy import Proxy
-from pushsvc.broker import Broker, Log, Once, WakeUp
 from pushsvc.broker import committer as module
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import WakeUp
+from pushsvc.broker.publisher import Once
 from pushsvc.errors import Overloaded, PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
-from stack import until
+from support.proxy import Proxy
+from support.stack import until
 
 SETTINGS = TopicSettings()
 CALLERS = 30

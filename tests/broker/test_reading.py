@@ -11,8 +11,8 @@ import gevent
 import pytest
 from redis import exceptions
 
-from peer import tls_pair, turn_until
 from pushsvc.broker.reading import Reading
+from support.peer import tls_pair, turn_until
 
 PLAIN, SECURE = "plain", "TLS"
 

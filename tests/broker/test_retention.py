@@ -8,18 +8,19 @@ import gevent
 import pytest
 from prometheus_client import REGISTRY
 
-from accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
-from pushsvc.broker import Broker, Log
 from pushsvc.broker.append import CHUNK_EVENTS
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.errors import BrokerFull, Fenced, LogFull
 from pushsvc.event import Event
-from pushsvc.ingest import Ingest
 from pushsvc.settings import FULL, TopicRules, TopicSettings, Window
-from pushsvc.sweep import ENTRIES, TOPICS, Sweeper
 from pushsvc.topic import partition_of
-from pushsvc.web import create_app
-from stack import until
+from pushsvc.web.app import create_app
+from pushsvc.worker.ingest import Ingest
+from pushsvc.worker.retention import ENTRIES, TOPICS, Sweeper
+from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
+from support.stack import until
 
 URL = f"/v1/topics/{LOG.topic}/events"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from stack import Stack
+from support.stack import Stack
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
-from stack import Stack, until
+from support.stack import Stack, until
 
 _TABLE = """() => ({
   offset: document.querySelector("#offset").textContent,

@@ -8,13 +8,13 @@ from typing import Any
 import redis
 from playwright.sync_api import Page, expect
 
-from pushsvc.broker import Broker
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Keys
 from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
-from stack import Stack, until
+from support.stack import Stack, until
 
 _LISTEN = """(path) => {
   window.seen = []; window.resets = 0; window.cursor = "";

@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 import pytest
 from playwright.sync_api import Page
 
-from stack import Stack, free_port, until
+from support.stack import Stack, free_port, until
 
 WATCH = """(topic) => {
   window.seen = []; window.opened = 0; window.resets = 0; window.back = 0; window.offset = 0;

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from itertools import count
 
 from chaos.site import AGGREGATOR, WEB, Site, send
-from proxy import Last, Proxy
-from pushsvc.leases import LEASE
+from pushsvc.worker.leases import LEASE
+from support.proxy import Last, Proxy
 
 Undo = Callable[[], None]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import redis
 
-from fleet import free_port
-from proxy import Proxy
 from pushsvc.broker.embedded import EmbeddedServer
-from stack import until
+from support.fleet import free_port
+from support.proxy import Proxy
+from support.stack import until
 
 
 class Servers:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from chaos.servers import Servers
-from proxy import Proxy
-from stack import Stack, until
+from support.proxy import Proxy
+from support.stack import Stack, until
 
 WEB, AGGREGATOR = "web", "aggregator"
 WORKERS = AGGREGATORS = 2

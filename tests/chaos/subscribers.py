@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-from oracle import Figures, figures
 from pushsvc.sse import Decoder, Message
 from pushsvc.topic import matches
-from stack import Table
+from support.oracle import Figures, figures
+from support.stack import Table
 
 SILENCE = 30.0
 """Seconds after which a connection counts as lost: a browser would wait for ever. There are heartbeats every second."""

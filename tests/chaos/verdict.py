@@ -12,9 +12,9 @@ from typing import Any
 from chaos.producers import Producer, Request
 from chaos.site import TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber
-from oracle import expected, figures, instant
 from pushsvc.topic import matches
-from stack import until
+from support.oracle import expected, figures, instant
+from support.stack import until
 
 Event = dict[str, Any]
 Logs = dict[str, list[Event]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pushsvc.aggregate import _EVENT_BYTES, Aggregate
+from pushsvc.aggregate.aggregate import _EVENT_BYTES, Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.rolling import Rolling
+from pushsvc.stats.panes.rolling import Rolling
 
 T = 1_700_000_000_000
 

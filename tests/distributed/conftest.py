@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet import Fleet
-from stack import Stack
+from support.fleet import Fleet
+from support.stack import Stack
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet import Fleet, client, free_port
-from producers import stored
-from pushsvc.broker import Broker
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import TAGS, slot_of
-from pushsvc.check import check_redis
 from pushsvc.errors import StartupError, Unavailable
 from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
+from pushsvc.supervisor.preflight import check_redis
 from pushsvc.topic import PARTITIONS, partition_of
-from stack import Stack, Table, until
+from support.fleet import Fleet, client, free_port
+from support.producers import stored
+from support.stack import Stack, Table, until
 
 
 def share_of(topic: str) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fleet import Fleet, client, kill
-from producers import Producers, stored
-from pushsvc.broker import Broker
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import TAGS, slot_of
 from pushsvc.topic import partition_of
-from stack import Stack, Stream, until
+from support.fleet import Fleet, client, kill
+from support.producers import Producers, stored
+from support.stack import Stack, Stream, until
 
 
 def slot(topic: str) -> int:

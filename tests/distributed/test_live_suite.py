@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet import Fleet
+from support.fleet import Fleet
 
 LIVE = Path(__file__).parent.parent / "live"
 SUITE = [

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fleet import Fleet, client, kill
-from proxy import Proxy
-from pushsvc.broker import Broker, Log
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.keys import Log
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
-from stack import Stack, until
+from support.fleet import Fleet, client, kill
+from support.proxy import Proxy
+from support.stack import Stack, until
 
 
 @pytest.fixture

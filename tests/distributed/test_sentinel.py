@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from fleet import Fleet, client, kill
-from producers import Producers, stored
-from pushsvc.broker import Broker, Log
-from pushsvc.check import check_redis
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
 from pushsvc.errors import StartupError, Unavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
-from stack import Stack, Table, until
+from pushsvc.supervisor.preflight import check_redis
+from support.fleet import Fleet, client, kill
+from support.producers import Producers, stored
+from support.stack import Stack, Table, until
 
 TOPICS = ["north", "south"]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet import Fleet, client, kill
-from pushsvc.broker import Broker, Log
-from pushsvc.broker.keys import TAGS, slot_of
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import TAGS, Log, slot_of
 from pushsvc.errors import Unavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
-from pushsvc.sweep import BYTES, Sweeper
 from pushsvc.topic import partition_of
+from pushsvc.worker.retention import BYTES, Sweeper
+from support.fleet import Fleet, client, kill
 
 
 class Windowless(TopicSettings):

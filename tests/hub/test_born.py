@@ -3,13 +3,13 @@
 import gevent
 import pytest
 
-from owner import lease
-from pushsvc.broker import Log
 from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.broker.keys import Log
 from pushsvc.event import Event
-from pushsvc.hub import Query
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
+from support.owner import lease
 
 OLD, NEW = Log("near.0", "1m"), Log("near.54", "1m")
 

@@ -3,14 +3,14 @@
 import gevent
 import pytest
 
-from owner import lease
-from pushsvc.broker import Log
 from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.broker.keys import Log
 from pushsvc.event import Event
-from pushsvc.hub import Query
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
+from support.owner import lease
 
 OLD, NEW = "near.0", "near.54"  # of one partition
 

@@ -4,8 +4,8 @@ import gevent
 import pytest
 
 from pushsvc.event import Event
-from pushsvc.hub import Query
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 
 

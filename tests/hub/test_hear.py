@@ -7,10 +7,10 @@ import gevent
 import pytest
 import redis
 
-from pushsvc.broker import Log
+from pushsvc.broker.keys import Log
 from pushsvc.event import Event
-from pushsvc.hub import Query
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 
 ONE, BESIDE, BORN = "near.0", "near.54", "near.172"  # of one partition
@@ -182,7 +182,7 @@ def test_who_cannot_be_sent_more_is_told_later_what_was_said(ear):
 
 
 def test_more_than_a_turn_may_hear_is_read(ear, monkeypatch):
-    monkeypatch.setattr("pushsvc.hub.follower.HEARD_AT_MOST", 1_000)
+    monkeypatch.setattr("pushsvc.hub.feed.follower.HEARD_AT_MOST", 1_000)
     ear.watch(ONE)
     for number in range(20):
         ear.publish(ONE, number)

@@ -1,6 +1,7 @@
 """Which logs a query is about."""
 
-from pushsvc.hub import Query, query
+from pushsvc.hub import query
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 
 

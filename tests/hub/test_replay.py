@@ -3,9 +3,11 @@
 import gevent
 import pytest
 
-from peer import Peer, turn_until
-from pushsvc.hub import Hub, Query, replay
-from pushsvc.hub.replay import READERS
+from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
+from pushsvc.hub.resume import replay
+from pushsvc.hub.resume.replay import READERS
+from support.peer import Peer, turn_until
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from gevent.event import Event as Done
 from gevent.lock import Semaphore
 
-from pushsvc.broker import Log
 from pushsvc.broker.broker import READ_BYTES, StatisticsWrite
+from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, decode
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
-from pushsvc.hub import Query
-from pushsvc.hub.connection import Connection
+from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.topic import partition_of

@@ -9,9 +9,9 @@ from errno import EAGAIN, EBADF, EIO, EPIPE
 
 import pytest
 
-from pushsvc.hub import ring as ring_module
-from pushsvc.hub import sender
-from pushsvc.hub.ring import SLOTS, Ring
+from pushsvc.hub.delivery import sender
+from pushsvc.hub.delivery import uring as ring_module
+from pushsvc.hub.delivery.uring import SLOTS, Ring
 
 
 @pytest.fixture

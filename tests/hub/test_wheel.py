@@ -1,4 +1,4 @@
-from pushsvc.hub.wheel import Wheel
+from pushsvc.hub.delivery.wheel import Wheel
 
 
 class Rider:

@@ -11,7 +11,7 @@ import pytest
 import redis as client
 
 from pushsvc.broker.embedded import EmbeddedServer
-from stack import Stack, until
+from support.stack import Stack, until
 
 PREFIX = "pushsvc:"
 EVENTS = "/v1/topics/feedback/events"

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from oracle import expected, figures
-from stack import Table, until
+from support.oracle import expected, figures
+from support.stack import Table, until
 
 
 def batch(random_):

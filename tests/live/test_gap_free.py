@@ -7,14 +7,14 @@ import signal
 import pytest
 import redis
 
-from oracle import expected, figures
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Keys
 from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
-from stack import Stack, Table, client_of, until
+from support.oracle import expected, figures
+from support.stack import Stack, Table, client_of, until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"

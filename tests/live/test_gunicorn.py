@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 
-from stack import DEADLINE, until
+from support.stack import DEADLINE, until
 
 APP = """
 from flask import request

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stack import Stack, Table, until
+from support.stack import Stack, Table, until
 
 
 class Tables:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pushsvc.sse import Decoder
-from stack import DEADLINE, Stream, Table, until
+from support.stack import DEADLINE, Stream, Table, until
 
 
 def opened(server, path, **headers):

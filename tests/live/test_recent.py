@@ -3,8 +3,8 @@
 import random
 import time
 
-from oracle import expected, figures, instant
-from stack import Table, until
+from support.oracle import expected, figures, instant
+from support.stack import Table, until
 
 CONFIGURATION = """
 [topics."last.*"]
@@ -63,7 +63,7 @@ def begin(stack):
 
 
 def snapshots(broker, topic, window):
-    from pushsvc.broker import Log
+    from pushsvc.broker.keys import Log
 
     return int(broker.figures([Log(topic, window)])[0]["snapshot"])
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pushsvc.broker.embedded import EmbeddedServer
-from stack import Stack, Table, until
+from support.stack import Stack, Table, until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"

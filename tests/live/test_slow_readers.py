@@ -5,7 +5,7 @@ import socket
 from contextlib import contextmanager
 
 from pushsvc.sse import Decoder
-from stack import DEADLINE, Table
+from support.stack import DEADLINE, Table
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from accounts.numbers import assert_same
-from owner import Owner, counted, neighbours
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
-from stack import Table, until
+from support.accounts.numbers import assert_same
+from support.owner import Owner, counted, neighbours
+from support.stack import Table, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 
@@ -34,10 +34,10 @@ def processes_of(worker):
 
 @pytest.fixture
 def owner(broker, monkeypatch):
-    monkeypatch.setattr("pushsvc.worker._PAUSE", 0)
-    monkeypatch.setattr("pushsvc.checkpoints.INTERVAL", 0)
-    monkeypatch.setattr("pushsvc.checkpoints.SHARE", float("inf"))
-    monkeypatch.setattr("pushsvc.checkpoints.WORTH", 0)
+    monkeypatch.setattr("pushsvc.worker.worker._PAUSE", 0)
+    monkeypatch.setattr("pushsvc.worker.checkpoints.INTERVAL", 0)
+    monkeypatch.setattr("pushsvc.worker.checkpoints.SHARE", float("inf"))
+    monkeypatch.setattr("pushsvc.worker.checkpoints.WORTH", 0)
     broker.check_layout()
     broker.open_partitions()
     owners = [Owner(broker, ["hot", *neighbours("hot", 1)], RULES)]

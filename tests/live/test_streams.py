@@ -8,10 +8,10 @@ from itertools import count
 
 import pytest
 
-from pushsvc.hub.ring import Ring
-from pushsvc.hub.sender import best
+from pushsvc.hub.delivery.sender import best
+from pushsvc.hub.delivery.uring import Ring
 from pushsvc.topic import partition_of
-from stack import Table, client_of, until
+from support.stack import Table, client_of, until
 
 
 @pytest.fixture

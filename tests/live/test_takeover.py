@@ -11,7 +11,7 @@ import pytest
 
 from pushsvc.broker.keys import Keys
 from pushsvc.topic import partition_of
-from stack import Table, client_of, until
+from support.stack import Table, client_of, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 

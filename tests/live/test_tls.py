@@ -7,7 +7,7 @@ from http.client import HTTPSConnection
 
 import pytest
 
-from stack import until
+from support.stack import until
 
 
 @pytest.fixture

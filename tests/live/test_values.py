@@ -3,7 +3,7 @@
 from collections import Counter
 from random import Random
 
-from stack import Table, until
+from support.stack import Table, until
 
 SETTINGS = """
 [topics."orders"]

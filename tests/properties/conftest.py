@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, settings
 
-from effort import EXAMPLES
+from support.effort import EXAMPLES
 
 # How long an example takes says nothing.
 settings.register_profile(

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same, expected, rows_of, state, topic
 from properties.series import play, steps
 from pushsvc.event import Event
+from support.accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same, expected, rows_of, state, topic
 
 
 def frames_of(aggregate, now):

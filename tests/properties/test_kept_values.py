@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from accounts.values import ALL, BOTH, EXACT, FEW, LAST, NOW, Account, T, check, event, strict, told
-from pushsvc.aggregate import Aggregate
+from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import Columns
 from pushsvc.stats.window import Window
+from support.accounts.values import ALL, BOTH, EXACT, FEW, LAST, NOW, Account, T, check, event, strict, told
 
 OF_VALUES = ("count", "distinct", "top3", "first", "last", "top", "approximate")
 LAST_100 = dataclasses.replace(NOW, windows=(Window.parse("last 100"),))

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.mirror import Client, entries
-from pushsvc.broker import Log
-from pushsvc.hub import mirror as module
-from pushsvc.hub.mirror import Mirror
+from pushsvc.broker.keys import Log
+from pushsvc.hub import window_state as module
+from pushsvc.hub.window_state import Mirror
+from support.accounts.mirror import Client, entries
 
 KEYS = st.sampled_from([None, "a", "b", "c", "d"])
 

@@ -10,8 +10,8 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.numbers import EVENT_CLOCK, NOW, Producer, T, event, rows_of, topic
 from pushsvc.stats.window import Window
+from support.accounts.numbers import EVENT_CLOCK, NOW, Producer, T, event, rows_of, topic
 
 MINUTE = dataclasses.replace(NOW, windows=(Window.parse("1m"), Window.parse("10s")))
 EXACT = dataclasses.replace(MINUTE, exact=True)

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
-from accounts.parts import Beside, assert_frames, names_and, play, split_of, whole_of
-from pushsvc.split import Split
+from pushsvc.worker.shards.pool import Split
+from support.accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
+from support.accounts.parts import Beside, assert_frames, names_and, play, split_of, whole_of
 
 keys = st.sampled_from(["a", "b", "c", "d", "e", None])
 eighths = st.integers(-(2**30), 2**30).map(lambda k: k / 8)

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.broker import Log
-from pushsvc.hub import Query
+from pushsvc.broker.keys import Log
+from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 from pushsvc.topic import matches
 

@@ -5,10 +5,10 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.numbers import Producer, Reader, T, assert_same, rows_of, topic
-from accounts.recent import ALL, BOTH, EXACT, FEW, LAST_3, assert_frame
 from properties.series import data, keys, play, steps
 from pushsvc.event import Event
+from support.accounts.numbers import Producer, Reader, T, assert_same, rows_of, topic
+from support.accounts.recent import ALL, BOTH, EXACT, FEW, LAST_3, assert_frame
 
 GROUPED = dataclasses.replace(ALL, key=("key", "x"))
 KINDS = [

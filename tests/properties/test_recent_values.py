@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from accounts.values import ALL, BOTH, EXACT, LAST, Account, T, check, check_near, event
-from effort import rounds
 from pushsvc.event import Event
+from support.accounts.values import ALL, BOTH, EXACT, LAST, Account, T, check, check_near, event
+from support.effort import rounds
 
 
 @pytest.mark.parametrize("settings", [LAST, BOTH, ALL])

@@ -8,12 +8,12 @@ from secrets import token_hex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
-from pushsvc.broker import Broker
 from pushsvc.broker.append import CHUNK_EVENTS
+from pushsvc.broker.broker import Broker
 from pushsvc.errors import LogFull
 from pushsvc.settings import FULL, TopicSettings
 from pushsvc.stats.window import Window
+from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 
 SETTINGS = st.builds(
     Windowless,

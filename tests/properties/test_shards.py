@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.numbers import NOW, T, assert_same, rows_of, topic
 from properties.series import steps
 from pushsvc.event import Event
+from support.accounts.numbers import NOW, T, assert_same, rows_of, topic
 
 EXACT = dataclasses.replace(NOW, exact=True)
 SHARDS = 3

@@ -9,10 +9,11 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushsvc.broker import Broker, Log
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
 from pushsvc.event.shapes import LEARN_AFTER
 from pushsvc.settings import TopicSettings
-from pushsvc.web import context_of, create_app
+from pushsvc.web.app import context_of, create_app
 from pushsvc.web.publish import publish, publish_together
 
 NUMBERS = iter(range(1_000_000))

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from accounts.values import (
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.event import Event
+from pushsvc.event.columns import Columns
+from support.accounts.values import (
     EVENT_CLOCK,
     GROUPED,
     NOW,
@@ -21,10 +24,7 @@ from accounts.values import (
     exact,
     told,
 )
-from effort import rounds
-from pushsvc.aggregate import Aggregate
-from pushsvc.event import Event
-from pushsvc.event.columns import Columns
+from support.effort import rounds
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.sampled_from(["x", "y", "z", "", "1"]), st.integers(-2, 2),

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer import Peer, turn_until
-from pushsvc.broker import Broker
-from pushsvc.hub import Hub, Query, flush
+from pushsvc.broker.broker import Broker
+from pushsvc.hub.delivery import writer as flush
+from pushsvc.hub.hub import Hub
+from pushsvc.hub.query import Query
+from support.peer import Peer, turn_until
 
 STEPS = st.lists(
     st.sampled_from(

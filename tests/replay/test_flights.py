@@ -8,10 +8,10 @@ from itertools import islice
 
 import pytest
 
-from stack import Table, until
+from support.stack import Table, until
 
 pandas = pytest.importorskip("pandas")
-demo = pytest.importorskip("pushsvc.demo")
+demo = pytest.importorskip("pushsvc.cli.demo")
 
 FLIGHTS = 20_000
 POSTERS = 8

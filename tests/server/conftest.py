@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raw import Site
+from support.raw import Site
 
 SCRIPT = Path(__file__).parent / "wsgi_site.py"
 

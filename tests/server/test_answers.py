@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from raw import Answered, Site, read_all, read_until, split_answers
-from stack import until
+from support.raw import Answered, Site, read_all, read_until, split_answers
+from support.stack import until
 
 Sites = Callable[..., Site]
 

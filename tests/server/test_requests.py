@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raw import Site, split_answers
+from support.raw import Site, split_answers
 
 HOST = b"Host: localhost\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

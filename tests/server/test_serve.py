@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raw import Site, read_all, read_until, split_answers
+from support.raw import Site, read_all, read_until, split_answers
 
 PROGRAM = """
 from gevent import monkey
@@ -21,7 +21,7 @@ from flask import Flask, Response, request
 
 from pushsvc.broker import Broker
 from pushsvc.server import serve
-from pushsvc.server.lane import Lane
+from pushsvc.server.fastpath.publish import Lane
 from pushsvc.web import create_app
 
 logging.basicConfig()

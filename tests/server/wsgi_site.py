@@ -15,8 +15,8 @@ from dataclasses import fields, replace
 import gevent
 from gevent.event import Event
 
-from pushsvc.caps import Caps
 from pushsvc.server.accept import Acceptor
+from pushsvc.server.caps import Caps
 from pushsvc.server.connection import Deadlines, Site
 from pushsvc.server.tls import tls_context
 from pushsvc.server.wsgi import base_environ

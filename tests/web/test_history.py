@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pushsvc.web import create_app
+from pushsvc.web.app import create_app
 
 URL = "/v1/topics/feedback/events"
 

@@ -12,12 +12,14 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 from werkzeug.test import TestResponse
 
-from proxy import Proxy
-from pushsvc.broker import Broker, Log, publisher
+from pushsvc.broker import publisher
 from pushsvc.broker.append import CHUNK_EVENTS
-from pushsvc.web import create_app
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
+from pushsvc.web.app import create_app
 from pushsvc.web.context import Context
-from stack import until
+from support.proxy import Proxy
+from support.stack import until
 
 URL = "/v1/topics/orders/events"
 NDJSON = "application/x-ndjson"

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from pushsvc import __version__
-from pushsvc.aggregate import Aggregate
-from pushsvc.broker import Broker, EventsEntry, Log
-from pushsvc.broker.broker import StatisticsWrite
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.broker.broker import Broker, StatisticsWrite
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import EventsEntry
 from pushsvc.errors import OutcomeUnknown, Unavailable
 from pushsvc.event import Event
 from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
-from pushsvc.web import create_app
-from stack import until
+from pushsvc.web.app import create_app
+from support.stack import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
 FREE = ("/",)

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import REGISTRY
 
-from pushsvc.broker import Broker, Log
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
 from pushsvc.event import Limits
 from pushsvc.topic import partition_of
-from pushsvc.web import Security, create_app
+from pushsvc.web.app import create_app
 from pushsvc.web.context import Context
 from pushsvc.web.publish import publish
+from pushsvc.web.security import Security
 
 URL = "/v1/topics/feedback/events"
 

@@ -8,7 +8,8 @@ from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
-from pushsvc.web import context_of, create_app, topics
+from pushsvc.web import topics
+from pushsvc.web.app import context_of, create_app
 
 
 def test_the_figures_are_asked_for_when_the_list_has_changed_and_by_parts(broker, monkeypatch):

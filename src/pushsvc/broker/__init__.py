@@ -1,22 +1,21 @@
-"""Redis: the logs, the scripts that append to them, live wake-ups and leases."""
+"""Redis: the logs, the scripts that append to them, live notifications, leases and checkpoints.
 
-from pushsvc.broker.broker import Appended, Broker, Read, ReadLog
-from pushsvc.broker.keys import Log
-from pushsvc.broker.live import Live
-from pushsvc.broker.log import Entry, EventsEntry, StatisticsEntry, WakeUp
-from pushsvc.broker.publisher import Once, Receipt
+``Broker`` is part of the public interface and is loaded when it is first asked for.
+"""
 
-__all__ = [
-    "Appended",
-    "Broker",
-    "Entry",
-    "EventsEntry",
-    "Live",
-    "Log",
-    "Once",
-    "Read",
-    "ReadLog",
-    "Receipt",
-    "StatisticsEntry",
-    "WakeUp",
-]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pushsvc.broker.broker import Broker
+
+__all__ = ["Broker"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Broker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pushsvc.broker.broker import Broker
+
+    return Broker

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pushsvc.broker import topology
 from pushsvc.broker.checkpoints import Checkpoints
-from pushsvc.broker.cluster_live import ClusterLive
+from pushsvc.broker.cluster import topology
+from pushsvc.broker.cluster.cluster_live import ClusterLive
 from pushsvc.broker.connection import raise_first, words
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Hear, Live

@@ -11,7 +11,7 @@ from zlib import crc32
 
 import msgspec
 
-from pushsvc.broker.cluster import Cluster
+from pushsvc.broker.cluster.cluster import Cluster
 from pushsvc.broker.connection import Connections
 from pushsvc.broker.keys import Keys
 from pushsvc.broker.script import CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, CHECKPOINT_PIECE, RUN, Script

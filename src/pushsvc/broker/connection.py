@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection, parse_url
 from redis.retry import Retry
 
-from pushsvc.broker.address import Host, Kind
+from pushsvc.broker.cluster.address import Host, Kind
 from pushsvc.broker.script import Argument, Call, Script, load_scripts
 from pushsvc.errors import BrokerFull, BrokerUnavailable, OutcomeUnknown, PushError, StartupError
 

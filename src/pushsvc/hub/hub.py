@@ -12,23 +12,22 @@ from gevent import monkey
 from gevent.event import Event
 
 from pushsvc import sse
-from pushsvc.broker import Broker, Log
-from pushsvc.broker.broker import FROM_SNAPSHOT
-from pushsvc.broker.keys import TAGS
+from pushsvc.broker.broker import FROM_SNAPSHOT, Broker
+from pushsvc.broker.keys import TAGS, Log
 from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError, TooMuchFollowed
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
-from pushsvc.hub.channel import Channel
-from pushsvc.hub.connection import WRITE_DEADLINE, Connection
-from pushsvc.hub.directory import Directory
-from pushsvc.hub.flush import SLICE, Flush
-from pushsvc.hub.follower import Follower
-from pushsvc.hub.group import Group
-from pushsvc.hub.listing import Listing, Look
-from pushsvc.hub.mirror import Mirror
+from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.connection import WRITE_DEADLINE, Connection
+from pushsvc.hub.delivery.wheel import Wheel
+from pushsvc.hub.delivery.writer import SLICE, Flush
+from pushsvc.hub.feed.directory import Directory
+from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.groups.group import Group
+from pushsvc.hub.groups.listing import Listing, Look
 from pushsvc.hub.query import Query
-from pushsvc.hub.replay import Replays
-from pushsvc.hub.wheel import Wheel
+from pushsvc.hub.resume.replay import Replays
+from pushsvc.hub.window_state import Mirror
 from pushsvc.settings import TopicRules
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.meters import Level, Samples, Sum
+from pushsvc.metrics.buffered import Level, Samples, Sum
 
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = Sum(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from pushsvc.broker import Log
-from pushsvc.hub.mirror import Selection
+from pushsvc.broker.keys import Log
+from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.topic import is_pattern, matches
 

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from pushsvc.cursor import Position, UnreadableCursor, decode
 from pushsvc.errors import BrokerUnavailable, PushError
-from pushsvc.hub.channel import Channel
-from pushsvc.hub.connection import WRITE_DEADLINE, Connection, IteratedConnection, SecureConnection
-from pushsvc.hub.frames import OPENING
+from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.connection import WRITE_DEADLINE, Connection, IteratedConnection, SecureConnection
+from pushsvc.hub.groups.listing import Look
 from pushsvc.hub.hub import DRAINING, Hub, farewell
-from pushsvc.hub.listing import Look
+from pushsvc.hub.messages import OPENING
 from pushsvc.hub.query import Query
 
 log = logging.getLogger(__name__)

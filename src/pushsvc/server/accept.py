@@ -13,7 +13,7 @@ import gevent
 from gevent import get_hub, monkey
 from gevent.event import Event
 
-from pushsvc.caps import Caps
+from pushsvc.server.caps import Caps
 from pushsvc.server.connection import Connection, Site
 from pushsvc.server.transport import Overdue
 from pushsvc.web import metrics

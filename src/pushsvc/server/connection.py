@@ -15,10 +15,10 @@ from gevent import get_hub
 
 from pushsvc.errors import PushError
 from pushsvc.server.body import Body
-from pushsvc.server.granted import Grant, Granted
-from pushsvc.server.lane import Lane
-from pushsvc.server.offer import Closing, Offer, Taken
-from pushsvc.server.posts import Posts
+from pushsvc.server.fastpath.pending_read import Closing, Offer, Taken
+from pushsvc.server.fastpath.post_batcher import Posts
+from pushsvc.server.fastpath.publish import Lane
+from pushsvc.server.fastpath.stream_cache import Grant, Granted
 from pushsvc.server.protocol import BadRequest, Bounds, Request, find_head, parse_head
 from pushsvc.server.transport import Disconnected, Draining, Overdue, Transport
 from pushsvc.server.wsgi import HANDOFF, App, Reply, TakeOver, answer, dated, environ_of, internal_error, problem

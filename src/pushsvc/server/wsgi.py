@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from pushsvc.server.body import Body
-from pushsvc.server.granted import Again
+from pushsvc.server.fastpath.stream_cache import Again
 from pushsvc.server.protocol import USUAL_FIELDS, Request
 from pushsvc.server.transport import Transport
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushsvc.stats.moments import Counts, Floats, Index, Ints
-from pushsvc.stats.recent import Recent
-from pushsvc.stats.rolling import Rolling, no_pause
+from pushsvc.stats.panes.rolling import Rolling, no_pause
+from pushsvc.stats.recent.recent import Recent
 from pushsvc.stats.rows import Rows, TopicRows
-from pushsvc.stats.vocabulary import Vocabulary
-from pushsvc.stats.wanted import Wanted
+from pushsvc.stats.values.vocabulary import Vocabulary
+from pushsvc.stats.values.wanted import Wanted
 from pushsvc.stats.window import Extent, Window
 
 Flags = NDArray[np.bool_]

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pushsvc.stats.blocks import Blocks
-from pushsvc.stats.buckets import Buckets
 from pushsvc.stats.codes import CodeCounts
-from pushsvc.stats.distinct import SHIFT, Distinct
-from pushsvc.stats.ends import Firsts, Lasts
 from pushsvc.stats.engine import Both
-from pushsvc.stats.figures import Figures
-from pushsvc.stats.fold import BLOCK, Fold, Part
-from pushsvc.stats.frequent import Frequent
 from pushsvc.stats.ledger import Ledger
 from pushsvc.stats.moments import Moments
-from pushsvc.stats.quantiles import BITS, NEWEST, Histograms, Newest
-from pushsvc.stats.recent import Recent
-from pushsvc.stats.rolling import Rolling
+from pushsvc.stats.panes.blocks import Blocks
+from pushsvc.stats.panes.buckets import Buckets
+from pushsvc.stats.panes.figures import Figures
+from pushsvc.stats.panes.fold import BLOCK, Fold, Part
+from pushsvc.stats.panes.quantiles import BITS, NEWEST, Histograms, Newest
+from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.recent.event_buffer import Cells, Reach, Tape
+from pushsvc.stats.recent.recent import Recent
 from pushsvc.stats.rows import Rows, TopicRows
 from pushsvc.stats.tally import Tally
-from pushsvc.stats.tape import Cells, Reach, Tape
-from pushsvc.stats.values import Values
-from pushsvc.stats.vocabulary import RANKS, REGISTERS, Vocabulary
-from pushsvc.stats.wanted import Wanted
+from pushsvc.stats.values.distinct import SHIFT, Distinct
+from pushsvc.stats.values.ends import Firsts, Lasts
+from pushsvc.stats.values.frequent import Frequent
+from pushsvc.stats.values.values import Values
+from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, Vocabulary
+from pushsvc.stats.values.wanted import Wanted
 from pushsvc.stats.window import Window
 
 FORM = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from pushsvc.broker import Broker
+from pushsvc.broker.broker import Broker
 from pushsvc.event import Limits, Reader
-from pushsvc.hub import Hub
+from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.web.security import Security
 

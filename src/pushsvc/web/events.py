@@ -11,11 +11,13 @@ from urllib.parse import urlencode
 import orjson
 from flask import Blueprint, Response, request
 
-from pushsvc.broker import EventsEntry, Log
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import EventsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter, UnsupportedMediaType
 from pushsvc.event import Event
-from pushsvc.hub import Query, QueryStream
+from pushsvc.hub.query import Query
+from pushsvc.hub.streams import QueryStream
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of

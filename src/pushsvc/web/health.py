@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from flask import Blueprint, Response, request
 
-from pushsvc import prometheus
 from pushsvc.errors import PushError
+from pushsvc.metrics import exposition
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters
 from pushsvc.web.responses import json_response
@@ -52,7 +52,7 @@ def blueprint(context: Context) -> Blueprint:
 
 def metrics() -> Response:
     Parameters(request, ())
-    return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE)
+    return Response(exposition.exposition(), content_type=exposition.CONTENT_TYPE)
 
 
 def _reaches_redis(context: Context) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.meters import Level, Samples, Sum
+from pushsvc.metrics.buffered import Level, Samples, Sum
 
 EVENTS = Sum(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")

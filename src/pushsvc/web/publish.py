@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from pushsvc.broker import Once, Receipt
+from pushsvc.broker.publisher import Once, Receipt
 from pushsvc.errors import InvalidBatch, InvalidInput, LogFull, TooManyTopics, Unavailable, fault_members
 from pushsvc.event import Batch, Reading
 from pushsvc.settings import TopicSettings

@@ -9,10 +9,9 @@ import orjson
 from flask import Response, request
 
 from pushsvc.errors import Unavailable
-from pushsvc.hub import Stream
-from pushsvc.hub.frames import OPENING
 from pushsvc.hub.hub import farewell
-from pushsvc.hub.streams import reason
+from pushsvc.hub.messages import OPENING
+from pushsvc.hub.streams import Stream, reason
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close", "Vary": "Accept"}

@@ -8,10 +8,12 @@ from typing import Any
 import gevent
 from flask import Blueprint, Response, request
 
-from pushsvc.broker import Log
+from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter
-from pushsvc.hub import Query, QueryStream, Selection
+from pushsvc.hub.query import Query
+from pushsvc.hub.streams import QueryStream
+from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic

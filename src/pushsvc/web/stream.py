@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from pushsvc.errors import InvalidInput, InvalidParameter, NotAcceptable
-from pushsvc.hub import Query, QueryStream, Selection
-from pushsvc.hub.query import EVERY_WINDOW
+from pushsvc.hub.query import EVERY_WINDOW, Query
+from pushsvc.hub.streams import QueryStream
+from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
 from pushsvc.topic import check_pattern, is_pattern

@@ -11,9 +11,9 @@ import orjson
 from flask import Blueprint, Response, request
 
 from pushsvc import sse
-from pushsvc.broker import Log
+from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
-from pushsvc.hub import ListingStream
+from pushsvc.hub.streams import ListingStream
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context

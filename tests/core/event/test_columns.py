@@ -2,8 +2,8 @@
 
 import pytest
 
-from accounts.columns import check, encode
 from pushsvc.event.columns import ColumnReader
+from support.accounts.columns import check, encode
 
 T = 1_700_000_000_000
 

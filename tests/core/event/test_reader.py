@@ -5,10 +5,10 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
 from pushsvc.event import Event, Limits, parse
 from pushsvc.event.judge import Judge
 from pushsvc.event.shapes import LEARN_AFTER, Shapes
+from support.accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
 
 READER = trained()
 

@@ -5,9 +5,9 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from accounts.distinct import NO_CELLS, cells, codes
-from pushsvc.stats.distinct import STANDARD_ERROR, Distinct
-from pushsvc.stats.vocabulary import RANKS, SKETCHED, cells_of
+from pushsvc.stats.values.distinct import STANDARD_ERROR, Distinct
+from pushsvc.stats.values.vocabulary import RANKS, SKETCHED, cells_of
+from support.accounts.distinct import NO_CELLS, cells, codes
 
 
 def read(distinct, window, *rows, cell=NO_CELLS):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from accounts.folds import PANES, Account
 from pushsvc.stats.moments import describe
+from support.accounts.folds import PANES, Account
 
 
 @pytest.mark.parametrize("phase", [0, 3])

@@ -5,8 +5,8 @@ from math import isnan, sqrt
 import numpy as np
 import pytest
 
-from accounts.moments import exact, merged
 from pushsvc.stats.moments import describe, merge_equal, merge_runs, reduce
+from support.accounts.moments import exact, merged
 
 SERIES = {
     "offset 1e9": [[1e9 + 0.125, 1e9 - 0.5], [1e9 + 0.25]],

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from accounts.quantiles import PERCENTS, codes_of, expected
-from pushsvc.stats.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+from pushsvc.stats.panes.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+from support.accounts.quantiles import PERCENTS, codes_of, expected
 
 SERIES = {
     "both sides": np.sin(np.arange(500)) * 1e3,

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.columns import check, encode
 from pushsvc.event.columns import ColumnReader
+from support.accounts.columns import check, encode
 
 T = 1_700_000_000_000
 

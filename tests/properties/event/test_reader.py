@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from accounts.reading import JSON, LIMITS, NDJSON, fast, slow, trained
 from pushsvc.event import Reader
+from support.accounts.reading import JSON, LIMITS, NDJSON, fast, slow, trained
 
 # Bodies as text: what a generator of JSON values would never write is what matters here.
 TEXTS = [

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from accounts.distinct import NO_CELLS, cells, codes
-from effort import EXAMPLES
-from pushsvc.stats.distinct import STANDARD_ERROR, Distinct
-from pushsvc.stats.vocabulary import RANKS, REGISTERS, SKETCHED
+from pushsvc.stats.values.distinct import STANDARD_ERROR, Distinct
+from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, SKETCHED
+from support.accounts.distinct import NO_CELLS, cells, codes
+from support.effort import EXAMPLES
 
 
 def test_ranks_are_those_of_a_fair_hash():

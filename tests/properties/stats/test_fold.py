@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from accounts.folds import COLUMNS, PANES, Account
-from effort import rounds
+from support.accounts.folds import COLUMNS, PANES, Account
+from support.effort import rounds
 
 
 @pytest.mark.parametrize("phase", [0, 3])

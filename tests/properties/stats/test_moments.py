@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.moments import exact, exact_std, merged, noise
 from pushsvc.stats.moments import describe, merge_runs, reduce
+from support.accounts.moments import exact, exact_std, merged, noise
 
 SERIES = {
     "plain": noise(150),

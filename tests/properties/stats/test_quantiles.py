@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.quantiles import PERCENTS, codes_of, expected
-from effort import rounds
-from pushsvc.stats.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+from pushsvc.stats.panes.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+from support.accounts.quantiles import PERCENTS, codes_of, expected
+from support.effort import rounds
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))

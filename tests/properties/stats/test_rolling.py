@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from accounts.rolling import WINDOWS, Engine, T
-from effort import rounds
 from pushsvc.stats.rows import ALL_KEYS, COUNT
+from support.accounts.rolling import WINDOWS, Engine, T
+from support.effort import rounds
 
 
 @pytest.mark.parametrize("keys", [3, 3_000])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from accounts.rolling import WINDOWS, Engine, T
 from pushsvc.stats.rows import ALL_KEYS, COUNT
+from support.accounts.rolling import WINDOWS, Engine, T
 
 
 def put(engine, topic, now, *events):

@@ -1,0 +1,1 @@
+"""Where the primaries are: one server, Sentinels or a cluster."""

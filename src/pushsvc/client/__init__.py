@@ -1,0 +1,5 @@
+"""The Python client."""
+
+from pushsvc.client.client import Client, ClientError
+
+__all__ = ["Client", "ClientError"]

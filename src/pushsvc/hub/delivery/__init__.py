@@ -1,0 +1,1 @@
+"""Delivery: sends the same bytes to many sockets."""

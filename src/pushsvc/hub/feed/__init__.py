@@ -1,0 +1,1 @@
+"""Feed: follows the watched logs and hands their entries to consumers."""

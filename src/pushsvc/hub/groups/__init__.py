@@ -1,0 +1,1 @@
+"""Groups: equal subscriptions share one channel."""

@@ -1,0 +1,1 @@
+"""Resume: brings a connection from its cursor to the live stream."""

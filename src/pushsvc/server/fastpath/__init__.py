@@ -1,0 +1,1 @@
+"""Fast paths: requests that are answered without Flask."""

@@ -1,0 +1,160 @@
+"""The buckets and the newest values of all columns, from which quantiles are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from pushsvc.stats.moments import HIGH, LOW, Counts, Floats, Index, Ints, Moments, lengths_of, runs_of
+from pushsvc.stats.panes.blocks import by_block
+from pushsvc.stats.panes.fold import BLOCK
+from pushsvc.stats.panes.partials import Partial
+from pushsvc.stats.panes.quantiles import BITS, Histograms, Newest, buckets_of
+from pushsvc.stats.tally import Numbers, sum_equal
+
+_MANY = 32
+_PANE_SHIFT = 56
+_CODE = (1 << _PANE_SHIFT) - 1
+
+
+class Buckets:
+    """Values of several windows [W] by column. A value counts in its own column and in that of its total, if any
+    (``totals``, negative for none)."""
+
+    def __init__(self, windows: int, percents: Sequence[int]) -> None:
+        self._windows = windows
+        self._percents = tuple(percents)
+        self._histograms: list[Histograms] = []
+        self._newest = Newest()
+        self._head: list[Numbers] = []
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        head = sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
+        return head + sum(histograms.counted.bytes for histograms in self._histograms) + self._newest.bytes
+
+    def reserve(self, columns: int) -> None:
+        """Make room for so many columns."""
+        self._newest.reserve(columns)
+        while len(self._histograms) * BLOCK < columns:
+            self._histograms.append(Histograms(self._windows))
+
+    def add(self, columns: Index, totals: Index, values: Floats) -> None:
+        """Count values of the head grain, in all windows."""
+        codes = _codes_of(columns, totals, values)
+        self._head.append(codes)
+        if len(self._head) >= _MANY:
+            self._head = [sum_equal(self._head)]
+        self._count(slice(None), codes)
+
+    def add_late(self, window: int, panes: Ints, columns: Index, totals: Index, values: Floats) -> None:
+        """Count values of closed grains of panes of a window."""
+        first = int(panes.min())
+        codes, counts = _codes_of(columns, totals, values, (panes - first) << _PANE_SHIFT)
+        edges = [*runs_of(codes >> _PANE_SHIFT).tolist(), len(codes)]
+        for start, end in pairwise(edges):
+            pane = first + int(codes[start] >> _PANE_SHIFT)
+            self._remember(window, pane, (codes[start:end] & _CODE, counts[start:end]))
+        codes &= _CODE
+        order = np.argsort(codes)
+        starts = runs_of(codes[order])
+        self._count(window, (codes[order][starts], np.add.reduceat(counts[order], starts, dtype=np.int32)))
+
+    def keep(self, columns: Index, totals: Index, values: Floats, grains: Ints, head: int) -> None:
+        """Keep the newest of values as they are; those of grains behind ``head`` apart until these come."""
+        keyed = totals >= 0
+        for owners, mine in ((columns, slice(None)), (totals[keyed], np.flatnonzero(keyed))):
+            own, ages, these = owners.astype(np.int64), grains[mine], values[mine]
+            early = ages > head
+            if early.any():
+                self._newest.add_early(own[early], ages[early], these[early])
+                own, ages, these = own[~early], ages[~early], these[~early]
+            if len(own):
+                same = ages[0] == head and ages.min() == head
+                order = np.argsort(own) if same else np.lexsort((ages, own))
+                own = own[order]
+                starts = runs_of(own)
+                self._newest.add(own[starts], starts, ages[order], these[order])
+
+    def close(self, panes: Sequence[int], head: int) -> None:
+        """Close the head grain, which was in these panes of the windows; ``head`` is the next."""
+        if self._head:
+            codes, self._head = sum_equal(self._head), []
+            for window, pane in enumerate(panes):
+                self._remember(window, pane, codes)
+        self._newest.ripen(head)
+
+    def advance(self, window: int, closed: int, oldest: int) -> None:
+        """Close a pane of a window, and take off what came in panes before ``oldest``."""
+        for histograms in self._histograms:
+            histograms.counted.advance(window, closed, oldest)
+
+    def read(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> Floats:
+        """Return quantiles [percents, n] of columns, in order, whose window is grains ``first`` … ``last``.
+
+        Exact for a few values; else within the least and the greatest.
+        """
+        count = moments.count
+        found = self._newest.quantiles(columns, first, last, count, self._percents)
+        many = np.flatnonzero(np.isnan(found[0]) & (count > 0))
+        for number, here in by_block(columns[many]):
+            chosen = many[here]
+            local = columns[chosen] - number * BLOCK
+            near = self._histograms[number].quantiles(window, local, count[chosen], self._percents)
+            found[:, chosen] = np.clip(near, moments.parts[LOW, chosen], moments.parts[HIGH, chosen])
+        return found
+
+    def partials(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> list[Partial]:
+        """Return what is known of columns, in order, whose window is grains ``first`` … ``last``."""
+        newest = self._newest.values(columns, first, last, moments.count)
+        found = []
+        for column, count, parts, values in zip(
+            columns.tolist(), moments.count.tolist(), moments.parts.T.tolist(), newest, strict=True
+        ):
+            buckets, counts = self._histograms[column // BLOCK].held(window, column % BLOCK)
+            found.append(Partial(count, parts, buckets.tobytes(), counts.tobytes(), values))
+        return found
+
+    def forget(self, columns: Ints) -> None:
+        """Forget the newest values of columns in which nothing is counted any more."""
+        self._newest.forget(columns)
+
+    def discard(self, columns: Ints) -> None:
+        """Forget columns, in order, whatever is in them."""
+        self._newest.forget(columns)
+        for number, here in by_block(columns):
+            self._histograms[number].discard(columns[here] - number * BLOCK)
+        kept = [(codes, counts, ~np.isin(codes >> BITS, columns)) for codes, counts in self._head]
+        self._head = [(codes[mask], counts[mask]) for codes, counts, mask in kept if mask.any()]
+
+    def _count(self, window: int | slice, codes: Numbers) -> None:
+        for number, own, counts in _by_block(codes):
+            self._histograms[number].counted.add(window, own, counts)
+
+    def _remember(self, window: int, pane: int, codes: Numbers) -> None:
+        for number, own, counts in _by_block(codes):
+            self._histograms[number].counted.remember(window, pane, own, counts)
+
+
+def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None = None) -> Numbers:
+    """Return column and bucket of values, in order, and how many each is; ``panes`` are put in front."""
+    buckets, keyed = buckets_of(values), totals >= 0
+    own = (columns.astype(np.int64) << BITS) | buckets
+    together = (totals[keyed].astype(np.int64) << BITS) | buckets[keyed]
+    if panes is not None:
+        own, together = own | panes, together | panes[keyed]
+    codes = np.sort(np.concatenate([own, together]))
+    starts = runs_of(codes)
+    return codes[starts], lengths_of(starts, len(codes)).astype(np.int32)
+
+
+def _by_block(numbers: Numbers) -> list[tuple[int, Counts, Counts]]:
+    """Divide codes among the blocks of their columns."""
+    codes, counts = numbers
+    return [
+        (number, (codes[here] - number * (BLOCK << BITS)).astype(np.int32), counts[here])
+        for number, here in by_block(codes >> BITS)
+    ]

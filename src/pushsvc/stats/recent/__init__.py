@@ -1,0 +1,1 @@
+"""Windows over the newest events: count windows and exact windows."""

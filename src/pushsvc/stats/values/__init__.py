@@ -1,0 +1,1 @@
+"""Statistics of values of any kind: distinct, top, first and last."""

@@ -1,0 +1,152 @@
+"""How many different values rows have in windows: exact for values that are followed, a HyperLogLog for the others.
+
+A row and a value make a code, and of each code the newest pane in which it occurred is kept: the value is in the window
+as long as that pane is. So nothing need be counted or taken off, and one array serves any number of panes. A value
+that is not followed leaves register and rank in place of its number (P. Flajolet, É. Fusy, O. Gandouet, F. Meunier:
+HyperLogLog, 2007), and these expire in the same way: a register is the greatest rank whose pane is in the window, which
+is exactly the HyperLogLog of the events in it (Y. Chabchoub, G. Hébrail: Sliding HyperLogLog, 2010). The standard error
+is 1.04 / sqrt(4,096) = 1.6 %, without a bias for small numbers (O. Ertl: New cardinality estimation algorithms for
+HyperLogLog sketches, 2017, algorithm 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsvc.stats.codes import members_of, places_of
+from pushsvc.stats.moments import Floats, Ints, runs_of
+from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, SKETCHED
+
+SHIFT = 32
+"""Bits of a mark; the row stands above them."""
+
+STANDARD_ERROR = 1.04 / 2 ** (REGISTERS / 2)
+
+_MARK = (1 << SHIFT) - 1
+_CELL = SKETCHED - 1
+_RANK = (1 << RANKS) - 1
+_NEVER = int(np.iinfo(np.int64).min)
+_SWEEP = 16
+
+
+class Distinct:
+    """``codes`` [n] (row and mark, in order) and the newest pane of each in every window [W, n]."""
+
+    def __init__(self, windows: int) -> None:
+        self._codes: Ints = np.zeros(0, np.int64)
+        self._newest: Ints = np.zeros((windows, 0), np.int64)
+        self._oldest: Ints = np.full(windows, _NEVER + 1)
+        self._advances = 0
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        return self._codes.nbytes + self._newest.nbytes
+
+    def add(self, codes: Ints, panes: Ints) -> None:
+        """Note that codes, in order and each once, occurred in the head pane of every window: ``panes`` [W]."""
+        place = self._places(codes)
+        self._newest[:, place] = panes[:, None]
+
+    def add_late(self, window: int, codes: Ints, panes: Ints) -> None:
+        """Note in which panes codes [m] occurred, in any order."""
+        order = np.lexsort((panes, codes))
+        ordered = codes[order]
+        starts = runs_of(ordered)
+        newest = panes[order][np.append(starts[1:], len(codes)) - 1]
+        place = self._places(ordered[starts])
+        self._newest[window, place] = np.maximum(self._newest[window, place], newest)
+
+    def advance(self, window: int, oldest: int) -> None:
+        """Let a window begin with pane ``oldest``."""
+        self._oldest[window] = oldest
+        self._advances += 1
+        if self._advances % _SWEEP == 0:
+            self._sweep()
+
+    def hold(self, held: NDArray[np.bool_]) -> None:
+        """Mark the numbers of the values that are in any window as held."""
+        marks = self._codes[self._alive()] & _MARK
+        held[marks[marks < SKETCHED]] = True
+
+    def keep(self, kept: Callable[[Ints], NDArray[np.bool_]]) -> None:
+        """Forget the rows of which ``kept`` says no."""
+        self._take(kept(self._codes >> SHIFT))
+
+    def read(self, window: int, rows: Ints, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return how many different values rows have, and where that is not exact; ``cell`` is that of each number."""
+        first = np.searchsorted(self._codes, rows << SHIFT)
+        lengths = np.searchsorted(self._codes, (rows + 1) << SHIFT) - first
+        members = members_of(first, lengths)
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        alive = self._newest[window, members] >= self._oldest[window]
+        owner, marks = owner[alive], self._codes[members][alive] & _MARK
+        return count_marks(owner, marks, len(rows), cell)
+
+    def _places(self, codes: Ints) -> Ints:
+        """Return where codes, in order and each once, are; made where they are not."""
+        place, new = places_of(self._codes, codes)
+        if new.any():
+            self._codes = np.insert(self._codes, place[new], codes[new])
+            self._newest = np.insert(self._newest, place[new], _NEVER, axis=1)
+            place += np.cumsum(new) - new
+        return place
+
+    def _alive(self) -> NDArray[np.bool_]:
+        return np.asarray((self._newest >= self._oldest[:, None]).any(axis=0))
+
+    def _sweep(self) -> None:
+        """Drop what is in no window, and ranks below a greater one of the same register that leaves no earlier."""
+        kept = self._alive()
+        register = self._codes >> RANKS
+        below = (register[:-1] == register[1:]) & (self._codes[:-1] & SKETCHED > 0)
+        below &= (self._newest[:, :-1] <= self._newest[:, 1:]).all(axis=0)
+        kept[:-1] &= ~below
+        if 4 * np.count_nonzero(kept) < 3 * len(kept):
+            self._take(kept)
+
+    def _take(self, kept: NDArray[np.bool_]) -> None:
+        self._codes, self._newest = self._codes[kept], self._newest[:, kept]
+
+
+def count_marks(owner: Ints, marks: Ints, size: int, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return how many different values owners [size] have whose marks are given, each once, and where that is not
+    exact; ``cell`` is that of each number."""
+    sketched = marks >= SKETCHED
+    found: Ints = np.bincount(owner[~sketched], minlength=size)
+    near = np.zeros(size, np.bool_)
+    near[owner[sketched]] = True
+    if near.any():
+        mine = near[owner]
+        cells = np.where(sketched[mine], marks[mine] & _CELL, cell[np.where(sketched[mine], 0, marks[mine])])
+        found[near] = np.maximum(found, _estimates(owner[mine], cells, size))[near]
+    return found, near
+
+
+def _estimates(owner: Ints, cells: Ints, size: int) -> Ints:
+    """Return how many values the cells of each owner [size] come from."""
+    codes = np.sort((owner << (REGISTERS + RANKS)) | cells)
+    greatest = codes[np.append(runs_of(codes >> RANKS)[1:], len(codes)) - 1]
+    owners, ranks = greatest >> (REGISTERS + RANKS), greatest & _RANK
+    registers = float(1 << REGISTERS)
+    empty = (registers - np.bincount(owners, minlength=size)) / registers
+    harmonic = np.bincount(owners, np.ldexp(1.0, -ranks), minlength=size)
+    with np.errstate(divide="ignore"):
+        raw = registers / (2 * np.log(2)) * registers / (registers * _sigma(empty.astype(np.float64)) + harmonic)
+    estimates: Ints = np.rint(raw).astype(np.int64)
+    return estimates
+
+
+def _sigma(part: Floats) -> Floats:
+    """Return x + sum of x^(2^k) 2^(k-1) for k = 1 …: what registers that are ``part`` empty weigh. Infinite for 1."""
+    total, power, weight = part.copy(), part.copy(), 1.0
+    while True:
+        power = power * power
+        with np.errstate(invalid="ignore"):
+            following = total + power * weight
+        if np.array_equal(following, total) or weight > 2**60:
+            return np.where(part < 1, total, np.inf)
+        total, weight = following, 2 * weight

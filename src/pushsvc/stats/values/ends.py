@@ -1,0 +1,201 @@
+"""The first and the last value of rows in windows: those of the least and the greatest time.
+
+Of equal times the one that came first, or last, in the log counts: what is added later came later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsvc.stats.moments import Counts, Index, Ints, runs_of
+from pushsvc.stats.values.vocabulary import NONE
+from pushsvc.stats.window import Window
+
+_NEVER, _ALWAYS = int(np.iinfo(np.int64).max), int(np.iinfo(np.int64).min)
+_MANY = 32
+
+Part = tuple[Ints, Ints, Ints]
+"""Rows in order and each once, times, and numbers of values."""
+
+
+class Lasts:
+    """The greatest time of each row in every window [W, R], and the number of its value.
+
+    Whatever leaves a window, its last value does so at the end; so one place for each row is enough.
+    """
+
+    def __init__(self, windows: int) -> None:
+        self._time: Ints = np.full((windows, 0), _ALWAYS)
+        self._number: Ints = np.full((windows, 0), NONE)
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        return self._time.nbytes + self._number.nbytes
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows."""
+        self._time, self._number = _wide(self._time, rows, _ALWAYS), _wide(self._number, rows, NONE)
+
+    def add(self, windows: Sequence[int], rows: Ints, times: Ints, numbers: Ints) -> None:
+        """Take in values of windows, in the order of the log."""
+        order = np.lexsort((times, rows))
+        last = order[np.append(runs_of(rows[order])[1:], len(rows)) - 1]
+        rows, times, numbers = rows[last], times[last], numbers[last]
+        for window in windows:
+            newer = times >= self._time[window, rows]
+            self._time[window, rows[newer]] = times[newer]
+            self._number[window, rows[newer]] = numbers[newer]
+
+    def forget(self, window: int | slice, rows: Index) -> None:
+        """Forget what rows had; nothing of them is in the window any more."""
+        self._time[window, rows], self._number[window, rows] = _ALWAYS, NONE
+
+    def hold(self, held: NDArray[np.bool_]) -> None:
+        """Mark the numbers of the values that are the last of a row as held."""
+        held[self._number[self._number != NONE]] = True
+
+    def read(self, window: int, rows: Ints) -> Ints:
+        """Return the numbers of the last values of rows."""
+        numbers: Ints = self._number[window, rows]
+        return numbers
+
+
+class Firsts:
+    """The least time of each row in every window [W, R], and the number of its value.
+
+    Every pane keeps the first value of each of its rows. When the pane that has a row's first value leaves, the next
+    that has the row is looked for.
+    """
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = tuple(windows)
+        self._time: Ints = np.full((len(windows), 0), _NEVER)
+        self._number: Ints = np.full((len(windows), 0), NONE)
+        self._panes: list[dict[int, list[Part]]] = [{} for _ in windows]
+        self._head: list[Part] = []
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        parts = [part for panes in self._panes for own in panes.values() for part in own] + self._head
+        return self._time.nbytes + self._number.nbytes + sum(array.nbytes for part in parts for array in part)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows."""
+        self._time, self._number = _wide(self._time, rows, _NEVER), _wide(self._number, rows, NONE)
+
+    def add(self, rows: Ints, times: Ints, numbers: Ints) -> None:
+        """Take in values of the head grain, in the order of the log."""
+        part = _first_of(rows, times, numbers)
+        self._head.append(part)
+        if len(self._head) >= _MANY:
+            self._head = [_joined(self._head)]
+        for window in range(len(self._windows)):
+            self._lower(window, part)
+
+    def add_late(self, window: int, rows: Ints, times: Ints, numbers: Ints) -> None:
+        """Take in values of panes of a window, in the order of the log."""
+        panes = times // self._windows[window].pane
+        order = np.argsort(panes, kind="stable")
+        for start, end in pairwise([*runs_of(panes[order]).tolist(), len(panes)]):
+            here = order[start:end]
+            part = _first_of(rows[here], times[here], numbers[here])
+            self._remember(window, int(panes[here[0]]), part)
+            self._lower(window, part)
+
+    def close(self, panes: Sequence[int]) -> None:
+        """Close the head grain, which was in these panes of the windows."""
+        if self._head:
+            part, self._head = _joined(self._head), []
+            for window, pane in enumerate(panes):
+                self._remember(window, pane, part)
+
+    def advance(self, window: int, oldest: int, count: Counts) -> None:
+        """Let a window begin with pane ``oldest``: rows whose first value leaves get the next one, unless by their
+        ``count`` [R] they have none."""
+        panes, begin = self._panes[window], oldest * self._windows[window].pane
+        for pane in [pane for pane in panes if pane < oldest]:
+            rows, _, _ = _joined(panes.pop(pane))
+            rows = rows[self._time[window, rows] < begin]
+            self._time[window, rows], self._number[window, rows] = _NEVER, NONE
+            rows = rows[count[rows] > 0]
+            for later in sorted(later for later in panes if later >= oldest):
+                if not len(rows):
+                    break
+                rows = rows[~self._take(window, later, rows)]
+
+    def _take(self, window: int, pane: int, rows: Ints) -> NDArray[np.bool_]:
+        """Give rows, in order, the first values that a pane has of them; tell which."""
+        parts = self._panes[window][pane]
+        parts[:] = [_joined(parts)]
+        own, times, numbers = parts[0]
+        place = np.minimum(np.searchsorted(own, rows), len(own) - 1)
+        there = np.asarray(own[place] == rows)
+        self._time[window, rows[there]] = times[place[there]]
+        self._number[window, rows[there]] = numbers[place[there]]
+        return there
+
+    def _remember(self, window: int, pane: int, part: Part) -> None:
+        parts = self._panes[window].setdefault(pane, [])
+        parts.append(part)
+        if len(parts) >= _MANY:
+            parts[:] = [_joined(parts)]
+
+    def _lower(self, window: int, part: Part) -> None:
+        rows, times, numbers = part
+        older = times < self._time[window, rows]
+        self._time[window, rows[older]] = times[older]
+        self._number[window, rows[older]] = numbers[older]
+
+    def keep(self, kept: Callable[[Ints], NDArray[np.bool_]]) -> None:
+        """Forget the rows of which ``kept`` says no."""
+        rows = np.flatnonzero(~kept(np.arange(self._time.shape[1])))
+        self._time[:, rows], self._number[:, rows] = _NEVER, NONE
+        self._head = _kept(self._head, kept)
+        for window, panes in enumerate(self._panes):
+            left = {pane: _kept(parts, kept) for pane, parts in panes.items()}
+            self._panes[window] = {pane: parts for pane, parts in left.items() if parts}
+
+    def hold(self, held: NDArray[np.bool_]) -> None:
+        """Mark the numbers of the values that are, or may become, the first of a row as held."""
+        for parts in [self._head, *(parts for panes in self._panes for parts in panes.values())]:
+            for _, _, numbers in parts:
+                held[numbers] = True
+
+    def read(self, window: int, rows: Ints) -> Ints:
+        """Return the numbers of the first values of rows."""
+        numbers: Ints = self._number[window, rows]
+        return numbers
+
+
+def _first_of(rows: Ints, times: Ints, numbers: Ints) -> Part:
+    """Return the values with the least times of rows, of equals the first."""
+    order = np.lexsort((times, rows))
+    first = order[runs_of(rows[order])]
+    return rows[first], times[first], numbers[first]
+
+
+def _joined(parts: list[Part]) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    rows, times, numbers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return _first_of(rows, times, numbers)
+
+
+def _kept(parts: list[Part], kept: Callable[[Ints], NDArray[np.bool_]]) -> list[Part]:
+    masks = [(part, kept(part[0])) for part in parts]
+    return [(rows[mask], times[mask], numbers[mask]) for (rows, times, numbers), mask in masks if mask.any()]
+
+
+def _wide(array: Ints, rows: int, fill: int) -> Ints:
+    """Return an array [W, …] with room for so many rows and some more."""
+    more = rows - array.shape[1]
+    if more <= 0:
+        return array
+    more = max(more, array.shape[1] // 4)
+    return np.concatenate([array, np.full((len(array), more), fill)], axis=1)

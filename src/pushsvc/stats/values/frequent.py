@@ -1,0 +1,126 @@
+"""The most frequent values of rows in windows.
+
+How often each value that is followed occurs is counted, exactly. All others of a row count as one, UNTRACKED: while
+there are any, a value may be missing that occurred no more often than they did together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsvc.stats.codes import CodeCounts, members_of
+from pushsvc.stats.moments import Ints, lengths_of, runs_of
+from pushsvc.stats.tally import Numbers, sum_equal
+from pushsvc.stats.values.vocabulary import UNTRACKED, Vocabulary
+
+SHIFT = 32
+_NUMBER = (1 << SHIFT) - 1
+_MANY = 32
+_RARE = 1 << 40
+
+Ranked = list[tuple[int, int]]
+"""Number of a value and how often it occurred."""
+
+
+class Frequent:
+    """Counts of codes (row and number of a value) in several windows, and what the head grain brought."""
+
+    def __init__(self, windows: int) -> None:
+        self._counted = CodeCounts(windows, np.int64)
+        self._head: list[Numbers] = []
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is held."""
+        return self._counted.bytes + sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
+
+    def add(self, rows: Ints, numbers: Ints) -> None:
+        """Count values of the head grain, in all windows."""
+        codes, counts = _count((rows << SHIFT) | numbers)
+        self._head.append((codes, counts))
+        if len(self._head) >= _MANY:
+            self._head = [sum_equal(self._head)]
+        self._counted.add(slice(None), codes, counts)
+
+    def add_late(self, window: int, panes: Ints, rows: Ints, numbers: Ints) -> None:
+        """Count values of panes of a window."""
+        codes = (rows << SHIFT) | numbers
+        for pane in np.unique(panes).tolist():
+            self._counted.remember(window, pane, *_count(codes[panes == pane]))
+        self._counted.add(window, *_count(codes))
+
+    def close(self, panes: list[int]) -> None:
+        """Close the head grain, which was in these panes of the windows."""
+        if self._head:
+            codes, self._head = sum_equal(self._head), []
+            for window, pane in enumerate(panes):
+                self._counted.remember(window, pane, *codes)
+
+    def advance(self, window: int, closed: int, oldest: int) -> None:
+        """Close a pane of a window, and take off what came in panes before ``oldest``."""
+        self._counted.advance(window, closed, oldest)
+
+    def hold(self, held: NDArray[np.bool_]) -> None:
+        """Mark the numbers of the values that are in any window as held."""
+        held[(self._counted.codes & _NUMBER)[self._counted.counts.any(axis=0)]] = True
+
+    def keep(self, kept: Callable[[Ints], NDArray[np.bool_]]) -> None:
+        """Forget the rows of which ``kept`` says no."""
+        self._counted.keep(lambda codes: kept(codes >> SHIFT))
+        chosen = [(codes, counts, kept(codes >> SHIFT)) for codes, counts in self._head]
+        self._head = [(codes[mask], counts[mask]) for codes, counts, mask in chosen if mask.any()]
+
+    def read(
+        self, window: int, rows: Ints, most: int, vocabulary: Vocabulary
+    ) -> tuple[list[Ranked], NDArray[np.bool_]]:
+        """Return the ``most`` frequent values of rows, equals by JSON text, and where some may be missing."""
+        codes = self._counted.codes
+        first = np.searchsorted(codes, rows << SHIFT)
+        lengths = np.searchsorted(codes, (rows + 1) << SHIFT) - first
+        members = members_of(first, lengths)
+        counts, numbers = self._counted.counts[window, members], codes[members] & _NUMBER
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        near = np.zeros(len(rows), np.bool_)
+        near[owner[(numbers == UNTRACKED) & (counts > 0)]] = True
+        there = (numbers != UNTRACKED) & (counts > 0)
+        return rank(owner[there], numbers[there], counts[there], len(rows), most, vocabulary), near
+
+
+def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabulary: Vocabulary) -> list[Ranked]:
+    """Return for each owner [size] its members with the greatest counts."""
+    order = np.argsort(owner * _RARE + (_RARE - 1 - counts))
+    owner, numbers, counts = owner[order], numbers[order], counts[order]
+    starts = runs_of(owner)
+    lengths = lengths_of(starts, len(owner))
+    least = counts[starts + np.minimum(lengths, most) - 1]
+    kept = np.flatnonzero(counts >= np.repeat(least, lengths))  # those beyond ``most`` are equal to the last
+    owner, numbers, counts = owner[kept], numbers[kept], counts[kept]
+    order = np.lexsort((vocabulary.order[numbers], -counts, owner))
+    numbers, counts = numbers[order], counts[order]
+    starts = runs_of(owner)
+    found: list[Ranked] = [[] for _ in range(size)]
+    edges = np.append(starts, len(owner)).tolist()
+    alike = _alike(owner, counts, vocabulary.order[numbers])
+    for place, begin, end in zip(owner[starts].tolist(), edges, edges[1:], strict=False):
+        ranked = list(zip(numbers[begin:end].tolist(), counts[begin:end].tolist(), strict=True))
+        if alike[begin:end].any():
+            ranked.sort(key=lambda one: (-one[1], vocabulary.text(one[0])))
+        found[place] = ranked[:most]
+    return found
+
+
+def _alike(owner: Ints, counts: Ints, order: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell which members are equal to the one before in all that was sorted by."""
+    alike = np.zeros(len(owner), np.bool_)
+    alike[1:] = (owner[1:] == owner[:-1]) & (counts[1:] == counts[:-1]) & (order[1:] == order[:-1])
+    return alike
+
+
+def _count(codes: Ints) -> Numbers:
+    """Return codes in order, each once, and how many there are of each."""
+    ordered = np.sort(codes)
+    starts = runs_of(ordered)
+    return ordered[starts], lengths_of(starts, len(codes)).astype(np.int32)

@@ -1,0 +1,108 @@
+"""What must hold before pushsvc starts: what Redis is like, and that the certificate can be used."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pushsvc.broker.broker import Broker
+from pushsvc.config import without_password
+from pushsvc.errors import PushError, StartupError, Unavailable
+from pushsvc.settings import Ack
+
+RETRY_AFTER = 1.0
+"""Seconds between two tries while waiting for Redis."""
+
+
+_MEMORY = Ack()
+
+
+def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None], ack: Ack = _MEMORY) -> None:
+    """Return when Redis answers and will keep what it is given; ``warn`` takes what is legal but unwise.
+
+    Raise StartupError when it does not answer (unless ``wait``), evicts data, holds another layout, or can never
+    confirm what ``ack`` promises.
+    """
+    broker = _open(url, prefix)
+    try:
+        _reach(broker, without_password(url), wait, warn)
+        policies, appendonly, save = map(broker.configuration, ("maxmemory-policy", "appendonly", "save"))
+        broker.check_commands()
+        broker.check_layout()
+        _check_ack(broker, ack, without_password(url), warn)
+    except StartupError:
+        raise
+    except PushError as error:
+        raise StartupError(f"Redis at {without_password(url)} cannot be used: {error.detail}") from error
+    finally:
+        broker.close()
+    evicting = policies - {"noeviction"}
+    if evicting:
+        raise StartupError(
+            f"Redis at {without_password(url)} throws data away when its memory is full "
+            f"(maxmemory-policy {evicting.pop()}): events would be lost unseen. Set its maxmemory-policy to noeviction"
+        )
+    if "no" in appendonly:
+        keeps = "only now and then writes snapshots" if save and "" not in save else "keeps nothing on disk"
+        warn(f"WARNING: Redis at {without_password(url)} {keeps}: its crash loses events. Set its appendonly to yes")
+
+
+def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]) -> None:
+    try:
+        confirmed = broker.confirmations(ack)
+    except Unavailable:
+        raise
+    except PushError as error:
+        reason = error.detail
+        if "unknown command" in reason.lower():
+            reason = "it does not know WAITAOF. Redis 7.2 and Valkey do"
+        elif "appendonly" in reason:
+            reason = "it has no append-only file. Set its appendonly to yes"
+        raise StartupError(f"Redis at {shown} cannot do what --ack {ack} asks for: {reason}") from error
+    if confirmed < ack.replicas:
+        warn(
+            f"WARNING: Redis at {shown} has {confirmed} replicas: with --ack {ack} publishing answers 503 until there "
+            f"are {ack.replicas}"
+        )
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Return when TLS can be served, or is not asked for. Raise StartupError that names the files."""
+    if certificate is None:
+        if key is not None:
+            raise StartupError("a keyfile without a certfile: name both, or a certfile that holds both")
+        return
+    names = f"{certificate}" if key is None else f"{certificate} and {key}"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise StartupError(f"{names}: not a certificate and its private key without a password ({error})") from None
+    except OSError as error:
+        raise StartupError(f"{names}: {error.strerror}") from None
+
+
+def _open(url: str, prefix: str) -> Broker:
+    try:
+        return Broker(url, prefix)
+    except ValueError as error:
+        raise StartupError(f"{without_password(url)} is not an address of a Redis: {error}") from error
+
+
+def _reach(broker: Broker, shown: str, wait: bool, warn: Callable[[str], None]) -> None:
+    told = False
+    while True:
+        try:
+            broker.ping()
+        except Unavailable as error:
+            if not wait:
+                raise StartupError(
+                    f"Redis at {shown} does not answer: {error.detail} (with --wait pushsvc waits for it)"
+                ) from error
+            if not told:
+                warn(f"waiting for Redis at {shown}: {error.detail}")
+                told = True
+            time.sleep(RETRY_AFTER)
+        else:
+            return

@@ -1,0 +1,90 @@
+"""The Flask application: one module per resource."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import gevent
+from flask import Flask
+
+from pushsvc.broker.broker import Broker
+from pushsvc.errors import StartupError
+from pushsvc.event import Limits, Reader
+from pushsvc.hub.hub import Hub
+from pushsvc.settings import TopicRules
+from pushsvc.web import capacity, events, health, page, problem, stats, stream, topics
+from pushsvc.web.context import Context
+from pushsvc.web.security import Security
+from pushsvc.web.untouched import is_untouched, note_state
+
+__all__ = [
+    "Limits", "Security", "context_of", "create_app", "create_metrics_app", "end_streams_on_term", "hub_of",
+    "is_untouched",
+]  # fmt: skip
+
+
+def create_app(
+    broker: Broker,
+    rules: TopicRules | None = None,
+    security: Security | None = None,
+    limits: Limits | None = None,
+    *,
+    heartbeat: float = 15.0,
+    io_uring: bool = True,
+) -> Flask:
+    """Return the WSGI application over a broker. ``heartbeat`` is the silence, in seconds, that a stream may have.
+
+    With ``io_uring`` a frame is handed to the kernel once for many sockets, where the kernel has that.
+    """
+    app = Flask(__name__)
+    limits = limits or Limits()
+    # One more than may be: there Werkzeug cuts a body of unknown length without a word, and the reader refuses it.
+    app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
+    rules, security = rules or TopicRules(), security or Security()
+    hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
+    context = Context(broker, hub, rules, limits, Reader(limits), security)
+    app.extensions["pushsvc"] = context
+    problem.install(app)
+    security.install(app)
+    capacity.install(app)
+    for resource in (events, stats, stream, topics, health, page):
+        app.register_blueprint(resource.blueprint(context))
+    note_state(app)
+    return app
+
+
+def create_metrics_app(security: Security) -> Flask:
+    """Return an application that has nothing but ``/metrics``, for processes that serve nothing else."""
+    app = Flask(__name__, static_folder=None)
+    for part in (problem, security, capacity):
+        part.install(app)
+    app.add_url_rule("/metrics", view_func=health.metrics)
+    return app
+
+
+def context_of(app: Flask) -> Context:
+    """Return what an app that ``create_app`` made works with."""
+    context: Context = app.extensions["pushsvc"]
+    return context
+
+
+def hub_of(app: Flask) -> Hub:
+    """Return the hub of an app that ``create_app`` made."""
+    return context_of(app).hub
+
+
+def end_streams_on_term(app: Flask) -> None:
+    """Make SIGTERM end the app's streams too, each with a time to come back, before the server's own handler runs.
+
+    For other servers than pushsvc's own, which else wait for streams as long as they have patience and then cut them.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if not callable(before):
+        raise StartupError("to be called in a worker that handles SIGTERM: gunicorn's post_worker_init is the place")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        gevent.spawn(hub_of(app).drain)
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,1 @@
+"""The aggregator process: it owns partitions, reads their logs and writes statistics."""

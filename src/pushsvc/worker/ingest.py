@@ -1,0 +1,111 @@
+"""Events from producers that only ``PUBLISH`` to Redis: at most once, judged like all others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+from prometheus_client import Counter
+
+from pushsvc.broker.broker import Broker
+from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics
+from pushsvc.event import Limits, Reader, guess_media_type
+from pushsvc.settings import TopicRules
+from pushsvc.topic import check_topic, partition_of
+
+log = logging.getLogger(__name__)
+
+BACKLOG_BYTES = 32_000_000
+_MESSAGE = 200
+"""Bytes that a message takes beside its data, about: there may be many without any."""
+
+INGESTED = Counter("pushsvc_ingest_events_total", "Events taken from Redis PUBLISH")
+REFUSED = Counter("pushsvc_ingest_refused_total", "Messages on ingest channels that were refused")
+CROWDED = Counter("pushsvc_ingest_topics_refused_total", "Messages dropped: no room for a topic in the partition")
+FULL = Counter("pushsvc_ingest_log_full_total", "Messages dropped: the log of their topic is full")
+DROPPED = Counter("pushsvc_ingest_dropped_total", "Messages on ingest channels that found no room or no log")
+
+
+class Ingest:
+    """Messages of the partitions that this process owns go to their topics' logs, in the order in which they came.
+
+    ``fence_of(partition)`` is the fencing token, None where another process owns the partition.
+    """
+
+    def __init__(
+        self, broker: Broker, rules: TopicRules, fence_of: Callable[[int], int | None], limits: Limits | None = None
+    ) -> None:
+        self._broker = broker
+        self._rules = rules
+        self._fence_of = fence_of
+        self._reader = Reader(limits or Limits())
+        self._backlog: deque[tuple[str, bytes]] = deque()
+        self._size = 0
+        self._filled = Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+
+    def close(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def offer(self, topic: str, data: bytes) -> None:
+        """Take a message; it is dropped, and counted, when the backlog is full."""
+        size = _MESSAGE + len(topic) + len(data)
+        if self._size + size > BACKLOG_BYTES:
+            DROPPED.inc()
+            return
+        self._backlog.append((topic, data))
+        self._size += size
+        self._filled.set()
+
+    def _run(self) -> None:
+        while True:
+            self._filled.wait()
+            self._filled.clear()
+            while self._backlog:
+                topic, data = self._backlog.popleft()
+                self._size -= _MESSAGE + len(topic) + len(data)
+                try:
+                    self._publish(topic, data)
+                except TooManyTopics as error:
+                    CROWDED.inc()
+                    log.warning("ingest: %s", error)
+                except PushError as error:
+                    DROPPED.inc()
+                    log.warning("ingest of %r: %s", topic, error)
+                except Exception:
+                    DROPPED.inc()
+                    log.exception("ingest of %r", topic)
+
+    def _publish(self, topic: str, data: bytes) -> None:
+        try:
+            check_topic(topic)
+        except InvalidInput as error:
+            REFUSED.inc()
+            log.warning("ingest: %s", error.detail)
+            return
+        fence = self._fence_of(partition_of(topic))
+        if fence is None:
+            return
+        try:
+            reading = self._reader.read(topic, data, guess_media_type(data), now=int(time.time() * 1000))
+            if reading.faults:
+                fault = reading.faults[0]
+                raise InvalidInput(f"line {fault.line}, field {fault.field}: {fault.detail}")
+            receipt = self._broker.publish(topic, reading.batch, self._rules.settings_of(topic), fence=fence)
+            INGESTED.inc(receipt.accepted)
+        except LogFull as error:
+            FULL.inc()
+            log.warning("ingest: %s", error)
+            self._broker.refuse(topic, error.detail)
+        except (InvalidInput, TooLarge) as error:
+            REFUSED.inc()
+            log.warning("ingest of %r: %s", topic, error.detail)
+            self._broker.refuse(topic, error.detail)

@@ -1,0 +1,160 @@
+"""Which partitions this process owns: an equal share of them, by leases in Redis that end unless they are renewed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from secrets import token_hex
+
+import gevent
+from prometheus_client import Gauge
+
+from pushsvc.broker.broker import Broker
+from pushsvc.errors import PushError, Unavailable
+from pushsvc.topic import PARTITIONS
+
+log = logging.getLogger(__name__)
+
+LEASE = 5.0
+"""Seconds after which another aggregator takes the partitions of one that died."""
+
+GIVING_BACK = 1.0
+"""Seconds that giving back may take: waiting longer would bring others little, as the leases end by themselves."""
+
+_MILLISECONDS = int(LEASE * 1000)
+
+OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggregators", multiprocess_mode="livesum")
+
+
+class Leases:
+    """The leases of one aggregator, each with its fencing token.
+
+    ``adopted(partition, fence)`` is called when a partition becomes this process's, and again, with a newer token,
+    when another has owned it meanwhile. ``dropped(partition)`` is called when it is this process's no more.
+    """
+
+    def __init__(self, broker: Broker, adopted: Callable[[int, int], None], dropped: Callable[[int], None]) -> None:
+        self._broker = broker
+        self._adopted = adopted
+        self._dropped = dropped
+        self._owner = token_hex(8)
+        self._fences: dict[int, int] = {}
+        self._renewed: dict[int, float] = {}
+        self._alive = 1
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._keep)
+
+    def close(self) -> None:
+        """Give everything back, so that others need not wait for the end of the leases."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        gevent.with_timeout(GIVING_BACK, self._leave, timeout_value=None)
+        self._forget_all()
+
+    def fence_of(self, partition: int) -> int | None:
+        """Return the fencing token of a partition, None where another process owns it."""
+        return self._fences.get(partition)
+
+    def fences(self) -> dict[int, int]:
+        """Return what is owned: partitions with their fencing tokens."""
+        return dict(self._fences)
+
+    def forget(self, partition: int) -> None:
+        """Drop a partition of which Redis says that another owns it."""
+        self._fences.pop(partition, None)
+        self._renewed.pop(partition, None)
+        self._dropped(partition)
+
+    def renew(self) -> None:
+        """Keep what is owned; take what is free, or give away what is more than an equal share."""
+        self._join()
+        share = -(-PARTITIONS // max(1, self._alive))
+        self._give_away(sorted(self._fences)[share:])
+        self._extend()
+        wanted = [partition for partition in range(PARTITIONS) if partition not in self._fences]
+        self._take(wanted, share - len(self._fences))
+        OWNED.set(len(self._fences))
+
+    def _join(self) -> None:
+        """Count the aggregators; where the one primary that knows them is away, the last count holds."""
+        try:
+            now = self._broker.time()
+            self._alive = self._broker.join_aggregators(self._owner, now, now + _MILLISECONDS)
+        except Unavailable as error:
+            log.warning("aggregators are not counted: %s", error)
+
+    def _keep(self) -> None:
+        while True:
+            try:
+                self._renew_in_time()
+            except Exception:
+                log.exception("leases")
+            gevent.sleep(LEASE / 4)
+
+    def _renew_in_time(self) -> None:
+        try:
+            self.renew()
+        except PushError as error:
+            log.warning("leases: %s", error)
+            self._forget_overdue()
+
+    def _forget_overdue(self) -> None:
+        """Drop what may be another's by now."""
+        for partition, renewed in list(self._renewed.items()):
+            if time.monotonic() - renewed > LEASE:
+                self.forget(partition)
+
+    def _leave(self) -> None:
+        try:
+            self._broker.release(list(self._fences), self._owner)
+            self._broker.leave_aggregators(self._owner)
+        except PushError as error:
+            log.warning("leaving: %s", error)
+
+    def _give_away(self, surplus: list[int]) -> None:
+        for partition in surplus:
+            self.forget(partition)
+        if surplus:
+            self._broker.release(surplus, self._owner)
+
+    def _extend(self) -> None:
+        kept = self._broker.lease(list(self._fences), self._owner, _MILLISECONDS)
+        for partition in set(self._fences) - set(kept):
+            self.forget(partition)
+        for partition, fence in kept.items():
+            if fence is None:
+                continue
+            # It was forgotten, perhaps, while Redis was asked; or another has owned it, and may have written.
+            if self._fences.get(partition) != fence:
+                self._adopt(partition, fence)
+            self._renewed[partition] = time.monotonic()
+        self._forget_overdue()
+
+    def _take(self, wanted: list[int], room: int) -> None:
+        failure: Unavailable | None = None
+        while wanted and room > 0:
+            asked, wanted = wanted[:room], wanted[room:]
+            try:
+                taken = self._broker.lease(asked, self._owner, _MILLISECONDS)
+            except Unavailable as error:  # the next ones may be at another primary
+                failure = error
+                continue
+            for partition, fence in taken.items():
+                if fence is not None:
+                    self._adopt(partition, fence)
+                    room -= 1
+        if failure is not None:
+            raise failure
+
+    def _adopt(self, partition: int, fence: int) -> None:
+        self._fences[partition] = fence
+        self._renewed[partition] = time.monotonic()
+        self._adopted(partition, fence)
+
+    def _forget_all(self) -> None:
+        for partition in list(self._fences):
+            self.forget(partition)
+        OWNED.set(0)

@@ -1,0 +1,1 @@
+"""A hot topic counted by several processes."""

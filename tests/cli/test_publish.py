@@ -1,0 +1,119 @@
+"""Reading events from files and pipes: what arrives, with which lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pushsvc.cli import publish as feed
+from pushsvc.cli.publish import CSV, JSON, NDJSON, Batch, Pace, Records, read
+from pushsvc.errors import InvalidBatch, InvalidInput
+from pushsvc.event import Event
+
+
+def records(text: bytes, *, quoted: bool, step: int) -> list[tuple[int, bytes]]:
+    cutter = Records(quoted=quoted)
+    found = [record for at in range(0, len(text), step) for record in cutter.feed(text[at : at + step])]
+    return [*found, *cutter.end()]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 1000])
+def test_records_keep_their_lines_however_they_are_cut(step: int) -> None:
+    assert records(b"a\r\n\n\nb\nc", quoted=False, step=step) == [(1, b"a\r\n"), (4, b"b\n"), (5, b"c\n")]
+    text = b'a,"b\n""c"\nd\n\n"e\n\nf"\ng,"h"'
+    assert records(text, quoted=True, step=step) == [
+        (1, b'a,"b\n""c"\n'), (3, b"d\n"), (5, b'"e\n\nf"\n'), (8, b'g,"h"\n'),
+    ]  # fmt: skip
+
+
+def test_a_quote_that_is_never_closed_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "LONGEST_RECORD", 1_000)
+    with pytest.raises(InvalidInput, match="line 2: a record without end"):
+        records(b'a\n"b\n' + b"c,d\n" * 1_000, quoted=True, step=100)
+
+
+def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **columns: str) -> Iterator[Batch]:
+    path = tmp_path / "events"
+    path.write_bytes(text)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield from read(descriptor, media_type, columns)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (b'{"x":1}\n\n{"x":2}\n', [1, 3]),
+        (b'\xef\xbb\xbf{"x":1}\n{"x":2}', [1, 2]),
+        (b'[{"x":1},\n{"x":2}]', [1, 2]),
+        (b"x\n1\n\n2\n", [2, 4]),
+        (b"\xef\xbb\xbfx\r\n1\r\n2", [2, 3]),
+        (b'{\n "x": 1\n}', [1]),
+        (b'{"x":1}', [1]),
+    ],
+)
+def test_the_format_is_told_from_the_content(tmp_path: Path, text: bytes, lines: list[int]) -> None:
+    found = list(batches(tmp_path, text))
+    assert [line for batch in found for line in batch.lines] == lines
+    assert [event.data["x"] for batch in found for event in batch.events] == [1, 2][: len(lines)]
+    assert sum(batch.size for batch in found) == len(text)
+
+
+def test_columns_become_attributes_and_faults_name_the_lines_of_the_file(tmp_path: Path) -> None:
+    text = b'when,"who",x\n2026-01-01T00:00:00Z,"a,b",1\nyesterday,b,2\n\n2026-01-01T00:00:01Z,c,3\n'
+    [batch] = batches(tmp_path, text, CSV, time="when", key="who")
+    assert [(event.key, event.time, event.data) for event in batch.events] == [
+        ("a,b", 1767225600000, {"x": 1}),
+        ("c", 1767225601000, {"x": 3}),
+    ]
+    assert batch.lines == [2, 5]
+    assert [(fault.line, fault.field) for fault in batch.faults] == [(3, "time")]
+    assert batch.rejected == 1
+
+
+def test_lines_stay_right_behind_the_first_piece(tmp_path: Path) -> None:
+    row = b"x" * 99 + b",2\n"
+    text = b"a,b\n" + row * 2_000 + b"oops\n" + row
+    found = list(batches(tmp_path, text, CSV))
+    assert len(found) > 3
+    assert sum(len(batch.events) for batch in found) == 2_001
+    assert [fault.line for batch in found for fault in batch.faults] == [2_002]
+    assert found[-1].lines[-1] == 2_003
+
+
+def test_what_is_too_large_for_a_default_server_is_the_servers_to_judge(tmp_path: Path) -> None:
+    [batch] = batches(tmp_path, b'{"key":"%s","time":"2090-01-01T00:00:00Z"}' % (b"k" * 5_000), JSON)
+    assert batch.rejected == 0
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"[]", b"{", b'{"x":1}{"x":2}'])
+def test_what_cannot_be_read_at_all(tmp_path: Path, text: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        list(batches(tmp_path, text, JSON))
+
+
+def test_only_csv_has_columns(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="only CSV"):
+        list(batches(tmp_path, b'{"x":1}', NDJSON, key="k"))
+    with pytest.raises(InvalidInput, match="no column 'k'"):
+        list(batches(tmp_path, b"x\n1\n", CSV, key="k"))
+
+
+def test_a_bad_event_raises_with_its_line(tmp_path: Path) -> None:
+    [batch] = batches(tmp_path, b'{"x":1}\nnonsense\n', NDJSON)
+    with pytest.raises(InvalidBatch, match="line 2: not JSON"):
+        feed.Feed(None, "t", skip=False, pace=None, on_fault=pytest.fail).send(batch)  # type: ignore[arg-type]
+
+
+def test_pace_moves_the_first_event_to_now_and_divides_the_distances() -> None:
+    pace = Pace(10)
+    assert pace.due(Event(time=1_000_000), 50.0) == 50.0
+    assert pace.due(Event(time=1_020_000), 50.5) == 52.0
+    assert pace.due(Event(time=990_000), 53.0) == 49.0
+    with pytest.raises(InvalidInput, match="--time"):
+        pace.due(Event(), 54.0)

@@ -1,0 +1,27 @@
+"""Statistics as they are printed."""
+
+from io import StringIO
+
+from rich.console import Console
+
+from pushsvc.cli.tail import Statistics
+
+COLUMNS = ["key", "field", "count", "top", "last", "approximate"]
+
+
+def test_values_of_any_kind_are_printed_as_they_are() -> None:
+    statistics = Statistics()
+    rows = [
+        [None, "v", 3, [["[/b]", 2], [True, 1]], "[red]", False],
+        ["a", "v", 1, [], 2.5, True],
+        ["a", None, 1, None, None, False],
+    ]
+    statistics.apply("snapshot", {"topic": "t", "window": "1m", "to": "now", "columns": COLUMNS, "data": rows})
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(statistics.table())
+    lines = [line.split("│")[1:-1] for line in console.export_text().splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["all", "v", "3", "[/b] (2), true (1)", "[red]", "false"],
+        ["a", "events", "1", "", "", "false"],
+        ["a", "v", "1", "", "2.5", "true"],
+    ]

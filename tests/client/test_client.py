@@ -1,0 +1,266 @@
+"""The client against real servers; and against a socket that misbehaves on purpose, for what a real one rarely does."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from pushsvc.client import Client, ClientError
+from support.stack import Stack, free_port
+
+RECEIPT = b'{"accepted":1}'
+OK = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n" + RECEIPT
+GONE = b""
+WITH_ID, WITHOUT = [{"id": "a", "x": 1}], [{"x": 1}]
+
+
+def problem(slug: str, status: int = 503) -> bytes:
+    body = json.dumps({"type": f"urn:pushsvc:problem:{slug}", "detail": slug}).encode()
+    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+class Scripted:
+    """Gives one connection after the other its answer, and closes it; ``requests`` are what came."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self.requests: list[bytes] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for answer in self._answers:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            with peer:
+                self.requests.append(self._read(peer))
+                peer.sendall(answer)
+
+    def _read(self, peer: socket.socket) -> bytes:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += peer.recv(65_536)
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length:")), 0)
+        while len(body) < length:
+            body += peer.recv(65_536)
+        return head + b"\r\n\r\n" + body
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@contextmanager
+def scripted(*answers: bytes) -> Iterator[Scripted]:
+    with closing(Scripted(*answers)) as server:
+        yield server
+
+
+def event_stream(*lines: str) -> bytes:
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    return (head + "".join(f"{line}\n" for line in lines)).encode()
+
+
+# A real server
+
+
+def test_publishing_objects_gives_the_receipt(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client:
+        receipt = client.publish(topic, [{"id": "a", "x": 1}, {"id": "b", "time": datetime.now(UTC)}])
+        assert (receipt["accepted"], receipt["first_offset"], receipt["last_offset"]) == (2, 1, 2)
+        assert client.publish(topic, iter([{"id": "a", "x": 1}]))["duplicates"] == 1
+
+
+def test_publishing_a_body_with_parameters(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client:
+        receipt = client.publish(topic, b"dish,rating\nsoup,4\nsoup,1e999\n", "text/csv", key="dish", on_error="skip")
+        assert (receipt["accepted"], receipt["rejected"]) == (1, 1)
+        message = next(client.events(topic, last_id="earliest"))
+        assert json.loads(message.data)["key"] == "soup"
+
+
+def test_a_refusal_tells_what_is_wrong(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client, pytest.raises(ClientError, match=r"400 line 2, field 'key'") as caught:
+        client.publish(topic, [{}, {"key": "x" * 300}])
+    error = caught.value
+    assert (error.reply, error.temporary, error.unknown) == (400, False, False)
+    assert error.problem["errors"][0]["line"] == 2
+
+
+def test_a_stream_that_is_refused_raises(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client, pytest.raises(ClientError, match="window"):
+        next(client.stats(topic, window="7 weeks"))
+
+
+@pytest.mark.parametrize("name", ["a b", "a/../b", "ä", "$x"])
+def test_a_topic_is_never_part_of_the_path_by_accident(shared_server: Stack, name: str) -> None:
+    with Client(shared_server.url) as client, pytest.raises(ClientError) as caught:
+        client.publish(name, [{}])
+    assert caught.value.reply in (400, 404)
+
+
+def test_statistics_of_what_was_published(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client:
+        last = client.publish(topic, [{"key": "soup", "rating": n} for n in (2, 4)])["last_offset"]
+        for message in client.stats(topic, window="1m"):
+            frame = json.loads(message.data)
+            if frame["offset"] >= last:
+                break
+    rows = {(row[0], row[1]): row for row in frame["data"]}
+    assert rows["soup", "rating"][frame["columns"].index("mean")] == 3
+
+
+def test_many_threads_share_a_client(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client, ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(lambda n: client.publish(topic, [{"n": n}]), range(64)))
+    assert sorted(receipt["first_offset"] for receipt in receipts) == list(range(1, 65))
+
+
+def test_a_stream_outlives_its_server_and_misses_nothing(own_server: Stack, topic: str) -> None:
+    with Client(own_server.url) as client:
+        client.publish(topic, [{"n": 1}])
+        stream = client.events(topic, last_id="earliest")
+        assert json.loads(next(stream).data)["n"] == 1
+        own_server.restart_web(signal.SIGKILL)
+        client.publish(topic, [{"n": 2}])
+        assert json.loads(next(stream).data)["n"] == 2
+        stream.close()  # type: ignore[attr-defined]
+
+
+UNDER_GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import sys, gevent
+from pushsvc.client import Client
+url, topic = sys.argv[1:]
+with Client(url) as client:
+    stream = client.events(topic, last_id="earliest")
+    reader = gevent.spawn(lambda: [next(stream).data for _ in range(32)])
+    for _ in range(2):  # the second round meets connections that were kept
+        gevent.joinall([gevent.spawn(client.publish, topic, [{"n": n}]) for n in range(16)], raise_error=True)
+    print(len(reader.get(timeout=20)))
+"""
+
+
+def test_greenlets_share_a_client(shared_server: Stack, topic: str) -> None:
+    command = [sys.executable, "-c", UNDER_GEVENT, shared_server.url, topic]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("32\n", "", 0)
+
+
+# What may be sent again
+
+
+@pytest.mark.parametrize(
+    ("failure", "events", "again"),
+    [
+        (GONE, WITH_ID, True),
+        (GONE, WITHOUT, False),
+        (GONE, [*WITH_ID, *WITHOUT], False),
+        (GONE, [{"id": None}], False),
+        (problem("outcome-unknown"), WITH_ID, True),
+        (problem("outcome-unknown"), WITHOUT, False),
+        (problem("broker-unavailable"), WITHOUT, True),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n", WITH_ID, True),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n", WITHOUT, False),
+        (problem("invalid-events", 400), WITH_ID, False),
+        (problem("internal", 500), WITH_ID, False),
+    ],
+)
+def test_only_what_cannot_count_twice_is_sent_again(
+    failure: bytes, events: list[dict[str, object]], again: bool
+) -> None:
+    with scripted(failure, OK) as server, Client(server.url) as client:
+        if again:
+            assert client.publish("t", events) == {"accepted": 1}
+        else:
+            with pytest.raises(ClientError):
+                client.publish("t", events)
+    assert len(server.requests) == 1 + again
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_a_body_is_sent_again_when_the_caller_promises(repeatable: bool) -> None:
+    with scripted(GONE, OK) as server, Client(server.url) as client:
+        if repeatable:
+            client.publish("t", b"{}", repeatable=True)
+        else:
+            with pytest.raises(ClientError, match="the events may have been stored") as caught:
+                client.publish("t", b"{}")
+            assert caught.value.unknown
+    assert len(server.requests) == 1 + repeatable
+
+
+def test_a_kept_connection_that_the_server_closed_is_not_used_again() -> None:
+    with scripted(OK, OK) as server, Client(server.url) as client:
+        client.publish("t", WITHOUT)
+        client.publish("t", WITHOUT)
+    assert len(server.requests) == 2
+
+
+def test_nobody_listening_is_temporary_and_nothing_was_stored() -> None:
+    client = Client(f"http://127.0.0.1:{free_port()}", patience=0)
+    with pytest.raises(ClientError, match="cannot be reached") as caught:
+        client.publish("t", WITHOUT)
+    assert (caught.value.temporary, caught.value.unknown) == (True, False)
+    with pytest.raises(ClientError, match="cannot be reached"):
+        next(client.events("t"))
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "", "http://"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ClientError, match="no address"):
+        Client(url)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1, 2}])
+def test_what_is_no_json_is_not_sent(value: object) -> None:
+    with pytest.raises(ClientError, match="no JSON"):
+        Client("http://127.0.0.1:1").publish("t", [{"x": value}])
+
+
+# Streams
+
+
+def test_a_stream_resumes_where_it_was_after_the_delay_that_the_server_asked_for() -> None:
+    first = event_stream("retry: 1", ": hi", "", "id: c1", "data: 1", "", "id: c2", "data: lost with its connec")
+    second = event_stream("event: reset", "data: {}", "", "id: c3", "", "data: 3", "")
+    with scripted(first, problem("draining", 503), second) as server, Client(server.url) as client:
+        stream = client.events("t", names="off")
+        messages = [next(stream) for _ in range(3)]
+        stream.close()  # type: ignore[attr-defined]
+    assert [(m.event, m.data, m.id) for m in messages] == [
+        ("message", "1", "c1"),
+        ("reset", "{}", "c1"),
+        ("message", "3", "c3"),
+    ]
+    assert b"Last-Event-ID" not in server.requests[0]
+    assert all(b"Last-Event-ID: c1\r\n" in request for request in server.requests[1:])
+    assert server.requests[2].startswith(b"GET /v1/topics/t/events?names=off HTTP/1.1")
+
+
+def test_what_is_no_stream_is_refused() -> None:
+    with (
+        scripted(OK.replace(b"202", b"200")) as server,
+        Client(server.url) as client,
+        pytest.raises(ClientError, match="answered application/json, not an event stream"),
+    ):
+        next(client.events("t"))

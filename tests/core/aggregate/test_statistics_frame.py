@@ -1,0 +1,54 @@
+import json
+
+import numpy as np
+import pytest
+
+from pushsvc.aggregate.statistics_frame import Heads, Pieces, counts_to_json, divide
+from pushsvc.stats.rows import COUNT, Rows
+
+NAN = float("nan")
+SLICE = 16
+
+
+def encoder(count, figures, ends=None):
+    """Return how ranges of rows ``r0``, ``r1`` … are encoded; every third only counts."""
+    names = [b'["r%d","x"' % number for number in range(len(count))]
+    valued = np.arange(len(count)) % 3 > 0
+
+    def encode(part):
+        told = figures[:, part][:, valued[part]]
+        return Pieces(names[part], counts_to_json(count[part], 10), told, valued[part], ends and ends[part])
+
+    return encode
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_rows_are_divided_among_frames_wherever_they_are_encoded(ends, monkeypatch):
+    monkeypatch.setattr("pushsvc.aggregate.statistics_frame.SLICE", SLICE)
+    size = 3 * SLICE + 7
+    count = np.arange(size) % 5
+    figures = np.arange(3 * size).reshape(3, size) * 7 % 17 / 8 - 1
+    figures[0, 4], figures[1, 5] = NAN, np.inf
+    bys = [b'"by, ],[ %d"' % number for number in range(size)] if ends else None
+    ranges = [(0, 5), (5, 5), (5, 9), (9, SLICE + 2), (SLICE + 2, 3 * SLICE - 1), (3 * SLICE - 1, size)]
+    arrays = [json.loads(b"".join(parts)) for parts in divide(ranges, size, encoder(count, figures, bys))]
+    assert [len(array) for array in arrays] == [last - first for first, last in ranges]
+    for number, row in enumerate(row for array in arrays for row in array):
+        own = [None if number % 3 == 0 or not np.isfinite(one) else one for one in figures[:, number].tolist()]
+        end = [f"by, ],[ {number}"] if ends else []
+        assert row == [f"r{number}", "x", number % 5, number % 5 / 10, *own, *end]
+
+
+def test_a_number_of_a_row_that_is_anothers_begins_anew():
+    rows = Rows()
+    heads = Heads(rows, ends=True)
+    topic = rows.add_topic(10, 4, ("key", "dish"))
+    field = topic.field("x")
+    mine = topic.rows(field, np.array([topic.key('so"up', 1)]))
+    assert (heads.of(mine), heads.ends_of(mine)) == ([b'["so\\"up","x"'], [b'"dish"'])
+    assert heads.of(topic.totals()) == [b"[null,null", b'[null,"x"']
+    assert heads.ends_of(topic.totals()) == [b"null", b"null"]
+    rows.close(mine)
+    other = topic.rows(COUNT, np.array([topic.key("tea")]))
+    assert other.tolist() == mine.tolist()
+    assert (heads.of(other), heads.ends_of(other)) == ([b'["tea",null'], [b'"key"'])

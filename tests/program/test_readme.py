@@ -1,0 +1,122 @@
+"""What the texts say about files, commands and settings is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from pushsvc.cli.main import program
+from pushsvc.config import Settings, load
+from pushsvc.event import Limits
+from pushsvc.settings import TopicSettings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def command_lines() -> list[list[str]]:
+    """Return the words of every command in a shell block, without comments."""
+    text = "\n".join(blocks("sh")).replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def test_the_browser_code_is_the_example() -> None:
+    script = re.search(r"<script>\n(.*?)</script>", (ROOT / "examples" / "browser.html").read_text(), re.DOTALL)
+    assert script is not None
+    assert blocks("js") == [script[1]]
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {words[1] for words in command_lines() if words[0] == "make"}
+    named |= set(re.findall(r"`make ([a-z]+)", README))
+    assert {"demo", "test", "check"} <= named <= targets
+
+
+def test_every_command_is_in_the_table_and_exists() -> None:
+    named = re.findall(r"^\| `pushsvc ([a-z]+)", README, re.MULTILINE)
+    public = [name for name, command in program.commands.items() if not command.hidden]
+    assert sorted(named) == sorted(public)
+
+
+def settings_rows() -> list[tuple[str, str, str, str]]:
+    row = re.compile(r"^\| `(--[a-z-]+)`, `([a-z_]+)` \| `(PUSHSVC_[A-Z_]+)` \| (\S+) \|", re.MULTILINE)
+    return row.findall(README)
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    rows = {key: (option, variable, default) for option, key, variable, default in settings_rows()}
+    assert set(rows) == {one.name for one in fields(Settings)} - {"topics", "limits"}
+    options = {option: parameter for parameter in server_options() for option in parameter.opts}
+    for key, (option, variable, default) in rows.items():
+        assert options[option].envvar == variable
+        assert shown(key, getattr(Settings(), key)) in (default, default.strip("`"))
+
+
+def server_options() -> list[click.Parameter]:
+    return [one for name in ("serve", "aggregator") for one in program.commands[name].params]
+
+
+def shown(key: str, value: Any) -> str:
+    if value is None:
+        return "embedded" if key == "redis" else "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if value != () else "none"
+
+
+def test_the_settings_file_shown_holds_every_key_and_the_defaults(tmp_path: Path) -> None:
+    [text] = blocks("toml")
+    file = tmp_path / "shown.toml"
+    file.write_text(text)
+    settings = load({}, file)
+    assert settings.topics.settings_of("flights") == TopicSettings()
+    assert settings.limits == Limits()
+    shown_file = tomllib.loads(text)
+    assert set(shown_file["limits"]) == {one.name for one in fields(Limits)}
+    assert len(shown_file["topics"]["flights"]) == len(fields(TopicSettings))
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(text: Path) -> None:
+    for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text.read_text()):
+        path, _, fragment = target.partition("#")
+        if "://" in path:
+            continue
+        file = text.parent / path if path else text
+        assert file.exists(), target
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert fragment in [anchor(heading) for heading in headings], target
+
+
+def anchor(heading: str) -> str:
+    """Return the fragment that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_module_stands_on_a_floor_of_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    linked = set(re.findall(r"\(\.\./src/pushsvc/([^)/]+)\)", text))
+    modules = {path.name for path in (ROOT / "src" / "pushsvc").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert modules - {"__init__.py", "__pycache__"} == linked
+
+
+def test_every_metric_is_explained_to_operators() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "src" / "pushsvc").rglob("*.py"))
+    metrics = set(re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(pushsvc_\w+)"', sources))
+    explained = set(re.findall(r"`(pushsvc_\w+)(?:\{\w+\})?`", (ROOT / "docs" / "operations.md").read_text()))
+    assert len(metrics) > 30
+    assert metrics == explained

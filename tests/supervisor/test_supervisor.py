@@ -1,0 +1,358 @@
+"""The parent and its children as real processes, ended in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.errors import StartupError
+from pushsvc.supervisor.listener import listen
+from pushsvc.supervisor.supervisor import Restarts
+from support.stack import DEADLINE, until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
+
+
+class Parent:
+    """A running ``pushsvc`` command and what it says."""
+
+    def __init__(self, folder: Path, *arguments: str, nohup: bool = False, **environment: str) -> None:
+        hangup = signal.SIG_IGN if nohup else signal.SIG_DFL
+        self._output = folder / "output"
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")}
+        with self._output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pushsvc", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=plain | {"TMPDIR": str(folder)} | environment,
+                cwd=folder,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # these tests may themselves run under nohup
+            )
+        self.pid = self.process.pid
+
+    @property
+    def said(self) -> str:
+        return self._output.read_text()
+
+    def ready(self) -> int:
+        """Wait for the address and return its port."""
+        until(lambda: "pushsvc is ready" in self.said or self.process.poll() is not None)
+        found = re.findall(r"pushsvc is ready: http://127\.0\.0\.1:(\d+)/", self.said)
+        assert found, self.said
+        return int(found[-1])
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE)
+
+
+@pytest.fixture
+def parents(tmp_path: Path) -> Iterator[Any]:
+    started: list[Parent] = []
+
+    def start(*arguments: str, **options: Any) -> Parent:
+        parent = Parent(tmp_path, *arguments, **options)
+        started.append(parent)
+        return parent
+
+    yield start
+    for parent in started:
+        parent.process.kill()
+        parent.process.wait()
+
+
+def stat(pid: int) -> list[str]:
+    """Return state, parent and the rest of a process; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pid: int) -> bool:
+    state = stat(pid)
+    return bool(state) and state[0] != "Z"
+
+
+def children(parent: int) -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and stat(int(entry.name))[1:2] == [str(parent)] and alive(int(entry.name)):
+            found[int(entry.name)] = command(int(entry.name))
+    return found
+
+
+def child(parent: int, word: str) -> int | None:
+    return next((pid for pid, text in children(parent).items() if word in text), None)
+
+
+def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+    try:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def is_answered(port: int) -> bool:
+    try:
+        return ask(port, "GET", "/readyz")[0] == 200
+    except OSError:
+        return False
+
+
+def count(port: int) -> int:
+    status, frame = ask(port, "GET", "/v1/topics/t/stats")
+    assert status == 200
+    return next((row[2] for row in frame["data"] if row[:2] == [None, None]), 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_everything_ends_in_order_and_leaves_nothing(parents: Any, tmp_path: Path, number: signal.Signals) -> None:
+    parent = parents("serve", "--port", "0", "--workers", "2")
+    port = parent.ready()
+    family = children(parent.pid)
+    assert len(family) == 4, family
+    assert parent.end(number) == 0
+    assert re.findall(r"(web 1|web 2|aggregator 1|embedded server) has ended", parent.said) == [
+        "web 1", "web 2", "aggregator 1", "embedded server",
+    ]  # fmt: skip
+    assert not [pid for pid in family if alive(pid)]
+    assert "Traceback" not in parent.said
+    assert {path.name for path in tmp_path.iterdir()} == {"output", "pushsvc-data"}
+    listen("127.0.0.1", port, patience=0).close()
+
+
+def test_under_nohup_the_end_of_the_terminal_ends_nothing(parents: Any) -> None:
+    parent = parents("serve", "--port", "0", nohup=True)
+    port = parent.ready()
+    family = children(parent.pid)
+    parent.process.send_signal(signal.SIGHUP)
+    assert ask(port, "POST", "/v1/topics/t/events", [{"x": 1}])[0] == 202
+    until(lambda: count(port) == 1)
+    assert children(parent.pid) == family
+    assert parent.end() == 0
+
+
+def test_a_killed_parent_leaves_no_orphan_and_its_data_opens_again(parents: Any, tmp_path: Path) -> None:
+    parent = parents("serve", "--port", "0")
+    port = parent.ready()
+    assert ask(port, "POST", "/v1/topics/t/events", [{"x": 1}, {"x": 2}])[0] == 202
+    until(lambda: count(port) == 2)
+    family = children(parent.pid)
+    parent.end(signal.SIGKILL)
+    again = parents("serve", "--port", str(port))  # at once, while the old ones may still be ending
+    until(lambda: parent.said.count("pushsvc is ready") == 2 or again.process.poll() is not None)
+    assert not [pid for pid in family if alive(pid)], again.said
+    until(lambda: count(port) == 2)
+    assert ask(port, "POST", "/v1/topics/t/events", {"x": 3})[1]["first_offset"] == 3
+
+
+@pytest.mark.parametrize("role", ["_web", "_aggregator", "valkey"])
+def test_what_crashes_is_started_again(parents: Any, role: str) -> None:
+    parent = parents("serve", "--port", "0")
+    port = parent.ready()
+    assert ask(port, "POST", "/v1/topics/t/events", [{"x": 1}])[0] == 202
+    until(lambda: count(port) == 1)
+    first = child(parent.pid, role)
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    until(lambda: child(parent.pid, role) not in (None, first))
+    until(lambda: is_answered(port))
+    until(lambda: ask(port, "POST", "/v1/topics/t/events", [{"x": 1}])[0] == 202)
+    until(lambda: count(port) == 2)
+    assert parent.end() == 0
+
+
+def test_a_second_one_on_the_port_or_the_folder_is_refused_in_a_line(parents: Any) -> None:
+    first = parents("serve", "--port", "0")
+    port = first.ready()
+    second = parents("serve", "--port", str(port), "--data-dir", "other")
+    assert second.process.wait(DEADLINE) == 1
+    assert f"Error: port {port} on 127.0.0.1 is in use by another program" in second.said
+    third = parents("serve", "--port", "0")
+    assert third.process.wait(DEADLINE) == 1
+    assert f"pushsvc-data is in use by pushsvc process {first.pid}," in third.said
+    assert "Traceback" not in third.said
+    assert is_answered(port)
+
+
+def test_a_redis_that_is_down_is_named_and_the_exit_code_is_1(parents: Any) -> None:
+    port = listen("127.0.0.1", 0)
+    number = port.getsockname()[1]
+    port.close()
+    parent = parents("serve", "--port", "0", "--redis", f"redis://:secret@127.0.0.1:{number}/0")
+    assert parent.process.wait(DEADLINE) == 1
+    assert f"Error: Redis at redis://…@127.0.0.1:{number}/0 does not answer" in parent.said
+    assert "secret" not in parent.said
+    assert len(parent.said.splitlines()) == 1
+
+
+def test_it_waits_for_redis_when_asked_to(parents: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        number = held.getsockname()[1]
+    parent = parents("serve", "--port", "0", "--wait", PUSHSVC_REDIS=f"redis://127.0.0.1:{number}/0")
+    until(lambda: f"waiting for Redis at redis://127.0.0.1:{number}/0" in parent.said)
+    server = EmbeddedServer(tmp_path / "redis", port=number)
+    server.start()
+    try:
+        parent.ready()
+        assert parent.end() == 0
+    finally:
+        server.stop()
+
+
+def test_waiting_can_be_ended(parents: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        number = held.getsockname()[1]
+    parent = parents("serve", "--port", "0", "--wait", "--redis", f"redis://127.0.0.1:{number}/0")
+    until(lambda: "waiting for Redis" in parent.said)
+    assert parent.end(signal.SIGINT) == 0
+
+
+def test_a_redis_that_evicts_is_refused_and_a_forgetful_one_warned_of(parents: Any, tmp_path: Path, free: int) -> None:
+    options = {"maxmemory-policy": "allkeys-lru", "appendonly": "no"}
+    server = EmbeddedServer(tmp_path / "redis", port=free, options=options)
+    server.start()
+    try:
+        parent = parents("aggregator", "--redis", server.url)
+        assert parent.process.wait(DEADLINE) == 1
+        assert "maxmemory-policy allkeys-lru" in parent.said
+        server.stop()
+        server = EmbeddedServer(tmp_path / "redis", port=free, options={"appendonly": "no"})
+        server.start()
+        parent = parents("aggregator", "--redis", server.url)
+        until(lambda: "the aggregator works" in parent.said)
+        assert "WARNING: Redis at" in parent.said
+        assert "keeps nothing on disk" in parent.said
+        assert parent.end() == 0
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
+
+
+def test_metrics_sum_over_workers(parents: Any) -> None:
+    parent = parents("serve", "--port", "0", "--workers", "2")
+    port = parent.ready()
+    for _ in range(20):
+        assert ask(port, "POST", "/v1/topics/t/events", {"x": 1})[0] == 202
+
+    def counted() -> bool:
+        connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return "pushsvc_events_counted_total 20.0" in text
+
+    until(counted)
+
+
+def test_who_is_started_again_goes_on_counting_in_the_same_files(parents: Any, tmp_path: Path) -> None:
+    parent = parents("serve", "--port", "0")
+    port = parent.ready()
+
+    def files() -> set[str]:
+        return {path.name for path in tmp_path.glob("pushsvc-metrics-*/*")}
+
+    def figures() -> str:
+        connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
+    def tells(*lines: str) -> bool:
+        return set(lines) <= set(figures().splitlines())
+
+    for number in (1, 2):
+        until(lambda: ask(port, "POST", "/v1/topics/t/events", {"x": 1})[0] == 202)
+        until(lambda: tells(f"pushsvc_events_accepted_total {number}.0", "pushsvc_partitions_owned 64.0"))  # noqa: B023
+        if number == 1:
+            before = files()
+        for role in ("_web", "_aggregator"):
+            first = child(parent.pid, role)
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            until(lambda: child(parent.pid, role) not in (None, first))  # noqa: B023
+            until(lambda: is_answered(port))
+    until(lambda: tells("pushsvc_partitions_owned 64.0", "pushsvc_events_accepted_total 2.0"))
+    assert files() == before
+
+
+def test_aggregators_alone_show_their_figures_where_they_are_told_to(parents: Any, redis_tcp: EmbeddedServer) -> None:
+    parent = parents("aggregator", "--redis", redis_tcp.url, "--aggregators", "2", "--metrics-port", "0")
+    until(lambda: "the aggregator works" in parent.said or parent.process.poll() is not None)
+    [found] = re.findall(r"its figures: http://127\.0\.0\.1:(\d+)/metrics", parent.said)
+    port = int(found)
+
+    def get(path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+        connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        return answer.status, answer.headers["Content-Type"], body
+
+    status, kind, text = until(lambda: (a := get("/metrics")) and "pushsvc_partitions_owned 64.0" in a[2] and a)
+    assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "pushsvc_aggregator_lag_ms 0.0" in text
+    problem = "application/problem+json"
+    assert get("/v1/topics")[:2] == get("/static/page.css")[:2] == (404, problem)
+    assert get("/metrics", "POST")[:2] == (405, problem)
+    assert get("/metrics", Host="rebound.example")[:2] == (403, problem)
+    second = parents("aggregator", "--redis", redis_tcp.url, "--metrics-port", found)
+    assert second.process.wait(DEADLINE) == 1
+    assert f"port {port} on 127.0.0.1 is in use by another program: stop it or choose another --metrics-port" in (
+        second.said
+    )
+    until(lambda: get("/metrics")[0] == 200)
+    assert parent.end() == 0
+
+
+@pytest.fixture
+def redis_tcp(tmp_path: Path, free: int) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path / "redis", port=free)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_pauses_grow_with_early_deaths_only() -> None:
+    restarts = Restarts()
+    assert [restarts.after(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert restarts.after(60) == 0.1
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(StartupError, match=r"192\.0\.2\.1 port 8000"):
+        listen("192.0.2.1", 8000)

@@ -1,0 +1,51 @@
+"""A rolling merge beside all values of its panes, kept plainly."""
+
+import numpy as np
+import pytest
+
+from pushsvc.stats.moments import describe, reduce, runs_of
+from pushsvc.stats.panes.fold import Fold, Part
+
+PANES, COLUMNS = 7, 5
+
+
+class Account:
+    """All values of each pane and column, kept plainly."""
+
+    def __init__(self, phase):
+        self.head = 100
+        self.fold = Fold(PANES, self.head, phase)
+        self.fold.reserve(COLUMNS)
+        self.values = {}
+
+    def add(self, columns, values, pane=None):
+        order = np.argsort(columns, kind="stable")
+        starts = runs_of(columns[order])
+        own, moments = columns[order][starts], reduce(values[order], starts)
+        if pane is None:
+            self.fold.add(Part(own.astype(np.uint16), moments))
+        else:
+            self.fold.add_late(np.full(len(own), pane), own, moments)
+        for column, value in zip(columns.tolist(), values.tolist(), strict=True):
+            self.values.setdefault((self.head if pane is None else pane, column), []).append(value)
+
+    def advance(self, panes):
+        self.head += panes
+        self.fold.advance(self.head)
+
+    def check(self):
+        columns = np.arange(COLUMNS)
+        moments = self.fold.read(columns)
+        figures = describe(moments)
+        for column in columns.tolist():
+            inside = [
+                value
+                for (pane, own), values in self.values.items()
+                if own == column and self.head - PANES < pane <= self.head
+                for value in values
+            ]
+            assert moments.count[column] == len(inside)
+            if inside:
+                assert figures[[0, 2, 3], column].tolist() == [sum(inside), min(inside), max(inside)]
+            if len(inside) > 1:
+                assert figures[4, column] == pytest.approx(np.std(inside, ddof=1), rel=1e-12)

@@ -1,0 +1,53 @@
+"""A log as it is kept, and the bytes that are counted of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pushsvc.broker.keys import Log
+from pushsvc.event import Event
+from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
+
+LOG = Log("orders.eu")
+
+
+PARTITION = LOG.partition
+
+
+@dataclass(frozen=True, slots=True)
+class Windowless(TopicSettings):
+    """Windows need an entry for ``kept`` ms alone."""
+
+    kept: int = -1
+
+    @property
+    def longest(self) -> int:
+        return self.kept - 2 * FUTURE_ALLOWANCE
+
+
+def texts(count, size=10):
+    return [Event(data={"t": "x" * size}) for _ in range(count)]
+
+
+def size_of(events):
+    return len(b"\n".join(event.encode() for event in events))
+
+
+def entries(broker):
+    read = broker.read(PARTITION, {LOG: 0}, budget=100_000_000)
+    return read.logs[LOG].entries
+
+
+def held(broker):
+    """Return the bytes that the figures tell, once they are seen to be those of the log."""
+    [figures] = broker.figures([LOG])
+    if not figures:
+        return 0
+    kept = entries(broker)
+    assert int(figures.get("bytes", 0)) == sum(len(entry.data) for entry in kept)
+    if kept:
+        assert int(figures["first"]) == kept[0].first
+        assert [entry.first for entry in kept[1:]] == [entry.last + 1 for entry in kept[:-1]]
+    else:
+        assert int(figures["first"]) == int(figures["last"]) + 1
+    return int(figures.get("bytes", 0))

@@ -1,0 +1,141 @@
+"""Frames of one topic against an independent account of its events."""
+
+import copy
+import dataclasses
+import json
+from math import sqrt
+
+import pytest
+
+from pushsvc.aggregate.aggregate import Aggregate, Topic
+from pushsvc.event import Event
+from pushsvc.event.columns import Columns
+from pushsvc.settings import TopicSettings
+from pushsvc.stats.window import Window
+
+T = 1_700_000_000_000
+SHORT = TopicSettings(windows=(Window.parse("10s"), Window.parse("1m")))
+NOW = dataclasses.replace(SHORT, cadence=0, idle_cadence=0)
+EVENT_CLOCK = dataclasses.replace(NOW, clock="event")
+
+
+class One:
+    """An aggregate with one topic."""
+
+    def __init__(self, options, since):
+        self.all = Aggregate(options, since)
+        self.topic = self.all.open("t", since)
+
+    def apply(self, offset, arrival, events):
+        self.all.apply("t", offset, arrival, Columns.of(events, self.all._settings.key))
+
+    def snapshot(self, window):
+        return self.all.snapshot("t", window)
+
+    def watch(self, window, watched):
+        self.all.watch("t", window, watched)
+
+    def __getattr__(self, name):
+        return getattr(self.topic if name in Topic.__slots__ else self.all, name)
+
+    def __deepcopy__(self, memo):
+        same = object.__new__(One)
+        same.all = copy.deepcopy(self.all, memo)
+        same.topic = same.all.topics["t"]
+        return same
+
+    def thawed(self):
+        """Return what comes of its saved state."""
+        same = object.__new__(One)
+        same.all = Aggregate.restore(self.all._settings, b"".join(self.all.save()))
+        same.topic = same.all.topics["t"]
+        return same
+
+
+def topic(options=NOW, since=T):
+    return One(options, since)
+
+
+def event(time=None, key="a", **data):
+    return Event(time=time, key=key, data=data)
+
+
+class Producer:
+    """Applies events one entry at a time and remembers them with their times, in the order of the log."""
+
+    def __init__(self, aggregate):
+        self.aggregate = aggregate
+        self.log = []
+
+    def send(self, arrival, *events):
+        self.log += [(e.time if e.time is not None else arrival, e.key, e.data) for e in events]
+        self.aggregate.apply(len(self.log), arrival, events)
+
+
+class Reader:
+    """Keeps rows by (key, field) as a page does."""
+
+    def __init__(self):
+        self.windows = {}
+
+    def take(self, frames):
+        for frame in frames:
+            said = json.loads(frame.to_json(T))
+            rows = self.windows.setdefault(said["window"], {})
+            if frame.kind == "snapshot":
+                rows.clear()
+            rows.update({(row[0], row[1]): row[2:] for row in said["data"]})
+            for key, field in said["gone"]:
+                del rows[key, field]
+
+    def rows(self, window):
+        """Return what is not zero, and totals."""
+        return {name: row for name, row in self.windows.get(window, {}).items() if row[0] or name[0] is None}
+
+
+def rows_of(frame):
+    return {(row[0], row[1]): list(row[2:]) for row in frame.rows}
+
+
+def state(aggregate, window):
+    """Return the rows that a snapshot would say, without taking one."""
+    return rows_of(copy.deepcopy(aggregate).snapshot(window))
+
+
+def expected(log, frame, seconds):
+    """Compute the rows of a frame's interval from the log; std and mean are exact, rounded once."""
+    groups = {(None, None): []}
+    for time, key, data in log[: frame.offset]:
+        inside = frame.start <= time < frame.end
+        numbers = {name: v for name, v in data.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        for owner in {key, None}:
+            for field, value in [(None, None), *numbers.items()]:
+                group = groups.setdefault((owner, field), [])
+                group += [value] * inside
+    return {name: figures(name[1], values, seconds) for name, values in groups.items() if values or name[0] is None}
+
+
+def figures(field, values, seconds):
+    """Values are multiples of 1/64, so everything is computed in integers; a quotient of integers is rounded once."""
+    n, rate = len(values), len(values) / seconds
+    if field is None:
+        return [n, rate, *[None] * 8]
+    if not n:
+        return [0, 0.0, 0.0, *[None] * 7]
+    whole = [int(value * 64) for value in values]
+    total, squares = sum(whole), sum(k * k for k in whole)
+    std = sqrt((n * squares - total * total) / (n * (n - 1))) / 64 if n > 1 else None
+    ordered = sorted(values)
+    ranked = [float(ordered[-(-percent * n // 100) - 1]) for percent in (50, 95, 99)]
+    return [n, rate, total / 64, total / (64 * n), float(min(values)), float(max(values)), std, *ranked]
+
+
+def assert_same(rows, wanted, exact=16):
+    """Everything is bit-equal but std, good to 1e-14, and quantiles of more than ``exact`` values, good to 1/128."""
+    assert rows.keys() == wanted.keys()
+    for name, row in rows.items():
+        want = wanted[name]
+        assert row[:6] == want[:6], name
+        assert row[6] == (None if want[6] is None else pytest.approx(want[6], rel=1e-14, abs=0)), name
+        few = row[0] <= exact or name[1] is None
+        assert row[7:] == (want[7:] if few else [pytest.approx(value, rel=1 / 128, abs=0) for value in want[7:]]), name

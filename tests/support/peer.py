@@ -1,0 +1,73 @@
+"""A subscriber of a hub over a real socket, without a server."""
+
+import contextlib
+import os
+import socket
+import ssl
+import time
+from typing import ClassVar
+
+import gevent
+
+from pushsvc.hub.delivery.connection import Connection
+
+SECONDS = 20.0
+
+
+class Peer:
+    """A subscriber: its end of a socket, whose other end is the hub's, and how often the hub closed it."""
+
+    opened: ClassVar[list[socket.socket]] = []
+
+    def __init__(self, group, buffer=None):
+        ours, self.theirs = socket.socketpair()
+        if buffer:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        for end in (ours, self.theirs):
+            end.setblocking(False)
+        Peer.opened.append(self.theirs)
+        self.closed, self.got = 0, b""
+        self.connection = Connection(ours.detach(), group, self._on_close)
+        group.hub.enter(self.connection)
+        self.connection.listen()
+        self.connection.at = group.tape.end
+
+    def _on_close(self):
+        self.closed += 1
+
+    def reset(self):
+        """Break the connection below the hub."""
+        with socket.socket(fileno=os.dup(self.connection.fd)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+    def read(self, at_most=65_536):
+        with contextlib.suppress(BlockingIOError):
+            self.got += self.theirs.recv(at_most)
+        return self.got
+
+
+def turn_until(look):
+    """Let the loop run until something is so."""
+    until = time.monotonic() + SECONDS
+    while not look():
+        assert time.monotonic() < until
+        gevent.sleep(0.001)
+
+
+def tls_pair(ours, theirs):
+    """Speak TLS over a pair of sockets. Anonymous keys spare a certificate, which says nothing here."""
+    ends = []
+    for sock, kind in ((ours, ssl.PROTOCOL_TLS_SERVER), (theirs, ssl.PROTOCOL_TLS_CLIENT)):
+        context = ssl.SSLContext(kind)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+        server = kind is ssl.PROTOCOL_TLS_SERVER
+        ends.append(context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False))
+    undone = list(ends)
+    while undone:
+        for end in list(undone):
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                end.do_handshake()
+                undone.remove(end)
+    return ends

@@ -1,0 +1,619 @@
+"""Checkpoints over a real Redis: a successor goes on from them and reads only the log behind, or the log alone."""
+
+import random
+
+import orjson
+import pytest
+
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.broker.keys import Log
+from pushsvc.errors import BrokerUnavailable, Fenced
+from pushsvc.event import Event
+from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.stats.window import Window
+from pushsvc.worker.checkpoints import INTERVAL, SHARE, _is_due
+from pushsvc.worker.partition import Engine, Unsaved
+from support.owner import Owner, counted, lease, neighbours
+
+
+@pytest.fixture(autouse=True)
+def due_at_once(monkeypatch):
+    """A checkpoint is due as soon as an entry was counted; a state has many pieces."""
+    monkeypatch.setattr("pushsvc.worker.checkpoints.INTERVAL", 0)
+    monkeypatch.setattr("pushsvc.worker.checkpoints.SHARE", float("inf"))
+    monkeypatch.setattr("pushsvc.worker.checkpoints.WORTH", 0)
+    monkeypatch.setattr("pushsvc.worker.checkpoints.BURST", float("inf"))
+    monkeypatch.setattr("pushsvc.broker.checkpoints.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("pushsvc.worker.worker._PAUSE", 0)
+
+
+@pytest.fixture
+def owner(broker):
+    broker.check_layout()
+    broker.open_partitions()
+    return Owner(broker, ["good", *neighbours("good", 2)])
+
+
+def successor(owner, rules=None):
+    return Owner(owner.broker, owner.topics, rules or owner.rules)
+
+
+def publish(owner, count, topic="good"):
+    for number in range(count):
+        owner.publish(topic, x=number)
+    owner.turns()
+
+
+class Counts:
+    """What was counted since this was made."""
+
+    NAMES = ("entries_read", "checkpoints_written", "checkpoints_loaded", "checkpoints_ignored", "checkpoints_failed")
+
+    def __init__(self):
+        self.before = {name: counted(f"pushsvc_{name}_total") for name in self.NAMES}
+
+    def __getattr__(self, name):
+        return counted(f"pushsvc_{name}_total") - self.before[name]
+
+
+def stored(owner):
+    """Return everything that checkpoints have in Redis, as bytes by key."""
+    client = owner.broker._connections
+    keys = sorted(client.command("KEYS", f"{owner.broker.keys.prefix}*:checkpoint*"))
+    return {key: client.command("DUMP", key) for key in keys}
+
+
+def raw(owner):
+    """Return the pieces of all checkpoints."""
+    client = owner.broker._connections
+    keys = client.command("KEYS", f"{owner.broker.keys.prefix}*:checkpoint:*")
+    return [piece for key in keys for piece in client.command("LRANGE", key, 0, -1)]
+
+
+# -- going on
+
+
+def test_a_successor_reads_only_the_log_behind_the_checkpoint(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    counts, next_owner, before = Counts(), successor(owner), len(owner.frames("good"))
+    next_owner.turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
+    assert owner.told("good") == (8, 8)
+    assert [frame.kind for frame in owner.frames("good")[before:]] == ["s"]
+    publish(next_owner, 1)
+    assert counts.entries_read == 4
+
+
+def test_nothing_is_said_before_the_last_frame_is_passed_and_then_one_snapshot(owner, monkeypatch):
+    publish(owner, 2)
+    owner.take_checkpoint()
+    publish(owner, 6)
+    owner.worker._write(owner.partition, ["good"], owner.broker.time() + 60_000)
+    assert owner.frames("good")[-1].source == 8
+    publish_only = owner.publish
+    for number in range(2):
+        publish_only("good", x=number)
+    read, before = owner.broker.read, len(owner.frames("good"))
+    monkeypatch.setattr(owner.broker, "read", lambda number, logs: read(number, logs, budget=1))
+    next_owner, said = successor(owner), {}
+    for _ in range(12):
+        next_owner.turns(1)
+        said[next_owner.partition.topics["good"].after] = [
+            (frame.kind, frame.source)
+            for frame in read(owner.number, {Log("good", "1m"): before}).logs[Log("good", "1m")].entries
+        ]
+    assert {offset: said[offset] for offset in (3, 4, 5, 6, 7)} == {offset: [] for offset in (3, 4, 5, 6, 7)}
+    assert said[8] == [("s", 8)]
+    assert said[10][0] == ("s", 8)
+    assert {kind for kind, _ in said[10][1:]} <= {"u"}
+
+
+SETTINGS = {
+    "wall": {"windows": ("1m", "15m")},
+    "event": {"windows": ("10s", "1m"), "clock": "event"},
+    "last": {"windows": ("1m", "last 5", "last 100")},
+    "exact": {"windows": ("1m",), "exact": True},
+    "values": {"windows": ("1m",), "values": ("c",), "statistics": ("p50", "distinct", "top3", "first", "last")},
+    "grouped": {"windows": ("1m",), "key": ("c", "key")},
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_what_a_successor_says_is_what_the_log_alone_would_say(owner, kind):
+    options = dict(SETTINGS[kind])
+    settings = TopicSettings(**options | {"windows": tuple(map(Window.parse, options["windows"]))})
+    random_, owner = random.Random(kind), successor(owner, TopicRules(default=settings))
+    now = owner.broker.time()
+
+    def some():
+        return [
+            Event(
+                time=now + random_.randrange(-8_000, 1_000) if kind == "event" else None,
+                key=random_.choice(["a", "b", None]),
+                data={"x": random_.randrange(800) / 8, "c": random_.choice(["red", "green", 3, None])},
+            )
+            for _ in range(7)
+        ]
+
+    for topic in owner.topics * 4:
+        owner.publish_all(topic, some())
+    owner.turns()
+    for _ in owner.partition.engines:
+        owner.take_checkpoint()
+    for topic in owner.topics[:2] * 3:
+        owner.publish_all(topic, some())
+    restored, counts = successor(owner), Counts()
+    restored.turns()
+    assert counts.entries_read == 6
+    assert counts.checkpoints_loaded == (3 if kind == "event" else 1)
+    alone = successor(owner)
+    alone.partition.distrusted = True
+    alone.turns()
+    assert counts.entries_read == 6 + 18
+    for topic in owner.topics:
+        for window in settings.windows:
+            ours, theirs = (
+                one.partition.topics[topic].aggregate.snapshot(topic, window.name) for one in (restored, alone)
+            )
+            assert ours.offset == theirs.offset
+            assert [*map(near, rows(ours))] == rows(theirs)
+
+
+def rows(frame):
+    return sorted(orjson.loads(frame.to_json(0))["data"], key=lambda row: repr(row[:4] + row[-1:]))
+
+
+def near(row):
+    """Sums of dyadic values are equal whatever was added first; a deviation may differ in its last digit."""
+    return row if row[8] is None else [*row[:8], pytest.approx(row[8], rel=1e-12), *row[9:]]
+
+
+def test_a_topic_that_came_or_went_meanwhile(owner):
+    good, kept, gone = owner.topics
+    for topic in owner.topics:
+        publish(owner, 4, topic)
+    owner.take_checkpoint()
+    owner.broker.delete(good)
+    owner.broker.delete(gone)
+    owner.publish(good, x=1)
+    owner.publish(kept, x=1)
+    owner.topics.append(born := neighbours(good, 3)[2])
+    owner.publish(born, x=1)
+    counts, next_owner = Counts(), successor(owner)
+    next_owner.turns()
+    assert counts.entries_read == 3
+    assert owner.told(kept) == (5, 5)
+    assert owner.told(good) == (5, 1)
+    assert owner.told(born) == (1, 1)
+    assert set(next_owner.partition.topics) == {good, kept, born}
+
+
+def test_one_of_the_same_name_long_after_its_deletion_is_another(owner):
+    """What is remembered of a deletion goes after a week; offsets then begin with 1 again."""
+    publish(owner, 4)
+    owner.take_checkpoint()
+    owner.broker.delete("good")
+    owner.broker._connections.command("DEL", owner.broker.keys.figures(Log("good")))
+    for _ in range(6):
+        owner.publish("good", x=100)
+    successor(owner).turns()
+    *_, last = owner.frames("good")
+    sums = {(key, name): total for key, name, _, _, total, *_ in last.frame["data"]}
+    assert sums[None, "x"] == 600
+
+
+def test_a_topic_whose_log_begins_behind_the_checkpoint_is_made_from_the_log(owner):
+    """On the event clock a small log may be all that is left; nothing is invented for what is missing."""
+    settings = TopicSettings(windows=(Window.parse("1m"),), clock="event", retention=3)
+    owner = successor(owner, TopicRules(default=settings))
+    publish(owner, 2)
+    owner.take_checkpoint()
+    client, log = owner.broker._connections, owner.broker.keys.log(Log("good"))
+    for number in range(4):
+        owner.publish("good", x=number)
+    client.command("XTRIM", log, "MINID", "5-0")
+    client.command("HSET", owner.broker.keys.figures(Log("good")), "first", 5)
+    successor(owner).turns()
+    assert owner.told("good") == (6, 2)
+
+
+def test_late_events_are_told_of_once(owner):
+    def late():
+        return int(owner.broker.figures([Log("good")])[0].get("late", 0))
+
+    old = Event(time=owner.broker.time() - 7_200_000, key="k", data={"x": 1})
+    publish(owner, 1)
+    owner.publish_all("good", [old])
+    owner.turns()
+    owner.take_checkpoint()  # this one is counted, and told of with the next frame
+    for _ in range(2):
+        owner.worker._write(owner.partition, ["good"], owner.broker.time() + 60_000)
+        owner = successor(owner)
+        owner.turns()
+        assert late() == 1
+    owner.publish_all("good", [old])
+    owner.turns()
+    owner = successor(owner)
+    owner.turns()
+    assert late() == 2
+
+
+# -- what is of no use
+
+
+def damage_piece(client, key, pieces):
+    piece = bytearray(client.command("LINDEX", pieces, 2))
+    piece[100] ^= 1
+    client.command("LSET", pieces, 2, bytes(piece))
+
+
+def lose_piece(client, key, pieces):
+    client.command("LTRIM", pieces, 0, -2)
+
+
+def lose_all(client, key, pieces):
+    client.command("DEL", pieces)
+
+
+def change_header(old, new):
+    def change(client, key, pieces):
+        ((name, header),) = [client.command("HGETALL", key)]
+        assert old in header
+        client.command("HSET", key, name, header.replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        damage_piece, lose_piece, lose_all, change_header(b'"format":1', b'"format":2'), change_header(b"{", b"["),
+        change_header(b'"pieces":', b'"pieces":1'), change_header(b'"place":0', b'"place":1'),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_is_damaged_is_ignored_and_the_log_is_read(owner, change, caplog):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    (name,) = (engine.name for engine in owner.partition.engines.values())
+    keys = owner.broker.keys
+    change(owner.broker._connections, keys.checkpoints(owner.number), keys.pieces(owner.number, name, 0))
+    counts, next_owner = Counts(), successor(owner)
+    next_owner.turns()
+    assert (counts.checkpoints_ignored, counts.checkpoints_loaded, counts.entries_read) == (1, 0, 5)
+    assert f"the checkpoint of engine {name} is ignored" in caplog.text
+    publish(next_owner, 1)
+    assert owner.told("good") == (6, 6)
+    next_owner.take_checkpoint()
+    next_owner.take_checkpoint()
+    last = successor(owner)
+    last.turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 6)
+
+
+def test_a_state_of_another_version_is_ignored(owner, monkeypatch):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    monkeypatch.setattr("pushsvc.stats.freeze.FORMAT", 2)
+    counts = Counts()
+    last = successor(owner)
+    last.turns()
+    assert (counts.checkpoints_ignored, counts.entries_read) == (1, 5)
+    publish(last, 1)
+    assert owner.told("good") == (6, 6)
+
+
+def test_one_of_other_settings_is_ignored_and_goes(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    before, counts = stored(owner), Counts()
+    rules = TopicRules(default=TopicSettings(windows=(Window.parse("2m"),)))
+    next_owner = successor(owner, rules)
+    next_owner.turns()
+    assert (counts.checkpoints_ignored, counts.entries_read) == (1, 5)
+    assert owner.told("good", "2m") == (5, 5)
+    next_owner.take_checkpoint()
+    assert stored(owner) == {}
+    next_owner.take_checkpoint()
+    assert set(stored(owner)).isdisjoint(set(before) - {owner.broker.keys.checkpoints(owner.number).encode()})
+
+
+def test_one_older_than_the_longest_window_is_of_no_use(owner, monkeypatch):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    later = owner.broker.time() + 86_400_000
+    monkeypatch.setattr(owner.broker, "time", lambda *_: later)
+    counts = Counts()
+    successor(owner).turns()
+    assert (counts.checkpoints_ignored, counts.entries_read) == (1, 0)
+
+
+def test_the_checkpoint_of_topics_that_are_gone_goes(owner):
+    publish(owner, 2)
+    owner.take_checkpoint()
+    assert stored(owner)
+    owner.broker.delete("good")
+    owner.turns()
+    owner.take_checkpoint()
+    assert stored(owner) == {}
+
+
+def test_what_a_deleted_topic_held_goes_with_the_next_checkpoint(owner):
+    good, kept, _ = owner.topics
+    owner.publish_all(good, [Event(key="a secret", data={"x": 1})])
+    publish(owner, 1, kept)
+    owner.take_checkpoint()
+    assert any(b"a secret" in dump for dump in raw(owner))
+    owner.broker.delete(good)
+    owner.turns()
+    owner.take_checkpoint()
+    assert not any(b"a secret" in dump for dump in raw(owner))
+    assert stored(owner)
+
+
+def test_what_a_topic_held_that_was_deleted_between_two_owners_goes_too(owner):
+    good, kept, _ = owner.topics
+    owner.publish_all(good, [Event(key="a secret", data={"x": 1})])
+    publish(owner, 1, kept)
+    owner.take_checkpoint()
+    owner.broker.delete(good)
+    next_owner = successor(owner)
+    next_owner.turns()
+    next_owner.take_checkpoint()
+    assert not any(b"a secret" in dump for dump in raw(owner)), "though nothing more was counted"
+    assert stored(owner)
+
+
+def test_an_engine_that_failed_is_made_from_the_log_alone(owner, monkeypatch):
+    apply = Aggregate.apply
+
+    def fail(self, name, offset, arrival, events):
+        if offset - len(events) < 6 <= offset:
+            raise ArithmeticError("made to fail")
+        apply(self, name, offset, arrival, events)
+
+    publish(owner, 5)
+    owner.take_checkpoint()
+    monkeypatch.setattr(Aggregate, "apply", fail)
+    owner.publish("good", x=1)
+    owner.publish("good", x=2)
+    counts, next_owner = Counts(), successor(owner)
+    next_owner.turns()
+    assert owner.told("good") == (7, 6)
+    # Once both were counted as one, and then the one to blame was found.
+    assert (counts.checkpoints_loaded, counts.checkpoints_ignored) == (1, 2)
+
+
+# -- who may write
+
+
+def test_an_owner_that_has_lost_the_partition_writes_nothing(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 1)
+    before, counts = stored(owner), Counts()
+    lease(owner.broker, owner.number)
+    owner.take_checkpoint()
+    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
+    assert stored(owner) == before
+
+
+@pytest.mark.parametrize("step", ["write", "commit"])
+def test_one_that_loses_it_half_way_leaves_the_last_checkpoint(owner, monkeypatch, step):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 2)
+    do, taken = getattr(owner.broker.checkpoints, step), []
+
+    def after_another_took_it(*args):
+        if step == "commit" or args[3] == 2:
+            taken.append(lease(owner.broker, owner.number))
+        do(*args)
+
+    monkeypatch.setattr(owner.broker.checkpoints, step, after_another_took_it)
+    owner.take_checkpoint()
+    assert taken
+    counts = Counts()
+    successor(owner).turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 2)
+    assert owner.told("good") == (7, 7)
+
+
+def test_a_state_that_cannot_be_saved_is_counted_on(owner, monkeypatch):
+    def fail(_):
+        raise TypeError("made to fail")
+
+    publish(owner, 1)
+    monkeypatch.setattr(Aggregate, "save", fail)
+    counts = Counts()
+    owner.take_checkpoint()
+    publish(owner, 1)
+    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
+    assert owner.told("good") == (2, 2)
+
+
+def test_pieces_that_come_to_nothing_go_by_themselves(owner, monkeypatch):
+    def die(*_):
+        raise Fenced("made to fail")
+
+    publish(owner, 1)
+    monkeypatch.setattr(owner.broker.checkpoints, "commit", die)
+    owner.take_checkpoint()
+    client = owner.broker._connections
+    (pieces,) = stored(owner)
+    assert 0 < client.command("PTTL", pieces) <= 600_000
+    monkeypatch.undo()
+    publish(owner, 1)
+    owner.take_checkpoint()
+
+
+def test_a_rewound_redis_has_a_log_and_a_checkpoint_that_agree(owner):
+    """Redis comes back without its last events and its last checkpoint; other events then get the same offsets."""
+    client, prefix = owner.broker._connections, owner.broker.keys.prefix
+    publish(owner, 3)
+    owner.take_checkpoint()
+    publish(owner, 1)
+    kept = {key: client.command("DUMP", key) for key in client.command("KEYS", f"{prefix}*")}
+    publish(owner, 4)
+    owner.take_checkpoint()
+    client.command("DEL", *client.command("KEYS", f"{prefix}*"))
+    for key, value in kept.items():
+        client.command("RESTORE", key, 0, value)
+    client.command("HSET", owner.broker.keys.partition(owner.number), "run", "f" * 40)
+    for _ in range(2):
+        owner.publish("good", x=1)
+    counts, before = Counts(), stored(owner)
+    owner.partition.engines[next(iter(owner.partition.engines))].unsaved.entries = 1
+    owner.take_checkpoint()
+    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
+    assert stored(owner) == before
+    owner.turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
+    assert owner.told("good") == (6, 6)
+
+
+# -- when
+
+
+def test_it_is_due_when_repeating_what_was_counted_costs_much_more_than_writing_it(monkeypatch):
+    monkeypatch.undo()
+
+    def due(now=200.0, **unsaved):
+        return _is_due(Engine("name", aggregate, taken=100.0, cost=0.1, unsaved=Unsaved(**unsaved)), now)
+
+    aggregate = Aggregate(TopicSettings(), 0)
+    assert due(entries=1, spent=0.1 / SHARE)
+    assert not due(entries=1, spent=0.09 / SHARE)
+    assert not due(entries=0, spent=0.1 / SHARE)
+    assert not due(100.0 + 0.9 * INTERVAL, entries=1, spent=0.1 / SHARE)
+    assert not due(forgot=True)  # nothing is in Redis that would have to go
+
+
+def test_what_cannot_be_forgotten_keeps_no_other_from_being_written(owner, broker, monkeypatch):
+    """As in a cluster of which one primary is away: the partitions of the others go on."""
+    publish(owner, 3)
+    away = [Owner(broker, [topic]) for topic in ("elsewhere", "anywhere")]
+    for one in away:
+        publish(one, 1, one.topics[0])
+        one.partition.stale.add("an engine that is no more")
+    tried, discard = [], broker.checkpoints.discard
+
+    def fail(by, engines):
+        tried.append(by.partition)
+        if by.partition == away[0].number:
+            raise BrokerUnavailable("made to fail")
+        discard(by, engines)
+
+    monkeypatch.setattr(broker.checkpoints, "discard", fail)
+    checkpoints, counts = owner.worker._checkpoints, Counts()
+    for one in away:
+        one.partition.topics[one.topics[0]].engine.unsaved.entries = 0
+    for _ in range(6):
+        checkpoints._rest_until = 0
+        checkpoints.look([away[0].partition, away[1].partition, owner.partition])
+        checkpoints._writing.get()
+    assert counts.checkpoints_written == 1
+    assert away[0].partition.stale
+    assert away[1].partition.stale == set()
+    assert tried.count(away[0].number) > 1, "and is tried again"
+
+
+def test_nothing_is_written_when_nothing_was_counted(owner):
+    publish(owner, 2)
+    owner.take_checkpoint()
+    before, counts = stored(owner), Counts()
+    owner.turns()
+    owner.take_checkpoint()
+    assert counts.checkpoints_written == 0
+    assert stored(owner) == before
+
+
+def test_the_next_one_waits_until_the_bytes_of_the_last_are_paid_for(owner, monkeypatch):
+    monkeypatch.setattr("pushsvc.worker.checkpoints.BYTES_PER_SECOND", 1)
+    publish(owner, 2)
+    owner.take_checkpoint()
+    publish(owner, 2)
+    counts = Counts()
+    owner.worker._checkpoints.look([owner.partition])
+    owner.worker._checkpoints._writing.get()
+    assert counts.checkpoints_written == 0
+
+
+# -- an orderly end
+
+
+def finish(owner, cost=0.0):
+    """End in order; to write a checkpoint costs so many CPU seconds."""
+    owner.partition.topics["good"].engine.cost = cost
+    owner.worker._checkpoints.finish(owner.worker._partitions.values())
+    owner.worker._checkpoints.close()
+
+
+def test_after_an_orderly_end_nothing_is_read_again(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    finish(owner)
+    counts, next_owner = Counts(), successor(owner)
+    next_owner.turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 0)
+    assert owner.told("good") == (8, 8)
+    publish(next_owner, 2)
+    assert counts.entries_read == 2
+
+
+def test_one_that_is_being_written_comes_to_its_end_before_the_last(owner, monkeypatch):
+    counts = Counts()
+    publish(owner, 5)
+    with monkeypatch.context() as slow:
+        slow.setattr("pushsvc.worker.checkpoints.BURST", 5_000_000)  # a tenth of a second for a piece
+        owner.worker._checkpoints.look([owner.partition])
+        publish(owner, 1)
+    assert counts.checkpoints_written == 0
+    finish(owner)
+    assert counts.checkpoints_written == 2
+    counts = Counts()
+    successor(owner).turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 0)
+
+
+def test_at_the_end_nothing_is_written_that_would_save_nothing(owner, monkeypatch):
+    publish(owner, 3)
+    for worth, cost in ((60.0, 0.0), (0.0, 60.0)):
+        monkeypatch.setattr("pushsvc.worker.checkpoints.WORTH", worth)
+        finish(owner, cost)
+    assert stored(owner) == {}
+
+
+def test_who_lost_the_partition_writes_nothing_at_the_end(owner):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    before, counts = stored(owner), Counts()
+    lease(owner.broker, owner.number)
+    finish(owner)
+    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
+    assert stored(owner) == before
+
+
+def test_what_is_not_written_in_time_leaves_the_checkpoint_before(owner, monkeypatch):
+    publish(owner, 5)
+    owner.take_checkpoint()
+    publish(owner, 3)
+    monkeypatch.setattr("pushsvc.worker.checkpoints.LAST", 0.2)
+    written = counted("pushsvc_checkpoints_written_total")
+    pieces, write = [], owner.broker.checkpoints.write
+    monkeypatch.setattr(owner.broker.checkpoints, "write", lambda *args: pieces.append(args[3]) or write(*args))
+    owner.partition.topics["good"].engine.unsaved.spent = 1.0
+    finish(owner, cost=0.3)
+    assert pieces == [], "it would take too long"
+    monkeypatch.setattr("pushsvc.worker.checkpoints._seconds", lambda _: 0.0)  # the last one was much smaller
+    monkeypatch.setattr("pushsvc.worker.checkpoints.BURST", 1)
+    finish(owner)
+    assert pieces == [0]
+    counts = Counts()
+    successor(owner).turns()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
+    assert owner.told("good") == (8, 8)
+    assert counted("pushsvc_checkpoints_written_total") == written

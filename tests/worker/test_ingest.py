@@ -1,0 +1,67 @@
+"""Events that come by Redis PUBLISH: what there is no room for is dropped and counted."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+from prometheus_client import REGISTRY
+
+from pushsvc.broker.broker import Broker
+from pushsvc.settings import TopicRules
+from pushsvc.topic import partition_of
+from pushsvc.worker import ingest as ingest_module
+from pushsvc.worker.ingest import Ingest
+from support.stack import Stack, client_of, until
+
+
+def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url: str, prefix: str) -> None:
+    broker = Broker(redis_url, prefix, topics=1)
+    number = partition_of("first")
+    second = next(name for n in range(10_000) if partition_of(name := f"second-{n}") == number)
+    fence = broker.lease([number], "me", 60_000)[number]
+    names = ("pushsvc_ingest_topics_refused_total", "pushsvc_ingest_events_total", "pushsvc_ingest_dropped_total")
+    before = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    ingest = Ingest(broker, TopicRules(), lambda partition: fence)
+    for topic in ("first", second, "first"):
+        ingest.offer(topic, b'{"n":1}')
+    ingest.start()
+    with gevent.Timeout(10):
+        while ingest._backlog:
+            gevent.sleep(0)
+    ingest.close()
+    after = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2, 0]
+    assert list(broker.topics()) == ["first"]
+    broker.close()
+
+
+def test_messages_without_data_fill_the_backlog_too(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "BACKLOG_BYTES", 100_000)
+    ingest = Ingest(broker, TopicRules(), lambda partition: 1)  # not started: nobody takes anything
+    before = REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0
+    for _ in range(1_000):
+        ingest.offer("t", b"")
+    assert len(ingest._backlog) <= 500
+    dropped = (REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0) - before
+    assert dropped == 1_000 - len(ingest._backlog)
+
+
+def test_messages_are_held_to_the_limits_that_requests_are(own_server_limits: Stack) -> None:
+    stack = own_server_limits
+    assert stack.post("t", [{"n": 1}, {"n": 2}]).status == 413
+    with client_of(stack.redis_url) as producer:
+        until(lambda: producer.publish(f"{stack.prefix}ingest:t", '{"n": 1}'))
+        producer.publish(f"{stack.prefix}ingest:t", '[{"n": 2}, {"n": 3}]')
+        until(lambda: "more than 1 events" in (stack.get("/v1/topics/t").json()["last_refusal"] or ""))
+        producer.publish(f"{stack.prefix}ingest:t", '{"n": 4}')
+        until(lambda: (figures := stack.get("/v1/topics/t").json())["last_offset"] and figures["last_offset"] >= 2)
+    events = stack.get("/v1/topics/t/events?format=json").json()["events"]
+    assert [event["n"] for event in events] == [1, 4]
+
+
+@pytest.fixture
+def own_server_limits(stack: Stack) -> Stack:
+    stack.configure("[limits]\nbatch = 1\n")
+    stack.start_aggregator()
+    stack.start_web()
+    return stack
