@@ -293,7 +293,9 @@ def process_of(broker: Broker) -> int:
 GREENLETS = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
-from pushsvc.broker import Broker, Log, Once
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
+from pushsvc.broker.publisher import Once
 from pushsvc.errors import PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings

@@ -203,7 +203,7 @@ from gevent import monkey; monkey.patch_all()
 import sys, gevent
 from pushsvc.broker import Broker
 from pushsvc.event import Event
-from pushsvc.hub import Query
+from pushsvc.hub.query import Query
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicSettings
 broker = Broker(sys.argv[1], sys.argv[2])

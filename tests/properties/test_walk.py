@@ -129,7 +129,7 @@ def test_each_gets_what_was_said_since_in_order_and_once(
     io_uring: bool, steps: list[str], seed: int, at_once: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("peer.SECONDS", 2.0)
+        patch.setattr("support.peer.SECONDS", 2.0)
         patch.setattr(flush, "JOIN", 0.0)
         patch.setattr(flush, "SLICE", 0.0)
         patch.setattr(flush, "_AT_ONCE", 0)

@@ -20,7 +20,7 @@ import logging, socket, sys
 from flask import Flask, Response, request
 
 from pushsvc.broker import Broker
-from pushsvc.server import serve
+from pushsvc.server.serve import serve
 from pushsvc.server.fastpath.publish import Lane
 from pushsvc.web import create_app
 
