@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import Column, ColumnReader, Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.panes.rolling import no_pause
+from pushsvc.stats.pause import no_pause
 from pushsvc.stats.window import Window
 
 Result = TypeVar("Result")

@@ -295,7 +295,7 @@ def test_a_checkpoint_that_is_damaged_is_ignored_and_the_log_is_read(owner, chan
 def test_a_state_of_another_version_is_ignored(owner, monkeypatch):
     publish(owner, 5)
     owner.take_checkpoint()
-    monkeypatch.setattr("pushsvc.stats.freeze.FORMAT", 2)
+    monkeypatch.setattr("pushsvc.stats.serialize.VERSION", 3)
     counts = Counts()
     last = successor(owner)
     last.turns()

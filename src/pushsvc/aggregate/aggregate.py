@@ -6,10 +6,10 @@ the rows by (key, field), drop those in ``gone``) is the state that ``snapshot``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import orjson
@@ -19,13 +19,13 @@ from pushsvc.aggregate.row_updates import Counting, Topic
 from pushsvc.aggregate.statistics_frame import Frame, Heads, Pieces, counts_to_json, divide
 from pushsvc.event.columns import NO_TIME, Columns
 from pushsvc.stats.engine import engine_of
-from pushsvc.stats.freeze import NotFrozen, freeze_parts, thaw
 from pushsvc.stats.ledger import Flags, Ledger, Report
 from pushsvc.stats.moments import Index, Ints
 from pushsvc.stats.names import is_of_values
-from pushsvc.stats.panes.rolling import no_pause
+from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, EVENTS
-from pushsvc.stats.state import CLASSES, FORM
+from pushsvc.stats.schema import CLASSES, PARAMETERS
+from pushsvc.stats.serialize import InvalidState, deserialize, serialize_parts
 from pushsvc.stats.window import Extent
 
 if TYPE_CHECKING:
@@ -47,8 +47,14 @@ class Aggregate:
     this aggregate.
     """
 
+    STATE: ClassVar[tuple[str, ...]] = (
+        "topics", "_by_number", "_form", "_wall", "_begun", "_columns", "_places", "_rolling", "_timed", "_numbers",
+        "_ledger", "_paces", "_most_bytes", "_released_at", "_measured_at", "_unmeasured", "_wake", "_wake_known",
+    )  # fmt: skip
+    DERIVED: ClassVar[tuple[str, ...]] = ("_settings", "_heads", "_counting", "_pause")
+
     def __init__(
-        self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Callable[[], None] = no_pause
+        self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Pause = no_pause
     ) -> None:
         self.topics: dict[str, Topic] = {}
         self._by_number: dict[int, Topic] = {}
@@ -86,15 +92,14 @@ class Aggregate:
     def save(self) -> list[bytes]:
         """Return the state, in parts of any size. What is restored from it says the same as this, byte for byte."""
         self._rolling.settle()
-        without = ("_settings", "_heads", "_counting", "_pause", "pause", "_owners")
-        return list(freeze_parts(self, (type(self), *_CLASSES), FORM, without, self._pause))
+        return list(serialize_parts(self, (type(self), *_CLASSES), PARAMETERS, self._pause))
 
     @classmethod
-    def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Self:
-        """Return an aggregate as it was saved with equal settings; raise NotFrozen if it cannot be had."""
-        restored = thaw(data, (cls, *_CLASSES), FORM, pause)
+    def restore(cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause) -> Self:
+        """Return an aggregate as it was saved with equal settings; raise InvalidState if it cannot be had."""
+        restored = deserialize(data, (cls, *_CLASSES), PARAMETERS, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
-            raise NotFrozen("a state of other settings")
+            raise InvalidState("a state of other settings")
         restored._settings = settings
         restored._pause = restored._rolling.pause = pause
         restored._heads = Heads(restored._rolling.rows, ends=len(settings.key) > 1)

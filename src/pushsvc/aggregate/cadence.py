@@ -15,6 +15,8 @@ _NEVER = -(2**62)
 class Paces:
     """When the next update of each window [W] of each topic [T] may be sent. Times in ms."""
 
+    STATE = ("_share", "_sent", "_rest", "_cadence")
+
     def __init__(self, windows: int) -> None:
         self._share = BYTES_PER_SECOND / windows
         self._sent: Ints = np.full((windows, 0), _NEVER, np.int64)

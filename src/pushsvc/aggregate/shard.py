@@ -10,9 +10,9 @@ late for all, and the fields that find room are those that would in one engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 from zlib import crc32
 
 import numpy as np
@@ -24,7 +24,8 @@ from pushsvc.aggregate.statistics_frame import divide
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.ledger import Flags, Report
-from pushsvc.stats.panes.rolling import Rolling, no_pause
+from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.pause import Pause, no_pause
 
 _NOBODY = -1
 _MOST_KNOWN = 200_000
@@ -34,15 +35,16 @@ _MOST_KNOWN = 200_000
 class TopicPart(Aggregate):
     """Part ``number`` of a topic. Nobody is told by it: others make frames of what ``share`` returns."""
 
-    def __init__(
-        self, settings: TopicSettings, time: int, number: int = 0, pause: Callable[[], None] = no_pause
-    ) -> None:
+    STATE: ClassVar[tuple[str, ...]] = (*Aggregate.STATE, "_number")
+    DERIVED: ClassVar[tuple[str, ...]] = (*Aggregate.DERIVED, "_owners")
+
+    def __init__(self, settings: TopicSettings, time: int, number: int = 0, pause: Pause = no_pause) -> None:
         super().__init__(settings, time, pause=pause)
         self._number = number
         self._owners = _Owners(settings.parts)
 
     @classmethod
-    def restore(cls, settings: TopicSettings, data: bytes, pause: Callable[[], None] = no_pause) -> Self:
+    def restore(cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause) -> Self:
         restored = super().restore(settings, data, pause)
         restored._owners = _Owners(settings.parts)
         return restored

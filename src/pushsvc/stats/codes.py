@@ -19,6 +19,8 @@ _SWEEP = 16
 class CodeCounts:
     """``codes`` [n] in order and ``counts`` [W, n] in the windows; panes remember what leaves with them."""
 
+    STATE = ("codes", "counts", "_panes", "_advances")
+
     def __init__(self, windows: int, kind: DTypeLike) -> None:
         self.codes: Index = np.zeros(0, kind)
         self.counts: Ints = np.zeros((windows, 0), np.int64)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushsvc.stats.moments import Counts, Floats, Index, Ints
-from pushsvc.stats.panes.rolling import Rolling, no_pause
+from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.recent.recent import Recent
 from pushsvc.stats.rows import Rows, TopicRows
 from pushsvc.stats.values.vocabulary import Vocabulary
@@ -27,7 +28,7 @@ class Engine(Protocol):
 
     windows: tuple[Window, ...]
     rows: Rows
-    pause: Callable[[], None]
+    pause: Pause
 
     @property
     def time(self) -> int:
@@ -109,7 +110,7 @@ def engine_of(
     percents: Sequence[int],
     exact: bool,
     max_events: int,
-    pause: Callable[[], None] = no_pause,
+    pause: Pause = no_pause,
     statistics: Sequence[str] = (),
     most_values: int = 10_000,
 ) -> Engine:
@@ -128,12 +129,14 @@ def engine_of(
 class Both:
     """Windows of time made of panes, and beside them windows that count events, over the same rows."""
 
+    STATE = ("windows", "_rolling", "rows", "_recent", "_places")
+
     def __init__(
         self,
         windows: Sequence[Window],
         time: int,
         percents: Sequence[int] = (),
-        pause: Callable[[], None] = no_pause,
+        pause: Pause = no_pause,
         wanted: Wanted | None = None,
     ) -> None:
         self.windows = tuple(windows)
@@ -145,11 +148,11 @@ class Both:
                         for one in windows]  # fmt: skip
 
     @property
-    def pause(self) -> Callable[[], None]:
+    def pause(self) -> Pause:
         return self._rolling.pause
 
     @pause.setter
-    def pause(self, pause: Callable[[], None]) -> None:
+    def pause(self, pause: Pause) -> None:
         self._rolling.pause = self._recent.pause = pause
 
     def _at(self, window: int) -> tuple[Rolling | Recent, int]:

@@ -33,6 +33,8 @@ class Ledger:
     A row that becomes empty is said once with count 0 and is gone in the next report; totals stay.
     """
 
+    STATE = ("_rolling", "_known")
+
     def __init__(self, rolling: Engine) -> None:
         self._rolling = rolling
         self._known: NDArray[np.uint8] = np.zeros((len(rolling.windows), 0), np.uint8)

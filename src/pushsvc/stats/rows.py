@@ -48,6 +48,11 @@ class Rows:
     HIDDEN rows of their own, which no reader sees: ``partner[row]`` leads from the one to the other (CLOSED for none).
     """
 
+    STATE = (
+        "topics", "size", "columns", "full", "topic", "key", "field", "total", "column", "born", "_births", "kind",
+        "partner", "_free_rows", "_free_columns", "_free_topics",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.topics: list[TopicRows | None] = []
         self.size = 0
@@ -179,6 +184,11 @@ class TopicRows:
 
     Several groupings of the same events have keys apart. Only the first adds to the totals, or they would count twice.
     """
+
+    STATE = (
+        "number", "fields", "groupings", "keys", "indexes", "table", "_grouping", "_rows", "_max_keys", "_max_fields",
+        "_free_keys", "_folded", "_since_fold", "_by", "_names", "_kinds", "_valued", "_numbers",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -18,6 +18,8 @@ Numbers = tuple[Index, Counts]
 class Tally:
     """The panes of one window, by number; a pane holds the numbers as they came, made one when it closes."""
 
+    STATE = ("_panes", "_closed")
+
     def __init__(self) -> None:
         self._panes: dict[int, list[Numbers]] = {}
         self._closed: Index | None = None

@@ -13,7 +13,7 @@ from pushsvc.broker.checkpoints import NotStored, Stored
 from pushsvc.broker.keys import Log
 from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
-from pushsvc.stats.freeze import NotFrozen
+from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.partition import Engine, EngineKey, Partition, Topic, engine_key, engine_name
 from pushsvc.worker.shards.pool import Split
@@ -88,7 +88,7 @@ class Takeover:
                 continue  # it was restored before Redis went away
             try:
                 engine = self._restore(partition, name, stored, engines.get(name), now)
-            except (NotFrozen, NotStored) as error:
+            except (InvalidState, NotStored) as error:
                 metrics.UNUSABLE.inc()
                 log.warning("partition %d: the checkpoint of engine %s is ignored: %s", partition.number, name, error)
                 partition.stale.add(name)
@@ -99,7 +99,7 @@ class Takeover:
     def _restore(
         self, partition: Partition, name: str, stored: Stored | None, key: EngineKey | None, now: int
     ) -> Engine:
-        """Return an engine as it was; raise NotStored or NotFrozen where that would be of no use."""
+        """Return an engine as it was; raise NotStored or InvalidState where that would be of no use."""
         if partition.distrusted:
             raise NotStored("counting failed, so everything is read again")
         if stored is None:

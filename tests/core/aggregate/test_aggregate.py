@@ -9,7 +9,7 @@ import pytest
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.freeze import NotFrozen
+from pushsvc.stats.serialize import InvalidState
 from pushsvc.stats.window import Window
 from support.accounts.numbers import (
     EVENT_CLOCK,
@@ -321,5 +321,5 @@ def test_a_restored_aggregate_says_the_same_bytes(options):
 def test_a_state_of_other_settings_or_versions_is_refused():
     data = b"".join(topic(NOW).all.save())
     for settings, state in ((SHORT, data), (NOW, data[:-1]), (NOW, b""), (NOW, b"\x93\x01\x02\x03"), (NOW, data[1:])):
-        with pytest.raises(NotFrozen):
+        with pytest.raises(InvalidState):
             Aggregate.restore(settings, state)

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pushsvc.aggregate.aggregate import Aggregate
-from pushsvc.stats.freeze import NotFrozen
+from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker.shards.pool import PartFailed, Split
 from support.accounts.numbers import NOW, Reader, T
 from support.accounts.parts import PARTS, Beside, names_and, split_of
@@ -27,11 +27,11 @@ def test_a_state_of_other_settings_or_no_state_is_refused():
         (split._settings, b"nothing"),
         (split._settings, data[:-1]),
     ):
-        with pytest.raises(NotFrozen):
+        with pytest.raises(InvalidState):
             Split.restore(settings, given_data, Beside)
     state = msgspec.msgpack.decode(data)
     state[-1][1] = b"of a part"
-    with pytest.raises(NotFrozen):
+    with pytest.raises(InvalidState):
         Split.restore(split._settings, msgspec.msgpack.encode(state), Beside)
 
 

@@ -24,6 +24,8 @@ def by_block(columns: Ints) -> Iterator[tuple[int, slice]]:
 class Blocks:
     """Closed panes of several windows [W], by column."""
 
+    STATE = ("_windows", "_blocks")
+
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = tuple(windows)
         self._blocks: list[list[Fold]] = []

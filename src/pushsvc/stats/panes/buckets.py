@@ -23,6 +23,8 @@ class Buckets:
     """Values of several windows [W] by column. A value counts in its own column and in that of its total, if any
     (``totals``, negative for none)."""
 
+    STATE = ("_windows", "_percents", "_histograms", "_newest", "_head")
+
     def __init__(self, windows: int, percents: Sequence[int]) -> None:
         self._windows = windows
         self._percents = tuple(percents)

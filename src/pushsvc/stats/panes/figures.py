@@ -21,6 +21,8 @@ class Figures:
     """Columns [C] of several windows [W]. What the head grain brought is apart, once for all windows; ``heads`` are the
     panes it is in. What was computed of a window stays until it is computed anew."""
 
+    STATE = ("_percents", "_blocks", "_buckets", "_parts", "_told", "_reserved")
+
     def __init__(self, windows: Sequence[Window], percents: Sequence[int]) -> None:
         self._percents = tuple(percents)
         self._blocks = Blocks(windows)

@@ -47,6 +47,10 @@ class Part:
 class Fold:
     """One window over the columns of one block; ``phase`` spreads the folding of blocks over the panes."""
 
+    STATE = (
+        "_panes", "_phase", "_head", "_folded", "_parts", "_late", "_late_sum", "_open", "_columns", "_front", "_back",
+    )  # fmt: skip
+
     def __init__(self, panes: int, head: int, phase: int) -> None:
         self._panes = panes
         self._phase = phase % panes

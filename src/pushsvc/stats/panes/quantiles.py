@@ -52,6 +52,8 @@ def lower_ends(buckets: Ints) -> Floats:
 class Histograms:
     """The buckets of some columns in several windows: a code is column and bucket."""
 
+    STATE = ("counted",)
+
     def __init__(self, windows: int) -> None:
         self.counted = CodeCounts(windows, np.int32)
 
@@ -88,6 +90,8 @@ class Histograms:
 
 class Newest:
     """The values with the newest grains of each column, at most NEWEST of them."""
+
+    STATE = ("_values", "_grains", "_early")
 
     def __init__(self) -> None:
         self._values: Floats = np.zeros((0, NEWEST))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
@@ -14,6 +14,7 @@ from pushsvc.stats.panes.chunks import Chunk, by_pane, group, joined, merged, si
 from pushsvc.stats.panes.figures import Figures
 from pushsvc.stats.panes.fold import BLOCK
 from pushsvc.stats.panes.partials import Partial
+from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, Rows, TopicRows
 from pushsvc.stats.tally import Tally
 from pushsvc.stats.values.values import Values
@@ -23,10 +24,6 @@ from pushsvc.stats.window import Extent, Window
 
 _ENOUGH = 16_384
 _FIRST_CAPACITY = 16
-
-
-def no_pause() -> None:
-    """Go on at once."""
 
 
 class Rolling:
@@ -39,12 +36,18 @@ class Rolling:
     one value as for a hundred.
     """
 
+    STATE = (
+        "windows", "percents", "rows", "grain", "_head", "_tallies", "_figures", "_values", "_changed", "_stale",
+        "_held", "_count", "_aside", "_waiting", "_future",
+    )  # fmt: skip
+    DERIVED = ("pause",)
+
     def __init__(
         self,
         windows: Sequence[Window],
         time: int,
         percents: Sequence[int] = (),
-        pause: Callable[[], None] = no_pause,
+        pause: Pause = no_pause,
         wanted: Wanted | None = None,
     ) -> None:
         self.windows = tuple(windows)

@@ -96,6 +96,8 @@ class Tape:
     ``aside`` are entries not taken in yet, ``reach`` is that of when it last was settled.
     """
 
+    STATE = ("reach", "limit", "offsets", "times", "cells", "offset", "aside")
+
     def __init__(self, time: int, limit: int) -> None:
         self.reach = Reach(time, NEVER, 0)
         self.limit = limit

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pushsvc.stats.moments import MOMENTS, Counts, Floats, Index, Ints, Moments, describe, empty, reduce, runs_of
-from pushsvc.stats.panes.rolling import no_pause
+from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.recent.event_buffer import NEVER, NO_CELLS, Cells, Entry, Flags, Tape
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
 from pushsvc.stats.values.vocabulary import Vocabulary
@@ -42,6 +42,12 @@ class Recent:
     or until it is ``_ENOUGH``.
     """
 
+    STATE = (
+        "windows", "percents", "rows", "_longest", "_last", "_wanted", "_time", "_max_events", "_tapes", "_changed",
+        "_held", "_kept", "_next", "_soonest", "_written", "_waiting", "_marked", "_bytes",
+    )  # fmt: skip
+    DERIVED = ("pause",)
+
     def __init__(
         self,
         windows: Sequence[Window],
@@ -49,7 +55,7 @@ class Recent:
         percents: Sequence[int] = (),
         max_events: int = 100_000,
         rows: Rows | None = None,
-        pause: Callable[[], None] = no_pause,
+        pause: Pause = no_pause,
         wanted: Wanted | None = None,
     ) -> None:
         self.windows = tuple(windows)

@@ -35,6 +35,8 @@ _SWEEP = 16
 class Distinct:
     """``codes`` [n] (row and mark, in order) and the newest pane of each in every window [W, n]."""
 
+    STATE = ("_codes", "_newest", "_oldest", "_advances")
+
     def __init__(self, windows: int) -> None:
         self._codes: Ints = np.zeros(0, np.int64)
         self._newest: Ints = np.zeros((windows, 0), np.int64)

@@ -28,6 +28,8 @@ class Lasts:
     Whatever leaves a window, its last value does so at the end; so one place for each row is enough.
     """
 
+    STATE = ("_time", "_number")
+
     def __init__(self, windows: int) -> None:
         self._time: Ints = np.full((windows, 0), _ALWAYS)
         self._number: Ints = np.full((windows, 0), NONE)
@@ -71,6 +73,8 @@ class Firsts:
     Every pane keeps the first value of each of its rows. When the pane that has a row's first value leaves, the next
     that has the row is looked for.
     """
+
+    STATE = ("_windows", "_time", "_number", "_panes", "_head")
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = tuple(windows)

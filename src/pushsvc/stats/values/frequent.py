@@ -28,6 +28,8 @@ Ranked = list[tuple[int, int]]
 class Frequent:
     """Counts of codes (row and number of a value) in several windows, and what the head grain brought."""
 
+    STATE = ("_counted", "_head")
+
     def __init__(self, windows: int) -> None:
         self._counted = CodeCounts(windows, np.int64)
         self._head: list[Numbers] = []

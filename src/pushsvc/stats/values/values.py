@@ -26,6 +26,10 @@ Chunk = tuple[Ints, Ints, Ints]
 class Values:
     """The values of rows in several windows, for what is ``wanted`` of them; ``grain`` is in ms."""
 
+    STATE = (
+        "wanted", "_windows", "_grain", "_distinct", "_frequent", "_firsts", "_lasts", "_aside", "_future",
+    )  # fmt: skip
+
     def __init__(self, windows: Sequence[Window], grain: int, wanted: Wanted) -> None:
         self.wanted = wanted
         self._windows = tuple(windows)

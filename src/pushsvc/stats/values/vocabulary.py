@@ -54,6 +54,11 @@ class Vocabulary:
     ``short`` tells that some owner may need it. While ``full`` no new value is followed.
     """
 
+    STATE = (
+        "full", "short", "mark", "cell", "order", "_most", "_tables", "_tracked", "_keys", "_owner", "_listed", "_free",
+        "_swept", "_swept_at",
+    )  # fmt: skip
+
     def __init__(self, most: int) -> None:
         self.full = False
         self.short = False

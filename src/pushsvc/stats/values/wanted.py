@@ -43,6 +43,8 @@ class Wanted:
     ``top`` is how many of the most frequent values are told, 0 for none; ``ends`` whether the first or the last is.
     """
 
+    STATE = ("vocabulary", "statistics", "distinct", "top", "ends")
+
     def __init__(self, statistics: Sequence[str], most: int) -> None:
         self.vocabulary = Vocabulary(most)
         self.statistics = tuple(statistics)

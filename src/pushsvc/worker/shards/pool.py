@@ -23,8 +23,8 @@ from pushsvc.aggregate.merge import Merger
 from pushsvc.aggregate.row_updates import Topic
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.freeze import NotFrozen
 from pushsvc.stats.rows import Rows
+from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.shards.messages import (
     Answer,
@@ -198,13 +198,13 @@ class Split:
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, begin: Callable[[int], Process] | None = None) -> Split:
-        """Return what was saved with equal settings; raise NotFrozen if it cannot be had."""
+        """Return what was saved with equal settings; raise InvalidState if it cannot be had."""
         try:
             state = msgspec.msgpack.decode(data, type=State)
         except msgspec.MsgspecError as error:
-            raise NotFrozen(f"not a state: {error}") from None
+            raise InvalidState(f"not a state: {error}") from None
         if state.form != repr(settings) or len(state.parts) != settings.parts:
-            raise NotFrozen("a state of other settings")
+            raise InvalidState("a state of other settings")
         restored = cls(settings, 0, begin)
         topic = restored._take_up(state.name, state.since)
         topic.deleted, topic.offset = state.deleted, state.offset
@@ -303,7 +303,7 @@ class Split:
             if isinstance(answer, Failed):
                 raise PartFailed(topic.name, answer.offset)
             if isinstance(answer, Unusable):
-                raise NotFrozen(answer.detail)
+                raise InvalidState(answer.detail)
         if len(answers) != self._settings.parts:
             raise PartLost("they were ended")
         return answers

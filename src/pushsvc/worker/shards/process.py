@@ -14,7 +14,7 @@ from threading import Thread
 
 from pushsvc.aggregate.shard import TopicPart
 from pushsvc.event.columns import ColumnReader, Columns
-from pushsvc.stats.freeze import NotFrozen
+from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker.shards.messages import (
     Answer,
     Begin,
@@ -59,7 +59,7 @@ class Counter:
         """Return a part, and what it answers; none of a state that cannot be had."""
         try:
             counter = cls(begin)
-        except NotFrozen as error:
+        except InvalidState as error:
             return None, Unusable(str(error))
         return counter, counter.tell(Tell(None, False, []))
 

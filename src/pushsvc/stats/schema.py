@@ -1,4 +1,4 @@
-"""What the state of an engine is made of, for freeze.py."""
+"""The classes that the saved state of an engine consists of."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, Vocabulary
 from pushsvc.stats.values.wanted import Wanted
 from pushsvc.stats.window import Window
 
-FORM = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
-"""Numbers that the meaning of the arrays depends on."""
+PARAMETERS = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
+"""Constants that the meaning of the arrays depends on: a state saved with others is refused."""
 
 CLASSES: tuple[type, ...] = (
     Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Figures, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,

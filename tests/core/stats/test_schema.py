@@ -1,0 +1,87 @@
+"""The declared state of every class that a checkpoint consists of."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pushsvc.aggregate.aggregate import _CLASSES, Aggregate
+from pushsvc.aggregate.shard import TopicPart
+from pushsvc.event import Event
+from pushsvc.event.columns import Columns
+from pushsvc.settings import TopicSettings
+from pushsvc.stats.serialize import state_of
+from pushsvc.stats.window import Window
+
+T = 1_700_000_000_000
+PANES = TopicSettings(
+    windows=(Window.parse("10s"), Window.parse("1m")),
+    values=("word",),
+    statistics=("count", "mean", "p50", "distinct", "top", "first", "last"),
+)
+SETTINGS = {
+    "panes": PANES,
+    "panes and recent events": replace(PANES, windows=(*PANES.windows, Window.parse("last 5"))),
+    "recent events": replace(PANES, exact=True),
+}
+
+
+def filled(aggregate):
+    """Return the aggregate with events in every structure: on time, late, early, and of several panes."""
+    aggregate.open("t", T)
+    for turn in range(40):
+        now = T + 500 * turn
+        times = [now, now - 4_000, now + 3_000]
+        events = [Event(time=time, key=f"k{turn % 3}", data={"x": turn / 8, "word": f"w{turn}"}) for time in times]
+        aggregate.apply("t", 3 * turn + 3, now, Columns.of(events, aggregate._settings.key))
+    return aggregate
+
+
+def objects_of(root):
+    """Return all objects below ``root`` whose classes are saved, by id."""
+    found, waiting, seen = {}, [root], {}
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, np.ndarray):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif type(value) in (type(root), *_CLASSES):
+            found[id(value)] = value
+            waiting += [getattr(value, name) for name in state_of(type(value))]
+    return list(found.values())
+
+
+def attributes_of(value):
+    """Return the names of all attributes that an object has."""
+    return set(vars(value)) if hasattr(value, "__dict__") else set(value.__slots__)
+
+
+def both_lives(settings):
+    """Return an aggregate that was filled, and one restored from its state."""
+    saved = filled(Aggregate(settings, T))
+    return saved, Aggregate.restore(settings, b"".join(saved.save()))
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_attribute_is_declared_as_state_or_as_derived(settings):
+    """An attribute in neither list would be missing after a restart, and the first event to need it would fail."""
+    for aggregate in both_lives(settings):
+        for value in objects_of(aggregate):
+            declared = {*state_of(type(value)), *getattr(value, "DERIVED", ())}
+            assert attributes_of(value) == declared, type(value).__name__
+
+
+def test_every_attribute_of_a_shard_is_declared():
+    settings = TopicSettings(windows=PANES.windows, parts=2)
+    saved = filled(TopicPart(settings, T, 1))
+    for shard in (saved, TopicPart.restore(settings, b"".join(saved.save()))):
+        assert attributes_of(shard) == {*TopicPart.STATE, *TopicPart.DERIVED}
+
+
+def test_these_aggregates_contain_every_saved_class():
+    met = {type(value) for settings in SETTINGS.values() for value in objects_of(filled(Aggregate(settings, T)))}
+    assert met == {Aggregate, *_CLASSES}
