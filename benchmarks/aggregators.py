@@ -29,7 +29,7 @@ from pushsvc.aggregate.shard import TopicPart
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
-from pushsvc.event import Reader
+from pushsvc.event import EventReader
 from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
@@ -110,7 +110,7 @@ def running(url: str, prefix: str, count: int, config: str) -> Iterator[int]:
 
 
 def publish(broker: Broker, topics: list[str], batches: list[bytes]) -> None:
-    reader, settings, begun = Reader(), TopicSettings(retention=10**9), time.monotonic()
+    reader, settings, begun = EventReader(), TopicSettings(retention=10**9), time.monotonic()
     made = [reader.read(topics[0], data, "application/x-ndjson", now=int(time.time() * 1000)).batch for data in batches]
     begun = time.monotonic()
     for number, batch in enumerate(made):

@@ -23,7 +23,7 @@ import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from pushsvc.aggregate.aggregate import Aggregate
-from pushsvc.event.columns import Column, ColumnReader, Columns
+from pushsvc.event.columns import ColumnReader, Columns, NumberColumn
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.pause import no_pause
 from pushsvc.stats.window import Window
@@ -243,7 +243,7 @@ def stored_batches(count: int, keys: int, fields: int = 1, *, dressed: bool = Fa
 
 def columns_of(keys: Sequence[str], values: ArrayLike) -> Columns:
     """Return the columns of events without times, one field."""
-    return Columns([keys], None, {"value": Column(None, np.array(values, np.float64))})
+    return Columns([keys], None, {"value": NumberColumn(None, np.array(values, np.float64))})
 
 
 # -- the engine

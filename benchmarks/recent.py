@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from measure import QUANTILES, Feed, Table, columns_of, cpu, draw_values, key_names, machine, ms, ns, settings
-from pushsvc.event.columns import Columns, Scalars
+from pushsvc.event.columns import Columns, ValueColumn
 from pushsvc.settings import TopicSettings
 
 BATCH, STEP = 100, 100
@@ -28,7 +28,7 @@ def batches_of(keys: int, named: bool) -> list[Columns]:
     for _ in range(50):
         chosen = [names[number] for number in random.integers(0, keys, BATCH)]
         users = [f"user-{number}" for number in random.zipf(1.3, BATCH) % USERS]
-        told = {"user": Scalars(users, False)} if named else {}
+        told = {"user": ValueColumn(users, False)} if named else {}
         batches.append(dataclasses.replace(columns_of(chosen, draw_values(random, BATCH)), values=told))
     return batches
 

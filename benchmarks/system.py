@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pushsvc.event import Reader
+from pushsvc.event import EventReader
 from pushsvc.event.columns import ColumnReader
 
 BATCH = 1_000
@@ -110,7 +110,7 @@ def watch(port: int) -> None:
 def parts(batches: list[bytes]) -> dict[str, float]:
     """Return the microseconds per event of what web and aggregator do, measured here."""
     some, now = batches[: min(20, len(batches))], int(time.time() * 1000)
-    bodies, columns, decode = Reader(), ColumnReader(), msgspec.json.Decoder().decode_lines
+    bodies, columns, decode = EventReader(), ColumnReader(), msgspec.json.Decoder().decode_lines
     stored = [bodies.read("bench", body, _NDJSON["Content-Type"], now=now).batch.data for body in some]
     columns.read(stored[0])
     return {

@@ -23,7 +23,7 @@ from measure import BATCH, Table, machine, stored_batches
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
-from pushsvc.event import Reader
+from pushsvc.event import EventReader
 from pushsvc.settings import TopicRules
 from pushsvc.worker import checkpoints
 from pushsvc.worker.worker import AggregatorWorker
@@ -74,7 +74,7 @@ def feed(
     broker: Broker, worker: AggregatorWorker, batches: list[bytes], count: int, seconds: float
 ) -> tuple[float, float]:
     """Publish evenly and count; return the CPU seconds of counting and of checkpoints."""
-    rules, reader, counting, saving = TopicRules(), Reader(), Meter(), Meter()
+    rules, reader, counting, saving = TopicRules(), EventReader(), Meter(), Meter()
     store = broker.checkpoints
     store.write, store.commit = saving.around(store.write), saving.around(store.commit)  # type: ignore[method-assign]
     checkpoints.crc32 = saving.around(checkpoints.crc32)  # type: ignore[attr-defined]

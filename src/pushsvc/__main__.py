@@ -16,9 +16,9 @@ def main() -> None:
         from gevent import monkey
 
         monkey.patch_all()
-        from pushsvc.metrics.exposition import count_in_place
+        from pushsvc.metrics.exposition import name_files_by_slot
 
-        count_in_place()
+        name_files_by_slot()
     from pushsvc.cli.main import program
 
     program(prog_name="pushsvc")

@@ -248,7 +248,7 @@ def _values(value: Any) -> tuple[str, ...]:
 
 def _check_values(settings: TopicSettings, where: str) -> TopicSettings:
     """Refuse fields whose values nobody asks for, and statistics of values of no field."""
-    chosen = settings.of_values
+    chosen = settings.value_statistics
     if chosen and not settings.values:
         raise InvalidSetting(
             f"{where}statistics: {chosen[0]!r} needs fields whose values are kept: name them in values"
@@ -265,8 +265,10 @@ def _check_parts(pattern: str, settings: TopicSettings, where: str) -> TopicSett
     if is_pattern(pattern):
         raise InvalidSetting(f"{where}parts: only a topic named in full can be split, this is a pattern")
     for reason, there in (
-        ("values", settings.values), ("exact windows", settings.exact), ("windows of the last N events", settings.last)
-    ):  # fmt: skip
+        ("values", settings.values),
+        ("exact windows", settings.exact),
+        ("windows of the last N events", settings.largest_count_window),
+    ):
         if there:
             raise InvalidSetting(f"{where}parts: a topic with {reason} cannot be split: what parts know does not merge")
     return settings

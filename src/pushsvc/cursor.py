@@ -37,7 +37,7 @@ def encode(positions: Mapping[int, Position]) -> str:
     return _text(_raw(positions)[0])
 
 
-def moving(positions: Mapping[int, Position], partition: int, epoch: int) -> Callable[[int], str]:
+def sequence_encoder(positions: Mapping[int, Position], partition: int, epoch: int) -> Callable[[int], str]:
     """Return what encodes positions of which that of one partition moves: called with its sequence."""
     raw, place = _raw({**positions, partition: Position(epoch, 0)}, partition)
     before, behind = bytes(raw[:place]), bytes(raw[place + 1 :])

@@ -20,7 +20,7 @@
     │   ├── BrokerFull               503  Redis refuses writes
     │   ├── LogFull                  503  windows need more of a log than it may hold; nothing was stored
     │   ├── Overloaded               503  too much waits for Redis; nothing was stored
-    │   ├── TooMuchFollowed          503  streams of the process follow as many logs as they may
+    │   ├── TooManyLogsFollowed          503  streams of the process follow as many logs as they may
     │   └── OutcomeUnknown           503  sent, but the answer was lost
     │       └── Unconfirmed          503  stored, but not yet as safely as was asked for
     └── StartupError                 500  the process cannot start; the text is for the operator
@@ -160,7 +160,7 @@ class Unavailable(PushError):
     slug = "unavailable"
     title = "Service unavailable"
     retry_after: int = 2
-    told: ClassVar[bool] = False
+    detail_is_public: ClassVar[bool] = False
 
 
 class BrokerUnavailable(Unavailable):
@@ -179,7 +179,7 @@ class LogFull(Unavailable):
 
     slug = "log-full"
     title = "The log of the topic is full"
-    told = True
+    detail_is_public = True
 
     def __init__(self, detail: str, wait: int) -> None:
         super().__init__(detail)
@@ -192,7 +192,7 @@ class Overloaded(Unavailable):
     retry_after = 1
 
 
-class TooMuchFollowed(Unavailable):
+class TooManyLogsFollowed(Unavailable):
     slug = "too-much-followed"
     title = "Streams of this process follow as many topics and windows as they may"
 
@@ -203,7 +203,7 @@ class OutcomeUnknown(Unavailable):
 
 
 class Unconfirmed(OutcomeUnknown):
-    told = True
+    detail_is_public = True
 
 
 class StartupError(PushError):

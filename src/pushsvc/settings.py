@@ -18,7 +18,7 @@ STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
 """The statistics of every row."""
 
 
-FULL = 4
+LOG_FULL_FACTOR = 4
 """A log with so many times its ``retention_bytes`` takes no more: its windows need them all, and memory has an end."""
 
 
@@ -71,36 +71,36 @@ class TopicSettings:
         return tuple(percent for percent in map(percent_of, self.statistics) if percent)
 
     @property
-    def of_values(self) -> tuple[str, ...]:
+    def value_statistics(self) -> tuple[str, ...]:
         """The statistics of values."""
         return tuple(filter(is_of_values, self.statistics))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a row."""
-        near = ("approximate",) if self.of_values and not all(map(is_exact, self.of_values)) else ()
+        near = ("approximate",) if self.value_statistics and not all(map(is_exact, self.value_statistics)) else ()
         by = ("by",) if len(self.key) > 1 else ()
         return ("key", "field", *STATISTICS, *self.statistics, *near, *by)
 
     @property
-    def ranked(self) -> tuple[str, ...]:
+    def rankable(self) -> tuple[str, ...]:
         """The columns by which keys can be ranked: those of numbers."""
         return (*STATISTICS, *(name for name in self.statistics if name == "distinct" or percent_of(name)))
 
     @property
-    def longest(self) -> int:
+    def longest_window(self) -> int:
         """Length of the longest window in milliseconds; 0 where all count events."""
         return max(window.length for window in self.windows)
 
     @property
-    def last(self) -> int:
+    def largest_count_window(self) -> int:
         """Events of the longest window that counts events; 0 where none does."""
         return max(window.events for window in self.windows)
 
     @property
     def full_bytes(self) -> int:
         """Bytes from which on the log takes no more; 0: there is no such bound."""
-        return FULL * self.retention_bytes
+        return LOG_FULL_FACTOR * self.retention_bytes
 
     def window(self, name: str) -> Window | None:
         """Return a window by its name; one that counts events by any spelling of it, such as ``last1000``."""

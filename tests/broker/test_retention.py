@@ -14,7 +14,7 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
 from pushsvc.errors import BrokerFull, Fenced, LogFull
 from pushsvc.event import Event
-from pushsvc.settings import FULL, TopicRules, TopicSettings, Window
+from pushsvc.settings import LOG_FULL_FACTOR, TopicRules, TopicSettings, Window
 from pushsvc.topic import partition_of
 from pushsvc.web.app import create_app
 from pushsvc.worker.ingest import Ingest
@@ -141,7 +141,7 @@ def test_the_sweeper_trims_where_nobody_publishes(broker, fence):
     assert offsets(broker) == [(2 * ENTRIES + 1, 2 * ENTRIES + 1)]
     assert counted("pushsvc_log_entries_swept_total") == before + 2 * ENTRIES
     assert counted("pushsvc_log_bytes") == held(broker)
-    assert counted("pushsvc_log_fill_ratio") == held(broker) / (FULL * 100)
+    assert counted("pushsvc_log_fill_ratio") == held(broker) / (LOG_FULL_FACTOR * 100)
 
 
 def test_a_round_of_the_sweeper_sees_every_topic(broker, fence):
@@ -178,7 +178,7 @@ TIGHT = replace(TopicSettings(), retention_bytes=1_000)
 def test_a_log_that_windows_need_whole_takes_no_more(broker):
     refused = refusal(LogFull, broker, TIGHT)
     before = held(broker)
-    assert FULL * 1_000 <= before < FULL * 1_000 + 150
+    assert LOG_FULL_FACTOR * 1_000 <= before < LOG_FULL_FACTOR * 1_000 + 150
     assert "windows" in refused.detail
     assert refused.retry_after == 60
     last = entries(broker)[-1].last

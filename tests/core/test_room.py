@@ -27,7 +27,7 @@ def test_a_look_at_the_memory_waits_for_events_that_could_take_it(monkeypatch: p
     topic = aggregate.open("t", T)
 
     def apply(second: int, key: str) -> None:
-        events = Columns.of([Event(key=key, data={"x": 1})], settings.key)
+        events = Columns.from_events([Event(key=key, data={"x": 1})], settings.key)
         aggregate.apply("t", second, T + second * 1_000, events)
 
     aggregate._most_bytes = 100 * _EVENT_BYTES

@@ -24,7 +24,7 @@ from pushsvc.hub.feed import follower
 from pushsvc.hub.groups import listing
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
-from pushsvc.metrics.buffered import WRITER
+from pushsvc.metrics.buffered import FLUSHER
 from support.peer import SECONDS, Peer, tls_pair, turn_until
 
 
@@ -122,7 +122,7 @@ def test_an_error_in_one_dispatch_is_counted_and_reaches_nobody_else(group, capl
 
 
 def counted(metric):
-    WRITER.write()
+    FLUSHER.flush()
     return metric._counter._value.get()
 
 

@@ -6,16 +6,16 @@ import sys
 import pytest
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-from pushsvc.metrics.buffered import Level, Samples, Sum
+from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
 
 IN_A_LOOP = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from prometheus_client import REGISTRY, Counter, Histogram
-from pushsvc.metrics import buffered as meters
+from pushsvc.metrics import buffered
 written = Counter("written", "plain")
-taken = meters.Sum(written)
-lasted = meters.Samples(Histogram("lasted", "plain", buckets=(1, 2)))
+taken = buffered.BufferedCounter(written)
+lasted = buffered.BufferedHistogram(Histogram("lasted", "plain", buckets=(1, 2)))
 for _ in range(10):
     taken.inc(2)
     lasted.observe(1.5)
@@ -24,11 +24,11 @@ assert REGISTRY.get_sample_value("written_total") == 20, "but before anybody loo
 assert REGISTRY.get_sample_value("lasted_bucket", {"le": "2.0"}) == 10
 assert REGISTRY.get_sample_value("lasted_sum") == 15
 taken.inc()
-gevent.sleep(2 * meters.PERIOD)
+gevent.sleep(2 * buffered.FLUSH_INTERVAL)
 assert written._value.get() == 21, "and after a while"
 for _ in range(2_500):
     lasted.observe(0.5)
-assert len(lasted._values) < 1_000, "what waits is bounded"
+assert len(lasted._observations) < 1_000, "what waits is bounded"
 taken.inc(0)
 taken.inc()
 """
@@ -37,22 +37,22 @@ STEADY = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from prometheus_client import REGISTRY, Counter, Histogram
-from pushsvc.metrics import buffered as meters
+from pushsvc.metrics import buffered
 plain = Histogram("late", "plain", buckets=(1, 2))
-late = meters.Samples(plain, steady=10)
+late = buffered.BufferedHistogram(plain, flush_every=10)
 for _ in range(9):
     late.observe(1.5)
-assert not meters.WRITER._timer, "nobody is woken for it"
-gevent.sleep(2 * meters.PERIOD)
+assert not buffered.FLUSHER._timer, "nobody is woken for it"
+gevent.sleep(2 * buffered.FLUSH_INTERVAL)
 assert plain._sum.get() == 0
 late.observe(1.5)
 assert plain._sum.get() == 15, "when there are enough"
 late.observe(1.5)
 assert REGISTRY.get_sample_value("late_sum") == 16.5, "or somebody looks"
 late.observe(1.5)
-taken = meters.Sum(Counter("written", "plain"))
+taken = buffered.BufferedCounter(Counter("written", "plain"))
 taken.inc()
-gevent.sleep(2 * meters.PERIOD)
+gevent.sleep(2 * buffered.FLUSH_INTERVAL)
 assert plain._sum.get() == 18, "or something else is written"
 """
 
@@ -78,8 +78,8 @@ def test_in_a_process_with_a_loop_it_waits_a_little(tmp_path, shared):
 
 def test_without_a_loop_it_is_written_at_once():
     counter, histogram = Counter("here", "plain"), Histogram("took", "plain", buckets=(1,))
-    Sum(counter).inc(3)
-    Samples(histogram).observe(0.5)
+    BufferedCounter(counter).inc(3)
+    BufferedHistogram(histogram).observe(0.5)
     assert counter._value.get() == 3
     assert REGISTRY.get_sample_value("took_count") == 1
 
@@ -91,7 +91,7 @@ def test_what_is_observed_all_the_time_wakes_nobody():
 
 def test_a_level_is_written_where_it_has_changed():
     gauge = Gauge("level", "plain")
-    level = Level(gauge)
+    level = BufferedGauge(gauge)
     gauge.set(7)  # what a process before left
     level.set(0)
     assert gauge._value.get() == 0

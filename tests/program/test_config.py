@@ -91,11 +91,11 @@ def test_statistics_of_values() -> None:
     text = "statistics = ['distinct', 'p90', 'top', 'top100', 'last']\nvalues = ['user', 'dish']\nmax_values = 5"
     settings = load({}, write("[topics.a]\n" + text)).topics.settings_of("a")
     assert (settings.values, settings.max_values, settings.percents) == (("user", "dish"), 5, (90,))
-    assert settings.of_values == ("distinct", "top", "top100", "last")
+    assert settings.value_statistics == ("distinct", "top", "top100", "last")
     every = load({}, write(f"[topics.a]\n{text}\nexact = true\nwindows = ['1m', 'last 10']")).topics.settings_of("a")
     assert (every.values, every.exact, every.last) == (("user", "dish"), True, 10)
     assert settings.columns[9:] == ("distinct", "p90", "top", "top100", "last", "approximate")
-    assert settings.ranked[7:] == ("distinct", "p90")
+    assert settings.rankable[7:] == ("distinct", "p90")
 
 
 def test_parts_of_a_hot_topic() -> None:
@@ -227,7 +227,7 @@ def test_windows_of_events_and_exact_ones() -> None:
     assert [(window.name, window.pane, window.events) for window in settings.windows] == [
         ("1m", 1, 0), ("last 1000", 0, 1_000), ("last 50", 0, 50)
     ]  # fmt: skip
-    assert (settings.longest, settings.last, settings.max_events) == (60_000, 1_000, 9)
+    assert (settings.longest_window, settings.largest_count_window, settings.max_events) == (60_000, 1_000, 9)
     assert Settings.decode(load({}, file).encode()).topics.settings_of("a") == settings
     assert [settings.window(name) and settings.window(name).name for name in ("last 1000", "last1000", "last  50")] == [
         "last 1000", "last 1000", "last 50"

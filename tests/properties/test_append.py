@@ -29,8 +29,8 @@ def test_each_learns_what_became_of_its_own_events(redis_url: str, batches: Any,
     broker = Broker(redis_url, f"append-{next(NUMBERS)}:")
     asked = []
     for at, batch in enumerate(batches):
-        whole = Batch.of([Event(id=name, time=time, data={"of": at}) for name, time in batch])
-        asked.append(whole.without(whole.repeated()))
+        whole = Batch.from_events([Event(id=name, time=time, data={"of": at}) for name, time in batch])
+        asked.append(whole.without(whole.repeated_ids()))
     answers = commit(broker, requests(broker, "t", asked, settings))
     log = stored(broker, "t")
     kept = 0

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, encode, moving
+from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, encode, sequence_encoder
 from pushsvc.topic import PARTITIONS
 
 positions = st.builds(Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1))
@@ -16,7 +16,7 @@ def test_what_is_encoded_is_decoded(given_positions):
 
 @given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions), st.integers(0, PARTITIONS - 1), positions)
 def test_one_that_moves_is_encoded_as_all_would_be(given_positions, partition, position):
-    cursors = moving(given_positions, partition, position.epoch)
+    cursors = sequence_encoder(given_positions, partition, position.epoch)
     for sequence in (0, 127, 128, position.sequence):
         assert cursors(sequence) == encode({**given_positions, partition: Position(position.epoch, sequence)})
 

@@ -44,7 +44,9 @@ def test_what_an_exact_window_has_no_room_for_does_not_count_as_a_value():
 def test_a_topic_rebuilt_from_its_last_events_says_the_same_of_values():
     stayed, rebuilt = Account(LAST), Account(LAST)
     stayed.send(T, *[event(T - n % 4 * 10**9, v=f"{n % 7}") for n in range(60)])
-    rebuilt.all.apply("t", 60, T + 10**6, Columns.of([one for _, one in stayed.log[40:]], ("key",), ("v", "w")))
+    rebuilt.all.apply(
+        "t", 60, T + 10**6, Columns.from_events([one for _, one in stayed.log[40:]], ("key",), ("v", "w"))
+    )
     for window in ("last 3", "last 20"):
         assert said(rebuilt, window) == said(stayed, window)
 
@@ -139,7 +141,7 @@ def test_a_deleted_topic_leaves_no_values_to_the_next(settings):
     account = Account(settings)
     account.all.open("u", T)
     for name in ("t", "u"):
-        told_ = Columns.of([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
+        told_ = Columns.from_events([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
         account.all.apply(name, 2, T, told_)
     account.all.close("t")
     assert len(account.all._rolling.vocabulary._tables) == 1

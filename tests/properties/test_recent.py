@@ -106,7 +106,7 @@ def test_a_restored_aggregate_says_the_same_bytes_as_one_that_was_never_looked_i
             other.advance(now)
         if number <= stop:
             other = other.thawed()
-            if not options.exact and options.longest:
+            if not options.exact and options.longest_window:
                 stayed.save()
         if look:
             assert frames_of(other, now) == frames_of(stayed, now)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import LogFull
-from pushsvc.settings import FULL, TopicSettings
+from pushsvc.settings import LOG_FULL_FACTOR, TopicSettings
 from pushsvc.stats.window import Window
 from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 
@@ -56,7 +56,7 @@ class Model:
             too_many = self.last - through >= settings.retention
             too_old = settings.retention_age and now - arrival >= settings.retention_age
             too_large = settings.retention_bytes and sum(entry[3] for entry in log) > settings.retention_bytes
-            needed = now - arrival < settings.kept or self.last - through < settings.last
+            needed = now - arrival < settings.kept or self.last - through < settings.largest_count_window
             if needed or not (too_many or too_old or too_large):
                 break
             log.pop(0)
@@ -94,7 +94,7 @@ def run(broker, model, operations):
 
 
 def publish(broker, model, before, events):
-    full = model.settings.retention_bytes * FULL
+    full = model.settings.retention_bytes * LOG_FULL_FACTOR
     size = sum(entry[3] for entry in model.log)
     try:
         receipt = broker.publish(LOG.topic, events, model.settings)

@@ -66,7 +66,7 @@ def test_what_is_counted_as_one_counts_as_it_would_in_turn(reads, options):
                 at += 1
             events = [event for _, _, some in run for event in some]
             arrivals = np.repeat([arrival for _, arrival, _ in run], [len(some) for _, _, some in run])
-            runs.all.apply("t", run[-1][0], arrivals, Columns.of(events, options.key))
+            runs.all.apply("t", run[-1][0], arrivals, Columns.from_events(events, options.key))
         now = own[-1][1]
         assert told(runs, options, now) == told(each, options, now)
         for name in ("offset", "late", "late_by_window", "ahead", "folded", "ignored"):

@@ -87,7 +87,7 @@ def test_a_restored_aggregate_says_the_same_bytes(series, stop, settings):
         if restored is not None:
             missing = [replace(e, time=t) for t, e in stayed.log[restored.topics["t"].offset :]]
             if missing:
-                restored.apply("t", len(stayed.log), now, Columns.of(missing, settings.key, settings.values))
+                restored.apply("t", len(stayed.log), now, Columns.from_events(missing, settings.key, settings.values))
             else:
                 restored.advance(now)
             assert [frame.to_json(now) for frame in restored.due(now) + restored.flush(now)] == said

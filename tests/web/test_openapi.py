@@ -260,7 +260,7 @@ def test_frames_of_windows_that_keep_their_events_have_the_documented_members(do
     described = document["components"]["schemas"]["Frame"] | {"additionalProperties": False}
     frames = [aggregate.snapshot("feedback", "last 3")]
     events = [Event(time=time, key="pizza", data={"rating": 4}) for time in (1, 2)]
-    aggregate.apply("feedback", 2, 2, Columns.of(events))
+    aggregate.apply("feedback", 2, 2, Columns.from_events(events))
     frames += aggregate.flush(2)
     said = [json.loads(frame.to_json(2)) for frame in frames]
     assert [(frame["from"], frame.get("truncated")) for frame in said] == [

@@ -72,7 +72,7 @@ class Aggregate:
             settings.exact,
             settings.max_events,
             pause,
-            settings.of_values,
+            settings.value_statistics,
             settings.max_values,
         )
         self._heads = Heads(self._rolling.rows, ends=len(settings.key) > 1)
@@ -137,7 +137,7 @@ class Aggregate:
         """Tell up to which arrival (ms) entries may be applied as one with an entry of ``arrival``, the next of all:
         the clock goes there, and cannot tell them apart."""
         settings = self._settings
-        if not self._wall or settings.exact or settings.last:
+        if not self._wall or settings.exact or settings.largest_count_window:
             return arrival
         self.advance(arrival)
         return self._rolling.time
@@ -250,7 +250,9 @@ class Aggregate:
 
     def _note_late(self, topic: Topic, times: Ints, heads: Ints) -> Flags:
         """Tell which events had left every window when its head was at ``heads`` (ms)."""
-        everywhere = np.full(len(times), not self._settings.last)  # the last events may be as old as they like
+        everywhere = np.full(
+            len(times), not self._settings.largest_count_window
+        )  # the last events may be as old as they like
         for window in self._timed:
             late = times // window.pane <= heads // window.pane - window.panes
             topic.late_by_window[window.name] += int(np.count_nonzero(late))

@@ -8,7 +8,7 @@ from types import NoneType
 
 import numpy as np
 
-from pushsvc.event.columns import Column, Columns
+from pushsvc.event.columns import Columns, NumberColumn
 from pushsvc.stats.engine import Engine
 from pushsvc.stats.ledger import Flags
 from pushsvc.stats.moments import Ints
@@ -64,7 +64,7 @@ class Counting:
                 taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
             self._put(topic, times, marks, keys, taken, fields, values)
 
-    def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, Column]]:
+    def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, NumberColumn]]:
         """Return the fields of events that bear numbers."""
         table, found = topic.table, []
         for name, column in events.fields.items():
@@ -97,7 +97,7 @@ class Counting:
         marks: Ints,
         keys: Ints,
         taken: Flags | None,
-        fields: list[tuple[int, Column]],
+        fields: list[tuple[int, NumberColumn]],
         values: list[tuple[int, Ints]],
     ) -> None:
         """Put the events that are ``taken``, None for all, to the rows of one grouping."""

@@ -63,7 +63,7 @@ class Append(Struct, frozen=True, eq=False):
     def command(self, run: str) -> list[Argument]:
         """Return the words of the command."""
         target, batch = self.target, self.batch
-        pieces = list(batch.pieces(CHUNK_EVENTS, CHUNK_BYTES)) if batch.count else []
+        pieces = list(batch.split(CHUNK_EVENTS, CHUNK_BYTES)) if batch.count else []
         fence = "" if self.fence is None else self.fence
         command: list[Argument] = [
             "EVALSHA", PUBLISH.sha, len(target.keys), *target.keys,
@@ -122,7 +122,7 @@ class Together:
         """Return the call to be sent."""
         if len(self.places) == 1 or not isinstance(self._first, Append):
             return self._first
-        return Append(self._first.target, Batch.joined(self._batches))
+        return Append(self._first.target, Batch.concatenate(self._batches))
 
     def answers(self, answer: Any) -> Iterator[Any]:
         """Yield what the answer says to each; ALONE where it is to be asked by itself."""

@@ -185,7 +185,7 @@ class Broker:
         among those given, from 1), KeyReused (``once`` names another request), TooManyTopics, Fenced (``fence`` is no
         longer the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
-        given = events if isinstance(events, Batch) else Batch.of(events)
+        given = events if isinstance(events, Batch) else Batch.from_events(events)
         return self._publisher.publish(topic, given, settings, fence=fence, once=once)
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
@@ -240,7 +240,7 @@ class Broker:
     def _sweep(self, topic: str, settings: TopicSettings, fence: int, most: int) -> Call:
         log = Log(topic)
         keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.figures(log)]
-        bounds = settings.last, settings.retention_age, settings.retention_bytes
+        bounds = settings.largest_count_window, settings.retention_age, settings.retention_bytes
         return Call(SWEEP, keys, [fence, settings.retention, kept_for_windows(settings), *bounds, most])
 
     # Reading

@@ -12,7 +12,7 @@ from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.script import RECALL, Call
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
-from pushsvc.settings import FULL, FUTURE_ALLOWANCE, TopicSettings
+from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
 
 IDS_WINDOW, IDS_AT_MOST = 600_000, 1_000_000
 """Milliseconds and number for which a topic's ids and keys are remembered at least (at most twice as long)."""
@@ -90,7 +90,7 @@ class Publisher:
         self, topic: str, given: Batch, settings: TopicSettings, *, fence: int | None, once: Once | None
     ) -> Receipt:
         """Append the events (at least one) that are not known yet, and see that all are as safe as was asked for."""
-        fresh = given.without(given.repeated())
+        fresh = given.without(given.repeated_ids())
         target = self._target(topic, settings)
         known: list[int] = []
         while True:
@@ -130,7 +130,7 @@ class Publisher:
         """Append the events of several requests in one call if all are new and nothing stands against any; else return
         None, and nothing was stored."""
         target = self._target(topic, settings)
-        if not target.shares or batch.repeated():
+        if not target.shares or batch.repeated_ids():
             return None
         answer, lacking = self._commit(Append(target, batch))
         if answer[0] != STORED:
@@ -160,16 +160,21 @@ class Publisher:
 
     def _make_target(self, topic: str, settings: TopicSettings) -> Target:
         keys, log = self._keys, Log(topic)
-        bounded = settings.clock == "event" and not settings.jump and settings.longest > 0
+        bounded = settings.clock == "event" and not settings.jump and settings.longest_window > 0
         names = (
             keys.partition(log.partition), keys.topics(log.partition), keys.log(log), keys.figures(log),
             *keys.ids(topic),
         )  # fmt: skip
         bounds = (
-            settings.retention, kept_for_windows(settings), settings.longest if bounded else "",
+            settings.retention, kept_for_windows(settings), settings.longest_window if bounded else "",
             IDS_WINDOW, IDS_AT_MOST, self._topics,
         )  # fmt: skip
-        more_bounds = settings.last, settings.retention_age, settings.retention_bytes, settings.full_bytes
+        more_bounds = (
+            settings.largest_count_window,
+            settings.retention_age,
+            settings.retention_bytes,
+            settings.full_bytes,
+        )
         # Whether an event is too far ahead of an event clock depends on the request before it.
         return Target(
             settings, not bounded, names, self._publish_command, keys.wake(log.partition), topic, bounds, more_bounds,
@@ -179,13 +184,13 @@ class Publisher:
 
 def kept_for_windows(settings: TopicSettings) -> int:
     """Return the ms for which an entry stays in the log whatever the retention: a window may count it."""
-    return settings.longest + 2 * FUTURE_ALLOWANCE
+    return settings.longest_window + 2 * FUTURE_ALLOWANCE
 
 
 def _full(topic: str, held: int, wait: int, settings: TopicSettings) -> LogFull:
     return LogFull(
         f"the log of {topic!r} is full: it holds {held} bytes of events that its windows still count, and publishing "
-        f"stops at {settings.full_bytes}, {FULL} times its retention_bytes; nothing was stored",
+        f"stops at {settings.full_bytes}, {LOG_FULL_FACTOR} times its retention_bytes; nothing was stored",
         wait,
     )
 
@@ -199,6 +204,6 @@ def _too_far_ahead(batch: Batch, head: int, settings: TopicSettings) -> InvalidB
     faults = [
         Fault(line, "time", "more than the longest window ahead of the topic's event clock")
         for line, time in enumerate(batch.times or (), 1)
-        if time is not None and time > head + settings.longest
+        if time is not None and time > head + settings.longest_window
     ] or [Fault(1, "time", "arrival is more than the longest window ahead of the topic's event clock")]
     return InvalidBatch(faults[:100], max(0, len(faults) - 100))

@@ -15,9 +15,9 @@ formats leave open is settled here:
 """
 
 from pushsvc.event.batch import Batch
-from pushsvc.event.formats import Parsed, guess_media_type, parse
+from pushsvc.event.formats import ParsedEvents, guess_media_type, parse
 from pushsvc.event.model import ATTRIBUTES, FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
-from pushsvc.event.reader import Reader, Reading
+from pushsvc.event.reader import EventReader, ParsedBatch
 
 __all__ = [
     "ATTRIBUTES",
@@ -25,10 +25,10 @@ __all__ = [
     "OVERFLOW_KEY",
     "Batch",
     "Event",
+    "EventReader",
     "Limits",
-    "Parsed",
-    "Reader",
-    "Reading",
+    "ParsedBatch",
+    "ParsedEvents",
     "guess_media_type",
     "parse",
 ]

@@ -21,7 +21,7 @@ class Batch(Struct, frozen=True):
     times: Sequence[int | None] | None = None
 
     @classmethod
-    def of(cls, events: Sequence[Event]) -> Batch:
+    def from_events(cls, events: Sequence[Event]) -> Batch:
         """Return events as a batch."""
         ids = [event.id or "" for event in events]
         times = [event.time for event in events]
@@ -33,7 +33,7 @@ class Batch(Struct, frozen=True):
         )
 
     @classmethod
-    def joined(cls, batches: Sequence[Batch]) -> Batch:
+    def concatenate(cls, batches: Sequence[Batch]) -> Batch:
         """Return the events of all, in their order."""
         ids = times = None
         if any(batch.ids is not None for batch in batches):
@@ -43,7 +43,7 @@ class Batch(Struct, frozen=True):
         data = b"\n".join([batch.data for batch in batches])
         return cls(data, sum([batch.count for batch in batches]), ids, times)
 
-    def pick(self, places: Sequence[int]) -> Batch:
+    def select(self, places: Sequence[int]) -> Batch:
         """Return the events at ``places``, in this order."""
         lines = self.data.split(b"\n")
         return Batch(
@@ -55,9 +55,9 @@ class Batch(Struct, frozen=True):
 
     def without(self, places: Collection[int]) -> Batch:
         """Return the events but for those at ``places``."""
-        return self.pick([at for at in range(self.count) if at not in places]) if places else self
+        return self.select([at for at in range(self.count) if at not in places]) if places else self
 
-    def repeated(self) -> set[int]:
+    def repeated_ids(self) -> set[int]:
         """Return the places of events whose id an earlier one has."""
         if self.ids is None or len(set(self.ids)) == self.count:
             return set()
@@ -70,7 +70,7 @@ class Batch(Struct, frozen=True):
                 seen.add(name)
         return found
 
-    def pieces(self, events: int, size: int) -> Iterator[Batch]:
+    def split(self, events: int, size: int) -> Iterator[Batch]:
         """Yield batches of at most ``events`` events and ``size`` bytes, or of one event that is larger."""
         if self.count <= events and len(self.data) <= size:
             yield self

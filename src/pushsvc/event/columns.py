@@ -48,7 +48,7 @@ _ATTRIBUTES: dict[str, tuple[Any, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class NumberColumn:
     """The numbers of one field: ``values`` [m] of the events at ``positions`` [m], or of all events for None."""
 
     positions: NDArray[np.int64] | None
@@ -56,7 +56,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Scalars:
+class ValueColumn:
     """The values [n] of one field: text, numbers as they were written, booleans if ``mixed``; None where there is none.
 
     An array or object is no value.
@@ -76,14 +76,16 @@ class Columns:
 
     keys: Sequence[Sequence[str | None]]
     times: NDArray[np.int64] | None
-    fields: dict[str, Column]
-    values: dict[str, Scalars] = field(default_factory=dict)
+    fields: dict[str, NumberColumn]
+    values: dict[str, ValueColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys[0])
 
     @classmethod
-    def of(cls, events: Sequence[Event], groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()) -> Columns:
+    def from_events(
+        cls, events: Sequence[Event], groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()
+    ) -> Columns:
         """Return the columns of events."""
         times = [NO_TIME if event.time is None else event.time for event in events]
         found: dict[str, tuple[list[int], list[float]]] = {}
@@ -96,7 +98,9 @@ class Columns:
             [_joined([[_part(event, name) for event in events] for name in parts_of(one)]) for one in groupings],
             _times(times),
             {
-                name: Column(None if len(values) == len(events) else np.array(positions, np.int64), np.array(values))
+                name: NumberColumn(
+                    None if len(values) == len(events) else np.array(positions, np.int64), np.array(values)
+                )
                 for name, (positions, values) in found.items()
             },
             _scalars({name: [_value(event, name) for event in events] for name in valued}),
@@ -131,7 +135,7 @@ class ColumnReader:
                 pass  # a name or a kind of value that was not there before: learn
         objects = [orjson.loads(line) for line in data.split(b"\n")]
         self._learn(objects)
-        return Columns.of([Event.take(item) for item in objects], self._groupings, self._valued)
+        return Columns.from_events([Event.from_object(item) for item in objects], self._groupings, self._valued)
 
     def _columns(self, events: list[Any]) -> Columns:
         found = {name: list(map(attrgetter(self._places[name]), events)) for name in self._names if name in self._plain}
@@ -141,7 +145,7 @@ class ColumnReader:
         times = _times([event.time for event in events]) if "time" in self._attributes else None
         values = {name: found.get(name) or self._found(events, name) for name in self._valued}
         there = [name for name in self._texts if values[name].count(None) < len(events)]
-        texts = {name: Scalars(values[name], False) for name in there}
+        texts = {name: ValueColumn(values[name], False) for name in there}
         others = {name: told for name, told in values.items() if name not in self._texts}
         return Columns(keys, times, fields, texts | _scalars(others))
 
@@ -207,13 +211,13 @@ class ColumnReader:
         return msgspec.json.Decoder(struct)
 
 
-def _column(numbers: NDArray[np.float64]) -> Column | None:
+def _column(numbers: NDArray[np.float64]) -> NumberColumn | None:
     """Return what there is of numbers [n]; None for nothing."""
     absent = np.isnan(numbers)
     if len(numbers) and not absent.any():
-        return Column(None, numbers)
+        return NumberColumn(None, numbers)
     positions = np.flatnonzero(~absent)
-    return Column(positions, numbers[positions]) if len(positions) else None
+    return NumberColumn(positions, numbers[positions]) if len(positions) else None
 
 
 def parts_of(grouping: str) -> list[str]:
@@ -225,7 +229,7 @@ def _value(event: Event, name: str) -> Any:
     return getattr(event, name) if name in _ATTRIBUTES else event.data.get(name)
 
 
-def _scalars(found: dict[str, list[Any]]) -> dict[str, Scalars]:
+def _scalars(found: dict[str, list[Any]]) -> dict[str, ValueColumn]:
     """Return the fields that have a value, without what is none."""
     scalars = {}
     for name, values in found.items():
@@ -233,7 +237,7 @@ def _scalars(found: dict[str, list[Any]]) -> dict[str, Scalars]:
         if kinds & _NESTED:
             values = [None if type(value) in _NESTED else value for value in values]
         if kinds - _NESTED - {type(None)}:
-            scalars[name] = Scalars(values, bool in kinds)
+            scalars[name] = ValueColumn(values, bool in kinds)
     return scalars
 
 

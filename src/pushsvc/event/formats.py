@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, UnsupportedMediaType
-from pushsvc.event import rows
-from pushsvc.event.judge import Judge, Refused
+from pushsvc.event import csv_rows
 from pushsvc.event.model import Event, Limits
 from pushsvc.event.strictjson import NotJson, load
+from pushsvc.event.validator import EventValidator, InvalidEvent
 
 MAX_FAULTS = 100
 """Faults that are listed; the others are counted."""
@@ -29,11 +29,11 @@ NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 _LIMITS = Limits()
 
 Items = Iterator[tuple[int, Any]]
-"""Line and event as read; a Refused in place of one that could not be read."""
+"""Line and event as read; a InvalidEvent in place of one that could not be read."""
 
 
 @dataclass(slots=True)
-class Parsed:
+class ParsedEvents:
     """The good events of a body, and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100
     and ``more`` the rest."""
 
@@ -54,12 +54,12 @@ class Parsed:
 
 def parse(
     body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS, limits: Limits = _LIMITS
-) -> Parsed:
+) -> ParsedEvents:
     """Read and judge the events of a request; ``now`` in ms bounds their times.
 
     ``columns`` maps attributes to CSV columns. Raises UnsupportedMediaType, TooLarge (bytes or events),
     InvalidParameter (a column that is not there) and InvalidBatch (nothing in it, or not readable as a whole).
-    A bad event does not raise: it is in ``Parsed.faults``, and the caller decides what becomes of the others.
+    A bad event does not raise: it is in ``ParsedEvents.faults``, and the caller decides what becomes of the others.
     """
     media_type = plain_media_type(media_type)
     if len(body) > limits.body:
@@ -71,8 +71,8 @@ def parse(
         raise InvalidBatch([Fault(1, None, "the body is empty")])
     if media_type == NDJSON and body.count(b"\n") >= limits.batch:
         _check_lines(body, limits.batch)
-    items = rows.read(body, columns) if media_type == CSV else _READERS[media_type](body)
-    return _judge_all(items, Judge(now, limits))
+    items = csv_rows.read(body, columns) if media_type == CSV else _READERS[media_type](body)
+    return _judge_all(items, EventValidator(now, limits))
 
 
 def guess_media_type(body: bytes) -> str:
@@ -95,18 +95,18 @@ def plain_media_type(text: str) -> str:
     return media_type
 
 
-def _judge_all(items: Items, judge: Judge) -> Parsed:
-    parsed = Parsed()
-    events, most = parsed.events, judge.limits.batch
+def _judge_all(items: Items, validator: EventValidator) -> ParsedEvents:
+    parsed = ParsedEvents()
+    events, most = parsed.events, validator.limits.batch
     for line, item in items:
         if len(events) + parsed.rejected == most:
             raise _too_many(most)
         try:
-            if type(item) is Refused:
+            if type(item) is InvalidEvent:
                 raise item
-            events.append(judge.event(item))
+            events.append(validator.validate(item))
             parsed.lines.append(line)
-        except Refused as refused:
+        except InvalidEvent as refused:
             parsed.refuse(Fault(line, refused.field, refused.detail))
     if not events and not parsed.rejected:
         raise InvalidBatch([Fault(1, None, "there is no event in it")])
@@ -145,7 +145,7 @@ def _read_ndjson(body: bytes) -> Items:
             try:
                 yield number, load(line)
             except NotJson as error:
-                yield number, Refused(None, _not_json(error))
+                yield number, InvalidEvent(None, _not_json(error))
 
 
 def _read_cloudevent(body: bytes) -> Items:
@@ -174,20 +174,20 @@ _TAKEN = frozenset({"id", "type", "time", "key"})
 
 
 def _flatten(item: Any) -> Any:
-    """Return a CloudEvent (v1.0, JSON format) as a flat event, or a Refused; what is no object stays what it is."""
+    """Return a CloudEvent (v1.0, JSON format) as a flat event, or an InvalidEvent; other values stay as they are."""
     if type(item) is not dict:
         return item
     if item.pop("specversion", None) != "1.0":
-        return Refused("specversion", 'CloudEvents of version "1.0" are taken')
+        return InvalidEvent("specversion", 'CloudEvents of version "1.0" are taken')
     for name in ("id", "source", "type"):
         if type(item.get(name)) is not str or not item[name]:
-            return Refused(name, "CloudEvents require it, as text")
+            return InvalidEvent(name, "CloudEvents require it, as text")
     if "data_base64" in item:
-        return Refused("data_base64", "binary data is not taken: send `data` as a JSON object")
+        return InvalidEvent("data_base64", "binary data is not taken: send `data` as a JSON object")
     subject, data = item.pop("subject", None), item.pop("data", None)
     if subject is not None:
         if "key" in item:
-            return Refused("key", "there is a subject too, and both would be the key")
+            return InvalidEvent("key", "there is a subject too, and both would be the key")
         item["key"] = subject
     # They describe the form of `data`, which is JSON here.
     item.pop("datacontenttype", None)

@@ -68,10 +68,10 @@ class Event(msgspec.Struct):
     @classmethod
     def decode(cls, line: bytes) -> Event:
         """Return the event of a stored form, without judging it again."""
-        return cls.take(orjson.loads(line))
+        return cls.from_object(orjson.loads(line))
 
     @classmethod
-    def take(cls, data: dict[str, Any]) -> Event:
+    def from_object(cls, data: dict[str, Any]) -> Event:
         """Return the event of a stored form as read, taking over the object."""
         take = data.pop
         return cls(take("id", None), take("type", DEFAULT_TYPE), take("time", None), take("key", None), data)

@@ -9,14 +9,14 @@ from msgspec import Struct, field
 from pushsvc.errors import Fault
 from pushsvc.event.batch import Batch
 from pushsvc.event.formats import BOM, JSON, NDJSON, NO_COLUMNS, parse, plain_media_type
-from pushsvc.event.judge import Judge
 from pushsvc.event.model import Limits
 from pushsvc.event.shapes import Shapes
+from pushsvc.event.validator import EventValidator
 
 _LIMITS = Limits()
 
 
-class Reading(Struct, frozen=True):
+class ParsedBatch(Struct, frozen=True):
     """The good events of a body and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100 and
     ``more`` the rest."""
 
@@ -27,7 +27,7 @@ class Reading(Struct, frozen=True):
     rejected: int = 0
 
 
-class Reader:
+class EventReader:
     """Reads and judges bodies. It remembers what the events of each topic look like, and nothing else of them."""
 
     def __init__(self, limits: Limits = _LIMITS) -> None:
@@ -36,17 +36,17 @@ class Reader:
 
     def read(
         self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS
-    ) -> Reading:
+    ) -> ParsedBatch:
         """Return the events of a body for a topic. The other arguments and the errors are those of ``parse``."""
         plain = plain_media_type(media_type)
         if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body:
             lines = plain == NDJSON
-            batch = self._shapes.read(topic, body.removeprefix(BOM), Judge(now, self._limits), lines=lines)
+            batch = self._shapes.read(topic, body.removeprefix(BOM), EventValidator(now, self._limits), lines=lines)
             if batch is not None:
-                return Reading(batch, range(1, batch.count + 1))
+                return ParsedBatch(batch, range(1, batch.count + 1))
         parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits)
         self._shapes.learn(topic, parsed.events)
-        return Reading(Batch.of(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)
+        return ParsedBatch(Batch.from_events(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)
 
     def read_together(self, topic: str, bodies: Sequence[bytes], *, now: int) -> Batch | None:
         """Return the events of bodies of JSON that are one event each, in their order; None if any of them may be
@@ -54,5 +54,5 @@ class Reader:
         body = b"\n".join(bodies)
         if b"\r" in body or body.count(b"\n") >= len(bodies):
             return None
-        batch = self._shapes.read(topic, body, Judge(now, self._limits), lines=True)
+        batch = self._shapes.read(topic, body, EventValidator(now, self._limits), lines=True)
         return batch if batch is not None and batch.count == len(bodies) else None

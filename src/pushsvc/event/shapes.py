@@ -19,14 +19,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pushsvc.event.batch import Batch
-from pushsvc.event.judge import CONTROL, LEAST_NUMERIC_TIME, Judge, Refused
 from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event, Limits
+from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent
 
 MOST_TOPICS = 1_000
 LEARN_AFTER = 64
 """Events of a topic that come in an unknown shape before it is learned: making a type costs as much as judging them."""
 
-# One of 64 bits without a sign may be greater; that is rare, and for the judge.
+# One of 64 bits without a sign may be greater; that is rare, and for the validator.
 _INTEGER = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _GETTERS: dict[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ATTRIBUTES}
 
@@ -53,7 +53,7 @@ class Shape:
         self._one = msgspec.json.Decoder(struct)
         self._many: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
 
-    def ndjson(self, body: bytes, judge: Judge) -> Batch | None:
+    def ndjson(self, body: bytes, validator: EventValidator) -> Batch | None:
         """Return the events of lines; None, or an error, if something may be wrong."""
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
@@ -64,25 +64,25 @@ class Shape:
         if body[:1] != b"{" or body[-1:] != b"}" or body.count(b"}\n{") != ends:
             return None
         events = self._one.decode_lines(body)
-        return self._judged(events, body, judge) if len(events) == ends + 1 else None
+        return self._judged(events, body, validator) if len(events) == ends + 1 else None
 
-    def json(self, body: bytes, judge: Judge) -> Batch:
+    def json(self, body: bytes, validator: EventValidator) -> Batch:
         """Return the events of an object or array; raise an error if something may be wrong."""
         body = body.strip(b" \t\r\n")
         if body[:1] == b"{":
-            return self._judged([self._one.decode(body)], None if b"\n" in body else body, judge)
-        return self._judged(self._many.decode(body), None, judge)
+            return self._judged([self._one.decode(body)], None if b"\n" in body else body, validator)
+        return self._judged(self._many.decode(body), None, validator)
 
-    def _judged(self, events: list[Any], lines: bytes | None, judge: Judge) -> Batch:
-        """Return events as a batch, as ``lines`` if these can stay as they are; raise Refused."""
+    def _judged(self, events: list[Any], lines: bytes | None, validator: EventValidator) -> Batch:
+        """Return events as a batch, as ``lines`` if these can stay as they are; raise InvalidEvent."""
         ids, ids_changed = self._texts(events, "id", self._limits.id)
         keys, keys_changed = self._texts(events, "key", self._limits.key)
         if keys is not None and OVERFLOW_KEY in keys:
-            raise Refused("key", "reserved")
+            raise InvalidEvent("key", "reserved")
         if "type" in self._attributes:
             for kind in set(map(_GETTERS["type"], events)) - {""}:
-                judge.check_type(kind)
-        times, times_changed = self._times(events, judge)
+                validator.check_type(kind)
+        times, times_changed = self._times(events, validator)
         if lines is None or ids_changed or keys_changed or times_changed:
             lines = _encode_lines(events)[:-1]
         return Batch(lines, len(events), ids, times)
@@ -101,25 +101,25 @@ class Shape:
                 setattr(event, name, text)
             joined = "".join(texts)
             if max(map(len, texts)) > most:
-                raise Refused(name, "too long") from None
+                raise InvalidEvent(name, "too long") from None
         if not joined.isprintable() and CONTROL.search(joined):
-            raise Refused(name, "holds a control character")
+            raise InvalidEvent(name, "holds a control character")
         return (texts if joined else None), changed
 
-    def _times(self, events: list[Any], judge: Judge) -> tuple[list[int | None] | None, bool]:
+    def _times(self, events: list[Any], validator: EventValidator) -> tuple[list[int | None] | None, bool]:
         """Return the times, None if there are none, and whether there was text, now milliseconds, among them."""
         times = list(map(_GETTERS["time"], events)) if "time" in self._attributes else []
         kinds = set(map(type, times))
         if str in kinds:
             for at, time in enumerate(times):
                 if time is not None:
-                    events[at].time = times[at] = judge.read_time(time)
+                    events[at].time = times[at] = validator.read_time(time)
             return times, True
         if int not in kinds:
             return None, False
         numbers = [time for time in times if time is not None] if len(kinds) > 1 else times
-        if min(numbers) < LEAST_NUMERIC_TIME or max(numbers) > judge.latest:
-            raise Refused("time", "too early or too late")
+        if min(numbers) < LEAST_NUMERIC_TIME or max(numbers) > validator.latest_time:
+            raise InvalidEvent("time", "too early or too late")
         return times, False
 
 
@@ -132,15 +132,15 @@ class Shapes:
         self._unknown: dict[str, int] = {}
         self._shapes: dict[tuple[str, ...], Shape] = {}
 
-    def read(self, topic: str, body: bytes, judge: Judge, *, lines: bool) -> Batch | None:
+    def read(self, topic: str, body: bytes, validator: EventValidator, *, lines: bool) -> Batch | None:
         """Return the events of a body of NDJSON or JSON; None if it must be looked at closely."""
         names = self._names.get(topic)
         if names is None:
             return None
         shape = self._shape(names)
         try:
-            batch = (shape.ndjson if lines else shape.json)(body, judge)
-        except (msgspec.MsgspecError, ValueError, RecursionError, Refused):
+            batch = (shape.ndjson if lines else shape.json)(body, validator)
+        except (msgspec.MsgspecError, ValueError, RecursionError, InvalidEvent):
             return None
         return batch if batch is not None and 0 < batch.count <= self._limits.batch else None
 

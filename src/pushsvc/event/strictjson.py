@@ -2,7 +2,7 @@
 
 msgspec reads: it is fast, takes no NaN, Infinity or overflowing number, and keeps long integers exact (orjson would
 round them silently). Only when it refuses is the text read a second time, slowly, to say where and why: what JSON's
-grammar allows somebody to write but no event may hold then becomes an Unusable in place of the value, so that the
+grammar allows somebody to write but no event may hold then becomes an UnusableValue in place of the value, so that the
 judge can name the field.
 """
 
@@ -20,7 +20,7 @@ _UNPAIRED = re.compile("[\ud800-\udfff]")
 _LONGEST_INTEGER = 4_000
 
 
-class Unusable:
+class UnusableValue:
     """Stands for a value that cannot be used; ``detail`` says why."""
 
     __slots__ = ("detail",)
@@ -40,7 +40,7 @@ class NotJson(ValueError):
 
 
 def load(raw: bytes) -> Any:
-    """Return the value of ``raw``, in which an Unusable may stand for a bad part; raise NotJson."""
+    """Return the value of ``raw``, in which an UnusableValue may stand for a bad part; raise NotJson."""
     try:
         return _decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -75,18 +75,18 @@ def _why(raw: bytes, otherwise: str) -> str:
     return otherwise
 
 
-def _constant(text: str) -> Unusable:
-    return Unusable(f"{text} is no JSON number: leave the field out or send null")
+def _constant(text: str) -> UnusableValue:
+    return UnusableValue(f"{text} is no JSON number: leave the field out or send null")
 
 
-def _float(text: str) -> float | Unusable:
+def _float(text: str) -> float | UnusableValue:
     value = float(text)
-    return value if abs(value) != float("inf") else Unusable(f"{text[:40]} is too large for a number")
+    return value if abs(value) != float("inf") else UnusableValue(f"{text[:40]} is too large for a number")
 
 
-def _integer(text: str) -> int | Unusable:
+def _integer(text: str) -> int | UnusableValue:
     # A bound of our own: int() takes quadratic time, and refuses long text with an error meant for programmers.
-    return int(text) if len(text) < _LONGEST_INTEGER else Unusable(f"an integer of {len(text)} digits")
+    return int(text) if len(text) < _LONGEST_INTEGER else UnusableValue(f"an integer of {len(text)} digits")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _paired(name: str, value: Any) -> Any:
     if _UNPAIRED.search(name) or (isinstance(value, str) and _UNPAIRED.search(value)):
-        return Unusable("half of a surrogate pair is no text")
+        return UnusableValue("half of a surrogate pair is no text")
     if isinstance(value, list):
         return [_paired("", inner) for inner in value]
     return value

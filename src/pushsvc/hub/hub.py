@@ -14,7 +14,7 @@ from gevent.event import Event
 from pushsvc import sse
 from pushsvc.broker.broker import FROM_SNAPSHOT, Broker
 from pushsvc.broker.keys import TAGS, Log
-from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError, TooMuchFollowed
+from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError, TooManyLogsFollowed
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.channel import Channel
@@ -189,7 +189,7 @@ class Hub:
         if group.crowded:
             raise InvalidInput(f"more than {group.query.topics} topics: name fewer, or a narrower pattern")
         if group.is_beyond_room:
-            raise TooMuchFollowed("limits.followed allows no more logs; more web processes may follow more")
+            raise TooManyLogsFollowed("limits.followed allows no more logs; more web processes may follow more")
         if group.closed:
             raise BrokerUnavailable("the group of the stream ended before Redis had answered")
 

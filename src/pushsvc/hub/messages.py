@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, StatisticsEntry
 from pushsvc.hub.window_state import Selection, encode_frame
+from pushsvc.system_clock import now_ms
 
 OPENING = sse.retry(2_000) + sse.comment("pushsvc")
 _NAMES = {"u": "update", "s": "snapshot"}
@@ -75,10 +75,5 @@ def reset(topic: str, reason: str) -> bytes:
 
 def heartbeat(visible: bool, id: str | None) -> bytes:
     if visible:
-        return sse.encode(b'{"at":%d}' % now(), event="heartbeat", id=id)
+        return sse.encode(b'{"at":%d}' % now_ms(), event="heartbeat", id=id)
     return sse.comment("heartbeat") + (b"" if id is None else sse.move_cursor(id))
-
-
-def now() -> int:
-    """Return this machine's time in ms."""
-    return int(time.time() * 1000)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.metrics.buffered import Level, Samples, Sum
+from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
 
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
-STREAM_BYTES = Sum(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))
-DELIVERIES = Sum(Counter("pushsvc_deliveries_total", "Frames given to event streams"))
-FOLLOWED = Level(Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax"))
-BACKLOG = Level(Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum"))
-BEHIND = Level(Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum"))
+STREAM_BYTES = BufferedCounter(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))
+DELIVERIES = BufferedCounter(Counter("pushsvc_deliveries_total", "Frames given to event streams"))
+FOLLOWED = BufferedGauge(
+    Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
+)
+BACKLOG = BufferedGauge(
+    Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum")
+)
+BEHIND = BufferedGauge(
+    Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
+)
 CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows took the place of for a slow stream")
 DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
 SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
 ERRORS = Counter("pushsvc_dispatch_errors_total", "Errors of our own while something was sent")
 RINGS = Gauge("pushsvc_io_uring", "Web processes that send with io_uring", multiprocess_mode="livesum")
-LATENCY = Samples(
+LATENCY = BufferedHistogram(
     Histogram(
         "pushsvc_fanout_seconds",
         "From the read of an entry to the end of its flush to all streams",

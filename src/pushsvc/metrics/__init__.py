@@ -1,1 +1,1 @@
-"""Metrics of all processes of a host."""
+"""Prometheus metrics: buffered writes in each process, and one exposition for all processes of a supervisor."""

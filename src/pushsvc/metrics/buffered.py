@@ -1,7 +1,7 @@
-"""Figures that are counted often: added up here, and written for Prometheus a few times a second.
+"""Counters, gauges and histograms for hot paths: changes are added up here and written four times a second.
 
-Prometheus's own take a lock and write to a file that other processes read: 3 to 5 µs while all is in the cache, and ten
-times that where it is not. Where a process has no event loop to write them later, they are written at once.
+Each write to a metric of prometheus_client takes a lock and touches a file that other processes read. That costs 3 to
+5 µs with a warm cache and ten times that with a cold one. A process without a gevent loop writes at once.
 """
 
 from __future__ import annotations
@@ -17,59 +17,63 @@ from prometheus_client.registry import Collector
 
 log = logging.getLogger(__name__)
 
-PERIOD = 0.25
-"""Seconds after which what was counted is written."""
+FLUSH_INTERVAL = 0.25
+"""Seconds from the first buffered change to its write."""
 
-_MOST = 1_000
-"""Values that wait to be written."""
-
-
-class _Writable(Protocol):
-    def write(self) -> None:
-        """Write what waits."""
+_MAX_OBSERVATIONS = 1_000
+"""Observations that a histogram buffers."""
 
 
-class Writer(Collector):
-    """Writes what waits: when its time has come, when this process is asked for its figures, and at its end."""
+class _Buffered(Protocol):
+    def flush(self) -> None:
+        """Write the buffered changes to the metric."""
+
+
+class Flusher(Collector):
+    """Flushes buffered metrics after FLUSH_INTERVAL, before each scrape of this process, and at its exit."""
 
     def __init__(self) -> None:
-        self._waiting: dict[_Writable, None] = {}
+        self._pending: dict[_Buffered, None] = {}
         self._timer: Any = None
 
-    def add(self, one: _Writable, *, in_time: bool = True) -> bool:
-        """Write something later, unless ``in_time`` only with what else there is; return False where nobody would."""
+    def schedule(self, metric: _Buffered, *, start_timer: bool = True) -> bool:
+        """Flush ``metric`` with the next flush; return False in a process without a gevent loop.
+
+        Without ``start_timer``, ``metric`` waits for a flush that another metric or a scrape causes.
+        """
         if not monkey.is_module_patched("threading"):
             return False
-        if in_time and self._timer is None:
-            self._timer = get_hub().loop.timer(PERIOD)
-            self._timer.start(self.write)
-        self._waiting[one] = None
+        if start_timer and self._timer is None:
+            self._timer = get_hub().loop.timer(FLUSH_INTERVAL)
+            self._timer.start(self.flush)
+        self._pending[metric] = None
         return True
 
-    def write(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+    def flush(self) -> None:
+        """Write all buffered changes; log those that cannot be written."""
+        pending, self._pending = self._pending, {}
         if self._timer is not None:
             self._timer.close()
             self._timer = None
-        for one in waiting:
+        for metric in pending:
             try:
-                one.write()
-            except Exception:  # a full disk: the others are written all the same
-                log.exception("a figure could not be written")
+                metric.flush()
+            except Exception:  # a full disk must not keep the other metrics from being written
+                log.exception("cannot write a metric")
 
     def collect(self) -> Iterator[Metric]:
-        """Say nothing, but be asked before the figures are."""
-        self.write()
+        """Return no metric. The registry calls this before it reads the metrics, which are then up to date."""
+        self.flush()
         return iter(())
 
 
-WRITER = Writer()
-REGISTRY.register(WRITER)
-atexit.register(WRITER.write)
+FLUSHER = Flusher()
+REGISTRY.register(FLUSHER)
+atexit.register(FLUSHER.flush)
 
 
-class Sum:
-    """A counter."""
+class BufferedCounter:
+    """A counter that adds up its increments until the next flush."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
@@ -78,42 +82,45 @@ class Sum:
     def inc(self, amount: float = 1) -> None:
         if not amount:
             return
-        if self._amount or WRITER.add(self):
+        if self._amount or FLUSHER.schedule(self):
             self._amount += amount
         else:
             self._counter.inc(amount)
 
-    def write(self) -> None:
+    def flush(self) -> None:
         amount, self._amount = self._amount, 0.0
         self._counter.inc(amount)
 
 
-class Samples:
-    """A histogram. One that is ``steady``, as something is observed all the time, is written when so many values wait:
-    a timer of its own would wake an idle process."""
+class BufferedHistogram:
+    """A histogram that keeps its observations until the next flush.
 
-    def __init__(self, histogram: Histogram, *, steady: int = 0) -> None:
+    With ``flush_every``, it is flushed after that many observations and starts no timer. This is for a histogram that
+    is observed all the time: a timer would wake an idle process.
+    """
+
+    def __init__(self, histogram: Histogram, *, flush_every: int = 0) -> None:
         self._histogram = histogram
-        self._values: list[float] = []
-        self._in_time = not steady
-        self._most = steady or _MOST
+        self._observations: list[float] = []
+        self._starts_timer = not flush_every
+        self._max = flush_every or _MAX_OBSERVATIONS
 
     def observe(self, value: float) -> None:
-        if not self._values and not WRITER.add(self, in_time=self._in_time):
+        if not self._observations and not FLUSHER.schedule(self, start_timer=self._starts_timer):
             self._histogram.observe(value)
             return
-        self._values.append(value)
-        if len(self._values) >= self._most:
-            self.write()
+        self._observations.append(value)
+        if len(self._observations) >= self._max:
+            self.flush()
 
-    def write(self) -> None:
-        values, self._values = self._values, []
-        for value in values:
+    def flush(self) -> None:
+        observations, self._observations = self._observations, []
+        for value in observations:
             self._histogram.observe(value)
 
 
-class Level:
-    """A gauge, written where it has changed."""
+class BufferedGauge:
+    """A gauge that is written only when its value changes."""
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
@@ -122,4 +129,4 @@ class Level:
     def set(self, value: float) -> None:
         if value != self._value:
             self._gauge.set(value)
-            self._value = value  # behind it: what could not be written is tried again
+            self._value = value  # only after the write: a failed write is tried again

@@ -1,6 +1,7 @@
-"""The figures of all processes of a supervisor in Prometheus's text format.
+"""The metrics of all processes of a supervisor in Prometheus's text format.
 
-Each process counts in files of its own in PROMETHEUS_MULTIPROC_DIR, and whoever is asked sums the files of all.
+Each process writes its metrics to files in the directory that PROMETHEUS_MULTIPROC_DIR names. The process that is
+scraped adds up the files of all.
 """
 
 from __future__ import annotations
@@ -11,30 +12,30 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, valu
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from pushsvc.metrics.buffered import WRITER
+from pushsvc.metrics.buffered import FLUSHER
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-PLACE = "PUSHSVC_PLACE"
-"""Names the place that a process has among the children of its supervisor, such as ``web-1``."""
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+SLOT_VARIABLE = "PUSHSVC_SLOT"
+"""Environment variable with the slot of a child process under its supervisor, such as ``web-1``."""
 
 
-def count_in_place() -> None:
-    """Name the files after the process's place. To be called before any metric is made.
+def name_files_by_slot() -> None:
+    """Name this process's metrics files after its slot. Call it before any metric is created.
 
-    Named after pids, as they are else, they would pile up when a process crashes again and again: no counter may be
-    forgotten. So whoever takes a place goes on counting where the one before ended.
+    prometheus_client names the files after process ids. They would pile up when a process crashes repeatedly, because
+    no counter may be lost. A restarted child reuses its slot, so it continues the counters of the process before it.
     """
-    place = os.environ.pop(PLACE, None)
-    if place is not None:
-        values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+    slot = os.environ.pop(SLOT_VARIABLE, None)
+    if slot is not None:
+        values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 def exposition() -> bytes:
-    """Return the figures of every process that shares the folder; without one, of this process."""
-    WRITER.write()
-    if FOLDER not in os.environ:
+    """Return the metrics of every process that shares the directory, or of this process if there is no directory."""
+    FLUSHER.flush()
+    if DIRECTORY_VARIABLE not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

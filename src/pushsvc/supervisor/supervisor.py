@@ -25,7 +25,7 @@ from prometheus_client import multiprocess
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
-from pushsvc.metrics.exposition import FOLDER, PLACE
+from pushsvc.metrics.exposition import DIRECTORY_VARIABLE, SLOT_VARIABLE
 from pushsvc.server.caps import Table
 from pushsvc.settings import Ack
 from pushsvc.supervisor.folders import private_folder
@@ -70,7 +70,7 @@ class Child:
     def __init__(self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
         self.role, self.number = role, number
         self.name = f"{role.lstrip('_')} {number}"
-        self.place = self.name.replace(" ", "-")
+        self.slot = self.name.replace(" ", "-")
         self.due: float | None = 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = list(arguments)
@@ -83,7 +83,7 @@ class Child:
         # -P: a file of the user's folder must not stand in for a module of ours.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pushsvc", self.role, *self._arguments],
-            env=environment | {PLACE: self.place},
+            env=environment | {SLOT_VARIABLE: self.slot},
             stdin=subprocess.DEVNULL,
             pass_fds=(*self._descriptors, lifeline),
             start_new_session=True,  # Ctrl-C in the terminal reaches only the parent, which keeps the order
@@ -273,7 +273,7 @@ class Supervisor:
             SETTINGS_VARIABLE: self._settings.encode(),
             REDIS_VARIABLE: redis,
             VARIABLE: f"{self._lifeline} {self._settings.drain + _LAST_MOMENT}",
-            FOLDER: str(self._metrics),
+            DIRECTORY_VARIABLE: str(self._metrics),
         }
 
     def _aggregator(self, number: int) -> Child:
@@ -314,7 +314,7 @@ class Supervisor:
         for child in self._children:
             code = child.ended()
             if code is not None:
-                multiprocess.mark_process_dead(child.place, str(self._metrics))  # type: ignore[no-untyped-call]
+                multiprocess.mark_process_dead(child.slot, str(self._metrics))  # type: ignore[no-untyped-call]
                 if child.role == "_web" and self._caps is not None:
                     self._caps.clear(child.number)
                 child.process = None

@@ -10,7 +10,7 @@ from flask import Flask
 
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import StartupError
-from pushsvc.event import Limits, Reader
+from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.web import capacity, events, health, page, problem, stats, stream, topics
@@ -43,7 +43,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
     hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
-    context = Context(broker, hub, rules, limits, Reader(limits), security)
+    context = Context(broker, hub, rules, limits, EventReader(limits), security)
     app.extensions["pushsvc"] = context
     problem.install(app)
     security.install(app)

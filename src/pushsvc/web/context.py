@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from pushsvc.broker.broker import Broker
-from pushsvc.event import Limits, Reader
+from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
+from pushsvc.system_clock import now_ms
 from pushsvc.web.security import Security
 
 
@@ -18,10 +18,7 @@ class Context:
     hub: Hub
     rules: TopicRules
     limits: Limits
-    reader: Reader
+    reader: EventReader
     security: Security
 
-    @staticmethod
-    def now() -> int:
-        """Return this machine's time in ms."""
-        return int(time.time() * 1000)
+    now = staticmethod(now_ms)

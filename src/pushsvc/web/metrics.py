@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.metrics.buffered import Level, Samples, Sum
+from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
 
-EVENTS = Sum(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
+EVENTS = BufferedCounter(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")
 REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
@@ -14,17 +14,19 @@ REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, k
 CROWDED = Counter("pushsvc_topics_refused_total", "Requests refused because their partition has no room for a topic")
 UNAVAILABLE = Counter("pushsvc_publish_unavailable_total", "Requests answered 503, by the type of problem", ["problem"])
 
-CONNECTIONS = Level(Gauge("pushsvc_connections", "Open connections, streams among them", multiprocess_mode="livesum"))
+CONNECTIONS = BufferedGauge(
+    Gauge("pushsvc_connections", "Open connections, streams among them", multiprocess_mode="livesum")
+)
 ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
 REFUSED = Counter("pushsvc_connections_refused_total", "Connections beyond a cap")
 BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were no HTTP, too large or too slow")
-LOOP_LAG = Samples(
+LOOP_LAG = BufferedHistogram(
     Histogram(
         "pushsvc_loop_lag_seconds",
         "How late the event loop came to a timer",
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
     ),
-    steady=10,
+    flush_every=10,
 )
 
 

@@ -34,7 +34,7 @@ def answer_to(error: Exception, where: str) -> Answer:
     if not isinstance(error, PushError):
         log.error("%s: %s", where, error, exc_info=error)
         return problem(500, "internal", "Internal error", "the server's log says more")
-    detail = error.title if isinstance(error, Unavailable) and not error.told else error.detail
+    detail = error.title if isinstance(error, Unavailable) and not error.detail_is_public else error.detail
     answer = problem(error.status, error.slug, error.title, detail, **error.members())
     if isinstance(error, Unavailable):
         answer.headers.append(("Retry-After", str(error.retry_after)))

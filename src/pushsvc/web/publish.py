@@ -18,7 +18,7 @@ import orjson
 
 from pushsvc.broker.publisher import Once, Receipt
 from pushsvc.errors import InvalidBatch, InvalidInput, LogFull, TooManyTopics, Unavailable, fault_members
-from pushsvc.event import Batch, Reading
+from pushsvc.event import Batch, ParsedBatch
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
@@ -122,7 +122,7 @@ def _once(key: str, content_type: str, skip: bool, columns: Mapping[str, str], b
 
 
 def _store(
-    context: Context, topic: str, reading: Reading, settings: TopicSettings, skip: bool, once: Once | None
+    context: Context, topic: str, reading: ParsedBatch, settings: TopicSettings, skip: bool, once: Once | None
 ) -> Receipt:
     if reading.faults and not (skip and reading.batch.count):
         # What was good then may be judged otherwise by another clock, and it is in the log.
@@ -143,7 +143,7 @@ def _note_refusal(context: Context, topic: str, detail: str) -> None:
         context.broker.refuse(topic, detail)
 
 
-def _accepted(topic: str, reading: Reading, receipt: Receipt, settings: TopicSettings) -> Answer:
+def _accepted(topic: str, reading: ParsedBatch, receipt: Receipt, settings: TopicSettings) -> Answer:
     late = sum(_late(reading.batch, receipt, settings))
     if not receipt.again:
         metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
@@ -175,11 +175,13 @@ def _body(
 def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> list[bool]:
     """Tell of each event whether no window holds it any more, as the clock stood when they arrived; [] if none is."""
     clock = receipt.arrival if settings.clock == "wall" else receipt.head
-    if clock is None or batch.times is None or settings.last:  # the last events may be as old as they like
+    if (
+        clock is None or batch.times is None or settings.largest_count_window
+    ):  # the last events may be as old as they like
         return []
     start = max(
         window.length and clock // window.pane * window.pane + window.pane - window.length
         for window in settings.windows
-        if window.length == settings.longest
+        if window.length == settings.longest_window
     )
     return [time is not None and time < start for time in batch.times]

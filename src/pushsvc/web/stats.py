@@ -76,7 +76,7 @@ def _selection(settings: TopicSettings, parameters: Parameters) -> Selection:
         fields=chosen(parameters, "field"),
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
-        by=parameters.choice("by", settings.ranked, "count"),
+        by=parameters.choice("by", settings.rankable, "count"),
     )
 
 

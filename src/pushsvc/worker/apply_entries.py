@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from pushsvc.broker.broker import Read
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry
+from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.partition import Engine, Partition, Topic
 from pushsvc.worker.shards.pool import PartLost
@@ -42,7 +42,7 @@ def _count(partition: Partition, topic: Topic, run: list[EventsEntry]) -> None:
     if run[-1].last <= topic.silent_through:
         topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
     metrics.ENTRIES.inc(len(run))
-    metrics.LAG.set(max(0, int(time.time() * 1000) - run[-1].arrival))
+    metrics.LAG.set(max(0, now_ms() - run[-1].arrival))
 
 
 def _count_together(partition: Partition, topic: Topic, run: list[EventsEntry]) -> bool:

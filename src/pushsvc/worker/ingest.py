@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -13,8 +12,9 @@ from prometheus_client import Counter
 
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics
-from pushsvc.event import Limits, Reader, guess_media_type
+from pushsvc.event import EventReader, Limits, guess_media_type
 from pushsvc.settings import TopicRules
+from pushsvc.system_clock import now_ms
 from pushsvc.topic import check_topic, partition_of
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Ingest:
         self._broker = broker
         self._rules = rules
         self._fence_of = fence_of
-        self._reader = Reader(limits or Limits())
+        self._reader = EventReader(limits or Limits())
         self._backlog: deque[tuple[str, bytes]] = deque()
         self._size = 0
         self._filled = Event()
@@ -95,7 +95,7 @@ class Ingest:
         if fence is None:
             return
         try:
-            reading = self._reader.read(topic, data, guess_media_type(data), now=int(time.time() * 1000))
+            reading = self._reader.read(topic, data, guess_media_type(data), now=now_ms())
             if reading.faults:
                 fault = reading.faults[0]
                 raise InvalidInput(f"line {fault.line}, field {fault.field}: {fault.detail}")

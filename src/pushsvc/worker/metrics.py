@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from prometheus_client import Counter, Gauge
 
 from pushsvc.aggregate.row_updates import Topic
-from pushsvc.metrics.buffered import Sum
+from pushsvc.metrics.buffered import BufferedCounter
 
-COUNTED = Sum(Counter("pushsvc_events_counted_total", "Events counted by an aggregator"))
+COUNTED = BufferedCounter(Counter("pushsvc_events_counted_total", "Events counted by an aggregator"))
 FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])
-ENTRIES = Sum(Counter("pushsvc_entries_read_total", "Entries of events logs that an aggregator has counted"))
+ENTRIES = BufferedCounter(
+    Counter("pushsvc_entries_read_total", "Entries of events logs that an aggregator has counted")
+)
 UNCOUNTABLE = Counter("pushsvc_entries_uncountable_total", "Entries of a log that could not be read or counted")
 PARTS_LOST = Counter("pushsvc_parts_lost_total", "Times that parts of a split topic were begun anew, as one was gone")
-AHEAD = Sum(Counter("pushsvc_events_ahead_total", "Events not counted: too far ahead of their arrival"))
-FOLDED = Sum(Counter("pushsvc_events_folded_total", "Events counted under __other__ for lack of room"))
-IGNORED = Sum(
+AHEAD = BufferedCounter(Counter("pushsvc_events_ahead_total", "Events not counted: too far ahead of their arrival"))
+FOLDED = BufferedCounter(Counter("pushsvc_events_folded_total", "Events counted under __other__ for lack of room"))
+IGNORED = BufferedCounter(
     Counter("pushsvc_numbers_ignored_total", "Numbers not counted: in fields beyond the most a topic may have")
 )
 MISSED = Counter("pushsvc_events_missed_total", "Events that came too late for a window", ["window"])

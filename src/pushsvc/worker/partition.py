@@ -130,7 +130,7 @@ class Topic:
             told = entry.last <= self.silent_through
             aggregate.apply(name, entry.last, entry.arrival, entry.data if countable else b"", told=told)
             return entry.last - entry.first + 1 if countable else 0
-        events = self._events_of(entry) if countable else Columns.of([], self.settings.key)
+        events = self._events_of(entry) if countable else Columns.from_events([], self.settings.key)
         aggregate.apply(name, entry.last, entry.arrival, events)
         return len(events)
 
@@ -141,7 +141,7 @@ class Topic:
             # Not written by us. It must not end the statistics of all that comes behind it.
             log.exception("%s: the entry up to offset %d cannot be read", self.counted.name, entry.last)
         metrics.UNCOUNTABLE.inc()
-        return Columns.of([], self.settings.key)
+        return Columns.from_events([], self.settings.key)
 
 
 @dataclass(slots=True)

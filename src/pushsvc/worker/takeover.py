@@ -54,9 +54,9 @@ class Takeover:
         now = self._broker.time(partition.number)
         after = int(events.get("first", 1)) - 1
         if settings.clock == "wall":
-            needed = self._broker.seek_arrival(name, now - settings.longest - _REPLAYED)
-            if settings.last:
-                needed = min(needed, int(events["last"]) - settings.last)
+            needed = self._broker.seek_arrival(name, now - settings.longest_window - _REPLAYED)
+            if settings.largest_count_window:
+                needed = min(needed, int(events["last"]) - settings.largest_count_window)
             after = max(after, needed)
         engine = self._engine_for(partition, engine_key(settings, name), now)
         counted = engine.aggregate.open(name, int(events["created"]))
@@ -67,7 +67,7 @@ class Takeover:
     def _engine_for(self, partition: Partition, key: EngineKey, now: int) -> Engine:
         if key not in partition.engines:
             settings, _ = key
-            begun = now - settings.longest - _REPLAYED
+            begun = now - settings.longest_window - _REPLAYED
             aggregate = Split(settings, begun) if settings.parts > 1 else Aggregate(settings, begun, pause=self._pause)
             partition.engines[key] = Engine(engine_name(key), aggregate)
         return partition.engines[key]
@@ -107,7 +107,11 @@ class Takeover:
         if key is None:
             raise NotStored("no topic has these settings any more")
         settings, _ = key
-        if settings.clock == "wall" and not settings.last and stored.taken < now - settings.longest - _REPLAYED:
+        if (
+            settings.clock == "wall"
+            and not settings.largest_count_window
+            and stored.taken < now - settings.longest_window - _REPLAYED
+        ):
             raise NotStored("it is older than the longest window")
         data = self._broker.checkpoints.read(partition.number, name, stored)
         aggregate = (

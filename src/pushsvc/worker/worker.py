@@ -19,6 +19,7 @@ from pushsvc.broker.keys import TAGS, Log
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules
+from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.apply_entries import count_entries
 from pushsvc.worker.checkpoints import Checkpoints
@@ -144,7 +145,7 @@ class AggregatorWorker:
     @staticmethod
     def _now(partition: Partition) -> int:
         """Return the time in ms of a partition's primary, as far as it is known here."""
-        return int(time.time() * 1000) + partition.skew
+        return now_ms() + partition.skew
 
     def _patience(self) -> float:
         """Return the seconds until some topic has something to say, or until a look is due anyway."""
@@ -225,7 +226,7 @@ class AggregatorWorker:
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
         partition.away = False
-        partition.skew = read.now - int(time.time() * 1000)
+        partition.skew = read.now - now_ms()
         if read.epoch != partition.epoch:
             # Another life of Redis: what is remembered here may be ahead of what it kept.
             self._restart(partition, distrusted=False)

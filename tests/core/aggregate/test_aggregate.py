@@ -250,7 +250,7 @@ def test_a_topic_that_is_closed_takes_its_late_events_along_and_no_others():
     for second in range(0, 60, 15):
         now = T + second * 1_000
         for name, ahead in (("t", -25_000), ("other", 0)):
-            late = Columns.of([event(now + ahead, x=1.0)])
+            late = Columns.from_events([event(now + ahead, x=1.0)])
             aggregate.all.apply(name, second + 1, now, late)
     aggregate.flush(now)
     aggregate.all.close("t")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from pushsvc.event import Event
-from pushsvc.event.columns import Column, Columns
+from pushsvc.event.columns import Columns, NumberColumn
 from support.accounts.numbers import NOW, SHORT, T, event, rows_of, topic
 
 # -- groupings
@@ -95,7 +95,7 @@ def test_a_key_that_got_its_place_while_folded_events_of_it_may_count_is_partial
 
 
 def thirty_keys(second):
-    return Columns([[f"k{second}-{n}" for n in range(30)]], None, {"x": Column(None, np.ones(30))})
+    return Columns([[f"k{second}-{n}" for n in range(30)]], None, {"x": NumberColumn(None, np.ones(30))})
 
 
 def test_beyond_the_memory_of_an_engine_new_keys_are_folded_and_totals_stay_exact():

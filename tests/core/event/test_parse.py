@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, PushError, TooLarge, UnsupportedMediaType
-from pushsvc.event import Event, Limits, Parsed, guess_media_type, parse
+from pushsvc.event import Event, Limits, ParsedEvents, guess_media_type, parse
 
 NOW = 1_767_225_600_000  # 2026-01-01T00:00Z
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 CLOUDEVENT, CLOUDEVENTS = "application/cloudevents+json", "application/cloudevents-batch+json"
 
 
-def read(body: bytes | str, media_type: str = JSON, **columns: str) -> Parsed:
+def read(body: bytes | str, media_type: str = JSON, **columns: str) -> ParsedEvents:
     return parse(body if isinstance(body, bytes) else body.encode(), media_type, now=NOW, columns=columns)
 
 

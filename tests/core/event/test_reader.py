@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from pushsvc.event import Event, Limits, parse
-from pushsvc.event.judge import Judge
 from pushsvc.event.shapes import LEARN_AFTER, Shapes
+from pushsvc.event.validator import EventValidator
 from support.accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
 
 READER = trained()
@@ -68,7 +68,7 @@ FAST = [
 def test_what_is_as_usual_is_read_in_one_pass() -> None:
     found = shapes(USUAL)
     for body, media_type, stored in FAST:
-        batch = found.read("t", body, Judge(NOW, LIMITS), lines=media_type == NDJSON)
+        batch = found.read("t", body, EventValidator(NOW, LIMITS), lines=media_type == NDJSON)
         assert batch is not None, body
         assert batch.data == stored
 
@@ -83,35 +83,35 @@ def test_all_else_is_left_to_the_judge() -> None:
         b'{"a":{"b":[[]]}}',
         b"{}\n" * 21,
     ]:
-        assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None, body
+        assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is None, body
 
 
 def test_a_shape_is_learned_per_topic_after_some_events_and_grows() -> None:
-    judge, line = Judge(NOW, LIMITS), [Event(data={"a": 1})]
+    validator, line = EventValidator(NOW, LIMITS), [Event(data={"a": 1})]
     found = Shapes(LIMITS)
     found.learn("t", line * (LEARN_AFTER - 1))
-    assert found.read("t", b'{"a":1}', judge, lines=True) is None
+    assert found.read("t", b'{"a":1}', validator, lines=True) is None
     found.learn("t", line)
-    assert found.read("t", b'{"a":1}', judge, lines=True) is not None
-    assert found.read("u", b'{"a":1}', judge, lines=True) is None
-    assert found.read("t", b'{"b":1}', judge, lines=True) is None
+    assert found.read("t", b'{"a":1}', validator, lines=True) is not None
+    assert found.read("u", b'{"a":1}', validator, lines=True) is None
+    assert found.read("t", b'{"b":1}', validator, lines=True) is None
     found.learn("t", [Event(data={"b": 1})] * LEARN_AFTER)
-    assert found.read("t", b'{"b":1,"a":2}', judge, lines=True) is not None
+    assert found.read("t", b'{"b":1,"a":2}', validator, lines=True) is not None
 
 
 def test_an_attribute_that_leaves_no_trace_is_learned_too() -> None:
     body = b'{"a":1,"type":"message"}'
     found = shapes(body, body)
-    assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is not None
+    assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is not None
 
 
 def test_names_that_make_no_type_are_not_learned() -> None:
     for names in [[f"n{n}" for n in range(5)], ['"'], ["\\"], ["\x7f"]]:
         found = shapes(USUAL)
         found.learn("t", [Event(data=dict.fromkeys(names, 1))] * LEARN_AFTER)
-        assert found.read("t", USUAL, Judge(NOW, LIMITS), lines=True) is not None
+        assert found.read("t", USUAL, EventValidator(NOW, LIMITS), lines=True) is not None
         body = orjson.dumps(dict.fromkeys(names, 1))
-        assert found.read("t", body, Judge(NOW, LIMITS), lines=True) is None
+        assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is None
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +119,6 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Shapes(LIMITS)
     for number in range(8):
         found.learn(f"t{number}", [Event(data={f"n{number}": 1})] * LEARN_AFTER)
-        assert found.read(f"t{number}", b"{}", Judge(NOW, LIMITS), lines=True) is not None
-    assert found.read("t0", b"{}", Judge(NOW, LIMITS), lines=True) is None
+        assert found.read(f"t{number}", b"{}", EventValidator(NOW, LIMITS), lines=True) is not None
+    assert found.read("t0", b"{}", EventValidator(NOW, LIMITS), lines=True) is None
     assert max(map(len, (found._names, found._unknown, found._shapes))) == 5

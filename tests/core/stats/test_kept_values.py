@@ -193,7 +193,7 @@ def test_a_deleted_topic_leaves_no_values_to_the_next():
     account = Account()
     account.all.open("u", T)
     for name in ("t", "u"):
-        account.all.apply(name, 1, T, Columns.of([event(T + 3_000, v=name), event(v=name)], ("key",), ("v",)))
+        account.all.apply(name, 1, T, Columns.from_events([event(T + 3_000, v=name), event(v=name)], ("key",), ("v",)))
     account.all.close("t")
     account.all.advance(T + 50)
     account.topic = account.all.open("t", T)

@@ -98,7 +98,7 @@ def test_events_of_one_millisecond_are_let_go_together():
 def test_beyond_the_memory_of_an_engine_exact_windows_keep_no_more_events():
     aggregate = topic(dataclasses.replace(EXACT, windows=EXACT.windows[1:]))
     aggregate.all._most_bytes = 100_000
-    hundred = Columns.of([event(key=f"k{n}", x=1) for n in range(100)])
+    hundred = Columns.from_events([event(key=f"k{n}", x=1) for n in range(100)])
     for second in range(30):
         aggregate.all.apply("t", second * 100 + 100, T + second * 1_000, hundred)
     frame = aggregate.snapshot("1m")
@@ -197,7 +197,9 @@ def test_a_topic_that_is_closed_leaves_nothing_behind(options):
             if number:
                 if not second:
                     aggregate.all.open("other", T)
-                aggregate.all.apply("other", second + 1, now, Columns.of([event(now + 4_000, key=f"{second}", x=2)]))
+                aggregate.all.apply(
+                    "other", second + 1, now, Columns.from_events([event(now + 4_000, key=f"{second}", x=2)])
+                )
             aggregate.flush(now)
     shared.all.close("other")
     for window in options.windows:

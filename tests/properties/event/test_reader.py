@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushsvc.event import Reader
+from pushsvc.event import EventReader
 from support.accounts.reading import JSON, LIMITS, NDJSON, fast, slow, trained
 
 # Bodies as text: what a generator of JSON values would never write is what matters here.
@@ -118,7 +118,7 @@ def test_every_value_of_every_attribute_is_read_as_the_judge_reads_it(name: str)
 
 @given(st.lists(ndjson(), max_size=5))
 def test_learning_changes_nothing_that_is_read(bodies: list[bytes]) -> None:
-    reader = Reader(LIMITS)
+    reader = EventReader(LIMITS)
     for body in bodies:
         for _ in range(2):
             assert fast(reader, body, NDJSON) == slow(body, NDJSON)

@@ -26,6 +26,6 @@ def encode(*items):
 
 
 def check(reader, data, groupings=("key",), valued=()):
-    wanted = plain(Columns.of([Event.decode(line) for line in data.split(b"\n")], groupings, valued))
+    wanted = plain(Columns.from_events([Event.decode(line) for line in data.split(b"\n")], groupings, valued))
     assert plain(reader.read(data)) == wanted
     assert plain(reader.read(data)) == wanted  # the second time by what was learned

@@ -27,7 +27,7 @@ class One:
         self.topic = self.all.open("t", since)
 
     def apply(self, offset, arrival, events):
-        self.all.apply("t", offset, arrival, Columns.of(events, self.all._settings.key))
+        self.all.apply("t", offset, arrival, Columns.from_events(events, self.all._settings.key))
 
     def snapshot(self, window):
         return self.all.snapshot("t", window)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from pushsvc.errors import PushError
-from pushsvc.event import Batch, Event, Limits, Reader, parse
+from pushsvc.event import Batch, Event, EventReader, Limits, parse
 from pushsvc.event.columns import ColumnReader
 from pushsvc.event.shapes import LEARN_AFTER
 
@@ -17,9 +17,9 @@ LIMITS = Limits(batch=20, key=20, id=20, type=10, name=10, fields=4, depth=3, bo
 USUAL = b'{"id":"i","type":"vote","key":"k","time":1767225600000,"a":1,"b":2,"c":3}'
 
 
-def trained(limits: Limits = LIMITS, line: bytes = USUAL) -> Reader:
+def trained(limits: Limits = LIMITS, line: bytes = USUAL) -> EventReader:
     """Return a reader that knows how the events of the topic ``t`` look."""
-    reader = Reader(limits)
+    reader = EventReader(limits)
     for _ in range(LEARN_AFTER):
         reader.read("t", line, NDJSON, now=NOW)
     return reader
@@ -38,7 +38,7 @@ def seen(batch: Batch, lines: Any) -> Any:
     return public, batch.count, batch.ids, times, list(lines), columns and columns.keys, fields
 
 
-def fast(reader: Reader, body: bytes, media_type: str) -> Any:
+def fast(reader: EventReader, body: bytes, media_type: str) -> Any:
     try:
         reading = reader.read("t", body, media_type, now=NOW)
     except PushError as error:
@@ -51,4 +51,4 @@ def slow(body: bytes, media_type: str) -> Any:
         parsed = parse(body, media_type, now=NOW, limits=LIMITS)
     except PushError as error:
         return type(error), error.detail, error.members()
-    return seen(Batch.of(parsed.events), parsed.lines), parsed.faults, parsed.more, parsed.rejected
+    return seen(Batch.from_events(parsed.events), parsed.lines), parsed.faults, parsed.more, parsed.rejected

@@ -45,7 +45,9 @@ class Account:
 
     def send(self, arrival, *events):
         self.log += [(arrival if event.time is None else event.time, event) for event in events]
-        self.all.apply("t", len(self.log), arrival, Columns.of(events, self.settings.key, self.settings.values))
+        self.all.apply(
+            "t", len(self.log), arrival, Columns.from_events(events, self.settings.key, self.settings.values)
+        )
 
     def rows(self, window="1m"):
         return told(self.all.snapshot("t", window))

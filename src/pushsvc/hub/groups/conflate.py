@@ -17,6 +17,7 @@ from pushsvc.hub import messages as frames
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.window_state import Mirror, Selection, encode_frame
+from pushsvc.system_clock import now_ms
 
 if TYPE_CHECKING:
     from pushsvc.hub.groups.group import Group
@@ -115,7 +116,7 @@ class Conflation:
         """Return the state of a window; of a ranking, the one that was last said."""
         if self._selection.top is not None:
             return self._ranking(of).snapshot()
-        return frames.snapshot({**self._mirror(of).snapshot(), "at": frames.now()}, self._selection)
+        return frames.snapshot({**self._mirror(of).snapshot(), "at": now_ms()}, self._selection)
 
     def first(self) -> bytes:
         group = self._group
@@ -132,7 +133,7 @@ class Conflation:
         mirror = self._mirror(of)
         frame = None if whole or self._selection.top is not None else mirror.since(sequence)
         skipped = mirror.updates_since(sequence) if slow else 0
-        told: dict[str, Any] = {"at": frames.now(), **({"skipped": skipped} if skipped else {})}
+        told: dict[str, Any] = {"at": now_ms(), **({"skipped": skipped} if skipped else {})}
         if skipped:
             metrics.CONFLATED.inc(skipped)
         if frame is not None:
@@ -186,7 +187,7 @@ class Ranking:
         self._frame: Mapping[str, Any] = selection.apply(mirror.snapshot())
 
     def snapshot(self, **told: Any) -> bytes:
-        return sse.encode(encode_frame({**self._frame, "at": frames.now(), **told}), event="snapshot")
+        return sse.encode(encode_frame({**self._frame, "at": now_ms(), **told}), event="snapshot")
 
     def update(self, mirror: Mirror) -> bytes | None:
         """Return the rows of now, and in ``gone`` those that left since the last time; None if nothing changed."""
@@ -196,7 +197,7 @@ class Ranking:
             return None
         there = set(map(self._place, frame["data"]))
         gone = [list(place) for row in before["data"] if (place := self._place(row)) not in there]
-        return sse.encode(encode_frame({**frame, "at": frames.now(), "gone": gone}), event="update")
+        return sse.encode(encode_frame({**frame, "at": now_ms(), "gone": gone}), event="update")
 
     def _place(self, row: Any) -> tuple[Any, ...]:
         """Return the key and field of a row, and by what it is grouped where there are several ways."""

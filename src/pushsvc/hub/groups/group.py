@@ -11,8 +11,8 @@ from gevent.event import Event
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import Entry, EventsEntry
-from pushsvc.cursor import Position, UnreadableCursor, decode, encode, moving
-from pushsvc.errors import TooMuchFollowed
+from pushsvc.cursor import Position, UnreadableCursor, decode, encode, sequence_encoder
+from pushsvc.errors import TooManyLogsFollowed
 from pushsvc.hub import messages as frames
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
@@ -70,7 +70,7 @@ class Group(Channel):
                 continue
             if not self.hub.has_room(logs):
                 self.is_beyond_room = True
-                self.hub.end_channel(self, TooMuchFollowed.title)
+                self.hub.end_channel(self, TooManyLogsFollowed.title)
                 break
             self.topics.add(topic)
             if self.crowded:
@@ -132,7 +132,7 @@ class Group(Channel):
         """
         positions = self._positions()
         if not self._lacks_statistics(partition):
-            return moving(positions, partition, self.followers[partition].position.epoch)
+            return sequence_encoder(positions, partition, self.followers[partition].position.epoch)
         before = encode(positions)
         return lambda sequence: before
 

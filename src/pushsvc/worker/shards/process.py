@@ -49,7 +49,7 @@ class Counter:
         else:
             self._part = TopicPart.restore(settings, begin.state)
         self._reader = ColumnReader(settings.key, settings.values)
-        self._none = Columns.of([], settings.key)
+        self._none = Columns.from_events([], settings.key)
         self._failed: int | None = None
         self._unreadable = 0
         self._told_of = time.process_time()

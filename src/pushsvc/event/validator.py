@@ -7,7 +7,7 @@ from typing import Any
 
 from pushsvc.clock import format_time, parse_time
 from pushsvc.event.model import DEFAULT_TYPE, FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
-from pushsvc.event.strictjson import Unusable
+from pushsvc.event.strictjson import UnusableValue
 
 LEAST_NUMERIC_TIME = 10**11
 _MOST_NUMERIC_TIME = 10**14
@@ -16,7 +16,7 @@ _LEAST_INTEGER, _MOST_INTEGER = -(2**63), 2**64 - 1
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Refused(Exception):
+class InvalidEvent(Exception):
     """Why one event is refused: ``field`` (None: the event as a whole) and ``detail``."""
 
     def __init__(self, field: str | None, detail: str) -> None:
@@ -25,19 +25,19 @@ class Refused(Exception):
         self.detail = detail
 
 
-class Judge:
+class EventValidator:
     """Turns objects as read into events, for one request: ``now`` in ms bounds their times."""
 
     def __init__(self, now: int, limits: Limits) -> None:
         self.limits = limits
         self._now = now
-        self.latest = now + FUTURE_ALLOWANCE
+        self.latest_time = now + FUTURE_ALLOWANCE
         self._names: set[str] = set()
 
-    def event(self, item: Any) -> Event:
-        """Return the event that ``item`` describes, taking over the object; raise Refused."""
+    def validate(self, item: Any) -> Event:
+        """Return the event that ``item`` describes, taking over the object; raise InvalidEvent."""
         if type(item) is not dict:
-            raise Refused(None, _not_a(item, "an event is a JSON object"))
+            raise InvalidEvent(None, _not_a(item, "an event is a JSON object"))
         take = item.pop
         id_, kind, key, time = take("id", None), take("type", None), take("key", None), take("time", None)
         if id_ is not None:
@@ -51,35 +51,35 @@ class Judge:
         return Event(id_, kind, time, key, item)
 
     def check_type(self, value: Any) -> str:
-        """Return a type; raise Refused."""
+        """Return a type; raise InvalidEvent."""
         text = _text("type", value, self.limits.type)
         if text.startswith("$"):
-            raise Refused("type", "names that begin with $ are reserved")
+            raise InvalidEvent("type", "names that begin with $ are reserved")
         return text
 
     def _key(self, value: Any) -> str:
         text = _text("key", _number_as_text(value), self.limits.key)
         if text == OVERFLOW_KEY:
-            raise Refused("key", f"{OVERFLOW_KEY} is reserved")
+            raise InvalidEvent("key", f"{OVERFLOW_KEY} is reserved")
         return text
 
     def read_time(self, value: Any) -> int:
-        """Return a time in ms; raise Refused."""
+        """Return a time in ms; raise InvalidEvent."""
         if type(value) is str:
             try:
                 time = parse_time(value)
             except (ValueError, OverflowError) as error:
-                raise Refused("time", f"{value[:60]!r}: {error}") from None
+                raise InvalidEvent("time", f"{value[:60]!r}: {error}") from None
         elif type(value) is int or type(value) is float:
             time = _milliseconds(value)
         else:
-            raise Refused("time", _not_a(value, "RFC 3339 text or epoch milliseconds are expected"))
-        if time > self.latest:
+            raise InvalidEvent("time", _not_a(value, "RFC 3339 text or epoch milliseconds are expected"))
+        if time > self.latest_time:
             allowed = FUTURE_ALLOWANCE // 1000
-            raise Refused("time", f"{format_time(time)} is in the future: at most {allowed} s ahead are taken, "
+            raise InvalidEvent("time", f"{format_time(time)} is in the future: at most {allowed} s ahead are taken, "
                           f"and the server's clock says {format_time(self._now)}")  # fmt: skip
         if time < _LEAST_TIME:
-            raise Refused("time", "before 0001-01-02")
+            raise InvalidEvent("time", "before 0001-01-02")
         return time
 
     def _data(self, data: dict[str, Any]) -> None:
@@ -91,19 +91,19 @@ class Judge:
             if kind is int or kind is float:
                 numbers += 1
                 if kind is int and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
-                    raise Refused(name, _LONG_INTEGER)
-            elif kind is dict or kind is list or kind is Unusable:
+                    raise InvalidEvent(name, _LONG_INTEGER)
+            elif kind is dict or kind is list or kind is UnusableValue:
                 _check_inside(name, value, self.limits.depth - 1)
         if numbers > self.limits.fields:
-            raise Refused(None, f"{numbers} numeric fields, at most {self.limits.fields} are taken")
+            raise InvalidEvent(None, f"{numbers} numeric fields, at most {self.limits.fields} are taken")
 
     def _name(self, name: str) -> None:
         if not name:
-            raise Refused(name, "a field needs a name")
+            raise InvalidEvent(name, "a field needs a name")
         if name.startswith("$"):
-            raise Refused(name[:60], "names that begin with $ are reserved")
+            raise InvalidEvent(name[:60], "names that begin with $ are reserved")
         if len(name) > self.limits.name:
-            raise Refused(name[:60], f"the name has {len(name)} characters, at most {self.limits.name} are taken")
+            raise InvalidEvent(name[:60], f"the name has {len(name)} characters, at most {self.limits.name} are taken")
         self._names.add(name)
 
 
@@ -112,41 +112,41 @@ _LONG_INTEGER = "an integer of more than 64 bits: send it as text, or with a dec
 
 def _text(name: str, value: Any, most: int) -> str:
     if type(value) is not str:
-        raise Refused(name, _not_a(value, "text is expected"))
+        raise InvalidEvent(name, _not_a(value, "text is expected"))
     if not value:
-        raise Refused(name, "empty: leave it out instead")
+        raise InvalidEvent(name, "empty: leave it out instead")
     if len(value) > most:
-        raise Refused(name, f"{len(value)} characters, at most {most} are taken")
+        raise InvalidEvent(name, f"{len(value)} characters, at most {most} are taken")
     if not value.isprintable() and CONTROL.search(value):
-        raise Refused(name, "holds a control character")
+        raise InvalidEvent(name, "holds a control character")
     return value
 
 
 def _number_as_text(value: Any) -> Any:
     if type(value) is int:
         # str() refuses very long integers; these are longer than any id or key may be.
-        return str(value) if _LEAST_INTEGER <= value <= _MOST_INTEGER else Unusable(_LONG_INTEGER)
+        return str(value) if _LEAST_INTEGER <= value <= _MOST_INTEGER else UnusableValue(_LONG_INTEGER)
     return repr(value) if type(value) is float else value
 
 
 def _milliseconds(value: float) -> int:
     if value < LEAST_NUMERIC_TIME:
-        raise Refused("time", f"{value} is too small: seconds? milliseconds are expected")
+        raise InvalidEvent("time", f"{value} is too small: seconds? milliseconds are expected")
     if value >= _MOST_NUMERIC_TIME:
-        raise Refused("time", "too large: microseconds or nanoseconds? milliseconds are expected")
+        raise InvalidEvent("time", "too large: microseconds or nanoseconds? milliseconds are expected")
     return int(value)
 
 
 def _check_inside(name: str, value: Any, levels: int) -> None:
     """Look for what is wrong inside a nested value that may still have ``levels`` levels."""
-    if type(value) is Unusable:
-        raise Refused(name, value.detail)
+    if type(value) is UnusableValue:
+        raise InvalidEvent(name, value.detail)
     if type(value) is int and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
-        raise Refused(name, _LONG_INTEGER)
+        raise InvalidEvent(name, _LONG_INTEGER)
     if type(value) is not dict and type(value) is not list:
         return
     if levels == 0:
-        raise Refused(name, "nested too deep")
+        raise InvalidEvent(name, "nested too deep")
     for inner in value.values() if type(value) is dict else value:
         _check_inside(name, inner, levels - 1)
 
@@ -155,6 +155,6 @@ _PLAIN = {str: "text", int: "a number", float: "a number", bool: "true or false"
 
 
 def _not_a(value: Any, expected: str) -> str:
-    if type(value) is Unusable:
+    if type(value) is UnusableValue:
         return value.detail
     return f"{_PLAIN.get(type(value), 'null')}, but {expected}"

@@ -10,16 +10,16 @@ from io import StringIO
 from typing import Any
 
 from pushsvc.errors import Fault, InvalidBatch, InvalidParameter
-from pushsvc.event.judge import Refused
 from pushsvc.event.model import ATTRIBUTES
-from pushsvc.event.strictjson import Unusable
+from pushsvc.event.strictjson import UnusableValue
+from pushsvc.event.validator import InvalidEvent
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST_NUMBER = 400
 
 
 def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
-    """Yield the line at which a row begins, and its event or a Refused. ``columns`` maps attributes to columns.
+    """Yield the line at which a row begins, and its event or a InvalidEvent. ``columns`` maps attributes to columns.
 
     A cell that is a JSON number is a number, an empty one is absent. Raises InvalidParameter and InvalidBatch.
     """
@@ -40,7 +40,7 @@ def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
         if header is None:
             header, plan = cells, _plan(cells, columns, line)
         elif len(cells) != len(header):
-            yield line, Refused(None, f"{_count(len(cells))}, but the header has {len(header)}")
+            yield line, InvalidEvent(None, f"{_count(len(cells))}, but the header has {len(header)}")
         else:
             yield line, {name: read_cell(cells[at]) for name, at, read_cell in plan if cells[at]}
 
@@ -81,11 +81,11 @@ def _value(cell: str) -> Any:
     if match is None:
         return cell
     if len(cell) > _LONGEST_NUMBER:
-        return Unusable(f"a number of {len(cell)} characters")
+        return UnusableValue(f"a number of {len(cell)} characters")
     if match.lastindex is None:
         return int(cell)
     value = float(cell)
-    return value if math.isfinite(value) else Unusable(f"{cell[:40]} is too large for a number")
+    return value if math.isfinite(value) else UnusableValue(f"{cell[:40]} is too large for a number")
 
 
 def _count(cells: int) -> str:
