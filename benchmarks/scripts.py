@@ -18,6 +18,7 @@ from measure import Table, machine
 from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 
@@ -54,7 +55,9 @@ def measure(broker: Broker, part: int) -> None:
         broker.publish(TOPIC, events(count, f"producer-{number:06}" if named else ""), SETTINGS)
 
     def write(number: int) -> None:
-        broker.append_statistics([StatisticsWrite(WINDOW, "u" if number % 20 else "s", 1, FRAME)], fence)
+        broker.append_statistics(
+            [StatisticsWrite(WINDOW, FrameKind.UPDATE if number % 20 else FrameKind.SNAPSHOT, 1, FRAME)], fence
+        )
 
     def look(number: int) -> None:
         broker.read(WINDOW.partition, {WINDOW: last - 1})

@@ -14,7 +14,7 @@ from pushsvc.broker.cluster.cluster_live import ClusterLive
 from pushsvc.broker.connection import raise_first, words
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import Hear, Live
-from pushsvc.broker.log import parse
+from pushsvc.broker.log import FrameKind, parse
 from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
 from pushsvc.broker.script import DELETE, LEASE, OPEN, READ, RELEASE, RUN, SEEK, STATISTICS, SWEEP, Call
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
@@ -351,10 +351,10 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class StatisticsWrite:
-    """A frame to append: ``kind`` as in StatisticsEntry, ``source`` the offset of the events log it is exact for."""
+    """A frame to append. ``source`` is the offset of the events log for which it is exact."""
 
     log: Log
-    kind: str
+    kind: FrameKind
     source: int
     frame: bytes
     late: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import orjson
@@ -51,13 +52,26 @@ class EventsEntry:
         return self.sequence - (self.last - self.first + 1)
 
 
+class FrameKind(StrEnum):
+    """What an entry of a statistics log holds; the values are the letters in its header."""
+
+    UPDATE = "u"
+    """The rows that changed."""
+    SNAPSHOT = "s"
+    """All rows: every reader starts over with it."""
+    BASELINE = "b"
+    """All rows, for readers that start here. Readers of the entries before it have these rows already."""
+
+
+_FRAME_KINDS = {kind.value.encode(): kind for kind in FrameKind}
+
+
 @dataclass(slots=True)
 class StatisticsEntry:
-    """One frame of a window. ``kind`` is ``s`` (a snapshot for everybody), ``b`` (one for who comes later: whoever
-    follows has its content already) or ``u`` (an update); ``source`` the offset of the events log it is exact for;
-    ``last`` its own number in its log."""
+    """One frame of a window. ``source`` is the offset of the events log for which it is exact; ``last`` is the
+    number of the entry in its own log."""
 
-    kind: str
+    kind: FrameKind
     sequence: int
     source: int
     arrival: int
@@ -68,7 +82,7 @@ class StatisticsEntry:
     @classmethod
     def parse(cls, header: bytes, data: bytes) -> StatisticsEntry:
         sequence, kind, source, arrival, last = header.split()
-        return cls(kind.decode(), int(sequence), int(source), int(arrival), int(last), data)
+        return cls(_FRAME_KINDS[kind], int(sequence), int(source), int(arrival), int(last), data)
 
     @property
     def before(self) -> int:

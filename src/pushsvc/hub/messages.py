@@ -9,12 +9,12 @@ import orjson
 
 from pushsvc import sse
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry, StatisticsEntry
+from pushsvc.broker.log import EventsEntry, FrameKind, StatisticsEntry
 from pushsvc.hub.window_state import Selection, encode_frame
 from pushsvc.system_clock import now_ms
 
 OPENING = sse.retry(2_000) + sse.comment("pushsvc")
-_NAMES = {"u": "update", "s": "snapshot"}
+_EVENT_NAMES = {FrameKind.UPDATE: "update", FrameKind.SNAPSHOT: "snapshot"}
 
 
 class Rendering:
@@ -32,11 +32,11 @@ class Rendering:
         return message
 
     def _statistics(self, entry: StatisticsEntry, selection: Selection) -> bytes | None:
-        if entry.kind == "b":
+        if entry.kind is FrameKind.BASELINE:
             return None
         if selection.everything:
-            return sse.encode(entry.data, event=_NAMES[entry.kind])
-        return update(entry.frame, selection) if entry.kind == "u" else snapshot(entry.frame, selection)
+            return sse.encode(entry.data, event=_EVENT_NAMES[entry.kind])
+        return update(entry.frame, selection) if entry.kind is FrameKind.UPDATE else snapshot(entry.frame, selection)
 
     def events(self, of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
         """Return a message for each event of an entry."""

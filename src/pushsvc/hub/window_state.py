@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import StatisticsEntry
+from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.settings import TopicSettings
 
 RowId = tuple[str | None, ...]
@@ -88,10 +88,10 @@ class Mirror:
 
     def apply(self, entry: StatisticsEntry) -> None:
         frame = self._head = entry.frame
-        if entry.kind == "u":
+        if entry.kind is FrameKind.UPDATE:
             self._updates.append(entry.sequence)
             self._put(frame, entry.sequence)
-        elif entry.kind == "s" or not self.exists:
+        elif entry.kind is FrameKind.SNAPSHOT or not self.exists:
             self._rows.clear()
             self._changed.clear()
             self._gone.clear()

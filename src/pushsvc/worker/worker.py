@@ -16,6 +16,7 @@ from gevent.event import Event
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.broker import Appended, Broker, Read, StatisticsWrite
 from pushsvc.broker.keys import TAGS, Log
+from pushsvc.broker.log import FrameKind
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules
@@ -334,7 +335,8 @@ class AggregatorWorker:
             topic.weight[frame.window], topic.base[frame.window] = 0, len(data)
         else:
             topic.weight[frame.window] = topic.weight.get(frame.window, 0) + len(data)
-        kind = "u" if frame.kind == "update" else "b" if base else "s"
+        snapshot = FrameKind.BASELINE if base else FrameKind.SNAPSHOT
+        kind = FrameKind.UPDATE if frame.kind == "update" else snapshot
         return StatisticsWrite(Log(frame.topic, frame.window), kind, frame.offset, data)
 
     def _settle(self, partition: Partition, write: StatisticsWrite, answer: Appended | PushError | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from pushsvc.broker.log import StatisticsEntry
+from pushsvc.broker.log import FrameKind, StatisticsEntry
 
 COLUMNS = ["key", "field", "count"]
 
@@ -21,7 +21,7 @@ def entries(steps):
         frame = {"columns": COLUMNS, "offset": number, "data": list(changed.values())}
         if kind == "u":
             frame["gone"] = [[key, "n"] for key in gone]
-        made.append(StatisticsEntry(kind, number * 3, number, 0, number, json.dumps(frame).encode()))
+        made.append(StatisticsEntry(FrameKind(kind), number * 3, number, 0, number, json.dumps(frame).encode()))
     return made
 
 

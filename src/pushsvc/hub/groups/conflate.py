@@ -11,7 +11,7 @@ from gevent import get_hub
 
 from pushsvc import sse
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import StatisticsEntry
+from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.cursor import Position, decode
 from pushsvc.hub import messages as frames
 from pushsvc.hub import metrics
@@ -48,7 +48,7 @@ class Conflation:
 
     def note(self, of: Log, entry: StatisticsEntry) -> None:
         """Take up that a window changed."""
-        if entry.kind != "b":
+        if entry.kind is not FrameKind.BASELINE:
             if not self._waiting and not self._group.has_events:
                 self.told = self._group.cursor_at(of.partition, entry.sequence - 1)
             self._waiting.setdefault(of, entry.sequence - 1)
