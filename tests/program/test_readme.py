@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pytest
 
 from pushsvc.cli.main import program
 from pushsvc.config import Settings, load
@@ -19,7 +18,6 @@ from pushsvc.settings import TopicSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -87,24 +85,6 @@ def test_the_settings_file_shown_holds_every_key_and_the_defaults(tmp_path: Path
     shown_file = tomllib.loads(text)
     assert set(shown_file["limits"]) == {one.name for one in fields(Limits)}
     assert len(shown_file["topics"]["flights"]) == len(fields(TopicSettings))
-
-
-@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_to_a_file(text: Path) -> None:
-    for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text.read_text()):
-        path, _, fragment = target.partition("#")
-        if "://" in path:
-            continue
-        file = text.parent / path if path else text
-        assert file.exists(), target
-        if fragment:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            assert fragment in [anchor(heading) for heading in headings], target
-
-
-def anchor(heading: str) -> str:
-    """Return the fragment that GitHub gives a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def test_every_module_stands_on_a_floor_of_the_architecture() -> None:
