@@ -130,7 +130,7 @@ def lengthen(broker: Broker) -> None:
 
 def told(broker: Broker, topics: list[str], windows: list[str]) -> dict[str, int]:
     """Return the offset of each topic's last frames."""
-    answers = broker.figures([Log(topic, window) for topic in topics for window in windows])
+    answers = broker.metadata([Log(topic, window) for topic in topics for window in windows])
     sources = [int(answer.get("source", 0)) for answer in answers]
     return {topic: min(sources[n * len(windows) :][: len(windows)]) for n, topic in enumerate(topics)}
 
@@ -151,7 +151,7 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
         lengthen(broker)
         publish(broker, topics, batches)
         last = {
-            topic: int(one["last"]) for topic, one in zip(topics, broker.figures(list(map(Log, topics))), strict=True)
+            topic: int(one["last"]) for topic, one in zip(topics, broker.metadata(list(map(Log, topics))), strict=True)
         }
         before, all_before, begun = [cpu([pid]) for pid in pids], busy(), time.monotonic()
         for pid in found["aggregator"]:

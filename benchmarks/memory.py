@@ -155,7 +155,7 @@ def await_counted(broker: Broker, topics: Sequence[str], last: int) -> None:
     logs = [Log(topic, window) for topic in topics for window in WINDOWS]
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        if all(int(figures.get("source", 0)) >= last for figures in broker.figures(logs)):
+        if all(int(figures.get("source", 0)) >= last for figures in broker.metadata(logs)):
             return
         time.sleep(0.5)
     raise SystemExit("not everything was counted in time")

@@ -72,7 +72,7 @@ def measure(broker: Broker, part: int) -> None:
     ]
     for name, call, count in rows:
         table.add(name, f"{spent(broker, call, count // part):,.0f}")
-    last = int(broker.figures([WINDOW])[0]["last"])
+    last = int(broker.metadata([WINDOW])[0]["last"])
     table.add("read a frame of 2 KB", f"{spent(broker, look, 3_000 // part):,.0f}")
     idle = spent(broker, lambda _: broker.sweep({TOPIC: SETTINGS}, fence, 50), 3_000 // part)
     table.add("sweep a topic, nothing to do", f"{idle:,.0f}")

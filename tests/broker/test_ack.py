@@ -17,7 +17,7 @@ from pushsvc.broker import committer
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
-from pushsvc.broker.publisher import Once
+from pushsvc.broker.publisher import IdempotencyKey
 from pushsvc.errors import OutcomeUnknown, StartupError, Unconfirmed
 from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
@@ -134,30 +134,30 @@ def test_a_replica_confirms_and_when_it_stops_the_answer_says_so(
     assert int(answer.headers["Retry-After"]) > 0
     assert stored(broker) == [1, 2]
     # Known is not confirmed: not to the same process, nor to another one, which wrote nothing itself.
-    once = Once("k", "digest")
+    idempotency = IdempotencyKey("k", "digest")
     for one in (broker, other):
         with pytest.raises(Unconfirmed):
             one.publish("t", event(2, "a"), SETTINGS)
         with pytest.raises(Unconfirmed):
-            one.publish("t", event(3), SETTINGS, once=once)
+            one.publish("t", event(3), SETTINGS, idempotency=idempotency)
     with pytest.raises(Unconfirmed):
-        third.recall("t", once)  # nor to one that only reads
+        third.recall("t", idempotency)  # nor to one that only reads
     os.kill(replica.pid or 0, signal.SIGCONT)
     monkeypatch.setattr(committer, "CONFIRM_MS", 3_000)
-    assert until(lambda: confirmed(other, once)) == 3
+    assert until(lambda: confirmed(other, idempotency)) == 3
     assert other.publish("t", event(2, "a"), SETTINGS).duplicates == 1
     assert stored(broker) == [1, 2, 3]
-    receipt = third.recall("t", once)
+    receipt = third.recall("t", idempotency)
     assert receipt is not None
     assert receipt.last_offset == 3
-    assert third.recall("t", Once("never", "digest")) is None
+    assert third.recall("t", IdempotencyKey("never", "digest")) is None
     for one in (broker, other, third):
         one.close()
 
 
-def confirmed(broker: Broker, once: Once) -> int | None:
+def confirmed(broker: Broker, idempotency: IdempotencyKey) -> int | None:
     try:
-        return broker.publish("t", event(3), SETTINGS, once=once).last_offset
+        return broker.publish("t", event(3), SETTINGS, idempotency=idempotency).last_offset
     except Unconfirmed:
         return None
 

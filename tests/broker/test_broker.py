@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from pushsvc.broker.append import CHUNK_EVENTS
-from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING, Broker, StatisticsWrite
+from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, FrameKind
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings, Window
@@ -88,7 +89,7 @@ def test_reading_goes_on_after_an_offset_in_bounded_pieces(broker):
     assert [e.last for e in piece.entries] == [2]
     assert piece.more
     assert [e.last for e in read(broker, after=3).logs[LOG].entries] == [4, 5]
-    assert read(broker, after=NOTHING).logs[LOG].entries == []
+    assert read(broker, after=NO_ENTRIES).logs[LOG].entries == []
 
 
 def test_a_sequence_or_arrival_is_found_in_the_log(broker):
@@ -115,7 +116,7 @@ def test_what_is_beyond_the_retention_goes(broker):
     found = read(broker).logs[LOG]
     assert [e.last for e in found.entries] == list(range(41, 51))
     assert found.trimmed == 40
-    assert broker.figures([LOG])[0]["first"] == "41"
+    assert broker.metadata([LOG])[0]["first"] == "41"
 
 
 def test_the_last_events_that_a_window_counts_stay_beyond_the_retention(broker):
@@ -128,8 +129,8 @@ def test_a_topic_is_deleted_with_the_statistics_of_windows_whose_names_have_spac
     fence = broker.lease([LOG.partition], "me", 60_000)[LOG.partition]
     broker.publish(LOG.topic, events(1), SETTINGS)
     logs = [Log(LOG.topic, "last 30"), Log(LOG.topic, "1m")]
-    broker.append_statistics([StatisticsWrite(log, "s", 1, b"{}") for log in logs], fence)
-    assert broker.figures([LOG])[0]["windows"] == "last30 1m"
+    broker.append_statistics([StatisticsWrite(log, FrameKind.SNAPSHOT, 1, b"{}") for log in logs], fence)
+    assert broker.metadata([LOG])[0]["windows"] == "last30 1m"
     assert broker.delete(LOG.topic)
     assert [read(broker, FROM_SNAPSHOT, log).logs[log].entries for log in logs] == [[], []]
 
@@ -139,13 +140,13 @@ def test_a_window_that_gets_its_first_frame_while_the_topic_is_deleted_goes_too(
     fence = broker.lease([LOG.partition], "me", 60_000)[LOG.partition]
     logs = [Log(LOG.topic, "1m"), Log(LOG.topic, "5m")]
     broker.publish(LOG.topic, events(1), SETTINGS)
-    broker.append_statistics([StatisticsWrite(logs[0], "s", 1, b"{}")], fence)
+    broker.append_statistics([StatisticsWrite(logs[0], FrameKind.SNAPSHOT, 1, b"{}")], fence)
     call, calls = broker._connections.call, []
 
     def write_before(script, *given):
         if script.name == "delete" and not calls:
             calls.append(script)
-            assert broker.append_statistics([StatisticsWrite(logs[1], "s", 1, b"{}")], fence) != [None]
+            assert broker.append_statistics([StatisticsWrite(logs[1], FrameKind.SNAPSHOT, 1, b"{}")], fence) != [None]
         return call(script, *given)
 
     monkeypatch.setattr(broker._connections, "call", write_before)
@@ -206,7 +207,7 @@ def test_a_deleted_topic_is_forgotten_and_its_offsets_are_never_used_again(broke
 def frames(broker, fence, *kinds, window="1m"):
     log = Log(LOG.topic, window)
     return broker.append_statistics(
-        [StatisticsWrite(log, kind, 1, b'{"k":"%s"}' % kind.encode()) for kind in kinds], fence
+        [StatisticsWrite(log, FrameKind(kind), 1, b'{"k":"%s"}' % kind.encode()) for kind in kinds], fence
     )
 
 
@@ -223,7 +224,7 @@ def test_a_statistics_log_is_read_from_its_last_snapshot_and_trimmed_behind_the_
     assert [e.kind for e in kept.entries] == ["b", "u", "u", "s"]
     assert kept.trimmed == kept.entries[0].sequence - 1
     assert [e.kind for e in read(broker, FROM_SNAPSHOT, log).logs[log].entries] == ["s"]
-    assert broker.figures([LOG])[0]["windows"] == "1m"
+    assert broker.metadata([LOG])[0]["windows"] == "1m"
 
 
 def test_an_older_owner_of_a_partition_can_write_nothing(broker):
@@ -243,11 +244,11 @@ def test_an_older_owner_of_a_partition_can_write_nothing(broker):
 
 
 def test_refusals_are_noted_on_topics_that_exist(broker):
-    broker.refuse("nothing", "bad")
+    broker.record_refusal("nothing", "bad")
     assert broker.topics() == {}
     broker.publish(LOG.topic, events(1), SETTINGS)
-    broker.refuse(LOG.topic, "line 1: bad")
-    assert broker.figures([LOG])[0]["last_refusal"] == "line 1: bad"
+    broker.record_refusal(LOG.topic, "line 1: bad")
+    assert broker.metadata([LOG])[0]["last_refusal"] == "line 1: bad"
 
 
 def test_another_life_of_the_server_is_another_epoch(tmp_path):
@@ -287,7 +288,7 @@ def test_a_full_server_refuses_whole_and_says_so(tmp_path):
     try:
         big = events("x" * 100_000)
         stored = fill(broker, big)
-        assert read(broker, NOTHING).logs[LOG].last == stored
+        assert read(broker, NO_ENTRIES).logs[LOG].last == stored
         assert read(broker).sequence == stored
     finally:
         broker.close()

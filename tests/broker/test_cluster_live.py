@@ -4,14 +4,14 @@ from contextlib import closing
 
 from pushsvc.broker.cluster.address import Address
 from pushsvc.broker.cluster.cluster import Cluster
-from pushsvc.broker.cluster.cluster_live import ClusterLive
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from support.fleet import free_port
 from support.peer import turn_until
 
 
 def test_it_is_told_of_once_and_looked_at_all_the_same(caplog):
     cluster = Cluster(Address.parse(f"redis+cluster://127.0.0.1:{free_port()}"), size=1)
-    with closing(ClusterLive(cluster, lambda *_: None, lambda _: None)) as live:
+    with closing(ClusterLiveConnection(cluster, lambda *_: None, lambda _: None)) as live:
         live.start()
         turn_until(lambda: cluster._turn > 2)
         assert not live.dead

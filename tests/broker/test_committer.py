@@ -21,8 +21,8 @@ from pushsvc.broker import committer as module
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import WakeUp
-from pushsvc.broker.publisher import Once
+from pushsvc.broker.log import LogNotification
+from pushsvc.broker.publisher import IdempotencyKey
 from pushsvc.errors import Overloaded, PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
@@ -53,17 +53,17 @@ def sizes(broker: Broker) -> list[int]:
     return [entry.last - entry.first + 1 for entry in broker.read(log.partition, {log: 0}).logs[log].entries]
 
 
-def publish(broker: Broker, number: int, topic: str = "t", once: Once | None = None) -> str:
+def publish(broker: Broker, number: int, topic: str = "t", idempotency: IdempotencyKey | None = None) -> str:
     """Publish an event; return its offset, or the name of the error."""
     try:
-        return str(broker.publish(topic, [Event(data={"n": number})], SETTINGS, once=once).first_offset)
+        return str(broker.publish(topic, [Event(data={"n": number})], SETTINGS, idempotency=idempotency).first_offset)
     except PushError as error:
         return type(error).__name__
 
 
 def publish_alone(broker: Broker, number: int, topic: str = "t") -> str:
     """Publish an event with a key, so that its call is shared with no other."""
-    return publish(broker, number, topic, Once(str(number), "digest"))
+    return publish(broker, number, topic, IdempotencyKey(str(number), "digest"))
 
 
 Publish = Callable[[Broker, int], str]
@@ -295,7 +295,7 @@ from gevent import monkey; monkey.patch_all()
 import sys, gevent
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.publisher import Once
+from pushsvc.broker.publisher import IdempotencyKey
 from pushsvc.errors import PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
@@ -333,7 +333,7 @@ def test_of_a_round_trip_every_append_is_said_in_the_order_of_sequences(
 ) -> None:
     through.publish("u", [Event(data={"n": -1})], SETTINGS)
     with ThreadPoolExecutor(CALLERS) as pool, redis.Redis.from_url(proxy.url).pubsub() as listener:
-        channels = {broker.keys.live(Log(topic)): topic for topic in ("t", "u")}
+        channels = {broker.keys.log_channel(Log(topic)): topic for topic in ("t", "u")}
         listener.subscribe(*channels)
         until(lambda: [listener.get_message(timeout=0.1) for _ in channels][-1])
         proxy.go.clear()
@@ -348,6 +348,6 @@ def test_of_a_round_trip_every_append_is_said_in_the_order_of_sequences(
     for topic in ("t", "u"):
         log = Log(topic)
         messages = [m["data"] for m in heard if channels[m["channel"].decode()] == topic]
-        said = [found.entry for message in messages if (found := WakeUp.parse(log, message)) is not None]
+        said = [found.entry for message in messages if (found := LogNotification.parse(log, message)) is not None]
         entries = broker.read(log.partition, {log: 0}).logs[log].entries
         assert said == entries[1:]  # the first came before anybody listened

@@ -9,10 +9,10 @@ from redis.exceptions import ResponseError
 
 from pushsvc.broker.connection import Connections
 from pushsvc.broker.keys import slot_of
-from pushsvc.broker.live import Live
+from pushsvc.broker.live import LiveConnection
 
 
-class Ears(Live):
+class Ears(LiveConnection):
     def __init__(self, connections: Connections) -> None:
         self.heard: list[tuple[str, bytes]] = []
         super().__init__(connections, lambda channel, data: not self.heard.append((channel, data)), lambda: None)

@@ -66,7 +66,7 @@ def test_bytes_are_counted_exactly_through_publishes_trims_and_deletion(broker):
     broker.publish(LOG.topic, [Event(id="a", data={})], settings)
     assert held(broker) == before
     assert broker.delete(LOG.topic)
-    assert "bytes" not in broker.figures([LOG])[0]
+    assert "bytes" not in broker.metadata([LOG])[0]
     broker.publish(LOG.topic, batches[0], settings)
     assert held(broker) == size_of(batches[0])
 
@@ -151,7 +151,7 @@ def test_a_round_of_the_sweeper_sees_every_topic(broker, fence):
     sweeper = Sweeper(broker, TopicRules([(names[-1], Windowless(retention=0))]), lambda: {PARTITION: fence})
     sweeper.round()
     assert counted("pushsvc_log_bytes") == (len(names) - 1) * size_of(texts(3))
-    assert broker.figures([Log(names[-1])])[0]["bytes"] == "0"
+    assert broker.metadata([Log(names[-1])])[0]["bytes"] == "0"
 
 
 def test_the_sweeper_frees_a_redis_that_has_no_memory_left(tmp_path):
@@ -235,7 +235,7 @@ def test_messages_for_a_full_log_are_dropped_and_counted(broker, fence):
             gevent.sleep(0.001)
     ingest.close()
     assert counted("pushsvc_ingest_dropped_total") == before[1]
-    assert broker.figures([LOG])[0]["refused"] == "1"
+    assert broker.metadata([LOG])[0]["refused"] == "1"
 
 
 # Who reads behind the trimmed part

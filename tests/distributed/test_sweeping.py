@@ -53,6 +53,6 @@ def test_where_a_primary_is_away_the_logs_of_the_others_are_trimmed(fleet: Fleet
     kill(next(server for server in fleet.servers if by_primary[server.port] == topics[0]))
     with pytest.raises(Unavailable):
         swept(Windowless(retention=1))
-    assert [figures["first"] for figures in broker.figures([Log(topic) for topic in topics[1:]])] == ["3", "3"]
+    assert [figures["first"] for figures in broker.metadata([Log(topic) for topic in topics[1:]])] == ["3", "3"]
     assert BYTES._value.get() == before, "of the logs that were not seen nothing is known"
     broker.close()

@@ -5,6 +5,7 @@ import pytest
 
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
 from pushsvc.event import Event
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
@@ -25,7 +26,7 @@ def hub(broker):
 
 def write(broker, fence, of, kind, key):
     frame = f'{{"columns":["key","field","count"],"data":[["{key}",null,1]],"gone":[]}}'.encode()
-    [answer] = broker.append_statistics([StatisticsWrite(of, kind, 1, frame)], fence)
+    [answer] = broker.append_statistics([StatisticsWrite(of, FrameKind(kind), 1, frame)], fence)
     assert answer
 
 

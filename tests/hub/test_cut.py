@@ -5,6 +5,7 @@ import pytest
 
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
 from pushsvc.event import Event
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
@@ -31,7 +32,9 @@ class Statistics:
 
     def write(self, topic, kind, key):
         frame = f'{{"columns":["key","field","count"],"data":[["{key}",null,1]],"gone":[]}}'.encode()
-        [answer] = self._broker.append_statistics([StatisticsWrite(Log(topic, "1m"), kind, 1, frame)], self._fence)
+        [answer] = self._broker.append_statistics(
+            [StatisticsWrite(Log(topic, "1m"), FrameKind(kind), 1, frame)], self._fence
+        )
         assert answer
 
 

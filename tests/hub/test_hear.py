@@ -42,7 +42,7 @@ class Ear:
         group = self.hub.group(Query(events=topics))
         group.say = self.said.extend
         for topic in topics:
-            self._listener.subscribe(self.broker.keys.live(Log(topic)))
+            self._listener.subscribe(self.broker.keys.log_channel(Log(topic)))
             assert self._listener.get_message(timeout=10)["type"] == "subscribe"
         assert group.settled.wait(10)
         self.follower = self.hub.follower(Log(topics[0]).partition)
@@ -56,7 +56,7 @@ class Ear:
 
     def next_message(self):
         message = self._listener.get_message(timeout=10)
-        channels = {self.broker.keys.live(Log(topic)): Log(topic) for topic in (ONE, BESIDE, BORN)}
+        channels = {self.broker.keys.log_channel(Log(topic)): Log(topic) for topic in (ONE, BESIDE, BORN)}
         return channels[message["channel"].decode()], message["data"]
 
     def hear(self, count=1):

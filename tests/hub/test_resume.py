@@ -11,6 +11,7 @@ from gevent.lock import Semaphore
 
 from pushsvc.broker.broker import READ_BYTES, StatisticsWrite
 from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
 from pushsvc.cursor import Position, decode
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
@@ -239,7 +240,7 @@ def write(broker):
     def write(*kinds):
         frame = {"topic": KNOWN, "window": "1m", "offset": 1, "columns": ["key", "field", "count"], "data": []}
         data = json.dumps(frame).encode()
-        broker.append_statistics([StatisticsWrite(Log(KNOWN, "1m"), kind, 1, data) for kind in kinds], fence)
+        broker.append_statistics([StatisticsWrite(Log(KNOWN, "1m"), FrameKind(kind), 1, data) for kind in kinds], fence)
 
     return write
 

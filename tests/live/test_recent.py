@@ -65,7 +65,7 @@ def begin(stack):
 def snapshots(broker, topic, window):
     from pushsvc.broker.keys import Log
 
-    return int(broker.figures([Log(topic, window)])[0]["snapshot"])
+    return int(broker.metadata([Log(topic, window)])[0]["snapshot"])
 
 
 def restart_aggregator(stack, broker, topic, window):

@@ -15,7 +15,7 @@ def test_snapshots_in_between_are_silent_and_rows_that_end_are_gone_all_the_same
     early = Table()
     with stack.stream("/v1/topics/churn/stats") as stream:
         number = 0
-        while int(broker.figures([log])[0].get("snapshot", 0)) < 50:
+        while int(broker.metadata([log])[0].get("snapshot", 0)) < 50:
             number += 1
             stack.post("churn", [{"key": f"key-{number % 40}-{'x' * 150}", "n": i} for i in range(8)])
         last = stack.post("churn", {"key": "last", "n": 1}).json()["last_offset"]

@@ -107,7 +107,7 @@ def test_what_was_left_out_is_told_again(client: FlaskClient, broker: Broker) ->
     assert first.json["errors"][0]["line"] == 2
     assert again.data == first.data
     assert stored(broker) == [1, 2]
-    assert broker.figures([Log("orders")])[0]["refused"] == "1"
+    assert broker.metadata([Log("orders")])[0]["refused"] == "1"
 
 
 def test_what_another_clock_would_refuse_now_is_told_as_it_was(

@@ -13,7 +13,7 @@ from pushsvc import __version__
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry
+from pushsvc.broker.log import EventsEntry, FrameKind
 from pushsvc.errors import OutcomeUnknown, Unavailable
 from pushsvc.event import Event
 from pushsvc.event.columns import ColumnReader, Columns
@@ -55,7 +55,7 @@ def count(broker, topic: str) -> None:
         assert isinstance(entry, EventsEntry)
         aggregate.apply(topic, entry.last, entry.arrival, ColumnReader().read(entry.data))
     frames = [aggregate.snapshot(topic, window.name) for window in TopicSettings().windows]
-    writes = [StatisticsWrite(Log(topic, f.window), "s", f.offset, f.to_json(read.now)) for f in frames]
+    writes = [StatisticsWrite(Log(topic, f.window), FrameKind.SNAPSHOT, f.offset, f.to_json(read.now)) for f in frames]
     broker.append_statistics(writes, fence)
 
 

@@ -245,7 +245,7 @@ def test_a_partition_takes_no_more_topics_than_it_may_have(redis_url, prefix):
     assert names[2] in refused.json["detail"]
     assert value("pushsvc_topics_refused_total") - before == 2
     assert sorted(broker.topics()) == sorted(names[:2])
-    assert broker.figures([Log(names[2])]) == [{}]
+    assert broker.metadata([Log(names[2])]) == [{}]
     assert client.post(f"/v1/topics/{names[0]}/events", json={"n": 2}).json["last_offset"] == 2
     assert send(other).status_code == 202
     assert client.delete(f"/v1/topics/{names[0]}").status_code == 204

@@ -17,8 +17,8 @@ def test_the_figures_are_asked_for_when_the_list_has_changed_and_by_parts(broker
     monkeypatch.setattr(topics, "_PART", 2)
     context = context_of(create_app(broker))
     asked = []
-    figures = broker.figures
-    monkeypatch.setattr(broker, "figures", lambda logs: asked.append(len(logs)) or figures(logs))
+    figures = broker.metadata
+    monkeypatch.setattr(broker, "metadata", lambda logs: asked.append(len(logs)) or figures(logs))
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
     seen, message = topics._look(context, None)
@@ -53,7 +53,7 @@ def test_a_list_that_redis_cannot_give_whole_is_no_list(broker, monkeypatch, pie
     monkeypatch.setattr(topics, "_PART", 2)
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
-    client, figures, asked = create_app(broker).test_client(), broker.figures, []
+    client, figures, asked = create_app(broker).test_client(), broker.metadata, []
 
     def give(logs):
         asked.append(logs)
@@ -61,7 +61,7 @@ def test_a_list_that_redis_cannot_give_whole_is_no_list(broker, monkeypatch, pie
             raise BrokerUnavailable("made to fail")
         return figures(logs)
 
-    monkeypatch.setattr(broker, "figures", give)
+    monkeypatch.setattr(broker, "metadata", give)
     if piece == 0:
         assert client.get("/v1/topics").status_code == 503
     else:

@@ -195,7 +195,7 @@ def test_one_of_the_same_name_long_after_its_deletion_is_another(owner):
     publish(owner, 4)
     owner.take_checkpoint()
     owner.broker.delete("good")
-    owner.broker._connections.command("DEL", owner.broker.keys.figures(Log("good")))
+    owner.broker._connections.command("DEL", owner.broker.keys.metadata(Log("good")))
     for _ in range(6):
         owner.publish("good", x=100)
     successor(owner).turns()
@@ -214,14 +214,14 @@ def test_a_topic_whose_log_begins_behind_the_checkpoint_is_made_from_the_log(own
     for number in range(4):
         owner.publish("good", x=number)
     client.command("XTRIM", log, "MINID", "5-0")
-    client.command("HSET", owner.broker.keys.figures(Log("good")), "first", 5)
+    client.command("HSET", owner.broker.keys.metadata(Log("good")), "first", 5)
     successor(owner).turns()
     assert owner.told("good") == (6, 2)
 
 
 def test_late_events_are_told_of_once(owner):
     def late():
-        return int(owner.broker.figures([Log("good")])[0].get("late", 0))
+        return int(owner.broker.metadata([Log("good")])[0].get("late", 0))
 
     old = Event(time=owner.broker.time() - 7_200_000, key="k", data={"x": 1})
     publish(owner, 1)

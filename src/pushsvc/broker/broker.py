@@ -10,12 +10,12 @@ from typing import Any
 
 from pushsvc.broker.checkpoints import Checkpoints
 from pushsvc.broker.cluster import topology
-from pushsvc.broker.cluster.cluster_live import ClusterLive
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from pushsvc.broker.connection import raise_first, words
 from pushsvc.broker.keys import Keys, Log
-from pushsvc.broker.live import Hear, Live
-from pushsvc.broker.log import FrameKind, parse
-from pushsvc.broker.publisher import Once, Publisher, Receipt, kept_for_windows
+from pushsvc.broker.live import LiveConnection, OnMessage
+from pushsvc.broker.log import FrameKind, LogRead, PartitionRead
+from pushsvc.broker.publisher import IdempotencyKey, Publisher, Receipt, kept_for_windows
 from pushsvc.broker.script import DELETE, LEASE, OPEN, READ, RELEASE, RUN, SEEK, STATISTICS, SWEEP, Call
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
@@ -33,42 +33,9 @@ _MEMORY = Ack()
 
 DELETION_REMEMBERED = 7 * 86_400_000
 
-FROM_SNAPSHOT, NOTHING = -1, -2
-"""In place of an offset to read after: from the last snapshot of a statistics log on; no entries, only figures."""
-
 
 @dataclass(frozen=True, slots=True)
-class ReadLog:
-    """What one log held. ``more`` says that the read was cut; ``trimmed`` and ``deleted`` are sequences (0: never);
-    ``created`` is the time when its topic began (0: there is none)."""
-
-    after: int
-    last: int
-    trimmed: int
-    deleted: int
-    created: int
-    more: bool
-    entries: list[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What several logs of a partition held at one instant: ``now`` in Redis's ms, everything up to ``sequence``.
-
-    ``owned`` tells whether an aggregator holds the partition's lease, ``born`` the sequence of the first event of the
-    topic that began last.
-    """
-
-    epoch: int
-    sequence: int
-    now: int
-    owned: bool
-    born: int
-    logs: dict[Log, ReadLog]
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
+class AppendedFrame:
     """A frame written to a statistics log, and how many connections heard of it at once."""
 
     sequence: int
@@ -141,13 +108,13 @@ class Broker:
                     f"the cluster does not know {self.publish_command}: it has to be of Redis 7 or Valkey"
                 )
 
-    def live(
+    def live_connection(
         self,
-        hear: Hear,
+        on_message: OnMessage,
         on_up: Callable[[Sequence[int]], None],
         *,
-        otherwise: Callable[[str, bytes], None] = lambda *_: None,
-    ) -> Live | ClusterLive:
+        on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
+    ) -> LiveConnection | ClusterLiveConnection:
         """Return the process's live connection, not started yet; ``on_up`` is told of which partitions it hears."""
 
         def up(partitions: Sequence[int]) -> None:
@@ -157,7 +124,7 @@ class Broker:
                 log.warning("a new epoch cannot be written yet: %s", error)  # whoever reads a partition tries again
             on_up(partitions)
 
-        return topology.live(self._connections, hear, up, otherwise)
+        return topology.live(self._connections, on_message, up, on_unhandled)
 
     def open_partitions(self, partitions: Sequence[int] = range(PARTITIONS)) -> None:
         """Begin a new epoch in every partition whose primary is not the one that wrote last.
@@ -176,30 +143,31 @@ class Broker:
         settings: TopicSettings,
         *,
         fence: int | None = None,
-        once: Once | None = None,
+        idempotency: IdempotencyKey | None = None,
     ) -> Receipt:
         """Append events (at least one) to a topic's log, atomically, and wake who waits.
 
-        Events whose id is known keep the offset they have. A request that comes again with the same ``once`` is
-        answered as it was. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
-        among those given, from 1), KeyReused (``once`` names another request), TooManyTopics, Fenced (``fence`` is no
-        longer the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        Events whose id is known keep the offset they have. A repeated request with the same ``idempotency`` gets the
+        answer of the first. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
+        in ``events``, from 1), KeyReused (another request used the key of ``idempotency``), TooManyTopics, Fenced
+        (``fence`` is no longer the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or
+        BrokerFull.
         """
         given = events if isinstance(events, Batch) else Batch.from_events(events)
-        return self._publisher.publish(topic, given, settings, fence=fence, once=once)
+        return self._publisher.publish(topic, given, settings, fence=fence, idempotency=idempotency)
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
         """Append the events of several requests as one, if all of them can be; else return None, and nothing was
         stored. Raises as ``publish``, for all of them."""
         return self._publisher.publish_new(topic, batch, settings)
 
-    def recall(self, topic: str, once: Once) -> Receipt | None:
+    def recall(self, topic: str, idempotency: IdempotencyKey) -> Receipt | None:
         """Return the receipt of an earlier request, None where none is remembered; raise as ``publish``."""
-        return self._publisher.recall(topic, once)
+        return self._publisher.recall(topic, idempotency)
 
-    def refuse(self, topic: str, detail: str) -> None:
+    def record_refusal(self, topic: str, detail: str) -> None:
         """Note on a topic that exists that something for it was refused."""
-        figures = self.keys.figures(Log(topic))
+        figures = self.keys.metadata(Log(topic))
         if self._connections.command("HEXISTS", figures, "created"):
             self._connections.commands(
                 [("HINCRBY", figures, "refused", 1), ("HSET", figures, "last_refusal", detail[:500])]
@@ -213,13 +181,20 @@ class Broker:
 
     def _delete(self, topic: str) -> int:
         events = Log(topic)
-        names = self._connections.command("HGET", self.keys.figures(events), "windows") or b""
+        names = self._connections.command("HGET", self.keys.metadata(events), "windows") or b""
         logs = [events, *(Log(topic, name) for name in names.decode().split())]
         keys = [self.keys.partition(events.partition), self.keys.topics(events.partition), *self.keys.ids(topic)]
         for log in logs:
-            keys += [self.keys.log(log), self.keys.figures(log)]
-        args = [RUN, self.publish_command, topic, self.keys.wake(events.partition), DELETION_REMEMBERED, names]
-        return int(self._connections.call(DELETE, keys, args + [self.keys.live(log) for log in logs]))
+            keys += [self.keys.log(log), self.keys.metadata(log)]
+        args = [
+            RUN,
+            self.publish_command,
+            topic,
+            self.keys.partition_channel(events.partition),
+            DELETION_REMEMBERED,
+            names,
+        ]
+        return int(self._connections.call(DELETE, keys, args + [self.keys.log_channel(log) for log in logs]))
 
     def sweep(self, logs: Mapping[str, TopicSettings], fence: int, most: int) -> dict[str, Swept]:
         """Trim the logs of topics of one partition to their retention, at most so many entries of each.
@@ -239,17 +214,17 @@ class Broker:
 
     def _sweep(self, topic: str, settings: TopicSettings, fence: int, most: int) -> Call:
         log = Log(topic)
-        keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.figures(log)]
+        keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.metadata(log)]
         bounds = settings.largest_count_window, settings.retention_age, settings.retention_bytes
         return Call(SWEEP, keys, [fence, settings.retention, kept_for_windows(settings), *bounds, most])
 
     # Reading
 
-    def read(self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES) -> Read:
-        """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NOTHING), at one instant."""
+    def read(self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES) -> PartitionRead:
+        """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NO_ENTRIES), at one instant."""
         keys = [self.keys.partition(partition), self.keys.lease(partition)]
         for log in logs:
-            keys += [self.keys.log(log), self.keys.figures(log)]
+            keys += [self.keys.log(log), self.keys.metadata(log)]
         args = [RUN, budget, *logs.values()]
         opened, *answer = self._connections.call(READ, keys, args)
         if not opened:
@@ -257,10 +232,10 @@ class Broker:
             with suppress(BrokerFull):  # reading works on a full disk too
                 self._connections.call(OPEN, [self.keys.partition(partition)], [RUN])
                 _, *answer = self._connections.call(READ, keys, args)
-        epoch, sequence, now, owned, born, *found = answer
-        return Read(
-            epoch, sequence, now, bool(owned), born,
-            {log: _read_log(log, values) for log, values in zip(logs, found, strict=True)},
+        epoch, sequence, now, owned, newest_topic_sequence, *found = answer
+        return PartitionRead(
+            epoch, sequence, now, bool(owned), newest_topic_sequence,
+            {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)},
         )  # fmt: skip
 
     def seek_sequence(self, topic: str, sequence: int) -> int:
@@ -273,7 +248,7 @@ class Broker:
 
     def _seek(self, topic: str, by: str, value: int) -> int:
         log = Log(topic)
-        return int(self._connections.call(SEEK, [self.keys.log(log), self.keys.figures(log)], [by, value]))
+        return int(self._connections.call(SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
 
     def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
         """Return all topics (of some partitions), by name, with the time they began (ms)."""
@@ -287,26 +262,28 @@ class Broker:
         answer = self._connections.command("HGETALL", self.keys.topics(partition))
         return dict(zip(words(answer[::2]), map(int, answer[1::2]), strict=True))
 
-    def figures(self, logs: Sequence[Log]) -> list[dict[str, str]]:
+    def metadata(self, logs: Sequence[Log]) -> list[dict[str, str]]:
         """Return what is written beside each log: first, last, created, arrival, late, refused, windows, source …"""
-        answers = self._connections.commands([("HGETALL", self.keys.figures(log)) for log in logs])
+        answers = self._connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])
         return [dict(zip(words(answer[::2]), words(answer[1::2]), strict=True)) for answer in answers]
 
     # Statistics
 
-    def append_statistics(self, frames: Sequence[StatisticsWrite], fence: int) -> list[Appended | PushError | None]:
+    def append_statistics(
+        self, frames: Sequence[StatisticsWrite], fence: int
+    ) -> list[AppendedFrame | PushError | None]:
         """Append frames of one partition in one round trip.
 
-        Each answer is Appended, None where the topic was deleted meanwhile, or the error that refused it.
+        Each answer is AppendedFrame, None where the topic was deleted meanwhile, or the error that refused it.
         """
         return [self._appended(answer) for answer in self._connections.calls([f.call(self, fence) for f in frames])]
 
-    def _appended(self, answer: Any) -> Appended | PushError | None:
+    def _appended(self, answer: Any) -> AppendedFrame | PushError | None:
         if isinstance(answer, PushError):
             return answer
         if answer[0] == b"fenced":
             return Fenced("another aggregator owns the partition")
-        return Appended(int(answer[1]), int(answer[2])) if answer[0] == b"ok" else None
+        return AppendedFrame(int(answer[1]), int(answer[2])) if answer[0] == b"ok" else None
 
     # Leases
 
@@ -363,14 +340,8 @@ class StatisticsWrite:
         keys = broker.keys
         return Call(
             STATISTICS,
-            [keys.partition(self.log.partition), keys.log(self.log), keys.figures(self.log),
-             keys.figures(Log(self.log.topic))],
-            [RUN, broker.publish_command, keys.live(self.log), fence, self.kind, self.source, self.frame, self.late,
-             self.log.suffix],
+            [keys.partition(self.log.partition), keys.log(self.log), keys.metadata(self.log),
+             keys.metadata(Log(self.log.topic))],
+            [RUN, broker.publish_command, keys.log_channel(self.log), fence, self.kind, self.source, self.frame,
+             self.late, self.log.suffix],
         )  # fmt: skip
-
-
-def _read_log(log: Log, values: Sequence[Any]) -> ReadLog:
-    after, last, trimmed, deleted, created, more, flat = values
-    entries = [parse(log, header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
-    return ReadLog(after, last, trimmed, deleted, created, bool(more), entries)

@@ -81,7 +81,7 @@ class Keys:
         """Stream of entries; an entry's id is the offset of its last event."""
         return self._in(log.partition, f"log:{log.name}")
 
-    def figures(self, log: Log) -> str:
+    def metadata(self, log: Log) -> str:
         """Hash beside a log: first, last, trimmed, deleted, created, arrival and more."""
         return self._in(log.partition, f"figures:{log.name}")
 
@@ -98,11 +98,11 @@ class Keys:
         """List: pieces of a checkpoint. There are two places, 0 and 1: that of the last checkpoint, and the next's."""
         return self._in(partition, f"checkpoint:{engine}:{place}")
 
-    def live(self, log: Log) -> str:
-        """Channel that says how this log has grown, as a WakeUp or with a sequence alone."""
+    def log_channel(self, log: Log) -> str:
+        """Channel that says how this log has grown, as a LogNotification or with a sequence alone."""
         return self._in(log.partition, f"live:{log.name}")
 
-    def wake(self, partition: int) -> str:
+    def partition_channel(self, partition: int) -> str:
         """Channel that names a topic of the partition whose log has grown; for its aggregator."""
         return self._in(partition, "wake")
 

@@ -28,32 +28,32 @@ _ECHOES = (b"PONG", [b"pong", b""])
 
 _MESSAGES = (b"message", b"smessage", b"pmessage")
 
-Hear = Callable[[str, bytes], bool]
+OnMessage = Callable[[str, bytes], bool]
 
 
-class Live:
+class LiveConnection:
     """Keeps a set of channels subscribed, over reconnects too.
 
-    ``hear(channel, data)`` is asked of each message, mostly in gevent's hub, so it must not wait, and returns whether
-    it takes it; what it does not is told ``otherwise``. That, and ``on_up()``, may wait, though not long, as nothing is
-    read meanwhile. ``on_up`` means: whatever was said before is lost, read the logs. A message without data means that
-    from now on what is said on the channel is heard. In a cluster channels are ``sharded``, and ``on_doubt()`` means
-    that the primary is gone or has given away what it had.
+    ``on_message(channel, data)`` gets each message and returns whether it handled it; it mostly runs in gevent's hub,
+    so it must not block. Other messages go to ``on_unhandled``, which may block briefly, as may ``on_up()``: nothing
+    is read meanwhile. ``on_up`` means that all earlier messages may be lost: read the logs. A message without data
+    means that every later message on the channel will arrive. In a cluster channels are ``sharded``, and ``on_doubt()``
+    means that the primary is gone or has given slots away.
     """
 
     def __init__(
         self,
         connections: Connections,
-        hear: Hear,
+        on_message: OnMessage,
         on_up: Callable[[], None],
         *,
-        otherwise: Callable[[str, bytes], None] = lambda *_: None,
+        on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
         sharded: bool = False,
         on_doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._connections = connections
-        self._hear = hear
-        self._otherwise = otherwise
+        self._on_message = on_message
+        self._on_unhandled = on_unhandled
         self._on_up = on_up
         self._on_doubt = on_doubt
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
@@ -82,7 +82,7 @@ class Live:
         """Wait until it hears; return whether it does."""
         return bool(self.up.wait(timeout))
 
-    def hears(self, partitions: Iterable[int]) -> bool:
+    def receives(self, partitions: Iterable[int]) -> bool:
         """Tell whether what is said of partitions is heard now."""
         return self.up.is_set()
 
@@ -198,7 +198,7 @@ class Live:
         if not isinstance(answer, list) or answer[0] not in _MESSAGES:
             return False
         try:
-            return self._hear(answer[-2].decode("utf-8", "replace"), answer[-1])
+            return self._on_message(answer[-2].decode("utf-8", "replace"), answer[-1])
         except Exception:
             log.exception("live message on %s", answer[-2])  # one that raises must not deafen the process
             return True
@@ -256,7 +256,7 @@ class Live:
 
     def _tell(self, channel: str, data: bytes) -> None:
         try:
-            if not self._hear(channel, data):
-                self._otherwise(channel, data)
+            if not self._on_message(channel, data):
+                self._on_unhandled(channel, data)
         except Exception:
             log.exception("live message on %s", channel)

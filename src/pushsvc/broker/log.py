@@ -1,7 +1,8 @@
-"""Entries, as the logs hold them: a small header of numbers, and the bytes."""
+"""Log entries as Redis holds them (a header of numbers, and bytes), what a read returns, and log notifications."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -11,14 +12,16 @@ import orjson
 from pushsvc.broker.keys import Log
 from pushsvc.event import Event
 
+FROM_SNAPSHOT, NO_ENTRIES = -1, -2
+"""Instead of the offset to read after: from a statistics log's last snapshot on; no entries, only metadata."""
+
 
 @dataclass(slots=True)
 class EventsEntry:
-    """Accepted events of one request or of some that came together: offsets ``first`` to ``last``, ``sequence`` that
-    of the last event.
+    """Accepted events of one request or of several merged ones, with offsets ``first`` to ``last``.
 
-    Each event has a sequence of its own, so a cursor can point between two events of an entry.
-    ``arrival`` is Redis's time in ms.
+    Each event has its own sequence, so a cursor can point between two events of an entry; ``sequence`` is that of the
+    last event. ``arrival`` is Redis's time in ms.
     """
 
     first: int
@@ -41,7 +44,7 @@ class EventsEntry:
 
     @property
     def before(self) -> int:
-        """The offset after which the log goes on with it."""
+        """The offset just before the entry."""
         return self.first - 1
 
     def sequence_of(self, offset: int) -> int:
@@ -53,14 +56,16 @@ class EventsEntry:
 
 
 class FrameKind(StrEnum):
-    """What an entry of a statistics log holds; the values are the letters in its header."""
+    """Kinds of statistics frames, with the letters that Redis stores."""
+
+    SNAPSHOT = "s"
+    """All rows, for every subscriber."""
+
+    BASELINE = "b"
+    """All rows, for new subscribers only: subscribers that follow the log already have its content."""
 
     UPDATE = "u"
     """The rows that changed."""
-    SNAPSHOT = "s"
-    """All rows: every reader starts over with it."""
-    BASELINE = "b"
-    """All rows, for readers that start here. Readers of the entries before it have these rows already."""
 
 
 _FRAME_KINDS = {kind.value.encode(): kind for kind in FrameKind}
@@ -68,8 +73,8 @@ _FRAME_KINDS = {kind.value.encode(): kind for kind in FrameKind}
 
 @dataclass(slots=True)
 class StatisticsEntry:
-    """One frame of a window. ``source`` is the offset of the events log for which it is exact; ``last`` is the
-    number of the entry in its own log."""
+    """One frame of a window. ``source`` is the offset of the events log up to which the frame is exact, ``last`` the
+    entry's number in its log."""
 
     kind: FrameKind
     sequence: int
@@ -86,7 +91,7 @@ class StatisticsEntry:
 
     @property
     def before(self) -> int:
-        """The number after which the log goes on with it."""
+        """The number of the entry before."""
         return self.last - 1
 
     @property
@@ -96,27 +101,66 @@ class StatisticsEntry:
         return self._frame
 
 
-Entry = EventsEntry | StatisticsEntry
+LogEntry = EventsEntry | StatisticsEntry
 
 
-def parse(of: Log, header: bytes, data: bytes) -> Entry:
-    """Return an entry of a log as Redis holds it."""
-    return EventsEntry.parse(header, data) if of.window is None else StatisticsEntry.parse(header, data)
+def parse_entry(log: Log, header: bytes, data: bytes) -> LogEntry:
+    return EventsEntry.parse(header, data) if log.window is None else StatisticsEntry.parse(header, data)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """A log's entries after an offset.
+
+    ``more`` is true if the byte budget cut the read short. ``trimmed`` and ``deleted`` are the sequences at which that
+    last happened (0: never), ``created`` is the time in ms at which the topic was created (0: there is no topic).
+    """
+
+    after: int
+    last: int
+    trimmed: int
+    deleted: int
+    created: int
+    more: bool
+    entries: list[Any]
+
+    @classmethod
+    def parse(cls, log: Log, values: Sequence[Any]) -> LogRead:
+        """Return one log's part of the answer of read.lua."""
+        after, last, trimmed, deleted, created, more, flat = values
+        entries = [parse_entry(log, header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
+        return cls(after, last, trimmed, deleted, created, bool(more), entries)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRead:
+    """Several logs of a partition at one instant, ``now`` in Redis's ms: everything up to ``sequence``.
+
+    ``owned`` is true while an aggregator holds the partition's lease. ``newest_topic_sequence`` is the sequence of the
+    first event of the topic that was created last.
+    """
+
+    epoch: int
+    sequence: int
+    now: int
+    owned: bool
+    newest_topic_sequence: int
+    logs: dict[Log, LogRead]
 
 
 @dataclass(slots=True)
-class WakeUp:
-    """Word that a log has grown by an entry, in an epoch; ``born`` as in Read, at that moment."""
+class LogNotification:
+    """A message on a log's channel: one entry was appended. ``newest_topic_sequence`` as in PartitionRead."""
 
     epoch: int
-    born: int
-    entry: Entry
+    newest_topic_sequence: int
+    entry: LogEntry
 
     @classmethod
-    def parse(cls, of: Log, message: bytes) -> WakeUp | None:
-        """Return what was said on a log's channel; None where nothing is to be had from it but to read."""
+    def parse(cls, log: Log, message: bytes) -> LogNotification | None:
+        """Return a message's content; None if it has no entry, so that the log has to be read."""
         head, line_end, data = message.partition(b"\n")
         if not line_end:
             return None
-        epoch, born, header = head.split(b" ", 2)
-        return cls(int(epoch), int(born), parse(of, header, data))
+        epoch, newest_topic_sequence, header = head.split(b" ", 2)
+        return cls(int(epoch), int(newest_topic_sequence), parse_entry(log, header, data))

@@ -24,7 +24,7 @@ class Receipt(Struct, frozen=True):
     """The answer to a publish. Offsets span all events of the request, the ones known before included.
 
     ``arrival`` is Redis's time and ``head`` the greatest event time so far, both in ms; None where nothing was new.
-    ``again`` says that it is the receipt of an earlier request with the same key, whose ``note`` it brings.
+    ``replayed`` says that it is the receipt of an earlier request with the same key, whose ``note`` it brings.
     """
 
     first_offset: int
@@ -33,11 +33,11 @@ class Receipt(Struct, frozen=True):
     duplicates: int
     arrival: int | None = None
     head: int | None = None
-    again: bool = False
+    replayed: bool = False
     note: bytes = b""
 
 
-class Once(Struct, frozen=True):
+class IdempotencyKey(Struct, frozen=True):
     """Lets a request be stored once, however often it comes.
 
     ``key`` names the request within its topic (no control characters), ``digest`` (no spaces) tells another one with
@@ -67,7 +67,7 @@ class Once(Struct, frozen=True):
         offsets = [offset for offset in (first, last, least, greatest) if offset]
         return Receipt(
             min(offsets), max(offsets), accepted, duplicates, arrival if first else None, head if first else None,
-            again=True, note=note,
+            replayed=True, note=note,
         )  # fmt: skip
 
 
@@ -87,15 +87,22 @@ class Publisher:
         self._targets: dict[str, Target] = {}
 
     def publish(
-        self, topic: str, given: Batch, settings: TopicSettings, *, fence: int | None, once: Once | None
+        self,
+        topic: str,
+        given: Batch,
+        settings: TopicSettings,
+        *,
+        fence: int | None,
+        idempotency: IdempotencyKey | None,
     ) -> Receipt:
         """Append the events (at least one) that are not known yet, and see that all are as safe as was asked for."""
         fresh = given.without(given.repeated_ids())
         target = self._target(topic, settings)
         known: list[int] = []
         while True:
-            remember = once.value(known, fresh.count, given.count - fresh.count) if once else b""
-            answer, lacking = self._commit(Append(target, fresh, fence, once.name if once else "", remember))
+            remember = idempotency.value(known, fresh.count, given.count - fresh.count) if idempotency else b""
+            key = idempotency.name if idempotency else ""
+            answer, lacking = self._commit(Append(target, fresh, fence, key, remember))
             match answer[0]:
                 case b"ok":
                     _, first, last, arrival, head = answer
@@ -105,11 +112,11 @@ class Publisher:
                 case b"known":
                     known += answer[2::2]
                     fresh = fresh.without(set(answer[1::2]))
-                    if fresh.count or once is not None:
+                    if fresh.count or idempotency is not None:
                         continue
                     receipt = Receipt(min(known), max(known), 0, given.count)
-                case b"again" if once is not None:
-                    receipt = once.receipt(answer[1])
+                case b"again" if idempotency is not None:
+                    receipt = idempotency.receipt(answer[1])
                 case b"kept":
                     receipt = Receipt(min(known), max(known), 0, given.count)
                 case b"ahead":
@@ -139,13 +146,13 @@ class Publisher:
         _, first, last, arrival, head = answer
         return Receipt(first, last, batch.count, 0, arrival, head)
 
-    def recall(self, topic: str, once: Once) -> Receipt | None:
+    def recall(self, topic: str, idempotency: IdempotencyKey) -> Receipt | None:
         """Return the receipt of an earlier request, which is as safe as was asked for; None where there is none."""
         keys = [self._keys.partition(Log(topic).partition), *self._keys.ids(topic)]
-        value, lacking = self._commit(Call(RECALL, keys, [once.name]))
+        value, lacking = self._commit(Call(RECALL, keys, [idempotency.name]))
         if not value:
             return None
-        receipt = once.receipt(value)
+        receipt = idempotency.receipt(value)
         _check_confirmed(lacking)
         return receipt
 
@@ -162,7 +169,7 @@ class Publisher:
         keys, log = self._keys, Log(topic)
         bounded = settings.clock == "event" and not settings.jump and settings.longest_window > 0
         names = (
-            keys.partition(log.partition), keys.topics(log.partition), keys.log(log), keys.figures(log),
+            keys.partition(log.partition), keys.topics(log.partition), keys.log(log), keys.metadata(log),
             *keys.ids(topic),
         )  # fmt: skip
         bounds = (
@@ -177,8 +184,8 @@ class Publisher:
         )
         # Whether an event is too far ahead of an event clock depends on the request before it.
         return Target(
-            settings, not bounded, names, self._publish_command, keys.wake(log.partition), topic, bounds, more_bounds,
-            keys.live(log),
+            settings, not bounded, names, self._publish_command, keys.partition_channel(log.partition), topic, bounds,
+            more_bounds, keys.log_channel(log),
         )  # fmt: skip
 
 

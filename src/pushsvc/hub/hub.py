@@ -12,8 +12,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from pushsvc import sse
-from pushsvc.broker.broker import FROM_SNAPSHOT, Broker
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import TAGS, Log
+from pushsvc.broker.log import FROM_SNAPSHOT
 from pushsvc.errors import BrokerUnavailable, InvalidInput, StartupError, TooManyLogsFollowed
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
@@ -75,7 +76,7 @@ class Hub:
         self._channels: dict[Hashable, Channel] = {}
         self._followers: dict[int, Follower] = {}
         self._wheel: Wheel[Connection] = Wheel(max(1, round(heartbeat)))
-        self._live = broker.live(self._hear, self._on_up, otherwise=self._on_birth)
+        self._live = broker.live_connection(self._hear, self._on_up, on_unhandled=self._on_birth)
         self._heard = False
         self._clock: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
@@ -165,7 +166,7 @@ class Hub:
         if self.draining:
             raise BrokerUnavailable(DRAINING)
         listed = self._directory.knows(group)
-        if group.settled.is_set() and listed and self._live.hears(group.followers):
+        if group.settled.is_set() and listed and self._live.receives(group.followers):
             return
         if not self.wait_up(JOIN_SECONDS if not self._heard else 0.1):
             raise BrokerUnavailable("no connection to Redis")
@@ -273,18 +274,18 @@ class Hub:
 
     def watch(self, of: Log) -> Event:
         """Subscribe to what is said of a log; return what is set once Redis has confirmed it."""
-        channel = self.broker.keys.live(of)
+        channel = self.broker.keys.log_channel(of)
         self._watched[channel] = of, of.partition
         return self.hear(channel)
 
     def unwatch(self, of: Log) -> None:
-        channel = self.broker.keys.live(of)
+        channel = self.broker.keys.log_channel(of)
         self._watched.pop(channel, None)
         self.unhear(channel)
 
     def hears_all(self, logs: Iterable[Log]) -> bool:
         """Tell whether all that is said of logs from now on is heard."""
-        return all(self._live.is_confirmed(self.broker.keys.live(of)) for of in logs)
+        return all(self._live.is_confirmed(self.broker.keys.log_channel(of)) for of in logs)
 
     def mirror(self, of: Log) -> tuple[Mirror, int, int, bool]:
         """Return the state of a statistics log, with its epoch and sequence and whether an aggregator is alive."""

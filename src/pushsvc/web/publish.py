@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from pushsvc.broker.publisher import Once, Receipt
+from pushsvc.broker.publisher import IdempotencyKey, Receipt
 from pushsvc.errors import InvalidBatch, InvalidInput, LogFull, TooManyTopics, Unavailable, fault_members
 from pushsvc.event import Batch, ParsedBatch
 from pushsvc.settings import TopicSettings
@@ -53,11 +53,13 @@ def publish(
     try:
         settings = context.rules.settings_of(check_topic(topic))
         now = context.now()
-        once = None if idempotency_key is None else _once(idempotency_key, content_type, skip, columns, body, now)
+        idempotency = (
+            None if idempotency_key is None else _idempotency(idempotency_key, content_type, skip, columns, body, now)
+        )
         read = partial(context.reader.read, topic, body, content_type, columns=columns)
         try:
             reading = read(now=now)
-            receipt = _store(context, topic, reading, settings, skip, once)
+            receipt = _store(context, topic, reading, settings, skip, idempotency)
         except InvalidBatch as error:
             metrics.REJECTED.inc(len(error.faults) + error.more)
             _note_refusal(context, topic, error.detail)
@@ -65,7 +67,7 @@ def publish(
         except LogFull as error:
             _note_refusal(context, topic, error.detail)
             raise
-        if receipt.again:
+        if receipt.replayed:
             metrics.REPEATED.inc()
             return _accepted(topic, read(now=int(receipt.note)), receipt, settings)
         if reading.faults:
@@ -110,7 +112,9 @@ def _to_all(answer: Answer, requests: int) -> Answers:
     return Answers(answer.status, answer.headers, [answer.body] * requests)
 
 
-def _once(key: str, content_type: str, skip: bool, columns: Mapping[str, str], body: bytes, now: int) -> Once:
+def _idempotency(
+    key: str, content_type: str, skip: bool, columns: Mapping[str, str], body: bytes, now: int
+) -> IdempotencyKey:
     """Return what tells the request from another one with its key, the same in every process.
 
     The time by which it was judged is remembered with it: judged again by that, the body gives the same answer.
@@ -118,20 +122,25 @@ def _once(key: str, content_type: str, skip: bool, columns: Mapping[str, str], b
     if not _KEY.fullmatch(key):
         raise InvalidInput("Idempotency-Key: 1 to 200 printable ASCII characters are expected")
     asked = orjson.dumps([content_type, skip, sorted(columns.items())])
-    return Once(key, blake2b(asked + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
+    return IdempotencyKey(key, blake2b(asked + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
 
 
 def _store(
-    context: Context, topic: str, reading: ParsedBatch, settings: TopicSettings, skip: bool, once: Once | None
+    context: Context,
+    topic: str,
+    reading: ParsedBatch,
+    settings: TopicSettings,
+    skip: bool,
+    idempotency: IdempotencyKey | None,
 ) -> Receipt:
     if reading.faults and not (skip and reading.batch.count):
         # What was good then may be judged otherwise by another clock, and it is in the log.
-        earlier = None if once is None else context.broker.recall(topic, once)
+        earlier = None if idempotency is None else context.broker.recall(topic, idempotency)
         if earlier is None:
             raise InvalidBatch(reading.faults, reading.more)
         return earlier
     try:
-        return context.broker.publish(topic, reading.batch, settings, once=once)
+        return context.broker.publish(topic, reading.batch, settings, idempotency=idempotency)
     except InvalidBatch as error:  # it counts the events; the producer counts lines
         faults = [replace(fault, line=reading.lines[fault.line - 1]) for fault in error.faults]
         raise InvalidBatch(faults, error.more) from None
@@ -140,12 +149,12 @@ def _store(
 def _note_refusal(context: Context, topic: str, detail: str) -> None:
     """Let the topic's figures tell; a refusal stays one where Redis is away."""
     with suppress(Unavailable):
-        context.broker.refuse(topic, detail)
+        context.broker.record_refusal(topic, detail)
 
 
 def _accepted(topic: str, reading: ParsedBatch, receipt: Receipt, settings: TopicSettings) -> Answer:
     late = sum(_late(reading.batch, receipt, settings))
-    if not receipt.again:
+    if not receipt.replayed:
         metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
     hinted = settings.clock == "wall" and late == reading.batch.count > 0
     first, last = receipt.first_offset, receipt.last_offset

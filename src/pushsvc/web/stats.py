@@ -124,7 +124,7 @@ def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) ->
     """Ask for the figures beside the logs, which cost little however large the statistics are."""
     deadline = time.monotonic() + _WAIT
     while time.monotonic() < deadline:
-        if all(int(figures.get("source", 0)) >= offset for figures in context.broker.figures(logs)):
+        if all(int(figures.get("source", 0)) >= offset for figures in context.broker.metadata(logs)):
             return
         gevent.sleep(_LOOK)
 

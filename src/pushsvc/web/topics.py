@@ -53,7 +53,7 @@ def _listed(context: Context, names: Sequence[str]) -> Iterator[bytes]:
     head = b'{"topics":['
     for start in range(0, len(names), _PART):
         part = names[start : start + _PART]
-        figures = context.broker.figures([Log(topic) for topic in part])
+        figures = context.broker.metadata([Log(topic) for topic in part])
         described = [_described(context, topic, values) for topic, values in zip(part, figures, strict=True)]
         yield head + orjson.dumps(described)[1:-1]
         head = b","
@@ -90,7 +90,7 @@ def _names_of(settings: TopicSettings) -> list[str]:
 
 
 def _figures(context: Context, topic: str) -> dict[str, Any]:
-    [figures] = context.broker.figures([Log(topic)])
+    [figures] = context.broker.metadata([Log(topic)])
     described = _described(context, topic, figures)
     described["rates"] = {name: _rate(context, Log(topic, name)) for name in described["windows"]}
     return described

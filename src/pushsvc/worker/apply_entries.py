@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushsvc.broker.broker import Read
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry
+from pushsvc.broker.log import EventsEntry, PartitionRead
 from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.partition import Engine, Partition, Topic
@@ -14,7 +13,7 @@ from pushsvc.worker.shards.pool import PartLost
 
 
 def count_entries(
-    partition: Partition, engine: Engine, names: list[str], read: Read, breath: Callable[[], None]
+    partition: Partition, engine: Engine, names: list[str], read: PartitionRead, breath: Callable[[], None]
 ) -> set[str]:
     """Count what a read brought of topics of one engine; return those that have more.
 

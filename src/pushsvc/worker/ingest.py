@@ -104,8 +104,8 @@ class Ingest:
         except LogFull as error:
             FULL.inc()
             log.warning("ingest: %s", error)
-            self._broker.refuse(topic, error.detail)
+            self._broker.record_refusal(topic, error.detail)
         except (InvalidInput, TooLarge) as error:
             REFUSED.inc()
             log.warning("ingest of %r: %s", topic, error.detail)
-            self._broker.refuse(topic, error.detail)
+            self._broker.record_refusal(topic, error.detail)

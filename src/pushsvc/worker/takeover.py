@@ -48,7 +48,7 @@ class Takeover:
     def begin(self, partition: Partition, name: str) -> None:
         """Take up a topic that no checkpoint has: its windows are made from the part of the log that they may cover."""
         settings = self._rules.settings_of(name)
-        events, *windows = self._broker.figures(_logs_of(name, settings))
+        events, *windows = self._broker.metadata(_logs_of(name, settings))
         if "created" not in events:
             return
         now = self._broker.time(partition.number)
@@ -127,7 +127,7 @@ class Takeover:
         for start in range(0, len(every), _AT_ONCE):
             names = every[start : start + _AT_ONCE]
             logs = [_logs_of(name, settings) for name in names]
-            answers = iter(self._broker.figures([one for several in logs for one in several]))
+            answers = iter(self._broker.metadata([one for several in logs for one in several]))
             for name, several in zip(names, logs, strict=True):
                 events, *windows = [next(answers) for _ in several]
                 counted = engine.aggregate.topics[name]

@@ -14,9 +14,9 @@ import gevent
 from gevent.event import Event
 
 from pushsvc.aggregate.statistics_frame import Frame
-from pushsvc.broker.broker import Appended, Broker, Read, StatisticsWrite
+from pushsvc.broker.broker import AppendedFrame, Broker, StatisticsWrite
 from pushsvc.broker.keys import TAGS, Log
-from pushsvc.broker.log import FrameKind
+from pushsvc.broker.log import FrameKind, PartitionRead
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules
@@ -57,7 +57,7 @@ class AggregatorWorker:
         self._leases = Leases(broker, self._adopt, self._drop)
         self._ingest = Ingest(broker, rules, self._leases.fence_of, limits)
         self._sweeper = Sweeper(broker, rules, self._leases.fences)
-        self._live = broker.live(self._hear, self._on_up)
+        self._live = broker.live_connection(self._hear, self._on_up)
 
     def stop(self) -> None:
         """Ask ``run`` to return; may be called from a signal handler."""
@@ -102,7 +102,7 @@ class AggregatorWorker:
     def _take_up(self, partition: Partition) -> None:
         number = partition.number
         self._partitions[number] = partition
-        self._live.subscribe(self._broker.keys.wake(number))
+        self._live.subscribe(self._broker.keys.partition_channel(number))
         self._wake.set()
 
     def _restart(self, partition: Partition, *, distrusted: bool) -> None:
@@ -118,7 +118,7 @@ class AggregatorWorker:
         partition = self._partitions.pop(number, None)
         if partition is not None:
             partition.end()
-        self._live.unsubscribe(self._broker.keys.wake(number))
+        self._live.unsubscribe(self._broker.keys.partition_channel(number))
 
     # Waking
 
@@ -239,7 +239,7 @@ class AggregatorWorker:
         self._write(partition, names, read.now)
         return bool(lagging)
 
-    def _count_all(self, partition: Partition, names: list[str], read: Read) -> set[str]:
+    def _count_all(self, partition: Partition, names: list[str], read: PartitionRead) -> set[str]:
         """Count what a read brought, in the order of arrival; return the topics that have more."""
         present = [name for name in names if self._is_same(partition, name, read)]
         lagging: set[str] = set()
@@ -256,7 +256,7 @@ class AggregatorWorker:
             topic.silent_through = min(topic.silent_through, topic.after)
         return lagging
 
-    def _is_same(self, partition: Partition, name: str, read: Read) -> bool:
+    def _is_same(self, partition: Partition, name: str, read: PartitionRead) -> bool:
         """Tell whether a topic is the one that was begun; if it was deleted, forget it."""
         logged = read.logs[Log(name)]
         if logged.created and logged.deleted == partition.topics[name].counted.deleted:
@@ -339,12 +339,12 @@ class AggregatorWorker:
         kind = FrameKind.UPDATE if frame.kind == "update" else snapshot
         return StatisticsWrite(Log(frame.topic, frame.window), kind, frame.offset, data)
 
-    def _settle(self, partition: Partition, write: StatisticsWrite, answer: Appended | PushError | None) -> None:
+    def _settle(self, partition: Partition, write: StatisticsWrite, answer: AppendedFrame | PushError | None) -> None:
         name, window = write.log.topic, write.log.window or ""
         topic = partition.topics.get(name)
         if topic is None:
             return
-        if isinstance(answer, Appended):
+        if isinstance(answer, AppendedFrame):
             metrics.FRAMES.labels(kind=write.kind).inc()
             topic.counted.told_late += write.late
             topic.aggregate.watch(name, window, answer.receivers > 0)

@@ -40,7 +40,7 @@ def entries(broker):
 
 def held(broker):
     """Return the bytes that the figures tell, once they are seen to be those of the log."""
-    [figures] = broker.figures([LOG])
+    [figures] = broker.metadata([LOG])
     if not figures:
         return 0
     kept = entries(broker)

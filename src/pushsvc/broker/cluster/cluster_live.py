@@ -12,7 +12,7 @@ from gevent.event import Event
 from pushsvc.broker.cluster.cluster import Cluster
 from pushsvc.broker.connection import Connections
 from pushsvc.broker.keys import TAGS, slot_of
-from pushsvc.broker.live import Hear, Live
+from pushsvc.broker.live import LiveConnection, OnMessage
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ LOOK, LOOK_IN_DOUBT = 10.0, 0.25
 _CONFIRM = 2.0
 
 
-class ClusterLive:
-    """Keeps channels subscribed at the primary that has their slot; what a Live does, for a cluster.
+class ClusterLiveConnection:
+    """Keeps channels subscribed at the primary that has their slot; what a LiveConnection does, for a cluster.
 
     ``on_up`` is told of which partitions everything said before is lost. A pattern is subscribed at one primary: a
     plain PUBLISH, which is what patterns are for, reaches all of them.
@@ -33,19 +33,19 @@ class ClusterLive:
     def __init__(
         self,
         cluster: Cluster,
-        hear: Hear,
+        on_message: OnMessage,
         on_up: Callable[[Sequence[int]], None],
         *,
-        otherwise: Callable[[str, bytes], None] = lambda *_: None,
+        on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
     ) -> None:
         self._cluster = cluster
-        self._hear = hear
-        self._otherwise = otherwise
+        self._on_message = on_message
+        self._on_unhandled = on_unhandled
         self._on_up = on_up
         self._channels: dict[str, Event] = {}
         self._patterns: set[str] = set()
-        self._lives: dict[Connections, Live] = {}
-        self._places: dict[str, Live] = {}
+        self._lives: dict[Connections, LiveConnection] = {}
+        self._places: dict[str, LiveConnection] = {}
         self._unheard: set[int] = set()
         self._doubted = Event()
         self._failing = False
@@ -71,7 +71,7 @@ class ClusterLive:
         """Wait until some primary is heard; return whether one is."""
         return bool(self.up.wait(timeout))
 
-    def hears(self, partitions: Iterable[int]) -> bool:
+    def receives(self, partitions: Iterable[int]) -> bool:
         """Tell whether what is said of partitions is heard now."""
         lives = [self._live_of(slot_of(TAGS[partition])) for partition in partitions]
         return all(live is not None and live.up.is_set() for live in lives)
@@ -96,12 +96,12 @@ class ClusterLive:
         self._patterns.add(pattern)
         self._doubted.set()
 
-    def _live_of(self, slot: int) -> Live | None:
+    def _live_of(self, slot: int) -> LiveConnection | None:
         connections = self._cluster.known(slot)
         return None if connections is None else self._lives.get(connections)
 
-    def _place(self, channel: str) -> Live | None:
-        """Subscribe a channel where its slot is, if that is known; return the Live that took it over from another."""
+    def _place(self, channel: str) -> LiveConnection | None:
+        """Subscribe a channel where its slot is, if that is known; return what took it over from another."""
         live, before = self._live_of(slot_of(channel)), self._places.get(channel)
         if live is None:
             self._doubted.set()
@@ -146,9 +146,9 @@ class ClusterLive:
         primaries = self._cluster.primaries()
         for connections in primaries:
             if connections not in self._lives:
-                self._lives[connections] = live = Live(
-                    connections, self._hear, partial(self._heard, connections),
-                    otherwise=self._otherwise, sharded=True, on_doubt=self._doubted.set,
+                self._lives[connections] = live = LiveConnection(
+                    connections, self._on_message, partial(self._heard, connections),
+                    on_unhandled=self._on_unhandled, sharded=True, on_doubt=self._doubted.set,
                 )  # fmt: skip
                 live.start()
         self._move()
@@ -170,7 +170,7 @@ class ClusterLive:
                 self._places[channel].ask_again(channel)
         self._move_patterns()
         if moved:
-            # What was said between the two subscriptions was not heard. (A Live that comes up says so itself.)
+            # What was said between the two subscriptions was not heard. (One that comes up says so itself.)
             gevent.wait([confirmed for _, confirmed in moved], timeout=_CONFIRM)
             slots = {slot_of(channel) for channel, _ in moved}
             self._unheard.update(number for number, tag in enumerate(TAGS) if slot_of(tag) in slots)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from pushsvc.broker.cluster.address import Address
 from pushsvc.broker.cluster.cluster import Cluster, ClusterCommitter
-from pushsvc.broker.cluster.cluster_live import ClusterLive
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from pushsvc.broker.cluster.sentinel import Sentinels
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection import Connections
-from pushsvc.broker.live import Hear, Live
+from pushsvc.broker.live import LiveConnection, OnMessage
 from pushsvc.settings import Ack
 from pushsvc.topic import PARTITIONS
 
@@ -35,10 +35,10 @@ def committer(connections: Connections | Cluster, ack: Ack) -> Committer | Clust
 
 def live(
     connections: Connections | Cluster,
-    hear: Hear,
+    on_message: OnMessage,
     on_up: Callable[[Sequence[int]], None],
-    otherwise: Callable[[str, bytes], None],
-) -> Live | ClusterLive:
+    on_unhandled: Callable[[str, bytes], None],
+) -> LiveConnection | ClusterLiveConnection:
     if isinstance(connections, Cluster):
-        return ClusterLive(connections, hear, on_up, otherwise=otherwise)
-    return Live(connections, hear, lambda: on_up(range(PARTITIONS)), otherwise=otherwise)
+        return ClusterLiveConnection(connections, on_message, on_up, on_unhandled=on_unhandled)
+    return LiveConnection(connections, on_message, lambda: on_up(range(PARTITIONS)), on_unhandled=on_unhandled)

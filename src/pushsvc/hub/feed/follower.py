@@ -18,9 +18,17 @@ import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-from pushsvc.broker.broker import FROM_SNAPSHOT, NOTHING, Broker, Read, ReadLog
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import Entry, StatisticsEntry, WakeUp
+from pushsvc.broker.log import (
+    FROM_SNAPSHOT,
+    NO_ENTRIES,
+    LogEntry,
+    LogNotification,
+    LogRead,
+    PartitionRead,
+    StatisticsEntry,
+)
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub import metrics
@@ -64,7 +72,7 @@ class Tail:
 
     def rewind(self, last: int | None = None) -> None:
         """Begin anew: at the last snapshot; an events log at its end, or at what is left before ``last``."""
-        self.after = FROM_SNAPSHOT if self.mirror is not None else NOTHING
+        self.after = FROM_SNAPSHOT if self.mirror is not None else NO_ENTRIES
         if self.mirror is None and last is not None:
             self.after = max(0, last - REPLAY_AFTER_RESET)
         self.fresh = True
@@ -74,7 +82,7 @@ class Tail:
             self.mirror = Mirror(self.log)
 
 
-Batch = list[tuple[int, Tail, Entry]]
+Batch = list[tuple[int, Tail, LogEntry]]
 """Entries of several logs in order of their sequences."""
 
 
@@ -145,7 +153,7 @@ class Follower:
             tail = self.tails.get(of)
             if tail is None:
                 continue
-            said = WakeUp.parse(of, message)
+            said = LogNotification.parse(of, message)
             if said is not None and said.entry.last <= tail.after and said.epoch == self.epoch:
                 continue  # it was read meanwhile
             if said is None or not self._is_next(tail, said):
@@ -156,10 +164,10 @@ class Follower:
             batch.append((entry.sequence, tail, entry))
         return batch
 
-    def _is_next(self, tail: Tail, said: WakeUp) -> bool:
+    def _is_next(self, tail: Tail, said: LogNotification) -> bool:
         """Tell whether this is the log's next entry, in the life of Redis and with the topics that are known here."""
         entry = said.entry
-        known = said.epoch == self.epoch and said.born <= self._born
+        known = said.epoch == self.epoch and said.newest_topic_sequence <= self._born
         return known and entry.before == tail.after and entry.sequence > self.through
 
     def add(self, group: Group, logs: Sequence[Log], *, from_start: bool = False) -> None:
@@ -168,7 +176,7 @@ class Follower:
             tail = self.tails.get(of)
             if tail is None or (from_start and tail.mirror is None and tail.after != 0):
                 tail = self.tails[of] = self._begin(of, tail, from_start=from_start)
-            elif tail.fresh and tail.mirror is None and tail.after != NOTHING and not from_start:
+            elif tail.fresh and tail.mirror is None and tail.after != NO_ENTRIES and not from_start:
                 tail.from_end[group] = None
             tail.groups[group] = None
             tail.born |= from_start
@@ -183,7 +191,7 @@ class Follower:
         if before is not None:
             tail.groups.update(before.groups)
             tail.end = before.end
-            tail.from_end.update(before.groups if before.after == NOTHING else before.from_end)
+            tail.from_end.update(before.groups if before.after == NO_ENTRIES else before.from_end)
             for group in before.groups:
                 group.skip(of, before.after)
         return tail
@@ -263,7 +271,7 @@ class Follower:
         self._moved.set()
         self._moved.clear()
 
-    def _take(self, read: Read, asked: dict[Log, Tail]) -> bool:
+    def _take(self, read: PartitionRead, asked: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
             self.epoch, self.through, self._born = read.epoch, 0, 0
             self._unsure_until = monotonic() + UNSURE
@@ -272,9 +280,9 @@ class Follower:
             return True
         self.epoch = read.epoch
         self.owned = read.owned
-        if read.born > self._born:
+        if read.newest_topic_sequence > self._born:
             self._hub.list_again(self.partition)
-            self._born = read.born
+            self._born = read.newest_topic_sequence
         if any(asked.get(of) is not tail and tail.born for of, tail in self.tails.items()):
             return True  # a topic was born among what was read: nothing later of others may come before its own
         # A tail that came in place of another meanwhile stands elsewhere: what was read is not its continuation.
@@ -286,7 +294,7 @@ class Follower:
         limit = min(cuts, default=read.sequence)
         if cuts:
             # A log that is followed from its end on has its end above the limit: it begins with a later read.
-            found = {of: logged for of, logged in found.items() if self.tails[of].after != NOTHING}
+            found = {of: logged for of, logged in found.items() if self.tails[of].after != NO_ENTRIES}
         # A log that is new here and was cut may end below what the others have long been offered.
         behind = limit < self.through
         self.through = max(self.through, limit)
@@ -294,7 +302,7 @@ class Follower:
         self._tell_moved()
         return bool(cuts) or len(found) < len(self.tails)
 
-    def _lost_position(self, found: dict[Log, ReadLog]) -> bool:
+    def _lost_position(self, found: dict[Log, LogRead]) -> bool:
         """Rewind the tails whose place in the log is gone; return whether there were any."""
         rewound = False
         for of, logged in found.items():
@@ -312,7 +320,7 @@ class Follower:
                     group.forget(of, reason)
         return rewound
 
-    def _offer(self, found: dict[Log, ReadLog], limit: int, *, behind: bool, cut: bool) -> None:
+    def _offer(self, found: dict[Log, LogRead], limit: int, *, behind: bool, cut: bool) -> None:
         batch: Batch = []
         for of, logged in found.items():
             tail = self.tails[of]
@@ -334,7 +342,7 @@ class Follower:
 
     def _hand_out(self, batch: Batch) -> None:
         """Apply entries to the mirrors, and give each group its own."""
-        shares: dict[Group, list[tuple[Log, Entry]]] = {}
+        shares: dict[Group, list[tuple[Log, LogEntry]]] = {}
         for _, tail, entry in batch:
             if tail.mirror is not None and isinstance(entry, StatisticsEntry):
                 tail.mirror.apply(entry)

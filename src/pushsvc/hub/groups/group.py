@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from pushsvc import sse
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import Entry, EventsEntry
+from pushsvc.broker.log import EventsEntry, LogEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode, sequence_encoder
 from pushsvc.errors import TooManyLogsFollowed
 from pushsvc.hub import messages as frames
@@ -147,7 +147,7 @@ class Group(Channel):
 
     # What is to be said
 
-    def take(self, partition: int, batch: Sequence[tuple[Log, Entry]], rendering: frames.Rendering) -> None:
+    def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: frames.Rendering) -> None:
         """Make frames of entries of a partition, which come in order of sequence."""
         begun = self._begun(partition)
         messages = self._states(begun)

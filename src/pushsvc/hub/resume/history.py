@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pushsvc import sse
-from pushsvc.broker.broker import Broker, Read
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry
+from pushsvc.broker.log import EventsEntry, PartitionRead
 from pushsvc.cursor import Position, encode
 from pushsvc.hub import messages as frames
 from pushsvc.hub.query import Query
@@ -51,10 +51,10 @@ class History:
             return self._messages(partition, read, until)
         return None
 
-    def _was_trimmed(self, read: Read) -> bool:
+    def _was_trimmed(self, read: PartitionRead) -> bool:
         return any(logged.trimmed > self._places[of].sequence > 0 for of, logged in read.logs.items())
 
-    def _messages(self, partition: int, read: Read, until: Position) -> list[bytes]:
+    def _messages(self, partition: int, read: PartitionRead, until: Position) -> list[bytes]:
         """Return the events of a read in the order of their sequences, as far as all logs were read."""
         cuts = [logged.entries[-1].sequence for logged in read.logs.values() if logged.more]
         limit = min([until.sequence, *cuts])

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pushsvc.broker.broker import NOTHING
 from pushsvc.broker.keys import Log
+from pushsvc.broker.log import NO_ENTRIES
 from pushsvc.cursor import Position
 from pushsvc.hub import messages as frames
 from pushsvc.hub.feed.follower import REPLAY_AFTER_RESET
@@ -136,7 +136,7 @@ class Survey:
     def _find(self, of: Log, *, lost: bool) -> Place:
         """Return the place to read an events log from: behind the position, or the last events before its end."""
         if lost:
-            last = self._broker.read(of.partition, {of: NOTHING}).logs[of].last
+            last = self._broker.read(of.partition, {of: NO_ENTRIES}).logs[of].last
             return Place(max(0, last - REPLAY_AFTER_RESET), 0)
         position = self.position(of.partition)
         if position is None or not position.sequence:
