@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.window import Window
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ def by_river(values: Floats) -> Floats:
 
 
 def by_pushsvc(values: Floats) -> Floats:
-    rolling, found = Rolling([Window.parse("1m")], START), np.full(LENGTH, np.nan)
+    rolling, found = PaneWindows([Window.parse("1m")], START), np.full(LENGTH, np.nan)
     topic = rolling.rows.add_topic(10, 1)
     row = topic.rows(topic.field("x") or 0, np.array([topic.key("a")]))
     for at, value in enumerate(values.tolist()):

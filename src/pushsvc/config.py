@@ -18,7 +18,7 @@ import msgspec
 from pushsvc.errors import InvalidSetting, InvalidTopic, StartupError
 from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules, TopicSettings
-from pushsvc.stats.names import is_of_values, percent_of
+from pushsvc.stats.statistic_names import is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_pattern, is_pattern
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
-from pushsvc.stats.names import is_exact, is_of_values, percent_of
+from pushsvc.stats.statistic_names import is_exact, is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import matches
 

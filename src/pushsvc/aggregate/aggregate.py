@@ -18,15 +18,15 @@ from pushsvc.aggregate.cadence import Paces
 from pushsvc.aggregate.row_updates import Counting, Topic
 from pushsvc.aggregate.statistics_frame import Frame, Heads, Pieces, counts_to_json, divide
 from pushsvc.event.columns import NO_TIME, Columns
+from pushsvc.stats.arrays import Flags, Index, Ints
 from pushsvc.stats.engine import engine_of
-from pushsvc.stats.ledger import Flags, Ledger, Report
-from pushsvc.stats.moments import Index, Ints
-from pushsvc.stats.names import is_of_values
+from pushsvc.stats.ledger import Ledger, RowChanges
 from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, EVENTS
 from pushsvc.stats.schema import CLASSES, PARAMETERS
 from pushsvc.stats.serialize import InvalidState, deserialize, serialize_parts
-from pushsvc.stats.window import Extent
+from pushsvc.stats.statistic_names import is_of_values
+from pushsvc.stats.window import TimeRange
 
 if TYPE_CHECKING:
     from pushsvc.settings import TopicSettings
@@ -297,7 +297,7 @@ class Aggregate:
             self._ledger.release()
         return frames
 
-    def _frames(self, window: int, report: Report, now: int) -> list[Frame]:
+    def _frames(self, window: int, report: RowChanges, now: int) -> list[Frame]:
         """Return an update for each topic in a report."""
         owners, left = (self._rolling.rows.topic[rows] for rows in (report.rows, report.gone))
         numbers = np.unique(np.concatenate([owners, left]))
@@ -317,13 +317,13 @@ class Aggregate:
             for topic, *told in zip(topics, extents, cadences, self._ending(report, edges), bodies, strict=True)
         ]
 
-    def _ending(self, report: Report, edges: Ints) -> list[bool]:
+    def _ending(self, report: RowChanges, edges: Ints) -> list[bool]:
         """Tell between which edges [n + 1] there is a row of a key that is said to be zero."""
         zero = (report.count == 0) & (self._rolling.rows.key[report.rows] != ALL_KEYS)
         before = np.concatenate([[0], np.cumsum(zero)])[edges]
         return list((before[:-1] < before[1:]).tolist())
 
-    def _encode(self, window: int, report: Report, part: slice) -> Pieces:
+    def _encode(self, window: int, report: RowChanges, part: slice) -> Pieces:
         rows = report.rows[part]
         valued = self._rolling.rows.kind[rows] != EVENTS
         figures = self._rolling.read(window, rows[valued])
@@ -347,7 +347,7 @@ class Aggregate:
         whole = heads if ends is None else [b"%b,%b" % pair for pair in zip(heads, ends, strict=True)]
         return b"[%b]" % b",".join([b"%b]" % row for row in whole])
 
-    def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, extent: Extent) -> list[bytes]:
+    def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, extent: TimeRange) -> list[bytes]:
         """Return the body of a frame: data, gone, and partial if there is any."""
         parts = [b'"data":', *data, b',"gone":', gone]
         keys = [] if extent.start is None else topic.table.partial(rows, extent.start)
@@ -360,7 +360,7 @@ class Aggregate:
         window: int,
         topic: Topic,
         kind: Literal["snapshot", "update"],
-        extent: Extent,
+        extent: TimeRange,
         cadence: int,
         ending: bool,
         parts: Sequence[bytes],

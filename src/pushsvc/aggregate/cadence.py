@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pushsvc.stats.moments import Index, Ints
+from pushsvc.stats.arrays import Index, Ints
 
 BYTES_PER_SECOND = 2_000_000
 """Bound of all updates of a topic together; the cadence stretches to keep it."""

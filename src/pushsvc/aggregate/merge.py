@@ -15,7 +15,7 @@ import orjson
 
 from pushsvc.aggregate.statistics_frame import Pieces, counts_to_json
 from pushsvc.stats.moments import MOMENTS
-from pushsvc.stats.panes.partials import Partial, merged
+from pushsvc.stats.panes.partials import RowPartial, merged
 from pushsvc.stats.window import Window
 
 Name = tuple[str | None, str | None, str | None]
@@ -29,7 +29,7 @@ class SharedRow(msgspec.Struct, frozen=True, array_like=True):
     name: Name
     changed: bool
     gone: bool
-    partial: Partial
+    partial: RowPartial
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):

@@ -9,11 +9,10 @@ from types import NoneType
 import numpy as np
 
 from pushsvc.event.columns import Columns, NumberColumn
+from pushsvc.stats.arrays import Flags, Ints
 from pushsvc.stats.engine import Engine
-from pushsvc.stats.ledger import Flags
-from pushsvc.stats.moments import Ints
 from pushsvc.stats.rows import ALL_KEYS, COUNT, TopicRows
-from pushsvc.stats.values.vocabulary import NONE
+from pushsvc.stats.values.dictionary import NONE
 
 
 @dataclass(slots=True)

@@ -23,8 +23,9 @@ from pushsvc.aggregate.row_updates import Topic
 from pushsvc.aggregate.statistics_frame import divide
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.ledger import Flags, Report
-from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.arrays import Flags
+from pushsvc.stats.ledger import RowChanges
+from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.pause import Pause, no_pause
 
 _NOBODY = -1
@@ -69,7 +70,7 @@ class TopicPart(Aggregate):
     def share(self, name: str, window: int, *, whole: bool) -> Share:
         """Return what is known here of a window: all of it, or what changed since."""
         topic, rolling = self.topics[name], self._rolling
-        if not isinstance(rolling, Rolling):
+        if not isinstance(rolling, PaneWindows):
             raise TypeError("only windows of panes have shares")
         shared = topic.table.shared() if topic.begun else np.zeros(0, np.int64)
         changed = rolling.changed(window)[shared]
@@ -91,10 +92,10 @@ class TopicPart(Aggregate):
             self._ledger.release()
         return found
 
-    def _own_share(self, topic: Topic, window: int, report: Report, shared: list[SharedRow]) -> Share:
+    def _own_share(self, topic: Topic, window: int, report: RowChanges, shared: list[SharedRow]) -> Share:
         """Return a share with the rows of a report that no other part has."""
         own, gone = (self._rolling.rows.key[rows] > topic.table.groupings for rows in (report.rows, report.gone))
-        report = Report(report.rows[own], report.count[own], report.gone[gone])
+        report = RowChanges(report.rows[own], report.count[own], report.gone[gone])
         size, (extent,) = len(report.rows), self._rolling.extents(window, [topic.table])
         start, end = extent.start or 0, extent.end or 0
         (data,) = divide([(0, size)], size, partial(self._encode, window, report))

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pushsvc.clock import format_time
-from pushsvc.stats.moments import Floats, Index, Ints
+from pushsvc.stats.arrays import Floats, Index, Ints
 from pushsvc.stats.rows import CLOSED, Rows
 
 Table = list[tuple[Any, ...]]

@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Floats, Index, Ints
-from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
+from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.pause import Pause, no_pause
-from pushsvc.stats.recent.recent import Recent
+from pushsvc.stats.recent.recent_windows import RecentWindows
 from pushsvc.stats.rows import Rows, TopicRows
-from pushsvc.stats.values.vocabulary import Vocabulary
-from pushsvc.stats.values.wanted import Wanted
-from pushsvc.stats.window import Extent, Window
+from pushsvc.stats.values.dictionary import ValueDictionary
+from pushsvc.stats.values.value_statistics import ValueStatistics
+from pushsvc.stats.window import TimeRange, Window
 
-Flags = NDArray[np.bool_]
 Ready = Callable[[int, Ints], Ints]
 """Says for a window and topics [n] the ms from which each may be told something."""
 
@@ -75,7 +73,7 @@ class Engine(Protocol):
         """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined."""
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> ValueDictionary | None:
         """Return the numbers of values of any kind, if any are kept."""
 
     def put_values(self, marks: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
@@ -88,7 +86,7 @@ class Engine(Protocol):
     def tidy(self) -> None:
         """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
 
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
         """Return what a window covers of the events of topics [n]."""
 
     def unused(self) -> Ints:
@@ -118,12 +116,12 @@ def engine_of(
 
     ``statistics`` are those of values of any kind, of which ``most_values`` of a field are followed one by one.
     """
-    wanted = Wanted(statistics, most_values) if statistics else None
+    wanted = ValueStatistics(statistics, most_values) if statistics else None
     if exact or all(window.events for window in windows):
-        return Recent(windows, time, percents, max_events, pause=pause, wanted=wanted)
+        return RecentWindows(windows, time, percents, max_events, pause=pause, wanted=wanted)
     if any(window.events for window in windows):
         return Both(windows, time, percents, pause, wanted)
-    return Rolling(windows, time, percents, pause, wanted)
+    return PaneWindows(windows, time, percents, pause, wanted)
 
 
 class Both:
@@ -137,13 +135,13 @@ class Both:
         time: int,
         percents: Sequence[int] = (),
         pause: Pause = no_pause,
-        wanted: Wanted | None = None,
+        wanted: ValueStatistics | None = None,
     ) -> None:
         self.windows = tuple(windows)
-        self._rolling = Rolling([window for window in windows if not window.events], time, percents, pause, wanted)
+        self._rolling = PaneWindows([window for window in windows if not window.events], time, percents, pause, wanted)
         self.rows = self._rolling.rows
         counting = [window for window in windows if window.events]
-        self._recent = Recent(counting, time, percents, rows=self.rows, pause=pause, wanted=wanted)
+        self._recent = RecentWindows(counting, time, percents, rows=self.rows, pause=pause, wanted=wanted)
         self._places = [(bool(one.events), (counting if one.events else self._rolling.windows).index(one))
                         for one in windows]  # fmt: skip
 
@@ -155,7 +153,7 @@ class Both:
     def pause(self, pause: Pause) -> None:
         self._rolling.pause = self._recent.pause = pause
 
-    def _at(self, window: int) -> tuple[Rolling | Recent, int]:
+    def _at(self, window: int) -> tuple[PaneWindows | RecentWindows, int]:
         """Return who keeps a window, and its number there."""
         counting, number = self._places[window]
         return self._recent if counting else self._rolling, number
@@ -188,7 +186,7 @@ class Both:
         self._rolling.put(self._recent.times_of(marks, rows) // self._rolling.grain, rows, values)
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> ValueDictionary | None:
         return self._rolling.vocabulary
 
     def put_values(self, marks: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
@@ -219,7 +217,7 @@ class Both:
         keeper, number = self._at(window)
         return keeper.read(number, rows)
 
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
         keeper, number = self._at(window)
         return keeper.extents(number, topics)
 

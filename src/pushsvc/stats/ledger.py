@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pushsvc.stats.arrays import Counts, Flags, Ints
 from pushsvc.stats.engine import Engine
-from pushsvc.stats.moments import Counts, Ints
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, TopicRows
 
 _ABSENT, _LIVE, _ZERO = range(3)
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RowChanges:
     """What to say of a window. Rows [n] are ordered by topic, and so are those that are gone [m].
 
     What they say besides their count is read where they are told, a few at a time.
@@ -44,7 +43,7 @@ class Ledger:
         self._reserve()
         return np.flatnonzero(self._rolling.changed(window) | (self._known[window, : len(self._rolling.rows)] == _ZERO))
 
-    def update(self, window: int, rows: Ints) -> Report:
+    def update(self, window: int, rows: Ints) -> RowChanges:
         """Report what changed among pending rows since their last report."""
         rows = self._by_topic(rows)
         self._rolling.pause()
@@ -56,9 +55,9 @@ class Ledger:
         gone = rows[~live & (known == _ZERO)]
         self._known[window, rows] = np.where(live, _LIVE, np.where(known == _LIVE, _ZERO, _ABSENT))
         self._rolling.pause()
-        return Report(rows[said], count[said], gone)
+        return RowChanges(rows[said], count[said], gone)
 
-    def snapshot(self, window: int, topic: TopicRows) -> Report:
+    def snapshot(self, window: int, topic: TopicRows) -> RowChanges:
         """Report all rows of a topic that are not empty, and totals; what the reader held before no longer counts."""
         self._reserve()
         own = self._rolling.rows.of_topic(topic)
@@ -70,12 +69,12 @@ class Ledger:
         live = (count > 0) | self._total(own)
         self._known[window, own] = np.where(live, _LIVE, _ABSENT)
         self._rolling.pause()
-        return Report(own[live], count[live], np.zeros(0, np.int64))
+        return RowChanges(own[live], count[live], np.zeros(0, np.int64))
 
-    def nothing(self) -> Report:
+    def nothing(self) -> RowChanges:
         """Return a report that says nothing."""
         none = np.zeros(0, np.int64)
-        return Report(none, none, none)
+        return RowChanges(none, none, none)
 
     def discard(self, topic: TopicRows) -> None:
         """Forget a topic, whatever is in its rows."""

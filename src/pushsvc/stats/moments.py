@@ -11,20 +11,11 @@ infinite, and so null.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Counts = NDArray[np.integer[Any]]
-"""Numbers of events: in 32 bits for what one pane holds, in 64 for whole windows."""
-
-Index = NDArray[np.integer[Any]]
-"""Rows or columns, in integers of any width."""
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
 
 MOMENTS = 5
 """What is told of a partial: sum, mean, min, max and std."""
@@ -54,43 +45,11 @@ class Moments:
         return Moments(self.count[index], self.parts.take(index, axis=1, mode="clip"))  # numpy buffers other modes
 
 
-def narrow(count: Counts) -> Counts:
-    """Return counts in as few bits as they need: most panes hold few events of a row."""
-    most = int(count.max(initial=0))
-    return count.astype(np.uint8 if most < 2**8 else np.uint16 if most < 2**16 else count.dtype, copy=False)
-
-
-def shared(array: Index, other: Index | None) -> Index:
-    """Return ``other`` in place of an array that is equal: one that panes have in common is held once."""
-    return other if other is not None and other.dtype == array.dtype and np.array_equal(array, other) else array
-
-
-def size_of(arrays: Iterable[NDArray[Any]]) -> int:
-    """Return the bytes of arrays, each counted once."""
-    return sum({id(array): array.nbytes for array in arrays}.values())
-
-
 def empty(size: int) -> Floats:
     """Return the floats [5, size] of partials without values."""
     parts = np.empty((PARTS, size))
     parts[:] = EMPTY[:, None]
     return parts
-
-
-def runs_of(ordered: NDArray[np.generic]) -> Ints:
-    """Return where each run of equal elements starts."""
-    edges = np.empty(len(ordered), np.bool_)
-    edges[:1] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=edges[1:])
-    return np.flatnonzero(edges)
-
-
-def lengths_of(starts: Ints, size: int) -> Ints:
-    """Return how long each run of an array of ``size`` is."""
-    lengths = np.empty(len(starts), np.int64)
-    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-    lengths[-1:] = size - starts[-1:]
-    return lengths
 
 
 def reduce(values: Floats, starts: Ints) -> Moments:

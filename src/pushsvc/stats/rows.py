@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Index, Ints
+from pushsvc.stats.arrays import Counts, Index, Ints
 
 OTHER = "__other__"
 """The key that takes what finds no room; producers may not use it."""
@@ -33,7 +33,7 @@ _NAME_BYTES = 200
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 Numbers = NDArray[np.int32]
 
-Places = tuple[Index, Index]
+ColumnPair = tuple[Index, Index]
 """Columns of rows and of their totals, CLOSED where a row has none or is its own total."""
 
 
@@ -132,7 +132,7 @@ class Rows:
         bearers[valued & (held[bearers] == 0)] = CLOSED
         return bearers.astype(np.int64)
 
-    def places(self, rows: Index) -> Places:
+    def places(self, rows: Index) -> ColumnPair:
         """Return the columns of rows and those of their totals."""
         totals = self.total[rows]
         return self.column[rows], np.where(totals == rows, CLOSED, self.column[totals])

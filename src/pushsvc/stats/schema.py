@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from pushsvc.stats.codes import CodeCounts
+from pushsvc.stats.code_counts import CodeCounts
 from pushsvc.stats.engine import Both
 from pushsvc.stats.ledger import Ledger
 from pushsvc.stats.moments import Moments
-from pushsvc.stats.panes.blocks import Blocks
-from pushsvc.stats.panes.buckets import Buckets
-from pushsvc.stats.panes.figures import Figures
-from pushsvc.stats.panes.fold import BLOCK, Fold, Part
-from pushsvc.stats.panes.quantiles import BITS, NEWEST, Histograms, Newest
-from pushsvc.stats.panes.rolling import Rolling
-from pushsvc.stats.recent.event_buffer import Cells, Reach, Tape
-from pushsvc.stats.recent.recent import Recent
+from pushsvc.stats.pane_counts import PaneCounts
+from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
+from pushsvc.stats.panes.column_stacks import ColumnStacks
+from pushsvc.stats.panes.column_statistics import ColumnStatistics
+from pushsvc.stats.panes.histograms import BITS, NEWEST, Histograms, NewestValues
+from pushsvc.stats.panes.pane_windows import PaneWindows
+from pushsvc.stats.panes.two_stack import BLOCK, Part, TwoStack
+from pushsvc.stats.recent.event_buffer import EventBuffer, Horizon, Observations
+from pushsvc.stats.recent.recent_windows import RecentWindows
 from pushsvc.stats.rows import Rows, TopicRows
-from pushsvc.stats.tally import Tally
-from pushsvc.stats.values.distinct import SHIFT, Distinct
-from pushsvc.stats.values.ends import Firsts, Lasts
-from pushsvc.stats.values.frequent import Frequent
-from pushsvc.stats.values.values import Values
-from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, Vocabulary
-from pushsvc.stats.values.wanted import Wanted
+from pushsvc.stats.values.dictionary import RANKS, REGISTERS, ValueDictionary
+from pushsvc.stats.values.distinct import SHIFT, DistinctCounts
+from pushsvc.stats.values.first_last import FirstValues, LastValues
+from pushsvc.stats.values.frequent import FrequentValues
+from pushsvc.stats.values.pane_values import PaneValues
+from pushsvc.stats.values.value_statistics import ValueStatistics
 from pushsvc.stats.window import Window
 
 PARAMETERS = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
 """Constants that the meaning of the arrays depends on: a state saved with others is refused."""
 
 CLASSES: tuple[type, ...] = (
-    Blocks, Both, Buckets, Cells, CodeCounts, Distinct, Figures, Firsts, Fold, Frequent, Histograms, Lasts, Ledger,
-    Moments, Newest, Part, Reach, Recent, Rolling, Rows, Tally, Tape, TopicRows, Values, Vocabulary, Wanted, Window,
+    Both, CodeCounts, ColumnQuantiles, ColumnStacks, ColumnStatistics, DistinctCounts, EventBuffer, FirstValues,
+    FrequentValues, Histograms, Horizon, LastValues, Ledger, Moments, NewestValues, Observations, PaneCounts,
+    PaneValues, PaneWindows, Part, RecentWindows, Rows, TopicRows, TwoStack, ValueDictionary, ValueStatistics,
+    Window,
 )  # fmt: skip

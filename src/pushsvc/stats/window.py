@@ -62,7 +62,7 @@ class Window:
         return cls(f"last {events}", 0, 0, events)
 
 
-class Extent(NamedTuple):
+class TimeRange(NamedTuple):
     """What a window covers: event times from the ms ``start`` to before ``end``; None where it has no events.
 
     ``truncated`` tells that it would begin before ``start`` if there were room for all its events.

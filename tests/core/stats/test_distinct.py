@@ -5,8 +5,8 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from pushsvc.stats.values.distinct import STANDARD_ERROR, Distinct
-from pushsvc.stats.values.vocabulary import RANKS, SKETCHED, cells_of
+from pushsvc.stats.values.dictionary import RANKS, SKETCHED, cells_of
+from pushsvc.stats.values.distinct import STANDARD_ERROR, DistinctCounts
 from support.accounts.distinct import NO_CELLS, cells, codes
 
 
@@ -24,7 +24,7 @@ def test_a_cell_is_the_same_in_every_process():
 
 
 def test_a_value_counts_as_long_as_its_newest_pane_is_in_the_window():
-    distinct = Distinct(2)
+    distinct = DistinctCounts(2)
     distinct.add(codes(3, np.array([1, 2])), np.array([10, 5]))
     distinct.add(np.concatenate([codes(3, np.array([2, 4])), codes(4, np.array([2]))]), np.array([12, 6]))
     distinct.add_late(0, codes(3, np.array([4, 9])), np.array([9, 11]))
@@ -39,7 +39,7 @@ def test_a_value_counts_as_long_as_its_newest_pane_is_in_the_window():
 
 
 def test_a_sketch_forgets_by_panes_what_codes_do():
-    distinct = Distinct(1)
+    distinct = DistinctCounts(1)
     for pane, numbers in enumerate([range(100), range(50, 80), range(70, 90)]):
         distinct.add(codes(3, cells(numbers) | SKETCHED), np.array([pane]))
     found = []
@@ -50,7 +50,7 @@ def test_a_sketch_forgets_by_panes_what_codes_do():
 
 
 def test_what_no_window_counts_any_more_is_dropped_from_time_to_time():
-    distinct = Distinct(2)
+    distinct = DistinctCounts(2)
     cell = 5 << RANKS | SKETCHED
     for pane, mark in enumerate([1, cell | 2, cell | 3, cell | 1]):
         distinct.add(codes(0, np.array([mark])), np.array([pane, pane]))
@@ -63,7 +63,7 @@ def test_what_no_window_counts_any_more_is_dropped_from_time_to_time():
 
 
 def test_followed_values_and_others_make_one_sketch():
-    distinct, numbers = Distinct(1), np.arange(1, 201)
+    distinct, numbers = DistinctCounts(1), np.arange(1, 201)
     cell = np.concatenate([[0], cells(numbers)])
     distinct.add(codes(0, numbers), np.array([0]))
     distinct.add(codes(0, cells(range(101, 601)) | SKETCHED), np.array([0]))

@@ -179,7 +179,7 @@ def test_values_that_nobody_holds_make_room():
 
 def test_values_of_one_moment_are_not_kept_for_ever(monkeypatch):
     """A replay whose events all have one time never moves its head."""
-    monkeypatch.setattr("pushsvc.stats.values.vocabulary._CROWD", 100)
+    monkeypatch.setattr("pushsvc.stats.values.dictionary._CROWD", 100)
     account = Account(dataclasses.replace(EVENT_CLOCK, max_values=10))
     for entry in range(16):
         account.send(T, *[event(T, v=f"{entry}-{n}") for n in range(20)])

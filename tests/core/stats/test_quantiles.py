@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.panes.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+from pushsvc.stats.panes.histograms import NEWEST, Histograms, NewestValues, buckets_of, lower_ends
 from support.accounts.quantiles import PERCENTS, codes_of, expected
 
 SERIES = {
@@ -64,7 +64,7 @@ def quantiles(newest, first, last, count):
 
 
 def test_the_newest_values_are_known_and_no_more_of_them():
-    newest, values = Newest(), [float(-n % 7) + n / 8 for n in range(20)]
+    newest, values = NewestValues(), [float(-n % 7) + n / 8 for n in range(20)]
     newest.reserve(2)
     for grain, value in enumerate(values):
         one(newest, grain, value)
@@ -80,7 +80,7 @@ def test_the_newest_values_are_known_and_no_more_of_them():
 
 
 def test_values_of_grains_to_come_count_when_the_window_reaches_them():
-    newest = Newest()
+    newest = NewestValues()
     newest.reserve(2)
     one(newest, 5, 1.0)
     newest.add_early(np.array([1, 1]), np.array([9, 7]), np.array([3.0, 2.0]))

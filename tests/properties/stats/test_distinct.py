@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.values.distinct import STANDARD_ERROR, Distinct
-from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, SKETCHED
+from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
+from pushsvc.stats.values.distinct import STANDARD_ERROR, DistinctCounts
 from support.accounts.distinct import NO_CELLS, cells, codes
 from support.effort import EXAMPLES
 
@@ -22,7 +22,7 @@ def test_the_sketch_is_within_its_standard_error(size):
     """At 2.5 to 5 values a register the estimator of 2007 has a bias; this one has none."""
     repeats, errors = min(60, EXAMPLES), []
     for repeat in range(repeats):
-        distinct = Distinct(1)
+        distinct = DistinctCounts(1)
         distinct.add(codes(0, cells(range(repeat * size, (repeat + 1) * size)) | SKETCHED), np.array([5]))
         (found,), (near,) = distinct.read(0, np.array([0]), NO_CELLS)
         assert near
@@ -34,14 +34,14 @@ def test_the_sketch_is_within_its_standard_error(size):
 
 def test_a_sketch_forgets_by_panes_exactly():
     """After any number of panes it is the sketch of what is in the window, whatever was there before."""
-    random, distinct, panes = np.random.default_rng(1), Distinct(2), {}
+    random, distinct, panes = np.random.default_rng(1), DistinctCounts(2), {}
     for pane in range(24):
         values = random.integers(0, 4_000, 500)
         panes[pane] = values
         distinct.add(codes(3, cells(values) | SKETCHED), np.array([pane, pane // 4]))
         distinct.advance(0, pane - 5)
         distinct.advance(1, pane // 4 - 5)
-        fresh = Distinct(1)
+        fresh = DistinctCounts(1)
         inside = np.concatenate([panes[n] for n in range(max(pane - 5, 0), pane + 1)])
         fresh.add(codes(3, cells(inside) | SKETCHED), np.array([0]))
         assert distinct.read(0, np.array([3]), NO_CELLS) == fresh.read(0, np.array([3]), NO_CELLS)
@@ -50,7 +50,7 @@ def test_a_sketch_forgets_by_panes_exactly():
 
 
 def test_thousands_of_followed_values_and_others_make_one_sketch():
-    distinct, numbers = Distinct(1), np.arange(1, 2_001)
+    distinct, numbers = DistinctCounts(1), np.arange(1, 2_001)
     cell = np.concatenate([[0], cells(numbers)])
     distinct.add(codes(0, numbers), np.array([0]))
     distinct.add(codes(0, cells(range(1_001, 6_001)) | SKETCHED), np.array([0]))

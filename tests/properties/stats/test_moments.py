@@ -1,4 +1,4 @@
-"""Figures of many values, and of any, against exact fractions."""
+"""ColumnStatistics of many values, and of any, against exact fractions."""
 
 from fractions import Fraction
 

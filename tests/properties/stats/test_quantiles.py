@@ -1,11 +1,11 @@
-"""Buckets of any values, and quantiles of long series, against numpy's ``inverted_cdf``."""
+"""ColumnQuantiles of any values, and quantiles of long series, against numpy's ``inverted_cdf``."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.stats.panes.quantiles import NEWEST, Histograms, Newest, buckets_of, lower_ends
+from pushsvc.stats.panes.histograms import NEWEST, Histograms, NewestValues, buckets_of, lower_ends
 from support.accounts.quantiles import PERCENTS, codes_of, expected
 from support.effort import rounds
 
@@ -44,7 +44,7 @@ def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped()
 
 @pytest.mark.parametrize("early", [0, 3])
 def test_the_newest_values_are_kept_whatever_the_order_they_come_in(early):
-    random, newest, head = np.random.default_rng(6), Newest(), 1_000
+    random, newest, head = np.random.default_rng(6), NewestValues(), 1_000
     newest.reserve(3)
     known = []
     for _ in range(rounds(600)):

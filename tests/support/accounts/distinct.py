@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from pushsvc.stats.values.dictionary import cells_of
 from pushsvc.stats.values.distinct import SHIFT
-from pushsvc.stats.values.vocabulary import cells_of
 
 NO_CELLS = np.zeros(1, np.int64)
 

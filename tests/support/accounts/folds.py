@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.moments import describe, reduce, runs_of
-from pushsvc.stats.panes.fold import Fold, Part
+from pushsvc.stats.arrays import runs_of
+from pushsvc.stats.moments import describe, reduce
+from pushsvc.stats.panes.two_stack import Part, TwoStack
 
 PANES, COLUMNS = 7, 5
 
@@ -14,7 +15,7 @@ class Account:
 
     def __init__(self, phase):
         self.head = 100
-        self.fold = Fold(PANES, self.head, phase)
+        self.fold = TwoStack(PANES, self.head, phase)
         self.fold.reserve(COLUMNS)
         self.values = {}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.panes.rolling import Rolling
+from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.rows import ALL_KEYS, COUNT
 from pushsvc.stats.window import Window
 
@@ -16,7 +16,7 @@ class Engine:
     """Two topics with the field ``x``; keys are k0, k1 …"""
 
     def __init__(self, keys):
-        self.rolling = Rolling(WINDOWS, T, PERCENTS)
+        self.rolling = PaneWindows(WINDOWS, T, PERCENTS)
         self.topics = [self.rolling.rows.add_topic(10_000, 4) for _ in range(2)]
         self.names = [f"k{n}" for n in range(keys)]
         self.events = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)) for _ in self.topics]

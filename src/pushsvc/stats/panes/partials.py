@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, Floats, Ints, Moments, describe, merge_runs
-from pushsvc.stats.panes.quantiles import NEWEST, lower_ends
+from pushsvc.stats.arrays import Floats, Ints
+from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, Moments, describe, merge_runs
+from pushsvc.stats.panes.histograms import NEWEST, lower_ends
 
 
-class Partial(msgspec.Struct, frozen=True, array_like=True):
+class RowPartial(msgspec.Struct, frozen=True, array_like=True):
     """A row of an engine: ``parts`` as in Moments; ``buckets`` in order with their ``counts``, arrays of int64;
     ``newest`` all its values, None where these are not known any more."""
 
@@ -26,7 +27,7 @@ class Partial(msgspec.Struct, frozen=True, array_like=True):
     newest: list[float] | None = None
 
 
-def merged(partials: Sequence[Partial], percents: Sequence[int]) -> Floats:
+def merged(partials: Sequence[RowPartial], percents: Sequence[int]) -> Floats:
     """Return the moments and quantiles [5 + percents] of all partials of a row together."""
     counts = np.array([one.count for one in partials], np.int64)
     given = Moments(counts, np.array([one.parts for one in partials]).T)
@@ -44,13 +45,13 @@ def merged(partials: Sequence[Partial], percents: Sequence[int]) -> Floats:
     return found
 
 
-def _values(partials: Sequence[Partial]) -> Floats | None:
+def _values(partials: Sequence[RowPartial]) -> Floats | None:
     """Return all values in order; None where some are not known."""
     known = [one.newest for one in partials if one.count]
     return None if None in known else np.sort(np.concatenate([np.array(values) for values in known]))
 
 
-def _near(partials: Sequence[Partial], ranks: Ints) -> Floats:
+def _near(partials: Sequence[RowPartial], ranks: Ints) -> Floats:
     """Return the lower ends of the buckets that hold the values of ranks."""
     buckets = np.concatenate([np.frombuffer(one.buckets, np.int64) for one in partials])
     counts = np.concatenate([np.frombuffer(one.counts, np.int64) for one in partials])

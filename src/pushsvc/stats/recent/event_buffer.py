@@ -8,17 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Floats, Index, Ints
+from pushsvc.stats.arrays import Flags, Floats, Index, Ints
 from pushsvc.stats.window import Window
-
-Flags = NDArray[np.bool_]
 
 NEVER = int(np.iinfo(np.int64).min)
 _NO_INTS: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Horizon:
     """What decides which events a window holds: ``time`` is where the clock is, ``floor`` the greatest time of the
     events let go for lack of room, ``offset`` that of the topic's last event."""
 
@@ -34,9 +32,8 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
-    """What events said of rows [n]; the value is 0 for a row that only counts, and what stands for it (``Wanted.kept``)
-    where it may be of any kind."""
+class Observations:
+    """Values that events gave to rows [n]: 0 in a row that only counts, ``ValueStatistics.kept`` in a row of VALUES."""
 
     offsets: Ints
     times: Ints
@@ -50,11 +47,11 @@ class Cells:
     def bytes(self) -> int:
         return self.offsets.nbytes + self.times.nbytes + self.rows.nbytes + self.values.nbytes
 
-    def take(self, chosen: Flags | Ints) -> Cells:
-        return Cells(self.offsets[chosen], self.times[chosen], self.rows[chosen], self.values[chosen])
+    def take(self, chosen: Flags | Ints) -> Observations:
+        return Observations(self.offsets[chosen], self.times[chosen], self.rows[chosen], self.values[chosen])
 
     @classmethod
-    def joined(cls, parts: Sequence[Cells]) -> Cells:
+    def joined(cls, parts: Sequence[Observations]) -> Observations:
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -65,7 +62,7 @@ class Cells:
         )
 
 
-NO_CELLS = Cells(_NO_INTS, _NO_INTS, np.zeros(0, np.int32), np.zeros(0))
+NO_OBSERVATIONS = Observations(_NO_INTS, _NO_INTS, np.zeros(0, np.int32), np.zeros(0))
 
 
 class Entry:
@@ -78,7 +75,7 @@ class Entry:
         chosen = slice(None) if fit is None else fit
         self.kept_offsets: Ints = np.arange(first, first + len(times))[chosen]
         self.kept_times: Ints = times[chosen]
-        self.cells: list[Cells] = []
+        self.cells: list[Observations] = []
 
     @property
     def size(self) -> int:
@@ -87,10 +84,10 @@ class Entry:
     def put(self, offsets: Ints, rows: Index, values: Floats | None) -> None:
         """Note what some of the events say of rows."""
         numbers = np.zeros(len(rows)) if values is None else values + 0.0  # -0.0 becomes 0.0
-        self.cells.append(Cells(offsets, self.times[offsets - self.first], rows.astype(np.int32), numbers))
+        self.cells.append(Observations(offsets, self.times[offsets - self.first], rows.astype(np.int32), numbers))
 
 
-class Tape:
+class EventBuffer:
     """Events (``offsets`` and ``times`` [n]) and what they said of rows (``cells``), as far as windows need them.
 
     ``aside`` are entries not taken in yet, ``reach`` is that of when it last was settled.
@@ -99,11 +96,11 @@ class Tape:
     STATE = ("reach", "limit", "offsets", "times", "cells", "offset", "aside")
 
     def __init__(self, time: int, limit: int) -> None:
-        self.reach = Reach(time, NEVER, 0)
+        self.reach = Horizon(time, NEVER, 0)
         self.limit = limit
         self.offsets = _NO_INTS
         self.times = _NO_INTS
-        self.cells = NO_CELLS
+        self.cells = NO_OBSERVATIONS
         self.offset = 0
         self.aside: list[Entry] = []
 
@@ -119,10 +116,10 @@ class Tape:
             return _NO_INTS
         self.offsets = np.concatenate([self.offsets, *(entry.kept_offsets for entry in aside)])
         self.times = np.concatenate([self.times, *(entry.kept_times for entry in aside)])
-        self.cells = Cells.joined([self.cells, *(cells for entry in aside for cells in entry.cells)])
+        self.cells = Observations.joined([self.cells, *(cells for entry in aside for cells in entry.cells)])
         return np.repeat([entry.clock for entry in aside], [entry.size for entry in aside])
 
-    def follow(self, time: int, longest: int) -> Reach:
+    def follow(self, time: int, longest: int) -> Horizon:
         """Go with the clock, and let go of the oldest events if windows of ``longest`` ms need more than the limit.
 
         What is let go is all up to a time, so what remains is whole from there on, however entries were divided.
@@ -133,7 +130,7 @@ class Tape:
             if len(needed) > self.limit:
                 surplus = len(needed) - self.limit
                 floor = int(np.partition(needed, surplus - 1)[surplus - 1])
-        self.reach = Reach(time, floor, self.offset)
+        self.reach = Horizon(time, floor, self.offset)
         return self.reach
 
     def needed(self, longest: int, last: int, offsets: Ints, times: Ints) -> Flags:

@@ -14,11 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.codes import members_of, places_of
-from pushsvc.stats.moments import Floats, Ints, runs_of
-from pushsvc.stats.values.vocabulary import RANKS, REGISTERS, SKETCHED
+from pushsvc.stats.arrays import Flags, Floats, Ints, members_of, places_of, runs_of
+from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
 
 SHIFT = 32
 """Bits of a mark; the row stands above them."""
@@ -32,7 +30,7 @@ _NEVER = int(np.iinfo(np.int64).min)
 _SWEEP = 16
 
 
-class Distinct:
+class DistinctCounts:
     """``codes`` [n] (row and mark, in order) and the newest pane of each in every window [W, n]."""
 
     STATE = ("_codes", "_newest", "_oldest", "_advances")
@@ -69,16 +67,16 @@ class Distinct:
         if self._advances % _SWEEP == 0:
             self._sweep()
 
-    def hold(self, held: NDArray[np.bool_]) -> None:
+    def hold(self, held: Flags) -> None:
         """Mark the numbers of the values that are in any window as held."""
         marks = self._codes[self._alive()] & _MARK
         held[marks[marks < SKETCHED]] = True
 
-    def keep(self, kept: Callable[[Ints], NDArray[np.bool_]]) -> None:
+    def keep(self, kept: Callable[[Ints], Flags]) -> None:
         """Forget the rows of which ``kept`` says no."""
         self._take(kept(self._codes >> SHIFT))
 
-    def read(self, window: int, rows: Ints, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    def read(self, window: int, rows: Ints, cell: Ints) -> tuple[Ints, Flags]:
         """Return how many different values rows have, and where that is not exact; ``cell`` is that of each number."""
         first = np.searchsorted(self._codes, rows << SHIFT)
         lengths = np.searchsorted(self._codes, (rows + 1) << SHIFT) - first
@@ -97,7 +95,7 @@ class Distinct:
             place += np.cumsum(new) - new
         return place
 
-    def _alive(self) -> NDArray[np.bool_]:
+    def _alive(self) -> Flags:
         return np.asarray((self._newest >= self._oldest[:, None]).any(axis=0))
 
     def _sweep(self) -> None:
@@ -110,11 +108,11 @@ class Distinct:
         if 4 * np.count_nonzero(kept) < 3 * len(kept):
             self._take(kept)
 
-    def _take(self, kept: NDArray[np.bool_]) -> None:
+    def _take(self, kept: Flags) -> None:
         self._codes, self._newest = self._codes[kept], self._newest[:, kept]
 
 
-def count_marks(owner: Ints, marks: Ints, size: int, cell: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+def count_marks(owner: Ints, marks: Ints, size: int, cell: Ints) -> tuple[Ints, Flags]:
     """Return how many different values owners [size] have whose marks are given, each once, and where that is not
     exact; ``cell`` is that of each number."""
     sketched = marks >= SKETCHED

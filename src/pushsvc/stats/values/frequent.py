@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.codes import CodeCounts, members_of
-from pushsvc.stats.moments import Ints, lengths_of, runs_of
-from pushsvc.stats.tally import Numbers, sum_equal
-from pushsvc.stats.values.vocabulary import UNTRACKED, Vocabulary
+from pushsvc.stats.arrays import Flags, Ints, lengths_of, members_of, runs_of
+from pushsvc.stats.code_counts import CodeCounts
+from pushsvc.stats.pane_counts import Numbers, sum_counts
+from pushsvc.stats.values.dictionary import UNTRACKED, ValueDictionary
 
 SHIFT = 32
 _NUMBER = (1 << SHIFT) - 1
@@ -25,7 +25,7 @@ Ranked = list[tuple[int, int]]
 """Number of a value and how often it occurred."""
 
 
-class Frequent:
+class FrequentValues:
     """Counts of codes (row and number of a value) in several windows, and what the head grain brought."""
 
     STATE = ("_counted", "_head")
@@ -44,7 +44,7 @@ class Frequent:
         codes, counts = _count((rows << SHIFT) | numbers)
         self._head.append((codes, counts))
         if len(self._head) >= _MANY:
-            self._head = [sum_equal(self._head)]
+            self._head = [sum_counts(self._head)]
         self._counted.add(slice(None), codes, counts)
 
     def add_late(self, window: int, panes: Ints, rows: Ints, numbers: Ints) -> None:
@@ -57,7 +57,7 @@ class Frequent:
     def close(self, panes: list[int]) -> None:
         """Close the head grain, which was in these panes of the windows."""
         if self._head:
-            codes, self._head = sum_equal(self._head), []
+            codes, self._head = sum_counts(self._head), []
             for window, pane in enumerate(panes):
                 self._counted.remember(window, pane, *codes)
 
@@ -65,19 +65,17 @@ class Frequent:
         """Close a pane of a window, and take off what came in panes before ``oldest``."""
         self._counted.advance(window, closed, oldest)
 
-    def hold(self, held: NDArray[np.bool_]) -> None:
+    def hold(self, held: Flags) -> None:
         """Mark the numbers of the values that are in any window as held."""
         held[(self._counted.codes & _NUMBER)[self._counted.counts.any(axis=0)]] = True
 
-    def keep(self, kept: Callable[[Ints], NDArray[np.bool_]]) -> None:
+    def keep(self, kept: Callable[[Ints], Flags]) -> None:
         """Forget the rows of which ``kept`` says no."""
         self._counted.keep(lambda codes: kept(codes >> SHIFT))
         chosen = [(codes, counts, kept(codes >> SHIFT)) for codes, counts in self._head]
         self._head = [(codes[mask], counts[mask]) for codes, counts, mask in chosen if mask.any()]
 
-    def read(
-        self, window: int, rows: Ints, most: int, vocabulary: Vocabulary
-    ) -> tuple[list[Ranked], NDArray[np.bool_]]:
+    def read(self, window: int, rows: Ints, most: int, vocabulary: ValueDictionary) -> tuple[list[Ranked], Flags]:
         """Return the ``most`` frequent values of rows, equals by JSON text, and where some may be missing."""
         codes = self._counted.codes
         first = np.searchsorted(codes, rows << SHIFT)
@@ -91,7 +89,7 @@ class Frequent:
         return rank(owner[there], numbers[there], counts[there], len(rows), most, vocabulary), near
 
 
-def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabulary: Vocabulary) -> list[Ranked]:
+def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabulary: ValueDictionary) -> list[Ranked]:
     """Return for each owner [size] its members with the greatest counts."""
     order = np.argsort(owner * _RARE + (_RARE - 1 - counts))
     owner, numbers, counts = owner[order], numbers[order], counts[order]
@@ -114,7 +112,7 @@ def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabul
     return found
 
 
-def _alike(owner: Ints, counts: Ints, order: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def _alike(owner: Ints, counts: Ints, order: NDArray[np.uint64]) -> Flags:
     """Tell which members are equal to the one before in all that was sorted by."""
     alike = np.zeros(len(owner), np.bool_)
     alike[1:] = (owner[1:] == owner[:-1]) & (counts[1:] == counts[:-1]) & (order[1:] == order[:-1])

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.codes import CodeCounts, members_of
-from pushsvc.stats.moments import Counts, Floats, Ints, lengths_of, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Floats, Ints, lengths_of, members_of, runs_of
+from pushsvc.stats.code_counts import CodeCounts
 
 NEWEST = 16
 """Values up to which a quantile is exact."""
@@ -88,7 +87,7 @@ class Histograms:
         return found
 
 
-class Newest:
+class NewestValues:
     """The values with the newest grains of each column, at most NEWEST of them."""
 
     STATE = ("_values", "_grains", "_early")
@@ -197,7 +196,7 @@ def _joined(chunks: Sequence[Early]) -> Early:
     return columns, grains, values
 
 
-def _chosen(early: Early, mask: NDArray[np.bool_]) -> Early:
+def _chosen(early: Early, mask: Flags) -> Early:
     return early[0][mask], early[1][mask], early[2][mask]
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Index, Ints, runs_of
-from pushsvc.stats.values.vocabulary import NONE
+from pushsvc.stats.arrays import Counts, Flags, Index, Ints, runs_of
+from pushsvc.stats.values.dictionary import NONE
 from pushsvc.stats.window import Window
 
 _NEVER, _ALWAYS = int(np.iinfo(np.int64).max), int(np.iinfo(np.int64).min)
@@ -22,7 +21,7 @@ Part = tuple[Ints, Ints, Ints]
 """Rows in order and each once, times, and numbers of values."""
 
 
-class Lasts:
+class LastValues:
     """The greatest time of each row in every window [W, R], and the number of its value.
 
     Whatever leaves a window, its last value does so at the end; so one place for each row is enough.
@@ -57,7 +56,7 @@ class Lasts:
         """Forget what rows had; nothing of them is in the window any more."""
         self._time[window, rows], self._number[window, rows] = _ALWAYS, NONE
 
-    def hold(self, held: NDArray[np.bool_]) -> None:
+    def hold(self, held: Flags) -> None:
         """Mark the numbers of the values that are the last of a row as held."""
         held[self._number[self._number != NONE]] = True
 
@@ -67,7 +66,7 @@ class Lasts:
         return numbers
 
 
-class Firsts:
+class FirstValues:
     """The least time of each row in every window [W, R], and the number of its value.
 
     Every pane keeps the first value of each of its rows. When the pane that has a row's first value leaves, the next
@@ -133,7 +132,7 @@ class Firsts:
                     break
                 rows = rows[~self._take(window, later, rows)]
 
-    def _take(self, window: int, pane: int, rows: Ints) -> NDArray[np.bool_]:
+    def _take(self, window: int, pane: int, rows: Ints) -> Flags:
         """Give rows, in order, the first values that a pane has of them; tell which."""
         parts = self._panes[window][pane]
         parts[:] = [_joined(parts)]
@@ -156,7 +155,7 @@ class Firsts:
         self._time[window, rows[older]] = times[older]
         self._number[window, rows[older]] = numbers[older]
 
-    def keep(self, kept: Callable[[Ints], NDArray[np.bool_]]) -> None:
+    def keep(self, kept: Callable[[Ints], Flags]) -> None:
         """Forget the rows of which ``kept`` says no."""
         rows = np.flatnonzero(~kept(np.arange(self._time.shape[1])))
         self._time[:, rows], self._number[:, rows] = _NEVER, NONE
@@ -165,7 +164,7 @@ class Firsts:
             left = {pane: _kept(parts, kept) for pane, parts in panes.items()}
             self._panes[window] = {pane: parts for pane, parts in left.items() if parts}
 
-    def hold(self, held: NDArray[np.bool_]) -> None:
+    def hold(self, held: Flags) -> None:
         """Mark the numbers of the values that are, or may become, the first of a row as held."""
         for parts in [self._head, *(parts for panes in self._panes for parts in panes.values())]:
             for _, _, numbers in parts:
@@ -191,7 +190,7 @@ def _joined(parts: list[Part]) -> Part:
     return _first_of(rows, times, numbers)
 
 
-def _kept(parts: list[Part], kept: Callable[[Ints], NDArray[np.bool_]]) -> list[Part]:
+def _kept(parts: list[Part], kept: Callable[[Ints], Flags]) -> list[Part]:
     masks = [(part, kept(part[0])) for part in parts]
     return [(rows[mask], times[mask], numbers[mask]) for (rows, times, numbers), mask in masks if mask.any()]
 

@@ -7,26 +7,26 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.moments import MOMENTS, Counts, Floats, Index, Ints
-from pushsvc.stats.panes.chunks import Chunk, by_pane, group, joined, merged, size_of, without
-from pushsvc.stats.panes.figures import Figures
-from pushsvc.stats.panes.fold import BLOCK
-from pushsvc.stats.panes.partials import Partial
+from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
+from pushsvc.stats.moments import MOMENTS
+from pushsvc.stats.pane_counts import PaneCounts
+from pushsvc.stats.panes.batches import Chunk, by_pane, group, joined, merged, size_of, without
+from pushsvc.stats.panes.column_statistics import ColumnStatistics
+from pushsvc.stats.panes.partials import RowPartial
+from pushsvc.stats.panes.two_stack import BLOCK
 from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, Rows, TopicRows
-from pushsvc.stats.tally import Tally
-from pushsvc.stats.values.values import Values
-from pushsvc.stats.values.vocabulary import Vocabulary
-from pushsvc.stats.values.wanted import Wanted
-from pushsvc.stats.window import Extent, Window
+from pushsvc.stats.values.dictionary import ValueDictionary
+from pushsvc.stats.values.pane_values import PaneValues
+from pushsvc.stats.values.value_statistics import ValueStatistics
+from pushsvc.stats.window import TimeRange, Window
 
 _ENOUGH = 16_384
 _FIRST_CAPACITY = 16
 
 
-class Rolling:
+class PaneWindows:
     """Windows [W] over rows [R]. ``time`` is where the head begins, ``percents`` are those of the quantiles wanted,
     ``wanted`` what is of values of any kind.
 
@@ -48,7 +48,7 @@ class Rolling:
         time: int,
         percents: Sequence[int] = (),
         pause: Pause = no_pause,
-        wanted: Wanted | None = None,
+        wanted: ValueStatistics | None = None,
     ) -> None:
         self.windows = tuple(windows)
         self.percents = tuple(percents)
@@ -56,11 +56,11 @@ class Rolling:
         self.rows = Rows()
         self.grain = gcd(*(window.pane for window in windows))
         self._head = time // self.grain
-        self._tallies = [Tally() for _ in windows]
-        self._figures = Figures(windows, percents)
-        self._values = None if wanted is None else Values(windows, self.grain, wanted)
-        self._changed: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
-        self._stale: NDArray[np.bool_] = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
+        self._tallies = [PaneCounts() for _ in windows]
+        self._figures = ColumnStatistics(windows, percents)
+        self._values = None if wanted is None else PaneValues(windows, self.grain, wanted)
+        self._changed: Flags = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
+        self._stale: Flags = np.zeros((len(windows), _FIRST_CAPACITY), np.bool_)
         self._held: Ints = np.zeros((len(windows), _FIRST_CAPACITY), np.int64)
         self._count: Counts = np.zeros(_FIRST_CAPACITY, np.int32)
         self._aside: list[Chunk] = []
@@ -96,9 +96,9 @@ class Rolling:
     def step(self) -> int:
         return self.head(0)
 
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
         """Return what a window covers, the same of every topic."""
-        return [Extent(*self.interval(window))] * len(topics)
+        return [TimeRange(*self.interval(window))] * len(topics)
 
     def measure(self, most_bytes: int) -> None:
         """Look at the memory taken: beyond so many bytes no key gets rows and no new value is followed."""
@@ -179,7 +179,7 @@ class Rolling:
 
     # -- events
 
-    def mark(self, _topic: TopicRows, _offset: int, times: Ints, _fit: NDArray[np.bool_] | None) -> Ints:
+    def mark(self, _topic: TopicRows, _offset: int, times: Ints, _fit: Flags | None) -> Ints:
         """Return the grains of events: all that ``put`` needs to know of them."""
         return times // self.grain
 
@@ -194,7 +194,7 @@ class Rolling:
             self.settle()
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> ValueDictionary | None:
         return None if self._values is None else self._values.wanted.vocabulary
 
     def put_values(self, grains: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
@@ -288,7 +288,7 @@ class Rolling:
         self._reserve()
         self._mark(slice(None), rows)
 
-    def changed(self, window: int) -> NDArray[np.bool_]:
+    def changed(self, window: int) -> Flags:
         """Return for each row [R] that readers see whether it may have changed since its changes were taken."""
         self.settle()
         self._reserve()
@@ -324,7 +324,7 @@ class Rolling:
         return found
 
     def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return the columns of Wanted for rows."""
+        """Return the columns of ValueStatistics for rows."""
         self.settle()
         values = self._values
         if values is None:
@@ -336,7 +336,7 @@ class Rolling:
         if self.vocabulary is not None and self.vocabulary.due(self._head):
             self.vocabulary.sweep(self.hold(self.vocabulary.nobody()), self._head)
 
-    def hold(self, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def hold(self, held: Flags) -> Flags:
         """Mark the numbers of values that are in any window, or to come, as held; return the marks."""
         self.settle()
         if self._values is not None:
@@ -358,12 +358,12 @@ class Rolling:
         first, end = self.interval(window)
         return first // self.grain, end // self.grain - 1
 
-    def partials(self, window: int, rows: Ints) -> list[Partial]:
+    def partials(self, window: int, rows: Ints) -> list[RowPartial]:
         """Return what is known of rows, to be merged with what others know of the same."""
         held, (columns, order) = self.held(window, rows), self.rows.columns_of(rows)
         numbers = self._figures.partials(window, columns, self._count[rows[order]], *self._grains(window))
         found = dict(zip(order.tolist(), numbers, strict=True))
-        return [found.get(place) or Partial(count) for place, count in enumerate(held.tolist())]
+        return [found.get(place) or RowPartial(count) for place, count in enumerate(held.tolist())]
 
     def unused(self) -> Ints:
         """Return the open rows of keys that have no event in any window and none to come."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from pushsvc.stats.moments import Counts, Index, Ints
-from pushsvc.stats.tally import Tally
+from pushsvc.stats.arrays import Counts, Flags, Index, Ints, places_of
+from pushsvc.stats.pane_counts import PaneCounts
 
 _SWEEP = 16
 
@@ -24,7 +24,7 @@ class CodeCounts:
     def __init__(self, windows: int, kind: DTypeLike) -> None:
         self.codes: Index = np.zeros(0, kind)
         self.counts: Ints = np.zeros((windows, 0), np.int64)
-        self._panes = [Tally() for _ in range(windows)]
+        self._panes = [PaneCounts() for _ in range(windows)]
         self._advances = 0
 
     @property
@@ -54,7 +54,7 @@ class CodeCounts:
         if self._advances % _SWEEP == 0:
             self._sweep()
 
-    def keep(self, kept: Callable[[Index], NDArray[np.bool_]]) -> None:
+    def keep(self, kept: Callable[[Index], Flags]) -> None:
         """Forget the codes of which ``kept`` says no, whatever is counted."""
         for tally in self._panes:
             tally.keep(kept)
@@ -66,23 +66,3 @@ class CodeCounts:
         used = np.asarray(self.counts.any(axis=0))
         if 2 * np.count_nonzero(used) < len(used):
             self.codes, self.counts = self.codes[used], self.counts[:, used]
-
-
-def places_of(ordered: Index, codes: Index) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return where codes are, or would be, among ordered ones, and which are not there."""
-    place = np.searchsorted(ordered, codes)
-    new = np.ones(len(codes), np.bool_)
-    inside = np.flatnonzero(place < len(ordered))
-    new[inside] = ordered[place[inside]] != codes[inside]
-    return place, new
-
-
-def members_of(first: Ints, lengths: Ints) -> Ints | slice:
-    """Return the members of runs that begin at ``first``, one run behind the other."""
-    ends = np.cumsum(lengths)
-    if not len(ends) or not ends[-1]:
-        return slice(0, 0)
-    if ends[-1] == first[-1] + lengths[-1] - first[0] and (first[:-1] <= first[1:]).all():
-        return slice(int(first[0]), int(first[-1] + lengths[-1]))  # nobody's members lie between
-    members: Ints = np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths)
-    return members

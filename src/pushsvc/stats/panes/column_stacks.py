@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pushsvc.stats.moments import Counts, Floats, Ints, Moments, empty
-from pushsvc.stats.panes.fold import BLOCK, Fold, Part
+from pushsvc.stats.arrays import Counts, Floats, Ints
+from pushsvc.stats.moments import Moments, empty
+from pushsvc.stats.panes.two_stack import BLOCK, Part, TwoStack
 from pushsvc.stats.window import Window
 
 
@@ -21,14 +22,14 @@ def by_block(columns: Ints) -> Iterator[tuple[int, slice]]:
                 yield number, slice(first, last)
 
 
-class Blocks:
+class ColumnStacks:
     """Closed panes of several windows [W], by column."""
 
     STATE = ("_windows", "_blocks")
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = tuple(windows)
-        self._blocks: list[list[Fold]] = []
+        self._blocks: list[list[TwoStack]] = []
 
     @property
     def bytes(self) -> int:
@@ -40,7 +41,7 @@ class Blocks:
         while len(self._blocks) * BLOCK < columns:
             phase = 7 * len(self._blocks)
             folds = zip(self._windows, heads, strict=True)
-            self._blocks.append([Fold(window.panes, head, phase) for window, head in folds])
+            self._blocks.append([TwoStack(window.panes, head, phase) for window, head in folds])
         for number, block in enumerate(self._blocks):
             for fold in block:
                 fold.reserve(min(BLOCK, columns - number * BLOCK))

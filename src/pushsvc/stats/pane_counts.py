@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Index, narrow, runs_of, shared, size_of
+from pushsvc.stats.arrays import Counts, Flags, Index, narrow, runs_of, shared, size_of
 
 _MANY = 32
 
@@ -15,7 +14,7 @@ Numbers = tuple[Index, Counts]
 """Rows (or whatever is counted), each once, and how many events of each."""
 
 
-class Tally:
+class PaneCounts:
     """The panes of one window, by number; a pane holds the numbers as they came, made one when it closes."""
 
     STATE = ("_panes", "_closed")
@@ -33,20 +32,20 @@ class Tally:
         numbers = self._panes.setdefault(pane, [])
         numbers.append((rows, counts))
         if len(numbers) >= _MANY:
-            numbers[:] = [sum_equal(numbers)]
+            numbers[:] = [sum_counts(numbers)]
 
     def close(self, pane: int) -> None:
         """Make one of what came in a pane; more may still come late."""
         if pane in self._panes:
-            rows, counts = sum_equal(self._panes[pane])
+            rows, counts = sum_counts(self._panes[pane])
             self._closed = shared(rows, self._closed)
             self._panes[pane] = [(self._closed, narrow(counts))]
 
     def expire(self, oldest: int) -> list[Numbers]:
         """Take out and return the panes before ``oldest``."""
-        return [sum_equal(self._panes.pop(pane)) for pane in [pane for pane in self._panes if pane < oldest]]
+        return [sum_counts(self._panes.pop(pane)) for pane in [pane for pane in self._panes if pane < oldest]]
 
-    def keep(self, kept: Callable[[Index], NDArray[np.bool_]]) -> None:
+    def keep(self, kept: Callable[[Index], Flags]) -> None:
         """Forget the rows of which ``kept`` says no."""
         for pane, numbers in self._panes.items():
             chosen = [(rows, counts, kept(rows)) for rows, counts in numbers]
@@ -57,7 +56,7 @@ class Tally:
         return min(self._panes, default=None)
 
 
-def sum_equal(numbers: list[Numbers]) -> Numbers:
+def sum_counts(numbers: list[Numbers]) -> Numbers:
     """Add up numbers of rows, each row once in each; return the rows in order, each once."""
     if len(numbers) == 1:
         return numbers[0]

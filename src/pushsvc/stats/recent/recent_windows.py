@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pushsvc.stats.moments import MOMENTS, Counts, Floats, Index, Ints, Moments, describe, empty, reduce, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, runs_of
+from pushsvc.stats.moments import MOMENTS, Moments, describe, empty, reduce
 from pushsvc.stats.pause import Pause, no_pause
-from pushsvc.stats.recent.event_buffer import NEVER, NO_CELLS, Cells, Entry, Flags, Tape
+from pushsvc.stats.recent.event_buffer import NEVER, NO_OBSERVATIONS, Entry, EventBuffer, Observations
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
-from pushsvc.stats.values.vocabulary import Vocabulary
-from pushsvc.stats.values.wanted import Found, Wanted
-from pushsvc.stats.window import Extent, Window
+from pushsvc.stats.values.dictionary import ValueDictionary
+from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary
+from pushsvc.stats.window import TimeRange, Window
 
 _ENOUGH = 65_536
 _FAR = int(np.iinfo(np.int64).max)
@@ -34,7 +35,7 @@ _SHORT = 1 << 15
 _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
 
 
-class Recent:
+class RecentWindows:
     """Windows [W] over rows [R]. ``time`` is where the clock begins, ``percents`` are those of the quantiles wanted,
     ``wanted`` what is of values of any kind.
 
@@ -56,7 +57,7 @@ class Recent:
         max_events: int = 100_000,
         rows: Rows | None = None,
         pause: Pause = no_pause,
-        wanted: Wanted | None = None,
+        wanted: ValueStatistics | None = None,
     ) -> None:
         self.windows = tuple(windows)
         self.pause = pause
@@ -67,7 +68,7 @@ class Recent:
         self._wanted = wanted
         self._time = time
         self._max_events = max_events
-        self._tapes: dict[int, Tape] = {}
+        self._tapes: dict[int, EventBuffer] = {}
         self._changed: Flags = np.zeros((len(windows), 0), np.bool_)
         self._held: Ints = np.zeros((len(windows), 0), np.int64)
         self._kept: Ints = np.zeros(0, np.int64)
@@ -134,7 +135,7 @@ class Recent:
             self.settle()
         tape = self._tapes.get(topic.number)
         if tape is None:
-            tape = self._tapes[topic.number] = Tape(self._time, self._max_events)
+            tape = self._tapes[topic.number] = EventBuffer(self._time, self._max_events)
         first = offset - len(times) + 1
         tape.aside.append(Entry(self._time, first, times, fit))
         tape.offset = offset
@@ -149,7 +150,7 @@ class Recent:
         self._waiting += len(rows)
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> ValueDictionary | None:
         return None if self._wanted is None else self._wanted.vocabulary
 
     def put_values(self, marks: Ints, _times: Ints, rows: Index, numbers: Ints) -> None:
@@ -209,14 +210,14 @@ class Recent:
             np.add.at(self._held[window], places, change)
             self._changed[window, places] = True
 
-    def _next_change(self, tape: Tape, window: Window) -> int:
+    def _next_change(self, tape: EventBuffer, window: Window) -> int:
         """Return the ms at which an event of a window leaves or one ahead enters it."""
         times = tape.times[tape.times > max(tape.reach.floor, tape.reach.time - window.length)]
         ahead = times > tape.reach.time
         leaving, entering = times[~ahead].min(initial=_FAR), times[ahead].min(initial=_FAR)
         return min(int(leaving) + window.length, int(entering)) if leaving < _FAR else int(entering)
 
-    def _let_go(self, tape: Tape) -> None:
+    def _let_go(self, tape: EventBuffer) -> None:
         """Drop what no window needs any more."""
         needed = tape.needed(self._longest, self._last, tape.offsets, tape.times)
         if not needed.all():
@@ -258,21 +259,21 @@ class Recent:
         held: Counts = self._held[window, : self.rows.size][rows]
         return held
 
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[Extent]:
+    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
         """Return from the least to the greatest time of the last events, or (T - W, T] without what was let go."""
         self.settle()
         return [self._extent(window, topic) for topic in topics]
 
-    def _extent(self, window: int, topic: TopicRows) -> Extent:
+    def _extent(self, window: int, topic: TopicRows) -> TimeRange:
         tape, chosen = self._tapes.get(topic.number), self.windows[window]
         if not chosen.events:
             begin = self._time - chosen.length
             floor = NEVER if tape is None else tape.reach.floor
-            return Extent(max(begin, min(floor, self._time)) + 1, self._time + 1, truncated=floor > begin)
+            return TimeRange(max(begin, min(floor, self._time)) + 1, self._time + 1, truncated=floor > begin)
         if tape is None:
-            return Extent(None, None)
+            return TimeRange(None, None)
         times = tape.times[tape.reach.holds(chosen, tape.offsets, tape.times)]
-        return Extent(int(times.min()), int(times.max()) + 1) if len(times) else Extent(None, None)
+        return TimeRange(int(times.min()), int(times.max()) + 1) if len(times) else TimeRange(None, None)
 
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, NaN where undefined; all are exact."""
@@ -294,7 +295,7 @@ class Recent:
         return figures
 
     def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return the columns of Wanted for rows."""
+        """Return the columns of ValueStatistics for rows."""
         wanted = self._wanted
         if wanted is None:
             return []
@@ -308,7 +309,7 @@ class Recent:
         owners, members = valued[owners[order]], members[order]
         times, kept = cells.times[members], cells.values[members].astype(np.int64)
 
-        def find(places: Ints) -> Found:
+        def find(places: Ints) -> ValueSummary:
             part = slice(*np.searchsorted(owners, [places[0], places[-1] + 1]).tolist())
             return wanted.find(np.searchsorted(places, owners[part]), times[part], kept[part], len(places))
 
@@ -325,20 +326,20 @@ class Recent:
         order = np.argsort(owners, kind="stable")
         return owners[order], values[order]
 
-    def _cells_of(self, window: int, rows: Ints) -> tuple[Cells, Index, Index]:
+    def _cells_of(self, window: int, rows: Ints) -> tuple[Observations, Index, Index]:
         """Return the cells in a window of all topics of some rows, in the order of each log, and of which of the rows
         each one tells: as its own, and as its total. CLOSED for none."""
         # numpy sorts small integers by their bits, in one pass.
         place: Index = np.full(self.rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
         place[rows] = np.arange(len(rows))
         found = [self._held_cells(window, topic) for topic in np.unique(self.rows.topic[rows]).tolist()]
-        cells = Cells.joined([cells for cells in found if cells is not None] or [NO_CELLS])
+        cells = Observations.joined([cells for cells in found if cells is not None] or [NO_OBSERVATIONS])
         totals = self.rows.total[cells.rows]
         own, total = place[cells.rows], place[totals]
         own[totals == cells.rows] = CLOSED  # an event without a key is said of the total alone
         return cells, own, total
 
-    def _held_cells(self, window: int, topic: int) -> Cells | None:
+    def _held_cells(self, window: int, topic: int) -> Observations | None:
         tape = self._tapes.get(topic)
         if tape is None:
             return None

@@ -13,21 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pushsvc.stats.moments import (
-    EMPTY,
-    Counts,
-    Floats,
-    Index,
-    Ints,
-    Moments,
-    empty,
-    merge,
-    merge_equal,
-    narrow,
-    runs_of,
-    shared,
-    size_of,
-)
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, narrow, runs_of, shared, size_of
+from pushsvc.stats.moments import EMPTY, Moments, empty, merge, merge_equal
 
 BLOCK = 2_048
 """Columns of a block: few enough that folding it takes milliseconds, many enough that numpy's calls pay."""
@@ -44,7 +31,7 @@ class Part:
     moments: Moments
 
 
-class Fold:
+class TwoStack:
     """One window over the columns of one block; ``phase`` spreads the folding of blocks over the panes."""
 
     STATE = (

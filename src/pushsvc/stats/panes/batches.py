@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pushsvc.stats.moments import Floats, Index, Ints, Moments, empty, lengths_of, merge_equal, reduce, runs_of
+from pushsvc.stats.arrays import Floats, Index, Ints, lengths_of, runs_of
+from pushsvc.stats.moments import Moments, empty, merge_equal, reduce
 
 Chunk = tuple[Ints, Index, Floats | None]
 """Grains, rows, and values unless the rows only count."""

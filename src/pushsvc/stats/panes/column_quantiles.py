@@ -7,19 +7,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from pushsvc.stats.moments import HIGH, LOW, Counts, Floats, Index, Ints, Moments, lengths_of, runs_of
-from pushsvc.stats.panes.blocks import by_block
-from pushsvc.stats.panes.fold import BLOCK
-from pushsvc.stats.panes.partials import Partial
-from pushsvc.stats.panes.quantiles import BITS, Histograms, Newest, buckets_of
-from pushsvc.stats.tally import Numbers, sum_equal
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
+from pushsvc.stats.moments import HIGH, LOW, Moments
+from pushsvc.stats.pane_counts import Numbers, sum_counts
+from pushsvc.stats.panes.column_stacks import by_block
+from pushsvc.stats.panes.histograms import BITS, Histograms, NewestValues, buckets_of
+from pushsvc.stats.panes.partials import RowPartial
+from pushsvc.stats.panes.two_stack import BLOCK
 
 _MANY = 32
 _PANE_SHIFT = 56
 _CODE = (1 << _PANE_SHIFT) - 1
 
 
-class Buckets:
+class ColumnQuantiles:
     """Values of several windows [W] by column. A value counts in its own column and in that of its total, if any
     (``totals``, negative for none)."""
 
@@ -29,7 +30,7 @@ class Buckets:
         self._windows = windows
         self._percents = tuple(percents)
         self._histograms: list[Histograms] = []
-        self._newest = Newest()
+        self._newest = NewestValues()
         self._head: list[Numbers] = []
 
     @property
@@ -49,7 +50,7 @@ class Buckets:
         codes = _codes_of(columns, totals, values)
         self._head.append(codes)
         if len(self._head) >= _MANY:
-            self._head = [sum_equal(self._head)]
+            self._head = [sum_counts(self._head)]
         self._count(slice(None), codes)
 
     def add_late(self, window: int, panes: Ints, columns: Index, totals: Index, values: Floats) -> None:
@@ -84,7 +85,7 @@ class Buckets:
     def close(self, panes: Sequence[int], head: int) -> None:
         """Close the head grain, which was in these panes of the windows; ``head`` is the next."""
         if self._head:
-            codes, self._head = sum_equal(self._head), []
+            codes, self._head = sum_counts(self._head), []
             for window, pane in enumerate(panes):
                 self._remember(window, pane, codes)
         self._newest.ripen(head)
@@ -109,7 +110,7 @@ class Buckets:
             found[:, chosen] = np.clip(near, moments.parts[LOW, chosen], moments.parts[HIGH, chosen])
         return found
 
-    def partials(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> list[Partial]:
+    def partials(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> list[RowPartial]:
         """Return what is known of columns, in order, whose window is grains ``first`` … ``last``."""
         newest = self._newest.values(columns, first, last, moments.count)
         found = []
@@ -117,7 +118,7 @@ class Buckets:
             columns.tolist(), moments.count.tolist(), moments.parts.T.tolist(), newest, strict=True
         ):
             buckets, counts = self._histograms[column // BLOCK].held(window, column % BLOCK)
-            found.append(Partial(count, parts, buckets.tobytes(), counts.tobytes(), values))
+            found.append(RowPartial(count, parts, buckets.tobytes(), counts.tobytes(), values))
         return found
 
     def forget(self, columns: Ints) -> None:

@@ -1,7 +1,7 @@
-"""What is told of the values of fields, text and all: how many different ones, the most frequent, the first, the last.
+"""Statistics of the values of fields, of any type: distinct values, most frequent values, first and last value.
 
-Windows of panes find it in what values.py keeps, windows that keep their events in these (``Wanted.find``). What the
-columns say of it is the same.
+Windows of panes compute a ValueSummary from structures of their own (pane_values.py), windows that keep their events
+compute it here. Both become the same columns.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Index, Ints, lengths_of, runs_of
-from pushsvc.stats.names import is_exact, length_of
+from pushsvc.stats.arrays import Flags, Index, Ints, lengths_of, runs_of
 from pushsvc.stats.rows import VALUES
+from pushsvc.stats.statistic_names import is_exact, length_of
+from pushsvc.stats.values.dictionary import NONE, SKETCHED, ValueDictionary
 from pushsvc.stats.values.distinct import SHIFT, count_marks
 from pushsvc.stats.values.frequent import Ranked, rank
-from pushsvc.stats.values.vocabulary import NONE, SKETCHED, Vocabulary
-
-Flags = NDArray[np.bool_]
 
 _MARK = (1 << SHIFT) - 1
 
 
 @dataclass(slots=True)
-class Found:
+class ValueSummary:
     """What there is of rows [n]: ``firsts`` and ``lasts`` are numbers of values. ``near`` tells which rows are not
     exact. What is not wanted is None."""
 
@@ -37,7 +34,7 @@ class Found:
     lasts: Ints | None = None
 
 
-class Wanted:
+class ValueStatistics:
     """Statistics of values by name, and the vocabulary of the values, of which ``most`` of a field are followed.
 
     ``top`` is how many of the most frequent values are told, 0 for none; ``ends`` whether the first or the last is.
@@ -46,7 +43,7 @@ class Wanted:
     STATE = ("vocabulary", "statistics", "distinct", "top", "ends")
 
     def __init__(self, statistics: Sequence[str], most: int) -> None:
-        self.vocabulary = Vocabulary(most)
+        self.vocabulary = ValueDictionary(most)
         self.statistics = tuple(statistics)
         self.distinct = "distinct" in statistics
         self.top = max((length for length in map(length_of, statistics) if length), default=0)
@@ -58,7 +55,7 @@ class Wanted:
         near = [] if all(map(is_exact, self.statistics)) else [False]
         return [*[None] * len(self.statistics), *near]
 
-    def columns(self, kinds: Index, find: Callable[[Ints], Found]) -> list[list[Any]]:
+    def columns(self, kinds: Index, find: Callable[[Ints], ValueSummary]) -> list[list[Any]]:
         """Return a column [n] for each of the statistics, and one that tells which rows are not exact if any may be.
 
         ``kinds`` are those of the rows; ``find`` is asked for the places of those that have values, in order.
@@ -71,7 +68,7 @@ class Wanted:
                     column[place] = one
         return columns
 
-    def _told(self, found: Found) -> list[list[Any]]:
+    def _told(self, found: ValueSummary) -> list[list[Any]]:
         value = self.vocabulary.value
         told: dict[str, list[Any]] = {}
         if found.distinct is not None:
@@ -96,16 +93,16 @@ class Wanted:
         """Mark the numbers among what was kept as held."""
         held[kept[kept < SKETCHED]] = True
 
-    def find(self, owners: Ints, times: Ints, kept: Ints, size: int) -> Found:
+    def find(self, owners: Ints, times: Ints, kept: Ints, size: int) -> ValueSummary:
         """Return what owners [size] have of values of events, which stand in order of owners and then of the log."""
-        found = Found(np.zeros(size, np.bool_))
+        found = ValueSummary(np.zeros(size, np.bool_))
         if self.distinct or self.top:
             self._count(found, owners, self.vocabulary.mark[kept] if self.ends else kept, size)
         if self.ends:
             found.firsts, found.lasts = _ends(owners, times, kept, size)
         return found
 
-    def _count(self, found: Found, owners: Ints, marks: Ints, size: int) -> None:
+    def _count(self, found: ValueSummary, owners: Ints, marks: Ints, size: int) -> None:
         codes = np.sort((owners << SHIFT) | marks)
         starts = runs_of(codes)
         counts, owners, marks = lengths_of(starts, len(codes)), codes[starts] >> SHIFT, codes[starts] & _MARK

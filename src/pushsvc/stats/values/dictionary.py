@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Ints, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Ints, runs_of
 
 LONGEST = 200
 """Characters that are kept of a text. A longer one is told by them and "…", and told apart by a digest of its whole."""
@@ -45,7 +45,7 @@ _INTEGERS = -(2.0**63), 2.0**64
 _encode = msgspec.json.Encoder().encode
 
 
-class Vocabulary:
+class ValueDictionary:
     """The values of fields. An ``owner`` is a field of a topic: the row of its total.
 
     ``mark[number]`` is what stands for a value where it is counted: its number, or its cell with SKETCHED if the owner
@@ -70,7 +70,7 @@ class Vocabulary:
         self._tracked: dict[_Owner, int] = {}
         self._keys: list[Any] = [None]
         self._owner: Ints = np.full(_FIRST_CAPACITY, NONE)
-        self._listed: NDArray[np.bool_] = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._listed: Flags = np.zeros(_FIRST_CAPACITY, np.bool_)
         self._free: list[int] = []
         self._swept = 0
         self._swept_at = NONE
@@ -133,11 +133,11 @@ class Vocabulary:
         """Tell whether to sweep: once a ``moment`` while places are short, and at any time when it pays."""
         return self.crowded or (self.short and moment != self._swept_at)
 
-    def nobody(self) -> NDArray[np.bool_]:
+    def nobody(self) -> Flags:
         """Return for each number that it is not held."""
         return np.zeros(self.size, np.bool_)
 
-    def sweep(self, held: NDArray[np.bool_], moment: int) -> None:
+    def sweep(self, held: Flags, moment: int) -> None:
         """Forget the values that are not ``held`` [size]. Of those that are, but found no place, as many as there is
         room for are looked up anew when they come next."""
         for number in np.flatnonzero(~held & (self._owner[: self.size] != NONE)).tolist():

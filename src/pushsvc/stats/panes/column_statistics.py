@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.moments import EMPTY, MOMENTS, Counts, Floats, Index, Ints, Moments, describe, empty, merge
-from pushsvc.stats.panes.blocks import Blocks
-from pushsvc.stats.panes.buckets import Buckets
-from pushsvc.stats.panes.fold import BLOCK
-from pushsvc.stats.panes.partials import Partial
-from pushsvc.stats.rows import CLOSED, Places
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints
+from pushsvc.stats.moments import EMPTY, MOMENTS, Moments, describe, empty, merge
+from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
+from pushsvc.stats.panes.column_stacks import ColumnStacks
+from pushsvc.stats.panes.partials import RowPartial
+from pushsvc.stats.panes.two_stack import BLOCK
+from pushsvc.stats.rows import CLOSED, ColumnPair
 from pushsvc.stats.window import Window
 
 _FIRST_CAPACITY = 16
 
 
-class Figures:
+class ColumnStatistics:
     """Columns [C] of several windows [W]. What the head grain brought is apart, once for all windows; ``heads`` are the
     panes it is in. What was computed of a window stays until it is computed anew."""
 
@@ -25,8 +26,8 @@ class Figures:
 
     def __init__(self, windows: Sequence[Window], percents: Sequence[int]) -> None:
         self._percents = tuple(percents)
-        self._blocks = Blocks(windows)
-        self._buckets = Buckets(len(windows), percents)
+        self._blocks = ColumnStacks(windows)
+        self._buckets = ColumnQuantiles(len(windows), percents)
         self._parts: Floats = empty(_FIRST_CAPACITY)
         self._told: Floats = np.zeros((len(windows), _FIRST_CAPACITY, MOMENTS + len(percents)))
         self._reserved = False
@@ -60,12 +61,12 @@ class Figures:
             moments = merge(Moments(count, self._parts[:, columns]), moments)
         self._parts[:, columns] = moments.parts
 
-    def add_values(self, places: Places, values: Floats, head: int) -> None:
+    def add_values(self, places: ColumnPair, values: Floats, head: int) -> None:
         """Take values of the head grain for the quantiles."""
         self._buckets.keep(*places, values, np.full(len(values), head), head)
         self._buckets.add(*places, values)
 
-    def keep_apart(self, places: Places, values: Floats, grains: Ints, head: int) -> None:
+    def keep_apart(self, places: ColumnPair, values: Floats, grains: Ints, head: int) -> None:
         """Keep the newest of values that are late, or early, as they are."""
         if len(values):
             self._buckets.keep(*places, values, grains, head)
@@ -74,7 +75,7 @@ class Figures:
         """Add to panes of a window, in any order."""
         self._blocks.add_late(window, panes, columns, moments)
 
-    def add_values_late(self, window: int, panes: Ints, places: Places, values: Floats) -> None:
+    def add_values_late(self, window: int, panes: Ints, places: ColumnPair, values: Floats) -> None:
         """Take values of panes of a window for the quantiles."""
         self._buckets.add_late(window, panes, *places, values)
 
@@ -106,12 +107,12 @@ class Figures:
             told = np.concatenate([told, self._buckets.read(window, columns, moments, first, last)])
         self._told[window, columns] = told.T
 
-    def partials(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> list[Partial]:
+    def partials(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> list[RowPartial]:
         """Return what ``refresh`` computes from, to be merged with what others know of the same."""
         moments = self._moments(window, columns, counts)
         if self._percents:
             return self._buckets.partials(window, columns, moments, first, last)
-        return [Partial(*one) for one in zip(moments.count.tolist(), moments.parts.T.tolist(), strict=True)]
+        return [RowPartial(*one) for one in zip(moments.count.tolist(), moments.parts.T.tolist(), strict=True)]
 
     def _moments(self, window: int, columns: Ints, counts: Counts) -> Moments:
         moments = self._blocks.read(window, columns)

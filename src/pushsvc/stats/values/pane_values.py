@@ -9,35 +9,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.moments import Counts, Index, Ints, runs_of
-from pushsvc.stats.values.distinct import SHIFT, Distinct
-from pushsvc.stats.values.ends import Firsts, Lasts
-from pushsvc.stats.values.frequent import Frequent
-from pushsvc.stats.values.vocabulary import SKETCHED, UNTRACKED
-from pushsvc.stats.values.wanted import Found, Wanted
+from pushsvc.stats.arrays import Counts, Flags, Index, Ints, runs_of
+from pushsvc.stats.values.dictionary import SKETCHED, UNTRACKED
+from pushsvc.stats.values.distinct import SHIFT, DistinctCounts
+from pushsvc.stats.values.first_last import FirstValues, LastValues
+from pushsvc.stats.values.frequent import FrequentValues
+from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary
 from pushsvc.stats.window import Window
 
 Chunk = tuple[Ints, Ints, Ints]
 """Times (ms), rows and numbers of values."""
 
 
-class Values:
+class PaneValues:
     """The values of rows in several windows, for what is ``wanted`` of them; ``grain`` is in ms."""
 
     STATE = (
         "wanted", "_windows", "_grain", "_distinct", "_frequent", "_firsts", "_lasts", "_aside", "_future",
     )  # fmt: skip
 
-    def __init__(self, windows: Sequence[Window], grain: int, wanted: Wanted) -> None:
+    def __init__(self, windows: Sequence[Window], grain: int, wanted: ValueStatistics) -> None:
         self.wanted = wanted
         self._windows = tuple(windows)
         self._grain = grain
-        self._distinct = Distinct(len(windows)) if wanted.distinct else None
-        self._frequent = Frequent(len(windows)) if wanted.top else None
-        self._firsts = Firsts(windows) if "first" in wanted.statistics else None
-        self._lasts = Lasts(len(windows)) if "last" in wanted.statistics else None
+        self._distinct = DistinctCounts(len(windows)) if wanted.distinct else None
+        self._frequent = FrequentValues(len(windows)) if wanted.top else None
+        self._firsts = FirstValues(windows) if "first" in wanted.statistics else None
+        self._lasts = LastValues(len(windows)) if "last" in wanted.statistics else None
         self._aside: list[Chunk] = []
         self._future: list[list[Chunk]] = [[] for _ in windows]
 
@@ -149,7 +148,7 @@ class Values:
         for chunk in waiting:
             self._add_apart(window, head, chunk)
 
-    def hold(self, held: NDArray[np.bool_]) -> None:
+    def hold(self, held: Flags) -> None:
         """Mark the numbers of the values that are in any window, or to come, as held. All is settled."""
         for part in (self._distinct, self._frequent, self._firsts, self._lasts):
             if part is not None:
@@ -159,9 +158,9 @@ class Values:
 
     # -- out
 
-    def read(self, window: int, rows: Ints) -> Found:
+    def read(self, window: int, rows: Ints) -> ValueSummary:
         """Return what rows have in a window."""
-        found = Found(np.zeros(len(rows), np.bool_))
+        found = ValueSummary(np.zeros(len(rows), np.bool_))
         if self._distinct is not None:
             found.distinct, found.near = self._distinct.read(window, rows, self.wanted.vocabulary.cell)
         if self._frequent is not None:
@@ -176,7 +175,7 @@ class Values:
     def discard(self, rows: Ints) -> None:
         """Forget rows. All is settled."""
 
-        def kept(held: Ints) -> NDArray[np.bool_]:
+        def kept(held: Ints) -> Flags:
             return ~np.isin(held, rows)
 
         for part in (self._distinct, self._frequent, self._firsts):
@@ -207,6 +206,6 @@ def _concatenated(chunks: Sequence[Chunk]) -> Chunk:
     return times, rows, numbers
 
 
-def _chosen(chunk: Chunk, mask: NDArray[np.bool_]) -> Chunk:
+def _chosen(chunk: Chunk, mask: Flags) -> Chunk:
     times, rows, numbers = chunk
     return times[mask], rows[mask], numbers[mask]
