@@ -12,6 +12,7 @@ from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, FrameKind
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings, Window
+from support.accounts.logs import Windowless
 
 LOG = Log("orders.eu")
 SETTINGS = TopicSettings()
@@ -102,12 +103,6 @@ def test_a_sequence_or_arrival_is_found_in_the_log(broker):
         assert broker.seek_sequence(LOG.topic, entry.sequence - 1) == entry.first - 1
         assert broker.seek_arrival(LOG.topic, entry.arrival) >= entry.last
         assert broker.seek_arrival(LOG.topic, entry.arrival - 1) < entry.first
-
-
-class Windowless(TopicSettings):
-    """No window needs an entry any more as soon as it is there."""
-
-    longest = -100_000
 
 
 def test_what_is_beyond_the_retention_goes(broker):

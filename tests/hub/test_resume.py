@@ -36,7 +36,7 @@ HERE, THERE = partition_of(KNOWN), partition_of(ELSEWHERE)
 class Windowless(TopicSettings):
     """No window needs an entry any more as soon as it is there."""
 
-    longest = -100_000
+    longest_window = -100_000
 
 
 @pytest.fixture

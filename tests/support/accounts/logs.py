@@ -21,7 +21,7 @@ class Windowless(TopicSettings):
     kept: int = -1
 
     @property
-    def longest(self) -> int:
+    def longest_window(self) -> int:
         return self.kept - 2 * FUTURE_ALLOWANCE
 
 
