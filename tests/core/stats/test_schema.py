@@ -29,11 +29,12 @@ SETTINGS = {
 def filled(aggregate):
     """Return the aggregate with events in every structure: on time, late, early, and of several panes."""
     aggregate.open("t", T)
-    for turn in range(40):
+    settings = aggregate._settings
+    for turn in range(20):
         now = T + 500 * turn
         times = [now, now - 4_000, now + 3_000]
         events = [Event(time=time, key=f"k{turn % 3}", data={"x": turn / 8, "word": f"w{turn}"}) for time in times]
-        aggregate.apply("t", 3 * turn + 3, now, Columns.of(events, aggregate._settings.key))
+        aggregate.apply("t", 3 * turn + 3, now, Columns.from_events(events, settings.key, settings.values))
     return aggregate
 
 
