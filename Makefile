@@ -1,8 +1,10 @@
-# make demo | test | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo, TESTS some
-# of the tests, such as tests/core.
+# make demo | test | test-fast | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo,
+# TESTS some of the tests, such as tests/core, WORKERS how many processes run them (0: this one alone).
 PYTHON ?= python3
 PORT ?= 8000
 TESTS ?=
+# More than there are cores: most tests wait for other processes, and for deadlines, most of the time.
+WORKERS ?= 6
 UPGRADE ?=
 
 VENV := .venv
@@ -12,16 +14,24 @@ INSTALL := $(PIP) install --no-build-isolation --use-pep517
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(UPGRADE)
 
+FAST := $(addprefix tests/,core properties metrics hub broker worker web server)
+
 # Every process that a test starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lock clean
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test test-fast check lock clean
 
 demo: $(VENV)/runtime.done $(VENV)/project.done
 	$(BIN)/pushsvc demo --port $(PORT)
 
 test: $(VENV)/dev.done $(VENV)/project.done
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
+
+# What most changes need: the rooms whose tests neither start whole systems nor wait for long.
+test-fast: $(VENV)/dev.done $(VENV)/project.done
+	$(PYTEST) $(FAST)
 
 check: $(VENV)/dev.done $(VENV)/project.done
 	$(BIN)/ruff check

@@ -21,6 +21,22 @@ _numbers = count()
 # What their assertions compare is told as that of the tests is.
 pytest.register_assert_rewrite("support.accounts")
 
+FIRST = (
+    "distributed/test_live_suite", "chaos", "program/test_compose", "distributed", "browser", "supervisor", "live",
+    "cli", "client", "replay", "server",
+)  # fmt: skip
+"""What takes longest begins first where several processes run the tests: at the end none waits for one long file."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    return next((place for place, begin in enumerate(FIRST) if path.startswith(begin)), len(FIRST))
+
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Take hypothesis's plugin away where no test used hypothesis: it would import all of it to sum up nothing."""

@@ -23,8 +23,9 @@ from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
 from pushsvc.supervisor.preflight import check_redis
 from pushsvc.web.app import create_app
+from support.ports import free_port
 from support.proxy import Last, Proxy
-from support.stack import free_port, until
+from support.waiting import until
 
 SETTINGS = TopicSettings()
 FSYNC, REPLICA = Ack.parse("fsync"), Ack.parse("replicas:1")

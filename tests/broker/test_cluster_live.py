@@ -5,8 +5,8 @@ from contextlib import closing
 from pushsvc.broker.cluster.address import Address
 from pushsvc.broker.cluster.cluster import Cluster
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
-from support.fleet import free_port
-from support.peer import turn_until
+from support.ports import free_port
+from support.waiting import turn_until
 
 
 def test_it_is_told_of_once_and_looked_at_all_the_same(caplog):

@@ -27,7 +27,7 @@ from pushsvc.errors import Overloaded, PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from support.proxy import Proxy
-from support.stack import until
+from support.waiting import until
 
 SETTINGS = TopicSettings()
 CALLERS = 30

@@ -10,7 +10,7 @@ from pushsvc.broker.connection import Connections
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.script import LEASE, SCRIPTS, Argument, Call
 from pushsvc.errors import BrokerUnavailable
-from support.stack import until
+from support.waiting import until
 
 FLUSH = ("SCRIPT", "FLUSH")
 RUN_ID = 40 * "a"

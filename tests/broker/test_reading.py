@@ -12,7 +12,8 @@ import pytest
 from redis import exceptions
 
 from pushsvc.broker.reading import Reading
-from support.peer import tls_pair, turn_until
+from support.peer import tls_pair
+from support.waiting import turn_until
 
 PLAIN, SECURE = "plain", "TLS"
 

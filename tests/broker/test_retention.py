@@ -20,7 +20,7 @@ from pushsvc.web.app import create_app
 from pushsvc.worker.ingest import Ingest
 from pushsvc.worker.retention import ENTRIES, TOPICS, Sweeper
 from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
-from support.stack import until
+from support.waiting import until
 
 URL = f"/v1/topics/{LOG.topic}/events"
 

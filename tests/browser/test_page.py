@@ -6,7 +6,8 @@ from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 _TABLE = """() => ({
   offset: document.querySelector("#offset").textContent,

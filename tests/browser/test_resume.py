@@ -14,7 +14,8 @@ from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 _LISTEN = """(path) => {
   window.seen = []; window.resets = 0; window.cursor = "";

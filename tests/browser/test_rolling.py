@@ -12,7 +12,9 @@ from http.client import HTTPConnection, HTTPException
 import pytest
 from playwright.sync_api import Page
 
-from support.stack import Stack, free_port, until
+from support.ports import free_port
+from support.stack import Stack
+from support.waiting import until
 
 WATCH = """(topic) => {
   window.seen = []; window.opened = 0; window.resets = 0; window.back = 0; window.offset = 0;

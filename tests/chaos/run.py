@@ -15,7 +15,7 @@ from chaos.faults import Faults
 from chaos.producers import Producer
 from chaos.site import TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber, Wanted
-from support.stack import until
+from support.waiting import until
 
 PRODUCERS = 8
 BIRTHS = 2

@@ -14,9 +14,9 @@ from typing import Any
 import redis
 
 from pushsvc.broker.embedded import EmbeddedServer
-from support.fleet import free_port
+from support.ports import free_port
 from support.proxy import Proxy
-from support.stack import until
+from support.waiting import until
 
 
 class Servers:

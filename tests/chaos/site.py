@@ -11,7 +11,8 @@ from pathlib import Path
 
 from chaos.servers import Servers
 from support.proxy import Proxy
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 WEB, AGGREGATOR = "web", "aggregator"
 WORKERS = AGGREGATORS = 2

@@ -14,7 +14,7 @@ from chaos.site import TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber
 from pushsvc.topic import matches
 from support.oracle import expected, figures, instant
-from support.stack import until
+from support.waiting import until
 
 Event = dict[str, Any]
 Logs = dict[str, list[Event]]

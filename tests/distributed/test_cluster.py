@@ -13,9 +13,11 @@ from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
 from pushsvc.supervisor.preflight import check_redis
 from pushsvc.topic import PARTITIONS, partition_of
-from support.fleet import Fleet, client, free_port
+from support.fleet import Fleet, client
+from support.ports import free_port
 from support.producers import stored
-from support.stack import Stack, Table, until
+from support.stack import Stack, Table
+from support.waiting import until
 
 
 def share_of(topic: str) -> int:

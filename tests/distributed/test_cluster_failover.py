@@ -14,7 +14,8 @@ from pushsvc.broker.keys import TAGS, slot_of
 from pushsvc.topic import partition_of
 from support.fleet import Fleet, client, kill
 from support.producers import Producers, stored
-from support.stack import Stack, Stream, until
+from support.stack import Stack, Stream
+from support.waiting import until
 
 
 def slot(topic: str) -> int:

@@ -24,6 +24,7 @@ OWN = "by_redis_publish"
 @pytest.mark.timeout(1_800)
 def test_the_live_suite_passes(cluster: Fleet) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not {OWN}"]
+    command += ["--numprocesses", "3", "--dist", "loadfile"]
     done = subprocess.run(
         [*command, *(str(LIVE / f"test_{name}.py") for name in SUITE)],
         env=os.environ | {"PUSHSVC_TEST_REDIS_URL": cluster.cluster_url}, stdin=subprocess.DEVNULL,

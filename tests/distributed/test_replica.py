@@ -15,7 +15,8 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from support.fleet import Fleet, client, kill
 from support.proxy import Proxy
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 
 @pytest.fixture

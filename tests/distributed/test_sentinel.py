@@ -17,7 +17,8 @@ from pushsvc.settings import TopicSettings
 from pushsvc.supervisor.preflight import check_redis
 from support.fleet import Fleet, client, kill
 from support.producers import Producers, stored
-from support.stack import Stack, Table, until
+from support.stack import Stack, Table
+from support.waiting import until
 
 TOPICS = ["north", "south"]
 

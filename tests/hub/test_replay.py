@@ -7,7 +7,8 @@ from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
 from pushsvc.hub.resume import replay
 from pushsvc.hub.resume.replay import READERS
-from support.peer import Peer, turn_until
+from support.peer import Peer
+from support.waiting import turn_until
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from pushsvc.hub.groups import listing
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
 from pushsvc.metrics.buffered import FLUSHER
-from support.peer import SECONDS, Peer, tls_pair, turn_until
+from support.peer import Peer, tls_pair
+from support.waiting import DEADLINE, turn_until
 
 
 @pytest.fixture(params=[True, False], ids=["ring", "writes"])
@@ -66,7 +67,7 @@ def test_a_walk_pauses_and_goes_on_where_it_was(group, monkeypatch):
 
     watching = gevent.spawn(watch)
     group.say([b"second\n"])
-    watching.join(SECONDS)
+    watching.join(DEADLINE)
     assert any(0 < count < 50 for count in seen), "nobody else had a turn while the walk went on"
     turn_until(lambda: all(peer.read() == b"first\nsecond\n" for peer in peers))
 
@@ -291,7 +292,7 @@ def test_an_iterated_stream_says_the_same(group):
         gevent.sleep(0)
     turn_until(lambda: b"".join(pieces) == peer.read() != b"" and len(peer.got.split()) == 40)
     group.hub.finish(iterated, "bye")
-    reading.join(SECONDS)
+    reading.join(DEADLINE)
     assert reading.successful()
     assert b": bye" in pieces[-1]
     assert iterated.closed

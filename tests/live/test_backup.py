@@ -11,7 +11,8 @@ import pytest
 import redis as client
 
 from pushsvc.broker.embedded import EmbeddedServer
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 PREFIX = "pushsvc:"
 EVENTS = "/v1/topics/feedback/events"

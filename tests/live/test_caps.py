@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 
 from pushsvc.server.accept import TICK
-from support.stack import until
+from support.waiting import until
 
 
 def test_a_stream_beyond_the_cap_is_told_when_to_come_back(stack, topic):

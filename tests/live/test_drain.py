@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
-from support.stack import until
+from support.waiting import until
 
 HALF = (
     b"POST /v1/topics/%b/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from support.oracle import expected, figures
-from support.stack import Table, until
+from support.stack import Table
+from support.waiting import until
 
 
 def batch(random_):

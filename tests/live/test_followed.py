@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import redis
 
-from support.stack import until
+from support.waiting import until
 
 FULL = b": Streams of this process follow as many topics and windows as they may\n"
 

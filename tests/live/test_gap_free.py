@@ -14,7 +14,8 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from support.oracle import expected, figures
-from support.stack import Stack, Table, client_of, until
+from support.stack import Stack, Table, client_of
+from support.waiting import until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"

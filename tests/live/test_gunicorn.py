@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 
-from support.stack import DEADLINE, until
+from support.waiting import DEADLINE, until
 
 APP = """
 from flask import request

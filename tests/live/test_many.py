@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.stack import Stack, Table, until
+from support.stack import Stack, Table
+from support.waiting import until
 
 
 class Tables:

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pushsvc.sse import Decoder
-from support.stack import DEADLINE, Stream, Table, until
+from support.stack import Stream, Table
+from support.waiting import DEADLINE, until
 
 
 def opened(server, path, **headers):

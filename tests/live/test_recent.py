@@ -4,7 +4,8 @@ import random
 import time
 
 from support.oracle import expected, figures, instant
-from support.stack import Table, until
+from support.stack import Table
+from support.waiting import until
 
 CONFIGURATION = """
 [topics."last.*"]

@@ -3,7 +3,8 @@
 import pytest
 
 from pushsvc.broker.embedded import EmbeddedServer
-from support.stack import Stack, Table, until
+from support.stack import Stack, Table
+from support.waiting import until
 
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"

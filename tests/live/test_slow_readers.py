@@ -5,7 +5,8 @@ import socket
 from contextlib import contextmanager
 
 from pushsvc.sse import Decoder
-from support.stack import DEADLINE, Table
+from support.stack import Table
+from support.waiting import DEADLINE
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from support.accounts.numbers import assert_same
 from support.owner import Owner, counted, neighbours
-from support.stack import Table, until
+from support.stack import Table
+from support.waiting import until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 

@@ -3,7 +3,8 @@
 import time
 
 from pushsvc.broker.keys import Log
-from support.stack import Table, client_of, until
+from support.stack import Table, client_of
+from support.waiting import until
 
 
 def test_snapshots_in_between_are_silent_and_rows_that_end_are_gone_all_the_same(stack, broker):

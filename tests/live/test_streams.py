@@ -11,7 +11,8 @@ import pytest
 from pushsvc.hub.delivery.sender import best
 from pushsvc.hub.delivery.uring import Ring
 from pushsvc.topic import partition_of
-from support.stack import Table, client_of, until
+from support.stack import Table, client_of
+from support.waiting import until
 
 
 @pytest.fixture

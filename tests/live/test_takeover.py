@@ -11,7 +11,8 @@ import pytest
 
 from pushsvc.broker.keys import Keys
 from pushsvc.topic import partition_of
-from support.stack import Table, client_of, until
+from support.stack import Table, client_of
+from support.waiting import until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 

@@ -7,7 +7,7 @@ from http.client import HTTPSConnection
 
 import pytest
 
-from support.stack import until
+from support.waiting import until
 
 
 @pytest.fixture

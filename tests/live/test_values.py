@@ -3,7 +3,8 @@
 from collections import Counter
 from random import Random
 
-from support.stack import Table, until
+from support.stack import Table
+from support.waiting import until
 
 SETTINGS = """
 [topics."orders"]

@@ -21,7 +21,9 @@ import yaml
 import pushsvc
 from pushsvc.broker.embedded import find_binary
 from pushsvc.cli.main import program
-from support.stack import DEADLINE, Stream, free_port, until
+from support.ports import free_port
+from support.stack import Stream
+from support.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

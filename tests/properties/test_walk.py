@@ -14,7 +14,8 @@ from pushsvc.broker.broker import Broker
 from pushsvc.hub.delivery import writer as flush
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
-from support.peer import Peer, turn_until
+from support.peer import Peer
+from support.waiting import turn_until
 
 STEPS = st.lists(
     st.sampled_from(
@@ -129,7 +130,6 @@ def test_each_gets_what_was_said_since_in_order_and_once(
     io_uring: bool, steps: list[str], seed: int, at_once: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("support.peer.SECONDS", 2.0)
         patch.setattr(flush, "JOIN", 0.0)
         patch.setattr(flush, "SLICE", 0.0)
         patch.setattr(flush, "_AT_ONCE", 0)

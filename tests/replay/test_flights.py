@@ -8,7 +8,8 @@ from itertools import islice
 
 import pytest
 
-from support.stack import Table, until
+from support.stack import Table
+from support.waiting import until
 
 pandas = pytest.importorskip("pandas")
 demo = pytest.importorskip("pushsvc.cli.demo")

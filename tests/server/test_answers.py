@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.raw import Answered, Site, read_all, read_until, split_answers
-from support.stack import until
+from support.waiting import until
 
 Sites = Callable[..., Site]
 
@@ -133,7 +133,7 @@ def test_a_body_longer_or_shorter_than_its_length_ends_the_connection(site: Site
 def test_a_large_answer_to_a_slow_reader_is_whole(site: Site) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        connection.settimeout(30)
+        connection.settimeout(60)
         connection.connect(("127.0.0.1", site.port))
         connection.sendall(get("/big", "Connection: close"))
         [answer] = split_answers(read_all(connection))
@@ -304,7 +304,7 @@ def test_an_address_has_a_cap_of_its_own(sites: Sites) -> None:
         first.sendall(get("/unread"))
         assert first.recv(1_000)
         assert site.exchange(NEXT)[0].body == b"your address holds 1 connections, the most one may have"
-        with socket.create_connection(("127.0.0.1", site.port), 30, ("127.0.0.2", 0)) as other:
+        with socket.create_connection(("127.0.0.1", site.port), 60, ("127.0.0.2", 0)) as other:
             other.sendall(NEXT)
             assert split_answers(read_all(other))[0].status == 200
 

@@ -15,7 +15,8 @@ import pytest
 
 from support.proxy import Proxy
 from support.raw import Site, read_all, split_answers
-from support.stack import Stack, until
+from support.stack import Stack
+from support.waiting import until
 
 Sites = Callable[..., Site]
 

@@ -20,7 +20,7 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import StartupError
 from pushsvc.supervisor.listener import listen
 from pushsvc.supervisor.supervisor import Restarts
-from support.stack import DEADLINE, until
+from support.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +13,12 @@ import redis
 
 from pushsvc.broker import launch
 from pushsvc.broker.embedded import EmbeddedServer, find_binary
-from support.stack import until
+from support.ports import free_port
+from support.waiting import until
 
 QUICK = {"appendfsync": "no", "repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 DOWN_AFTER = 800
 """Milliseconds after which a silent primary is taken for dead."""
-
-
-_ports = count(10_000 + os.getpid() * 101 % 20_000)
-
-
-def free_port() -> int:
-    """Return a port below those that the kernel gives to clients: it is still free when a server comes back to it."""
-    for port in _ports:
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError
 
 
 def client(port: int | None, **options: Any) -> Any:

@@ -4,14 +4,9 @@ import contextlib
 import os
 import socket
 import ssl
-import time
 from typing import ClassVar
 
-import gevent
-
 from pushsvc.hub.delivery.connection import Connection
-
-SECONDS = 20.0
 
 
 class Peer:
@@ -44,14 +39,6 @@ class Peer:
         with contextlib.suppress(BlockingIOError):
             self.got += self.theirs.recv(at_most)
         return self.got
-
-
-def turn_until(look):
-    """Let the loop run until something is so."""
-    until = time.monotonic() + SECONDS
-    while not look():
-        assert time.monotonic() < until
-        gevent.sleep(0.001)
 
 
 def tls_pair(ours, theirs):

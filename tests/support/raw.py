@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SECONDS = 30.0
+from support.waiting import DEADLINE
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Site:
         self.port, self.process, self._log = port, process, log
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -119,7 +119,7 @@ class Site:
             self.process.send_signal(signal.SIGTERM)
         assert self.process.stdout is not None
         try:
-            words, _ = self.process.communicate(timeout=SECONDS)
+            words, _ = self.process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -13,23 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pushsvc.sse import Decoder, Message
-
-T = TypeVar("T")
-DEADLINE = 60.0
-
-
-def until(look: Callable[[], T], *, seconds: float = DEADLINE) -> T:
-    """Return the first true value of ``look``; fail when none came in time."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < end, f"nothing within {seconds} s; last: {found!r}"
-        time.sleep(0.01)
+from support.ports import free_port
+from support.waiting import DEADLINE, until
 
 
 def client_of(url: str) -> Any:
@@ -40,11 +28,6 @@ def client_of(url: str) -> Any:
         host, _, port = url.removeprefix("redis+cluster://").split(",")[0].partition(":")
         return redis.RedisCluster(host, int(port))
     return redis.Redis.from_url(url)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Stack:

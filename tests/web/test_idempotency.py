@@ -19,7 +19,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.web.app import create_app
 from pushsvc.web.context import Context
 from support.proxy import Proxy
-from support.stack import until
+from support.waiting import until
 
 URL = "/v1/topics/orders/events"
 NDJSON = "application/x-ndjson"

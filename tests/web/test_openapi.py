@@ -20,7 +20,7 @@ from pushsvc.event.columns import ColumnReader, Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.web.app import create_app
-from support.stack import until
+from support.waiting import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
 FREE = ("/",)

@@ -11,7 +11,8 @@ from pushsvc.settings import TopicRules
 from pushsvc.topic import partition_of
 from pushsvc.worker import ingest as ingest_module
 from pushsvc.worker.ingest import Ingest
-from support.stack import Stack, client_of, until
+from support.stack import Stack, client_of
+from support.waiting import until
 
 
 def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url: str, prefix: str) -> None:
