@@ -1,17 +1,17 @@
-"""The entry of the program. What serves on gevent is patched before anything else is imported."""
+"""Entry point. Processes that run on gevent are patched before their other imports."""
 
 from __future__ import annotations
 
 import sys
 
-from pushsvc.supervisor.lifeline import follow_parent
+from pushsvc.supervisor.lifeline import end_with_parent
 
 
 def main() -> None:
     """Run the command line."""
     role = sys.argv[1] if len(sys.argv) > 1 else ""
     if role.startswith("_"):
-        follow_parent()
+        end_with_parent()
     if role in ("_web", "_aggregator"):
         from gevent import monkey
 

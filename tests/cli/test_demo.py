@@ -1,4 +1,4 @@
-"""The demos' data: the real flights where they are installed, and a producer that outlives its server."""
+"""The demo data (flights only if the package is installed) and its producer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOW = 1_767_225_600_000
 
 
 @needs_flights
-def test_the_first_flight_is_as_the_bureau_has_it() -> None:
+def test_the_first_flight_matches_the_bureaus_data() -> None:
     assert next(flights()) == {
         "time": 1_357_035_300_000,  # 2013-01-01 05:15 in New York
         "key": "UA", "flight": "UA1545", "origin": "EWR", "dest": "IAH",
@@ -33,7 +33,7 @@ def test_the_first_flight_is_as_the_bureau_has_it() -> None:
 
 
 @needs_flights
-def test_every_flight_of_the_year_is_there_in_the_order_of_its_time() -> None:
+def test_flights_yields_all_flights_in_the_order_of_their_times() -> None:
     total, cancelled, carriers = 0, 0, Counter[str]()
     earlier, back = 0, 0
     for flight in flights():
@@ -49,28 +49,28 @@ def test_every_flight_of_the_year_is_there_in_the_order_of_its_time() -> None:
 
 
 @needs_flights
-def test_flights_are_events_that_the_server_takes() -> None:
+def test_flights_are_valid_events() -> None:
     body = b"\n".join(json.dumps(flight).encode() for flight in islice(flights(), 2_000))
     parsed = parse(body, "application/x-ndjson", now=NOW)
     assert (len(parsed.events), parsed.faults) == (2_000, [])
     assert set(parsed.events[0].numbers()) == {"dep_delay", "arr_delay", "distance", "air_time"}
 
 
-def test_feedback_is_the_same_at_every_run_and_in_range() -> None:
+def test_feedback_is_reproducible_and_in_range() -> None:
     ratings = list(islice(feedback(), 500))
     assert ratings == list(islice(feedback(), 500))
     assert {item["rating"] for item in ratings} == {1, 2, 3, 4, 5}
     assert len({item["key"] for item in ratings}) == 6
 
 
-def test_an_unknown_demo_names_the_known_ones() -> None:
+def test_an_unknown_demo_raises_with_the_known_names() -> None:
     with pytest.raises(StartupError, match="flights, feedback"):
         run("weather", "http://127.0.0.1:1", 40, "wall", threading.Event())
     assert list(DEMOS) == ["flights", "feedback"]
 
 
 @pytest.mark.parametrize("name", ["feedback", pytest.param("flights", marks=needs_flights)])
-def test_a_producer_outlives_its_server_and_ends_when_told(own_server: Stack, name: str) -> None:
+def test_the_producer_waits_for_its_server_and_stops_on_request(own_server: Stack, name: str) -> None:
     stop, said = threading.Event(), list[str]()
     thread = threading.Thread(target=run, args=(name, own_server.url, 400, "wall", stop, said.append))
     thread.start()

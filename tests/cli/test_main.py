@@ -1,4 +1,4 @@
-"""The command line: as its user meets it, with real processes where they matter."""
+"""The command line, mostly with real processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pushsvc.cli.main import program
-from pushsvc.cli.tail import Statistics
+from pushsvc.cli.tail import StatisticsView
 from pushsvc.supervisor.folders import private_folder
 from support.stack import Stack
 from support.waiting import DEADLINE, until
@@ -43,15 +43,15 @@ def run(*arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.C
     )
 
 
-def test_help_names_every_command_and_its_variables() -> None:
-    said = invoke("--help").output
+def test_help_lists_commands_and_variables() -> None:
+    output = invoke("--help").output
     for command in ("serve", "web", "aggregator", "demo", "publish", "tail"):
-        assert f"  {command} " in said
-    assert "_web" not in said
-    said = invoke("serve", "--help").output
+        assert f"  {command} " in output
+    assert "_web" not in output
+    output = invoke("serve", "--help").output
     for variable in ("HOST", "PORT", "REDIS", "PREFIX", "DATA_DIR", "WORKERS", "AGGREGATORS", "CONFIG", "INSECURE",
                      "ALLOW_HOST", "ALLOW_ORIGIN", "DRAIN", "WAIT", "ACK"):  # fmt: skip
-        assert f"PUSHSVC_{variable}" in said.replace("\n", "").replace(" ", "")
+        assert f"PUSHSVC_{variable}" in output.replace("\n", "").replace(" ", "")
 
 
 @pytest.mark.parametrize(
@@ -72,24 +72,24 @@ def test_help_names_every_command_and_its_variables() -> None:
         (["demo", "nothing"], {}, 1, "Error: there is no demo 'nothing'; there are flights"),
         (["publish", "a b"], {}, 1, "Error: 'a b' is not a topic"),
         (["tail", "a b"], {}, 1, "Error: 'a b' is not a topic"),
-        (["publish", "t", "--url", "nonsense"], {}, 1, "no address of a server"),
-        (["serve", "--redis", "http://localhost"], {}, 1, "Error: http://localhost is not an address of a Redis"),
+        (["publish", "t", "--url", "nonsense"], {}, 1, "is not the address of a server"),
+        (["serve", "--redis", "http://localhost"], {}, 1, "Error: http://localhost is not the address of a Redis"),
     ],
 )
-def test_what_is_refused_in_a_line(arguments: list[str], environment: dict[str, str], code: int, said: str) -> None:
+def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str], code: int, said: str) -> None:
     result = invoke(*arguments, **environment)
     assert result.exit_code == code, result.output
     assert said in result.output.splitlines()[-1]
 
 
-def test_a_mistake_in_the_file_names_file_and_key(tmp_path: Path) -> None:
+def test_an_error_in_the_settings_file_names_file_and_key(tmp_path: Path) -> None:
     (tmp_path / "pushsvc.toml").write_text("[topics.a]\nwindws = ['1m']\n")
     result = invoke("serve")
     assert result.exit_code == 1
     assert "Error: pushsvc.toml: topics.a.windws: there is no such setting; did you mean window" in result.output
 
 
-def test_publish_and_tail(shared_server: Stack, topic: str) -> None:
+def test_tail_prints_published_events(shared_server: Stack, topic: str) -> None:
     rows = b"who,when,x\na,2026-01-01T00:00:00Z,1\nb,2026-01-01T00:00:30Z,2\n"
     done = run("publish", topic, "--key", "who", "--time", "when", stdin=rows, PUSHSVC_URL=shared_server.url)
     assert done.returncode == 0, done.stderr
@@ -108,7 +108,7 @@ def test_publish_and_tail(shared_server: Stack, topic: str) -> None:
     ]
 
 
-def test_a_bad_event_stops_publishing_and_is_named(shared_server: Stack, topic: str, tmp_path: Path) -> None:
+def test_publish_stops_at_a_bad_event_or_skips_it(shared_server: Stack, topic: str, tmp_path: Path) -> None:
     file = tmp_path / "e.ndjson"
     file.write_text('{"x":1}\n{"$x":1}\n{"key":"%s"}\n{"x":2}\n' % ("k" * 300))
     done = run("publish", topic, str(file), "--url", shared_server.url)
@@ -124,7 +124,7 @@ def test_a_bad_event_stops_publishing_and_is_named(shared_server: Stack, topic: 
     assert (receipt["accepted"], receipt["rejected"]) == (2, 2)
 
 
-def test_replay_moves_events_to_now(shared_server: Stack, topic: str) -> None:
+def test_publish_with_speed_replays_events_at_the_present(shared_server: Stack, topic: str) -> None:
     lines = b"".join(b'{"time":"2013-01-01T00:00:%02dZ","x":%d}\n' % (second, second) for second in range(0, 50, 10))
     begin = time.time()
     done = run("publish", topic, "--speed", "50", "--url", shared_server.url, stdin=lines)
@@ -136,7 +136,7 @@ def test_replay_moves_events_to_now(shared_server: Stack, topic: str) -> None:
     assert time.time() - begin >= 0.8
 
 
-def test_a_pipe_is_sent_as_it_comes(shared_server: Stack, topic: str) -> None:
+def test_events_from_a_pipe_are_sent_as_they_arrive(shared_server: Stack, topic: str) -> None:
     publish = [sys.executable, "-m", "pushsvc", "publish", topic, "--url", shared_server.url]
     with subprocess.Popen(publish, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -154,7 +154,7 @@ def history(shared_server: Stack, topic: str) -> list[dict[str, Any]]:
     return events
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_an_unreachable_server_is_named() -> None:
     result = run("tail", "t", "--url", "http://127.0.0.1:1")
     assert result.returncode == 1
     assert b"http://127.0.0.1:1 cannot be reached" in result.stderr
@@ -162,7 +162,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("clock", ["wall", "event"])
-def test_the_demo_shows_flights_and_leaves_nothing(tmp_path: Path, clock: str) -> None:
+def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, clock: str) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
     stack = Stack("", "pushsvc:", tmp_path)
@@ -188,33 +188,32 @@ def test_the_demo_shows_flights_and_leaves_nothing(tmp_path: Path, clock: str) -
     text = (tmp_path / "said").read_text()
     assert f"pushsvc is ready: {stack.url}/" in text
     assert text.index("demo 1 has ended") < text.index("web 1 has ended") < text.index("embedded server has ended")
-    assert "the certfile of the settings is not used" in text
+    assert "it ignores the certfile of the settings" in text
     assert "Traceback" not in text
     assert list(folder.iterdir()) == []
 
 
-def test_a_demo_feeds_a_server_that_runs_elsewhere(shared_server: Stack) -> None:
+def test_the_demo_publishes_to_a_running_server(shared_server: Stack) -> None:
     process = shared_server.start("demo", "demo", "feedback", "--url", shared_server.url, "--rate", "100")
     until(lambda: shared_server.stats("feedback")["offset"] > 20)
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE) == 0
 
 
-def test_folders_of_the_killed_are_swept_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("pushsvc.supervisor.folders._YOUNG", -1.0)
     (tmp_path / "pushsvc-x-left" / "data").mkdir(parents=True)
     (tmp_path / "other").mkdir()
-    with private_folder("x") as held:
-        with private_folder("x") as second:
+    with private_folder("x", min_age=-1.0) as held:
+        with private_folder("x", min_age=-1.0) as second:
             assert held.exists()
             assert second.stat().st_mode & 0o777 == 0o700
         assert {path.name for path in tmp_path.iterdir()} == {held.name, "other"}
     assert {path.name for path in tmp_path.iterdir()} == {"other"}
 
 
-def test_the_table_on_the_terminal_follows_the_frames() -> None:
-    state = Statistics()
+def test_the_table_follows_the_frames() -> None:
+    state = StatisticsView()
     assert state.table().title == "waiting"
     frame = {"topic": "t", "window": "1m", "to": "now", "columns": ["key", "field", "count"]}
     state.apply("snapshot", frame | {"data": [[None, None, 2], ["b", "x", 1], ["a", "x", 1]]})

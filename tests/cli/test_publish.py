@@ -1,27 +1,28 @@
-"""Reading events from files and pipes: what arrives, with which lines."""
+"""Events of files and pipes: their formats, their lines, and when they are sent."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pushsvc.cli import publish as feed
-from pushsvc.cli.publish import CSV, JSON, NDJSON, Batch, Pace, Records, read
+from pushsvc.cli.event_file import CSV, JSON, NDJSON, FileBatch, RecordSplitter, read
+from pushsvc.cli.publish import EventSender, ReplayClock
 from pushsvc.errors import InvalidBatch, InvalidInput
 from pushsvc.event import Event
 
 
-def records(text: bytes, *, quoted: bool, step: int) -> list[tuple[int, bytes]]:
-    cutter = Records(quoted=quoted)
-    found = [record for at in range(0, len(text), step) for record in cutter.feed(text[at : at + step])]
-    return [*found, *cutter.end()]
+def records(text: bytes, *, step: int, **options: Any) -> list[tuple[int, bytes]]:
+    splitter = RecordSplitter(**options)
+    found = [record for at in range(0, len(text), step) for record in splitter.feed(text[at : at + step])]
+    return [*found, *splitter.end()]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 1000])
-def test_records_keep_their_lines_however_they_are_cut(step: int) -> None:
+def test_records_and_lines_do_not_depend_on_the_reads(step: int) -> None:
     assert records(b"a\r\n\n\nb\nc", quoted=False, step=step) == [(1, b"a\r\n"), (4, b"b\n"), (5, b"c\n")]
     text = b'a,"b\n""c"\nd\n\n"e\n\nf"\ng,"h"'
     assert records(text, quoted=True, step=step) == [
@@ -29,13 +30,12 @@ def test_records_keep_their_lines_however_they_are_cut(step: int) -> None:
     ]  # fmt: skip
 
 
-def test_a_quote_that_is_never_closed_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "LONGEST_RECORD", 1_000)
-    with pytest.raises(InvalidInput, match="line 2: a record without end"):
-        records(b'a\n"b\n' + b"c,d\n" * 1_000, quoted=True, step=100)
+def test_an_unclosed_quote_is_an_error_at_the_record_limit() -> None:
+    with pytest.raises(InvalidInput, match="line 2: a record without an end"):
+        records(b'a\n"b\n' + b"c,d\n" * 1_000, quoted=True, max_record=1_000, step=100)
 
 
-def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **columns: str) -> Iterator[Batch]:
+def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **columns: str) -> Iterator[FileBatch]:
     path = tmp_path / "events"
     path.write_bytes(text)
     descriptor = os.open(path, os.O_RDONLY)
@@ -57,14 +57,14 @@ def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **column
         (b'{"x":1}', [1]),
     ],
 )
-def test_the_format_is_told_from_the_content(tmp_path: Path, text: bytes, lines: list[int]) -> None:
+def test_the_content_decides_the_format(tmp_path: Path, text: bytes, lines: list[int]) -> None:
     found = list(batches(tmp_path, text))
     assert [line for batch in found for line in batch.lines] == lines
     assert [event.data["x"] for batch in found for event in batch.events] == [1, 2][: len(lines)]
     assert sum(batch.size for batch in found) == len(text)
 
 
-def test_columns_become_attributes_and_faults_name_the_lines_of_the_file(tmp_path: Path) -> None:
+def test_columns_become_attributes_and_faults_have_the_lines_of_the_file(tmp_path: Path) -> None:
     text = b'when,"who",x\n2026-01-01T00:00:00Z,"a,b",1\nyesterday,b,2\n\n2026-01-01T00:00:01Z,c,3\n'
     [batch] = batches(tmp_path, text, CSV, time="when", key="who")
     assert [(event.key, event.time, event.data) for event in batch.events] == [
@@ -76,7 +76,7 @@ def test_columns_become_attributes_and_faults_name_the_lines_of_the_file(tmp_pat
     assert batch.rejected == 1
 
 
-def test_lines_stay_right_behind_the_first_piece(tmp_path: Path) -> None:
+def test_lines_count_from_the_start_of_the_file_in_every_batch(tmp_path: Path) -> None:
     row = b"x" * 99 + b",2\n"
     text = b"a,b\n" + row * 2_000 + b"oops\n" + row
     found = list(batches(tmp_path, text, CSV))
@@ -86,13 +86,13 @@ def test_lines_stay_right_behind_the_first_piece(tmp_path: Path) -> None:
     assert found[-1].lines[-1] == 2_003
 
 
-def test_what_is_too_large_for_a_default_server_is_the_servers_to_judge(tmp_path: Path) -> None:
+def test_the_servers_limits_are_not_applied_by_the_client(tmp_path: Path) -> None:
     [batch] = batches(tmp_path, b'{"key":"%s","time":"2090-01-01T00:00:00Z"}' % (b"k" * 5_000), JSON)
     assert batch.rejected == 0
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"[]", b"{", b'{"x":1}{"x":2}'])
-def test_what_cannot_be_read_at_all(tmp_path: Path, text: bytes) -> None:
+def test_unreadable_input_raises(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(InvalidInput):
         list(batches(tmp_path, text, JSON))
 
@@ -107,13 +107,13 @@ def test_only_csv_has_columns(tmp_path: Path) -> None:
 def test_a_bad_event_raises_with_its_line(tmp_path: Path) -> None:
     [batch] = batches(tmp_path, b'{"x":1}\nnonsense\n', NDJSON)
     with pytest.raises(InvalidBatch, match="line 2: not JSON"):
-        feed.Feed(None, "t", skip=False, pace=None, on_fault=pytest.fail).send(batch)  # type: ignore[arg-type]
+        EventSender(None, "t", skip=False, replay=None, on_fault=pytest.fail).send(batch)  # type: ignore[arg-type]
 
 
-def test_pace_moves_the_first_event_to_now_and_divides_the_distances() -> None:
-    pace = Pace(10)
-    assert pace.due(Event(time=1_000_000), 50.0) == 50.0
-    assert pace.due(Event(time=1_020_000), 50.5) == 52.0
-    assert pace.due(Event(time=990_000), 53.0) == 49.0
+def test_the_replay_clock_moves_the_first_event_to_now_and_divides_distances() -> None:
+    replay = ReplayClock(10)
+    assert replay.due(Event(time=1_000_000), 50.0) == 50.0
+    assert replay.due(Event(time=1_020_000), 50.5) == 52.0
+    assert replay.due(Event(time=990_000), 53.0) == 49.0
     with pytest.raises(InvalidInput, match="--time"):
-        pace.due(Event(), 54.0)
+        replay.due(Event(), 54.0)

@@ -1,4 +1,4 @@
-"""The client against real servers; and against a socket that misbehaves on purpose, for what a real one rarely does."""
+"""The client against real servers, and against a scripted socket for failures that real servers rarely show."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.stack import Stack
 
 RECEIPT = b'{"accepted":1}'
 OK = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n" + RECEIPT
-GONE = b""
+NO_ANSWER = b""
 WITH_ID, WITHOUT = [{"id": "a", "x": 1}], [{"x": 1}]
 
 
@@ -33,7 +33,7 @@ def problem(slug: str, status: int = 503) -> bytes:
 
 
 class Scripted:
-    """Gives one connection after the other its answer, and closes it; ``requests`` are what came."""
+    """Answers each connection with the next of ``answers`` and closes it; ``requests`` keeps what it read."""
 
     def __init__(self, *answers: bytes) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -83,14 +83,14 @@ def event_stream(*lines: str) -> bytes:
 # A real server
 
 
-def test_publishing_objects_gives_the_receipt(shared_server: Stack, topic: str) -> None:
+def test_publish_returns_the_receipt(shared_server: Stack, topic: str) -> None:
     with Client(shared_server.url) as client:
         receipt = client.publish(topic, [{"id": "a", "x": 1}, {"id": "b", "time": datetime.now(UTC)}])
         assert (receipt["accepted"], receipt["first_offset"], receipt["last_offset"]) == (2, 1, 2)
         assert client.publish(topic, iter([{"id": "a", "x": 1}]))["duplicates"] == 1
 
 
-def test_publishing_a_body_with_parameters(shared_server: Stack, topic: str) -> None:
+def test_publish_takes_a_body_and_query_parameters(shared_server: Stack, topic: str) -> None:
     with Client(shared_server.url) as client:
         receipt = client.publish(topic, b"dish,rating\nsoup,4\nsoup,1e999\n", "text/csv", key="dish", on_error="skip")
         assert (receipt["accepted"], receipt["rejected"]) == (1, 1)
@@ -98,7 +98,7 @@ def test_publishing_a_body_with_parameters(shared_server: Stack, topic: str) -> 
         assert json.loads(message.data)["key"] == "soup"
 
 
-def test_a_refusal_tells_what_is_wrong(shared_server: Stack, topic: str) -> None:
+def test_a_refused_request_raises_with_the_problem_document(shared_server: Stack, topic: str) -> None:
     with Client(shared_server.url) as client, pytest.raises(ClientError, match=r"400 line 2, field 'key'") as caught:
         client.publish(topic, [{}, {"key": "x" * 300}])
     error = caught.value
@@ -106,19 +106,19 @@ def test_a_refusal_tells_what_is_wrong(shared_server: Stack, topic: str) -> None
     assert error.problem["errors"][0]["line"] == 2
 
 
-def test_a_stream_that_is_refused_raises(shared_server: Stack, topic: str) -> None:
+def test_a_refused_stream_raises(shared_server: Stack, topic: str) -> None:
     with Client(shared_server.url) as client, pytest.raises(ClientError, match="window"):
         next(client.stats(topic, window="7 weeks"))
 
 
 @pytest.mark.parametrize("name", ["a b", "a/../b", "ä", "$x"])
-def test_a_topic_is_never_part_of_the_path_by_accident(shared_server: Stack, name: str) -> None:
+def test_the_topic_is_escaped_in_the_path(shared_server: Stack, name: str) -> None:
     with Client(shared_server.url) as client, pytest.raises(ClientError) as caught:
         client.publish(name, [{}])
     assert caught.value.reply in (400, 404)
 
 
-def test_statistics_of_what_was_published(shared_server: Stack, topic: str) -> None:
+def test_stats_yields_statistics_of_published_events(shared_server: Stack, topic: str) -> None:
     with Client(shared_server.url) as client:
         last = client.publish(topic, [{"key": "soup", "rating": n} for n in (2, 4)])["last_offset"]
         for message in client.stats(topic, window="1m"):
@@ -135,7 +135,7 @@ def test_many_threads_share_a_client(shared_server: Stack, topic: str) -> None:
     assert sorted(receipt["first_offset"] for receipt in receipts) == list(range(1, 65))
 
 
-def test_a_stream_outlives_its_server_and_misses_nothing(own_server: Stack, topic: str) -> None:
+def test_a_stream_resumes_after_a_server_restart_without_a_gap(own_server: Stack, topic: str) -> None:
     with Client(own_server.url) as client:
         client.publish(topic, [{"n": 1}])
         stream = client.events(topic, last_id="earliest")
@@ -155,7 +155,7 @@ url, topic = sys.argv[1:]
 with Client(url) as client:
     stream = client.events(topic, last_id="earliest")
     reader = gevent.spawn(lambda: [next(stream).data for _ in range(32)])
-    for _ in range(2):  # the second round meets connections that were kept
+    for _ in range(2):  # the second round reuses idle connections
         gevent.joinall([gevent.spawn(client.publish, topic, [{"n": n}]) for n in range(16)], raise_error=True)
     print(len(reader.get(timeout=20)))
 """
@@ -167,16 +167,16 @@ def test_greenlets_share_a_client(shared_server: Stack, topic: str) -> None:
     assert (ended.stdout, ended.stderr, ended.returncode) == ("32\n", "", 0)
 
 
-# What may be sent again
+# Retries
 
 
 @pytest.mark.parametrize(
-    ("failure", "events", "again"),
+    ("failure", "events", "repeated"),
     [
-        (GONE, WITH_ID, True),
-        (GONE, WITHOUT, False),
-        (GONE, [*WITH_ID, *WITHOUT], False),
-        (GONE, [{"id": None}], False),
+        (NO_ANSWER, WITH_ID, True),
+        (NO_ANSWER, WITHOUT, False),
+        (NO_ANSWER, [*WITH_ID, *WITHOUT], False),
+        (NO_ANSWER, [{"id": None}], False),
         (problem("outcome-unknown"), WITH_ID, True),
         (problem("outcome-unknown"), WITHOUT, False),
         (problem("broker-unavailable"), WITHOUT, True),
@@ -186,21 +186,21 @@ def test_greenlets_share_a_client(shared_server: Stack, topic: str) -> None:
         (problem("internal", 500), WITH_ID, False),
     ],
 )
-def test_only_what_cannot_count_twice_is_sent_again(
-    failure: bytes, events: list[dict[str, object]], again: bool
+def test_a_request_is_repeated_only_if_no_event_can_be_stored_twice(
+    failure: bytes, events: list[dict[str, object]], repeated: bool
 ) -> None:
     with scripted(failure, OK) as server, Client(server.url) as client:
-        if again:
+        if repeated:
             assert client.publish("t", events) == {"accepted": 1}
         else:
             with pytest.raises(ClientError):
                 client.publish("t", events)
-    assert len(server.requests) == 1 + again
+    assert len(server.requests) == 1 + repeated
 
 
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_a_body_is_sent_again_when_the_caller_promises(repeatable: bool) -> None:
-    with scripted(GONE, OK) as server, Client(server.url) as client:
+def test_a_body_is_repeated_if_the_caller_says_it_is_repeatable(repeatable: bool) -> None:
+    with scripted(NO_ANSWER, OK) as server, Client(server.url) as client:
         if repeatable:
             client.publish("t", b"{}", repeatable=True)
         else:
@@ -210,14 +210,14 @@ def test_a_body_is_sent_again_when_the_caller_promises(repeatable: bool) -> None
     assert len(server.requests) == 1 + repeatable
 
 
-def test_a_kept_connection_that_the_server_closed_is_not_used_again() -> None:
+def test_an_idle_connection_that_the_server_closed_is_replaced() -> None:
     with scripted(OK, OK) as server, Client(server.url) as client:
         client.publish("t", WITHOUT)
         client.publish("t", WITHOUT)
     assert len(server.requests) == 2
 
 
-def test_nobody_listening_is_temporary_and_nothing_was_stored() -> None:
+def test_a_refused_connection_is_temporary_and_not_unknown() -> None:
     client = Client(f"http://127.0.0.1:{free_port()}", patience=0)
     with pytest.raises(ClientError, match="cannot be reached") as caught:
         client.publish("t", WITHOUT)
@@ -227,21 +227,21 @@ def test_nobody_listening_is_temporary_and_nothing_was_stored() -> None:
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "", "http://"])
-def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(ClientError, match="no address"):
+def test_an_invalid_url_raises(url: str) -> None:
+    with pytest.raises(ClientError, match="is not the address of a server"):
         Client(url)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1, 2}])
-def test_what_is_no_json_is_not_sent(value: object) -> None:
-    with pytest.raises(ClientError, match="no JSON"):
+def test_events_without_a_json_form_raise(value: object) -> None:
+    with pytest.raises(ClientError, match="cannot be written as JSON"):
         Client("http://127.0.0.1:1").publish("t", [{"x": value}])
 
 
 # Streams
 
 
-def test_a_stream_resumes_where_it_was_after_the_delay_that_the_server_asked_for() -> None:
+def test_a_stream_reconnects_after_the_servers_delay_and_resumes() -> None:
     first = event_stream("retry: 1", ": hi", "", "id: c1", "data: 1", "", "id: c2", "data: lost with its connec")
     second = event_stream("event: reset", "data: {}", "", "id: c3", "", "data: 3", "")
     with scripted(first, problem("draining", 503), second) as server, Client(server.url) as client:
@@ -258,10 +258,10 @@ def test_a_stream_resumes_where_it_was_after_the_delay_that_the_server_asked_for
     assert server.requests[2].startswith(b"GET /v1/topics/t/events?names=off HTTP/1.1")
 
 
-def test_what_is_no_stream_is_refused() -> None:
+def test_an_answer_that_is_no_event_stream_raises() -> None:
     with (
         scripted(OK.replace(b"202", b"200")) as server,
         Client(server.url) as client,
-        pytest.raises(ClientError, match="answered application/json, not an event stream"),
+        pytest.raises(ClientError, match="answered application/json, not text/event-stream"),
     ):
         next(client.events("t"))

@@ -1,4 +1,4 @@
-"""What is counted often is written later, and nobody who looks can tell."""
+"""Buffered metrics are written later, but before every scrape."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
 
-IN_A_LOOP = """
+WITH_A_LOOP = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from prometheus_client import REGISTRY, Counter, Histogram
@@ -19,21 +19,21 @@ lasted = buffered.BufferedHistogram(Histogram("lasted", "plain", buckets=(1, 2))
 for _ in range(10):
     taken.inc(2)
     lasted.observe(1.5)
-assert written._value.get() == 0, "nothing is written at once"
-assert REGISTRY.get_sample_value("written_total") == 20, "but before anybody looks"
+assert written._value.get() == 0, "increments are buffered"
+assert REGISTRY.get_sample_value("written_total") == 20, "a scrape flushes first"
 assert REGISTRY.get_sample_value("lasted_bucket", {"le": "2.0"}) == 10
 assert REGISTRY.get_sample_value("lasted_sum") == 15
 taken.inc()
 gevent.sleep(2 * buffered.FLUSH_INTERVAL)
-assert written._value.get() == 21, "and after a while"
+assert written._value.get() == 21, "the timer flushes"
 for _ in range(2_500):
     lasted.observe(0.5)
-assert len(lasted._observations) < 1_000, "what waits is bounded"
+assert len(lasted._observations) < 1_000, "the buffer is bounded"
 taken.inc(0)
 taken.inc()
 """
 
-STEADY = """
+FLUSH_EVERY = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from prometheus_client import REGISTRY, Counter, Histogram
@@ -42,21 +42,21 @@ plain = Histogram("late", "plain", buckets=(1, 2))
 late = buffered.BufferedHistogram(plain, flush_every=10)
 for _ in range(9):
     late.observe(1.5)
-assert not buffered.FLUSHER._timer, "nobody is woken for it"
+assert not buffered.FLUSHER._timer, "it starts no timer"
 gevent.sleep(2 * buffered.FLUSH_INTERVAL)
 assert plain._sum.get() == 0
 late.observe(1.5)
-assert plain._sum.get() == 15, "when there are enough"
+assert plain._sum.get() == 15, "a full buffer is flushed"
 late.observe(1.5)
-assert REGISTRY.get_sample_value("late_sum") == 16.5, "or somebody looks"
+assert REGISTRY.get_sample_value("late_sum") == 16.5, "a scrape flushes it"
 late.observe(1.5)
 taken = buffered.BufferedCounter(Counter("written", "plain"))
 taken.inc()
 gevent.sleep(2 * buffered.FLUSH_INTERVAL)
-assert plain._sum.get() == 18, "or something else is written"
+assert plain._sum.get() == 18, "it is flushed with other metrics"
 """
 
-AT_THE_END = """
+AFTER_EXIT = """
 import glob, os
 from prometheus_client import CollectorRegistry, multiprocess
 registry = CollectorRegistry()
@@ -67,16 +67,16 @@ assert registry.get_sample_value("lasted_count") == 2510
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_in_a_process_with_a_loop_it_waits_a_little(tmp_path, shared):
+def test_a_process_with_a_loop_flushes_after_an_interval_and_at_exit(tmp_path, shared):
     environment = {"PATH": "", **({"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)} if shared else {})}
-    for script in (IN_A_LOOP, AT_THE_END)[: 1 + shared]:
+    for script in (WITH_A_LOOP, AFTER_EXIT)[: 1 + shared]:
         done = subprocess.run(
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
 
 
-def test_without_a_loop_it_is_written_at_once():
+def test_a_process_without_a_loop_writes_at_once():
     counter, histogram = Counter("here", "plain"), Histogram("took", "plain", buckets=(1,))
     BufferedCounter(counter).inc(3)
     BufferedHistogram(histogram).observe(0.5)
@@ -84,15 +84,15 @@ def test_without_a_loop_it_is_written_at_once():
     assert REGISTRY.get_sample_value("took_count") == 1
 
 
-def test_what_is_observed_all_the_time_wakes_nobody():
-    done = subprocess.run([sys.executable, "-c", STEADY], capture_output=True, text=True, timeout=60, check=False)
+def test_flush_every_starts_no_timer():
+    done = subprocess.run([sys.executable, "-c", FLUSH_EVERY], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_level_is_written_where_it_has_changed():
+def test_a_gauge_is_written_only_when_it_changes():
     gauge = Gauge("level", "plain")
     level = BufferedGauge(gauge)
-    gauge.set(7)  # what a process before left
+    gauge.set(7)  # left by an earlier process
     level.set(0)
     assert gauge._value.get() == 0
     gauge.set(7)

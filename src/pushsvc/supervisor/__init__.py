@@ -1,1 +1,1 @@
-"""The parent process: starts, watches and stops the others."""
+"""The parent process: it starts the server's processes, restarts those that end, and stops all in order."""

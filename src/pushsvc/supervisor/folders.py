@@ -1,4 +1,4 @@
-"""Private folders for the time that this process lives; what a killed one left behind is swept away later."""
+"""Private temporary folders. The next call removes the folders that killed processes left."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_YOUNG = 60.0
-"""Seconds within which a folder may not be locked yet by the process that made it."""
+_MIN_AGE = 60.0
+"""Seconds from which on an unlocked folder is abandoned: its process locks it just after creating it."""
 
 
 @contextmanager
-def private_folder(kind: str) -> Iterator[Path]:
-    """Yield a new folder that only this user may enter, and remove it with all that is in it."""
-    begin = f"pushsvc-{kind}-"
-    _sweep(begin)
-    folder = Path(tempfile.mkdtemp(prefix=begin))
+def private_folder(kind: str, *, min_age: float = _MIN_AGE) -> Iterator[Path]:
+    """Yield a new folder that only this user may enter; remove it with its contents at the end.
+
+    Also remove abandoned folders of this ``kind`` that are older than ``min_age`` seconds.
+    """
+    prefix = f"pushsvc-{kind}-"
+    _remove_abandoned(prefix, min_age)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
     lock = os.open(folder, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -30,14 +33,14 @@ def private_folder(kind: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(begin: str) -> None:
-    """Remove our folders that nobody holds. A lock ends with its process, however that ended."""
-    for folder in Path(tempfile.gettempdir()).glob(begin + "*"):
+def _remove_abandoned(prefix: str, min_age: float) -> None:
+    """Remove this user's folders that no process has locked. A lock ends with its process."""
+    for folder in Path(tempfile.gettempdir()).glob(prefix + "*"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:
                 status = os.fstat(lock)
-                if status.st_uid == os.geteuid() and time.time() - status.st_ctime > _YOUNG:
+                if status.st_uid == os.geteuid() and time.time() - status.st_ctime > min_age:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
             finally:

@@ -1,6 +1,6 @@
-"""A child process ends when its parent is gone, however the parent ended.
+"""Ends a child process when its parent has ended, even by SIGKILL.
 
-The parent holds the writing end of a pipe and never writes. Its end, kill -9 included, ends the pipe.
+The parent holds the writing end of a pipe and never writes. When the parent ends, the child reads the end of the pipe.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import os
 import signal
 from time import sleep
 
-VARIABLE = "PUSHSVC_LIFELINE"
-"""Names the descriptor to watch and the seconds that an orderly end may take: ``7 5``."""
+LIFELINE_VARIABLE = "PUSHSVC_LIFELINE"
+"""Passes the descriptor to watch and the seconds that an orderly end may take: ``7 5``."""
 
 
-def follow_parent() -> None:
-    """Watch the pipe that the environment names, if it names one. To be called before gevent patches threads."""
-    text = os.environ.pop(VARIABLE, "")
+def end_with_parent() -> None:
+    """Watch the pipe that the environment names, if any. Call this before gevent patches threads."""
+    text = os.environ.pop(LIFELINE_VARIABLE, "")
     if text:
         descriptor, grace = text.split()
         os.set_inheritable(int(descriptor), False)

@@ -1,8 +1,9 @@
-"""The one listening socket that all web processes share, and the question whether somebody answers there."""
+"""The listening socket that all web processes share, and the wait until a server answers there."""
 
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import ssl
 import threading
@@ -14,17 +15,18 @@ from ipaddress import ip_address
 from pushsvc.errors import StartupError
 
 BACKLOG = 1024
-_POLL = 0.05
-_COMPLAIN_AFTER = 15.0
+_POLL_INTERVAL = 0.05
+_WARN_AFTER = 15.0
+"""Seconds without readiness before one warning."""
 
 
 def listen(host: str, port: int, *, patience: float = 2.0, option: str = "--port") -> socket.socket:
-    """Return a listening socket; port 0 lets the system choose. ``patience`` is how many seconds the port may still
-    be held by a program that is just ending. Raise StartupError that names the port, and the ``option`` for
-    another one.
+    """Return a listening socket; port 0 lets the system choose one.
 
-    Without SO_REUSEPORT, with which a second server would share the port unseen.
+    Wait up to ``patience`` seconds for a program that is just ending to release the port. Raise StartupError with the
+    port and the ``option`` that chooses another one.
     """
+    # No SO_REUSEPORT: with it, a second server could share the port unnoticed.
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -41,7 +43,7 @@ def listen(host: str, port: int, *, patience: float = 2.0, option: str = "--port
         except OSError as error:
             listener.close()
             if error.errno == errno.EADDRINUSE and time.monotonic() < end:
-                time.sleep(_POLL)
+                time.sleep(_POLL_INTERVAL)
                 continue
             raise StartupError(_reason(error, host, port, option)) from None
         return listener
@@ -51,12 +53,12 @@ def _reason(error: OSError, host: str, port: int, option: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use by another program: stop it or choose another {option}"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} may not be used by this user: choose a {option} above 1023"
+        return f"port {port} on {host} is not allowed for this user: choose a {option} above 1023"
     return f"cannot listen on {host} port {port}: {error.strerror}"
 
 
 def _reachable(listener: socket.socket) -> tuple[str, int]:
-    """Return an address at which this machine reaches the listener."""
+    """Return an address of the listener that works on this machine."""
     host, port = listener.getsockname()[:2]
     if ip_address(host).is_unspecified:
         host = "::1" if listener.family == socket.AF_INET6 else "127.0.0.1"
@@ -64,29 +66,29 @@ def _reachable(listener: socket.socket) -> tuple[str, int]:
 
 
 def address_of(listener: socket.socket, tls: bool = False) -> str:
-    """Return the URL of a listener for this machine, without a slash at the end."""
+    """Return a URL of the listener that works on this machine, without a final slash."""
     host, port = _reachable(listener)
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def wait_ready(listener: socket.socket, tls: bool, over: threading.Event, complain: Callable[[str], None]) -> bool:
-    """Ask ``/readyz`` until it says yes (True) or ``over`` is set (False); complain once if that takes long."""
+def wait_ready(listener: socket.socket, tls: bool, stopped: threading.Event, warn: Callable[[str], None]) -> bool:
+    """Request ``/readyz`` until it answers 200 (True) or ``stopped`` is set (False); warn once if that takes long."""
     host, port = _reachable(listener)
-    moment: float | None = time.monotonic() + _COMPLAIN_AFTER
-    while not over.is_set():
-        reason = _ask(host, port, tls)
+    warn_at = time.monotonic() + _WARN_AFTER
+    while not stopped.is_set():
+        reason = _not_ready_reason(host, port, tls)
         if reason is None:
             return True
-        if moment is not None and time.monotonic() > moment:
-            complain(reason)
-            moment = None
-        over.wait(_POLL)
+        if time.monotonic() > warn_at:
+            warn(reason)
+            warn_at = math.inf
+        stopped.wait(_POLL_INTERVAL)
     return False
 
 
-def _ask(host: str, port: int, tls: bool) -> str | None:
-    """Return None when ready, else what hinders."""
+def _not_ready_reason(host: str, port: int, tls: bool) -> str | None:
+    """Return why the server is not ready; None if it is."""
     connection = _connection(host, port, tls)
     try:
         connection.request("GET", "/readyz", headers={"Host": "localhost"})
@@ -102,6 +104,6 @@ def _ask(host: str, port: int, tls: bool) -> str | None:
 def _connection(host: str, port: int, tls: bool) -> HTTPConnection:
     if not tls:
         return HTTPConnection(host, port, timeout=5)
-    # We speak to ourselves, by an address that no certificate names.
+    # This connects to our own server by an address that no certificate names.
     context = ssl._create_unverified_context()
     return HTTPSConnection(host, port, timeout=5, context=context)

@@ -1,4 +1,4 @@
-"""What must hold before pushsvc starts: what Redis is like, and that the certificate can be used."""
+"""Checks before the start: is Redis suitable, and can the certificate be used?"""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from pushsvc.errors import PushError, StartupError, Unavailable
 from pushsvc.settings import Ack
 
 RETRY_AFTER = 1.0
-"""Seconds between two tries while waiting for Redis."""
-
+"""Seconds between two attempts to reach Redis."""
 
 _MEMORY = Ack()
 
 
 def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None], ack: Ack = _MEMORY) -> None:
-    """Return when Redis answers and will keep what it is given; ``warn`` takes what is legal but unwise.
+    """Return when Redis answers and is suitable; ``warn`` about settings that risk data.
 
-    Raise StartupError when it does not answer (unless ``wait``), evicts data, holds another layout, or can never
-    confirm what ``ack`` promises.
+    Raise StartupError if it does not answer (unless ``wait``), evicts keys, holds data of another layout, or can never
+    give the confirmations that ``ack`` demands.
     """
     broker = _open(url, prefix)
     try:
-        _reach(broker, without_password(url), wait, warn)
+        _wait_for_redis(broker, without_password(url), wait, warn)
         policies, appendonly, save = map(broker.configuration, ("maxmemory-policy", "appendonly", "save"))
         broker.check_commands()
         broker.check_layout()
@@ -41,12 +40,13 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
     evicting = policies - {"noeviction"}
     if evicting:
         raise StartupError(
-            f"Redis at {without_password(url)} throws data away when its memory is full "
-            f"(maxmemory-policy {evicting.pop()}): events would be lost unseen. Set its maxmemory-policy to noeviction"
+            f"Redis at {without_password(url)} evicts keys when its memory is full "
+            f"(maxmemory-policy {evicting.pop()}), so events could be lost unnoticed. "
+            "Set its maxmemory-policy to noeviction"
         )
     if "no" in appendonly:
-        keeps = "only now and then writes snapshots" if save and "" not in save else "keeps nothing on disk"
-        warn(f"WARNING: Redis at {without_password(url)} {keeps}: its crash loses events. Set its appendonly to yes")
+        keeps = "writes only occasional snapshots" if save and "" not in save else "keeps nothing on disk"
+        warn(f"WARNING: Redis at {without_password(url)} {keeps}: a crash loses events. Set its appendonly to yes")
 
 
 def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]) -> None:
@@ -57,28 +57,28 @@ def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]
     except PushError as error:
         reason = error.detail
         if "unknown command" in reason.lower():
-            reason = "it does not know WAITAOF. Redis 7.2 and Valkey do"
+            reason = "it has no command WAITAOF. Redis 7.2 and Valkey have it"
         elif "appendonly" in reason:
             reason = "it has no append-only file. Set its appendonly to yes"
-        raise StartupError(f"Redis at {shown} cannot do what --ack {ack} asks for: {reason}") from error
+        raise StartupError(f"Redis at {shown} does not support --ack {ack}: {reason}") from error
     if confirmed < ack.replicas:
         warn(
-            f"WARNING: Redis at {shown} has {confirmed} replicas: with --ack {ack} publishing answers 503 until there "
-            f"are {ack.replicas}"
+            f"WARNING: Redis at {shown} has {confirmed} replicas: with --ack {ack} publishing is answered with 503 "
+            f"until it has {ack.replicas}"
         )
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Return when TLS can be served, or is not asked for. Raise StartupError that names the files."""
+    """Check that TLS can be served if there is a certificate. Raise StartupError with the names of the files."""
     if certificate is None:
         if key is not None:
-            raise StartupError("a keyfile without a certfile: name both, or a certfile that holds both")
+            raise StartupError("keyfile needs certfile: set both, or only certfile with a file that holds both")
         return
     names = f"{certificate}" if key is None else f"{certificate} and {key}"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
-        raise StartupError(f"{names}: not a certificate and its private key without a password ({error})") from None
+        raise StartupError(f"{names}: not a certificate and its unencrypted private key ({error})") from None
     except OSError as error:
         raise StartupError(f"{names}: {error.strerror}") from None
 
@@ -87,22 +87,22 @@ def _open(url: str, prefix: str) -> Broker:
     try:
         return Broker(url, prefix)
     except ValueError as error:
-        raise StartupError(f"{without_password(url)} is not an address of a Redis: {error}") from error
+        raise StartupError(f"{without_password(url)} is not the address of a Redis: {error}") from error
 
 
-def _reach(broker: Broker, shown: str, wait: bool, warn: Callable[[str], None]) -> None:
-    told = False
+def _wait_for_redis(broker: Broker, shown: str, wait: bool, warn: Callable[[str], None]) -> None:
+    warned = False
     while True:
         try:
             broker.ping()
         except Unavailable as error:
             if not wait:
                 raise StartupError(
-                    f"Redis at {shown} does not answer: {error.detail} (with --wait pushsvc waits for it)"
+                    f"Redis at {shown} does not answer: {error.detail} (with --wait, pushsvc waits for it)"
                 ) from error
-            if not told:
+            if not warned:
                 warn(f"waiting for Redis at {shown}: {error.detail}")
-                told = True
+                warned = True
             time.sleep(RETRY_AFTER)
         else:
             return

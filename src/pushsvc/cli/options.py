@@ -1,0 +1,141 @@
+"""Options of the command line, and how they become Settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pushsvc.config import load
+from pushsvc.settings import Ack
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Return a decorator for an option that can also be set with the variable ``PUSHSVC_<NAME>``."""
+    name = names[0].partition("/")[0].lstrip("-").replace("-", "_").upper()
+    return click.option(*names, envvar=f"PUSHSVC_{name}", show_envvar=True, **settings)
+
+
+class _AckType(click.ParamType[Ack]):
+    name = "ack"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ack:
+        try:
+            return value if isinstance(value, Ack) else Ack.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_PORT = click.IntRange(0, 65_535)
+_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "host": option("--host", help="Address to listen on. [default: 127.0.0.1]"),
+    "port": option("--port", type=_PORT, help="Port to listen on; 0 takes a free one. [default: 8000]"),
+    "redis": option(
+        "--redis",
+        metavar="URL",
+        help="Redis or Valkey to use: redis://host:6379/0, redis+sentinel://host,host/master, redis+cluster://host,host.",
+    ),
+    "prefix": option("--prefix", help="Start of all keys and channels in Redis. [default: pushsvc:]"),
+    "data_dir": option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Directory for the data of the embedded server, which runs without --redis. [default: pushsvc-data]",
+    ),
+    "workers": option("--workers", type=click.IntRange(1, 256), help="Web processes. [default: 1]"),
+    "aggregators": option("--aggregators", type=click.IntRange(1, 64), help="Aggregator processes. [default: 1]"),
+    "metrics_host": option("--metrics-host", help="Address of the metrics port. [default: 127.0.0.1]"),
+    "metrics_port": option(
+        "--metrics-port", type=_PORT, help="Port that serves /metrics; 0 takes a free one. [default: none]"
+    ),
+    "allow_host": option(
+        "--allow-host", multiple=True, metavar="NAME", help="Also answer requests for this Host (repeatable)."
+    ),
+    "allow_origin": option(
+        "--allow-origin",
+        multiple=True,
+        metavar="ORIGIN",
+        help="Let pages of this Origin use the API (repeatable).",
+    ),
+    "insecure": option(
+        "--insecure",
+        is_flag=True,
+        default=None,
+        help="Listen where other machines can connect, without credentials.",
+    ),
+    "heartbeat": option(
+        "--heartbeat",
+        type=click.IntRange(1, 3600),
+        metavar="SECONDS",
+        help="Time between heartbeats of an idle stream; must be below the timeout of any proxy. [default: 15]",
+    ),
+    "drain": option(
+        "--drain", type=click.IntRange(0, 3600), metavar="SECONDS", help="Time for an orderly shutdown. [default: 5]"
+    ),
+    "ack": option(
+        "--ack",
+        type=_AckType(),
+        metavar="memory|fsync|replicas:N",
+        help="What must hold events before publishing is answered with 202. [default: memory]",
+    ),
+    "certfile": option(
+        "--certfile",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Serve TLS with this certificate chain (PEM).",
+    ),
+    "keyfile": option(
+        "--keyfile",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The certificate's private key, if it is not in the same file.",
+    ),
+    "max_connections": option(
+        "--max-connections",
+        type=click.IntRange(0, 10_000_000),
+        help="Most connections of all web processes together; 0: no limit. [default: 50000]",
+    ),
+    "max_connections_per_address": option(
+        "--max-connections-per-address",
+        type=click.IntRange(0, 10_000_000),
+        help="Most connections from one remote address; 0: no limit. [default: 1000]",
+    ),
+    "io_uring": option(
+        "--io-uring/--no-io-uring",
+        default=None,
+        help="Send a message to many streams with one call, if the kernel supports io_uring. [default: --io-uring]",
+    ),
+    "wait": option("--wait", is_flag=True, default=None, help="Wait for Redis if it does not answer yet."),
+}
+
+_CONNECTIONS = ("max_connections", "max_connections_per_address")
+_STREAMS = ("heartbeat", "io_uring")
+TLS = ("certfile", "keyfile")
+WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", *_STREAMS, *_CONNECTIONS)
+COMMON = ("redis", "prefix", "drain", "wait")
+"""Names of the options that commands share."""
+
+
+def server_options(*names: str) -> Callable[[F], F]:
+    """Return a decorator that adds the named options and ``--config``; the command receives Settings."""
+
+    def decorate(command: F) -> F:
+        def run(config: Path | None, **given: Any) -> Any:
+            own = {name: given.pop(name) for name in names}
+            logging.basicConfig(level=logging.INFO, format="pushsvc: %(message)s")
+            return command(load(own, config), **given)
+
+        run.__doc__, run.__name__ = command.__doc__, command.__name__
+        run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        decorated: Any = option(
+            "--config",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="File with settings. [default: pushsvc.toml, if it is there]",
+        )(run)
+        for name in reversed(names):
+            decorated = _OPTIONS[name](decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate

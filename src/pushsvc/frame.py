@@ -1,0 +1,28 @@
+"""How the frames of a statistics stream change a table of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+RowId = tuple[str | None, ...]
+"""The key and field of a row; in a topic with several groupings also its grouping (the column ``by``)."""
+
+Row = list[Any]
+
+
+def row_id_getter(columns: Sequence[str]) -> Callable[[Row], RowId]:
+    """Return a function from a row with these ``columns`` to its RowId."""
+    return itemgetter(0, 1, columns.index("by")) if "by" in columns else itemgetter(0, 1)
+
+
+def apply_frame(rows: MutableMapping[RowId, Row], event: str, frame: Mapping[str, Any]) -> None:
+    """Change ``rows`` as a ``snapshot``, ``update`` or ``reset`` message demands; other messages change nothing."""
+    if event in ("snapshot", "reset"):
+        rows.clear()
+    if event in ("snapshot", "update"):
+        row_id = row_id_getter(frame["columns"])
+        rows.update((row_id(row), row) for row in frame["data"])
+        for gone in frame.get("gone", ()):
+            rows.pop(tuple(gone), None)

@@ -1,0 +1,132 @@
+"""The processes under the supervisor, each with a growing pause between its restarts."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.errors import StartupError
+from pushsvc.metrics.exposition import SLOT_VARIABLE
+
+log = logging.getLogger(__name__)
+
+STARTUP_ERROR = 1
+"""Exit code of a child that printed why it cannot run."""
+
+_SHORTEST, _LONGEST = 0.1, 10.0
+"""Seconds before a restart."""
+
+_HEALTHY = 10.0
+"""Seconds of life after which the next pause is the shortest again."""
+
+
+class RestartBackoff:
+    """The pause before the next start of a process. It doubles with each early end."""
+
+    def __init__(self) -> None:
+        self._pause = _SHORTEST / 2
+
+    def after(self, lived: float) -> float:
+        """Return the pause in seconds after a life of ``lived`` seconds."""
+        self._pause = _SHORTEST if lived > _HEALTHY else min(self._pause * 2, _LONGEST)
+        return self._pause
+
+
+class ChildProcess:
+    """A web, aggregator or demo process. ``due`` is the time of its next start (None: not planned)."""
+
+    def __init__(self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
+        self.role, self.number = role, number
+        self.name = f"{role.lstrip('_')} {number}"
+        self.slot = self.name.replace(" ", "-")
+        self.due: float | None = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._arguments = list(arguments)
+        self._descriptors = tuple(descriptors)
+        self._backoff = RestartBackoff()
+        self._started = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to start the process."""
+        return self._process is None and self.due is not None and self.due <= time.monotonic()
+
+    def start(self, environment: dict[str, str], lifeline: int) -> None:
+        self._started, self.due = time.monotonic(), None
+        # -P: a module in the user's folder must not replace one of ours.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pushsvc", self.role, *self._arguments],
+            env=environment | {SLOT_VARIABLE: self.slot},
+            stdin=subprocess.DEVNULL,
+            pass_fds=(*self._descriptors, lifeline),
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the parent, which stops the children in order
+        )
+
+    def reap(self) -> int | None:
+        """Return the exit code once after the process ended, and plan its restart; otherwise None."""
+        code = None if self._process is None else self._process.poll()
+        if code is None:
+            return None
+        self._process = None
+        now = time.monotonic()
+        if self.role != "_demo" or code != STARTUP_ERROR:
+            self.due = now + self._backoff.after(now - self._started)
+        return code
+
+    def terminate(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+
+class EmbeddedChild:
+    """The embedded server as a child of the supervisor."""
+
+    def __init__(self, server: EmbeddedServer, announce: Callable[[str], None]) -> None:
+        self._server = server
+        self._announce = announce
+        self._backoff = RestartBackoff()
+        self._due = self._started = 0.0
+
+    @property
+    def due(self) -> float | None:
+        """The time of the next start; None while the server runs."""
+        return None if self._server.alive() else self._due
+
+    def start(self) -> str:
+        """Start the server and return its URL, which stays the same over restarts."""
+        self._started = time.monotonic()
+        self._server.start()
+        self._announce(f"data is kept in {self._server.data_dir}")
+        return self._server.url
+
+    def restart_if_due(self) -> None:
+        due = self.due
+        if due is None or time.monotonic() < due:
+            return
+        log.error("the embedded server ended and is started again; its last output:\n%s", self._server.last_words())
+        try:
+            self.start()
+        except StartupError as error:
+            log.error("%s", error)
+        now = time.monotonic()
+        self._due = now + self._backoff.after(now - self._started)
+
+    def stop(self, timeout: float) -> None:
+        ran = self._server.alive()
+        self._server.stop(timeout)
+        if ran:
+            log.info("the embedded server has ended")
