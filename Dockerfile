@@ -3,7 +3,7 @@ FROM python:3.13-slim
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /opt/pushsvc
 
-# What changes seldom comes first. Nothing is fetched that a lock does not name with its hash.
+# Layers that change seldom come first. pip fetches only packages that a lock file names with their hashes.
 COPY requirements/build.txt requirements/runtime.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --require-hashes --requirement requirements/build.txt
