@@ -17,7 +17,7 @@ from run to run so that a change is judged by what the one before it was; other 
 
 
 @pytest.mark.skipif(not SUPPORTED, reason="processes are found in /proc, and a full disk is played with prlimit")
-def test_nothing_acknowledged_is_lost_whatever_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_acknowledged_event_is_lost_under_any_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every fault once. More of it: python -m tests.chaos --minutes 30."""
     report = run(tmp_path, SEED, seconds=0, pause=2.0, say=lambda report: None)
     with capsys.disabled():

@@ -31,7 +31,7 @@ def spread(begin: str) -> list[str]:
     return [next(name for name in names if share_of(name) == share) for share in range(3)]
 
 
-def test_publish_and_statistics_on_every_shard(site: Stack) -> None:
+def test_publish_and_statistics_work_on_every_primary(site: Stack) -> None:
     topics = spread("all")
     for topic in topics:
         assert site.post(topic, [{"key": "a", "x": 1}, {"key": "b", "x": 3}]).json()["last_offset"] == 2
@@ -43,7 +43,7 @@ def test_publish_and_statistics_on_every_shard(site: Stack) -> None:
     assert set(topics) <= {one["topic"] for one in listed}
 
 
-def test_a_stream_over_all_shards_resumes(site: Stack) -> None:
+def test_stream_over_all_primaries_resumes(site: Stack) -> None:
     topics = spread("many")
     path = "/v1/stream?" + "&".join(f"events={topic}" for topic in topics)
     for topic in topics:
@@ -62,7 +62,7 @@ def test_a_stream_over_all_shards_resumes(site: Stack) -> None:
     assert {data["$topic"] for _, data in found} == set(topics)
 
 
-def test_a_pattern_hears_of_topics_that_are_born_on_any_shard(site: Stack) -> None:
+def test_pattern_receives_topics_created_on_any_primary(site: Stack) -> None:
     topics = spread("born")
     site.post(topics[0], {"n": 0})
     with site.stream("/v1/stream?events=born.*&stats=born.*&window=1m") as stream:
@@ -77,7 +77,7 @@ def test_a_pattern_hears_of_topics_that_are_born_on_any_shard(site: Stack) -> No
                 offsets[data["topic"]] = data["offset"]
 
 
-def test_statistics_follow_live(site: Stack) -> None:
+def test_statistics_update_live_on_every_primary(site: Stack) -> None:
     for topic in spread("live"):
         with site.stream(f"/v1/topics/{topic}/stats") as stream:
             table = Table()
@@ -89,7 +89,7 @@ def test_statistics_follow_live(site: Stack) -> None:
             assert table.rows["k", "x"][2] == 3
 
 
-def test_a_deleted_topic_is_reset(site: Stack) -> None:
+def test_deleted_topic_is_reset_on_every_primary(site: Stack) -> None:
     for topic in spread("gone"):
         site.post(topic, {"n": 1})
         with site.stream(f"/v1/topics/{topic}/events?last_event_id=earliest") as stream:
@@ -100,7 +100,7 @@ def test_a_deleted_topic_is_reset(site: Stack) -> None:
             assert stream.frame()[1]["n"] == 2
 
 
-def test_events_come_by_publish_at_any_node(site: Stack, cluster: Fleet) -> None:
+def test_events_arrive_by_publish_at_any_node(site: Stack, cluster: Fleet) -> None:
     for number, topic in enumerate(spread("raw")):
         for server in cluster.servers[number::3]:  # a replica, too
             client(server.port).publish(f"site:ingest:{topic}", '{"x": 1}')
@@ -121,14 +121,14 @@ def test_aggregators_share_the_partitions(site: Stack, cluster: Fleet) -> None:
     broker.close()
 
 
-def test_a_node_is_not_taken_for_one_server(cluster: Fleet) -> None:
+def test_cluster_node_is_refused_as_a_single_server(cluster: Fleet) -> None:
     with pytest.raises(
         StartupError, match=r"127.0.0.1:\d+ is a node of a cluster: name it as redis\+cluster://host:port,host:port"
     ):
         check_redis(f"redis://127.0.0.1:{cluster.servers[0].port}", "p:", wait=False, warn=print)
 
 
-def test_a_cluster_without_sharded_channels_is_refused(tmp_path: Path) -> None:
+def test_cluster_without_sharded_channels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old.conf").write_text('rename-command SPUBLISH ""\n')
     fleet = Fleet(tmp_path)
     try:
@@ -144,7 +144,7 @@ def test_a_cluster_without_sharded_channels_is_refused(tmp_path: Path) -> None:
         fleet.close()
 
 
-def test_every_primary_is_looked_at_before_the_start(cluster: Fleet) -> None:
+def test_preflight_checks_every_primary(cluster: Fleet) -> None:
     last = client(cluster.servers[2].port)
     last.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -158,7 +158,7 @@ def test_every_primary_is_looked_at_before_the_start(cluster: Fleet) -> None:
         assert len(warnings) == expected
 
 
-def test_every_disk_confirms_what_is_published_on_its_shard(cluster: Fleet, prefix: str) -> None:
+def test_disk_of_the_topics_primary_confirms_a_publish(cluster: Fleet, prefix: str) -> None:
     primaries = [client(server.port) for server in cluster.servers[:3]]
     for one in primaries:
         one.config_set("appendfsync", "everysec")
@@ -171,7 +171,7 @@ def test_every_disk_confirms_what_is_published_on_its_shard(cluster: Fleet, pref
     broker.close()
 
 
-def test_a_slot_moves_under_publishing(site: Stack, cluster: Fleet, prefix: str) -> None:
+def test_publishing_survives_the_move_of_a_slot(site: Stack, cluster: Fleet, prefix: str) -> None:
     """Publishing pauses while the slot is on its way, and goes on where it is; every event is stored once. Streams
     are told of another primary, and stay open."""
     topic = spread("moving")[0]

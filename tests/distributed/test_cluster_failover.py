@@ -45,7 +45,7 @@ def offsets_to(stream: Stream, last: int) -> list[int]:
     return found
 
 
-def test_a_primary_dies(cluster: Fleet, site: Stack, topics: list[str], tmp_path: Path) -> None:
+def test_death_of_a_primary_loses_no_confirmed_event(cluster: Fleet, site: Stack, topics: list[str], tmp_path: Path) -> None:
     hit, *others = topics
     with Stack(cluster.cluster_url, site.prefix, tmp_path) as confirmed:
         confirmed.start_web("--ack", "replicas:1")
@@ -98,7 +98,7 @@ def test_a_primary_dies(cluster: Fleet, site: Stack, topics: list[str], tmp_path
     broker.close()
 
 
-def test_a_primary_hangs(cluster: Fleet, site: Stack, topics: list[str]) -> None:
+def test_hang_of_a_primary_stops_no_other_and_its_replica_takes_over(cluster: Fleet, site: Stack, topics: list[str]) -> None:
     """It takes connections and says nothing: the others go on, and so does its share when the replica has it."""
     hit, *others = topics
     for topic in topics:

@@ -22,7 +22,7 @@ OWN = "by_redis_publish"
 
 
 @pytest.mark.timeout(1_800)
-def test_the_live_suite_passes(cluster: Fleet) -> None:
+def test_live_suite_passes_over_a_cluster(cluster: Fleet) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not {OWN}"]
     command += ["--numprocesses", "3", "--dist", "loadfile"]
     done = subprocess.run(

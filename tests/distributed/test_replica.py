@@ -37,7 +37,7 @@ def socket_of(server: EmbeddedServer) -> str:
     return str(server.data_dir / "valkey.sock")
 
 
-def test_a_connection_to_what_became_a_replica_is_given_up(pair: tuple[EmbeddedServer, EmbeddedServer, Proxy]) -> None:
+def test_connection_to_a_demoted_primary_is_replaced(pair: tuple[EmbeddedServer, EmbeddedServer, Proxy]) -> None:
     primary, replica, address = pair
     broker = Broker(address.url)
 
@@ -63,7 +63,7 @@ def epoch_of(broker: Broker) -> int:
         return 0
 
 
-def test_a_primary_that_comes_back_is_not_what_it_was(
+def test_primary_that_returns_has_another_epoch(
     pair: tuple[EmbeddedServer, EmbeddedServer, Proxy], tmp_path: Path
 ) -> None:
     """It has the run id that it had, but has lost what its replica did not have: only that somebody opened the
@@ -88,7 +88,7 @@ def take_over(new: EmbeddedServer, old: EmbeddedServer) -> None:
     Fleet.wait_in_step(old)
 
 
-def test_a_replica_behind_its_primary_takes_over(
+def test_promotion_of_a_lagging_replica_resets_subscribers(
     pair: tuple[EmbeddedServer, EmbeddedServer, Proxy], prefix: str, tmp_path: Path
 ) -> None:
     """What only the old primary had is lost, and who has seen it is told."""

@@ -41,7 +41,7 @@ def primary_port(fleet: Fleet) -> int:
     return int(client(fleet.sentinels[0]).sentinel_get_master_addr_by_name("mymaster")[1])
 
 
-def test_the_primary_dies_under_producers_and_streams(watched: Fleet, prefix: str, tmp_path: Path) -> None:
+def test_death_of_the_primary_loses_no_confirmed_event(watched: Fleet, prefix: str, tmp_path: Path) -> None:
     assert check(watched.sentinel_url) == []
     with Stack(watched.sentinel_url, prefix, tmp_path) as stack:
         stack.start_aggregator()
@@ -84,7 +84,7 @@ def epoch_of(broker: Broker) -> int:
         return 0
 
 
-def test_the_primary_is_found_and_the_one_after_it(watched: Fleet, prefix: str) -> None:
+def test_broker_follows_an_ordered_failover(watched: Fleet, prefix: str) -> None:
     """An ordered failover: the old primary lives on, for some seconds as a primary, and must not be used any more."""
     broker = Broker(watched.sentinel_url, prefix)
     broker.check_layout()
@@ -106,7 +106,7 @@ def check(url: str) -> list[str]:
     return warnings
 
 
-def test_a_url_of_the_wrong_kind_is_told(watched: Fleet) -> None:
+def test_url_of_the_wrong_kind_is_named(watched: Fleet) -> None:
     server, sentinel = primary_port(watched), watched.sentinels[0]
     for url, sentence in (
         (
@@ -123,7 +123,7 @@ def test_a_url_of_the_wrong_kind_is_told(watched: Fleet) -> None:
         assert sentence in error.value.detail, url
 
 
-def test_a_password_in_the_url_is_not_shown() -> None:
+def test_password_of_the_url_is_not_shown() -> None:
     command = [sys.executable, "-m", "pushsvc", "web", "--redis", "redis+sentinel://me:secret@127.0.0.1:1,[::1]:1/m"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -30,7 +30,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         fleet.close()
 
 
-def test_where_a_primary_is_away_the_logs_of_the_others_are_trimmed(fleet: Fleet) -> None:
+def test_retention_continues_on_other_primaries_while_one_is_away(fleet: Fleet) -> None:
     broker = Broker(fleet.cluster_url)
     by_primary = {fleet.of_slot(slot_of(TAGS[partition_of(topic)]))[0].port: topic for topic in map(str, range(40))}
     topics = sorted(by_primary.values(), key=partition_of)

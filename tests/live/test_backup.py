@@ -74,7 +74,7 @@ class Producer(threading.Thread):
 @pytest.mark.parametrize(
     ("copy", "load"), [(copy_append_only_files, None), (copy_snapshot, load_snapshot)], ids=["append-only", "snapshot"]
 )
-def test_a_backup_taken_while_events_come_is_what_was_there(
+def test_backup_taken_during_publishing_restores_a_consistent_state(
     tmp_path: Path, copy: Callable[[EmbeddedServer, Path], None], load: Callable[[Path], None] | None
 ) -> None:
     for name in ("here", "there", "copy"):

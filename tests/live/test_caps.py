@@ -7,7 +7,7 @@ from pushsvc.server.accept import TICK
 from support.waiting import until
 
 
-def test_a_stream_beyond_the_cap_is_told_when_to_come_back(stack, topic):
+def test_stream_beyond_the_connection_limit_gets_a_retry(stack, topic):
     stack.start_web("--max-connections", "1", "--heartbeat", "1", "--allow-origin", "http://page.example")
     path = f"/v1/topics/{topic}/events"
     with ExitStack() as first:
@@ -39,7 +39,7 @@ def test_connections_and_bad_requests_are_counted(own_server):
     assert counted(own_server, "pushsvc_connections") >= 0
 
 
-def test_a_server_without_work_rests(own_server):
+def test_event_loop_of_an_idle_server_does_not_spin(own_server):
     looks, begun = counted(own_server, "pushsvc_loop_lag_seconds_count"), time.monotonic()
     until(lambda: counted(own_server, "pushsvc_loop_lag_seconds_count") >= looks + 5)
     most = (time.monotonic() - begun) / TICK + 2
@@ -51,7 +51,7 @@ def counted(server, name):
     return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
 
 
-def test_the_workers_of_a_host_count_together(stack, topic):
+def test_workers_of_a_host_share_the_connection_limit(stack, topic):
     stack.start_web("--workers", "2", "--max-connections", "3")
     with ExitStack() as streams:
         for _ in range(3):

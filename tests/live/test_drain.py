@@ -21,7 +21,7 @@ def accepts(port):
     return True
 
 
-def test_term_lets_requests_finish_and_does_not_wait_for_idle_connections(stack, topic):
+def test_sigterm_waits_for_requests_and_not_for_idle_connections(stack, topic):
     stack.start_web("--drain", "50")
     idle = HTTPConnection("127.0.0.1", stack.port)
     idle.request("GET", "/livez")

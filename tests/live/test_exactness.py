@@ -48,7 +48,7 @@ def test_counts_sums_and_extremes_are_bit_equal_in_every_frame(shared_server, to
         assert figures(table.rows) == expected(events, frame), f"offset {frame['offset']}"
 
 
-def test_mean_and_deviation_are_those_of_the_values(shared_server, topic):
+def test_mean_and_deviation_equal_numpy(shared_server, topic):
     values = [random.Random(n).gauss(1e9, 3) for n in range(200)]
     offset = shared_server.post(topic, [{"key": "a", "x": value} for value in values]).json()["last_offset"]
     frame = shared_server.stats(topic, f"?at_least={offset}&field=x&key=a")
@@ -59,7 +59,7 @@ def test_mean_and_deviation_are_those_of_the_values(shared_server, topic):
     assert row["rate"] == 200 / 60
 
 
-def test_a_quiet_topic_decays_to_zero_on_every_screen(stack, tmp_path):
+def test_statistics_of_a_quiet_topic_decay_to_zero(stack, tmp_path):
     """A ten-second window: rows go to zero, then are gone, without any event; the totals stay, at zero."""
     stack.configure('[topics."quiet"]\nwindows = ["10s"]\n')
     stack.start_aggregator()

@@ -30,7 +30,7 @@ def refused(stack, path):
     return FULL in said
 
 
-def test_beyond_the_bound_a_stream_is_told_to_come_back_and_then_has_room(stack):
+def test_stream_beyond_the_limit_of_logs_gets_a_retry_until_there_is_room(stack):
     stack.configure("[limits]\nfollowed = 3\n")
     stack.start_web()
     with ExitStack() as streams:
@@ -55,7 +55,7 @@ def refused_or_opened(streams, stack):
     return FULL in stream.raw
 
 
-def test_a_pattern_that_comes_to_too_much_ends_with_the_reason(stack):
+def test_stream_of_a_pattern_that_outgrows_the_limit_ends_with_the_reason(stack):
     stack.configure("[limits]\nfollowed = 2\n")
     stack.start_web()
     with stack.stream("/v1/stream?events=n.*") as stream:
@@ -66,7 +66,7 @@ def test_a_pattern_that_comes_to_too_much_ends_with_the_reason(stack):
     until(lambda: followed(stack) == set())
 
 
-def test_a_pattern_of_too_many_topics_leaves_no_subscription(stack):
+def test_refused_pattern_leaves_no_subscription(stack):
     stack.configure("[limits]\ntopics = 2\n")
     stack.start_web()
     for number in range(3):

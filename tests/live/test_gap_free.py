@@ -61,7 +61,7 @@ def publish(server, number, key):
     return server.request("POST", EVENTS, body, Idempotency_Key=key)
 
 
-def test_a_publish_whose_answer_was_lost_is_there_once(proxy, prefix, tmp_path):
+def test_publish_whose_reply_was_lost_is_stored_once(proxy, prefix, tmp_path):
     """The script ran, and then the connection broke: repeated by its ids or by its key, it counts nothing again."""
     with Stack(proxy.url, prefix, tmp_path) as server:
         server.start_aggregator()
@@ -101,7 +101,7 @@ def over_forgetful(forgetful, tmp_path):
         yield stack
 
 
-def test_a_redis_that_lost_acknowledged_events_is_another_epoch(forgetful, over_forgetful):
+def test_redis_that_lost_acknowledged_events_begins_another_epoch(forgetful, over_forgetful):
     """Killed behind its last dump: offsets are used again, and everybody is told before."""
     server, table = over_forgetful, Table()
     server.post("feedback", batch(*range(5)))
@@ -135,7 +135,7 @@ def test_a_redis_that_lost_acknowledged_events_is_another_epoch(forgetful, over_
         assert offsets(late, lost) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_redis_that_was_flushed_is_another_epoch(forgetful, over_forgetful):
+def test_flushed_redis_begins_another_epoch(forgetful, over_forgetful):
     """Its run goes on, and offsets begin anew."""
     server, table = over_forgetful, Table()
     server.post("feedback", batch(*range(5)))
@@ -158,7 +158,7 @@ def test_a_redis_that_was_flushed_is_another_epoch(forgetful, over_forgetful):
         assert offsets(late, 2) == [1, 2]
 
 
-def test_a_cursor_older_than_the_log_is_a_reset_and_then_what_is_left(stack):
+def test_cursor_older_than_the_log_resets_to_the_retained_events(stack):
     stack.configure('[topics."feedback"]\nwindows = ["last 5"]\nretention = 10\n')
     stack.start_aggregator()
     stack.start_web()
@@ -183,7 +183,7 @@ def test_a_cursor_older_than_the_log_is_a_reset_and_then_what_is_left(stack):
     assert table.live() == rows(stack.stats("feedback"))
 
 
-def test_a_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix, redis_url):
+def test_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix, redis_url):
     """Two hundred topics by name and by patterns, in partitions that have seen billions of events."""
     topics = [f"many.{name}.n{number}" for number in range(100) for name in ("a", "b")]
     assert {partition_of(topic) for topic in topics} == set(range(PARTITIONS))
@@ -224,7 +224,7 @@ def test_a_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix
             cursor = read(stream)
 
 
-def test_a_live_connection_that_goes_deaf_is_found_while_nothing_is_said(proxy, prefix, tmp_path):
+def test_silent_live_connection_is_detected_while_nothing_is_published(proxy, prefix, tmp_path):
     """Redis answers, and what it publishes does not arrive: until it does, /readyz says so."""
     with Stack(proxy.url, prefix, tmp_path) as server:
         server.start_web()
@@ -242,7 +242,7 @@ def test_a_live_connection_that_goes_deaf_is_found_while_nothing_is_said(proxy, 
             assert [stream.frame()[1]["n"] for _ in range(2)] == [2, 3]
 
 
-def test_a_topic_whose_birth_was_not_heard_comes_before_later_events_of_its_partition(proxy, broker, tmp_path):
+def test_topic_with_a_lost_creation_notice_precedes_later_events_of_its_partition(proxy, broker, tmp_path):
     """Who watches its pattern would else have a position behind its events."""
     known = "near.a"
     born = next(name for n in range(10_000) if partition_of(name := f"near.{n}") == partition_of(known))

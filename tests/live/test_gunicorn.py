@@ -52,7 +52,7 @@ def gunicorn(stack, folder, conf, *arguments, ready=True):
         process.wait()
 
 
-def test_the_app_works_and_term_ends_its_streams(stack, topic, tmp_path):
+def test_app_works_under_gunicorn_and_sigterm_ends_its_streams(stack, topic, tmp_path):
     stack.start_aggregator()
     with gunicorn(stack, tmp_path, CONF, "--graceful-timeout", "50") as process:
         answer = stack.post(topic, [{"key": "pizza", "n": 1}, {"key": "soup", "n": 2}])
@@ -73,7 +73,7 @@ def test_the_app_works_and_term_ends_its_streams(stack, topic, tmp_path):
     assert "Traceback" not in (tmp_path / "gunicorn.log").read_text()
 
 
-def test_a_threaded_worker_is_told_what_is_missing(stack, tmp_path):
+def test_threaded_worker_gets_an_error_that_names_the_gevent_worker(stack, tmp_path):
     with gunicorn(stack, tmp_path, "", "-k", "gthread", ready=False):
         answer = until(lambda: answered(stack))
         assert answer.status == 500

@@ -37,7 +37,7 @@ def read_until(stream, tables, done):
         tables.take(stream.next())
 
 
-def test_topics_and_patterns_with_one_cursor_that_resumes_each(server, topic):
+def test_one_cursor_resumes_every_topic_and_pattern_of_a_stream(server, topic):
     names = [f"{topic}.{name}" for name in ("a", "b", "c.d")]
     for name in names:
         server.post(name, {"key": "k", "n": 1})
@@ -64,7 +64,7 @@ def test_topics_and_patterns_with_one_cursor_that_resumes_each(server, topic):
         assert {(row[0], row[1]): row for row in state["data"]} == table.live()
 
 
-def test_topics_born_later_are_there_from_their_first_event(server, topic):
+def test_topics_created_under_a_pattern_are_streamed_from_their_first_event(server, topic):
     known = Tables()
     with server.stream(f"/v1/stream?events={topic}.*&stats={topic}.*") as stream:
         stream.read()
@@ -88,7 +88,7 @@ def test_topics_born_later_are_there_from_their_first_event(server, topic):
     assert not known.resets
 
 
-def test_a_pattern_whose_topics_could_not_be_listed_at_first_lists_them_for_who_comes_next(proxy, prefix, tmp_path):
+def test_pattern_is_listed_again_after_a_failed_listing(proxy, prefix, tmp_path):
     """The topic that is named beside the pattern was read meanwhile: that is not all there is to know."""
     with Stack(proxy.url, prefix, tmp_path) as server:
         server.start_web()
@@ -104,7 +104,7 @@ def test_a_pattern_whose_topics_could_not_be_listed_at_first_lists_them_for_who_
             assert {stream.frame()[1]["$topic"] for _ in range(2)} == {"named", "a.b"}
 
 
-def test_a_deleted_topic_resets_itself_alone(server, topic):
+def test_deleted_topic_resets_no_other_topic_of_its_stream(server, topic):
     kept, gone = f"{topic}.kept", f"{topic}.gone"
     for name in (kept, gone):
         server.post(name, {"n": 1})
@@ -134,13 +134,13 @@ def test_a_deleted_topic_resets_itself_alone(server, topic):
         ("events=a&format=json", "format"),
     ],
 )
-def test_what_cannot_be_is_a_problem_that_names_it(server, query, said):
+def test_invalid_query_is_a_problem_that_names_the_mistake(server, query, said):
     answer = server.get(f"/v1/stream?{query}", Accept="text/event-stream")
     assert answer.status == 400
     assert said in answer.json()["detail"]
 
 
-def test_more_topics_than_a_stream_may_have_are_refused(stack):
+def test_stream_of_too_many_topics_is_refused(stack):
     stack.configure("[limits]\ntopics = 3\n")
     stack.start_web()
     assert stack.get("/v1/stream?" + "&".join(f"events=t{n}" for n in range(4))).status == 400
@@ -153,7 +153,7 @@ def test_more_topics_than_a_stream_may_have_are_refused(stack):
     assert stack.get("/v1/stream?events=t.*").status == 400
 
 
-def test_deleted_topics_are_not_held_against_who_comes_later(stack):
+def test_deleted_topics_do_not_count_against_the_limit_of_topics(stack):
     """Topics come and go below a pattern while another one is watched, which keeps the process listening to births."""
     stack.configure("[limits]\ntopics = 3\n")
     stack.start_web()
@@ -171,7 +171,7 @@ def test_deleted_topics_are_not_held_against_who_comes_later(stack):
             assert json.loads(again.next().data)["$topic"] == "t.3"
 
 
-def test_a_pace_of_ones_own_has_fewer_frames_and_the_same_last_state(server, topic):
+def test_slower_cadence_gives_fewer_frames_and_the_same_final_state(server, topic):
     path = f"/v1/topics/{topic}/stats"
     server.post(topic, {"key": "k0", "n": 1})
     until(lambda: server.stats(topic)["offset"] == 1)
@@ -198,7 +198,7 @@ def test_a_pace_of_ones_own_has_fewer_frames_and_the_same_last_state(server, top
     assert {(row[0], row[1]): row for row in state["data"]} == slow.live()
 
 
-def test_a_ranking_has_its_rows_in_order_and_tells_who_left(server, topic):
+def test_ranking_has_ordered_rows_and_reports_removed_ones(server, topic):
     server.post(topic, [{"key": key} for key in "aaabbc"])
     until(lambda: server.stats(topic)["offset"] == 6)
     query = "?top=2&by=count&key=a&key=b&key=c"

@@ -44,7 +44,7 @@ def leave(connection, how):
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
-def test_who_goes_away_is_noticed_without_a_word_being_sent(own_server, topic, how):
+def test_disconnected_subscriber_is_noticed_without_a_send(own_server, topic, how):
     paths = [f"/v1/topics/{topic}/events", f"/v1/topics/{topic}/stats", f"/v1/stream?events={topic}.>"]
     connections = [opened(own_server, path) for path in paths * 4]
     until(lambda: open_streams(own_server) == 12)
@@ -58,7 +58,7 @@ def test_who_goes_away_is_noticed_without_a_word_being_sent(own_server, topic, h
         connection.close()
 
 
-def test_who_hangs_up_during_a_snapshot_harms_nobody(own_server, topic):
+def test_disconnect_during_a_snapshot_leaves_other_streams_intact(own_server, topic):
     text = "k" * 150
     own_server.post(topic, [{"key": f"{text}{n}", "n": n} for n in range(5_000)])
     until(lambda: own_server.stats(topic, "?key=")["offset"] == 5_000)
@@ -77,7 +77,7 @@ def test_who_hangs_up_during_a_snapshot_harms_nobody(own_server, topic):
     until(lambda: open_streams(own_server) == 0)
 
 
-def test_one_byte_at_a_time_is_the_same_stream(server, topic):
+def test_stream_read_byte_by_byte_is_the_same(server, topic):
     server.post(topic, [{"n": n} for n in range(50)])
     decoder, seen = Decoder(), []
     with opened(server, f"/v1/topics/{topic}/events?last_event_id=earliest") as connection:
@@ -86,7 +86,7 @@ def test_one_byte_at_a_time_is_the_same_stream(server, topic):
     assert seen == list(range(50))
 
 
-def test_many_resume_during_publishing_without_gap_or_repeat(server, topic):
+def test_30_subscribers_resume_during_publishing_without_gap_or_repeat(server, topic):
     """Thirty clients hang up after a few messages and come back, while events come in batches of every size."""
     total, stop = 3_000, threading.Event()
 
@@ -116,7 +116,7 @@ def test_many_resume_during_publishing_without_gap_or_repeat(server, topic):
     assert all(seen == list(range(total)) for seen in found)
 
 
-def test_statistics_resume_during_publishing_to_the_final_state(server, topic):
+def test_statistics_that_resume_during_publishing_reach_the_final_state(server, topic):
     total = 400
     server.post(topic, {"key": "k0", "n": 0})
 
@@ -146,7 +146,7 @@ def test_statistics_resume_during_publishing_to_the_final_state(server, topic):
     assert all(table.live() == state for table in tables)
 
 
-def test_a_drain_under_load_sends_what_was_acknowledged_and_spreads_the_return(stack, topic):
+def test_drain_under_load_sends_acknowledged_events_and_spreads_retries(stack, topic):
     stack.start_web("--drain", "10")
     streams = [Stream(stack.port, f"/v1/topics/{topic}/events", {}) for _ in range(50)]
     for stream in streams:
@@ -186,7 +186,7 @@ def test_a_drain_under_load_sends_what_was_acknowledged_and_spreads_the_return(s
         assert offset > acknowledged[0] >= seen - 5
 
 
-def test_head_has_the_head_and_no_stream(server, topic):
+def test_head_request_of_a_stream_has_no_body(server, topic):
     answer = server.request("HEAD", f"/v1/topics/{topic}/events?format=sse")
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/event-stream")

@@ -77,7 +77,7 @@ def restart_aggregator(stack, broker, topic, window):
     until(lambda: snapshots(broker, topic, window) > before)
 
 
-def test_every_frame_of_the_last_100_is_exact_and_another_aggregator_says_the_same(stack, broker):
+def test_frames_of_the_last_100_events_are_exact_before_and_after_a_restart(stack, broker):
     server, topic = begin(stack), "last.orders"
     frames, events = follow(server, topic, "last%20100")
     table = Table()
@@ -95,7 +95,7 @@ def test_every_frame_of_the_last_100_is_exact_and_another_aggregator_says_the_sa
     assert server.get(f"/v1/topics/{topic}").json()["rates"].keys() == {"1m", "last 100"}
 
 
-def test_every_frame_of_an_exact_window_is_exact_to_the_millisecond_before_and_after_a_restart(stack, broker):
+def test_frames_of_an_exact_window_are_exact_before_and_after_a_restart(stack, broker):
     server, topic = begin(stack), "exact.orders"
     frames, events = follow(server, topic, "1m")
     table, edges = Table(), set()
@@ -113,7 +113,7 @@ def test_every_frame_of_an_exact_window_is_exact_to_the_millisecond_before_and_a
     assert figures({(row[0], row[1]): row for row in frame["data"]}) == last(events, frame, 20)
 
 
-def test_a_deleted_topic_begins_anew(stack):
+def test_deleted_topic_starts_from_empty_statistics(stack):
     server, topic = begin(stack), "last.orders"
     server.post(topic, [{"x": 1}, {"x": 2}])
     until(lambda: server.stats(topic, "?window=last100")["offset"] == 2)

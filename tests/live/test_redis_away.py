@@ -26,7 +26,7 @@ def server(redis, tmp_path):
         yield stack
 
 
-def test_streams_stay_open_and_recover_with_a_reset(server, redis):
+def test_streams_survive_a_redis_restart_with_a_reset(server, redis):
     assert server.post("feedback", [{"key": "pizza", "rating": 4}, {"rating": 2}]).status == 202
     until(lambda: server.stats("feedback")["offset"] == 2)
     table = Table()
@@ -63,7 +63,7 @@ def test_streams_stay_open_and_recover_with_a_reset(server, redis):
     assert {(row[0], row[1]): row for row in server.stats("feedback")["data"]} == table.live()
 
 
-def test_a_cursor_of_an_earlier_life_is_a_reset(server, redis):
+def test_cursor_from_before_a_redis_restart_is_a_reset(server, redis):
     server.post("feedback", {"rating": 1})
     with server.stream(EVENTS + "?last_event_id=earliest") as stream:
         stream.frame()
@@ -76,7 +76,7 @@ def test_a_cursor_of_an_earlier_life_is_a_reset(server, redis):
         assert stream.frame()[1]["$offset"] == 1
 
 
-def test_an_aggregator_that_dies_is_followed_by_one_that_knows_as_much(server):
+def test_aggregator_that_replaces_a_killed_one_misses_nothing(server):
     import signal
 
     for number in range(10):
@@ -98,7 +98,7 @@ def test_an_aggregator_that_dies_is_followed_by_one_that_knows_as_much(server):
     assert table.frames.count("snapshot") <= 2
 
 
-def test_cut_connections_leave_nothing_uncounted(server, redis):
+def test_events_published_while_redis_kills_connections_are_all_counted(server, redis):
     """Redis kills every client again and again while events come; in the end all that was acknowledged is counted."""
     import redis as client
 

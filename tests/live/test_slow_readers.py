@@ -39,7 +39,7 @@ def post_megabytes(server, topic, posts):
         assert server.post(topic, batch).status == 202
 
 
-def test_events_wait_in_the_log_for_a_reader_that_stalls(shared_server, topic):
+def test_stalled_reader_receives_every_event_from_the_log(shared_server, topic):
     path = f"/v1/topics/{topic}/events"
     with stalled(shared_server, path) as (slow, head), shared_server.stream(path) as quick:
         quick.read()
@@ -49,7 +49,7 @@ def test_events_wait_in_the_log_for_a_reader_that_stalls(shared_server, topic):
         assert [json.loads(next(late).data)["$offset"] for _ in range(12_000)] == list(range(1, 12_001))
 
 
-def test_statistics_skip_what_a_reader_that_stalls_could_not_take(stack):
+def test_stalled_reader_of_statistics_skips_frames_and_reaches_the_same_state(stack):
     stack.configure('[topics.">"]\nwindows = ["15m"]\ncadence_ms = 0\n')
     stack.start_aggregator()
     stack.start_web()

@@ -73,7 +73,7 @@ def assert_as_unsplit(owner):
     assert_same(split, whole, exact=ALL)
 
 
-def test_parts_that_are_killed_are_begun_anew_and_count_every_event_once(owner):
+def test_killed_shards_restart_and_count_every_event_once(owner):
     publish(owner, 0, 5)
     assert owner.told("hot") == (200, 200)
     before = counted("pushsvc_parts_lost_total")
@@ -89,7 +89,7 @@ def test_parts_that_are_killed_are_begun_anew_and_count_every_event_once(owner):
     assert_as_unsplit(owner)
 
 
-def test_a_part_that_says_nothing_is_given_up(owner):
+def test_unresponsive_shard_is_killed(owner):
     publish(owner, 0, 3)
     stopped = processes_of(owner.worker)[1]
     stopped._socket.settimeout(0.1)  # in place of PATIENCE
@@ -100,7 +100,7 @@ def test_a_part_that_says_nothing_is_given_up(owner):
     assert stopped._process.poll() is not None
 
 
-def test_a_successor_goes_on_from_the_checkpoint_of_all_parts(owner):
+def test_successor_resumes_from_the_checkpoint_of_all_shards(owner):
     publish(owner, 0, 5)
     owner.take_checkpoint()
     publish(owner, 5, 2)
@@ -114,7 +114,7 @@ def test_a_successor_goes_on_from_the_checkpoint_of_all_parts(owner):
     assert_as_unsplit(owner)
 
 
-def test_offsets_of_frames_never_go_back_and_one_snapshot_follows_a_loss(owner):
+def test_offsets_of_frames_never_decrease_when_shards_die(owner):
     for post in range(4):
         publish(owner, 5 * post, 5)
         os.kill(processes_of(owner.worker)[post % 3].pid, signal.SIGKILL)
@@ -178,7 +178,7 @@ def parts_of(stack, parent):
     return until(both)
 
 
-def test_through_the_system_a_split_topic_is_what_one_without_parts_is(stack):
+def test_sharded_topic_has_the_statistics_of_a_whole_topic_through_kills(stack):
     stack.configure('[topics.hot]\nparts = 2\nwindows = ["15m", "1h"]\n[topics.twin]\nwindows = ["15m", "1h"]\n')
     parent = stack.start("aggregator", "aggregator").pid
     stack.start_web()

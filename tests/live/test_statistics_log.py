@@ -7,7 +7,7 @@ from support.stack import Table, client_of
 from support.waiting import until
 
 
-def test_snapshots_in_between_are_silent_and_rows_that_end_are_gone_all_the_same(stack, broker):
+def test_snapshots_of_the_log_are_invisible_to_open_streams(stack, broker):
     """A ten-second window with a key per post: rows come and go while the log is rewritten by new snapshots."""
     stack.configure('[topics.">"]\nwindows = ["10s"]\ncadence_ms = 10\n')
     stack.start_aggregator()
@@ -36,7 +36,7 @@ def test_snapshots_in_between_are_silent_and_rows_that_end_are_gone_all_the_same
     assert {(row[0], row[1]): row for row in stack.stats("churn")["data"]} == early.live()
 
 
-def test_an_entry_of_foreign_bytes_ends_nothing(stack, redis_url):
+def test_malformed_entry_costs_only_itself(stack, redis_url):
     """Somebody else's write in the log costs that entry alone."""
     stack.start_aggregator()
     stack.start_web()

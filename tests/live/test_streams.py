@@ -31,7 +31,7 @@ def follow(stream, table, offset):
         table.apply(*stream.frame())
 
 
-def test_first_bytes_come_at_once_and_the_headers_let_them_through(server, events):
+def test_first_bytes_arrive_at_once_with_headers_against_buffering(server, events):
     with server.stream(events) as stream:
         assert stream.read().startswith(b"retry: 2000\n\n: ")
         assert stream.status == 200
@@ -43,7 +43,7 @@ def test_first_bytes_come_at_once_and_the_headers_let_them_through(server, event
         assert headers["Content-Length"] is None
 
 
-def test_live_events_carry_type_data_and_an_id(server, events, topic):
+def test_live_events_have_type_data_and_id(server, events, topic):
     with server.stream(events) as stream, server.stream(events + "?names=off") as nameless:
         stream.read()
         nameless.read()
@@ -55,7 +55,7 @@ def test_live_events_carry_type_data_and_an_id(server, events, topic):
         assert [nameless.next().event for _ in range(3)] == ["message"] * 3
 
 
-def test_a_snapshot_then_updates_then_the_state_of_the_server(server, stats, topic):
+def test_snapshot_and_updates_add_up_to_the_state_of_the_server(server, stats, topic):
     server.post(topic, [{"key": "pizza", "rating": 4}, {"key": "soup", "rating": 2}])
     until(lambda: server.stats(topic)["offset"] == 2)
     table = Table()
@@ -88,7 +88,7 @@ def test_a_snapshot_then_updates_then_the_state_of_the_server(server, stats, top
     assert {(row[0], row[1]): row for row in state["data"]} == table.live()
 
 
-def test_all_windows_come_as_a_set_whose_last_frame_bears_the_id(server, stats, topic):
+def test_frames_of_all_windows_form_a_set_and_the_last_has_the_id(server, stats, topic):
     server.post(topic, {"rating": 1})
     until(lambda: server.stats(topic, "?window=15m")["offset"] == 1)
     with server.stream(stats + "?window=*") as stream:
@@ -97,7 +97,7 @@ def test_all_windows_come_as_a_set_whose_last_frame_bears_the_id(server, stats, 
         assert [bool(message.id) for message in messages] == [False, False, True]
 
 
-def test_a_selection_is_sent_alone(server, stats, topic):
+def test_stream_contains_only_the_selected_rows(server, stats, topic):
     server.post(topic, [{"key": "pizza", "rating": 4}, {"key": "soup", "rating": 2, "price": 7}])
     until(lambda: server.stats(topic)["offset"] == 2)
     query = "?key=soup&field=rating&shape=records"
@@ -112,7 +112,7 @@ def test_a_selection_is_sent_alone(server, stats, topic):
         assert [row["sum"] for row in stream.frame()[1]["data"]] == [7]
 
 
-def test_read_your_writes_and_not_modified(server, events, stats, topic):
+def test_at_least_waits_for_own_writes_and_etag_gives_not_modified(server, events, stats, topic):
     offset = server.post(topic, {"rating": 1}).json()["last_offset"]
     answer = server.get(f"{stats}?at_least={offset}", Accept="application/json")
     assert answer.json()["offset"] >= offset
@@ -127,7 +127,7 @@ def test_read_your_writes_and_not_modified(server, events, stats, topic):
     )
 
 
-def test_a_topic_that_is_not_yet_is_a_stream_that_waits(server, events, stats, topic):
+def test_stream_of_a_missing_topic_waits_for_its_creation(server, events, stats, topic):
     with server.stream(stats) as statistics, server.stream(events) as raw:
         event, first = statistics.frame()
         assert (event, first["exists"], first["data"]) == ("snapshot", False, [])
@@ -137,7 +137,7 @@ def test_a_topic_that_is_not_yet_is_a_stream_that_waits(server, events, stats, t
         assert statistics.until(lambda _, data: data["offset"] == 1)["data"]
 
 
-def test_history_from_the_earliest_and_on_into_live(server, events, topic):
+def test_stream_from_the_earliest_event_continues_live(server, events, topic):
     server.post(topic, [{"n": n} for n in range(2_500)])
     with server.stream(events + "?last_event_id=earliest") as stream:
         seen = [json.loads(stream.next().data)["n"] for _ in range(2_500)]
@@ -146,7 +146,7 @@ def test_history_from_the_earliest_and_on_into_live(server, events, topic):
     assert seen == list(range(2_501))
 
 
-def test_a_reader_that_is_cut_anywhere_resumes_without_gap_or_repeat(server, events, topic):
+def test_reader_that_disconnects_anywhere_resumes_without_gap_or_repeat(server, events, topic):
     """Posters post; the reader hangs up after every few messages, by header and by query in turn."""
 
     def post(worker):
@@ -170,7 +170,7 @@ def test_a_reader_that_is_cut_anywhere_resumes_without_gap_or_repeat(server, eve
     assert turns > 10
 
 
-def test_statistics_resume_with_what_was_missed_or_a_snapshot_and_never_with_less(server, stats, topic):
+def test_statistics_resume_with_the_missed_updates(server, stats, topic):
     server.post(topic, [{"key": f"k{n}", "rating": n} for n in range(50)])
     until(lambda: server.stats(topic)["offset"] == 50)
     table = Table()
@@ -187,7 +187,7 @@ def test_statistics_resume_with_what_was_missed_or_a_snapshot_and_never_with_les
     assert table.rows["k1", "rating"][4] == 10
 
 
-def test_a_cursor_that_cannot_be_read_is_a_reset_not_an_error(server, events, stats, topic):
+def test_unreadable_cursor_is_a_reset_not_an_error(server, events, stats, topic):
     server.post(topic, {"rating": 1})
     until(lambda: server.stats(topic)["offset"] == 1)
     for path, follows in ((events, "message"), (stats, "snapshot")):
@@ -199,7 +199,7 @@ def test_a_cursor_that_cannot_be_read_is_a_reset_not_an_error(server, events, st
                 assert stream.frame()[0] == follows
 
 
-def test_a_deleted_topic_resets_its_streams(server, events, stats, topic):
+def test_deleting_a_topic_resets_its_streams(server, events, stats, topic):
     server.post(topic, {"rating": 1})
     until(lambda: server.stats(topic)["offset"] == 1)
     with server.stream(stats) as statistics, server.stream(events) as raw:
@@ -216,7 +216,7 @@ def test_a_deleted_topic_resets_its_streams(server, events, stats, topic):
         assert late.frame()[1]["reason"] == "deleted"
 
 
-def test_events_by_redis_publish_are_counted_too(server, topic):
+def test_events_by_redis_publish_are_stored_and_counted(server, topic):
     client = client_of(server.redis_url)
     channel = f"{server.prefix}ingest:{topic}"
     until(lambda: client.publish(channel, '{"key":"pizza","rating":4}'))
@@ -233,7 +233,7 @@ def test_events_by_redis_publish_are_counted_too(server, topic):
 
 
 @pytest.mark.parametrize("option", ["--io-uring", "--no-io-uring"])
-def test_frames_leave_with_io_uring_and_without(stack, topic, option):
+def test_200_streams_receive_every_event_with_and_without_io_uring(stack, topic, option):
     stack.start_web(option)
     with ExitStack() as opened:
         streams = [opened.enter_context(stack.stream(f"/v1/topics/{topic}/events")) for _ in range(200)]
@@ -265,14 +265,14 @@ def test_two_workers_share_the_port(stack, events, topic):
         stream.__exit__(None, None, None)
 
 
-def test_the_list_of_topics_is_a_stream_too(own_server, topic):
+def test_list_of_topics_is_also_a_stream(own_server, topic):
     with own_server.stream("/v1/topics") as stream:
         assert stream.frame() == ("topics", {"topics": []})
         own_server.post(topic, {"n": 1})
         assert [topic["topic"] for topic in stream.frame()[1]["topics"]] == [topic]
 
 
-def test_term_ends_streams_with_a_retry(own_server, stats):
+def test_sigterm_ends_streams_with_a_retry(own_server, stats):
     with own_server.stream(stats) as stream:
         stream.frame()
         begun = time.monotonic()
@@ -282,7 +282,7 @@ def test_term_ends_streams_with_a_retry(own_server, stats):
         assert b"retry: " in rest.split(b"data: ")[-1]
 
 
-def test_a_cursor_from_another_worker_is_no_reset(stack, topic):
+def test_cursor_of_another_worker_is_not_a_reset(stack, topic):
     """A worker may not have read as far as the one that gave the cursor: that is no restart of Redis."""
     stack.start_web("--workers", "2")
     path = f"/v1/topics/{topic}/events"
@@ -303,7 +303,7 @@ def test_a_cursor_from_another_worker_is_no_reset(stack, topic):
     assert seen == list(range(150))
 
 
-def test_silence_is_broken_by_heartbeats_that_move_the_cursor(stack, topic):
+def test_heartbeats_of_a_quiet_stream_advance_the_cursor(stack, topic):
     """Another topic of the same partition moves on: the id follows, so that a resume need not look so far back."""
     stack.start_web("--heartbeat", "1")
     neighbour = next(name for n in range(10_000) if partition_of(name := f"n{n}") == partition_of(topic))
@@ -322,7 +322,7 @@ def test_silence_is_broken_by_heartbeats_that_move_the_cursor(stack, topic):
         assert stream.until(lambda event, _: event == "heartbeat")["at"] > 1_600_000_000_000
 
 
-def test_a_topic_grouped_in_several_ways(stack):
+def test_topic_with_several_groupings_has_rows_of_each(stack):
     stack.configure('[topics."flights"]\nkey = ["carrier", "origin", "carrier+origin"]\nwindows = ["10s"]\n')
     stack.start_aggregator()
     stack.start_web()
@@ -354,7 +354,7 @@ def test_a_topic_grouped_in_several_ways(stack):
     ]
 
 
-def test_who_resumes_from_a_heartbeat_beside_others_goes_on_live(stack, topic):
+def test_subscriber_that_resumes_from_a_heartbeat_continues_live(stack, topic):
     """The cursor of a heartbeat is ahead of all that was sent: other topics of the partition have moved it."""
     stack.start_web("--heartbeat", "1")
     other = next(name for n in count() if partition_of(name := f"{topic}-{n}") == partition_of(topic))

@@ -89,7 +89,7 @@ def check_totals(stack, producer, table):
             assert table.live() == found
 
 
-def test_after_kill_9_another_goes_on_from_the_checkpoint(stack):
+def test_restarted_aggregator_resumes_from_the_checkpoint_after_kill_9(stack):
     parent = stack.start("serve", "serve", "--port", str(stack.port), "--workers", "1")
     until(stack.ready)
     table = Table()
@@ -113,7 +113,7 @@ def test_after_kill_9_another_goes_on_from_the_checkpoint(stack):
     until(lambda: figure(stack, "pushsvc_checkpoint_bytes") > 0)
 
 
-def test_one_that_was_stopped_and_wakes_up_changes_nothing(stack):
+def test_aggregator_that_wakes_after_a_takeover_changes_nothing(stack):
     first = stack.start("first", "aggregator")
     stack.start_web()
     table = Table()
@@ -138,7 +138,7 @@ def test_one_that_was_stopped_and_wakes_up_changes_nothing(stack):
     assert table.frames.count("snapshot") <= 2
 
 
-def test_after_an_orderly_end_another_reads_nothing_again(stack):
+def test_successor_of_an_orderly_end_rereads_nothing(stack):
     parent = stack.start("serve", "serve", "--port", str(stack.port), "--workers", "1")
     until(stack.ready)
     batch = [{"key": f"k{n % 1_000}", "n": n} for n in range(5_000)]

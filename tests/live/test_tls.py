@@ -19,7 +19,7 @@ def files(tmp_path):
     return certificate, key
 
 
-def test_all_is_served_over_tls(stack, topic, files):
+def test_publishing_and_streams_work_over_tls(stack, topic, files):
     certificate, key = files
     stack.start_aggregator()
     stack.start("web", "web", "--port", str(stack.port), "--certfile", str(certificate), "--keyfile", str(key))
@@ -46,7 +46,7 @@ def test_all_is_served_over_tls(stack, topic, files):
     assert rest.endswith(b": the server is restarting\n\n")
 
 
-def test_a_certificate_that_cannot_be_used_is_named(stack, tmp_path, files):
+def test_unusable_certificate_is_named_in_the_error(stack, tmp_path, files):
     certificate, key = files
     for number, (arguments, said) in enumerate([
         (["--certfile", str(tmp_path / "none.pem")], "none.pem: No such file or directory"),

@@ -20,7 +20,7 @@ def row(frame, key, field):
     return dict(zip(frame["columns"], found, strict=True))
 
 
-def test_values_on_a_stream_and_once(stack):
+def test_value_statistics_on_a_stream_and_in_one_response(stack):
     stack.configure(SETTINGS)
     stack.start_aggregator()
     stack.start_web()

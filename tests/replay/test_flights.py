@@ -37,7 +37,7 @@ def batches(flights, seed):
         flights = flights[size:]
 
 
-def test_every_offset_once_and_totals_equal_to_pandas(own_server, flights):
+def test_replayed_flights_have_every_offset_once_and_the_totals_of_pandas(own_server, flights):
     server = own_server
 
     def post(number):
