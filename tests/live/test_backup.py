@@ -1,4 +1,4 @@
-"""A backup taken while everything runs, restored elsewhere: docs/operations.md describes these very steps."""
+"""A backup of a running system, restored elsewhere, by the steps of docs/operations.md."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def copy_snapshot(server: EmbeddedServer, target: Path) -> None:
 
 
 def load_snapshot(folder: Path) -> None:
-    """Turn a snapshot into append-only files: a server that has these turned on would not look at it."""
+    """Turn a snapshot into append-only files: a server with append-only files ignores a snapshot."""
     server = EmbeddedServer(folder, options={"appendonly": "no"})
     server.start()
     redis = client.Redis.from_url(server.url)
@@ -52,7 +52,7 @@ def load_snapshot(folder: Path) -> None:
 
 
 class Producer(threading.Thread):
-    """Publishes one event after the other until it is told to stop; ``acknowledged`` is the last offset."""
+    """Publishes one event after the other until it is stopped; ``acknowledged`` is the last offset."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A full house, as browsers and producers see it."""
+"""The limit of connections, as browsers and producers see it."""
 
 import time
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ def test_stream_beyond_the_connection_limit_gets_a_retry(stack, topic):
         until(lambda: admitted(stack, path, first))
         with stack.stream(path, Origin="http://page.example") as refused:
             assert refused.status == 200
-            # Without this a browser would take the answer for a failure, and never try again.
+            # Without this header a browser takes the response for a failure and never reconnects.
             assert refused.response.headers["Access-Control-Allow-Origin"] == "http://page.example"
             words = refused.rest()
         assert words.startswith(b"retry: ")
@@ -56,11 +56,12 @@ def test_workers_of_a_host_share_the_connection_limit(stack, topic):
     with ExitStack() as streams:
         for _ in range(3):
             until(lambda: admitted(stack, f"/v1/topics/{topic}/events", streams))
-        # Whichever worker is asked: each alone would have room left.
+        # Each worker alone would have room left.
         assert [stack.post(topic, {"n": number}).status for number in range(8)] == [503] * 8
 
 
 def admitted(stack, path, streams):
-    """Open a stream for as long as ``streams`` lasts, unless it is refused: an earlier request may just be ending."""
+    """Return whether a new stream was accepted. It may be refused while an earlier connection is closing; ``streams``
+    closes it."""
     stream = streams.enter_context(stack.stream(path))
     return b": pushsvc" in stream.read()

@@ -1,7 +1,6 @@
-"""The orderly end of a web process."""
+"""The orderly end of a web process under SIGTERM."""
 
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
@@ -22,18 +21,16 @@ def accepts(port):
 
 
 def test_sigterm_waits_for_requests_and_not_for_idle_connections(stack, topic):
-    stack.start_web("--drain", "50")
+    stack.start_web("--drain", "600")  # Stack.stop gives up long before
     idle = HTTPConnection("127.0.0.1", stack.port)
     idle.request("GET", "/livez")
     assert idle.getresponse().read()
     with socket.create_connection(("127.0.0.1", stack.port)) as producer, ThreadPoolExecutor(1) as pool:
         producer.sendall(HALF % topic.encode())
         assert producer.recv(100).startswith(b"HTTP/1.1 100 ")
-        begun = time.monotonic()
         ending = pool.submit(stack.stop, "web")
         until(lambda: not accepts(stack.port))
         producer.sendall(b'{"n":1}')
         assert producer.recv(1000).startswith(b"HTTP/1.1 202 ")
         assert ending.result() == 0
-        assert time.monotonic() - begun < 40
     idle.close()

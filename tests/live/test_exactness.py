@@ -1,4 +1,4 @@
-"""Every frame of a live stream against a computation of its own, which knows nothing of panes or the engine."""
+"""Every frame of a live stream against an independent computation from the log."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from support.waiting import until
 
 
 def batch(random_):
-    """Return a few events: with and without key and price, some late or ahead."""
+    """Return 1 to 30 events with and without key and price, some late or ahead of time."""
     now = int(time.time() * 1000)
     return [
         {
@@ -28,7 +28,7 @@ def batch(random_):
 
 @pytest.mark.parametrize("window", ["1m", "5m", "15m"])
 def test_counts_sums_and_extremes_are_bit_equal_in_every_frame(shared_server, topic, window):
-    """Dyadic values, batches of every size, events late by up to twenty minutes and ahead by up to five seconds."""
+    """Values are dyadic, so sums are exact. Events are up to 20 minutes late and up to 4 seconds ahead."""
     random_ = random.Random(7)
     server = shared_server
     server.post(topic, {"rating": 0.125})
@@ -60,7 +60,7 @@ def test_mean_and_deviation_equal_numpy(shared_server, topic):
 
 
 def test_statistics_of_a_quiet_topic_decay_to_zero(stack, tmp_path):
-    """A ten-second window: rows go to zero, then are gone, without any event; the totals stay, at zero."""
+    """The rows of a ten-second window go to zero and are removed without any event. The totals stay, at zero."""
     stack.configure('[topics."quiet"]\nwindows = ["10s"]\n')
     stack.start_aggregator()
     stack.start_web()

@@ -1,4 +1,4 @@
-"""How many logs the streams of a process follow together, whoever asks for them."""
+"""The limit of logs that the streams of a process follow together."""
 
 import re
 from contextlib import ExitStack
@@ -11,7 +11,7 @@ FULL = b": Streams of this process follow as many topics and windows as they may
 
 
 def followed(stack):
-    """Return the logs to which somebody has subscribed in Redis."""
+    """Return the logs that have a subscription in Redis."""
     names = redis.Redis.from_url(stack.redis_url).pubsub_channels(f"{stack.prefix}*:live:*")
     return {name.decode().split(":live:")[1] for name in names}
 
@@ -24,7 +24,7 @@ def opened(streams, stack, path):
 
 def refused(stack, path):
     with stack.stream(path) as stream:
-        assert stream.status == 200  # anything else would close an EventSource for ever
+        assert stream.status == 200  # an EventSource never reconnects after any other status
         said = stream.rest()
     assert 2_000 <= int(re.findall(rb"retry: (\d+)", said)[-1]) < 4_000
     return FULL in said
@@ -41,7 +41,7 @@ def test_stream_beyond_the_limit_of_logs_gets_a_retry_until_there_is_room(stack)
         assert refused(stack, "/v1/topics/c/events")
         assert refused(stack, "/v1/stream?events=a&events=c&stats=a&window=1m")
         opened(streams, stack, "/v1/stream?events=a&stats=a&window=1m")
-        assert followed(stack) == {"a", "b", "a.$stats.1m"}, "what is followed already may be followed by others"
+        assert followed(stack) == {"a", "b", "a.$stats.1m"}, "another stream may share a followed log"
         until(lambda: b"pushsvc_logs_followed 3.0\n" in stack.get("/metrics").body)
         first.close()
         until(lambda: not refused_or_opened(streams, stack))
@@ -49,7 +49,7 @@ def test_stream_beyond_the_limit_of_logs_gets_a_retry_until_there_is_room(stack)
 
 
 def refused_or_opened(streams, stack):
-    """Ask for one more log; return whether it was refused."""
+    """Open a stream of one more log; return whether it was refused."""
     stream = streams.enter_context(stack.stream("/v1/topics/c/events"))
     until(lambda: (stream.read(), b"\nretry: " in stream.raw or b"retry: 2000\n" in stream.raw)[1])
     return FULL in stream.raw

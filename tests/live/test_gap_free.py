@@ -1,4 +1,4 @@
-"""What is lost on the way is found again, and what is lost for good is said: never a silent gap."""
+"""Events lost in transit are read again; events lost for good are reported by a reset. There is never a silent gap."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from support.waiting import until
 EVENTS = "/v1/topics/feedback/events"
 STATS = "/v1/topics/feedback/stats"
 LONG = "?window=15m"
-"""No event leaves it during a test."""
+"""Long enough that no event leaves the window during a test."""
 
 
 def batch(*numbers):
@@ -45,7 +45,7 @@ def offsets(stream, last):
 
 
 def assert_exact(server, table, last):
-    """The statistics are those of the log, for the server and for a subscriber."""
+    """Assert that the server's statistics and the subscriber's table are exact for the log up to ``last``."""
     frame = until(lambda: (s := server.stats("feedback", LONG))["offset"] == last and s)
     log = server.get(f"{EVENTS}?limit=10000", Accept="application/json").json()["events"]
     assert [event["$offset"] for event in log] == list(range(1, last + 1))
@@ -54,7 +54,7 @@ def assert_exact(server, table, last):
 
 
 def publish(server, number, key):
-    """Publish an event with an id, or one without in a request with a key."""
+    """Publish an event with an id, or one without an id in a request with an idempotency key."""
     if key is None:
         return server.post("feedback", batch(number))
     body = json.dumps({"key": "k", "rating": number}).encode()
@@ -62,7 +62,8 @@ def publish(server, number, key):
 
 
 def test_publish_whose_reply_was_lost_is_stored_once(proxy, prefix, tmp_path):
-    """The script ran, and then the connection broke: repeated by its ids or by its key, it counts nothing again."""
+    """The script ran and then the connection broke. The repeated request, by its ids or by its key, counts nothing
+    again."""
     with Stack(proxy.url, prefix, tmp_path) as server:
         server.start_aggregator()
         server.start_web()
@@ -86,7 +87,7 @@ def test_publish_whose_reply_was_lost_is_stored_once(proxy, prefix, tmp_path):
 
 @pytest.fixture
 def forgetful(tmp_path):
-    """A Redis that keeps what it is told to save, and nothing else."""
+    """A Redis that loses everything since its last SAVE when it is killed."""
     server = EmbeddedServer(tmp_path / "redis", options={"appendonly": "no"})
     server.start()
     yield server
@@ -102,7 +103,7 @@ def over_forgetful(forgetful, tmp_path):
 
 
 def test_redis_that_lost_acknowledged_events_begins_another_epoch(forgetful, over_forgetful):
-    """Killed behind its last dump: offsets are used again, and everybody is told before."""
+    """Redis is killed after its last dump. Offsets are used again, and every subscriber gets a reset first."""
     server, table = over_forgetful, Table()
     server.post("feedback", batch(*range(5)))
     until(lambda: server.stats("feedback", LONG)["offset"] == 5)
@@ -136,7 +137,7 @@ def test_redis_that_lost_acknowledged_events_begins_another_epoch(forgetful, ove
 
 
 def test_flushed_redis_begins_another_epoch(forgetful, over_forgetful):
-    """Its run goes on, and offsets begin anew."""
+    """Redis keeps its run id, and offsets restart at 1."""
     server, table = over_forgetful, Table()
     server.post("feedback", batch(*range(5)))
     until(lambda: server.stats("feedback", LONG)["offset"] == 5)
@@ -169,7 +170,7 @@ def test_cursor_older_than_the_log_resets_to_the_retained_events(stack):
         stats.frame()
         cursors = events.decoder.last_id, stats.decoder.last_id
     stack.post("feedback", batch(*range(1, 20)))
-    # What is beyond the retention goes once no window on the wall's clock could need it.
+    # Events beyond the retention are trimmed once no window by wall time can need them.
     about = "/v1/topics/feedback"
     until(lambda: stack.post("feedback", {"rating": 1}).status == 202 and stack.get(about).json()["first_offset"] > 2)
     first, last = (stack.get(about).json()[name] for name in ("first_offset", "last_offset"))
@@ -184,7 +185,7 @@ def test_cursor_older_than_the_log_resets_to_the_retained_events(stack):
 
 
 def test_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix, redis_url):
-    """Two hundred topics by name and by patterns, in partitions that have seen billions of events."""
+    """200 topics by name and by pattern, in partitions whose sequences are in the billions."""
     topics = [f"many.{name}.n{number}" for number in range(100) for name in ("a", "b")]
     assert {partition_of(topic) for topic in topics} == set(range(PARTITIONS))
     stack.start_aggregator()
@@ -225,7 +226,7 @@ def test_cursor_over_all_partitions_stays_short_and_resumes_each(stack, prefix, 
 
 
 def test_silent_live_connection_is_detected_while_nothing_is_published(proxy, prefix, tmp_path):
-    """Redis answers, and what it publishes does not arrive: until it does, /readyz says so."""
+    """Redis answers commands, but its messages do not arrive. /readyz fails until they do."""
     with Stack(proxy.url, prefix, tmp_path) as server:
         server.start_web()
         server.post("feedback", {"n": 1})
@@ -235,7 +236,7 @@ def test_silent_live_connection_is_detected_while_nothing_is_published(proxy, pr
             answer = until(lambda: (a := server.get("/readyz")).status == 503 and a)
             assert (answer.json()["redis"], answer.json()["live"]) == ("ok", "not connected")
             server.post("feedback", {"n": 2})
-            assert server.get("/readyz").status == 503, "a new connection that is deaf too is not up"
+            assert server.get("/readyz").status == 503, "a new connection that receives nothing is not up"
             proxy.deaf = False
             until(server.ready)
             server.post("feedback", {"n": 3})
@@ -243,7 +244,7 @@ def test_silent_live_connection_is_detected_while_nothing_is_published(proxy, pr
 
 
 def test_topic_with_a_lost_creation_notice_precedes_later_events_of_its_partition(proxy, broker, tmp_path):
-    """Who watches its pattern would else have a position behind its events."""
+    """Otherwise a subscriber of its pattern would have a position beyond its events."""
     known = "near.a"
     born = next(name for n in range(10_000) if partition_of(name := f"near.{n}") == partition_of(known))
     with Stack(proxy.url, broker.keys.prefix, tmp_path) as server:

@@ -1,4 +1,4 @@
-"""The whole app under gunicorn with its gevent worker: streams are iterated, all else is the same."""
+"""The app under gunicorn's gevent worker, which iterates streams instead of handing over their sockets."""
 
 import os
 import signal

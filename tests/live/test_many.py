@@ -1,4 +1,4 @@
-"""Several topics and patterns on one connection, at a pace of one's own, and rankings."""
+"""Several topics and patterns on one connection, a cadence of one's own, and rankings."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from support.waiting import until
 
 
 class Tables:
-    """What a client of a stream of several topics knows: a table per topic and window, and the events."""
+    """The state of a client of a stream of several topics: a table per topic and window, and the events."""
 
     def __init__(self):
         self.tables, self.events, self.resets = {}, {}, []
@@ -89,7 +89,7 @@ def test_topics_created_under_a_pattern_are_streamed_from_their_first_event(serv
 
 
 def test_pattern_is_listed_again_after_a_failed_listing(proxy, prefix, tmp_path):
-    """The topic that is named beside the pattern was read meanwhile: that is not all there is to know."""
+    """The topic named beside the pattern was read in the meantime. Its partition still must be listed."""
     with Stack(proxy.url, prefix, tmp_path) as server:
         server.start_web()
         for name in ("named", "a.b"):
@@ -154,7 +154,8 @@ def test_stream_of_too_many_topics_is_refused(stack):
 
 
 def test_deleted_topics_do_not_count_against_the_limit_of_topics(stack):
-    """Topics come and go below a pattern while another one is watched, which keeps the process listening to births."""
+    """Topics of a pattern are created and deleted. A stream of another pattern keeps the process subscribed to
+    creations."""
     stack.configure("[limits]\ntopics = 3\n")
     stack.start_web()
     path = "/v1/stream?events=t.*&last_event_id=earliest"

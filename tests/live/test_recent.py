@@ -1,4 +1,4 @@
-"""The last events and exact windows, through web and aggregator, and what of them outlives an aggregator."""
+"""Windows of the last events and exact windows through web and aggregator, and after a restart of the aggregator."""
 
 import random
 import time
@@ -33,7 +33,7 @@ def batch(random_):
 
 
 def last(events, frame, count):
-    """Return the last events as the frame counts them, by a window that holds whatever its interval is."""
+    """Return the statistics of the last ``count`` events up to the frame's offset; assert the frame's interval."""
     chosen = [event for event in events if event["$offset"] <= frame["offset"]][-count:]
     times = [instant(event["time"]) for event in chosen]
     assert (instant(frame["from"]), instant(frame["to"])) == (min(times), max(times) + 1)
@@ -41,7 +41,7 @@ def last(events, frame, count):
 
 
 def follow(server, topic, window, posts=25):
-    """Return what a stream said while events were posted, and the events."""
+    """Return the frames that a stream emitted during publishing, and the published events."""
     random_, frames = random.Random(5), []
     total = server.post(topic, batch(random_)).json()["last_offset"]
     until(lambda: server.stats(topic, f"?window={window}")["exists"])
@@ -70,7 +70,7 @@ def snapshots(broker, topic, window):
 
 
 def restart_aggregator(stack, broker, topic, window):
-    """Let another aggregator rebuild the windows from the log, and wait for its snapshot."""
+    """Restart the aggregator, which rebuilds the windows from the log; return after its snapshot."""
     before = snapshots(broker, topic, window)
     stack.stop("aggregator")
     stack.start_aggregator()

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back, with its data or in another life."""
+"""Redis stops and starts again, and kills its connections."""
 
 import pytest
 
@@ -99,7 +99,7 @@ def test_aggregator_that_replaces_a_killed_one_misses_nothing(server):
 
 
 def test_events_published_while_redis_kills_connections_are_all_counted(server, redis):
-    """Redis kills every client again and again while events come; in the end all that was acknowledged is counted."""
+    """Redis kills every connection again and again during publishing. In the end every stored event is counted."""
     import redis as client
 
     admin = client.Redis.from_url(redis.url)

@@ -1,4 +1,4 @@
-"""Readers that do not read: they cost no more than their backlog, slow nobody, and miss nothing that was promised."""
+"""Stalled readers: they slow down no other stream and receive everything that the contract promises."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ from support.waiting import DEADLINE
 
 @contextmanager
 def stalled(server, path):
-    """Open a stream with the smallest buffer, read its head alone, and read no more until asked to."""
+    """Open a stream with the smallest receive buffer and read only its head."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         connection.settimeout(DEADLINE)

@@ -1,4 +1,4 @@
-"""A topic in parts, each counted by a process: they are killed or stopped, and so is their owner, as events come."""
+"""A topic in shards, each counted by a process: shards and their aggregator are killed or stopped during publishing."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ RULES = TopicRules([("hot", TopicSettings(parts=3, key=("key", "city")))])
 UNSPLIT = TopicSettings(key=("key", "city"))
 HOT, TWIN = "hot", "twin"
 ALL = 10**9
-"""Quantiles of so many values are to be equal: both sides count the same buckets."""
+"""Quantiles must be equal up to this many values: both sides count the same buckets."""
 
 
 def events_of(post):
@@ -57,7 +57,7 @@ def publish(owner, first, count):
 
 
 def rows_by_name(owner, rules=None):
-    """Return what a new owner says of the whole log."""
+    """Return the offset and the rows that a new owner computes from the whole log."""
     successor = Owner(owner.broker, owner.topics, rules or owner.rules)
     owner.successors.append(successor)
     successor.turns()
@@ -67,7 +67,7 @@ def rows_by_name(owner, rules=None):
 
 
 def assert_as_unsplit(owner):
-    """The parts say what one engine says of the same log: bit for bit, but the last bits of std."""
+    """Assert that the shards compute what one engine computes from the log: bit for bit, but the last bits of std."""
     (offset, split), (whole_offset, whole) = rows_by_name(owner), rows_by_name(owner, TopicRules(default=UNSPLIT))
     assert offset == whole_offset
     assert_same(split, whole, exact=ALL)
@@ -85,7 +85,7 @@ def test_killed_shards_restart_and_count_every_event_once(owner):
     assert owner.told("hot") == (400, 400)
     assert owner.told(owner.topics[1]) == (2, 2)
     assert not {part.pid for part in [first, *others]} & {part.pid for part in processes_of(owner.worker)}
-    assert all(part._process.poll() is not None for part in others), "those that were left have ended"
+    assert all(part._process.poll() is not None for part in others), "the other shards have ended"
     assert_as_unsplit(owner)
 
 
@@ -125,11 +125,11 @@ def test_offsets_of_frames_never_decrease_when_shards_die(owner):
     assert entries[-1].source == 840
 
 
-# -- the whole system
+# The whole system
 
 
 class Producer:
-    """Posts the same events to a topic in parts and to one without, each with its time; a 503 is tried again."""
+    """Posts the same events with the same times to a sharded and to a whole topic; repeats a request after a 503."""
 
     def __init__(self, stack):
         self._stack = stack
@@ -167,7 +167,7 @@ def children(parent, role):
 
 
 def parts_of(stack, parent):
-    """Return the aggregator that a supervisor runs, and the parts that this one runs."""
+    """Return the aggregator of a supervisor and the two shards of this aggregator."""
 
     def both():
         for aggregator in children(parent, "_aggregator"):

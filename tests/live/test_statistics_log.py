@@ -1,4 +1,4 @@
-"""The statistics log explains itself: who comes at any time sees what those see who were there all along."""
+"""Streams opened at different times read the same state from the statistics log."""
 
 import time
 
@@ -8,7 +8,8 @@ from support.waiting import until
 
 
 def test_snapshots_of_the_log_are_invisible_to_open_streams(stack, broker):
-    """A ten-second window with a key per post: rows come and go while the log is rewritten by new snapshots."""
+    """Rows of a ten-second window appear and disappear while new snapshots replace the start of the log. An open stream
+    gets no snapshot for that, and still removes every row that ends."""
     stack.configure('[topics.">"]\nwindows = ["10s"]\ncadence_ms = 10\n')
     stack.start_aggregator()
     stack.start_web()
@@ -37,7 +38,7 @@ def test_snapshots_of_the_log_are_invisible_to_open_streams(stack, broker):
 
 
 def test_malformed_entry_costs_only_itself(stack, redis_url):
-    """Somebody else's write in the log costs that entry alone."""
+    """Another program wrote undecodable bytes to the log. Counting continues with the next entry."""
     stack.start_aggregator()
     stack.start_web()
     stack.post("feedback", {"n": 1})

@@ -1,4 +1,4 @@
-"""An aggregator is killed or stopped while events come: another goes on from its checkpoints."""
+"""An aggregator is killed or stopped during publishing: another one resumes from its checkpoints."""
 
 import json
 import os
@@ -20,7 +20,7 @@ TOPIC, OTHER = "feedback", "other"
 
 
 class Producer:
-    """Posts to two topics until it is stopped; every event has an id, and a 503 is tried again."""
+    """Posts to two topics until it is stopped; every event has an id, and a request is repeated after a 503."""
 
     def __init__(self, stack):
         self._stack = stack
@@ -47,7 +47,7 @@ class Producer:
 
 
 def child(parent):
-    """Return the aggregator that a supervisor runs."""
+    """Return the process id of the supervisor's aggregator; None while there is none."""
     for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         if "_aggregator" in Path(f"/proc/{pid}/cmdline").read_text():
             return int(pid)
@@ -55,7 +55,7 @@ def child(parent):
 
 
 def taken(stack):
-    """Return when the last checkpoint of the topic's partition was taken, in ms; 0: never."""
+    """Return the time of the last checkpoint of the topic's partition in ms; 0 if there is none."""
     client = client_of(stack.redis_url)
     headers = client.hvals(Keys(stack.prefix).checkpoints(partition_of(TOPIC)))
     return max((json.loads(header)["taken"] for header in headers), default=0)
@@ -134,7 +134,7 @@ def test_aggregator_that_wakes_after_a_takeover_changes_nothing(stack):
             read_to(stream, table, 5 * producer.posts)
     check_totals(stack, producer, table)
     assert table.frames.count("reset") == 0
-    # One from the second; the first may get the partition back, as its equal share.
+    # One from the second aggregator; the first one may get the partition back, as its equal share.
     assert table.frames.count("snapshot") <= 2
 
 
@@ -142,7 +142,7 @@ def test_successor_of_an_orderly_end_rereads_nothing(stack):
     parent = stack.start("serve", "serve", "--port", str(stack.port), "--workers", "1")
     until(stack.ready)
     batch = [{"key": f"k{n % 1_000}", "n": n} for n in range(5_000)]
-    for _ in range(40):  # more than is rather repeated than saved
+    for _ in range(40):  # enough that a checkpoint is cheaper than reading again
         assert stack.post(TOPIC, batch).status == 202
     last = 40 * len(batch)
     until(lambda: stack.stats(TOPIC)["offset"] == last)

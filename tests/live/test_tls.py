@@ -7,7 +7,7 @@ from http.client import HTTPSConnection
 
 import pytest
 
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def test_publishing_and_streams_work_over_tls(stack, topic, files):
     stack.start("web", "web", "--port", str(stack.port), "--certfile", str(certificate), "--keyfile", str(key))
     until(lambda: "pushsvc is ready: https://" in stack.output("web") or stack.ended("web"))
     context = ssl.create_default_context(cafile=str(certificate))
-    producer = HTTPSConnection("localhost", stack.port, timeout=30, context=context)
-    stream = HTTPSConnection("localhost", stack.port, timeout=30, context=context)
+    producer = HTTPSConnection("localhost", stack.port, timeout=DEADLINE, context=context)
+    stream = HTTPSConnection("localhost", stack.port, timeout=DEADLINE, context=context)
     stream.request("GET", f"/v1/topics/{topic}/stats", headers={"Accept": "text/event-stream"})
     response = stream.getresponse()
     assert response.status == 200

@@ -1,4 +1,4 @@
-"""Statistics of values through a real web and a real aggregator: text in, distinct, top, first and last out."""
+"""Statistics of text values (distinct, top, first, last) through a real web process and aggregator."""
 
 from collections import Counter
 from random import Random
@@ -15,7 +15,7 @@ statistics = ["p50", "distinct", "top3", "first", "last"]
 
 
 def row(frame, key, field):
-    """Return a row by columns."""
+    """Return the row of a key and a field by column names."""
     (found,) = [one for one in frame["data"] if one[:2] == [key, field]]
     return dict(zip(frame["columns"], found, strict=True))
 
