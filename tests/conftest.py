@@ -1,4 +1,4 @@
-"""Real parts for every test: one Valkey for the run, a prefix of its own for each test, real processes."""
+"""Real parts for every test: one Valkey for each process that runs tests, a prefix for each test, real processes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:  # imported where used: the core's tests need none of it and start at once
+if TYPE_CHECKING:  # imported where used: the core's tests start without them
     from pushsvc.broker.broker import Broker
     from support.proxy import Proxy
     from support.stack import Stack
 
 _numbers = count()
 
-# What their assertions compare is told as that of the tests is.
+# Failed assertions of these helpers show the compared values, as those of tests do.
 pytest.register_assert_rewrite("support.accounts")
 
 FIRST = (
     "distributed/test_live_suite", "chaos", "program/test_compose", "distributed", "browser", "supervisor", "live",
     "cli", "client", "replay", "server",
 )  # fmt: skip
-"""What takes longest begins first where several processes run the tests: at the end none waits for one long file."""
+"""Where several processes run the tests, the longest files start first: none of them runs alone at the end."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,14 +39,14 @@ def _place(item: pytest.Item) -> int:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take hypothesis's plugin away where no test used hypothesis: it would import all of it to sum up nothing."""
+    """Unregister hypothesis's plugin if no test used it: its summary would import all of hypothesis."""
     if "hypothesis" not in sys.modules:
         session.config.pluginmanager.unregister(name="hypothesispytest")
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis or Valkey for the whole run: PUSHSVC_TEST_REDIS_URL, or the embedded one."""
+    """A Redis or Valkey for the whole run: that of PUSHSVC_TEST_REDIS_URL, or an embedded one."""
     given = os.environ.get("PUSHSVC_TEST_REDIS_URL")
     if given:
         yield given
@@ -75,11 +75,11 @@ def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
 
 @pytest.fixture
 def proxy(redis_url: str) -> Iterator[Proxy]:
-    """A proxy before the embedded server."""
+    """A proxy in front of the embedded server."""
     from support.proxy import Proxy
 
     if not redis_url.startswith("unix://"):
-        pytest.skip("the proxy stands before the embedded server")
+        pytest.skip("the proxy needs a server on a Unix socket")
     proxy = Proxy(redis_url.removeprefix("unix://"))
     yield proxy
     proxy.close()
@@ -87,7 +87,7 @@ def proxy(redis_url: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def stack(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Stack]:
-    """Processes of this test alone: ``start_web``, ``start_aggregator``; all are gone after it."""
+    """Processes of this test alone, by ``start_web`` and ``start_aggregator``; they end with the test."""
     from support.stack import Stack
 
     with Stack(redis_url, prefix, tmp_path) as running:
@@ -96,7 +96,7 @@ def stack(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def own_server(stack: Stack) -> Stack:
-    """A web and an aggregator process of this test alone, to be stopped and killed."""
+    """A web process and an aggregator of this test alone, which it may stop and kill."""
     stack.start_aggregator()
     stack.start_web()
     return stack
@@ -104,7 +104,7 @@ def own_server(stack: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A web and an aggregator process for all tests that do them no harm; each uses a ``topic`` of its own."""
+    """A web process and an aggregator for all tests that do not harm them; each test uses its own ``topic``."""
     from support.stack import Stack
 
     with Stack(redis_url, f"test-{os.getpid()}-shared:", tmp_path_factory.mktemp("shared")) as stack:
@@ -115,7 +115,7 @@ def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="session")
 def iterated_server(shared_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The same over the same Redis, where a WSGI server iterates the streams instead of handing over their sockets."""
+    """A server over the same Redis that iterates streams instead of handing over their sockets."""
     from support.stack import Stack
 
     with Stack(shared_server.redis_url, shared_server.prefix, tmp_path_factory.mktemp("iterated")) as stack:
@@ -125,7 +125,7 @@ def iterated_server(shared_server: Stack, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(params=["socket", "iterated"])
 def server(request: pytest.FixtureRequest) -> Stack:
-    """A server that hands sockets to the hub, and one that iterates: what a client sees is the same."""
+    """A server that hands sockets to the hub, and one that iterates streams: clients see no difference."""
     name = "shared_server" if request.param == "socket" else "iterated_server"
     server: Stack = request.getfixturevalue(name)
     return server

@@ -1,4 +1,4 @@
-"""One cluster for all of its tests; those that end its servers come last, and start them again."""
+"""One cluster for each file of tests; a test that ends one of its servers starts it again."""
 
 from __future__ import annotations
 

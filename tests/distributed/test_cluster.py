@@ -1,4 +1,4 @@
-"""A cluster of three primaries with a replica each: the whole of it works, and goes on when a primary dies."""
+"""The whole system over a cluster of three primaries with a replica each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.waiting import until
 
 
 def share_of(topic: str) -> int:
-    """Return which of the three primaries, at first, has a topic."""
+    """Return the number of the primary that has a topic in a new cluster."""
     return slot_of(TAGS[partition_of(topic)]) * 3 // 16_384
 
 
@@ -172,8 +172,8 @@ def test_disk_of_the_topics_primary_confirms_a_publish(cluster: Fleet, prefix: s
 
 
 def test_publishing_survives_the_move_of_a_slot(site: Stack, cluster: Fleet, prefix: str) -> None:
-    """Publishing pauses while the slot is on its way, and goes on where it is; every event is stored once. Streams
-    are told of another primary, and stay open."""
+    """Publishing pauses during the migration of the slot and continues at its new primary; every event is stored once.
+    Streams stay open and get a reset."""
     topic = spread("moving")[0]
     broker = Broker(cluster.cluster_url, prefix, ack=Ack.parse("replicas:1"))
     slot = slot_of(TAGS[partition_of(topic)])
@@ -201,7 +201,7 @@ def test_publishing_survives_the_move_of_a_slot(site: Stack, cluster: Fleet, pre
         source.execute_command(*move, first)
         publish(1)  # some keys are here, some there: TRYAGAIN
         assert len(acknowledged) == 3
-        while others:  # the aggregator renews a lease, which is a key that comes back
+        while others:  # the aggregator renews its lease, which creates this key again
             source.execute_command(*move, *others)
             others = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
         publish(1)  # all are there: ASK

@@ -1,4 +1,4 @@
-"""A primary of a cluster dies, or hangs, and its replica takes over: what is lost, what is not, and who is told."""
+"""A primary of a cluster dies or hangs, and its replica takes over."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def counted(site: Stack, topic: str) -> int:
 
 
 def offsets_to(stream: Stream, last: int) -> list[int]:
-    """Return the offsets that a stream of events brings up to one, none of them behind a reset."""
+    """Return the offsets of a stream's next events up to ``last``; fail on a reset."""
     found: list[int] = []
     while not found or found[-1] < last:
         event, data = stream.frame()
@@ -45,7 +45,9 @@ def offsets_to(stream: Stream, last: int) -> list[int]:
     return found
 
 
-def test_death_of_a_primary_loses_no_confirmed_event(cluster: Fleet, site: Stack, topics: list[str], tmp_path: Path) -> None:
+def test_confirmed_events_survive_the_death_of_a_primary(
+    cluster: Fleet, site: Stack, topics: list[str], tmp_path: Path
+) -> None:
     hit, *others = topics
     with Stack(cluster.cluster_url, site.prefix, tmp_path) as confirmed:
         confirmed.start_web("--ack", "replicas:1")
@@ -65,7 +67,7 @@ def test_death_of_a_primary_loses_no_confirmed_event(cluster: Fleet, site: Stack
             before = {topic: memory.count(topic) for topic in topics}
             until(lambda: memory.refusals[hit])
             until(lambda: all(memory.count(topic) > before[topic] + 20 for topic in topics))
-            # The promoted replica has none of its own yet: nothing can be confirmed there.
+            # The promoted replica has no replica yet: it can confirm no publish.
             until(lambda: (503, "outcome-unknown") in replicated.refusals[hit])
             stood_at = replicated.count(hit)
             primary.start()
@@ -90,7 +92,7 @@ def test_death_of_a_primary_loses_no_confirmed_event(cluster: Fleet, site: Stack
         assert set(replicated.acknowledged[topic]) <= set(there), "a confirmed event is lost"
         lost = [name for name in memory.acknowledged[topic] if name not in set(there)]
         if topic == hit:
-            # Lost is at most what was acknowledged last, from memory, before the end.
+            # Only the events that were acknowledged from memory just before the death may be lost.
             assert lost == memory.acknowledged[topic][before[hit] - len(lost) : before[hit]]
         else:
             assert lost == []
@@ -98,8 +100,8 @@ def test_death_of_a_primary_loses_no_confirmed_event(cluster: Fleet, site: Stack
     broker.close()
 
 
-def test_hang_of_a_primary_stops_no_other_and_its_replica_takes_over(cluster: Fleet, site: Stack, topics: list[str]) -> None:
-    """It takes connections and says nothing: the others go on, and so does its share when the replica has it."""
+def test_replica_of_a_hung_primary_takes_over(cluster: Fleet, site: Stack, topics: list[str]) -> None:
+    """It accepts connections and never answers. The other primaries go on, and so does its share on the replica."""
     hit, *others = topics
     for topic in topics:
         assert site.post(topic, {"id": "a", "n": 1}).status == 202

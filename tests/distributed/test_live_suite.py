@@ -1,4 +1,4 @@
-"""What holds over one server holds over a cluster: the same tests, by its URL alone."""
+"""The live suite over a cluster: the same tests with another URL."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LIVE = Path(__file__).parent.parent / "live"
 SUITE = [
     "streams", "many", "gap_free", "statistics_log", "takeover", "exactness", "values", "recent", "split",
 ]  # fmt: skip
-"""The live tests of what is stored and told. The others are about sockets, or break a Redis of their own."""
+"""The live tests of storage and streams. The others test sockets, or break a Redis of their own."""
 
 OWN = "by_redis_publish"
-"""Waits for a listener by what PUBLISH answers, which in a cluster is of one node: test_cluster has its like."""
+"""Waits for a subscriber by the reply of PUBLISH, which in a cluster counts one node. test_cluster covers the like."""
 
 
 @pytest.mark.timeout(1_800)

@@ -1,4 +1,4 @@
-"""A replica takes over and the address of the primary moves, without Sentinels: what processes remember may be gone."""
+"""A replica takes over at the primary's address without Sentinels, possibly without the primary's last events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.waiting import until
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[EmbeddedServer, EmbeddedServer, Proxy]]:
-    """A primary, its replica in step, and an address that leads to the primary."""
+    """A primary, its synchronized replica, and an address that leads to the primary."""
     fleet = Fleet(tmp_path)
     try:
         primary, replica = fleet.start(), fleet.start()
@@ -50,9 +50,9 @@ def test_connection_to_a_demoted_primary_is_replaced(pair: tuple[EmbeddedServer,
     take_over(replica, primary)
     address.move(socket_of(replica))
     with pytest.raises(BrokerUnavailable, match="read only replica"):
-        publish("b")  # the connection stands, and leads to the old one
+        publish("b")  # the connection still leads to the old primary
     assert publish("b") == 2
-    until(lambda: epoch_of(broker) not in (0, epoch))  # so do those that read
+    until(lambda: epoch_of(broker) not in (0, epoch))  # the reading connections follow
     broker.close()
 
 
@@ -66,8 +66,8 @@ def epoch_of(broker: Broker) -> int:
 def test_primary_that_returns_has_another_epoch(
     pair: tuple[EmbeddedServer, EmbeddedServer, Proxy], tmp_path: Path
 ) -> None:
-    """It has the run id that it had, but has lost what its replica did not have: only that somebody opened the
-    partitions meanwhile tells."""
+    """It has its former run id, but has lost events that its replica did not have. Only a process that opened the
+    partitions in between shows that."""
     primary, replica, _ = pair
     broker = Broker(primary.url)
     broker.publish("t", [Event(data={"n": 1})], TopicSettings())
@@ -85,13 +85,13 @@ def test_primary_that_returns_has_another_epoch(
 def take_over(new: EmbeddedServer, old: EmbeddedServer) -> None:
     client(new.port).execute_command("REPLICAOF", "NO", "ONE")
     client(old.port).execute_command("REPLICAOF", "127.0.0.1", new.port)
-    Fleet.wait_in_step(old)
+    Fleet.wait_synchronized(old)
 
 
 def test_promotion_of_a_lagging_replica_resets_subscribers(
     pair: tuple[EmbeddedServer, EmbeddedServer, Proxy], prefix: str, tmp_path: Path
 ) -> None:
-    """What only the old primary had is lost, and who has seen it is told."""
+    """Events that only the old primary had are lost. Subscribers that received them get a reset."""
     primary, replica, moving = pair
     with Stack(moving.url, prefix, tmp_path) as stack:
         stack.start_aggregator()
@@ -103,7 +103,7 @@ def test_promotion_of_a_lagging_replica_resets_subscribers(
             stack.stream("/v1/topics/t/stats") as stats,
         ):
             assert [events.frame()[1]["n"] for _ in range(3)] == [1, 2, 3]
-            client(replica.port).execute_command("REPLICAOF", "127.0.0.1", 1)  # it is cut off
+            client(replica.port).execute_command("REPLICAOF", "127.0.0.1", 1)  # the replica is cut off
             assert stack.post("t", [{"n": 4}, {"n": 5}]).json()["last_offset"] == 5
             assert [events.frame()[1]["n"] for _ in range(2)] == [4, 5]
             cursor = events.decoder.last_id

@@ -1,4 +1,4 @@
-"""The sweeper of an aggregator over a cluster of which a primary is away."""
+"""The sweeper of an aggregator over a cluster with a primary down."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def test_retention_continues_on_other_primaries_while_one_is_away(fleet: Fleet) 
     with pytest.raises(Unavailable):
         swept(Windowless(retention=1))
     assert [figures["first"] for figures in broker.metadata([Log(topic) for topic in topics[1:]])] == ["3", "3"]
-    assert BYTES._value.get() == before, "of the logs that were not seen nothing is known"
+    assert BYTES._value.get() == before, "the size of the unread logs is unknown"
     broker.close()

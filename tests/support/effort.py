@@ -1,4 +1,4 @@
-"""How hard tests try that could go on for ever: a little while one works, much in CI (PUSHSVC_TEST_EXAMPLES=100)."""
+"""How many examples searching tests try: few in daily work, many in CI (PUSHSVC_TEST_EXAMPLES=100)."""
 
 import os
 
@@ -6,5 +6,5 @@ EXAMPLES = int(os.environ.get("PUSHSVC_TEST_EXAMPLES", "2"))
 
 
 def rounds(most: int) -> int:
-    """Return how many of ``most`` rounds to go: all with 100 examples, some with fewer."""
+    """Return how many of ``most`` rounds to run: all with 100 examples, at least five with fewer."""
     return max(5, min(most, most * EXAMPLES // 100))

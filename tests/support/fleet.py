@@ -18,7 +18,7 @@ from support.waiting import until
 
 QUICK = {"appendfsync": "no", "repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 DOWN_AFTER = 800
-"""Milliseconds after which a silent primary is taken for dead."""
+"""Milliseconds without a reply after which a primary counts as dead."""
 
 
 def client(port: int | None, **options: Any) -> Any:
@@ -32,7 +32,7 @@ def kill(server: EmbeddedServer) -> None:
 
 
 class Fleet:
-    """Servers, each with a folder of its own; all are gone at the end."""
+    """Servers, each with its own folder. ``close`` ends them all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,15 +58,15 @@ class Fleet:
 
     def replicate(self, replica: EmbeddedServer, primary: EmbeddedServer) -> None:
         client(replica.port).execute_command("REPLICAOF", "127.0.0.1", primary.port)
-        self.wait_in_step(replica)
+        self.wait_synchronized(replica)
 
     @staticmethod
-    def wait_in_step(replica: EmbeddedServer) -> None:
+    def wait_synchronized(replica: EmbeddedServer) -> None:
         until(lambda: client(replica.port).info("replication").get("master_link_status") == "up")
 
     @staticmethod
     def wait_for_all(replica: EmbeddedServer, primary: EmbeddedServer) -> None:
-        """Return when a replica has what its primary has now. WAIT says nothing of what others wrote."""
+        """Return when a replica has all that its primary has now. WAIT covers only writes of its own connection."""
         wanted = int(client(primary.port).info("replication")["master_repl_offset"])
         until(lambda: client(replica.port).info("replication").get("slave_repl_offset", -1) >= wanted)
 
@@ -109,7 +109,7 @@ class Fleet:
     # Cluster
 
     def form_cluster(self, masters: int = 3, replicas: int = 1) -> None:
-        """Start masters and as many replicas of each; slots are shared evenly."""
+        """Start masters with ``replicas`` replicas each; slots are shared evenly."""
         options = {
             "cluster_enabled": "yes", "cluster_node_timeout": str(DOWN_AFTER), "cluster_replica_validity_factor": "0",
         }  # fmt: skip
@@ -130,7 +130,7 @@ class Fleet:
             of = client(self.servers[number % masters].port).execute_command("CLUSTER", "MYID")
             client(replica.port).execute_command("CLUSTER", "REPLICATE", of)
         for replica in self.servers[masters:]:
-            self.wait_in_step(replica)
+            self.wait_synchronized(replica)
         for server in self.servers:
             until(lambda: self._fine(server))  # noqa: B023
 
@@ -148,10 +148,10 @@ class Fleet:
         return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in self.servers[:2])}"
 
     def of_slot(self, slot: int) -> tuple[EmbeddedServer, EmbeddedServer]:
-        """Return the primary that has a slot, and its replica."""
+        """Return the primary of a slot and its replica."""
         alive = next(server for server in self.servers if server.alive())
         for range_ in client(alive.port).execute_command("CLUSTER SLOTS"):
             if range_[0] <= slot <= range_[1]:
                 ports = [place[1] for place in range_[2:]]
                 return tuple(next(s for s in self.servers if s.port == port) for port in ports[:2])  # type: ignore[return-value]
-        raise AssertionError(f"nobody has slot {slot}")
+        raise AssertionError(f"no primary has slot {slot}")

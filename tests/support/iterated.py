@@ -1,4 +1,4 @@
-"""The app under a WSGI server that knows nothing of it and iterates streams, as gunicorn's gevent worker does."""
+"""The app under a foreign WSGI server that iterates streams, as gunicorn's gevent worker does."""
 
 from gevent import monkey
 

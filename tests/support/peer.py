@@ -10,7 +10,7 @@ from pushsvc.hub.delivery.connection import Connection
 
 
 class Peer:
-    """A subscriber: its end of a socket, whose other end is the hub's, and how often the hub closed it."""
+    """A subscriber: one end of a socket pair whose other end is the hub's. ``closed`` counts the hub's closes."""
 
     opened: ClassVar[list[socket.socket]] = []
 
@@ -42,7 +42,7 @@ class Peer:
 
 
 def tls_pair(ours, theirs):
-    """Speak TLS over a pair of sockets. Anonymous keys spare a certificate, which says nothing here."""
+    """Return the two ends of a TLS connection over a socket pair. Anonymous keys need no certificate."""
     ends = []
     for sock, kind in ((ours, ssl.PROTOCOL_TLS_SERVER), (theirs, ssl.PROTOCOL_TLS_CLIENT)):
         context = ssl.SSLContext(kind)

@@ -1,4 +1,4 @@
-"""Producers that go on through failures, and know what they were told."""
+"""Producers that continue through failures and record every response."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from support.stack import Stack
 
 
 class Producers:
-    """One thread per topic posts events with ids, each again until it is acknowledged.
+    """One thread per topic publishes events with ids and repeats each until it is acknowledged.
 
-    ``acknowledged`` are ids by topic, in order; ``refusals`` the statuses other than 202 with their problem types.
+    ``acknowledged`` has the ids by topic, in order; ``refusals`` the statuses other than 202 with their problem types.
     """
 
     def __init__(self, stack: Stack, topics: list[str], *, prefix: str = "e") -> None:

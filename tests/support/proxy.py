@@ -1,4 +1,4 @@
-"""A real TCP proxy that breaks connections where a test wants them broken."""
+"""A TCP proxy that breaks connections at chosen points."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import suppress
 
 
 class Last(bytes):
-    """What still goes on of a connection that is cut behind it."""
+    """Data after which the proxy cuts the connection."""
 
 
 class _Link:
-    """A client's connection and the one made for it. ``listens`` once the client has subscribed to something; what is
-    ``deaf`` stays so, as a stream of bytes from which some are missing is nothing that a network makes."""
+    """A client's connection and the connection to the server. ``listens`` is true once the client has subscribed. A
+    ``deaf`` link stays deaf: a network never drops bytes from the middle of a stream."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
@@ -27,11 +27,11 @@ class _Link:
 
 
 class Proxy:
-    """Stands between a client and a server on a unix socket or a TCP address, and does what it is told.
+    """Forwards between clients and a server on a Unix socket or a TCP address.
 
-    ``upward(data)`` and ``downward(data)`` return what goes on, Last to cut the connection behind it, or None to cut it
-    at once. ``hold`` keeps what comes from the client until ``go`` is set. While ``deaf``, connections that have
-    subscribed to something in Redis stay open, but nothing comes back on them any more.
+    ``upward(data)`` and ``downward(data)`` return the data to forward, Last to cut the connection after it, or None to
+    cut it at once. Data of clients waits while ``go`` is cleared. While ``deaf``, connections that have subscribed to a
+    channel of Redis stay open, but receive nothing.
     """
 
     def __init__(self, target: str | tuple[str, int]) -> None:
@@ -47,7 +47,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def move(self, target: str) -> None:
-        """Let connections that come from now on lead to another server."""
+        """Connect new clients to another server."""
         self._target = target
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
             try:
                 server.connect(self._target)
-            except OSError:  # there is no server now: its client is to find out
+            except OSError:  # no server: the client sees a closed connection
                 client.close()
                 server.close()
                 continue

@@ -1,4 +1,4 @@
-"""Speaks HTTP in bytes: what a test sends is what arrives, and answers are read with a grammar of their own."""
+"""HTTP in bytes: requests are sent exactly as written, and responses are parsed independently of http.client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the program's own processes for tests, and speaks to them."""
+"""Starts the program's processes for tests and talks to them over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.waiting import DEADLINE, until
 
 
 def client_of(url: str) -> Any:
-    """Return a client of the tests' own for what the tests run on, which may be a cluster."""
+    """Return a Redis client for the URL that the tests run on, which may be a cluster."""
     import redis
 
     if url.startswith("redis+cluster://"):
@@ -70,7 +70,7 @@ class Stack:
         return process
 
     def configure(self, text: str) -> None:
-        """Write the pushsvc.toml that processes started from now on read."""
+        """Write the pushsvc.toml of processes that start from now on."""
         self.config = self._folder / "pushsvc.toml"
         self.config.write_text(text)
 
@@ -80,7 +80,7 @@ class Stack:
         assert not self.ended("web"), self.output("web")
 
     def start_iterated(self, heartbeat: int = 15) -> None:
-        """Run the app under a WSGI server of somebody else."""
+        """Run the app under a foreign WSGI server."""
         script = Path(__file__).parent / "iterated.py"
         self._start("web", [str(script), self.redis_url, self.prefix, str(self.port), str(heartbeat)])
         until(lambda: self.ready() or self.ended("web"))
@@ -103,7 +103,7 @@ class Stack:
 
     def restart_web(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.stop("web", how)
-        until(lambda: not self.listening())  # else an orphan that is just ending could be taken for the new one
+        until(lambda: not self.listening())  # else an orphan that is ending could be taken for the new process
         self.start_web()
 
     def ended(self, name: str) -> bool:
@@ -140,7 +140,7 @@ class Stack:
         return self.request("GET", path, **headers)
 
     def post(self, topic: str, events: Any, media_type: str = "application/json", query: str = "") -> Answer:
-        """Post events: bytes as they are, anything else as JSON."""
+        """Post events: bytes unchanged, anything else as JSON."""
         body = events if isinstance(events, bytes) else json.dumps(events).encode()
         return self.request("POST", f"/v1/topics/{topic}/events{query}", body, Content_Type=media_type)
 
@@ -170,7 +170,7 @@ class Answer:
 
 
 class Stream:
-    """An open event stream; reading ends with the test's deadline, not with silence."""
+    """An open event stream. A read fails after the test's deadline."""
 
     def __init__(self, port: int, path: str, headers: dict[str, str], seconds: float = DEADLINE) -> None:
         self.decoder = Decoder()
@@ -186,7 +186,7 @@ class Stream:
         return self.response.status
 
     def read(self) -> bytes:
-        """Read what comes next; empty at the end of the stream."""
+        """Return the next bytes; empty at the end of the stream."""
         data = self.response.read1(65_536)
         self.raw += data
         self._messages.extend(self.decoder.feed(data))
@@ -213,17 +213,17 @@ class Stream:
             assert time.monotonic() < end, f"no such frame within {DEADLINE} s; the last: {self.raw[-500:]!r}"
 
     def rest(self) -> bytes:
-        """Read to the end of the stream, which is to come by itself: a stream that goes on fails here."""
+        """Return all bytes when the server has ended the stream; fail if it does not."""
         until(lambda: not self.read())
         return self.raw
 
     def close(self) -> None:
-        self.response.close()  # it holds the socket: the connection alone would stay open
+        self.response.close()  # the response holds the socket
         self._connection.close()
 
 
 class Table:
-    """What a client of a statistics stream knows: rows by (key, field)."""
+    """The state of a client of a statistics stream: rows by (key, field)."""
 
     def __init__(self) -> None:
         self.rows: dict[RowId, list[Any]] = {}
@@ -242,5 +242,5 @@ class Table:
         apply_frame(self.rows, event, data)
 
     def live(self) -> dict[RowId, list[Any]]:
-        """Return the rows that a snapshot has: no zero rows, but totals."""
+        """Return the rows of a snapshot: totals, and no other rows at zero."""
         return {name: row for name, row in self.rows.items() if row[2] or name[0] is None}
