@@ -1,10 +1,11 @@
-"""Every shell command under "I want to" in docs/protocol.md works as it is written."""
+"""Every command under "I want to" in docs/protocol.md works as it is written."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from support.stack import Stack
 
 PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-RECIPES = re.findall(r"^```sh\n(.*?)^```", PROTOCOL.partition("\n## Reference\n")[0], re.DOTALL | re.MULTILINE)
+WISHES = PROTOCOL.partition("\n## Reference\n")[0]
+RECIPES = re.findall(r"^```sh\n(.*?)^```", WISHES, re.DOTALL | re.MULTILINE)
+[PYTHON] = re.findall(r"^```python\n(.*?)^```", WISHES, re.DOTALL | re.MULTILINE)
 
 CURL = r"""
 set -e -o pipefail
@@ -36,6 +39,13 @@ def test_command_works_as_written(shared_server: Stack, topic: str, recipe: str)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("retry: 2000") == recipe.count("curl -N")
     assert len(ran.stdout.splitlines()) > 1
+
+
+def test_python_works_as_written(shared_server: Stack, topic: str) -> None:
+    here = PYTHON.replace("http://127.0.0.1:8000", shared_server.url).replace('"feedback"', f'"{topic}"')
+    ran = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("snapshot {")
 
 
 def test_recipes_are_found() -> None:
