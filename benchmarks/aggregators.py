@@ -25,7 +25,7 @@ from pathlib import Path
 
 from measure import BATCH, START, Table, machine, settle, stored_batches
 from pushsvc.aggregate.aggregate import Aggregate
-from pushsvc.aggregate.shard import TopicPart
+from pushsvc.aggregate.shard import Shard
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
@@ -145,7 +145,7 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
         publish(broker, topics, batches[: len(topics)])
         wait(lambda: all(told(broker, topics, windows).values()))  # keys, rows and columns are there
         found = processes(parent)
-        pids = [*found["aggregator"], *found.get("part", []), server.pid or 0]
+        pids = [*found["aggregator"], *found.get("shard", []), server.pid or 0]
         for pid in found["aggregator"]:
             os.kill(pid, signal.SIGSTOP)
         lengthen(broker)
@@ -200,16 +200,16 @@ def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
         print(f"  {name}: at most {statistics.median(map(most, played)):,.0f} events/s")
 
 
-def report_parts() -> None:
+def report_shards() -> None:
     """Print what an event costs one engine, and one of several parts: CPU of this process, the least of three turns."""
     table = Table(
-        "An event in one part of a topic", ("", "one engine, CPU us", "of 2 parts", "ratio", "of 4 parts", "ratio"),
+        "An event in one shard of a topic", ("", "one engine, CPU us", "of 2 shards", "ratio", "of 4 shards", "ratio"),
         "three windows; watched: with what is said of them every 33 entries",
     )  # fmt: skip
     for keys, fields in ((1_000, 1), (10_000, 1), (1_000, 4)):
         batches = stored_batches(200, keys, fields)
         for watched in (False, True):
-            turns = [[cost_of_part(parts, batches, watched=watched) for parts in (1, 2, 4)] for _ in range(3)]
+            turns = [[cost_of_shard(parts, batches, watched=watched) for parts in (1, 2, 4)] for _ in range(3)]
             whole, *parts = map(min, zip(*turns, strict=True))
             cells = [cell for part in parts for cell in (f"{part:.2f}", f"{whole / part:.2f}")]
             name = f"{keys:,} keys, {fields} field{'s' * (fields > 1)}{', watched' * watched}"
@@ -217,10 +217,10 @@ def report_parts() -> None:
     table.print()
 
 
-def cost_of_part(parts: int, batches: list[bytes], *, watched: bool) -> float:
+def cost_of_shard(parts: int, batches: list[bytes], *, watched: bool) -> float:
     """Return the CPU microseconds per event of the first of so many parts, once its keys are there."""
     settings = TopicSettings(parts=parts)
-    reader, part = ColumnReader(settings.key), TopicPart(settings, START)
+    reader, part = ColumnReader(settings.key), Shard(settings, START)
     whole = Aggregate(settings, START)
     engine = part if parts > 1 else whole
     engine.open(HOT, START)
@@ -236,7 +236,7 @@ def cost_of_part(parts: int, batches: list[bytes], *, watched: bool) -> float:
                     frame.to_json(now)
             else:
                 for window in range(len(settings.windows)):
-                    part.share(HOT, window, whole=False)
+                    part.report(HOT, window, full=False)
     settle(engine)
     return (time.process_time() - begun) / ((len(batches) - known) * BATCH) * 1e6
 
@@ -273,7 +273,7 @@ def main() -> None:
                 }
                 rounds = play_all(server, kinds, batches, chosen.rounds)
                 report("One hot topic, one aggregator", note.format("one topic"), rounds)
-                report_parts()
+                report_shards()
         finally:
             server.stop()
 

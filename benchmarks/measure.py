@@ -301,4 +301,4 @@ class Feed:
 
 def settle(engine: Aggregate) -> None:
     """Have everything counted that was put aside; the engine itself does it when the head moves or somebody reads."""
-    engine._rolling.settle()
+    engine._engine.settle()

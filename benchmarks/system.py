@@ -50,7 +50,7 @@ def processes(root: int) -> dict[str, list[int]]:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         pending += map(int, children)
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        for role in ("_web", "_aggregator", "_part", "valkey", "redis"):
+        for role in ("_web", "_aggregator", "_shard", "valkey", "redis"):
             if any(role in word.rpartition("/")[2] for word in words[:6]):
                 found.setdefault("server" if role in ("valkey", "redis") else role[1:], []).append(pid)
                 break

@@ -53,21 +53,21 @@ def figure(name: str) -> float:
     return REGISTRY.get_sample_value(name) or 0.0
 
 
-def owner(broker: Broker, *, distrusted: bool = False) -> AggregatorWorker:
+def owner(broker: Broker, *, rebuild_from_log: bool = False) -> AggregatorWorker:
     """Return a worker that has taken the topic's partition from the one before."""
     number = Log(TOPIC).partition
     broker._connections.command("DEL", broker.keys.lease(number))
     broker._connections.command("HDEL", broker.keys.partition(number), "owner")
     worker = AggregatorWorker(broker, TopicRules())
-    worker._adopt(number, broker.lease([number], "bench", HOUR)[number])
-    worker._partitions[number].distrusted = distrusted
+    worker.adopt(number, broker.lease([number], "bench", HOUR)[number])
+    worker.partitions[number].rebuild_from_log = rebuild_from_log
     return worker
 
 
 def turn(worker: AggregatorWorker) -> None:
-    for partition in worker._partitions.values():
+    for partition in worker.partitions.values():
         partition.unread.add(TOPIC)
-    worker._step()
+    worker.step()
 
 
 def feed(
@@ -78,7 +78,7 @@ def feed(
     store = broker.checkpoints
     store.write, store.commit = saving.around(store.write), saving.around(store.commit)  # type: ignore[method-assign]
     checkpoints.crc32 = saving.around(checkpoints.crc32)  # type: ignore[attr-defined]
-    look, step = saving.around(worker._checkpoints.look), counting.around(turn)
+    look, step = saving.around(worker.checkpointer.poll), counting.around(turn)
     begun, beside = time.monotonic(), 0.0  # what the greenlet that writes did in a pause of counting
     for number in range(count):
         data = batches[number % len(batches)]
@@ -87,18 +87,18 @@ def feed(
         before = saving.seconds
         step(worker)
         beside += saving.seconds - before
-        look(worker._partitions.values())
+        look(worker.partitions.values())
         gevent.sleep(max(0.0, begun + seconds * number / count - time.monotonic()))
     return counting.seconds - beside, saving.seconds
 
 
-def take_over(broker: Broker, last: int, *, distrusted: bool) -> tuple[float, float, int]:
+def take_over(broker: Broker, last: int, *, rebuild_from_log: bool) -> tuple[float, float, int]:
     """Return the CPU and wall seconds until a successor has caught up, and the entries that it read."""
     entries = figure("pushsvc_entries_read_total")
     cpu, wall = time.thread_time(), time.monotonic()
-    worker = owner(broker, distrusted=distrusted)
+    worker = owner(broker, rebuild_from_log=rebuild_from_log)
     turn(worker)
-    (partition,) = worker._partitions.values()
+    (partition,) = worker.partitions.values()
     while partition.topics[TOPIC].after < last or not partition.topics[TOPIC].announced:
         turn(worker)
     took = time.thread_time() - cpu, time.monotonic() - wall
@@ -111,11 +111,14 @@ def run(url: str, events: int, keys: int, seconds: float) -> None:
     broker.open_partitions()
     worker = owner(broker)
     counting, saving = feed(broker, worker, stored_batches(100, keys), events // BATCH, seconds)
-    (partition,) = worker._partitions.values()
+    (partition,) = worker.partitions.values()
     (engine,) = partition.engines.values()
     written, size = int(figure("pushsvc_checkpoints_written_total")), engine.stored.size if engine.stored else 0
-    worker._checkpoints.close()
-    with_checkpoint, log_alone = take_over(broker, events, distrusted=False), take_over(broker, events, distrusted=True)
+    worker.checkpointer.close()
+    with_checkpoint, log_alone = (
+        take_over(broker, events, rebuild_from_log=False),
+        take_over(broker, events, rebuild_from_log=True),
+    )
     broker.close()
 
     costs = Table(

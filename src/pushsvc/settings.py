@@ -97,6 +97,12 @@ class TopicSettings:
         """Events of the longest window that counts events; 0 where none does."""
         return max(window.events for window in self.windows)
 
+    def late_before(self, clock: int) -> int | None:
+        """Return the ms before which an event is too old for every window; None if a window takes events of any age."""
+        if self.largest_count_window:
+            return None
+        return min(window.start(clock) for window in self.windows)
+
     @property
     def full_bytes(self) -> int:
         """Bytes from which on the log takes no more; 0: there is no such bound."""

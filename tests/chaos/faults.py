@@ -11,10 +11,11 @@ from collections.abc import Callable
 from itertools import count
 
 from chaos.site import AGGREGATOR, WEB, Site, send
-from pushsvc.worker.leases import LEASE
+from pushsvc.worker.policy import WorkerPolicy
 from support.proxy import Last, Proxy
 
 Undo = Callable[[], None]
+_LEASE = WorkerPolicy().lease
 
 
 class Faults:
@@ -127,11 +128,11 @@ FAULTS: dict[str, Fault] = {
     "web worker stopped": stop_child("_web", 0.5, 4),
     "aggregator killed": kill_child("_aggregator"),
     "aggregator supervisor killed": kill_supervisor(AGGREGATOR),
-    "aggregator stopped": stop_child("_aggregator", LEASE + 0.5, LEASE + 2),
+    "aggregator stopped": stop_child("_aggregator", _LEASE + 0.5, _LEASE + 2),
     "Redis killed": kill_redis,
     "disk full": fill_disk,
-    "part of a topic killed": kill_child("_part"),
-    "part of a topic stopped": stop_child("_part", 0.5, 4),
+    "part of a topic killed": kill_child("_shard"),
+    "part of a topic stopped": stop_child("_shard", 0.5, 4),
     "requests to Redis cut": cut(lambda site: site.to_redis, "upward"),
     "answers of Redis cut": cut(lambda site: site.to_redis, "downward"),
     "requests of clients cut": cut(lambda site: site.to_web, "upward"),

@@ -81,7 +81,7 @@ class Site:
     # Processes
 
     def processes(self, role: str = "") -> list[int]:
-        """Return the processes of a role (``_web``, ``_aggregator``, ``_part``; all without), orphans too."""
+        """Return the processes of a role (``_web``, ``_aggregator``, ``_shard``; all without), orphans too."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():

@@ -54,7 +54,7 @@ def child(parent):
     return None
 
 
-def taken(stack):
+def checkpoint_time(stack):
     """Return the time of the last checkpoint of the topic's partition in ms; 0 if there is none."""
     client = client_of(stack.redis_url)
     headers = client.hvals(Keys(stack.prefix).checkpoints(partition_of(TOPIC)))
@@ -65,11 +65,11 @@ def wait_for_a_checkpoint(stack):
     offset = stack.get(f"/v1/topics/{TOPIC}").json()["last_offset"]
     until(lambda: stack.stats(TOPIC)["offset"] >= offset)
     now = time.time() * 1000
-    until(lambda: taken(stack) > now)
+    until(lambda: checkpoint_time(stack) > now)
     return offset
 
 
-def figure(stack, name):
+def metric(stack, name):
     lines = stack.get("/metrics").body.decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
@@ -101,16 +101,16 @@ def test_restarted_aggregator_resumes_from_the_checkpoint_after_kill_9(stack):
             table.frames.clear()
             os.kill(child(parent.pid), signal.SIGKILL)
             killed = producer.posts
-            until(lambda: figure(stack, "pushsvc_checkpoints_loaded_total") >= 1)
+            until(lambda: metric(stack, "pushsvc_checkpoints_loaded_total") >= 1)
             until(lambda: producer.posts > killed + 20)
             producer.__exit__()
             read_to(stream, table, 5 * producer.posts)
     check_totals(stack, producer, table)
     assert table.frames.count("reset") == 0
     assert table.frames.count("snapshot") == 1
-    entries = figure(stack, "pushsvc_entries_read_total") - 2 * producer.posts
+    entries = metric(stack, "pushsvc_entries_read_total") - 2 * producer.posts
     assert entries <= 2 * (killed + 1 - offset // 5)
-    until(lambda: figure(stack, "pushsvc_checkpoint_bytes") > 0)
+    until(lambda: metric(stack, "pushsvc_checkpoint_bytes") > 0)
 
 
 def test_aggregator_that_wakes_after_a_takeover_changes_nothing(stack):
@@ -146,10 +146,10 @@ def test_successor_of_an_orderly_end_rereads_nothing(stack):
         assert stack.post(TOPIC, batch).status == 202
     last = 40 * len(batch)
     until(lambda: stack.stats(TOPIC)["offset"] == last)
-    read = until(lambda: figure(stack, "pushsvc_entries_read_total") == 200 and 200)  # five of each request
+    read = until(lambda: metric(stack, "pushsvc_entries_read_total") == 200 and 200)  # five of each request
     os.kill(child(parent.pid), signal.SIGTERM)
-    until(lambda: figure(stack, "pushsvc_checkpoints_loaded_total") == 1)
+    until(lambda: metric(stack, "pushsvc_checkpoints_loaded_total") == 1)
     assert stack.post(TOPIC, {"key": "k1", "n": 1}).status == 202
     frame = until(lambda: (s := stack.stats(TOPIC, "?window=15m"))["offset"] == last + 1 and s)
     assert {(row[0], row[1]): row[2] for row in frame["data"]}[None, "n"] == last + 1
-    until(lambda: figure(stack, "pushsvc_entries_read_total") == read + 1)
+    until(lambda: metric(stack, "pushsvc_entries_read_total") == read + 1)

@@ -27,7 +27,7 @@ def test_every_frame_is_exact_for_its_own_offset_and_interval(series, options):
 
 
 @given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
-def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
+def test_a_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
     reader, aggregate = Reader(), topic(options)
     for _, now, look in play(aggregate, series):
         if look:
@@ -38,7 +38,7 @@ def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
 
 
 @given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK]))
-def test_an_entry_counts_the_same_in_any_split(series, draws, options):
+def test_a_batch_counts_the_same_however_it_is_cut_into_entries(series, draws, options):
     whole, split = topic(options), topic(options)
     for producer, now, look in play(whole, series):
         split.advance(now)
@@ -59,7 +59,7 @@ def test_an_entry_counts_the_same_in_any_split(series, draws, options):
 
 
 @given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK]))
-def test_a_restored_aggregate_says_the_same_bytes(series, stop, options):
+def test_a_restored_aggregate_emits_the_same_bytes(series, stop, options):
     stayed = topic(options)
     restored = None
     for number, (producer, now, _) in enumerate(play(stayed, series)):

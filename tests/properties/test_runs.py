@@ -1,4 +1,4 @@
-"""Entries between which the clock does not move, counted as one, count as they do one after the other."""
+"""Entries between which no clock moves have the same statistics together as one by one."""
 
 import dataclasses
 import json
@@ -36,9 +36,9 @@ def log_of(series):
     return found
 
 
-def told(aggregate, options, now):
-    """Return what it says, rows in any order: which of two new ones is first says nothing. In a std the last digits
-    tell in which order moments were merged."""
+def frames_of(aggregate, options, now):
+    """Return its frames with sorted rows: two new rows come in any order. The last digits of a std depend on the
+    order in which moments were merged."""
     frames = aggregate.flush(now) + [aggregate.snapshot(window.name) for window in options.windows]
     found = [json.loads(frame.to_json(now)) for frame in frames]
     for frame in found:
@@ -51,7 +51,7 @@ def told(aggregate, options, now):
 
 
 @given(st.lists(entries, min_size=1, max_size=3), st.sampled_from([NOW, VALUES, EXACT, LAST, FEW, EVENT_CLOCK]))
-def test_what_is_counted_as_one_counts_as_it_would_in_turn(reads, options):
+def test_entries_counted_together_have_the_frames_of_entries_counted_in_turn(reads, options):
     each, runs = topic(options), topic(options)
     log = log_of([entry for read in reads for entry in read])
     for read in reads:
@@ -68,13 +68,13 @@ def test_what_is_counted_as_one_counts_as_it_would_in_turn(reads, options):
             arrivals = np.repeat([arrival for _, arrival, _ in run], [len(some) for _, _, some in run])
             runs.all.apply("t", run[-1][0], arrivals, Columns.from_events(events, options.key))
         now = own[-1][1]
-        assert told(runs, options, now) == told(each, options, now)
+        assert frames_of(runs, options, now) == frames_of(each, options, now)
         for name in ("offset", "late", "late_by_window", "ahead", "folded", "ignored"):
             assert getattr(runs, name) == getattr(each, name), name
         assert runs.wake_at() == each.wake_at()
 
 
-def test_a_second_of_single_events_is_one_run():
+def test_the_entries_of_a_second_are_one_run():
     aggregate = topic(dataclasses.replace(NOW, windows=(Window.parse("1m"),)))
     assert aggregate.all.reach(T + 17) >= T + 900
     assert topic(EXACT).all.reach(T + 17) == topic(EVENT_CLOCK).all.reach(T + 17) == T + 17

@@ -1,87 +1,68 @@
-"""Engines that count parts of the events, merged, against one that counts them all."""
+"""Shards have together the rows of one engine; their messages are those of the sockets."""
 
-import dataclasses
-from fractions import Fraction
-from math import sqrt
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.series import steps
-from pushsvc.event import Event
-from support.accounts.numbers import NOW, T, assert_same, rows_of, topic
+from pushsvc.worker.shards.pool import ShardPool
+from support.accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
+from support.accounts.shards import LocalShard, assert_frames, names_and, play, pool_of, whole_of
 
-EXACT = dataclasses.replace(NOW, exact=True)
-SHARDS = 3
-wall = st.sampled_from([NOW, EXACT])
+keys = st.sampled_from(["a", "b", "c", "d", "e", None])
+eighths = st.integers(-(2**30), 2**30).map(lambda k: k / 8)
+numbers = st.dictionaries(st.sampled_from(["x", "y"]), eighths, max_size=2)
+cities = st.one_of(st.just({}), st.sampled_from([{"city": name} for name in ("here", "there", "nowhere")]))
+data = st.tuples(numbers, cities).map(lambda pair: pair[0] | pair[1])
+shifts = st.one_of(st.none(), st.integers(-3_000, 5_000), st.integers(-70_000, 5_000))
+batches = st.lists(st.tuples(shifts, keys, data), min_size=1, max_size=12)
+gaps = st.sampled_from([0, 1, 250, 999, 4_000, 11_000, 61_000])
+steps = st.lists(st.tuples(gaps, st.one_of(st.just([]), batches), st.booleans()), min_size=1, max_size=12)
+groupings = st.sampled_from([("key",), ("key", "city"), ("city", "key+city", "key")])
 
 
-def of_key(number, key):
-    return sum(map(ord, key or "")) % SHARDS
-
-
-def of_number(number, key):
-    return number % SHARDS
-
-
-def shards_of(series, options, choose):
-    """Play a series to a whole engine and to its shards; yield them whenever somebody looks."""
-    whole, shards, now, number = topic(options), [topic(options) for _ in range(SHARDS)], T + 17, 0
-    for gap, batch, look in series:
-        now += gap
-        parts = [[] for _ in shards]
-        for shift, key, data in batch:
-            event = Event(time=None if shift is None else now + shift, key=key, data=data)
-            parts[choose(number, key)].append(event)
-            number += 1
-        if batch:
-            events = [Event(None, "message", None if s is None else now + s, key, data) for s, key, data in batch]
-            whole.apply(whole.offset + len(batch), now, events)
-        whole.advance(now)
-        for shard, part in zip(shards, parts, strict=True):
-            shard.advance(now)
-            if part:
-                shard.apply(shard.offset + len(part), now, part)
+@given(steps, st.sampled_from([NOW, SHORT, EVENT_CLOCK]), groupings)
+def test_shards_have_the_frames_of_one_engine(series, options, key):
+    whole, pool = whole_of(options, key=key), pool_of(options, key=key)
+    for now, look in play(series, whole, pool, key):
         if look:
-            yield whole, shards
+            assert_frames(whole.due(now), pool.due(now))
+            if not options.idle_cadence:  # else a pool does not wake for updates that must wait
+                assert pool.wake_at() == whole.wake_at()
+    for window in options.windows:
+        assert_frames([whole.snapshot("t", window.name)], [pool.snapshot("t", window.name)])
+    one, other = whole.topics["t"], pool.topics["t"]
+    assert (one.late, one.late_by_window, one.ahead) == (other.late, other.late_by_window, other.ahead)
 
 
-def merged(rows):
-    """Merge rows of one name: counts and sums add up, the spread as Chan, Golub and LeVeque have it (1979)."""
-    rows = [row for row in rows if row is not None]
-    count, rate = sum(row[0] for row in rows), sum(Fraction(row[1]) for row in rows)
-    full = [row for row in rows if row[0] and row[2] is not None]
-    if not full:
-        return [count, rate, 0.0 if rows[0][2] is not None else None, None, None, None, None]
-    total, n, mean, spread = Fraction(0), 0, Fraction(0), Fraction(0)
-    for row in full:
-        own, own_mean = row[0], Fraction(row[2]) / row[0]
-        away, both = own_mean - mean, n + own
-        spread += Fraction(row[6] or 0) ** 2 * (own - 1) + away * away * n * own / both
-        mean, n, total = (mean * n + own_mean * own) / both, both, total + Fraction(row[2])
-    std = sqrt(spread / (n - 1)) if n > 1 else None
-    return [count, rate, float(total), float(mean), min(r[4] for r in full), max(r[5] for r in full), std]
+@given(steps, st.integers(1, 3), st.integers(1, 2))
+def test_totals_and_rows_of_a_reader_are_exact_when_keys_find_no_room(series, max_keys, max_fields):
+    caps = {"max_keys": max_keys, "max_fields": max_fields}
+    whole, pool, reader = whole_of(NOW, **caps), pool_of(NOW, **caps), Reader()
+    for now, look in play(series, whole, pool):
+        if not look:
+            continue
+        reader.take(pool.due(now))
+        for window in NOW.windows:
+            rows, _ = names_and(pool.snapshot("t", window.name))
+            wanted, _ = names_and(whole.snapshot("t", window.name))
+            totals = {name: row for name, row in wanted.items() if name[0] is None}
+            assert_same({name: row for name, row in rows.items() if name[0] is None}, totals, exact=10**9)
+            for field in {name[1] for name in rows}:
+                keyed = [
+                    sum(row[0] for name, row in one.items() if name[0] and name[1] == field) for one in (rows, wanted)
+                ]
+                assert keyed[0] == keyed[1]
+            assert reader.rows(window.name) == rows
+    assert whole.topics["t"].ignored == pool.topics["t"].ignored or pool._pending[0]
 
 
-def assert_merged(whole, shards):
-    for name, row in whole.items():
-        want = merged([shard.get(name) for shard in shards])
-        assert [row[0], *row[2:6]] == [want[0], *want[2:6]], name
-        assert row[1] == pytest.approx(float(want[1]), rel=1e-15), name
-        assert row[6] == (None if want[6] is None else pytest.approx(want[6], rel=1e-14, abs=0)), name
-    assert set().union(*shards) == whole.keys()
-
-
-@given(steps, wall, st.sampled_from([of_key, of_number]))
-def test_the_merge_of_shards_is_the_whole(series, options, choose):
-    for whole, shards in shards_of(series, options, choose):
-        for window in options.windows:
-            frames = [one.snapshot(window.name) for one in (whole, *shards)]
-            assert len({(frame.start, frame.end) for frame in frames}) == 1
-            whole_rows, *rows = map(rows_of, frames)
-            assert_merged(whole_rows, [shard for shard in rows if shard])
-            if choose is of_key:
-                for shard in rows:
-                    own = {name: row for name, row in shard.items() if name[0] is not None}
-                    assert_same(own, {name: whole_rows[name] for name in own}, exact=10**9)
+@given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK]))
+def test_restored_shards_continue_at_their_offset(series, stop, options):
+    whole, pool = whole_of(options), pool_of(options)
+    for number, (now, _) in enumerate(play(series, whole, pool)):
+        assert_frames(whole.due(now), pool.due(now))
+        if number == stop:
+            again = ShardPool.restore(pool._settings, b"".join(pool.save()), LocalShard)
+            assert again.topics["t"].offset == pool.topics["t"].offset
+            pool.shards, again.shards = again.shards, []
+    for window in options.windows:
+        assert_frames([whole.snapshot("t", window.name)], [pool.snapshot("t", window.name)])

@@ -1,4 +1,4 @@
-"""An aggregator's worker that is moved turn by turn over a real Redis."""
+"""An aggregator's worker that a test moves step by step over a real Redis."""
 
 from __future__ import annotations
 
@@ -13,9 +13,22 @@ from pushsvc.broker.log import StatisticsEntry
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules
 from pushsvc.worker.partition import Partition
+from pushsvc.worker.policy import CheckpointPolicy, WorkerPolicy
 from pushsvc.worker.worker import AggregatorWorker
 
 HOUR = 3_600_000
+UNBOUNDED = float("inf")
+
+EAGER = CheckpointPolicy(
+    share=UNBOUNDED,
+    worth=0.0,
+    interval=0.0,
+    poll_interval=0.0,
+    bytes_per_second=UNBOUNDED,
+    burst=UNBOUNDED,
+    piece_bytes=10_000,
+)
+"""A checkpoint is due as soon as an entry was counted, and has many pieces."""
 
 
 @dataclass
@@ -25,17 +38,18 @@ class Owner:
     broker: Broker
     topics: list[str]
     rules: TopicRules = field(default_factory=TopicRules)
+    policy: WorkerPolicy = field(default_factory=lambda: WorkerPolicy(retry_pause=0.0, checkpoints=EAGER))
     worker: AggregatorWorker = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = Log(self.topics[0]).partition
         assert {Log(topic).partition for topic in self.topics} == {self.number}
-        self.worker = AggregatorWorker(self.broker, self.rules)
-        self.worker._adopt(self.number, lease(self.broker, self.number))
+        self.worker = AggregatorWorker(self.broker, self.rules, policy=self.policy)
+        self.worker.adopt(self.number, lease(self.broker, self.number))
 
     @property
     def partition(self) -> Partition:
-        (partition,) = self.worker._partitions.values()
+        (partition,) = self.worker.partitions.values()
         return partition
 
     def publish(self, topic: str, **data: Any) -> None:
@@ -44,39 +58,37 @@ class Owner:
     def publish_all(self, topic: str, events: list[Event]) -> None:
         self.broker.publish(topic, events, self.rules.settings_of(topic))
 
-    def turns(self, count: int = 4) -> None:
-        for partition in self.worker._partitions.values():
+    def step(self, count: int = 4) -> None:
+        for partition in self.worker.partitions.values():
             partition.unread.update(self.topics)
         for _ in range(count):
-            self.worker._step()
+            self.worker.step()
 
     def take_checkpoint(self) -> None:
         """Write a checkpoint of the engine that most needs one."""
-        checkpoints = self.worker._checkpoints
-        checkpoints._rest_until = 0
-        checkpoints.look(self.worker._partitions.values())
-        if checkpoints._writing is not None:
-            checkpoints._writing.get()
+        checkpointer = self.worker.checkpointer
+        checkpointer.poll(self.worker.partitions.values())
+        assert checkpointer.wait(60)
 
     def frames(self, topic: str, window: str = "1m") -> list[StatisticsEntry]:
-        """Return what the statistics log of a window has."""
+        """Return the entries of a window's statistics log."""
         log = Log(topic, window)
         return self.broker.read(log.partition, {log: 0}).logs[log].entries
 
-    def told(self, topic: str, window: str = "1m") -> tuple[int, int]:
-        """Return the offset that the statistics are exact for, and the number of events in a window."""
+    def totals(self, topic: str, window: str = "1m") -> tuple[int, int]:
+        """Return the offset of the last frame, and the number of events in the window."""
         *_, entry = self.frames(topic, window)
         return entry.source, entry.frame["data"][0][2]
 
 
 def lease(broker: Broker, number: int) -> int:
-    """Take a partition from whoever owns it, as a new owner; return the fencing token."""
+    """Take a partition from its owner as a new one; return the fencing token."""
     broker._connections.command("DEL", broker.keys.lease(number))
     broker._connections.command("HDEL", broker.keys.partition(number), "owner")
     return broker.lease([number], "owner", HOUR)[number]
 
 
-def counted(name: str, **labels: str) -> float:
+def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 

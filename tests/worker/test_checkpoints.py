@@ -1,7 +1,9 @@
-"""Checkpoints over a real Redis: a successor goes on from them and reads only the log behind, or the log alone."""
+"""Checkpoints over a real Redis: a successor restores them and reads the log after them, or reads the whole log."""
 
 import random
+from dataclasses import replace
 
+import msgspec
 import orjson
 import pytest
 
@@ -11,20 +13,11 @@ from pushsvc.errors import BrokerUnavailable, Fenced
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
-from pushsvc.worker.checkpoints import INTERVAL, SHARE, _is_due
-from pushsvc.worker.partition import Engine, Unsaved
-from support.owner import Owner, counted, lease, neighbours
-
-
-@pytest.fixture(autouse=True)
-def due_at_once(monkeypatch):
-    """A checkpoint is due as soon as an entry was counted; a state has many pieces."""
-    monkeypatch.setattr("pushsvc.worker.checkpoints.INTERVAL", 0)
-    monkeypatch.setattr("pushsvc.worker.checkpoints.SHARE", float("inf"))
-    monkeypatch.setattr("pushsvc.worker.checkpoints.WORTH", 0)
-    monkeypatch.setattr("pushsvc.worker.checkpoints.BURST", float("inf"))
-    monkeypatch.setattr("pushsvc.broker.checkpoints.PIECE_BYTES", 10_000)
-    monkeypatch.setattr("pushsvc.worker.worker._PAUSE", 0)
+from pushsvc.worker.checkpoints import Checkpointer
+from pushsvc.worker.local_engine import LocalEngine
+from pushsvc.worker.partition import OwnedEngine, Unsaved
+from pushsvc.worker.policy import CheckpointPolicy
+from support.owner import Owner, lease, metric, neighbours
 
 
 @pytest.fixture
@@ -34,26 +27,28 @@ def owner(broker):
     return Owner(broker, ["good", *neighbours("good", 2)])
 
 
-def successor(owner, rules=None):
-    return Owner(owner.broker, owner.topics, rules or owner.rules)
+def successor(owner, rules=None, **policy):
+    """Return the next owner, with the policy of the one before but for some of its checkpoint settings."""
+    checkpoints = replace(owner.policy.checkpoints, **policy)
+    return Owner(owner.broker, owner.topics, rules or owner.rules, replace(owner.policy, checkpoints=checkpoints))
 
 
 def publish(owner, count, topic="good"):
     for number in range(count):
         owner.publish(topic, x=number)
-    owner.turns()
+    owner.step()
 
 
 class Counts:
-    """What was counted since this was made."""
+    """What the metrics grew by since this was made."""
 
     NAMES = ("entries_read", "checkpoints_written", "checkpoints_loaded", "checkpoints_ignored", "checkpoints_failed")
 
     def __init__(self):
-        self.before = {name: counted(f"pushsvc_{name}_total") for name in self.NAMES}
+        self.before = {name: metric(f"pushsvc_{name}_total") for name in self.NAMES}
 
     def __getattr__(self, name):
-        return counted(f"pushsvc_{name}_total") - self.before[name]
+        return metric(f"pushsvc_{name}_total") - self.before[name]
 
 
 def stored(owner):
@@ -70,44 +65,44 @@ def raw(owner):
     return [piece for key in keys for piece in client.command("LRANGE", key, 0, -1)]
 
 
-# -- going on
+# -- restoring
 
 
-def test_a_successor_reads_only_the_log_behind_the_checkpoint(owner):
+def test_a_successor_reads_only_the_log_after_the_checkpoint(owner):
     publish(owner, 5)
     owner.take_checkpoint()
     publish(owner, 3)
     counts, next_owner, before = Counts(), successor(owner), len(owner.frames("good"))
-    next_owner.turns()
+    next_owner.step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
-    assert owner.told("good") == (8, 8)
+    assert owner.totals("good") == (8, 8)
     assert [frame.kind for frame in owner.frames("good")[before:]] == ["s"]
     publish(next_owner, 1)
     assert counts.entries_read == 4
 
 
-def test_nothing_is_said_before_the_last_frame_is_passed_and_then_one_snapshot(owner, monkeypatch):
+def test_a_successor_writes_nothing_before_the_last_frame_and_then_one_snapshot(owner, monkeypatch):
     publish(owner, 2)
     owner.take_checkpoint()
     publish(owner, 6)
-    owner.worker._write(owner.partition, ["good"], owner.broker.time() + 60_000)
+    owner.worker.frames.write(owner.partition, ["good"], owner.broker.time() + 60_000)
     assert owner.frames("good")[-1].source == 8
     publish_only = owner.publish
     for number in range(2):
         publish_only("good", x=number)
     read, before = owner.broker.read, len(owner.frames("good"))
     monkeypatch.setattr(owner.broker, "read", lambda number, logs: read(number, logs, budget=1))
-    next_owner, said = successor(owner), {}
+    next_owner, written = successor(owner), {}
     for _ in range(12):
-        next_owner.turns(1)
-        said[next_owner.partition.topics["good"].after] = [
+        next_owner.step(1)
+        written[next_owner.partition.topics["good"].after] = [
             (frame.kind, frame.source)
             for frame in read(owner.number, {Log("good", "1m"): before}).logs[Log("good", "1m")].entries
         ]
-    assert {offset: said[offset] for offset in (3, 4, 5, 6, 7)} == {offset: [] for offset in (3, 4, 5, 6, 7)}
-    assert said[8] == [("s", 8)]
-    assert said[10][0] == ("s", 8)
-    assert {kind for kind, _ in said[10][1:]} <= {"u"}
+    assert {offset: written[offset] for offset in (3, 4, 5, 6, 7)} == {offset: [] for offset in (3, 4, 5, 6, 7)}
+    assert written[8] == [("s", 8)]
+    assert written[10][0] == ("s", 8)
+    assert {kind for kind, _ in written[10][1:]} <= {"u"}
 
 
 SETTINGS = {
@@ -121,7 +116,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_what_a_successor_says_is_what_the_log_alone_would_say(owner, kind):
+def test_a_restored_engine_has_the_rows_of_an_engine_rebuilt_from_the_log(owner, kind):
     options = dict(SETTINGS[kind])
     settings = TopicSettings(**options | {"windows": tuple(map(Window.parse, options["windows"]))})
     random_, owner = random.Random(kind), successor(owner, TopicRules(default=settings))
@@ -139,23 +134,23 @@ def test_what_a_successor_says_is_what_the_log_alone_would_say(owner, kind):
 
     for topic in owner.topics * 4:
         owner.publish_all(topic, some())
-    owner.turns()
+    owner.step()
     for _ in owner.partition.engines:
         owner.take_checkpoint()
     for topic in owner.topics[:2] * 3:
         owner.publish_all(topic, some())
     restored, counts = successor(owner), Counts()
-    restored.turns()
+    restored.step()
     assert counts.entries_read == 6
     assert counts.checkpoints_loaded == (3 if kind == "event" else 1)
     alone = successor(owner)
-    alone.partition.distrusted = True
-    alone.turns()
+    alone.partition.rebuild_from_log = True
+    alone.step()
     assert counts.entries_read == 6 + 18
     for topic in owner.topics:
         for window in settings.windows:
             ours, theirs = (
-                one.partition.topics[topic].aggregate.snapshot(topic, window.name) for one in (restored, alone)
+                one.partition.topics[topic].engine.engine.snapshot(topic, window.name) for one in (restored, alone)
             )
             assert ours.offset == theirs.offset
             assert [*map(near, rows(ours))] == rows(theirs)
@@ -166,11 +161,11 @@ def rows(frame):
 
 
 def near(row):
-    """Sums of dyadic values are equal whatever was added first; a deviation may differ in its last digit."""
+    """Sums of dyadic values are equal in any order; a deviation may differ in its last digit."""
     return row if row[8] is None else [*row[:8], pytest.approx(row[8], rel=1e-12), *row[9:]]
 
 
-def test_a_topic_that_came_or_went_meanwhile(owner):
+def test_topics_created_or_deleted_after_the_checkpoint_are_noticed(owner):
     good, kept, gone = owner.topics
     for topic in owner.topics:
         publish(owner, 4, topic)
@@ -179,33 +174,33 @@ def test_a_topic_that_came_or_went_meanwhile(owner):
     owner.broker.delete(gone)
     owner.publish(good, x=1)
     owner.publish(kept, x=1)
-    owner.topics.append(born := neighbours(good, 3)[2])
-    owner.publish(born, x=1)
+    owner.topics.append(new := neighbours(good, 3)[2])
+    owner.publish(new, x=1)
     counts, next_owner = Counts(), successor(owner)
-    next_owner.turns()
+    next_owner.step()
     assert counts.entries_read == 3
-    assert owner.told(kept) == (5, 5)
-    assert owner.told(good) == (5, 1)
-    assert owner.told(born) == (1, 1)
-    assert set(next_owner.partition.topics) == {good, kept, born}
+    assert owner.totals(kept) == (5, 5)
+    assert owner.totals(good) == (5, 1)
+    assert owner.totals(new) == (1, 1)
+    assert set(next_owner.partition.topics) == {good, kept, new}
 
 
-def test_one_of_the_same_name_long_after_its_deletion_is_another(owner):
-    """What is remembered of a deletion goes after a week; offsets then begin with 1 again."""
+def test_a_topic_recreated_long_after_its_deletion_is_another_topic(owner):
+    """The record of a deletion expires after a week; offsets then begin with 1 again."""
     publish(owner, 4)
     owner.take_checkpoint()
     owner.broker.delete("good")
     owner.broker._connections.command("DEL", owner.broker.keys.metadata(Log("good")))
     for _ in range(6):
         owner.publish("good", x=100)
-    successor(owner).turns()
+    successor(owner).step()
     *_, last = owner.frames("good")
     sums = {(key, name): total for key, name, _, _, total, *_ in last.frame["data"]}
     assert sums[None, "x"] == 600
 
 
-def test_a_topic_whose_log_begins_behind_the_checkpoint_is_made_from_the_log(owner):
-    """On the event clock a small log may be all that is left; nothing is invented for what is missing."""
+def test_a_topic_whose_log_begins_after_the_checkpoint_is_rebuilt_from_the_log(owner):
+    """On the event clock a small log may be all that is left; only its events are counted."""
     settings = TopicSettings(windows=(Window.parse("1m"),), clock="event", retention=3)
     owner = successor(owner, TopicRules(default=settings))
     publish(owner, 2)
@@ -215,32 +210,32 @@ def test_a_topic_whose_log_begins_behind_the_checkpoint_is_made_from_the_log(own
         owner.publish("good", x=number)
     client.command("XTRIM", log, "MINID", "5-0")
     client.command("HSET", owner.broker.keys.metadata(Log("good")), "first", 5)
-    successor(owner).turns()
-    assert owner.told("good") == (6, 2)
+    successor(owner).step()
+    assert owner.totals("good") == (6, 2)
 
 
-def test_late_events_are_told_of_once(owner):
+def test_late_events_are_reported_once(owner):
     def late():
         return int(owner.broker.metadata([Log("good")])[0].get("late", 0))
 
     old = Event(time=owner.broker.time() - 7_200_000, key="k", data={"x": 1})
     publish(owner, 1)
     owner.publish_all("good", [old])
-    owner.turns()
-    owner.take_checkpoint()  # this one is counted, and told of with the next frame
+    owner.step()
+    owner.take_checkpoint()  # the late event is counted, and reported with the next frame
     for _ in range(2):
-        owner.worker._write(owner.partition, ["good"], owner.broker.time() + 60_000)
+        owner.worker.frames.write(owner.partition, ["good"], owner.broker.time() + 60_000)
         owner = successor(owner)
-        owner.turns()
+        owner.step()
         assert late() == 1
     owner.publish_all("good", [old])
-    owner.turns()
+    owner.step()
     owner = successor(owner)
-    owner.turns()
+    owner.step()
     assert late() == 2
 
 
-# -- what is of no use
+# -- unusable checkpoints
 
 
 def damage_piece(client, key, pieces):
@@ -273,22 +268,22 @@ def change_header(old, new):
         change_header(b'"pieces":', b'"pieces":1'), change_header(b'"place":0', b'"place":1'),
     ],
 )  # fmt: skip
-def test_a_checkpoint_that_is_damaged_is_ignored_and_the_log_is_read(owner, change, caplog):
+def test_a_damaged_checkpoint_is_ignored_and_the_log_is_read(owner, change, caplog):
     publish(owner, 5)
     owner.take_checkpoint()
     (name,) = (engine.name for engine in owner.partition.engines.values())
     keys = owner.broker.keys
     change(owner.broker._connections, keys.checkpoints(owner.number), keys.pieces(owner.number, name, 0))
     counts, next_owner = Counts(), successor(owner)
-    next_owner.turns()
+    next_owner.step()
     assert (counts.checkpoints_ignored, counts.checkpoints_loaded, counts.entries_read) == (1, 0, 5)
     assert f"the checkpoint of engine {name} is ignored" in caplog.text
     publish(next_owner, 1)
-    assert owner.told("good") == (6, 6)
+    assert owner.totals("good") == (6, 6)
     next_owner.take_checkpoint()
     next_owner.take_checkpoint()
     last = successor(owner)
-    last.turns()
+    last.step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 6)
 
 
@@ -298,74 +293,74 @@ def test_a_state_of_another_version_is_ignored(owner, monkeypatch):
     monkeypatch.setattr("pushsvc.stats.serialize.VERSION", 3)
     counts = Counts()
     last = successor(owner)
-    last.turns()
+    last.step()
     assert (counts.checkpoints_ignored, counts.entries_read) == (1, 5)
     publish(last, 1)
-    assert owner.told("good") == (6, 6)
+    assert owner.totals("good") == (6, 6)
 
 
-def test_one_of_other_settings_is_ignored_and_goes(owner):
+def test_a_checkpoint_of_other_settings_is_ignored_and_discarded(owner):
     publish(owner, 5)
     owner.take_checkpoint()
     before, counts = stored(owner), Counts()
     rules = TopicRules(default=TopicSettings(windows=(Window.parse("2m"),)))
     next_owner = successor(owner, rules)
-    next_owner.turns()
+    next_owner.step()
     assert (counts.checkpoints_ignored, counts.entries_read) == (1, 5)
-    assert owner.told("good", "2m") == (5, 5)
+    assert owner.totals("good", "2m") == (5, 5)
     next_owner.take_checkpoint()
     assert stored(owner) == {}
     next_owner.take_checkpoint()
     assert set(stored(owner)).isdisjoint(set(before) - {owner.broker.keys.checkpoints(owner.number).encode()})
 
 
-def test_one_older_than_the_longest_window_is_of_no_use(owner, monkeypatch):
+def test_a_checkpoint_older_than_the_longest_window_is_ignored(owner, monkeypatch):
     publish(owner, 5)
     owner.take_checkpoint()
     later = owner.broker.time() + 86_400_000
     monkeypatch.setattr(owner.broker, "time", lambda *_: later)
     counts = Counts()
-    successor(owner).turns()
+    successor(owner).step()
     assert (counts.checkpoints_ignored, counts.entries_read) == (1, 0)
 
 
-def test_the_checkpoint_of_topics_that_are_gone_goes(owner):
+def test_the_checkpoint_of_deleted_topics_is_discarded(owner):
     publish(owner, 2)
     owner.take_checkpoint()
     assert stored(owner)
     owner.broker.delete("good")
-    owner.turns()
+    owner.step()
     owner.take_checkpoint()
     assert stored(owner) == {}
 
 
-def test_what_a_deleted_topic_held_goes_with_the_next_checkpoint(owner):
+def test_the_next_checkpoint_has_nothing_of_a_deleted_topic(owner):
     good, kept, _ = owner.topics
     owner.publish_all(good, [Event(key="a secret", data={"x": 1})])
     publish(owner, 1, kept)
     owner.take_checkpoint()
     assert any(b"a secret" in dump for dump in raw(owner))
     owner.broker.delete(good)
-    owner.turns()
+    owner.step()
     owner.take_checkpoint()
     assert not any(b"a secret" in dump for dump in raw(owner))
     assert stored(owner)
 
 
-def test_what_a_topic_held_that_was_deleted_between_two_owners_goes_too(owner):
+def test_the_next_checkpoint_has_nothing_of_a_topic_deleted_between_two_owners(owner):
     good, kept, _ = owner.topics
     owner.publish_all(good, [Event(key="a secret", data={"x": 1})])
     publish(owner, 1, kept)
     owner.take_checkpoint()
     owner.broker.delete(good)
     next_owner = successor(owner)
-    next_owner.turns()
+    next_owner.step()
     next_owner.take_checkpoint()
     assert not any(b"a secret" in dump for dump in raw(owner)), "though nothing more was counted"
     assert stored(owner)
 
 
-def test_an_engine_that_failed_is_made_from_the_log_alone(owner, monkeypatch):
+def test_a_failed_engine_is_rebuilt_from_the_log_alone(owner, monkeypatch):
     apply = Aggregate.apply
 
     def fail(self, name, offset, arrival, events):
@@ -379,16 +374,16 @@ def test_an_engine_that_failed_is_made_from_the_log_alone(owner, monkeypatch):
     owner.publish("good", x=1)
     owner.publish("good", x=2)
     counts, next_owner = Counts(), successor(owner)
-    next_owner.turns()
-    assert owner.told("good") == (7, 6)
-    # Once both were counted as one, and then the one to blame was found.
+    next_owner.step()
+    assert owner.totals("good") == (7, 6)
+    # The first rebuild finds the poison entry, the second leaves it out.
     assert (counts.checkpoints_loaded, counts.checkpoints_ignored) == (1, 2)
 
 
-# -- who may write
+# -- fencing
 
 
-def test_an_owner_that_has_lost_the_partition_writes_nothing(owner):
+def test_an_owner_that_lost_the_partition_writes_no_checkpoint(owner):
     publish(owner, 5)
     owner.take_checkpoint()
     publish(owner, 1)
@@ -400,7 +395,7 @@ def test_an_owner_that_has_lost_the_partition_writes_nothing(owner):
 
 
 @pytest.mark.parametrize("step", ["write", "commit"])
-def test_one_that_loses_it_half_way_leaves_the_last_checkpoint(owner, monkeypatch, step):
+def test_an_owner_that_loses_the_partition_while_writing_leaves_the_last_checkpoint(owner, monkeypatch, step):
     publish(owner, 5)
     owner.take_checkpoint()
     publish(owner, 2)
@@ -415,12 +410,12 @@ def test_one_that_loses_it_half_way_leaves_the_last_checkpoint(owner, monkeypatc
     owner.take_checkpoint()
     assert taken
     counts = Counts()
-    successor(owner).turns()
+    successor(owner).step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 2)
-    assert owner.told("good") == (7, 7)
+    assert owner.totals("good") == (7, 7)
 
 
-def test_a_state_that_cannot_be_saved_is_counted_on(owner, monkeypatch):
+def test_an_engine_whose_state_cannot_be_saved_goes_on_counting(owner, monkeypatch):
     def fail(_):
         raise TypeError("made to fail")
 
@@ -430,10 +425,10 @@ def test_a_state_that_cannot_be_saved_is_counted_on(owner, monkeypatch):
     owner.take_checkpoint()
     publish(owner, 1)
     assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
-    assert owner.told("good") == (2, 2)
+    assert owner.totals("good") == (2, 2)
 
 
-def test_pieces_that_come_to_nothing_go_by_themselves(owner, monkeypatch):
+def test_pieces_of_an_uncommitted_checkpoint_expire(owner, monkeypatch):
     def die(*_):
         raise Fenced("made to fail")
 
@@ -448,8 +443,8 @@ def test_pieces_that_come_to_nothing_go_by_themselves(owner, monkeypatch):
     owner.take_checkpoint()
 
 
-def test_a_rewound_redis_has_a_log_and_a_checkpoint_that_agree(owner):
-    """Redis comes back without its last events and its last checkpoint; other events then get the same offsets."""
+def test_after_a_rollback_of_redis_log_and_checkpoint_agree(owner):
+    """Redis restarts without its last events and its last checkpoint; other events then get the same offsets."""
     client, prefix = owner.broker._connections, owner.broker.keys.prefix
     publish(owner, 3)
     owner.take_checkpoint()
@@ -468,35 +463,36 @@ def test_a_rewound_redis_has_a_log_and_a_checkpoint_that_agree(owner):
     owner.take_checkpoint()
     assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
     assert stored(owner) == before
-    owner.turns()
+    owner.step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
-    assert owner.told("good") == (6, 6)
+    assert owner.totals("good") == (6, 6)
 
 
 # -- when
 
 
-def test_it_is_due_when_repeating_what_was_counted_costs_much_more_than_writing_it(monkeypatch):
-    monkeypatch.undo()
+def test_a_checkpoint_is_due_if_repeating_the_counting_costs_much_more_than_writing():
+    policy = CheckpointPolicy()
+    checkpointer = Checkpointer(None, policy, None)
 
     def due(now=200.0, **unsaved):
-        return _is_due(Engine("name", aggregate, taken=100.0, cost=0.1, unsaved=Unsaved(**unsaved)), now)
+        return checkpointer.is_due(OwnedEngine("name", engine, taken=100.0, cost=0.1, unsaved=Unsaved(**unsaved)), now)
 
-    aggregate = Aggregate(TopicSettings(), 0)
-    assert due(entries=1, spent=0.1 / SHARE)
-    assert not due(entries=1, spent=0.09 / SHARE)
-    assert not due(entries=0, spent=0.1 / SHARE)
-    assert not due(100.0 + 0.9 * INTERVAL, entries=1, spent=0.1 / SHARE)
-    assert not due(forgot=True)  # nothing is in Redis that would have to go
+    engine = LocalEngine(TopicSettings(), 0)
+    assert due(entries=1, spent=0.1 / policy.share)
+    assert not due(entries=1, spent=0.09 / policy.share)
+    assert not due(entries=0, spent=0.1 / policy.share)
+    assert not due(100.0 + 0.9 * policy.interval, entries=1, spent=0.1 / policy.share)
+    assert not due(forgot=True)  # Redis has no checkpoint of it
 
 
-def test_what_cannot_be_forgotten_keeps_no_other_from_being_written(owner, broker, monkeypatch):
-    """As in a cluster of which one primary is away: the partitions of the others go on."""
+def test_a_failing_discard_does_not_block_other_checkpoints(owner, broker, monkeypatch):
+    """In a cluster one primary may be away; the partitions of the others go on."""
     publish(owner, 3)
     away = [Owner(broker, [topic]) for topic in ("elsewhere", "anywhere")]
     for one in away:
         publish(one, 1, one.topics[0])
-        one.partition.stale.add("an engine that is no more")
+        one.partition.stale.add("an engine that no longer exists")
     tried, discard = [], broker.checkpoints.discard
 
     def fail(by, engines):
@@ -506,37 +502,35 @@ def test_what_cannot_be_forgotten_keeps_no_other_from_being_written(owner, broke
         discard(by, engines)
 
     monkeypatch.setattr(broker.checkpoints, "discard", fail)
-    checkpoints, counts = owner.worker._checkpoints, Counts()
+    checkpoints, counts = owner.worker.checkpointer, Counts()
     for one in away:
         one.partition.topics[one.topics[0]].engine.unsaved.entries = 0
     for _ in range(6):
-        checkpoints._rest_until = 0
-        checkpoints.look([away[0].partition, away[1].partition, owner.partition])
-        checkpoints._writing.get()
+        checkpoints.poll([away[0].partition, away[1].partition, owner.partition])
+        assert checkpoints.wait(60)
     assert counts.checkpoints_written == 1
     assert away[0].partition.stale
     assert away[1].partition.stale == set()
-    assert tried.count(away[0].number) > 1, "and is tried again"
+    assert tried.count(away[0].number) > 1, "it is tried again"
 
 
-def test_nothing_is_written_when_nothing_was_counted(owner):
+def test_without_new_entries_no_checkpoint_is_written(owner):
     publish(owner, 2)
     owner.take_checkpoint()
     before, counts = stored(owner), Counts()
-    owner.turns()
+    owner.step()
     owner.take_checkpoint()
     assert counts.checkpoints_written == 0
     assert stored(owner) == before
 
 
-def test_the_next_one_waits_until_the_bytes_of_the_last_are_paid_for(owner, monkeypatch):
-    monkeypatch.setattr("pushsvc.worker.checkpoints.BYTES_PER_SECOND", 1)
+def test_the_next_checkpoint_waits_for_the_average_write_rate(owner):
+    owner = successor(owner, bytes_per_second=1)
     publish(owner, 2)
     owner.take_checkpoint()
     publish(owner, 2)
     counts = Counts()
-    owner.worker._checkpoints.look([owner.partition])
-    owner.worker._checkpoints._writing.get()
+    owner.take_checkpoint()
     assert counts.checkpoints_written == 0
 
 
@@ -544,49 +538,48 @@ def test_the_next_one_waits_until_the_bytes_of_the_last_are_paid_for(owner, monk
 
 
 def finish(owner, cost=0.0):
-    """End in order; to write a checkpoint costs so many CPU seconds."""
+    """End in order; writing a checkpoint costs so many CPU seconds."""
     owner.partition.topics["good"].engine.cost = cost
-    owner.worker._checkpoints.finish(owner.worker._partitions.values())
-    owner.worker._checkpoints.close()
+    owner.worker.checkpointer.finish(owner.worker.partitions.values())
+    owner.worker.checkpointer.close()
 
 
-def test_after_an_orderly_end_nothing_is_read_again(owner):
+def test_after_an_orderly_end_a_successor_reads_no_entry_again(owner):
     publish(owner, 5)
     owner.take_checkpoint()
     publish(owner, 3)
     finish(owner)
     counts, next_owner = Counts(), successor(owner)
-    next_owner.turns()
+    next_owner.step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 0)
-    assert owner.told("good") == (8, 8)
+    assert owner.totals("good") == (8, 8)
     publish(next_owner, 2)
     assert counts.entries_read == 2
 
 
-def test_one_that_is_being_written_comes_to_its_end_before_the_last(owner, monkeypatch):
+def test_an_orderly_end_waits_for_the_checkpoint_that_is_being_written(owner):
+    owner = successor(owner, burst=5_000_000)  # some hundredths of a second for a checkpoint
     counts = Counts()
     publish(owner, 5)
-    with monkeypatch.context() as slow:
-        slow.setattr("pushsvc.worker.checkpoints.BURST", 5_000_000)  # a tenth of a second for a piece
-        owner.worker._checkpoints.look([owner.partition])
-        publish(owner, 1)
+    owner.worker.checkpointer.poll([owner.partition])
+    publish(owner, 1)
     assert counts.checkpoints_written == 0
     finish(owner)
     assert counts.checkpoints_written == 2
     counts = Counts()
-    successor(owner).turns()
+    successor(owner).step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 0)
 
 
-def test_at_the_end_nothing_is_written_that_would_save_nothing(owner, monkeypatch):
-    publish(owner, 3)
+def test_an_orderly_end_writes_no_checkpoint_that_costs_more_than_it_saves(owner):
     for worth, cost in ((60.0, 0.0), (0.0, 60.0)):
-        monkeypatch.setattr("pushsvc.worker.checkpoints.WORTH", worth)
+        owner = successor(owner, worth=worth)
+        publish(owner, 3)
         finish(owner, cost)
     assert stored(owner) == {}
 
 
-def test_who_lost_the_partition_writes_nothing_at_the_end(owner):
+def test_an_orderly_end_of_an_owner_that_lost_the_partition_writes_nothing(owner):
     publish(owner, 5)
     owner.take_checkpoint()
     publish(owner, 3)
@@ -597,23 +590,28 @@ def test_who_lost_the_partition_writes_nothing_at_the_end(owner):
     assert stored(owner) == before
 
 
-def test_what_is_not_written_in_time_leaves_the_checkpoint_before(owner, monkeypatch):
+def test_a_checkpoint_that_is_not_written_in_time_leaves_the_last_one(owner, monkeypatch):
     publish(owner, 5)
     owner.take_checkpoint()
     publish(owner, 3)
-    monkeypatch.setattr("pushsvc.worker.checkpoints.LAST", 0.2)
-    written = counted("pushsvc_checkpoints_written_total")
     pieces, write = [], owner.broker.checkpoints.write
     monkeypatch.setattr(owner.broker.checkpoints, "write", lambda *args: pieces.append(args[3]) or write(*args))
-    owner.partition.topics["good"].engine.unsaved.spent = 1.0
-    finish(owner, cost=0.3)
+    written = metric("pushsvc_checkpoints_written_total")
+    hurried = successor(owner, last=0.2)
+    hurried.step()
+    publish(hurried, 1)
+    hurried.partition.topics["good"].engine.unsaved.spent = 1.0
+    finish(hurried, cost=0.3)
     assert pieces == [], "it would take too long"
-    monkeypatch.setattr("pushsvc.worker.checkpoints._seconds", lambda _: 0.0)  # the last one was much smaller
-    monkeypatch.setattr("pushsvc.worker.checkpoints.BURST", 1)
-    finish(owner)
+    slow = successor(owner, last=0.2, piece_bytes=1, burst=1)  # one byte a second
+    slow.step()
+    publish(slow, 1)
+    engine = slow.partition.topics["good"].engine
+    engine.stored = msgspec.structs.replace(engine.stored, size=0)  # the last one was much smaller
+    finish(slow)
     assert pieces == [0]
     counts = Counts()
-    successor(owner).turns()
-    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 3)
-    assert owner.told("good") == (8, 8)
-    assert counted("pushsvc_checkpoints_written_total") == written
+    successor(owner).step()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 5)
+    assert owner.totals("good") == (10, 10)
+    assert metric("pushsvc_checkpoints_written_total") == written

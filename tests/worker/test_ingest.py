@@ -1,4 +1,4 @@
-"""Events that come by Redis PUBLISH: what there is no room for is dropped and counted."""
+"""Raw messages of Redis PUBLISH: those without room are dropped and counted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from prometheus_client import REGISTRY
 from pushsvc.broker.broker import Broker
 from pushsvc.settings import TopicRules
 from pushsvc.topic import partition_of
-from pushsvc.worker import ingest as ingest_module
 from pushsvc.worker.ingest import Ingest
 from support.stack import Stack, client_of
 from support.waiting import until
 
 
-def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url: str, prefix: str) -> None:
+def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, prefix: str) -> None:
     broker = Broker(redis_url, prefix, topics=1)
     number = partition_of("first")
     second = next(name for n in range(10_000) if partition_of(name := f"second-{n}") == number)
@@ -27,7 +26,7 @@ def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url:
         ingest.offer(topic, b'{"n":1}')
     ingest.start()
     with gevent.Timeout(10):
-        while ingest._backlog:
+        while ingest.waiting:
             gevent.sleep(0)
     ingest.close()
     after = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
@@ -36,18 +35,17 @@ def test_a_topic_too_many_is_dropped_and_counted_and_the_others_go_on(redis_url:
     broker.close()
 
 
-def test_messages_without_data_fill_the_backlog_too(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "BACKLOG_BYTES", 100_000)
-    ingest = Ingest(broker, TopicRules(), lambda partition: 1)  # not started: nobody takes anything
+def test_messages_without_data_fill_the_backlog_too(broker: Broker) -> None:
+    ingest = Ingest(broker, TopicRules(), lambda partition: 1, backlog_bytes=100_000)  # not started
     before = REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0
     for _ in range(1_000):
         ingest.offer("t", b"")
-    assert len(ingest._backlog) <= 500
+    assert ingest.waiting <= 500
     dropped = (REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0) - before
-    assert dropped == 1_000 - len(ingest._backlog)
+    assert dropped == 1_000 - ingest.waiting
 
 
-def test_messages_are_held_to_the_limits_that_requests_are(own_server_limits: Stack) -> None:
+def test_messages_have_the_limits_of_requests(own_server_limits: Stack) -> None:
     stack = own_server_limits
     assert stack.post("t", [{"n": 1}, {"n": 2}]).status == 413
     with client_of(stack.redis_url) as producer:

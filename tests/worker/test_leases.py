@@ -1,4 +1,4 @@
-"""The partitions are shared evenly, and whoever owns one knows when it does not any more."""
+"""Partitions are shared evenly, and an owner notices when it has lost one."""
 
 import time
 
@@ -6,23 +6,24 @@ import gevent
 
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.topic import PARTITIONS
-from pushsvc.worker.leases import GIVING_BACK, Leases
+from pushsvc.worker.leases import Leases
+from pushsvc.worker.policy import WorkerPolicy
 
 
 class Owner:
-    """What the owner of leases was told: partition -> fencing token of those that are its own."""
+    """An owner of leases; ``partitions`` has the fencing tokens of its own."""
 
-    def __init__(self, broker):
+    def __init__(self, broker, policy=None):
         self.partitions = {}
-        self.leases = Leases(broker, self.partitions.__setitem__, self.partitions.pop)
+        self.leases = Leases(broker, self.partitions.__setitem__, self.partitions.pop, policy)
 
 
 def owners(broker, count):
-    """Return owners who have come one after the other, and have all heard of each other."""
+    """Return owners that joined one after the other and share the partitions."""
     found = []
     for _ in range(count):
         found.append(Owner(broker))
-        for _ in range(2):  # who has too many gives them away in the first round; who has too few takes them
+        for _ in range(2):  # in the first round owners release partitions beyond their share, which others then take
             for owner in found:
                 owner.leases.renew()
     return found
@@ -35,7 +36,7 @@ def test_every_partition_has_one_owner_and_shares_are_even(broker):
     assert max(map(len, shares)) == -(-PARTITIONS // 3)
 
 
-def test_what_is_given_back_is_taken_at_once_with_newer_tokens(broker):
+def test_released_partitions_are_taken_at_once_with_newer_tokens(broker):
     first, second = owners(broker, 2)
     before = dict(first.partitions)
     first.leases.close()
@@ -46,7 +47,7 @@ def test_what_is_given_back_is_taken_at_once_with_newer_tokens(broker):
     assert all(second.partitions[partition] > fence for partition, fence in before.items())
 
 
-def test_one_that_another_has_owned_meanwhile_is_adopted_anew(broker):
+def test_a_partition_that_another_owned_meanwhile_is_adopted_again(broker):
     (owner,) = owners(broker, 1)
     before = dict(owner.partitions)
     broker._connections.command("DEL", broker.keys.lease(7))
@@ -58,7 +59,7 @@ def test_one_that_another_has_owned_meanwhile_is_adopted_anew(broker):
     assert owner.leases.fence_of(7) == before[7] + 2
 
 
-def test_one_that_another_owns_is_dropped(broker):
+def test_a_partition_that_another_owns_is_dropped(broker):
     (owner,) = owners(broker, 1)
     broker._connections.command("DEL", broker.keys.lease(7))
     broker.lease([7], "other", 60_000)
@@ -67,7 +68,7 @@ def test_one_that_another_owns_is_dropped(broker):
     assert owner.leases.fence_of(7) is None
 
 
-def test_one_that_was_forgotten_is_taken_again(broker):
+def test_a_forgotten_partition_is_taken_again(broker):
     (owner,) = owners(broker, 1)
     owner.leases.forget(7)
     assert owner.leases.fence_of(7) is None
@@ -75,25 +76,26 @@ def test_one_that_was_forgotten_is_taken_again(broker):
     assert set(owner.partitions) == set(range(PARTITIONS))
 
 
-def test_without_redis_everything_is_kept_until_the_leases_have_run_out(broker, monkeypatch):
-    (owner,) = owners(broker, 1)
+def test_without_redis_partitions_are_kept_until_their_leases_expire(broker, monkeypatch):
+    owner = Owner(broker, WorkerPolicy(lease=1.5))
+    owner.leases.renew()
 
     def away(*_):
         raise BrokerUnavailable("away")
 
     monkeypatch.setattr(broker, "time", away)
     monkeypatch.setattr(broker, "lease", away)
-    owner.leases._renew_in_time()
+    owner.leases.renew_or_expire()
     assert len(owner.partitions) == PARTITIONS
-    monkeypatch.setattr("pushsvc.worker.leases.LEASE", -1.0)
-    owner.leases._renew_in_time()
+    time.sleep(1.6)
+    owner.leases.renew_or_expire()
     assert owner.partitions == {}
 
 
-def test_giving_back_does_not_wait_long_for_a_redis_that_hangs(broker, monkeypatch):
+def test_releasing_does_not_wait_long_for_a_redis_that_hangs(broker, monkeypatch):
     (owner,) = owners(broker, 1)
     monkeypatch.setattr(broker, "release", lambda *_: gevent.sleep(60))
     begun = time.monotonic()
     owner.leases.close()
-    assert GIVING_BACK <= time.monotonic() - begun < 30
+    assert WorkerPolicy().leave_timeout <= time.monotonic() - begun < 30
     assert owner.partitions == {}

@@ -1,1 +1,1 @@
-"""Pure aggregation: log entries in, statistics frames out. No I/O, no clock."""
+"""Turns log entries into statistics frames, without I/O and without a clock."""

@@ -1,7 +1,7 @@
-"""Entries of topics' logs in, frames of their windows out. The caller brings the clock and asks ``wake_at``.
+"""Turns the entries of topics' logs into frames of their windows. The caller brings the clock and asks ``wake_at``.
 
-The state of a reader that takes each frame as it comes (``snapshot``: forget all, take the rows; ``update``: replace
-the rows by (key, field), drop those in ``gone``) is the state that ``snapshot`` would say, column for column.
+A reader applies each frame: a ``snapshot`` replaces all rows; an ``update`` replaces rows by (key, field) and removes
+those in ``gone``. Its rows are then those of a snapshot of that moment, column for column.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import orjson
 
-from pushsvc.aggregate.cadence import Paces
-from pushsvc.aggregate.row_updates import Counting, Topic
-from pushsvc.aggregate.statistics_frame import Frame, Heads, Pieces, counts_to_json, divide
+from pushsvc.aggregate.cadence import Cadence
+from pushsvc.aggregate.row_updates import RowUpdater, TopicCounts
+from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts_to_json, encode_ranges
 from pushsvc.event.columns import NO_TIME, Columns
+from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 from pushsvc.stats.arrays import Flags, Index, Ints
 from pushsvc.stats.engine import engine_of
 from pushsvc.stats.ledger import Ledger, RowChanges
@@ -28,44 +29,38 @@ from pushsvc.stats.serialize import InvalidState, deserialize, serialize_parts
 from pushsvc.stats.statistic_names import is_of_values
 from pushsvc.stats.window import TimeRange
 
-if TYPE_CHECKING:
-    from pushsvc.settings import TopicSettings
-
-ROOM = 10_000
-"""Milliseconds ahead of its arrival for which an event is kept: the 5 s that producers may be ahead, and as much again
-for clocks that differ between machines."""
+EARLY_ALLOWANCE = 2 * FUTURE_ALLOWANCE
+"""Milliseconds that an event may be ahead of its arrival: what producers may be, and as much again for clocks that
+differ between machines."""
 
 ENGINE_BYTES = 512_000_000
 """Bound of an engine's memory: beyond it, new keys are counted under ``__other__``."""
 
 
 class Aggregate:
-    """The windows of topics that share settings and a clock, in one engine.
+    """The windows of topics that share settings and a clock.
 
-    ``time`` (ms) is where the clock begins, ``most_bytes`` the memory beyond which no key gets rows of its own.
-    Nothing here takes much longer than a few milliseconds without calling ``pause``, which may do anything but call
-    this aggregate.
+    The clock begins at ``time`` (ms). Beyond ``most_bytes`` of memory no new key gets rows of its own. Every few
+    milliseconds of work ``pause`` is called; it may do anything but call this aggregate.
     """
 
     STATE: ClassVar[tuple[str, ...]] = (
-        "topics", "_by_number", "_form", "_wall", "_begun", "_columns", "_places", "_rolling", "_timed", "_numbers",
-        "_ledger", "_paces", "_most_bytes", "_released_at", "_measured_at", "_unmeasured", "_wake", "_wake_known",
+        "topics", "_by_number", "_form", "_begun", "_engine", "_ledger", "_cadence", "_most_bytes", "_released_at",
+        "_measured_at", "_unmeasured", "_wake", "_wake_known",
     )  # fmt: skip
-    DERIVED: ClassVar[tuple[str, ...]] = ("_settings", "_heads", "_counting", "_pause")
+    DERIVED: ClassVar[tuple[str, ...]] = (
+        "_settings", "_pause", "_wall", "_columns", "_value_places", "_timed", "_numbers", "_shortest", "_row_names",
+        "_updater",
+    )  # fmt: skip
 
     def __init__(
         self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Pause = no_pause
     ) -> None:
-        self.topics: dict[str, Topic] = {}
-        self._by_number: dict[int, Topic] = {}
-        self._settings = settings
+        self.topics: dict[str, TopicCounts] = {}
+        self._by_number: dict[int, TopicCounts] = {}
         self._form = repr(settings)
-        self._wall = settings.clock == "wall"
-        self._begun = self._wall
-        self._columns = settings.columns
-        self._places = [n - _FIGURES for n, name in enumerate(self._columns) if _is_value(name)]
-        self._pause = pause
-        self._rolling = engine_of(
+        self._begun = settings.clock == "wall"
+        self._engine = engine_of(
             settings.windows,
             time,
             settings.percents,
@@ -75,77 +70,84 @@ class Aggregate:
             settings.value_statistics,
             settings.max_values,
         )
-        self._heads = Heads(self._rolling.rows, ends=len(settings.key) > 1)
-        self._counting = Counting(self._rolling, settings.values)
-        self._timed = [window for window in settings.windows if not window.events]
-        self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
-        self._ledger = Ledger(self._rolling)
-        self._paces = Paces(len(settings.windows))
+        self._ledger = Ledger(self._engine)
+        self._cadence = Cadence(len(settings.windows))
         self._most_bytes = most_bytes
-        self._released_at = self._measured_at = self._rolling.step
+        self._released_at = self._measured_at = self._engine.step
         self._unmeasured = 0
         self._wake: int | None = None
         self._wake_known = False
+        self._derive(settings, pause)
+
+    def _derive(self, settings: TopicSettings, pause: Pause) -> None:
+        """Set what is not saved."""
+        self._settings = settings
+        self._pause = self._engine.pause = pause
+        self._wall = settings.clock == "wall"
+        self._columns = settings.columns
+        self._value_places = [n - _BEFORE_NUMBERS for n, name in enumerate(self._columns) if _is_value(name)]
+        self._timed = [window for window in settings.windows if not window.events]
+        self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
+        self._shortest = min((window.length - window.pane for window in self._timed), default=_EVER)
+        self._row_names = RowNames(self._engine.rows, several=len(settings.key) > 1)
+        self._updater = RowUpdater(self._engine, settings.values)
 
     # -- state
 
     def save(self) -> list[bytes]:
-        """Return the state, in parts of any size. What is restored from it says the same as this, byte for byte."""
-        self._rolling.settle()
+        """Return the state in parts of any size. A restored aggregate emits the same frames, byte for byte."""
+        self._engine.settle()
         return list(serialize_parts(self, (type(self), *_CLASSES), PARAMETERS, self._pause))
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause) -> Self:
-        """Return an aggregate as it was saved with equal settings; raise InvalidState if it cannot be had."""
+        """Return the aggregate that was saved with equal settings; raise InvalidState."""
         restored = deserialize(data, (cls, *_CLASSES), PARAMETERS, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise InvalidState("a state of other settings")
-        restored._settings = settings
-        restored._pause = restored._rolling.pause = pause
-        restored._heads = Heads(restored._rolling.rows, ends=len(settings.key) > 1)
-        restored._counting = Counting(restored._rolling, settings.values)
+        restored._derive(settings, pause)
         return restored
 
     # -- topics
 
-    def open(self, name: str, since: int) -> Topic:
-        """Begin a topic that began at ``since`` (ms)."""
+    def open(self, name: str, since: int) -> TopicCounts:
+        """Add a topic that was created at ``since`` (ms)."""
         settings = self._settings
-        table = self._rolling.rows.add_topic(settings.max_keys, settings.max_fields, settings.key, settings.values)
-        self.topics[name] = topic = Topic(name, since, table, dict.fromkeys(self._numbers, 0))
+        table = self._engine.rows.add_topic(settings.max_keys, settings.max_fields, settings.key, settings.values)
+        self.topics[name] = topic = TopicCounts(name, since, table, dict.fromkeys(self._numbers, 0))
         self._by_number[table.number] = topic
-        self._paces.open(table.number, since, settings.idle_cadence)
+        self._cadence.open(table.number, since, settings.idle_cadence)
         return topic
 
     def close(self, name: str) -> None:
-        """Forget a topic."""
+        """Remove a topic."""
         topic = self.topics.pop(name)
         del self._by_number[topic.table.number]
         self._ledger.discard(topic.table)
         self._wake_known = False
 
     def watch(self, name: str, window: str, watched: bool) -> None:
-        """Choose the cadence of a window by whether somebody watches it."""
+        """Choose the cadence of a window: it has subscribers or not."""
         settings = self._settings
         cadence = settings.cadence if watched else settings.idle_cadence
-        if self._paces.set(self._numbers[window], self.topics[name].table.number, cadence):
+        if self._cadence.set(self._numbers[window], self.topics[name].table.number, cadence):
             self._wake_known = False
 
     # -- in
 
     def reach(self, arrival: int) -> int:
-        """Tell up to which arrival (ms) entries may be applied as one with an entry of ``arrival``, the next of all:
-        the clock goes there, and cannot tell them apart."""
+        """Move the clock to ``arrival`` (ms), that of the next entry; return up to which arrival entries may be applied
+        together with it, because the clock cannot tell them apart."""
         settings = self._settings
         if not self._wall or settings.exact or settings.largest_count_window:
             return arrival
         self.advance(arrival)
-        return self._rolling.time
+        return self._engine.time
 
     def apply(self, name: str, offset: int, arrival: int | Ints, events: Columns) -> None:
-        """Count the events of an entry whose last offset is ``offset``; an event without time has ``arrival`` (ms).
+        """Count the events of an entry that ends with ``offset``; events without a time get ``arrival`` (ms).
 
-        Of several entries that are applied as one (``reach``), ``arrival`` has that of each event [n].
+        For several entries that are applied as one (``reach``), ``arrival`` has that of each event [n].
         """
         topic = self.topics[name]
         topic.offset = offset
@@ -153,51 +155,51 @@ class Aggregate:
             return
         if not topic.begun:
             topic.begun = True
-            self._rolling.touch(topic.table.totals())
+            self._engine.touch(topic.table.totals())
         times = None if events.times is None else np.where(events.times == NO_TIME, arrival, events.times)
         if self._wall:
             self.advance(int(np.max(arrival)))
-            fit = None if times is None else self._judge_wall(topic, arrival, times)
+            in_range = None if times is None else self._in_range_of_arrival(topic, arrival, times)
         else:
             times = np.full(len(events), arrival) if times is None else times
-            fit = self._judge_event(topic, times)
+            in_range = self._in_range_of_events(topic, times)
         self._make_room(topic, len(events))
         times = np.full(len(events), arrival) if times is None else times
-        self._counting.count(topic, events, times, fit, self._own(events))
+        self._updater.apply(topic, events, times, in_range, self._own(events))
         self._wake_for(topic)
 
     def _own(self, events: Columns) -> Sequence[Flags] | None:
-        """Return the events of each grouping that are to be counted here; None for all."""
+        """Return the events of each grouping whose keys are counted here; None for all."""
         return None
 
     def advance(self, now: int) -> None:
-        """Tell that every entry up to ``now`` (ms) is applied: on the wall clock the windows move there, never back."""
-        if self._wall and self._rolling.move(now):
+        """Note that every entry up to ``now`` (ms) is applied: a wall clock moves there, never back."""
+        if self._wall and self._engine.move(now):
             self._wake_known = False
 
     # -- out
 
     def wake_at(self) -> int | None:
-        """Return the ms at which ``advance`` and ``due`` may have something to say; None: not before an ``apply``."""
+        """Return the ms at which ``advance`` and ``due`` may bring frames; None: not before an ``apply``."""
         if not self._wake_known:
             self._wake, self._wake_known = self._next_wake(), True
         return self._wake
 
     def _next_wake(self) -> int | None:
         windows = range(len(self._settings.windows))
-        edges = self._rolling.next_changes(self._paces.ready_at) if self._wall else [None] * len(windows)
+        edges = self._engine.next_changes(self._cadence.ready_at) if self._wall else [None] * len(windows)
         times = [edge for edge in edges if edge is not None]
         for window in windows:
-            topics = self._rolling.rows.topic[self._ledger.pending(window)]
+            topics = self._engine.rows.topic[self._ledger.pending(window)]
             if len(topics):
-                times.append(int(self._paces.ready_at(window, topics).min()))
+                times.append(int(self._cadence.ready_at(window, topics).min()))
         return min(times, default=None)
 
-    def _wake_for(self, topic: Topic) -> None:
-        """Note that a topic has something to say as soon as its cadence allows."""
+    def _wake_for(self, topic: TopicCounts) -> None:
+        """Note that a topic has an update as soon as its cadence allows."""
         if self._wake_known:
             topics = np.array([topic.table.number])
-            ready = min(int(self._paces.ready_at(w, topics)[0]) for w in range(len(self._settings.windows)))
+            ready = min(int(self._cadence.ready_at(w, topics)[0]) for w in range(len(self._settings.windows)))
             self._wake = ready if self._wake is None else min(self._wake, ready)
 
     def due(self, now: int) -> list[Frame]:
@@ -210,51 +212,50 @@ class Aggregate:
         return self._updates(now, paced=False)
 
     def snapshot(self, name: str, window: str) -> Frame:
-        """Return all rows of a window. It says everything: no update repeats it, and nothing before it is needed."""
+        """Return all rows of a window; no later update repeats them."""
         number, topic = self._numbers[window], self.topics[name]
-        report = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
-        size = len(report.rows)
-        (data,) = divide([(0, size)], size, partial(self._encode, number, report))
-        (extent,) = self._rolling.extents(number, [topic.table])
-        parts = self._parts(topic, data, b"[]", report.rows, extent)
-        cadence = int(self._paces.intervals(number, np.array([topic.table.number]))[0])
+        changes = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
+        size = len(changes.rows)
+        (data,) = encode_ranges([(0, size)], size, partial(self._encode, number, changes))
+        (extent,) = self._engine.extents(number, [topic.table])
+        parts = self._parts(topic, data, b"[]", changes.rows, extent)
+        cadence = int(self._cadence.intervals(number, np.array([topic.table.number]))[0])
         frame = self._frame(number, topic, "snapshot", extent, cadence, False, parts)
         self._ledger.release()
         self._wake_known = False
         return frame
 
-    # -- judging
+    # -- lateness
 
-    def _judge_wall(self, topic: Topic, arrival: int | Ints, times: Ints) -> Flags | None:
-        """Tell which events are neither late everywhere nor too far ahead; None for all. Our own lag is nobody's."""
-        if times.max() <= np.min(arrival) + ROOM and times.min() >= np.max(arrival) - self._shortest():
+    def _in_range_of_arrival(self, topic: TopicCounts, arrival: int | Ints, times: Ints) -> Flags | None:
+        """Return which events are neither late nor too far ahead of their arrival; None for all.
+
+        The arrival decides, not the clock: our own lag makes no event late.
+        """
+        if times.max() <= np.min(arrival) + EARLY_ALLOWANCE and times.min() >= np.max(arrival) - self._shortest:
             return None
-        early = times > arrival + ROOM
+        early = times > arrival + EARLY_ALLOWANCE
         topic.ahead += int(np.count_nonzero(early))
         return ~early & ~self._note_late(topic, times, np.full(len(times), arrival))
 
-    def _judge_event(self, topic: Topic, times: Ints) -> Flags | None:
-        """Move along the event times; an event is late if it was when its turn came, as if each came alone."""
+    def _in_range_of_events(self, topic: TopicCounts, times: Ints) -> Flags | None:
+        """Move the clock along the event times; return which events were not late at their turn, None for all."""
         if not self._begun:
-            self._rolling.begin(int(times[0]))
+            self._engine.begin(int(times[0]))
             self._begun = True
-        before = self._rolling.time
-        if self._rolling.move(int(times.max())):
+        before = self._engine.time
+        if self._engine.move(int(times.max())):
             self._wake_known = False
-        if times.min() >= self._rolling.time - self._shortest():
+        if times.min() >= self._engine.time - self._shortest:
             return None
         return ~self._note_late(topic, times, np.maximum(before, np.maximum.accumulate(times)))
 
-    def _shortest(self) -> int:
-        return min((window.length - window.pane for window in self._timed), default=_EVER)
-
-    def _note_late(self, topic: Topic, times: Ints, heads: Ints) -> Flags:
-        """Tell which events had left every window when its head was at ``heads`` (ms)."""
-        everywhere = np.full(
-            len(times), not self._settings.largest_count_window
-        )  # the last events may be as old as they like
+    def _note_late(self, topic: TopicCounts, times: Ints, clocks: Ints) -> Flags:
+        """Return which events [n] were too old for every window with the clock at ``clocks`` [n] (ms); count them."""
+        # A window of the last events takes events of any age.
+        everywhere = np.full(len(times), not self._settings.largest_count_window)
         for window in self._timed:
-            late = times // window.pane <= heads // window.pane - window.panes
+            late = times < window.start(clocks)
             topic.late_by_window[window.name] += int(np.count_nonzero(late))
             everywhere &= late
         topic.late += int(np.count_nonzero(everywhere))
@@ -262,21 +263,21 @@ class Aggregate:
 
     # -- room
 
-    def _make_room(self, topic: Topic, keys: int) -> None:
-        """Free rows nobody needs when they may be short, and look at the memory; each at most once a pane.
+    def _make_room(self, topic: TopicCounts, keys: int) -> None:
+        """Free unneeded rows when they may be short, and measure the memory; each at most once a pane.
 
-        A look takes milliseconds. When a log whose events lie panes apart is read again, that was half of the time: so
-        it waits until they may have taken a tenth of the memory.
+        Measuring takes milliseconds, half of the time of replaying a log whose events lie panes apart. So it waits
+        until new events may have taken a tenth of the memory.
         """
         self._unmeasured += keys * _EVENT_BYTES
-        due = self._rolling.rows.full or self._unmeasured >= self._most_bytes / 10
-        if due and self._measured_at != self._rolling.step:
-            self._measured_at, self._unmeasured = self._rolling.step, 0
-            self._rolling.measure(self._most_bytes)
-        self._rolling.tidy()
-        if topic.table.room() < keys and self._released_at != self._rolling.step:
+        due = self._engine.rows.full or self._unmeasured >= self._most_bytes / 10
+        if due and self._measured_at != self._engine.step:
+            self._measured_at, self._unmeasured = self._engine.step, 0
+            self._engine.measure(self._most_bytes)
+        self._engine.tidy()
+        if topic.table.room() < keys and self._released_at != self._engine.step:
             self._ledger.release()
-            self._released_at = self._rolling.step
+            self._released_at = self._engine.step
 
     # -- frames
 
@@ -287,55 +288,55 @@ class Aggregate:
         for window in range(len(self._settings.windows)):
             rows = self._ledger.pending(window)
             if paced and len(rows):
-                rows = rows[self._paces.ready_at(window, self._rolling.rows.topic[rows]) <= now]
+                rows = rows[self._cadence.ready_at(window, self._engine.rows.topic[rows]) <= now]
             if not len(rows):
                 continue
-            report = self._ledger.update(window, rows)
-            ended |= bool(len(report.gone))
-            frames += self._frames(window, report, now)
+            changes = self._ledger.update(window, rows)
+            ended |= bool(len(changes.gone))
+            frames += self._frames(window, changes, now)
         if ended:
             self._ledger.release()
         return frames
 
-    def _frames(self, window: int, report: RowChanges, now: int) -> list[Frame]:
-        """Return an update for each topic in a report."""
-        owners, left = (self._rolling.rows.topic[rows] for rows in (report.rows, report.gone))
+    def _frames(self, window: int, changes: RowChanges, now: int) -> list[Frame]:
+        """Return an update for each topic with changed rows."""
+        owners, left = (self._engine.rows.topic[rows] for rows in (changes.rows, changes.gone))
         numbers = np.unique(np.concatenate([owners, left]))
         edges = _edges(owners, numbers)
         rows, gone = list(pairwise(edges.tolist())), pairwise(_edges(left, numbers).tolist())
-        data = divide(rows, len(report.rows), partial(self._encode, window, report))
+        data = encode_ranges(rows, len(changes.rows), partial(self._encode, window, changes))
         topics = [self._by_number[number] for number in numbers.tolist()]
-        extents = self._rolling.extents(window, [topic.table for topic in topics])
+        extents = self._engine.extents(window, [topic.table for topic in topics])
         bodies = [
-            self._parts(topic, array, self._gone(report.gone[slice(*away)]), report.rows[slice(*own)], extent)
+            self._parts(topic, array, self._gone(changes.gone[slice(*away)]), changes.rows[slice(*own)], extent)
             for topic, array, own, away, extent in zip(topics, data, rows, gone, extents, strict=True)
         ]
-        self._paces.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
-        cadences = self._paces.intervals(window, numbers).tolist()
+        self._cadence.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
+        cadences = self._cadence.intervals(window, numbers).tolist()
         return [
             self._frame(window, topic, "update", *told)
-            for topic, *told in zip(topics, extents, cadences, self._ending(report, edges), bodies, strict=True)
+            for topic, *told in zip(topics, extents, cadences, self._ending(changes, edges), bodies, strict=True)
         ]
 
-    def _ending(self, report: RowChanges, edges: Ints) -> list[bool]:
-        """Tell between which edges [n + 1] there is a row of a key that is said to be zero."""
-        zero = (report.count == 0) & (self._rolling.rows.key[report.rows] != ALL_KEYS)
+    def _ending(self, changes: RowChanges, edges: Ints) -> list[bool]:
+        """Return for each range between two edges [n + 1] whether a row of a key is reported as zero."""
+        zero = (changes.count == 0) & (self._engine.rows.key[changes.rows] != ALL_KEYS)
         before = np.concatenate([[0], np.cumsum(zero)])[edges]
         return list((before[:-1] < before[1:]).tolist())
 
-    def _encode(self, window: int, report: RowChanges, part: slice) -> Pieces:
-        rows = report.rows[part]
-        valued = self._rolling.rows.kind[rows] != EVENTS
-        figures = self._rolling.read(window, rows[valued])
-        values = self._rolling.read_values(window, rows)
+    def _encode(self, window: int, changes: RowChanges, part: slice) -> JsonRows:
+        rows = changes.rows[part]
+        valued = self._engine.rows.kind[rows] != EVENTS
+        figures = self._engine.read(window, rows[valued])
+        values = self._engine.read_values(window, rows)
         self._pause()
-        pieces = Pieces(
-            self._heads.of(rows),
-            counts_to_json(report.count[part], self._settings.windows[window].length / 1_000 or None),
+        pieces = JsonRows(
+            self._row_names.of(rows),
+            counts_to_json(changes.count[part], self._settings.windows[window].length / 1_000 or None),
             figures,
             valued,
-            self._heads.ends_of(rows),
-            list(zip(self._places, values, strict=True)),
+            self._row_names.groupings_of(rows),
+            list(zip(self._value_places, values, strict=True)),
         )
         self._pause()
         return pieces
@@ -343,12 +344,12 @@ class Aggregate:
     def _gone(self, rows: Ints) -> bytes:
         if not len(rows):
             return b"[]"
-        heads, ends = self._heads.of(rows), self._heads.ends_of(rows)
+        heads, ends = self._row_names.of(rows), self._row_names.groupings_of(rows)
         whole = heads if ends is None else [b"%b,%b" % pair for pair in zip(heads, ends, strict=True)]
         return b"[%b]" % b",".join([b"%b]" % row for row in whole])
 
-    def _parts(self, topic: Topic, data: list[bytes], gone: bytes, rows: Ints, extent: TimeRange) -> list[bytes]:
-        """Return the body of a frame: data, gone, and partial if there is any."""
+    def _parts(self, topic: TopicCounts, data: list[bytes], gone: bytes, rows: Ints, extent: TimeRange) -> list[bytes]:
+        """Return the body of a frame: data, gone, and partial if there are such keys."""
         parts = [b'"data":', *data, b',"gone":', gone]
         keys = [] if extent.start is None else topic.table.partial(rows, extent.start)
         if keys:
@@ -358,7 +359,7 @@ class Aggregate:
     def _frame(
         self,
         window: int,
-        topic: Topic,
+        topic: TopicCounts,
         kind: Literal["snapshot", "update"],
         extent: TimeRange,
         cadence: int,
@@ -382,7 +383,7 @@ class Aggregate:
 
 
 def _edges(owners: Index, numbers: Index) -> Ints:
-    """Return where the part of each number [n] begins among the owners, in order, and where the last one ends."""
+    """Return where the run of each number [n] begins among the ordered owners, and where the last one ends."""
     return np.append(np.searchsorted(owners, numbers), len(owners))
 
 
@@ -392,9 +393,9 @@ def _is_value(column: str) -> bool:
 
 _EVER = 1 << 62
 _EVENT_BYTES = 500_000
-"""What an event takes at most: a place in every window for each of many fields, under each of several keys."""
+"""Most bytes that an event takes: a place in every window, for many fields, under each of several keys."""
 
-_FIGURES = 4
-"""Columns before the first figure: key, field, count and rate."""
+_BEFORE_NUMBERS = 4
+"""Columns before the first number: key, field, count and rate."""
 
-_CLASSES = (Paces, Topic, *CLASSES)
+_CLASSES = (Cadence, TopicCounts, *CLASSES)

@@ -1,4 +1,4 @@
-"""When updates may be sent."""
+"""Decides when updates may be sent."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ import numpy as np
 from pushsvc.stats.arrays import Index, Ints
 
 BYTES_PER_SECOND = 2_000_000
-"""Bound of all updates of a topic together; the cadence stretches to keep it."""
+"""Bound of the updates of a topic in all windows; intervals are stretched to keep it."""
 
 _NEVER = -(2**62)
 
 
-class Paces:
-    """When the next update of each window [W] of each topic [T] may be sent. Times in ms."""
+class Cadence:
+    """The time (ms) of the next update of each window [W] of each topic [T]."""
 
-    STATE = ("_share", "_sent", "_rest", "_cadence")
+    STATE = ("_share", "_sent", "_rest", "_interval")
 
     def __init__(self, windows: int) -> None:
         self._share = BYTES_PER_SECOND / windows
         self._sent: Ints = np.full((windows, 0), _NEVER, np.int64)
         self._rest: Ints = np.zeros((windows, 0), np.int64)
-        self._cadence: Ints = np.zeros((windows, 0), np.int64)
+        self._interval: Ints = np.zeros((windows, 0), np.int64)
 
     def open(self, topic: int, since: int, cadence: int) -> None:
+        """Add a topic whose first updates may be sent from ``since`` on."""
         more = topic + 1 - self._sent.shape[1]
         if more > 0:
             more += topic // 2
-            self._sent, self._rest, self._cadence = (
-                np.pad(array, ((0, 0), (0, more))) for array in (self._sent, self._rest, self._cadence)
+            self._sent, self._rest, self._interval = (
+                np.pad(array, ((0, 0), (0, more))) for array in (self._sent, self._rest, self._interval)
             )
         self._rest[:, topic] = 0
-        self._cadence[:, topic] = cadence
+        self._interval[:, topic] = cadence
         self._sent[:, topic] = since - cadence
 
     def set(self, window: int, topic: int, cadence: int) -> bool:
-        """Choose a cadence; tell whether it is another."""
-        changed = bool(self._cadence[window, topic] != cadence)
-        self._cadence[window, topic] = cadence
+        """Set the interval of a window; return whether it changed."""
+        changed = bool(self._interval[window, topic] != cadence)
+        self._interval[window, topic] = cadence
         return changed
 
     def intervals(self, window: int, topics: Index) -> Ints:
-        """Return the ms until the next updates may come."""
-        intervals: Ints = np.maximum(self._cadence[window, topics], self._rest[window, topics])
+        """Return the least ms between two updates."""
+        intervals: Ints = np.maximum(self._interval[window, topics], self._rest[window, topics])
         return intervals
 
     def ready_at(self, window: int, topics: Index) -> Ints:
+        """Return the times from which updates may be sent."""
         ready: Ints = self._sent[window, topics] + self.intervals(window, topics)
         return ready
 
     def spend(self, window: int, topics: Index, now: int, sizes: Ints) -> None:
-        """Note that updates of so many bytes were sent."""
+        """Note that updates of ``sizes`` bytes were sent."""
         self._sent[window, topics] = now
         self._rest[window, topics] = (sizes * 1_000 / self._share).astype(np.int64)

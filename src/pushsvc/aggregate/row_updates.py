@@ -1,4 +1,4 @@
-"""Events to the rows of an engine: which keys, fields and values they count under."""
+"""Puts events into the rows of an engine: by key, field and value."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from pushsvc.stats.values.dictionary import NONE
 
 
 @dataclass(slots=True)
-class Topic:
-    """What is known of one topic. ``since`` is the ms at which it began, ``deleted`` the sequence at which the one of
-    this name before it was deleted (0: none was): both together tell it from any other.
+class TopicCounts:
+    """The rows of one topic, and counts of its events.
 
-    ``offset`` is that of the last event applied. ``late`` counts events that were too old for every window when they
-    came, ``told_late`` those of them that somebody was told of, ``late_by_window`` those that were for each; ``ahead``
-    those too far ahead of their arrival to be kept for later; ``folded`` those counted under ``__other__``; ``ignored``
-    the numbers and values in fields beyond the cap.
+    since, deleted: the ms of its creation, and the sequence of the deletion of its predecessor by that name (0: none);
+        both together identify it
+    begun: it has had events
+    offset: that of the last event applied
+    late: events that were too old for every window at their turn; ``late_by_window`` those too old for each
+    reported_late: late events that are in the topic's metadata
+    ahead: events too far ahead of their arrival, which are not counted
+    folded: events counted under ``__other__``
+    ignored: numbers and values in fields beyond the limit
     """
 
     name: str
@@ -34,37 +38,44 @@ class Topic:
     deleted: int = 0
     offset: int = 0
     late: int = 0
-    told_late: int = 0
+    reported_late: int = 0
     ahead: int = 0
     folded: int = 0
     ignored: int = 0
 
 
-class Counting:
-    """Puts the events of topics into the rows of an engine. Of the fields ``valued`` all values are kept."""
+class RowUpdater:
+    """Puts the events of topics into the rows of an engine. It keeps all values of the fields ``valued``."""
 
     def __init__(self, engine: Engine, valued: Sequence[str]) -> None:
         self._engine = engine
         self._valued = tuple(valued)
 
-    def count(
-        self, topic: Topic, events: Columns, times: Ints, fit: Flags | None, own: Sequence[Flags] | None = None
+    def apply(
+        self,
+        topic: TopicCounts,
+        events: Columns,
+        times: Ints,
+        in_range: Flags | None,
+        own: Sequence[Flags] | None = None,
     ) -> None:
-        """Put the events to their rows. One that is not ``fit`` opens the totals of its fields all the same, so that
-        these do not depend on how late it was read. ``own`` are those of each grouping that are to be counted here,
-        None for all: others count the rest."""
-        marks = self._engine.mark(topic.table, topic.offset, times, fit)
+        """Count the events ``in_range``; None for all.
+
+        The others open the totals of their fields all the same, so that these do not depend on when the log is read.
+        Of each grouping only the events ``own`` are counted here; None for all.
+        """
+        marks = self._engine.mark(topic.table, topic.offset, times, in_range)
         fields = self._numbers_of(topic, events)
-        values = self._values_of(topic, events, fit)
+        values = self._values_of(topic, events, in_range)
         for grouping, names in enumerate(events.keys):
-            taken = fit if own is None else own[grouping] if fit is None else own[grouping] & fit
+            taken = in_range if own is None else own[grouping] if in_range is None else own[grouping] & in_range
             keys = self._keys(topic, names, grouping, taken)
-            if grouping:  # what has no key in the first is in the totals, in the others nowhere
+            if grouping:  # without a key an event counts for the totals, which the first grouping has
                 taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
             self._put(topic, times, marks, keys, taken, fields, values)
 
-    def _numbers_of(self, topic: Topic, events: Columns) -> list[tuple[int, NumberColumn]]:
-        """Return the fields of events that bear numbers."""
+    def _numbers_of(self, topic: TopicCounts, events: Columns) -> list[tuple[int, NumberColumn]]:
+        """Return the fields that have numbers."""
         table, found = topic.table, []
         for name, column in events.fields.items():
             number = self._field(topic, name)
@@ -74,24 +85,24 @@ class Counting:
                 found.append((table.numbers(number) if name in self._valued else number, column))
         return found
 
-    def _values_of(self, topic: Topic, events: Columns, fit: Flags | None) -> list[tuple[int, Ints]]:
-        """Return the fields whose values are kept, and the numbers of these."""
+    def _values_of(self, topic: TopicCounts, events: Columns, in_range: Flags | None) -> list[tuple[int, Ints]]:
+        """Return the fields whose values are kept, and the numbers of the values."""
         found: list[tuple[int, Ints]] = []
         for name, column in events.values.items():
             number = self._field(topic, name)
             if number is None:
                 topic.ignored += sum(type(value) not in (int, float, NoneType) for value in column.values)
             elif self._engine.vocabulary is not None:
-                told = column.values
-                if fit is not None:
-                    told = [value if counts else None for value, counts in zip(told, fit.tolist(), strict=True)]
+                kept = column.values
+                if in_range is not None:
+                    kept = [value if counts else None for value, counts in zip(kept, in_range.tolist(), strict=True)]
                 total = int(topic.table.totals()[number])
-                found.append((number, self._engine.vocabulary.numbers(total, told, column.mixed)))
+                found.append((number, self._engine.vocabulary.numbers(total, kept, column.mixed)))
         return found
 
     def _put(
         self,
-        topic: Topic,
+        topic: TopicCounts,
         times: Ints,
         marks: Ints,
         keys: Ints,
@@ -99,7 +110,7 @@ class Counting:
         fields: list[tuple[int, NumberColumn]],
         values: list[tuple[int, Ints]],
     ) -> None:
-        """Put the events that are ``taken``, None for all, to the rows of one grouping."""
+        """Put the events that are ``taken``, None for all, into the rows of one grouping."""
         table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
         if not len(keys[chosen]):
             return
@@ -108,10 +119,10 @@ class Counting:
             topic.folded += len(folded)
             table.fold(int(folded.max()))
         self._engine.put(marks[chosen], table.rows(COUNT, keys[chosen]), None)
-        for number, told in values:
-            there = np.flatnonzero((told != NONE) if taken is None else (told != NONE) & taken)
+        for number, kept in values:
+            there = np.flatnonzero((kept != NONE) if taken is None else (kept != NONE) & taken)
             if len(there):
-                self._engine.put_values(marks[there], times[there], table.rows(number, keys[there]), told[there])
+                self._engine.put_values(marks[there], times[there], table.rows(number, keys[there]), kept[there])
         for number, column in fields:
             where, numbers = column.positions, column.values
             if taken is not None:
@@ -121,16 +132,16 @@ class Counting:
                 at = slice(None) if where is None else where
                 self._engine.put(marks[at], table.rows(number, keys[at]), numbers)
 
-    def _field(self, topic: Topic, name: str) -> int | None:
-        """Return the number of a field, a new one with its totals; None beyond the cap."""
+    def _field(self, topic: TopicCounts, name: str) -> int | None:
+        """Return the number of a field, and open its totals if it is new; None beyond the limit."""
         known = len(topic.table.fields)
         number = topic.table.field(name)
         if len(topic.table.fields) > known:
             self._engine.touch(topic.table.table[number:, ALL_KEYS])
         return number
 
-    def _keys(self, topic: Topic, names: Sequence[str | None], grouping: int, taken: Flags | None) -> Ints:
-        """Return the numbers of keys; ALL_KEYS for those not ``taken``: what is not counted gets no place."""
+    def _keys(self, topic: TopicCounts, names: Sequence[str | None], grouping: int, taken: Flags | None) -> Ints:
+        """Return the numbers of keys; ALL_KEYS for those not ``taken``, which get no rows."""
         if taken is None:
             return self._numbers_of_keys(topic, names, grouping)
         chosen = np.flatnonzero(taken)
@@ -139,8 +150,8 @@ class Counting:
         return keys
 
     @staticmethod
-    def _numbers_of_keys(topic: Topic, names: Sequence[str | None], grouping: int) -> Ints:
-        """Return the numbers of keys, made for new ones as far as there is room."""
+    def _numbers_of_keys(topic: TopicCounts, names: Sequence[str | None], grouping: int) -> Ints:
+        """Return the numbers of keys; new keys get one while there is room."""
         numbers = map(topic.table.indexes[grouping].__getitem__, names)
         try:
             return np.fromiter(numbers, np.int64, len(names))

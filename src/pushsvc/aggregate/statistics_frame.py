@@ -1,4 +1,4 @@
-"""What readers of a window are told."""
+"""The frames of windows, and their rows as JSON."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from pushsvc.stats.rows import CLOSED, Rows
 Table = list[tuple[Any, ...]]
 Texts = NDArray[np.object_]
 
-SLICE = 2_048
-"""Rows that are read or encoded at a time: a millisecond or two of work."""
+ROWS_AT_ONCE = 2_048
+"""Rows that are encoded at a time: a millisecond or two of work."""
 
 
 @dataclass(slots=True)
 class Frame:
-    """What to tell the readers of a window.
+    """An update or a snapshot of a window.
 
-    It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms; both are None where a
-    window of the last events has none. ``truncated`` tells that ``start`` moved up for lack of room. ``since`` is when
-    the topic began, ``cadence`` the ms until the next update may come. ``body`` is a JSON object of ``data`` (rows in
-    the order of ``columns``), ``gone`` ([key, field], and ``by`` of a topic with several groupings) and ``partial``
-    (keys whose rows may not say all; only if there are any); ``parts`` are its pieces without the braces. ``ending``
-    tells that a row of a key is said to be zero.
+    offset, start, end: it is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms; both
+        are None for a window of the last events that has none
+    truncated: ``start`` was moved up for lack of room
+    since: the time (ms) of the topic's creation
+    cadence: the ms until the next update may follow
+    body: a JSON object of ``data`` (rows in the order of ``columns``), ``gone`` ([key, field], and ``by`` with several
+        groupings) and, if there are any, ``partial`` (keys whose rows may lack events)
+    parts: pieces of the body without its braces
+    ending: a row of a key is zero
     """
 
     topic: str
@@ -48,7 +51,7 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Bytes of the body, about."""
+        """The bytes of the body, about."""
         return sum(map(len, self.parts))
 
     @property
@@ -64,7 +67,7 @@ class Frame:
         return [tuple(row) for row in orjson.loads(self.body)["gone"]]
 
     def to_json(self, at: int) -> bytes:
-        """Return the frame as one JSON object without newlines; ``at`` is the server's time in ms."""
+        """Return the frame as one JSON object without newlines; ``at`` is the server's time (ms)."""
         head = orjson.dumps(
             {
                 "topic": self.topic,
@@ -79,62 +82,64 @@ class Frame:
                 "columns": self.columns,
             }
         )
-        return b"".join([head[:-1], b",", *self.parts, b"}"])  # a copy of all, and it may be large: there is but one
+        return b"".join([head[:-1], b",", *self.parts, b"}"])  # the only copy: the parts may be large
 
 
-Encode = Callable[[slice], "Pieces"]
+EncodeRows = Callable[[slice], "JsonRows"]
 
 
-class Pieces:
-    """Some rows as JSON, to be divided among the frames that have them.
+class JsonRows:
+    """Rows as JSON, which are divided among the frames of several topics.
 
-    ``heads`` [n] are how rows begin, such as ``["key","field"``; then come ``starts`` [n], the count and the rate, and
-    the figures [m, v] of the rows that are ``valued``, what is not finite as null; and ``ends`` [n], if there are any.
-    ``others`` are columns [n] of anything among the figures, each with its place, in order; rows without values have
-    the same in them.
+    names: how each row [n] begins, such as ``["key","field"``
+    counts: its count and rate
+    numbers: columns of statistics [m, v] of the rows that are ``valued``, null if not finite
+    groupings: the last column, for topics with several
+    others: columns [n] of other values among the statistics, each with its place, in order; the same for all rows that
+        are not ``valued``
     """
 
     def __init__(
         self,
-        heads: Sequence[bytes],
-        starts: Sequence[bytes],
-        figures: Floats,
+        names: Sequence[bytes],
+        counts: Sequence[bytes],
+        numbers: Floats,
         valued: NDArray[np.bool_],
-        ends: Sequence[bytes] | None = None,
+        groupings: Sequence[bytes] | None = None,
         others: Sequence[tuple[int, list[Any]]] = (),
     ) -> None:
-        # Row by row: a head, a start, the figures, an end, to be joined by commas.
-        self._width = width = 3 if ends is None else 4
-        close = b"]" if ends is None else b""
-        self._pieces: list[bytes] = [b",".join([b"null"] * len(figures)) + close] * (width * len(heads))
-        self._pieces[0::width] = heads
-        self._pieces[1::width] = starts
-        if ends is not None:
-            self._pieces[3::width] = [b"%b]" % end for end in ends]
+        # Row by row: name, counts, numbers and grouping, to be joined by commas.
+        self._width = width = 3 if groupings is None else 4
+        close = b"]" if groupings is None else b""
+        self._pieces: list[bytes] = [b",".join([b"null"] * len(numbers)) + close] * (width * len(names))
+        self._pieces[0::width] = names
+        self._pieces[1::width] = counts
+        if groupings is not None:
+            self._pieces[3::width] = [b"%b]" % grouping for grouping in groupings]
         places = np.flatnonzero(valued)
         if others:
-            self._set_mixed(figures, places, np.flatnonzero(~valued), others, close)
+            self._set_mixed(numbers, places, np.flatnonzero(~valued), others, close)
         elif len(places):
-            # One encoding for many rows, divided where they end: no figure has a bracket in it.
-            encoded = orjson.dumps(np.ascontiguousarray(figures.T), option=orjson.OPT_SERIALIZE_NUMPY)
+            # One encoding for many rows, split at the brackets: no number contains one.
+            encoded = orjson.dumps(np.ascontiguousarray(numbers.T), option=orjson.OPT_SERIALIZE_NUMPY)
             self._set(places, encoded[2:-1].split(b",[") if close else encoded[2:-2].split(b"],["))
 
     def _set_mixed(
-        self, figures: Floats, valued: Ints, empty: Ints, others: Sequence[tuple[int, list[Any]]], close: bytes
+        self, numbers: Floats, valued: Ints, empty: Ints, others: Sequence[tuple[int, list[Any]]], close: bytes
     ) -> None:
-        nothing = np.full((len(figures), min(1, len(empty))), np.nan)
-        for rows, numbers in ((valued, figures), (empty[:1], nothing)):
-            columns = numbers.tolist()
+        nothing = np.full((len(numbers), min(1, len(empty))), np.nan)
+        for rows, chosen in ((valued, numbers), (empty[:1], nothing)):
+            columns = chosen.tolist()
             for place, column in others:
                 columns.insert(place, [column[row] for row in rows.tolist()])
             texts = [orjson.dumps(row)[1:-1] + close for row in zip(*columns, strict=True)]
-            if numbers is figures:
+            if chosen is numbers:
                 self._set(valued, texts)
             else:
                 self._set(empty, texts * len(empty))
 
     def _set(self, places: Ints, texts: Sequence[bytes]) -> None:
-        """Set the figures of rows."""
+        """Set the statistics of rows."""
         if self._width * len(places) == len(self._pieces):
             self._pieces[2 :: self._width] = texts
             return
@@ -142,65 +147,67 @@ class Pieces:
             self._pieces[place] = text
 
     def join(self, first: int = 0, last: int | None = None) -> bytes:
-        """Return the rows ``first`` … ``last - 1``, between commas."""
+        """Return the rows ``first`` … ``last - 1``, separated by commas."""
         return b",".join(self._pieces[self._width * first : None if last is None else self._width * last])
 
 
-def divide(ranges: Iterable[tuple[int, int]], size: int, encode: Encode) -> Iterator[list[bytes]]:
-    """Yield a JSON array, in parts, for each range of rows of which there are ``size``, in order and without overlap.
+def encode_ranges(
+    ranges: Iterable[tuple[int, int]], size: int, encode: EncodeRows, at_once: int = ROWS_AT_ONCE
+) -> Iterator[list[bytes]]:
+    """Yield the JSON array of each range of rows, in parts. The ranges are in order, without overlap, within ``size``.
 
-    Few rows are encoded at a time, whether that is a part of a range or many ranges, so that no step takes long.
+    At most ``at_once`` rows are encoded at a time, part of a range or many ranges, so that no step takes long.
     """
     pieces, base, limit = None, 0, 0
     for first, last in ranges:
-        if last - first > SLICE:
+        if last - first > at_once:
             parts = [b"["]
-            for at in range(first, last, SLICE):
-                parts += (encode(slice(at, min(at + SLICE, last))).join(), b",")
+            for at in range(first, last, at_once):
+                parts += (encode(slice(at, min(at + at_once, last))).join(), b",")
             yield [*parts[:-1], b"]"]
             continue
         if pieces is None or last > limit:
-            base, limit = first, min(first + SLICE, size)
+            base, limit = first, min(first + at_once, size)
             pieces = encode(slice(base, limit))
         yield [b"[%b]" % pieces.join(first - base, last - base)]
 
 
-class Heads:
-    """How rows begin as JSON, ``["key","field"``, and with several groupings what they end with; made once each."""
+class RowNames:
+    """The names of rows as JSON, ``["key","field"``, and their groupings if there are ``several``; encoded once."""
 
-    def __init__(self, rows: Rows, ends: bool) -> None:
+    def __init__(self, rows: Rows, *, several: bool) -> None:
         self._rows = rows
         self._born: Index = np.zeros(0, np.int32)
-        self._heads: Texts = np.zeros(0, object)
-        self._ends: Texts | None = np.zeros(0, object) if ends else None
+        self._names: Texts = np.zeros(0, object)
+        self._groupings: Texts | None = np.zeros(0, object) if several else None
 
     def of(self, rows: Ints) -> list[bytes]:
         self._learn(rows)
-        return _picked(self._heads, rows)
+        return _picked(self._names, rows)
 
-    def ends_of(self, rows: Ints) -> list[bytes] | None:
-        """Return ``"grouping"``; None where there is but one."""
+    def groupings_of(self, rows: Ints) -> list[bytes] | None:
+        """Return the groupings as JSON strings; None if there is only one."""
         self._learn(rows)
-        return None if self._ends is None else _picked(self._ends, rows)
+        return None if self._groupings is None else _picked(self._groupings, rows)
 
     def _learn(self, rows: Ints) -> None:
         more = len(self._rows.born) - len(self._born)
         if more > 0:
             self._born = np.pad(self._born, (0, more), constant_values=CLOSED)
-            self._heads = np.pad(self._heads, (0, more))
-            if self._ends is not None:
-                self._ends = np.pad(self._ends, (0, more))
+            self._names = np.pad(self._names, (0, more))
+            if self._groupings is not None:
+                self._groupings = np.pad(self._groupings, (0, more))
         unknown = rows[self._born[rows] != self._rows.born[rows]]
         self._born[unknown] = self._rows.born[unknown]
         for row in unknown.tolist():
             owner = self._rows.owner(row)
-            self._heads[row] = orjson.dumps(owner.name(row))[:-1]
-            if self._ends is not None:
-                self._ends[row] = orjson.dumps(owner.by(row))
+            self._names[row] = orjson.dumps(owner.name(row))[:-1]
+            if self._groupings is not None:
+                self._groupings[row] = orjson.dumps(owner.by(row))
 
 
 def counts_to_json(count: Index, seconds: float | None) -> list[bytes]:
-    """Return count and rate of rows, as they stand in a row; no rate for a window without a length."""
+    """Return the JSON of count and rate of rows; the rate is null for a window without a length."""
     values, places = np.unique(count, return_inverse=True)
     rates = (values / seconds).tolist() if seconds else [None] * len(values)
     texts = [b"%d,%b" % (value, orjson.dumps(rate)) for value, rate in zip(values.tolist(), rates, strict=True)]
@@ -208,6 +215,6 @@ def counts_to_json(count: Index, seconds: float | None) -> list[bytes]:
 
 
 def _picked(texts: Texts, places: Ints) -> list[bytes]:
-    """Return some of many texts; numpy picks them faster than a loop does."""
+    """Return the texts at ``places``; numpy is faster than a loop."""
     picked: list[bytes] = texts[places].tolist()
     return picked

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pushsvc.broker.checkpoints import Checkpoints
+from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from pushsvc.broker.connection import raise_first, words
@@ -65,7 +65,7 @@ class Broker:
     ) -> None:
         self.keys = Keys(prefix)
         self._connections = topology.connect(url, size=pool)
-        self.checkpoints = Checkpoints(self.keys, self._connections)
+        self.checkpoints = CheckpointStore(self.keys, self._connections)
         self._committer = topology.committer(self._connections, ack)
         self.publish_command = self._connections.publish_command
         self._publisher = Publisher(self.keys, self.publish_command, self._committer.call, topics=topics)

@@ -1,7 +1,7 @@
-"""Checkpoints in Redis: the state of an engine in pieces, and a header that makes the pieces valid.
+"""Checkpoints in Redis: the state of an engine in pieces, and a header that makes them valid.
 
-Pieces are written to one of two places, in turns; the header of the last complete checkpoint names its place. So what
-is half written is never read. Every write names the owner's fencing token and the epoch.
+Checkpoints alternate between two places, and the header names the place of the last complete one. So an incomplete
+checkpoint is never read. Every write carries the owner's fencing token and the epoch.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ from pushsvc.broker.keys import Keys
 from pushsvc.broker.script import CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, CHECKPOINT_PIECE, RUN, Script
 from pushsvc.errors import Fenced
 
-PIECE_BYTES = 500_000
-"""Bytes of a piece: what Redis takes or gives in one go, in about half a millisecond."""
-
-UNFINISHED = 600_000
-"""Milliseconds after which pieces go that no header names."""
+UNFINISHED_TTL = 600_000
+"""Milliseconds after which pieces expire that no header names."""
 
 FORMAT = 1
 
 
 class NotStored(ValueError):
-    """There is no such checkpoint in Redis, or not all of it."""
+    """The checkpoint is not in Redis, or not all of it."""
 
 
 class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The header of a checkpoint. ``taken`` is the time in Redis's ms, ``cost`` the CPU seconds that taking it took."""
+    """The header of a checkpoint: ``taken`` at a time of Redis (ms), for ``cost`` CPU seconds."""
 
     place: int
     pieces: int
@@ -43,14 +40,14 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Who writes: the owner of a partition, as long as neither the fencing token nor the epoch is another."""
+    """The owner of a partition; it may write while neither the fencing token nor the epoch changes."""
 
     partition: int
     fence: int
     epoch: int
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of all partitions, by the names of their engines. Methods raise errors of ``pushsvc.errors``."""
 
     def __init__(self, keys: Keys, connections: Connections | Cluster) -> None:
@@ -58,7 +55,7 @@ class Checkpoints:
         self._connections = connections
 
     def headers(self, partition: int) -> tuple[int, dict[str, Stored | None]]:
-        """Return the epoch, and the header of each engine's checkpoint; None for one that cannot be read."""
+        """Return the epoch, and the header of each engine's checkpoint; None for a header of another version."""
         epoch, flat = self._connections.commands(
             [("HGET", self._keys.partition(partition), "epoch"), ("HGETALL", self._keys.checkpoints(partition))]
         )
@@ -67,25 +64,25 @@ class Checkpoints:
         }
 
     def read(self, partition: int, engine: str, stored: Stored) -> bytes:
-        """Return a state; raise NotStored where it is not all there."""
+        """Return a state; raise NotStored if it is incomplete or damaged."""
         key, crc, size = self._keys.pieces(partition, engine, stored.place), 0, 0
         found: list[bytes] = []
         for number in range(stored.pieces):
             found += self._connections.command("LRANGE", key, number, number)
             if len(found) == number or (size := size + len(found[-1])) > stored.size:
-                raise NotStored(f"piece {number + 1} of {stored.pieces} is not there, or another")
+                raise NotStored(f"piece {number + 1} of {stored.pieces} is missing or another")
             crc = crc32(found[-1], crc)
         if (crc, size) != (stored.crc, stored.size):
             raise NotStored("it is damaged")
         return b"".join(found)
 
     def write(self, owner: Owner, engine: str, place: int, number: int, piece: bytes) -> None:
-        """Put a piece behind so many others; raise Fenced."""
+        """Append piece ``number`` of a checkpoint; raise Fenced."""
         keys = [self._keys.partition(owner.partition), self._keys.pieces(owner.partition, engine, place)]
-        self._call(CHECKPOINT_PIECE, owner, keys, number, UNFINISHED, piece)
+        self._call(CHECKPOINT_PIECE, owner, keys, number, UNFINISHED_TTL, piece)
 
     def commit(self, owner: Owner, engine: str, stored: Stored) -> None:
-        """Make what was written the checkpoint of an engine; raise Fenced."""
+        """Make the written pieces the checkpoint of an engine; raise Fenced."""
         keys = [
             self._keys.partition(owner.partition),
             self._keys.checkpoints(owner.partition),
@@ -95,7 +92,7 @@ class Checkpoints:
         self._call(CHECKPOINT_COMMIT, owner, keys, engine, stored.pieces, msgspec.json.encode(stored))
 
     def discard(self, owner: Owner, engines: Sequence[str]) -> None:
-        """Forget checkpoints; raise Fenced."""
+        """Delete checkpoints; raise Fenced."""
         keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition)]
         keys += [self._keys.pieces(owner.partition, engine, place) for engine in engines for place in (0, 1)]
         self._call(CHECKPOINT_DISCARD, owner, keys, *engines)
@@ -106,14 +103,14 @@ class Checkpoints:
             raise Fenced("another aggregator owns the partition, or Redis was restarted")
 
 
-def pieces_of(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of parts of any size in pieces of PIECE_BYTES; the last may be smaller."""
+def pieces_of(parts: Iterable[bytes], piece_bytes: int) -> Iterator[bytes]:
+    """Yield the bytes of parts of any size in pieces of ``piece_bytes``; the last may be smaller."""
     held, size = [], 0
     for part in parts:
         view = memoryview(part)
-        while size + len(view) >= PIECE_BYTES:
-            held.append(view[: PIECE_BYTES - size])
-            view = view[PIECE_BYTES - size :]
+        while size + len(view) >= piece_bytes:
+            held.append(view[: piece_bytes - size])
+            view = view[piece_bytes - size :]
             yield b"".join(held)
             held, size = [], 0
         held.append(view)

@@ -92,7 +92,7 @@ def _metrics_server(settings: Settings, descriptor: int) -> AbstractContextManag
     return serving(app, socket.socket(fileno=descriptor), Caps(_METRICS_CONNECTIONS))
 
 
-@click.command("_part", hidden=True)
+@click.command("_shard", hidden=True)
 @click.argument("descriptor", type=int)
 def shard_worker(descriptor: int) -> None:
     """Aggregate one shard of a topic for an aggregator."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+from pushsvc.stats.arrays import Ints
+
+Time = TypeVar("Time", int, Ints)
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SPELLING = re.compile(r"([1-9][0-9]{0,5})([smhd])\Z")
@@ -30,6 +34,10 @@ class Window:
     @property
     def panes(self) -> int:
         return self.length // self.pane
+
+    def start(self, clock: Time) -> Time:
+        """Return the first ms in the window when its clock is at ``clock``: earlier events are late."""
+        return (clock // self.pane - self.panes + 1) * self.pane
 
     def exact(self) -> Window:
         """Return the same window with panes of one ms: (T - length, T] for a clock at T."""

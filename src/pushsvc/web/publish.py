@@ -182,15 +182,9 @@ def _body(
 
 
 def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> list[bool]:
-    """Tell of each event whether no window holds it any more, as the clock stood when they arrived; [] if none is."""
+    """Return for each event whether it was too old for every window when it arrived; [] if no event was."""
     clock = receipt.arrival if settings.clock == "wall" else receipt.head
-    if (
-        clock is None or batch.times is None or settings.largest_count_window
-    ):  # the last events may be as old as they like
+    start = None if clock is None else settings.late_before(clock)
+    if start is None or batch.times is None:
         return []
-    start = max(
-        window.length and clock // window.pane * window.pane + window.pane - window.length
-        for window in settings.windows
-        if window.length == settings.longest_window
-    )
     return [time is not None and time < start for time in batch.times]

@@ -1,74 +1,80 @@
-"""Counts what was read of the logs of topics: entry by entry, or several as one where nobody can tell."""
+"""Applies the entries that a read returned to an engine, in the order of their arrival."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, PartitionRead
 from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
-from pushsvc.worker.partition import Engine, Partition, Topic
-from pushsvc.worker.shards.pool import PartLost
+from pushsvc.worker.partition import OwnedEngine, OwnedTopic, Partition
 
 
-def count_entries(
-    partition: Partition, engine: Engine, names: list[str], read: PartitionRead, breath: Callable[[], None]
-) -> set[str]:
-    """Count what a read brought of topics of one engine; return those that have more.
+class EntryApplier:
+    """Applies entries in runs of at most ``run_bytes``; calls ``yield_to_loop`` between two runs."""
 
-    The engine goes with the arrival of what it counts. So nothing is counted that arrived behind what is still
-    unread of another topic: it would make that one late for our own lag. It is read again with the next turn.
-    """
-    logs = {name: read.logs[Log(name)] for name in names}
-    lagging = {name for name, logged in logs.items() if logged.more}
-    horizon = min((logs[name].entries[-1].arrival for name in lagging), default=read.now)
-    entries = [(name, entry) for name, logged in logs.items() for entry in logged.entries]
-    entries.sort(key=lambda item: item[1].arrival)
-    lagging.update(name for name, entry in entries if entry.arrival > horizon)
-    for name, run in partition.runs(engine, [item for item in entries if item[1].arrival <= horizon]):
-        _count(partition, partition.topics[name], run)
-        breath()  # a log that is read again may take longer than a lease
-    return lagging
+    def __init__(self, run_bytes: int, yield_to_loop: Callable[[], None]) -> None:
+        self._run_bytes = run_bytes
+        self._yield_to_loop = yield_to_loop
 
+    def apply(self, partition: Partition, engine: OwnedEngine, names: Iterable[str], read: PartitionRead) -> set[str]:
+        """Apply the entries of topics of one engine; return the topics that have more. Raise EntryFailed, ShardLost.
 
-def _count(partition: Partition, topic: Topic, run: list[EventsEntry]) -> None:
-    """Count entries that came one after the other, as one if that can be."""
-    if len(run) == 1 or not _count_together(partition, topic, run):
-        for entry in run:
-            _count_one(partition, topic, entry)
-    topic.engine.unsaved.entries += len(run)
-    if run[-1].last <= topic.silent_through:
-        topic.counted.told_late = topic.counted.late  # by whoever wrote the frames
-    metrics.ENTRIES.inc(len(run))
-    metrics.LAG.set(max(0, now_ms() - run[-1].arrival))
+        The engine's clock follows the arrivals. An entry that arrived after an unread entry of another topic waits for
+        the next read: if it were applied now, our own lag would make the unread entry late.
+        """
+        logs = {name: read.logs[Log(name)] for name in names}
+        lagging = {name for name, log in logs.items() if log.more}
+        horizon = min((logs[name].entries[-1].arrival for name in lagging), default=read.now)
+        entries = [(name, entry) for name, log in logs.items() for entry in log.entries]
+        entries.sort(key=lambda item: item[1].arrival)
+        lagging.update(name for name, entry in entries if entry.arrival > horizon)
+        for name, run in self._runs(partition, engine, [item for item in entries if item[1].arrival <= horizon]):
+            self._apply_run(partition, partition.topics[name], run)
+            self._yield_to_loop()  # replaying a log may take longer than a lease
+        return lagging
 
+    @staticmethod
+    def _apply_run(partition: Partition, topic: OwnedTopic, run: Sequence[EventsEntry]) -> None:
+        name, engine = topic.counts.name, topic.engine
+        with metrics.added(topic.counts):
+            applied = engine.engine.apply_entries(
+                name, partition.poison.emptied(name, run), reported=run[-1].last <= topic.silent_through
+            )
+        metrics.COUNTED.inc(applied)
+        engine.unsaved.entries += len(run)
+        metrics.ENTRIES.inc(len(run))
+        metrics.LAG.set(max(0, now_ms() - run[-1].arrival))
 
-def _count_together(partition: Partition, topic: Topic, run: list[EventsEntry]) -> bool:
-    if any((topic.counted.name, entry.last) in partition.uncountable for entry in run):
-        return False
-    with metrics.added(topic.counted):
-        try:
-            done = topic.count_together(run)
-        except Exception:
-            partition.singly = True  # the next time, to find the one that is to blame
-            raise
-    if done:
-        metrics.COUNTED.inc(run[-1].last - run[0].first + 1)
-    return done
+    def _runs(
+        self, partition: Partition, engine: OwnedEngine, entries: Sequence[tuple[str, EventsEntry]]
+    ) -> Iterator[tuple[str, list[EventsEntry]]]:
+        """Yield entries, which are in the order of arrival, as runs of one topic between which no clock moves."""
+        if partition.poison.isolating:
+            yield from ((name, [entry]) for name, entry in entries)
+            return
+        at = 0
+        while at < len(entries):
+            until = engine.engine.reach(entries[at][1].arrival)
+            by_topic: dict[str, list[EventsEntry]] = {}
+            while at < len(entries) and entries[at][1].arrival <= until:
+                name, entry = entries[at]
+                by_topic.setdefault(name, []).append(entry)
+                at += 1
+            for name, own in by_topic.items():
+                for run in self._bounded(partition.topics[name].silent_through, own):
+                    yield name, run
 
-
-def _count_one(partition: Partition, topic: Topic, entry: EventsEntry) -> None:
-    place = (topic.counted.name, entry.last)
-    with metrics.added(topic.counted):
-        try:
-            count = topic.count(entry, countable=place not in partition.uncountable)
-        except PartLost:
-            raise  # the entry is not to blame
-        except Exception:
-            # What is half counted is forgotten with the engine. The next one leaves this entry out, or an entry
-            # would end the statistics of all topics beside its own.
-            partition.uncountable.add(place)
-            partition.singly = False
-            raise
-    metrics.COUNTED.inc(count)
+    def _bounded(self, silent_through: int, entries: Iterable[EventsEntry]) -> Iterator[list[EventsEntry]]:
+        """Cut a run where it grows large, and after the last entry that a predecessor reported."""
+        run: list[EventsEntry] = []
+        size = 0
+        for entry in entries:
+            silent = entry.last <= silent_through
+            if run and (size + len(entry.data) > self._run_bytes or silent != (run[-1].last <= silent_through)):
+                yield run
+                run, size = [], 0
+            run.append(entry)
+            size += len(entry.data)
+        yield run

@@ -1,7 +1,7 @@
-"""When checkpoints of engines are written, so that they stay small beside the counting that they save.
+"""Writes checkpoints of engines when they are worth their cost.
 
-A checkpoint is worth while once repeating what was counted since the last would cost much more than writing it. So the
-CPU that checkpoints take is a bounded share of the CPU that counting takes, and so is what a successor must repeat.
+A checkpoint is worth while if repeating the counting since the last one would cost much more than writing it. So
+checkpoints take a bounded share of the CPU that counting takes, and a successor repeats a bounded amount of counting.
 """
 
 from __future__ import annotations
@@ -13,41 +13,31 @@ from zlib import crc32
 
 import gevent
 
-from pushsvc.broker.broker import Broker
-from pushsvc.broker.checkpoints import PIECE_BYTES, Owner, Stored, pieces_of
+from pushsvc.broker.checkpoints import CheckpointStore, Owner, Stored, pieces_of
 from pushsvc.errors import Fenced, PushError
 from pushsvc.worker import metrics
-from pushsvc.worker.partition import Engine, Partition, Unsaved
+from pushsvc.worker.engine import EntryFailed, ShardLost
+from pushsvc.worker.partition import OwnedEngine, Partition, Unsaved
+from pushsvc.worker.policy import CheckpointPolicy
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.05
-"""Of the CPU spent on counting, what checkpoints may take."""
 
-WORTH = 0.1
-"""CPU seconds of counting that are repeated rather than saved, whatever a checkpoint would cost."""
+class Checkpointer:
+    """Writes the checkpoints of a process, one at a time. No engine may be applying entries during a call.
 
-INTERVAL = 5.0
-"""Seconds between two checkpoints of an engine, at least."""
+    ``on_engine_failure(partition, error)`` takes ShardLost and EntryFailed, which an engine may raise as it is saved.
+    """
 
-BYTES_PER_SECOND = 1_000_000
-"""What a process writes in checkpoints at most, on average: Redis's append-only file and replicas get it all."""
-
-BURST = 20_000_000
-"""Bytes per second while a checkpoint is written."""
-
-LAST = 0.75
-"""Seconds that the last checkpoints may take at an orderly end; giving back the leases still has to come."""
-
-_LOOK = 1.0
-
-
-class Checkpoints:
-    """Writes the checkpoints of a process, one at a time. ``now(partition)`` is its primary's time (ms)."""
-
-    def __init__(self, broker: Broker, now: Callable[[Partition], int]) -> None:
-        self._broker = broker
-        self._now = now
+    def __init__(
+        self,
+        store: CheckpointStore,
+        policy: CheckpointPolicy,
+        on_engine_failure: Callable[[Partition, Exception], None],
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._on_engine_failure = on_engine_failure
         self._rest_until = 0.0
         self._turn = 0
         self._writing: gevent.Greenlet[..., None] | None = None
@@ -56,95 +46,112 @@ class Checkpoints:
         if self._writing is not None:
             self._writing.kill()
 
-    def look(self, partitions: Iterable[Partition]) -> None:
-        """Take a checkpoint of the engine that most needs one, if any does, or forget those of engines that are no
-        more. Nothing may be half counted."""
+    def poll(self, partitions: Iterable[Partition]) -> None:
+        """Take a checkpoint of the engine that most needs one, or discard those of engines that no longer exist."""
         now = time.monotonic()
-        if now < self._rest_until or (self._writing is not None and not self._writing.ready()):
+        if now < self._rest_until or not self.wait(0.0):
             return
-        self._rest_until = now + _LOOK
+        self._rest_until = now + self._policy.poll_interval
         known = _known(partitions)
         _measure([engine for partition, _ in known for engine in partition.engines.values()], now)
         stale = [pair for pair in known if pair[0].stale]
-        due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if _is_due(engine, now)]
-        self._turn += 1  # in turns: what fails for as long as a primary is away must not keep the others waiting
+        due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if self.is_due(engine, now)]
+        self._turn += 1  # in turns: a partition whose primary is away must not keep the others waiting
         if stale and (not due or self._turn % 2):
             self._writing = gevent.spawn(self._discard, *stale[self._turn // 2 % len(stale)])
         elif due:
             self._take(*max(due, key=lambda one: one[2].unsaved.spent))
 
     def finish(self, partitions: Iterable[Partition]) -> None:
-        """Write the last checkpoints before an orderly end, of what a successor would otherwise count for longer than
-        writing takes. What is not written in time has the one before. Nothing may be half counted."""
-        until = time.monotonic() + LAST
-        every = [(*pair, engine) for pair in _known(partitions) for engine in pair[0].engines.values()]
-        worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= max(WORTH, one[2].cost)]
-        for one in sorted(worth, key=lambda one: one[2].unsaved.spent, reverse=True):
-            if not self._wait(until):
-                return
-            if time.monotonic() + _seconds(one[2]) < until:
-                self._take(*one)
-        self._wait(until)
+        """Write the last checkpoints of an orderly end, if a successor would repeat more work than writing takes.
 
-    def _wait(self, until: float) -> bool:
-        """Return whether nothing is being written any more."""
-        if self._writing is not None:
-            self._writing.join(max(0.0, until - time.monotonic()))
+        An engine whose checkpoint is not written in time keeps the one before.
+        """
+        until = time.monotonic() + self._policy.last
+        every = [(*pair, engine) for pair in _known(partitions) for engine in pair[0].engines.values()]
+        worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= self._worth(one[2].cost)]
+        for one in sorted(worth, key=lambda one: one[2].unsaved.spent, reverse=True):
+            if not self.wait(until - time.monotonic()):
+                return
+            if time.monotonic() + self._seconds(one[2]) < until:
+                self._take(*one)
+        self.wait(until - time.monotonic())
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the checkpoint that is being written; return whether none is left."""
+        if self._writing is not None and seconds > 0:
+            self._writing.join(seconds)
         return self._writing is None or self._writing.ready()
 
-    def _take(self, partition: Partition, owner: Owner, engine: Engine) -> None:
+    def is_due(self, engine: OwnedEngine, now: float) -> bool:
+        """Return whether an engine needs a checkpoint at ``now`` (monotonic, s)."""
+        unsaved = engine.unsaved
+        worth = unsaved.entries > 0 and unsaved.spent >= self._worth(engine.cost / self._policy.share)
+        forgotten = unsaved.forgot and engine.stored is not None
+        return (worth or forgotten) and now - engine.taken >= self._policy.interval
+
+    def _worth(self, cost: float) -> float:
+        return max(self._policy.worth, cost)
+
+    def _seconds(self, engine: OwnedEngine) -> float:
+        """Return about the seconds that a checkpoint takes, from those of the last one."""
+        return engine.cost + (engine.stored.size / self._policy.burst if engine.stored else 0.0)
+
+    def _take(self, partition: Partition, owner: Owner, engine: OwnedEngine) -> None:
         begun, engine.taken = time.thread_time(), time.monotonic()
         try:
-            parts = engine.aggregate.save()
+            parts = engine.engine.save()
+        except (ShardLost, EntryFailed) as error:
+            self._on_engine_failure(partition, error)
+            return
         except Exception:
-            # A state that cannot be saved must not end the counting of it.
+            # An engine whose state cannot be saved goes on counting.
             metrics.UNWRITTEN.inc()
             log.exception("partition %d: no checkpoint was taken", owner.partition)
             return
-        engine.cost = 2 * (
-            time.thread_time() - begun + engine.spent_elsewhere()
-        )  # to send it costs about as much again
+        # Writing costs about as much as taking.
+        engine.cost = 2 * (time.thread_time() - begun + engine.engine.take_spent())
         unsaved, engine.unsaved = engine.unsaved, Unsaved()
-        self._writing = gevent.spawn(self._write, partition, owner, engine, parts, self._now(partition), unsaved)
+        self._writing = gevent.spawn(self._write, partition, owner, engine, parts, partition.now, unsaved)
 
     def _write(
-        self, partition: Partition, owner: Owner, engine: Engine, parts: list[bytes], taken: int,
+        self, partition: Partition, owner: Owner, engine: OwnedEngine, parts: list[bytes], taken: int,
         unsaved: Unsaved,
     ) -> None:  # fmt: skip
         place = 1 - engine.stored.place if engine.stored else 0
         pieces = crc = size = 0
         try:
-            for piece in pieces_of(parts):
+            for piece in pieces_of(parts, self._policy.piece_bytes):
                 if partition.ended:
                     return
-                self._broker.checkpoints.write(owner, engine.name, place, pieces, piece)
+                self._store.write(owner, engine.name, place, pieces, piece)
                 pieces, crc, size = pieces + 1, crc32(piece, crc), size + len(piece)
-                gevent.sleep(PIECE_BYTES / BURST)
+                gevent.sleep(self._policy.piece_bytes / self._policy.burst)
             stored = Stored(place, pieces, size, crc, taken, engine.cost)
-            self._broker.checkpoints.commit(owner, engine.name, stored)
+            self._store.commit(owner, engine.name, stored)
         except PushError as error:
-            # The one before still holds, and the log behind it.
-            self._failed(owner, error)
+            # The last checkpoint and the log after it still hold.
+            self._log_failure(owner, error)
             engine.unsaved.add(unsaved)
         else:
             engine.stored = stored
             metrics.CHECKPOINTS.inc()
         finally:
-            self._rest_until = time.monotonic() + size / BYTES_PER_SECOND
+            self._rest_until = time.monotonic() + size / self._policy.bytes_per_second
 
     def _discard(self, partition: Partition, owner: Owner) -> None:
-        """Forget the checkpoints of engines that are no more; that of one which began anew is replaced by its next."""
+        """Discard checkpoints of engines that no longer exist; a rebuilt engine replaces its own."""
         names = partition.stale - {engine.name for engine in partition.engines.values()}
         partition.stale = set()
         try:
             if names and not partition.ended:
-                self._broker.checkpoints.discard(owner, sorted(names))
+                self._store.discard(owner, sorted(names))
         except PushError as error:
             partition.stale |= names
-            self._failed(owner, error)
+            self._log_failure(owner, error)
 
     @staticmethod
-    def _failed(owner: Owner, error: PushError) -> None:
+    def _log_failure(owner: Owner, error: PushError) -> None:
         metrics.UNWRITTEN.inc()
         level = logging.INFO if isinstance(error, Fenced) else logging.WARNING
         log.log(level, "partition %d: no checkpoint was written: %s", owner.partition, error)
@@ -154,18 +161,6 @@ def _known(partitions: Iterable[Partition]) -> list[tuple[Partition, Owner]]:
     return [(partition, owner) for partition in partitions if (owner := partition.owner) is not None]
 
 
-def _seconds(engine: Engine) -> float:
-    """Return what a checkpoint takes, as far as the last one tells."""
-    return engine.cost + (engine.stored.size / BURST if engine.stored else 0.0)
-
-
-def _is_due(engine: Engine, now: float) -> bool:
-    unsaved = engine.unsaved
-    worth = unsaved.entries > 0 and unsaved.spent >= max(WORTH, engine.cost / SHARE)
-    forgotten = unsaved.forgot and engine.stored is not None
-    return (worth or forgotten) and now - engine.taken >= INTERVAL
-
-
-def _measure(engines: Collection[Engine], now: float) -> None:
+def _measure(engines: Collection[OwnedEngine], now: float) -> None:
     metrics.AGE.set(max((now - engine.taken for engine in engines if engine.unsaved.entries), default=0.0))
     metrics.SIZE.set(sum(engine.stored.size for engine in engines if engine.stored))

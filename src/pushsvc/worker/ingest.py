@@ -1,4 +1,4 @@
-"""Events from producers that only ``PUBLISH`` to Redis: at most once, judged like all others."""
+"""Publishes raw messages of producers that only ``PUBLISH`` to Redis: at most once, under the limits of requests."""
 
 from __future__ import annotations
 
@@ -19,31 +19,37 @@ from pushsvc.topic import check_topic, partition_of
 
 log = logging.getLogger(__name__)
 
-BACKLOG_BYTES = 32_000_000
-_MESSAGE = 200
-"""Bytes that a message takes beside its data, about: there may be many without any."""
+_OVERHEAD = 200
+"""Bytes of memory that a message takes beside its data, about: there may be many without data."""
 
 INGESTED = Counter("pushsvc_ingest_events_total", "Events taken from Redis PUBLISH")
 REFUSED = Counter("pushsvc_ingest_refused_total", "Messages on ingest channels that were refused")
-CROWDED = Counter("pushsvc_ingest_topics_refused_total", "Messages dropped: no room for a topic in the partition")
+CROWDED = Counter("pushsvc_ingest_topics_refused_total", "Messages dropped: no room for another topic in the partition")
 FULL = Counter("pushsvc_ingest_log_full_total", "Messages dropped: the log of their topic is full")
-DROPPED = Counter("pushsvc_ingest_dropped_total", "Messages on ingest channels that found no room or no log")
+DROPPED = Counter("pushsvc_ingest_dropped_total", "Messages on ingest channels that could not be queued or stored")
 
 
 class Ingest:
-    """Messages of the partitions that this process owns go to their topics' logs, in the order in which they came.
+    """Publishes messages of the partitions that this process owns, in the order of their arrival.
 
-    ``fence_of(partition)`` is the fencing token, None where another process owns the partition.
+    ``fence_of(partition)`` returns the fencing token, None if another process owns the partition. Messages that wait
+    hold at most ``backlog_bytes``.
     """
 
     def __init__(
-        self, broker: Broker, rules: TopicRules, fence_of: Callable[[int], int | None], limits: Limits | None = None
+        self,
+        broker: Broker,
+        rules: TopicRules,
+        fence_of: Callable[[int], int | None],
+        limits: Limits | None = None,
+        backlog_bytes: int = 32_000_000,
     ) -> None:
         self._broker = broker
         self._rules = rules
         self._fence_of = fence_of
         self._reader = EventReader(limits or Limits())
         self._backlog: deque[tuple[str, bytes]] = deque()
+        self._backlog_bytes = backlog_bytes
         self._size = 0
         self._filled = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -56,14 +62,19 @@ class Ingest:
             self._greenlet.kill()
 
     def offer(self, topic: str, data: bytes) -> None:
-        """Take a message; it is dropped, and counted, when the backlog is full."""
-        size = _MESSAGE + len(topic) + len(data)
-        if self._size + size > BACKLOG_BYTES:
+        """Queue a message; drop and count it if the backlog is full."""
+        size = _OVERHEAD + len(topic) + len(data)
+        if self._size + size > self._backlog_bytes:
             DROPPED.inc()
             return
         self._backlog.append((topic, data))
         self._size += size
         self._filled.set()
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait."""
+        return len(self._backlog)
 
     def _run(self) -> None:
         while True:
@@ -71,7 +82,7 @@ class Ingest:
             self._filled.clear()
             while self._backlog:
                 topic, data = self._backlog.popleft()
-                self._size -= _MESSAGE + len(topic) + len(data)
+                self._size -= _OVERHEAD + len(topic) + len(data)
                 try:
                     self._publish(topic, data)
                 except TooManyTopics as error:

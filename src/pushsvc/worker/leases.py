@@ -1,4 +1,4 @@
-"""Which partitions this process owns: an equal share of them, by leases in Redis that end unless they are renewed."""
+"""The leases of this process: an equal share of the partitions, each a key in Redis that expires unless renewed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,9 @@ from prometheus_client import Gauge
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.topic import PARTITIONS
+from pushsvc.worker.policy import WorkerPolicy
 
 log = logging.getLogger(__name__)
-
-LEASE = 5.0
-"""Seconds after which another aggregator takes the partitions of one that died."""
-
-GIVING_BACK = 1.0
-"""Seconds that giving back may take: waiting longer would bring others little, as the leases end by themselves."""
-
-_MILLISECONDS = int(LEASE * 1000)
 
 OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggregators", multiprocess_mode="livesum")
 
@@ -30,12 +23,20 @@ OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggre
 class Leases:
     """The leases of one aggregator, each with its fencing token.
 
-    ``adopted(partition, fence)`` is called when a partition becomes this process's, and again, with a newer token,
-    when another has owned it meanwhile. ``dropped(partition)`` is called when it is this process's no more.
+    ``adopted(partition, fence)`` is called when this process takes a partition, and again with a newer token if another
+    process owned it meanwhile. ``dropped(partition)`` is called when the partition is lost or given away.
     """
 
-    def __init__(self, broker: Broker, adopted: Callable[[int, int], None], dropped: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        adopted: Callable[[int, int], None],
+        dropped: Callable[[int], None],
+        policy: WorkerPolicy | None = None,
+    ) -> None:
         self._broker = broker
+        self._policy = policy or WorkerPolicy()
+        self._milliseconds = int(self._policy.lease * 1000)
         self._adopted = adopted
         self._dropped = dropped
         self._owner = token_hex(8)
@@ -48,28 +49,28 @@ class Leases:
         self._greenlet = gevent.spawn(self._keep)
 
     def close(self) -> None:
-        """Give everything back, so that others need not wait for the end of the leases."""
+        """Release all partitions, so that others need not wait until the leases expire."""
         if self._greenlet is not None:
             self._greenlet.kill()
-        gevent.with_timeout(GIVING_BACK, self._leave, timeout_value=None)
+        gevent.with_timeout(self._policy.leave_timeout, self._leave, timeout_value=None)
         self._forget_all()
 
     def fence_of(self, partition: int) -> int | None:
-        """Return the fencing token of a partition, None where another process owns it."""
+        """Return the fencing token of a partition; None if this process does not own it."""
         return self._fences.get(partition)
 
     def fences(self) -> dict[int, int]:
-        """Return what is owned: partitions with their fencing tokens."""
+        """Return the owned partitions with their fencing tokens."""
         return dict(self._fences)
 
     def forget(self, partition: int) -> None:
-        """Drop a partition of which Redis says that another owns it."""
+        """Drop a partition that another process owns."""
         self._fences.pop(partition, None)
         self._renewed.pop(partition, None)
         self._dropped(partition)
 
     def renew(self) -> None:
-        """Keep what is owned; take what is free, or give away what is more than an equal share."""
+        """Renew the leases; take free partitions, or give away those beyond an equal share."""
         self._join()
         share = -(-PARTITIONS // max(1, self._alive))
         self._give_away(sorted(self._fences)[share:])
@@ -79,32 +80,33 @@ class Leases:
         OWNED.set(len(self._fences))
 
     def _join(self) -> None:
-        """Count the aggregators; where the one primary that knows them is away, the last count holds."""
+        """Count the aggregators; while the primary that lists them is unreachable, the last count holds."""
         try:
             now = self._broker.time()
-            self._alive = self._broker.join_aggregators(self._owner, now, now + _MILLISECONDS)
+            self._alive = self._broker.join_aggregators(self._owner, now, now + self._milliseconds)
         except Unavailable as error:
-            log.warning("aggregators are not counted: %s", error)
+            log.warning("the aggregators cannot be counted: %s", error)
 
     def _keep(self) -> None:
         while True:
             try:
-                self._renew_in_time()
+                self.renew_or_expire()
             except Exception:
                 log.exception("leases")
-            gevent.sleep(LEASE / 4)
+            gevent.sleep(self._policy.lease / 4)
 
-    def _renew_in_time(self) -> None:
+    def renew_or_expire(self) -> None:
+        """Renew the leases; drop those that may have expired if Redis cannot be asked."""
         try:
             self.renew()
         except PushError as error:
             log.warning("leases: %s", error)
-            self._forget_overdue()
+            self._forget_expired()
 
-    def _forget_overdue(self) -> None:
-        """Drop what may be another's by now."""
+    def _forget_expired(self) -> None:
+        """Drop the partitions that another process may own by now."""
         for partition, renewed in list(self._renewed.items()):
-            if time.monotonic() - renewed > LEASE:
+            if time.monotonic() - renewed > self._policy.lease:
                 self.forget(partition)
 
     def _leave(self) -> None:
@@ -121,25 +123,25 @@ class Leases:
             self._broker.release(surplus, self._owner)
 
     def _extend(self) -> None:
-        kept = self._broker.lease(list(self._fences), self._owner, _MILLISECONDS)
+        kept = self._broker.lease(list(self._fences), self._owner, self._milliseconds)
         for partition in set(self._fences) - set(kept):
             self.forget(partition)
         for partition, fence in kept.items():
             if fence is None:
                 continue
-            # It was forgotten, perhaps, while Redis was asked; or another has owned it, and may have written.
+            # It was forgotten while Redis was asked, or another process owned it meanwhile and may have written.
             if self._fences.get(partition) != fence:
                 self._adopt(partition, fence)
             self._renewed[partition] = time.monotonic()
-        self._forget_overdue()
+        self._forget_expired()
 
     def _take(self, wanted: list[int], room: int) -> None:
         failure: Unavailable | None = None
         while wanted and room > 0:
             asked, wanted = wanted[:room], wanted[room:]
             try:
-                taken = self._broker.lease(asked, self._owner, _MILLISECONDS)
-            except Unavailable as error:  # the next ones may be at another primary
+                taken = self._broker.lease(asked, self._owner, self._milliseconds)
+            except Unavailable as error:  # the next partitions may be at another primary
                 failure = error
                 continue
             for partition, fence in taken.items():

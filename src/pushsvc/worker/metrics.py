@@ -1,4 +1,4 @@
-"""What aggregators count, for Prometheus."""
+"""The metrics of aggregators, for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge
 
-from pushsvc.aggregate.row_updates import Topic
+from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.metrics.buffered import BufferedCounter
 
 COUNTED = BufferedCounter(Counter("pushsvc_events_counted_total", "Events counted by an aggregator"))
@@ -16,35 +16,35 @@ ENTRIES = BufferedCounter(
     Counter("pushsvc_entries_read_total", "Entries of events logs that an aggregator has counted")
 )
 UNCOUNTABLE = Counter("pushsvc_entries_uncountable_total", "Entries of a log that could not be read or counted")
-PARTS_LOST = Counter("pushsvc_parts_lost_total", "Times that parts of a split topic were begun anew, as one was gone")
+SHARDS_LOST = Counter("pushsvc_parts_lost_total", "Times that the shards of a topic were restarted as one was lost")
 AHEAD = BufferedCounter(Counter("pushsvc_events_ahead_total", "Events not counted: too far ahead of their arrival"))
 FOLDED = BufferedCounter(Counter("pushsvc_events_folded_total", "Events counted under __other__ for lack of room"))
 IGNORED = BufferedCounter(
-    Counter("pushsvc_numbers_ignored_total", "Numbers not counted: in fields beyond the most a topic may have")
+    Counter("pushsvc_numbers_ignored_total", "Numbers not counted: in fields beyond the limit of a topic")
 )
-MISSED = Counter("pushsvc_events_missed_total", "Events that came too late for a window", ["window"])
+MISSED = Counter("pushsvc_events_missed_total", "Events that were too late for a window", ["window"])
 LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was counted", multiprocess_mode="livemax")
 
 CHECKPOINTS = Counter("pushsvc_checkpoints_written_total", "Checkpoints of engines written to Redis")
 UNWRITTEN = Counter("pushsvc_checkpoints_failed_total", "Checkpoints that could not be written")
-LOADED = Counter("pushsvc_checkpoints_loaded_total", "Checkpoints from which an aggregator went on")
-UNUSABLE = Counter("pushsvc_checkpoints_ignored_total", "Checkpoints of which an aggregator could make nothing")
+LOADED = Counter("pushsvc_checkpoints_loaded_total", "Checkpoints from which an aggregator restored an engine")
+UNUSABLE = Counter("pushsvc_checkpoints_ignored_total", "Checkpoints that an aggregator could not use")
 AGE = Gauge(
     "pushsvc_checkpoint_age_seconds",
-    "Age of the oldest checkpoint of those behind which events were counted",
+    "Age of the oldest checkpoint of an engine that has counted since",
     multiprocess_mode="livemax",
 )
 SIZE = Gauge("pushsvc_checkpoint_bytes", "Size of the last checkpoints of all engines", multiprocess_mode="livesum")
 
 
 @contextmanager
-def added(topic: Topic) -> Iterator[None]:
-    """Add to the process's counters what the topic's own count inside the context."""
-    ahead, folded, ignored, missed = topic.ahead, topic.folded, topic.ignored, dict(topic.late_by_window)
+def added(counts: TopicCounts) -> Iterator[None]:
+    """Add to the metrics what a topic's counts grow by inside the context."""
+    ahead, folded, ignored, missed = counts.ahead, counts.folded, counts.ignored, dict(counts.late_by_window)
     yield
-    AHEAD.inc(topic.ahead - ahead)
-    FOLDED.inc(topic.folded - folded)
-    IGNORED.inc(topic.ignored - ignored)
-    for window, late in topic.late_by_window.items():
+    AHEAD.inc(counts.ahead - ahead)
+    FOLDED.inc(counts.folded - folded)
+    IGNORED.inc(counts.ignored - ignored)
+    for window, late in counts.late_by_window.items():
         if late != missed[window]:
             MISSED.labels(window=window).inc(late - missed[window])

@@ -1,7 +1,7 @@
-"""Trims the logs of the partitions that this process owns, also those to which nobody publishes any more.
+"""Trims the logs of the partitions that this process owns, also those that get no more events.
 
-The publish script trims what is published to; age, and events that windows needed when the last one came, are left to
-this.
+The publish script trims the log that it appends to. This room enforces the bound on age, and removes events that a
+window needed when the last event came.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from pushsvc.settings import TopicRules, TopicSettings
 log = logging.getLogger(__name__)
 
 PERIOD = 15.0
-"""Seconds from the begin of one round over all topics to the next, at least."""
+"""Least seconds from the start of one round over all topics to the next."""
 
 TOPICS, ENTRIES = 20, 50
-"""Topics of one round trip, and entries that go of each: Redis is busy for some milliseconds at most."""
+"""Topics of one round trip, and entries removed from each: Redis is busy for a few milliseconds at most."""
 
-TURNS = 100
-"""Round trips for one group of topics in a round, at most: what is left then waits for the next round."""
+_ROUND_TRIPS = 100
+"""Most round trips for one batch of topics; the rest waits for the next round."""
 
 _UNOWNED = 1.0
-"""Seconds between two looks whether a partition is owned meanwhile."""
+"""Seconds between two rounds while no partition is owned."""
 
 _PAUSE = 0.02
-"""Seconds between two groups, so that a round over very many topics takes longer rather than all of the time."""
+"""Seconds between two batches, so that many topics make a round longer instead of taking all of the CPU."""
 
-BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the logs that are owned", multiprocess_mode="livesum")
-FILL = Gauge("pushsvc_log_fill_ratio", "The fullest log, as a share of where it is full", multiprocess_mode="livemax")
-SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries that went while nobody published")
+BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
+FILL = Gauge("pushsvc_log_fill_ratio", "Size of the fullest log, as a share of its limit", multiprocess_mode="livemax")
+SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries removed by the sweeper")
 
 
 class Sweeper:
-    """Goes round the topics for ever. ``fences()`` are the partitions that are owned, with their fencing tokens."""
+    """Sweeps all topics in rounds. ``fences()`` returns the owned partitions with their fencing tokens."""
 
     def __init__(self, broker: Broker, rules: TopicRules, fences: Callable[[], Mapping[int, int]]) -> None:
         self._broker = broker
@@ -68,16 +68,16 @@ class Sweeper:
             gevent.sleep(max(_PAUSE, begun + period - time.monotonic()))
 
     def round(self) -> None:
-        """Look at every topic once. Raise what the broker raised last, but Fenced, when all partitions had their turn.
+        """Sweep every topic once; at the end raise the last error of the broker, except Fenced.
 
-        Then the gauges stay as they were: they would tell of less than there is.
+        After an error the gauges stay: the sums would lack a partition.
         """
         held, fullest = 0, 0.0
         failure: PushError | None = None
         for partition in sorted(self._fences()):
             try:
-                size, full = self._look_at(partition)
-            except PushError as error:  # the next ones may be at another primary
+                size, full = self._sweep_partition(partition)
+            except PushError as error:  # the next partitions may be at another primary
                 failure = error
             else:
                 held, fullest = held + size, max(fullest, full)
@@ -86,10 +86,10 @@ class Sweeper:
         BYTES.set(held)
         FILL.set(fullest)
 
-    def _look_at(self, partition: int) -> tuple[int, float]:
-        """Trim the logs of a partition; return the bytes that they hold then, and how full the fullest is."""
+    def _sweep_partition(self, partition: int) -> tuple[int, float]:
+        """Trim the logs of a partition; return their bytes afterwards, and the fill ratio of the fullest."""
         held, fullest = 0, 0.0
-        for topics in self._groups(partition):
+        for topics in self._batches(partition):
             for topic, size in self._sweep(partition, topics).items():
                 held += size
                 full = topics[topic].full_bytes
@@ -97,21 +97,21 @@ class Sweeper:
             gevent.sleep(_PAUSE)
         return held, fullest
 
-    def _groups(self, partition: int) -> Iterator[dict[str, TopicSettings]]:
+    def _batches(self, partition: int) -> Iterator[dict[str, TopicSettings]]:
         names = sorted(self._broker.topics_of(partition))
         for at in range(0, len(names), TOPICS):
             yield {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
 
     def _sweep(self, partition: int, topics: Mapping[str, TopicSettings]) -> dict[str, int]:
-        """Trim some topics of a partition; return the bytes that their logs hold then."""
+        """Trim some topics of a partition; return the bytes of their logs afterwards."""
         found: dict[str, int] = {}
-        for _ in range(TURNS):
+        for _ in range(_ROUND_TRIPS):
             fence = self._fences().get(partition)
             if fence is None or not topics:
                 break
             try:
                 swept = self._broker.sweep(topics, fence, ENTRIES)
-            except Fenced:  # the leases find out by themselves
+            except Fenced:  # the next renewal of the leases notices it
                 break
             SWEPT.inc(sum(one.entries for one in swept.values()))
             found.update({topic: one.bytes for topic, one in swept.items()})

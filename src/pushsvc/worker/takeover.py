@@ -1,4 +1,4 @@
-"""How an owner of a partition begins: with the checkpoints of who owned it before, and else with the log."""
+"""Begins a partition: from the checkpoints of its last owner, else from its logs."""
 
 from __future__ import annotations
 
@@ -6,37 +6,44 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from pushsvc.aggregate.aggregate import Aggregate
-from pushsvc.aggregate.row_updates import Topic as Counted
+from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.checkpoints import NotStored, Stored
 from pushsvc.broker.keys import Log
-from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
-from pushsvc.worker.partition import Engine, EngineKey, Partition, Topic, engine_key, engine_name
-from pushsvc.worker.shards.pool import Split
+from pushsvc.worker.engine import TopicEngine
+from pushsvc.worker.local_engine import LocalEngine
+from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, engine_key, engine_name
+from pushsvc.worker.shards.handle import ShardHandle
+from pushsvc.worker.shards.pool import ShardPool
 
 log = logging.getLogger(__name__)
 
-_REPLAYED = 2 * FUTURE_ALLOWANCE
-_AT_ONCE = 500
-"""Topics whose figures are asked for in one round trip."""
+_REPLAY_MARGIN = 2 * FUTURE_ALLOWANCE
+"""Milliseconds before the longest window from which the log is read again: arrivals and event times differ."""
 
-Figures = Mapping[str, str]
+_METADATA_BATCH = 500
+"""Topics whose metadata is read in one round trip."""
+
+Metadata = Mapping[str, str]
 
 
 class Takeover:
-    """Takes up partitions and their topics. ``pause`` is called every few milliseconds of work."""
+    """Opens partitions and their topics. ``pause`` is called every few milliseconds of work.
 
-    def __init__(self, broker: Broker, rules: TopicRules, pause: Callable[[], None]) -> None:
+    Methods raise ShardLost, and errors of ``pushsvc.errors``.
+    """
+
+    def __init__(self, broker: Broker, rules: TopicRules, pause: Callable[[], None], shard_timeout: float) -> None:
         self._broker = broker
         self._rules = rules
         self._pause = pause
+        self._shard_timeout = shard_timeout
 
     def load(self, partition: Partition) -> None:
-        """Note all topics of a partition as unread. The first time, go on from its checkpoints."""
+        """Mark all topics of a partition as unread. The first time, restore the engines from checkpoints."""
         names = self._broker.topics_of(partition.number)
         if partition.epoch is None:
             epoch, headers = self._broker.checkpoints.headers(partition.number)
@@ -46,7 +53,7 @@ class Takeover:
         partition.loaded = True
 
     def begin(self, partition: Partition, name: str) -> None:
-        """Take up a topic that no checkpoint has: its windows are made from the part of the log that they may cover."""
+        """Open a topic that no checkpoint has; its windows will be built from the part of the log that they cover."""
         settings = self._rules.settings_of(name)
         events, *windows = self._broker.metadata(_logs_of(name, settings))
         if "created" not in events:
@@ -54,28 +61,42 @@ class Takeover:
         now = self._broker.time(partition.number)
         after = int(events.get("first", 1)) - 1
         if settings.clock == "wall":
-            needed = self._broker.seek_arrival(name, now - settings.longest_window - _REPLAYED)
+            needed = self._broker.seek_arrival(name, now - settings.longest_window - _REPLAY_MARGIN)
             if settings.largest_count_window:
                 needed = min(needed, int(events["last"]) - settings.largest_count_window)
             after = max(after, needed)
         engine = self._engine_for(partition, engine_key(settings, name), now)
-        counted = engine.aggregate.open(name, int(events["created"]))
-        counted.offset = after
-        counted.deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _topic_of(engine, counted, settings, windows)
+        counts = engine.engine.open(name, int(events["created"]))
+        counts.offset = after
+        counts.deleted = int(events.get("deleted", 0))
+        partition.topics[name] = _topic_of(engine, counts, settings, windows)
 
-    def _engine_for(self, partition: Partition, key: EngineKey, now: int) -> Engine:
+    # Engines
+
+    def _engine_for(self, partition: Partition, key: EngineKey, now: int) -> OwnedEngine:
         if key not in partition.engines:
             settings, _ = key
-            begun = now - settings.longest_window - _REPLAYED
-            aggregate = Split(settings, begun) if settings.parts > 1 else Aggregate(settings, begun, pause=self._pause)
-            partition.engines[key] = Engine(engine_name(key), aggregate)
+            engine = self._new_engine(settings, now - settings.longest_window - _REPLAY_MARGIN)
+            partition.engines[key] = OwnedEngine(engine_name(key), engine)
         return partition.engines[key]
+
+    def _new_engine(self, settings: TopicSettings, time: int) -> TopicEngine:
+        if settings.parts > 1:
+            return ShardPool(settings, time, self._start_shard)
+        return LocalEngine(settings, time, pause=self._pause)
+
+    def _restored_engine(self, settings: TopicSettings, data: bytes) -> TopicEngine:
+        if settings.parts > 1:
+            return ShardPool.restore(settings, data, self._start_shard)
+        return LocalEngine.restore(settings, data, self._pause)
+
+    def _start_shard(self, number: int) -> ShardHandle:
+        return ShardHandle(number, self._shard_timeout)
 
     # Checkpoints
 
     def _engines_of(self, names: Mapping[str, int]) -> dict[str, EngineKey]:
-        """Return the engines that topics belong to, by the names of their checkpoints."""
+        """Return the keys of the topics' engines by the names of their checkpoints."""
         keys = {engine_key(self._rules.settings_of(name), name) for name in names}
         return {engine_name(key): key for key in keys}
 
@@ -94,14 +115,18 @@ class Takeover:
                 partition.stale.add(name)
                 continue
             metrics.LOADED.inc()
-            self._go_on(partition, engines[name], engine)
+            try:
+                self._resume(partition, engines[name], engine)
+            except BaseException:
+                engine.engine.end()  # no partition has it yet
+                raise
 
     def _restore(
         self, partition: Partition, name: str, stored: Stored | None, key: EngineKey | None, now: int
-    ) -> Engine:
-        """Return an engine as it was; raise NotStored or InvalidState where that would be of no use."""
-        if partition.distrusted:
-            raise NotStored("counting failed, so everything is read again")
+    ) -> OwnedEngine:
+        """Return an engine in its saved state; raise NotStored or InvalidState if that is impossible or useless."""
+        if partition.rebuild_from_log:
+            raise NotStored("an engine failed, so all logs are read again")
         if stored is None:
             raise NotStored("its header is of another version")
         if key is None:
@@ -110,31 +135,28 @@ class Takeover:
         if (
             settings.clock == "wall"
             and not settings.largest_count_window
-            and stored.taken < now - settings.longest_window - _REPLAYED
+            and stored.taken < now - settings.longest_window - _REPLAY_MARGIN
         ):
             raise NotStored("it is older than the longest window")
-        data = self._broker.checkpoints.read(partition.number, name, stored)
-        aggregate = (
-            Split.restore(settings, data) if settings.parts > 1 else Aggregate.restore(settings, data, self._pause)
-        )
-        return Engine(name, aggregate, stored, time.monotonic() - (now - stored.taken) / 1_000, stored.cost)
+        engine = self._restored_engine(settings, self._broker.checkpoints.read(partition.number, name, stored))
+        return OwnedEngine(name, engine, stored, time.monotonic() - (now - stored.taken) / 1_000, stored.cost)
 
-    def _go_on(self, partition: Partition, key: EngineKey, engine: Engine) -> None:
-        """Take up the topics of a restored engine; those that the log does not continue begin anew."""
+    def _resume(self, partition: Partition, key: EngineKey, engine: OwnedEngine) -> None:
+        """Take over the topics of a restored engine whose logs continue; close the others, which begin anew."""
         settings, _ = key
-        found: dict[str, Topic] = {}
-        every = list(engine.aggregate.topics)
-        for start in range(0, len(every), _AT_ONCE):
-            names = every[start : start + _AT_ONCE]
+        found: dict[str, OwnedTopic] = {}
+        every = list(engine.engine.topics)
+        for start in range(0, len(every), _METADATA_BATCH):
+            names = every[start : start + _METADATA_BATCH]
             logs = [_logs_of(name, settings) for name in names]
             answers = iter(self._broker.metadata([one for several in logs for one in several]))
             for name, several in zip(names, logs, strict=True):
                 events, *windows = [next(answers) for _ in several]
-                counted = engine.aggregate.topics[name]
-                if self._rules.settings_of(name) == settings and _continues(counted, events):
-                    found[name] = _topic_of(engine, counted, settings, windows)
-        for name in set(engine.aggregate.topics) - set(found):
-            engine.aggregate.close(name)
+                counts = engine.engine.topics[name]
+                if self._rules.settings_of(name) == settings and _continues(counts, events):
+                    found[name] = _topic_of(engine, counts, settings, windows)
+        for name in set(every) - set(found):
+            engine.engine.close(name)
             engine.unsaved.forgot = True
         partition.topics.update(found)
         if found:
@@ -147,14 +169,16 @@ def _logs_of(name: str, settings: TopicSettings) -> list[Log]:
     return [Log(name), *(Log(name, window.name) for window in settings.windows)]
 
 
-def _continues(counted: Counted, events: Figures) -> bool:
-    """Tell whether the log is that of the same topic and has all that comes behind what was counted."""
-    same = (int(events.get("created", 0)), int(events.get("deleted", 0))) == (counted.since, counted.deleted)
-    return same and int(events.get("first", 1)) - 1 <= counted.offset <= int(events.get("last", 0))
+def _continues(counts: TopicCounts, events: Metadata) -> bool:
+    """Return whether the log is that of the same topic and has everything after the last counted event."""
+    same = (int(events.get("created", 0)), int(events.get("deleted", 0))) == (counts.since, counts.deleted)
+    return same and int(events.get("first", 1)) - 1 <= counts.offset <= int(events.get("last", 0))
 
 
-def _topic_of(engine: Engine, counted: Counted, settings: TopicSettings, windows: list[dict[str, str]]) -> Topic:
+def _topic_of(
+    engine: OwnedEngine, counts: TopicCounts, settings: TopicSettings, windows: list[dict[str, str]]
+) -> OwnedTopic:
     written = max(int(window.get("source", 0)) for window in windows)
-    if counted.offset <= written:
-        counted.told_late = counted.late  # by whoever wrote the frames
-    return Topic(engine, counted, settings, written, ColumnReader(settings.key, settings.values))
+    if counts.offset <= written:
+        counts.reported_late = counts.late  # the owner that wrote the frames reported them
+    return OwnedTopic(engine, counts, settings, written)

@@ -57,7 +57,7 @@ def test_a_frame_as_json():
     assert list(update["columns"]) == list(SHORT.columns)
 
 
-def test_a_topic_without_events_has_no_rows_and_asks_for_nothing():
+def test_a_topic_without_events_has_no_rows_and_no_wake_time():
     aggregate = topic()
     aggregate.advance(T + 100_000)
     assert aggregate.snapshot("10s").rows == []
@@ -65,7 +65,7 @@ def test_a_topic_without_events_has_no_rows_and_asks_for_nothing():
     assert aggregate.wake_at() is None
 
 
-def test_a_quiet_topic_decays_to_zero_and_its_keys_go_all_by_themselves():
+def test_a_quiet_topic_decays_to_zero_and_its_keys_are_gone():
     aggregate, reader, said = topic(), Reader(), []
     aggregate.apply(1, T + 100, [event(x=1), event(T - 3_000, x=3)])
     now = T + 100
@@ -107,7 +107,7 @@ def test_a_row_of_zero_may_revive_before_and_after_it_is_gone():
     assert rows_of(aggregate.flush(T + 40_000)[0])["a", "x"][2] == 3
 
 
-def test_a_row_that_came_and_went_between_two_frames_is_not_mentioned():
+def test_a_row_that_came_and_went_between_two_frames_is_in_none():
     aggregate = topic(TEN_SECONDS)
     aggregate.apply(1, T, [event(key="b")])
     aggregate.flush(T)
@@ -117,7 +117,7 @@ def test_a_row_that_came_and_went_between_two_frames_is_not_mentioned():
     assert rows_of(frame).keys() == {(None, None), ("b", None), (None, "x")}
 
 
-def test_a_late_event_is_merged_where_its_pane_still_is():
+def test_a_late_event_counts_in_the_windows_that_still_have_its_pane():
     aggregate = topic()
     aggregate.apply(1, T, [event(x=1)])
     aggregate.flush(T)
@@ -128,7 +128,7 @@ def test_a_late_event_is_merged_where_its_pane_still_is():
     assert (aggregate.late, aggregate.late_by_window) == (1, {"10s": 3, "1m": 1})
 
 
-def test_an_event_ahead_enters_with_its_pane():
+def test_an_early_event_enters_with_its_pane():
     aggregate = topic()
     aggregate.apply(1, T, [event(T + 4_999, x=1)])
     assert [rows_of(frame) for frame in aggregate.flush(T)] == [
@@ -142,7 +142,7 @@ def test_an_event_ahead_enters_with_its_pane():
     assert rows_of(aggregate.flush(T + 4_750)[0])["a", "x"][:3] == [1, 0.1, 1]
 
 
-def test_what_is_further_ahead_than_the_ring_is_counted_and_left_out():
+def test_an_event_too_far_ahead_is_counted_as_such_and_left_out():
     aggregate = topic()
     aggregate.apply(2, T, [event(T + 10_000), event(T + 10_001), event(T + 10**12)])
     assert aggregate.ahead == 2
@@ -158,7 +158,7 @@ def test_a_long_silence_empties_everything_at_once():
     assert all(rows_of(f)["a", "x"][:3:2] == [1, 3] for f in aggregate.flush(T + 10**10))
 
 
-def test_the_head_never_goes_back():
+def test_the_clock_never_goes_back():
     aggregate = topic(TEN_SECONDS)
     aggregate.apply(1, T + 5_000, [event()])
     aggregate.advance(T)
@@ -169,7 +169,7 @@ def test_the_head_never_goes_back():
 # -- cadence
 
 
-def test_the_first_change_goes_at_once_then_one_per_cadence_and_the_last_state_always():
+def test_updates_come_at_once_then_once_per_cadence_and_end_with_the_last_state():
     aggregate = topic(SHORT)
     aggregate.watch("10s", True)
     aggregate.apply(1, T, [event()])
@@ -188,7 +188,7 @@ def test_the_first_change_goes_at_once_then_one_per_cadence_and_the_last_state_a
     assert [f.window for f in aggregate.due(T + 1_200)] == ["10s", "1m"]
 
 
-def test_cadence_zero_is_every_time():
+def test_cadence_zero_means_an_update_per_entry():
     aggregate = topic()
     for offset in range(5):
         aggregate.apply(offset, T, [event()])
@@ -206,7 +206,7 @@ def test_large_updates_stretch_the_cadence_to_two_megabytes_a_second():
     assert aggregate.due(T + frame.cadence)[0].cadence == 0
 
 
-def test_flush_does_not_wait_and_a_snapshot_takes_the_changes():
+def test_flush_ignores_the_cadence_and_a_snapshot_takes_the_changes():
     aggregate = topic(SHORT)
     aggregate.apply(1, T, [event()])
     aggregate.due(T)
@@ -231,7 +231,7 @@ def test_only_event_times_move_the_event_clock():
     assert [rows_of(f)["a", "x"][0] for f in aggregate.flush(T)] == [1, 3]
 
 
-def test_late_on_the_event_clock_is_who_comes_behind_a_newer_one():
+def test_on_the_event_clock_an_event_is_late_after_a_newer_one():
     events = [event(0, w=1), event(30_000, x=1), event(15_000, y=1), event(90_000), event(31_000)]
     whole, single = topic(EVENT_CLOCK), topic(EVENT_CLOCK)
     whole.apply(5, T, events)
@@ -244,7 +244,7 @@ def test_late_on_the_event_clock_is_who_comes_behind_a_newer_one():
 # -- topics and times
 
 
-def test_a_topic_that_is_closed_takes_its_late_events_along_and_no_others():
+def test_closing_a_topic_removes_its_late_events_and_no_others():
     aggregate = topic()
     aggregate.all.open("other", T)
     for second in range(0, 60, 15):
@@ -258,7 +258,7 @@ def test_a_topic_that_is_closed_takes_its_late_events_along_and_no_others():
     assert [frame.topic for frame in aggregate.flush(T + 60_000)] == []
 
 
-def test_the_least_time_that_is_taken_can_be_written():
+def test_the_earliest_accepted_time_can_be_formatted():
     aggregate = topic(dataclasses.replace(EVENT_CLOCK, windows=(Window.parse("24h"),)))
     aggregate.apply(1, T, [event(-62_135_596_800_000 + 86_400_000, x=1)])
     assert b'"from":"0001-01-01T00:' in aggregate.snapshot("24h").to_json(T)
@@ -267,7 +267,7 @@ def test_the_least_time_that_is_taken_can_be_written():
 # -- numbers
 
 
-def test_what_leaves_the_range_of_doubles_is_null_until_it_has_left_the_window():
+def test_a_statistic_beyond_the_range_of_doubles_is_null():
     aggregate = topic(TEN_SECONDS)
     aggregate.apply(2, T, [event(x=1.7e308), event(x=1.7e308)])
     assert rows_of(aggregate.snapshot("10s"))["a", "x"][2:7] == [None, None, 1.7e308, 1.7e308, None]
@@ -275,7 +275,7 @@ def test_what_leaves_the_range_of_doubles_is_null_until_it_has_left_the_window()
     assert rows_of(aggregate.snapshot("10s"))["a", "x"][2:5] == [2.0**63, 2.0**62, 1.0]
 
 
-def test_after_a_jump_has_left_the_window_std_is_that_of_what_is_in_it():
+def test_std_is_exact_after_a_jump_has_left_the_window():
     producer = Producer(topic(TEN_SECONDS))
     for step in range(12):
         level = 1e9 if 4 <= step < 8 else 0.0
@@ -289,7 +289,7 @@ def test_after_a_jump_has_left_the_window_std_is_that_of_what_is_in_it():
 # -- state
 
 
-def test_an_entry_counts_the_same_in_any_split():
+def test_a_batch_counts_the_same_however_it_is_cut_into_entries():
     events = [event(T - 12_000, x=1e9), event(x=0.1), event(T + 3_000, key="b", x=0.7), event(T - 1, key="b", y=2)]
     frames = []
     for sizes in ((4,), (1, 3), (1, 1, 1, 1)):
@@ -304,7 +304,7 @@ def test_an_entry_counts_the_same_in_any_split():
 
 
 @pytest.mark.parametrize("options", [NOW, EVENT_CLOCK])
-def test_a_restored_aggregate_says_the_same_bytes(options):
+def test_a_restored_aggregate_emits_the_same_bytes(options):
     stayed = topic(dataclasses.replace(options, windows=options.windows[:1]))
     stayed.apply(3, T, [event(x=1.5), event(T - 6_000, key="b", x=0.1), event(T + 4_000, y=2)])
     stayed.flush(T)

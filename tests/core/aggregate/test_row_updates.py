@@ -1,4 +1,4 @@
-"""Which keys and fields events count under: groupings, caps, and what becomes of the rest."""
+"""The keys and fields that events count under: groupings, limits, and events beyond them."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def grouped(frame):
     return {(row[0], row[1], row[-1]): row[2] for row in frame.rows}
 
 
-def test_several_groupings_count_apart_and_together_once():
+def test_each_grouping_has_its_keys_and_the_totals_count_once():
     aggregate = topic(FLIGHTS)
     flights = [("UA", "EWR", 5), ("UA", "JFK", 7), ("AA", "JFK", 1), (None, "JFK", 3), ("JFK", None, 4)]
     events = [Event(data={"carrier": c, "origin": o, "delay": d}) for c, o, d in flights]
@@ -36,7 +36,7 @@ def test_several_groupings_count_apart_and_together_once():
     assert (sums[None, None], sums["JFK", "origin"]) == (20.0, 11.0)
 
 
-def test_keys_of_groupings_are_zero_and_gone_with_what_they_are_by():
+def test_zero_and_gone_rows_have_their_grouping():
     aggregate = topic(FLIGHTS)
     aggregate.apply(1, T, [Event(data={"carrier": "UA", "origin": "EWR"})])
     aggregate.flush(T)
@@ -51,7 +51,7 @@ def test_keys_of_groupings_are_zero_and_gone_with_what_they_are_by():
     ]  # fmt: skip
 
 
-def test_each_grouping_has_an_other_of_its_own():
+def test_each_grouping_has_its_own_other():
     aggregate = topic(dataclasses.replace(FLIGHTS, max_keys=4))
     aggregate.apply(3, T, [Event(data={"carrier": c, "origin": "o"}) for c in ("a", "b", "__other__")])
     assert grouped(aggregate.snapshot("1m")) == {
@@ -60,10 +60,10 @@ def test_each_grouping_has_an_other_of_its_own():
     }  # fmt: skip
 
 
-# -- caps
+# -- limits
 
 
-def test_keys_beyond_the_cap_are_folded_and_places_are_used_again():
+def test_keys_beyond_the_limit_are_folded_and_free_places_are_reused():
     aggregate = topic(dataclasses.replace(NOW, max_keys=2))
     aggregate.apply(5, T, [event(key=key, x=1) for key in "abcda"])
     counts = {name[0]: row[0] for name, row in rows_of(aggregate.snapshot("1m")).items() if name[1] is None}
@@ -77,13 +77,13 @@ def test_keys_beyond_the_cap_are_folded_and_places_are_used_again():
     assert aggregate.folded == 2
 
 
-def test_a_key_that_got_its_place_while_folded_events_of_it_may_count_is_partial():
+def test_a_key_is_partial_while_folded_events_of_it_may_be_in_the_window():
     aggregate = topic(dataclasses.replace(NOW, max_keys=1))
     aggregate.apply(3, T, [event(key=key, x=1) for key in "abb"])
     assert "partial" not in json.loads(aggregate.snapshot("1m").body)
     aggregate.advance(T + 11_000)
     aggregate.apply(4, T + 30_000, [event(key="b", x=1)])
-    aggregate.all._rolling.rows.topics[0]._max_keys = 2
+    aggregate.all._engine.rows.topics[0]._max_keys = 2
     aggregate.apply(5, T + 31_000, [event(key="b", x=1)])
     said = {frame.window: json.loads(frame.body) for frame in aggregate.flush(T + 31_000)}
     assert [row[:3] for row in said["1m"]["data"] if row[0] == "b"] == [["b", None, 1], ["b", "x", 1]]
@@ -113,7 +113,7 @@ def test_beyond_the_memory_of_an_engine_new_keys_are_folded_and_totals_stay_exac
     )
 
 
-def test_keys_of_events_that_are_too_late_take_no_place():
+def test_keys_of_late_events_take_no_place():
     aggregate = topic(dataclasses.replace(NOW, max_keys=3))
     aggregate.apply(5, T, [event(T - 90_000, key=f"late-{n}", x=1) for n in range(5)])
     aggregate.apply(6, T, [event(key="now", x=1)])
@@ -121,14 +121,14 @@ def test_keys_of_events_that_are_too_late_take_no_place():
     assert {name[0] for name in rows_of(aggregate.snapshot("1m"))} == {None, "now"}
 
 
-def test_a_replay_without_frames_frees_keys_as_well():
+def test_a_replay_without_frames_frees_keys():
     aggregate = topic(dataclasses.replace(NOW, max_keys=5))
     for second in range(0, 960, 120):
         aggregate.apply(second, T + second * 1_000, [event(key=f"key-{second}", x=1)])
     assert aggregate.folded == 0
 
 
-def test_fields_beyond_the_cap_are_ignored_and_counted():
+def test_numbers_of_fields_beyond_the_limit_are_counted_as_ignored():
     aggregate = topic(dataclasses.replace(NOW, max_fields=2))
     aggregate.apply(2, T, [event(x=1, y=2, z=3), event(x=1, z=3)])
     assert rows_of(aggregate.snapshot("1m")).keys() == {(k, f) for k in (None, "a") for f in (None, "x", "y")}

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from pushsvc.aggregate.statistics_frame import Heads, Pieces, counts_to_json, divide
+from pushsvc.aggregate.statistics_frame import JsonRows, RowNames, counts_to_json, encode_ranges
 from pushsvc.stats.rows import COUNT, Rows
 
 NAN = float("nan")
@@ -11,27 +11,26 @@ SLICE = 16
 
 
 def encoder(count, figures, ends=None):
-    """Return how ranges of rows ``r0``, ``r1`` … are encoded; every third only counts."""
+    """Return an encoder of the rows ``r0``, ``r1`` …; every third has no statistics."""
     names = [b'["r%d","x"' % number for number in range(len(count))]
     valued = np.arange(len(count)) % 3 > 0
 
     def encode(part):
-        told = figures[:, part][:, valued[part]]
-        return Pieces(names[part], counts_to_json(count[part], 10), told, valued[part], ends and ends[part])
+        numbers = figures[:, part][:, valued[part]]
+        return JsonRows(names[part], counts_to_json(count[part], 10), numbers, valued[part], ends and ends[part])
 
     return encode
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_rows_are_divided_among_frames_wherever_they_are_encoded(ends, monkeypatch):
-    monkeypatch.setattr("pushsvc.aggregate.statistics_frame.SLICE", SLICE)
+def test_rows_are_divided_among_frames_wherever_they_are_encoded(ends):
     size = 3 * SLICE + 7
     count = np.arange(size) % 5
     figures = np.arange(3 * size).reshape(3, size) * 7 % 17 / 8 - 1
     figures[0, 4], figures[1, 5] = NAN, np.inf
     bys = [b'"by, ],[ %d"' % number for number in range(size)] if ends else None
     ranges = [(0, 5), (5, 5), (5, 9), (9, SLICE + 2), (SLICE + 2, 3 * SLICE - 1), (3 * SLICE - 1, size)]
-    arrays = [json.loads(b"".join(parts)) for parts in divide(ranges, size, encoder(count, figures, bys))]
+    arrays = [json.loads(b"".join(parts)) for parts in encode_ranges(ranges, size, encoder(count, figures, bys), SLICE)]
     assert [len(array) for array in arrays] == [last - first for first, last in ranges]
     for number, row in enumerate(row for array in arrays for row in array):
         own = [None if number % 3 == 0 or not np.isfinite(one) else one for one in figures[:, number].tolist()]
@@ -39,16 +38,16 @@ def test_rows_are_divided_among_frames_wherever_they_are_encoded(ends, monkeypat
         assert row == [f"r{number}", "x", number % 5, number % 5 / 10, *own, *end]
 
 
-def test_a_number_of_a_row_that_is_anothers_begins_anew():
+def test_a_reused_row_number_gets_the_name_of_the_new_row():
     rows = Rows()
-    heads = Heads(rows, ends=True)
+    names = RowNames(rows, several=True)
     topic = rows.add_topic(10, 4, ("key", "dish"))
     field = topic.field("x")
     mine = topic.rows(field, np.array([topic.key('so"up', 1)]))
-    assert (heads.of(mine), heads.ends_of(mine)) == ([b'["so\\"up","x"'], [b'"dish"'])
-    assert heads.of(topic.totals()) == [b"[null,null", b'[null,"x"']
-    assert heads.ends_of(topic.totals()) == [b"null", b"null"]
+    assert (names.of(mine), names.groupings_of(mine)) == ([b'["so\\"up","x"'], [b'"dish"'])
+    assert names.of(topic.totals()) == [b"[null,null", b'[null,"x"']
+    assert names.groupings_of(topic.totals()) == [b"null", b"null"]
     rows.close(mine)
     other = topic.rows(COUNT, np.array([topic.key("tea")]))
     assert other.tolist() == mine.tolist()
-    assert (heads.of(other), heads.ends_of(other)) == ([b'["tea",null'], [b'"key"'])
+    assert (names.of(other), names.groupings_of(other)) == ([b'["tea",null'], [b'"key"'])

@@ -174,7 +174,7 @@ def test_values_that_nobody_holds_make_room():
         account.send(now, *[event(v=f"{minute}-{n}") for n in range(10)])
         row = account.rows()["a", "v", None]
         assert (row["distinct"], row["approximate"]) == (10, False), minute
-    assert account.all._rolling.vocabulary.size < 40
+    assert account.all._engine.vocabulary.size < 40
 
 
 def test_values_of_one_moment_are_not_kept_for_ever(monkeypatch):
@@ -183,7 +183,7 @@ def test_values_of_one_moment_are_not_kept_for_ever(monkeypatch):
     account = Account(dataclasses.replace(EVENT_CLOCK, max_values=10))
     for entry in range(16):
         account.send(T, *[event(T, v=f"{entry}-{n}") for n in range(20)])
-    assert account.all._rolling.vocabulary.used < 160
+    assert account.all._engine.vocabulary.used < 160
     row = account.rows()["a", "v", None]
     assert row["distinct"] == pytest.approx(320, rel=0.07)
     assert (row["first"], row["last"], row["approximate"]) == ("0-0", "15-19", True)
@@ -215,10 +215,10 @@ def test_keys_beyond_the_cap_share_their_values():
 
 def test_memory_of_values_counts_and_beyond_it_no_new_value_is_followed():
     account = Account(MINUTE)
-    before = account.all._rolling.bytes
+    before = account.all._engine.bytes
     account.send(T, *[event(v=f"value {n}") for n in range(300)])
     account.rows()
-    assert account.all._rolling.bytes > before + 300 * 400
+    assert account.all._engine.bytes > before + 300 * 400
     account.all._most_bytes = 1
     account.send(T + 1_000, event(v="one more"), event(v="value 7"))
     row = account.rows()["a", "v", None]

@@ -107,7 +107,7 @@ def test_beyond_the_memory_of_an_engine_exact_windows_keep_no_more_events():
     seconds = (frame.end - frame.start) // 1_000
     assert 10 <= seconds < 30
     assert rows_of(frame)[None, "x"][0] == 100 * seconds
-    assert aggregate.all._rolling.bytes < 400_000
+    assert aggregate.all._engine.bytes < 400_000
 
 
 def test_late_on_the_event_clock_is_who_comes_behind_a_newer_one():
@@ -180,7 +180,7 @@ def test_keys_that_left_the_last_events_leave_their_places_though_no_time_goes_b
 def test_a_key_that_may_have_events_under_other_is_partial():
     aggregate = topic(dataclasses.replace(LAST_3, max_keys=1))
     aggregate.apply(2, T, [event(key="a"), event(key="b")])
-    aggregate.all._rolling.rows.topics[0]._max_keys = 2
+    aggregate.all._engine.rows.topics[0]._max_keys = 2
     aggregate.apply(3, T + 1, [event(key="b")])
     assert json.loads(aggregate.snapshot("last 3").body)["partial"] == ["b"]
     aggregate.apply(6, T + 2, [event(key="b"), event(key="b"), event(key="b")])
@@ -206,7 +206,7 @@ def test_a_topic_that_is_closed_leaves_nothing_behind(options):
         assert rows_of(shared.snapshot(window.name)) == rows_of(lone.snapshot(window.name))
     assert [frame.topic for frame in shared.flush(T + 60_000)] == ["t"] * len(lone.flush(T + 60_000))
     shared.all.close("t")
-    engine = shared.all._rolling
+    engine = shared.all._engine
     recent = getattr(engine, "_recent", engine)
     assert (recent._tapes, recent._held.any(), recent._kept.any(), recent._changed.any()) == ({}, False, False, False)
     assert recent._next.min() == recent._next.max() == 2**63 - 1

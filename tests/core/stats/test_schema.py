@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pushsvc.aggregate.aggregate import _CLASSES, Aggregate
-from pushsvc.aggregate.shard import TopicPart
+from pushsvc.aggregate.shard import Shard
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
@@ -78,9 +78,9 @@ def test_every_attribute_is_declared_as_state_or_as_derived(settings):
 
 def test_every_attribute_of_a_shard_is_declared():
     settings = TopicSettings(windows=PANES.windows, parts=2)
-    saved = filled(TopicPart(settings, T, 1))
-    for shard in (saved, TopicPart.restore(settings, b"".join(saved.save()))):
-        assert attributes_of(shard) == {*TopicPart.STATE, *TopicPart.DERIVED}
+    saved = filled(Shard(settings, T, 1))
+    for shard in (saved, Shard.restore(settings, b"".join(saved.save()))):
+        assert attributes_of(shard) == {*Shard.STATE, *Shard.DERIVED}
 
 
 def test_these_aggregates_contain_every_saved_class():

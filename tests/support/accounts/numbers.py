@@ -7,7 +7,8 @@ from math import sqrt
 
 import pytest
 
-from pushsvc.aggregate.aggregate import Aggregate, Topic
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
@@ -36,7 +37,7 @@ class One:
         self.all.watch("t", window, watched)
 
     def __getattr__(self, name):
-        return getattr(self.topic if name in Topic.__slots__ else self.all, name)
+        return getattr(self.topic if name in TopicCounts.__slots__ else self.all, name)
 
     def __deepcopy__(self, memo):
         same = object.__new__(One)

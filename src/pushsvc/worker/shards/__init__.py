@@ -1,1 +1,1 @@
-"""A hot topic counted by several processes."""
+"""One topic, counted by several processes: each has a shard of the keys."""

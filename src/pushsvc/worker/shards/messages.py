@@ -1,7 +1,7 @@
-"""What the owner of a split topic and the processes that count its parts say to each other.
+"""The messages between the owner of a sharded topic and the processes of its shards.
 
-A message is its length in four bytes and MessagePack. A part answers ``Begin``, ``Tell`` and ``Save``, one answer each,
-in order; it answers nothing else. So what it says is of exactly the entries that it was sent before it was asked.
+A message is its length in four bytes and MessagePack. A shard answers ``OpenShard``, ``GetReports`` and ``GetState``
+once each, in order, and nothing else. So an answer covers exactly the entries that were sent before its question.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 
-from pushsvc.aggregate.merge import Share
-from pushsvc.aggregate.row_updates import Topic
+from pushsvc.aggregate.merge import ShardReport
+from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.settings import TopicSettings
 
 _LENGTH = 4
 
 
-class Begin(msgspec.Struct, tag=True):
-    """Be part ``number`` of a topic that began at ``since``, from a ``state`` or, without one, with a clock at ``time``
-    (ms)."""
+class OpenShard(msgspec.Struct, tag=True):
+    """Become shard ``number`` of a topic that was created at ``since`` (ms): from a ``state``, or with the clock at
+    ``time`` (ms)."""
 
     settings: TopicSettings
     number: int
@@ -30,89 +30,92 @@ class Begin(msgspec.Struct, tag=True):
     state: bytes | None = None
 
 
-class Count(msgspec.Struct, tag=True):
-    """Count an entry of the log, as it is there. ``told`` says that its late events were told of before."""
+class ApplyEntry(msgspec.Struct, tag=True):
+    """Count an entry of the log that ends with ``offset``. ``reported``: its late events are in the metadata."""
 
     offset: int
     arrival: int
-    told: bool
+    reported: bool
     data: bytes
 
 
-class Tell(msgspec.Struct, tag=True):
-    """Say your shares of some windows, the ``whole`` or what changed, with the clock at ``time`` (ms) or later."""
+class GetReports(msgspec.Struct, tag=True):
+    """Report some windows, in ``full`` or what changed. The clock first moves to ``time`` (ms)."""
 
     time: int | None
-    whole: bool
+    full: bool
     windows: list[int]
 
 
-class Save(msgspec.Struct, tag=True):
-    """Say your state."""
+class GetState(msgspec.Struct, tag=True):
+    """Return the state."""
 
 
-class Figures(msgspec.Struct, array_like=True):
-    """What a part knows of the topic, as of counting.Topic. All but ``folded`` is the same in every part."""
+class ShardCounts(msgspec.Struct, array_like=True):
+    """Fields of TopicCounts. All but ``folded`` are the same in every shard."""
 
     late: int
-    told_late: int
+    reported_late: int
     late_by_window: dict[str, int]
     ahead: int
     folded: int
     ignored: int
 
     @classmethod
-    def of(cls, topic: Topic) -> Figures:
-        return cls(*(getattr(topic, name) for name in cls.__struct_fields__))
+    def of(cls, counts: TopicCounts) -> ShardCounts:
+        return cls(*(getattr(counts, name) for name in cls.__struct_fields__))
 
-    def set_on(self, topic: Topic) -> None:
+    def set_on(self, counts: TopicCounts) -> None:
         for name in self.__struct_fields__:
-            setattr(topic, name, getattr(self, name))
+            setattr(counts, name, getattr(self, name))
 
 
-class Told(msgspec.Struct, tag=True):
-    """An answer to ``Begin`` and ``Tell``. ``agenda`` has for each window whether there is more to say, and the ms at
-    which the clock may bring something. ``unreadable`` entries were counted as if they had no events."""
+class Reports(msgspec.Struct, tag=True):
+    """The answer to ``OpenShard`` and ``GetReports``.
+
+    ``schedule`` has for each window whether it changed, and the ms at which the clock may change it. ``unreadable``
+    entries were counted without events. ``spent`` are the CPU seconds since the last answer.
+    """
 
     offset: int
-    shares: list[Share]
-    agenda: list[tuple[bool, int | None]]
-    figures: Figures
+    reports: list[ShardReport]
+    schedule: list[tuple[bool, int | None]]
+    counts: ShardCounts
     unreadable: int
     spent: float
 
 
-class Saved(msgspec.Struct, tag=True):
-    """An answer to ``Save``, and the CPU seconds ``spent`` since the last answer, as in Told."""
+class State(msgspec.Struct, tag=True):
+    """The answer to ``GetState``; ``spent`` as in Reports."""
 
     state: bytes
     spent: float
 
 
-class Unusable(msgspec.Struct, tag=True):
-    """An answer to ``Begin``: the state is none."""
+class StateRejected(msgspec.Struct, tag=True):
+    """An answer to ``OpenShard``: the state cannot be restored."""
 
     detail: str
 
 
-class Failed(msgspec.Struct, tag=True):
-    """An answer to anything: the entry that ends with ``offset`` could not be counted, and nothing was since."""
+class ApplyFailed(msgspec.Struct, tag=True):
+    """An answer to anything: counting the entry that ends with ``offset`` failed, and no later entry was counted."""
 
     offset: int
 
 
-Question = Begin | Count | Tell | Save
-Answer = Told | Saved | Unusable | Failed
+Request = OpenShard | ApplyEntry | GetReports | GetState
+Response = Reports | State | StateRejected | ApplyFailed
 
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(message: Question | Answer) -> bytes:
+def encode(message: Request | Response) -> bytes:
     data = _encoder.encode(message)
     return len(data).to_bytes(_LENGTH, "big") + data
 
 
-class Reader:
+class MessageReader:
     """Reads messages of some types from a socket."""
 
     def __init__(self, source: socket.socket, types: Any) -> None:
@@ -120,7 +123,7 @@ class Reader:
         self._decoder = msgspec.msgpack.Decoder(types)
 
     def read(self) -> Any:
-        """Return the next message; raise EOFError where the other side is gone, and what the socket raises."""
+        """Return the next message; raise EOFError at the end, OSError, and MsgspecError for other bytes."""
         length = int.from_bytes(self._exactly(_LENGTH), "big")
         return self._decoder.decode(self._exactly(length))
 

@@ -1,7 +1,4 @@
-"""The process that counts one part of a split topic, as the topic's owner bids it over a socket.
-
-It keeps nothing of its own: when the owner is gone the socket ends, and so does it.
-"""
+"""The process of one shard: it does what the topic's owner asks over a socket, and ends with the owner."""
 
 from __future__ import annotations
 
@@ -12,132 +9,119 @@ from contextlib import suppress
 from queue import Queue
 from threading import Thread
 
-from pushsvc.aggregate.shard import TopicPart
-from pushsvc.event.columns import ColumnReader, Columns
+from pushsvc.aggregate.shard import Shard
 from pushsvc.stats.serialize import InvalidState
+from pushsvc.worker.entry_reader import EntryReader
 from pushsvc.worker.shards.messages import (
-    Answer,
-    Begin,
-    Count,
-    Failed,
-    Figures,
-    Question,
-    Reader,
-    Saved,
-    Tell,
-    Told,
-    Unusable,
+    ApplyEntry,
+    ApplyFailed,
+    GetReports,
+    MessageReader,
+    OpenShard,
+    Reports,
+    Request,
+    Response,
+    ShardCounts,
+    State,
+    StateRejected,
     encode,
 )
 
 log = logging.getLogger(__name__)
 
-Inbox = Queue[Question | None]
+Inbox = Queue[Request | None]
 
-_AHEAD = 32
-"""Messages that wait for their turn: about 2 MB of entries as producers of batches make them."""
+_READ_AHEAD = 32
+"""Messages that wait for their turn: about 2 MB of entries of producers that send batches."""
 
 
-class Counter:
-    """One part, from its ``Begin`` on."""
+class ShardServer:
+    """A shard of a topic, after ``OpenShard``."""
 
-    def __init__(self, begin: Begin) -> None:
-        settings, self._name = begin.settings, begin.name
-        if begin.state is None:
-            self._part = TopicPart(settings, begin.time, begin.number)
-            self._part.open(begin.name, begin.since)
+    def __init__(self, opening: OpenShard) -> None:
+        settings, self._name = opening.settings, opening.name
+        if opening.state is None:
+            self._shard = Shard(settings, opening.time, opening.number)
+            self._shard.open(opening.name, opening.since)
         else:
-            self._part = TopicPart.restore(settings, begin.state)
-        self._reader = ColumnReader(settings.key, settings.values)
-        self._none = Columns.from_events([], settings.key)
+            self._shard = Shard.restore(settings, opening.state)
+        self._reader = EntryReader(opening.name, settings)
         self._failed: int | None = None
-        self._unreadable = 0
-        self._told_of = time.process_time()
+        self._answered_at = time.process_time()
 
     @classmethod
-    def begin(cls, begin: Begin) -> tuple[Counter | None, Answer]:
-        """Return a part, and what it answers; none of a state that cannot be had."""
+    def open(cls, opening: OpenShard) -> tuple[ShardServer | None, Response]:
+        """Return a shard and its answer; None if the state cannot be restored."""
         try:
-            counter = cls(begin)
+            server = cls(opening)
         except InvalidState as error:
-            return None, Unusable(str(error))
-        return counter, counter.tell(Tell(None, False, []))
+            return None, StateRejected(str(error))
+        return server, server.report(GetReports(None, False, []))
 
-    def answer(self, question: Question) -> Answer | None:
-        """Do what is asked; return the answer, if there is one to it."""
-        if isinstance(question, Count):
+    def answer(self, request: Request) -> Response | None:
+        """Do what is asked; return the answer if there is one."""
+        if isinstance(request, ApplyEntry):
             if self._failed is None:
-                self._count(question)
+                self._apply(request)
             return None
         if self._failed is not None:
-            return Failed(self._failed)
-        if isinstance(question, Tell):
-            return self.tell(question)
-        return Saved(b"".join(self._part.save()), self._spend())
+            return ApplyFailed(self._failed)
+        if isinstance(request, GetReports):
+            return self.report(request)
+        return State(b"".join(self._shard.save()), self._take_spent())
 
-    def tell(self, wanted: Tell) -> Told:
-        if wanted.time is not None:
-            self._part.advance(wanted.time)
-        shares = [self._part.share(self._name, window, whole=wanted.whole) for window in wanted.windows]
-        topic = self._part.topics[self._name]
-        unreadable, self._unreadable = self._unreadable, 0
-        return Told(topic.offset, shares, self._part.agenda(), Figures.of(topic), unreadable, self._spend())
+    def report(self, request: GetReports) -> Reports:
+        if request.time is not None:
+            self._shard.advance(request.time)
+        reports = [self._shard.report(self._name, window, full=request.full) for window in request.windows]
+        counts = self._shard.topics[self._name]
+        unreadable, schedule = self._reader.take_unreadable(), self._shard.schedule()
+        return Reports(counts.offset, reports, schedule, ShardCounts.of(counts), unreadable, self._take_spent())
 
-    def _count(self, entry: Count) -> None:
-        topic = self._part.topics[self._name]
+    def _apply(self, entry: ApplyEntry) -> None:
         try:
-            self._part.apply(self._name, entry.offset, entry.arrival, self._events_of(entry))
+            self._shard.apply(self._name, entry.offset, entry.arrival, self._reader.read(entry.offset, entry.data))
         except Exception:
-            # What is half counted is of no use: the owner begins anew, without this entry.
+            # The entry may be half counted: the owner begins anew without it.
             log.exception("%s: the entry up to offset %d cannot be counted", self._name, entry.offset)
             self._failed = entry.offset
-        if entry.told:
-            topic.told_late = topic.late
+        if entry.reported:
+            counts = self._shard.topics[self._name]
+            counts.reported_late = counts.late
 
-    def _events_of(self, entry: Count) -> Columns:
-        if not entry.data:
-            return self._none
-        try:
-            return self._reader.read(entry.data)
-        except Exception:
-            # Not written by us. It must not end the statistics of all that comes behind it.
-            log.exception("%s: the entry up to offset %d cannot be read", self._name, entry.offset)
-            self._unreadable += 1
-            return self._none
-
-    def _spend(self) -> float:
-        before, self._told_of = self._told_of, time.process_time()
-        return self._told_of - before
+    def _take_spent(self) -> float:
+        before, self._answered_at = self._answered_at, time.process_time()
+        return self._answered_at - before
 
 
 def run(descriptor: int) -> None:
-    """Count until the owner is gone."""
+    """Serve the owner at an inherited socket until it closes."""
     with socket.socket(fileno=descriptor) as owner:
-        owner.setblocking(True)  # under gevent the owner's sockets are not, and this one was among them
+        owner.setblocking(True)  # the owner's gevent made it non-blocking
         with suppress(ConnectionError):
             _serve(owner)
 
 
 def _serve(owner: socket.socket) -> None:
-    inbox: Inbox = Queue(_AHEAD)
-    Thread(target=_receive, args=(Reader(owner, Question), inbox), daemon=True).start()
-    counter: Counter | None = None
-    answer: Answer | None
-    while (question := inbox.get()) is not None:
-        if isinstance(question, Begin):
-            counter, answer = Counter.begin(question)
+    inbox: Inbox = Queue(_READ_AHEAD)
+    Thread(target=_receive, args=(MessageReader(owner, Request), inbox), daemon=True).start()
+    server: ShardServer | None = None
+    answer: Response | None
+    while (request := inbox.get()) is not None:
+        if isinstance(request, OpenShard):
+            server, answer = ShardServer.open(request)
         else:
-            answer = counter.answer(question) if counter else None
+            answer = server.answer(request) if server else None
         if answer is not None:
             owner.sendall(encode(answer))
 
 
-def _receive(reader: Reader, inbox: Inbox) -> None:
-    """Take what the owner sends, somewhat ahead of the counting: neither is to wait for the other's turn."""
+def _receive(reader: MessageReader, inbox: Inbox) -> None:
+    """PartitionRead ahead of the counting, so that neither process waits for the other."""
     try:
         while True:
             inbox.put(reader.read())
     except (EOFError, ConnectionError):
-        pass  # the owner has ended, and so does its part
+        pass  # the owner has ended
     finally:
         inbox.put(None)

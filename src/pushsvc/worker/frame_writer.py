@@ -1,0 +1,121 @@
+"""Writes the frames of a partition's engines to the statistics logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from pushsvc.aggregate.statistics_frame import Frame
+from pushsvc.broker.broker import AppendedFrame, Broker, StatisticsWrite
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
+from pushsvc.errors import Fenced, PushError
+from pushsvc.worker import metrics
+from pushsvc.worker.partition import OwnedEngine, OwnedTopic, Partition
+
+log = logging.getLogger(__name__)
+
+_LEAST_SNAPSHOT_BYTES = 64_000
+"""A snapshot follows when the updates since the last one outweigh it, and are more bytes than these."""
+
+
+class FrameWriter:
+    """Appends frames with the fencing token of their partition."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def write(self, partition: Partition, names: Iterable[str], now: int) -> None:
+        """Write what is due at ``now`` (ms), and the first snapshots of those named topics that were caught up."""
+        writes = self._first_snapshots(partition, names, now)
+        for engine in partition.engines.values():
+            for frame in self._due(engine, now):
+                topic = partition.topics[frame.topic]
+                if topic.announced:  # else its first snapshot will contain the update
+                    writes += self._writes_of(topic, frame, now)
+        writes = self._with_late(partition, writes)
+        if not writes:
+            return
+        try:
+            answers = self._broker.append_statistics(writes, partition.fence)
+        except PushError:
+            for write in writes:
+                self._write_snapshot_next(partition, write)
+            raise
+        for write, answer in zip(writes, answers, strict=True):
+            self._settle(partition, write, answer)
+
+    @staticmethod
+    def _due(engine: OwnedEngine, now: int) -> list[Frame]:
+        with engine.working():
+            return engine.engine.due(now)
+
+    def _first_snapshots(self, partition: Partition, names: Iterable[str], now: int) -> list[StatisticsWrite]:
+        """Return the first snapshots of topics that have passed the frames of a predecessor."""
+        writes = []
+        for name in names:
+            topic = partition.topics.get(name)
+            if topic is not None and not topic.announced and topic.after >= topic.silent_through:
+                topic.announced = True
+                frames = [topic.engine.engine.snapshot(name, window.name) for window in topic.settings.windows]
+                writes += [self._as_write(topic, frame, now) for frame in frames]
+        return writes
+
+    def _writes_of(self, topic: OwnedTopic, frame: Frame, now: int) -> list[StatisticsWrite]:
+        """Return an update, and the snapshot that follows when the updates outweigh the last one."""
+        writes = [self._as_write(topic, frame, now)]
+        least = max(_LEAST_SNAPSHOT_BYTES, 2 * topic.snapshot_bytes.get(frame.window, 0))
+        outweighed = topic.update_bytes[frame.window] / least
+        # A row that this update reports as zero must still be reported as gone. A snapshot makes the engine forget the
+        # row, so one that subscribers do not get is deferred; after too long, all subscribers get a snapshot instead.
+        if outweighed > (4 if frame.ending else 1):
+            snapshot = topic.engine.engine.snapshot(frame.topic, frame.window)
+            writes.append(self._as_write(topic, snapshot, now, base=not frame.ending))
+        return writes
+
+    @staticmethod
+    def _with_late(partition: Partition, writes: list[StatisticsWrite]) -> list[StatisticsWrite]:
+        """Add to the first write of each topic the late events that are not yet in its metadata."""
+        reported: set[str] = set()
+        found = []
+        for write in writes:
+            counts = partition.topics[write.log.topic].counts
+            late = 0 if counts.name in reported else counts.late - counts.reported_late
+            reported.add(counts.name)
+            found.append(StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write)
+        return found
+
+    @staticmethod
+    def _as_write(topic: OwnedTopic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
+        data = frame.to_json(now)
+        if frame.kind == "snapshot":
+            topic.update_bytes[frame.window], topic.snapshot_bytes[frame.window] = 0, len(data)
+        else:
+            topic.update_bytes[frame.window] = topic.update_bytes.get(frame.window, 0) + len(data)
+        snapshot = FrameKind.BASELINE if base else FrameKind.SNAPSHOT
+        kind = FrameKind.UPDATE if frame.kind == "update" else snapshot
+        return StatisticsWrite(Log(frame.topic, frame.window), kind, frame.offset, data)
+
+    def _settle(self, partition: Partition, write: StatisticsWrite, answer: AppendedFrame | PushError | None) -> None:
+        name, window = write.log.topic, write.log.window or ""
+        topic = partition.topics.get(name)
+        if topic is None:
+            return
+        if isinstance(answer, AppendedFrame):
+            metrics.FRAMES.labels(kind=write.kind).inc()
+            topic.counts.reported_late += write.late
+            topic.engine.engine.watch(name, window, answer.receivers > 0)
+        elif answer is None:
+            partition.forget(name)  # it was deleted
+        elif isinstance(answer, Fenced):
+            raise answer
+        else:
+            log.warning("%s: %s", write.log.name, answer)
+            self._write_snapshot_next(partition, write)
+
+    @staticmethod
+    def _write_snapshot_next(partition: Partition, write: StatisticsWrite) -> None:
+        """Replace a frame that may not be written by a snapshot: the engine does not repeat an update."""
+        if (topic := partition.topics.get(write.log.topic)) is not None:
+            topic.announced = False
+            partition.unread.add(write.log.topic)
