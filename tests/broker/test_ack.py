@@ -1,4 +1,4 @@
-"""A publish is answered when what was asked for is confirmed: by the disk of a real server, by a real replica."""
+"""A publish returns when its confirmation is there: from the disk of a real server, or from a real replica."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from pushsvc.broker import committer
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.publisher import IdempotencyKey
 from pushsvc.errors import OutcomeUnknown, StartupError, Unconfirmed
 from pushsvc.event import Event
@@ -34,7 +34,7 @@ Starter = Callable[..., EmbeddedServer]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Starter]:
-    """Starts servers of this test alone."""
+    """Start servers for one test."""
     running: list[EmbeddedServer] = []
 
     def start(name: str = "server", **options: str) -> EmbeddedServer:
@@ -58,7 +58,7 @@ def client(server: EmbeddedServer) -> Any:
 
 @pytest.fixture
 def pair(start: Starter) -> tuple[EmbeddedServer, EmbeddedServer]:
-    """A primary and its replica, in step."""
+    """A primary and its synchronized replica."""
     primary, replica = start(repl_diskless_sync_delay="0"), start("replica")
     client(replica).execute_command("REPLICAOF", "127.0.0.1", primary.port)
     until(lambda: client(primary).execute_command("WAIT", 1, 10) == 1)
@@ -80,19 +80,19 @@ def calls_of(server: EmbeddedServer, command: str) -> int:
     return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
-def test_what_may_be_asked_for() -> None:
+def test_valid_acks() -> None:
     acks = {"memory": Ack(), "fsync": Ack(fsync=True), "replicas:3": Ack(replicas=3)}
     assert {text: Ack.parse(text) for text in acks} == acks
     assert [str(ack) for ack in acks.values()] == list(acks)
 
 
 @pytest.mark.parametrize("text", ["", "disk", "replicas", "replicas:0", "replicas:-1", "replicas:100", "fsync "])
-def test_what_may_not(text: str) -> None:
+def test_invalid_acks(text: str) -> None:
     with pytest.raises(ValueError, match="memory, fsync and replicas:N"):
         Ack.parse(text)
 
 
-def test_with_fsync_a_publish_returns_when_the_disk_has_it(start: Starter) -> None:
+def test_with_fsync_a_publish_returns_after_the_disk_write(start: Starter) -> None:
     server = start(appendfsync="everysec")
     broker = Broker(server.url, ack=FSYNC)
     assert broker.publish("t", event(1), SETTINGS).last_offset == 1
@@ -101,7 +101,7 @@ def test_with_fsync_a_publish_returns_when_the_disk_has_it(start: Starter) -> No
     broker.close()
 
 
-def test_by_default_nothing_is_waited_for(start: Starter) -> None:
+def test_by_default_a_publish_needs_no_confirmation(start: Starter) -> None:
     server = start()
     broker = Broker(server.url)
     broker.publish("t", event(1), SETTINGS)
@@ -109,24 +109,24 @@ def test_by_default_nothing_is_waited_for(start: Starter) -> None:
     broker.close()
 
 
-def test_requests_that_come_together_are_confirmed_together(start: Starter) -> None:
+def test_concurrent_requests_share_a_confirmation(start: Starter) -> None:
     server = start(appendfsync="everysec")
     broker = Broker(server.url, ack=FSYNC)
     with ThreadPoolExecutor(100) as pool:
         receipts = list(pool.map(lambda number: broker.publish("t", event(number), SETTINGS), range(100)))
     assert sorted(receipt.last_offset for receipt in receipts) == list(range(1, 101))
-    # Whoever is first goes alone; some groups may form while the threads start, more where the disk is idle and quick.
+    # The first request goes alone. Several groups form while the threads start, more of them on a quick disk.
     assert calls_of(server, "waitaof") <= 25
     broker.close()
 
 
-def test_a_replica_confirms_and_when_it_stops_the_answer_says_so(
-    pair: tuple[EmbeddedServer, EmbeddedServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_publishing_fails_while_the_replica_does_not_confirm(pair: tuple[EmbeddedServer, EmbeddedServer]) -> None:
+    """The events of such a publish are stored, but neither a duplicate nor a repeated request is acknowledged."""
     primary, replica = pair
-    broker, other, third = (Broker(primary.url, ack=REPLICA) for _ in range(3))
-    assert broker.publish("t", event(1), SETTINGS).last_offset == 1
-    monkeypatch.setattr(committer, "CONFIRM_MS", 300)
+    hasty = BrokerLimits(confirm_ms=300)
+    broker, other, third = (Broker(primary.url, ack=REPLICA, limits=hasty) for _ in range(3))
+    patient = Broker(primary.url, ack=REPLICA)
+    assert patient.publish("t", event(1), SETTINGS).last_offset == 1
     os.kill(replica.pid or 0, signal.SIGSTOP)
     post = create_app(broker).test_client().post
     answer = post("/v1/topics/t/events", json={"id": "a", "n": 2})
@@ -134,7 +134,7 @@ def test_a_replica_confirms_and_when_it_stops_the_answer_says_so(
     assert "the events are in Redis, but on 0 of 1 replicas after 300 ms" in answer.json["detail"]
     assert int(answer.headers["Retry-After"]) > 0
     assert stored(broker) == [1, 2]
-    # Known is not confirmed: not to the same process, nor to another one, which wrote nothing itself.
+    # Known is not confirmed: not to the same process, and not to another one that wrote nothing itself.
     idempotency = IdempotencyKey("k", "digest")
     for one in (broker, other):
         with pytest.raises(Unconfirmed):
@@ -142,17 +142,17 @@ def test_a_replica_confirms_and_when_it_stops_the_answer_says_so(
         with pytest.raises(Unconfirmed):
             one.publish("t", event(3), SETTINGS, idempotency=idempotency)
     with pytest.raises(Unconfirmed):
-        third.recall("t", idempotency)  # nor to one that only reads
+        third.recall("t", idempotency)  # and not to one that only reads
     os.kill(replica.pid or 0, signal.SIGCONT)
-    monkeypatch.setattr(committer, "CONFIRM_MS", 3_000)
-    assert until(lambda: confirmed(other, idempotency)) == 3
-    assert other.publish("t", event(2, "a"), SETTINGS).duplicates == 1
+    for one in (other, patient):
+        assert until(lambda: confirmed(one, idempotency)) == 3  # noqa: B023
+    assert patient.publish("t", event(2, "a"), SETTINGS).duplicates == 1
     assert stored(broker) == [1, 2, 3]
-    receipt = third.recall("t", idempotency)
+    receipt = patient.recall("t", idempotency)
     assert receipt is not None
     assert receipt.last_offset == 3
-    assert third.recall("t", IdempotencyKey("never", "digest")) is None
-    for one in (broker, other, third):
+    assert patient.recall("t", IdempotencyKey("never", "digest")) is None
+    for one in (broker, other, third, patient):
         one.close()
 
 
@@ -163,18 +163,15 @@ def confirmed(broker: Broker, idempotency: IdempotencyKey) -> int | None:
         return None
 
 
-def test_what_stored_nothing_is_refused_as_it_is_without_a_replica(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(committer, "CONFIRM_MS", 1)
-    broker = Broker(start().url, ack=REPLICA, topics=0)
+def test_a_refusal_that_stored_nothing_needs_no_confirmation(start: Starter) -> None:
+    broker = Broker(start().url, ack=REPLICA, topics=0, limits=BrokerLimits(confirm_ms=1))
     answer = create_app(broker).test_client().post("/v1/topics/t/events", json={"n": 2})
     assert answer.status_code == 507
     broker.close()
 
 
-def test_when_the_confirmation_is_lost_nothing_is_acknowledged(start: Starter) -> None:
-    """The script's answer comes, and then the connection breaks."""
+def test_a_publish_is_not_acknowledged_if_the_confirmation_is_lost(start: Starter) -> None:
+    """The connection breaks after the script's reply."""
     server = start()
     proxy = Proxy(str(server.data_dir / "valkey.sock"))
     broker = Broker(proxy.url, ack=FSYNC)
@@ -182,21 +179,21 @@ def test_when_the_confirmation_is_lost_nothing_is_acknowledged(start: Starter) -
     passed: list[bytes] = []
 
     def cut(data: bytes) -> bytes:
-        # Both answers may come in one piece: what WAITAOF said ("*2", two numbers) is cut off by what it is.
+        # Both replies may arrive in one piece. That of WAITAOF ("*2", two numbers) is cut off by its form.
         passed.append(re.sub(rb"\*2\r\n:\d+\r\n:\d+\r\n\Z", b"", data))
         return Last(passed[-1])
 
     proxy.downward = cut
     with pytest.raises(OutcomeUnknown):
         broker.publish("t", event(2), SETTINGS)
-    assert passed[0].startswith(b"*5\r\n$2\r\nok"), "the script's own answer had come"
+    assert passed[0].startswith(b"*5\r\n$2\r\nok"), "the script's own reply arrived"
     proxy.downward = lambda data: data
     assert stored(Broker(server.url)) == [1, 2]
     broker.close()
     proxy.close()
 
 
-def test_a_refusal_to_confirm_is_no_confirmation(start: Starter) -> None:
+def test_a_refused_confirmation_is_none(start: Starter) -> None:
     server = start()
     broker = Broker(server.url, ack=FSYNC)
     client(server).config_set("appendonly", "no")
@@ -214,7 +211,7 @@ def check(server: EmbeddedServer, ack: Ack) -> list[str]:
 
 def test_a_server_without_an_append_only_file_is_refused_for_fsync(start: Starter) -> None:
     server = start(appendonly="no")
-    with pytest.raises(StartupError, match=r"--ack fsync asks for: it has no append-only file\. Set its appendonly"):
+    with pytest.raises(StartupError, match=r"support --ack fsync: it has no append-only file\. Set its appendonly"):
         check(server, FSYNC)
     assert check(server, Ack())
 
@@ -222,7 +219,7 @@ def test_a_server_without_an_append_only_file_is_refused_for_fsync(start: Starte
 def test_a_server_that_does_not_know_waitaof_is_refused_for_fsync(start: Starter, tmp_path: Path) -> None:
     (tmp_path / "old.conf").write_text('rename-command WAITAOF ""\n')
     server = start(include=str(tmp_path / "old.conf"))
-    with pytest.raises(StartupError, match=r"it does not know WAITAOF\. Redis 7.2 and Valkey do"):
+    with pytest.raises(StartupError, match=r"it has no command WAITAOF\. Redis 7.2 and Valkey have it"):
         check(server, FSYNC)
 
 
@@ -230,4 +227,4 @@ def test_a_server_with_too_few_replicas_is_warned_about(pair: tuple[EmbeddedServ
     primary, _ = pair
     assert check(primary, FSYNC) == check(primary, REPLICA) == []
     [warning] = check(primary, Ack(replicas=2))
-    assert "has 1 replicas: with --ack replicas:2 publishing answers 503 until there are 2" in warning
+    assert "has 1 replicas: with --ack replicas:2 publishing is answered with 503 until it has 2" in warning

@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, FrameKind
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings, Window
 from support.accounts.logs import Windowless
+
+CHUNK_EVENTS = BrokerLimits().chunk_events
+
 
 LOG = Log("orders.eu")
 SETTINGS = TopicSettings()

@@ -1,4 +1,4 @@
-"""A cluster of which no node answers."""
+"""A cluster without any reachable node."""
 
 from contextlib import closing
 
@@ -9,7 +9,7 @@ from support.ports import free_port
 from support.waiting import turn_until
 
 
-def test_it_is_told_of_once_and_looked_at_all_the_same(caplog):
+def test_an_unreachable_cluster_is_logged_once_and_checked_again(caplog):
     cluster = Cluster(Address.parse(f"redis+cluster://127.0.0.1:{free_port()}"), size=1)
     with closing(ClusterLiveConnection(cluster, lambda *_: None, lambda _: None)) as live:
         live.start()

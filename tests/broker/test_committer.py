@@ -1,4 +1,4 @@
-"""Group commit against a real server: many callers, few round trips, and a connection that breaks at every place."""
+"""Group commit against a real server: many callers, few round trips, and connections that break at every place."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
-from pushsvc.broker import committer as module
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.committer import Committer
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.log import LogNotification
 from pushsvc.broker.publisher import IdempotencyKey
 from pushsvc.errors import Overloaded, PushError
@@ -33,13 +35,19 @@ SETTINGS = TopicSettings()
 CALLERS = 30
 
 
-@pytest.fixture
-def through(proxy: Proxy, prefix: str) -> Iterator[Broker]:
-    """A broker behind the proxy, whose connection stands."""
-    broker = Broker(proxy.url, prefix)
+@contextmanager
+def connected(proxy: Proxy, prefix: str, limits: BrokerLimits) -> Iterator[Broker]:
+    """Yield a broker that is connected through the proxy."""
+    broker = Broker(proxy.url, prefix, limits=limits)
     broker.publish("t", [Event(data={"n": -1})], SETTINGS)
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def through(proxy: Proxy, prefix: str) -> Iterator[Broker]:
+    with connected(proxy, prefix, BrokerLimits()) as broker:
+        yield broker
 
 
 def stored(broker: Broker, topic: str = "t") -> list[int]:
@@ -62,15 +70,15 @@ def publish(broker: Broker, number: int, topic: str = "t", idempotency: Idempote
 
 
 def publish_alone(broker: Broker, number: int, topic: str = "t") -> str:
-    """Publish an event with a key, so that its call is shared with no other."""
+    """Publish an event with a key, so that its call is not merged."""
     return publish(broker, number, topic, IdempotencyKey(str(number), "digest"))
 
 
 Publish = Callable[[Broker, int], str]
 
 
-def together(proxy: Proxy, broker: Broker, count: int, publish: Publish = publish_alone) -> list[str]:
-    """Publish 0 to ``count``-1 at the same time: one leads, the others wait and become the next group."""
+def publish_together(proxy: Proxy, broker: Broker, count: int, publish: Publish = publish_alone) -> list[str]:
+    """Publish 0 to ``count``-1 concurrently: one leads, the others wait and form the next group."""
     with ThreadPoolExecutor(count) as pool:
         proxy.go.clear()
         futures = [pool.submit(publish, broker, number) for number in range(count)]
@@ -79,30 +87,32 @@ def together(proxy: Proxy, broker: Broker, count: int, publish: Publish = publis
         return [future.result() for future in futures]
 
 
-def test_who_comes_while_one_commits_shares_the_next_round_trip(proxy: Proxy, through: Broker, broker: Broker) -> None:
-    sent: list[bytes] = []
-    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
-    offsets = together(proxy, through, CALLERS)
-    assert sorted(map(int, offsets)) == list(range(2, CALLERS + 2))
-    assert stored(broker)[1:] == [number for _, number in sorted((int(o), n) for n, o in enumerate(offsets))]
-    assert b"".join(sent).count(b"EVALSHA") == CALLERS
-    assert sent[0].count(b"EVALSHA") == 1
-    assert len(sent) < 6, "one call, then all others (cut only where TCP cuts)"
-
-
-def test_what_a_group_has_for_one_topic_is_one_call_and_one_entry(
+def test_requests_that_arrive_during_a_commit_share_the_next_round_trip(
     proxy: Proxy, through: Broker, broker: Broker
 ) -> None:
     sent: list[bytes] = []
     proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
-    offsets = together(proxy, through, CALLERS, publish)
+    offsets = publish_together(proxy, through, CALLERS)
+    assert sorted(map(int, offsets)) == list(range(2, CALLERS + 2))
+    assert stored(broker)[1:] == [number for _, number in sorted((int(o), n) for n, o in enumerate(offsets))]
+    assert b"".join(sent).count(b"EVALSHA") == CALLERS
+    assert sent[0].count(b"EVALSHA") == 1
+    assert len(sent) < 6, "one call, then all others (in several pieces if TCP splits them)"
+
+
+def test_a_groups_requests_to_one_topic_are_one_call_and_one_entry(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    sent: list[bytes] = []
+    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+    offsets = publish_together(proxy, through, CALLERS, publish)
     assert sorted(map(int, offsets)) == list(range(2, CALLERS + 2))
     assert stored(broker)[1:] == [number for _, number in sorted((int(o), n) for n, o in enumerate(offsets))]
     assert b"".join(sent).count(b"EVALSHA") == 2
     assert sizes(broker) == [1, 1, CALLERS - 1]
 
 
-def test_when_the_answer_of_a_shared_call_is_lost_all_are_unknown_and_stored_once(
+def test_merged_requests_are_unknown_and_stored_once_if_the_reply_is_lost(
     proxy: Proxy, through: Broker, broker: Broker
 ) -> None:
     led = threading.Event()
@@ -114,16 +124,16 @@ def test_when_the_answer_of_a_shared_call_is_lost_all_are_unknown_and_stored_onc
         return data
 
     proxy.downward = cut
-    results = together(proxy, through, CALLERS, publish)
+    results = publish_together(proxy, through, CALLERS, publish)
     assert results.count("OutcomeUnknown") == CALLERS - 1
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
-@pytest.mark.parametrize("answers", [0, 1, 7])
-def test_when_the_answers_are_lost_each_is_unknown_and_stored_once(
-    proxy: Proxy, through: Broker, broker: Broker, answers: int
+@pytest.mark.parametrize("replies", [0, 1, 7])
+def test_requests_are_unknown_and_stored_once_if_their_replies_are_lost(
+    proxy: Proxy, through: Broker, broker: Broker, replies: int
 ) -> None:
-    """The connection breaks when all was executed: behind some answers, the last one cut in its middle."""
+    """Redis runs every call, then the connection breaks in the middle of a reply."""
     led = threading.Event()
 
     def cut(data: bytes) -> bytes | None:
@@ -132,20 +142,20 @@ def test_when_the_answers_are_lost_each_is_unknown_and_stored_once(
             return data
         until(lambda: len(stored(broker)) == CALLERS + 1)
         proxy.downward = lambda _: None
-        return b"*5".join(data.split(b"*5")[: answers + 1]) + b"*5\r\n$2\r\no"
+        return b"*5".join(data.split(b"*5")[: replies + 1]) + b"*5\r\n$2\r\no"
 
     proxy.downward = cut
-    results = together(proxy, through, CALLERS)
-    assert results.count("OutcomeUnknown") == CALLERS - 1 - answers
-    assert sorted(stored(broker)) == list(range(-1, CALLERS)), "each of them once, whatever became of its answer"
+    results = publish_together(proxy, through, CALLERS)
+    assert results.count("OutcomeUnknown") == CALLERS - 1 - replies
+    assert sorted(stored(broker)) == list(range(-1, CALLERS)), "each once, with or without a reply"
     numbers = stored(broker)
     for number, result in enumerate(results):
         assert result == "OutcomeUnknown" or numbers[int(result) - 1] == number
     proxy.downward = lambda data: data
-    assert publish(through, 99) == str(CALLERS + 2), "the next one connects anew"
+    assert publish(through, 99) == str(CALLERS + 2), "the next request reconnects"
 
 
-def test_a_connection_that_broke_while_idle_is_made_anew_before_anything_is_sent(proxy: Proxy, through: Broker) -> None:
+def test_a_connection_that_broke_while_idle_is_replaced_before_the_next_request(proxy: Proxy, through: Broker) -> None:
     with redis.Redis.from_url(proxy.url) as admin:
         for expected in ("2", "3"):
             admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -155,8 +165,10 @@ def test_a_connection_that_broke_while_idle_is_made_anew_before_anything_is_sent
             assert publish(through, 1) == expected
 
 
-def test_of_a_broken_group_those_that_wait_go_on(proxy: Proxy, through: Broker, broker: Broker) -> None:
-    """Only what was sent is unknown; what waits for the next round trip gets a connection of its own."""
+def test_waiting_requests_survive_a_group_whose_connection_breaks(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    """Only submitted requests are unknown; waiting requests get a new connection."""
     cuts: list[int] = []
 
     def cut(data: bytes) -> bytes | None:
@@ -164,27 +176,27 @@ def test_of_a_broken_group_those_that_wait_go_on(proxy: Proxy, through: Broker, 
         return None if len(cuts) == 1 else data
 
     proxy.downward = cut
-    results = together(proxy, through, CALLERS)
+    results = publish_together(proxy, through, CALLERS)
     assert results.count("OutcomeUnknown") == 1
     assert len({result for result in results if result != "OutcomeUnknown"}) == CALLERS - 1
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
-def test_scripts_that_redis_has_forgotten_are_loaded_and_only_refused_calls_sent_again(
+def test_missing_scripts_are_loaded_and_only_refused_calls_are_sent_again(
     proxy: Proxy, through: Broker, broker: Broker
 ) -> None:
     sent: list[bytes] = []
     proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
     with redis.Redis.from_url(proxy.url) as admin:
         admin.script_flush()
-    results = together(proxy, through, CALLERS)
+    results = publish_together(proxy, through, CALLERS)
     assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
     assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
 
 
-def test_of_a_group_that_ran_in_part_only_the_rest_is_sent_again(proxy: Proxy, through: Broker, broker: Broker) -> None:
-    """Redis forgets its scripts between two calls of a group."""
+def test_only_calls_of_a_group_that_did_not_run_are_sent_again(proxy: Proxy, through: Broker, broker: Broker) -> None:
+    """Redis loses its scripts between two calls of a group."""
     flushed: list[int] = []
 
     def flush(data: bytes) -> bytes:
@@ -196,23 +208,22 @@ def test_of_a_group_that_ran_in_part_only_the_rest_is_sent_again(proxy: Proxy, t
 
     proxy.upward = flush
     proxy.downward = lambda data: data.replace(b"+OK\r\n", b"")
-    results = together(proxy, through, CALLERS)
+    results = publish_together(proxy, through, CALLERS)
     assert flushed
     assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
-def test_without_redis_nobody_waits_long(tmp_path: Path) -> None:
+def test_requests_fail_quickly_without_redis(tmp_path: Path) -> None:
     broker = Broker(f"unix://{tmp_path}/nothing.sock")
     with ThreadPoolExecutor(CALLERS) as pool:
         results = [future.result() for future in [pool.submit(publish, broker, n) for n in range(CALLERS)]]
     assert set(results) == {"BrokerUnavailable"}
 
 
-def test_what_waits_is_bounded(proxy: Proxy, through: Broker, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_CALLS", 5)
-    monkeypatch.setattr(module, "WAITING_BYTES", 10_000)
-    with ThreadPoolExecutor(10) as pool:
+def test_the_queue_is_bounded(proxy: Proxy, prefix: str, broker: Broker) -> None:
+    limits = BrokerLimits(waiting_calls=5, waiting_bytes=10_000)
+    with connected(proxy, prefix, limits) as through, ThreadPoolExecutor(10) as pool:
         proxy.go.clear()
         first = [pool.submit(publish, through, number) for number in range(6)]
         until(lambda: len(through._committer._waiting) == 5)
@@ -227,27 +238,28 @@ def test_what_waits_is_bounded(proxy: Proxy, through: Broker, broker: Broker, mo
             through.publish("t", [Event(data={"n": 9, "x": "x" * 10_000})], SETTINGS)
         proxy.go.set()
         assert len({future.result() for future in first}) == 2
-    assert len(stored(broker)) == 9
-    through.publish("t", [Event(data={"n": 10, "x": "x" * 20_000})], SETTINGS)  # alone, it is not too large
+        assert len(stored(broker)) == 9
+        through.publish("t", [Event(data={"n": 10, "x": "x" * 20_000})], SETTINGS)  # not too large for an empty queue
 
 
-def test_groups_are_bounded(proxy: Proxy, through: Broker, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups: list[int] = []
-    commit = module.Committer._commit
-    monkeypatch.setattr(module, "GROUP_CALLS", 7)
-    monkeypatch.setattr(
-        module.Committer, "_commit", lambda self, group, **how: groups.append(len(group)) or commit(self, group, **how)
-    )
-    results = together(proxy, through, 22)
-    assert len(set(results)) == 22
-    assert groups == [1, 7, 7, 7]
-    monkeypatch.setattr(module, "GROUP_BYTES", 1)
-    groups.clear()
-    together(proxy, through, 3)
-    assert groups == [1, 1, 1]
+@pytest.mark.parametrize(
+    ("limits", "callers", "groups"),
+    [(BrokerLimits(group_calls=7), 22, [1, 7, 7, 7]), (BrokerLimits(group_calls=7, group_bytes=1), 3, [1, 1, 1])],
+)
+def test_groups_are_bounded(
+    proxy: Proxy, prefix: str, monkeypatch: pytest.MonkeyPatch, limits: BrokerLimits, callers: int, groups: list[int]
+) -> None:
+    sizes: list[int] = []
+    commit = Committer._commit
+    with connected(proxy, prefix, limits) as through:
+        monkeypatch.setattr(
+            Committer, "_commit", lambda self, group, **how: sizes.append(len(group)) or commit(self, group, **how)
+        )
+        assert len(set(publish_together(proxy, through, callers))) == callers
+    assert sizes == groups
 
 
-def test_known_ids_and_errors_are_answered_to_whom_they_belong(proxy: Proxy, through: Broker) -> None:
+def test_each_request_gets_its_own_known_ids_and_errors(proxy: Proxy, through: Broker) -> None:
     fence = through.lease([Log("t").partition], "me", 10_000)[Log("t").partition]
 
     def one(number: int) -> str:
@@ -263,13 +275,10 @@ def test_known_ids_and_errors_are_answered_to_whom_they_belong(proxy: Proxy, thr
         assert list(pool.map(one, range(0, CALLERS, 2))) == ["0 1"] * (CALLERS // 2)
 
 
-def test_a_server_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pushsvc.broker import connection
-
-    monkeypatch.setattr(connection, "TIMEOUT", 0.3)
+def test_requests_to_a_hanging_server_time_out(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / "data")
     server.start()
-    broker = Broker(server.url)
+    broker = Broker(server.url, limits=BrokerLimits(timeout=0.3))
     try:
         broker.publish("t", [Event(data={"n": -1})], SETTINGS)
         process = process_of(broker)
@@ -304,7 +313,7 @@ def publish(number):
     return broker.publish("t", [Event(data={"n": number})], settings).first_offset
 greenlets = [gevent.spawn(publish, number) for number in range(64)]
 gevent.sleep(0)
-killed = greenlets[::3]  # the leader, those that wait, and the next leader among them
+killed = greenlets[::3]  # the leader, waiting requests, and the next leader
 gevent.killall(killed)
 gevent.joinall(greenlets, timeout=20, raise_error=True)
 offsets = [one.value for one in greenlets if one not in killed]
@@ -328,7 +337,7 @@ def test_greenlets_share_round_trips_and_may_be_killed(redis_url: str, prefix: s
     assert done.stdout == "good\n", done.stderr
 
 
-def test_of_a_round_trip_every_append_is_said_in_the_order_of_sequences(
+def test_every_append_of_a_round_trip_is_notified_in_order_of_sequences(
     proxy: Proxy, through: Broker, broker: Broker
 ) -> None:
     through.publish("u", [Event(data={"n": -1})], SETTINGS)
@@ -343,11 +352,11 @@ def test_of_a_round_trip_every_append_is_said_in_the_order_of_sequences(
         until(lambda: len(through._committer._waiting) == CALLERS - 1)
         proxy.go.set()
         assert all(one.result().isdigit() for one in [first, *others])
-        heard = [until(lambda: listener.get_message(timeout=0.1)) for _ in range(CALLERS)]
+        received = [until(lambda: listener.get_message(timeout=0.1)) for _ in range(CALLERS)]
         assert listener.get_message(timeout=0.1) is None
     for topic in ("t", "u"):
         log = Log(topic)
-        messages = [m["data"] for m in heard if channels[m["channel"].decode()] == topic]
-        said = [found.entry for message in messages if (found := LogNotification.parse(log, message)) is not None]
+        messages = [m["data"] for m in received if channels[m["channel"].decode()] == topic]
+        notified = [found.entry for message in messages if (found := LogNotification.parse(log, message)) is not None]
         entries = broker.read(log.partition, {log: 0}).logs[log].entries
-        assert said == entries[1:]  # the first came before anybody listened
+        assert notified == entries[1:]  # the first came before the subscription

@@ -8,10 +8,10 @@ import gevent
 import pytest
 from prometheus_client import REGISTRY
 
-from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.errors import BrokerFull, Fenced, LogFull
 from pushsvc.event import Event
 from pushsvc.settings import LOG_FULL_FACTOR, TopicRules, TopicSettings, Window
@@ -21,6 +21,9 @@ from pushsvc.worker.ingest import Ingest
 from pushsvc.worker.retention import ENTRIES, TOPICS, Sweeper
 from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 from support.waiting import until
+
+CHUNK_EVENTS = BrokerLimits().chunk_events
+
 
 URL = f"/v1/topics/{LOG.topic}/events"
 

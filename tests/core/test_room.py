@@ -8,20 +8,20 @@ from pushsvc.aggregate.aggregate import _EVENT_BYTES, Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.engine import Engine
+from pushsvc.stats.panes.pane_windows import PaneWindows
 
 T = 1_700_000_000_000
 
 
 def test_a_look_at_the_memory_waits_for_events_that_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    check_memory = Engine.check_memory
+    measure = PaneWindows.measure
 
-    def look(engine: Engine, most_bytes: int) -> None:
+    def look(engine: PaneWindows, most_bytes: int) -> None:
         looks.append(most_bytes)
-        check_memory(engine, most_bytes)
+        measure(engine, most_bytes)
 
-    monkeypatch.setattr(Engine, "check_memory", look)
+    monkeypatch.setattr(PaneWindows, "measure", look)
     settings = TopicSettings()
     aggregate = Aggregate(settings, T)
     topic = aggregate.open("t", T)

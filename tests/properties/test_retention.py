@@ -8,12 +8,15 @@ from secrets import token_hex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.errors import LogFull
 from pushsvc.settings import LOG_FULL_FACTOR, TopicSettings
 from pushsvc.stats.window import Window
 from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
+
+CHUNK_EVENTS = BrokerLimits().chunk_events
+
 
 SETTINGS = st.builds(
     Windowless,

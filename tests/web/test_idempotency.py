@@ -12,14 +12,16 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 from werkzeug.test import TestResponse
 
-from pushsvc.broker import publisher
-from pushsvc.broker.append import CHUNK_EVENTS
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.web.app import create_app
 from pushsvc.web.context import Context
 from support.proxy import Proxy
 from support.waiting import until
+
+CHUNK_EVENTS = BrokerLimits().chunk_events
+
 
 URL = "/v1/topics/orders/events"
 NDJSON = "application/x-ndjson"
@@ -180,26 +182,24 @@ def test_of_many_at_the_same_time_one_is_stored(redis_url: str, prefix: str, bro
 
 
 @pytest.fixture
-def passing(monkeypatch: pytest.MonkeyPatch, redis_url: str, prefix: str) -> Iterator[FlaskClient]:
-    """For whom everything was remembered for its time already."""
-    monkeypatch.setattr(publisher, "IDS_WINDOW", -1)
-    broker = Broker(redis_url, prefix)
+def forgetful(redis_url: str, prefix: str) -> Iterator[FlaskClient]:
+    """A client whose broker remembers ids for no time."""
+    broker = Broker(redis_url, prefix, limits=BrokerLimits(ids_window=-1))
     yield create_app(broker).test_client()
     broker.close()
 
 
-def test_a_key_is_forgotten_after_its_time(client: FlaskClient, passing: FlaskClient, broker: Broker) -> None:
+def test_a_key_is_forgotten_after_its_time(client: FlaskClient, forgetful: FlaskClient, broker: Broker) -> None:
     post(client, [{"n": 1}])
-    post(passing, [{"n": 2}], key="turns the hashes")
+    post(forgetful, [{"n": 2}], key="turns the hashes")
     assert post(client, [{"n": 1}]).json["first_offset"] == 3
     assert stored(broker) == [1, 2, 1]
 
 
 def test_a_key_outlives_one_turn_of_the_hashes(
-    client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch, redis_url: str, prefix: str
+    client: FlaskClient, broker: Broker, redis_url: str, prefix: str
 ) -> None:
-    monkeypatch.setattr(publisher, "IDS_AT_MOST", 0)
-    turning = Broker(redis_url, prefix)
+    turning = Broker(redis_url, prefix, limits=BrokerLimits(max_ids=0))
     post(client, [{"n": 1}])
     for number, offset in ((2, 1), (3, 4)):
         assert post(create_app(turning).test_client(), [{"n": number}], key=f"turn {number}").status_code == 202

@@ -1,4 +1,4 @@
-"""Publish calls: the events of a request, alone or together with those of others for the same topic."""
+"""Publish calls: the events of one request, or of several requests to one topic merged into one call."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from typing import Any
 
 from msgspec import Struct
 
-from pushsvc.broker.script import PUBLISH, Argument, Call
+from pushsvc.broker.limits import BrokerLimits
+from pushsvc.broker.script import PUBLISH, Argument, PublishKeys, RequestArguments, ScriptCall, TopicArguments
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 
-CHUNK_EVENTS, CHUNK_BYTES = 1_000, 256_000
-"""A larger request becomes several entries of at most this many events or bytes (or one event that is larger)."""
+RETRY_ALONE = object()
+"""In place of a reply: the call stored nothing and has to be sent unmerged."""
 
-ALONE = object()
 STORED = b"ok"
 
 
-class Target(Struct, frozen=True, eq=False):
-    """What all publish calls to a topic have in common: ``keys``, the channel on which they wake (``wakes``), and
-    arguments. If it ``shares``, calls with the same one, not an equal one, may be sent as one."""
+class AppendTarget(Struct, frozen=True, eq=False):
+    """The part of a publish call that all requests to a topic share.
+
+    If the target is ``mergeable``, calls to the same target (not to an equal one) may be merged.
+    """
 
     settings: TopicSettings
-    shares: bool
-    keys: tuple[str, ...]
-    publish_command: str
-    wake: str
-    topic: str
-    bounds: tuple[Argument, ...]
-    more_bounds: tuple[Argument, ...]
-    wakes: str
+    mergeable: bool
+    keys: PublishKeys
+    arguments: TopicArguments
+    limits: BrokerLimits
 
 
 class Append(Struct, frozen=True, eq=False):
-    """Stores a batch, all or nothing: by the owner of a ``fence`` alone, once under a ``key`` with what is to be
-    remembered as ``note``. ``wakes`` is the channel on which it wakes."""
+    """Stores all events of a batch, or none.
 
-    target: Target
+    With a ``fence`` only the partition's owner may write. With a ``request_key`` the events are stored once however
+    often the call is repeated, and ``note`` is remembered with the outcome.
+    """
+
+    target: AppendTarget
     batch: Batch
     fence: int | None = None
-    key: str = ""
+    request_key: str = ""
     note: bytes = b""
 
     @property
@@ -51,40 +52,37 @@ class Append(Struct, frozen=True, eq=False):
 
     @property
     def size(self) -> int:
-        """Return what its data weighs."""
+        """The bytes of its data."""
         size = len(self.batch.data) + len(self.note)
         return size if self.batch.ids is None else size + sum(map(len, self.batch.ids))
 
     @property
-    def shares(self) -> bool:
-        """Tell whether it may be sent as one with others: what a fence or a key decides, it decides of one request."""
-        return self.target.shares and self.fence is None and not self.key
+    def mergeable(self) -> bool:
+        """Whether it may be merged: a fence or a key decides about one request only."""
+        return self.target.mergeable and self.fence is None and not self.request_key
 
     def command(self, run: str) -> list[Argument]:
-        """Return the words of the command."""
         target, batch = self.target, self.batch
-        pieces = list(batch.split(CHUNK_EVENTS, CHUNK_BYTES)) if batch.count else []
+        limits = target.limits
+        chunks = list(batch.split(limits.chunk_events, limits.chunk_bytes)) if batch.count else []
         fence = "" if self.fence is None else self.fence
-        command: list[Argument] = [
-            "EVALSHA", PUBLISH.sha, len(target.keys), *target.keys,
-            run, target.publish_command, target.wakes, target.wake, target.topic, fence,
-            *target.bounds, self.key, self.note, *target.more_bounds, len(pieces),
-        ]  # fmt: skip
-        for piece in pieces:
-            command += _entry(piece)
+        request = RequestArguments(run, fence, request_key=self.request_key, note=self.note, chunks=len(chunks))
+        command = ["EVALSHA", PUBLISH.sha, len(target.keys), *target.keys, *target.arguments, *request]
+        for chunk in chunks:
+            command += _chunk_arguments(chunk)
         if batch.ids is not None:
             command += batch.ids
         return command
 
 
-class Together:
-    """Calls that are sent as one; ``places`` are theirs in the round trip.
+class MergedAppend:
+    """Calls that are sent as one; ``places`` are their places in the round trip.
 
-    What publishes to one target is stored as one entry, as a batch of all would be. Whatever the answer is but that all
-    is stored, nothing is: then each is to be sent by itself.
+    Publish calls to one target are stored as one entry, as one batch of all their events would be. If that fails in any
+    way, nothing is stored, and each call has to be sent by itself.
     """
 
-    def __init__(self, place: int, first: Call | Append) -> None:
+    def __init__(self, place: int, first: ScriptCall | Append) -> None:
         self.places = [place]
         self._first = first
         self._batches: list[Batch] = []
@@ -93,19 +91,20 @@ class Together:
         if isinstance(first, Append):
             self._add(first.batch)
 
-    def repeats(self, batch: Batch) -> bool:
-        """Tell whether an id of a batch is here already."""
+    def repeats_id(self, batch: Batch) -> bool:
+        """Return whether an earlier batch has an id of this batch."""
         if batch.ids is None:
             return False
-        if self._ids is None:  # most calls stay alone, and nobody asks
+        if self._ids is None:  # built on demand: most calls are never merged
             self._ids = {name for own in self._batches for name in own.ids or ()}
         return not self._ids.isdisjoint(filter(None, batch.ids))
 
-    def take(self, place: int, batch: Batch) -> bool:
-        """Take one more in; return False where it has no room, or beside an equal id, of which one alone is stored."""
-        if self._events + batch.count > CHUNK_EVENTS or self._bytes + len(batch.data) > CHUNK_BYTES:
+    def merge(self, place: int, append: Append) -> bool:
+        """Merge one more call; return False if it exceeds the limits, or repeats an id: only one call may store it."""
+        batch, limits = append.batch, append.target.limits
+        if self._events + batch.count > limits.chunk_events or self._bytes + len(batch.data) > limits.chunk_bytes:
             return False
-        if self.repeats(batch):
+        if self.repeats_id(batch):
             return False
         self.places.append(place)
         self._add(batch)
@@ -118,48 +117,48 @@ class Together:
         if self._ids is not None:
             self._ids.update(batch.ids or ())
 
-    def call(self) -> Call | Append:
-        """Return the call to be sent."""
+    def call(self) -> ScriptCall | Append:
+        """Return the call to send."""
         if len(self.places) == 1 or not isinstance(self._first, Append):
             return self._first
         return Append(self._first.target, Batch.concatenate(self._batches))
 
-    def answers(self, answer: Any) -> Iterator[Any]:
-        """Yield what the answer says to each; ALONE where it is to be asked by itself."""
+    def replies(self, reply: Any) -> Iterator[Any]:
+        """Yield the reply to each merged call, or RETRY_ALONE."""
         if len(self.places) == 1:
-            yield answer
-        elif isinstance(answer, PushError):  # to each its own: what is raised in many places gathers their tracebacks
-            yield from map(copy, [answer] * len(self.places))
-        elif answer[0] != STORED:
-            yield from [ALONE] * len(self.places)
+            yield reply
+        elif isinstance(reply, PushError):  # one object each: a shared one would collect the tracebacks of all raises
+            yield from map(copy, [reply] * len(self.places))
+        elif reply[0] != STORED:
+            yield from [RETRY_ALONE] * len(self.places)
         else:
-            _, offset, _, arrival, head = answer
+            _, offset, _, arrival, head = reply
             for batch in self._batches:
                 yield [STORED, offset, offset + batch.count - 1, arrival, head]
                 offset += batch.count
 
 
-def together(calls: Sequence[Call | Append]) -> list[Together]:
-    """Return the calls of a round trip, in one what may be in one."""
-    found: list[Together] = []
-    latest: dict[int, Together] = {}
+def merge_calls(calls: Sequence[ScriptCall | Append]) -> list[MergedAppend]:
+    """Return the calls of a round trip, merged where possible."""
+    merged: list[MergedAppend] = []
+    latest: dict[int, MergedAppend] = {}
     for place, call in enumerate(calls):
-        if not isinstance(call, Append) or not call.shares:
-            found.append(Together(place, call))
+        if not isinstance(call, Append) or not call.mergeable:
+            merged.append(MergedAppend(place, call))
             continue
         one = latest.get(id(call.target))
-        if one is not None and one.take(place, call.batch):
+        if one is not None and one.merge(place, call):
             continue
-        found.append(Together(place, call))
-        if one is None or not one.repeats(call.batch):
-            latest[id(call.target)] = found[-1]
-    return found
+        merged.append(MergedAppend(place, call))
+        if one is None or not one.repeats_id(call.batch):
+            latest[id(call.target)] = merged[-1]
+    return merged
 
 
-def _entry(piece: Batch) -> tuple[int, int | str, int | str, int, bytes]:
-    """Return an entry to be: number of events, least and greatest time, whether an event has none, and the events."""
-    if piece.times is None:
-        return piece.count, "", "", 1, piece.data
-    times = [time for time in piece.times if time is not None]
+def _chunk_arguments(chunk: Batch) -> tuple[int, int | str, int | str, int, bytes]:
+    """Return count, least and greatest time, whether an event has no time, and the events."""
+    if chunk.times is None:
+        return chunk.count, "", "", 1, chunk.data
+    times = [time for time in chunk.times if time is not None]
     least, greatest = (min(times), max(times)) if times else ("", "")
-    return piece.count, least, greatest, int(len(times) < piece.count), piece.data
+    return chunk.count, least, greatest, int(len(times) < chunk.count), chunk.data

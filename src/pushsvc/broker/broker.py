@@ -1,4 +1,4 @@
-"""What the rest of the program asks of Redis."""
+"""The broker: every request of the program to Redis."""
 
 from __future__ import annotations
 
@@ -11,12 +11,29 @@ from typing import Any
 from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
-from pushsvc.broker.connection import raise_first, words
 from pushsvc.broker.keys import Keys, Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage
 from pushsvc.broker.log import FrameKind, LogRead, PartitionRead
-from pushsvc.broker.publisher import IdempotencyKey, Publisher, Receipt, kept_for_windows
-from pushsvc.broker.script import DELETE, LEASE, OPEN, READ, RELEASE, RUN, SEEK, STATISTICS, SWEEP, Call
+from pushsvc.broker.publisher import IdempotencyKey, Publisher, Receipt, window_age
+from pushsvc.broker.replies import as_text, raise_first
+from pushsvc.broker.script import (
+    DELETE,
+    LEASE,
+    OPEN,
+    READ,
+    RELEASE,
+    RUN,
+    SEEK,
+    STATISTICS,
+    SWEEP,
+    DeleteArguments,
+    DeleteKeys,
+    ReadState,
+    ScriptCall,
+    StatisticsArguments,
+    SweepArguments,
+)
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
 from pushsvc.settings import Ack, TopicSettings
@@ -25,26 +42,42 @@ from pushsvc.topic import PARTITIONS
 log = logging.getLogger(__name__)
 
 READ_BYTES = 1_000_000
-"""Bytes that one read of a partition brings at most (one entry more, to be exact)."""
+"""Bytes that one read of a partition returns at most (and at least one entry per log)."""
 
 TOPICS = Limits().topics
 
-_MEMORY = Ack()
-
 DELETION_REMEMBERED = 7 * 86_400_000
+"""Milliseconds."""
+
+_MEMORY = Ack()
+_LIMITS = BrokerLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsWrite:
+    """A frame to append to a statistics log, exact up to the offset ``source`` of the events log.
+
+    ``late`` is the number of late events since the last frame.
+    """
+
+    log: Log
+    kind: FrameKind
+    source: int
+    frame: bytes
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AppendedFrame:
-    """A frame written to a statistics log, and how many connections heard of it at once."""
+    """A frame in its statistics log, and the number of connections that were notified."""
 
     sequence: int
     receivers: int
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What trimming did to a log: entries that went, whether there are more to go, and the bytes of events left."""
+class SweptLog:
+    """The result of trimming a log: removed entries, whether more could go, and the bytes of events left."""
 
     entries: int
     more: bool
@@ -52,23 +85,30 @@ class Swept:
 
 
 class Broker:
-    """Redis or Valkey (a server, a primary that Sentinels know, a cluster), below one prefix of names; a partition gets
-    at most ``topics`` topics.
+    """A Redis or Valkey: one server, a primary known to Sentinels, or a cluster. All names begin with ``prefix``.
 
-    A publish returns when ``ack`` is fulfilled.
-
-    Methods raise errors of ``pushsvc.errors`` alone.
+    A publish returns when ``ack`` is fulfilled. A partition has at most ``topics`` topics, and a primary at most
+    ``pool`` connections of the pool. Methods raise only errors of ``pushsvc.errors``.
     """
 
     def __init__(
-        self, url: str, prefix: str = "pushsvc:", *, pool: int = 32, topics: int = TOPICS, ack: Ack = _MEMORY
+        self,
+        url: str,
+        prefix: str = "pushsvc:",
+        *,
+        pool: int = 32,
+        topics: int = TOPICS,
+        ack: Ack = _MEMORY,
+        limits: BrokerLimits = _LIMITS,
     ) -> None:
         self.keys = Keys(prefix)
-        self._connections = topology.connect(url, size=pool)
+        self._connections = topology.connect(url, size=pool, timeout=limits.timeout)
         self.checkpoints = CheckpointStore(self.keys, self._connections)
-        self._committer = topology.committer(self._connections, ack)
+        self._committer = topology.committer(self._connections, ack, limits)
         self.publish_command = self._connections.publish_command
-        self._publisher = Publisher(self.keys, self.publish_command, self._committer.call, topics=topics)
+        self._publisher = Publisher(
+            self.keys, self.publish_command, self._committer.call, max_topics=topics, limits=limits
+        )
 
     def close(self) -> None:
         self._committer.close()
@@ -77,23 +117,22 @@ class Broker:
     # Health and start
 
     def ping(self) -> None:
-        """Return if Redis answers, of a cluster any primary; raise BrokerUnavailable."""
+        """Return if Redis (any primary of a cluster) answers; else raise BrokerUnavailable."""
         self._connections.anywhere("PING")
 
     def configuration(self, name: str) -> set[str]:
-        """Return the values of a Redis setting, one for all primaries that agree; none where it may not be read."""
-        answers = self._connections.everywhere("CONFIG", "GET", name)
-        return {answer[1].decode() for answer in answers if len(answer) > 1}
+        """Return the values that a Redis setting has on the primaries; none where it may not be read."""
+        replies = self._connections.everywhere("CONFIG", "GET", name)
+        return {reply[1].decode() for reply in replies if len(reply) > 1}
 
     def confirmations(self, ack: Ack) -> int:
-        """Return how many replicas (of each primary) have confirmed all so far; raise PushError where ``ack`` can never
-        be fulfilled."""
+        """Return how many replicas (of each primary) confirm writes; raise PushError if ``ack`` is impossible."""
         if ack.fsync:
             self._connections.everywhere("WAITAOF", 1, 0, 1)
         return min(map(int, self._connections.everywhere("WAIT", ack.replicas, 1))) if ack.replicas else 0
 
     def check_layout(self) -> None:
-        """Write down the number of partitions, or raise StartupError where another number is written."""
+        """Store the number of partitions, or raise StartupError if another number is stored."""
         key = self.keys.layout
         self._connections.commands([("HSETNX", key, "partitions", PARTITIONS)])
         count = int(self._connections.command("HGET", key, "partitions"))
@@ -101,7 +140,7 @@ class Broker:
             raise StartupError(f"the data in Redis has {count} partitions, this program works with {PARTITIONS}")
 
     def check_commands(self) -> None:
-        """Return where Redis knows how to wake; raise StartupError for a cluster that is too old."""
+        """Raise StartupError for a cluster that is too old for sharded channels."""
         for found in self._connections.everywhere("COMMAND", "INFO", self.publish_command):
             if not any(found):
                 raise StartupError(
@@ -115,24 +154,24 @@ class Broker:
         *,
         on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
     ) -> LiveConnection | ClusterLiveConnection:
-        """Return the process's live connection, not started yet; ``on_up`` is told of which partitions it hears."""
+        """Return the process's live connection, not started yet; ``on_up`` gets the partitions that it receives."""
 
         def up(partitions: Sequence[int]) -> None:
             try:
                 self.open_partitions(partitions)
             except Unavailable as error:
-                log.warning("a new epoch cannot be written yet: %s", error)  # whoever reads a partition tries again
+                log.warning("a new epoch cannot be written yet: %s", error)  # every read of a partition tries again
             on_up(partitions)
 
         return topology.live(self._connections, on_message, up, on_unhandled)
 
     def open_partitions(self, partitions: Sequence[int] = range(PARTITIONS)) -> None:
-        """Begin a new epoch in every partition whose primary is not the one that wrote last.
+        """Start a new epoch in every partition whose primary is not the one that wrote last.
 
-        Reading and writing do so, too. But of a primary that had the partition and gave it back to the one before,
-        while nobody read or wrote, nothing would be left to see; and that one may have lost what it had before.
+        Reads and writes do so too. But if a primary returns a partition to its predecessor between two of them, they
+        see no change, though the predecessor may have lost data.
         """
-        raise_first(self._connections.calls([Call(OPEN, [self.keys.partition(p)], [RUN]) for p in partitions]))
+        raise_first(self._connections.calls([ScriptCall(OPEN, [self.keys.partition(p)], [RUN]) for p in partitions]))
 
     # Events
 
@@ -145,7 +184,7 @@ class Broker:
         fence: int | None = None,
         idempotency: IdempotencyKey | None = None,
     ) -> Receipt:
-        """Append events (at least one) to a topic's log, atomically, and wake who waits.
+        """Append events (at least one) to a topic's log, atomically, and notify subscribers.
 
         Events whose id is known keep the offset they have. A repeated request with the same ``idempotency`` gets the
         answer of the first. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
@@ -153,70 +192,88 @@ class Broker:
         (``fence`` is no longer the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or
         BrokerFull.
         """
-        given = events if isinstance(events, Batch) else Batch.from_events(events)
-        return self._publisher.publish(topic, given, settings, fence=fence, idempotency=idempotency)
+        batch = events if isinstance(events, Batch) else Batch.from_events(events)
+        return self._publisher.publish(topic, batch, settings, fence=fence, idempotency=idempotency)
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
-        """Append the events of several requests as one, if all of them can be; else return None, and nothing was
-        stored. Raises as ``publish``, for all of them."""
+        """Append the events of several requests in one call; return None, with nothing stored, if any event is known or
+        refused. Raises as ``publish``, for all requests."""
         return self._publisher.publish_new(topic, batch, settings)
 
     def recall(self, topic: str, idempotency: IdempotencyKey) -> Receipt | None:
-        """Return the receipt of an earlier request, None where none is remembered; raise as ``publish``."""
+        """Return the receipt of an earlier request, or None; raise as ``publish``."""
         return self._publisher.recall(topic, idempotency)
 
     def record_refusal(self, topic: str, detail: str) -> None:
-        """Note on a topic that exists that something for it was refused."""
-        figures = self.keys.metadata(Log(topic))
-        if self._connections.command("HEXISTS", figures, "created"):
-            self._connections.commands(
-                [("HINCRBY", figures, "refused", 1), ("HSET", figures, "last_refusal", detail[:500])]
-            )
+        """Count a refused request in the metadata of a topic, if the topic exists."""
+        key = self.keys.metadata(Log(topic))
+        if self._connections.command("HEXISTS", key, "created"):
+            self._connections.commands([("HINCRBY", key, "refused", 1), ("HSET", key, "last_refusal", detail[:500])])
 
     def delete(self, topic: str) -> bool:
-        """Forget a topic; streams of it get a reset. Return whether there was one."""
+        """Delete a topic; its streams get a reset. Return whether it existed."""
         while (deleted := self._delete(topic)) < 0:
-            pass  # the first frame of a window came between
+            pass  # a window got its first frame meanwhile
         return bool(deleted)
 
     def _delete(self, topic: str) -> int:
         events = Log(topic)
-        names = self._connections.command("HGET", self.keys.metadata(events), "windows") or b""
-        logs = [events, *(Log(topic, name) for name in names.decode().split())]
-        keys = [self.keys.partition(events.partition), self.keys.topics(events.partition), *self.keys.ids(topic)]
-        for log in logs:
-            keys += [self.keys.log(log), self.keys.metadata(log)]
-        args = [
-            RUN,
-            self.publish_command,
-            topic,
-            self.keys.partition_channel(events.partition),
-            DELETION_REMEMBERED,
-            names,
+        windows = self._connections.command("HGET", self.keys.metadata(events), "windows") or b""
+        statistics = [Log(topic, name) for name in windows.decode().split()]
+        ids, previous_ids = self.keys.ids(topic)
+        keys = [
+            *DeleteKeys(
+                partition=self.keys.partition(events.partition),
+                topics=self.keys.topics(events.partition),
+                ids=ids,
+                previous_ids=previous_ids,
+                log=self.keys.log(events),
+                metadata=self.keys.metadata(events),
+            )
         ]
-        return int(self._connections.call(DELETE, keys, args + [self.keys.log_channel(log) for log in logs]))
+        for one in statistics:
+            keys += [self.keys.log(one), self.keys.metadata(one)]
+        arguments = DeleteArguments(
+            run=RUN,
+            publish_command=self.publish_command,
+            partition_channel=self.keys.partition_channel(events.partition),
+            topic=topic,
+            windows=windows,
+            remembered_for=DELETION_REMEMBERED,
+        )
+        channels = [self.keys.log_channel(one) for one in (events, *statistics)]
+        return int(self._connections.call(DELETE, keys, [*arguments, *channels]))
 
-    def sweep(self, logs: Mapping[str, TopicSettings], fence: int, most: int) -> dict[str, Swept]:
-        """Trim the logs of topics of one partition to their retention, at most so many entries of each.
+    def sweep(self, logs: Mapping[str, TopicSettings], fence: int, max_entries: int) -> dict[str, SweptLog]:
+        """Trim the logs of topics of one partition to their retention, by at most ``max_entries`` entries each.
 
-        A topic that was deleted meanwhile is absent from the answer. Raise Fenced, and what the connection raises.
+        Topics that were deleted meanwhile are absent from the result. Raise Fenced, or the errors of the connection.
         """
-        answers = self._connections.calls([self._sweep(topic, one, fence, most) for topic, one in logs.items()])
-        raise_first(answers)
-        found = {}
-        for topic, (state, *figures) in zip(logs, answers, strict=True):
+        calls = [self._sweep_call(topic, settings, fence, max_entries) for topic, settings in logs.items()]
+        replies = self._connections.calls(calls)
+        raise_first(replies)
+        swept = {}
+        for topic, (state, *values) in zip(logs, replies, strict=True):
             if state == b"fenced":
                 raise Fenced(f"another aggregator owns the partition of {topic!r}")
             if state == b"ok":
-                entries, more, size = figures
-                found[topic] = Swept(entries, bool(more), size)
-        return found
+                entries, more, size = values
+                swept[topic] = SweptLog(entries, bool(more), size)
+        return swept
 
-    def _sweep(self, topic: str, settings: TopicSettings, fence: int, most: int) -> Call:
+    def _sweep_call(self, topic: str, settings: TopicSettings, fence: int, max_entries: int) -> ScriptCall:
         log = Log(topic)
         keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.metadata(log)]
-        bounds = settings.largest_count_window, settings.retention_age, settings.retention_bytes
-        return Call(SWEEP, keys, [fence, settings.retention, kept_for_windows(settings), *bounds, most])
+        arguments = SweepArguments(
+            fence=fence,
+            max_entries=max_entries,
+            retention=settings.retention,
+            retention_age=settings.retention_age,
+            retention_bytes=settings.retention_bytes,
+            window_age=window_age(settings),
+            window_events=settings.largest_count_window,
+        )
+        return ScriptCall(SWEEP, keys, arguments)
 
     # Reading
 
@@ -226,17 +283,22 @@ class Broker:
         for log in logs:
             keys += [self.keys.log(log), self.keys.metadata(log)]
         args = [RUN, budget, *logs.values()]
-        opened, *answer = self._connections.call(READ, keys, args)
-        if not opened:
-            # What a restarted Redis holds may end before what readers of the old epoch remember: they must be told.
+        first, *found = self._connections.call(READ, keys, args)
+        state = ReadState(*first)
+        if not state.opened:
+            # After a restart Redis may have lost entries that readers have seen: a new epoch tells them.
             with suppress(BrokerFull):  # reading works on a full disk too
                 self._connections.call(OPEN, [self.keys.partition(partition)], [RUN])
-                _, *answer = self._connections.call(READ, keys, args)
-        epoch, sequence, now, owned, newest_topic_sequence, *found = answer
+                first, *found = self._connections.call(READ, keys, args)
+                state = ReadState(*first)
         return PartitionRead(
-            epoch, sequence, now, bool(owned), newest_topic_sequence,
+            state.epoch,
+            state.sequence,
+            state.now,
+            bool(state.owned),
+            state.newest_topic_sequence,
             {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)},
-        )  # fmt: skip
+        )
 
     def seek_sequence(self, topic: str, sequence: int) -> int:
         """Return the offset after which a topic's entries have events above ``sequence``."""
@@ -251,97 +313,97 @@ class Broker:
         return int(self._connections.call(SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
 
     def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
-        """Return all topics (of some partitions), by name, with the time they began (ms)."""
+        """Return all topics (of some partitions), by name, with the time of their creation (ms)."""
         found: dict[str, int] = {}
-        for partition in partitions:  # one by one: of a million topics at once all streams would feel it
+        for partition in partitions:  # one by one: listing a million topics at once would delay every stream
             found.update(self.topics_of(partition))
         return {name: found[name] for name in sorted(found)}
 
     def topics_of(self, partition: int) -> dict[str, int]:
-        """Return the topics of one partition, with the time they began (ms)."""
-        answer = self._connections.command("HGETALL", self.keys.topics(partition))
-        return dict(zip(words(answer[::2]), map(int, answer[1::2]), strict=True))
+        """Return the topics of one partition, with the time of their creation (ms)."""
+        reply = self._connections.command("HGETALL", self.keys.topics(partition))
+        return dict(zip(as_text(reply[::2]), map(int, reply[1::2]), strict=True))
 
     def metadata(self, logs: Sequence[Log]) -> list[dict[str, str]]:
-        """Return what is written beside each log: first, last, created, arrival, late, refused, windows, source …"""
-        answers = self._connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])
-        return [dict(zip(words(answer[::2]), words(answer[1::2]), strict=True)) for answer in answers]
+        """Return the metadata of each log: first, last, created, arrival, late, refused, windows, source …"""
+        replies = self._connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])
+        return [dict(zip(as_text(reply[::2]), as_text(reply[1::2]), strict=True)) for reply in replies]
 
     # Statistics
 
     def append_statistics(
-        self, frames: Sequence[StatisticsWrite], fence: int
+        self, writes: Sequence[StatisticsWrite], fence: int
     ) -> list[AppendedFrame | PushError | None]:
         """Append frames of one partition in one round trip.
 
-        Each answer is AppendedFrame, None where the topic was deleted meanwhile, or the error that refused it.
+        Each result is AppendedFrame, None if the topic was deleted meanwhile, or the error that refused the frame.
         """
-        return [self._appended(answer) for answer in self._connections.calls([f.call(self, fence) for f in frames])]
+        replies = self._connections.calls([self._statistics_call(write, fence) for write in writes])
+        return [_appended(reply) for reply in replies]
 
-    def _appended(self, answer: Any) -> AppendedFrame | PushError | None:
-        if isinstance(answer, PushError):
-            return answer
-        if answer[0] == b"fenced":
-            return Fenced("another aggregator owns the partition")
-        return AppendedFrame(int(answer[1]), int(answer[2])) if answer[0] == b"ok" else None
+    def _statistics_call(self, write: StatisticsWrite, fence: int) -> ScriptCall:
+        log, keys = write.log, self.keys
+        arguments = StatisticsArguments(
+            run=RUN,
+            publish_command=self.publish_command,
+            log_channel=keys.log_channel(log),
+            fence=fence,
+            kind=write.kind,
+            source=write.source,
+            frame=write.frame,
+            late=write.late,
+            window=log.suffix,
+        )
+        metadata = [keys.metadata(log), keys.metadata(Log(log.topic))]
+        return ScriptCall(STATISTICS, [keys.partition(log.partition), keys.log(log), *metadata], arguments)
 
     # Leases
 
     def lease(self, partitions: Sequence[int], owner: str, milliseconds: int) -> dict[int, int | None]:
-        """Take or keep leases; return partition -> fencing token of those that are the owner's now.
+        """Take or keep leases; return partition -> fencing token of those that ``owner`` has now.
 
-        None stands for a token where the partition's primary could not be asked, while others could.
+        The token is None if the partition's primary could not be asked while others could.
         """
-        answers = self._connections.calls(
-            [Call(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds]) for p in partitions]
+        replies = self._connections.calls(
+            [
+                ScriptCall(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds])
+                for p in partitions
+            ]
         )
-        failed = [isinstance(answer, PushError) for answer in answers]
+        failed = [isinstance(reply, PushError) for reply in replies]
         if all(failed):
-            raise_first(answers)
+            raise_first(replies)
         return {
-            partition: None if lost else int(answer[1])
-            for partition, lost, answer in zip(partitions, failed, answers, strict=True)
-            if lost or answer[0]
+            partition: None if lost else int(reply[1])
+            for partition, lost, reply in zip(partitions, failed, replies, strict=True)
+            if lost or reply[0]
         }
 
     def release(self, partitions: Sequence[int], owner: str) -> None:
-        """Give leases back, so that another aggregator need not wait for their end."""
-        raise_first(self._connections.calls([Call(RELEASE, [self.keys.lease(p)], [owner]) for p in partitions]))
+        """Give leases back, so that another aggregator need not wait until they expire."""
+        raise_first(self._connections.calls([ScriptCall(RELEASE, [self.keys.lease(p)], [owner]) for p in partitions]))
 
     def join_aggregators(self, owner: str, now: int, until: int) -> int:
-        """Say that an aggregator is alive until a time (ms); return how many are."""
+        """Register an aggregator as alive until a time (ms); return the number of live aggregators."""
         key = self.keys.aggregators
-        answers = self._connections.commands(
+        replies = self._connections.commands(
             [("ZADD", key, until, owner), ("ZREMRANGEBYSCORE", key, "-inf", now), ("ZCARD", key)]
         )
-        return int(answers[2])
+        return int(replies[2])
 
     def leave_aggregators(self, owner: str) -> None:
         self._connections.command("ZREM", self.keys.aggregators, owner)
 
     def time(self, partition: int | None = None) -> int:
-        """Return the time (ms) of the primary of a partition, or of the one that counts the aggregators."""
+        """Return the time (ms) of a partition's primary; without a partition, of the one that registers aggregators."""
         key = self.keys.aggregators if partition is None else self.keys.partition(partition)
         seconds, microseconds = self._connections.at(key).command("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-@dataclass(frozen=True, slots=True)
-class StatisticsWrite:
-    """A frame to append. ``source`` is the offset of the events log for which it is exact."""
-
-    log: Log
-    kind: FrameKind
-    source: int
-    frame: bytes
-    late: int = 0
-
-    def call(self, broker: Broker, fence: int) -> Call:
-        keys = broker.keys
-        return Call(
-            STATISTICS,
-            [keys.partition(self.log.partition), keys.log(self.log), keys.metadata(self.log),
-             keys.metadata(Log(self.log.topic))],
-            [RUN, broker.publish_command, keys.log_channel(self.log), fence, self.kind, self.source, self.frame,
-             self.late, self.log.suffix],
-        )  # fmt: skip
+def _appended(reply: Any) -> AppendedFrame | PushError | None:
+    if isinstance(reply, PushError):
+        return reply
+    if reply[0] == b"fenced":
+        return Fenced("another aggregator owns the partition")
+    return AppendedFrame(int(reply[1]), int(reply[2])) if reply[0] == b"ok" else None

@@ -12,9 +12,17 @@ from zlib import crc32
 import msgspec
 
 from pushsvc.broker.cluster.cluster import Cluster
-from pushsvc.broker.connection import Connections
+from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import Keys
-from pushsvc.broker.script import CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, CHECKPOINT_PIECE, RUN, Script
+from pushsvc.broker.script import (
+    CHECKPOINT_COMMIT,
+    CHECKPOINT_DISCARD,
+    CHECKPOINT_PIECE,
+    RUN,
+    CheckpointCommitArguments,
+    CheckpointPieceArguments,
+    Script,
+)
 from pushsvc.errors import Fenced
 
 UNFINISHED_TTL = 600_000
@@ -50,7 +58,7 @@ class Owner(msgspec.Struct, frozen=True):
 class CheckpointStore:
     """The checkpoints of all partitions, by the names of their engines. Methods raise errors of ``pushsvc.errors``."""
 
-    def __init__(self, keys: Keys, connections: Connections | Cluster) -> None:
+    def __init__(self, keys: Keys, connections: ConnectionPool | Cluster) -> None:
         self._keys = keys
         self._connections = connections
 
@@ -79,7 +87,10 @@ class CheckpointStore:
     def write(self, owner: Owner, engine: str, place: int, number: int, piece: bytes) -> None:
         """Append piece ``number`` of a checkpoint; raise Fenced."""
         keys = [self._keys.partition(owner.partition), self._keys.pieces(owner.partition, engine, place)]
-        self._call(CHECKPOINT_PIECE, owner, keys, number, UNFINISHED_TTL, piece)
+        call = CheckpointPieceArguments(
+            RUN, owner.fence, owner.epoch, number=number, expires=UNFINISHED_TTL, piece=piece
+        )
+        self._call(CHECKPOINT_PIECE, keys, call)
 
     def commit(self, owner: Owner, engine: str, stored: Stored) -> None:
         """Make the written pieces the checkpoint of an engine; raise Fenced."""
@@ -89,17 +100,21 @@ class CheckpointStore:
             self._keys.pieces(owner.partition, engine, stored.place),
             self._keys.pieces(owner.partition, engine, 1 - stored.place),
         ]
-        self._call(CHECKPOINT_COMMIT, owner, keys, engine, stored.pieces, msgspec.json.encode(stored))
+        header = msgspec.json.encode(stored)
+        call = CheckpointCommitArguments(
+            RUN, owner.fence, owner.epoch, engine=engine, pieces=stored.pieces, header=header
+        )
+        self._call(CHECKPOINT_COMMIT, keys, call)
 
     def discard(self, owner: Owner, engines: Sequence[str]) -> None:
         """Delete checkpoints; raise Fenced."""
         keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition)]
         keys += [self._keys.pieces(owner.partition, engine, place) for engine in engines for place in (0, 1)]
-        self._call(CHECKPOINT_DISCARD, owner, keys, *engines)
+        self._call(CHECKPOINT_DISCARD, keys, [RUN, owner.fence, owner.epoch, *engines])
 
-    def _call(self, script: Script, owner: Owner, keys: Sequence[str], *args: str | int | bytes) -> None:
-        answer = self._connections.call(script, keys, [RUN, owner.fence, owner.epoch, *args])
-        if answer[0] != b"ok":
+    def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[object]) -> None:
+        reply = self._connections.call(script, keys, arguments)
+        if reply[0] != b"ok":
             raise Fenced("another aggregator owns the partition, or Redis was restarted")
 
 

@@ -1,15 +1,15 @@
-"""Group commit: the requests of a process that write at the same time share one connection and one round trip.
+"""Group commit: concurrent write requests of a process share one connection and one round trip.
 
-There is no thread or greenlet that commits. Who comes while nobody does leads: it sends what waits, hands out the
-answers, and passes the lead to the first of those that came meanwhile. So one alone waits for nobody, many form groups
-by themselves, and the same code serves threads and greenlets (of a process that was monkey-patched before).
+No thread or greenlet is dedicated to committing. A request that finds no leader becomes the leader: it sends all
+waiting requests as one group, hands out the replies, and passes the lead to the first request that arrived meanwhile. A
+single request waits for no other, groups form under load, and the same code serves threads and greenlets (of a process
+that was monkey-patched before).
 
-What a group has for one topic goes as one call (``append.Together``): a script call costs Redis 40 times an event.
+A group's calls for one topic are merged (``append.MergedAppend``): a script call costs Redis as much as 40 events.
 
-Nothing is sent twice but what Redis says it has not run.
+A call is sent again only if Redis replied that it did not run.
 
-Where memory is not enough (``Ack``), a round trip ends with a command that waits for the disk or for replicas: one for
-all its calls.
+If memory is not safe enough (``Ack``), each round trip ends with one command that waits for the disk or for replicas.
 """
 
 from __future__ import annotations
@@ -23,54 +23,46 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
-from pushsvc.broker.append import ALONE, Append, Together, together
-from pushsvc.broker.connection import Connections, Demoted, Forgotten, answer, reason
-from pushsvc.broker.script import Call, load_scripts
+from pushsvc.broker.append import RETRY_ALONE, Append, MergedAppend, merge_calls
+from pushsvc.broker.connection_pool import ConnectionPool
+from pushsvc.broker.limits import BrokerLimits
+from pushsvc.broker.replies import Demoted, ScriptMissing, read_reply, reason
+from pushsvc.broker.script import ScriptCall, load_scripts
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
 from pushsvc.settings import Ack
 
 log = logging.getLogger(__name__)
 
-GROUP_CALLS, GROUP_BYTES = 32, 1_000_000
-"""Calls and bytes of one round trip (or one call that is larger): few enough that, of 64 connections, Redis works for
-one half while this process works for the other."""
-
-WAITING_CALLS, WAITING_BYTES = 4_096, 64_000_000
-"""Calls and bytes that may wait for theirs; one more is refused."""
-
-CONFIRMED_BYTES = 16_000_000
-"""Bytes of a round trip that waits for the disk or for replicas. It may take a second, so it takes all that waits."""
-
-CONFIRM_MS = 3_000
-"""Milliseconds that a confirmation may take; less than a connection's TIMEOUT."""
-
 _BROKEN = (exceptions.RedisError, OSError)
-_OPEN = object()
+_PENDING = object()
 _pack: Any = hiredis.pack_command
 
 
 class _Request:
-    """A call that waits. ``latch`` opens when its answer is there, or when it is to lead; ``lacking`` says what is not
-    confirmed."""
+    """A waiting call. ``latch`` opens when the reply is there, or when the request becomes the leader.
 
-    __slots__ = ("answer", "call", "lacking", "latch", "size")
+    ``missing`` says which confirmation the reply lacks ('': none).
+    """
 
-    def __init__(self, call: Call | Append, lacking: str) -> None:
+    __slots__ = ("call", "latch", "missing", "reply", "size")
+
+    def __init__(self, call: ScriptCall | Append, missing: str) -> None:
         self.call = call
         self.size = call.size if isinstance(call, Append) else 0
-        self.lacking = lacking
-        self.answer: Any = _OPEN
+        self.missing = missing
+        self.reply: Any = _PENDING
         self.latch = threading.Lock()
         self.latch.acquire()
 
 
 class Committer:
-    """Runs scripts that write, each atomic and answered alone, over one connection."""
+    """Runs scripts that write over one connection. Each call is atomic and gets its own reply."""
 
-    def __init__(self, connections: Connections, ack: Ack) -> None:
+    def __init__(self, connections: ConnectionPool, ack: Ack, limits: BrokerLimits) -> None:
         self.connections = connections
         self._ack = ack
-        self._lacking = "no answer told whether they are safe" if ack else ""
+        self._limits = limits
+        self._unconfirmed = "no answer told whether they are safe" if ack else ""
         self._connection: Any = None
         self._waiting: deque[_Request] = deque()
         self._size = 0
@@ -78,15 +70,15 @@ class Committer:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the connection; who still waits for an answer learns that its outcome is unknown."""
-        self._drop()
+        """Close the connection; the outcome of pending requests is unknown."""
+        self._disconnect()
 
-    def call(self, call: Call | Append) -> tuple[Any, str]:
-        """Run one script; return its answer, and what it lacks to be as safe as was asked for ('': nothing).
+    def call(self, call: ScriptCall | Append) -> tuple[Any, str]:
+        """Run one script; return its reply, and the confirmation that it lacks ('': none).
 
         Raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull.
         """
-        request = _Request(call, self._lacking)
+        request = _Request(call, self._unconfirmed)
         first = self._join(request)
         if not first:
             try:
@@ -94,17 +86,18 @@ class Committer:
             except BaseException:  # killed while it waits
                 self._leave(request)
                 raise
-        if request.answer is _OPEN:
+        if request.reply is _PENDING:
             self._lead(request, idle=first)
-        if isinstance(request.answer, PushError):
-            raise request.answer
-        return request.answer, request.lacking
+        if isinstance(request.reply, PushError):
+            raise request.reply
+        return request.reply, request.missing
 
     def _join(self, request: _Request) -> bool:
         """Queue up; return whether the request leads."""
+        limits = self._limits
         with self._lock:
             waiting = len(self._waiting)
-            if waiting and (waiting >= WAITING_CALLS or self._size + request.size > WAITING_BYTES):
+            if waiting and (waiting >= limits.waiting_calls or self._size + request.size > limits.waiting_bytes):
                 raise Overloaded(f"{waiting} requests of {self._size} bytes wait for Redis")
             self._waiting.append(request)
             self._size += request.size
@@ -118,35 +111,39 @@ class Committer:
                 self._waiting.remove(request)
                 self._size -= request.size
             if self._leader is request:
-                self._pass_on()
+                self._pass_lead()
 
-    def _pass_on(self) -> None:
-        """Let the next one lead."""
+    def _pass_lead(self) -> None:
+        """Make the first waiting request the leader."""
         self._leader = self._waiting[0] if self._waiting else None
         if self._leader is not None:
             self._leader.latch.release()
 
     def _lead(self, leader: _Request, *, idle: bool) -> None:
-        group = self._take()
+        group = self._take_group()
         try:
             self._commit(group, idle=idle)
         finally:
-            # First of all the next group is sent: Redis works on it while this one is answered.
+            # The next group is sent first: Redis works on it while the replies of this one are handed out.
             with self._lock:
-                self._pass_on()
+                self._pass_lead()
             for request in group:
-                if request.answer is _OPEN:  # an error of our own, or the leader was killed
-                    request.answer = OutcomeUnknown("the round trip was given up")
+                if request.reply is _PENDING:  # an internal error, or the leader was killed
+                    request.reply = OutcomeUnknown("the round trip was given up")
                 if request is not leader:
                     request.latch.release()
 
-    def _take(self) -> list[_Request]:
+    def _take_group(self) -> list[_Request]:
         """Take the first requests off the queue; the leader is the first of all."""
-        calls, most = (WAITING_CALLS, CONFIRMED_BYTES) if self._ack else (GROUP_CALLS, GROUP_BYTES)
+        limits = self._limits
+        if self._ack:
+            max_calls, max_bytes = limits.waiting_calls, limits.confirmed_bytes
+        else:
+            max_calls, max_bytes = limits.group_calls, limits.group_bytes
         with self._lock:
             group = [self._waiting.popleft()]
             size = group[0].size
-            while self._waiting and len(group) < calls and size + self._waiting[0].size <= most:
+            while self._waiting and len(group) < max_calls and size + self._waiting[0].size <= max_bytes:
                 group.append(self._waiting.popleft())
                 size += group[-1].size
             self._size -= size
@@ -156,30 +153,31 @@ class Committer:
         try:
             connection = self._connected(idle=idle)
         except BrokerUnavailable as error:
-            with self._lock:  # whoever waits would only find out the same, one group after the other
+            with self._lock:  # the waiting requests would only fail in the same way, one group after the other
                 late, self._size = list(self._waiting), 0
                 self._waiting.clear()
             group += late
-            for request in group:  # to each its own: what is raised in many places gathers their tracebacks
-                request.answer = BrokerUnavailable(error.detail)
+            for request in group:  # one object each: a shared one would collect the tracebacks of all raises
+                request.reply = BrokerUnavailable(error.detail)
             return
         try:
-            again = self._exchange(connection, group, together([request.call for request in group]))
+            again = self._exchange(connection, group, merge_calls([request.call for request in group]))
             if again:
                 for request in again:
-                    request.answer, request.lacking = _OPEN, self._lacking
-                self._exchange(connection, again, [Together(at, request.call) for at, request in enumerate(again)])
+                    request.reply, request.missing = _PENDING, self._unconfirmed
+                alone = [MergedAppend(place, request.call) for place, request in enumerate(again)]
+                self._exchange(connection, again, alone)
         except _BROKEN as error:
-            self._drop()
+            self._disconnect()
             for request in group:
-                if request.answer is _OPEN:
-                    request.answer = OutcomeUnknown(reason(error))
+                if request.reply is _PENDING:
+                    request.reply = OutcomeUnknown(reason(error))
         except BaseException:
-            # An answer still under way must never be read as that of a later call.
-            self._drop()
+            # A late reply must never be read as that of a later call.
+            self._disconnect()
             raise
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
@@ -187,7 +185,7 @@ class Committer:
     def _connected(self, *, idle: bool) -> Any:
         """Return a connection that is not known to be broken; raise BrokerUnavailable.
 
-        Only one that was ``idle`` is looked at: Redis may have closed it meanwhile.
+        Only an ``idle`` connection is checked: Redis may have closed it meanwhile.
         """
         if self._connection is not None:
             try:
@@ -195,61 +193,63 @@ class Committer:
                     return self._connection
             except _BROKEN:
                 pass
-            self._drop()
+            self._disconnect()
         self._connection = self.connections.open()
         return self._connection
 
-    def _exchange(self, connection: Any, requests: Sequence[_Request], sent: Sequence[Together]) -> list[_Request]:
-        """Send calls and hand out their answers; return the requests that did not run and may now, each by itself."""
+    def _exchange(self, connection: Any, requests: Sequence[_Request], sent: Sequence[MergedAppend]) -> list[_Request]:
+        """Send calls and hand out their replies; return the requests that did not run and may be sent again, alone."""
         calls = [one.call() for one in sent]
-        data = [_packed(calls, self.connections.run(connection))]
+        data = [_packed(calls, self.connections.run_id(connection))]
         if self._ack:
-            data += self._confirming(calls[0].keys[0])
+            data += self._confirmation_commands(calls[0].keys[0])
         connection.send_packed_command(data, check_health=False)
         again = []
-        states = set()
+        kinds = set()
         for one in sent:
-            found = answer(connection)
-            states.add(type(found))
-            for at, its in zip(one.places, one.answers(found), strict=True):
-                requests[at].answer = _OPEN if its is ALONE else its
-                if its is ALONE or isinstance(its, Forgotten):
-                    again.append(requests[at])
+            found = read_reply(connection)
+            kinds.add(type(found))
+            for place, reply in zip(one.places, one.replies(found), strict=True):
+                requests[place].reply = _PENDING if reply is RETRY_ALONE else reply
+                if reply is RETRY_ALONE or isinstance(reply, ScriptMissing):
+                    again.append(requests[place])
         if self._ack:
-            self._confirm(connection, requests)
-        if Demoted in states:
-            self._drop()  # the next connect finds the primary
+            self._read_confirmation(connection, requests)
+        if Demoted in kinds:
+            self._disconnect()  # the next connect finds the primary
             for request in again:
-                request.answer = BrokerUnavailable("the primary is a replica now")
+                request.reply = BrokerUnavailable("the primary is a replica now")
             return []
-        if Forgotten in states:
+        if ScriptMissing in kinds:
             load_scripts(connection)
         return again
 
-    def _confirming(self, key: str) -> list[bytes]:
-        """Return the commands that wait until all is confirmed.
+    def _confirmation_commands(self, key: str) -> list[bytes]:
+        """Return the commands that wait until all data is confirmed.
 
-        What is waited for is the last write of this connection. A call that finds its events known writes nothing, and
-        another connection may have written them: a write of our own behind it makes sure of them, too.
+        Redis waits for this connection's last write. A call whose events are all known writes nothing, and another
+        connection may have stored them: a write of our own after it covers them too.
         """
-        wait = ("WAITAOF", 1, 0, CONFIRM_MS) if self._ack.fsync else ("WAIT", self._ack.replicas, CONFIRM_MS)
+        timeout = self._limits.confirm_ms
+        wait = ("WAITAOF", 1, 0, timeout) if self._ack.fsync else ("WAIT", self._ack.replicas, timeout)
         return [_pack(("HSET", key, "confirmed", 0)), _pack(wait)]
 
-    def _confirm(self, connection: Any, requests: Sequence[_Request]) -> None:
-        written, confirmed = answer(connection), answer(connection)
+    def _read_confirmation(self, connection: Any, requests: Sequence[_Request]) -> None:
+        written, confirmed = read_reply(connection), read_reply(connection)
         refused = next((one for one in (written, confirmed) if isinstance(one, PushError)), None)
         if refused is not None:
             log.warning("--ack %s: %s", self._ack, refused.detail)
             return
+        timeout = self._limits.confirm_ms
         if self._ack.fsync:
-            lacking = "" if confirmed[0] else f"not on its disk within {CONFIRM_MS} ms"
+            missing = "" if confirmed[0] else f"not on its disk within {timeout} ms"
         else:
             wanted = self._ack.replicas
-            lacking = "" if confirmed >= wanted else f"on {confirmed} of {wanted} replicas after {CONFIRM_MS} ms"
+            missing = "" if confirmed >= wanted else f"on {confirmed} of {wanted} replicas after {timeout} ms"
         for request in requests:
-            request.lacking = lacking
+            request.missing = missing
 
 
-def _packed(calls: Sequence[Call | Append], run: str) -> bytes:
+def _packed(calls: Sequence[ScriptCall | Append], run: str) -> bytes:
     """Return the bytes of a round trip."""
     return b"".join([_pack(tuple(call.command(run))) for call in calls])

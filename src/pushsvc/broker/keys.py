@@ -17,14 +17,14 @@ _SLOTS_PER_PARTITION = SLOTS // PARTITIONS
 
 
 def slot_of(key: str) -> int:
-    """Return a key's slot in a cluster: only what stands in its first pair of braces counts, if anything does."""
+    """Return a key's slot in a cluster: that of the hash tag in its first pair of braces, if there is one."""
     _, brace, rest = key.partition("{")
     tag, end, _ = rest.partition("}")
     return crc_hqx((tag if brace and end and tag else key).encode(), 0) % SLOTS
 
 
 def _tag(partition: int) -> str:
-    """Return the first ``<partition>x<n>`` whose slot lies in the partition's share of the slots."""
+    """Return the first ``<partition>x<n>`` whose slot is in the partition's share of the slots."""
     return next(
         tag
         for tag in (f"{partition}x{number}" for number in count())
@@ -37,7 +37,7 @@ TAGS = tuple(_tag(partition) for partition in range(PARTITIONS))
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A log: the events of a topic, or the statistics of one of its windows (then ``window`` is its name)."""
+    """The log of a topic's events, or of the statistics of its ``window``."""
 
     topic: str
     window: str | None = None
@@ -52,12 +52,12 @@ class Log:
 
     @property
     def suffix(self) -> str:
-        """The window's name without spaces: names of windows are kept as one text, divided by spaces."""
+        """The window's name without spaces: Redis holds the names of a topic's windows separated by spaces."""
         return (self.window or "").replace(" ", "")
 
 
 class Keys:
-    """Key and channel names below one prefix."""
+    """Key and channel names with a common prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -66,11 +66,12 @@ class Keys:
         return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
 
     def partition(self, partition: int) -> str:
-        """Hash: run (of the primary), epoch, sequence, owner (the last aggregator) and its fence."""
+        """Hash: run (id of the primary), epoch, sequence, born (sequence of the first event of the newest topic), owner
+        (the last aggregator) and fence (its token)."""
         return self._in(partition, "partition")
 
     def topics(self, partition: int) -> str:
-        """Hash: topic -> time of its creation in ms. Also the channel that names a topic when it is born."""
+        """Hash: topic -> time of its creation in ms. Also the channel that announces new topics."""
         return self._in(partition, "topics")
 
     def lease(self, partition: int) -> str:
@@ -82,11 +83,11 @@ class Keys:
         return self._in(log.partition, f"log:{log.name}")
 
     def metadata(self, log: Log) -> str:
-        """Hash beside a log: first, last, trimmed, deleted, created, arrival and more."""
+        """Hash: a log's first, last, trimmed, deleted, created, arrival and more."""
         return self._in(log.partition, f"figures:{log.name}")
 
     def ids(self, topic: str) -> tuple[str, str]:
-        """Two hashes, id -> offset: the ids of now and those of the time before."""
+        """Two hashes, id -> offset: the current ids, and those of the previous period."""
         partition = partition_of(topic)
         return self._in(partition, f"ids:{topic}"), self._in(partition, f"ids-before:{topic}")
 
@@ -95,20 +96,20 @@ class Keys:
         return self._in(partition, "checkpoints")
 
     def pieces(self, partition: int, engine: str, place: int) -> str:
-        """List: pieces of a checkpoint. There are two places, 0 and 1: that of the last checkpoint, and the next's."""
+        """List: pieces of a checkpoint. The last checkpoint and the next one use the places 0 and 1 in turns."""
         return self._in(partition, f"checkpoint:{engine}:{place}")
 
     def log_channel(self, log: Log) -> str:
-        """Channel that says how this log has grown, as a LogNotification or with a sequence alone."""
+        """Channel of a log: a LogNotification, or only a sequence, per append."""
         return self._in(log.partition, f"live:{log.name}")
 
     def partition_channel(self, partition: int) -> str:
-        """Channel that names a topic of the partition whose log has grown; for its aggregator."""
+        """Channel of a partition, for its aggregator: the topic of each append."""
         return self._in(partition, "wake")
 
     @property
     def ingest(self) -> str:
-        """Prefix of the channels on which producers publish by Redis alone."""
+        """Prefix of the channels on which producers publish directly in Redis."""
         return f"{self.prefix}ingest:"
 
     @property

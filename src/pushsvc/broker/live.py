@@ -1,4 +1,4 @@
-"""The live connection of a process to a primary: it hears that logs have grown, and knows when it is deaf."""
+"""The live connection of a process to a primary: it receives messages of subscribed channels and detects silence."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gevent.event import Event
 from gevent.lock import RLock
 from redis import exceptions
 
-from pushsvc.broker.connection import Connections
+from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import slot_of
-from pushsvc.broker.reading import Reading
+from pushsvc.broker.reply_reader import ReplyReader
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
 
-PROBE = 3.0
-"""Seconds of silence after which the connection probes itself, and again until it is given up."""
+PROBE_INTERVAL = 3.0
+"""Seconds of silence after which the connection sends a PING; after as many again it is given up."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-_ECHOES = (b"PONG", [b"pong", b""])
-"""Answers to a probe: while nothing is subscribed, and then."""
+_PONGS = (b"PONG", [b"pong", b""])
+"""Replies to PING: without a subscription, and with one."""
 
 _MESSAGES = (b"message", b"smessage", b"pmessage")
 
@@ -36,32 +36,32 @@ class LiveConnection:
 
     ``on_message(channel, data)`` gets each message and returns whether it handled it; it mostly runs in gevent's hub,
     so it must not block. Other messages go to ``on_unhandled``, which may block briefly, as may ``on_up()``: nothing
-    is read meanwhile. ``on_up`` means that all earlier messages may be lost: read the logs. A message without data
-    means that every later message on the channel will arrive. In a cluster channels are ``sharded``, and ``on_doubt()``
-    means that the primary is gone or has given slots away.
+    is read meanwhile. ``on_up`` means that earlier messages may be lost: read the logs. A message without data means
+    that every later message on the channel will arrive. In a cluster channels are ``sharded``, and
+    ``on_slots_changed()`` means that the primary is gone or has given slots away.
     """
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionPool,
         on_message: OnMessage,
         on_up: Callable[[], None],
         *,
         on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
         sharded: bool = False,
-        on_doubt: Callable[[], None] = lambda: None,
+        on_slots_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._connections = connections
         self._on_message = on_message
         self._on_unhandled = on_unhandled
         self._on_up = on_up
-        self._on_doubt = on_doubt
+        self._on_slots_changed = on_slots_changed
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._patterns: set[str] = set()
         self._confirmed: dict[str, Event] = {}
-        self._asked: dict[str, int] = {}  # subscriptions that are not answered yet
+        self._unanswered: dict[str, int] = {}  # channel -> number of subscriptions under way
         self._connection: Any = None
-        self._reading: Reading | None = None
+        self._reader: ReplyReader | None = None
         self._sending = RLock()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.up = Event()
@@ -75,31 +75,31 @@ class LiveConnection:
 
     @property
     def dead(self) -> bool:
-        """True when the reading greenlet ended, which it never should."""
+        """True if the reading greenlet has ended, which is a bug."""
         return self._greenlet is not None and self._greenlet.dead
 
     def wait_up(self, timeout: float) -> bool:
-        """Wait until it hears; return whether it does."""
+        """Wait for the connection; return whether it is up."""
         return bool(self.up.wait(timeout))
 
     def receives(self, partitions: Iterable[int]) -> bool:
-        """Tell whether what is said of partitions is heard now."""
+        """Return whether messages of these partitions arrive now."""
         return self.up.is_set()
 
     def subscribe(self, channel: str, confirmed: Event | None = None) -> Event:
-        """Subscribe, and return what is set once Redis has confirmed it."""
+        """Subscribe; return an event that is set while Redis has confirmed the subscription."""
         if channel not in self._confirmed:
             self._confirmed[channel] = confirmed or Event()
             self._send(self._subscribe, channel)
         return self._confirmed[channel]
 
     def is_confirmed(self, channel: str) -> bool:
-        """Tell whether all that is said on a channel from now on is heard."""
+        """Return whether every message on the channel arrives from now on."""
         confirmed = self._confirmed.get(channel)
         return confirmed is not None and confirmed.is_set()
 
-    def ask_again(self, channel: str) -> None:
-        """Ask once more for a channel that is not confirmed."""
+    def subscribe_again(self, channel: str) -> None:
+        """Repeat a subscription that Redis has not confirmed."""
         self._send(self._subscribe, channel)
 
     def unsubscribe(self, channel: str) -> None:
@@ -117,51 +117,51 @@ class LiveConnection:
             self._send("PUNSUBSCRIBE", pattern)
 
     def _send(self, *command: str) -> None:
-        """Send if connected; the sets above are sent whole after every connect, so nothing is lost if not."""
+        """Send if connected. Else nothing is lost: every connect sends all subscriptions."""
         with self._sending:
             connection = self._connection
             if connection is None:
                 return
             if command[0] == self._subscribe:
-                self._asked[command[1]] = self._asked.get(command[1], 0) + 1
+                self._unanswered[command[1]] = self._unanswered.get(command[1], 0) + 1
             try:
                 connection.send_command(*command, check_health=False)
             except (exceptions.RedisError, OSError) as error:
-                self._give_up(error)
+                self._drop(error)
             except BaseException:  # a killed greenlet: half a command may have been sent
-                self._give_up(exceptions.ConnectionError("a command was cut short"))
+                self._drop(exceptions.ConnectionError("a command was cut short"))
                 raise
 
-    def _give_up(self, error: Exception) -> None:
-        """Let the greenlet that reads connect anew."""
+    def _drop(self, error: Exception) -> None:
+        """Disconnect; the reading greenlet reconnects."""
         connection, self._connection = self._connection, None
         connection.disconnect()
-        if self._reading is not None:
-            self._reading.fail(error)
+        if self._reader is not None:
+            self._reader.fail(error)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:
                 self._connect()
-                self._listen()
+                self._receive()
             except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
             except Exception:
-                log.exception("live connection to Redis")  # a process that is deaf for ever is worse than a loop
+                log.exception("live connection to Redis")  # ending here would cut the process off for ever
             finally:
                 pause = _FIRST_PAUSE if self.up.is_set() else min(2 * pause, _LONGEST_PAUSE)
                 self._disconnect()
-            self._on_doubt()
+            self._on_slots_changed()
             gevent.sleep(pause)
 
     def _connect(self) -> None:
         connection = self._connections.open()
         with self._sending:
             self._connection = connection
-            # Whatever is subscribed while this is under way comes twice, which is harmless. One name in each command:
-            # sharded channels of several slots may not stand together.
-            self._asked = dict.fromkeys(self._confirmed, 1)
+            # A concurrent subscription may be sent twice, which is harmless. One channel per command: one command must
+            # not name sharded channels of several slots.
+            self._unanswered = dict.fromkeys(self._confirmed, 1)
             wanted: list[tuple[str, ...]] = [(self._subscribe, channel) for channel in self._confirmed]
             wanted += [("PSUBSCRIBE", pattern) for pattern in self._patterns]
             wanted.append(("PING",))
@@ -169,7 +169,7 @@ class LiveConnection:
 
     def _disconnect(self) -> None:
         self.up.clear()
-        self._reading = None
+        self._reader = None
         connection, self._connection = self._connection, None
         for confirmed in self._confirmed.values():
             confirmed.clear()
@@ -177,84 +177,83 @@ class LiveConnection:
             with suppress(OSError, exceptions.RedisError):
                 connection.disconnect()
 
-    def _listen(self) -> None:
-        with closing(Reading(self._connection._sock, self._take)) as reading:
-            self._reading = reading
+    def _receive(self) -> None:
+        with closing(ReplyReader(self._connection._sock, self._handle)) as reader:
+            self._reader = reader
             probed = False
             while True:
-                answers = reading.answers(PROBE)
-                if answers is not None:
+                replies = reader.replies(PROBE_INTERVAL)
+                if replies is not None:
                     probed = False
-                    for answer in answers:
-                        self._dispatch(answer)
+                    for reply in replies:
+                        self._dispatch(reply)
                 elif probed:
-                    raise exceptions.TimeoutError("nothing was heard, and a probe was not answered")
+                    raise exceptions.TimeoutError("Redis was silent and did not answer a PING")
                 else:
                     probed = True
                     self._send("PING")
 
-    def _take(self, answer: Any) -> bool:
-        """Let a message be heard at once, in gevent's hub; return whether it is done with."""
-        if not isinstance(answer, list) or answer[0] not in _MESSAGES:
+    def _handle(self, reply: Any) -> bool:
+        """Deliver a message within gevent's hub; return whether the reply is done with."""
+        if not isinstance(reply, list) or reply[0] not in _MESSAGES:
             return False
         try:
-            return self._on_message(answer[-2].decode("utf-8", "replace"), answer[-1])
+            return self._on_message(reply[-2].decode("utf-8", "replace"), reply[-1])
         except Exception:
-            log.exception("live message on %s", answer[-2])  # one that raises must not deafen the process
+            log.exception("live message on %s", reply[-2])  # the connection must survive a faulty subscriber
             return True
 
-    def _dispatch(self, answer: Any) -> None:
-        """Do with an answer what may wait."""
-        if isinstance(answer, exceptions.ResponseError):
-            if not str(answer).startswith("MOVED "):
-                raise answer
-            self._refused(int(str(answer).split()[1]))
-        elif answer in _ECHOES:
-            self._rise()
-        elif answer[0] in _MESSAGES:
-            self._tell(answer[-2].decode("utf-8", "replace"), answer[-1])
-        elif answer[0] == b"sunsubscribe":
-            self._taken_away(answer[1])
-        elif answer[0] in (b"subscribe", b"ssubscribe"):
-            self._confirm(answer[1].decode())
+    def _dispatch(self, reply: Any) -> None:
+        """Process a reply in the reading greenlet, which may block."""
+        if isinstance(reply, exceptions.ResponseError):
+            if not str(reply).startswith("MOVED "):
+                raise reply
+            self._on_moved(int(str(reply).split()[1]))
+        elif reply in _PONGS:
+            self._on_pong()
+        elif reply[0] in _MESSAGES:
+            self._deliver(reply[-2].decode("utf-8", "replace"), reply[-1])
+        elif reply[0] == b"sunsubscribe":
+            self._on_sunsubscribe(reply[1])
+        elif reply[0] in (b"subscribe", b"ssubscribe"):
+            self._on_subscribed(reply[1].decode())
 
-    def _rise(self) -> None:
-        """It hears. What was said before that is for whoever looks from now on."""
+    def _on_pong(self) -> None:
         if not self.up.is_set():
             self._on_up()
             self.up.set()
 
-    def _refused(self, slot: int) -> None:
-        """A channel's slot is elsewhere: whoever knows the cluster subscribes there."""
-        asked = next((channel for channel in self._asked if slot_of(channel) == slot), None)
-        if asked is not None:
-            self._is_last(asked)
-        self._on_doubt()
+    def _on_moved(self, slot: int) -> None:
+        """A subscription was refused because another primary has the slot."""
+        refused = next((channel for channel in self._unanswered if slot_of(channel) == slot), None)
+        if refused is not None:
+            self._is_last_answer(refused)
+        self._on_slots_changed()
 
-    def _is_last(self, channel: str) -> bool:
-        """Note the answer to a subscription; return whether no other one is under way."""
-        left = self._asked.pop(channel, 1) - 1
+    def _is_last_answer(self, channel: str) -> bool:
+        """Count the answer to a subscription; return whether no other answer is due."""
+        left = self._unanswered.pop(channel, 1) - 1
         if left > 0:
-            self._asked[channel] = left
+            self._unanswered[channel] = left
         return left <= 0
 
-    def _confirm(self, channel: str) -> None:
-        if not self._is_last(channel):
-            return  # it was let go of between, and nothing is heard until the last of them
+    def _on_subscribed(self, channel: str) -> None:
+        if not self._is_last_answer(channel):
+            return  # an unsubscribe came between: only the last subscription is in force
         confirmed = self._confirmed.get(channel)
         if confirmed is not None:
             confirmed.set()
-            # What was said before this moment was not heard: whoever follows the channel looks once more.
-            self._tell(channel, b"")
+            # Earlier messages did not arrive: a message without data makes the channel's followers read the log.
+            self._deliver(channel, b"")
 
-    def _taken_away(self, channel: bytes | None) -> None:
-        """The answer to an own command, or word that the channel's slot goes to another primary."""
+    def _on_sunsubscribe(self, channel: bytes | None) -> None:
+        """Redis sends this for an own command, and when the channel's slot moves to another primary."""
         confirmed = self._confirmed.get((channel or b"").decode())
         if confirmed is not None:
             confirmed.clear()
-            self._on_doubt()
+            self._on_slots_changed()
 
-    def _tell(self, channel: str, data: bytes) -> None:
+    def _deliver(self, channel: str, data: bytes) -> None:
         try:
             if not self._on_message(channel, data):
                 self._on_unhandled(channel, data)

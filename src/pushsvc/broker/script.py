@@ -1,47 +1,210 @@
-"""The scripts that run in Redis, and calls of them."""
+"""The Lua scripts that run in Redis, their named arguments, and calls of them.
+
+A script with more than five keys or arguments takes them as a NamedTuple. The Lua source then begins with locals of the
+same names (keys with the suffix ``_key``), generated from the tuple's fields: neither side counts positions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 Argument = bytes | str | int
 
 
+class PublishKeys(NamedTuple):
+    partition: str
+    topics: str
+    log: str
+    metadata: str
+    ids: str
+    previous_ids: str
+
+
+class TopicArguments(NamedTuple):
+    """The arguments of publish.lua that all requests to a topic share. Times are in ms."""
+
+    publish_command: str
+    log_channel: str
+    partition_channel: str
+    topic: str
+    max_topics: int
+    """Topics that a partition may have."""
+    max_ahead: int | str
+    """How far an event may be ahead of the event clock; '': any time."""
+    ids_window: int
+    """How long ids are remembered at least."""
+    max_ids: int
+    """How many ids are remembered at least."""
+    retention: int
+    """Events to keep."""
+    retention_age: int
+    """How long events are kept; 0: no bound."""
+    retention_bytes: int
+    """Bytes to keep; 0: no bound."""
+    window_age: int
+    """How long the topic's windows need an entry, whatever the retention."""
+    window_events: int
+    """How many of the last events the topic's windows need, whatever the retention."""
+    full_bytes: int
+    """Bytes at which the log takes no more; 0: no bound."""
+
+
+class RequestArguments(NamedTuple):
+    """The arguments of publish.lua that each request has. The chunks follow (five values each), then the ids."""
+
+    run: str
+    """The run id of the primary."""
+    fence: int | str
+    """The fencing token of the partition's owner; '': anyone may write."""
+    request_key: str
+    """Under which the outcome is remembered; '': it is not."""
+    note: bytes
+    """What is remembered with the outcome."""
+    chunks: int
+    """Entries to append; 0: every event of the request is known, only its key is new."""
+
+
+class ReadState(NamedTuple):
+    """The first value that read.lua returns."""
+
+    opened: int
+    """0: the primary changed and the partition has no new epoch yet."""
+    epoch: int
+    sequence: int
+    now: int
+    owned: int
+    newest_topic_sequence: int
+
+
+class SweepArguments(NamedTuple):
+    """The bounds are as in TopicArguments."""
+
+    fence: int
+    max_entries: int
+    """Entries to remove at most."""
+    retention: int
+    retention_age: int
+    retention_bytes: int
+    window_age: int
+    window_events: int
+
+
+class StatisticsArguments(NamedTuple):
+    run: object
+    publish_command: str
+    log_channel: str
+    fence: int
+    kind: str
+    source: int
+    """Offset of the events log up to which the frame is exact."""
+    frame: bytes
+    late: int
+    """Late events since the last frame."""
+    window: str
+
+
+class DeleteKeys(NamedTuple):
+    """The keys of the topic's statistics logs follow: log and metadata of each."""
+
+    partition: str
+    topics: str
+    ids: str
+    previous_ids: str
+    log: str
+    metadata: str
+
+
+class DeleteArguments(NamedTuple):
+    """The channels of the topic's logs follow."""
+
+    run: object
+    publish_command: str
+    partition_channel: str
+    topic: str
+    windows: bytes
+    """The topic's windows as the caller knows them."""
+    remembered_for: int
+    """How long the deletion is remembered, in ms."""
+
+
+class CheckpointPieceArguments(NamedTuple):
+    run: object
+    fence: int
+    epoch: int
+    number: int
+    """Pieces that were written before this one; 0 starts over."""
+    expires: int
+    """Milliseconds after which an uncommitted checkpoint is removed."""
+    piece: bytes
+
+
+class CheckpointCommitArguments(NamedTuple):
+    run: object
+    fence: int
+    epoch: int
+    engine: str
+    pieces: int
+    header: bytes
+
+
 def _source(name: str) -> bytes:
     return files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
 
 
-class Script:
-    """A Lua script by name; ``writes`` tells whether a lost answer leaves its outcome unknown.
+def _locals(table: str, names: Sequence[str]) -> bytes:
+    return f"local {', '.join(names)} = unpack({table}, 1, {len(names)})\n".encode()
 
-    One that writes begins with the functions of ``common.lua``, and of ``trim.lua`` if it ``trims``.
+
+class Script:
+    """A Lua script by name. ``writes`` is true if a lost answer leaves the outcome unknown.
+
+    A script that writes begins with the functions of ``common.lua``, and of ``trim.lua`` if it ``trims``. ``keys`` and
+    ``arguments`` are the names of its leading keys and arguments, if the script does not name them itself.
     """
 
-    def __init__(self, name: str, *, writes: bool, trims: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        writes: bool,
+        trims: bool = False,
+        keys: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.writes = writes
-        parts = ("common", "trim", name) if trims else ("common", name) if writes else (name,)
-        self.source = b"".join(map(_source, parts))
+        parts = [_source("common")] if writes else []
+        parts += [_source("trim")] if trims else []
+        parts += [_locals("KEYS", [f"{key}_key" for key in keys])] if keys else []
+        if arguments:
+            parts += [_locals("ARGV", arguments), b"local NAMED_ARGUMENTS = %d\n" % len(arguments)]
+        self.source = b"".join([*parts, _source(name)])
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
 
 
 OPEN = Script("open", writes=True)
-PUBLISH = Script("publish", writes=True, trims=True)
-SWEEP = Script("sweep", writes=True, trims=True)
-STATISTICS = Script("statistics", writes=True)
+PUBLISH = Script(
+    "publish",
+    writes=True,
+    trims=True,
+    keys=PublishKeys._fields,
+    arguments=TopicArguments._fields + RequestArguments._fields,
+)
+SWEEP = Script("sweep", writes=True, trims=True, arguments=SweepArguments._fields)
+STATISTICS = Script("statistics", writes=True, arguments=StatisticsArguments._fields)
 RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
 SEEK = Script("seek", writes=False)
 LEASE = Script("lease", writes=True)
 RELEASE = Script("release", writes=True)
-DELETE = Script("delete", writes=True)
-CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True)
-CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True)
+DELETE = Script("delete", writes=True, keys=DeleteKeys._fields, arguments=DeleteArguments._fields)
+CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, arguments=CheckpointPieceArguments._fields)
+CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, arguments=CheckpointCommitArguments._fields)
 CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, CHECKPOINT_PIECE, CHECKPOINT_COMMIT,
@@ -49,24 +212,23 @@ SCRIPTS = (
 )  # fmt: skip
 
 RUN = object()
-"""Stands, among a call's arguments, for the run id of the primary that the call is sent to."""
+"""A placeholder among a call's arguments: the run id of the primary that gets the call."""
 
 
-class Call(Struct, frozen=True):
-    """One script call. ``args`` may hold RUN."""
+class ScriptCall(Struct, frozen=True):
+    """One call of a script. ``args`` may hold RUN."""
 
     script: Script
     keys: Sequence[str]
     args: Sequence[Any]
 
     def command(self, run: str) -> list[Argument]:
-        """Return the words of the command."""
         args = [run if word is RUN else word for word in self.args]
         return ["EVALSHA", self.script.sha, len(self.keys), *self.keys, *args]
 
 
 def load_scripts(connection: Any) -> None:
-    """Let Redis know all scripts."""
+    """Load all scripts into Redis."""
     for script in SCRIPTS:
         connection.send_command("SCRIPT", "LOAD", script.source)
         connection.read_response()

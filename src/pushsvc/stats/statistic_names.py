@@ -1,33 +1,33 @@
-"""Names of the statistics that settings may choose."""
+"""What the statistics are called that may be chosen."""
 
 from __future__ import annotations
 
 import re
 
 TOP = 10
-"""Length of the list of ``top``."""
+"""How many of the most frequent values ``top`` has."""
 
 _QUANTILE = re.compile("p([1-9][0-9]?)")
 _TOP = re.compile("top(100|[1-9][0-9]?)?")
 
 
 def percent_of(statistic: str) -> int | None:
-    """Return 50 for ``p50``, None for a name of no quantile."""
+    """Return 50 for ``p50``, None for what is no quantile."""
     found = _QUANTILE.fullmatch(statistic)
     return int(found[1]) if found else None
 
 
 def length_of(statistic: str) -> int | None:
-    """Return the length of the list of ``top`` or ``top5``, None for other names."""
+    """Return how many values ``top`` or ``top5`` has, None for what is none of these."""
     found = _TOP.fullmatch(statistic)
     return int(found[1] or TOP) if found else None
 
 
 def is_of_values(statistic: str) -> bool:
-    """Return whether a statistic applies to values of any type, not to numbers alone."""
+    """Tell whether a statistic is one of values of any kind, not of numbers alone."""
     return statistic in ("distinct", "first", "last") or length_of(statistic) is not None
 
 
 def is_exact(statistic: str) -> bool:
-    """Return whether a statistic of values is exact for any number of values."""
+    """Tell whether a statistic of values is exact however many there are."""
     return statistic in ("first", "last")

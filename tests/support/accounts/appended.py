@@ -1,4 +1,4 @@
-"""What a group of publish calls is answered, and what of it is in the log."""
+"""Groups of publish calls: their replies, and the events in the log."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 
 WALL = TopicSettings()
-
-
 EVENT = TopicSettings(clock="event", windows=(Window.parse("10s"),))
-
-
 SECOND = 1_000_000
 
 
@@ -28,10 +24,10 @@ def requests(broker: Broker, topic: str, batches: Sequence[Batch], settings: Top
     return [_Request(Append(target, batch), "") for batch in batches]
 
 
-def commit(broker: Broker, asked: list[_Request]) -> list[Any]:
-    """Run requests as one group; return the answers, of which arrivals are no matter."""
-    broker._committer._commit(asked, idle=True)
-    return [request.answer if isinstance(request.answer, PushError) else request.answer[:3] for request in asked]
+def commit(broker: Broker, group: list[_Request]) -> list[Any]:
+    """Run requests as one group; return the replies without arrival and head."""
+    broker._committer._commit(group, idle=True)
+    return [request.reply if isinstance(request.reply, PushError) else request.reply[:3] for request in group]
 
 
 def stored(broker: Broker, topic: str) -> list[dict[str, Any]]:

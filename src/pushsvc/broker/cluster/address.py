@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import parse_qsl, quote, urlencode
 
-Kind = Literal["standalone", "sentinel", "cluster"]
-Host = tuple[str, int]
+from pushsvc.broker.connection_pool import ServerKind
+from pushsvc.broker.replies import Host
 
-_PORTS: dict[Kind, int] = {"sentinel": 26_379, "cluster": 6_379}
+_DEFAULT_PORTS: dict[ServerKind, int] = {"sentinel": 26_379, "cluster": 6_379}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where Redis is. Of one server only ``url`` is used; ``hosts`` are the Sentinels, or some nodes of a cluster.
+    """The parts of a URL of Redis; for one server only ``url``.
 
-    ``master`` is the name by which Sentinels know the primary.
+    ``hosts`` are the Sentinels, or some nodes of a cluster. ``master`` is the name by which Sentinels know the primary.
     """
 
-    kind: Kind
+    kind: ServerKind
     url: str
     hosts: tuple[Host, ...] = ()
     master: str = ""
@@ -30,8 +29,8 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read ``redis[s]+sentinel://[user:password@]host[:port],…/master[/database]``,
-        ``redis[s]+cluster://[user:password@]host[:port],…``, or the URL of one server as it is; raise ValueError."""
+        """Parse ``redis[s]+sentinel://[user:password@]host[:port],…/master[/database]``,
+        ``redis[s]+cluster://[user:password@]host[:port],…``, or the URL of one server; raise ValueError."""
         scheme, _, rest = url.partition("://")
         base, _, kind = scheme.lower().partition("+")
         if not kind:
@@ -40,14 +39,14 @@ class Address:
                     "several hosts are those of a cluster (redis+cluster://) or Sentinels (redis+sentinel://)"
                 )
             return cls("standalone", url)
-        if base not in ("redis", "rediss") or kind not in _PORTS:
+        if base not in ("redis", "rediss") or kind not in _DEFAULT_PORTS:
             raise ValueError(
                 "there are redis://, rediss://, unix://, redis+sentinel:// and redis+cluster:// (and rediss+… with TLS)"
             )
         rest, _, query = rest.partition("?")
         place, _, path = rest.partition("/")
         credentials, at, listed = place.rpartition("@")
-        hosts = tuple(_host(host, _PORTS[kind]) for host in listed.split(","))
+        hosts = tuple(_host(host, _DEFAULT_PORTS[kind]) for host in listed.split(","))
         master, _, database = path.strip("/").partition("/")
         if kind == "sentinel" and not master:
             raise ValueError("a Sentinel URL ends with the name of the master: redis+sentinel://host:port/name")
@@ -63,7 +62,7 @@ class Address:
         return self._url(host, self.credentials, self.database, options)
 
     def sentinel(self, host: Host) -> str:
-        """Return the URL of one of the Sentinels, whose own user and password stand among the options."""
+        """Return the URL of one of the Sentinels, with their user and password, which are among the options."""
         given = dict(self.options)
         user, password = (quote(given.get(f"sentinel_{name}", ""), safe="") for name in ("username", "password"))
         credentials = f"{user}:{password}@" if user or password else ""
@@ -72,10 +71,10 @@ class Address:
     def _url(self, host: Host, credentials: str, database: str, options: list[tuple[str, str]]) -> str:
         scheme = "rediss" if self.secure else "redis"
         query = f"?{urlencode(options)}" if options else ""
-        return f"{scheme}://{credentials}{shown(host)}/{database}{query}"
+        return f"{scheme}://{credentials}{host_text(host)}/{database}{query}"
 
 
-def shown(host: Host) -> str:
+def host_text(host: Host) -> str:
     """Return ``host:port``."""
     name, port = host
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"

@@ -1,8 +1,8 @@
-"""A cluster: which primary has which slot, and calls that find theirs.
+"""A cluster: which primary has which slot, and calls that find the primary of their key.
 
-A key's slot names its primary, as in the cluster itself. A call goes to another node only where it did not run at the
-first: that answered MOVED, or could not be reached at all. ASK is not followed, because a node that is only taking a
-slot over refuses scripts of which a single key does not exist there: such a call may come again (BrokerUnavailable).
+A call goes to another node only if it did not run at the first: that one answered MOVED, or could not be reached. ASK
+is not followed, because a node that is importing a slot refuses scripts if one of their keys does not exist there: such
+a call fails with BrokerUnavailable and may be repeated.
 """
 
 from __future__ import annotations
@@ -15,49 +15,52 @@ from typing import Any, TypeVar
 from redis import exceptions
 
 from pushsvc.broker.append import Append
-from pushsvc.broker.cluster.address import Address, Host, shown
+from pushsvc.broker.cluster.address import Address, host_text
 from pushsvc.broker.committer import Committer
-from pushsvc.broker.connection import Connections, Moved, ask, raise_first
+from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import SLOTS, TAGS, slot_of
-from pushsvc.broker.script import Argument, Call, Script
+from pushsvc.broker.limits import BrokerLimits
+from pushsvc.broker.redis_connection import ask
+from pushsvc.broker.replies import Host, Moved, raise_first
+from pushsvc.broker.script import Argument, Script, ScriptCall
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, StartupError
 from pushsvc.settings import Ack
 
 T = TypeVar("T")
 
-REDIRECTS = 3
-"""How often a call is sent on at most; a slot that is still elsewhere then is on its way."""
+MAX_REDIRECTS = 3
+"""Redirects that a call follows; a slot that is still elsewhere then is being moved."""
 
-ASKED_LATELY = 0.2
-"""Seconds within which the cluster is not asked again which primary has which slot."""
+REFRESH_INTERVAL = 0.2
+"""Least seconds between two questions to the cluster for its slots."""
+
+CONNECT_BACKOFF = 5.0
+"""Seconds without connects to a node whose connect timed out, so that calls to other nodes need not wait for it."""
 
 _NAMELESS = (None, b"", b"?")
 
-REST = 5.0
-"""Seconds for which a node that did not answer a connect in time is left alone: the others are not to wait for it."""
-
 
 class Cluster:
-    """The calls of Connections, each sent to the primary of its key. ``size`` bounds the connections to each."""
+    """The calls of ConnectionPool, each sent to the primary of its key. ``size`` bounds the connections to each."""
 
     publish_command = "SPUBLISH"
 
-    def __init__(self, address: Address, *, size: int, name: str = "pushsvc") -> None:
+    def __init__(self, address: Address, *, size: int, timeout: float = 5.0) -> None:
         self._address = address
         self._size = size
-        self._name = name
-        self._nodes: dict[Host, Connections] = {}
-        self._slots: list[Connections | None] = [None] * SLOTS
-        self._known = list(address.hosts)
+        self._timeout = timeout
+        self._nodes: dict[Host, ConnectionPool] = {}
+        self._slots: list[ConnectionPool | None] = [None] * SLOTS
+        self._known_hosts = list(address.hosts)
         self._turn = -1
-        self._asking = threading.Lock()
-        self._asked = float("-inf")
+        self._refreshing = threading.Lock()
+        self._refreshed_at = float("-inf")
         self.on_change: list[Callable[[], None]] = []
         """Called after slots have moved."""
 
     # Which primary has which slot
 
-    def node(self, slot: int) -> Connections:
+    def node(self, slot: int) -> ConnectionPool:
         """Return the connections to the primary of a slot; raise BrokerUnavailable."""
         found = self._slots[slot]
         if found is None:
@@ -67,93 +70,96 @@ class Cluster:
             raise BrokerUnavailable(f"no primary of the cluster has slot {slot}")
         return found
 
-    def known(self, slot: int) -> Connections | None:
-        """Return the connections to the primary of a slot as far as it is known, without asking."""
+    def known(self, slot: int) -> ConnectionPool | None:
+        """Return the connections to the primary of a slot if it is known; asks no node."""
         return self._slots[slot]
 
-    def primaries(self) -> list[Connections]:
-        """Return the connections to all primaries; raise BrokerUnavailable where none is known."""
+    def primaries(self) -> list[ConnectionPool]:
+        """Return the connections to all primaries; raise BrokerUnavailable if none is known."""
         if not self._nodes:
             self.refresh()
         return list(self._nodes.values())
 
-    def partitions_of(self, node: Connections) -> list[int]:
-        """Return the partitions that a primary has."""
+    def partitions_of(self, node: ConnectionPool) -> list[int]:
+        """Return the partitions of a primary."""
         return [number for number, tag in enumerate(TAGS) if self._slots[slot_of(tag)] is node]
 
     def refresh(self) -> None:
-        """Ask the cluster which primary has which slot, unless that was done a moment ago."""
-        with self._asking:
-            if monotonic() - self._asked < ASKED_LATELY:
+        """Ask the cluster which primary has which slot, unless that was done within REFRESH_INTERVAL."""
+        with self._refreshing:
+            if monotonic() - self._refreshed_at < REFRESH_INTERVAL:
                 return
             try:
-                self._take(self._ask())
+                self._update(self._ask_nodes())
             finally:
-                self._asked = monotonic()
+                self._refreshed_at = monotonic()
 
-    def _ask(self) -> list[tuple[int, int, list[Host]]]:
-        # In turn: one that is cut off from the others, and does not know it, must not be asked for ever.
+    def _ask_nodes(self) -> list[tuple[int, int, list[Host]]]:
+        # In turns: a node may be cut off from the others without knowing it, and its answer stays outdated.
         self._turn += 1
-        start = self._turn % len(self._known)
+        start = self._turn % len(self._known_hosts)
         failures = []
-        for host in self._known[start:] + self._known[:start]:
+        for host in self._known_hosts[start:] + self._known_hosts[:start]:
             try:
                 found = ask(self._address.server(host), "CLUSTER", "SLOTS")
             except BrokerUnavailable as error:
-                failures.append(f"{shown(host)}: {error.detail}")
+                failures.append(f"{host_text(host)}: {error.detail}")
             except exceptions.ResponseError as error:
                 if "cluster support disabled" in str(error) or "unknown command" in str(error).lower():
-                    raise StartupError(f"{shown(host)} is not a node of a cluster: name it as redis://…") from error
-                failures.append(f"{shown(host)}: {error}")
+                    raise StartupError(f"{host_text(host)} is not a node of a cluster: name it as redis://…") from error
+                failures.append(f"{host_text(host)}: {error}")
             else:
                 if found:
-                    return [(first, last, _places(host, places)) for first, last, *places in found]
-                failures.append(f"{shown(host)}: its cluster has no slots yet")
+                    return [(first, last, _hosts_of(host, nodes)) for first, last, *nodes in found]
+                failures.append(f"{host_text(host)}: its cluster has no slots yet")
         raise BrokerUnavailable(f"no node of the cluster answers: {', '.join(failures)}")
 
-    def _take(self, ranges: Sequence[tuple[int, int, list[Host]]]) -> None:
-        """Take what the cluster says; connections to primaries that are none any more are let go."""
-        nodes = {places[0]: self._nodes.get(places[0]) or self._connect(places[0]) for _, _, places in ranges}
-        slots: list[Connections | None] = [None] * SLOTS
-        for first, last, places in ranges:
-            slots[first : last + 1] = [nodes[places[0]]] * (last + 1 - first)
+    def _update(self, ranges: Sequence[tuple[int, int, list[Host]]]) -> None:
+        """Apply the cluster's slot ranges; close the connections to former primaries."""
+        nodes = {hosts[0]: self._nodes.get(hosts[0]) or self._connect(hosts[0]) for _, _, hosts in ranges}
+        slots: list[ConnectionPool | None] = [None] * SLOTS
+        for first, last, hosts in ranges:
+            slots[first : last + 1] = [nodes[hosts[0]]] * (last + 1 - first)
         changed = slots != self._slots
-        left = [node for host, node in self._nodes.items() if host not in nodes]
+        former = [node for host, node in self._nodes.items() if host not in nodes]
         self._nodes, self._slots = nodes, slots
-        self._known = list(dict.fromkeys([*(host for _, _, places in ranges for host in places), *self._address.hosts]))
+        hosts = [host for _, _, hosts in ranges for host in hosts]
+        self._known_hosts = list(dict.fromkeys([*hosts, *self._address.hosts]))
         if changed:
-            self._tell()
-        for node in left:
+            self._notify_change()
+        for node in former:
             node.close(busy=False)
 
-    def _connect(self, host: Host) -> Connections:
-        return Connections(self._address.server(host), size=self._size, name=self._name, kind="cluster", rest=REST)
+    def _connect(self, host: Host) -> ConnectionPool:
+        return ConnectionPool(
+            self._address.server(host), size=self._size, timeout=self._timeout, kind="cluster", backoff=CONNECT_BACKOFF
+        )
 
-    def _tell(self) -> None:
+    def _notify_change(self) -> None:
         for listener in self.on_change:
             listener()
 
-    def _follow(self, moved: Moved, told_by: Connections) -> Connections:
-        """Return where an answer says that a slot is. The rest of the map is asked for when more is doubted."""
+    def _follow(self, moved: Moved, answered_by: ConnectionPool) -> ConnectionPool:
+        """Return the node that MOVED names, and note it for the slot. Other slots are refreshed when a call fails."""
         name, port = moved.host
-        host = (name or self._host_of(told_by), port)
+        host = (name or self._host_of(answered_by), port)
         node = self._nodes.get(host) or self._connect(host)
         if self._slots[moved.slot] is not node:
             self._nodes = {**self._nodes, host: node}
             self._slots[moved.slot] = node
-            self._tell()
+            self._notify_change()
         return node
 
-    def _host_of(self, node: Connections) -> str:
+    def _host_of(self, node: ConnectionPool) -> str:
         return next((host for (host, _), found in self._nodes.items() if found is node), "")
 
     # Calls
 
-    def routed(self, key: str, act: Callable[[Connections], T]) -> T:
-        """Act on the primary of a key, and on another one where nothing was done."""
+    def routed(self, key: str, act: Callable[[ConnectionPool], T]) -> T:
+        """Act on the primary of a key, and on another node if nothing was done at the first."""
         slot = slot_of(key)
         node = self.node(slot)
-        for _ in range(REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             try:
                 return act(node)
             except BrokerUnavailable as error:
@@ -163,11 +169,11 @@ class Cluster:
                 node = successor
         return act(node)
 
-    def _successor(self, slot: int, node: Connections, answer: Any) -> Connections | None:
-        """Return where to send a call that did not run; None where it did, or where nobody else has the slot."""
-        if isinstance(answer, Moved):
-            return self._follow(answer, node)
-        if not isinstance(answer, BrokerUnavailable):
+    def _successor(self, slot: int, node: ConnectionPool, reply: Any) -> ConnectionPool | None:
+        """Return where to repeat a call that did not run; None if it ran, or if no other node has the slot."""
+        if isinstance(reply, Moved):
+            return self._follow(reply, node)
+        if not isinstance(reply, BrokerUnavailable):
             return None
         try:
             self.refresh()
@@ -177,57 +183,57 @@ class Cluster:
         return None if found is node else found
 
     def command(self, *words: Argument) -> Any:
-        """Send one command that only reads, and return its answer; its first argument is its key."""
+        """Send one read-only command whose first argument is its key, and return its reply."""
         return self.commands([words])[0]
 
     def commands(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Send commands that may be lost or repeated, a round trip per primary; raise for the first that fails."""
-        answers = self._each(commands, lambda words: str(words[1]), Connections.exchange)
-        raise_first(answers)
-        return answers
+        """Send commands that may be lost or repeated, one round trip per primary; raise the first error."""
+        replies = self._send_each(commands, lambda words: str(words[1]), ConnectionPool.exchange)
+        raise_first(replies)
+        return replies
 
     def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run one script; raise BrokerUnavailable (nothing done), OutcomeUnknown or BrokerFull."""
-        answers = self.calls([Call(script, keys, args)])
-        raise_first(answers)
-        return answers[0]
+        replies = self.calls([ScriptCall(script, keys, args)])
+        raise_first(replies)
+        return replies[0]
 
-    def calls(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts, a round trip per primary. The answer of one that failed is its error: others have succeeded."""
-        return self._each(calls, lambda call: call.keys[0], Connections.calls)
+    def calls(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run scripts, one round trip per primary. The reply to a failed call is its error, which is not raised."""
+        return self._send_each(calls, lambda call: call.keys[0], ConnectionPool.calls)
 
-    def _each(
-        self, items: Sequence[T], key_of: Callable[[T], str], send: Callable[[Connections, Sequence[T]], list[Any]]
+    def _send_each(
+        self, items: Sequence[T], key_of: Callable[[T], str], send: Callable[[ConnectionPool, Sequence[T]], list[Any]]
     ) -> list[Any]:
-        """Send each item to the node of its key, all of a node together; sent on is what did not run."""
-        answers: list[Any] = [None] * len(items)
+        """Send each item to the primary of its key, grouped by node; repeat elsewhere the items that did not run."""
+        replies: list[Any] = [None] * len(items)
         slots = [slot_of(key_of(item)) for item in items]
-        waiting: dict[int, Connections | None] = dict.fromkeys(range(len(items)))
-        for _ in range(REDIRECTS + 1):
-            shares: dict[Connections, list[int]] = {}
-            for index, sent_on in waiting.items():
+        waiting: dict[int, ConnectionPool | None] = dict.fromkeys(range(len(items)))
+        for _ in range(MAX_REDIRECTS + 1):
+            groups: dict[ConnectionPool, list[int]] = {}
+            for index, redirected in waiting.items():
                 try:
-                    shares.setdefault(sent_on or self.node(slots[index]), []).append(index)
+                    groups.setdefault(redirected or self.node(slots[index]), []).append(index)
                 except BrokerUnavailable as error:
-                    answers[index] = error
+                    replies[index] = error
             waiting = {}
-            for node, indexes in shares.items():
+            for node, indexes in groups.items():
                 for index, found in zip(indexes, _sent(send, node, [items[i] for i in indexes]), strict=True):
-                    answers[index] = found
+                    replies[index] = found
                     if (successor := self._successor(slots[index], node, found)) is not None:
                         waiting[index] = successor
-        return answers
+        return replies
 
-    def at(self, key: str) -> Connections:
+    def at(self, key: str) -> ConnectionPool:
         """Return the connections to the primary of a key."""
         return self.node(slot_of(key))
 
     def everywhere(self, *words: Argument) -> list[Any]:
-        """Send one command to every primary, and return the answers; raise for the first that fails."""
+        """Send one command to every primary, and return the replies; raise the first error."""
         return [node.command(*words) for node in self.primaries()]
 
     def anywhere(self, *words: Argument) -> Any:
-        """Send one command to whichever primary answers."""
+        """Send one command to primaries until one answers."""
         failure: PushError = BrokerUnavailable("the cluster has no primaries")
         for node in self.primaries():
             try:
@@ -237,7 +243,6 @@ class Cluster:
         raise failure
 
     def close(self) -> None:
-        """Close every connection."""
         for node in self._nodes.values():
             node.close()
 
@@ -245,22 +250,23 @@ class Cluster:
 class ClusterCommitter:
     """A committer per primary: group commit among the calls to each."""
 
-    def __init__(self, cluster: Cluster, ack: Ack) -> None:
+    def __init__(self, cluster: Cluster, ack: Ack, limits: BrokerLimits) -> None:
         self._cluster = cluster
         self._ack = ack
-        self._committers: dict[Connections, Committer] = {}
+        self._limits = limits
+        self._committers: dict[ConnectionPool, Committer] = {}
 
-    def call(self, call: Call | Append) -> tuple[Any, str]:
+    def call(self, call: ScriptCall | Append) -> tuple[Any, str]:
         """Run one script on the primary of its first key, as ``Committer.call`` does."""
         return self._cluster.routed(call.keys[0], lambda node: self._of(node).call(call))
 
-    def _of(self, node: Connections) -> Committer:
+    def _of(self, node: ConnectionPool) -> Committer:
         found = self._committers.get(node)
         if found is None:
-            # Those of primaries that are none any more are let go; who still waits for one gets its answer.
+            # Committers of former primaries are dropped; their pending requests still get answers.
             kept = self._cluster.primaries()
             self._committers = {one: its for one, its in self._committers.items() if one in kept}
-            found = self._committers.setdefault(node, Committer(node, self._ack))
+            found = self._committers.setdefault(node, Committer(node, self._ack, self._limits))
         return found
 
     def close(self) -> None:
@@ -268,13 +274,15 @@ class ClusterCommitter:
             committer.close()
 
 
-def _places(told_by: Host, places: Sequence[Sequence[Any]]) -> list[Host]:
-    """Return where the nodes of a range are, its primary first; one without a name is where the answer came from."""
-    return [(told_by[0] if place[0] in _NAMELESS else place[0].decode(), int(place[1])) for place in places]
+def _hosts_of(answered_by: Host, nodes: Sequence[Sequence[Any]]) -> list[Host]:
+    """Return the hosts of a range, its primary first. A node without a name has that of the node that answered."""
+    return [(answered_by[0] if node[0] in _NAMELESS else node[0].decode(), int(node[1])) for node in nodes]
 
 
-def _sent(send: Callable[[Connections, Sequence[T]], list[Any]], node: Connections, items: Sequence[T]) -> list[Any]:
-    """Send items to a node; where that fails as a whole each gets the error."""
+def _sent(
+    send: Callable[[ConnectionPool, Sequence[T]], list[Any]], node: ConnectionPool, items: Sequence[T]
+) -> list[Any]:
+    """Send items to a node; if that fails as a whole, each gets the error."""
     try:
         return send(node, items)
     except (BrokerUnavailable, OutcomeUnknown) as error:

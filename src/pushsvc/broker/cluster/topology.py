@@ -1,4 +1,4 @@
-"""What the URL of Redis names, made ready to use: everything else works on either kind alike."""
+"""Opens what the URL of Redis names: one server, Sentinels or a cluster. Callers treat all of them alike."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from pushsvc.broker.cluster.cluster import Cluster, ClusterCommitter
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from pushsvc.broker.cluster.sentinel import Sentinels
 from pushsvc.broker.committer import Committer
-from pushsvc.broker.connection import Connections
+from pushsvc.broker.connection_pool import ConnectionPool
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage
 from pushsvc.settings import Ack
 from pushsvc.topic import PARTITIONS
 
 
-def connect(url: str, *, size: int) -> Connections | Cluster:
-    """Return connections, not opened yet, to what a URL names; ``size`` bounds those to one primary.
-
-    Raise ValueError for a URL that is none.
-    """
+def connect(url: str, *, size: int, timeout: float) -> ConnectionPool | Cluster:
+    """Return connections, not opened yet; ``size`` bounds those to one primary. Raise ValueError for an invalid URL."""
     address = Address.parse(url)
     if address.kind == "cluster":
-        return Cluster(address, size=size)
+        return Cluster(address, size=size, timeout=timeout)
     if address.kind == "sentinel":
-        # Any host will do in the URL: before each connect the Sentinels are asked.
-        return Connections(address.server(address.hosts[0]), size=size, primary=Sentinels(address).primary)
-    return Connections(url, size=size)
+        # The host in the URL does not matter: the Sentinels are asked before each connect.
+        server = address.server(address.hosts[0])
+        return ConnectionPool(server, size=size, timeout=timeout, primary=Sentinels(address).primary)
+    return ConnectionPool(url, size=size, timeout=timeout)
 
 
-def committer(connections: Connections | Cluster, ack: Ack) -> Committer | ClusterCommitter:
-    return ClusterCommitter(connections, ack) if isinstance(connections, Cluster) else Committer(connections, ack)
+def committer(connections: ConnectionPool | Cluster, ack: Ack, limits: BrokerLimits) -> Committer | ClusterCommitter:
+    if isinstance(connections, Cluster):
+        return ClusterCommitter(connections, ack, limits)
+    return Committer(connections, ack, limits)
 
 
 def live(
-    connections: Connections | Cluster,
+    connections: ConnectionPool | Cluster,
     on_message: OnMessage,
     on_up: Callable[[Sequence[int]], None],
     on_unhandled: Callable[[str, bytes], None],

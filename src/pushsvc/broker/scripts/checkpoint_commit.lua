@@ -1,11 +1,11 @@
--- Make pieces the checkpoint of an engine, in place of the one before.
--- KEYS: partition, checkpoints, pieces, pieces of the one before
--- ARGV: run, fence, epoch, engine, number of pieces, header
--- Returns {'ok'} | {'fenced'} (another owner, another life of Redis, or other pieces)
-if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) or redis.call('LLEN', KEYS[3]) ~= tonumber(ARGV[5]) then
+-- Make written pieces the checkpoint of an engine, in place of the previous one.
+-- KEYS: partition, checkpoints, pieces, pieces of the previous one. Arguments: CheckpointCommitArguments (script.py).
+-- Returns {'ok'} | {'fenced'} (another owner, another epoch, or other pieces)
+local partition_key, checkpoints_key, pieces_key, previous_pieces_key = unpack(KEYS)
+if not owns(partition_key, run, fence, epoch) or redis.call('LLEN', pieces_key) ~= tonumber(pieces) then
   return {'fenced'}
 end
-redis.call('HSET', KEYS[2], ARGV[4], ARGV[6])
-redis.call('PERSIST', KEYS[3])
-redis.call('UNLINK', KEYS[4])
+redis.call('HSET', checkpoints_key, engine, header)
+redis.call('PERSIST', pieces_key)
+redis.call('UNLINK', previous_pieces_key)
 return {'ok'}

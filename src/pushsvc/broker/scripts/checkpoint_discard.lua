@@ -1,11 +1,13 @@
--- Forget checkpoints. KEYS: partition, checkpoints, then per engine: its pieces, in both places
+-- Discard checkpoints. KEYS: partition, checkpoints, then per engine: its pieces, in both places
 -- ARGV: run, fence, epoch, engines
--- Returns {'ok'} | {'fenced'} (another owner, or another life of Redis)
-if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then
+-- Returns {'ok'} | {'fenced'} (another owner or another epoch)
+local partition_key, checkpoints_key = unpack(KEYS, 1, 2)
+local run, fence, epoch = unpack(ARGV, 1, 3)
+if not owns(partition_key, run, fence, epoch) then
   return {'fenced'}
 end
 for i = 4, #ARGV do
-  redis.call('HDEL', KEYS[2], ARGV[i])
+  redis.call('HDEL', checkpoints_key, ARGV[i])
 end
 for i = 3, #KEYS do
   redis.call('UNLINK', KEYS[i])

@@ -1,15 +1,15 @@
--- Put a piece of a checkpoint behind those before it. The first one begins anew.
--- KEYS: partition, pieces
--- ARGV: run, fence, epoch, number of pieces before it, milliseconds after which pieces that come to nothing go, piece
--- Returns {'ok'} | {'fenced'} (another owner, another life of Redis, or other pieces)
-if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then
+-- Append a piece of a checkpoint to the pieces before it. The first piece starts over.
+-- KEYS: partition, pieces. Arguments: CheckpointPieceArguments (script.py).
+-- Returns {'ok'} | {'fenced'} (another owner, another epoch, or other pieces)
+local partition_key, pieces_key = unpack(KEYS)
+if not owns(partition_key, run, fence, epoch) then
   return {'fenced'}
 end
-if ARGV[4] == '0' then
-  redis.call('UNLINK', KEYS[2])
-elseif redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[4]) then
+if number == '0' then
+  redis.call('UNLINK', pieces_key)
+elseif redis.call('LLEN', pieces_key) ~= tonumber(number) then
   return {'fenced'}
 end
-redis.call('RPUSH', KEYS[2], ARGV[6])
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
+redis.call('RPUSH', pieces_key, piece)
+redis.call('PEXPIRE', pieces_key, expires)
 return {'ok'}

@@ -1,44 +1,42 @@
--- Put before every script that writes.
+-- Functions of every script that writes.
 
 local function milliseconds()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- A primary with another run id begins a new epoch: what processes remember may be ahead of what it kept.
--- Returns epoch, sequence, and the sequence of the first event of the topic that was born last.
-local function open_partition(key, run)
-  local state = redis.call('HMGET', key, 'run', 'epoch', 'sequence', 'born')
-  local sequence, born = tonumber(state[3] or '0'), tonumber(state[4] or '0')
+-- Return the epoch of a partition, its sequence, and the sequence of the first event of its newest topic.
+-- A primary with another run id starts a new epoch: processes may remember more than Redis kept.
+local function open_partition(partition_key, run)
+  local state = redis.call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
+  local sequence, newest_topic_sequence = tonumber(state[3] or '0'), tonumber(state[4] or '0')
   if state[1] == run then
-    return tonumber(state[2]), sequence, born
+    return tonumber(state[2]), sequence, newest_topic_sequence
   end
-  -- The time tells two reigns of one server apart: the second may come within the second.
+  -- A server may become the primary again with the run id that it had: the time makes its epochs differ.
   local epoch = (tonumber(string.sub(run, 1, 8), 16) + milliseconds()) % 4294967296
   if epoch == tonumber(state[2] or '-1') then
     epoch = (epoch + 1) % 4294967296
   end
-  redis.call('HSET', key, 'run', run, 'epoch', epoch)
-  return epoch, sequence, born
+  redis.call('HSET', partition_key, 'run', run, 'epoch', epoch)
+  return epoch, sequence, newest_topic_sequence
 end
 
--- Integers as text: Lua's own form of 1e15 is not one that anybody reads back. (%d is exact, and four times %.0f.)
+-- Format an integer. Lua would write 1e15. (%d is exact, and four times as fast as %.0f.)
 local function int(number)
   return string.format('%d', number)
 end
 
--- What a wake-up says of the entry that was appended: all that a reader needs who has everything before it, where it is
--- short, as most are; else its sequence, and it is read.
-local SAID_AT_MOST = 32000
-local function said(epoch, born, sequence, header, data)
-  if #data > SAID_AT_MOST then
+-- The message for a log's channel: the entry, if it is short, as most are; else its sequence, so that it is read.
+local NOTIFIED_BYTES = 32000
+local function notification(epoch, newest_topic_sequence, sequence, header, data)
+  if #data > NOTIFIED_BYTES then
     return int(sequence)
   end
-  return table.concat({int(epoch), ' ', int(born), ' ', header, '\n', data})
+  return table.concat({int(epoch), ' ', int(newest_topic_sequence), ' ', header, '\n', data})
 end
 
--- Tell whether an owner may still write what it knows: it has the newest fence, and knows of no later life of Redis
--- than this one.
-local function owns(key, run, fence, epoch)
-  return redis.call('HGET', key, 'fence') == fence and open_partition(key, run) == tonumber(epoch)
+-- Return whether an owner may write: its fencing token is the newest, and the epoch it knows is the current one.
+local function owns(partition_key, run, fence, epoch)
+  return redis.call('HGET', partition_key, 'fence') == fence and open_partition(partition_key, run) == tonumber(epoch)
 end

@@ -1,40 +1,43 @@
--- Read what several logs of one partition hold, at one instant. Writes nothing, so it works on a full disk too.
--- KEYS: partition, lease, then per log: log, figures
--- ARGV: run, bytes at most, then per log: offset to read after; -1 from the last snapshot on; -2 nothing, only figures
--- Returns {1 if the partition was opened in this run, epoch, sequence, now, owned, sequence of the first event of the
--- topic that was born last, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
-local state = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'sequence', 'born')
+-- Read several logs of one partition at one instant. Writes nothing, so it works on a full disk too.
+-- KEYS: partition, lease, then per log: log, metadata
+-- ARGV: run, byte budget, then per log: offset to read after; -1: from the last snapshot on; -2: only metadata
+-- Returns {{1 if the partition's epoch belongs to this run, epoch, sequence, now, owned, sequence of the first event of
+-- the newest topic}, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
+local partition_key, lease_key = unpack(KEYS, 1, 2)
+local run, budget = ARGV[1], tonumber(ARGV[2])
+local logs = #ARGV - 2
+local state = redis.call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local answer = {
-  state[1] == ARGV[1] and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', KEYS[2]),
-  tonumber(state[4] or '0')
-}
--- Each log may have an equal share, and what those before it left of theirs.
-local budget, share = tonumber(ARGV[2]), tonumber(ARGV[2]) / math.max(1, #ARGV - 2)
-for i = 1, #ARGV - 2 do
-  local log, figures = KEYS[1 + 2 * i], redis.call('HMGET', KEYS[2 + 2 * i],
-    'last', 'trimmed', 'deleted', 'created', 'snapshot')
-  local after, last = tonumber(ARGV[2 + i]), tonumber(figures[1] or '0')
+local answer = {{
+  state[1] == run and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now,
+  redis.call('EXISTS', lease_key), tonumber(state[4] or '0')
+}}
+-- Each log gets an equal share of the budget, and what the logs before it left of theirs.
+local share = budget / math.max(1, logs)
+for i = 1, logs do
+  local log_key = KEYS[1 + 2 * i]
+  local metadata = redis.call('HMGET', KEYS[2 + 2 * i], 'last', 'trimmed', 'deleted', 'created', 'snapshot')
+  local after, last = tonumber(ARGV[2 + i]), tonumber(metadata[1] or '0')
   if after == -1 then
-    after = tonumber(figures[5] or tostring(last + 1)) - 1
+    after = tonumber(metadata[5] or tostring(last + 1)) - 1
   elseif after == -2 then
     after = last
   end
   local entries, more, at = {}, 0, after
-  local kept = share * (#ARGV - 2 - i)
+  local reserved = share * (logs - i)
   while at < last do
-    -- Every log gives at least one entry, so that a reader who delivers in order of sequence always moves on.
-    if budget <= kept and #entries > 0 then
+    -- Every log gives at least one entry: a reader that delivers in order of sequence always gets on.
+    if budget <= reserved and #entries > 0 then
       more = 1
       break
     end
-    local found = redis.call('XRANGE', log, string.format('(%.0f-0', at), '+', 'COUNT', 16)
+    local found = redis.call('XRANGE', log_key, string.format('(%.0f-0', at), '+', 'COUNT', 16)
     if #found == 0 then
       break
     end
     for _, entry in ipairs(found) do
-      if budget > kept or #entries == 0 then
+      if budget > reserved or #entries == 0 then
         entries[#entries + 1], entries[#entries + 2] = entry[2][2], entry[2][4]
         budget = budget - #entry[2][4] - 100
         at = tonumber(string.match(entry[1], '%d+'))
@@ -42,7 +45,7 @@ for i = 1, #ARGV - 2 do
     end
   end
   answer[#answer + 1] = {
-    after, last, tonumber(figures[2] or '0'), tonumber(figures[3] or '0'), tonumber(figures[4] or '0'), more, entries
+    after, last, tonumber(metadata[2] or '0'), tonumber(metadata[3] or '0'), tonumber(metadata[4] or '0'), more, entries
   }
 end
 return answer

@@ -1,2 +1,3 @@
--- Return what is remembered with the name of a request. KEYS: partition, ids, ids-before. ARGV: name. Writes nothing.
-return redis.call('HGET', KEYS[2], ARGV[1]) or redis.call('HGET', KEYS[3], ARGV[1])
+-- Return what is remembered of a request. KEYS: partition, ids, previous ids. ARGV: the request's key. Writes nothing.
+local _, ids_key, previous_ids_key = unpack(KEYS)
+return redis.call('HGET', ids_key, ARGV[1]) or redis.call('HGET', previous_ids_key, ARGV[1])

@@ -1,35 +1,36 @@
--- Append one frame to the statistics log of a topic's window.
--- KEYS: partition, log, figures, figures of the topic
--- ARGV: run, publish command, live channel, fence, kind (s, b or u), offset of the events log, frame, late events, window
+-- Append one frame to the statistics log of a topic's window, and notify subscribers.
+-- KEYS: partition, log, metadata of the log, metadata of the topic. Arguments: StatisticsArguments (script.py).
 -- Returns {'ok', sequence, receivers} | {'fenced'} | {'deleted'}
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[4] then
+local partition_key, log_key, metadata_key, topic_key = unpack(KEYS)
+if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
 end
-if redis.call('HEXISTS', KEYS[4], 'created') == 0 then
+if redis.call('HEXISTS', topic_key, 'created') == 0 then
   return {'deleted'}
 end
-local epoch, sequence, born = open_partition(KEYS[1], ARGV[1])
-local figures = redis.call('HMGET', KEYS[3], 'last', 'sequence', 'snapshot', 'before_snapshot')
-local last = tonumber(figures[1] or '0') + 1
+local epoch, sequence, newest_topic_sequence = open_partition(partition_key, run)
+local metadata = redis.call('HMGET', metadata_key, 'last', 'sequence', 'snapshot', 'before_snapshot')
+local last = tonumber(metadata[1] or '0') + 1
 sequence = sequence + 1
-local header = table.concat({int(sequence), ARGV[5], ARGV[6], int(milliseconds()), int(last)}, ' ')
-redis.call('XADD', KEYS[2], int(last) .. '-0', 'h', header, 'd', ARGV[7])
-redis.call('HSET', KEYS[1], 'sequence', int(sequence))
-redis.call('HSET', KEYS[3], 'last', int(last), 'sequence', int(sequence), 'source', ARGV[6])
-if ARGV[5] ~= 'u' then
-  -- The log explains itself from its last snapshot on; what lies before the last two is trimmed.
-  if figures[3] then
-    redis.call('XTRIM', KEYS[2], 'MINID', '=', figures[3] .. '-0')
-    redis.call('HSET', KEYS[3], 'trimmed', figures[4], 'first', figures[3])
+local header = table.concat({int(sequence), kind, source, int(milliseconds()), int(last)}, ' ')
+redis.call('XADD', log_key, int(last) .. '-0', 'h', header, 'd', frame)
+redis.call('HSET', partition_key, 'sequence', int(sequence))
+redis.call('HSET', metadata_key, 'last', int(last), 'sequence', int(sequence), 'source', source)
+if kind ~= 'u' then
+  -- A log needs only its last snapshot and the updates after it. Two snapshots are kept, for readers under way.
+  if metadata[3] then
+    redis.call('XTRIM', log_key, 'MINID', '=', metadata[3] .. '-0')
+    redis.call('HSET', metadata_key, 'trimmed', metadata[4], 'first', metadata[3])
   end
-  redis.call('PERSIST', KEYS[3])
-  redis.call('HSET', KEYS[3], 'snapshot', int(last), 'before_snapshot', figures[2] or '0')
-  local windows = redis.call('HGET', KEYS[4], 'windows') or ''
-  if not string.find(' ' .. windows .. ' ', ' ' .. ARGV[9] .. ' ', 1, true) then
-    redis.call('HSET', KEYS[4], 'windows', windows == '' and ARGV[9] or windows .. ' ' .. ARGV[9])
+  redis.call('PERSIST', metadata_key)
+  redis.call('HSET', metadata_key, 'snapshot', int(last), 'before_snapshot', metadata[2] or '0')
+  local windows = redis.call('HGET', topic_key, 'windows') or ''
+  if not string.find(' ' .. windows .. ' ', ' ' .. window .. ' ', 1, true) then
+    redis.call('HSET', topic_key, 'windows', windows == '' and window or windows .. ' ' .. window)
   end
 end
-if tonumber(ARGV[8]) > 0 then
-  redis.call('HINCRBY', KEYS[4], 'late', ARGV[8])
+if tonumber(late) > 0 then
+  redis.call('HINCRBY', topic_key, 'late', late)
 end
-return {'ok', int(sequence), redis.call(ARGV[2], ARGV[3], said(epoch, born, sequence, header, ARGV[7]))}
+local message = notification(epoch, newest_topic_sequence, sequence, header, frame)
+return {'ok', int(sequence), redis.call(publish_command, log_channel, message)}

@@ -1,18 +1,20 @@
--- Trim a topic's log while nobody publishes to it.
--- KEYS: partition, log, figures
--- ARGV: fence, retention (events), keep (ms), events that windows count, age (ms), bytes, entries at most
--- Returns {'ok', entries removed, 1 if there are more to remove, bytes left} | {'fenced'} | {'deleted'}
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then
+-- Trim a topic's log without a publish. KEYS: partition, log, metadata. Arguments: SweepArguments (script.py).
+-- Returns {'ok', removed entries, 1 if more could go, bytes left} | {'fenced'} | {'deleted'}
+local partition_key, log_key, metadata_key = unpack(KEYS)
+if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
 end
-local figures = redis.call('HMGET', KEYS[3], 'created', 'last', 'bytes', 'oldest')
-if not figures[1] then
+local metadata = redis.call('HMGET', metadata_key, 'created', 'last', 'bytes', 'oldest')
+if not metadata[1] then
   return {'deleted'}
 end
-local held = {last = tonumber(figures[2]), bytes = tonumber(figures[3] or '0'), oldest = figures[4] or peek(KEYS[2])}
-local bounds = {
-  events = tonumber(ARGV[2]), keep = tonumber(ARGV[3]), counted = tonumber(ARGV[4]), age = tonumber(ARGV[5]),
-  bytes = tonumber(ARGV[6])
+local log = {
+  key = log_key, metadata_key = metadata_key, last = tonumber(metadata[2]), bytes = tonumber(metadata[3] or '0'),
+  oldest = metadata[4] or describe_oldest(log_key)
 }
-local removed, more = trim(KEYS[2], KEYS[3], held, bounds, milliseconds(), tonumber(ARGV[7]))
-return {'ok', removed, more and 1 or 0, held.bytes}
+local bounds = {
+  events = tonumber(retention), age = tonumber(retention_age), bytes = tonumber(retention_bytes),
+  window_age = tonumber(window_age), window_events = tonumber(window_events)
+}
+local removed, more = trim(log, bounds, milliseconds(), tonumber(max_entries))
+return {'ok', removed, more and 1 or 0, log.bytes}

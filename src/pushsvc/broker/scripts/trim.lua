@@ -1,14 +1,14 @@
--- Put before every script that trims a topic's log of events.
+-- Functions of every script that trims a topic's log of events.
 
--- An entry as the figures hold the first one: sequence, last offset, arrival, bytes of its events. Short enough (64
--- bytes) for Redis to keep the figures compact.
+-- Describe an entry as the metadata hold the oldest one: sequence, last offset, arrival, bytes of its events. At most
+-- 64 bytes, so that Redis keeps the metadata in its compact form.
 local function describe(sequence, last, arrival, data)
   return string.format('%d %d %d %d', sequence, last, arrival, #data)
 end
 
--- The first entry of a log, '' of an empty one.
-local function peek(log)
-  local entry = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+-- Describe the oldest entry of a log; '' for an empty log.
+local function describe_oldest(log_key)
+  local entry = redis.call('XRANGE', log_key, '-', '+', 'COUNT', 1)[1]
   if not entry then
     return ''
   end
@@ -16,33 +16,34 @@ local function peek(log)
   return describe(sequence, first + count - 1, arrival, entry[2][4])
 end
 
--- Remove entries from the front of a log, at most so many, that are beyond one of its bounds and that no window needs.
--- held: last, bytes, oldest (as peek says; changed with what goes); bounds: events, age, bytes (0: none), and what
--- windows need whatever the bounds: the last `counted` events, and what arrived within `keep` ms.
--- Returns how many entries went, and whether there are more to go.
-local function trim(log, figures, held, bounds, now, most)
+-- Remove at most `max_entries` old entries that are beyond one of the bounds and that no window needs.
+-- log: key, metadata_key, last, bytes, oldest (as described; `bytes` and `oldest` are updated)
+-- bounds: events, age and bytes (0: no bound); windows need the last `window_events` and the last `window_age` ms
+-- Returns the number of removed entries, and whether more could go.
+local function trim(log, bounds, now, max_entries)
   local removed, first, trimmed, more = 0, nil, nil, false
-  while held.oldest ~= '' do
-    local sequence, through, arrival, size = string.match(held.oldest, '(%d+) (%d+) (%d+) (%d+)')
-    local behind, age = held.last - through, now - tonumber(arrival)
-    local beyond = behind >= bounds.events
-      or bounds.bytes > 0 and held.bytes > bounds.bytes
+  while log.oldest ~= '' do
+    local sequence, last, arrival, size = string.match(log.oldest, '(%d+) (%d+) (%d+) (%d+)')
+    local later, age = log.last - last, now - tonumber(arrival)
+    local beyond = later >= bounds.events
+      or bounds.bytes > 0 and log.bytes > bounds.bytes
       or bounds.age > 0 and age >= bounds.age
-    if not beyond or behind < bounds.counted or age < bounds.keep then
+    if not beyond or later < bounds.window_events or age < bounds.window_age then
       break
     end
-    if removed == most then
+    if removed == max_entries then
       more = true
       break
     end
-    -- First of all: this needs no memory, and once a script has written, Redis refuses nothing more of it.
-    redis.call('XDEL', log, through .. '-0')
-    removed, first, trimmed = removed + 1, through + 1, sequence
-    held.bytes = held.bytes - tonumber(size)
-    held.oldest = peek(log)
+    -- XDEL comes first: it needs no memory, and after a script's first write Redis refuses no other for lack of it.
+    redis.call('XDEL', log.key, last .. '-0')
+    removed, first, trimmed = removed + 1, last + 1, sequence
+    log.bytes = log.bytes - tonumber(size)
+    log.oldest = describe_oldest(log.key)
   end
   if removed > 0 then
-    redis.call('HSET', figures, 'first', int(first), 'trimmed', trimmed, 'bytes', int(held.bytes), 'oldest', held.oldest)
+    redis.call('HSET', log.metadata_key, 'first', int(first), 'trimmed', trimmed, 'bytes', int(log.bytes),
+      'oldest', log.oldest)
   end
   return removed, more
 end

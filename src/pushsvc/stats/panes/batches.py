@@ -1,4 +1,4 @@
-"""Batches of events by row, and the partial aggregates by row that they make."""
+"""Events on their way to the windows, and the partials they make by row."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from pushsvc.stats.arrays import Floats, Index, Ints, lengths_of, runs_of
 from pushsvc.stats.moments import Moments, empty, merge_equal, reduce
 
-RowBatch = tuple[Ints, Index, Floats | None]
-"""Grains, rows, and values [n]; no values for rows that only count."""
+Chunk = tuple[Ints, Index, Floats | None]
+"""Grains, rows, and values unless the rows only count."""
 
 
-def merged(batches: Sequence[RowBatch]) -> Iterator[RowBatch]:
-    """Yield one batch of the events without values, and one of those with values."""
+def merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Yield what only counts as one chunk, and what bears values as another."""
     for valued in (False, True):
-        chosen = [batch for batch in batches if (batch[2] is not None) == valued]
+        chosen = [chunk for chunk in chunks if (chunk[2] is not None) == valued]
         if chosen:
             grains = np.concatenate([grains for grains, _, _ in chosen])
             rows = np.concatenate([rows for _, rows, _ in chosen])
@@ -24,28 +24,27 @@ def merged(batches: Sequence[RowBatch]) -> Iterator[RowBatch]:
             yield grains, rows, np.concatenate(values) if valued else None
 
 
-def without(batches: Sequence[RowBatch], rows: Ints) -> list[RowBatch]:
-    """Return the batches without the events of some rows."""
+def without(chunks: Sequence[Chunk], rows: Ints) -> list[Chunk]:
+    """Return what chunks have of other rows."""
     left = []
-    for grains, own, values in batches:
+    for grains, own, values in chunks:
         kept = ~np.isin(own, rows)
         if kept.any():
             left.append((grains[kept], own[kept], None if values is None else values[kept]))
     return left
 
 
-def size_of(batches: Sequence[RowBatch]) -> int:
+def size_of(chunks: Sequence[Chunk]) -> int:
     """Return the bytes of the arrays."""
-    return sum(array.nbytes for batch in batches for array in batch if array is not None)
+    return sum(array.nbytes for chunk in chunks for array in chunk if array is not None)
 
 
 def group(rows: Index, values: Floats | None, total: Index, width: int | None = None) -> list[tuple[Index, Moments]]:
-    """Return (rows, partials) of the rows, ascending and distinct, and if there are any the same of their totals.
+    """Return partials by row, in order, each row once, and then those of the totals; ``total`` [R] is that of each row.
 
-    ``total`` [R] is the total of each row. With ``width`` every row, also in the
-    result, is a code: pane * ``width`` + row.
+    With ``width`` the rows are codes of pane and row, and so are those returned.
     """
-    if values is None:  # np.sort alone is five times faster than argsort
+    if values is None:  # nothing need follow the order, and sorting alone is five times faster
         ordered = np.sort(rows)
         starts = runs_of(ordered)
         moments = Moments(lengths_of(starts, len(rows)).astype(np.int32), empty(0))
@@ -69,7 +68,7 @@ def group(rows: Index, values: Floats | None, total: Index, width: int | None = 
 
 
 def joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
-    """Merge the results of ``group`` into one: rows ascending and distinct."""
+    """Return the groups as one, ordered and each row once."""
     if len(groups) == 1:
         return groups[0]
     rows = np.concatenate([rows for rows, _ in groups])
@@ -82,7 +81,7 @@ def joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
 
 
 def by_pane(panes: Ints) -> list[tuple[int, slice]]:
-    """Return the pane and the slice of each run of equal panes."""
+    """Return the runs of equal panes."""
     starts = runs_of(panes)
     edges = zip(starts.tolist(), np.append(starts[1:], len(panes)).tolist(), strict=True)
     return [(int(panes[start]), slice(start, end)) for start, end in edges]

@@ -1,0 +1,196 @@
+"""The connections of a process to one primary."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from redis import exceptions
+from redis.connection import BlockingConnectionPool
+
+from pushsvc.broker.redis_connection import check_primary, connection_class, shut_down, without_retries
+from pushsvc.broker.replies import Demoted, Host, ScriptMissing, raise_first, read_reply, reason
+from pushsvc.broker.script import Argument, Script, ScriptCall, load_scripts
+from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, StartupError
+
+ServerKind = Literal["standalone", "sentinel", "cluster"]
+
+WATCH_INTERVAL = 0.5
+"""Seconds between two questions to the Sentinels for the primary."""
+
+_WRONG_KIND = {
+    "standalone": "is one server: name it as redis://host:port",
+    "cluster": "is a node of a cluster: name it as redis+cluster://host:port,host:port",
+    "sentinel": "is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
+}
+
+
+class ConnectionPool:
+    """At most ``size`` connections. Each one knows the run id of its primary and has all scripts loaded.
+
+    ``primary`` returns the primary's address before each connect; without it the URL has the address. A server of
+    another ``kind`` is refused. After a connect timed out, no connect is tried for ``backoff`` seconds.
+    """
+
+    publish_command = "PUBLISH"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int = 32,
+        timeout: float = 5.0,
+        kind: ServerKind = "standalone",
+        primary: Callable[[], Host] | None = None,
+        backoff: float = 0.0,
+    ) -> None:
+        self._run_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._kind = kind
+        self._primary = primary
+        self._backoff = backoff
+        self._retry_at = 0.0
+        self._watcher: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._pool: Any = BlockingConnectionPool.from_url(
+            url, max_connections=size, timeout=timeout, client_name="pushsvc", redis_connect_func=self._on_connect,
+            connection_class=connection_class(url, primary), **without_retries(timeout),
+        )  # fmt: skip
+
+    def _on_connect(self, connection: Any) -> None:
+        try:
+            self._greet(connection)
+        except BaseException:  # a killed greenlet too: a half-prepared connection must never be used
+            connection.disconnect()
+            raise
+
+    def _greet(self, connection: Any) -> None:
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        text: bytes = connection.read_response()
+        info = dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)
+        kind = info.get("redis_mode") or info.get("server_mode", self._kind)  # Redis's name, and Valkey's
+        if kind != self._kind:
+            place = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
+            raise StartupError(f"{place} {_WRONG_KIND.get(kind, f'is of the kind {kind!r}')}")
+        if self._primary is not None:
+            check_primary(connection)
+            self._start_watcher(self._primary)
+        load_scripts(connection)
+        self._run_ids[connection] = info["run_id"]
+
+    def _start_watcher(self, primary: Callable[[], Host]) -> None:
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, args=[primary], daemon=True)
+            self._watcher.start()
+
+    def _watch(self, primary: Callable[[], Host]) -> None:
+        """End connections to former primaries. For some seconds after an ordered failover, until a Sentinel has made it
+        a replica, the old primary takes writes that are lost."""
+        while not self._closed.wait(WATCH_INTERVAL):
+            with suppress(PushError):
+                current = primary()
+                for reference in self._run_ids.keyrefs():
+                    connection = reference()
+                    if connection is not None and (connection.host, connection.port) != current:
+                        shut_down(connection)
+
+    def open(self) -> Any:
+        """Return a connected connection outside the pool; the caller closes it."""
+        # The pool's own make_connection() would keep every one that it ever made.
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        self._connecting(connection.connect)
+        return connection
+
+    def run_id(self, connection: Any) -> str:
+        """Return the run id of a connection's primary."""
+        return self._run_ids[connection]
+
+    def command(self, *words: Argument) -> Any:
+        """Send one read-only command, and return its reply."""
+        return self.commands([words])[0]
+
+    def commands(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send commands that may be lost or repeated, in one round trip; raise the first error."""
+        replies = self.exchange(commands)
+        raise_first(replies)
+        return replies
+
+    def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run one script; raise BrokerUnavailable (nothing done), OutcomeUnknown or BrokerFull."""
+        replies = self.calls([ScriptCall(script, keys, args)])
+        raise_first(replies)
+        return replies[0]
+
+    def calls(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run scripts in one round trip, each atomic. The reply to a refused call is its error, which is not raised."""
+        if not calls:
+            return []
+        connection = self._take()
+        run_id = self._run_ids[connection]
+        writes = any(call.script.writes for call in calls)
+        return self._exchange_on(connection, [call.command(run_id) for call in calls], writes=writes)
+
+    def at(self, key: str) -> ConnectionPool:
+        """Return the connections to the primary of a key: these."""
+        return self
+
+    def anywhere(self, *words: Argument) -> Any:
+        """Send one command that any primary can answer."""
+        return self.command(*words)
+
+    def everywhere(self, *words: Argument) -> list[Any]:
+        """Send one command to every primary, and return the replies; raise the first error."""
+        return [self.command(*words)]
+
+    def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send commands that may be lost or repeated. The reply to a refused one is its error, which is not raised."""
+        return self._exchange_on(self._take(), commands, writes=False)
+
+    def _take(self) -> Any:
+        return self._connecting(self._pool.get_connection)
+
+    def _connecting(self, connect: Callable[[], Any]) -> Any:
+        if self._retry_at and monotonic() < self._retry_at:
+            raise BrokerUnavailable("it did not answer in time a moment ago")
+        try:
+            return connect()
+        except exceptions.TimeoutError as error:
+            self._retry_at = monotonic() + self._backoff
+            raise BrokerUnavailable(reason(error)) from error
+        except (exceptions.RedisError, OSError) as error:
+            raise BrokerUnavailable(reason(error)) from error
+
+    def _exchange_on(self, connection: Any, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:
+        reusable = False
+        try:
+            replies = self._round_trip(connection, commands)
+            if missing := [place for place, reply in enumerate(replies) if isinstance(reply, ScriptMissing)]:
+                load_scripts(connection)
+                # Sending again keeps the order only if none of the later commands has run.
+                if len(commands) - missing[0] == len(missing):
+                    replies[missing[0] :] = self._round_trip(connection, commands[missing[0] :])
+            reusable = not any(isinstance(reply, Demoted) for reply in replies)
+            return replies
+        except (exceptions.RedisError, OSError) as error:
+            failure = OutcomeUnknown if writes else BrokerUnavailable
+            raise failure(reason(error)) from error
+        finally:
+            if not reusable:
+                # A late reply must never be read as that of a later command; and the next connect finds the primary.
+                connection.disconnect()
+            self._pool.release(connection)
+
+    @staticmethod
+    def _round_trip(connection: Any, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        return [read_reply(connection) for _ in commands]
+
+    def close(self, *, busy: bool = True) -> None:
+        """Close every connection of the pool; those in use only if ``busy``."""
+        self._closed.set()
+        with suppress(OSError):
+            self._pool.disconnect(inuse_connections=busy)

@@ -1,0 +1,102 @@
+"""Single connections to Redis. They never send anything twice."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from gevent import monkey
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.connection import Connection, parse_url
+from redis.retry import Retry
+
+from pushsvc.broker.replies import Host, reason
+from pushsvc.broker.script import Argument
+from pushsvc.errors import BrokerUnavailable
+
+_poll = monkey.get_original("select", "poll")
+
+
+def without_retries(timeout: float) -> dict[str, Any]:
+    """Return options of a connection with a timeout in seconds."""
+    # redis-py re-sends a whole pipeline when a connection breaks, 10 times by default: that would double events.
+    # Its classes are typed only in part.
+    return {
+        "retry": Retry(NoBackoff(), 0), "retry_on_error": [], "socket_timeout": timeout,
+        "socket_connect_timeout": timeout, "protocol": 2,
+    }  # fmt: skip
+
+
+def connection_class(url: str, primary: Callable[[], Host] | None) -> type[Any]:
+    """Return the class of connections to a URL; ``primary`` returns the current address before each connect."""
+    base: Any = _parsed(url).get("connection_class", Connection)
+
+    class RedisConnection(base):  # type: ignore[misc]
+        def can_read(self, timeout: float = 0) -> bool:
+            # redis-py asks before each use. The socket is silent or closed then; waiting in gevent costs a loop turn.
+            if not timeout and self._is_silent():
+                return False
+            return bool(super().can_read(timeout))
+
+        def _is_silent(self) -> bool:
+            """Return whether the socket, TLS and the parser all hold no data; does not yield."""
+            sock, reader = self._sock, getattr(self._parser, "_reader", None)
+            if sock is None or reader is None or reader.has_data():
+                return False
+            return not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not _is_readable(sock)
+
+        def _connect(self) -> Any:
+            if primary is not None:
+                self.host, self.port = primary()
+            return super()._connect()
+
+    return RedisConnection
+
+
+def ask(url: str, *words: Argument, timeout: float = 1.0) -> Any:
+    """Send one command over a connection of its own; raise BrokerUnavailable, or redis's ResponseError."""
+    settings = _parsed(url)
+    kind = settings.pop("connection_class", Connection)
+    connection = kind(**settings | without_retries(timeout))
+    try:
+        connection.connect()
+        connection.send_command(*words)
+        return connection.read_response()
+    except exceptions.ResponseError:
+        raise
+    except (exceptions.RedisError, OSError) as error:
+        raise BrokerUnavailable(reason(error)) from error
+    finally:
+        connection.disconnect()
+
+
+def shut_down(connection: Any) -> None:
+    """End a connection from another thread: its user reads the end of the stream and closes it."""
+    sock = connection._sock
+    if sock is not None:
+        with suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
+
+
+def check_primary(connection: Any) -> None:
+    connection.send_command("ROLE")
+    if connection.read_response()[0] != b"master":
+        raise exceptions.ConnectionError(f"{connection.host}:{connection.port} is not the primary any more, or not yet")
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Poll a socket without yielding."""
+    poll = _poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _parsed(url: str) -> dict[str, Any]:
+    settings: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    return settings
