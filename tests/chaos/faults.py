@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a deck of all faults, shuffled by a seed, each dealt once before any comes again."""
+"""A deck of all faults, shuffled by a seed; every fault is dealt once before any is repeated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEASE = WorkerPolicy().lease
 
 
 class Faults:
-    """Deals faults, with pauses up to ``pause`` seconds; those that last are undone when their time is over."""
+    """Deals faults with pauses up to ``pause`` seconds between them; undoes lasting faults after their time."""
 
     def __init__(self, site: Site, chance: random.Random, pause: float) -> None:
         self.counts: Counter[str] = Counter()
@@ -30,8 +30,8 @@ class Faults:
         self._undos: list[tuple[float, int, Undo]] = []
         self._numbers = count()
 
-    def torment(self, seconds: float) -> None:
-        """Deal for some time, and at least one of each; return when all is undone."""
+    def deal_for(self, seconds: float) -> None:
+        """Deal faults for a time, but each at least once; return when all are undone."""
         end = time.monotonic() + seconds
         missing = set(FAULTS)
         due = 0.0
@@ -39,12 +39,12 @@ class Faults:
             if time.monotonic() >= due:
                 missing.discard(self._deal())
                 due = time.monotonic() + self._chance.uniform(self._pause / 4, self._pause)
-            self._breathe()
+            self._turn()
         while self._undos:
-            self._breathe()
+            self._turn()
 
     def _deal(self) -> str:
-        """Deal the next fault; return which, '' where there is no process to do it to just now."""
+        """Deal the next fault and return its name; return '' if its target does not run now."""
         if not self._deck:
             self._deck = sorted(FAULTS)
             self._chance.shuffle(self._deck)
@@ -55,14 +55,14 @@ class Faults:
         self.counts[name] += 1
         return name
 
-    def _breathe(self) -> None:
-        """Undo what is over, keep up what should be up, and let the others work."""
+    def _turn(self) -> None:
+        """Undo faults whose time is over, restart processes that ended, and sleep for a moment."""
         while self._undos and self._undos[0][0] <= time.monotonic():
             heapq.heappop(self._undos)[2]()
         self._site.tend()
         time.sleep(0.02)
 
-    def later(self, seconds: float, undo: Undo) -> None:
+    def undo_after(self, seconds: float, undo: Undo) -> None:
         heapq.heappush(self._undos, (time.monotonic() + seconds, next(self._numbers), undo))
 
 
@@ -85,7 +85,7 @@ def stop_child(role: str, least: float, most: float) -> Fault:
     def fault(faults: Faults, site: Site, chance: random.Random) -> bool:
         pid = site.signal_one(role, signal.SIGSTOP)
         if pid is not None:
-            faults.later(chance.uniform(least, most), lambda: send(pid, signal.SIGCONT) and None)
+            faults.undo_after(chance.uniform(least, most), lambda: send(pid, signal.SIGCONT) and None)
         return pid is not None
 
     return fault
@@ -94,31 +94,31 @@ def stop_child(role: str, least: float, most: float) -> Fault:
 def kill_redis(faults: Faults, site: Site, chance: random.Random) -> bool:
     killed = site.servers.kill()
     if killed:
-        faults.later(chance.uniform(0, 1.5), site.servers.come_back)
+        faults.undo_after(chance.uniform(0, 1.5), site.servers.recover)
     return killed
 
 
 def fill_disk(faults: Faults, site: Site, chance: random.Random) -> bool:
     site.servers.fill_disk()
-    faults.later(chance.uniform(1, 3), site.servers.empty_disk)
+    faults.undo_after(chance.uniform(1, 3), site.servers.empty_disk)
     return True
 
 
 def cut(proxy: Callable[[Site], Proxy], direction: str) -> Fault:
-    """For a moment every connection that says something is cut in the middle of what it says."""
+    """For 0.3 s, cut every connection that sends data in the middle of this data."""
 
     def fault(faults: Faults, site: Site, chance: random.Random) -> bool:
         target, share = proxy(site), chance.random()
         setattr(target, direction, lambda data: Last(data[: int(len(data) * share)]))
-        faults.later(0.3, lambda: setattr(target, direction, lambda data: data))
+        faults.undo_after(0.3, lambda: setattr(target, direction, lambda data: data))
         return True
 
     return fault
 
 
-def deafen(faults: Faults, site: Site, chance: random.Random) -> bool:
+def silence(faults: Faults, site: Site, chance: random.Random) -> bool:
     site.to_redis.deaf = True
-    faults.later(chance.uniform(1, 8), lambda: setattr(site.to_redis, "deaf", False))
+    faults.undo_after(chance.uniform(1, 8), lambda: setattr(site.to_redis, "deaf", False))
     return True
 
 
@@ -131,11 +131,11 @@ FAULTS: dict[str, Fault] = {
     "aggregator stopped": stop_child("_aggregator", _LEASE + 0.5, _LEASE + 2),
     "Redis killed": kill_redis,
     "disk full": fill_disk,
-    "part of a topic killed": kill_child("_shard"),
-    "part of a topic stopped": stop_child("_shard", 0.5, 4),
+    "shard killed": kill_child("_shard"),
+    "shard stopped": stop_child("_shard", 0.5, 4),
     "requests to Redis cut": cut(lambda site: site.to_redis, "upward"),
     "answers of Redis cut": cut(lambda site: site.to_redis, "downward"),
     "requests of clients cut": cut(lambda site: site.to_web, "upward"),
     "answers to clients cut": cut(lambda site: site.to_web, "downward"),
-    "live connections deafened": deafen,
+    "live connections silenced": silence,
 }

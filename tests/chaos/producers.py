@@ -1,4 +1,4 @@
-"""Producers that repeat every request until they know what became of it."""
+"""Producers that repeat every request until they know its outcome."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 TIMEOUT = 10.0
-BIRTHS = 0.1
-"""Share of requests that begin a topic, while there are some to begin: it is born amid whatever happens just then."""
+NEW_TOPIC_SHARE = 0.1
+"""Share of requests that create a topic, so that topics are created during every fault."""
 
 _REFUSALS = range(400, 500)
 
 
 @dataclass(slots=True)
 class Request:
-    """One request, and its receipt once there is one. ``marks`` name its events, in their order."""
+    """One request with the marks of its events in order, and its receipt after the response."""
 
     topic: str
     marks: list[str]
@@ -28,13 +28,20 @@ class Request:
 
 
 class Producer(threading.Thread):
-    """Publishes batches one after the other, made safe to repeat by ids of the events or by a key of the request.
+    """Publishes one batch after the other; event ids or an idempotency key make a batch safe to repeat.
 
-    To the ``topics`` that there are it adds those that are ``unborn``, now and then one.
+    Now and then it creates one of ``new_topics``, and publishes to it from then on.
     """
 
     def __init__(
-        self, name: str, port: int, topics: Sequence[str], unborn: Sequence[str], *, ids: bool, chance: random.Random
+        self,
+        name: str,
+        port: int,
+        topics: Sequence[str],
+        new_topics: Sequence[str],
+        *,
+        ids: bool,
+        chance: random.Random,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.requests: list[Request] = []
@@ -43,7 +50,7 @@ class Producer(threading.Thread):
         self.stopping = threading.Event()
         self._port = port
         self._topics = list(topics)
-        self._unborn = list(unborn)
+        self._new_topics = list(new_topics)
         self._ids = ids
         self._chance = chance
         self._connection: HTTPConnection | None = None
@@ -60,13 +67,13 @@ class Producer(threading.Thread):
             self._connection.close()
 
     def _topic(self) -> str:
-        if self._unborn and self._chance.random() < BIRTHS:
-            self._topics.append(self._unborn.pop())
+        if self._new_topics and self._chance.random() < NEW_TOPIC_SHARE:
+            self._topics.append(self._new_topics.pop())
             return self._topics[-1]
         return self._chance.choice(self._topics)
 
     def _batch(self) -> list[dict[str, Any]]:
-        """Return some events: with and without key and price, some of them late. Values have exact sums."""
+        """Return 1 to 15 events with and without key and price, some of them late. Values have exact sums."""
         chance = self._chance
         marks = [f"{self.name}-{len(self.requests)}-{number}" for number in range(chance.choice([1, 2, 15]))]
         return [
@@ -91,7 +98,7 @@ class Producer(threading.Thread):
             try:
                 status, answer = self._post(f"/v1/topics/{request.topic}/events", body, headers)
                 receipt = json.loads(answer) if status == 202 else {}
-            except (OSError, HTTPException, ValueError):  # ValueError: a head that was cut has no length, and no body
+            except (OSError, HTTPException, ValueError):  # ValueError: a truncated head
                 self._forget_connection()
             else:
                 if receipt:

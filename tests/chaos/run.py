@@ -1,4 +1,4 @@
-"""A run: rounds of faults while producers publish and subscribers listen, each followed by a verdict."""
+"""A run: rounds of faults during publishing, each followed by a verdict."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from chaos import verdict
 from chaos.faults import Faults
 from chaos.producers import Producer
 from chaos.site import TOPICS, WINDOWS, Site
-from chaos.subscribers import Subscriber, Wanted
+from chaos.subscribers import Subscriber, Subscription
 from support.waiting import until
 
 PRODUCERS = 8
-BIRTHS = 2
-"""Topics that each producer begins in a round, beside those that are there from the first one on."""
+NEW_TOPICS = 2
+"""Topics that each producer creates in a round."""
 
-# A stream of events has no position before its first one, so all begin at the earliest.
+# A stream of events has no position before its first event, so all streams start at the earliest event.
 STREAMS = {
-    "events of one": Wanted("/v1/topics/chaos.a/events?last_event_id=earliest", ("chaos.a",)),
-    "events of another": Wanted("/v1/topics/order/events?last_event_id=earliest", ("order",)),
-    "statistics of one": Wanted("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), tuple(WINDOWS)),
-    "statistics of another": Wanted("/v1/topics/chaos.b/stats", (), ("chaos.b",), ("10s",)),
-    "a pattern": Wanted("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", ("chaos.>", "order")),
-    "all together": Wanted(
+    "events of one": Subscription("/v1/topics/chaos.a/events?last_event_id=earliest", ("chaos.a",)),
+    "events of another": Subscription("/v1/topics/order/events?last_event_id=earliest", ("order",)),
+    "statistics of one": Subscription("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), tuple(WINDOWS)),
+    "statistics of another": Subscription("/v1/topics/chaos.b/stats", (), ("chaos.b",), ("10s",)),
+    "a pattern": Subscription("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", ("chaos.>", "order")),
+    "all together": Subscription(
         "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
         ("chaos.*",), ("chaos.>", "order"), ("10s", "1m"),
     ),
@@ -36,13 +36,13 @@ STREAMS = {
 EACH = 2
 
 _GROWTH = 64
-"""Descriptors that a process may have more than in the beginning: its pool of connections to Redis (32), its own to
-publish and to listen, its streams, and some that come and go."""
+"""Descriptors that a process may open beyond those of its start: its pool of connections to Redis (32), connections to
+publish and to subscribe, its streams, and some short-lived ones."""
 
 
 @dataclass
 class Report:
-    """The figures of a run, and everything that was wrong."""
+    """The numbers of a run, and every failed check."""
 
     seed: int
     ack: str = ""
@@ -88,21 +88,22 @@ def run(
     *,
     seconds: float,
     pause: float,
-    say: Callable[[Report], None],
+    on_round: Callable[[Report], None],
     rounds: int = 1,
     replicated: bool = False,
 ) -> Report:
-    """Torment a site for so many rounds of ``seconds``, with ``pause`` seconds between faults at most; return what was
-    seen. ``say`` takes what was seen after each round. Where Redis is ``replicated`` its replica takes over when it is
-    killed."""
+    """Run ``rounds`` of faults, ``seconds`` each, with at most ``pause`` seconds between two; return the report.
+
+    ``on_round`` takes the report after each round. If ``replicated``, a replica takes over when Redis is killed.
+    """
     report, begun = Report(seed), time.monotonic()
     with _site(folder, random.Random(f"site {seed}"), replicated) as site:
         report.ack = site.servers.ack
         report.descriptors = (max(site.descriptors().values()), 0)
         faults = Faults(site, random.Random(f"faults {seed}"), pause)
         subscribers = [
-            Subscriber(f"{name} {number}", site.to_web.port, wanted)
-            for name, wanted in STREAMS.items()
+            Subscriber(f"{name} {number}", site.to_web.port, subscription)
+            for name, subscription in STREAMS.items()
             for number in range(EACH)
         ]
         _start(subscribers)
@@ -112,24 +113,24 @@ def run(
             fresh = _producers(report, site)
             producers += fresh
             for subscriber in subscribers:
-                subscriber.rest()  # once more: what came when all was quiet did not begin a gap
+                subscriber.forget_silence()  # the verdict before this round was no gap
             for producer in fresh:
                 producer.start()
-            faults.torment(seconds)
+            faults.deal_for(seconds)
             if _settles(site, fresh, subscribers):
                 _judge(report, site, producers, subscribers)
             else:
-                report.wrong.append("producers could not finish, or something did not come up again")
+                report.wrong.append("producers did not finish, or a process did not recover")
             _count(report, faults, producers, subscribers)
             report.seconds = time.monotonic() - begun
-            say(report)
+            on_round(report)
         for subscriber in subscribers:
             subscriber.stop()
         for subscriber in subscribers:
             subscriber.join()
         site.close()
         if left := site.processes():
-            report.wrong.append(f"processes that are left: {left}")
+            report.wrong.append(f"processes left over: {left}")
     report.seconds = time.monotonic() - begun
     return report
 
@@ -154,7 +155,7 @@ def _producers(report: Report, site: Site) -> list[Producer]:
     names = [f"{report.rounds}-{number}" for number in range(PRODUCERS)]
     return [
         Producer(
-            name, site.to_web.port, TOPICS, [f"chaos.born-{name}-{birth}" for birth in range(BIRTHS)],
+            name, site.to_web.port, TOPICS, [f"chaos.new-{name}-{number}" for number in range(NEW_TOPICS)],
             ids=number % 2 == 0, chance=random.Random(f"producer {report.seed} {name}"),
         )
         for number, name in enumerate(names)
@@ -162,12 +163,14 @@ def _producers(report: Report, site: Site) -> list[Producer]:
 
 
 def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> bool:
-    """Let producers finish what they have begun, and everything come up again; return whether it does in time."""
+    """Let producers finish and processes recover; return whether both happen in time."""
     for producer in producers:
         producer.stopping.set()
-    settled = verdict.comes(lambda: verdict.quiet(site) and not any(producer.is_alive() for producer in producers))
+    settled = verdict.in_time(
+        lambda: verdict.recovered(site) and not any(producer.is_alive() for producer in producers)
+    )
     for subscriber in subscribers:
-        subscriber.rest()
+        subscriber.forget_silence()
     return settled
 
 
@@ -197,6 +200,6 @@ def _count(report: Report, faults: Faults, producers: list[Producer], subscriber
     report.connects = sum(subscriber.connects for subscriber in subscribers)
     report.messages = sum(subscriber.messages for subscriber in subscribers)
     report.gaps = {
-        name: max(subscriber.longest_gap for subscriber in subscribers if subscriber.wanted is wanted)
-        for name, wanted in STREAMS.items()
+        name: max(subscriber.longest_gap for subscriber in subscribers if subscriber.subscription is subscription)
+        for name, subscription in STREAMS.items()
     }

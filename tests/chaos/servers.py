@@ -1,4 +1,4 @@
-"""The Redis that is tormented, alone or with a replica that takes over, behind an address that stays."""
+"""The Redis of a run, alone or with a replica that takes over, behind one address."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from support.waiting import until
 
 
 class Servers:
-    """A primary, and its replica where it is ``replicated``; ``proxy`` leads to the primary.
+    """A primary, and its replica if ``replicated``; ``proxy`` leads to the primary.
 
-    To be used by one thread that lives as long as it: the kernel ends a server with the thread that started it.
+    Only one thread may use it, and must outlive it: the kernel ends a server with the thread that started it.
     """
 
     def __init__(self, folder: Path, chance: random.Random, *, replicated: bool) -> None:
@@ -38,12 +38,12 @@ class Servers:
         if self.replica is not None:
             self._start(self.replica)
             self._follow()
-            until(self.in_step)
+            until(self.synchronized)
         self.proxy = Proxy(_socket_of(self.primary))
 
     @property
     def ack(self) -> str:
-        """What makes an event outlive the death of the primary."""
+        """Return the ack level by which an event survives the death of the primary."""
         return "fsync" if self.replica is None else "replicas:1"
 
     def stop(self) -> None:
@@ -52,13 +52,13 @@ class Servers:
             server.stop()
 
     def tend(self) -> None:
-        """Start what ended though nobody meant it to."""
+        """Restart a primary that ended without a fault."""
         if not self.primary.alive() and not self._down:
-            self.come_back()
+            self.recover()
 
     def kill(self) -> bool:
-        """Kill the primary, unless its replica could not take over now; return whether it was."""
-        if self.primary.pid is None or not self.in_step():
+        """Kill the primary unless its replica is not synchronized; return whether it was killed."""
+        if self.primary.pid is None or not self.synchronized():
             return False
         self._down = True
         with suppress(ProcessLookupError):
@@ -66,10 +66,11 @@ class Servers:
         until(lambda: not self.primary.alive())
         return True
 
-    def come_back(self) -> None:
-        """Start the primary with its append-only file; or let its replica take over, and it comes back as a replica.
+    def recover(self) -> None:
+        """Restart the primary with its append-only file. If there is a replica, promote it and restart the former
+        primary as its replica.
 
-        That one begins empty: it takes everything from the other, and its file may end in what a full disk left of it.
+        The new replica starts empty: it copies everything, and a full disk may have truncated its file.
         """
         if self.replica is None:
             self._start(self.primary)
@@ -83,8 +84,8 @@ class Servers:
             self._follow()
         self._down = False
 
-    def in_step(self) -> bool:
-        """Tell whether the replica, if there is one, has what the primary has."""
+    def synchronized(self) -> bool:
+        """Return whether the replica, if there is one, is connected to the primary and synchronized."""
         if self.replica is None:
             return True
         with suppress(redis.RedisError), _client(self.replica) as client:
@@ -92,7 +93,7 @@ class Servers:
         return False
 
     def fill_disk(self) -> None:
-        """Let no file of the primary grow by more than a few bytes, so that a write may fail in its middle."""
+        """Limit the primary's files to a few more bytes, so that a write may fail in its middle."""
         files = [file.stat().st_size for file in (self.primary.data_dir / "appendonlydir").glob("*.incr.aof")]
         self._limit_files(max(files, default=0) + self._chance.randrange(4_000))
 
@@ -104,9 +105,9 @@ class Servers:
             resource.prlimit(self.primary.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def _start(self, server: EmbeddedServer) -> None:
-        """Start a server whose append-only file is written at once or once a second.
+        """Start a server that syncs its append-only file at each write or once a second.
 
-        One with a replica writes it once a second: it would end where it cannot write at once, in step or not.
+        A server with a replica syncs once a second: otherwise it ends when it cannot write, synchronized or not.
         """
         server.start(deadline=60)
         with _client(server) as client:

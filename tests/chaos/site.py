@@ -1,4 +1,4 @@
-"""The system that is tormented: web and aggregator processes, a Redis of their own, and a proxy before each."""
+"""The system of a run: web and aggregator processes, their Redis, and a proxy in front of each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from support.waiting import until
 WEB, AGGREGATOR = "web", "aggregator"
 WORKERS = AGGREGATORS = 2
 WINDOWS = {"10s": 10_000, "1m": 60_000, "5m": 300_000}
-"""Their lengths in ms."""
+"""Lengths in ms."""
 
 TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
 
 SUPPORTED = sys.platform.startswith("linux")
-"""Processes are found in /proc, and a full disk is played with prlimit."""
+"""Processes are found in /proc, and prlimit simulates a full disk."""
 
 _ARGUMENTS = {
     WEB: ["--workers", str(WORKERS), "--heartbeat", "1", "--drain", "1", "--wait"],
@@ -31,9 +31,9 @@ _ARGUMENTS = {
 
 
 class Site:
-    """Everything that runs, and what may be done to it. What is not meant to be down is started again by ``tend``.
+    """The running system and its faults. ``tend`` restarts processes that ended.
 
-    To be used by one thread that lives as long as it, as its servers are.
+    Only one thread may use it, and must outlive it, as with its servers.
     """
 
     def __init__(self, folder: Path, chance: random.Random, *, replicated: bool = False) -> None:
@@ -51,7 +51,7 @@ class Site:
         until(self.stack.ready)
 
     def close(self) -> None:
-        """End everything in order; nothing of it may be left."""
+        """Stop all processes in order; fail if one is left."""
         for name in (WEB, AGGREGATOR):
             self.stack.stop(name)
         until(lambda: not self.processes())
@@ -59,7 +59,7 @@ class Site:
         self.servers.stop()
 
     def destroy(self) -> None:
-        """End everything that is left, in whatever state it is."""
+        """Kill all remaining processes."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ class Site:
         self.servers.stop()
 
     def tend(self) -> None:
-        """Start what ended though nobody meant it to, as the system's own supervisor would."""
+        """Restart ended processes, as the system's service manager would."""
         for name in (WEB, AGGREGATOR):
             if self.stack.ended(name):
                 self._start(name)
@@ -81,22 +81,22 @@ class Site:
     # Processes
 
     def processes(self, role: str = "") -> list[int]:
-        """Return the processes of a role (``_web``, ``_aggregator``, ``_shard``; all without), orphans too."""
+        """Return the processes of a role (``_web``, ``_aggregator``, ``_shard``) or of all roles, orphans included."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
-                with suppress(OSError):  # it ended, or is another's
+                with suppress(OSError):  # it ended, or belongs to another user
                     ours = f"PUSHSVC_PREFIX={self.prefix}\0".encode() in (folder / "environ").read_bytes()
                     if ours and (not role or role.encode() in (folder / "cmdline").read_bytes().split(b"\0")):
                         found.append(int(folder.name))
         return sorted(found)
 
     def errors(self) -> int:
-        """Return how many errors of our own the processes have written down."""
+        """Return the number of tracebacks in the logs of the processes."""
         return sum(self.stack.output(name).count("\nTraceback") for name in (WEB, AGGREGATOR))
 
     def descriptors(self) -> dict[int, int]:
-        """Return how many descriptors each process has open."""
+        """Return the number of open descriptors by process."""
         found = {}
         for pid in self.processes():
             with suppress(OSError):
@@ -104,7 +104,7 @@ class Site:
         return found
 
     def signal_one(self, role: str, number: signal.Signals) -> int | None:
-        """Signal some process of a role; return which."""
+        """Signal a random process of a role; return its id, None if there is none."""
         running = self.processes(role)
         if not running:
             return None
@@ -117,7 +117,7 @@ class Site:
 
 
 def send(pid: int, number: signal.Signals) -> bool:
-    """Signal a process; return whether it is there."""
+    """Signal a process; return whether it exists."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

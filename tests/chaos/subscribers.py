@@ -1,4 +1,4 @@
-"""Subscribers that do what a browser's EventSource does, and keep what they were told."""
+"""Subscribers that behave like a browser's EventSource and record what they receive."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any
 
 from pushsvc.sse import Decoder, Message
 from pushsvc.topic import matches
-from support.oracle import Figures, figures
+from support.oracle import Statistics, summarize
 from support.stack import Table
 
 SILENCE = 30.0
-"""Seconds after which a connection counts as lost: a browser would wait for ever. There are heartbeats every second."""
+"""Seconds without data after which a connection counts as lost; heartbeats come every second. A browser waits
+for ever."""
 
 SAMPLES = 5
-Frame = tuple[Mapping[str, Any], Figures]
+Frame = tuple[Mapping[str, Any], Statistics]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A stream's address, the topics (or patterns) whose events come on it, and those whose statistics, by
-    ``windows``."""
+class Subscription:
+    """A stream's path, the topics or patterns of its events, and those of its statistics with their ``windows``."""
 
     path: str
     events: tuple[str, ...] = ()
@@ -37,15 +37,15 @@ class Wanted:
 
 
 class Subscriber(threading.Thread):
-    """One EventSource: comes back after ``retry`` with the last id; any status but 200 closes it for ever.
+    """One EventSource: reconnects after ``retry`` with the last id; any status but 200 closes it for good.
 
-    ``events`` are the marks of a topic's events by offset, ``tables`` the rows of (topic, window); both are to be read
-    with ``lock`` held. ``faults`` tells what no stream may do.
+    ``events`` has the marks of a topic's events by offset, ``tables`` the rows by (topic, window); hold ``lock`` to
+    read them. ``faults`` lists violations of the contract.
     """
 
-    def __init__(self, name: str, port: int, wanted: Wanted) -> None:
+    def __init__(self, name: str, port: int, subscription: Subscription) -> None:
         super().__init__(name=name, daemon=True)
-        self.wanted = wanted
+        self.subscription = subscription
         self.lock = threading.Lock()
         self.events: dict[str, dict[int, str]] = {}
         self.tables: dict[tuple[str, str], Table] = {}
@@ -60,8 +60,8 @@ class Subscriber(threading.Thread):
         self._retry = 2_000
         self._last: dict[str, int] = {}
         self._rewound: set[str] = set()
-        self._doubtful: dict[str, dict[int, str]] = {}  # events that a reset was to tell again
-        self._heard: float | None = None
+        self._doubtful: dict[str, dict[int, str]] = {}  # events that must arrive again after a reset
+        self._last_message: float | None = None
         self._stopping = threading.Event()
         self._connection: HTTPConnection | None = None
 
@@ -72,16 +72,16 @@ class Subscriber(threading.Thread):
             with suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def rest(self) -> None:
-        """What is silent from now on is no gap."""
-        self._heard = None
+    def forget_silence(self) -> None:
+        """Count no gap until the next message."""
+        self._last_message = None
 
     def run(self) -> None:
         while not self._stopping.is_set():
             decoder = Decoder(self._cursor)
             with suppress(OSError, HTTPException):
                 self._listen(decoder)
-            # What came of a message without its end is lost with its connection.
+            # An incomplete message is lost with its connection.
             self._cursor = decoder.last_id
             self._retry = self._retry if decoder.retry is None else decoder.retry
             self._stopping.wait(self._retry / 1000)
@@ -90,10 +90,10 @@ class Subscriber(threading.Thread):
         connection = self._connection = HTTPConnection("127.0.0.1", self._port, timeout=SILENCE)
         try:
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": decoder.last_id} if decoder.last_id else {})}
-            connection.request("GET", self.wanted.path, headers=headers)
+            connection.request("GET", self.subscription.path, headers=headers)
             sock = connection.sock
             with connection.getresponse() as response:
-                connection.sock = sock  # the response holds it: for who stops this
+                connection.sock = sock  # getresponse has taken it; stop() needs it
                 if response.status != 200:
                     self.faults.append(f"status {response.status}: {response.read()!r}")
                     self._stopping.set()
@@ -107,13 +107,13 @@ class Subscriber(threading.Thread):
         finally:
             connection.close()
 
-    # What is told
+    # Messages
 
     def _take(self, message: Message) -> None:
         now = time.monotonic()
-        if self._heard is not None:
-            self.longest_gap = max(self.longest_gap, now - self._heard)
-        self._heard = now
+        if self._last_message is not None:
+            self.longest_gap = max(self.longest_gap, now - self._last_message)
+        self._last_message = now
         self.messages += 1
         data = json.loads(message.data)
         if message.event == "reset":
@@ -124,7 +124,7 @@ class Subscriber(threading.Thread):
             self._take_frame(message.event, data)
 
     def _take_reset(self, data: Mapping[str, Any]) -> None:
-        """It may be of a pattern: of topics that are there no more nothing else is known."""
+        """Forget all topics of a reset. It names a pattern if topics below it were deleted."""
         self.resets[data["reason"]] += 1
         self._rewound.update(topic for topic in (*self.events, data["topic"]) if matches(data["topic"], topic))
         for place in [place for place in self.tables if matches(data["topic"], place[0])]:
@@ -137,17 +137,18 @@ class Subscriber(threading.Thread):
             self._rewind(topic, offset)
         following = self._last.get(topic, 0) + 1
         if offset < following:
-            self.faults.append(f"{topic}: {offset} came again without a reset, {following} was to come")
+            self.faults.append(f"{topic}: {offset} was repeated without a reset where {following} follows")
         if offset > following:
-            self.faults.append(f"{topic}: {offset} came where {following} was to come")
+            self.faults.append(f"{topic}: {offset} arrived where {following} follows")
         seen[offset] = mark
         self._last[topic] = offset
 
     def _rewind(self, topic: str, offset: int) -> None:
-        """What is left of the log follows from an offset on, at most its last 1,000 events.
+        """Doubt the known events from an offset on: after a reset the log follows from there, at most its last 1,000
+        events, and may differ.
 
-        What was known from there on may be another now. If a reset came before all of it was told again, those before
-        the offset are what they were: no Redis that is restarted loses more than its last second.
+        If another reset interrupts that, the events before the new offset are confirmed: a restarted Redis loses at
+        most its last second.
         """
         seen, doubtful = self.events[topic], self._doubtful.setdefault(topic, {})
         doubtful |= {known: seen.pop(known) for known in [known for known in seen if known >= offset]}
@@ -163,6 +164,6 @@ class Subscriber(threading.Thread):
             table.offset = 0
         table.apply(event, dict(data))
         if data["from"] is not None:
-            self.samples.setdefault(place, deque(maxlen=SAMPLES)).append((data, figures(table.rows)))
+            self.samples.setdefault(place, deque(maxlen=SAMPLES)).append((data, summarize(table.rows)))
         else:
             self.samples.setdefault(place, deque(maxlen=SAMPLES))

@@ -1,4 +1,4 @@
-"""What must hold once everything is quiet: the log, the statistics and what subscribers know, against each other."""
+"""The checks after a round: the log, the statistics and the subscribers' state must agree."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from chaos.producers import Producer, Request
 from chaos.site import TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber
 from pushsvc.topic import matches
-from support.oracle import expected, figures, instant
+from support.oracle import expected, instant, summarize
 from support.waiting import until
 
 Event = dict[str, Any]
 Logs = dict[str, list[Event]]
 
-PATIENCE = 60.0
-"""Seconds that all may take to come up when nothing is broken any more, and that anybody may take to know everything:
-many times what it takes, on a machine with better things to do."""
+DEADLINE = 60.0
+"""Seconds that the system may take to recover, and a subscriber to catch up: many times what they take, for a busy
+machine."""
 
 
 def read_logs(site: Site, producers: Sequence[Producer]) -> Logs:
@@ -43,7 +43,7 @@ def _read_log(site: Site, topic: str) -> list[Event]:
 
 
 def check_log(logs: Logs, producers: Sequence[Producer]) -> tuple[int, int, list[str]]:
-    """Return how many acknowledged events are lost and how many events are doubled, and what else is wrong."""
+    """Return the numbers of lost acknowledged events and of duplicated events, and all other faults."""
     faults = [f"{producer.name}: refused with {text}" for producer in producers for text in producer.refusals]
     lost = doubled = 0
     for topic, events in logs.items():
@@ -53,7 +53,7 @@ def check_log(logs: Logs, producers: Sequence[Producer]) -> tuple[int, int, list
         doubled += sum(number - 1 for number in times.values())
         for request in (r for producer in producers for r in producer.requests if r.topic == topic):
             if not request.receipt:
-                faults.append(f"{topic}: no answer for {request.marks[0]}")
+                faults.append(f"{topic}: no response for {request.marks[0]}")
                 continue
             lost += sum(mark not in times for mark in request.marks)
             faults += _wrong_receipt(request, events)
@@ -71,18 +71,18 @@ def check_statistics(site: Site, logs: Logs) -> list[str]:
     faults = []
     for topic, events in logs.items():
         for window in WINDOWS:
-            if not comes(lambda: _caught_up(site, topic, window, events)):  # noqa: B023
+            if not in_time(lambda: _caught_up(site, topic, window, events)):  # noqa: B023
                 faults.append(f"{topic} {window}: not counted up to {len(events)} in time")
                 continue
             frame = site.stack.stats(topic, f"?window={window}")
-            wanted, found = expected(events, frame), figures({(row[0], row[1]): row for row in frame["data"]})
-            if wanted != found:
-                faults.append(f"{topic} {window}: {found} instead of {wanted}")
+            right, found = expected(events, frame), summarize({(row[0], row[1]): row for row in frame["data"]})
+            if right != found:
+                faults.append(f"{topic} {window}: {found} instead of {right}")
     return faults
 
 
 def _caught_up(site: Site, topic: str, window: str, events: Sequence[Event]) -> bool:
-    """Tell whether a window says all. It says nothing of events that were too late for it."""
+    """Return whether a window includes all events, except those that came too late for it."""
     frame = site.stack.stats(topic, f"?window={window}")
     start = frame["at"] - WINDOWS[window]
     return (
@@ -93,18 +93,18 @@ def _caught_up(site: Site, topic: str, window: str, events: Sequence[Event]) -> 
 
 
 def check_subscriber(site: Site, logs: Logs, subscriber: Subscriber) -> list[str]:
-    """Wait until a subscriber knows everything; return what it knows wrongly, and what it was told that is wrong."""
+    """Wait until a subscriber has caught up; return its wrong state and its violations of the contract."""
     faults = [f"{subscriber.name}: {fault}" for fault in subscriber.faults]
     if not subscriber.is_alive():
-        faults.append(f"{subscriber.name}: listens no more")
-    for topic in _of(subscriber.wanted.events, logs):
+        faults.append(f"{subscriber.name}: has stopped")
+    for topic in _of(subscriber.subscription.events, logs):
         log = {event["$offset"]: event["mark"] for event in logs[topic]}
-        if not comes(lambda: _known(subscriber, topic) == log):  # noqa: B023
+        if not in_time(lambda: _known(subscriber, topic) == log):  # noqa: B023
             known = _known(subscriber, topic)
             wrong = sorted(offset for offset in log.keys() | known.keys() if log.get(offset) != known.get(offset))
             faults.append(f"{subscriber.name}: {topic}: knows {len(wrong)} offsets wrongly: {wrong[:10]}")
-    for topic, window in product(_of(subscriber.wanted.statistics, logs), subscriber.wanted.windows):
-        if not comes(lambda: _table(subscriber, topic, window) == _rows(site, topic, window)):  # noqa: B023
+    for topic, window in product(_of(subscriber.subscription.statistics, logs), subscriber.subscription.windows):
+        if not in_time(lambda: _table(subscriber, topic, window) == _rows(site, topic, window)):  # noqa: B023
             faults.append(f"{subscriber.name}: {topic} {window}: its table is not the server's")
     with subscriber.lock:
         samples = [(place, sample) for place, found in subscriber.samples.items() for sample in found]
@@ -118,10 +118,10 @@ def _of(patterns: Sequence[str], topics: Iterable[str]) -> list[str]:
     return [topic for topic in topics if any(matches(pattern, topic) for pattern in patterns)]
 
 
-def comes(look: Callable[[], bool]) -> bool:
-    """Tell whether something becomes true in time."""
+def in_time(look: Callable[[], bool]) -> bool:
+    """Return whether a condition becomes true in time."""
     try:
-        return bool(until(look, seconds=PATIENCE))
+        return bool(until(look, seconds=DEADLINE))
     except AssertionError:
         return False
 
@@ -141,8 +141,8 @@ def _rows(site: Site, topic: str, window: str) -> Mapping[Any, Any]:
     return {(row[0], row[1]): row for row in site.stack.stats(topic, f"?window={window}")["data"]}
 
 
-def quiet(site: Site) -> bool:
-    """Tell whether everything is up again."""
+def recovered(site: Site) -> bool:
+    """Return whether every process answers again."""
     site.tend()
     try:
         return site.stack.ready() and "stale" not in site.stack.stats(TOPICS[0])

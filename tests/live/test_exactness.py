@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from support.oracle import expected, figures
+from support.oracle import expected, summarize
 from support.stack import Table
 from support.waiting import until
 
@@ -45,7 +45,7 @@ def test_counts_sums_and_extremes_are_bit_equal_in_every_frame(shared_server, to
     assert len(events) == total
     for event, frame in frames:
         table.apply(event, frame)
-        assert figures(table.rows) == expected(events, frame), f"offset {frame['offset']}"
+        assert summarize(table.rows) == expected(events, frame), f"offset {frame['offset']}"
 
 
 def test_mean_and_deviation_equal_numpy(shared_server, topic):

@@ -13,7 +13,7 @@ from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
-from support.oracle import expected, figures
+from support.oracle import expected, summarize
 from support.stack import Stack, Table, client_of
 from support.waiting import until
 
@@ -49,8 +49,8 @@ def assert_exact(server, table, last):
     frame = until(lambda: (s := server.stats("feedback", LONG))["offset"] == last and s)
     log = server.get(f"{EVENTS}?limit=10000", Accept="application/json").json()["events"]
     assert [event["$offset"] for event in log] == list(range(1, last + 1))
-    assert figures(rows(frame)) == expected(log, frame)
-    assert figures(table.rows) == figures(rows(frame))
+    assert summarize(rows(frame)) == expected(log, frame)
+    assert summarize(table.rows) == summarize(rows(frame))
 
 
 def publish(server, number, key):

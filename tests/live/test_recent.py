@@ -3,7 +3,7 @@
 import random
 import time
 
-from support.oracle import expected, figures, instant
+from support.oracle import expected, instant, summarize
 from support.stack import Table
 from support.waiting import until
 
@@ -84,7 +84,7 @@ def test_frames_of_the_last_100_events_are_exact_before_and_after_a_restart(stac
     for event, frame in frames:
         assert frame["window"] == "last 100"
         table.apply(event, frame)
-        assert figures(table.rows) == last(events, frame, 100)
+        assert summarize(table.rows) == last(events, frame, 100)
         assert {row[3] for row in frame["data"]} <= {None}
     before = server.stats(topic, "?window=last100")
     assert {(row[0], row[1]): row for row in before["data"]} == table.live()
@@ -101,16 +101,16 @@ def test_frames_of_an_exact_window_are_exact_before_and_after_a_restart(stack, b
     table, edges = Table(), set()
     for event, frame in frames:
         table.apply(event, frame)
-        assert figures(table.rows) == expected(events, frame)
+        assert summarize(table.rows) == expected(events, frame)
         length = instant(frame["to"]) - instant(frame["from"])
         assert length < 60_000 if frame.get("truncated") else length == 60_000
         edges.add(instant(frame["to"]) % 250)
     assert len(edges) > 3
     restart_aggregator(stack, broker, topic, "1m")
     frame = server.stats(topic, "?window=1m")
-    assert figures({(row[0], row[1]): row for row in frame["data"]}) == expected(events, frame)
+    assert summarize({(row[0], row[1]): row for row in frame["data"]}) == expected(events, frame)
     frame = server.stats(topic, "?window=last%2020")
-    assert figures({(row[0], row[1]): row for row in frame["data"]}) == last(events, frame, 20)
+    assert summarize({(row[0], row[1]): row for row in frame["data"]}) == last(events, frame, 20)
 
 
 def test_deleted_topic_starts_from_empty_statistics(stack):

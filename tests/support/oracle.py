@@ -1,4 +1,4 @@
-"""Statistics computed from plain lists of events: nothing of the engine is imported, nothing of panes is known."""
+"""Statistics computed from plain lists of events, independently of the engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 Name = tuple[str | None, str | None]
-Figures = dict[Name, tuple[Any, Any, Any, Any]]
+Statistics = dict[Name, tuple[Any, Any, Any, Any]]
 
 
 def instant(text: str) -> int:
@@ -15,8 +15,8 @@ def instant(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-def expected(events: Iterable[Mapping[str, Any]], frame: Mapping[str, Any]) -> Figures:
-    """Return, from plain lists, (key, field) -> (count, sum, min, max) for the frame's own offset and interval."""
+def expected(events: Iterable[Mapping[str, Any]], frame: Mapping[str, Any]) -> Statistics:
+    """Return (key, field) -> (count, sum, min, max) of the events up to the frame's offset in the frame's interval."""
     start, end = instant(frame["from"]), instant(frame["to"])
     inside = [e for e in events if e["$offset"] <= frame["offset"] and start <= instant(e["time"]) < end]
     rows: dict[Name, list[Any]] = {}
@@ -32,6 +32,6 @@ def expected(events: Iterable[Mapping[str, Any]], frame: Mapping[str, Any]) -> F
     }
 
 
-def figures(rows: Mapping[Name, Any]) -> Figures:
-    """Return the same of what a client holds, without the rows that are empty."""
+def summarize(rows: Mapping[Name, Any]) -> Statistics:
+    """Return the same from a client's rows, without empty rows."""
     return {name: (row[2], row[4], row[6], row[7]) for name, row in rows.items() if row[2]}
