@@ -1,13 +1,11 @@
-"""Stored events as columns, for who computes with them: keys, times and one array for each field.
+"""Stored events as columns: keys, times and one array for each field.
 
-Which fields a topic's events have is nobody's to declare, so it is learned: as long as a batch has no other names and
-kinds of values than those seen before, msgspec reads it into objects of a type made for them, three times faster than
-into dictionaries. A batch that surprises is read the slow way, once, and learned from.
+A ColumnReader learns the schema of its topic. Entries that fit it are decoded by msgspec; one that does not is read
+slowly once and extends the schema.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -18,38 +16,31 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pushsvc.event.model import DEFAULT_TYPE, OVERFLOW_KEY, Event
+from pushsvc.event.grouping import join_parts, part_text, parts_of
+from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, Event
+from pushsvc.event.schema import NULL, NUMBER, OTHER, TEXT, FieldType, Schema
 
 NO_TIME = -(2**63)
 """Stands in ``Columns.times`` for an event without a time of its own."""
 
-_MOST_NAMES = 64
-_LONGEST_PART = 200
-_NAMES = re.compile(r'[^"\\\x00-\x1f\x7f]*')
-"""What msgspec takes for the name of a field."""
+_MAX_FIELDS = 64
+"""Fields that a schema may have."""
 
-_NUMBER, _NULL, _OTHER, _TEXT = 1, 2, 4, 8
 _NUMBERS: set[type] = {int, float}
 _NESTED: set[type] = {list, dict}
 _NAN = float("nan")
 _NO_NUMBERS: NDArray[np.float64] = np.zeros(0)
 _TYPES: dict[int, Any] = {
-    _NUMBER: float,
-    _NUMBER | _NULL: float | None,
-    _NUMBER | _OTHER: float | str | bool | list[Any] | dict[str, Any] | None,
-    _OTHER: str | bool | list[Any] | dict[str, Any] | None,
-}
-_ATTRIBUTES: dict[str, tuple[Any, Any]] = {
-    "id": (str | None, None),
-    "type": (str | None, None),
-    "key": (str | None, None),
-    "time": (int, NO_TIME),
+    NUMBER: float,
+    NUMBER | NULL: float | None,
+    NUMBER | OTHER: float | str | bool | list[Any] | dict[str, Any] | None,
+    OTHER: str | bool | list[Any] | dict[str, Any] | None,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class NumberColumn:
-    """The numbers of one field: ``values`` [m] of the events at ``positions`` [m], or of all events for None."""
+    """The numbers ``values`` [m] of one field in the events at ``positions`` [m]; None stands for all events."""
 
     positions: NDArray[np.int64] | None
     values: NDArray[np.float64]
@@ -57,9 +48,9 @@ class NumberColumn:
 
 @dataclass(frozen=True, slots=True)
 class ValueColumn:
-    """The values [n] of one field: text, numbers as they were written, booleans if ``mixed``; None where there is none.
+    """The values [n] of one field: text, numbers as they were written and, only if ``mixed``, booleans.
 
-    An array or object is no value.
+    None stands for an absent value, an array or an object.
     """
 
     values: Sequence[Any]
@@ -68,10 +59,10 @@ class ValueColumn:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Some events. ``times`` [n] are in ms or NO_TIME; None if no event has one.
+    """Events as columns. ``times`` [n] are in ms or NO_TIME; None if no event has a time.
 
-    ``keys`` has the keys [n] of each grouping; None for an event that has none in it. ``values`` has the fields of
-    which all values were asked for, if any event has one.
+    ``keys`` has the keys [n] for each grouping, None for an event without one. ``fields`` has the numbers by field.
+    ``values`` has all values of the fields that the reader was asked for, if any event has one.
     """
 
     keys: Sequence[Sequence[str | None]]
@@ -95,7 +86,7 @@ class Columns:
                 positions.append(position)
                 values.append(value)
         return cls(
-            [_joined([[_part(event, name) for event in events] for name in parts_of(one)]) for one in groupings],
+            [join_parts([[_part(event, name) for event in events] for name in parts_of(one)]) for one in groupings],
             _times(times),
             {
                 name: NumberColumn(
@@ -103,116 +94,108 @@ class Columns:
                 )
                 for name, (positions, values) in found.items()
             },
-            _scalars({name: [_value(event, name) for event in events] for name in valued}),
+            _value_columns({name: [_value(event, name) for event in events] for name in valued}),
         )
 
 
 class ColumnReader:
-    """Reads the entries of one topic. Numbers are those of JSON; ``true``, ``null`` and text are none.
+    """Reads the entries of one topic.
 
-    A grouping is the name of a field or attribute, or several joined by ``+``. Of the fields and attributes ``valued``
-    all values are read.
+    A field's numbers are its JSON numbers; ``true``, ``null`` and text are none. ``groupings`` are those of the topic.
+    All values are read of the fields and attributes in ``valued``.
     """
 
     def __init__(self, groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()) -> None:
         self._groupings = tuple(groupings)
         self._valued = tuple(valued)
         self._parts = {name for one in groupings for name in parts_of(one)}
-        self._plain = self._parts | set(valued)
-        self._texts: set[str] = set()
-        self._kinds: dict[str, int] = {}
-        self._attributes: set[str] = set()
+        self._schema = Schema()
         self._decoder: msgspec.json.Decoder[Any] | None = None
-        self._names: list[str] = []
-        self._places: dict[str, str] = {}
+        self._texts: set[str] = set()  # valued fields that hold only text so far
+        self._raw: set[str] = set()  # fields that are read as they were written: 7 and 7.0 are different keys
+        self._names: list[str] = []  # fields that are read
 
     def read(self, data: bytes) -> Columns:
-        """Return the columns of an entry's data: events in their stored form, a line each."""
+        """Return the columns of an entry's data: events in their stored form, one a line."""
         if self._decoder is not None:
             try:
                 return self._columns(self._decoder.decode_lines(data))
             except msgspec.MsgspecError:
-                pass  # a name or a kind of value that was not there before: learn
+                pass  # a new name or a new kind of value: learn it
         objects = [orjson.loads(line) for line in data.split(b"\n")]
         self._learn(objects)
         return Columns.from_events([Event.from_object(item) for item in objects], self._groupings, self._valued)
 
     def _columns(self, events: list[Any]) -> Columns:
-        found = {name: list(map(attrgetter(self._places[name]), events)) for name in self._names if name in self._plain}
+        slots = self._schema.slots
+        found = {name: list(map(attrgetter(slots[name]), events)) for name in self._names if name in self._raw}
         columns = {name: _column(self._numbers(events, name, found.get(name))) for name in self._names}
         fields = {name: column for name, column in columns.items() if column is not None}
-        keys = [_joined([self._values(events, name) for name in parts_of(one)]) for one in self._groupings]
-        times = _times([event.time for event in events]) if "time" in self._attributes else None
-        values = {name: found.get(name) or self._found(events, name) for name in self._valued}
-        there = [name for name in self._texts if values[name].count(None) < len(events)]
-        texts = {name: ValueColumn(values[name], False) for name in there}
-        others = {name: told for name, told in values.items() if name not in self._texts}
-        return Columns(keys, times, fields, texts | _scalars(others))
+        keys = [join_parts([self._part(events, name) for name in parts_of(one)]) for one in self._groupings]
+        times = _times([event.time for event in events]) if "time" in self._schema.attributes else None
+        values = {name: found.get(name) or self._values(events, name) for name in self._valued}
+        texts = {
+            name: ValueColumn(values[name], False) for name in self._texts if values[name].count(None) < len(events)
+        }
+        others = {name: column for name, column in values.items() if name not in self._texts}
+        return Columns(keys, times, fields, texts | _value_columns(others))
 
-    def _found(self, events: list[Any], name: str) -> list[Any]:
-        """Return what events have in a field or attribute, None where there is nothing."""
-        if name in _ATTRIBUTES:
-            return self._values(events, name)
-        attribute = self._places.get(name)
-        return [None] * len(events) if attribute is None else list(map(attrgetter(attribute), events))
+    def _values(self, events: list[Any], name: str) -> list[Any]:
+        """Return the values of a field or attribute, None where an event has none."""
+        if name in ATTRIBUTES:
+            return self._part(events, name)
+        slot = self._schema.slots.get(name)
+        return [None] * len(events) if slot is None else list(map(attrgetter(slot), events))
 
-    def _values(self, events: list[Any], name: str) -> list[str | None]:
-        """Return the text of a part of a key."""
-        attribute = name if name in _ATTRIBUTES else self._places.get(name)
-        if attribute is None or (name in _ATTRIBUTES and name not in self._attributes):
+    def _part(self, events: list[Any], name: str) -> list[str | None]:
+        """Return the text of a field or attribute as a part of a key."""
+        slot = name if name in self._schema.attributes else self._schema.slots.get(name)
+        if slot is None:
             return [DEFAULT_TYPE if name == "type" else None] * len(events)
-        values = list(map(attrgetter(attribute), events))
+        values = list(map(attrgetter(slot), events))
         if name == "key":
             return values
-        return [DEFAULT_TYPE if name == "type" and value is None else _text(value) for value in values]
+        return [DEFAULT_TYPE if name == "type" and value is None else part_text(value) for value in values]
 
     def _numbers(self, events: list[Any], name: str, found: list[Any] | None) -> NDArray[np.float64]:
-        """Return a number for each event: JSON has no NaN, so it can stand for what is none or not there."""
-        read = map(attrgetter(self._places[name]), events)
+        """Return a number for each event. NaN, which JSON does not have, stands for an absent one."""
+        read = map(attrgetter(self._schema.slots[name]), events)
+        kinds = self._schema.kinds[name]
         if found is not None:
             if not _NUMBERS & set(map(type, found)):
                 return _NO_NUMBERS
             return np.array([value if type(value) is float or type(value) is int else _NAN for value in found], float)
-        if self._kinds[name] & (_OTHER | _TEXT):
+        if kinds & (OTHER | TEXT):
             return np.array([value if type(value) is float else _NAN for value in read], np.float64)
-        if self._kinds[name] & _NULL:
+        if kinds & NULL:
             return np.array(list(read), np.float64)  # None becomes NaN
         return np.fromiter(read, np.float64, len(events))
 
     def _learn(self, objects: list[dict[str, Any]]) -> None:
-        kinds = dict(self._kinds)
-        attributes = set(self._attributes)
-        for item in objects:
-            for name, value in item.items():
-                if name in _ATTRIBUTES:
-                    attributes.add(name)
-                else:
-                    kinds[name] = kinds.get(name, 0) | _kind(value)
-        learnable = len(kinds) <= _MOST_NAMES and all(map(_NAMES.fullmatch, kinds))
-        if learnable and (kinds, attributes) != (self._kinds, self._attributes):
-            self._kinds, self._attributes = kinds, attributes
-            self._decoder = self._make_decoder()
+        schema = self._schema.extend(
+            ((name, _kind(value)) for item in objects for name, value in item.items()), _MAX_FIELDS
+        )
+        if schema is self._schema:
+            return
+        self._schema = schema
+        texts = {name for name, kinds in schema.kinds.items() if kinds & TEXT and not kinds & ~(TEXT | NULL)}
+        self._texts = texts & (set(self._valued) - self._parts)
+        self._raw = (self._parts | set(self._valued)) - self._texts
+        self._names = [name for name, kinds in schema.kinds.items() if kinds & NUMBER or name in self._raw]
+        self._decoder = msgspec.json.Decoder(schema.struct(_attribute_type, self._field_type))
 
-    def _make_decoder(self) -> msgspec.json.Decoder[Any]:
-        texts = {name for name, kinds in self._kinds.items() if kinds & _TEXT and not kinds & ~(_TEXT | _NULL)}
-        self._texts = texts & (set(self._valued) - self._parts)  # read as text, and so known to be nothing else
-        plain = self._plain - self._texts
-        self._names = [name for name, kinds in self._kinds.items() if kinds & _NUMBER or name in plain]
-        others = [name for name in self._kinds if name not in self._names]
-        rename = {f"f{number}": name for number, name in enumerate(self._names)}
-        rename |= {f"g{number}": name for number, name in enumerate(others)}
-        fields = [(name, *_ATTRIBUTES[name]) for name in sorted(self._attributes)]
-        for attribute, name in rename.items():
-            # What may be a part of a key is read as it is, 7 and 7.0 are different keys; and so are values.
-            kind, absent = (Any, None) if name in plain else (_type_of(self._kinds[name]), _NAN)
-            fields.append((attribute, str | None, None) if name in self._texts else (attribute, kind, absent))
-        self._places = {name: attribute for attribute, name in rename.items()}
-        struct = msgspec.defstruct("Line", fields, rename=rename, forbid_unknown_fields=True, gc=False)
-        return msgspec.json.Decoder(struct)
+    def _field_type(self, name: str) -> FieldType:
+        if name in self._texts:
+            return str | None, None
+        return (Any, None) if name in self._raw else (_type_of(self._schema.kinds[name]), _NAN)
+
+
+def _attribute_type(name: str) -> FieldType:
+    return (int, NO_TIME) if name == "time" else (str | None, None)
 
 
 def _column(numbers: NDArray[np.float64]) -> NumberColumn | None:
-    """Return what there is of numbers [n]; None for nothing."""
+    """Return the numbers [n] that are not NaN as a column; None if all are."""
     absent = np.isnan(numbers)
     if len(numbers) and not absent.any():
         return NumberColumn(None, numbers)
@@ -220,71 +203,36 @@ def _column(numbers: NDArray[np.float64]) -> NumberColumn | None:
     return NumberColumn(positions, numbers[positions]) if len(positions) else None
 
 
-def parts_of(grouping: str) -> list[str]:
-    """Return the names of which a grouping is made."""
-    return grouping.split("+")
-
-
 def _value(event: Event, name: str) -> Any:
-    return getattr(event, name) if name in _ATTRIBUTES else event.data.get(name)
+    return getattr(event, name) if name in ATTRIBUTES else event.data.get(name)
 
 
-def _scalars(found: dict[str, list[Any]]) -> dict[str, ValueColumn]:
-    """Return the fields that have a value, without what is none."""
-    scalars = {}
+def _value_columns(found: dict[str, list[Any]]) -> dict[str, ValueColumn]:
+    """Return the fields that have a value in any event, with None for arrays and objects."""
+    columns = {}
     for name, values in found.items():
         kinds = set(map(type, values))
         if kinds & _NESTED:
             values = [None if type(value) in _NESTED else value for value in values]
         if kinds - _NESTED - {type(None)}:
-            scalars[name] = ValueColumn(values, bool in kinds)
-    return scalars
+            columns[name] = ValueColumn(values, bool in kinds)
+    return columns
 
 
 def _part(event: Event, name: str) -> str | None:
-    return event.key if name == "key" else _text(getattr(event, name) if name in _ATTRIBUTES else event.data.get(name))
-
-
-def _text(value: Any) -> str | None:
-    """Return a value as a part of a key: a number is taken as its text, what is neither text nor number is none.
-
-    Text too long for a key is counted with all that found no room, so that no producer fills the engine's memory.
-    """
-    if type(value) is str:
-        return value or None if len(value) <= _LONGEST_PART else OVERFLOW_KEY
-    return repr(value) if type(value) is int or (type(value) is float and value == value) else None
-
-
-def _joined(parts: list[list[str | None]]) -> list[str | None]:
-    """Return one key of several parts; None where one is missing.
-
-    A ``+`` inside a part is written ``\\+``, or parts that differ could make the same key.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    return [_key_of(part) for part in zip(*parts, strict=True)]
-
-
-def _key_of(parts: tuple[str | None, ...]) -> str | None:
-    if None in parts:
-        return None
-    return OVERFLOW_KEY if OVERFLOW_KEY in parts else "+".join(map(_escaped, parts))  # type: ignore[arg-type]
-
-
-def _escaped(part: str) -> str:
-    return part.replace("\\", "\\\\").replace("+", "\\+") if "+" in part or "\\" in part else part
+    return event.key if name == "key" else part_text(_value(event, name))
 
 
 def _kind(value: Any) -> int:
     if type(value) is float or type(value) is int:
-        return _NUMBER
-    return _NULL if value is None else _TEXT if type(value) is str else _OTHER
+        return NUMBER
+    return NULL if value is None else TEXT if type(value) is str else OTHER
 
 
 def _type_of(kinds: int) -> Any:
-    if kinds & (_OTHER | _TEXT):
-        kinds = kinds & _NUMBER | _OTHER  # their types take null as well
-    return _TYPES.get(kinds, _TYPES[_OTHER])
+    if kinds & (OTHER | TEXT):
+        kinds = kinds & NUMBER | OTHER  # their types accept null too
+    return _TYPES.get(kinds, _TYPES[OTHER])
 
 
 def _times(times: list[int]) -> NDArray[np.int64] | None:

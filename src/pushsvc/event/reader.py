@@ -10,7 +10,7 @@ from pushsvc.errors import Fault
 from pushsvc.event.batch import Batch
 from pushsvc.event.formats import BOM, JSON, NDJSON, NO_COLUMNS, parse, plain_media_type
 from pushsvc.event.model import Limits
-from pushsvc.event.shapes import Shapes
+from pushsvc.event.shapes import TopicShapes
 from pushsvc.event.validator import EventValidator
 
 _LIMITS = Limits()
@@ -32,7 +32,7 @@ class EventReader:
 
     def __init__(self, limits: Limits = _LIMITS) -> None:
         self._limits = limits
-        self._shapes = Shapes(limits)
+        self._shapes = TopicShapes(limits)
 
     def read(
         self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS

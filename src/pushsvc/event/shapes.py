@@ -1,12 +1,11 @@
-"""Bodies of JSON and NDJSON to batches in one pass, as long as a topic's events look like those before.
+"""The fast path of request bodies: JSON and NDJSON to a batch in one pass, if the events look like earlier ones.
 
-Most bodies are as the ones before them: the same few names, nothing wrong. So the names that a topic's events have had
-become a type, with the rules of the judge as its constraints, and msgspec reads a whole body into objects of it; what
-is left to look at are ids, types, keys and times. NDJSON that is as it should be is stored as it came.
+Most bodies resemble the ones before: the same few names and no fault. So the schema of a topic's events becomes a
+Struct type with the validator's rules as constraints, and msgspec decodes a whole body. Only ids, types, keys and
+times remain to be checked. NDJSON without a fault is stored as it arrived.
 
-A body in which anything is new, unusual or wrong is not read here but by ``formats.parse``, which says what is wrong
-with it. So this module decides nothing by itself: whatever it takes, the judge takes, and readers of the log see
-the same.
+A body with anything new, unusual or wrong is left to ``formats.parse``, which reports faults. So this module makes no
+rules: it accepts only what the validator accepts, with the same result for readers of the log.
 """
 
 from __future__ import annotations
@@ -20,13 +19,16 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pushsvc.event.batch import Batch
 from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event, Limits
+from pushsvc.event.schema import OTHER, FieldType, Schema
 from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent
 
-MOST_TOPICS = 1_000
-LEARN_AFTER = 64
-"""Events of a topic that come in an unknown shape before it is learned: making a type costs as much as judging them."""
+MAX_TOPICS = 1_000
+"""Topics whose schemas are kept."""
 
-# One of 64 bits without a sign may be greater; that is rare, and for the validator.
+LEARN_AFTER = 64
+"""Events that do not fit the schema before it is extended: making a Struct costs as much as validating these."""
+
+# Unsigned integers of 64 bits may be greater; they are rare and left to the validator.
 _INTEGER = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _GETTERS: dict[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ATTRIBUTES}
 
@@ -34,47 +36,38 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Shape:
-    """Events in which no names occur but ``names``, of attributes and of data."""
+    """Decodes bodies whose events have no other names than those of a schema."""
 
-    def __init__(self, names: Sequence[str], limits: Limits) -> None:
+    def __init__(self, schema: Schema, limits: Limits) -> None:
         self._limits = limits
-        self._attributes = frozenset(names).intersection(ATTRIBUTES)
-        data = [name for name in names if name not in self._attributes]
-        value = _value(limits.depth - 1) | UnsetType
-        struct = msgspec.defstruct(
-            "Event",
-            [(name, _type_of(name, limits), None if name == "time" else "") for name in sorted(self._attributes)]
-            + [(f"f{number}", value, UNSET) for number in range(len(data))],
-            rename={f"f{number}": name for number, name in enumerate(data)},
-            forbid_unknown_fields=True,
-            omit_defaults=True,
-            gc=False,
-        )
+        self._attributes = frozenset(schema.attributes)
+        value = _value_type(limits.depth - 1) | UnsetType
+        struct = schema.struct(lambda name: _attribute_type(name, limits), lambda _: (value, UNSET), omit_defaults=True)
         self._one = msgspec.json.Decoder(struct)
         self._many: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
 
-    def ndjson(self, body: bytes, validator: EventValidator) -> Batch | None:
-        """Return the events of lines; None, or an error, if something may be wrong."""
+    def read_ndjson(self, body: bytes, validator: EventValidator) -> Batch | None:
+        """Return the events of lines. Return None or raise an error if something may be wrong."""
         if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
         body = body.rstrip(b"\n")
-        # Inside a value there is no `}` before `{` without a comma between them. So if all line ends are between
-        # these two, each ends an event; and with as many events as lines, each line is one.
+        # No value contains `}` and then `{` without a comma between them. So if every line end stands between these
+        # two, each ends an event; and with as many events as lines, each line is one event.
         ends = body.count(b"\n")
         if body[:1] != b"{" or body[-1:] != b"}" or body.count(b"}\n{") != ends:
             return None
         events = self._one.decode_lines(body)
-        return self._judged(events, body, validator) if len(events) == ends + 1 else None
+        return self._validate(events, body, validator) if len(events) == ends + 1 else None
 
-    def json(self, body: bytes, validator: EventValidator) -> Batch:
+    def read_json(self, body: bytes, validator: EventValidator) -> Batch:
         """Return the events of an object or array; raise an error if something may be wrong."""
         body = body.strip(b" \t\r\n")
         if body[:1] == b"{":
-            return self._judged([self._one.decode(body)], None if b"\n" in body else body, validator)
-        return self._judged(self._many.decode(body), None, validator)
+            return self._validate([self._one.decode(body)], None if b"\n" in body else body, validator)
+        return self._validate(self._many.decode(body), None, validator)
 
-    def _judged(self, events: list[Any], lines: bytes | None, validator: EventValidator) -> Batch:
-        """Return events as a batch, as ``lines`` if these can stay as they are; raise InvalidEvent."""
+    def _validate(self, events: list[Any], lines: bytes | None, validator: EventValidator) -> Batch:
+        """Return events as a batch, with ``lines`` as its data if no event changes; raise InvalidEvent."""
         ids, ids_changed = self._texts(events, "id", self._limits.id)
         keys, keys_changed = self._texts(events, "key", self._limits.key)
         if keys is not None and OVERFLOW_KEY in keys:
@@ -87,8 +80,8 @@ class Shape:
             lines = _encode_lines(events)[:-1]
         return Batch(lines, len(events), ids, times)
 
-    def _texts(self, events: list[Any], name: str, most: int) -> tuple[list[str] | None, bool]:
-        """Return the ids or keys, None if there are none, and whether there were numbers, now text, among them."""
+    def _texts(self, events: list[Any], name: str, max_length: int) -> tuple[list[str] | None, bool]:
+        """Return the ids or keys (None: no event has one), and whether any was a number, which is text now."""
         if name not in self._attributes:
             return None, False
         texts = list(map(_GETTERS[name], events))
@@ -100,14 +93,14 @@ class Shape:
             for event, text in zip(events, texts, strict=True):
                 setattr(event, name, text)
             joined = "".join(texts)
-            if max(map(len, texts)) > most:
+            if max(map(len, texts)) > max_length:
                 raise InvalidEvent(name, "too long") from None
         if not joined.isprintable() and CONTROL.search(joined):
             raise InvalidEvent(name, "holds a control character")
         return (texts if joined else None), changed
 
     def _times(self, events: list[Any], validator: EventValidator) -> tuple[list[int | None] | None, bool]:
-        """Return the times, None if there are none, and whether there was text, now milliseconds, among them."""
+        """Return the times (None: no event has one), and whether any was text, which is milliseconds now."""
         times = list(map(_GETTERS["time"], events)) if "time" in self._attributes else []
         kinds = set(map(type, times))
         if str in kinds:
@@ -123,58 +116,59 @@ class Shape:
         return times, False
 
 
-class Shapes:
-    """The shapes of topics: the names that turned up in events of each. Both topics and names are bounded."""
+class TopicShapes:
+    """The shapes of at most ``max_topics`` topics; topics with the same names share one."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, max_topics: int = MAX_TOPICS) -> None:
         self._limits = limits
-        self._names: dict[str, tuple[str, ...]] = {}
+        self._max_topics = max_topics
+        self._schemas: dict[str, Schema] = {}
         self._unknown: dict[str, int] = {}
         self._shapes: dict[tuple[str, ...], Shape] = {}
 
     def read(self, topic: str, body: bytes, validator: EventValidator, *, lines: bool) -> Batch | None:
-        """Return the events of a body of NDJSON or JSON; None if it must be looked at closely."""
-        names = self._names.get(topic)
-        if names is None:
+        """Return the events of a body of NDJSON (``lines``) or JSON; None if ``formats.parse`` must read it."""
+        schema = self._schemas.get(topic)
+        if schema is None:
             return None
-        shape = self._shape(names)
+        shape = self._shape(schema)
         try:
-            batch = (shape.ndjson if lines else shape.json)(body, validator)
+            batch = (shape.read_ndjson if lines else shape.read_json)(body, validator)
         except (msgspec.MsgspecError, ValueError, RecursionError, InvalidEvent):
             return None
         return batch if batch is not None and 0 < batch.count <= self._limits.batch else None
 
     def learn(self, topic: str, events: Sequence[Event]) -> None:
-        """Take notice of good events that came in an unknown shape."""
+        """Count valid events that did not fit the topic's schema, and extend it after LEARN_AFTER of them."""
         unknown = self._unknown.pop(topic, 0) + len(events)
         if unknown >= LEARN_AFTER:
-            self._learn(topic, events)
+            self._extend(topic, events)
             unknown = 0
-        _put(self._unknown, topic, unknown)
+        self._put(self._unknown, topic, unknown)
 
-    def _learn(self, topic: str, events: Iterable[Event]) -> None:
-        known = self._names.pop(topic, ())
-        names = tuple(dict.fromkeys([*known, *(name for event in events for name in _names_of(event))]))
-        if names == known:  # an attribute that leaves no trace, as the type "message"
-            names = tuple(dict.fromkeys([*known, *ATTRIBUTES]))
-        data = [name for name in names if name not in ATTRIBUTES]
-        # No event of so few names has too many numbers. And there are names that msgspec does not take for a field.
-        learnable = len(data) <= self._limits.fields and not any(map(_unusual, data))
-        _put(self._names, topic, names if learnable else known)
+    def _extend(self, topic: str, events: Iterable[Event]) -> None:
+        known = self._schemas.pop(topic, _EMPTY)
+        names = dict.fromkeys(name for event in events for name in _names_of(event))
+        if names.keys() <= set(known.names):  # an attribute leaves no trace in an Event, such as the type "message"
+            names |= dict.fromkeys(ATTRIBUTES)
+        # With so few fields, no event can have too many numbers.
+        self._put(self._schemas, topic, known.extend(((name, OTHER) for name in names), self._limits.fields))
 
-    def _shape(self, names: tuple[str, ...]) -> Shape:
-        shape = self._shapes.get(names)
+    def _shape(self, schema: Schema) -> Shape:
+        shape = self._shapes.get(schema.names)
         if shape is None:
-            shape = Shape(names, self._limits)
-            _put(self._shapes, names, shape)
+            shape = Shape(schema, self._limits)
+            self._put(self._shapes, schema.names, shape)
         return shape
 
+    def _put(self, cache: dict[Any, Any], key: Any, value: Any) -> None:
+        """Put a value into a cache; drop the oldest entry if it is full."""
+        if key not in cache and len(cache) >= self._max_topics:
+            del cache[next(iter(cache))]
+        cache[key] = value
 
-def _put(cache: dict[Any, Any], key: Any, value: Any) -> None:
-    """Put something into a bounded cache; the oldest makes room."""
-    if key not in cache and len(cache) >= MOST_TOPICS:
-        del cache[next(iter(cache))]
-    cache[key] = value
+
+_EMPTY = Schema()
 
 
 def _names_of(event: Event) -> Iterable[str]:
@@ -183,19 +177,15 @@ def _names_of(event: Event) -> Iterable[str]:
     yield from event.data
 
 
-def _unusual(name: str) -> bool:
-    return '"' in name or "\\" in name or CONTROL.search(name) is not None
+def _attribute_type(name: str, limits: Limits) -> FieldType:
+    if name == "time":
+        return _INTEGER | str, None
+    text = Annotated[str, Meta(min_length=1, max_length=getattr(limits, name))]
+    return (text if name == "type" else text | _INTEGER), ""
 
 
-def _type_of(attribute: str, limits: Limits) -> Any:
-    if attribute == "time":
-        return _INTEGER | str
-    text = Annotated[str, Meta(min_length=1, max_length=getattr(limits, attribute))]
-    return text if attribute == "type" else text | _INTEGER
-
-
-def _value(levels: int) -> Any:
-    """Return the type of values that may have so many levels."""
+def _value_type(levels: int) -> Any:
+    """Return the type of values that may nest so many levels."""
     kind: Any = _INTEGER | float | str | bool | None
     for _ in range(levels):
         kind = _INTEGER | float | str | bool | list[kind] | dict[str, kind] | None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import orjson
-import pytest
 
 from pushsvc.event import Event, Limits, parse
-from pushsvc.event.shapes import LEARN_AFTER, Shapes
+from pushsvc.event.shapes import LEARN_AFTER, TopicShapes
 from pushsvc.event.validator import EventValidator
 from support.accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
 
@@ -44,8 +43,8 @@ def test_a_number_is_no_longer_than_its_text_may_be() -> None:
             assert reader.read("t", f'{{"{name}":{value}}}'.encode(), NDJSON, now=NOW).rejected == refused
 
 
-def shapes(*bodies: bytes) -> Shapes:
-    found = Shapes(LIMITS)
+def shapes(*bodies: bytes) -> TopicShapes:
+    found = TopicShapes(LIMITS)
     for body in bodies:
         found.learn("t", parse(body, NDJSON, now=NOW, limits=LIMITS).events * LEARN_AFTER)
     return found
@@ -88,7 +87,7 @@ def test_all_else_is_left_to_the_judge() -> None:
 
 def test_a_shape_is_learned_per_topic_after_some_events_and_grows() -> None:
     validator, line = EventValidator(NOW, LIMITS), [Event(data={"a": 1})]
-    found = Shapes(LIMITS)
+    found = TopicShapes(LIMITS)
     found.learn("t", line * (LEARN_AFTER - 1))
     assert found.read("t", b'{"a":1}', validator, lines=True) is None
     found.learn("t", line)
@@ -114,11 +113,10 @@ def test_names_that_make_no_type_are_not_learned() -> None:
         assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is None
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushsvc.event.shapes.MOST_TOPICS", 5)
-    found = Shapes(LIMITS)
+def test_the_number_of_kept_schemas_is_bounded() -> None:
+    found = TopicShapes(LIMITS, max_topics=5)
     for number in range(8):
         found.learn(f"t{number}", [Event(data={f"n{number}": 1})] * LEARN_AFTER)
         assert found.read(f"t{number}", b"{}", EventValidator(NOW, LIMITS), lines=True) is not None
     assert found.read("t0", b"{}", EventValidator(NOW, LIMITS), lines=True) is None
-    assert max(map(len, (found._names, found._unknown, found._shapes))) == 5
+    assert max(map(len, (found._schemas, found._unknown, found._shapes))) == 5
