@@ -1,4 +1,4 @@
-"""Settings of the program: from options, ``PUSHSVC_*``, and ``pushsvc.toml``, in this order."""
+"""Settings of the program, from options, ``PUSHSVC_*`` variables and ``pushsvc.toml``, in this order."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from pushsvc.stats.window import Window
 from pushsvc.topic import check_pattern, is_pattern
 
 DEFAULT_FILE = Path("pushsvc.toml")
-"""Read from the working directory when no other is named."""
+"""The file in the working directory that is read if no other is named."""
 
 Check = Callable[[Any], Any]
-"""Takes a value as the file has it and returns it as the program wants it, or raises ValueError."""
+"""A function from a value of the file to the value of the setting; it raises ValueError."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all roles need to know.
+    """The settings of all processes.
 
-    ``drain`` and ``heartbeat`` are in seconds; ``redis`` None means an embedded server. ``certfile`` turns TLS on;
-    without ``keyfile`` it holds the key too. A number of connections of 0 is no cap. Without ``metrics_port``
-    aggregators alone listen nowhere. ``io_uring`` is used where the kernel has it.
+    ``drain`` and ``heartbeat`` are in seconds. Without ``redis``, an embedded server runs. ``certfile`` enables TLS;
+    without ``keyfile``, it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run
+    without web processes. ``io_uring`` has an effect only if the kernel supports it.
     """
 
     redis: str | None = None
@@ -63,7 +63,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def encode(self) -> str:
-        """Return everything as text for a child process."""
+        """Return all settings as text for a child process."""
         return msgspec.json.encode(self, enc_hook=str).decode()
 
     @classmethod
@@ -72,10 +72,10 @@ class Settings:
 
 
 def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
-    """Return the settings: ``options`` that are not None or empty, then the file's, then the defaults.
+    """Return the settings: ``options`` that are neither None nor empty, then those of the file, then the defaults.
 
-    Without ``file``, ``pushsvc.toml`` of the working directory is read when it is there. Raise InvalidSetting with
-    the name of the file and the key, StartupError when the file cannot be read.
+    Without ``file``, read ``pushsvc.toml`` in the working directory if it exists. Raise InvalidSetting with the names
+    of the file and the key, and StartupError if the file cannot be read.
     """
     found = _read(file or DEFAULT_FILE) if file is not None or DEFAULT_FILE.exists() else {}
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -83,26 +83,26 @@ def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
 
 
 def check_bind(settings: Settings) -> None:
-    """Refuse to listen where others can reach a server that asks nobody who they are."""
+    """Raise StartupError if other machines could reach the server, which asks for no credentials."""
     _check_reach(settings.host, settings.insecure, "read and publish")
 
 
 def check_metrics_bind(settings: Settings) -> None:
-    """Refuse to show figures where others can reach them."""
+    """Raise StartupError if other machines could reach the metrics."""
     if settings.metrics_port is not None:
-        _check_reach(settings.metrics_host, settings.insecure, "read the figures")
+        _check_reach(settings.metrics_host, settings.insecure, "read the metrics")
 
 
-def _check_reach(host: str, insecure: bool, what: str) -> None:
+def _check_reach(host: str, insecure: bool, action: str) -> None:
     if not insecure and not is_loopback(host):
         raise StartupError(
-            f"refused to listen on {host}: no credentials are configured, so whoever reaches the port could {what}; "
-            "--insecure allows it (on a private network)"
+            f"refused to listen on {host}: no credentials are configured, so every machine that reaches the port "
+            f"could {action}. Use --insecure to allow this on a private network"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether every address of a host name or address is this machine's own."""
+    """Return whether all addresses of a host are loopback addresses; raise StartupError for an unknown host."""
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -111,7 +111,7 @@ def is_loopback(host: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """Return a URL that may be shown. (Lists of hosts are nothing that urllib takes apart.)"""
+    """Return a URL without its passwords, for messages. It may list several hosts, which urllib cannot parse."""
     shown = re.sub(r"(?<=://)[^?]*@", "…@", url)
     return re.sub(r"(?<=password=)[^&]*", "…", shown)
 
@@ -134,12 +134,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _table(table: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> dict[str, Any]:
-    """Check every value of a table by its name; errors begin with ``where`` and the name."""
+    """Return the checked values of a table; errors start with ``where`` and the name of the setting."""
     found = {}
     for name, value in table.items():
         if name not in checks:
             near = difflib.get_close_matches(name, checks, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(checks))}"
+            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(checks))}"
             raise InvalidSetting(f"{where}{name}: there is no such setting; {hint}")
         try:
             found[name] = checks[name](value)
@@ -151,12 +151,12 @@ def _table(table: Mapping[str, Any], checks: Mapping[str, Check], where: str) ->
 
 
 class _Nested(ValueError):
-    """An error whose text begins with the rest of the key."""
+    """An error in a nested table; its text starts with the rest of the key."""
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("a text in quotes is expected")
+        raise ValueError("must be text in quotes")
     return value
 
 
@@ -166,28 +166,28 @@ def _path(value: Any) -> Path:
 
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("true or false is expected")
+        raise ValueError("must be true or false")
     return value
 
 
 def _number(least: int, most: int) -> Check:
     def check(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"a whole number from {least} to {most} is expected")
+            raise ValueError(f"must be a whole number from {least} to {most}")
         return value
 
     return check
 
 
 def _units(units: Mapping[str, int], expected: str) -> Check:
-    """Return a check of a number, or of text such as ``7d`` that ends with one of the units."""
+    """Return a check of a number, or of text such as ``7d`` that ends with a unit."""
 
     def check(value: Any) -> int:
         found = re.fullmatch("([0-9]{1,15})([A-Za-z]*)", str(value), re.ASCII)
         if isinstance(value, bool) or not isinstance(value, int | str) or not found or found[2] not in units:
-            raise ValueError(f"{expected} is expected")
-        if (amount := int(found[1]) * units[found[2]]) > _MOST_AMOUNT:
-            raise ValueError(f"{value!r} is too much: leave it out, or write 0, for no bound")
+            raise ValueError(f"must be {expected}")
+        if (amount := int(found[1]) * units[found[2]]) > _MAX_AMOUNT:
+            raise ValueError(f"{value!r} is too large: write 0 for no limit")
         return amount
 
     return check
@@ -195,82 +195,85 @@ def _units(units: Mapping[str, int], expected: str) -> Check:
 
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        raise ValueError('a list of texts is expected, such as ["a", "b"]')
+        raise ValueError('must be a list of texts, such as ["a", "b"]')
     return tuple(value)
 
 
 def _clock(value: Any) -> str:
     if value not in ("wall", "event"):
-        raise ValueError('"wall" or "event" is expected')
+        raise ValueError('must be "wall" or "event"')
     return str(value)
 
 
 def _windows(value: Any) -> tuple[Window, ...]:
     windows = tuple(map(Window.parse, _texts(value)))
     if not windows or len({window.name for window in windows}) < len(windows):
-        raise ValueError("at least one window is expected, and none twice")
+        raise ValueError("must have at least one window, and none twice")
     return windows
 
 
 def _key(value: Any) -> tuple[str, ...]:
     groupings = (_text(value),) if isinstance(value, str) else _texts(value)
     if not groupings or len(set(groupings)) < len(groupings):
-        raise ValueError("at least one grouping is expected, and none twice")
+        raise ValueError("must have at least one grouping, and none twice")
     for grouping in groupings:
         names = grouping.split("+")
         if "" in names or "time" in names or any(name.startswith("$") for name in names):
-            raise ValueError(f"{grouping!r}: names of fields are expected, several joined by +")
+            raise ValueError(f"{grouping!r} must be the name of a field, or several names joined by +")
     return groupings
 
 
 def _statistics(value: Any) -> tuple[str, ...]:
     texts = _texts(value)
     if len(set(texts)) < len(texts):
-        raise ValueError("none may be there twice")
+        raise ValueError("must have no statistic twice")
     for text in texts:
         if not percent_of(text) and not is_of_values(text):
             raise ValueError(
-                f"{text!r} is no statistic to choose: p1 to p99 are, and of values distinct, top (top1 to top100), "
-                "first and last"
+                f"{text!r} is not an optional statistic; these are p1 to p99 and, of values, distinct, top (top1 to "
+                "top100), first and last"
             )
     return texts
 
 
 def _values(value: Any) -> tuple[str, ...]:
     names = _texts(value)
-    if len(set(names)) < len(names) or len(names) > _MOST_VALUED:
-        raise ValueError(f"at most {_MOST_VALUED} fields are expected, and none twice")
+    if len(set(names)) < len(names) or len(names) > _MAX_VALUED:
+        raise ValueError(f"must have at most {_MAX_VALUED} fields, and none twice")
     for name in names:
         if name == "time" or name.startswith("$"):
-            raise ValueError(f"{name!r}: names of fields are expected")
+            raise ValueError(f"{name!r} must be the name of a field")
     return names
 
 
 def _check_values(settings: TopicSettings, where: str) -> TopicSettings:
-    """Refuse fields whose values nobody asks for, and statistics of values of no field."""
+    """Raise InvalidSetting for fields without a statistic of values, and for such a statistic without a field."""
     chosen = settings.value_statistics
     if chosen and not settings.values:
-        raise InvalidSetting(
-            f"{where}statistics: {chosen[0]!r} needs fields whose values are kept: name them in values"
-        )
+        raise InvalidSetting(f"{where}statistics: {chosen[0]!r} needs fields: name them in values")
     if settings.values and not chosen:
-        raise InvalidSetting(f"{where}values: no statistic needs them: name distinct, top, first or last in statistics")
+        raise InvalidSetting(f"{where}values: no statistic uses them: add distinct, top, first or last to statistics")
     return settings
 
 
 def _check_parts(pattern: str, settings: TopicSettings, where: str) -> TopicSettings:
-    """Refuse to split what cannot be merged exactly, and patterns: each topic of one would start as many processes."""
+    """Raise InvalidSetting for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
+
+    With a pattern, every matching topic would start as many processes.
+    """
     if settings.parts == 1:
         return settings
     if is_pattern(pattern):
-        raise InvalidSetting(f"{where}parts: only a topic named in full can be split, this is a pattern")
-    for reason, there in (
+        raise InvalidSetting(f"{where}parts: only a single topic can have parts, and this is a pattern")
+    for reason, is_set in (
         ("values", settings.values),
         ("exact windows", settings.exact),
         ("windows of the last N events", settings.largest_count_window),
     ):
-        if there:
-            raise InvalidSetting(f"{where}parts: a topic with {reason} cannot be split: what parts know does not merge")
+        if is_set:
+            raise InvalidSetting(
+                f"{where}parts: a topic with {reason} cannot have parts: their results cannot be merged exactly"
+            )
     return settings
 
 
@@ -281,7 +284,7 @@ def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
     except InvalidTopic as error:
         raise _Nested(f"{quoted}: {error}") from None
     if not isinstance(value, dict):
-        raise _Nested(f"{quoted}: a table is expected")
+        raise _Nested(f"{quoted}: must be a table")
     try:
         found = _table(value, _TOPIC, f"{quoted}.")
         settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
@@ -292,21 +295,21 @@ def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
 
 def _topics(value: Any) -> TopicRules:
     if not isinstance(value, dict):
-        raise ValueError('a table per topic or pattern is expected, such as [topics."a.*"]')
+        raise ValueError('must have a table per topic or pattern, such as [topics."a.*"]')
     return TopicRules(tuple(_topic(pattern, table) for pattern, table in value.items()))
 
 
 def _limits(value: Any) -> Limits:
     if not isinstance(value, dict):
-        raise ValueError("a table [limits] is expected")
+        raise ValueError("must be a table [limits]")
     try:
         return Limits(**_table(value, {one.name: _number(1, 1 << 31) for one in fields(Limits)}, ""))
     except InvalidSetting as error:
         raise _Nested(str(error)) from None
 
 
-_MOST_VALUED = 8
-_MOST_AMOUNT = 10**15
+_MAX_VALUED = 8
+_MAX_AMOUNT = 10**15
 _MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
@@ -326,8 +329,8 @@ _TOPIC: dict[str, Check] = {
     "max_values": _number(1, 1_000_000),
     "parts": _number(1, 16),
     "retention": _number(0, 1_000_000_000),
-    "retention_age": _units(_MILLISECONDS, 'a number of seconds, or a text such as "24h" or "7d" (s, m, h, d)'),
-    "retention_bytes": _units(_BYTES, 'a number of bytes, or a text such as "100MB" (KB, MB, GB, TB)'),
+    "retention_age": _units(_MILLISECONDS, 'a number of seconds, or text such as "24h" or "7d" (s, m, h, d)'),
+    "retention_bytes": _units(_BYTES, 'a number of bytes, or text such as "100MB" (KB, MB, GB, TB)'),
 }
 _SETTINGS: dict[str, Check] = {
     "redis": _text,

@@ -1,7 +1,7 @@
-"""Positions in the logs, as the opaque text that travels in SSE ids.
+"""Cursors: positions in the logs as opaque text, which SSE ids carry.
 
-A position is, per partition, an epoch (32 bits) and a sequence. Partitions that share an epoch share its bytes, so
-that all 64 partitions of one Redis fit in 600 bytes::
+The position in a partition is an epoch (32 bits) and a sequence. Partitions with the same epoch share its bytes, so all
+64 partitions of one Redis fit in 600 bytes::
 
     version (1 byte) { epoch (4 bytes) n (1 byte) n × { partition (1 byte) sequence (varint) } } …   in base64url
 """
@@ -21,44 +21,44 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class UnreadableCursor(ValueError):
-    """The text is not a cursor of ours; the answer to it is a reset, never an error."""
+    """The text is not a cursor. A stream answers it with a reset, never with an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Everything of a partition up to and including ``sequence`` has been seen, in the life called ``epoch``."""
+    """The client has seen a partition up to and including ``sequence``. ``epoch`` identifies the life of Redis."""
 
     epoch: int
     sequence: int
 
 
 def encode(positions: Mapping[int, Position]) -> str:
-    """Return the cursor of ``partition -> position``."""
+    """Return the cursor of positions by partition."""
     return _text(_raw(positions)[0])
 
 
 def sequence_encoder(positions: Mapping[int, Position], partition: int, epoch: int) -> Callable[[int], str]:
-    """Return what encodes positions of which that of one partition moves: called with its sequence."""
-    raw, place = _raw({**positions, partition: Position(epoch, 0)}, partition)
-    before, behind = bytes(raw[:place]), bytes(raw[place + 1 :])
-    return lambda sequence: _text(before + _varint(sequence) + behind)
+    """Return a function from a sequence of ``partition`` to the cursor with it; the other positions stay the same."""
+    raw, index = _raw({**positions, partition: Position(epoch, 0)}, partition)
+    before, after = bytes(raw[:index]), bytes(raw[index + 1 :])
+    return lambda sequence: _text(before + _varint(sequence) + after)
 
 
 def _raw(positions: Mapping[int, Position], marked: int = -1) -> tuple[bytearray, int]:
-    """Return a cursor's bytes, and where the sequence of the ``marked`` partition stands in them."""
+    """Return a cursor's bytes and the index of the ``marked`` partition's sequence in them."""
     by_epoch: dict[int, list[tuple[int, int]]] = {}
     for partition, position in sorted(positions.items()):
         by_epoch.setdefault(position.epoch, []).append((partition, position.sequence))
-    raw, place = bytearray([_VERSION]), 0
+    raw, index = bytearray([_VERSION]), 0
     for epoch, members in by_epoch.items():
         raw += epoch.to_bytes(4, "big")
         raw.append(len(members))
         for partition, sequence in members:
             raw.append(partition)
             if partition == marked:
-                place = len(raw)
+                index = len(raw)
             raw += _varint(sequence)
-    return raw, place
+    return raw, index
 
 
 def _text(raw: bytes | bytearray) -> str:
@@ -78,7 +78,7 @@ def decode(text: str) -> dict[int, Position]:
 
 def _parse(raw: bytes) -> dict[int, Position]:
     if raw[0] != _VERSION:
-        raise UnreadableCursor("another version")
+        raise UnreadableCursor("unknown version")
     positions: dict[int, Position] = {}
     at = 1
     while at < len(raw):

@@ -1,28 +1,28 @@
-"""Everything that pushsvc refuses or fails at, each with the HTTP status that it means.
+"""The errors of pushsvc, each with its HTTP status. Clients see them as problem documents (RFC 9457).
 
 ::
 
-    PushError
-    ├── InvalidInput                 400  what was sent cannot be used; nothing was changed
-    │   ├── InvalidTopic             400
-    │   ├── InvalidParameter         400  a query parameter; names it
-    │   ├── InvalidBatch             400  events; lists line, field and detail of each
-    │   └── InvalidSetting           400  a configuration value; names it
-    ├── Forbidden                    403  host or origin not allowed
-    ├── NotAcceptable                406  no representation that the client accepts
-    ├── TooLarge                     413
-    ├── UnsupportedMediaType         415
-    ├── Fenced                       409  a newer owner of the partition exists
-    ├── KeyReused                    422  an idempotency key that named another request
-    ├── TooManyTopics                507  the partition holds as many as it may
-    ├── Unavailable                  503  safe to repeat later
-    │   ├── BrokerUnavailable        503  Redis could not be reached; nothing was stored
-    │   ├── BrokerFull               503  Redis refuses writes
-    │   ├── LogFull                  503  windows need more of a log than it may hold; nothing was stored
-    │   ├── Overloaded               503  too much waits for Redis; nothing was stored
-    │   ├── TooManyLogsFollowed          503  streams of the process follow as many logs as they may
-    │   └── OutcomeUnknown           503  sent, but the answer was lost
-    │       └── Unconfirmed          503  stored, but not yet as safely as was asked for
+    PushError                        500  an error of pushsvc itself
+    ├── InvalidInput                 400  the request is invalid; nothing was changed
+    │   ├── InvalidTopic             400  a topic name or pattern is invalid
+    │   ├── InvalidParameter         400  a query parameter is invalid; ``parameter`` names it
+    │   ├── InvalidBatch             400  events are invalid; ``errors`` lists line, field and detail of each
+    │   └── InvalidSetting           400  a setting is invalid (seen by the operator only)
+    ├── Forbidden                    403  the Host or Origin header is not allowed
+    ├── NotAcceptable                406  the server has no representation that the client accepts
+    ├── Fenced                       409  another process owns the partition now (never sent to clients)
+    ├── TooLarge                     413  the request has too many bytes or events
+    ├── UnsupportedMediaType         415  the server cannot read this Content-Type
+    ├── KeyReused                    422  the Idempotency-Key belongs to an earlier, different request
+    ├── Unavailable                  503  the same request may succeed later
+    │   ├── BrokerUnavailable        503  Redis cannot be reached; nothing was stored
+    │   ├── BrokerFull               503  Redis is full and refuses writes; nothing was stored
+    │   ├── LogFull                  503  the log of the topic is full; nothing was stored
+    │   ├── Overloaded               503  too many requests wait for Redis; nothing was stored
+    │   ├── TooManyLogsFollowed      503  the streams of this process follow too many topics
+    │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
+    │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
+    ├── TooManyTopics                507  the partition has as many topics as allowed
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
 
@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 
 
 class PushError(Exception):
-    """Root of the tree. ``slug`` names the problem type, ``status`` is the HTTP status it means."""
+    """The root of all errors. ``slug`` is the end of the problem ``type``, ``status`` the HTTP status."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
@@ -44,7 +44,7 @@ class PushError(Exception):
         self.detail = detail
 
     def members(self) -> dict[str, Any]:
-        """Return what this problem adds to the common members of RFC 9457."""
+        """Return the members that this error adds to its problem document."""
         return {}
 
 
@@ -78,7 +78,7 @@ class InvalidSetting(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one event: ``line`` counts from 1 (array elements, NDJSON lines, CSV lines)."""
+    """A fault of one event. ``line`` counts array elements, NDJSON lines or CSV lines from 1."""
 
     line: int
     field: str | None
@@ -86,7 +86,7 @@ class Fault:
 
 
 class InvalidBatch(InvalidInput):
-    """Events were refused. ``faults`` holds at most 100 of them, ``more`` counts the rest."""
+    """Events are invalid. ``faults`` has at most 100 faults, ``more`` counts the rest."""
 
     slug = "invalid-events"
     title = "Invalid events"
@@ -103,7 +103,7 @@ class InvalidBatch(InvalidInput):
 
 
 def fault_members(faults: list[Fault], more: int) -> dict[str, Any]:
-    """Return faults in the shape that problems and receipts share."""
+    """Return faults as members of a problem document or a receipt."""
     return {
         "errors": [{"line": fault.line, "field": fault.field, "detail": fault.detail} for fault in faults],
         "more": more,
@@ -125,7 +125,7 @@ class NotAcceptable(PushError):
 class Fenced(PushError):
     status = 409
     slug = "fenced"
-    title = "A newer owner exists"
+    title = "Another process owns the partition"
 
 
 class TooLarge(PushError):
@@ -153,8 +153,10 @@ class TooManyTopics(PushError):
 
 
 class Unavailable(PushError):
-    """Repeat after ``retry_after`` seconds. ``detail`` is for the log, unless it is ``told`` to clients: Redis's own
-    words may tell addresses."""
+    """Clients may repeat the request after ``retry_after`` seconds.
+
+    Unless ``detail_is_public``, they see the title instead of the detail: messages of Redis may contain addresses.
+    """
 
     status = 503
     slug = "unavailable"
@@ -175,7 +177,7 @@ class BrokerFull(Unavailable):
 
 
 class LogFull(Unavailable):
-    """``wait`` is the ms until something of the log may go; many are told, so none is sent away for long."""
+    """``wait`` is the ms until the log may drop events. ``retry_after`` is 1 to 60 seconds."""
 
     slug = "log-full"
     title = "The log of the topic is full"
@@ -194,12 +196,12 @@ class Overloaded(Unavailable):
 
 class TooManyLogsFollowed(Unavailable):
     slug = "too-much-followed"
-    title = "Streams of this process follow as many topics and windows as they may"
+    title = "The streams of this process follow too many topics and windows"
 
 
 class OutcomeUnknown(Unavailable):
     slug = "outcome-unknown"
-    title = "The outcome is unknown; repeating is safe for events with ids, or with the same key"
+    title = "The outcome is unknown; repeating is safe for events with ids, or with the same Idempotency-Key"
 
 
 class Unconfirmed(OutcomeUnknown):

@@ -1,4 +1,4 @@
-"""What may be set per topic, the rules that choose it, and what an acknowledgement says."""
+"""Settings of topics, the rules that select them, and the safety of an acknowledgement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
 
 
 LOG_FULL_FACTOR = 4
-"""A log with so many times its ``retention_bytes`` takes no more: its windows need them all, and memory has an end."""
+"""A log with this many times its ``retention_bytes`` is full: its windows need all events, but memory is limited."""
 
 
 def _default_windows() -> tuple[Window, ...]:
@@ -28,19 +28,17 @@ def _default_windows() -> tuple[Window, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """How one topic is counted and kept.
+    """How the events of a topic are aggregated and retained.
 
-    ``key`` says by what events are grouped: names of fields or attributes, several joined by ``+``.
-    ``statistics`` are those beside STATISTICS that rows have: ``p50``, the quantile of 50 %, and so on, and of the
-    fields named in ``values`` also ``distinct``, ``top`` (``top5``), ``first`` and ``last``. Of such a field at most
-    ``max_values`` different values are followed one by one.
-    ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, while somebody
-    watches and while nobody does. ``exact`` makes the windows of time true to the millisecond, of the newest
-    ``max_events`` events of a topic at most. ``parts`` are the processes among which its keys are divided.
+    ``key`` lists the groupings: names of fields or attributes, several joined by ``+``. ``statistics`` are the
+    statistics of rows beside STATISTICS: quantiles such as ``p50``, and for the fields named in ``values`` also
+    ``distinct``, ``top`` (``top5``), ``first`` and ``last``, which count at most ``max_values`` values of a field.
+    ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, with and without
+    subscribers. ``exact`` makes time windows exact to the millisecond, for at most ``max_events`` events of the topic.
+    ``parts`` is the number of shards, each a process, that share its keys.
 
-    The oldest events of a log go when there are more than ``retention``, when they are older than ``retention_age``
-    (ms since they arrived; 0: no bound), or when all together have more than ``retention_bytes`` (0: no bound); but
-    events that a window may still need are kept beyond all three.
+    A log drops its oldest events beyond ``retention`` events, those that arrived more than ``retention_age`` ms ago
+    (0: no limit), and those beyond ``retention_bytes`` (0: no limit), but never an event that a window may still need.
     """
 
     windows: tuple[Window, ...] = field(default_factory=_default_windows)
@@ -67,34 +65,36 @@ class TopicSettings:
 
     @property
     def percents(self) -> tuple[int, ...]:
-        """The quantiles, in percent."""
+        """The quantiles in percent."""
         return tuple(percent for percent in map(percent_of, self.statistics) if percent)
 
     @property
     def value_statistics(self) -> tuple[str, ...]:
-        """The statistics of values."""
+        """The chosen statistics of values."""
         return tuple(filter(is_of_values, self.statistics))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a row."""
-        near = ("approximate",) if self.value_statistics and not all(map(is_exact, self.value_statistics)) else ()
+        approximate = (
+            ("approximate",) if self.value_statistics and not all(map(is_exact, self.value_statistics)) else ()
+        )
         by = ("by",) if len(self.key) > 1 else ()
-        return ("key", "field", *STATISTICS, *self.statistics, *near, *by)
+        return ("key", "field", *STATISTICS, *self.statistics, *approximate, *by)
 
     @property
     def rankable(self) -> tuple[str, ...]:
-        """The columns by which keys can be ranked: those of numbers."""
+        """The columns by which keys can be ranked: those with numbers."""
         return (*STATISTICS, *(name for name in self.statistics if name == "distinct" or percent_of(name)))
 
     @property
     def longest_window(self) -> int:
-        """Length of the longest window in milliseconds; 0 where all count events."""
+        """Length of the longest time window in milliseconds; 0 if there is none."""
         return max(window.length for window in self.windows)
 
     @property
     def largest_count_window(self) -> int:
-        """Events of the longest window that counts events; 0 where none does."""
+        """Events of the largest count window; 0 if there is none."""
         return max(window.events for window in self.windows)
 
     def late_before(self, clock: int) -> int | None:
@@ -105,11 +105,11 @@ class TopicSettings:
 
     @property
     def full_bytes(self) -> int:
-        """Bytes from which on the log takes no more; 0: there is no such bound."""
+        """Bytes at which the log is full; 0: never."""
         return LOG_FULL_FACTOR * self.retention_bytes
 
     def window(self, name: str) -> Window | None:
-        """Return a window by its name; one that counts events by any spelling of it, such as ``last1000``."""
+        """Return a window by its name, or None. A count window has several spellings, such as ``last1000``."""
         found = _LAST.fullmatch(name)
         name = f"last {found[1]}" if found else name
         return next((window for window in self.windows if window.name == name), None)
@@ -117,10 +117,10 @@ class TopicSettings:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What has happened to events before a publish is answered with 202.
+    """What must hold events before publishing is answered with 202.
 
-    They are in Redis's memory; with ``fsync`` also on the disk beside it; with ``replicas`` also in the memory of at
-    least so many replicas.
+    That is the memory of Redis, with ``fsync`` also its disk, and with ``replicas`` also the memory of that many
+    replicas.
     """
 
     fsync: bool = False
@@ -128,23 +128,23 @@ class Ack:
 
     @classmethod
     def parse(cls, text: str) -> Ack:
-        """Return what ``memory``, ``fsync`` or ``replicas:2`` says; raise ValueError for anything else."""
+        """Return the Ack of ``memory``, ``fsync`` or ``replicas:2``; raise ValueError for any other text."""
         found = re.fullmatch("memory|(fsync)|replicas:([1-9][0-9]?)", text, re.ASCII)
         if not found:
-            raise ValueError(f"{text!r} is none of memory, fsync and replicas:N (N from 1 to 99)")
+            raise ValueError(f"{text!r} must be memory, fsync or replicas:N (N from 1 to 99)")
         return cls(found[1] is not None, int(found[2] or 0))
 
     def __str__(self) -> str:
         return "fsync" if self.fsync else f"replicas:{self.replicas}" if self.replicas else "memory"
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to wait for."""
+        """Return whether the memory of Redis is not enough."""
         return self.fsync or self.replicas > 0
 
 
 @dataclass(frozen=True, slots=True)
 class TopicRules:
-    """Settings by topic or pattern, first match wins; ``default`` for all others."""
+    """Settings by topic or pattern: the first match applies, or else ``default``."""
 
     rules: Sequence[tuple[str, TopicSettings]] = ()
     default: TopicSettings = field(default_factory=TopicSettings)

@@ -1,4 +1,4 @@
-"""Server-Sent Events as bytes, both ways: the only writer of event-stream bytes, and a decoder for clients and tests.
+"""Encodes and decodes Server-Sent Events. Only this module writes event-stream bytes.
 
 Source: WHATWG HTML, section 9.2 "Server-sent events". Lines end at CR, LF or CRLF and nowhere else, so Python's
 ``splitlines`` (which also splits at U+2028) and ``strip`` are never used on stream text.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
 RESERVED_NAMES = frozenset({"open", "error", "snapshot", "update", "reset", "heartbeat", "gone"})
-"""Event names with a meaning of ours or of EventSource; a producer's type of that name is sent as ``message``."""
+"""Event names with a meaning for pushsvc or EventSource. An event whose type is one of them is sent as ``message``."""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
@@ -30,7 +30,7 @@ def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> b
 
 
 def comment(text: str) -> bytes:
-    """Return a comment, which clients ignore and proxies count as traffic."""
+    """Return a comment. Clients ignore it, but it keeps proxies from closing an idle stream."""
     return f": {_LINE_END.sub(' ', text)}\n\n".encode()
 
 
@@ -40,18 +40,18 @@ def retry(milliseconds: int) -> bytes:
 
 
 def with_id(message: bytes, id: str) -> bytes:
-    """Return a message that has no id with one, so that the rest of it can be made once for many cursors."""
+    """Return a message without an id with this one. So a message is encoded once for many cursors."""
     return b"id: %b\n%b" % (_one_line(id).encode(), message)
 
 
 def move_cursor(id: str) -> bytes:
-    """Return an ``id:`` line alone: it moves the client's last event id and fires nothing."""
+    """Return an ``id:`` line alone: it changes the client's last event id and dispatches no event."""
     return f"id: {_one_line(id)}\n\n".encode()
 
 
 def _one_line(text: str) -> str:
     if _FORBIDDEN.search(text):
-        raise ValueError("an event name or id cannot hold a line end or NUL")
+        raise ValueError("an event name or id must not contain a line end or NUL")
     return text
 
 
@@ -64,7 +64,7 @@ def _data_lines(data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A dispatched event: ``id`` is the last event id at that moment, as in a browser."""
+    """A dispatched event. As in a browser, ``id`` is the last event id at that moment."""
 
     event: str
     data: str
@@ -72,10 +72,10 @@ class Message:
 
 
 class Decoder:
-    """Reads an event stream in pieces of any size.
+    """Decodes an event stream from pieces of any size.
 
-    ``last_id`` is the last event id to resume from; ``retry`` the reconnection delay in ms that the server asked for;
-    ``comments`` counts comment lines.
+    ``last_id`` is the last event id, from which to resume. ``retry`` is the reconnection delay in ms that the server
+    set. ``comments`` counts comment lines.
     """
 
     def __init__(self, last_id: str = "") -> None:
@@ -91,7 +91,7 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[Message]:
         """Yield the messages that ``data`` completes."""
         text = self._rest + self._text.decode(data)
-        # A CR at the very end may be the first half of a CRLF: it waits for the next piece.
+        # A CR at the end may be the first half of a CRLF, so it waits for the next piece.
         held = text.endswith("\r")
         lines = _LINE_END.split(text[:-1] if held else text)
         self._rest = lines.pop() + ("\r" if held else "")

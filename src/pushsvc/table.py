@@ -1,4 +1,4 @@
-"""Frames and events as pandas tables, and those as CSV. The only importer of pandas; import it when it is needed."""
+"""Frames and events as pandas tables and as CSV. Only this module imports pandas, so import it only where needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EVENT_COLUMNS = ("$offset", "time", "type", "id", "key")
 
 
 def frame_to_table(frame: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a statistics frame (rows or records) with the frame's own columns."""
+    """Return the rows of a statistics frame (lists or records) with its columns."""
     rows = frame["data"]
     if rows and isinstance(rows[0], Mapping):
         rows = [list(row.values()) for row in rows]
@@ -20,10 +20,10 @@ def frame_to_table(frame: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def frames_to_table(frames: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the rows of several windows below each other.
+    """Return the rows of several windows in one table.
 
-    Columns ``window`` and ``scope`` come first. The scope tells what CSV cannot: ``events`` is a count of events
-    (no field), ``all`` a field over all keys, ``key`` a field of one key.
+    The first columns are ``window`` and ``scope``. The scope says what empty cells in CSV mean: ``events`` counts
+    events (no field), ``all`` is a field over all keys, ``key`` a field of one key.
     """
     tables = []
     for frame in frames:
@@ -45,9 +45,9 @@ def _scope(key: str | None, field: str | None) -> str:
 
 
 def events_to_table(events: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return events as they come from history: ``$offset,time,type,id,key``, then the fields as they first appear.
+    """Return events of a history: ``$offset,time,type,id,key``, then the fields in the order of their appearance.
 
-    Objects and arrays become their JSON text. ``$topic`` is left out.
+    Objects and arrays become JSON text. ``$topic`` is left out.
     """
     fields = dict.fromkeys(name for event in events for name in event if name not in (*_EVENT_COLUMNS, "$topic"))
     columns = [*_EVENT_COLUMNS, *fields]
@@ -62,7 +62,7 @@ def _cell(value: Any) -> Any:
 
 
 def table_to_csv(table: pd.DataFrame) -> str:
-    """Return CSV with a header line; what is missing is empty, whole numbers stay whole, and lists are JSON text."""
+    """Return CSV with a header line: missing values are empty, whole numbers stay whole, lists are JSON text."""
     for name in table.columns:
         if any(isinstance(value, list | bool) for value in table[name]):
             table = table.assign(**{name: [_cell(value) for value in table[name]]})

@@ -1,4 +1,4 @@
-"""Topic names, patterns over them, and the partition that a topic belongs to."""
+"""Topic names, patterns of them, and the partition of a topic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zlib import crc32
 from pushsvc.errors import InvalidTopic
 
 PARTITIONS = 64
-"""Number of partitions that topics are spread over; stored in Redis, so it never changes for a data set."""
+"""Number of partitions. It is stored in Redis and never changes for a data set."""
 
 MAX_LENGTH = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
@@ -16,7 +16,7 @@ _PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*(?:\.>)
 
 
 def check_topic(name: str) -> str:
-    """Return ``name`` if it is 1–200 of ``A-Z a-z 0-9 _ -`` in dot-separated segments; raise InvalidTopic."""
+    """Return ``name`` if it has 1–200 of ``A-Z a-z 0-9 _ -`` in segments separated by dots; raise InvalidTopic."""
     if len(name) > MAX_LENGTH:
         raise InvalidTopic(f"a topic has at most {MAX_LENGTH} characters, this one has {len(name)}")
     if not _NAME.match(name):
@@ -25,7 +25,7 @@ def check_topic(name: str) -> str:
 
 
 def check_pattern(pattern: str) -> str:
-    """Return ``pattern`` if it is a topic whose segments may be ``*`` (any one) and last ``>`` (the rest)."""
+    """Return ``pattern`` if it is a topic or has ``*`` for single segments or a final ``>``; raise InvalidTopic."""
     if len(pattern) > MAX_LENGTH or not _PATTERN.match(pattern):
         raise InvalidTopic(
             f"{pattern!r} is not a topic or pattern: '*' stands for one segment, a final '>' for the rest"
@@ -34,7 +34,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Tell whether ``topic`` is covered: ``a.*`` covers ``a.b``; ``a.>`` covers ``a.b`` and ``a.b.c``."""
+    """Return whether a pattern matches: ``a.*`` matches ``a.b``; ``a.>`` matches ``a.b`` and ``a.b.c``."""
     wanted, given = pattern.split("."), topic.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]
@@ -45,10 +45,10 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 def partition_of(topic: str) -> int:
-    """Return the partition (0–63) of a topic: the CRC-32 of its name, equal in every process."""
+    """Return the partition (0–63) of a topic: the CRC-32 of its name modulo their number."""
     return crc32(topic.encode()) % PARTITIONS
 
 
 def is_pattern(name: str) -> bool:
-    """Tell whether a topic or pattern is a pattern."""
+    """Return whether a name is a pattern and not a topic."""
     return "*" in name or ">" in name

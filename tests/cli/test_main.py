@@ -65,7 +65,7 @@ def test_help_lists_commands_and_variables() -> None:
         (["aggregator"], {"PUSHSVC_METRICS_PORT": "-1"}, 2, "Invalid value for '--metrics-port'"),
         (["serve", "--port", "x"], {}, 2, "Invalid value for '--port'"),
         (["serve"], {"PUSHSVC_PORT": "x"}, 2, "Invalid value for '--port' (env var: 'PUSHSVC_PORT')"),
-        (["serve", "--ack", "disk"], {}, 2, "'disk' is none of memory, fsync and replicas:N (N from 1 to 99)"),
+        (["serve", "--ack", "disk"], {}, 2, "'disk' must be memory, fsync or replicas:N (N from 1 to 99)"),
         (["web"], {"PUSHSVC_ACK": "disk"}, 2, "Invalid value for '--ack' (env var: 'PUSHSVC_ACK')"),
         (["serve", "--config", "none.toml"], {}, 1, "Error: cannot read none.toml"),
         (["serve"], {"PUSHSVC_CONFIG": "none.toml"}, 1, "Error: cannot read none.toml"),

@@ -1,4 +1,4 @@
-"""The core does no I/O, and nor do its tests: what opens, connects, starts or sleeps fails the test that does it."""
+"""The core does no I/O, and neither do its tests: a test that opens, connects, starts or sleeps fails."""
 
 import sys
 from collections.abc import Generator
@@ -7,17 +7,17 @@ from threading import get_ident
 import pytest
 
 REFUSED = ("open", "os.fork", "os.posix_spawn", "os.system", "socket.", "subprocess.", "tempfile.", "time.sleep")
-"""Audit events of the interpreter, or how their names begin; that of sleeping is told since Python 3.13."""
+"""Audit events of the interpreter, or the start of their names; sleeping has one since Python 3.13."""
 
 MODULES = (".py", ".pyc", ".so", ".zip")
-"""What an import opens; numpy imports parts of itself when they are first used."""
+"""Files that an import opens; numpy imports some of its modules at their first use."""
 
 _guarded = 0
-"""The thread in which a test runs; those of other tests' fixtures may do what they like."""
+"""The thread that runs a test; threads of other fixtures are not checked."""
 
 
 class DoesIo(BaseException):
-    """Nothing that is tested catches it among errors of its own."""
+    """A BaseException, so that tested code cannot catch it as an Exception."""
 
 
 def _refuse(event: str, args: tuple[object, ...]) -> None:

@@ -4,7 +4,7 @@ from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, encod
 from pushsvc.topic import PARTITIONS
 
 
-def test_what_is_encoded_is_decoded():
+def test_cursors_round_trip():
     for positions in [
         {},
         {0: Position(0, 0)},
@@ -18,11 +18,11 @@ def test_all_partitions_of_one_redis_fit_in_600_bytes():
     assert len(encode(all_partitions)) <= MAX_LENGTH
 
 
-def test_one_topic_takes_a_few_bytes():
+def test_a_cursor_of_one_topic_is_short():
     assert len(encode({7: Position(2**32 - 1, 2**28)})) <= 20
 
 
-def test_what_is_not_a_cursor_is_refused():
+def test_any_other_text_is_unreadable():
     for text in ["", "1234", "é", "AQ==x", "AQAAAAACAA", "A" * 601, "AQAAAAABQAE", "%%%", "AQAAAAABAICAgICAgICAgIAB"]:
         with pytest.raises(UnreadableCursor):
             raise AssertionError(f"{text!r} is {decode(text)}")

@@ -8,8 +8,8 @@ from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, LogFull, PushE
 KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PushError)}
 
 
-def test_the_tree_is_the_one_that_is_drawn():
-    drawn = re.findall(r"^    ([ │├└─]*)(\w+) +(\d{3})\b", errors.__doc__, re.MULTILINE)
+def test_the_docstring_draws_the_tree_of_classes():
+    drawn = re.findall(r"^    ([ │├└─]+)(\w+) +(\d{3})\b", errors.__doc__, re.MULTILINE)
     above = ["PushError"]
     for branch, name, status in drawn:
         depth = len(branch) // 4
@@ -19,14 +19,14 @@ def test_the_tree_is_the_one_that_is_drawn():
     assert {name for _, name, _ in drawn} | {"PushError"} == KINDS.keys()
 
 
-def test_no_two_kinds_are_one_problem_unless_one_is_of_the_other():
-    for told in ("slug", "title"):
-        names = [vars(kind)[told] for kind in KINDS.values() if told in vars(kind)]
+def test_slugs_and_titles_are_unique():
+    for attribute in ("slug", "title"):
+        names = [vars(kind)[attribute] for kind in KINDS.values() if attribute in vars(kind)]
         assert len(names) == len(set(names)) >= len(KINDS) - 1
     assert all(re.fullmatch("[a-z]+(-[a-z]+)*", kind.slug) for kind in KINDS.values())
 
 
-def test_a_problem_names_what_it_is_about():
+def test_members_name_the_parameter_or_the_faults():
     error = InvalidParameter("window", "there is none of 7x")
     assert (error.detail, error.members()) == ("window: there is none of 7x", {"parameter": "window"})
     batch = InvalidBatch([Fault(3, "a", "is bad"), Fault(4, None, "is worse")], more=2)
@@ -42,5 +42,5 @@ def test_a_problem_names_what_it_is_about():
 
 
 @pytest.mark.parametrize(("wait", "seconds"), [(0, 1), (1_000, 1), (1_001, 2), (10**9, 60)])
-def test_a_full_log_tells_to_wait_neither_shorter_nor_longer_than_makes_sense(wait, seconds):
+def test_retry_after_of_a_full_log_is_between_1_and_60_seconds(wait, seconds):
     assert LogFull("full", wait).retry_after == seconds

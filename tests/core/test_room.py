@@ -1,4 +1,4 @@
-"""When an engine looks at the memory that it takes."""
+"""When an engine measures its memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pushsvc.stats.panes.pane_windows import PaneWindows
 T = 1_700_000_000_000
 
 
-def test_a_look_at_the_memory_waits_for_events_that_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[int] = []
+def test_memory_is_measured_after_enough_events_or_when_it_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
     measure = PaneWindows.measure
 
-    def look(engine: PaneWindows, most_bytes: int) -> None:
-        looks.append(most_bytes)
+    def spy(engine: PaneWindows, most_bytes: int) -> None:
+        measured.append(most_bytes)
         measure(engine, most_bytes)
 
-    monkeypatch.setattr(PaneWindows, "measure", look)
+    monkeypatch.setattr(PaneWindows, "measure", spy)
     settings = TopicSettings()
     aggregate = Aggregate(settings, T)
     topic = aggregate.open("t", T)
@@ -33,9 +33,9 @@ def test_a_look_at_the_memory_waits_for_events_that_could_take_it(monkeypatch: p
     aggregate._most_bytes = 100 * _EVENT_BYTES
     for second in range(19):
         apply(second, "a")
-    assert len(looks) == 1, "events panes apart, as of a sparse log that is read again"
+    assert len(measured) == 1, "events that are panes apart, as in a sparse log"
     aggregate._most_bytes = 0
     for second in range(19, 29):
         apply(second, f"k{second}")
-    assert len(looks) == 11, "where memory is short, every pane may have brought some back"
+    assert len(measured) == 11, "with little memory, every new pane may have freed some"
     assert topic.folded == 10

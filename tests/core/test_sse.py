@@ -17,7 +17,7 @@ STREAMS = [
 ]
 
 
-def test_streams_are_decoded_in_pieces_of_any_size():
+def test_pieces_of_any_size_decode_to_the_same_messages():
     for stream, messages in STREAMS:
         for size in (1, 2, 3, 1_000):
             decoder = Decoder()
@@ -25,7 +25,7 @@ def test_streams_are_decoded_in_pieces_of_any_size():
             assert got == messages, size
 
 
-def test_what_is_encoded_is_decoded():
+def test_messages_round_trip():
     for data, read in [
         ("", ""),
         ("a\nb", "a\nb"),
@@ -46,7 +46,7 @@ def test_an_id_or_name_cannot_inject_lines():
             sse.move_cursor(hostile)
 
 
-def test_comments_retry_and_lone_ids_fire_nothing():
+def test_comments_retry_and_lone_ids_dispatch_nothing():
     decoder = Decoder()
     assert list(decoder.feed(sse.retry(2000) + sse.comment("two\nlines") + sse.move_cursor("9"))) == []
     assert (decoder.retry, decoder.comments, decoder.last_id) == (2000, 1, "9")

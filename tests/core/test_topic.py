@@ -5,7 +5,7 @@ from pushsvc.topic import check_pattern, check_topic, matches, partition_of
 
 
 def taken(check, names):
-    """Return those of names that are not refused."""
+    """Return the names that are accepted."""
     found = []
     for name in names:
         with suppress(InvalidTopic):
@@ -13,16 +13,16 @@ def taken(check, names):
     return found
 
 
-def test_topics():
+def test_valid_topics():
     names = ["a", "A-b_9", "shop.orders.eu", "a" * 200]
     assert taken(check_topic, names) == names
 
 
-def test_what_is_no_topic():
+def test_invalid_topics_raise():
     assert taken(check_topic, ["", "a b", ".a", "a.", "a..b", "a" * 201, "$x", "a/b", "é", "a\n", "a.*"]) == []
 
 
-def test_patterns():
+def test_patterns_match_segments():
     for pattern, topic, covered in [
         ("a", "a", True),
         ("a", "b", False),
@@ -38,9 +38,9 @@ def test_patterns():
         assert matches(check_pattern(pattern), topic) is covered
 
 
-def test_what_is_no_pattern():
+def test_invalid_patterns_raise():
     assert taken(check_pattern, ["", "a.>.b", "a*", "a..*", ">.a"]) == []
 
 
-def test_the_partition_of_a_topic_is_the_same_for_ever():
+def test_the_partition_of_a_topic_never_changes():
     assert [partition_of(t) for t in ("flights", "feedback", "a")] == [42, 24, 3]

@@ -7,7 +7,7 @@ import redis
 
 from support.waiting import until
 
-FULL = b": Streams of this process follow as many topics and windows as they may\n"
+FULL = b": The streams of this process follow too many topics and windows\n"
 
 
 def followed(stack):

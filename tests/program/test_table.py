@@ -1,4 +1,4 @@
-"""Frames and events as tables, and those as CSV."""
+"""Frames and events as tables and as CSV."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ COLUMNS = ["key", "field", "count", "mean", "min"]
 ROWS = [[None, None, 3, None, None], [None, "rating", 2, 4.25, 4], ["pizza", "rating", 2, 4.25, 4]]
 
 
-def test_a_frame_is_a_table_with_its_own_columns() -> None:
+def test_a_frame_becomes_a_table_with_its_columns() -> None:
     table = frame_to_table({"columns": COLUMNS, "data": ROWS})
     assert list(table.columns) == COLUMNS
     assert table.to_numpy().tolist() == ROWS
 
 
-def test_records_are_read_like_rows() -> None:
+def test_records_become_the_same_table_as_rows() -> None:
     records = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
     assert frame_to_table({"columns": COLUMNS, "data": records}).to_numpy().tolist() == ROWS
 
 
-def test_csv_keeps_whole_numbers_and_leaves_missing_ones_empty() -> None:
+def test_csv_keeps_whole_numbers_and_leaves_missing_values_empty() -> None:
     assert table_to_csv(frame_to_table({"columns": COLUMNS, "data": ROWS})) == (
         "key,field,count,mean,min\n,,3,,\n,rating,2,4.25,4\npizza,rating,2,4.25,4\n"
     )
 
 
-def test_values_are_written_as_they_are_and_lists_as_json() -> None:
+def test_csv_writes_lists_as_json() -> None:
     columns = ["key", "field", "count", "top", "first", "approximate"]
     rows = [[None, "v", 3, [["x, y", 2], [2**53 + 1, 1]], True, False], ["a", None, 1, None, None, False]]
     frame = {"window": "1m", "columns": columns, "data": rows}
@@ -41,7 +41,7 @@ def test_values_are_written_as_they_are_and_lists_as_json() -> None:
     )
 
 
-def test_windows_stand_below_each_other_with_their_scopes() -> None:
+def test_several_windows_become_one_table_with_scopes() -> None:
     frames = [{"window": name, "columns": COLUMNS, "data": ROWS} for name in ("1m", "5m")]
     table = frames_to_table([*frames, {"window": "15m", "columns": COLUMNS, "data": []}])
     assert list(table.columns) == ["window", "scope", *COLUMNS]
@@ -49,7 +49,7 @@ def test_windows_stand_below_each_other_with_their_scopes() -> None:
     assert list(table["scope"]) == ["events", "all", "key"] * 2
 
 
-def test_events_have_their_attributes_first_then_fields_as_they_appear() -> None:
+def test_event_columns_are_attributes_then_fields_by_appearance() -> None:
     events = [
         {"$topic": "t", "$offset": 1, "time": "2026-01-01T00:00:00.000Z", "type": "message", "b": 2**64 - 1, "a": True},
         {"$topic": "t", "$offset": 2, "time": "2026-01-01T00:00:01.000Z", "type": "x", "id": "i", "key": "k, 1",
@@ -62,6 +62,6 @@ def test_events_have_their_attributes_first_then_fields_as_they_appear() -> None
     )
 
 
-def test_no_events_are_a_header() -> None:
+def test_no_events_become_a_header() -> None:
     assert table_to_csv(events_to_table([])) == "$offset,time,type,id,key\n"
     assert table_to_csv(frame_to_table({"columns": COLUMNS, "data": []})) == ",".join(COLUMNS) + "\n"

@@ -8,21 +8,21 @@ positions = st.builds(Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 
 
 
 @given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions))
-def test_what_is_encoded_is_decoded(given_positions):
+def test_cursors_round_trip(given_positions):
     text = encode(given_positions)
     if len(text) <= MAX_LENGTH:
         assert decode(text) == given_positions
 
 
 @given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions), st.integers(0, PARTITIONS - 1), positions)
-def test_one_that_moves_is_encoded_as_all_would_be(given_positions, partition, position):
+def test_sequence_encoder_returns_the_same_cursor_as_encode(given_positions, partition, position):
     cursors = sequence_encoder(given_positions, partition, position.epoch)
     for sequence in (0, 127, 128, position.sequence):
         assert cursors(sequence) == encode({**given_positions, partition: Position(position.epoch, sequence)})
 
 
 @given(st.text(max_size=40))
-def test_no_text_does_anything_but_decode_or_refuse(text):
+def test_any_text_is_decoded_or_unreadable(text):
     try:
         decode(text)
     except UnreadableCursor:

@@ -1,17 +1,17 @@
-"""Events: their form, their rules, and the formats they arrive in. Only this package knows the attribute names.
+"""Events: their form, their rules, and the formats they arrive in. Only this room knows the attributes.
 
-An event is a flat JSON object. ``id``, ``type``, ``time`` and ``key`` are attributes, the rest is data. What the
-formats leave open is settled here:
+An event is a flat JSON object. ``id``, ``type``, ``time`` and ``key`` are attributes; all other members are data. These
+rules settle what the formats leave open:
 
-- ``null`` for an attribute is the same as leaving it out; empty text is refused.
-- A number for ``key`` or ``id`` is taken as its text (``7`` is ``"7"``, ``7.0`` is ``"7.0"``).
-- An integer must fit 64 bits (-2**63 to 2**64-1) and is then kept exactly; a longer one is refused, never rounded.
-- Where a JSON object repeats a name, the last one counts.
+- An attribute that is ``null`` is absent; empty text is refused.
+- A number as ``key`` or ``id`` becomes its text (``7`` is ``"7"``, ``7.0`` is ``"7.0"``).
+- An integer of 64 bits (-2**63 to 2**64-1) is kept exactly; a longer one is refused, never rounded.
+- If a JSON object repeats a name, the last value counts.
 - A number too small for a double (``1e-999``) is zero; one too large (``1e999``) is refused.
-- CSV: without a name in the query (``?time=when``) a column is data, so no column may bear the name of an attribute
-  it does not serve. Spaces belong to a cell. Empty lines are skipped.
-- CloudEvents: ``id``, ``type`` and ``time`` are the attributes, ``subject`` is the key, ``data``'s members become data.
-  ``source`` and extensions are data too; a member of ``data`` whose name is already taken is kept as ``data.<name>``.
+- CSV: a column is data unless the query names it (``?time=when``). A column of data must not have the name of an
+  attribute. Spaces belong to the cell. Empty lines are skipped.
+- CloudEvents: ``id``, ``type`` and ``time`` are attributes, ``subject`` is the key, the members of ``data`` are data.
+  ``source`` and extensions are data too. A member of ``data`` whose name is taken is kept as ``data.<name>``.
 """
 
 from pushsvc.event.batch import Batch

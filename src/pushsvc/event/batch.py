@@ -1,4 +1,4 @@
-"""Judged events in the form in which the log holds them."""
+"""Valid events in the form in which a log stores them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pushsvc.event.model import Event
 
 
 class Batch(Struct, frozen=True):
-    """Some events: ``data`` has the stored form of each on a line of its own, without a line end behind the last.
+    """Events in their stored form, one a line of ``data``, without a final line end.
 
-    ``ids`` and ``times`` [count] are None where no event has one; in them ``""`` and None stand for an event without.
+    ``ids`` [count] holds ``""`` for an event without an id, ``times`` [count] None for one without a time. Each is None
+    if no event has one.
     """
 
     data: bytes
@@ -34,7 +35,7 @@ class Batch(Struct, frozen=True):
 
     @classmethod
     def concatenate(cls, batches: Sequence[Batch]) -> Batch:
-        """Return the events of all, in their order."""
+        """Return the events of all batches in order."""
         ids = times = None
         if any(batch.ids is not None for batch in batches):
             ids = [name for batch in batches for name in (batch.ids or [""] * batch.count)]
@@ -43,22 +44,22 @@ class Batch(Struct, frozen=True):
         data = b"\n".join([batch.data for batch in batches])
         return cls(data, sum([batch.count for batch in batches]), ids, times)
 
-    def select(self, places: Sequence[int]) -> Batch:
-        """Return the events at ``places``, in this order."""
+    def select(self, positions: Sequence[int]) -> Batch:
+        """Return the events at ``positions``, in this order."""
         lines = self.data.split(b"\n")
         return Batch(
-            b"\n".join([lines[at] for at in places]),
-            len(places),
-            None if self.ids is None else [self.ids[at] for at in places],
-            None if self.times is None else [self.times[at] for at in places],
+            b"\n".join([lines[at] for at in positions]),
+            len(positions),
+            None if self.ids is None else [self.ids[at] for at in positions],
+            None if self.times is None else [self.times[at] for at in positions],
         )
 
-    def without(self, places: Collection[int]) -> Batch:
-        """Return the events but for those at ``places``."""
-        return self.select([at for at in range(self.count) if at not in places]) if places else self
+    def without(self, positions: Collection[int]) -> Batch:
+        """Return the events except those at ``positions``."""
+        return self.select([at for at in range(self.count) if at not in positions]) if positions else self
 
     def repeated_ids(self) -> set[int]:
-        """Return the places of events whose id an earlier one has."""
+        """Return the positions of events that have the id of an earlier event."""
         if self.ids is None or len(set(self.ids)) == self.count:
             return set()
         seen: set[str] = set()
@@ -71,19 +72,19 @@ class Batch(Struct, frozen=True):
         return found
 
     def split(self, events: int, size: int) -> Iterator[Batch]:
-        """Yield batches of at most ``events`` events and ``size`` bytes, or of one event that is larger."""
+        """Yield batches of at most ``events`` events and ``size`` bytes; a larger event is a batch of its own."""
         if self.count <= events and len(self.data) <= size:
             yield self
             return
         lines = self.data.split(b"\n")
-        begun = taken = 0
+        first = taken = 0
         for at, line in enumerate(lines):
-            if at > begun and (at - begun == events or taken + len(line) > size):
-                yield self._piece(lines, begun, at)
-                begun, taken = at, 0
+            if at > first and (at - first == events or taken + len(line) > size):
+                yield self._piece(lines, first, at)
+                first, taken = at, 0
             taken += len(line)
-        yield self._piece(lines, begun, self.count)
+        yield self._piece(lines, first, self.count)
 
-    def _piece(self, lines: list[bytes], begun: int, end: int) -> Batch:
+    def _piece(self, lines: list[bytes], first: int, end: int) -> Batch:
         ids, times = self.ids, self.times
-        return Batch(b"\n".join(lines[begun:end]), end - begun, ids and ids[begun:end], times and times[begun:end])
+        return Batch(b"\n".join(lines[first:end]), end - first, ids and ids[first:end], times and times[first:end])

@@ -1,4 +1,4 @@
-"""CSV (RFC 4180, with a header line) to events as read."""
+"""Reads CSV (RFC 4180 with a header line) as the values of events."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LONGEST_NUMBER = 400
 
 
 def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
-    """Yield the line at which a row begins, and its event or a InvalidEvent. ``columns`` maps attributes to columns.
+    """Yield the first line of each row and its event or an InvalidEvent; ``columns`` maps attributes to columns.
 
-    A cell that is a JSON number is a number, an empty one is absent. Raises InvalidParameter and InvalidBatch.
+    A cell that is a JSON number is a number; an empty cell is absent. Raise InvalidParameter and InvalidBatch.
     """
-    # newline="": the csv module sees the line ends as they are, and splits neither at U+2028 nor inside quotes.
+    # newline="" keeps the line ends: the csv module must not split at U+2028 or inside quotes.
     reader = csv.reader(StringIO(_text(body), newline=""), strict=True)
     header: list[str] | None = None
     plan: _Plan = []
@@ -46,26 +46,28 @@ def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
 
 
 _Plan = list[tuple[str, int, Callable[[str], Any]]]
-"""For each name of the event: the index of its cell, and how the cell is read."""
+"""For each member of the event: its name, the index of its cell, and a function that reads the cell."""
 
 
 def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan:
     for column in header:
         if not column:
-            raise InvalidBatch([Fault(line, None, "a column has no name: the first line must name them all")])
+            raise InvalidBatch([Fault(line, None, "a column has no name: the first line must name all columns")])
         if header.count(column) > 1:
             raise InvalidBatch([Fault(line, column, "two columns have this name")])
     plan: _Plan = []
     for attribute, column in columns.items():
         if column not in header:
-            raise InvalidParameter(attribute, f"there is no column {column!r}; there are {_listed(header)}")
+            raise InvalidParameter(attribute, f"there is no column {column!r}; the columns are {_listed(header)}")
         plan.append((attribute, header.index(column), _value if attribute == "time" else str))
     served = set(columns.values())
     data = [(column, at) for at, column in enumerate(header) if column not in served]
     for column, _ in data:
         if column in ATTRIBUTES:
             advice = "rename it" if column in columns else f"add ?{column}={column}, or rename it"
-            raise InvalidBatch([Fault(line, column, f"a column of data cannot bear an attribute's name: {advice}")])
+            raise InvalidBatch(
+                [Fault(line, column, f"a column of data must not have the name of an attribute: {advice}")]
+            )
     return plan + [(column, at, _value) for column, at in data]
 
 

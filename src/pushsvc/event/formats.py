@@ -1,4 +1,4 @@
-"""Request bodies to events: JSON, NDJSON, CSV and CloudEvents."""
+"""Parses request bodies in JSON, NDJSON, CSV and CloudEvents to events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pushsvc.event.strictjson import NotJson, load
 from pushsvc.event.validator import EventValidator, InvalidEvent
 
 MAX_FAULTS = 100
-"""Faults that are listed; the others are counted."""
+"""Faults that are listed; further ones are only counted."""
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -29,13 +29,15 @@ NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 _LIMITS = Limits()
 
 Items = Iterator[tuple[int, Any]]
-"""Line and event as read; a InvalidEvent in place of one that could not be read."""
+"""The line and the value of each event; an InvalidEvent instead of a value that cannot be read."""
 
 
 @dataclass(slots=True)
 class ParsedEvents:
-    """The good events of a body, and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100
-    and ``more`` the rest."""
+    """The valid events of a body with the line of each, and the faults of ``rejected`` others.
+
+    ``more`` counts the faults beyond the first MAX_FAULTS.
+    """
 
     events: list[Event] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
@@ -44,7 +46,7 @@ class ParsedEvents:
     rejected: int = 0
 
     def refuse(self, fault: Fault) -> None:
-        """Count one bad event."""
+        """Add an invalid event."""
         self.rejected += 1
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(fault)
@@ -55,47 +57,48 @@ class ParsedEvents:
 def parse(
     body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS, limits: Limits = _LIMITS
 ) -> ParsedEvents:
-    """Read and judge the events of a request; ``now`` in ms bounds their times.
+    """Return the events of a body; ``now`` in ms bounds their times, ``columns`` maps attributes to CSV columns.
 
-    ``columns`` maps attributes to CSV columns. Raises UnsupportedMediaType, TooLarge (bytes or events),
-    InvalidParameter (a column that is not there) and InvalidBatch (nothing in it, or not readable as a whole).
-    A bad event does not raise: it is in ``ParsedEvents.faults``, and the caller decides what becomes of the others.
+    Raise UnsupportedMediaType, TooLarge (bytes or events), InvalidParameter (a missing column) and InvalidBatch (the
+    body is empty or unreadable as a whole). An invalid event does not raise: it is in ``ParsedEvents.faults``.
     """
     media_type = plain_media_type(media_type)
     if len(body) > limits.body:
-        raise TooLarge(f"a request body has at most {limits.body} bytes; send several")
+        raise TooLarge(f"a request body has at most {limits.body} bytes: send several requests")
     if columns and media_type != CSV:
-        raise InvalidParameter(next(iter(columns)), f"names a column, and only {CSV} has columns")
+        raise InvalidParameter(next(iter(columns)), f"this names a column, but only {CSV} has columns")
     body = body.removeprefix(BOM)
     if not body.strip():
         raise InvalidBatch([Fault(1, None, "the body is empty")])
     if media_type == NDJSON and body.count(b"\n") >= limits.batch:
         _check_lines(body, limits.batch)
     items = csv_rows.read(body, columns) if media_type == CSV else _READERS[media_type](body)
-    return _judge_all(items, EventValidator(now, limits))
+    return _validate_all(items, EventValidator(now, limits))
 
 
 def guess_media_type(body: bytes) -> str:
-    """Tell NDJSON from JSON for producers that cannot name it: NDJSON's first line is a complete object."""
+    """Return NDJSON or JSON for a body without a media type: the first line of NDJSON is a complete object."""
     first, _, rest = body.removeprefix(BOM).strip().partition(b"\n")
     return NDJSON if rest and first.startswith(b"{") and first.rstrip().endswith(b"}") else JSON
 
 
 @lru_cache(256)
 def plain_media_type(text: str) -> str:
-    """Return the media type that a Content-Type means; raise UnsupportedMediaType."""
+    """Return the media type of a Content-Type header; raise UnsupportedMediaType."""
     media_type, *parameters = (part.strip().lower() for part in text.split(";"))
     charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
     if charset not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"charset {charset!r} is not taken: send UTF-8")
+        raise UnsupportedMediaType(f"charset {charset!r} is not supported: send UTF-8")
     if media_type in ("", "application/x-www-form-urlencoded"):
-        return JSON  # what `curl -d` says when it is told nothing
+        return JSON  # the default of `curl -d`
     if media_type != CSV and media_type not in _READERS:
-        raise UnsupportedMediaType(f"{media_type!r} is no format of events; these are: {', '.join((*_READERS, CSV))}")
+        raise UnsupportedMediaType(
+            f"{media_type!r} is not a format of events; the formats are {', '.join((*_READERS, CSV))}"
+        )
     return media_type
 
 
-def _judge_all(items: Items, validator: EventValidator) -> ParsedEvents:
+def _validate_all(items: Items, validator: EventValidator) -> ParsedEvents:
     parsed = ParsedEvents()
     events, most = parsed.events, validator.limits.batch
     for line, item in items:
@@ -109,18 +112,18 @@ def _judge_all(items: Items, validator: EventValidator) -> ParsedEvents:
         except InvalidEvent as refused:
             parsed.refuse(Fault(line, refused.field, refused.detail))
     if not events and not parsed.rejected:
-        raise InvalidBatch([Fault(1, None, "there is no event in it")])
+        raise InvalidBatch([Fault(1, None, "the body has no events")])
     return parsed
 
 
 def _check_lines(body: bytes, most: int) -> None:
-    """Refuse too many lines before any is read: finding out what is wrong with each would take long."""
+    """Refuse too many lines before any is read: reporting the faults of all would take long."""
     if sum(not line.isspace() for line in BytesIO(body)) > most:
         raise _too_many(most)
 
 
 def _too_many(most: int) -> TooLarge:
-    return TooLarge(f"more than {most} events in one request: send them in several")
+    return TooLarge(f"more than {most} events in one request: send several requests")
 
 
 def _load_whole(body: bytes) -> Any:
@@ -151,7 +154,7 @@ def _read_ndjson(body: bytes) -> Items:
 def _read_cloudevent(body: bytes) -> Items:
     value = _load_whole(body)
     if type(value) is list:
-        raise InvalidBatch([Fault(1, None, f"an array, but one event is expected: send it as {CLOUDEVENTS}")])
+        raise InvalidBatch([Fault(1, None, f"one event is expected, but this is an array: send it as {CLOUDEVENTS}")])
     yield 1, _flatten(value)
 
 
@@ -178,18 +181,18 @@ def _flatten(item: Any) -> Any:
     if type(item) is not dict:
         return item
     if item.pop("specversion", None) != "1.0":
-        return InvalidEvent("specversion", 'CloudEvents of version "1.0" are taken')
+        return InvalidEvent("specversion", 'only version "1.0" of CloudEvents is supported')
     for name in ("id", "source", "type"):
         if type(item.get(name)) is not str or not item[name]:
-            return InvalidEvent(name, "CloudEvents require it, as text")
+            return InvalidEvent(name, "CloudEvents require this as text")
     if "data_base64" in item:
-        return InvalidEvent("data_base64", "binary data is not taken: send `data` as a JSON object")
+        return InvalidEvent("data_base64", "binary data is not supported: send `data` as a JSON object")
     subject, data = item.pop("subject", None), item.pop("data", None)
     if subject is not None:
         if "key" in item:
-            return InvalidEvent("key", "there is a subject too, and both would be the key")
+            return InvalidEvent("key", "the event has a subject too, and both would be the key")
         item["key"] = subject
-    # They describe the form of `data`, which is JSON here.
+    # These describe the format of `data`, which is always JSON here.
     item.pop("datacontenttype", None)
     item.pop("dataschema", None)
     return _join(item, data)

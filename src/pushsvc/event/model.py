@@ -1,4 +1,4 @@
-"""The event itself, and the bounds of a request."""
+"""The event, and the limits of a request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import orjson
 from pushsvc.clock import format_time
 
 FUTURE_ALLOWANCE = 5_000
-"""Milliseconds that an event's time may lie ahead of its arrival."""
+"""Milliseconds that an event's time may be later than its arrival."""
 
 OVERFLOW_KEY = "__other__"
-"""The key under which keys beyond a topic's cap are counted together; producers may not use it."""
+"""The key that counts all keys beyond a topic's maximum; producers must not use it."""
 
 ATTRIBUTES = ("id", "type", "time", "key")
 DEFAULT_TYPE = "message"
@@ -22,9 +22,12 @@ DEFAULT_TYPE = "message"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one request: bytes, events, characters, numeric fields, levels of nesting (the event is one); of one
-    stream: topics; and of what many requests make: the topics of a partition, and the logs (events of a topic, or one
-    of its windows) that a web process follows for its streams."""
+    """Limits of a request, of a stream, and of what requests create.
+
+    A request: ``body`` bytes, ``batch`` events, characters of a ``key``, ``type``, ``id`` and field ``name``, numeric
+    ``fields`` of an event, and ``depth`` levels of nesting (the event is the first). A stream: ``topics``. A partition:
+    ``partition_topics``. A web process: ``followed`` logs, each the events or one window of a topic.
+    """
 
     body: int = 8_000_000
     batch: int = 10_000
@@ -40,7 +43,7 @@ class Limits:
 
 
 class Event(msgspec.Struct):
-    """One event. ``time`` is in ms; None stands for the arrival of its entry. ``data`` holds no attribute name."""
+    """One event. ``time`` is in ms; None stands for the arrival of its entry. ``data`` has no attributes."""
 
     id: str | None = None
     type: str = DEFAULT_TYPE
@@ -49,11 +52,11 @@ class Event(msgspec.Struct):
     data: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
-        """Return the fields: every top-level number of the data, as a double. ``true`` and ``false`` are none."""
+        """Return the numeric fields: every top-level number of the data as a double. Booleans are not numbers."""
         return {name: float(value) for name, value in self.data.items() if type(value) is float or type(value) is int}
 
     def encode(self) -> bytes:
-        """Return the stored form: one flat JSON object without a line end; defaults left out, ``time`` in ms."""
+        """Return the stored form: a flat JSON object without a line end, without defaults, ``time`` in ms."""
         flat: dict[str, Any] = {}
         if self.id is not None:
             flat["id"] = self.id
@@ -67,17 +70,17 @@ class Event(msgspec.Struct):
 
     @classmethod
     def decode(cls, line: bytes) -> Event:
-        """Return the event of a stored form, without judging it again."""
+        """Return the event of a stored form, without validation."""
         return cls.from_object(orjson.loads(line))
 
     @classmethod
     def from_object(cls, data: dict[str, Any]) -> Event:
-        """Return the event of a stored form as read, taking over the object."""
+        """Return the event of a decoded stored form, which it takes over."""
         take = data.pop
         return cls(take("id", None), take("type", DEFAULT_TYPE), take("time", None), take("key", None), data)
 
     def public(self, topic: str, offset: int, arrival: int) -> dict[str, Any]:
-        """Return the event as subscribers see it: flat, attributes filled in. ``arrival`` is in ms."""
+        """Return the event as subscribers see it: flat, with defaults filled in. ``arrival`` is in ms."""
         time = arrival if self.time is None else self.time
         flat: dict[str, Any] = {"$topic": topic, "$offset": offset, "time": format_time(time), "type": self.type}
         if self.id is not None:

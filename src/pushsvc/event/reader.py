@@ -1,4 +1,4 @@
-"""What a process reads bodies with: fast where it can be, and naming every fault where something is wrong."""
+"""Reads request bodies: by the fast path of their topic, else by the parser that reports all faults."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ _LIMITS = Limits()
 
 
 class ParsedBatch(Struct, frozen=True):
-    """The good events of a body and the line of each; ``rejected`` bad ones, of which ``faults`` tells at most 100 and
-    ``more`` the rest."""
+    """The valid events of a body with the line of each, and the faults of ``rejected`` others; see ParsedEvents."""
 
     batch: Batch
     lines: Sequence[int]
@@ -28,7 +27,7 @@ class ParsedBatch(Struct, frozen=True):
 
 
 class EventReader:
-    """Reads and judges bodies. It remembers what the events of each topic look like, and nothing else of them."""
+    """Reads and validates request bodies. It keeps only the schemas of topics."""
 
     def __init__(self, limits: Limits = _LIMITS) -> None:
         self._limits = limits
@@ -37,7 +36,7 @@ class EventReader:
     def read(
         self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS
     ) -> ParsedBatch:
-        """Return the events of a body for a topic. The other arguments and the errors are those of ``parse``."""
+        """Return the events of a body for a topic; see ``parse`` for the other arguments and the errors."""
         plain = plain_media_type(media_type)
         if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body:
             lines = plain == NDJSON
@@ -49,8 +48,10 @@ class EventReader:
         return ParsedBatch(Batch.from_events(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)
 
     def read_together(self, topic: str, bodies: Sequence[bytes], *, now: int) -> Batch | None:
-        """Return the events of bodies of JSON that are one event each, in their order; None if any of them may be
-        something else, or wrong: then each is to be read by itself."""
+        """Return the events of JSON bodies that hold one event each, in order.
+
+        Return None if any body may be something else or invalid: then each must be read on its own.
+        """
         body = b"\n".join(bodies)
         if b"\r" in body or body.count(b"\n") >= len(bodies):
             return None

@@ -96,7 +96,7 @@ class Shape:
             if max(map(len, texts)) > max_length:
                 raise InvalidEvent(name, "too long") from None
         if not joined.isprintable() and CONTROL.search(joined):
-            raise InvalidEvent(name, "holds a control character")
+            raise InvalidEvent(name, "contains a control character")
         return (texts if joined else None), changed
 
     def _times(self, events: list[Any], validator: EventValidator) -> tuple[list[int | None] | None, bool]:

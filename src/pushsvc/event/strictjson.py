@@ -1,9 +1,8 @@
-"""JSON as RFC 8259 has it, with faults in plain words.
+"""Strict JSON (RFC 8259) with faults in plain words.
 
-msgspec reads: it is fast, takes no NaN, Infinity or overflowing number, and keeps long integers exact (orjson would
-round them silently). Only when it refuses is the text read a second time, slowly, to say where and why: what JSON's
-grammar allows somebody to write but no event may hold then becomes an UnusableValue in place of the value, so that the
-judge can name the field.
+msgspec decodes: it is fast, refuses NaN, Infinity and overflowing numbers, and keeps long integers exact (orjson would
+round them). Text that it refuses is decoded again by a slow parser that reports where and why. A value that is valid
+JSON but not allowed in an event becomes an UnusableValue, so that the validator can name its field.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _LONGEST_INTEGER = 4_000
 
 
 class UnusableValue:
-    """Stands for a value that cannot be used; ``detail`` says why."""
+    """Stands for a value that is not allowed; ``detail`` is the reason."""
 
     __slots__ = ("detail",)
 
@@ -30,7 +29,7 @@ class UnusableValue:
 
 
 class NotJson(ValueError):
-    """The text as a whole is no JSON; ``line`` and ``column`` count from 1."""
+    """The text is not JSON; ``line`` and ``column`` count from 1."""
 
     def __init__(self, detail: str, line: int, column: int) -> None:
         super().__init__(detail)
@@ -40,7 +39,7 @@ class NotJson(ValueError):
 
 
 def load(raw: bytes) -> Any:
-    """Return the value of ``raw``, in which an UnusableValue may stand for a bad part; raise NotJson."""
+    """Return the value of ``raw``, with an UnusableValue for each value that is not allowed; raise NotJson."""
     try:
         return _decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -59,24 +58,24 @@ def _load_slowly(raw: bytes) -> Any:
             text, parse_constant=_constant, parse_float=_float, parse_int=_integer, object_pairs_hook=_object
         )
     except RecursionError:
-        raise NotJson("nested too deep", 1, 1) from None
+        raise NotJson("nested too deeply", 1, 1) from None
     except json.JSONDecodeError as error:
         raise NotJson(_why(raw, error.msg), error.lineno, error.colno) from None
 
 
 def _why(raw: bytes, otherwise: str) -> str:
-    """Prefer orjson's words: they say what was found as well as what was expected."""
+    """Return orjson's message if it has one: it names what was found and what was expected."""
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if error.msg.startswith("unexpected content after document"):
-            return "something follows the end of the value (several events are an array or NDJSON)"
+            return "text after the end of the value (send several events as an array or as NDJSON)"
         return error.msg
     return otherwise
 
 
 def _constant(text: str) -> UnusableValue:
-    return UnusableValue(f"{text} is no JSON number: leave the field out or send null")
+    return UnusableValue(f"{text} is not a JSON number: leave the field out or send null")
 
 
 def _float(text: str) -> float | UnusableValue:
@@ -85,7 +84,7 @@ def _float(text: str) -> float | UnusableValue:
 
 
 def _integer(text: str) -> int | UnusableValue:
-    # A bound of our own: int() takes quadratic time, and refuses long text with an error meant for programmers.
+    # int() takes quadratic time, and its own limit raises an error that is meant for programmers.
     return int(text) if len(text) < _LONGEST_INTEGER else UnusableValue(f"an integer of {len(text)} digits")
 
 
@@ -95,7 +94,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _paired(name: str, value: Any) -> Any:
     if _UNPAIRED.search(name) or (isinstance(value, str) and _UNPAIRED.search(value)):
-        return UnusableValue("half of a surrogate pair is no text")
+        return UnusableValue("half of a surrogate pair is not valid text")
     if isinstance(value, list):
         return [_paired("", inner) for inner in value]
     return value

@@ -1,4 +1,4 @@
-"""The rules that an event must keep. What is judged here once is trusted everywhere behind it."""
+"""The rules for valid events. Events are validated here once; all later code trusts them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pushsvc.event.strictjson import UnusableValue
 
 LEAST_NUMERIC_TIME = 10**11
 _MOST_NUMERIC_TIME = 10**14
-_LEAST_TIME = -62_135_596_800_000 + 86_400_000  # 0001-01-02: a window of a day before it can still be written
+_LEAST_TIME = -62_135_596_800_000 + 86_400_000  # 0001-01-02: a time one day earlier still has a text form
 _LEAST_INTEGER, _MOST_INTEGER = -(2**63), 2**64 - 1
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class InvalidEvent(Exception):
-    """Why one event is refused: ``field`` (None: the event as a whole) and ``detail``."""
+    """Why an event is refused: the ``field`` (None: the whole event) and the ``detail``."""
 
     def __init__(self, field: str | None, detail: str) -> None:
         super().__init__(detail)
@@ -26,7 +26,7 @@ class InvalidEvent(Exception):
 
 
 class EventValidator:
-    """Turns objects as read into events, for one request: ``now`` in ms bounds their times."""
+    """Makes events from the JSON values of one request. ``now`` in ms bounds their times."""
 
     def __init__(self, now: int, limits: Limits) -> None:
         self.limits = limits
@@ -35,7 +35,7 @@ class EventValidator:
         self._names: set[str] = set()
 
     def validate(self, item: Any) -> Event:
-        """Return the event that ``item`` describes, taking over the object; raise InvalidEvent."""
+        """Return ``item`` as an event, which takes over the object; raise InvalidEvent."""
         if type(item) is not dict:
             raise InvalidEvent(None, _not_a(item, "an event is a JSON object"))
         take = item.pop
@@ -51,10 +51,10 @@ class EventValidator:
         return Event(id_, kind, time, key, item)
 
     def check_type(self, value: Any) -> str:
-        """Return a type; raise InvalidEvent."""
+        """Return a valid type; raise InvalidEvent."""
         text = _text("type", value, self.limits.type)
         if text.startswith("$"):
-            raise InvalidEvent("type", "names that begin with $ are reserved")
+            raise InvalidEvent("type", "names that start with $ are reserved")
         return text
 
     def _key(self, value: Any) -> str:
@@ -73,11 +73,11 @@ class EventValidator:
         elif type(value) is int or type(value) is float:
             time = _milliseconds(value)
         else:
-            raise InvalidEvent("time", _not_a(value, "RFC 3339 text or epoch milliseconds are expected"))
+            raise InvalidEvent("time", _not_a(value, "RFC 3339 text or milliseconds since 1970 are expected"))
         if time > self.latest_time:
             allowed = FUTURE_ALLOWANCE // 1000
-            raise InvalidEvent("time", f"{format_time(time)} is in the future: at most {allowed} s ahead are taken, "
-                          f"and the server's clock says {format_time(self._now)}")  # fmt: skip
+            raise InvalidEvent("time", f"{format_time(time)} is more than {allowed} s in the future: "
+                               f"the server's clock is at {format_time(self._now)}")  # fmt: skip
         if time < _LEAST_TIME:
             raise InvalidEvent("time", "before 0001-01-02")
         return time
@@ -95,15 +95,17 @@ class EventValidator:
             elif kind is dict or kind is list or kind is UnusableValue:
                 _check_inside(name, value, self.limits.depth - 1)
         if numbers > self.limits.fields:
-            raise InvalidEvent(None, f"{numbers} numeric fields, at most {self.limits.fields} are taken")
+            raise InvalidEvent(None, f"{numbers} numeric fields; at most {self.limits.fields} are allowed")
 
     def _name(self, name: str) -> None:
         if not name:
             raise InvalidEvent(name, "a field needs a name")
         if name.startswith("$"):
-            raise InvalidEvent(name[:60], "names that begin with $ are reserved")
+            raise InvalidEvent(name[:60], "names that start with $ are reserved")
         if len(name) > self.limits.name:
-            raise InvalidEvent(name[:60], f"the name has {len(name)} characters, at most {self.limits.name} are taken")
+            raise InvalidEvent(
+                name[:60], f"the name has {len(name)} characters; at most {self.limits.name} are allowed"
+            )
         self._names.add(name)
 
 
@@ -114,31 +116,31 @@ def _text(name: str, value: Any, most: int) -> str:
     if type(value) is not str:
         raise InvalidEvent(name, _not_a(value, "text is expected"))
     if not value:
-        raise InvalidEvent(name, "empty: leave it out instead")
+        raise InvalidEvent(name, "empty: leave it out")
     if len(value) > most:
-        raise InvalidEvent(name, f"{len(value)} characters, at most {most} are taken")
+        raise InvalidEvent(name, f"{len(value)} characters; at most {most} are allowed")
     if not value.isprintable() and CONTROL.search(value):
-        raise InvalidEvent(name, "holds a control character")
+        raise InvalidEvent(name, "contains a control character")
     return value
 
 
 def _number_as_text(value: Any) -> Any:
     if type(value) is int:
-        # str() refuses very long integers; these are longer than any id or key may be.
+        # str() raises for very long integers, which are longer than any id or key may be.
         return str(value) if _LEAST_INTEGER <= value <= _MOST_INTEGER else UnusableValue(_LONG_INTEGER)
     return repr(value) if type(value) is float else value
 
 
 def _milliseconds(value: float) -> int:
     if value < LEAST_NUMERIC_TIME:
-        raise InvalidEvent("time", f"{value} is too small: seconds? milliseconds are expected")
+        raise InvalidEvent("time", f"{value} is too small: milliseconds are expected, not seconds")
     if value >= _MOST_NUMERIC_TIME:
-        raise InvalidEvent("time", "too large: microseconds or nanoseconds? milliseconds are expected")
+        raise InvalidEvent("time", "too large: milliseconds are expected, not microseconds or nanoseconds")
     return int(value)
 
 
 def _check_inside(name: str, value: Any, levels: int) -> None:
-    """Look for what is wrong inside a nested value that may still have ``levels`` levels."""
+    """Raise InvalidEvent for a nested value with a fault, or with more than ``levels`` further levels."""
     if type(value) is UnusableValue:
         raise InvalidEvent(name, value.detail)
     if type(value) is int and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
@@ -146,7 +148,7 @@ def _check_inside(name: str, value: Any, levels: int) -> None:
     if type(value) is not dict and type(value) is not list:
         return
     if levels == 0:
-        raise InvalidEvent(name, "nested too deep")
+        raise InvalidEvent(name, "nested too deeply")
     for inner in value.values() if type(value) is dict else value:
         _check_inside(name, inner, levels - 1)
 

@@ -1,4 +1,4 @@
-"""What is read into columns, by the learned way and by the slow one, is what the events say."""
+"""Columns have the values of the events, with and without a learned schema."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from support.accounts.columns import check, encode
 T = 1_700_000_000_000
 
 
-def test_columns_are_those_of_the_events():
+def test_columns_have_the_values_of_the_events():
     for items in [
         [{}],
         [{"x": 1}, {"x": 2.5, "key": "a"}],
@@ -25,7 +25,7 @@ def test_columns_are_those_of_the_events():
         check(ColumnReader(), encode(*items))
 
 
-def test_what_was_not_there_before_is_learned_and_never_lost():
+def test_new_names_and_kinds_are_learned():
     reader = ColumnReader()
     for items in (
         [{"x": 1}],
@@ -45,7 +45,7 @@ def test_a_number_among_text_is_a_number():
     assert reader.read(encode({"x": "a"}, {"x": 5})).fields["x"].values.tolist() == [5.0]
 
 
-def test_what_is_no_stored_event_is_an_error():
+def test_invalid_data_raises_and_changes_nothing():
     reader = ColumnReader()
     reader.read(encode({"x": 1}))
     with pytest.raises(ValueError, match=r"JSON|column"):
@@ -53,13 +53,13 @@ def test_what_is_no_stored_event_is_an_error():
     assert reader.read(encode({"x": 2})).fields["x"].values.tolist() == [2.0]
 
 
-def test_no_field_means_no_column():
+def test_events_without_numbers_have_no_columns():
     columns = ColumnReader().read(encode({"x": None}, {}))
     assert (columns.fields, columns.times, len(columns)) == ({}, None, 2)
     assert columns.keys == [[None, None]]
 
 
-def test_keys_of_several_groupings():
+def test_each_grouping_has_its_keys():
     groupings = ("carrier", "origin", "carrier+origin", "stop", "type", "key")
     reader = ColumnReader(groupings)
     data = encode(
@@ -76,14 +76,14 @@ def test_keys_of_several_groupings():
     assert columns.fields["stop"].values.tolist() == [7.0, 7.0]
 
 
-def test_parts_that_differ_make_keys_that_differ():
+def test_different_parts_make_different_keys():
     reader = ColumnReader(("a+b",))
     data = encode({"a": "x+y", "b": "z"}, {"a": "x", "b": "y+z"}, {"a": "x\\", "b": "y"}, {"a": "x", "b": "\\+y"})
     check(reader, data, ("a+b",))
     assert reader.read(data).keys == [["x\\+y+z", "x+y\\+z", "x\\\\+y", "x+\\\\\\+y"]]
 
 
-def test_text_too_long_for_a_key_is_counted_with_what_has_no_room():
+def test_text_too_long_for_a_key_becomes_the_overflow_key():
     groupings = ("a", "a+b", "b")
     reader = ColumnReader(groupings)
     data = encode({"a": "x" * 201, "b": "y" * 200})
@@ -91,7 +91,7 @@ def test_text_too_long_for_a_key_is_counted_with_what_has_no_room():
     assert reader.read(data).keys == [["__other__"], ["__other__"], ["y" * 200]]
 
 
-def test_values_are_scalars_as_they_were_written():
+def test_values_keep_their_types():
     reader = ColumnReader(valued=("x", "y", "type"))
     data = encode({"x": 1, "y": ""}, {"x": 1.0}, {"x": True}, {"x": [1]}, {"x": {}}, {"x": None}, {"x": 2**64 - 1})
     check(reader, data, valued=("x", "y", "type"))

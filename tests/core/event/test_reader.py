@@ -1,4 +1,4 @@
-"""What is usual is read in one pass, all else by the judge; what is read is the same."""
+"""The fast path and the validator read the same events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slo
 READER = trained()
 
 
-def test_what_is_read_is_what_the_judge_reads() -> None:
+def test_the_fast_path_reads_what_the_validator_reads() -> None:
     for body, media_type in [
         (b'{"a":1,"key":"k"}\n{"id":7,"b":2.5,"time":"2026-01-01T00:00:00Z"}\n', NDJSON),
         (b'{"a":\n1}\n{"a":2}{"a":3}', NDJSON),
@@ -35,7 +35,7 @@ def test_what_is_read_is_what_the_judge_reads() -> None:
         assert fast(READER, body, media_type) == slow(body, media_type), body
 
 
-def test_a_number_is_no_longer_than_its_text_may_be() -> None:
+def test_a_number_as_id_or_key_has_the_limit_of_its_text() -> None:
     for name in ["id", "key"]:
         limits = Limits(id=2, key=2)
         reader = trained(limits, b'{"id":"i","key":"k"}')
@@ -64,7 +64,7 @@ FAST = [
 ]
 
 
-def test_what_is_as_usual_is_read_in_one_pass() -> None:
+def test_a_body_of_known_names_is_read_by_the_fast_path() -> None:
     found = shapes(USUAL)
     for body, media_type, stored in FAST:
         batch = found.read("t", body, EventValidator(NOW, LIMITS), lines=media_type == NDJSON)
@@ -72,7 +72,7 @@ def test_what_is_as_usual_is_read_in_one_pass() -> None:
         assert batch.data == stored
 
 
-def test_all_else_is_left_to_the_judge() -> None:
+def test_any_other_body_is_left_to_the_parser() -> None:
     found = shapes(USUAL)
     for body in [
         b'{"d":1}',
@@ -85,7 +85,7 @@ def test_all_else_is_left_to_the_judge() -> None:
         assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is None, body
 
 
-def test_a_shape_is_learned_per_topic_after_some_events_and_grows() -> None:
+def test_each_topic_learns_its_schema_after_some_events() -> None:
     validator, line = EventValidator(NOW, LIMITS), [Event(data={"a": 1})]
     found = TopicShapes(LIMITS)
     found.learn("t", line * (LEARN_AFTER - 1))
@@ -98,13 +98,13 @@ def test_a_shape_is_learned_per_topic_after_some_events_and_grows() -> None:
     assert found.read("t", b'{"b":1,"a":2}', validator, lines=True) is not None
 
 
-def test_an_attribute_that_leaves_no_trace_is_learned_too() -> None:
+def test_an_attribute_with_a_default_value_is_learned_too() -> None:
     body = b'{"a":1,"type":"message"}'
     found = shapes(body, body)
     assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is not None
 
 
-def test_names_that_make_no_type_are_not_learned() -> None:
+def test_names_that_msgspec_cannot_decode_are_not_learned() -> None:
     for names in [[f"n{n}" for n in range(5)], ['"'], ["\\"], ["\x7f"]]:
         found = shapes(USUAL)
         found.learn("t", [Event(data=dict.fromkeys(names, 1))] * LEARN_AFTER)

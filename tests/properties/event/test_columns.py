@@ -1,4 +1,4 @@
-"""What is read into columns, by the learned way and by the slow one, of any series of entries."""
+"""Columns of any series of entries, with and without a learned schema."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,14 +21,14 @@ events = st.builds(
 
 
 @given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=5))
-def test_any_series_of_entries_is_read_as_it_is(entries):
+def test_columns_have_the_values_of_any_entries(entries):
     reader = ColumnReader()
     for items in entries:
         check(reader, encode(*items))
 
 
 @given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=4))
-def test_any_series_of_entries_has_the_keys_of_its_events(entries):
+def test_columns_have_the_keys_of_any_entries(entries):
     groupings = ("x", "x+y", "key", "id+f0")
     reader = ColumnReader(groupings)
     for items in entries:
@@ -36,7 +36,7 @@ def test_any_series_of_entries_has_the_keys_of_its_events(entries):
 
 
 @given(st.lists(st.lists(events, min_size=1, max_size=5), max_size=5), st.sampled_from([("key",), ("x", "key+y")]))
-def test_any_series_of_entries_has_the_values_of_its_events(entries, groupings):
+def test_value_columns_have_the_values_of_any_entries(entries, groupings):
     valued = ("x", "y", "f0", "key", "id", "type")
     reader = ColumnReader(groupings, valued)
     for items in entries:

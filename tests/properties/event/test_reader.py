@@ -1,4 +1,4 @@
-"""What is read the fast way is what the judge would have said, event for event; whatever it refuses is refused."""
+"""The fast path accepts only what the validator accepts, with the same events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pushsvc.event import EventReader
 from support.accounts.reading import JSON, LIMITS, NDJSON, fast, slow, trained
 
-# Bodies as text: what a generator of JSON values would never write is what matters here.
+# Bodies are generated as text: a generator of JSON values would not write the cases that matter.
 TEXTS = [
     '"x"', '""', '"\\u0041"', '"a\\nb"', '"a\\tb"', '"\x7f"', '"\x01"', '"\\ud83d\\ude00"', '"\\ud800"', '"\\udc00x"',
     '"😀"', '"\u2028"', '"\x85"', '"__other__"', '"\\u005f_other__"', '"$x"', '"' + "k" * 20 + '"',
@@ -79,7 +79,7 @@ def json(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, bodies: st.SearchStrategy[bytes]) -> bytes:
-    """Return a body with one byte too many, or in place of another."""
+    """Return a body with one byte inserted or replaced."""
     body = draw(bodies)
     at, byte = draw(st.integers(0, len(body))), draw(st.binary(min_size=1, max_size=1))
     return body[:at] + byte + body[at + draw(st.integers(0, 1)) :]
@@ -97,7 +97,7 @@ READER = trained()
 @example(b'{"time":"x","time":1767225600000}')
 @example(b'{"id":"1"}\n{"id":1}\n{}')
 @example(b"\n{}")
-def test_ndjson_is_read_as_the_judge_reads_it(body: bytes) -> None:
+def test_ndjson_is_read_as_the_validator_reads_it(body: bytes) -> None:
     assert fast(READER, body, NDJSON) == slow(body, NDJSON)
 
 
@@ -105,19 +105,19 @@ def test_ndjson_is_read_as_the_judge_reads_it(body: bytes) -> None:
 @example(b'{"a":1}\n{"a":2}')
 @example(b'[{"a":1},1]')
 @example(b"\x0b[{}]")
-def test_json_is_read_as_the_judge_reads_it(body: bytes) -> None:
+def test_json_is_read_as_the_validator_reads_it(body: bytes) -> None:
     assert fast(READER, body, JSON) == slow(body, JSON)
 
 
 @pytest.mark.parametrize("name", ["id", "type", "key", "time", "a"])
-def test_every_value_of_every_attribute_is_read_as_the_judge_reads_it(name: str) -> None:
+def test_every_value_of_every_attribute_is_read_as_the_validator_reads_it(name: str) -> None:
     for value in TEXTS + NUMBERS + TIMES + OTHERS:
         for body in (f'{{"{name}":{value}}}', f'{{"a":1}}\n{{"{name}":{value}}}'):
             assert fast(READER, body.encode(), NDJSON) == slow(body.encode(), NDJSON), body
 
 
 @given(st.lists(ndjson(), max_size=5))
-def test_learning_changes_nothing_that_is_read(bodies: list[bytes]) -> None:
+def test_learning_does_not_change_the_events_of_a_body(bodies: list[bytes]) -> None:
     reader = EventReader(LIMITS)
     for body in bodies:
         for _ in range(2):

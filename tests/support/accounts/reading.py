@@ -1,4 +1,4 @@
-"""A body as the reader reads it, and as the judge alone does."""
+"""A body as the reader reads it, and as the parser alone reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USUAL = b'{"id":"i","type":"vote","key":"k","time":1767225600000,"a":1,"b":2,"c"
 
 
 def trained(limits: Limits = LIMITS, line: bytes = USUAL) -> EventReader:
-    """Return a reader that knows how the events of the topic ``t`` look."""
+    """Return a reader that has learned the events of the topic ``t``."""
     reader = EventReader(limits)
     for _ in range(LEARN_AFTER):
         reader.read("t", line, NDJSON, now=NOW)
@@ -26,7 +26,7 @@ def trained(limits: Limits = LIMITS, line: bytes = USUAL) -> EventReader:
 
 
 def seen(batch: Batch, lines: Any) -> Any:
-    """Return all that readers of the log get to see of a batch, types and bits included."""
+    """Return all that readers of the log see of a batch, with exact types and bits."""
     events = [Event.decode(line) for line in batch.data.split(b"\n")] if batch.count else []
     public = [orjson.dumps(event.public("t", 1, NOW), option=orjson.OPT_SORT_KEYS) for event in events]
     columns = ColumnReader().read(batch.data) if batch.count else None
