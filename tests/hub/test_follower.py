@@ -1,59 +1,61 @@
-"""Who shares the reader of a log hears of it what it asked for, whoever came first."""
+"""Consumers that share the reader of a log get the entries that they asked for, whichever came first."""
 
-import gevent
 import pytest
 
+from pushsvc.broker.broker import Broker
 from pushsvc.event import Event
+from pushsvc.hub.feed.limits import FeedLimits
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
+from support.hubs import captured
+from support.waiting import turn_until
 
 
-@pytest.fixture
-def hub(broker):
-    hub = Hub(broker)
-    yield hub
-    hub.close()
+def two_groups(hub):
+    return (hub.group(Query(events=("near.*",), named=named)) for named in (True, False))
 
 
-@pytest.mark.parametrize("first", ["the one that was listed", "the one that was born"])
-def test_a_log_may_begin_at_its_end_for_one_and_at_its_start_for_another(hub, broker, first):
-    broker.check_layout()
-    broker.open_partitions()
+@pytest.mark.parametrize("first", ["listed", "created"])
+def test_log_may_start_at_its_end_for_one_consumer_and_at_its_start_for_another(hub, broker, first):
     broker.publish("near.1", [Event(data={"n": 1})], TopicSettings())
-    listed, born = (hub.group(Query(events=("near.*",), named=named)) for named in (True, False))
-    said = {listed: [], born: []}
-    for group, messages in said.items():
-        group.say = messages.extend
-    joins = [lambda: listed.extend(["near.1"]), lambda: born.extend(["near.1"], born=True)]
-    for join in joins if first == "the one that was listed" else reversed(joins):
+    listed, created = two_groups(hub)
+    messages = {group: captured(group) for group in (listed, created)}
+    joins = [lambda: listed.extend(["near.1"]), lambda: created.extend(["near.1"], from_start=True)]
+    for join in joins if first == "listed" else reversed(joins):
         join()
-    for group in said:
+    for group in messages:
         assert group.settled.wait(10)
     broker.publish("near.1", [Event(data={"n": 2})], TopicSettings())
-    hub.follower(next(iter(born.followers))).wake()
-    with gevent.Timeout(10):
-        while len(said[born]) < 2 or not said[listed]:
-            gevent.sleep(0.01)
-    assert [[b'"n":1' in message for message in messages] for messages in said.values()] == [[False], [True, False]]
+    hub.feed.follower(next(iter(created.followers))).wake()
+    turn_until(lambda: len(messages[created]) == 2 and messages[listed])
+    assert [[b'"n":1' in message for message in sent] for sent in messages.values()] == [[False], [True, False]]
 
 
-def test_what_was_skipped_in_one_life_of_redis_is_told_in_the_next(hub, broker):
-    """After a reset all that is left is told, also to who had asked for nothing of before."""
-    broker.check_layout()
-    broker.open_partitions()
+def test_events_skipped_in_one_epoch_are_sent_in_the_next(hub, broker):
+    """After a reset all events that are left are sent, also to a consumer that had asked for none of before."""
     broker.publish("near.1", [Event(data={"n": 1})], TopicSettings())
-    listed, born = (hub.group(Query(events=("near.*",), named=named)) for named in (True, False))
-    said = []
-    listed.say = said.extend
+    listed, created = two_groups(hub)
+    messages = captured(listed)
     listed.extend(["near.1"])
-    born.extend(["near.1"], born=True)
+    created.extend(["near.1"], from_start=True)
     assert listed.settled.wait(10)
-    assert said == []
-    follower = hub.follower(next(iter(listed.followers)))
+    assert messages == []
+    follower = hub.feed.follower(next(iter(listed.followers)))
     broker._connections.commands([("HSET", broker.keys.partition(follower.partition), "run", "0" * 40)])
-    with gevent.Timeout(10):
-        while not any(b'"n":1' in message for message in said):
-            follower.wake()
-            gevent.sleep(0.01)
-    assert said[0].startswith(b"event: reset\n")
+
+    def is_sent():
+        follower.wake()
+        return any(b'"n":1' in message for message in messages)
+
+    turn_until(is_sent)
+    assert messages[0].startswith(b"event: reset\n")
+
+
+def test_unreachable_redis_is_logged_once(prefix, tmp_path, caplog):
+    hub = Hub(Broker(f"unix://{tmp_path}/nothing.sock", prefix), feed_limits=FeedLimits(pause=0.0))
+    follower = hub.feed.follower(7)
+    for _ in range(3):
+        follower.step()
+    assert caplog.text.count("partition 7") == 1
+    hub.close()

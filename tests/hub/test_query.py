@@ -1,12 +1,12 @@
-"""Which logs a query is about."""
+"""Which logs a query covers."""
 
 from pushsvc.hub import query
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 
 
-def test_a_thousand_topics_are_not_compared_with_each_other(monkeypatch):
-    """One request with as many as its address holds stood in everybody's way for a second and a half."""
+def test_topics_of_a_query_are_not_compared_with_each_other(monkeypatch):
+    """A request with as many topics as its URL holds blocked the process for a second and a half."""
     compared = []
     monkeypatch.setattr(query, "matches", lambda *pair: compared.append(pair))
     topics = [f"t{number}" for number in range(1_000)]

@@ -1,42 +1,49 @@
-"""Who waits for a group that does not know its logs keeps nobody else from his, and goes on when it does."""
+"""A replay whose group does not know its logs keeps no other replay waiting, and continues once the group does."""
 
 import gevent
 import pytest
 
+from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
-from pushsvc.hub.resume import replay
-from pushsvc.hub.resume.replay import READERS
+from pushsvc.hub.resume.limits import ResumeLimits
 from support.peer import Peer
 from support.waiting import turn_until
 
 
 @pytest.fixture
-def hub(broker):
-    hub = Hub(broker)
-    yield hub
-    hub.close()
+def make_hub(broker):
+    made = []
+
+    def make(wait):
+        made.append(Hub(broker, resume_limits=ResumeLimits(wait=wait)))
+        return made[-1]
+
+    yield make
+    for hub in made:
+        hub.close()
     while Peer.opened:
         Peer.opened.pop().close()
 
 
-@pytest.fixture
-def away(hub):
-    """A group that follows nothing and does not know it yet."""
+def unsettled(hub):
+    """Return a group that follows nothing and does not know it yet."""
     return hub.group(Query(visible_heartbeat=True))
 
 
 def resume(hub, group):
-    peer = Peer(group)
-    hub.replays.begin(group, peer.connection, {})
+    peer = Peer(group.channel, hub=hub)
+    hub.replays.begin(group, peer.connection, {}, ResumeReason.CURSOR)
     return peer
 
 
-def test_others_are_served_while_a_group_is_not_settled(hub, away, monkeypatch):
-    monkeypatch.setattr(replay, "WAIT", 3_600)
-    waiting = [resume(hub, away) for _ in range(3 * READERS)]
+def test_replays_of_other_groups_continue_while_a_group_is_not_settled(make_hub):
+    hub = make_hub(wait=3_600)
+    away = unsettled(hub)
+    waiting = [resume(hub, away) for _ in range(3 * ResumeLimits().readers)]
     group = hub.group(Query())
-    group.look()
+    group.on_read()
     served = resume(hub, group)
     turn_until(served.read)
     assert served.got.startswith(b"id: ")
@@ -44,19 +51,20 @@ def test_others_are_served_while_a_group_is_not_settled(hub, away, monkeypatch):
     gone.theirs.close()
     turn_until(lambda: gone.closed)
     assert not any(peer.read() for peer in waiting)
-    away.look()
+    away.on_read()
     turn_until(lambda: all(peer.read().startswith(b"id: ") for peer in waiting))
-    assert hub.replays._parked == {}
+    turn_until(lambda: hub.replays.idle)
 
 
-def test_who_waits_is_told_why_and_forgotten_when_gone(hub, away, monkeypatch):
-    monkeypatch.setattr(replay, "WAIT", 0.01)
+def test_waiting_client_gets_the_reason_and_is_forgotten_when_gone(make_hub):
+    hub = make_hub(wait=0.01)
+    away = unsettled(hub)
     peers = [resume(hub, away) for _ in range(3)]
     turn_until(lambda: all(peer.read().count(b": Redis is not reachable\n") > 1 for peer in peers))
-    hub.end(peers[0].connection, "enough")
+    peers[0].connection.end(farewell("enough"))
     turn_until(lambda: peers[0].closed)
     for peer in peers[1:]:
         peer.theirs.close()
     turn_until(lambda: hub.replays._parked == {})
     gevent.sleep(0)
-    assert hub.replays._readers == 0
+    assert hub.replays.idle

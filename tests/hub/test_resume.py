@@ -1,4 +1,4 @@
-"""Whatever joins, begins anew or fails while a stream is resumed or told of: no event is left out, none comes twice."""
+"""Logs may join, start over or fail while a stream resumes: no event is left out, and none comes twice."""
 
 import json
 import socket
@@ -16,11 +16,12 @@ from pushsvc.cursor import Position, decode
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
 from pushsvc.hub.delivery.connection import Connection
-from pushsvc.hub.hub import Hub
+from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.topic import partition_of
+from support.hubs import captured, count_as_listed
 
 SETTINGS = TopicSettings()
 KNOWN = "near.1"
@@ -34,29 +35,20 @@ HERE, THERE = partition_of(KNOWN), partition_of(ELSEWHERE)
 
 
 class Windowless(TopicSettings):
-    """No window needs an entry any more as soon as it is there."""
+    """No window needs an entry, so every entry beyond the retention is trimmed."""
 
     longest_window = -100_000
 
 
 @pytest.fixture
-def hub(broker):
-    broker.check_layout()
-    broker.open_partitions()
-    hub = Hub(broker)
-    yield hub
-    hub.close()
-
-
-@pytest.fixture
 def subscribe(hub):
-    """Subscribers by their group and the position that they resume from."""
+    """Make subscribers of a group that resume from positions."""
     sockets = []
 
-    def subscribe(group, have):
+    def subscribe(group, positions):
         ours, theirs = socket.socketpair()
         sockets.extend((ours, theirs))
-        return Subscriber(group, ours, theirs, have)
+        return Subscriber(hub, group, ours, theirs, positions)
 
     yield subscribe
     for end in sockets:
@@ -64,18 +56,18 @@ def subscribe(hub):
 
 
 class Subscriber:
-    def __init__(self, group, ours, theirs, have):
+    def __init__(self, hub, group, ours, theirs, positions):
         for end in (ours, theirs):
             end.setblocking(False)
         self.messages = []
         self._theirs = theirs
         self._decoder = Decoder()
-        self.connection = Connection(ours.detach(), group, lambda: None)
-        group.hub.enter(self.connection)
-        group.hub.replays.begin(group, self.connection, have)
+        self.connection = Connection(ours.detach(), group.channel, lambda: None)
+        hub.enter(group.channel, self.connection)
+        hub.replays.begin(group, self.connection, positions, ResumeReason.CURSOR)
 
-    def told(self, number):
-        """Return, in short, what it is told, once there is so much of it."""
+    def received(self, number):
+        """Return a summary of the messages, once there are so many."""
         with gevent.Timeout(10):
             while len(self.messages) < number:
                 assert not self.connection.closed
@@ -83,18 +75,18 @@ class Subscriber:
                     self.messages += self._decoder.feed(self._theirs.recv(65_536))
                 except BlockingIOError:
                     gevent.sleep(0.001)
-        return [short(message) for message in self.messages]
+        return [summary(message) for message in self.messages]
 
 
-def short(message):
+def summary(message):
     data = json.loads(message.data)
     if "reason" in data:
         return message.event, data["topic"], data["reason"]
     return (data["topic"], data["offset"]) if "offset" in data else (data["$topic"], data["$offset"])
 
 
-def parsed(said):
-    return list(Decoder().feed(b"".join(said)))
+def parsed(messages):
+    return list(Decoder().feed(b"".join(messages)))
 
 
 def wait_for(look):
@@ -113,23 +105,23 @@ def wake(group):
         follower.wake()
 
 
-def begin_anew(broker, *partitions):
-    """Let Redis be one that was restarted."""
+def restart(broker, *partitions):
+    """Make partitions look as after a restart of Redis."""
     broker._connections.commands([("HSET", broker.keys.partition(p), "run", "0" * 40) for p in partitions])
 
 
 def settle(group):
     wake(group)
     if not group.logs:
-        group.look()
+        group.on_read()
     assert group.settled.wait(10)
 
 
 def joined(hub, *topics, query=None):
     """Return a group that has followed topics from their start."""
     group = hub.group(query or Query(events=("near.*",)))
-    hub._directory._unlisted.clear()  # as if they had been listed
-    group.extend(topics, born=True)
+    count_as_listed(hub)
+    group.extend(topics, from_start=True)
     settle(group)
     return group
 
@@ -139,7 +131,7 @@ def here(group, sequence):
 
 
 def meanwhile(broker, monkeypatch, name, happens):
-    """Let something happen, once, before Redis is asked."""
+    """Let something happen once, just before a method of the broker runs."""
     original, todo = getattr(broker, name), [happens]
 
     def ask(*args, **options):
@@ -150,38 +142,38 @@ def meanwhile(broker, monkeypatch, name, happens):
     monkeypatch.setattr(broker, name, ask)
 
 
-@pytest.mark.parametrize("born", [BESIDE, ELSEWHERE])
-def test_a_topic_may_be_born_while_places_are_looked_for(hub, broker, subscribe, monkeypatch, born):
+@pytest.mark.parametrize("new", [BESIDE, ELSEWHERE])
+def test_topic_may_be_created_while_positions_are_looked_up(hub, broker, subscribe, monkeypatch, new):
     publish(broker, KNOWN, 3)
     group = joined(hub, KNOWN)
 
-    def be_born():
-        publish(broker, born)
-        group.extend([born], born=True)
+    def create():
+        publish(broker, new)
+        group.extend([new], from_start=True)
         settle(group)
 
-    meanwhile(broker, monkeypatch, "seek_sequence", be_born)
+    meanwhile(broker, monkeypatch, "seek_sequence", create)
     subscriber = subscribe(group, here(group, 1))
-    assert sorted(subscriber.told(3)) == sorted([(KNOWN, 2), (KNOWN, 3), (born, 1)])
+    assert sorted(subscriber.received(3)) == sorted([(KNOWN, 2), (KNOWN, 3), (new, 1)])
 
 
-def test_redis_may_be_restarted_while_places_are_looked_for(hub, broker, subscribe, monkeypatch):
+def test_redis_may_restart_while_positions_are_looked_up(hub, broker, subscribe, monkeypatch):
     publish(broker, KNOWN, 3)
     group = joined(hub, KNOWN)
     follower = group.followers[HERE]
 
-    def restart():
+    def restart_here():
         before = follower.epoch
-        begin_anew(broker, HERE)
+        restart(broker, HERE)
         follower.wake()
         wait_for(lambda: follower.epoch != before and group.settled.is_set())
 
-    meanwhile(broker, monkeypatch, "seek_sequence", restart)
+    meanwhile(broker, monkeypatch, "seek_sequence", restart_here)
     subscriber = subscribe(group, here(group, 1))
-    assert subscriber.told(4) == [("reset", KNOWN, "broker-restarted"), (KNOWN, 1), (KNOWN, 2), (KNOWN, 3)]
+    assert subscriber.received(4) == [("reset", KNOWN, "broker-restarted"), (KNOWN, 1), (KNOWN, 2), (KNOWN, 3)]
 
 
-def test_who_comes_from_elsewhere_may_know_of_topics_that_are_not_heard_of_yet(hub, broker, subscribe):
+def test_client_of_another_worker_may_know_topics_that_this_one_does_not(hub, broker, subscribe):
     publish(broker, KNOWN)
     group = joined(hub, KNOWN)
     publish(broker, ELSEWHERE)
@@ -190,51 +182,51 @@ def test_who_comes_from_elsewhere_may_know_of_topics_that_are_not_heard_of_yet(h
     wait_for(lambda: subscriber.connection.at is not None)
     publish(broker, ELSEWHERE)
     wake(group)
-    assert subscriber.told(1) == [(ELSEWHERE, 2)]
+    assert subscriber.received(1) == [(ELSEWHERE, 2)]
 
 
-def test_who_knows_topics_that_redis_has_lost_is_told(hub, broker, subscribe):
-    """Nothing has their names any more, but the patterns that they were of."""
+def test_client_gets_a_reset_of_its_pattern_for_topics_that_redis_lost(hub, broker, subscribe):
+    """The names of the topics are lost. The client's pattern, which covered them, is known."""
     publish(broker, KNOWN)
     group = joined(hub, KNOWN)
     subscriber = subscribe(group, {**here(group, 1), THERE: Position(12345, 7)})
-    assert subscriber.told(1) == [("reset", "near.*", "broker-restarted")]
+    assert subscriber.received(1) == [("reset", "near.*", "broker-restarted")]
     publish(broker, ELSEWHERE)
-    group.extend([ELSEWHERE], born=True)
-    assert subscriber.told(2)[1:] == [(ELSEWHERE, 1)]
+    group.extend([ELSEWHERE], from_start=True)
+    assert subscriber.received(2)[1:] == [(ELSEWHERE, 1)]
 
 
-def test_the_start_of_a_topic_born_later_may_be_gone(hub, broker, subscribe):
+def test_start_of_a_topic_created_later_may_be_trimmed(hub, broker, subscribe):
     publish(broker, KNOWN)
     publish(broker, ELSEWHERE, 3, Windowless(retention=2))
     group = joined(hub, KNOWN, ELSEWHERE)
     subscriber = subscribe(group, here(group, 1))
-    assert subscriber.told(3) == [("reset", ELSEWHERE, "trimmed"), (ELSEWHERE, 2), (ELSEWHERE, 3)]
+    assert subscriber.received(3) == [("reset", ELSEWHERE, "trimmed"), (ELSEWHERE, 2), (ELSEWHERE, 3)]
 
 
-def test_what_one_topic_lost_is_no_reason_to_tell_others_again(hub, broker, subscribe):
-    """What came before the reset is told by the position, whatever is cut behind it."""
+def test_reset_of_one_topic_does_not_repeat_events_of_another(hub, broker, subscribe):
+    """Every message after the reset has a cursor that is not behind the client's first one."""
     for topic in (KNOWN, BESIDE, ELSEWHERE):
         publish(broker, topic)
     group = joined(hub, KNOWN, BESIDE, ELSEWHERE)
-    have = decode(group.cursor())
+    positions = decode(group.cursor())
     for topic in (KNOWN, ELSEWHERE):
         publish(broker, topic, 2, Windowless(retention=1))
     settle(group)
-    wait_for(lambda: decode(group.cursor()) != have)
-    subscriber = subscribe(group, have)
-    told = subscriber.told(4)
-    assert sorted(told) == sorted(
+    wait_for(lambda: decode(group.cursor()) != positions)
+    subscriber = subscribe(group, positions)
+    received = subscriber.received(4)
+    assert sorted(received) == sorted(
         [(KNOWN, 3), (ELSEWHERE, 3), ("reset", KNOWN, "trimmed"), ("reset", ELSEWHERE, "trimmed")]
     )
     for message in subscriber.messages[2:]:
-        positions = decode(message.id)
-        assert all(positions[partition].sequence >= have[partition].sequence for partition in (HERE, THERE))
+        reached = decode(message.id)
+        assert all(reached[partition].sequence >= positions[partition].sequence for partition in (HERE, THERE))
 
 
 @pytest.fixture
 def write(broker):
-    """Write frames of a topic's window, as its aggregator does."""
+    """Write frames of a window, as its aggregator does."""
     fence = broker.lease([HERE], "me", 60_000)[HERE]
 
     def write(*kinds):
@@ -248,33 +240,33 @@ def write(broker):
 BOTH = Query(events=("near.*",), statistics=("near.*",), windows=("1m",))
 
 
-def test_statistics_that_were_trimmed_are_no_reset_of_events(hub, broker, subscribe, write):
+def test_trimmed_statistics_cause_no_reset_of_events(hub, broker, subscribe, write):
     publish(broker, KNOWN)
     write("s")
     group = joined(hub, KNOWN, query=BOTH)
-    have = decode(group.cursor())
+    positions = decode(group.cursor())
     write(*"susus")
     publish(broker, KNOWN)
     wake(group)
     wait_for(lambda: group.tail(Log(KNOWN)).after == 2)
-    assert group.tail(Log(KNOWN, "1m")).trimmed > have[HERE].sequence
-    assert [message[:2] for message in subscribe(group, have).told(2)] == [(KNOWN, 1), (KNOWN, 2)]
+    assert group.tail(Log(KNOWN, "1m")).trimmed > positions[HERE].sequence
+    assert [message[:2] for message in subscribe(group, positions).received(2)] == [(KNOWN, 1), (KNOWN, 2)]
 
 
-def test_statistics_of_a_topic_are_told_before_a_position_says_so(hub, broker, write):
-    """Who is cut behind the first of its events would be told only what changes from there on."""
-    group, said = joined(hub, query=BOTH), []
-    group.say = said.extend
+def test_cursor_names_a_new_partition_only_after_its_statistics(hub, broker, write):
+    """A client that was cut after the first event would get only the changes since, and not the statistics."""
+    group = joined(hub, query=BOTH)
+    sent = captured(group)
     publish(broker, KNOWN)
     write("s")
-    group.extend([KNOWN], born=True)
+    group.extend([KNOWN], from_start=True)
     settle(group)
-    messages = parsed(said)
+    messages = parsed(sent)
     assert [message.event for message in messages] == ["snapshot", "message"]
     assert [HERE in decode(message.id) for message in messages if message.id] == [True]
 
 
-# A partition that is not read yet
+# Partitions that are not read yet
 
 
 def fail_to_read(broker, monkeypatch, partition, when=lambda: True):
@@ -288,32 +280,32 @@ def fail_to_read(broker, monkeypatch, partition, when=lambda: True):
     monkeypatch.setattr(broker, "read", read)
 
 
-def test_what_was_told_of_a_partition_has_a_position_while_another_is_not_read(hub, broker, monkeypatch):
-    group, said = joined(hub), []
-    group.say = said.extend
+def test_partition_has_a_position_while_another_is_not_read(hub, broker, monkeypatch):
+    group = joined(hub)
+    sent = captured(group)
     publish(broker, KNOWN)
     fail_to_read(broker, monkeypatch, THERE)
-    group.extend([KNOWN, ELSEWHERE], born=True)
+    group.extend([KNOWN, ELSEWHERE], from_start=True)
     wake(group)
-    wait_for(lambda: said)
+    wait_for(lambda: sent)
     assert not group.settled.is_set()
     assert decode(group.cursor()).keys() == {HERE}
 
 
-def test_every_restart_is_told_while_another_partition_is_not_read(hub, broker, monkeypatch):
+def test_every_restart_is_reported_while_another_partition_is_not_read(hub, broker, monkeypatch):
     publish(broker, KNOWN)
     publish(broker, ELSEWHERE)
-    group, said = joined(hub, KNOWN, ELSEWHERE), []
-    group.say = said.extend
+    group = joined(hub, KNOWN, ELSEWHERE)
+    sent = captured(group)
     other = group.followers[THERE]
     fail_to_read(broker, monkeypatch, THERE, lambda before=other.epoch: other.epoch != before)
-    told = [("reset", ELSEWHERE, "broker-restarted")]
+    expected = [("reset", ELSEWHERE, "broker-restarted")]
     for partition in (THERE, HERE, HERE):
-        begin_anew(broker, partition)
+        restart(broker, partition)
         wake(group)
         if partition == HERE:
-            told.extend([("reset", KNOWN, "broker-restarted"), (KNOWN, 1)])
-        wait_for(lambda: list(map(short, parsed(said))) == told)
+            expected.extend([("reset", KNOWN, "broker-restarted"), (KNOWN, 1)])
+        wait_for(lambda: list(map(summary, parsed(sent))) == expected)
 
 
 # Logs that are longer than one read
@@ -321,7 +313,7 @@ def test_every_restart_is_told_while_another_partition_is_not_read(hub, broker, 
 
 @pytest.fixture
 def reads(broker, monkeypatch):
-    """Let a follower's reads bring one entry of each log; return how many it may still do."""
+    """Let each read of a follower bring one entry of each log; return a semaphore of the reads it may do."""
     original, allowed = broker.read, Semaphore(0)
 
     def read(partition, logs, *, budget=READ_BYTES):
@@ -344,29 +336,30 @@ def allow(reads, number):
         wait_for(lambda: reads.counter == 0)
 
 
-def test_who_wants_nothing_of_before_begins_when_all_of_it_was_read(hub, broker, reads, subscribe):
-    """Else who resumes would be told up to what was read, and then only what is new."""
+def test_new_subscriber_starts_after_the_backlog(hub, broker, reads, subscribe):
+    """A group wants new events alone, and shares a log that is being read from its start. It settles once all of the
+    log was read. Else a client that resumes would get the events read so far, and then only new ones."""
     publish(broker, KNOWN, 5)
-    listed, born = (hub.group(Query(events=("near.*",), named=named)) for named in (True, False))
-    hub._directory._unlisted.clear()
-    born.extend([KNOWN], born=True)
+    listed, created = (hub.group(Query(events=("near.*",), named=named)) for named in (True, False))
+    count_as_listed(hub)
+    created.extend([KNOWN], from_start=True)
     listed.extend([KNOWN])
     allow(reads, 2)
     assert listed.tail(Log(KNOWN)).after in range(1, 5)
     assert not listed.settled.is_set()
     allow(reads, MANY)
     assert listed.settled.wait(10)
-    assert subscribe(listed, here(listed, 2)).told(3) == [(KNOWN, 3), (KNOWN, 4), (KNOWN, 5)]
+    assert subscribe(listed, here(listed, 2)).received(3) == [(KNOWN, 3), (KNOWN, 4), (KNOWN, 5)]
 
 
-def test_a_position_is_not_ahead_of_what_was_told_of_a_log_that_joined(hub, broker, reads):
-    """Though others have long been told all of it."""
+def test_position_of_a_group_is_not_ahead_of_a_log_that_joined(hub, broker, reads):
+    """Another group that follows the same log may be further ahead."""
     publish(broker, KNOWN, 5)
     first, later = (hub.group(Query(events=("near.*",), named=named)) for named in (True, False))
     first.extend([KNOWN])
     allow(reads, 2)
     assert first.settled.is_set()
-    later.extend([KNOWN], born=True)
+    later.extend([KNOWN], from_start=True)
     first.followers[HERE].wake()
     allow(reads, 2)
     assert 0 < decode(later.cursor())[HERE].sequence < 5
@@ -379,13 +372,14 @@ def test_a_position_is_not_ahead_of_what_was_told_of_a_log_that_joined(hub, brok
 # Topics that are listed
 
 
-def test_a_birth_that_others_are_told_of_while_topics_are_listed(hub, broker, monkeypatch):
-    """Who reads its partition says it once; a listing from before would leave it out for who is just being told."""
+def test_topic_created_during_a_listing_is_in_the_list(hub, broker, monkeypatch):
+    """The follower of its partition reports a new topic once, to the groups that had the list before. The group that
+    waits for the list would miss it if only the first listing counted."""
     publish(broker, KNOWN)
     group = hub.group(Query(events=("near.*",)))
     confirmed = Done()
     confirmed.set()
-    monkeypatch.setattr(hub, "hear", lambda channel: confirmed)
+    monkeypatch.setattr(hub.feed.subscriptions, "subscribe_topics", lambda partition: confirmed)
     original, listings = broker.topics, []
 
     def topics(*args):
@@ -393,10 +387,10 @@ def test_a_birth_that_others_are_told_of_while_topics_are_listed(hub, broker, mo
         listings.append(set(found))
         if len(listings) == 1:
             publish(broker, BESIDE)
-            hub.list_again(HERE)
+            hub.feed.directory.refresh([HERE])
         return found
 
     monkeypatch.setattr(broker, "topics", topics)
-    hub._directory.wait()
+    hub.feed.directory.wait_listed()
     assert listings[0] == {KNOWN}
     assert group.topics == {KNOWN, BESIDE}

@@ -1,32 +1,51 @@
-"""Bytes for many sockets: each gets them once, and who does not take all of them is told, whichever way they go."""
+"""Every socket gets the bytes once, and those that do not take all of them are returned, by each kind of sender."""
 
 import os
 import socket
-import struct
 from array import array
 from contextlib import ExitStack
+from ctypes import sizeof
 from errno import EAGAIN, EBADF, EIO, EPIPE
 
 import pytest
 
-from pushsvc.hub.delivery import sender
-from pushsvc.hub.delivery import uring as ring_module
-from pushsvc.hub.delivery.uring import SLOTS, Ring
+from pushsvc.hub.delivery import sender, uring
+from pushsvc.hub.delivery.uring import ENTRIES, IoUringCqe, UringSender, system_call
+
+
+class Kernel:
+    """The system calls of a sender. A test may put ``intercept`` in front of them."""
+
+    def __init__(self):
+        self._call = system_call()
+        self.intercept = None
+
+    def __call__(self, *arguments):
+        return self._call(*arguments) if self.intercept is None else self.intercept(self._call, *arguments)
 
 
 @pytest.fixture
-def ring():
+def kernel():
     try:
-        made = Ring()
+        return Kernel()
     except OSError as error:
-        pytest.skip(f"this kernel has no io_uring for us: {error.strerror}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def ring(kernel):
+    try:
+        made = UringSender(kernel)
+    except OSError as error:
+        pytest.skip(f"this kernel grants no io_uring: {error.strerror}")
     yield made
     made.close()
+    uring._leaked.clear()
 
 
-@pytest.fixture(params=["ring", "writes"])
+@pytest.fixture(params=["io_uring", "syscalls"])
 def any_sender(request):
-    return request.getfixturevalue("ring") if request.param == "ring" else sender.Writes()
+    return request.getfixturevalue("ring") if request.param == "io_uring" else sender.SyscallSender()
 
 
 @pytest.fixture
@@ -65,7 +84,7 @@ def numbers(pairs):
     return array("i", [ours.fileno() for ours, _ in pairs])
 
 
-def test_each_gets_all_of_it_as_often_as_it_is_sent(any_sender, pairs):
+def test_every_socket_gets_the_bytes_as_often_as_they_are_sent(any_sender, pairs):
     made = pairs(20)
     for turn in range(100):
         here = made[: turn % 20 + 1]
@@ -83,62 +102,64 @@ def _readable(sock):
         return b""
 
 
-def test_there_is_always_room_and_never_more_than_the_slots(ring, pairs):
+def test_room_is_between_one_and_the_entries(ring, pairs):
     made = pairs(1)
     sent = offered = 0
-    for _ in range(3 * SLOTS):
-        assert 1 <= ring.room <= SLOTS
+    for _ in range(3 * ENTRIES):
+        assert 1 <= ring.room <= ENTRIES
         count = min(ring.room, 7)
         assert ring.send(numbers(made) * count, b"x") == {}
         sent += len(made[0][1].recv(100))
         offered += count
-    assert sent == offered > 2 * SLOTS
+    assert sent == offered > 2 * ENTRIES
 
 
-def test_counters_of_32_bits_go_round(ring, pairs):
-    """So many sends take hours: the counters are ours, and the sockets the kernel's."""
+def test_counters_wrap_around_at_32_bits(ring, kernel, pairs):
+    """So many sends take hours: here a fake kernel consumes and completes the entries, from counters near the end."""
     made = pairs(20)
-    begin, tail, head, end = (array("I", [2**32 - 200]) for _ in range(4))
-    answers = memoryview(bytearray(2 * SLOTS * 16))
+    sq_head, sq_tail, cq_head, cq_tail = (array("I", [2**32 - 200]) for _ in range(4))
+    memory = bytearray(2 * ENTRIES * sizeof(IoUringCqe))
+    cqes = (IoUringCqe * (2 * ENTRIES)).from_buffer(memory)
 
-    def call(_number, _fd, count, *_):
-        assert (tail[0] - begin[0]) % 2**32 == count
-        assert head == end
+    def enter(_call, _number, _fd, count, *_):
+        assert (sq_tail[0] - sq_head[0]) % 2**32 == count
+        assert cq_head == cq_tail
         for _ in range(count):
-            slot, sent = begin[0] % SLOTS, os.write(ring._descriptors[begin[0] % SLOTS], ring._data)
-            struct.pack_into("QiI", answers, end[0] % (2 * SLOTS) * 16, slot, sent, 0)
-            begin[0], end[0] = (begin[0] + 1) % 2**32, (end[0] + 1) % 2**32
+            index = sq_head[0] % ENTRIES
+            cqes[cq_tail[0] % len(cqes)] = IoUringCqe(index, os.write(ring._fds[index], ring._data), 0)
+            sq_head[0], cq_tail[0] = (sq_head[0] + 1) % 2**32, (cq_tail[0] + 1) % 2**32
         return count
 
-    ring._begin, ring._tail, ring._head, ring._end, ring._answers, ring._call = begin, tail, head, end, answers, call
+    kernel.intercept = enter
+    ring._sq_head, ring._sq_tail, ring._cq_head, ring._cq_tail = sq_head, sq_tail, cq_head, cq_tail
+    ring._cqes = memoryview(memory)
     for turn in range(30):
         data = b"%d" % turn
         assert offer(ring, numbers(made), data) == {}
         assert [theirs.recv(10) for _, theirs in made] == [data] * 20
-    assert begin[0] == end[0] == 400
+    assert sq_head[0] == cq_tail[0] == 400
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_an_error_of_ours_in_a_call_leaves_nothing_for_the_next(ring, pairs, after):
+def test_exception_during_a_call_leaves_nothing_for_the_next(ring, kernel, pairs, after):
     made = pairs(6)
-    call = ring._call
 
-    def failing(*args):
+    def failing(call, *args):
         if after:
             call(*args)
         raise MemoryError
 
-    ring._call = failing
+    kernel.intercept = failing
     with pytest.raises(MemoryError):
         ring.send(numbers(made[:3]), b"lost")
-    ring._call = call
+    kernel.intercept = None
     made[4][1].close()
     assert ring.send(numbers(made[3:]), b"next") == {1: -EPIPE}
     assert [theirs.recv(10) for _, theirs in (made[3], made[5])] == [b"next"] * 2
     assert [_readable(theirs) for _, theirs in made[:3]] == [b"l" if after else b""] * 3
 
 
-def test_who_does_not_take_all_is_named_with_what_it_took(any_sender, pairs):
+def test_short_and_failed_sends_are_returned(any_sender, pairs):
     made = pairs(4)
     fill(made[1][0])
     made[2][1].close()
@@ -154,7 +175,7 @@ def test_who_does_not_take_all_is_named_with_what_it_took(any_sender, pairs):
         assert 0 < short[1] < len(data)
 
 
-def test_what_was_not_taken_is_not_sent_later(any_sender, pairs):
+def test_bytes_that_were_not_taken_are_not_sent_later(any_sender, pairs):
     """The kernel must not wait for room on its own: the same bytes are offered again."""
     ((ours, theirs),) = pairs(1)
     fill(ours)
@@ -176,7 +197,7 @@ def _take(sock):
         return b""
 
 
-def test_a_thousand_calls_leave_nothing_behind(ring, pairs):
+def test_calls_open_no_files(ring, pairs):
     made = pairs(50)
     before = len(os.listdir("/proc/self/fd"))
     for number in range(1_000):
@@ -187,42 +208,40 @@ def test_a_thousand_calls_leave_nothing_behind(ring, pairs):
 
 
 @pytest.mark.parametrize("submitted", [-1, 0, 3])
-def test_a_ring_of_a_kernel_that_breaks_off_is_not_used_again(ring, pairs, submitted):
-    """Who was not tried has taken nothing, and who was tried without an answer is ended: it may have got something."""
+def test_sender_whose_kernel_submits_too_few_is_broken(ring, kernel, pairs, submitted):
+    """Unsubmitted sends wrote nothing, so they may be repeated."""
     made = pairs(5)
-    call = ring._call
 
-    def broken(number, *args):
+    def broken(call, number, *args):
         if submitted <= 0:
             return submitted
         return call(number, args[0], submitted, *args[2:])
 
-    ring._call = broken
+    kernel.intercept = broken
     short = ring.send(numbers(made), b"some")
     tried = max(submitted, 0)
     assert short == dict.fromkeys(range(tried, 5), -EAGAIN)
     assert ring.broken
     assert [_readable(theirs) for _, theirs in made] == [b"s"] * tried + [b""] * (5 - tried)
-    ring_module._kept.clear()
 
 
-def test_an_answer_that_does_not_come_ends_the_stream(ring, pairs):
+def test_submitted_send_without_a_completion_fails(ring, kernel, pairs):
+    """Its outcome is unknown: the socket may have taken something, so its stream must end."""
     made = pairs(3)
-    ring._call = lambda *_: 3
+    kernel.intercept = lambda *_: 3
     assert ring.send(numbers(made), b"some") == dict.fromkeys(range(3), -EIO)
-    ring_module._kept.clear()
 
 
-def test_without_a_ring_each_socket_is_written_to(monkeypatch):
+def test_without_io_uring_each_socket_gets_a_system_call(monkeypatch):
     def refused():
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(ring_module, "_system_call", refused)
-    assert isinstance(sender.best(io_uring=True), sender.Writes)
-    assert isinstance(sender.best(io_uring=False), sender.Writes)
+    monkeypatch.setattr(uring, "system_call", refused)
+    assert isinstance(sender.choose_sender(io_uring=True), sender.SyscallSender)
+    assert isinstance(sender.choose_sender(io_uring=False), sender.SyscallSender)
 
 
-def test_a_kernel_that_sends_otherwise_is_found_out(ring, monkeypatch):
-    monkeypatch.setattr(Ring, "send", lambda *_: {})
+def test_kernel_that_does_not_send_is_found_out(ring, monkeypatch):
+    monkeypatch.setattr(UringSender, "send", lambda *_: {})
     with pytest.raises(OSError, match="as it should"):
-        Ring()
+        UringSender()

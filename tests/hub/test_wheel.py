@@ -1,34 +1,36 @@
+from pushsvc.hub.delivery.clock import Clock
 from pushsvc.hub.delivery.wheel import Wheel
 
 
-class Rider:
+class Item:
     def __init__(self):
-        self.took = 0
+        self.last_sent = 0
         self.closed = False
 
 
-def test_silence_is_broken_after_its_ticks_and_what_was_sent_meanwhile_counts():
-    wheel = Wheel(5)
-    silent, busy, gone = Rider(), Rider(), Rider()
-    for rider in (silent, busy, gone):
-        wheel.add(rider)
+def test_item_is_due_after_a_silence_measured_from_its_last_send():
+    clock = Clock()
+    wheel = Wheel(clock, 5)
+    silent, busy, gone = Item(), Item(), Item()
+    for item in (silent, busy, gone):
+        wheel.add(item)
     due = []
     for tick in range(1, 13):
         if tick in (3, 6):
-            busy.took = wheel.tick
+            busy.last_sent = clock.tick
         if tick == 4:
             gone.closed = True
-        for rider in wheel.turn():
-            due.append((tick, rider))
-            rider.took = tick
-            wheel.add(rider)
+        for item in wheel.turn():
+            due.append((tick, item))
+            item.last_sent = tick
+            wheel.add(item)
     assert due == [(5, silent), (10, silent), (10, busy)]
 
 
-def test_a_silence_of_one_tick():
-    wheel, rider = Wheel(1), Rider()
-    wheel.add(rider)
+def test_silence_may_be_a_single_tick():
+    wheel, item = Wheel(Clock(), 1), Item()
+    wheel.add(item)
     for tick in range(1, 4):
-        assert wheel.turn() == [rider]
-        rider.took = tick
-        wheel.add(rider)
+        assert wheel.turn() == [item]
+        item.last_sent = tick
+        wheel.add(item)

@@ -1,14 +1,31 @@
-"""What is told behind a position; tests/properties/test_mirror.py has any log and position."""
+"""The changes since a position; tests/properties/test_window_state.py covers any log and position."""
+
+import pytest
 
 from pushsvc.broker.keys import Log
-from pushsvc.hub.window_state import Mirror
-from support.accounts.mirror import entries
+from pushsvc.broker.log import FrameKind
+from pushsvc.hub.window_state import WindowState, read_window
+from support.accounts.statistics_log import entries
 
 
-def test_who_stands_at_the_end_has_nothing_to_hear():
-    mirror = Mirror(Log("topic", "1m"))
+def test_client_at_the_end_lacks_nothing():
+    state = WindowState(Log("topic", "1m"))
     for entry in entries([("u", [("a", "n", 1)], []), ("u", [("b", "n", 1)], [])]):
-        mirror.apply(entry)
-    assert mirror.since(mirror.sequence)["data"] == []
-    assert [row[0] for row in mirror.since(mirror.sequence - 3)["data"]] == ["b"]
-    assert mirror.since(0) is None
+        state.apply(entry)
+    assert state.since(state.sequence)["data"] == []
+    assert [row[0] for row in state.since(state.sequence - 3)["data"]] == ["b"]
+    assert state.since(0) is None
+
+
+@pytest.mark.parametrize("kind", FrameKind)
+def test_every_kind_of_frame_makes_an_unknown_window_known(kind):
+    state = WindowState(Log("topic", "1m"))
+    state.apply(entries([(kind, [("a", "n", 1)], [])])[-1])
+    assert state.exists
+
+
+def test_window_that_was_never_written_does_not_exist(broker):
+    window = read_window(broker, Log("topic", "1m"))
+    assert not window.state.exists
+    assert not window.owned
+    assert window.state.snapshot()["data"] == []

@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
-from pushsvc.hub.delivery.sender import best
-from pushsvc.hub.delivery.uring import Ring
+from pushsvc.hub.delivery.sender import choose_sender
+from pushsvc.hub.delivery.uring import UringSender
 from pushsvc.topic import partition_of
 from support.stack import Table, client_of
 from support.waiting import until
@@ -243,9 +243,9 @@ def test_200_streams_receive_every_event_with_and_without_io_uring(stack, topic,
             assert stack.post(topic, {"n": number}).status == 202
         for stream in streams:
             assert [json.loads(stream.next().data)["n"] for _ in range(5)] == list(range(5))
-        sender = best(io_uring=option == "--io-uring")
+        sender = choose_sender(io_uring=option == "--io-uring")
         sender.close()
-        rings = int(isinstance(sender, Ring))
+        rings = int(isinstance(sender, UringSender))
         until(lambda: f"pushsvc_io_uring {rings}.0".encode() in stack.get("/metrics").body)
 
 

@@ -1,4 +1,4 @@
-"""Which logs a query is about."""
+"""Which logs a query covers."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ NAMES = st.lists(TOPICS | st.sampled_from(["*", "a.*", ">", "a.>", "b.c.*"])).ma
 
 
 @given(NAMES, NAMES, TOPICS)
-def test_a_topic_is_named_or_under_a_pattern(events, statistics, topic):
+def test_query_covers_named_topics_and_those_of_its_patterns(events, statistics, topic):
     asked, wanted = Query(events=events, statistics=statistics, windows=("5m",)), []
     if any(matches(name, topic) for name in events):
         wanted.append(Log(topic))

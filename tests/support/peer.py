@@ -10,11 +10,14 @@ from pushsvc.hub.delivery.connection import Connection
 
 
 class Peer:
-    """A subscriber: one end of a socket pair whose other end is the hub's. ``closed`` counts the hub's closes."""
+    """A subscriber: its end of a socket pair. ``closed`` counts how often the connection at the other end was closed.
+
+    With a ``hub`` it is counted there and gets heartbeats.
+    """
 
     opened: ClassVar[list[socket.socket]] = []
 
-    def __init__(self, group, buffer=None):
+    def __init__(self, channel, buffer=None, hub=None):
         ours, self.theirs = socket.socketpair()
         if buffer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
@@ -22,10 +25,13 @@ class Peer:
             end.setblocking(False)
         Peer.opened.append(self.theirs)
         self.closed, self.got = 0, b""
-        self.connection = Connection(ours.detach(), group, self._on_close)
-        group.hub.enter(self.connection)
+        self.connection = Connection(ours.detach(), channel, self._on_close)
+        if hub is None:
+            channel.join(self.connection)
+        else:
+            hub.enter(channel, self.connection)
         self.connection.listen()
-        self.connection.at = group.tape.end
+        self.connection.at = channel.backlog.end
 
     def _on_close(self):
         self.closed += 1

@@ -1,8 +1,9 @@
-"""Entries as event-stream bytes: made once for all who want them alike, but for the line with the id."""
+"""Log entries as event-stream messages. Streams with equal wishes share a message, but for its id line."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from random import randrange
 from typing import Any
 
 import orjson
@@ -13,18 +14,19 @@ from pushsvc.broker.log import EventsEntry, FrameKind, StatisticsEntry
 from pushsvc.hub.window_state import Selection, encode_frame
 from pushsvc.system_clock import now_ms
 
-OPENING = sse.retry(2_000) + sse.comment("pushsvc")
+_RETRY = 2_000
+OPENING = sse.retry(_RETRY) + sse.comment("pushsvc")
 _EVENT_NAMES = {FrameKind.UPDATE: "update", FrameKind.SNAPSHOT: "snapshot"}
 
 
 class Rendering:
-    """What is made of the entries of one read, for as long as they are handed out."""
+    """The messages of the entries of one read, each made once. Lives as long as the entries are handed out."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
 
     def statistics(self, entry: StatisticsEntry, selection: Selection) -> bytes | None:
-        """Return the message of an update or snapshot; None where nothing of it is selected, or nobody needs it."""
+        """Return the message of a frame; None for a baseline, or if the selection has none of its rows."""
         key = (id(entry), selection)
         if key not in self._made:
             self._made[key] = self._statistics(entry, selection)
@@ -36,7 +38,8 @@ class Rendering:
             return None
         if selection.everything:
             return sse.encode(entry.data, event=_EVENT_NAMES[entry.kind])
-        return update(entry.frame, selection) if entry.kind is FrameKind.UPDATE else snapshot(entry.frame, selection)
+        make = update if entry.kind is FrameKind.UPDATE else snapshot
+        return make(entry.frame, selection)
 
     def events(self, of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
         """Return a message for each event of an entry."""
@@ -48,7 +51,7 @@ class Rendering:
 
 
 def events(of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
-    """Return a message for each event; one that is ``named`` has its type as event name, but for the reserved."""
+    """Return a message for each event. If ``named``, the event's type is the event name, unless it is reserved."""
     messages = []
     for offset, event in enumerate(entry.events, entry.first):
         name = event.type if named and event.type != "message" and event.type not in sse.RESERVED_NAMES else None
@@ -57,12 +60,12 @@ def events(of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
 
 
 def snapshot(frame: Mapping[str, Any], selection: Selection) -> bytes:
-    """Return a state as a message."""
+    """Return all rows of a window as a message."""
     return sse.encode(encode_frame(selection.apply(frame)), event="snapshot")
 
 
 def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
-    """Return an update as a message; None where nothing of it is selected."""
+    """Return changed rows of a window as a message; None if none of them is selected."""
     selected = selection.apply(frame)
     if not selected["data"] and not selected.get("gone"):
         return None
@@ -70,10 +73,20 @@ def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
 
 
 def reset(topic: str, reason: str) -> bytes:
+    """Return the message that a client's position in a topic is lost."""
     return sse.encode(orjson.dumps({"topic": topic, "reason": reason}), event="reset")
 
 
 def heartbeat(visible: bool, id: str | None) -> bytes:
+    """Return a heartbeat: an event if it is ``visible`` to the client's code, else a comment."""
     if visible:
         return sse.encode(b'{"at":%d}' % now_ms(), event="heartbeat", id=id)
     return sse.comment("heartbeat") + (b"" if id is None else sse.move_cursor(id))
+
+
+def farewell(reason: str) -> bytes:
+    """Return the end of a stream whose client shall come back. Any status but 200 stops an EventSource for ever.
+
+    The delay is one to two times the usual one, so that many clients do not come back at once.
+    """
+    return sse.retry(_RETRY + randrange(_RETRY)) + sse.comment(reason)

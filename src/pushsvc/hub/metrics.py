@@ -1,4 +1,4 @@
-"""What the hub counts. Sums over the deliveries of a pass are added once, not one by one."""
+"""Metrics of the hub. Sums over the deliveries of a pass are added once, not delivery by delivery."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHis
 
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = BufferedCounter(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))
-DELIVERIES = BufferedCounter(Counter("pushsvc_deliveries_total", "Frames given to event streams"))
+DELIVERIES = BufferedCounter(Counter("pushsvc_deliveries_total", "Messages given to event streams"))
 FOLLOWED = BufferedGauge(
     Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
 )
@@ -18,15 +18,15 @@ BACKLOG = BufferedGauge(
 BEHIND = BufferedGauge(
     Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
 )
-CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows took the place of for a slow stream")
+CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows replaced for a slow stream")
 DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
 SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
 ERRORS = Counter("pushsvc_dispatch_errors_total", "Errors of our own while something was sent")
-RINGS = Gauge("pushsvc_io_uring", "Web processes that send with io_uring", multiprocess_mode="livesum")
+IO_URING = Gauge("pushsvc_io_uring", "Web processes that send with io_uring", multiprocess_mode="livesum")
 LATENCY = BufferedHistogram(
     Histogram(
         "pushsvc_fanout_seconds",
-        "From the read of an entry to the end of its flush to all streams",
+        "From the read of an entry to the end of its pass over all streams",
         buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
     )
 )

@@ -1,4 +1,4 @@
-"""What a stream is about. Streams with equal queries share everything but their sockets."""
+"""The query of a stream. Streams with equal queries share everything but their sockets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EVERY_WINDOW = "*"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Topics or patterns whose ``events`` and ``statistics`` are wanted.
+    """Topics or patterns whose ``events`` and ``statistics`` a stream sends.
 
-    ``windows`` are names (a topic without that window has none), ``*`` all, empty the first of each topic. ``every``
-    is the least seconds between two updates of a window, 0 for its own cadence. ``named`` sends an event's type as
-    the SSE event name. ``topics`` bounds how many topics one stream may have.
+    ``windows`` are names, or ``*`` for all windows; empty means the first window of each topic. ``every`` is the
+    shortest time in seconds between two updates of a window, 0 for the window's own cadence. ``named`` sends the type
+    of an event as the SSE event name. ``topics`` is the most topics of one stream.
     """
 
     events: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ class Query:
 
     @property
     def named_topics(self) -> Collection[str]:
-        """Return the topics that are no patterns, each once, in the order in which they were named."""
-        return _parted(self.events + self.statistics)[0]
+        """Return the topics that are not patterns, each once, in the order of the query."""
+        return _topics_and_patterns(self.events + self.statistics)[0]
 
     def logs_of(self, topic: str, rules: TopicRules) -> list[Log]:
-        """Return the logs of a topic that this query is about."""
+        """Return the logs of a topic that this query covers."""
         logs = [Log(topic)] if _covers(self.events, topic) else []
         if _covers(self.statistics, topic):
             logs += [Log(topic, name) for name in self._windows(topic, rules)]
@@ -56,11 +56,11 @@ class Query:
 
 
 def _covers(names: tuple[str, ...], topic: str) -> bool:
-    named, patterns = _parted(names)
-    return topic in named or any(matches(pattern, topic) for pattern in patterns)
+    topics, patterns = _topics_and_patterns(names)
+    return topic in topics or any(matches(pattern, topic) for pattern in patterns)
 
 
 @lru_cache(256)
-def _parted(names: tuple[str, ...]) -> tuple[dict[str, None], tuple[str, ...]]:
-    """Return topics and patterns apart: a stream may name a thousand, and each is asked for."""
+def _topics_and_patterns(names: tuple[str, ...]) -> tuple[dict[str, None], tuple[str, ...]]:
+    """Split names into topics and patterns. Cached: a stream may name a thousand topics, and each is looked up."""
     return dict.fromkeys(name for name in names if not is_pattern(name)), tuple(filter(is_pattern, names))

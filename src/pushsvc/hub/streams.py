@@ -1,4 +1,4 @@
-"""One stream from its request to its end, over a socket that the hub takes or as an iterable of bytes."""
+"""One stream from its request to its end, over a socket that the hub takes over or as an iterable of bytes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from pushsvc.cursor import Position, UnreadableCursor, decode
 from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub.delivery.channel import Channel
-from pushsvc.hub.delivery.connection import WRITE_DEADLINE, Connection, IteratedConnection, SecureConnection
-from pushsvc.hub.groups.listing import Look
-from pushsvc.hub.hub import DRAINING, Hub, farewell
-from pushsvc.hub.messages import OPENING
+from pushsvc.hub.delivery.connection import Connection, IteratedConnection, SecureConnection
+from pushsvc.hub.groups.group import ResumeReason
+from pushsvc.hub.groups.listing import Poll
+from pushsvc.hub.hub import DRAINING, Hub
+from pushsvc.hub.messages import OPENING, farewell
 from pushsvc.hub.query import Query
 
 log = logging.getLogger(__name__)
@@ -26,18 +27,21 @@ C = TypeVar("C", bound=Connection)
 
 EARLIEST = "earliest"
 
+_NO_POSITION = 2**63
+"""Number of a chunk that never comes: a stream after it never has a position."""
+
 
 class Stream(ABC):
-    """What is sent to one subscriber. ``open`` it before the head is sent; then it is taken over, or iterated."""
+    """The bytes for one subscriber. Call ``open`` before the response head is sent, then take over or iterate."""
 
     def __init__(self, hub: Hub) -> None:
-        hub.start()  # or refuse, before anything is made for it
+        hub.start()  # raises under a server without gevent, before anything is made for the stream
         self.hub = hub
         self._connection: IteratedConnection | None = None
 
     @abstractmethod
     def open(self) -> None:
-        """Wait until what is said from now on is heard; raise what the broker raises."""
+        """Wait until every notification arrives; raise what the broker raises."""
 
     @property
     @abstractmethod
@@ -46,16 +50,21 @@ class Stream(ABC):
 
     @property
     @abstractmethod
-    def again(self) -> Callable[[str | None], Stream]:
-        """Return what makes a stream of the same from another cursor, for who asks the same later."""
+    def factory(self) -> Callable[[str | None], Stream]:
+        """Return a function that makes an equal stream from another cursor."""
 
     @abstractmethod
     def start(self, connection: Connection) -> None:
-        """Send the first bytes, and go on from where the stream begins."""
+        """Send the first bytes, and continue from where the stream starts."""
+
+    def refusal(self, error: PushError) -> bytes:
+        """Return a complete stream that tells the client why it ends, and to come back."""
+        # Redis's own words may contain addresses: they are for the log.
+        return OPENING + farewell(DRAINING if self.hub.draining else error.title)
 
     def take_over(self, sock: Any, on_close: Callable[[], None]) -> None:
-        """Send the stream on a non-blocking socket from now on; ``on_close`` is called once it is closed."""
-        _prepare(sock)
+        """Send the stream on a non-blocking socket from now on; ``on_close`` is called once the socket is closed."""
+        _prepare(sock, self.hub.writer.limits.write_deadline)
         if isinstance(sock, ssl.SSLSocket):
             self._begin(lambda channel: SecureConnection(sock, channel, on_close))
         else:
@@ -66,129 +75,118 @@ class Stream(ABC):
         return iter(connection)
 
     def close(self) -> None:
-        """The server has no more use for the iterable."""
+        """End the stream: the server does not need the iterable any more."""
         if self._connection is not None:
             self._connection.close()
 
     def _begin(self, connect: Callable[[Channel], C]) -> C:
         problem: PushError | None = BrokerUnavailable(DRAINING) if self.hub.draining else None
-        if problem is None and self.channel.closed:  # for want of streams, as the head took so long to be sent
+        if problem is None and self.channel.closed:  # it had no streams, as the head took so long to be sent
             try:
                 self.open()
             except PushError as error:
                 problem = error
-        connection = connect(self.channel)
-        self.hub.enter(connection)
+        channel = self.channel
+        connection = connect(channel)
+        self.hub.enter(channel, connection)
         try:
             connection.listen()
             if problem is None:
                 self.start(connection)
             else:
-                connection.end(OPENING + farewell(reason(problem, self.hub)))
+                connection.end(self.refusal(problem))
         except Exception:
-            log.exception("a stream of %s", connection.channel.key)
+            log.exception("a stream of %s", channel.name)
             connection.fail()
         return connection
 
 
 class QueryStream(Stream):
-    """The logs of a query: from now on, from the beginning (``earliest``) or from a cursor."""
+    """The logs of a query: from now on, from the beginning (``earliest``), or from a cursor."""
 
     def __init__(self, hub: Hub, query: Query, cursor: str | None = None) -> None:
         super().__init__(hub)
         self._cursor = cursor
         self._group = hub.group(query)
-        self._from = self._group.tape.end
+        self._from = self._group.channel.backlog.end
 
     @property
     def channel(self) -> Channel:
-        return self._group
+        return self._group.channel
 
     @property
-    def again(self) -> Callable[[str | None], Stream]:
-        return partial(QueryStream, self.hub, self._group.query)  # and not this stream: it would keep its group
+    def factory(self) -> Callable[[str | None], Stream]:
+        return partial(QueryStream, self.hub, self._group.query)  # without this stream, which would keep its group
 
     def open(self) -> None:
         if self._group.closed:
             self._cursor = self._cursor or self._from.cursor
             self._group = self.hub.group(self._group.query)
         self.hub.wait_settled(self._group)
-        self._group.seal()
-        self._from = self._group.tape.end
+        self._from = self.channel.seal()
 
     def start(self, connection: Connection) -> None:
-        group, replays = self._group, self.hub.replays
+        group = self._group
         if self._cursor is not None:
-            lacking = group.resumed(self._cursor)
-            if lacking is not None:
-                group.seal()
-                _join(group, connection, group.tape.end, OPENING + lacking)
-                return
-            connection.push(OPENING)
-            earliest = self._cursor == EARLIEST
-            have = None if earliest else _positions(self._cursor)
-            replays.begin(group, connection, have, earliest=earliest)
+            self._resume(connection, self._cursor)
             return
-        group.seal()
+        end = group.channel.seal()
         if group.has_statistics and not group.has_events:
-            self._from = group.tape.end
-        if group.settled.is_set() and (self._from is group.tape.end or not group.has_statistics):
-            self._from_now_on(connection)
+            self._from = end
+        if group.settled.is_set() and (self._from is end or not group.has_statistics):
+            self._start_live(connection)
         else:
             connection.push(OPENING)
-            replays.begin(group, connection, decode(self._from.cursor), whole=True)
+            self.hub.replays.begin(group, connection, decode(self._from.cursor), ResumeReason.NEW)
 
-    def _from_now_on(self, connection: Connection) -> None:
-        """Send the state, and what is said after it. Nothing here yields, so nothing falls between the two."""
+    def _resume(self, connection: Connection, cursor: str) -> None:
+        group = self._group
+        changes = group.changes_for(cursor)
+        if changes is not None:
+            group.channel.start(connection, group.channel.seal(), OPENING + changes)
+            return
+        connection.push(OPENING)
+        if cursor == EARLIEST:
+            self.hub.replays.begin(group, connection, None, ResumeReason.EARLIEST)
+        else:
+            self.hub.replays.begin(group, connection, _positions(cursor), ResumeReason.CURSOR)
+
+    def _start_live(self, connection: Connection) -> None:
+        """Send the state, and the messages after it. Nothing here yields, so no message falls between the two."""
         group = self._group
         first = OPENING
         if group.has_statistics:
-            first += group.first()
+            first += group.initial_state()
         else:
-            connection.first = self._from.number
-        _join(group, connection, self._from, first)
+            connection.joined_after = self._from.number
+        group.channel.start(connection, self._from, first)
 
 
 class ListingStream(Stream):
-    """The state of a listing, and again what changed."""
+    """The state of a listing, and its changes."""
 
-    def __init__(self, hub: Hub, key: str, look: Look) -> None:
+    def __init__(self, hub: Hub, key: str, poll: Poll) -> None:
         super().__init__(hub)
-        self._key, self._look = key, look
-        self._listing = hub.listing(key, look)
+        self._key, self._poll = key, poll
+        self._listing = hub.listing(key, poll)
 
     @property
     def channel(self) -> Channel:
-        return self._listing
+        return self._listing.channel
 
     @property
-    def again(self) -> Callable[[str | None], Stream]:
-        return lambda _: ListingStream(self.hub, self._key, self._look)
+    def factory(self) -> Callable[[str | None], Stream]:
+        return lambda _: ListingStream(self.hub, self._key, self._poll)
 
     def open(self) -> None:
         if self.hub.draining:
             raise BrokerUnavailable(DRAINING)
-        self._listing = self.hub.listing(self._key, self._look)
+        self._listing = self.hub.listing(self._key, self._poll)
         self._listing.refresh()
 
     def start(self, connection: Connection) -> None:
-        self._listing.seal()
-        end = self._listing.tape.end
-        connection.first = 2**63  # it never has a position
-        _join(self._listing, connection, end, OPENING + self._listing.state())
-
-
-def _join(channel: Channel, connection: Connection, at: Any, first: bytes) -> None:
-    """Send the first bytes, and from then on what is said behind a chunk."""
-    connection.at = at
-    channel.slow.add(connection)
-    if connection.push(first):
-        channel.catch_up(connection)
-
-
-def reason(error: PushError, hub: Hub) -> str:
-    """Return what a client is told. Redis's own words may tell addresses: they are for the log."""
-    return DRAINING if hub.draining else error.title
+        connection.joined_after = _NO_POSITION
+        self.channel.start(connection, self.channel.seal(), OPENING + self._listing.state())
 
 
 def _positions(cursor: str) -> dict[int, Position] | None:
@@ -198,8 +196,8 @@ def _positions(cursor: str) -> dict[int, Position] | None:
         return None
 
 
-def _prepare(sock: Any) -> None:
-    """Send at once, and let the kernel notice a peer that answers no more."""
+def _prepare(sock: Any, write_deadline: int) -> None:
+    """Send at once, and let the kernel notice a peer that does not answer any more."""
     with suppress(OSError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_DEADLINE * 1_000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_deadline * 1_000)

@@ -1,4 +1,4 @@
-"""The state that a client of a statistics log has, kept once per process, and selections of it."""
+"""The rows of a window as a client knows them, kept once per process, and selections of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import orjson
 
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import FrameKind, StatisticsEntry
+from pushsvc.broker.log import FROM_SNAPSHOT, FrameKind, StatisticsEntry
 from pushsvc.frame import RowId, row_id_getter
 from pushsvc.settings import TopicSettings
 
-_GONE = 1_000
-"""Rows that left are remembered up to this number, or as many as there are rows."""
+_REMOVED = 1_000
+"""Removed rows that are remembered, unless there are more rows than this."""
 
 _COUNTED = 10_000
 """Updates that are remembered to be counted."""
@@ -24,9 +25,9 @@ _COUNTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows of a frame, in which shape. Empty names stand for the totals row (key) and the count row (field).
+    """Which rows of a frame, in which shape. None among the names stands for the totals (key) and the counts (field).
 
-    Equal selections share what is computed for them, so this is hashable.
+    Equal selections share messages, so a selection is hashable.
     """
 
     keys: frozenset[str | None] | None = None
@@ -40,11 +41,11 @@ class Selection:
         return self.keys is None and self.fields is None and not self.records and self.top is None
 
     def covers(self, row: list[Any]) -> bool:
-        """Tell whether a row (or a ``[key, field]`` of ``gone``) is selected."""
+        """Return whether a row (or a ``[key, field]`` of ``gone``) is selected."""
         return (self.keys is None or row[0] in self.keys) and (self.fields is None or row[1] in self.fields)
 
     def apply(self, frame: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the frame with the selected rows alone, in the selected shape."""
+        """Return the frame with only the selected rows, in the selected shape."""
         columns = frame["columns"]
         rows = [row for row in frame["data"] if self.covers(row)]
         if self.top is not None and rows:
@@ -57,7 +58,7 @@ class Selection:
         return selected
 
     def _top(self, rows: list[list[Any]], column: int) -> list[list[Any]]:
-        """Return all rows of the keys with the greatest values, in that order, behind the totals."""
+        """Return the totals, then all rows of the keys with the greatest values, in that order."""
         best: dict[str, float] = {}
         for row in rows:
             if row[0] is not None and row[column] is not None:
@@ -66,21 +67,22 @@ class Selection:
         return sorted((row for row in rows if row[0] is None or row[0] in kept), key=lambda row: kept.get(row[0], -1))
 
 
-class Mirror:
-    """Follows one statistics log entry by entry: the rows, and since when each is as it is.
+class WindowState:
+    """The rows of one statistics log, and the entry that changed each of them last.
 
-    So what changed behind any position can be said at once, for a stream that was too slow, that resumes, or that
-    wants less often to hear. ``sequence`` and ``offset`` are those of the last entry.
+    It answers at once what changed since any entry: for a slow stream, a resumed one, or one with an interval of its
+    own. ``sequence`` and ``offset`` are those of the last entry. At least ``removed`` removed rows are remembered.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, *, removed: int = _REMOVED) -> None:
         self.log = log
         self.exists = False
         self.sequence = self.offset = 0
+        self._most_removed = removed
         self._rows: dict[RowId, list[Any]] = {}
-        self._changed: dict[RowId, int] = {}  # in the order of the last change, as _gone is
-        self._gone: dict[RowId, int] = {}
-        self._horizon = 0  # what changed before it is not known
+        self._changed: dict[RowId, int] = {}  # row: sequence of its last change; oldest first, as is _removed
+        self._removed: dict[RowId, int] = {}
+        self._horizon = 0  # changes up to this sequence are not known row by row
         self._updates: deque[int] = deque(maxlen=_COUNTED)
         self._partial: set[str] = set()
         self._head: dict[str, Any] = {}
@@ -93,36 +95,36 @@ class Mirror:
         elif entry.kind is FrameKind.SNAPSHOT or not self.exists:
             self._rows.clear()
             self._changed.clear()
-            self._gone.clear()
+            self._removed.clear()
             self._partial.clear()
             self._horizon = entry.sequence
             self._put(frame, entry.sequence)
-        else:  # a snapshot for who comes later says what is known here
+        else:  # a baseline repeats the rows that are known here
             self._partial = set(frame.get("partial", ()))
         self.exists = True
         self.sequence, self.offset = entry.sequence, entry.source
 
     def _put(self, frame: Mapping[str, Any], sequence: int) -> None:
-        row_id = row_id_getter(frame["columns"])
+        row_id_of = row_id_getter(frame["columns"])
         for row in frame["data"]:
-            place = row_id(row)
-            self._rows[place] = row
-            self._changed.pop(place, None)
-            self._changed[place] = sequence
-            self._gone.pop(place, None)
+            row_id = row_id_of(row)
+            self._rows[row_id] = row
+            self._changed.pop(row_id, None)
+            self._changed[row_id] = sequence
+            self._removed.pop(row_id, None)
             self._partial.discard(row[0])
         self._partial.update(frame.get("partial", ()))
         for listed in frame.get("gone", ()):
-            place = tuple(listed)
-            self._rows.pop(place, None)
-            self._changed.pop(place, None)
-            self._gone.pop(place, None)
-            self._gone[place] = sequence
-        while len(self._gone) > max(_GONE, len(self._rows)):
-            self._horizon = self._gone.pop(next(iter(self._gone)))
+            row_id = tuple(listed)
+            self._rows.pop(row_id, None)
+            self._changed.pop(row_id, None)
+            self._removed.pop(row_id, None)
+            self._removed[row_id] = sequence
+        while len(self._removed) > max(self._most_removed, len(self._rows)):
+            self._horizon = self._removed.pop(next(iter(self._removed)))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the state as a snapshot frame; zero rows are left out, but totals."""
+        """Return all rows as a snapshot frame, without rows that count zero, but with the totals."""
         if not self.exists:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
@@ -137,26 +139,48 @@ class Mirror:
         return frame
 
     def since(self, sequence: int) -> dict[str, Any] | None:
-        """Return what changed behind a sequence as one update; None where a snapshot is smaller or the only way."""
+        """Return the changes after a sequence as one update; None if they are not known or longer than a snapshot."""
         if not self.exists or sequence < self._horizon:
             return None
-        places = list(takewhile(lambda place: self._changed[place] > sequence, reversed(self._changed)))
-        gone = list(takewhile(lambda place: self._gone[place] > sequence, reversed(self._gone)))
-        if len(places) + len(gone) > len(self._rows):
+        changed = list(takewhile(lambda row_id: self._changed[row_id] > sequence, reversed(self._changed)))
+        removed = list(takewhile(lambda row_id: self._removed[row_id] > sequence, reversed(self._removed)))
+        if len(changed) + len(removed) > len(self._rows):
             return None
         frame = {name: value for name, value in self._head.items() if name != "partial"}
-        partial = self._partial.intersection(place[0] for place in places if place[0] is not None)
+        partial = self._partial.intersection(row_id[0] for row_id in changed if row_id[0] is not None)
         if partial:
             frame["partial"] = sorted(partial)
         return {
             **frame,
-            "data": [self._rows[place] for place in reversed(places)],
-            "gone": [*map(list, reversed(gone))],
+            "data": [self._rows[row_id] for row_id in reversed(changed)],
+            "gone": [*map(list, reversed(removed))],
         }
 
     def updates_since(self, sequence: int) -> int:
-        """Return how many updates came behind a sequence (those that are remembered)."""
+        """Return how many of the remembered updates came after a sequence."""
         return sum(1 for _ in takewhile(lambda update: update > sequence, reversed(self._updates)))
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentWindow:
+    """A window as its log holds it now. ``owned`` is true while an aggregator holds its partition."""
+
+    state: WindowState
+    epoch: int
+    owned: bool
+
+
+def read_window(broker: Broker, of: Log) -> CurrentWindow:
+    """Read a whole statistics log. Raises as ``Broker.read``."""
+    state, after = WindowState(of), FROM_SNAPSHOT
+    while True:
+        read = broker.read(of.partition, {of: after})
+        logged = read.logs[of]
+        for entry in logged.entries:
+            state.apply(entry)
+            after = entry.last
+        if not logged.more:
+            return CurrentWindow(state, read.epoch, read.owned)
 
 
 def encode_frame(frame: Mapping[str, Any]) -> bytes:

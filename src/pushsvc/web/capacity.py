@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, request
 
 from pushsvc import sse
-from pushsvc.hub.hub import farewell
+from pushsvc.hub.messages import farewell
 from pushsvc.web.problem import problem
 
 REFUSED = "pushsvc.refused"

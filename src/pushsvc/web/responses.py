@@ -9,9 +9,7 @@ import orjson
 from flask import Response, request
 
 from pushsvc.errors import Unavailable
-from pushsvc.hub.hub import farewell
-from pushsvc.hub.messages import OPENING
-from pushsvc.hub.streams import Stream, reason
+from pushsvc.hub.streams import Stream
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close", "Vary": "Accept"}
@@ -36,11 +34,11 @@ def stream_response(stream: Stream) -> Response:
     try:
         stream.open()
     except Unavailable as error:
-        return _open_ended(OPENING + farewell(reason(error, stream.hub)))
+        return _open_ended(stream.refusal(error))
     handoff = request.environ.get("pushsvc.handoff")
     if handoff is None or request.method != "GET":
         return _open_ended(stream)
-    handoff(stream.take_over, stream.again)
+    handoff(stream.take_over, stream.factory)
     return _open_ended(())
 
 

@@ -13,7 +13,7 @@ from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
-from pushsvc.hub.window_state import Selection
+from pushsvc.hub.window_state import Selection, read_window
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic
@@ -105,19 +105,19 @@ def _frames(
     """Return a frame per window and their cursor; wait until the event at offset ``at_least`` is counted in all."""
     if at_least is not None:
         _wait_until_counted(context, logs, at_least)
-    found = [context.hub.mirror(log) for log in logs]
+    windows = [read_window(context.broker, log) for log in logs]
     frames = []
-    for mirror, _, _, owned in found:
-        frame = selection.apply(mirror.snapshot())
+    for window in windows:
+        frame = selection.apply(window.state.snapshot())
         frame["at"] = context.now()
-        frame["exists"] = mirror.exists
-        if not owned:
+        frame["exists"] = window.state.exists
+        if not window.owned:
             frame["stale"] = True
         frames.append(frame)
-    _, epoch, _, owned = found[0]
+    first = windows[0]
     # The partition's sequence moves with every topic of it: the tag is that of the last entry of these logs.
-    sequence = max(mirror.sequence for mirror, *_ in found)
-    return frames, encode({logs[0].partition: Position(epoch, sequence)}) + ("" if owned else "-stale")
+    sequence = max(window.state.sequence for window in windows)
+    return frames, encode({logs[0].partition: Position(first.epoch, sequence)}) + ("" if first.owned else "-stale")
 
 
 def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) -> None:

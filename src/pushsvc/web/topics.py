@@ -14,6 +14,7 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.hub.streams import ListingStream
+from pushsvc.hub.window_state import read_window
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
@@ -98,7 +99,7 @@ def _figures(context: Context, topic: str) -> dict[str, Any]:
 
 def _rate(context: Context, log: Log) -> float | None:
     """Return the events per second of a window, None before it has any statistics."""
-    frame = context.hub.mirror(log)[0].snapshot()
+    frame = read_window(context.broker, log).state.snapshot()
     rate = next((row[3] for row in frame["data"] if row[0] is None and row[1] is None), None)
     return None if rate is None else float(rate)
 

@@ -1,23 +1,22 @@
-"""What a group of equal streams was sent, newest last: a chain of chunks, each known by who stands before it."""
+"""What the connections of a channel were sent: a chain of chunks, newest last."""
 
 from __future__ import annotations
 
-BACKLOG_CHUNKS, BACKLOG_BYTES = 1_000, 1_000_000
-"""What is kept for streams that are behind, at most (or one larger chunk). They share it, however many they are."""
+from pushsvc.hub.delivery.limits import FanoutLimits
 
 
 class Chunk:
-    """Frames that left together, at the hub's ``tick``. ``cursor`` is the position of who has them; ``next`` leads to
-    what follows.
+    """``count`` messages that leave together; ``tick`` is the clock when they do.
 
-    ``lost`` tells that what follows is kept no more: who stands here goes on from the cursor, by way of the logs.
+    ``cursor`` is the position of a client that has them, ``next`` the chunk after. A chunk is ``lost`` once the chain
+    after it was dropped: a connection at this chunk continues from the logs, at ``cursor``.
     """
 
-    __slots__ = ("cursor", "data", "frames", "lost", "next", "number", "read_at", "tick")
+    __slots__ = ("count", "cursor", "data", "lost", "next", "number", "read_at", "tick")
 
-    def __init__(self, data: bytes, frames: int, cursor: str, read_at: float, number: int) -> None:
+    def __init__(self, data: bytes, count: int, cursor: str, read_at: float, number: int) -> None:
         self.data = data
-        self.frames = frames
+        self.count = count
         self.cursor = cursor
         self.read_at = read_at
         self.number = number
@@ -26,28 +25,29 @@ class Chunk:
         self.lost = False
 
 
-class Tape:
-    """The chain from ``base`` to ``end``; ``front`` is the chunk that every stream which is not behind has.
+class Backlog:
+    """The chain from ``base`` to ``end``. Every connection that is not behind has ``front``.
 
-    Nothing behind ``front`` is ever dropped: it is still to be sent to everybody.
+    Chunks after ``front`` are never dropped: every connection still needs them.
     """
 
-    __slots__ = ("_chunks", "base", "end", "front", "size")
+    __slots__ = ("_chunks", "_limits", "base", "end", "front", "size")
 
-    def __init__(self, cursor: str) -> None:
+    def __init__(self, cursor: str, limits: FanoutLimits) -> None:
         self.base = self.front = self.end = Chunk(b"", 0, cursor, 0.0, 0)
         self.size = 0
         self._chunks = 0
+        self._limits = limits
 
-    def append(self, data: bytes, frames: int, cursor: str, read_at: float) -> None:
-        chunk = Chunk(data, frames, cursor, read_at, self.end.number + 1)
+    def append(self, data: bytes, count: int, cursor: str, read_at: float) -> None:
+        chunk = Chunk(data, count, cursor, read_at, self.end.number + 1)
         self.end.next = chunk
         self.end = chunk
         self.size += len(data)
         self._chunks += 1
 
     def trim(self, *, behind: bool) -> None:
-        """Let go of what lies before ``front``: beyond the bound while a stream is ``behind``, else all of it."""
+        """Drop the chunks before ``front``: those beyond the bound while a connection is ``behind``, else all."""
         while (kept := self.base.next) is not None and self.base is not self.front and not (behind and self._fits()):
             self.base.next, self.base.lost = None, True
             self.base = kept
@@ -56,4 +56,4 @@ class Tape:
             kept.data = b""
 
     def _fits(self) -> bool:
-        return self._chunks <= BACKLOG_CHUNKS and self.size <= BACKLOG_BYTES
+        return self._chunks <= self._limits.backlog_chunks and self.size <= self._limits.backlog_bytes

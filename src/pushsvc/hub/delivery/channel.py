@@ -1,159 +1,184 @@
-"""What is said to many: their connections, the frames that wait for them, and what they were sent."""
+"""Messages for many connections: the connections, the messages that wait for them, and those already sent."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import gevent
 
-from pushsvc.hub import messages as frames
+from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
-from pushsvc.hub.delivery.backlog import Chunk, Tape
+from pushsvc.hub.delivery.backlog import Backlog, Chunk
+from pushsvc.hub.delivery.clock import Clock
+from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.delivery.limits import FanoutLimits
+from pushsvc.hub.delivery.roster import Roster
 
-if TYPE_CHECKING:
-    from pushsvc.hub.delivery.connection import Connection
-    from pushsvc.hub.hub import Hub
+
+class Recovery(Protocol):
+    """What a channel means: the position of its messages, and what serves a connection that is far behind."""
+
+    def cursor(self) -> str | None:
+        """Return the position of a client that has every message; None if a client cannot resume from one."""
+
+    def is_far(self, chunk: Chunk) -> bool:
+        """Return whether a connection at ``chunk`` should recover instead of being sent every message since."""
+
+    def recover(self, connection: Connection, chunk: Chunk) -> None:
+        """Continue a connection whose next messages after ``chunk`` it should not get, or cannot any more."""
+
+
+class Writer(Protocol):
+    """Sends the messages of channels. ``schedule`` is told of ``size`` new bytes of a channel."""
+
+    @property
+    def limits(self) -> FanoutLimits: ...
+    def schedule(self, channel: Channel, size: int) -> None: ...
 
 
 class Channel:
-    """The ``members`` get everything that is said from when they join. Those that are behind, or read history, are in
-    ``slow``; ``place`` is how far a walk has come among the members. ``key`` is how the hub knows the channel.
+    """Sends every message broadcast from now on to each connection that joined.
 
-    Most of them are ``in_step``: they have all that a walk has brought to their place, and nothing hinders the next
-    chunk. That array holds, at the place of each member, its descriptor if it is one of those, else -1; so a walk need
-    not look at them. Objects spread over the memory, as integers are, would take longer to find than to send to.
+    ``on_left`` is called for each connection that closes. ``on_failed`` is called, in a greenlet of its own, after an
+    error that all connections share; it must end them. ``name`` stands in log lines.
+
+    Connections that are behind, or read history, are in ``slow``. ``in_pass`` is true from the schedule of a pass to
+    its end. ``idle_since`` is the tick since which no connection is left.
     """
 
-    def __init__(self, hub: Hub, key: Hashable, cursor: str = "", *, visible_heartbeat: bool = False) -> None:
-        self.hub = hub
-        self.key = key
-        self.tape = Tape(cursor)
-        self.members: list[Connection] = []
-        self.in_step = array("i")
+    def __init__(
+        self,
+        writer: Writer,
+        clock: Clock,
+        recovery: Recovery,
+        on_left: Callable[[], None],
+        on_failed: Callable[[], None],
+        *,
+        name: Hashable = "",
+        visible_heartbeat: bool = False,
+    ) -> None:
+        self.clock = clock
+        self.name = name
+        self.backlog = Backlog(recovery.cursor() or "", writer.limits)
+        self.roster: Roster[Connection] = Roster()
         self.slow: set[Connection] = set()
-        self.walking = False
-        self.place = 0
-        self.idle_since = hub.tick
+        self.in_pass = False
+        self.idle_since = clock.tick
         self.closed = False
+        self._writer = writer
+        self._recovery = recovery
+        self._on_left = on_left
+        self._on_failed = on_failed
         self._visible_heartbeat = visible_heartbeat
-        self._gone = 0  # closed connections that are still among the members
-        self._frames: list[bytes] = []
+        self._messages: list[bytes] = []
         self._read_at = 0.0
         self._heartbeat: tuple[int, int, bytes, bytes] | None = None
 
-    def cursor(self) -> str | None:
-        """Return the position of who has everything up to now; None where there is none to resume from."""
-        return None
+    # Messages
 
-    # What is said
-
-    def say(self, messages: list[bytes]) -> None:
-        """Send messages to every member, with whatever else is said in this turn of the loop."""
+    def broadcast(self, messages: list[bytes]) -> None:
+        """Send messages to every member, together with all others of this turn of the loop."""
         if not messages:
             return
-        if not self._frames:
+        if not self._messages:
             self._read_at = monotonic()
-        self._frames += messages
-        self.hub.flush.schedule(self, sum(map(len, messages)))
+        self._messages += messages
+        self._writer.schedule(self, sum(map(len, messages)))
 
-    def seal(self) -> None:
-        """Make one chunk of the frames there are."""
-        if self._frames:
-            made, self._frames = self._frames, []
-            self.tape.append(b"".join(made), len(made), self.cursor() or "", self._read_at)
+    def seal(self) -> Chunk:
+        """Make one chunk of the waiting messages; return the newest chunk."""
+        if self._messages:
+            messages, self._messages = self._messages, []
+            self.backlog.append(b"".join(messages), len(messages), self._recovery.cursor() or "", self._read_at)
+        return self.backlog.end
 
     def heartbeat(self, connection: Connection) -> bytes:
-        """Return what breaks the silence of a connection: with an id if it has a position, nothing if it is not silent.
+        """Return a heartbeat, with an id if the connection has a position; empty if messages are on their way to it.
 
-        What is ready is sealed first: the id must not be ahead of what was sent.
+        Seals first: the id must not be ahead of what was sent.
         """
-        self.seal()
-        end = self.tape.end
+        end = self.seal()
         if connection.at is None:
-            return frames.heartbeat(self._visible_heartbeat, None)
+            return sse_messages.heartbeat(self._visible_heartbeat, None)
         if connection.at is not end:
             return b""
         made = self._heartbeat
-        if made is None or made[:2] != (self.hub.tick, end.number):
-            with_id, without = (frames.heartbeat(self._visible_heartbeat, id_) for id_ in (self.cursor(), None))
-            made = self._heartbeat = (self.hub.tick, end.number, with_id, without)
-        return made[2] if end.number > connection.first else made[3]
+        if made is None or made[:2] != (self.clock.tick, end.number):
+            ids = (self._recovery.cursor(), None)
+            with_id, without = (sse_messages.heartbeat(self._visible_heartbeat, id_) for id_ in ids)
+            made = self._heartbeat = (self.clock.tick, end.number, with_id, without)
+        return made[2] if end.number > connection.joined_after else made[3]
 
     # Connections
 
     def join(self, connection: Connection) -> None:
-        self.members.append(connection)
-        self.in_step.append(-1)
+        connection.pushed_at = self.clock.tick
+        self.roster.add(connection)
 
-    def reached(self, place: int) -> Chunk:
-        """Return the newest chunk that who is in step at a place has."""
-        front = self.tape.front
-        return front.next if place < self.place and front.next is not None else front
+    def start(self, connection: Connection, chunk: Chunk, first: bytes) -> None:
+        """Send a connection its first bytes, and then the messages after ``chunk``."""
+        connection.at = chunk
+        self.slow.add(connection)
+        if connection.push(first):
+            self.resume(connection)
 
-    def discard(self, connection: Connection) -> None:
-        """Forget a connection that was closed."""
-        self.slow.discard(connection)
-        self._gone += 1
-        if not self.walking and self._gone > 64 + len(self.members) // 4:
-            self.compact()
-        if self.idle:
-            self.idle_since = self.hub.tick
-        self.hub.left()
-
-    def compact(self) -> None:
-        """Let go of closed connections, if they are many or all."""
-        if self._gone and (self._gone > 64 or self._gone >= len(self.members) // 4):
-            self.members = [member for member in self.members if not member.closed]
-            self.in_step = array("i", [-1]) * len(self.members)
-            for place, member in enumerate(self.members):
-                if member.place >= 0:
-                    member.fall_in(place)
-            self._gone = 0
-
-    @property
-    def idle(self) -> bool:
-        """True when no connection is left."""
-        return self._gone >= len(self.members)
-
-    def catch_up(self, connection: Connection) -> None:
-        """Give a connection whose socket has room again what it lacks, for as long as there is room."""
+    def resume(self, connection: Connection) -> None:
+        """Send a connection the chunks that it lacks, as long as its socket has room."""
         while connection.at is not None and not connection.closed:
-            if connection.at.lost or self._is_far(connection.at):
-                self._recover(connection, connection.at)
+            if connection.at.lost or self._recovery.is_far(connection.at):
+                self._recovery.recover(connection, connection.at)
                 return
             chunk = connection.at.next
             if chunk is None:
                 self.slow.discard(connection)
                 return
             connection.at = chunk
-            metrics.DELIVERIES.inc(chunk.frames)
+            metrics.DELIVERIES.inc(chunk.count)
             if not connection.push(chunk.data):
                 return
 
-    def _is_far(self, at: Chunk) -> bool:
-        """Tell whether a connection is so far behind that something else serves it better than all of it."""
-        return False
+    def chunk_at(self, position: int) -> Chunk:
+        """Return the newest chunk of a caught-up connection at a position of the roster."""
+        front = self.backlog.front
+        return front.next if position < self.roster.position and front.next is not None else front
 
-    def _recover(self, connection: Connection, at: Chunk) -> None:
-        """Bring back a connection whose place on the tape is lost."""
-        metrics.DROPPED.inc()
-        self.hub.end(connection, "too slow")
+    def discard(self, connection: Connection) -> None:
+        """Remove a connection that was closed."""
+        self.slow.discard(connection)
+        self.roster.note_closed(in_pass=self.in_pass)
+        if self.is_idle:
+            self.idle_since = self.clock.tick
+        self._on_left()
 
     @property
-    def held(self) -> int:
-        """Return the bytes that are kept for connections that are behind."""
-        return self.tape.size + sum(len(c.rest) for c in self.slow if c.rest is not None)
+    def is_idle(self) -> bool:
+        """True when no connection is left."""
+        return self.roster.is_empty
 
-    # Its end
+    @property
+    def held_bytes(self) -> int:
+        """Return the bytes that are kept for connections that are behind."""
+        return self.backlog.size + sum(len(c.rest) for c in self.slow if c.rest is not None)
+
+    # The end
+
+    def finish(self, connection: Connection, farewell: bytes) -> None:
+        """End a stream after the messages that were broadcast until now."""
+        if connection.closed:
+            return
+        self.seal()
+        at = connection.at
+        while connection.rest is None and not connection.closed and at is not None and (at := at.next) is not None:
+            connection.at = at
+            connection.push(at.data)
+        connection.end(farewell)
 
     def fail(self) -> None:
-        """End every stream after an error of our own: the clients come back and resume."""
-        # Apart from here: it asks Redis, and this may be a callback, or somebody in the middle of handing out.
-        gevent.spawn(self.hub.end_channel, self, "an error of the server")
+        """End every stream after an error of our own. The clients come back and resume."""
+        # In a greenlet of its own: ending asks Redis, which a callback or a loop over several channels must not.
+        gevent.spawn(self._on_failed)
 
     def close(self) -> None:
-        """Hear of nothing any more."""
         self.closed = True

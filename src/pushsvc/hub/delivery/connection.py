@@ -1,48 +1,67 @@
-"""One subscriber: a socket, where it stands, and what is left of a message that it could not take."""
+"""One subscriber: a socket, its place in the backlog, and the unsent rest of a message."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from ssl import SSLWantReadError, SSLWantWriteError
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.hub import metrics
-
-if TYPE_CHECKING:
-    from pushsvc.hub.delivery.backlog import Chunk
-    from pushsvc.hub.delivery.channel import Channel
-    from pushsvc.hub.resume.replay import Replay
+from pushsvc.hub.delivery.backlog import Chunk
+from pushsvc.hub.delivery.clock import Clock
+from pushsvc.hub.delivery.roster import Roster
 
 log = logging.getLogger(__name__)
 
 FULL = (BlockingIOError, SSLWantWriteError, SSLWantReadError)
-"""What a socket raises that takes nothing now. The same bytes are offered again, as TLS asks for."""
+"""Errors of a socket without room. The same bytes are offered again, as TLS requires."""
 
-WRITE_DEADLINE = 60
-"""Seconds in which a peer must take something of what waits for it."""
-
-READ_AT_MOST = 65_536
-"""Bytes that a client may send behind its request; they mean nothing, and are read only to see the end."""
+MAX_RECEIVED = 65_536
+"""Bytes that a client may send after its request. They mean nothing and are read only to notice the end."""
 
 _READ, _WRITE = 1, 2
-_CLOSED = object()
+
+
+class Source(Protocol):
+    """Where the next bytes of a connection come from once its socket has room again."""
+
+    def resume(self, connection: Connection) -> None: ...
+
+
+class Owner(Source, Protocol):
+    """The channel of a connection, as far as the connection needs it."""
+
+    @property
+    def name(self) -> Hashable: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def roster(self) -> Roster[Connection]: ...
+    @property
+    def slow(self) -> set[Connection]: ...
+    def chunk_at(self, position: int) -> Chunk: ...
+    def heartbeat(self, connection: Connection) -> bytes: ...
+    def discard(self, connection: Connection) -> None: ...
 
 
 class Connection:
-    """A socket that the hub owns, known by its descriptor ``fd``; ``on_close`` is called once, when it is closed.
+    """A socket of the hub. ``on_close`` is called once, when the socket is closed.
 
-    A descriptor takes a tenth less memory of a subscriber than a socket object, and ``os.write`` a quarter of a
-    microsecond less of each delivery than its ``send``. It is -1 where there is none, or none any more: a number that
-    is closed may be somebody else's a moment later.
-    ``at`` is the newest chunk that it has, or has the rest of in ``rest``; None while a replay brings it there. While
-    it is in step with its channel that is known by its ``place`` there alone, which is -1 otherwise.
-    ``tick`` is when it last took something that did not come with a walk.
+    The socket is a bare descriptor, ``fd``: that takes a tenth less memory of a subscriber than a socket object, and
+    ``os.write`` takes a quarter of a microsecond less than ``socket.send``. ``fd`` is -1 without a socket and after
+    closing, because the kernel gives a closed number to the next file that is opened.
+
+    ``at`` is the newest chunk that was sent, whose unsent end is in ``rest``; None while a replay leads there. While
+    the connection is caught up, ``at`` follows from its ``position`` in the roster, else ``position`` is -1.
+    ``source`` continues when the socket has room: the channel, or a replay.
+    ``joined_after`` is the number of the chunk after which a stream without a position began, else -1.
+    ``pushed_at`` is the tick at which the socket last took bytes outside a pass.
     """
 
     __slots__ = (
@@ -52,74 +71,73 @@ class Connection:
         "closed",
         "ending",
         "fd",
-        "first",
-        "place",
-        "read",
-        "reader",
-        "replay",
+        "joined_after",
+        "position",
+        "pushed_at",
+        "read_watcher",
+        "received",
         "rest",
-        "tick",
-        "writer",
+        "source",
+        "write_watcher",
     )  # fmt: skip
 
-    def __init__(self, fd: int, channel: Channel, on_close: Callable[[], None]) -> None:
+    def __init__(self, fd: int, channel: Owner, on_close: Callable[[], None]) -> None:
         self.fd = fd
         self.channel = channel
-        self.place = -1
+        self.source: Source = channel
+        self.position = -1
         self._at: Chunk | None = None
-        self.first = -1  # number of the chunk that it began behind; -1 where it has a position from the beginning
+        self.joined_after = -1
         self.rest: memoryview | None = None
-        self.replay: Replay | None = None
-        self.tick = 0
+        self.pushed_at = 0
         self.closed = self.ending = False
-        self.read = 0
-        self.reader: Any = None
-        self.writer: Any = None
+        self.received = 0
+        self.read_watcher: Any = None
+        self.write_watcher: Any = None
         self._on_close = on_close
 
     @property
     def at(self) -> Chunk | None:
-        return self._at if self.place < 0 else self.channel.reached(self.place)
+        return self._at if self.position < 0 else self.channel.chunk_at(self.position)
 
     @at.setter
     def at(self, chunk: Chunk | None) -> None:
-        self.fall_out()
+        self.mark_behind()
         self._at = chunk
 
-    def fall_in(self, place: int) -> None:
-        """Be in step from now on, at a place among the members, if it has a descriptor."""
-        if self.fd >= 0:
-            self.channel.in_step[place] = self.fd
-            self.place, self._at = place, None
+    def mark_caught_up(self, position: int) -> None:
+        """Let passes send to this connection without looking at it, if it has a descriptor."""
+        self.channel.roster.mark_caught_up(self, position)
+        if self.position >= 0:
+            self._at = None
 
-    def fall_out(self) -> None:
-        """Be in step no more: from now on it is looked at before it is sent anything."""
-        if self.place >= 0:
-            self._at = self.channel.reached(self.place)
-            self.channel.in_step[self.place] = -1
-            self.place = -1
+    def mark_behind(self) -> None:
+        """Let passes look at this connection before they send to it."""
+        if self.position >= 0:
+            self._at = self.channel.chunk_at(self.position)
+            self.channel.roster.mark_behind(self)
 
     @property
-    def took(self) -> int:
-        """Return the tick of the hub at which it last took something, or was to take it."""
+    def last_sent(self) -> int:
+        """Return the tick at which this connection was last sent something."""
         at = self.at
-        return self.tick if at is None else max(self.tick, at.tick)
+        return self.pushed_at if at is None else max(self.pushed_at, at.tick)
 
     def listen(self) -> None:
-        """See from now on whether the peer goes away."""
-        self.reader = self._watch(_READ)
-        self.reader.start(_on_readable, self)
+        """Watch from now on whether the peer goes away."""
+        self.read_watcher = self._watch(_READ)
+        self.read_watcher.start(_on_readable, self)
 
     def send(self, data: bytes | memoryview) -> int:
         """Offer bytes to the socket; return how many it took, or raise one of FULL."""
         return os.write(self.fd, data)
 
     def receive(self) -> bytes:
-        """Return what has come; empty at the end."""
+        """Return the bytes that have arrived; empty at the end."""
         return os.read(self.fd, 4_096)
 
     def push(self, data: bytes) -> bool:
-        """Send a message, and keep what is not taken; return whether all was. It follows what is left of another."""
+        """Send a message, after the rest of an unfinished one; return whether all was sent. Keep the rest."""
         if self.rest is not None:
             self.rest = memoryview(bytes(self.rest) + data)
             return False
@@ -130,57 +148,55 @@ class Connection:
         except OSError:
             self.close()
             return False
-        return self.sent(data, count)
+        return self.note_sent(data, count)
 
-    def sent(self, data: bytes, count: int) -> bool:
-        """Note that of ``data`` the first ``count`` bytes were taken; return whether that is all."""
-        self.tick = self.channel.hub.tick
+    def note_sent(self, data: bytes, count: int) -> bool:
+        """Note that the socket took ``count`` bytes of ``data``, and keep the rest; return whether it took all."""
+        self.pushed_at = self.channel.clock.tick
         metrics.STREAM_BYTES.inc(count)
         if count == len(data):
             return True
-        self.fall_out()
+        self.mark_behind()
         self.rest = memoryview(data)[count:]
         self.channel.slow.add(self)
         self._await_room()
         return False
 
     def on_room(self) -> None:
-        """Go on where the socket was full."""
+        """Continue: the socket has room again."""
         try:
-            self._go_on()
+            self._continue()
         except OSError:
             self.close()
         except Exception:
-            log.exception("a stream of %s", self.channel.key)
+            log.exception("a stream of %s", self.channel.name)
             self.fail()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         while self.rest is not None:
             try:
                 count = self.send(self.rest)
             except FULL:
                 return
-            self.tick = self.channel.hub.tick
+            self.pushed_at = self.channel.clock.tick
             metrics.STREAM_BYTES.inc(count)
             self.rest = self.rest[count:] if count < len(self.rest) else None
-        self._stop_waiting()
+        self._stop_awaiting_room()
         if self.ending:
             self.close()
-        elif self.replay is not None:
-            self.channel.hub.replays.submit(self.replay)
         else:
-            self.channel.catch_up(self)
+            self.source.resume(self)
 
     def fail(self) -> None:
-        """End after an error of our own: the client comes back and resumes. It is nobody else's concern."""
+        """Close after an error of our own. The client comes back and resumes; no other stream is affected."""
         metrics.ERRORS.inc()
         self.close()
 
     def end(self, farewell: bytes) -> None:
-        """Close once what was begun and ``farewell`` are sent. Nothing else follows."""
+        """Close once the unfinished message and ``farewell`` are sent."""
         if self.closed or self.ending:
             return
-        self.ending, self.replay = True, None
+        self.ending, self.source = True, self.channel
         if self.push(farewell):
             self.close()
 
@@ -188,12 +204,13 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        self.at = None  # first of all: nothing may be written to a descriptor that is somebody else's
-        for watcher in (self.reader, self.writer):
+        self.at = None  # first: a pass must not write to a descriptor that the kernel may give to another file
+        for watcher in (self.read_watcher, self.write_watcher):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self.reader = self.writer = self.rest = self.replay = None
+        self.read_watcher = self.write_watcher = self.rest = None
+        self.source = self.channel
         self.channel.discard(self)
         try:
             self._shut()
@@ -209,36 +226,36 @@ class Connection:
         return get_hub().loop.io(self.fd, events)
 
     def _await_room(self) -> None:
-        if self.writer is None:
-            self.writer = self._watch(_WRITE)
-            self.writer.start(self.on_room)
+        if self.write_watcher is None:
+            self.write_watcher = self._watch(_WRITE)
+            self.write_watcher.start(self.on_room)
 
-    def _stop_waiting(self) -> None:
-        if self.writer is not None:
-            self.writer.stop()
-            self.writer.close()
-            self.writer = None
+    def _stop_awaiting_room(self) -> None:
+        if self.write_watcher is not None:
+            self.write_watcher.stop()
+            self.write_watcher.close()
+            self.write_watcher = None
 
 
 def _on_readable(connection: Connection) -> None:
-    """Throw away what comes; the end, an error or too much of it end the stream."""
+    """Discard what arrives. Close the stream at its end, on an error, or when too much arrives."""
     try:
         data = connection.receive()
     except FULL:
         return
     except OSError:
         data = b""
-    connection.read += len(data)
-    if not data or connection.read > READ_AT_MOST:
+    connection.received += len(data)
+    if not data or connection.received > MAX_RECEIVED:
         connection.close()
 
 
 class SecureConnection(Connection):
-    """The same over TLS: ``sock`` encrypts, and what it holds is not to be seen at the descriptor."""
+    """A connection over TLS. It has no ``fd``, as only ``sock`` can encrypt, and bytes may wait inside ``sock``."""
 
     __slots__ = ("sock",)
 
-    def __init__(self, sock: Any, channel: Channel, on_close: Callable[[], None]) -> None:
+    def __init__(self, sock: Any, channel: Owner, on_close: Callable[[], None]) -> None:
         super().__init__(-1, channel, on_close)
         self.sock = sock
 
@@ -259,11 +276,11 @@ class SecureConnection(Connection):
 
 
 class IteratedConnection(Connection):
-    """The same where a WSGI server iterates: it takes one piece at a time, and asks for the next when that is sent."""
+    """A connection whose bytes a WSGI server iterates: it takes one piece, sends it, and asks for the next."""
 
     __slots__ = ("_pipe",)
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Owner) -> None:
         super().__init__(-1, channel, lambda: None)
         self._pipe = Pipe()
 
@@ -271,36 +288,36 @@ class IteratedConnection(Connection):
         return self._pipe.send(data)
 
     def listen(self) -> None:
-        """The server sees whether its peer goes away, and closes the iterable."""
+        """Do nothing: the server notices when its peer goes away, and closes the iterable."""
 
     def __iter__(self) -> Iterator[bytes]:
         while (data := self._pipe.take()) is not None:
             yield data
-            if self.writer is not None and self._pipe.room:
+            if self.write_watcher is not None and self._pipe.has_room:
                 self.on_room()
 
     def _shut(self) -> None:
         self._pipe.close()
 
     def _await_room(self) -> None:
-        self.writer = _Waiting
+        self.write_watcher = _NoWatcher
 
-    def _stop_waiting(self) -> None:
-        self.writer = None
+    def _stop_awaiting_room(self) -> None:
+        self.write_watcher = None
 
 
-class _Waiting:
-    """In place of a watcher: there is none, the iteration itself goes on."""
+class _NoWatcher:
+    """Takes the place of a write watcher: the iteration itself continues the connection."""
 
     @staticmethod
     def stop() -> None:
-        """Nothing to stop."""
+        """Do nothing."""
 
     close = stop
 
 
 class Pipe:
-    """What stands for the socket of an iterated stream: room for one piece of bytes."""
+    """Takes the place of the socket of an iterated stream. It has room for one piece of bytes."""
 
     __slots__ = ("_closed", "_data", "_ready")
 
@@ -310,7 +327,7 @@ class Pipe:
         self._closed = False
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         return self._data is None
 
     def send(self, data: bytes | memoryview) -> int:
@@ -321,7 +338,7 @@ class Pipe:
         return len(data)
 
     def take(self) -> bytes | None:
-        """Wait for a piece; None is the end."""
+        """Wait for a piece and return it; None at the end."""
         while self._data is None:
             if self._closed:
                 return None

@@ -1,4 +1,4 @@
-"""Offers the same bytes to many sockets: one call of the kernel for all of them where it has one, else one for each."""
+"""Sends the same bytes to many sockets, with one system call for all of them or one for each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from operator import length_hint
 from typing import Protocol
 
 from pushsvc.hub import metrics
-from pushsvc.hub.delivery.uring import Ring
+from pushsvc.hub.delivery.uring import UringSender
 
 log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
-    """``send`` offers bytes to sockets, at most as many as there is ``room``. It returns of each that did not take all
-    of it, by its index, how many it took, or its error as a negative number; -1 is no socket.
+    """``send`` offers bytes to at most ``room`` sockets; a descriptor of -1 is none.
 
-    One that is ``broken`` is not to be used again.
+    It returns the sockets that did not take all of the bytes: by index, the number of bytes taken or a negative errno.
+    A ``broken`` sender must not be used again.
     """
 
     @property
@@ -30,10 +30,10 @@ class Sender(Protocol):
     def close(self) -> None: ...
 
 
-class Writes:
-    """A call for each socket."""
+class SyscallSender:
+    """Makes one system call for each socket."""
 
-    room = 64  # half a millisecond of small frames
+    room = 64  # half a millisecond of small messages
     broken = False
 
     @staticmethod
@@ -52,20 +52,20 @@ class Writes:
         return short
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
-def best(*, io_uring: bool) -> Sender:
-    """Return a ring where it is wanted and the kernel has one for us."""
+def choose_sender(*, io_uring: bool) -> Sender:
+    """Return a sender over io_uring if it is wanted and the kernel grants it, else one that calls per socket."""
     if io_uring:
         try:
-            ring = Ring()
+            sender = UringSender()
         except OSError as error:
             log.debug("no io_uring: %s", error.strerror)
         except Exception:
             log.exception("no io_uring")
         else:
-            metrics.RINGS.set(1)
-            return ring
-    metrics.RINGS.set(0)
-    return Writes()
+            metrics.IO_URING.set(1)
+            return sender
+    metrics.IO_URING.set(0)
+    return SyscallSender()

@@ -1,8 +1,19 @@
-"""Sends the same bytes to many sockets with one call of the kernel: Linux's io_uring, used like a vector.
+"""Sends the same bytes to many sockets with one system call, over Linux's io_uring.
 
-Shapes and numbers are those of ``linux/io_uring.h``, a part of the kernel's interface that does not change. Nothing is
-under way between two calls: with ``MSG_DONTWAIT`` the kernel tries each socket once, within the call, and says what it
-took. So no buffer or descriptor is used after the call, and there is nothing to wait for.
+Names, numbers and structures are those of ``linux/io_uring.h``, a stable interface of the kernel.
+
+An io_uring is two ring buffers in memory that this process and the kernel share. The submission queue (SQ) names
+requests, the completion queue (CQ) their results. Each has a ``head``, moved by its consumer, and a ``tail``, moved by
+its producer: 32-bit counters that wrap around, taken modulo the size of the ring.
+
+    ring  head is moved by  tail is moved by
+    SQ    the kernel        this process
+    CQ    this process      the kernel
+
+Why this is safe without a memory barrier or a pinned buffer: there is no submission thread (``IORING_SETUP_SQPOLL``),
+so the kernel touches the rings only inside ``io_uring_enter``. Every request is a ``send`` with ``MSG_DONTWAIT``, which
+the kernel completes inside that same call: it tries the socket once and posts the result. So nothing is in flight
+between two calls, and no buffer or descriptor is used after the call that names it.
 """
 
 from __future__ import annotations
@@ -12,69 +23,124 @@ import logging
 import mmap
 import os
 import socket
-import struct
 import sys
 from array import array
 from collections.abc import Callable
 from contextlib import closing, suppress
+from ctypes import c_int32, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
 from errno import EAGAIN, EBADF, EIO, ENOSYS
+from typing import Literal
 
 log = logging.getLogger(__name__)
 
-SLOTS = 128
-"""Sockets of one call, at most."""
+ENTRIES = 128
+"""Size of the submission queue: the most sockets of one call."""
 
-_SETUP, _ENTER = 425, 426
-_SUBMIT_ALL = 1 << 7  # Linux 5.18: one that cannot be tried does not keep the others from it
-_SINGLE_MMAP = 1 << 0
-_OFF_RINGS, _OFF_SLOTS = 0, 0x10000000
-_GETEVENTS = 1 << 0
-_SEND = 26
-_COUNTER = 0xFFFFFFFF
-_SLOT = struct.Struct("BBHiQQIIQQQQ")  # operation, -, -, descriptor, -, address, length, flags, number of the slot, -
-_RESULT = struct.Struct("QiI")  # number of the slot, what came of it, -
+SYS_io_uring_setup, SYS_io_uring_enter = 425, 426
+IORING_SETUP_SUBMIT_ALL = 1 << 7  # Linux 5.18: an entry that the kernel rejects does not stop those after it
+IORING_FEAT_SINGLE_MMAP = 1 << 0  # one mapping holds both rings
+IORING_OFF_SQ_RING = 0
+IORING_OFF_SQES = 0x10000000
+IORING_ENTER_GETEVENTS = 1 << 0
+IORING_OP_SEND = 26
 
-
-def _numbers(*names: str) -> list[tuple[str, type[ctypes.c_uint32]]]:
-    return [(name, ctypes.c_uint32) for name in names]
+SystemCall = Callable[..., int]
+"""syscall(2): takes the number of the call and six arguments."""
 
 
-class _SlotsAt(ctypes.Structure):
-    """Where things stand in what is shared: the counters of the slots, and the order in which they are tried."""
-
-    _fields_ = [*_numbers("head", "tail", "mask", "entries", "flags", "dropped", "array", "_"), ("__", ctypes.c_uint64)]
-
-
-class _ResultsAt(ctypes.Structure):
-    """The same of the results."""
-
-    _fields_ = [*_numbers("head", "tail", "mask", "entries", "overflow", "cqes", "flags", "_"), ("__", ctypes.c_uint64)]
-
-
-class _Params(ctypes.Structure):
-    """What is asked of the kernel at the making of a ring, and what it answers."""
+class IoUringSqe(ctypes.Structure):
+    """Submission queue entry: one request."""
 
     _fields_ = [
-        *_numbers("slots", "results", "flags", "thread_cpu", "thread_idle", "features", "wq_fd", "_", "__", "___"),
-        ("slots_at", _SlotsAt),
-        ("results_at", _ResultsAt),
+        ("opcode", c_uint8),
+        ("flags", c_uint8),
+        ("ioprio", c_uint16),
+        ("fd", c_int32),
+        ("off", c_uint64),
+        ("addr", c_uint64),
+        ("len", c_uint32),
+        ("msg_flags", c_uint32),
+        ("user_data", c_uint64),
+        ("buf_index", c_uint16),
+        ("personality", c_uint16),
+        ("splice_fd_in", c_int32),
+        ("addr3", c_uint64),
+        ("__pad2", c_uint64),
     ]
 
 
-_kept: list[bytes] = []  # what a kernel that broke its word may still read
+class IoUringCqe(ctypes.Structure):
+    """Completion queue entry: ``res`` is what the request returned, or a negative errno."""
+
+    _fields_ = [("user_data", c_uint64), ("res", c_int32), ("flags", c_uint32)]
 
 
-class Ring:
-    """A ring of sends. Raises OSError where the kernel has none for us.
+class IoSqringOffsets(ctypes.Structure):
+    """Where the fields of the submission queue are in its mapping. ``array`` holds the order of the entries."""
 
-    ``broken`` is true once the kernel did something else than it was asked to: the ring is not to be used again then.
+    _fields_ = [
+        ("head", c_uint32),
+        ("tail", c_uint32),
+        ("ring_mask", c_uint32),
+        ("ring_entries", c_uint32),
+        ("flags", c_uint32),
+        ("dropped", c_uint32),
+        ("array", c_uint32),
+        ("resv1", c_uint32),
+        ("user_addr", c_uint64),
+    ]
+
+
+class IoCqringOffsets(ctypes.Structure):
+    """Where the fields of the completion queue are in its mapping."""
+
+    _fields_ = [
+        ("head", c_uint32),
+        ("tail", c_uint32),
+        ("ring_mask", c_uint32),
+        ("ring_entries", c_uint32),
+        ("overflow", c_uint32),
+        ("cqes", c_uint32),
+        ("flags", c_uint32),
+        ("resv1", c_uint32),
+        ("user_addr", c_uint64),
+    ]
+
+
+class IoUringParams(ctypes.Structure):
+    """The argument of ``io_uring_setup``: the caller sets ``flags``, the kernel everything else."""
+
+    _fields_ = [
+        ("sq_entries", c_uint32),
+        ("cq_entries", c_uint32),
+        ("flags", c_uint32),
+        ("sq_thread_cpu", c_uint32),
+        ("sq_thread_idle", c_uint32),
+        ("features", c_uint32),
+        ("wq_fd", c_uint32),
+        ("resv", c_uint32 * 3),
+        ("sq_off", IoSqringOffsets),
+        ("cq_off", IoCqringOffsets),
+    ]
+
+
+_COUNTER = 0xFFFFFFFF  # heads and tails have 32 bits
+_SQE, _CQE = sizeof(IoUringSqe), sizeof(IoUringCqe)
+
+_leaked: list[bytes] = []  # data of broken rings: a kernel that did not complete every request may still read them
+
+
+class UringSender:
+    """Sends through an io_uring of its own. Raises OSError where the kernel grants none.
+
+    ``broken`` is true once the kernel did not complete every request. The sender must not be used again then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, call: SystemCall | None = None) -> None:
         self.broken = False
-        self._call = _system_call()
-        params = _Params(flags=_SUBMIT_ALL)
-        self._fd = self._call(_SETUP, SLOTS, ctypes.addressof(params), 0, 0, 0, 0)
+        self._call = call or system_call()
+        params = IoUringParams(flags=IORING_SETUP_SUBMIT_ALL)
+        self._fd = self._call(SYS_io_uring_setup, ENTRIES, ctypes.addressof(params), 0, 0, 0, 0)
         if self._fd < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
@@ -85,79 +151,82 @@ class Ring:
             self.close()
             raise
 
-    def _map(self, params: _Params) -> None:
-        """Lay columns over what is shared with the kernel: each field of all slots, and all results."""
-        slots_at, results_at, self._results = params.slots_at, params.results_at, params.results
-        if not params.features & _SINGLE_MMAP or params.slots != SLOTS:
+    def _map(self, params: IoUringParams) -> None:
+        """Map the shared memory, fill in what never changes, and lay a column over each field that does."""
+        sq, cq, self._cq_entries = params.sq_off, params.cq_off, params.cq_entries
+        if not params.features & IORING_FEAT_SINGLE_MMAP or params.sq_entries != ENTRIES:
             raise OSError(ENOSYS, "an io_uring of another kind")
-        order, found = slots_at.array, results_at.cqes
-        size = max(order + 4 * SLOTS, found + _RESULT.size * self._results)
+        size = max(sq.array + ENTRIES * sizeof(c_uint32), cq.cqes + self._cq_entries * _CQE)
         shared = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        rings = memoryview(mmap.mmap(self._fd, size, flags=shared, offset=_OFF_RINGS))
-        table = memoryview(mmap.mmap(self._fd, _SLOT.size * SLOTS, flags=shared, offset=_OFF_SLOTS))
-        for slot in range(SLOTS):
-            flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-            _SLOT.pack_into(table, _SLOT.size * slot, _SEND, 0, 0, -1, 0, 0, 0, flags, slot, 0, 0, 0)
-        rings[order : order + 4 * SLOTS].cast("I")[:] = array("I", range(SLOTS))
+        rings = memoryview(mmap.mmap(self._fd, size, flags=shared, offset=IORING_OFF_SQ_RING))
+        sqes = memoryview(mmap.mmap(self._fd, ENTRIES * _SQE, flags=shared, offset=IORING_OFF_SQES))
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        for index in range(ENTRIES):
+            sqe = IoUringSqe(opcode=IORING_OP_SEND, fd=-1, msg_flags=flags, user_data=index)
+            sqes[index * _SQE : (index + 1) * _SQE] = bytes(sqe)
+        # Entry n of the ring is always entry n of the table: the order of submission is the order of the table.
+        _counters(rings, sq.array, ENTRIES)[:] = array("I", range(ENTRIES))
+        self._sq_head, self._sq_tail = _counters(rings, sq.head), _counters(rings, sq.tail)
+        self._cq_head, self._cq_tail = _counters(rings, cq.head), _counters(rings, cq.tail)
+        self._fds = _column(sqes, IoUringSqe, "fd", "i")
+        self._addrs = _column(sqes, IoUringSqe, "addr", "Q")
+        self._lens = _column(sqes, IoUringSqe, "len", "I")
+        self._cqes = rings[cq.cqes : cq.cqes + self._cq_entries * _CQE]
+        # The completions of a call in which every socket takes everything.
+        self._complete = bytearray().join(bytes(IoUringCqe(user_data=index)) for index in range(ENTRIES))
+        self._complete_res = _column(memoryview(self._complete), IoUringCqe, "res", "i")
         self._data = b""
-        self._descriptors = table.cast("i")[1::16]
-        self._addresses = table.cast("Q")[2::8]
-        self._lengths = table.cast("I")[6::16]
-        # Of the slots the kernel moves the first counter and we the second, of the answers we the first.
-        self._begin, self._tail, self._head, self._end = (
-            rings[at : at + 4].cast("I") for at in (slots_at.head, slots_at.tail, results_at.head, results_at.tail)
-        )
-        self._answers = rings[found : found + _RESULT.size * self._results]
-        self._expected = bytearray().join(_RESULT.pack(slot, 0, 0) for slot in range(SLOTS))
 
     @property
     def room(self) -> int:
-        """How many sockets the next call may have."""
-        return SLOTS - self._begin[0] % SLOTS
+        """Return how many sockets the next call may have. It never wraps around the end of the ring."""
+        return ENTRIES - self._sq_head[0] % ENTRIES
 
     def send(self, descriptors: array[int], data: bytes) -> dict[int, int]:
-        """Offer bytes to sockets, at most as many as there is room. Return of each that did not take all of it, by its
-        index, how many it took, or its error as a negative number.
+        """Send bytes to at most ``room`` sockets; return the sockets that did not take all of them.
 
-        All fields are written and read as columns: that makes a socket cost next to nothing of Python.
+        The result holds, by index, the number of bytes taken or a negative errno. Entries are written and completions
+        compared as whole columns: that makes the cost in Python of one more socket next to nothing.
         """
         if data is not self._data:
-            self._put(data)
-        # Both begin where the kernel stands: should an error of ours have cut a call short, nothing of it is left.
-        count, begin, head = len(descriptors), self._begin[0], self._end[0]
-        at, self._head[0] = begin % SLOTS, head
-        self._descriptors[at : at + count] = descriptors
-        self._tail[0] = (begin + count) & _COUNTER
-        submitted = self._call(_ENTER, self._fd, count, 0, _GETEVENTS, 0, 0)
-        answered = (self._end[0] - head) & _COUNTER
-        found = head % self._results * _RESULT.size
-        answers = self._answers[found : found + answered * _RESULT.size].tobytes()
-        self._head[0] = self._end[0]
-        if answers == self._expected[at * _RESULT.size : (at + count) * _RESULT.size]:
+            self._set_data(data)
+        # Start where the kernel stands, not where the last call meant to end: an exception may have cut it short.
+        count, head, completed = len(descriptors), self._sq_head[0], self._cq_tail[0]
+        self._cq_head[0] = completed
+        index = head % ENTRIES
+        self._fds[index : index + count] = descriptors
+        self._sq_tail[0] = (head + count) & _COUNTER
+        submitted = self._call(SYS_io_uring_enter, self._fd, count, 0, IORING_ENTER_GETEVENTS, 0, 0)
+        arrived = (self._cq_tail[0] - completed) & _COUNTER
+        # Contiguous: both rings advance together, and the size of this one is a multiple of the other's.
+        start = completed % self._cq_entries * _CQE
+        cqes = self._cqes[start : start + arrived * _CQE].tobytes()
+        self._cq_head[0] = self._cq_tail[0]
+        if cqes == self._complete[index * _CQE : (index + count) * _CQE]:
             return {}
-        sent = {number - at: took for number, took, _ in _RESULT.iter_unpack(answers)}
-        if len(sent) < count:
+        results = {cqe.user_data - index: cqe.res for cqe in (IoUringCqe * arrived).from_buffer_copy(cqes)}
+        if len(results) < count:
             self._break()
-            # Who was not even tried took nothing; of who was nothing is known.
-            sent = dict.fromkeys(range(count), -EAGAIN) | dict.fromkeys(range(max(submitted, 0)), -EIO) | sent
-        return {index: took for index, took in sent.items() if took != len(data)}
+            # Unsubmitted sends wrote nothing; the outcome of submitted ones without a completion is unknown.
+            results = dict.fromkeys(range(count), -EAGAIN) | dict.fromkeys(range(max(submitted, 0)), -EIO) | results
+        return {index: result for index, result in results.items() if result != len(data)}
 
-    def _put(self, data: bytes) -> None:
-        """Let all slots send some bytes. They are kept until others take their place: so an address is only theirs."""
+    def _set_data(self, data: bytes) -> None:
+        """Let all entries send these bytes. ``_data`` keeps them alive as long as the entries name their address."""
         self._data = data
         address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-        self._addresses[:] = array("Q", [address]) * SLOTS
-        self._lengths[:] = array("I", [len(data)]) * SLOTS
-        memoryview(self._expected).cast("i")[2::4] = array("i", [len(data)]) * SLOTS
+        self._addrs[:] = array("Q", [address]) * ENTRIES
+        self._lens[:] = array("I", [len(data)]) * ENTRIES
+        self._complete_res[:] = array("i", [len(data)]) * ENTRIES
 
     def _break(self) -> None:
-        log.warning("io_uring failed: from now on a call of the kernel for each delivery")
+        log.warning("io_uring failed: from now on one system call for each delivery")
         self.broken = True
-        _kept.append(self._data)
+        _leaked.append(self._data)
         self.close()
 
     def _check(self) -> None:
-        """See that the kernel keeps what is said above: it may be another that only looks like Linux."""
+        """Raise OSError unless the kernel completes sends as described above: some sandboxes imitate Linux."""
         ours, theirs = socket.socketpair()
         full, reader = socket.socketpair()
         with closing(ours), closing(theirs), closing(full), closing(reader):
@@ -176,10 +245,24 @@ class Ring:
             self._fd = -1
 
 
-def _system_call() -> Callable[..., int]:
-    """Return syscall(2) for six numbers."""
+def _counters(rings: memoryview, offset: int, count: int = 1) -> memoryview:
+    """Return ``count`` 32-bit numbers at an offset of the rings."""
+    return rings[offset : offset + count * sizeof(c_uint32)].cast("I")
+
+
+def _column(
+    entries: memoryview, structure: type[ctypes.Structure], name: str, code: Literal["i", "I", "Q"]
+) -> memoryview:
+    """Return one field of all entries as a writable column; ``code`` is its type as in ``array``."""
+    field = getattr(structure, name)
+    column: memoryview = entries.cast(code)[field.offset // field.size :: sizeof(structure) // field.size]
+    return column
+
+
+def system_call() -> SystemCall:
+    """Return syscall(2); raise OSError where there is no Linux."""
     if sys.platform != "linux":
-        raise OSError(ENOSYS, "io_uring is Linux's")
+        raise OSError(ENOSYS, "io_uring exists on Linux alone")
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     call.argtypes = [ctypes.c_long] * 7

@@ -1,47 +1,52 @@
-"""When silence is to be broken: one wheel for all streams, not a timer for each."""
+"""A timing wheel that finds silent connections: one wheel for all of them instead of a timer for each."""
 
 from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
+from pushsvc.hub.delivery.clock import Clock
 
-class Rider(Protocol):
-    """``took`` is the tick at which it last took something."""
+
+class Timed(Protocol):
+    """``last_sent`` is the tick at which the item was last sent something."""
 
     @property
-    def took(self) -> int: ...
+    def last_sent(self) -> int: ...
 
     @property
     def closed(self) -> bool: ...
 
 
-R = TypeVar("R", bound=Rider)
+T = TypeVar("T", bound=Timed)
 
 
-class Wheel(Generic[R]):
-    """Turns once a tick. Sending says nothing to it: a rider whose turn comes too early rides on."""
+class Wheel(Generic[T]):
+    """Returns each item ``silence`` ticks after it was last sent something.
 
-    def __init__(self, silence: int) -> None:
-        """``silence`` is the number of ticks after which a rider is due."""
-        self.silence = silence
-        self.tick = 0
-        self._slots: list[list[R]] = [[] for _ in range(silence + 1)]
+    Sending does not touch the wheel: an item that was sent something since is put back when its turn comes.
+    """
 
-    def add(self, rider: R) -> None:
-        due = max(rider.took + self.silence, self.tick + 1)
-        self._slots[due % len(self._slots)].append(rider)
+    def __init__(self, clock: Clock, silence: int) -> None:
+        self._clock = clock
+        self._silence = silence
+        self._slots: list[list[T]] = [[] for _ in range(silence + 1)]
 
-    def turn(self) -> list[R]:
-        """Go on by a tick; return who was silent for long enough. They are to be added again."""
-        self.tick += 1
-        at = self.tick % len(self._slots)
-        riders, self._slots[at] = self._slots[at], []
+    def add(self, item: T) -> None:
+        due = max(item.last_sent + self._silence, self._clock.tick + 1)
+        self._slots[due % len(self._slots)].append(item)
+
+    def turn(self) -> list[T]:
+        """Advance the clock by a tick and return the silent items. The caller adds them again."""
+        self._clock.tick += 1
+        tick = self._clock.tick
+        slot = tick % len(self._slots)
+        items, self._slots[slot] = self._slots[slot], []
         due = []
-        for rider in riders:
-            if rider.closed:
+        for item in items:
+            if item.closed:
                 continue
-            if self.tick - rider.took >= self.silence:
-                due.append(rider)
+            if tick - item.last_sent >= self._silence:
+                due.append(item)
             else:
-                self.add(rider)
+                self.add(item)
         return due

@@ -1,4 +1,4 @@
-"""Hands what channels have to say to their sockets: a walk that pauses, so that everything else stays prompt."""
+"""Sends the messages of channels to their sockets, in passes that pause so that the event loop stays prompt."""
 
 from __future__ import annotations
 
@@ -8,37 +8,33 @@ from collections import deque
 from errno import EAGAIN, EBADF
 from itertools import takewhile
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.hub import metrics
-from pushsvc.hub.delivery.sender import Sender, best
-
-if TYPE_CHECKING:
-    from pushsvc.hub.delivery.backlog import Chunk
-    from pushsvc.hub.delivery.channel import Channel
-    from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.delivery.backlog import Chunk
+from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.delivery.limits import FanoutLimits
+from pushsvc.hub.delivery.sender import Sender, choose_sender
 
 log = logging.getLogger(__name__)
 
-SLICE = 0.002
-"""Seconds of work after which the loop gets its turn."""
-
-JOIN = 0.001
-"""Seconds for which frames join while the hub is busy. After silence they leave at the end of the loop's turn."""
-
-UNSENT_AT_MOST = 4_000_000
-"""Bytes that channels may have ready before the logs are read on: what is not read yet waits in Redis."""
-
-_AT_ONCE, _FEWEST = 1_000_000, 16  # bytes and members between two looks at the clock
+_STUCK = 10.0
+"""Seconds without progress after which a pass counts as stuck."""
 
 
-class Flush:
-    """Channels with something to send, in turns."""
+class FanoutWriter:
+    """Runs one pass over each channel with messages to send, in turns.
 
-    def __init__(self, *, io_uring: bool = True) -> None:
+    A pass brings a chunk to every member that has the one before. ``room`` is set while the waiting bytes are within
+    their limit.
+    """
+
+    def __init__(self, limits: FanoutLimits | None = None, *, io_uring: bool = True) -> None:
+        self.limits = limits or FanoutLimits()
         self.room = Event()
         self.room.set()
         self._channels: deque[Channel] = deque()
@@ -53,36 +49,36 @@ class Flush:
         self._chosen: Sender | None = None
 
     @property
-    def _sender(self) -> Sender:
-        # Made when it is needed: a ring belongs to one process, and an application may be made before a server forks.
+    def sender(self) -> Sender:
+        # Chosen at the first use: an io_uring belongs to one process, and an app may be created before a server forks.
         if self._chosen is None:
-            self._chosen = best(io_uring=self._io_uring)
+            self._chosen = choose_sender(io_uring=self._io_uring)
         return self._chosen
 
     @property
     def stuck(self) -> bool:
-        """True when a walk that was begun does not go on."""
-        return self._scheduled and monotonic() - self._begun > 10
+        """True when a pass that began does not continue."""
+        return self._scheduled and monotonic() - self._begun > _STUCK
 
     def schedule(self, channel: Channel, size: int) -> None:
-        """Send what a channel has, with whatever else comes in this turn of the loop. ``size`` is what is new of it."""
+        """Send the messages of a channel after this turn of the loop. ``size`` is the number of new bytes."""
         self._unsent += size
-        if self._unsent > UNSENT_AT_MOST:
+        if self._unsent > self.limits.unsent_bytes:
             self.room.clear()
-        if not channel.walking:
-            channel.walking = True
+        if not channel.in_pass:
+            channel.in_pass = True
             self._channels.append(channel)
         if not self._scheduled:
             self._scheduled = True
             self._begun = monotonic()
-            wait = self._ended + JOIN - self._begun
+            wait = self._ended + self.limits.join - self._begun
             if wait <= 0:
                 get_hub().loop.run_callback(self._run)
             else:
-                self._later(wait)
+                self._run_later(wait)
 
-    def _later(self, seconds: float) -> None:
-        # A callback cannot yield and sleep(0) starves sockets; a timer lets everything have its turn.
+    def _run_later(self, seconds: float) -> None:
+        # A callback cannot yield, and sleep(0) starves sockets. After a timer everything else has had its turn.
         if seconds:
             if self._timer is not None:
                 self._timer.close()
@@ -94,22 +90,22 @@ class Flush:
             self._pause.start(self._run)
 
     def _run(self) -> None:
-        until = perf_counter() + SLICE
+        until = perf_counter() + self.limits.slice
         try:
             while self._channels:
-                if not self._walk(self._channels[0], until):
+                if not self._advance(self._channels[0], until):
                     self._channels.rotate(-1)
                     break
-                self._channels.popleft().walking = False
+                self._channels.popleft().in_pass = False
         except Exception:
             metrics.ERRORS.inc()
-            log.exception("flush")
+            log.exception("fan-out")
             channel = self._channels.popleft()
-            channel.walking = False
+            channel.in_pass = False
             channel.fail()
         self._begun = monotonic()
         if self._channels:
-            self._later(0)
+            self._run_later(0)
         else:
             self._scheduled = False
             self._ended = monotonic()
@@ -117,82 +113,88 @@ class Flush:
             self.room.set()
 
     def close(self) -> None:
-        """Give back what the kernel has for us. From now on each socket is written to."""
+        """Release the io_uring. A later send makes a system call for each socket."""
         if self._chosen is not None:
             self._chosen.close()
-        self._chosen = best(io_uring=False)
+        self._chosen = choose_sender(io_uring=False)
 
-    def _walk(self, channel: Channel, until: float) -> bool:
-        """Send a channel's chunks to everybody who stands before them; return whether that is done."""
-        tape = channel.tape
+    def _advance(self, channel: Channel, until: float) -> bool:
+        """Send the chunks of a channel to all members; return False where time ended before all have them."""
+        backlog, roster = channel.backlog, channel.roster
         channel.seal()
-        while (chunk := tape.front.next) is not None:
-            chunk.tick = channel.hub.tick
-            while channel.place < len(channel.members):
+        while (chunk := backlog.front.next) is not None:
+            chunk.tick = channel.clock.tick
+            while roster.position < len(roster.members):
                 begun = perf_counter()
-                self._deliver(channel, tape.front, chunk)
+                self._deliver(channel, backlog.front, chunk)
                 now = perf_counter()
                 if now + (now - begun) > until:
                     return False
-            channel.place = 0
-            tape.front = chunk
-            tape.trim(behind=bool(channel.slow))
-            channel.compact()
+            roster.position = 0
+            backlog.front = chunk
+            backlog.trim(behind=bool(channel.slow))
+            roster.compact()
             self._count(chunk)
-            channel.seal()  # what came while this walk paused leaves as one
+            channel.seal()  # messages that came during the pauses of this pass leave together
         return True
 
     def _count(self, chunk: Chunk) -> None:
-        """Write down what a walk did."""
+        """Add a finished pass to the metrics."""
         metrics.LATENCY.observe(monotonic() - chunk.read_at)
         metrics.DELIVERIES.inc(self._delivered)
         metrics.STREAM_BYTES.inc(self._bytes)
         self._delivered = self._bytes = 0
 
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
-        """Send a chunk to the next few members. This is the loop that every delivery goes through: of a member that is
-        in step it reads nothing but its descriptor, as all else would have to come from memory."""
-        start, size = channel.place, len(chunk.data)
-        if channel.in_step[start] < 0:  # as all are over TLS, where each takes longer: so they are few
-            descriptors = array("i", takewhile((0).__gt__, channel.in_step[start : start + _FEWEST]))
-            apart = dict.fromkeys(range(len(descriptors)), -EBADF)
+        """Send a chunk to the next few members.
+
+        Every delivery goes through this loop. Of a caught-up member it reads the descriptor alone, as everything else
+        would have to be fetched from memory.
+        """
+        roster = channel.roster
+        start, size = roster.position, len(chunk.data)
+        if roster.descriptors[start] < 0:  # over TLS this is true for all; each takes longer, so they are few
+            descriptors = array(
+                "i", takewhile((0).__gt__, roster.descriptors[start : start + self.limits.step_members])
+            )
+            exceptions = dict.fromkeys(range(len(descriptors)), -EBADF)
         else:
-            sender = self._sender
-            at_once = min(sender.room, max(_FEWEST, _AT_ONCE // (size + 1)))
-            descriptors = channel.in_step[start : start + at_once]
-            apart = sender.send(descriptors, chunk.data)
+            sender = self.sender
+            most = min(sender.room, max(self.limits.step_members, self.limits.step_bytes // (size + 1)))
+            descriptors = roster.descriptors[start : start + most]
+            exceptions = sender.send(descriptors, chunk.data)
             if sender.broken:
                 self.close()
-        passed = 0
-        for index, sent in apart.items():
-            connection = channel.members[start + index]
+        passed_over = 0
+        for index, sent in exceptions.items():
+            connection = roster.members[start + index]
             try:
                 if descriptors[index] < 0:
-                    passed += not _bring(connection, start + index, before, chunk)
+                    passed_over += not _send_if_next(connection, start + index, before, chunk)
                 else:
-                    _set_apart(connection, chunk, sent)
+                    _mark_short(connection, chunk, sent)
             except Exception:
-                log.exception("a stream of %s", channel.key)
+                log.exception("a stream of %s", channel.name)
                 connection.fail()
-        channel.place = start + len(descriptors)
-        self._delivered += (len(descriptors) - passed) * chunk.frames
-        self._bytes += (len(descriptors) - len(apart)) * size  # the others count their own
+        roster.position = start + len(descriptors)
+        self._delivered += (len(descriptors) - passed_over) * chunk.count
+        self._bytes += (len(descriptors) - len(exceptions)) * size  # the others count their own bytes
 
 
-def _bring(connection: Connection, place: int, before: Chunk, chunk: Chunk) -> bool:
-    """Send a chunk to a member that is not in step; return whether it was its turn."""
+def _send_if_next(connection: Connection, position: int, before: Chunk, chunk: Chunk) -> bool:
+    """Send a chunk to a member that is not caught up; return False if the chunk is not its next one yet."""
     if connection.at is not before or connection.rest is not None:
         return False
     connection.at = chunk
     if connection.push(chunk.data):
-        connection.fall_in(place)
+        connection.mark_caught_up(position)
     return True
 
 
-def _set_apart(connection: Connection, chunk: Chunk, sent: int) -> None:
-    """Note of a member that was in step that it took only a part of a chunk, or is broken."""
+def _mark_short(connection: Connection, chunk: Chunk, sent: int) -> None:
+    """Note that a caught-up member took only a part of a chunk, or that its socket is broken."""
     if sent >= 0 or sent == -EAGAIN:
         connection.at = chunk
-        connection.sent(chunk.data, max(sent, 0))
+        connection.note_sent(chunk.data, max(sent, 0))
     else:
         connection.close()

@@ -1,94 +1,106 @@
-"""Which topics there are, for queries with patterns: listed once, then heard of as they are born."""
+"""The topics that exist, for consumers with patterns: listed once, then notified of as they are created."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from gevent.lock import RLock
 
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
 from pushsvc.errors import BrokerUnavailable
+from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.topic import PARTITIONS
 
-if TYPE_CHECKING:
-    from pushsvc.hub.groups.group import Group
-    from pushsvc.hub.hub import Hub
 
-_WAIT = 5.0
+class TopicConsumer(Protocol):
+    """Gets all topics, and chooses its own. ``from_start`` is true for topics created while it was subscribed."""
+
+    def follow(self, topics: Iterable[str], *, from_start: bool = False) -> list[Log]:
+        """Register for the logs of topics without asking Redis; return the logs to subscribe to."""
+
+    def subscribe(self, logs: Iterable[Log]) -> None:
+        """Subscribe to the notifications of logs."""
+
+    def extend(self, topics: Iterable[str], *, from_start: bool = False) -> None:
+        """Follow topics and subscribe to their logs."""
 
 
 class Directory:
-    """Costs Redis subscriptions only while a pattern is watched.
+    """Subscribes to new topics while there is a consumer with patterns.
 
-    Nothing is kept of a listing: topics are deleted too, and who comes is to be told of those that are there.
+    A listing is not kept, because topics are deleted too: new consumers need the current list.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._groups: dict[Group, None] = {}
-        self._unlisted: dict[Group, None] = {}  # those of them that have still to be told what there is
-        self._doubted: set[int] = set()  # partitions that were listed again meanwhile
+    def __init__(self, broker: Broker, subscriptions: Subscriptions, wait: float) -> None:
+        self._broker = broker
+        self._subscriptions = subscriptions
+        self._wait = wait
+        self._consumers: dict[TopicConsumer, None] = {}
+        self._unlisted: dict[TopicConsumer, None] = {}  # consumers that still need the current list
+        self._relisted: set[int] = set()  # partitions that were listed again during a listing
         self._listing = RLock()
 
-    def add(self, group: Group) -> None:
-        """Tell a group of topics from now on; ``wait`` until it knows those that there are."""
-        self._groups[group] = self._unlisted[group] = None
+    def add(self, consumer: TopicConsumer) -> None:
+        """Pass new topics to a consumer from now on. ``wait_listed`` passes the existing ones."""
+        self._consumers[consumer] = self._unlisted[consumer] = None
 
-    def knows(self, group: Group) -> bool:
-        """Tell whether nothing of what there is has still to be told to a group."""
-        return group not in self._unlisted
+    def has_listed(self, consumer: TopicConsumer) -> bool:
+        """Return whether a consumer got the existing topics, or needs none."""
+        return consumer not in self._unlisted
 
-    def discard(self, group: Group) -> None:
-        if group not in self._groups:
+    def discard(self, consumer: TopicConsumer) -> None:
+        if consumer not in self._consumers:
             return
-        del self._groups[group]
-        self._unlisted.pop(group, None)
+        del self._consumers[consumer]
+        self._unlisted.pop(consumer, None)
         for partition in range(PARTITIONS):
-            if self._groups:  # also one that came meanwhile
+            if self._consumers:  # looked at each time, as a consumer may join while Redis is asked
                 return
-            self._hub.unhear(self._hub.broker.keys.topics(partition))
+            self._subscriptions.unsubscribe_topics(partition)
 
-    def wait(self) -> None:
-        """Return once the topics are known; raise BrokerUnavailable."""
+    def wait_listed(self) -> None:
+        """Return once every consumer got the existing topics; raise BrokerUnavailable."""
         with self._listing:
             if not self._unlisted:
                 return
-            confirmed = [self._hub.hear(self._hub.broker.keys.topics(p)) for p in range(PARTITIONS)]
-            if not all(event.wait(_WAIT) for event in confirmed):
+            confirmed = [self._subscriptions.subscribe_topics(partition) for partition in range(PARTITIONS)]
+            if not all(event.wait(self._wait) for event in confirmed):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
             waiting = list(self._unlisted)
             new = {}
             found = self._list()
-            for group in waiting:
-                if group in self._unlisted:  # else it ended meanwhile
-                    del self._unlisted[group]
-                    new[group] = group.follow(found)
-            for group, logs in new.items():
-                group.hear(logs)
+            # First all consumers are registered, then Redis is asked: a topic created in between reaches each of them.
+            for consumer in waiting:
+                if consumer in self._unlisted:  # else it was discarded meanwhile
+                    del self._unlisted[consumer]
+                    new[consumer] = consumer.follow(found)
+            for consumer, logs in new.items():
+                consumer.subscribe(logs)
 
     def _list(self) -> dict[str, int]:
-        """Return all topics, those too of whose birth others were told meanwhile, as somebody read behind it."""
-        self._doubted.clear()
-        found = self._hub.broker.topics()
-        while self._doubted:
-            doubted, self._doubted = sorted(self._doubted), set()
-            found.update(self._hub.broker.topics(doubted))
+        """Return all topics. Lists partitions again that ``refresh`` listed meanwhile: it passed their new topics only
+        to the consumers that had the list before."""
+        self._relisted.clear()
+        found = self._broker.topics()
+        while self._relisted:
+            partitions, self._relisted = sorted(self._relisted), set()
+            found.update(self._broker.topics(partitions))
         return found
 
-    def hear(self, topic: str) -> None:
-        """A topic was born."""
-        if topic:
-            for group in list(self._groups):
-                if group in self._groups:
-                    group.extend([topic], born=True)
+    def on_new_topic(self, topic: str) -> None:
+        for consumer in list(self._consumers):
+            if consumer in self._consumers:
+                consumer.extend([topic], from_start=True)
 
-    def doubt(self, partitions: Sequence[int]) -> None:
-        """What was said meanwhile is lost: list the topics of partitions again. One that is new was born unheard."""
-        if not self._groups:
+    def refresh(self, partitions: Sequence[int]) -> None:
+        """List the topics of partitions again: notifications may be lost. Topics that a consumer lacks are new."""
+        if not self._consumers:
             return
-        self._doubted.update(partitions)
-        listed = [group for group in self._groups if group not in self._unlisted]
-        found = self._hub.broker.topics(partitions)
-        for group in listed:
-            if group in self._groups:
-                group.extend(found, born=True)
+        self._relisted.update(partitions)
+        listed = [consumer for consumer in self._consumers if consumer not in self._unlisted]
+        found = self._broker.topics(partitions)
+        for consumer in listed:
+            if consumer in self._consumers:
+                consumer.extend(found, from_start=True)

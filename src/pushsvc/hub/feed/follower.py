@@ -1,371 +1,357 @@
-"""Follows the watched logs of one partition: one script reads them all, and wake-ups tell how they go on from there.
+"""Follows the logs of one partition: one script reads them all, and notifications continue from there.
 
-Reading them at one instant gives what a cursor needs: up to the partition's sequence nothing of them is missing. From
-there on every wake-up is heard, in order, as they come on one connection; one that brings the very next entry of its
-log leaves nothing to read. Whatever else is heard only says that there is something, and all are read again.
+A read of all logs at one instant gives what a cursor needs: the sequence of the partition up to which nothing of them
+is missing. From there on every notification arrives, in order, on one connection. A notification with the very next
+entry of its log leaves nothing to read. Any other notification leads to a read of all logs.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import (
-    FROM_SNAPSHOT,
-    NO_ENTRIES,
-    LogEntry,
-    LogNotification,
-    LogRead,
-    PartitionRead,
-    StatisticsEntry,
-)
+from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub import metrics
+from pushsvc.hub.feed.limits import FeedLimits
+from pushsvc.hub.feed.tail import LogConsumer, Tail
 from pushsvc.hub.messages import Rendering
-from pushsvc.hub.window_state import Mirror
-
-if TYPE_CHECKING:
-    from pushsvc.hub.groups.group import Group
-    from pushsvc.hub.hub import Hub
 
 log = logging.getLogger(__name__)
-
-LOOK_ANYWAY = 5.0
-"""Seconds after which a watched log is read without a wake-up; a lost one costs no more than that."""
-
-_PAUSE = 0.2
-
-HEARD_AT_MOST = 1_000_000
-"""Bytes that are heard in one turn of the loop; what is more is read, as far as it can be sent."""
-
-UNSURE = 15.0
-"""Seconds after a new epoch for which all is read: in a cluster the primary before goes on saying what it is told, with
-gaps, until it is noticed that channels are to be heard elsewhere."""
-
-REPLAY_AFTER_RESET = 1_000
-"""Events sent, at most, of what is left of a log after a reset."""
-
-
-class Tail:
-    """Where the reading of one log stands. It is ``fresh`` until it has been read as far as the others of its
-    partition, and up to ``end``, where somebody begins who wants nothing of before."""
-
-    def __init__(self, of: Log) -> None:
-        self.log = of
-        self.groups: dict[Group, None] = {}
-        self.from_end: dict[Group, None] = {}  # those of them that want nothing of what is there when it is read next
-        self.mirror = Mirror(of) if of.window is not None else None
-        self.trimmed = self.deleted = 0
-        self.born = False  # while one of its groups watched
-        self.rewind()
-
-    def rewind(self, last: int | None = None) -> None:
-        """Begin anew: at the last snapshot; an events log at its end, or at what is left before ``last``."""
-        self.after = FROM_SNAPSHOT if self.mirror is not None else NO_ENTRIES
-        if self.mirror is None and last is not None:
-            self.after = max(0, last - REPLAY_AFTER_RESET)
-        self.fresh = True
-        self.end = 0
-        self.from_end.clear()
-        if self.mirror is not None:
-            self.mirror = Mirror(self.log)
-
 
 Batch = list[tuple[int, Tail, LogEntry]]
 """Entries of several logs in order of their sequences."""
 
 
-class Follower:
-    """Reads the watched logs of one partition and offers their entries, in order of sequence."""
+class LogReader(Protocol):
+    def read(self, partition: int, logs: Mapping[Log, int]) -> PartitionRead:
+        """Read logs of a partition, each after an offset, at one instant; raise PushError."""
 
-    def __init__(self, hub: Hub, broker: Broker, partition: int, on_end: Callable[[], None]) -> None:
+
+class LogSubscriptions(Protocol):
+    def follow(self, of: Log) -> None: ...
+    def unfollow(self, of: Log) -> None: ...
+    def are_confirmed(self, logs: Iterable[Log]) -> bool: ...
+
+
+class Follower:
+    """Reads the followed logs of one partition and gives their entries to consumers, in order of sequence.
+
+    It reads while ``room`` is set. ``on_new_topics(partition)`` is called when the partition has a topic that is not
+    known here; it returns once the topic is followed. ``on_end`` is called when no log is left.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        reader: LogReader,
+        subscriptions: LogSubscriptions,
+        room: Event,
+        on_new_topics: Callable[[int], None],
+        on_end: Callable[[], None],
+        limits: FeedLimits,
+    ) -> None:
         self.partition = partition
         self.tails: dict[Log, Tail] = {}
         self.epoch: int | None = None
         self.through = 0
         self.owned = False
-        self._born = 0
-        self._hub = hub
-        self._broker = broker
+        self._newest_topic_sequence = 0
+        self._reader = reader
+        self._subscriptions = subscriptions
+        self._room = room
+        self._on_new_topics = on_new_topics
         self._on_end = on_end
+        self._limits = limits
         self._wake = Event()
         self._moved = Event()
         self._failing = False
-        self._complete = False  # nothing lacks of what was read last, and all that was said since was heard
+        self._complete = False  # the last read was complete and every later notification arrived
         self._unsure_until = 0.0
-        self._heard: list[tuple[Log, bytes]] = []
-        self._heard_bytes = 0
+        self._notified: list[tuple[Log, bytes]] = []
+        self._notified_bytes = 0
         self.greenlet = gevent.spawn(self._run)
 
     @property
     def position(self) -> Position:
-        """Return up to where everything of every watched log was offered."""
+        """Return the position up to which the consumers got every entry of every log."""
         return Position(self.epoch or 0, self.through)
 
     def wake(self) -> None:
+        """Read soon."""
         self._wake.set()
 
-    def hear(self, of: Log, message: bytes) -> None:
-        """Take what was said of a log, with whatever else is said in this turn of the loop."""
-        if not self._follows or self._heard_bytes + len(message) > HEARD_AT_MOST:
+    # Notifications
+
+    def on_notification(self, of: Log, message: bytes) -> None:
+        """Take a notification of a log, together with all others of this turn of the loop."""
+        if not self.is_live or self._notified_bytes + len(message) > self._limits.notified_bytes:
             self._wake.set()
             return
-        if not self._heard:
-            get_hub().loop.run_callback(self._take_heard)
-        self._heard.append((of, message))
-        self._heard_bytes += len(message)
+        if not self._notified:
+            get_hub().loop.run_callback(self._take_notified)
+        self._notified.append((of, message))
+        self._notified_bytes += len(message)
 
     @property
-    def _follows(self) -> bool:
-        """True while what is heard may be taken instead of reading."""
+    def is_live(self) -> bool:
+        """True while notifications take the place of reads."""
         sure = self._complete and monotonic() >= self._unsure_until
-        return sure and not self._wake.is_set() and self._hub.flush.room.is_set()
+        return sure and not self._wake.is_set() and self._room.is_set()
 
-    def _take_heard(self) -> None:
-        heard, self._heard, self._heard_bytes = self._heard, [], 0
-        if not self._follows:
+    def _take_notified(self) -> None:
+        notified, self._notified, self._notified_bytes = self._notified, [], 0
+        if not self.is_live:
             self._wake.set()
             return
         try:
-            batch = self._continuation(heard)
+            batch = self._continuation(notified)
             if batch:
                 self._hand_out(batch)
-                self._tell_moved()
+                self._signal_moved()
         except Exception:
             log.exception("partition %d", self.partition)
-            self._begin_anew()
+            self._start_over()
 
-    def _continuation(self, heard: list[tuple[Log, bytes]]) -> Batch:
-        """Return the entries that were heard, up to where reading is needed, and stand behind them."""
+    def _continuation(self, notified: list[tuple[Log, bytes]]) -> Batch:
+        """Return the entries of notifications, up to the first that needs a read, and advance past them."""
         batch: Batch = []
-        for of, message in heard:
+        for of, message in notified:
             tail = self.tails.get(of)
             if tail is None:
                 continue
-            said = LogNotification.parse(of, message)
-            if said is not None and said.entry.last <= tail.after and said.epoch == self.epoch:
+            notification = LogNotification.parse(of, message)
+            if notification is not None and notification.entry.last <= tail.after and notification.epoch == self.epoch:
                 continue  # it was read meanwhile
-            if said is None or not self._is_next(tail, said):
+            if notification is None or not self._is_next(tail, notification):
                 self._wake.set()
                 break
-            entry = said.entry
+            entry = notification.entry
             tail.after, self.through = entry.last, entry.sequence
             batch.append((entry.sequence, tail, entry))
         return batch
 
-    def _is_next(self, tail: Tail, said: LogNotification) -> bool:
-        """Tell whether this is the log's next entry, in the life of Redis and with the topics that are known here."""
-        entry = said.entry
-        known = said.epoch == self.epoch and said.newest_topic_sequence <= self._born
+    def _is_next(self, tail: Tail, notification: LogNotification) -> bool:
+        """Return whether this is the next entry of the log, in the epoch and with the topics that are known here."""
+        entry = notification.entry
+        known = notification.epoch == self.epoch and notification.newest_topic_sequence <= self._newest_topic_sequence
         return known and entry.before == tail.after and entry.sequence > self.through
 
-    def add(self, group: Group, logs: Sequence[Log], *, from_start: bool = False) -> None:
-        """Register a group for logs, which may be events ``from_start`` on. It is told when it may ``look``."""
+    # Consumers
+
+    def add(self, consumer: LogConsumer, logs: Sequence[Log], *, from_start: bool = False) -> None:
+        """Register a consumer for logs, for events at the end or ``from_start`` on. ``on_read`` tells when it has them.
+
+        Asks Redis nothing.
+        """
         for of in logs:
             tail = self.tails.get(of)
-            if tail is None or (from_start and tail.mirror is None and tail.after != 0):
-                tail = self.tails[of] = self._begin(of, tail, from_start=from_start)
-            elif tail.fresh and tail.mirror is None and tail.after != NO_ENTRIES and not from_start:
-                tail.from_end[group] = None
-            tail.groups[group] = None
-            tail.born |= from_start
+            if tail is None or (from_start and tail.window_state is None and tail.after != 0):
+                tail = self.tails[of] = self._new_tail(of, tail, from_start=from_start)
+                self._subscriptions.follow(of)
+            elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
+                tail.starting_at_end[consumer] = None
+            tail.consumers[consumer] = None
+            tail.created_while_followed |= from_start
         self._wake.set()
 
     @staticmethod
-    def _begin(of: Log, before: Tail | None, *, from_start: bool) -> Tail:
-        """Return a new tail. One that stands ``before`` it is read again: its groups skip what they have."""
+    def _new_tail(of: Log, before: Tail | None, *, from_start: bool) -> Tail:
+        """Return a new tail. If it replaces one, the log is read again and the former consumers skip what they have."""
         tail = Tail(of)
-        if from_start and tail.mirror is None:
+        if from_start and tail.window_state is None:
             tail.after = 0
         if before is not None:
-            tail.groups.update(before.groups)
+            tail.consumers.update(before.consumers)
             tail.end = before.end
-            tail.from_end.update(before.groups if before.after == NO_ENTRIES else before.from_end)
-            for group in before.groups:
-                group.skip(of, before.after)
+            tail.starting_at_end.update(before.consumers if before.after == NO_ENTRIES else before.starting_at_end)
+            for consumer in before.consumers:
+                consumer.skip(of, before.after)
         return tail
 
-    def discard(self, group: Group, logs: Sequence[Log]) -> None:
+    def discard(self, consumer: LogConsumer, logs: Sequence[Log]) -> None:
+        """Remove a consumer from logs. Logs without a consumer are not followed any more."""
         for of in logs:
             tail = self.tails.get(of)
-            if tail is None or group not in tail.groups:
+            if tail is None or consumer not in tail.consumers:
                 continue
-            del tail.groups[group]
-            if not tail.groups:
+            del tail.consumers[consumer]
+            if not tail.consumers:
                 del self.tails[of]
-                self._hub.unwatch(of)
+                self._subscriptions.unfollow(of)
         if not self.tails:
             self._wake.set()
 
     def wait_for(self, position: Position, timeout: float) -> bool:
-        """Wait until everything up to a position was offered; return False where Redis has not been there.
+        """Wait until the consumers got everything up to a position; return False if Redis has not been there.
 
-        Another worker may have been asked before this one has read as far.
+        A client may come from another worker, which had read further.
         """
         deadline = monotonic() + timeout
         while not (reached := position.epoch == self.epoch and position.sequence <= self.through):
-            read = self._broker.read(self.partition, {})
-            known = (
-                read.epoch == self.epoch
-            )  # else the follower has still to hear of the restart, and to tell of it once
+            read = self._reader.read(self.partition, {})
+            # In another epoch this follower has still to notice the restart, which it reports once.
+            known = read.epoch == self.epoch
             if known and (position.epoch != read.epoch or read.sequence < position.sequence):
                 return False
             if monotonic() >= deadline:
                 break
             self.wake()
-            self._moved.wait(_PAUSE)
+            self._moved.wait(self._limits.pause)
         return reached
+
+    # Reads
 
     def _run(self) -> None:
         more = True
         try:
             while True:
                 if not more:
-                    self._wake.wait(LOOK_ANYWAY)
-                # What cannot be sent fast enough waits in Redis, not here.
-                self._hub.flush.room.wait()
+                    self._wake.wait(self._limits.read_anyway)
+                # Entries that cannot be sent fast enough wait in Redis, not here.
+                self._room.wait()
                 self._wake.clear()
                 self._complete = False
                 if not self.tails:
                     return
-                all_heard = self._hub.hears_all(self.tails)
-                more = self._step()
-                self._complete = all_heard and not more and not any(tail.fresh for tail in self.tails.values())
+                confirmed = self._subscriptions.are_confirmed(self.tails)
+                more = self.step()
+                self._complete = confirmed and not more and not any(t.catching_up for t in self.tails.values())
         finally:
             self._on_end()
 
-    def _step(self) -> bool:
-        """Read and offer once; return whether there is more to read at once."""
+    def step(self) -> bool:
+        """Read all logs once and hand out what is new; return whether there is more to read at once."""
         try:
-            asked = dict(self.tails)
-            read = self._broker.read(self.partition, {of: tail.after for of, tail in asked.items()})
+            requested = dict(self.tails)
+            read = self._reader.read(self.partition, {of: tail.after for of, tail in requested.items()})
             self._failing = False
-            return self._take(read, asked)
+            return self._take(read, requested)
         except PushError as error:
-            if not self._failing:  # once, as Redis may be away for long and there may be 64 of us
+            if not self._failing:  # once: Redis may be away for long, and there may be 64 followers
                 log.warning("partition %d: %s", self.partition, error)
             self._failing = True
         except Exception:
             log.exception("partition %d", self.partition)
-            self._begin_anew()
-        gevent.sleep(_PAUSE)
+            self._start_over()
+        gevent.sleep(self._limits.pause)
         return True
 
-    def _begin_anew(self) -> None:
-        """Go on behind an entry that cannot be taken: one must not deafen the process."""
-        self._forget("trimmed")
+    def _start_over(self) -> None:
+        """Continue after an entry that cannot be processed: one entry must not stop the process."""
+        self._reset_all("trimmed")
         self._wake.set()
 
-    def _tell_moved(self) -> None:
+    def _signal_moved(self) -> None:
         self._moved.set()
         self._moved.clear()
 
-    def _take(self, read: PartitionRead, asked: dict[Log, Tail]) -> bool:
+    def _take(self, read: PartitionRead, requested: dict[Log, Tail]) -> bool:
         if self.epoch is not None and read.epoch != self.epoch:
-            self.epoch, self.through, self._born = read.epoch, 0, 0
-            self._unsure_until = monotonic() + UNSURE
-            self._forget("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
-            self._tell_moved()
+            self.epoch, self.through, self._newest_topic_sequence = read.epoch, 0, 0
+            self._unsure_until = monotonic() + self._limits.unsure
+            self._reset_all("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
+            self._signal_moved()
             return True
         self.epoch = read.epoch
         self.owned = read.owned
-        if read.newest_topic_sequence > self._born:
-            self._hub.list_again(self.partition)
-            self._born = read.newest_topic_sequence
-        if any(asked.get(of) is not tail and tail.born for of, tail in self.tails.items()):
-            return True  # a topic was born among what was read: nothing later of others may come before its own
-        # A tail that came in place of another meanwhile stands elsewhere: what was read is not its continuation.
-        found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is asked[of]}
-        if self._lost_position(found):
+        if read.newest_topic_sequence > self._newest_topic_sequence:
+            self._on_new_topics(self.partition)
+            self._newest_topic_sequence = read.newest_topic_sequence
+        if any(requested.get(of) is not tail and tail.created_while_followed for of, tail in self.tails.items()):
+            return True  # a topic was created before some of these entries: its own must come first
+        # A tail that replaced another meanwhile stands elsewhere: this read does not continue it.
+        found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is requested[of]}
+        if self._rewind_lost(found):
             return True
-        # A log that was cut may go on below what the others brought: nothing above its end is offered yet.
+        # A log whose read was cut may continue below entries of others: nothing above its end is handed out yet.
         cuts = [logged.entries[-1].sequence for logged in found.values() if logged.more]
         limit = min(cuts, default=read.sequence)
         if cuts:
-            # A log that is followed from its end on has its end above the limit: it begins with a later read.
+            # A log that is followed from its end has this end above the limit: it starts with a later read.
             found = {of: logged for of, logged in found.items() if self.tails[of].after != NO_ENTRIES}
-        # A log that is new here and was cut may end below what the others have long been offered.
-        behind = limit < self.through
+        # A new log whose read was cut may end below what the consumers of others already got.
+        below = limit < self.through
         self.through = max(self.through, limit)
-        self._offer(found, limit, behind=behind, cut=bool(cuts))
-        self._tell_moved()
+        self._offer(found, limit, below=below, cut=bool(cuts))
+        self._signal_moved()
         return bool(cuts) or len(found) < len(self.tails)
 
-    def _lost_position(self, found: dict[Log, LogRead]) -> bool:
-        """Rewind the tails whose place in the log is gone; return whether there were any."""
+    def _rewind_lost(self, found: dict[Log, LogRead]) -> bool:
+        """Rewind the tails whose position in the log was deleted or trimmed; return whether there were any."""
         rewound = False
         for of, logged in found.items():
             tail = self.tails[of]
             reason = None
-            if not tail.fresh and logged.deleted > self.through:
+            if not tail.catching_up and logged.deleted > self.through:
                 reason = "deleted"
-            elif not tail.fresh and logged.trimmed > self.through:
+            elif not tail.catching_up and logged.trimmed > self.through:
                 reason = "trimmed"
             tail.trimmed, tail.deleted = logged.trimmed, logged.deleted
             if reason is not None:
                 rewound = True
                 tail.rewind(logged.last)
-                for group in tail.groups:
-                    group.forget(of, reason)
+                for consumer in tail.consumers:
+                    consumer.reset(of, reason)
         return rewound
 
-    def _offer(self, found: dict[Log, LogRead], limit: int, *, behind: bool, cut: bool) -> None:
+    def _offer(self, found: dict[Log, LogRead], limit: int, *, below: bool, cut: bool) -> None:
+        """Hand out the entries up to a sequence, and advance past them."""
         batch: Batch = []
         for of, logged in found.items():
             tail = self.tails[of]
-            for group in tail.from_end:
-                group.skip(of, logged.last)
+            for consumer in tail.starting_at_end:
+                consumer.skip(of, logged.last)
                 tail.end = logged.last
-            tail.from_end.clear()
+            tail.starting_at_end.clear()
             tail.after = max(logged.after, tail.after)
             for entry in logged.entries:
                 if entry.sequence > limit:
                     break
                 batch.append((entry.sequence, tail, entry))
                 tail.after = entry.last
-            tail.fresh = tail.fresh and (behind or (cut and tail.after < tail.end))
+            tail.catching_up = tail.catching_up and (below or (cut and tail.after < tail.end))
         batch.sort(key=lambda item: item[0])
         self._hand_out(batch)
-        for group in {group: None for of in found for group in self.tails[of].groups}:
-            self._guarded(group, group.look)
+        for consumer in {consumer: None for of in found for consumer in self.tails[of].consumers}:
+            self._guarded(consumer, consumer.on_read)
 
     def _hand_out(self, batch: Batch) -> None:
-        """Apply entries to the mirrors, and give each group its own."""
-        shares: dict[Group, list[tuple[Log, LogEntry]]] = {}
+        """Apply entries to the window states, and give each consumer its own."""
+        shares: dict[LogConsumer, list[tuple[Log, LogEntry]]] = {}
         for _, tail, entry in batch:
-            if tail.mirror is not None and isinstance(entry, StatisticsEntry):
-                tail.mirror.apply(entry)
-            for group in tail.groups:
-                shares.setdefault(group, []).append((tail.log, entry))
+            if tail.window_state is not None and isinstance(entry, StatisticsEntry):
+                tail.window_state.apply(entry)
+            for consumer in tail.consumers:
+                shares.setdefault(consumer, []).append((tail.log, entry))
         rendering = Rendering()
-        for group, share in shares.items():
-            self._guarded(group, partial(group.take, self.partition, share, rendering))
+        for consumer, share in shares.items():
+            self._guarded(consumer, partial(consumer.take, self.partition, share, rendering))
 
     @staticmethod
-    def _guarded(group: Group, call: Callable[[], None]) -> None:
-        """One group that fails ends; its streams come back. The others do not hear of it."""
+    def _guarded(consumer: LogConsumer, call: Callable[[], None]) -> None:
+        """Call a consumer. If it raises, it ends; the other consumers are not affected."""
         try:
             call()
         except Exception:
             metrics.ERRORS.inc()
-            log.exception("a group of streams, %s", group.query)
-            group.fail()
+            log.exception("%s", consumer)
+            consumer.fail()
 
-    def _forget(self, reason: str, last: Mapping[Log, int] = MappingProxyType({})) -> None:
+    def _reset_all(self, reason: str, last: Mapping[Log, int] = MappingProxyType({})) -> None:
         for of, tail in self.tails.items():
-            if last and tail.fresh and of not in last:
-                continue  # it joined while the others were read: nothing was told of it, and it begins where it was to
+            if last and tail.catching_up and of not in last:
+                continue  # it was added during the read: its consumers got nothing, and it starts where it was to
             tail.rewind(last.get(of))
-            for group in tail.groups:
-                group.forget(of, reason)
+            for consumer in tail.consumers:
+                consumer.reset(of, reason)

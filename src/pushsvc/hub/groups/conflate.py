@@ -1,11 +1,11 @@
-"""Statistics of a group beyond entry by entry: what changed behind a position, at a pace, or as a ranking."""
+"""Statistics of a group that are not sent entry by entry: changes since a position, at an interval, or as a ranking."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gevent import get_hub
 
@@ -13,53 +13,74 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.cursor import Position, decode
-from pushsvc.hub import messages as frames
+from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
-from pushsvc.hub.window_state import Mirror, Selection, encode_frame
+from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.query import Query
+from pushsvc.hub.window_state import Selection, WindowState, encode_frame
 from pushsvc.system_clock import now_ms
-
-if TYPE_CHECKING:
-    from pushsvc.hub.groups.group import Group
 
 log = logging.getLogger(__name__)
 
 _CURSORS = 64
-"""Positions for which is kept what they lack: after a cut most streams come back from the same few."""
+"""Cursors for which the changes since are cached: after a disconnect most streams come back with the same few."""
+
+
+class StatisticsGroup(Protocol):
+    """The group whose statistics are conflated."""
+
+    query: Query
+    channel: Channel
+    logs: dict[Log, None]
+    followers: dict[int, Follower]
+
+    @property
+    def has_events(self) -> bool: ...
+    def cursor(self) -> str: ...
+    def cursor_at(self, partition: int, sequence: int) -> str: ...
+    def window_state(self, of: Log) -> WindowState: ...
+    def snapshots(self) -> list[bytes]: ...
+    def fail(self) -> None: ...
 
 
 class Conflation:
-    """Says the newest rows of a group's windows. ``told`` is the cursor of who has what was said, while more waits."""
+    """Makes messages of the newest rows of a group's windows.
 
-    def __init__(self, group: Group) -> None:
-        self.told: str | None = None
+    ``cursor`` is the position of the last emitted update while others are pending, else None.
+    """
+
+    def __init__(self, group: StatisticsGroup) -> None:
+        self.cursor: str | None = None
         self._group = group
         self._selection = group.query.selection
         self._every = group.query.every
-        self._waiting: dict[Log, int] = {}  # the position behind which changes wait to be said
-        self._told_at = 0.0
+        self._pending: dict[Log, int] = {}  # log: the sequence after which its changes are pending
+        self._emitted_at = 0.0
         self._timer: Any = None
         self._rankings: dict[Log, Ranking] = {}
-        self._first: tuple[int, str, bytes] | None = None
-        self._caught: tuple[Chunk, dict[str, bytes]] | None = None
-        self._resumed: tuple[tuple[int, str], dict[str, bytes]] | None = None
+        # Caches, each with the key for which it is valid.
+        self._initial: tuple[int, str, bytes] | None = None
+        self._since_chunks: tuple[Chunk, dict[str, bytes]] | None = None
+        self._for_cursors: tuple[tuple[int, str], dict[str, bytes]] | None = None
 
-    # At a pace
+    # At an interval
 
     def note(self, of: Log, entry: StatisticsEntry) -> None:
-        """Take up that a window changed."""
+        """Note that a window changed."""
         if entry.kind is not FrameKind.BASELINE:
-            if not self._waiting and not self._group.has_events:
-                self.told = self._group.cursor_at(of.partition, entry.sequence - 1)
-            self._waiting.setdefault(of, entry.sequence - 1)
+            if not self._pending and not self._group.has_events:
+                self.cursor = self._group.cursor_at(of.partition, entry.sequence - 1)
+            self._pending.setdefault(of, entry.sequence - 1)
 
-    def tell(self) -> None:
-        """Say what waits, now or as soon as the pace allows."""
-        if not self._waiting or self._timer is not None:
+    def emit(self) -> None:
+        """Broadcast the pending changes, now or as soon as the interval has passed."""
+        if not self._pending or self._timer is not None:
             return
-        wait = self._told_at + self._every - monotonic()
+        wait = self._emitted_at + self._every - monotonic()
         if wait <= 0:
-            self._tell()
+            self._emit()
         else:
             self._timer = get_hub().loop.timer(wait)
             self._timer.start(self._on_time)
@@ -68,110 +89,106 @@ class Conflation:
         self._timer.close()
         self._timer = None
         try:
-            self._tell()
+            self._emit()
         except Exception:
             metrics.ERRORS.inc()
-            log.exception("a group of streams, %s", self._group.query)
+            log.exception("%s", self._group)
             self._group.fail()
 
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        self.told = None
-        self._told_at = monotonic()
-        messages = [message for of, sequence in waiting.items() if (message := self._update(of, sequence))]
+    def _emit(self) -> None:
+        pending, self._pending = self._pending, {}
+        self.cursor = None
+        self._emitted_at = monotonic()
+        messages = [message for of, sequence in pending.items() if (message := self._update(of, sequence))]
         if messages:
             messages[-1] = sse.with_id(messages[-1], self._group.cursor())
-            self._group.say(messages)
+            self._group.channel.broadcast(messages)
 
     def _update(self, of: Log, sequence: int) -> bytes | None:
         if self._selection.top is not None:
-            return self._ranking(of).update(self._mirror(of))
-        return self.since(of, sequence, whole=False)
+            return self._ranking(of).update(self._group.window_state(of))
+        return self.since(of, sequence, full_snapshot=False)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
 
-    def renew(self, of: Log) -> None:
-        """Forget what was said of a window: it begins anew."""
+    def reset(self, of: Log) -> None:
+        """Forget what was emitted of a window: its log starts over."""
         self._rankings.pop(of, None)
-        self._waiting.pop(of, None)
-        if not self._waiting:
-            self.told = None
+        self._pending.pop(of, None)
+        if not self._pending:
+            self.cursor = None
 
-    # The state
-
-    def _mirror(self, of: Log) -> Mirror:
-        mirror = self._group.tail(of).mirror
-        assert mirror is not None, "an events log has no state"
-        return mirror
+    # States
 
     def _ranking(self, of: Log) -> Ranking:
         if of not in self._rankings:
-            self._rankings[of] = Ranking(self._selection, self._mirror(of))
+            self._rankings[of] = Ranking(self._selection, self._group.window_state(of))
         return self._rankings[of]
 
     def snapshot(self, of: Log) -> bytes:
-        """Return the state of a window; of a ranking, the one that was last said."""
+        """Return all rows of a window, or its ranking as it was emitted last."""
         if self._selection.top is not None:
             return self._ranking(of).snapshot()
-        return frames.snapshot({**self._mirror(of).snapshot(), "at": now_ms()}, self._selection)
+        frame = {**self._group.window_state(of).snapshot(), "at": now_ms()}
+        return sse_messages.snapshot(frame, self._selection)
 
-    def first(self) -> bytes:
-        group = self._group
-        key = (group.hub.tick, group.cursor())
-        if self._first is None or self._first[:2] != key:
-            self._first = (*key, b"".join(group.snapshots()))
-        return self._first[2]
+    def initial_state(self) -> bytes:
+        key = (self._group.channel.clock.tick, self._group.cursor())
+        if self._initial is None or self._initial[:2] != key:
+            self._initial = (*key, b"".join(self._group.snapshots()))
+        return self._initial[2]
 
-    def since(self, of: Log, sequence: int, *, whole: bool, slow: bool = False) -> bytes | None:
-        """Return what changed behind a sequence as one message; None where nothing that is selected did.
+    def since(self, of: Log, sequence: int, *, full_snapshot: bool, skipping: bool = False) -> bytes | None:
+        """Return what changed after a sequence as one message; None if no selected row did.
 
-        A snapshot if ``whole``, and where it is shorter. To a ``slow`` stream it says how many updates it stands for.
+        The message is a snapshot if ``full_snapshot`` or if that is shorter. If ``skipping``, it tells how many
+        updates it replaces.
         """
-        mirror = self._mirror(of)
-        frame = None if whole or self._selection.top is not None else mirror.since(sequence)
-        skipped = mirror.updates_since(sequence) if slow else 0
-        told: dict[str, Any] = {"at": now_ms(), **({"skipped": skipped} if skipped else {})}
+        state = self._group.window_state(of)
+        frame = None if full_snapshot or self._selection.top is not None else state.since(sequence)
+        skipped = state.updates_since(sequence) if skipping else 0
+        extra: dict[str, Any] = {"at": now_ms(), **({"skipped": skipped} if skipped else {})}
         if skipped:
             metrics.CONFLATED.inc(skipped)
         if frame is not None:
-            return frames.update({**frame, **told}, self._selection)
+            return sse_messages.update({**frame, **extra}, self._selection)
         if self._selection.top is not None:
-            return self._ranking(of).snapshot(**told)
-        return frames.snapshot({**mirror.snapshot(), **told}, self._selection)
+            return self._ranking(of).snapshot(**extra)
+        return sse_messages.snapshot({**state.snapshot(), **extra}, self._selection)
 
-    def since_chunk(self, at: Chunk) -> bytes:
-        """Return what who stands at a chunk lacks, the same bytes for all who stand there now."""
-        end = self._group.tape.end
-        if self._caught is None or self._caught[0] is not end:
-            self._caught = (end, {})
-        found = self._caught[1]
-        if at.cursor not in found:
-            found[at.cursor] = self._since(decode(at.cursor), slow=True)
-        return found[at.cursor]
+    def since_chunk(self, chunk: Chunk) -> bytes:
+        """Return what a connection at a chunk lacks. Connections at the same chunk get the same bytes."""
+        end = self._group.channel.backlog.end
+        if self._since_chunks is None or self._since_chunks[0] is not end:
+            self._since_chunks = (end, {})
+        made = self._since_chunks[1]
+        if chunk.cursor not in made:
+            made[chunk.cursor] = self._since(decode(chunk.cursor), skipping=True)
+        return made[chunk.cursor]
 
-    def resumed(self, cursor: str, positions: Mapping[int, Position]) -> bytes:
-        """Return what who comes with a cursor lacks, the same bytes for all in the same second."""
-        key = (self._group.hub.tick, self._group.cursor())
-        if self._resumed is None or self._resumed[0] != key:
-            self._resumed = (key, {})
-        found = self._resumed[1]
-        if cursor not in found:
-            if len(found) == _CURSORS:
-                found.clear()
-            found[cursor] = self._since(positions, slow=False)
-        return found[cursor]
+    def changes_for(self, cursor: str, positions: Mapping[int, Position]) -> bytes:
+        """Return what a client with a cursor lacks. Clients of the same second get the same bytes."""
+        key = (self._group.channel.clock.tick, self._group.cursor())
+        if self._for_cursors is None or self._for_cursors[0] != key:
+            self._for_cursors = (key, {})
+        made = self._for_cursors[1]
+        if cursor not in made:
+            if len(made) == _CURSORS:
+                made.clear()
+            made[cursor] = self._since(positions, skipping=False)
+        return made[cursor]
 
-    def _since(self, positions: Mapping[int, Position], *, slow: bool) -> bytes:
+    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
         messages = []
         for of in self._group.logs:
             position = positions.get(of.partition)
             follower = self._group.followers[of.partition]
             known = position is not None and position.epoch == follower.position.epoch
             sequence = position.sequence if position is not None else 0
-            if (message := self.since(of, sequence, whole=not known, slow=slow)) is not None:
+            if (message := self.since(of, sequence, full_snapshot=not known, skipping=skipping)) is not None:
                 messages.append(message)
         cursor = self._group.cursor()
         if not messages:
@@ -180,27 +197,27 @@ class Conflation:
 
 
 class Ranking:
-    """The keys with the greatest values, as they were last said. Every update has all their rows, in order."""
+    """The keys with the greatest values, as they were emitted last. Every update has all their rows, in order."""
 
-    def __init__(self, selection: Selection, mirror: Mirror) -> None:
+    def __init__(self, selection: Selection, state: WindowState) -> None:
         self._selection = selection
-        self._frame: Mapping[str, Any] = selection.apply(mirror.snapshot())
+        self._frame: Mapping[str, Any] = selection.apply(state.snapshot())
 
-    def snapshot(self, **told: Any) -> bytes:
-        return sse.encode(encode_frame({**self._frame, "at": now_ms(), **told}), event="snapshot")
+    def snapshot(self, **extra: Any) -> bytes:
+        return sse.encode(encode_frame({**self._frame, "at": now_ms(), **extra}), event="snapshot")
 
-    def update(self, mirror: Mirror) -> bytes | None:
-        """Return the rows of now, and in ``gone`` those that left since the last time; None if nothing changed."""
-        frame = self._selection.apply(mirror.snapshot())
+    def update(self, state: WindowState) -> bytes | None:
+        """Return the current rows, with those that left since the last time in ``gone``; None if nothing changed."""
+        frame = self._selection.apply(state.snapshot())
         before, self._frame = self._frame, frame
         if before["data"] == frame["data"]:
             return None
-        there = set(map(self._place, frame["data"]))
-        gone = [list(place) for row in before["data"] if (place := self._place(row)) not in there]
+        current = set(map(self._row_id, frame["data"]))
+        gone = [list(row_id) for row in before["data"] if (row_id := self._row_id(row)) not in current]
         return sse.encode(encode_frame({**frame, "at": now_ms(), "gone": gone}), event="update")
 
-    def _place(self, row: Any) -> tuple[Any, ...]:
-        """Return the key and field of a row, and by what it is grouped where there are several ways."""
+    def _row_id(self, row: Any) -> tuple[Any, ...]:
+        """Return the key and field of a row, and its grouping if there are several."""
         columns = self._frame["columns"]
         names = ("key", "field", "by") if "by" in columns else ("key", "field")
         return tuple(row[name] if self._selection.records else row[columns.index(name)] for name in names)

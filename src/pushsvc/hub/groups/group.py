@@ -1,10 +1,10 @@
-"""Streams with equal queries: what they are sent is made once, and said to all."""
+"""Streams with equal queries: each message is made once and sent to all of them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum, auto
+from typing import Protocol
 
 from gevent.event import Event
 
@@ -12,101 +12,192 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, LogEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode, sequence_encoder
-from pushsvc.errors import TooManyLogsFollowed
-from pushsvc.hub import messages as frames
+from pushsvc.errors import BrokerUnavailable, InvalidInput, TooManyLogsFollowed
+from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.feed.feed import Feed
+from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
-
-if TYPE_CHECKING:
-    from pushsvc.hub.delivery.connection import Connection
-    from pushsvc.hub.feed.follower import Follower, Tail
-    from pushsvc.hub.hub import Hub
-    from pushsvc.hub.query import Query
-
-log = logging.getLogger(__name__)
+from pushsvc.hub.query import Query
+from pushsvc.hub.window_state import WindowState
+from pushsvc.settings import TopicRules
 
 FAR = 4
-"""Chunks by which a stream of statistics alone may be behind before they are conflated for it."""
+"""Chunks by which a stream of statistics alone may be behind before its updates are conflated."""
+
+_RECONNECTING = 0.1
+"""Seconds to wait for the live connection if it was up before: it comes back soon, or Redis is away."""
 
 
-class Group(Channel):
-    """The logs of a query, the frames made of them, and the connections that get them.
+class ResumeReason(Enum):
+    """Why a connection reads history before it continues live."""
 
-    ``settled`` is set while every log has been read once and its state is known.
+    CURSOR = auto()
+    """The client comes with a cursor."""
+    EARLIEST = auto()
+    """The client asks for everything that the logs still hold."""
+    NEW = auto()
+    """The client has no statistics yet."""
+    TOO_SLOW = auto()
+    """The backlog does not reach back to the connection any more. The client is told how many updates it missed."""
+
+
+class Resume(Protocol):
+    """Brings a connection from the ``client_positions`` (None: unreadable) to the live messages of its group."""
+
+    def __call__(
+        self,
+        group: Group,
+        connection: Connection,
+        client_positions: Mapping[int, Position] | None,
+        reason: ResumeReason,
+    ) -> None: ...
+
+
+class Group:
+    """The logs of a query, and the channel with the messages made of them. Implements Recovery and LogConsumer.
+
+    ``settled`` is set while every log has been read once and its state is known. ``resets`` counts how often a log
+    started over. ``on_end(group, reason)`` ends all streams of the group, ``resume`` brings a connection that is too
+    far behind back from the logs.
     """
 
-    def __init__(self, hub: Hub, query: Query) -> None:
-        super().__init__(hub, query, encode({}), visible_heartbeat=query.visible_heartbeat)
-        self.query = query
+    def __init__(
+        self,
+        query: Query,
+        rules: TopicRules,
+        feed: Feed,
+        resume: Resume,
+        on_end: Callable[[Group, str], None],
+        open_channel: Callable[[Group], Channel],
+    ) -> None:
+        self.key = self.query = query
         self.logs: dict[Log, None] = {}
         self.topics: set[str] = set()
         self.followers: dict[int, Follower] = {}
         self.settled = Event()
-        self.renewals = 0  # how often a log was forgotten
-        self.told_apart = bool(query.every or query.selection.top)
-        self.is_beyond_room = False
-        self._opened = False
-        self._awaited: set[Log] = set()
-        # What cursors name of partitions whose logs were not all read for this group yet; None: nothing.
+        self.resets = 0
+        self.paces_statistics = bool(query.every or query.selection.top)  # they are not sent entry by entry
+        self._rules = rules
+        self._feed = feed
+        self._resume = resume
+        self._on_end = on_end
+        self._exceeds_feed = False
+        self._was_settled = False
+        self._unsent_states: set[Log] = set()
+        # The positions that cursors name of partitions whose logs this group has not all read yet; None: leave it out.
         self._held: dict[int, Position | None] = {}
         self._skip: dict[Log, int] = {}
-        self._resets: dict[tuple[str, str], int] = {}  # topics and reasons that were told, by the partition to be read
+        self._sent_resets: dict[tuple[str, str], int] = {}  # (topic, reason): the partition that is not read yet
         self._conflation = Conflation(self)
+        self.channel = open_channel(self)
+
+    def __str__(self) -> str:
+        return f"a group of streams, {self.query}"
+
+    @property
+    def closed(self) -> bool:
+        return self.channel.closed
 
     # Logs
 
-    def extend(self, topics: Iterable[str], *, born: bool = False) -> None:
-        """Follow topics too. Those ``born`` while somebody watches are read from their start."""
-        self.hear(self.follow(topics, born=born))
+    def open(self) -> None:
+        """Follow the topics of the query."""
+        self.extend(self.query.named_topics)
+        if self.query.has_patterns and not self.closed:
+            self._feed.directory.add(self)
 
-    def follow(self, topics: Iterable[str], *, born: bool = False) -> list[Log]:
-        """Do the part of ``extend`` that asks Redis nothing; return the logs that are to be heard."""
+    def extend(self, topics: Iterable[str], *, from_start: bool = False) -> None:
+        """Follow topics too. Those created while this group was subscribed are read ``from_start``."""
+        self.subscribe(self.follow(topics, from_start=from_start))
+
+    def follow(self, topics: Iterable[str], *, from_start: bool = False) -> list[Log]:
+        """Register for the logs of topics without asking Redis; return the logs to subscribe to."""
         new: list[Log] = []
         for topic in topics:
-            logs = [of for of in self.query.logs_of(topic, self.hub.rules) if of not in self.logs]
+            logs = [of for of in self.query.logs_of(topic, self._rules) if of not in self.logs]
             if not logs:
                 continue
-            if not self.hub.has_room(logs):
-                self.is_beyond_room = True
-                self.hub.end_channel(self, TooManyLogsFollowed.title)
+            if not self._feed.subscriptions.has_room(logs):
+                self._exceeds_feed = True
+                self._on_end(self, TooManyLogsFollowed.title)
                 break
             self.topics.add(topic)
-            if self.crowded:
-                self.hub.end_channel(self, f"more than {self.query.topics} topics")
+            if self._has_too_many_topics:
+                self._on_end(self, f"more than {self.query.topics} topics")
                 return []
-            self._follow(logs, born)
+            self._follow(logs, from_start=from_start)
             new += logs
         return new
 
-    def hear(self, logs: Iterable[Log]) -> None:
-        """Subscribe to what wakes the followers of logs."""
+    def subscribe(self, logs: Iterable[Log]) -> None:
+        """Subscribe to the notifications of logs."""
         for of in logs:
             if not self.closed:
-                self.hub.watch(of)
+                self._feed.subscriptions.subscribe(of)
 
-    def _follow(self, logs: list[Log], born: bool) -> None:
+    def _follow(self, logs: list[Log], *, from_start: bool) -> None:
         self.settled.clear()
         self.logs.update(dict.fromkeys(logs))
-        self._awaited.update(of for of in logs if of.window is not None)
-        follower = self.hub.follower(logs[0].partition)
+        self._unsent_states.update(of for of in logs if of.window is not None)
+        follower = self._feed.follower(logs[0].partition)
         if follower.partition not in self.followers:
             self._held[follower.partition] = None
         self.followers[follower.partition] = follower
-        follower.add(self, logs, from_start=born)
+        follower.add(self, logs, from_start=from_start)
 
-    def skip(self, of: Log, offset: int) -> None:
-        """Take nothing of a log up to an offset: it is read again for somebody else."""
-        self._skip[of] = max(offset, self._skip.get(of, 0))
+    def wait_settled(self) -> None:
+        """Return once every notification arrives and the state is known; raise BrokerUnavailable.
+
+        The logs are registered before Redis is asked, so two streams that come at once both miss nothing. Raises
+        InvalidInput or TooManyLogsFollowed if the query has too many topics.
+        """
+        subscriptions, directory, wait = self._feed.subscriptions, self._feed.directory, self._feed.limits.wait
+        listed = directory.has_listed(self)
+        if self.settled.is_set() and listed and subscriptions.receives(self.followers):
+            return
+        if not subscriptions.wait_up(_RECONNECTING if self._feed.has_been_up else wait):
+            raise BrokerUnavailable("no connection to Redis")
+        if self.query.has_patterns:
+            directory.wait_listed()
+        for of in list(self.logs):
+            self._check()  # a closed group would subscribe to a log that nothing unsubscribes from
+            if not subscriptions.subscribe(of).wait(wait):
+                raise BrokerUnavailable("Redis did not confirm a subscription in time")
+        self._check()
+        for follower in self.followers.values():
+            follower.wake()
+        if not self.logs:
+            self.on_read()
+        if not self.settled.wait(wait):
+            raise BrokerUnavailable("Redis did not answer in time")
+
+    def _check(self) -> None:
+        """Raise the reason why this group has ended, if it has."""
+        if self._has_too_many_topics:
+            raise InvalidInput(f"more than {self.query.topics} topics: name fewer, or a narrower pattern")
+        if self._exceeds_feed:
+            raise TooManyLogsFollowed("limits.followed allows no more logs; more web processes may follow more")
+        if self.closed:
+            raise BrokerUnavailable("the group of the stream ended before Redis had answered")
 
     @property
-    def crowded(self) -> bool:
-        """True when there are more topics than one stream may have."""
+    def _has_too_many_topics(self) -> bool:
         return len(self.topics) > self.query.topics
 
     def tail(self, of: Log) -> Tail:
         return self.followers[of.partition].tails[of]
+
+    def window_state(self, of: Log) -> WindowState:
+        """Return the rows of a statistics log."""
+        state = self.tail(of).window_state
+        if state is None:
+            raise LookupError(f"{of} is a log of events")
+        return state
 
     @property
     def has_events(self) -> bool:
@@ -116,69 +207,117 @@ class Group(Channel):
     def has_statistics(self) -> bool:
         return any(of.window is not None for of in self.logs)
 
+    # Positions
+
     def cursor(self) -> str:
-        """Return the position of who has everything up to now."""
-        return self._conflation.told or encode(self._positions())
+        """Return the position of a client that has every message up to now."""
+        return self._conflation.cursor or encode(self._positions())
 
     def cursor_at(self, partition: int, sequence: int) -> str:
-        """Return the position of who has a partition up to a sequence, and of the others everything."""
+        """Return the position of a client that has a partition up to a sequence, and everything of the others."""
         return self._cursors(partition)(sequence)
 
-    def _cursors(self, partition: int) -> Callable[[int], str]:
-        """Return what makes cursors for sequences of a partition, as ``cursor_at``, while nothing else moves.
+    def rebase_cursor(self, chunk: Chunk) -> None:
+        """Move the cursor of the newest chunk to the current position: the logs may have advanced without a message."""
+        chunk.cursor = self.cursor()
 
-        While statistics of the partition have still to be said, it is the position before: who resumed from behind
-        events alone would be told only what changed of the statistics since.
+    def _cursors(self, partition: int) -> Callable[[int], str]:
+        """Return a function that makes cursors for sequences of a partition. Valid until another position moves.
+
+        While statistics of the partition are unsent, the cursor stays at the position before: a client that resumed
+        after some events would get only the changes since, and not the statistics themselves.
         """
         positions = self._positions()
-        if not self._lacks_statistics(partition):
+        if not self._lacks_states(partition):
             return sequence_encoder(positions, partition, self.followers[partition].position.epoch)
         before = encode(positions)
         return lambda sequence: before
 
-    def _lacks_statistics(self, partition: int) -> bool:
-        return partition in self._held and any(of.partition == partition for of in self._awaited)
+    def _lacks_states(self, partition: int) -> bool:
+        return partition in self._held and any(of.partition == partition for of in self._unsent_states)
 
     def _positions(self) -> dict[int, Position]:
-        """Return up to where everything was said. A follower may be ahead of what a partition that joins, or begins
-        anew, has to say here: who resumes is told all of it."""
+        """Return the position up to which everything was sent, by partition.
+
+        A follower may be ahead of what this group has sent of a partition that joins or starts over: a client that
+        resumes gets all of it.
+        """
         held, followers = self._held, self.followers.items()
         return {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
 
-    # What is to be said
+    # LogConsumer
 
-    def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: frames.Rendering) -> None:
-        """Make frames of entries of a partition, which come in order of sequence."""
-        begun = self._begun(partition)
-        messages = self._states(begun)
+    def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering) -> None:
+        """Broadcast entries of a partition, which come in order of sequence."""
+        starting = self._start_states(partition)
+        messages = self._states(starting)
         states = len(messages)
         cursors = self._cursors(partition)
         for of, entry in batch:
-            if of in begun or of in self._awaited or entry.last <= self._skip.get(of, 0):
+            if of in starting or of in self._unsent_states or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
                 messages += self._events(cursors, rendering.events(of, entry, self.query.named), entry)
-            elif self.told_apart:
+            elif self.paces_statistics:
                 self._conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection)) is not None:
                 messages.append(sse.with_id(message, cursors(entry.sequence)))
         through = batch[-1][1].sequence
         if states and len(messages) == states:
             messages[-1] = sse.with_id(messages[-1], cursors(through))
-        self.say(messages)
-        self._conflation.tell()
-        if partition in self._held and not self._lacks_statistics(partition):
+        self.channel.broadcast(messages)
+        self._conflation.emit()
+        if partition in self._held and not self._lacks_states(partition):
             self._held[partition] = Position(self.followers[partition].position.epoch, through)
 
-    def _begun(self, partition: int) -> set[Log]:
-        """Return the statistics logs of a partition whose state is known now and has still to be said."""
-        found = {of for of in self._awaited if of.partition == partition and not self.tail(of).fresh}
-        self._awaited -= found
+    def on_read(self) -> None:
+        """Broadcast the state of logs that are new or start over, partition by partition; then be settled."""
+        if self.settled.is_set():
+            return
+        unread = {of.partition for of in self.logs if self.tail(of).catching_up}
+        if unread and not self._was_settled:
+            return
+        self._held = {p: position for p, position in self._held.items() if p in unread}
+        self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread}
+        known = [of for of in self.logs if of in self._unsent_states and of.partition not in unread]
+        self._unsent_states.difference_update(known)
+        if known and self._was_settled:
+            self.channel.broadcast(self.snapshots(known))
+        if not unread:
+            self._settle()
+
+    def reset(self, of: Log, reason: str) -> None:
+        """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
+        self.settled.clear()
+        self.resets += 1
+        self._skip.pop(of, None)
+        self._hold(of.partition)
+        if of.window is not None:
+            self._unsent_states.add(of)
+            self._conflation.reset(of)
+        if reason == "trimmed" and of.window is not None:
+            return  # nothing is lost: the snapshot has all rows
+        if self._was_settled and (of.topic, reason) not in self._sent_resets:
+            self._sent_resets[of.topic, reason] = of.partition
+            self.channel.broadcast([sse_messages.reset(of.topic, reason)])
+
+    def skip(self, of: Log, offset: int) -> None:
+        """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
+        self._skip[of] = max(offset, self._skip.get(of, 0))
+
+    def fail(self) -> None:
+        """End every stream after an error of our own. The clients come back and resume."""
+        self.channel.fail()
+
+    def _start_states(self, partition: int) -> set[Log]:
+        """Return the statistics logs of a partition whose state is known now but unsent, and count them as sent."""
+        found = {of for of in self._unsent_states if of.partition == partition and not self.tail(of).catching_up}
+        self._unsent_states -= found
         return found
 
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
-        """Return states without an id: the next message has one."""
-        wanted = set(logs) if self._opened else ()
+        """Return snapshots without an id: the next message has one."""
+        wanted = set(logs) if self._was_settled else ()
         return [self._conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
 
     @staticmethod
@@ -186,65 +325,37 @@ class Group(Channel):
         first = entry.sequence_of(entry.first)
         return [sse.with_id(message, cursors(sequence)) for sequence, message in enumerate(messages, first)]
 
-    def forget(self, of: Log, reason: str) -> None:
-        """Tell that a log is no longer what it was. Statistics follow as a snapshot, events as what is left."""
-        self.settled.clear()
-        self.renewals += 1
-        self._skip.pop(of, None)
-        self._hold(of.partition)
-        if of.window is not None:
-            self._awaited.add(of)
-            self._conflation.renew(of)
-        if reason == "trimmed" and of.window is not None:
-            return  # nothing is lost: the snapshot says it all
-        if self._opened and (of.topic, reason) not in self._resets:
-            self._resets[of.topic, reason] = of.partition
-            self.say([frames.reset(of.topic, reason)])
-
     def _hold(self, partition: int) -> None:
-        """Let cursors name what was told of a partition in this life of Redis, until the rest is told."""
+        """Let cursors name what was sent of a partition in this epoch, until the rest is sent."""
         position = self.followers[partition].position
         held = self._held.get(partition, position)
         self._held[partition] = held if held is None or held.epoch == position.epoch else position
 
-    def look(self) -> None:
-        """Say the state of logs that are new or begin anew, each partition's once it is read; then be settled."""
-        if self.settled.is_set():
-            return
-        unread = {of.partition for of in self.logs if self.tail(of).fresh}
-        if unread and not self._opened:
-            return
-        self._held = {p: position for p, position in self._held.items() if p in unread}
-        self._resets = {told: p for told, p in self._resets.items() if p in unread}
-        awaited = [of for of in self.logs if of in self._awaited and of.partition not in unread]
-        self._awaited.difference_update(awaited)
-        if awaited and self._opened:
-            self.say(self.snapshots(awaited))
-        if not unread:
-            self._settle()
-
     def _settle(self) -> None:
         self.settled.set()
-        self._opened = True
-        # Logs that joined begin here: who resumes from before is to read them up to this place.
-        self.seal()
-        self.tape.end.cursor = self.cursor()
+        self._was_settled = True
+        # Logs that joined start here: a client that resumes from before must read them up to this position.
+        self.rebase_cursor(self.channel.seal())
+
+    # States
 
     def snapshots(self, logs: Iterable[Log] | None = None) -> list[bytes]:
-        """Return the state as messages, of which only the last has an id, so that a cut skips no part."""
+        """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
         wanted = [of for of in (self.logs if logs is None else logs) if of.window is not None]
         messages = [self._conflation.snapshot(of) for of in wanted]
         if messages:
             messages[-1] = sse.with_id(messages[-1], self.cursor())
         return messages
 
-    def first(self) -> bytes:
-        """Return the state for who comes now; the same bytes for all who come in the same second."""
-        return self._conflation.first()
+    def initial_state(self) -> bytes:
+        """Return all rows for a new subscriber. Subscribers of the same second get the same bytes."""
+        return self._conflation.initial_state()
 
-    def resumed(self, cursor: str) -> bytes | None:
-        """Return what who comes with a cursor lacks, where statistics are all they want and nothing was lost; else
-        None. The same bytes for all who come with it in the same second."""
+    def changes_for(self, cursor: str) -> bytes | None:
+        """Return what a client with a cursor lacks; None unless it wants statistics alone and none of them was lost.
+
+        Clients that come with one cursor in the same second get the same bytes.
+        """
         if not self._can_conflate:
             return None
         try:
@@ -255,7 +366,7 @@ class Group(Channel):
             return None
         if self.query.has_patterns and not positions.keys() <= self.followers.keys():
             return None
-        return self._conflation.resumed(cursor, positions)
+        return self._conflation.changes_for(cursor, positions)
 
     def _is_within_reach(self, of: Log, position: Position | None) -> bool:
         follower, tail = self.followers[of.partition], self.tail(of)
@@ -263,34 +374,40 @@ class Group(Channel):
             return False
         return max(tail.deleted, tail.trimmed) <= position.sequence <= follower.position.sequence
 
-    def changes_since(self, position: Position, of: Log, *, whole: bool, slow: bool = False) -> bytes | None:
-        """Return what of a window changed behind a position; a snapshot if ``whole`` or where that is shorter."""
-        return self._conflation.since(of, position.sequence, whole=whole, slow=slow)
+    def changes_since(
+        self, position: Position, of: Log, *, full_snapshot: bool, skipping: bool = False
+    ) -> bytes | None:
+        """Return what changed in a window after a position; all rows if ``full_snapshot`` or if that is shorter.
 
-    # Connections that are behind
+        If ``skipping``, the message tells how many updates it replaces.
+        """
+        return self._conflation.since(of, position.sequence, full_snapshot=full_snapshot, skipping=skipping)
 
-    def _is_far(self, at: Chunk) -> bool:
-        return self.tape.end.number - at.number > FAR and self._can_conflate
+    # Recovery
+
+    def is_far(self, chunk: Chunk) -> bool:
+        return self.channel.backlog.end.number - chunk.number > FAR and self._can_conflate
 
     @property
     def _can_conflate(self) -> bool:
         """True when the newest rows are all that a stream needs."""
         return self.has_statistics and not self.has_events and self.settled.is_set()
 
-    def _recover(self, connection: Connection, at: Chunk) -> None:
-        if at.lost:
+    def recover(self, connection: Connection, chunk: Chunk) -> None:
+        if chunk.lost:
             metrics.DROPPED.inc()
         if not self._can_conflate:
-            self.hub.replays.begin(self, connection, decode(at.cursor), slow=True)
+            self._resume(self, connection, decode(chunk.cursor), ResumeReason.TOO_SLOW)
             return
-        self.seal()
-        data = self._conflation.since_chunk(at)
-        connection.at = self.tape.end
+        end = self.channel.seal()
+        data = self._conflation.since_chunk(chunk)
+        connection.at = end
         if connection.push(data):
-            self.slow.discard(connection)
+            self.channel.slow.discard(connection)
 
     def close(self) -> None:
-        super().close()
+        self._feed.directory.discard(self)
+        self.channel.close()
         self._conflation.close()
         for follower in self.followers.values():
             follower.discard(self, list(self.logs))

@@ -1,49 +1,53 @@
-"""Something that is looked at every few seconds while somebody watches, and said when it has changed."""
+"""A list that is polled every few seconds while a stream is open, and broadcast when it has changed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 from gevent.lock import RLock
 
 from pushsvc import sse
 from pushsvc.errors import PushError
+from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
+from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
-
-if TYPE_CHECKING:
-    from pushsvc.hub.hub import Hub
+from pushsvc.hub.delivery.connection import Connection
 
 log = logging.getLogger(__name__)
 
 REFRESH = 2.0
-"""Seconds from one look to the next."""
+"""Seconds between two polls."""
 
-Look = Callable[[Any], tuple[Any, bytes] | None]
-"""Returns what is compared with the look before, and the message that says it; None where it is what the argument says
-was seen, as what is compared may be had for less than the message. Raises what the broker raises."""
+Poll = Callable[[Any], tuple[Any, bytes] | None]
+"""Returns a value to compare with that of the poll before, and the message that shows it. Returns None if the value is
+equal to the argument: comparing may cost less than making the message. Raises what the broker raises."""
 
 
-class Listing(Channel):
-    """One look serves all who watch."""
+class Listing:
+    """Polls once for all its streams. Implements Recovery: a client cannot resume, and a slow stream is ended."""
 
-    def __init__(self, hub: Hub, key: Hashable, look: Look) -> None:
-        super().__init__(hub, key)
-        self._look = look
-        self._looking = RLock()
+    def __init__(
+        self, key: Hashable, poll: Poll, open_channel: Callable[[Listing], Channel], refresh: float = REFRESH
+    ) -> None:
+        self.key = key
+        self._poll = poll
+        self._refresh = refresh
+        self._polling = RLock()
         self._seen: tuple[Any, bytes] | None = None
         self._seen_at = 0.0
         self._greenlet: gevent.Greenlet[..., None] | None = None
+        self.channel = open_channel(self)
 
     def refresh(self) -> None:
-        """Look for who comes now, unless that was done just now; say what changed."""
-        with self._looking:
-            if self._seen is None or monotonic() - self._seen_at >= REFRESH / 2:
-                self._take(self._look(None))
+        """Poll for a new stream, unless that happened just now; broadcast a change."""
+        with self._polling:
+            if self._seen is None or monotonic() - self._seen_at >= self._refresh / 2:
+                self._take(self._poll(None))
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
 
@@ -51,27 +55,39 @@ class Listing(Channel):
         if seen is not None:
             before, self._seen, self._seen_at = self._seen, seen, monotonic()
             if before is not None and before[0] != seen[0]:
-                self.say([seen[1]])
+                self.channel.broadcast([seen[1]])
 
     def state(self) -> bytes:
-        """Return what was last said, for who comes now."""
+        """Return the message of the last poll, for a new stream."""
         return b"" if self._seen is None else self._seen[1]
 
     def _run(self) -> None:
-        while not self.closed:
-            gevent.sleep(REFRESH)
+        while not self.channel.closed:
+            gevent.sleep(self._refresh)
             try:
-                with self._looking:
-                    self._take(self._look(self._seen and self._seen[0]))
+                with self._polling:
+                    self._take(self._poll(self._seen and self._seen[0]))
             except PushError as error:
                 log.warning("%s: %s", self.key, error)
-                self.say([sse.comment(error.title)])
+                self.channel.broadcast([sse.comment(error.title)])
             except Exception:
                 metrics.ERRORS.inc()
                 log.exception("%s", self.key)
-                self.fail()
+                self.channel.fail()
+
+    # Recovery
+
+    def cursor(self) -> None:
+        """Return None: there is no position in a list."""
+
+    def is_far(self, chunk: Chunk) -> bool:
+        return False
+
+    def recover(self, connection: Connection, chunk: Chunk) -> None:
+        metrics.DROPPED.inc()
+        connection.end(sse_messages.farewell("too slow"))
 
     def close(self) -> None:
-        super().close()
+        self.channel.close()
         if self._greenlet is not None:
             self._greenlet.kill(block=False)

@@ -1,24 +1,29 @@
-"""Reads from the logs what lies between a client's position and the live stream, a piece at a time."""
+"""Reads from the logs, piece by piece, what lies between a client's position and the live messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from pushsvc import sse
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, PartitionRead
 from pushsvc.cursor import Position, encode
-from pushsvc.hub import messages as frames
+from pushsvc.hub import messages as sse_messages
 from pushsvc.hub.query import Query
-from pushsvc.hub.resume.plan import Place
-
-CHUNK_BYTES = 256_000
-"""Bytes of a log that are read at once for one connection; the next follow when its socket has taken them."""
 
 
-class GoneError(Exception):
-    """What was to be read is no longer in the logs of a ``partition``."""
+@dataclass(slots=True)
+class LogPosition:
+    """Where the reading of a log continues: after an offset, and after a sequence that the client has."""
+
+    offset: int
+    sequence: int
+
+
+class HistoryLost(Exception):
+    """The logs of a ``partition`` do not hold any more what was to be read."""
 
     def __init__(self, partition: int) -> None:
         super().__init__(f"the logs of partition {partition} lost what was to be read")
@@ -26,36 +31,43 @@ class GoneError(Exception):
 
 
 class History:
-    """The events behind the ``places`` in the logs. ``have`` moves along: it is what the client has of each partition
-    with all that was read for it."""
+    """The events after ``log_positions``. ``client_positions`` advance with every message that was read."""
 
-    def __init__(self, broker: Broker, query: Query, have: dict[int, Position], places: dict[Log, Place]) -> None:
-        self.have = have
+    def __init__(
+        self,
+        broker: Broker,
+        query: Query,
+        client_positions: dict[int, Position],
+        log_positions: dict[Log, LogPosition],
+        read_bytes: int,
+    ) -> None:
+        self.client_positions = client_positions
         self._broker = broker
         self._query = query
-        self._places = places
+        self._log_positions = log_positions
+        self._read_bytes = read_bytes
 
     def read(self, goal: Mapping[int, Position]) -> list[bytes] | None:
-        """Return the next messages up to a goal, each with its id; there may be none in a piece. None: it is reached.
+        """Return the next messages up to a goal, each with its id; a piece may be empty. None: the goal is reached.
 
-        Raises GoneError, and what the broker raises.
+        Raises HistoryLost, and what the broker raises.
         """
-        for partition, position in self.have.items():
+        for partition, position in self.client_positions.items():
             until = goal.get(partition)
-            logs = {of: place.offset for of, place in self._places.items() if of.partition == partition}
+            logs = {of: at.offset for of, at in self._log_positions.items() if of.partition == partition}
             if not logs or until is None or position == until:
                 continue
-            read = self._broker.read(partition, logs, budget=CHUNK_BYTES)
+            read = self._broker.read(partition, logs, budget=self._read_bytes)
             if read.epoch != until.epoch or self._was_trimmed(read):
-                raise GoneError(partition)
+                raise HistoryLost(partition)
             return self._messages(partition, read, until)
         return None
 
     def _was_trimmed(self, read: PartitionRead) -> bool:
-        return any(logged.trimmed > self._places[of].sequence > 0 for of, logged in read.logs.items())
+        return any(logged.trimmed > self._log_positions[of].sequence > 0 for of, logged in read.logs.items())
 
     def _messages(self, partition: int, read: PartitionRead, until: Position) -> list[bytes]:
-        """Return the events of a read in the order of their sequences, as far as all logs were read."""
+        """Return the events of a read in order of sequence, up to the first end of a log whose read was cut."""
         cuts = [logged.entries[-1].sequence for logged in read.logs.values() if logged.more]
         limit = min([until.sequence, *cuts])
         found = sorted(
@@ -67,15 +79,16 @@ class History:
             if sequence > limit:
                 break
             messages += self._events(partition, of, entry)
-            self._places[of].offset = entry.last
-        self.have[partition] = Position(until.epoch, max(limit, self.have[partition].sequence))
+            self._log_positions[of].offset = entry.last
+        reached = max(limit, self.client_positions[partition].sequence)
+        self.client_positions[partition] = Position(until.epoch, reached)
         return messages
 
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
-        """Yield the messages of an entry that lie behind the place in its log, and move the position along."""
-        place = self._places[of]
-        for offset, message in enumerate(frames.events(of, entry, self._query.named), entry.first):
+        """Yield the messages of an entry after the position in its log, and advance the client's position."""
+        at = self._log_positions[of]
+        for offset, message in enumerate(sse_messages.events(of, entry, self._query.named), entry.first):
             sequence = entry.sequence_of(offset)
-            if offset > place.offset and sequence > place.sequence:
-                self.have[partition] = Position(self.have[partition].epoch, sequence)
-                yield sse.with_id(message, encode(self.have))
+            if offset > at.offset and sequence > at.sequence:
+                self.client_positions[partition] = Position(self.client_positions[partition].epoch, sequence)
+                yield sse.with_id(message, encode(self.client_positions))

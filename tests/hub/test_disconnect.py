@@ -1,30 +1,21 @@
-"""A stream is cut between any two messages: from the last id that it got it is told all that it lacks."""
-
-import gevent
-import pytest
+"""A stream may be cut between any two messages: with its last id the client gets all that it lacks."""
 
 from pushsvc.broker.broker import StatisticsWrite
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.event import Event
-from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
+from support.hubs import captured, count_as_listed
 from support.owner import lease
+from support.waiting import turn_until
 
 OLD, NEW = "near.0", "near.54"  # of one partition
 
 
-@pytest.fixture
-def hub(broker):
-    hub = Hub(broker)
-    yield hub
-    hub.close()
-
-
 class Statistics:
-    """Frames of topics of one partition, written by their owner."""
+    """Writes frames of topics of one partition, as their aggregator does."""
 
     def __init__(self, broker):
         self._broker = broker
@@ -38,31 +29,31 @@ class Statistics:
         assert answer
 
 
-def test_a_topic_is_born_while_those_beside_it_are_read(hub, broker):
-    broker.check_layout()
-    broker.open_partitions()
+def test_client_cut_beside_a_new_topic_gets_its_rows(hub, broker):
     assert Log(OLD).partition == Log(NEW).partition
     statistics = Statistics(broker)
     broker.publish(OLD, [Event(data={"n": 1})], TopicSettings())
     statistics.write(OLD, "s", "a")
-    group, said = hub.group(Query(statistics=("near.*",))), []
-    hub._directory._unlisted.clear()
+    group = hub.group(Query(statistics=("near.*",)))
+    count_as_listed(hub)
     group.extend([OLD])
     assert group.settled.wait(10)
-    group.say = said.extend
+    messages = captured(group)
     broker.publish(NEW, [Event(data={"n": 1})], TopicSettings())
     statistics.write(NEW, "s", "b")
     statistics.write(OLD, "u", "c")
-    follower = hub.follower(Log(OLD).partition)
-    with gevent.Timeout(10):
-        while not any(b'"b"' in message for message in said):
-            follower.wake()
-            gevent.sleep(0.01)
+    follower = hub.feed.follower(Log(OLD).partition)
+
+    def is_sent():
+        follower.wake()
+        return any(b'"b"' in message for message in messages)
+
+    turn_until(is_sent)
     assert group.settled.wait(10)
     decoder = Decoder()
-    for message in said:
+    for message in messages:
         list(decoder.feed(message))
         if b'"b"' in message:
             break
         assert decoder.last_id
-        assert b'"b"' in group.resumed(decoder.last_id), "who was cut here is told of the new topic"
+        assert b'"b"' in group.changes_for(decoder.last_id), "a client that is cut here gets the new topic"

@@ -8,7 +8,7 @@ COLUMNS = ["key", "field", "count"]
 
 
 def entries(steps):
-    """Return a log as an aggregator writes it: a snapshot says what is there (b), or begins anew (s)."""
+    """Return a log as an aggregator writes it. A baseline (b) repeats all rows, a snapshot (s) starts over."""
     state, made = {}, []
     for number, (kind, rows, gone) in enumerate([("s", [], []), *steps], 1):
         changed = {row[0]: list(row) for row in rows}

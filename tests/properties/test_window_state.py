@@ -1,0 +1,30 @@
+"""One update with the changes since any position leaves a client where all updates one by one do."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
+from pushsvc.hub.window_state import WindowState
+from support.accounts.statistics_log import Client, entries
+
+KEYS = st.sampled_from([None, "a", "b", "c", "d"])
+ROWS = st.lists(st.tuples(KEYS, st.just("n"), st.integers(0, 3)), max_size=4)
+STEPS = st.lists(st.tuples(st.sampled_from("uuuuubs"), ROWS, st.lists(KEYS.filter(bool), max_size=2)), max_size=30)
+
+
+@given(STEPS, st.integers(0, 31), st.integers(1, 6))
+def test_update_since_any_position_leads_to_the_state(steps, cut, removed):
+    log, state, client = entries(steps), WindowState(Log("topic", "1m"), removed=removed), Client()
+    for number, entry in enumerate(log):
+        state.apply(entry)
+        if number <= cut and entry.kind is not FrameKind.BASELINE:
+            client.take(entry.frame, snapshot=entry.kind is FrameKind.SNAPSHOT)
+    sequence = log[min(cut, len(log) - 1)].sequence
+    frame = state.since(sequence)
+    client.take(state.snapshot() if frame is None else frame, snapshot=frame is None)
+    expected = Client()
+    expected.take(state.snapshot(), snapshot=True)
+    assert client.live() == expected.live()
+    updates = [entry for entry in log if entry.kind is FrameKind.UPDATE and entry.sequence > sequence]
+    assert state.updates_since(sequence) == len(updates)
