@@ -87,17 +87,19 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
 
     from pushsvc.server.accept import Acceptor
     from pushsvc.server.caps import Caps
-    from pushsvc.server.connection import Site
-    from pushsvc.server.fastpath.publish import Lane
-    from pushsvc.server.protocol import Bounds, parse_head
-    from pushsvc.server.wsgi import base_environ
+    from pushsvc.server.context import ServerContext
+    from pushsvc.server.environ import base_environ
+    from pushsvc.server.fastpath.fast_paths import FastPaths
+    from pushsvc.server.request import HeadLimits, parse_head
 
-    lane = None if what == "empty" else Lane.of(app)
-    if what == "stub" and lane is not None:
-        receipt = lane.publish("bench", parse_head(LANE[: LANE.index(EVENT)], Bounds()), EVENT)
-        lane.publish = lambda topic, request, body: receipt  # type: ignore[method-assign]
-    acceptor = Acceptor(listener, Site(app, base_environ(listener.getsockname(), "http"), lane), Caps())
-    stopping = Event()
+    draining, stopping = Event(), Event()
+    fast_paths = None if what == "empty" else FastPaths.of(app, draining, batching=True)
+    if what == "stub" and fast_paths is not None:
+        publisher = fast_paths.publisher
+        receipt = publisher.publish("bench", parse_head(LANE[: LANE.index(EVENT)], HeadLimits()), EVENT)
+        publisher.publish = lambda topic, request, body: receipt  # type: ignore[method-assign]
+    context = ServerContext(app, base_environ(listener.getsockname(), "http"), fast_paths, draining=draining)
+    acceptor = Acceptor(listener, context, Caps())
     gevent.signal_handler(signal.SIGTERM, stopping.set)
     acceptor.start()
     stopping.wait()

@@ -19,7 +19,7 @@ def test_stream_beyond_the_connection_limit_gets_a_retry(stack, topic):
             words = refused.rest()
         assert words.startswith(b"retry: ")
         assert 2_000 <= int(words.split()[1]) < 4_000
-        assert b": this host holds 1 connections, the most it takes\n" in words
+        assert b": too many connections: this host accepts 1\n" in words
         answer = stack.post(topic, {"n": 1})
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "5"

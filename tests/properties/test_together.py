@@ -14,7 +14,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.event.shapes import LEARN_AFTER
 from pushsvc.settings import TopicSettings
 from pushsvc.web.app import context_of, create_app
-from pushsvc.web.publish import publish, publish_together
+from pushsvc.web.publish import publish, publish_batch
 
 NUMBERS = iter(range(1_000_000))
 NOW = int(time.time() * 1_000)
@@ -81,7 +81,7 @@ def test_all_as_one_is_each_after_the_other(redis_url: str, bodies: list[bytes])
         for _ in range(2):
             assert publish(context, topic, "application/json", json.dumps(known).encode()).status == 202
     before = stored(broker, "one")
-    answers = publish_together(context, "one", bodies)
+    answers = publish_batch(context, "one", bodies)
     if answers is None:
         assert stored(broker, "one") == before
     else:
@@ -96,7 +96,7 @@ def test_the_good_of_one_shape_are_taken(broker: Broker) -> None:
     known = json.dumps([{"key": "k", "n": n} for n in range(LEARN_AFTER)]).encode()
     for _ in range(2):
         publish(context, "t", "application/json", known)
-    answers = publish_together(context, "t", [b'{"key":"a","n":%d}' % n for n in range(100)])
+    answers = publish_batch(context, "t", [b'{"key":"a","n":%d}' % n for n in range(100)])
     assert answers is not None
     assert [json.loads(body)["first_offset"] for body in answers.bodies] == [*range(129, 229)]
     assert context.rules.settings_of("t") == TopicSettings()

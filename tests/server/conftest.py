@@ -1,4 +1,4 @@
-"""Servers of their own process, and clients that speak bytes."""
+"""Servers in processes of their own, and raw connections to them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from typing import Any
 
 import pytest
 
-from support.raw import Site
+from support.raw_http import ServerProcess
 
-SCRIPT = Path(__file__).parent / "wsgi_site.py"
+SCRIPT = Path(__file__).parent / "wsgi_server.py"
 
 
-def start(folder: Path, **options: Any) -> Site:
-    log = (folder / "site.log").open("ab")
+def start(folder: Path, **options: Any) -> ServerProcess:
+    log = (folder / "server.log").open("ab")
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), json.dumps(options)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
     )
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line, (folder / "site.log").read_text()
-    return Site(int(line), process, folder / "site.log")
+    assert line, (folder / "server.log").read_text()
+    return ServerProcess(int(line), process, folder / "server.log")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server for all tests that do it no harm."""
-    running = start(tmp_path_factory.mktemp("site"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server shared by the tests that do not change it."""
+    running = start(tmp_path_factory.mktemp("server"))
     yield running
     running.stop()
 
 
 @pytest.fixture
-def sites(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Start a server with options of one's own."""
-    started: list[Site] = []
+def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Start a server with options for one test."""
+    started: list[ServerProcess] = []
 
-    def begin(**options: Any) -> Site:
+    def begin(**options: Any) -> ServerProcess:
         started.append(start(tmp_path, **options))
         return started[-1]
 
@@ -51,11 +51,11 @@ def sites(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 
 
 @pytest.fixture
-def connect(site: Site) -> Iterator[Callable[[], socket.socket]]:
+def connect(server: ServerProcess) -> Iterator[Callable[[], socket.socket]]:
     opened: list[socket.socket] = []
 
     def open_one() -> socket.socket:
-        opened.append(site.connect())
+        opened.append(server.connect())
         return opened[-1]
 
     yield open_one

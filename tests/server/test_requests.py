@@ -1,4 +1,4 @@
-"""Bytes in, answers out: what the server takes for a request, in one piece and byte by byte."""
+"""The bytes that the server accepts as a request, sent in one piece and byte by byte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.raw import Site, split_answers
+from support.raw_http import ServerProcess, parse_responses
 
 HOST = b"Host: localhost\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -27,7 +27,7 @@ def chunked(body: bytes) -> bytes:
 
 H = b"Host: localhost"
 
-TAKEN: dict[str, tuple[bytes, dict[str, str]]] = {
+ACCEPTED: dict[str, tuple[bytes, dict[str, str]]] = {
     "plain": (get(H), {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "localhost", "body": ""}),
     "empty line before": (b"\r\n" + get(H), {"PATH_INFO": "/"}),
     "query": (get(H, target=b"/a?b=c&d=%20?"), {"PATH_INFO": "/a", "QUERY_STRING": "b=c&d=%20?"}),
@@ -142,28 +142,28 @@ REFUSED: dict[str, tuple[bytes, int]] = {
 }  # fmt: skip
 
 
-def long(request: bytes) -> bool:
+def is_long(request: bytes) -> bool:
     return len(request) > 3_000
 
 
-@pytest.mark.parametrize("name", TAKEN)
-def test_it_takes(site: Site, name: str) -> None:
-    request, told = TAKEN[name]
-    for step in (0, 997 if long(request) else 1):
-        first, second = site.exchange(request + NEXT, step=step)
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_the_request_is_accepted(server: ServerProcess, name: str) -> None:
+    request, expected = ACCEPTED[name]
+    for step in (0, 997 if is_long(request) else 1):
+        first, second = server.exchange(request + NEXT, step=step)
         assert (first.status, second.status) == (200, 200)
-        said = json.loads(first.body)
-        assert {key: said[key] for key in told} == told
+        received = json.loads(first.body)
+        assert {key: received[key] for key in expected} == expected
         assert "connection" not in first.headers
         assert json.loads(second.body)["PATH_INFO"] == "/next"
         assert second.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_it_refuses_and_reads_no_more(site: Site, name: str) -> None:
+def test_the_request_is_refused_and_ends_the_connection(server: ServerProcess, name: str) -> None:
     request, status = REFUSED[name]
-    for step in (0, 997 if long(request) else 1):
-        before, refusal = site.exchange(NEXT.replace(b"close", b"x") + request + NEXT, step=step)
+    for step in (0, 997 if is_long(request) else 1):
+        before, refusal = server.exchange(NEXT.replace(b"close", b"x") + request + NEXT, step=step)
         assert (before.status, refusal.status) == (200, status)
         assert refusal.headers["connection"] == "close"
         assert refusal.headers["content-type"] == "application/problem+json"
@@ -173,7 +173,7 @@ def test_it_refuses_and_reads_no_more(site: Site, name: str) -> None:
         assert problem["detail"]
 
 
-OTHERS: dict[str, tuple[bytes, tuple[str, ...], list[int]]] = {
+CONNECTIONS: dict[str, tuple[bytes, tuple[str, ...], list[int]]] = {
     "HTTP/1.0 closes": (get(H, version=b"1.0") + NEXT, (), [200]),
     "HTTP/1.0 needs no Host": (get(version=b"1.0"), (), [200]),
     "HTTP/1.0 kept alive": (get(H, b"Connection: Keep-Alive", version=b"1.0") + NEXT, (), [200, 200]),
@@ -184,30 +184,30 @@ OTHERS: dict[str, tuple[bytes, tuple[str, ...], list[int]]] = {
     "an upgrade with a body": (
         post(b"Connection: Upgrade", b"Upgrade: websocket", b"Content-Length: 2", body=b"hi") + NEXT, (), [200],
     ),
-    "a body that nobody reads": (post(b"Content-Length: 5", target=b"/unread", body=b"hello") + NEXT, (), [200, 200]),
-    "chunks that nobody reads": (
+    "an unread body": (post(b"Content-Length: 5", target=b"/unread", body=b"hello") + NEXT, (), [200, 200]),
+    "unread chunks": (
         post(b"Transfer-Encoding: chunked", target=b"/unread", body=b"3\r\nabc\r\n0\r\n\r\n") + NEXT, (), [200, 200],
     ),
-    "bad chunks that nobody reads": (
+    "unread bad chunks": (
         post(b"Transfer-Encoding: chunked", target=b"/unread", body=b"3\r\nabcd\r\n0\r\n\r\n") + NEXT, (), [200],
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_connections_go_on_or_end(site: Site, name: str) -> None:
-    data, methods, statuses = OTHERS[name]
-    answers = site.exchange(data, *methods)
+@pytest.mark.parametrize("name", CONNECTIONS)
+def test_the_connection_continues_or_ends(server: ServerProcess, name: str) -> None:
+    data, methods, statuses = CONNECTIONS[name]
+    answers = server.exchange(data, *methods)
     assert [answer.status for answer in answers] == statuses
     assert answers[-1].headers["connection"] == "close"
 
 
-def test_an_answer_to_http_10_says_that_the_connection_stays(site: Site) -> None:
-    first, _ = site.exchange(get(H, b"Connection: keep-alive", version=b"1.0") + NEXT)
+def test_an_answer_to_http_10_names_keep_alive(server: ServerProcess) -> None:
+    first, _ = server.exchange(get(H, b"Connection: keep-alive", version=b"1.0") + NEXT)
     assert first.headers["connection"] == "keep-alive"
 
 
-def test_continue_comes_when_the_body_is_read(connect: Any) -> None:
+def test_continue_is_sent_when_the_app_reads_the_body(connect: Any) -> None:
     connection = connect()
     connection.sendall(post(b"Content-Length: 5", b"Expect: 100-continue", b"Connection: close"))
     assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -215,17 +215,17 @@ def test_continue_comes_when_the_body_is_read(connect: Any) -> None:
     data = b""
     while piece := connection.recv(65_536):
         data += piece
-    [answer] = split_answers(data)
+    [answer] = parse_responses(data)
     assert json.loads(answer.body)["body"] == "hello"
 
 
-def test_continue_is_not_said_for_a_body_that_nobody_reads(site: Site) -> None:
+def test_continue_is_not_sent_for_an_unread_body(server: ServerProcess) -> None:
     request = post(b"Content-Length: 5", b"Expect: 100-continue", target=b"/unread")
-    [answer] = site.exchange(request)
+    [answer] = server.exchange(request)
     assert answer.status == 200
     assert answer.headers["connection"] == "close"
 
 
-def test_continue_is_not_said_where_the_body_has_come(site: Site) -> None:
-    answers = site.exchange(post(b"Content-Length: 5", b"Expect: 100-continue", body=b"hello") + NEXT)
+def test_continue_is_not_sent_if_the_body_has_arrived(server: ServerProcess) -> None:
+    answers = server.exchange(post(b"Content-Length: 5", b"Expect: 100-continue", body=b"hello") + NEXT)
     assert [answer.status for answer in answers] == [200, 200]

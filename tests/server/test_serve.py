@@ -1,4 +1,4 @@
-"""``serve`` with an app that somebody has added to, in a patched process as pushsvc's own are."""
+"""``serve`` with a modified app, in a process that gevent has patched as it patches pushsvc's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.raw import Site, read_all, read_until, split_answers
+from support.raw_http import ServerProcess, parse_responses, read_all, read_until
 
 PROGRAM = """
 from gevent import monkey
@@ -21,7 +21,6 @@ from flask import Flask, Response, request
 
 from pushsvc.broker import Broker
 from pushsvc.server.serve import serve
-from pushsvc.server.fastpath.publish import Lane
 from pushsvc.web import create_app
 
 logging.basicConfig()
@@ -56,7 +55,7 @@ serve(app, listener, 5)
 
 
 @pytest.fixture
-def site(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Site]:
+def server(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[ServerProcess]:
     with (tmp_path / "log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, redis_url, prefix],
@@ -65,42 +64,42 @@ def site(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Site]:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, (tmp_path / "log").read_text()
-    running = Site(int(line), process, tmp_path / "log")
+    running = ServerProcess(int(line), process, tmp_path / "log")
     yield running
     running.stop()
 
 
-def test_what_was_added_to_an_app_is_obeyed_by_plain_publish_calls_too(site: Site) -> None:
-    [answer] = site.exchange(
+def test_an_added_before_request_refuses_a_publish_call(server: ServerProcess) -> None:
+    [answer] = server.exchange(
         b"POST /v1/topics/t/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b'Content-Length: 7\r\nConnection: close\r\n\r\n{"n":1}'
     )
     assert (answer.status, answer.body) == (418, b"refused")
 
 
-def test_and_by_a_stream_that_was_granted_before(site: Site) -> None:
+def test_an_added_before_request_refuses_a_repeated_stream_request(server: ServerProcess) -> None:
     head = b"GET /v1/topics/t/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
-    with site.connect() as first:
+    with server.connect() as first:
         first.sendall(head)
         read_until(first, b": pushsvc\n")
-        with site.connect() as second:
+        with server.connect() as second:
             second.sendall(head)
             read_until(second, b"refused")
 
 
-def test_a_view_gives_a_plain_socket_away(site: Site) -> None:
-    with site.connect() as connection:
+def test_a_view_hands_over_an_unpatched_socket(server: ServerProcess) -> None:
+    with server.connect() as connection:
         connection.sendall(b"GET /socket HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        [answer] = split_answers(read_until(connection, b"0.0.") + read_all(connection))
+        [answer] = parse_responses(read_until(connection, b"0.0.") + read_all(connection))
     assert answer.body == b"True 0.0."
     assert "content-length" not in answer.headers
 
 
-def test_it_ends_in_order(site: Site) -> None:
-    with site.connect() as connection:
+def test_sigterm_ends_the_stream_and_the_server(server: ServerProcess) -> None:
+    with server.connect() as connection:
         connection.sendall(b"GET /v1/topics/t/events?format=sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_until(connection, b": pushsvc\n")
-        site.process.terminate()
+        server.process.terminate()
         assert b": the server is restarting\n" in read_all(connection)
-    assert site.process.wait(30) == 0
-    assert "Traceback" not in site.log
+    assert server.process.wait(30) == 0
+    assert "Traceback" not in server.log

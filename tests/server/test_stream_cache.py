@@ -1,4 +1,4 @@
-"""Equal requests for streams: what the second one is granted is what Flask would say."""
+"""The stream cache answers a repeated request as Flask does."""
 
 from __future__ import annotations
 
@@ -8,84 +8,66 @@ from typing import Any
 
 import pytest
 
-from pushsvc.server.fastpath.stream_cache import Granted
-from pushsvc.server.protocol import Bounds, Request, parse_head
-from support.raw import read_until
+from pushsvc.server.fastpath.admission import Admission, StreamKey
+from pushsvc.server.fastpath.stream_cache import StreamCache
+from pushsvc.server.request import HeadLimits, parse_head
+from pushsvc.web.security import Security
+from support.raw_http import read_until
 from support.stack import Stack
-
-
-def get(*fields: str, target: str = "/v1/topics/t/events", method: str = "GET", host: str = "localhost") -> Request:
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *fields]
-    return parse_head("\r\n".join([*lines, "", ""]).encode(), Bounds())
-
-
-def again(cursor: str | None) -> Any:
-    return cursor
-
 
 ACCEPT = "Accept: text/event-stream"
 
 
-def test_an_equal_request_is_granted_the_same_whatever_its_position() -> None:
-    granted = Granted()
-    assert granted.find(get(ACCEPT)) is None
-    granted.remember(get(ACCEPT), "head", again)
+def key(*fields: str, target: str = "/v1/topics/t/events", host: str = "localhost") -> StreamKey:
+    head = "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *fields, "", ""]).encode()
+    found = Admission(Security(), 1_000).stream_key(parse_head(head, HeadLimits()))
+    assert found is not None
+    return found
+
+
+def reopen(cursor: str | None) -> Any:
+    return cursor
+
+
+def test_a_repeated_request_finds_the_head_and_the_stream_whatever_its_position() -> None:
+    cache = StreamCache()
+    assert cache.find(key(ACCEPT)) is None
+    cache.remember(key(ACCEPT), "head", reopen)
     for fields in ((), ("Last-Event-ID: abc", "User-Agent: x", "Sec-Fetch-Mode: cors", "X-Forwarded-For: 10.0.0.1")):
-        found = granted.find(get(ACCEPT, *fields))
+        found = cache.find(key(ACCEPT, *fields))
         assert found is not None
-        assert (found.head, found.again) == ("head", again)
+        assert (found.head, found.reopen) == ("head", reopen)
 
 
 @pytest.mark.parametrize(
-    "request_",
+    "other",
     [
-        get(),
-        get("Accept: */*"),
-        get(ACCEPT, host="localhost:8000"),
-        get(ACCEPT, host="evil.example"),
-        get(ACCEPT, "Origin: http://page.example"),
-        get(ACCEPT, target="/v1/topics/u/events"),
-        get(ACCEPT, target="/v1/topics/%74/events"),
-        get(ACCEPT, target="/v1/topics/t/events?names=off"),
-        get(ACCEPT, target="/v1/topics/t/events?last_event_id=a"),
-        get(ACCEPT, method="HEAD"),
-        get(ACCEPT, method="POST"),
-        *[
-            get(ACCEPT, f"{name}: x")
-            for name in ("Cookie", "Authorization", "If-None-Match", "Range", "X-HTTP-Method-Override", "X-Unheard-Of")
-        ],
-        get(ACCEPT, "Content-Length: 1"),
-        get(ACCEPT, "Transfer-Encoding: chunked"),
+        key(),
+        key("Accept: */*"),
+        key(ACCEPT, host="localhost:8000"),
+        key(ACCEPT, host="evil.example"),
+        key(ACCEPT, "Origin: http://page.example"),
+        key(ACCEPT, target="/v1/topics/u/events"),
+        key(ACCEPT, target="/v1/topics/t/events?names=off"),
     ],
-    ids=lambda request: f"{request.method} {request.path}?{request.query} {request.headers}",
+    ids=str,
 )
-def test_any_other_is_not(request_: Request) -> None:
-    granted = Granted()
-    granted.remember(get(ACCEPT), "head", again)
-    assert granted.find(request_) is None
+def test_a_different_request_finds_nothing(other: StreamKey) -> None:
+    cache = StreamCache()
+    cache.remember(key(ACCEPT), "head", reopen)
+    assert cache.find(other) is None
 
 
-@pytest.mark.parametrize("name", ["last_event_id", "last%5Fevent_id", "%6cast_event_id"])
-def test_a_position_in_the_query_is_not_remembered(name: str) -> None:
-    """What makes the stream again has none: the second one would begin with what comes."""
-    asked = get(ACCEPT, target=f"/v1/topics/t/events?{name}=earliest")
-    granted = Granted()
-    granted.remember(asked, "head", again)
-    assert granted.find(asked) is None
-
-
-def test_what_is_remembered_is_bounded() -> None:
-    granted = Granted()
-    granted.remember(get(ACCEPT, target=f"/v1/stream?events={'a' * 2_000}"), "head", again)
-    assert granted.find(get(ACCEPT, target=f"/v1/stream?events={'a' * 2_000}")) is None
-    for number in range(513):
-        granted.remember(get(ACCEPT, target=f"/{number}"), "head", partial(again, str(number)))
-    assert granted.find(get(ACCEPT, target="/0")) is None
-    assert granted.find(get(ACCEPT, target="/512")) is not None
+def test_the_oldest_entry_is_dropped_at_the_limit() -> None:
+    cache = StreamCache(max_entries=3)
+    for number in range(4):
+        cache.remember(key(ACCEPT, target=f"/{number}"), "head", partial(reopen, str(number)))
+    assert cache.find(key(ACCEPT, target="/0")) is None
+    assert all(cache.find(key(ACCEPT, target=f"/{number}")) for number in (1, 2, 3))
 
 
 def opened(stack: Stack, *lines: str) -> tuple[list[str], bytes]:
-    """Return the head of a stream without its date, and what it begins with."""
+    """Return the head of a stream without its date, and the first bytes of the stream."""
     with socket.create_connection(("127.0.0.1", stack.port), 60) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         head, _, body = read_until(connection, b": pushsvc\n").partition(b"\r\n\r\n")
@@ -101,7 +83,7 @@ def test_the_head_is_that_of_flask(shared_server: Stack, topic: str, path: str) 
     assert first[1] == second[1] == through_flask[1]
 
 
-def test_origins_and_hosts_are_judged_each_for_itself(stack: Stack, topic: str) -> None:
+def test_each_origin_and_each_host_gets_its_own_answer(stack: Stack, topic: str) -> None:
     stack.start_web("--allow-origin", "http://page.example")
     lines = (f"GET /v1/topics/{topic}/events HTTP/1.1", ACCEPT)
     allowed = "Access-Control-Allow-Origin: http://page.example"

@@ -1,17 +1,26 @@
-"""Looking up events: filters, pages, formats."""
+"""The history of a topic: filters, pages, formats."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from pushsvc.web.app import create_app
+from pushsvc.web import events
+from pushsvc.web.app import context_of, create_app
+from pushsvc.web.history import ScanLimits
+from support.web_app import client_of
 
 URL = "/v1/topics/feedback/events"
 
 
 @pytest.fixture
-def client(broker):
-    return create_app(broker).test_client()
+def app(broker):
+    return create_app(broker)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
 
 
 @pytest.fixture
@@ -46,12 +55,12 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("query", "expected"), FILTERS)
-def test_filters(filled, query, expected):
+def test_a_filter_selects_events(filled, query, expected):
     assert offsets(filled.get(URL + query)) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10, 25, 26])
-def test_pages_follow_on_without_gap_or_repeat(filled, limit):
+def test_pages_continue_without_gap_or_repetition(filled, limit):
     seen, url = [], f"{URL}?limit={limit}"
     while True:
         answer = filled.get(url)
@@ -76,7 +85,7 @@ def test_a_bad_parameter_is_named(filled, query):
     assert answer.json["parameter"] in query
 
 
-def test_formats(filled):
+def test_each_format_has_its_media_type_and_shape(filled):
     rows = filled.get(URL + "?limit=2", headers={"Accept": "application/x-ndjson"})
     assert [json.loads(line)["$offset"] for line in rows.text.splitlines()] == [1, 2]
     assert rows.headers["Vary"] == "Accept"
@@ -100,13 +109,13 @@ def test_an_unknown_topic_is_empty_not_an_error(client):
     assert client.get("/v1/topics/feedback/stats?window=2m").status_code == 400
 
 
-def test_a_page_ends_where_enough_of_the_log_was_read(filled, monkeypatch):
-    monkeypatch.setattr("pushsvc.web.events._SCAN_BYTES", 100)
-    first = filled.get(URL + "?key=nobody").json
+def test_a_page_ends_at_the_scan_limit(app, filled):
+    client = client_of(events, replace(context_of(app), scan=ScanLimits(bytes=100)))
+    first = client.get(URL + "?key=nobody").json
     assert first["events"] == []
     found, cursor = [], first["next"]
     while cursor:
-        page = filled.get(f"{URL}?after={cursor}").json
+        page = client.get(f"{URL}?after={cursor}").json
         found += [event["$offset"] for event in page["events"]]
         cursor = page["next"]
     assert found == list(range(11, 26))

@@ -1,6 +1,7 @@
-"""The list of topics: what is asked of Redis for it, and that many topics are all in it."""
+"""The list of topics: which metadata it reads from Redis, and that it is complete."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,31 +11,35 @@ from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.web import topics
 from pushsvc.web.app import context_of, create_app
+from support.web_app import client_of
 
 
-def test_the_figures_are_asked_for_when_the_list_has_changed_and_by_parts(broker, monkeypatch):
-    """A page that is open asks every other second, and may stand open for weeks."""
-    monkeypatch.setattr(topics, "_PART", 2)
-    context = context_of(create_app(broker))
+@pytest.fixture
+def context(broker):
+    """A context that describes two topics at once."""
+    return replace(context_of(create_app(broker)), described_topics=2)
+
+
+def test_metadata_is_read_in_parts_and_only_after_the_list_has_changed(broker, context, monkeypatch):
+    """An open page polls the list every other second, perhaps for weeks."""
     asked = []
-    figures = broker.metadata
-    monkeypatch.setattr(broker, "metadata", lambda logs: asked.append(len(logs)) or figures(logs))
+    read_metadata = broker.metadata
+    monkeypatch.setattr(broker, "metadata", lambda logs: asked.append(len(logs)) or read_metadata(logs))
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
-    seen, message = topics._look(context, None)
-    [said] = Decoder().feed(message)
-    assert [topic["topic"] for topic in json.loads(said.data)["topics"]] == [f"t{number}" for number in range(5)]
+    seen, message = topics.poll_list(context, None)
+    [sent] = Decoder().feed(message)
+    assert [topic["topic"] for topic in json.loads(sent.data)["topics"]] == [f"t{number}" for number in range(5)]
     assert asked == [2, 2, 1]
     broker.publish("t0", [Event(data={"n": 2})], TopicSettings())
-    assert topics._look(context, seen) is None
+    assert topics.poll_list(context, seen) is None
     assert asked == [2, 2, 1]
     broker.publish("t5", [Event(data={"n": 1})], TopicSettings())
-    assert topics._look(context, seen) is not None
+    assert topics.poll_list(context, seen) is not None
 
 
-def test_the_list_is_sent_in_pieces(broker, monkeypatch):
-    monkeypatch.setattr(topics, "_PART", 2)
-    client = create_app(broker).test_client()
+def test_the_list_is_sent_in_pieces(broker, context):
+    client = client_of(topics, context)
     assert client.get("/v1/topics").json == {"topics": []}
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
@@ -49,17 +54,16 @@ def test_the_list_is_sent_in_pieces(broker, monkeypatch):
 
 
 @pytest.mark.parametrize("piece", [0, 1])
-def test_a_list_that_redis_cannot_give_whole_is_no_list(broker, monkeypatch, piece):
-    monkeypatch.setattr(topics, "_PART", 2)
+def test_a_list_that_cannot_be_read_completely_is_an_error(broker, context, monkeypatch, piece):
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
-    client, figures, asked = create_app(broker).test_client(), broker.metadata, []
+    client, read_metadata, asked = client_of(topics, context), broker.metadata, []
 
     def give(logs):
         asked.append(logs)
         if len(asked) > piece:
             raise BrokerUnavailable("made to fail")
-        return figures(logs)
+        return read_metadata(logs)
 
     monkeypatch.setattr(broker, "metadata", give)
     if piece == 0:

@@ -1,4 +1,4 @@
-"""Takes connections from the listening socket that the workers share, and looks after them."""
+"""Accepts connections from the listening socket that the workers share, and enforces their deadlines."""
 
 from __future__ import annotations
 
@@ -14,78 +14,79 @@ from gevent import get_hub, monkey
 from gevent.event import Event
 
 from pushsvc.server.caps import Caps
-from pushsvc.server.connection import Connection, Site
-from pushsvc.server.transport import Overdue
+from pushsvc.server.connection import HttpConnection
+from pushsvc.server.context import ServerContext
+from pushsvc.server.transport import DeadlineExceeded
 from pushsvc.web import metrics
 
 log = logging.getLogger(__name__)
 
 TICK = 0.1
-"""Seconds between two looks at deadlines; what a look is late is the lag of the loop."""
+"""Seconds between two checks of all deadlines. The delay of a check measures the lag of the event loop."""
 
-PAUSE = 1.0
-"""Seconds without accepting, where the system has no descriptor left."""
+_PAUSE = 1.0
+"""Seconds without accepting after the system has run out of descriptors."""
 
-RESERVE = 256
-"""Descriptors that are not for subscribers: Redis, files, and connections that are told that the house is full."""
+RESERVED_DESCRIPTORS = 256
+"""Descriptors kept free for Redis, for files, and for connections that are refused with an answer."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _Socket: type[socket.socket] = monkey.get_original("socket", "socket")
-"""The system's own sockets: all waiting is done by ``Transport``."""
+"""Sockets that gevent does not patch: ``Transport`` does all waiting."""
 
 
 class Acceptor:
-    """Accepts one connection per turn of the loop, so that the workers share them fairly."""
+    """Accepts one connection per turn of the loop, so that the workers share them evenly."""
 
-    def __init__(self, listener: socket.socket, site: Site, caps: Caps) -> None:
+    def __init__(self, listener: socket.socket, context: ServerContext, caps: Caps) -> None:
         self._listener = _Socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._listener.setblocking(False)
-        self._site = site
+        self._context = context
         self._caps = caps
-        self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        self._connections: set[Connection] = set()
+        self._max_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
+        self._connections: set[HttpConnection] = set()
         self._open = self._accepted = self._refused = 0
-        self._empty = Event()
+        self._all_closed = Event()
         loop = get_hub().loop
-        self._watcher = loop.io(self._listener.fileno(), 1)
-        # With a time to repeat: a timer without one that is started again fires at once.
-        self._pause = loop.timer(PAUSE, PAUSE)
+        self._readable = loop.io(self._listener.fileno(), 1)
+        # With a repeat time: libev fires a restarted timer without one at once.
+        self._pause = loop.timer(_PAUSE, _PAUSE)
         self._tick = loop.timer(TICK, TICK)
-        self._due = 0.0
+        self._tick_due = 0.0
 
     def start(self) -> None:
-        self._watcher.start(self._accept)
-        self._due = time.monotonic() + TICK
-        self._tick.start(self._look_after, update=True)
+        self._readable.start(self._accept)
+        self._tick_due = time.monotonic() + TICK
+        self._tick.start(self._check_deadlines, update=True)
 
     def stop(self) -> None:
-        """Accept no more; what is there goes on. Other workers, and the parent, hold the same socket."""
-        for watcher in (self._watcher, self._pause):
+        """Stop accepting. Open connections continue; other workers and the parent hold the listening socket, too."""
+        for watcher in (self._readable, self._pause):
             watcher.stop()
             watcher.close()
         self._listener.close()
 
     def drain(self) -> Event:
-        """End connections that have nothing under way; return what is set when none is left, streams included."""
-        self._site.draining = True
+        """End connections without a request under way; return an event for the end of the last one, or stream."""
+        self._context.draining.set()
         get_hub().loop.run_callback(self._end_idle)
         self._note_end()
-        return self._empty
+        return self._all_closed
 
     def close(self) -> None:
         self._tick.stop()
         self._tick.close()
         metrics.CONNECTIONS.set(0)
 
-    # Accepting: in the loop's own greenlet, so nothing here may wait.
+    # These run in gevent's hub and must not wait.
 
     def _accept(self) -> None:
         try:
             descriptor, address = self._listener._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-            return  # another worker was faster, or the peer is gone again
+            return  # another worker accepted it, or the peer has gone
         except OSError as error:
-            self._rest(error)
+            self._pause_accepting(error)
             return
         sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
         self._accepted += 1
@@ -93,82 +94,85 @@ class Acceptor:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
-            sock.close()  # the peer is gone
+            sock.close()  # the peer has gone
             return
         self._admit(sock, (str(address[0]), int(address[1])))
 
-    def _rest(self, error: OSError) -> None:
+    def _pause_accepting(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:
             log.error("accepting failed: %s", error)
         else:
-            log.warning("no connections are accepted for %.0f s: %s", PAUSE, error.strerror)
-        self._watcher.stop()
-        self._pause.again(self._go_on)
+            log.warning("no connections are accepted for %.0f s: %s", _PAUSE, error.strerror)
+        self._readable.stop()
+        self._pause.again(self._resume_accepting)
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         self._pause.stop()
-        self._watcher.start(self._accept)
+        self._readable.start(self._accept)
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        refused = f"this server holds {self._most} connections, the most it can" if self._open >= self._most else None
-        refused = refused or self._caps.take(address[0])
-        if refused is None:
+        refusal = self._refusal(address[0])
+        if refusal is None:
             self._open += 1
-            self._begin(sock, address, None, lambda: self._give_back(address[0]))
+            self._spawn(sock, address, None, lambda: self._release(address[0]))
             return
         metrics.REFUSED.inc()
-        if self._refused >= RESERVE // 2:
-            sock.close()  # there is no room even for the answer
+        if self._refused >= RESERVED_DESCRIPTORS // 2:
+            sock.close()  # no descriptor is left for an answer
             return
         self._refused += 1
-        self._begin(sock, address, refused, self._forget_refused)
+        self._spawn(sock, address, refusal, self._release_refused)
 
-    def _begin(
-        self, sock: socket.socket, address: tuple[str, int], refused: str | None, ended: Callable[[], None]
+    def _refusal(self, address: str) -> str | None:
+        """Count a connection in the caps; return None, or the reason to refuse it."""
+        if self._open >= self._max_open:
+            return f"too many connections: this process accepts {self._max_open}"
+        return self._caps.acquire(address)
+
+    def _spawn(
+        self, sock: socket.socket, address: tuple[str, int], refusal: str | None, on_closed: Callable[[], None]
     ) -> None:
-        connection = Connection(self._site, sock, address, refused, _Once(ended))
+        connection = HttpConnection(self._context, sock, address, refusal, _Once(on_closed))
         self._connections.add(connection)
         gevent.spawn(self._run, connection)
 
-    def _run(self, connection: Connection) -> None:
+    def _run(self, connection: HttpConnection) -> None:
         try:
             connection.run()
         finally:
             self._connections.discard(connection)
             self._note_end()
 
-    def _give_back(self, address: str) -> None:
+    def _release(self, address: str) -> None:
         self._open -= 1
-        self._caps.give_back(address)
+        self._caps.release(address)
         self._note_end()
 
-    def _forget_refused(self) -> None:
+    def _release_refused(self) -> None:
         self._refused -= 1
 
     def _note_end(self) -> None:
-        if self._site.draining and not self._open and not self._connections:
-            self._empty.set()
+        if self._context.draining.is_set() and not self._open and not self._connections:
+            self._all_closed.set()
 
     def _end_idle(self) -> None:
         for connection in list(self._connections):
             connection.drain()
 
-    # Looking after
-
-    def _look_after(self) -> None:
+    def _check_deadlines(self) -> None:
         now = time.monotonic()
-        metrics.LOOP_LAG.observe(max(0.0, now - self._due))
-        self._due = max(self._due + TICK, now)  # as the timer itself does
+        metrics.LOOP_LAG.observe(max(0.0, now - self._tick_due))
+        self._tick_due = max(self._tick_due + TICK, now)  # as libev schedules the timer
         metrics.CONNECTIONS.set(self._open)
         if self._accepted:
             metrics.ACCEPTED.inc(self._accepted)
             self._accepted = 0
         for connection in [one for one in self._connections if one.transport.deadline < now]:
-            connection.transport.interrupt(Overdue)
+            connection.transport.interrupt(DeadlineExceeded)
 
 
 class _Once:
-    """Calls back the first time only: who takes a connection over may have told its end before failing."""
+    """Calls back the first time only: a stream may report the end of its socket and then fail."""
 
     __slots__ = ("_call",)
 

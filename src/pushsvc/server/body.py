@@ -1,30 +1,31 @@
-"""The body of a request, read when it is asked for."""
+"""The body of a request, read on demand."""
 
 from __future__ import annotations
 
 import io
 import time
 
-from pushsvc.server.protocol import BadRequest, Request, Sized, framing
-from pushsvc.server.transport import Disconnected, Overdue, Transport
+from pushsvc.server.framing import SizedBody, framing_of
+from pushsvc.server.request import BadRequest, Request
+from pushsvc.server.transport import DeadlineExceeded, Disconnected, Transport
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Body:
-    """Takes bytes out of ``buffer``, which holds what came behind the head, and further ones from the transport.
+class RequestBody:
+    """Takes bytes from ``buffer``, which holds what arrived after the head, then from the transport.
 
-    A body has ``seconds`` for its first byte and for each ``rate`` bytes one more: a client that sends a byte now and
-    then cannot hold a place. ``fault`` is what ended it early.
+    The first byte may take ``seconds``; each ``rate`` bytes add one second. So a client cannot hold a connection by
+    sending a byte now and then. ``fault`` is the error that ended the body early.
     """
 
     def __init__(self, transport: Transport, buffer: bytearray, request: Request, seconds: float, rate: int) -> None:
         self._transport = transport
         self._buffer = buffer
-        self._framing = framing(request)
-        self._owed = request.expects
+        self._framing = framing_of(request)
+        self._continue_expected = request.expects
         self._seconds, self._rate = seconds, rate
-        self._begun: float | None = None
+        self._started: float | None = None
         self._received = len(buffer)
         self.fault: Exception | None = None
 
@@ -33,20 +34,20 @@ class Body:
         return self._framing.done
 
     def stream(self, length: int | None) -> io.BufferedIOBase:
-        """Return the WSGI input: plain bytes where the whole body is there."""
-        if isinstance(self._framing, Sized) and len(self._buffer) >= (length or 0):
+        """Return the WSGI input; plain bytes if the whole body has arrived."""
+        if isinstance(self._framing, SizedBody) and len(self._buffer) >= (length or 0):
             return io.BytesIO(self._framing.take(self._buffer, length or 0))
         return io.BufferedReader(_Input(self))
 
     def read_whole(self) -> bytes:
-        """Return the body, whose length the caller has found to be bearable."""
+        """Return the whole body. The caller has checked its length."""
         pieces = []
         while not self.done:
             pieces.append(self.take(1 << 20))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def skip_buffered(self) -> bool:
-        """Drop what has come of the body; return whether that was all of it, so that a next request may follow."""
+        """Drop the buffered part; return whether that was the rest of the body, so that the next request can follow."""
         try:
             while not self.done and self._framing.take(self._buffer, 1 << 20):
                 pass
@@ -55,7 +56,7 @@ class Body:
         return self.done
 
     def take(self, most: int) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return at most ``most`` following bytes; none at the end."""
         while True:
             data = self._framing.take(self._buffer, most)
             if data or self._framing.done:
@@ -63,16 +64,16 @@ class Body:
             self._fill()
 
     def _fill(self) -> None:
-        if self._owed and not self._received:
+        if self._continue_expected and not self._received:
             self._transport.send(_CONTINUE)
-        if self._begun is None:
-            self._begun = time.monotonic()
+        if self._started is None:
+            self._started = time.monotonic()
         allowed = self._seconds + self._received / self._rate
-        self._transport.within(self._begun + allowed - time.monotonic())
+        self._transport.set_deadline(self._started + allowed - time.monotonic())
         if self._received:
-            self._transport.give_way()
+            self._transport.yield_to_loop()
         data = self._transport.receive()
-        self._transport.no_deadline()
+        self._transport.clear_deadline()
         if not data:
             raise Disconnected
         self._received += len(data)
@@ -82,7 +83,7 @@ class Body:
 class _Input(io.RawIOBase):
     """A body as a file."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: RequestBody) -> None:
         self._body = body
 
     def readable(self) -> bool:
@@ -91,7 +92,7 @@ class _Input(io.RawIOBase):
     def readinto(self, into: memoryview) -> int:  # type: ignore[override]
         try:
             data = self._body.take(len(into))
-        except (BadRequest, Overdue, Disconnected) as fault:
+        except (BadRequest, DeadlineExceeded, Disconnected) as fault:
             self._body.fault = fault
             raise OSError("the body of the request ended early") from fault
         into[: len(data)] = data

@@ -1,8 +1,8 @@
-"""How many connections a host holds, in total and per address, over all its worker processes.
+"""Limits the connections of a host, in total and per address, across all worker processes.
 
-Every worker counts in a row of its own of one shared file, and reads the rows of all: there is no lock, and what a
-killed worker had counted is forgotten by clearing its row. Two workers that look at the same moment may both admit the
-last connection: the caps hold up to the number of workers.
+Each worker counts in a row of its own in a shared file and sums the rows of all workers. So no lock is needed, and
+clearing a row forgets the counts of a killed worker. Workers that check at the same moment may both admit the last
+connection: the limits may be exceeded by the number of workers.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import BinaryIO
 
-_PLACES = 65_536
-"""Counters of a row: the first is the total, each of the others is for the addresses that share a hash."""
+_COUNTERS = 65_536
+"""Counters of a row. The first is the total; each other one counts the addresses that share a hash."""
 
-_ROW = _PLACES * 4
-_SALT = 16
+_ROW_BYTES = _COUNTERS * 4
+_SALT_BYTES = 16
 
 
-class Table:
-    """The rows of all workers, made by their parent; children inherit ``descriptor``. Row 0 holds the salt."""
+class ConnectionCounts:
+    """The shared rows. The parent creates them; workers inherit ``descriptor``. Row 0 holds the salt."""
 
     def __init__(self, workers: int) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(prefix="pushsvc-caps-")  # noqa: SIM115
-        self._file.truncate((workers + 1) * _ROW)
+        self._file.truncate((workers + 1) * _ROW_BYTES)
         self._memory = mmap.mmap(self._file.fileno(), 0)
-        self._memory[:_SALT] = os.urandom(_SALT)
+        self._memory[:_SALT_BYTES] = os.urandom(_SALT_BYTES)
 
     @property
     def descriptor(self) -> int:
         return self._file.fileno()
 
     def clear(self, row: int) -> None:
-        """Forget what a worker that is gone had counted. Rows are numbered from 1."""
-        self._memory[row * _ROW : (row + 1) * _ROW] = bytes(_ROW)
+        """Forget the counts of a worker that has ended. Rows are numbered from 1."""
+        self._memory[row * _ROW_BYTES : (row + 1) * _ROW_BYTES] = bytes(_ROW_BYTES)
 
     def close(self) -> None:
         self._memory.close()
@@ -44,13 +44,15 @@ class Table:
 
 
 class Caps:
-    """Admits connections. A cap of 0 is none.
+    """Admits connections. A limit of 0 is none.
 
-    Loopback addresses have no cap of their own: behind them stands a proxy of this machine, with everybody, or somebody
-    who could take all descriptors anyway. Of IPv6 the first 64 bits count, since one subscriber has all addresses
-    behind them. Two addresses share one of 65,535 counters now and then; which ones nobody can tell: hashes are salted.
+    Loopback addresses have no limit of their own: they belong to a proxy on this machine, which forwards everybody, or
+    to a local user, who could take all descriptors anyway. Of an IPv6 address the first 64 bits count, because one
+    subscriber usually has all addresses of such a network. Two addresses may share one of 65,535 counters; the salt
+    makes it unpredictable which.
 
-    ``table`` is the descriptor of a ``Table``, ``row`` the worker's own; without a table it counts for itself.
+    ``table`` is the descriptor of a ``ConnectionCounts`` and ``row`` the worker's own row; without a table the worker
+    counts alone.
     """
 
     def __init__(
@@ -64,34 +66,35 @@ class Caps:
     ) -> None:
         self._total, self._per_address = total, per_address
         self._loopback_counts = loopback_counts
-        memory = mmap.mmap(-1, 2 * _ROW) if table is None else mmap.mmap(table, 0)
-        self._salt = memory[:_SALT]
+        memory = mmap.mmap(-1, 2 * _ROW_BYTES) if table is None else mmap.mmap(table, 0)
+        self._salt = memory[:_SALT_BYTES]
         self._counts = memoryview(memory).cast("I")
-        self._rows = range(_PLACES, len(self._counts), _PLACES)
-        self._row = row * _PLACES
-        self._counts[self._row : self._row + _PLACES] = memoryview(bytes(_ROW)).cast("I")
+        self._rows = range(_COUNTERS, len(self._counts), _COUNTERS)
+        self._row = row * _COUNTERS
+        self._counts[self._row : self._row + _COUNTERS] = memoryview(bytes(_ROW_BYTES)).cast("I")
 
-    def take(self, address: str) -> str | None:
-        """Count a connection; or return why it is one too many, in words for its client."""
-        place = self._place(address)
+    def acquire(self, address: str) -> str | None:
+        """Count a connection; return None, or without counting it the reason to refuse it, for its client."""
+        counter = self._counter_of(address)
         if self._total and self._sum(0) >= self._total:
-            return f"this host holds {self._total} connections, the most it takes"
-        if self._per_address and place and self._sum(place) >= self._per_address:
-            return f"your address holds {self._per_address} connections, the most one may have"
+            return f"too many connections: this host accepts {self._total}"
+        if self._per_address and counter and self._sum(counter) >= self._per_address:
+            return f"too many connections from your address: this host accepts {self._per_address}"
         self._counts[self._row] += 1
-        self._counts[self._row + place] += 1 if place else 0
+        self._counts[self._row + counter] += 1 if counter else 0
         return None
 
-    def give_back(self, address: str) -> None:
-        place = self._place(address)
+    def release(self, address: str) -> None:
+        """Uncount a connection that ``acquire`` has counted."""
+        counter = self._counter_of(address)
         self._counts[self._row] -= 1
-        self._counts[self._row + place] -= 1 if place else 0
+        self._counts[self._row + counter] -= 1 if counter else 0
 
-    def _sum(self, place: int) -> int:
-        return sum([self._counts[row + place] for row in self._rows])
+    def _sum(self, counter: int) -> int:
+        return sum([self._counts[row + counter] for row in self._rows])
 
-    def _place(self, address: str) -> int:
-        """Return the counter of an address, 0 where it has none."""
+    def _counter_of(self, address: str) -> int:
+        """Return the counter of an address, 0 if it has none."""
         try:
             ip = ip_address(address.partition("%")[0])
         except ValueError:
@@ -101,4 +104,4 @@ class Caps:
         if ip.is_loopback and not self._loopback_counts:
             return 0
         packed = ip.packed[:8] if ip.version == 6 else ip.packed
-        return int.from_bytes(blake2b(packed, digest_size=8, key=self._salt).digest(), "big") % (_PLACES - 1) + 1
+        return int.from_bytes(blake2b(packed, digest_size=8, key=self._salt).digest(), "big") % (_COUNTERS - 1) + 1

@@ -1,4 +1,4 @@
-"""The HTTP server of one worker process: gevent and llhttp, over an inherited listening socket."""
+"""Serves an app from one worker process, over an inherited listening socket."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ from gevent.event import Event
 
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
-from pushsvc.server.connection import Deadlines, Site
-from pushsvc.server.fastpath.publish import Lane
-from pushsvc.server.fastpath.stream_cache import Granted
-from pushsvc.server.tls import tls_context
-from pushsvc.server.wsgi import base_environ
+from pushsvc.server.context import ServerContext
+from pushsvc.server.environ import base_environ
+from pushsvc.server.fastpath.fast_paths import FastPaths
 from pushsvc.web.app import hub_of
-
-__all__ = ["Deadlines", "serve", "serving", "tls_context"]
 
 
 def serve(
@@ -33,14 +29,13 @@ def serve(
     caps: Caps | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then end every stream with a retry, and be done within ``drain`` seconds."""
+    """Serve until SIGTERM or SIGINT. Then end every stream with a time to reconnect, within ``drain`` seconds."""
     hub = hub_of(app)
     hub.start()
     environ = base_environ(listener.getsockname(), "http" if tls is None else "https")
-    lane = Lane.of(app)
-    site = Site(app, environ, lane, tls, Granted() if lane is not None else None)
-    acceptor = Acceptor(listener, site, caps or Caps())
-    stopping = Event()
+    draining, stopping = Event(), Event()
+    fast_paths = FastPaths.of(app, draining, batching=tls is None)
+    acceptor = Acceptor(listener, ServerContext(app, environ, fast_paths, tls, draining=draining), caps or Caps())
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
     acceptor.start()
@@ -56,8 +51,8 @@ def serve(
 
 @contextmanager
 def serving(app: Flask, listener: socket.socket, caps: Caps) -> Iterator[None]:
-    """Serve an app without streams beside whatever the context does."""
-    acceptor = Acceptor(listener, Site(app, base_environ(listener.getsockname(), "http")), caps)
+    """Serve an app without streams while the context lasts."""
+    acceptor = Acceptor(listener, ServerContext(app, base_environ(listener.getsockname(), "http")), caps)
     acceptor.start()
     try:
         yield

@@ -13,18 +13,18 @@ from gevent import ssl as gevent_ssl
 class TlsSocket(gevent_ssl.SSLSocket):
     """``recv`` and ``send`` never wait: they raise SSLWantReadError or SSLWantWriteError.
 
-    A ``send`` that wants to write has begun: the next one must offer the same bytes again, and no fewer.
+    A ``send`` that raised SSLWantWriteError has begun: the next one must offer the same bytes again, and no fewer.
     """
 
     def send(self, data: Any, flags: int = 0, timeout: Any = None) -> int:
         sent: int = super().send(data, flags)
-        if not sent and len(data):  # gevent's way to say that it would have to wait
+        if not sent and len(data):  # gevent returns 0 where it would have to wait
             raise ssl.SSLWantWriteError
         return sent
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """Return what wraps accepted sockets; TLS 1.2 at least. The files were checked before."""
+    """Return the context for accepted sockets, with TLS 1.2 or newer. The caller has checked the files."""
     context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslsocket_class = TlsSocket
     context.load_cert_chain(certificate, key, password="")

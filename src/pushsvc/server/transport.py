@@ -1,4 +1,4 @@
-"""A non-blocking socket on which one greenlet waits, up to a deadline that somebody else keeps."""
+"""A non-blocking socket on which one greenlet waits. The acceptor enforces the deadline of the wait."""
 
 from __future__ import annotations
 
@@ -18,110 +18,112 @@ from pushsvc.server.tls import TlsSocket, wrap
 _READ, _WRITE = 1, 2
 _PIECE = 262_144
 _PIECE_SECONDS = 60.0
-"""A peer takes this many bytes within this many seconds: it may be slow, but not for ever."""
+"""A peer must take ``_PIECE`` bytes within this many seconds: a slow reader is served, a stalled one is not."""
 
-_SIZE = 65_536
+_READ_SIZE = 65_536
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
-class Overdue(Exception):
-    """The deadline has passed."""
+class DeadlineExceeded(Exception):
+    """The deadline of a wait has passed."""
 
 
 class Draining(Exception):
-    """The server ends, and this connection has nothing under way."""
+    """The server is ending, and this connection has no request under way."""
 
 
 class Disconnected(Exception):
-    """The peer is gone."""
+    """The peer closed or broke the connection."""
 
 
 class Transport:
-    """``deadline`` is in ``time.monotonic`` seconds; the server looks at it now and then, and then interrupts the wait.
+    """Sends and receives bytes. ``deadline`` is in ``time.monotonic`` seconds.
 
-    So a wait costs no timer, and only a wait ends, never a computation.
+    The acceptor checks all deadlines periodically and interrupts the waits that have passed theirs. So a wait needs no
+    timer of its own, and a computation is never interrupted.
     """
 
-    __slots__ = ("_reading", "_stop", "_waiter", "_writing", "deadline", "sock")
+    __slots__ = ("_interrupted", "_readable", "_waiter", "_writable", "deadline", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.deadline = inf
-        self._reading = get_hub().loop.io(sock.fileno(), _READ)
-        self._writing: Any = None
+        self._readable = get_hub().loop.io(sock.fileno(), _READ)
+        self._writable: Any = None
         self._waiter: Any = None
-        self._stop: type[Exception] | None = None
+        self._interrupted: type[Exception] | None = None
 
-    def within(self, seconds: float) -> None:
-        """Set the deadline of what is waited for from now on."""
+    def set_deadline(self, seconds: float) -> None:
+        """Let the following waits end ``seconds`` from now."""
         self.deadline = time.monotonic() + seconds
-        self._stop = None
+        self._interrupted = None
 
-    def no_deadline(self) -> None:
+    def clear_deadline(self) -> None:
         self.deadline = inf
 
     def interrupt(self, reason: type[Exception]) -> None:
-        """End the present wait with ``reason``, unless bytes are there. To be called in gevent's hub."""
-        self._stop = reason
+        """Raise ``reason`` in the present wait, or in the next one. Call it in gevent's hub."""
+        self._interrupted = reason
         if self._waiter is not None:
             self._waiter.switch(None)
 
-    def receive(self, *, patient: bool = False) -> bytes:
-        """Return what has come; empty at the end. Raise Disconnected, or what the wait was interrupted with.
+    def receive(self, *, wait_first: bool = False) -> bytes:
+        """Return received bytes, none at the end. Raise Disconnected, or the reason of an interrupt.
 
-        ``patient`` expects nothing to be there yet, and so saves a call in vain. TLS may hold bytes that no poll sees.
+        ``wait_first`` waits before the first read: it saves a system call where no bytes are expected yet.
         """
-        if patient and self._stop is None and not isinstance(self.sock, TlsSocket):
-            self._wait(self._reading)
+        # TLS may hold decrypted bytes that no poll reports.
+        if wait_first and self._interrupted is None and not isinstance(self.sock, TlsSocket):
+            self._wait(self._readable)
         while True:
             try:
-                return self.sock.recv(_SIZE)
+                return self.sock.recv(_READ_SIZE)
             except (BlockingIOError, SSLWantReadError):
-                self._wait(self._reading)
+                self._wait(self._readable)
             except SSLWantWriteError:
                 self._wait(self._writer())
             except OSError as error:
                 raise Disconnected from error
 
-    def watch(self, look: Callable[[], None]) -> Any:
-        """Call ``look``, in gevent's hub, whenever there is something to read, until ``resume``. Return what that was
-        given, or None where the wait was interrupted."""
-        return self._wait(self._reading, look)
+    def wait_calling(self, on_readable: Callable[[], None]) -> Any:
+        """Call ``on_readable`` in gevent's hub whenever bytes arrive, until ``end_wait``. Return the value given to
+        ``end_wait``; None if the wait was interrupted."""
+        return self._wait(self._readable, on_readable)
 
-    def stop_watching(self) -> None:
-        """Do not look until ``watch_again``; the wait goes on."""
-        self._reading.stop()
+    def pause_reading(self) -> None:
+        """Stop the calls until ``resume_reading``; the wait continues."""
+        self._readable.stop()
 
-    def watch_again(self, look: Callable[[], None]) -> None:
-        self._reading.start(look)
+    def resume_reading(self, on_readable: Callable[[], None]) -> None:
+        self._readable.start(on_readable)
 
-    def resume(self, data: bytes | None) -> None:
-        """End the present wait. To be called in gevent's hub."""
-        self._waiter.switch(data)
+    def end_wait(self, value: bytes | None) -> None:
+        """End the present wait. Call it in gevent's hub."""
+        self._waiter.switch(value)
 
     @staticmethod
-    def give_way() -> None:
-        """Let everything else have its turn: a peer that always has more would keep the loop for itself."""
-        # gevent.sleep(0) would come before other sockets' turn.
+    def yield_to_loop() -> None:
+        """Run all other ready work first: a peer that always has more to send must not occupy the loop."""
+        # gevent.sleep(0) would resume before other sockets are polled.
         get_hub().wait(get_hub().loop.timer(0))
 
     def send(self, data: bytes, *, more: bool = False) -> None:
-        """Send everything. Raise Disconnected, also for a peer that takes too little in its time.
+        """Send all of ``data``. Raise Disconnected, also if the peer reads too slowly.
 
-        Where ``more`` follows at once, the kernel may send both together.
+        ``more`` announces that further bytes follow at once, so the kernel may send them together.
         """
         first = data if len(data) <= _PIECE else memoryview(data)[:_PIECE]
         rest = memoryview(data)[self._try(first, _MORE if more and not isinstance(self.sock, TlsSocket) else 0) :]
         try:
             for start in range(0, len(rest), _PIECE):
-                self.within(_PIECE_SECONDS)
+                self.set_deadline(_PIECE_SECONDS)
                 self._send(rest[start : start + _PIECE])
-        except Overdue:
+        except DeadlineExceeded:
             raise Disconnected from None
-        self.no_deadline()
+        self.clear_deadline()
 
     def _try(self, data: bytes | memoryview, flags: int) -> int:
-        """Send what goes without waiting, which mostly is all."""
+        """Send without waiting; return how many bytes were sent, usually all."""
         try:
             return self.sock.send(data, flags)
         except (BlockingIOError, SSLWantWriteError, SSLWantReadError):
@@ -134,18 +136,18 @@ class Transport:
             try:
                 sent = self.sock.send(data)
             except (BlockingIOError, SSLWantWriteError):
-                self._wait(self._writer())  # and no fewer bytes again: TLS has begun to send them
+                self._wait(self._writer())  # TLS has begun this write: the next call must offer the same bytes
             except SSLWantReadError:
-                self._wait(self._reading)
+                self._wait(self._readable)
             except OSError as error:
                 raise Disconnected from error
             else:
                 data = data[sent:]
 
-    def secure(self, context: ssl.SSLContext) -> None:
-        """Put TLS around the socket and shake hands. Raise Disconnected where the peer does not speak it."""
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Wrap the socket in TLS and do the handshake. Raise Disconnected if the peer does not speak TLS."""
         try:
-            self.sock.getpeername()  # who is gone already has no hand to shake
+            self.sock.getpeername()  # else wrapping a disconnected socket would leave it without TLS
             self.sock = wrap(context, self.sock)
         except OSError as error:
             raise Disconnected from error
@@ -154,21 +156,21 @@ class Transport:
                 self.sock.do_handshake()  # type: ignore[attr-defined]
                 return
             except SSLWantReadError:
-                self._wait(self._reading)
+                self._wait(self._readable)
             except SSLWantWriteError:
                 self._wait(self._writer())
             except OSError as error:
                 raise Disconnected from error
 
     def release(self) -> socket.socket:
-        """Return the socket, free of everything here."""
-        self._reading.close()
-        if self._writing is not None:
-            self._writing.close()
+        """Close the watchers and return the socket."""
+        self._readable.close()
+        if self._writable is not None:
+            self._writable.close()
         return self.sock
 
-    def end_sending(self) -> None:
-        """Tell the peer that nothing more comes, while it may still send. Without it TLS calls an end a cut."""
+    def shutdown_write(self) -> None:
+        """Close the sending direction; the peer may still send. TLS requires it: else the peer sees a truncation."""
         while True:
             try:
                 if isinstance(self.sock, TlsSocket):
@@ -179,22 +181,22 @@ class Transport:
             except SSLWantWriteError:
                 self._wait(self._writer())
             except (OSError, ValueError):
-                return  # it has been told, or is gone
+                return  # the shutdown was sent, or the peer has gone
 
     def _writer(self) -> Any:
-        if self._writing is None:
-            self._writing = get_hub().loop.io(self.sock.fileno(), _WRITE)
-        return self._writing
+        if self._writable is None:
+            self._writable = get_hub().loop.io(self.sock.fileno(), _WRITE)
+        return self._writable
 
-    def _wait(self, watcher: Any, call: Callable[[], None] | None = None) -> Any:
-        """Wait until a watcher sees something; where it ``call``s somebody then, until that resumes."""
-        if self._stop is not None:
-            raise self._stop
+    def _wait(self, watcher: Any, callback: Callable[[], None] | None = None) -> Any:
+        """Wait for a watcher; with a ``callback``, call it at each event and wait for ``end_wait``."""
+        if self._interrupted is not None:
+            raise self._interrupted
         waiter = self._waiter = Waiter()
-        if call is None:
+        if callback is None:
             watcher.start(waiter.switch, None)
         else:
-            watcher.start(call)
+            watcher.start(callback)
         try:
             return waiter.get()
         finally:

@@ -21,7 +21,7 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
 from pushsvc.metrics.exposition import DIRECTORY_VARIABLE
-from pushsvc.server.caps import Table
+from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
 from pushsvc.supervisor.children import ChildProcess, EmbeddedChild
 from pushsvc.supervisor.folders import private_folder
@@ -68,7 +68,7 @@ class Supervisor:
         self._announce = announce
         self._listener: socket.socket | None = None
         self._embedded: EmbeddedChild | None = None
-        self._caps: Table | None = None
+        self._caps: ConnectionCounts | None = None
         self._children: list[ChildProcess] = []
         self._environment: dict[str, str] = {}
         self._resources = ExitStack()
@@ -132,7 +132,7 @@ class Supervisor:
         return ChildProcess("_aggregator", number, ["--metrics-fd", str(descriptor)], [descriptor])
 
     def _start_web(self, listener: socket.socket) -> None:
-        self._caps = Table(self._web)
+        self._caps = ConnectionCounts(self._web)
         descriptors = [listener.fileno(), self._caps.descriptor]
         for number in range(1, self._web + 1):
             arguments = ["--fd", str(descriptors[0]), "--caps", str(descriptors[1]), str(number)]

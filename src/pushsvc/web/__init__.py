@@ -1,6 +1,6 @@
 """The Flask application: one module per resource.
 
-The names below are the public interface; each is loaded when it is first asked for.
+The names below are the public interface. Each is imported when it is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Flask application: one module per resource."""
+"""Creates the Flask application."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ from pushsvc.settings import TopicRules
 from pushsvc.web import capacity, events, health, page, problem, stats, stream, topics
 from pushsvc.web.context import Context
 from pushsvc.web.security import Security
-from pushsvc.web.untouched import is_untouched, note_state
-
-__all__ = [
-    "Limits", "Security", "context_of", "create_app", "create_metrics_app", "end_streams_on_term", "hub_of",
-    "is_untouched",
-]  # fmt: skip
+from pushsvc.web.unmodified import remember_state
 
 
 def create_app(
@@ -33,13 +28,13 @@ def create_app(
     heartbeat: float = 15.0,
     io_uring: bool = True,
 ) -> Flask:
-    """Return the WSGI application over a broker. ``heartbeat`` is the silence, in seconds, that a stream may have.
+    """Return the WSGI application over a broker. ``heartbeat`` is the longest silence of a stream, in seconds.
 
-    With ``io_uring`` a frame is handed to the kernel once for many sockets, where the kernel has that.
+    ``io_uring`` sends a frame to many sockets with one system call, if the kernel supports that.
     """
     app = Flask(__name__)
     limits = limits or Limits()
-    # One more than may be: there Werkzeug cuts a body of unknown length without a word, and the reader refuses it.
+    # Werkzeug silently cuts a body of unknown length at this size. With one byte more the reader can refuse it.
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
     hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
@@ -50,12 +45,12 @@ def create_app(
     capacity.install(app)
     for resource in (events, stats, stream, topics, health, page):
         app.register_blueprint(resource.blueprint(context))
-    note_state(app)
+    remember_state(app)
     return app
 
 
 def create_metrics_app(security: Security) -> Flask:
-    """Return an application that has nothing but ``/metrics``, for processes that serve nothing else."""
+    """Return an application with only ``/metrics``, for processes that serve nothing else."""
     app = Flask(__name__, static_folder=None)
     for part in (problem, security, capacity):
         part.install(app)
@@ -64,7 +59,7 @@ def create_metrics_app(security: Security) -> Flask:
 
 
 def context_of(app: Flask) -> Context:
-    """Return what an app that ``create_app`` made works with."""
+    """Return the context of an app that ``create_app`` made."""
     context: Context = app.extensions["pushsvc"]
     return context
 
@@ -75,13 +70,13 @@ def hub_of(app: Flask) -> Hub:
 
 
 def end_streams_on_term(app: Flask) -> None:
-    """Make SIGTERM end the app's streams too, each with a time to come back, before the server's own handler runs.
+    """Make SIGTERM end the app's streams, each with a time to reconnect, and then call the present handler.
 
-    For other servers than pushsvc's own, which else wait for streams as long as they have patience and then cut them.
+    For servers other than pushsvc's own: without it they wait for the streams until their own timeout and cut them.
     """
     before = signal.getsignal(signal.SIGTERM)
     if not callable(before):
-        raise StartupError("to be called in a worker that handles SIGTERM: gunicorn's post_worker_init is the place")
+        raise StartupError("call this in a worker that handles SIGTERM, for instance in gunicorn's post_worker_init")
 
     def handle(number: int, frame: FrameType | None) -> None:
         gevent.spawn(hub_of(app).drain)

@@ -1,24 +1,33 @@
-"""What every resource works with."""
+"""What every resource uses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pushsvc.broker.broker import Broker
 from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.system_clock import now_ms
+from pushsvc.web.history import ScanLimits
 from pushsvc.web.security import Security
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
+    """The parts of one application.
+
+    The list of topics reads the metadata of ``described_topics`` at once, in about 3 ms; thousands would delay all
+    streams.
+    """
+
     broker: Broker
     hub: Hub
     rules: TopicRules
     limits: Limits
     reader: EventReader
     security: Security
+    scan: ScanLimits = field(default_factory=ScanLimits)
+    described_topics: int = 100
 
     now = staticmethod(now_ms)

@@ -1,4 +1,4 @@
-"""Health, metrics and the specification."""
+"""``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("/livez")
     def livez() -> Response:
-        """The process works; if not, only a restart helps."""
+        """Whether the process works. If not, only a restart helps."""
         Parameters(request, ())
         healthy = context.hub.healthy
         return json_response({"status": "ok" if healthy else "dead"}, 200 if healthy else 503)
 
     @resource.get("/readyz")
     def readyz() -> Response:
-        """The process can take events and hears what is published."""
+        """Whether the process can store events and receives those of others."""
         Parameters(request, ())
         redis = _reaches_redis(context)
         live = redis and context.hub.wait_up(1.0)

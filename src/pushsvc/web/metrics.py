@@ -1,4 +1,4 @@
-"""What the web processes count; hub/metrics.py counts what streams do."""
+"""Metrics of the web processes. Those of streams are in hub/metrics.py."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ LOOP_LAG = BufferedHistogram(
 
 
 def count_published(accepted: int, duplicates: int, rejected: int, late: int) -> None:
-    """Count what became of a request's events. Most are accepted, and a counter that stays costs as much as one that
-    moves."""
+    """Count the events of a request by outcome. Most requests have one outcome, so the other counters are skipped."""
     EVENTS.inc(accepted)
     for counter, events in ((DUPLICATES, duplicates), (REJECTED, rejected), (LATE, late)):
         if events:

@@ -1,4 +1,4 @@
-"""Query parameters and formats: read strictly, so that a misspelled one is never silently ignored."""
+"""Query parameters and formats. Unknown names are refused, so that no misspelled one is silently ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRUE = frozenset({"1", "true", "yes"})
 
 
 class Parameters:
-    """The query of one request. Raises InvalidParameter for names outside ``allowed`` and for bad values."""
+    """The query of one request. Raise InvalidParameter for names outside ``allowed`` and for bad values."""
 
     def __init__(self, request: Request, allowed: Iterable[str]) -> None:
         self._args = request.args
@@ -57,7 +57,7 @@ class Parameters:
         return int(value)
 
     def duration(self, name: str, least: float, most: float) -> float:
-        """Return seconds, given as 500ms, 1s, 1m or 1h; 0 if there is none."""
+        """Return a duration such as 500ms, 1s, 1m or 1h in seconds; 0 without one."""
         value = self.text(name)
         if value is None:
             return 0.0
@@ -70,7 +70,7 @@ class Parameters:
         return seconds
 
     def time(self, name: str) -> int | None:
-        """Return an instant in ms, given as RFC 3339 or as epoch milliseconds."""
+        """Return an RFC 3339 time or epoch milliseconds in ms; None without one."""
         value = self.text(name)
         if value is None:
             return None
@@ -88,19 +88,19 @@ class Parameters:
         return value is not None and value.lower() in _TRUE
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
-        """Refuse parameters that another choice makes meaningless."""
+        """Refuse parameters that have no meaning here."""
         for name in names:
             if name in self._args:
                 raise InvalidParameter(name, reason)
 
 
 def cursor_of(request: Request, parameters: Parameters) -> str | None:
-    """Return the position to resume from; the header wins."""
+    """Return the cursor to resume from. The header wins over the parameter."""
     return request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None
 
 
 def choose_format(request: Request, parameters: Parameters, offered: tuple[str, ...]) -> str:
-    """Return the format: ``?format=`` wins over ``Accept``; with neither it is JSON."""
+    """Return the format. ``?format=`` wins over ``Accept``; without both it is JSON."""
     asked = parameters.text("format")
     if asked is not None:
         if asked not in offered:
@@ -111,5 +111,5 @@ def choose_format(request: Request, parameters: Parameters, offered: tuple[str, 
         return "json"
     best = request.accept_mimetypes.best_match(list(types))
     if best is None:
-        raise NotAcceptable(f"this can be had as {', '.join(FORMATS[name] for name in offered)}")
+        raise NotAcceptable(f"available formats: {', '.join(FORMATS[name] for name in offered)}")
     return types[best]

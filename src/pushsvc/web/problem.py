@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457)."""
+"""Errors as problem documents, ``application/problem+json`` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from pushsvc.errors import PushError, TooLarge, Unavailable
-from pushsvc.web.answer import Answer
+from pushsvc.web.http_response import HttpResponse
 
 log = logging.getLogger(__name__)
 
@@ -19,21 +19,33 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def install(app: Flask) -> None:
-    """Make every error of the app a problem."""
+    """Make the app answer every error with a problem document."""
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _any)
 
 
-def problem(status: int, slug: str, title: str, detail: str | None, **members: Any) -> Answer:
+def problem(status: int, slug: str, title: str, detail: str | None, **members: Any) -> HttpResponse:
+    """Return a problem document of the type ``slug``."""
     body = {"type": f"urn:pushsvc:problem:{slug}", "title": title, "status": status, "detail": detail, **members}
-    return Answer(status, [("Content-Type", MEDIA_TYPE), ("Cache-Control", "no-store")], orjson.dumps(body))
+    return HttpResponse(status, [("Content-Type", MEDIA_TYPE), ("Cache-Control", "no-store")], orjson.dumps(body))
 
 
-def answer_to(error: Exception, where: str) -> Answer:
-    """Return the problem that an error is, and log what the operator should know; ``where`` is method and path."""
+def http_problem(status: int, detail: str | None, title: str | None = None) -> HttpResponse:
+    """Return the problem of an HTTP status, whose phrase is the type and the default title."""
+    phrase = HTTPStatus(status).phrase
+    return problem(status, phrase.lower().replace(" ", "-"), title or phrase, detail)
+
+
+def internal_error() -> HttpResponse:
+    """Return the problem of an unexpected exception. Only the log describes the exception."""
+    return problem(500, PushError.slug, PushError.title, "the server's log has the details")
+
+
+def problem_of(error: Exception, where: str) -> HttpResponse:
+    """Return the problem of an error, and log what the operator needs; ``where`` is the method and the path."""
     if not isinstance(error, PushError):
         log.error("%s: %s", where, error, exc_info=error)
-        return problem(500, "internal", "Internal error", "the server's log says more")
+        return internal_error()
     detail = error.title if isinstance(error, Unavailable) and not error.detail_is_public else error.detail
     answer = problem(error.status, error.slug, error.title, detail, **error.members())
     if isinstance(error, Unavailable):
@@ -44,16 +56,14 @@ def answer_to(error: Exception, where: str) -> Answer:
 
 
 def _any(error: Exception) -> Response:
-    return answer_to(error, f"{request.method} {request.path}").response()
+    return problem_of(error, f"{request.method} {request.path}").to_flask()
 
 
 def _http(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
-        limit = (request.max_content_length or 1) - 1  # which is one more, see create_app
+        limit = (request.max_content_length or 1) - 1  # create_app adds one
         return _any(TooLarge(f"a request body has at most {limit} bytes; send several"))
-    status = error.code or 500
-    slug = HTTPStatus(status).phrase.lower().replace(" ", "-")
-    response = problem(status, slug, error.name, error.description).response()
+    response = http_problem(error.code or 500, error.description, error.name).to_flask()
     for name, value in error.get_headers():
         if name.lower() in ("allow", "location"):
             response.headers[name] = value

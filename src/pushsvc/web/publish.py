@@ -1,6 +1,6 @@
-"""Publishing: a request's body to the log, and the receipt or the problem as an answer.
+"""Writes the events of a request's body to the log and returns the receipt or the problem.
 
-Nothing here knows of Flask's request: a server may call ``publish`` by itself. It never raises.
+Nothing here uses Flask's request, so a server may call it without Flask.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from pushsvc.event import Batch, ParsedBatch
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
-from pushsvc.web.answer import Answer, Answers
 from pushsvc.web.context import Context
-from pushsvc.web.problem import answer_to
+from pushsvc.web.http_response import BatchResponse, HttpResponse
+from pushsvc.web.problem import problem_of
 
 _HINT = (
-    "every event is older than the longest window, so none is counted; "
-    'for data of the past set clock = "event" for this topic'
+    'every event is older than the longest window, so none is counted; for past data set clock = "event" for this topic'
 )
 _NO_COLUMNS: Mapping[str, str] = {}
 _HEADERS = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
@@ -44,22 +43,20 @@ def publish(
     skip: bool = False,
     columns: Mapping[str, str] = _NO_COLUMNS,
     idempotency_key: str | None = None,
-) -> Answer:
-    """Publish the events of ``body`` and return once they are in the log.
+) -> HttpResponse:
+    """Publish the events of ``body``, and answer once they are in the log. Never raises.
 
-    ``skip`` stores the good events beside bad ones; ``columns`` maps attributes to CSV columns. A request that comes
-    again with its ``idempotency_key`` is answered as it was, and stored once.
+    ``skip`` stores the valid events of a body that has invalid ones; ``columns`` maps attributes to CSV columns. A
+    repeated request with the same ``idempotency_key`` gets the first answer, and its events are stored once.
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
         now = context.now()
-        idempotency = (
-            None if idempotency_key is None else _idempotency(idempotency_key, content_type, skip, columns, body, now)
-        )
+        key = None if idempotency_key is None else _key_of(idempotency_key, content_type, skip, columns, body, now)
         read = partial(context.reader.read, topic, body, content_type, columns=columns)
         try:
-            reading = read(now=now)
-            receipt = _store(context, topic, reading, settings, skip, idempotency)
+            parsed = read(now=now)
+            receipt = _store(context, topic, parsed, settings, skip, key)
         except InvalidBatch as error:
             metrics.REJECTED.inc(len(error.faults) + error.more)
             _note_refusal(context, topic, error.detail)
@@ -70,103 +67,123 @@ def publish(
         if receipt.replayed:
             metrics.REPEATED.inc()
             return _accepted(topic, read(now=int(receipt.note)), receipt, settings)
-        if reading.faults:
-            _note_refusal(context, topic, reading.faults[0].detail)
-        return _accepted(topic, reading, receipt, settings)
+        if parsed.faults:
+            _note_refusal(context, topic, parsed.faults[0].detail)
+        return _accepted(topic, parsed, receipt, settings)
     except TooManyTopics as error:
         metrics.CROWDED.inc()
-        return answer_to(error, f"POST /v1/topics/{topic}/events")
+        return problem_of(error, f"POST /v1/topics/{topic}/events")
     except Unavailable as error:
         metrics.UNAVAILABLE.labels(problem=error.slug).inc()
-        return answer_to(error, f"POST /v1/topics/{topic}/events")
-    except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
-        return answer_to(error, f"POST /v1/topics/{topic}/events")
+        return problem_of(error, f"POST /v1/topics/{topic}/events")
+    except Exception as error:  # noqa: BLE001 - becomes a logged 500
+        return problem_of(error, f"POST /v1/topics/{topic}/events")
 
 
-def publish_together(context: Context, topic: str, bodies: Sequence[bytes]) -> Answers | None:
-    """Publish bodies of JSON that are one event each, of as many requests to a topic, as one: what ``publish`` would
-    answer to each. None where that is not possible; then nothing was stored, and each is to be published by itself."""
+def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
+    """Publish the JSON bodies of several requests, of one event each, in one step. Never raises.
+
+    Return what ``publish`` would answer to each. None means that nothing was stored and that each body must be
+    published on its own.
+    """
     try:
         settings = context.rules.settings_of(topic)
         if settings.clock != "wall":
-            return None  # which of them are late depends on their order
+            return None  # which events are late depends on their order
         batch = context.reader.read_together(topic, bodies, now=context.now())
         receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
     except Unavailable as error:
         metrics.UNAVAILABLE.labels(problem=error.slug).inc(len(bodies))
-        return _to_all(answer_to(error, f"POST /v1/topics/{topic}/events"), len(bodies))
-    except Exception as error:  # noqa: BLE001 - becomes a 500, and the log says what it was
-        return _to_all(answer_to(error, f"POST /v1/topics/{topic}/events"), len(bodies))
+        return _for_each(problem_of(error, f"POST /v1/topics/{topic}/events"), len(bodies))
+    except Exception as error:  # noqa: BLE001 - becomes a logged 500
+        return _for_each(problem_of(error, f"POST /v1/topics/{topic}/events"), len(bodies))
     if batch is None or receipt is None:
         return None
     late = _late(batch, receipt, settings)
     metrics.count_published(batch.count, 0, 0, sum(late))
-    texts = [
-        orjson.dumps(_body(topic, 1, 0, 0, int(too_late), offset, offset, too_late))
+    answers = [
+        orjson.dumps(_receipt_body(topic, accepted=1, late=int(too_late), first=offset, last=offset, hinted=too_late))
         for offset, too_late in zip(count(receipt.first_offset), late or repeat(False, batch.count))
     ]
-    return Answers(202, _HEADERS, texts)
+    return BatchResponse(202, _HEADERS, answers)
 
 
-def _to_all(answer: Answer, requests: int) -> Answers:
-    return Answers(answer.status, answer.headers, [answer.body] * requests)
+def _for_each(response: HttpResponse, requests: int) -> BatchResponse:
+    return BatchResponse(response.status, response.headers, [response.body] * requests)
 
 
-def _idempotency(
+def _key_of(
     key: str, content_type: str, skip: bool, columns: Mapping[str, str], body: bytes, now: int
 ) -> IdempotencyKey:
-    """Return what tells the request from another one with its key, the same in every process.
+    """Return the fingerprint of a request, which distinguishes it from other requests with its key.
 
-    The time by which it was judged is remembered with it: judged again by that, the body gives the same answer.
+    The time of the first validation is stored with it: a repeated body that is validated with that time gets the same
+    answer.
     """
     if not _KEY.fullmatch(key):
         raise InvalidInput("Idempotency-Key: 1 to 200 printable ASCII characters are expected")
-    asked = orjson.dumps([content_type, skip, sorted(columns.items())])
-    return IdempotencyKey(key, blake2b(asked + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
+    query = orjson.dumps([content_type, skip, sorted(columns.items())])
+    return IdempotencyKey(key, blake2b(query + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
 
 
 def _store(
     context: Context,
     topic: str,
-    reading: ParsedBatch,
+    parsed: ParsedBatch,
     settings: TopicSettings,
     skip: bool,
-    idempotency: IdempotencyKey | None,
+    key: IdempotencyKey | None,
 ) -> Receipt:
-    if reading.faults and not (skip and reading.batch.count):
-        # What was good then may be judged otherwise by another clock, and it is in the log.
-        earlier = None if idempotency is None else context.broker.recall(topic, idempotency)
+    if parsed.faults and not (skip and parsed.batch.count):
+        # An earlier request may have stored these events: another machine's clock may have judged them valid.
+        earlier = None if key is None else context.broker.recall(topic, key)
         if earlier is None:
-            raise InvalidBatch(reading.faults, reading.more)
+            raise InvalidBatch(parsed.faults, parsed.more)
         return earlier
     try:
-        return context.broker.publish(topic, reading.batch, settings, idempotency=idempotency)
-    except InvalidBatch as error:  # it counts the events; the producer counts lines
-        faults = [replace(fault, line=reading.lines[fault.line - 1]) for fault in error.faults]
+        return context.broker.publish(topic, parsed.batch, settings, idempotency=key)
+    except InvalidBatch as error:  # the broker numbers the events, the producer numbers lines
+        faults = [replace(fault, line=parsed.lines[fault.line - 1]) for fault in error.faults]
         raise InvalidBatch(faults, error.more) from None
 
 
 def _note_refusal(context: Context, topic: str, detail: str) -> None:
-    """Let the topic's figures tell; a refusal stays one where Redis is away."""
+    """Count a refusal in the topic's metadata, if Redis is reachable."""
     with suppress(Unavailable):
         context.broker.record_refusal(topic, detail)
 
 
-def _accepted(topic: str, reading: ParsedBatch, receipt: Receipt, settings: TopicSettings) -> Answer:
-    late = sum(_late(reading.batch, receipt, settings))
+def _accepted(topic: str, parsed: ParsedBatch, receipt: Receipt, settings: TopicSettings) -> HttpResponse:
+    late = sum(_late(parsed.batch, receipt, settings))
     if not receipt.replayed:
-        metrics.count_published(receipt.accepted, receipt.duplicates, reading.rejected, late)
-    hinted = settings.clock == "wall" and late == reading.batch.count > 0
-    first, last = receipt.first_offset, receipt.last_offset
-    body = _body(topic, receipt.accepted, receipt.duplicates, reading.rejected, late, first, last, hinted)
-    if reading.faults:
-        body |= fault_members(reading.faults, reading.more)
-    return Answer(202, _HEADERS, orjson.dumps(body))
+        metrics.count_published(receipt.accepted, receipt.duplicates, parsed.rejected, late)
+    body = _receipt_body(
+        topic,
+        accepted=receipt.accepted,
+        duplicates=receipt.duplicates,
+        rejected=parsed.rejected,
+        late=late,
+        first=receipt.first_offset,
+        last=receipt.last_offset,
+        hinted=settings.clock == "wall" and late == parsed.batch.count > 0,
+    )
+    if parsed.faults:
+        body |= fault_members(parsed.faults, parsed.more)
+    return HttpResponse(202, _HEADERS, orjson.dumps(body))
 
 
-def _body(
-    topic: str, accepted: int, duplicates: int, rejected: int, late: int, first: int, last: int, hinted: bool
+def _receipt_body(
+    topic: str,
+    *,
+    accepted: int,
+    duplicates: int = 0,
+    rejected: int = 0,
+    late: int,
+    first: int,
+    last: int,
+    hinted: bool,
 ) -> dict[str, Any]:
+    """Return the receipt; ``hinted`` adds why none of the events is counted."""
     body: dict[str, Any] = {
         "topic": topic,
         "accepted": accepted,

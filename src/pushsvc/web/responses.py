@@ -1,4 +1,4 @@
-"""Responses that several resources share."""
+"""Flask responses that several resources use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flask import Response, request
 from pushsvc.errors import Unavailable
 from pushsvc.hub.streams import Stream
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
+from pushsvc.web.handoff import HANDOFF
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close", "Vary": "Accept"}
 
@@ -27,15 +28,16 @@ def text_response(body: str | bytes, media_type: str) -> Response:
 
 
 def stream_response(stream: Stream) -> Response:
-    """Return an open-ended event stream. It is never refused for what time can mend.
+    """Return an open-ended event stream.
 
-    Where the server offers its socket (``pushsvc.handoff``) the hub takes it after the head; else it is iterated.
+    A temporary failure is answered with 200 and a time to reconnect: any other status ends a browser's EventSource for
+    good. If the server offers its socket, the hub takes it after the head; else the server iterates the stream.
     """
     try:
         stream.open()
     except Unavailable as error:
         return _open_ended(stream.refusal(error))
-    handoff = request.environ.get("pushsvc.handoff")
+    handoff = request.environ.get(HANDOFF)
     if handoff is None or request.method != "GET":
         return _open_ended(stream)
     handoff(stream.take_over, stream.factory)
@@ -43,7 +45,7 @@ def stream_response(stream: Stream) -> Response:
 
 
 def _open_ended(body: bytes | Iterable[bytes]) -> Response:
-    """Return a response without a length: its end is that of the connection."""
+    """Return a response without a length, which ends with the connection."""
     response = Response(body, content_type=EVENT_STREAM, headers=_STREAM_HEADERS)
-    response.automatically_set_content_length = False  # what follows an empty body is the stream
+    response.automatically_set_content_length = False  # the stream follows an empty body
     return response

@@ -1,4 +1,4 @@
-"""Which hosts and origins may speak to a server without credentials."""
+"""Which hosts and origins may use a server that has no credentials."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PREFLIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """``allow_hosts`` are names without port, ``allow_origins`` as in the Origin header.
+    """``allow_hosts`` are names without port; ``allow_origins`` are as in the Origin header.
 
-    ``insecure`` accepts any Host where no ``allow_hosts`` are named: for a private network only.
+    ``insecure`` accepts any Host if ``allow_hosts`` is empty. Use it only in a private network.
     """
 
     allow_hosts: tuple[str, ...] = ()
@@ -31,20 +31,20 @@ class Security:
     insecure: bool = False
 
     def check_host(self, host: str) -> None:
-        """Refuse a Host that is not ours: a page of another name could be bound to our address (DNS rebinding)."""
+        """Refuse an unknown Host: DNS rebinding could let a page of another site use our address."""
         name = _name_of(host)
         if name in self.allow_hosts or _is_loopback(name) or (self.insecure and not self.allow_hosts):
             return
-        raise Forbidden(f"the Host {host!r} is not served here; --allow-host {name} would allow it")
+        raise Forbidden(f"the Host {host!r} is not allowed; --allow-host {name} would allow it")
 
     def check_origin(self, origin: str | None, host: str) -> None:
-        """Refuse a write that another site's page makes a browser send."""
+        """Refuse a write that a page of another site makes a browser send."""
         if origin is None or origin in (*self.allow_origins, f"http://{host}", f"https://{host}"):
             return
-        raise Forbidden(f"writes from the Origin {origin!r} are refused; --allow-origin {origin} would allow them")
+        raise Forbidden(f"the Origin {origin!r} may not write; --allow-origin {origin} would allow it")
 
     def install(self, app: Flask) -> None:
-        """Check every request of the app, and answer preflights of the allowed origins."""
+        """Check every request of the app, and answer preflight requests of allowed origins."""
 
         @app.before_request
         def check() -> Response | None:
@@ -66,7 +66,7 @@ class Security:
             return response
 
     def headers(self, origin: str | None) -> list[tuple[str, str]]:
-        """Return what every answer bears."""
+        """Return the headers of every answer."""
         common = [("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", _POLICY)]
         if self.allow_origins:
             common.append(("Vary", "Origin"))

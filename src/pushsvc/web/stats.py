@@ -1,4 +1,4 @@
-"""``/v1/topics/{topic}/stats``: the statistics of its windows, once or as a stream."""
+"""``/v1/topics/{topic}/stats``: the statistics of a topic's windows, once or as a stream."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")
 _SNAPSHOT_ONLY = ("at_least",)
 EVERY = (0.1, 3_600.0)
-"""Seconds between two updates of a stream that sets its own pace, at least and at most."""
+"""Least and greatest number of seconds between updates that a stream may ask for."""
 
-_WAIT, _LOOK = 5.0, 0.02
+_WAIT, _POLL_INTERVAL = 5.0, 0.02
+"""Seconds: how long a request waits until an event is counted, and how often it checks."""
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -42,7 +43,7 @@ def blueprint(context: Context) -> Blueprint:
         windows = _windows(settings, parameters)
         logs = tuple(Log(topic, window.name) for window in windows)
         if chosen == "sse":
-            parameters.refuse(_SNAPSHOT_ONLY, "a stream tells of every event as soon as it is counted")
+            parameters.refuse(_SNAPSHOT_ONLY, "a stream sends every update at once, so there is nothing to wait for")
             query = Query(
                 statistics=(topic,),
                 windows=tuple(window.name for window in windows),
@@ -66,7 +67,7 @@ def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, .
     window = settings.window(name)
     if window is None:
         names = ", ".join(window.name for window in settings.windows)
-        raise InvalidParameter("window", f"{name!r} is none of this topic's windows: {names}, or * for all")
+        raise InvalidParameter("window", f"{name!r} is not a window of this topic: choose one of {names}, or * for all")
     return (window,)
 
 
@@ -81,7 +82,7 @@ def _selection(settings: TopicSettings, parameters: Parameters) -> Selection:
 
 
 def chosen(parameters: Parameters, name: str) -> frozenset[str | None] | None:
-    """Return the names of a repeatable parameter, of which an empty one is None; None where there are none."""
+    """Return the values of a repeatable parameter, an empty one as None; None without any."""
     return frozenset(text or None for text in parameters.texts(name)) or None
 
 
@@ -102,7 +103,7 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
 def _frames(
     context: Context, logs: tuple[Log, ...], selection: Selection, at_least: int | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return a frame per window and their cursor; wait until the event at offset ``at_least`` is counted in all."""
+    """Return a frame per window and their cursor, once all count the event at offset ``at_least``."""
     if at_least is not None:
         _wait_until_counted(context, logs, at_least)
     windows = [read_window(context.broker, log) for log in logs]
@@ -115,22 +116,22 @@ def _frames(
             frame["stale"] = True
         frames.append(frame)
     first = windows[0]
-    # The partition's sequence moves with every topic of it: the tag is that of the last entry of these logs.
+    # Every topic of the partition advances its sequence, so the tag uses the last entry of these logs.
     sequence = max(window.state.sequence for window in windows)
     return frames, encode({logs[0].partition: Position(first.epoch, sequence)}) + ("" if first.owned else "-stale")
 
 
 def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) -> None:
-    """Ask for the figures beside the logs, which cost little however large the statistics are."""
+    """Poll the metadata of the logs, whose cost does not depend on the size of the statistics."""
     deadline = time.monotonic() + _WAIT
     while time.monotonic() < deadline:
-        if all(int(figures.get("source", 0)) >= offset for figures in context.broker.metadata(logs)):
+        if all(int(stored.get("source", 0)) >= offset for stored in context.broker.metadata(logs)):
             return
-        gevent.sleep(_LOOK)
+        gevent.sleep(_POLL_INTERVAL)
 
 
 def _csv(frames: list[dict[str, Any]]) -> str:
-    """Return rows of all windows, with a column ``scope``: ``key``, ``all`` (totals) or ``events`` (counts)."""
-    from pushsvc.table import frames_to_table, table_to_csv  # pandas is loaded when first needed
+    """Return the rows of all windows, with a column ``scope``: ``key``, ``all`` (totals) or ``events`` (counts)."""
+    from pushsvc.table import frames_to_table, table_to_csv  # loads pandas, which takes seconds
 
     return table_to_csv(frames_to_table(frames))

@@ -28,7 +28,7 @@ def blueprint(context: Context) -> Blueprint:
         parameters = Parameters(request, _PARAMETERS)
         parameters.choice("format", ("sse",), "sse")
         if parameters.text("format") is None and not _accepts_stream():
-            raise NotAcceptable(f"this can be had as {MEDIA_TYPE}")
+            raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
         query = _query(parameters, context.limits.topics)
         _check_windows(query, context.rules)
         return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
@@ -69,9 +69,9 @@ def _patterns(parameters: Parameters, name: str) -> tuple[str, ...]:
 
 
 def _check_windows(query: Query, rules: TopicRules) -> None:
-    """Refuse a window that none of the named topics has. Under a pattern topics may come that have it."""
+    """Refuse a window that no named topic has. A pattern may match later topics that have it."""
     if any(map(is_pattern, query.statistics)):
         return
     for name in query.windows:
         if name != EVERY_WINDOW and not any(rules.settings_of(topic).window(name) for topic in query.statistics):
-            raise InvalidParameter("window", f"{name!r} is no window of {', '.join(query.statistics)}; * is all")
+            raise InvalidParameter("window", f"{name!r} is not a window of {', '.join(query.statistics)}; * means all")

@@ -1,4 +1,4 @@
-"""``/v1/topics``: which topics there are, and the figures of one."""
+"""``/v1/topics``: the list of topics, and the metadata of one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,6 @@ from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, stream_response
 
-_PART = 100
-"""Topics that are described at once, in about 3 ms: of thousands all streams would feel it."""
-
 
 def blueprint(context: Context) -> Blueprint:
     resource = Blueprint("topics", __name__, url_prefix="/v1/topics")
@@ -32,13 +29,13 @@ def blueprint(context: Context) -> Blueprint:
     def list_topics() -> Response:
         parameters = Parameters(request, ("format",))
         if choose_format(request, parameters, ("sse", "json")) == "sse":
-            return stream_response(ListingStream(context.hub, "topics", partial(_look, context)))
-        return _begun(_listed(context, list(context.broker.topics())))
+            return stream_response(ListingStream(context.hub, "topics", partial(poll_list, context)))
+        return _begun(_list_pieces(context, list(context.broker.topics())))
 
     @resource.get("/<topic>")
-    def figures(topic: str) -> Response:
+    def metadata(topic: str) -> Response:
         Parameters(request, ())
-        return json_response(_figures(context, check_topic(topic)))
+        return json_response(_metadata(context, check_topic(topic)))
 
     @resource.delete("/<topic>")
     def delete(topic: str) -> Response:
@@ -49,38 +46,38 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _listed(context: Context, names: Sequence[str]) -> Iterator[bytes]:
-    """Yield a JSON object with the figures of topics, in pieces."""
+def _list_pieces(context: Context, names: Sequence[str]) -> Iterator[bytes]:
+    """Yield a JSON object with the metadata of topics, in pieces."""
     head = b'{"topics":['
-    for start in range(0, len(names), _PART):
-        part = names[start : start + _PART]
-        figures = context.broker.metadata([Log(topic) for topic in part])
-        described = [_described(context, topic, values) for topic, values in zip(part, figures, strict=True)]
+    for start in range(0, len(names), context.described_topics):
+        some = names[start : start + context.described_topics]
+        stored = context.broker.metadata([Log(topic) for topic in some])
+        described = [_describe(context, topic, fields) for topic, fields in zip(some, stored, strict=True)]
         yield head + orjson.dumps(described)[1:-1]
         head = b","
     yield b"]}" if names else head + b"]}"
 
 
 def _begun(pieces: Iterator[bytes]) -> Response:
-    """Return a response of JSON, once its first piece is there: what hinders mostly hinders that."""
+    """Return a JSON response after its first piece was read: most failures happen there, before the head is sent."""
     begun = chain([next(pieces)], pieces)
     return Response(begun, content_type="application/json", headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
-def _described(context: Context, topic: str, figures: dict[str, str]) -> dict[str, Any]:
-    """Return the figures of one topic as they are published."""
-    exists = "created" in figures
+def _describe(context: Context, topic: str, stored: dict[str, str]) -> dict[str, Any]:
+    """Return the public metadata of one topic from its stored fields."""
+    exists = "created" in stored
     return {
         "topic": topic,
         "exists": exists,
-        "first_offset": int(figures["first"]) if exists else None,
-        "last_offset": int(figures["last"]) if exists else None,
-        "bytes": int(figures.get("bytes", 0)) if exists else None,
-        "since": format_time(int(figures["created"])) if exists else None,
-        "last_arrival": format_time(int(figures["arrival"])) if exists else None,
-        "late": int(figures.get("late", 0)),
-        "refused": int(figures.get("refused", 0)),
-        "last_refusal": figures.get("last_refusal"),
+        "first_offset": int(stored["first"]) if exists else None,
+        "last_offset": int(stored["last"]) if exists else None,
+        "bytes": int(stored.get("bytes", 0)) if exists else None,
+        "since": format_time(int(stored["created"])) if exists else None,
+        "last_arrival": format_time(int(stored["arrival"])) if exists else None,
+        "late": int(stored.get("late", 0)),
+        "refused": int(stored.get("refused", 0)),
+        "last_refusal": stored.get("last_refusal"),
         "windows": _names_of(context.rules.settings_of(topic)),
     }
 
@@ -90,23 +87,23 @@ def _names_of(settings: TopicSettings) -> list[str]:
     return [window.name for window in settings.windows]
 
 
-def _figures(context: Context, topic: str) -> dict[str, Any]:
-    [figures] = context.broker.metadata([Log(topic)])
-    described = _described(context, topic, figures)
+def _metadata(context: Context, topic: str) -> dict[str, Any]:
+    [stored] = context.broker.metadata([Log(topic)])
+    described = _describe(context, topic, stored)
     described["rates"] = {name: _rate(context, Log(topic, name)) for name in described["windows"]}
     return described
 
 
 def _rate(context: Context, log: Log) -> float | None:
-    """Return the events per second of a window, None before it has any statistics."""
+    """Return the events per second of a window; None before it has statistics."""
     frame = read_window(context.broker, log).state.snapshot()
     rate = next((row[3] for row in frame["data"] if row[0] is None and row[1] is None), None)
     return None if rate is None else float(rate)
 
 
-def _look(context: Context, known: Any) -> tuple[Any, bytes] | None:
-    """Return the list as a message. It is sent when topics came, went or began anew, not with every event."""
+def poll_list(context: Context, known: Any) -> tuple[Any, bytes] | None:
+    """Return the topics with the list as a message; None while no topic was created, deleted or created again."""
     created = context.broker.topics()
     if created == known:
         return None
-    return created, sse.encode(b"".join(_listed(context, list(created))), event="topics")
+    return created, sse.encode(b"".join(_list_pieces(context, list(created))), event="topics")

@@ -1,4 +1,4 @@
-"""A wait for what comes next on a connection, in which it is offered first to somebody who may answer it."""
+"""A wait for the next request of a connection. A callback may claim the received bytes and answer them itself."""
 
 from __future__ import annotations
 
@@ -10,90 +10,96 @@ from gevent import get_hub
 from pushsvc.server.transport import Transport
 
 SIZE = 8_192
-"""Bytes of what may be taken: a small request whole, or some that a client sends without waiting."""
+"""Bytes of one read: a small request, or several that a client pipelines."""
 
 
-class Taken(NamedTuple):
-    """How many bytes were taken, none perhaps, and whether what is behind them begins another such request."""
+class Claim(NamedTuple):
+    """How many of the offered bytes were claimed, and whether the bytes after them begin another such request."""
 
     size: int
-    goes_on: bool
+    incomplete: bool
 
 
-class Closing(Exception):
-    """The peer was told that the connection closes. ``more``: it has sent something behind what was answered."""
+class LastAnswerSent(Exception):
+    """The peer was told that the connection closes. ``unread``: it has sent bytes after the answered request."""
 
-    def __init__(self, *, more: bool) -> None:
+    def __init__(self, *, unread: bool) -> None:
         super().__init__()
-        self.more = more
+        self.unread = unread
 
 
-class Offer:
-    """One wait. ``take`` is shown what comes, in the loop's own greenlet. What it takes is to be answered by ``reply``
-    or given back by ``give_back``; until then nothing more is read. ``waits`` is called when the next is waited for
-    behind an answer, and when the first piece of it is there: it is told whether that is so. Not for TLS.
+class PendingRead:
+    """One wait for bytes. Not for TLS.
+
+    ``claim`` gets the received bytes in gevent's hub. Bytes that it claims are answered by ``reply`` or put back by
+    ``put_back``; until then nothing more is read. ``on_wait`` is called when the wait for the next request starts, and
+    when the first piece of it arrives; its argument says whether that piece is there.
     """
 
     __slots__ = (
-        "_behind", "_goes_on", "_held", "_last", "_over", "_take", "_taken", "_transport", "_unsent", "_waits",
-        "given_back",
+        "_claim", "_claimed", "_closing", "_held", "_incomplete", "_on_wait", "_over", "_rest", "_transport", "_unsent",
+        "was_put_back",
     )  # fmt: skip
 
     def __init__(
-        self, transport: Transport, take: Callable[[bytes, Offer], Taken], waits: Callable[[bool], None]
+        self, transport: Transport, claim: Callable[[bytes, PendingRead], Claim], on_wait: Callable[[bool], None]
     ) -> None:
         self._transport = transport
-        self._take = take
-        self._waits = waits
-        self._taken = self._held = False  # what came waits for a reply; and more of it came
-        self._behind = b""  # what came, behind bytes that were taken or before any were
-        self._goes_on = False  # it is the beginning of something to be taken
+        self._claim = claim
+        self._on_wait = on_wait
+        self._claimed = False  # a claimed request waits for its reply
+        self._held = False  # more bytes arrived meanwhile; they are still in the socket
+        self._rest = b""  # bytes after the claimed ones, or an incomplete first request
+        self._incomplete = False  # the rest begins a request that may be claimed
         self._unsent = b""
-        self._last = self._over = False
-        self.given_back = False
+        self._closing = self._over = False
+        self.was_put_back = False
 
     def wait(self) -> bytes | None:
-        """Return what comes and is not taken, nothing at the end; None where an answer was sent late, so that a new
-        wait begins. Raise Closing behind an answer that is the last, or what ``Transport.receive`` raises."""
+        """Return the bytes that were not claimed, none at the end of the connection.
+
+        None means that a reply was sent late, so a new wait must begin. Raise LastAnswerSent after the last reply, or
+        what ``Transport.receive`` raises.
+        """
         try:
-            data: bytes | None = self._transport.watch(self._look)
+            data: bytes | None = self._transport.wait_calling(self._read)
         finally:
             self._over = True
         if self._unsent:
             self._transport.send(self._unsent)
-        if self._last:
-            raise Closing(more=self._held or bool(self._behind))
+        if self._closing:
+            raise LastAnswerSent(unread=self._held or bool(self._rest))
         if self._unsent and not self._held:
-            return self._behind or None
+            return self._rest or None
         if data is None:
-            return self._behind or self._transport.receive()
-        return data + self._behind
+            return self._rest or self._transport.receive()
+        return data + self._rest
 
-    def _look(self) -> None:
-        if self._taken:  # a client that does not wait for answers
+    def _read(self) -> None:
+        if self._claimed:  # the client does not wait for answers
             self._held = True
-            self._transport.stop_watching()
+            self._transport.pause_reading()
             return
         try:
             data = self._transport.sock.recv(SIZE)
         except BlockingIOError:
             return
         except OSError:
-            self._end(None)  # and who was waiting will find out
+            self._end(None)  # the waiting greenlet reads again and gets the error
             return
         if data:
-            before, self._behind = self._behind, b""
+            before, self._rest = self._rest, b""
             data = before + data
-            size, self._goes_on = self._take(data, self)
-            if size or self._goes_on:
-                self._taken, self._behind = bool(size), data[size:]
-                if not size and not before:  # it has its time from the first piece on, however many follow
-                    self._waits(True)
+            size, self._incomplete = self._claim(data, self)
+            if size or self._incomplete:
+                self._claimed, self._rest = bool(size), data[size:]
+                if not size and not before:  # the deadline runs from the first piece, however many follow
+                    self._on_wait(True)
                 return
         self._end(data)
 
-    def reply(self, data: bytes, *, keep: bool) -> None:
-        """Send what answers bytes that were taken, the last answer unless ``keep``. Does not wait."""
+    def reply(self, data: bytes, *, keep_alive: bool) -> None:
+        """Send the answer to claimed bytes; it is the last answer unless ``keep_alive``. Does not wait."""
         if self._over:
             return  # the connection has ended meanwhile
         try:
@@ -101,20 +107,20 @@ class Offer:
         except BlockingIOError:
             sent = 0
         except OSError:
-            sent = len(data)  # and the next read finds out
-        self._unsent, self._last = data[sent:], not keep
-        if self._unsent or self._last or (self._behind and not self._goes_on):
-            self._end_later(None)  # nothing is taken before
+            sent = len(data)  # the next read gets the error
+        self._unsent, self._closing = data[sent:], not keep_alive
+        if self._unsent or self._closing or (self._rest and not self._incomplete):
+            self._end_later(None)  # the greenlet must send, close or read first
             return
-        self._taken = False
+        self._claimed = False
         if self._held:
             self._held = False
-            self._transport.watch_again(self._look)
-        self._waits(bool(self._behind))
+            self._transport.resume_reading(self._read)
+        self._on_wait(bool(self._rest))
 
-    def give_back(self, data: bytes) -> None:
-        """Let bytes that were taken be received after all."""
-        self.given_back = True
+    def put_back(self, data: bytes) -> None:
+        """Return claimed bytes to the connection, which then reads them as any other."""
+        self.was_put_back = True
         self._end_later(data)
 
     def _end_later(self, data: bytes | None) -> None:
@@ -122,4 +128,4 @@ class Offer:
 
     def _end(self, data: bytes | None) -> None:
         if not self._over:
-            self._transport.resume(data)
+            self._transport.end_wait(data)

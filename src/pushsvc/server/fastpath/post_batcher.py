@@ -1,166 +1,173 @@
-"""Single events that are posted at the same time: read, stored and answered together, without a greenlet for each.
+"""Reads, stores and answers single-event posts that arrive together, without a greenlet for each.
 
-Most producers repeat themselves: the head of a request is, byte by byte, one that was read and answered before. Such a
-request needs no reading. Those that come in one turn of the loop are published as one, in one greenlet, while those of
-their connections sleep on. Whatever is different in any way goes to its connection's greenlet, as if it had just come.
+Most producers repeat themselves: the head of a request equals, byte for byte, one that was read and answered before.
+The batcher claims such requests without parsing them. All that arrive in one turn of the event loop are published in
+one step, by one greenlet, while the greenlets of their connections keep waiting. Every other request is left to the
+greenlet of its connection.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import gevent
 from gevent import get_hub
+from gevent.event import Event
 from gevent.hub import Waiter
 
-from pushsvc.event.formats import JSON
-from pushsvc.server.fastpath.pending_read import SIZE, Taken
-from pushsvc.server.fastpath.publish import Lane
-from pushsvc.server.protocol import Request
-from pushsvc.server.wsgi import head_of, internal_error, whole
-from pushsvc.web.answer import Answers
+from pushsvc.server.fastpath.admission import Admission
+from pushsvc.server.fastpath.pending_read import SIZE, Claim
+from pushsvc.server.fastpath.publish import Publisher
+from pushsvc.server.request import Request
+from pushsvc.server.response import add_body, closing, encode_head
+from pushsvc.web.http_response import BatchResponse
+from pushsvc.web.problem import internal_error
 
 log = logging.getLogger(__name__)
 
-_MOST, _LONGEST = 1_024, 1_024
-"""Heads that are remembered, and bytes of one."""
 
-_TOGETHER = 256
-"""Requests after which no more are published with them."""
+class ReplyTarget(Protocol):
+    """The connection of claimed posts. Exactly one of the methods is called, once; neither waits."""
 
-_RESTING = 8
-"""Greenlets that are kept for what comes next."""
+    def reply(self, data: bytes, *, keep_alive: bool) -> None:
+        """Send the answer; it is the last one unless ``keep_alive``."""
 
-
-class Poster(Protocol):
-    """The wait of a connection whose request was taken. One of both is called once, and neither waits."""
-
-    def reply(self, data: bytes, *, keep: bool) -> None:
-        """Send an answer, the last one unless ``keep``."""
-
-    def give_back(self, data: bytes) -> None:
-        """Treat a request as any other."""
+    def put_back(self, data: bytes) -> None:
+        """Return the claimed bytes, to be read as any other request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a head says."""
+class BatchLimits:
+    """``heads`` are remembered, of at most ``head_bytes`` each. A batch is closed at ``requests``. ``idle_workers``
+    greenlets are kept for the next batches."""
+
+    heads: int = 1_024
+    head_bytes: int = 1_024
+    requests: int = 256
+    idle_workers: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """The topic and the body length that a remembered head stands for."""
 
     topic: str
     length: int
 
 
-class Post(NamedTuple):
-    """What was taken of a connection: one request, or several that came one behind the other, and their bodies."""
+class ClaimedPosts(NamedTuple):
+    """The bytes claimed from one connection, and the bodies of the requests in them."""
 
-    poster: Poster
+    target: ReplyTarget
     data: bytes
     bodies: list[bytes]
 
 
-class Posts:
-    """The posts of one worker. While it is ``draining`` it takes none."""
+class PostBatcher:
+    """The batched posts of one worker. While the worker is ``draining`` it claims none."""
 
-    def __init__(self, lane: Lane, draining: Callable[[], bool]) -> None:
-        self._lane = lane
+    def __init__(
+        self, publisher: Publisher, admission: Admission, draining: Event, limits: BatchLimits | None = None
+    ) -> None:
+        self._publisher = publisher
+        self._admission = admission
         self._draining = draining
-        self._known: dict[bytes, Known] = {}
-        self._waiting: dict[str, list[Post]] = {}
-        self._resting: list[Waiter[tuple[str, list[Post]]]] = []
+        self._limits = limits or BatchLimits()
+        self._heads: dict[bytes, KnownHead] = {}
+        self._waiting: dict[str, list[ClaimedPosts]] = {}
+        self._idle: list[Waiter[tuple[str, list[ClaimedPosts]]]] = []
 
-    def remember(self, head: bytes, topic: str, request: Request) -> bool:
-        """Take requests with this head from now on, one of which was accepted; return whether they can be."""
-        if head in self._known:
+    def remember(self, head: bytes, request: Request) -> bool:
+        """Claim requests with this head from now on, if they may be batched; return whether they may."""
+        if head in self._heads:
             return True
-        plain = request.keep_alive and request.version == 1 and request.headers.get("content-type") == JSON
-        if not plain or not request.length or len(head) > _LONGEST:
+        topic = self._admission.batch_topic(request) if len(head) <= self._limits.head_bytes else None
+        if topic is None or not request.length:
             return False
-        if len(self._known) >= _MOST:
-            del self._known[next(iter(self._known))]
-        self._known[head] = Known(topic, request.length)
+        if len(self._heads) >= self._limits.heads:
+            del self._heads[next(iter(self._heads))]
+        self._heads[head] = KnownHead(topic, request.length)
         return True
 
-    def take(self, data: bytes, poster: Poster) -> Taken:
-        """Take the requests at the beginning of what came on a connection, as many as are whole and have known heads,
-        to one topic."""
-        if self._draining():
-            return Taken(0, False)
+    def claim(self, data: bytes, target: ReplyTarget) -> Claim:
+        """Claim the requests at the beginning of ``data`` that are complete, have known heads and share one topic."""
+        if self._draining.is_set():
+            return Claim(0, incomplete=False)
         bodies: list[bytes] = []
-        head, topic, end, goes_on = b"", "", 0, False
+        head, topic, end, incomplete = b"", "", 0, False
         while end < len(data):
             start = data.find(b"\r\n\r\n", end) + 4
-            known = self._known.get(data[end:start])
+            known = self._heads.get(data[end:start])
             if known is None or (topic and known.topic != topic):
-                goes_on = start == 3 and head.startswith(data[end:])
+                incomplete = start == 3 and head.startswith(data[end:])
                 break
             if len(data) < start + known.length:
-                goes_on = start + known.length - end <= SIZE
+                incomplete = start + known.length - end <= SIZE
                 break
             head, topic = data[end:start], known.topic
             end = start + known.length
             bodies.append(data[start:end])
         if not bodies:
-            return Taken(0, goes_on)
+            return Claim(0, incomplete)
         if not self._waiting:
             get_hub().loop.run_callback(self._publish_waiting)
-        self._waiting.setdefault(topic, []).append(Post(poster, data[:end], bodies))
-        return Taken(end, goes_on)
+        self._waiting.setdefault(topic, []).append(ClaimedPosts(target, data[:end], bodies))
+        return Claim(end, incomplete)
 
     def _publish_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for topic, posts in waiting.items():
-            group: list[Post] = []
+            batch: list[ClaimedPosts] = []
             requests = 0
             for post in posts:
-                group.append(post)
+                batch.append(post)
                 requests += len(post.bodies)
-                if requests >= _TOGETHER:
-                    self._begin(topic, group)
-                    group, requests = [], 0
-            if group:
-                self._begin(topic, group)
+                if requests >= self._limits.requests:
+                    self._start(topic, batch)
+                    batch, requests = [], 0
+            if batch:
+                self._start(topic, batch)
 
-    def _begin(self, topic: str, posts: list[Post]) -> None:
-        """Publish in a greenlet that has nothing to do, or a new one; a new one maps memory for its stack."""
-        if self._resting:
-            self._resting.pop().switch((topic, posts))
+    def _start(self, topic: str, posts: list[ClaimedPosts]) -> None:
+        """Publish in an idle greenlet, else in a new one, which must map memory for its stack."""
+        if self._idle:
+            self._idle.pop().switch((topic, posts))
         else:
             gevent.spawn(self._work, topic, posts)
 
-    def _work(self, topic: str, posts: list[Post]) -> None:
+    def _work(self, topic: str, posts: list[ClaimedPosts]) -> None:
         while True:
             self._publish(topic, posts)
-            if len(self._resting) >= _RESTING:
+            if len(self._idle) >= self._limits.idle_workers:
                 return
-            waiter: Waiter[tuple[str, list[Post]]] = Waiter()
-            self._resting.append(waiter)
+            waiter: Waiter[tuple[str, list[ClaimedPosts]]] = Waiter()
+            self._idle.append(waiter)
             topic, posts = waiter.get()
 
-    def _publish(self, topic: str, posts: list[Post]) -> None:
-        left = deque(posts)
+    def _publish(self, topic: str, posts: list[ClaimedPosts]) -> None:
+        unanswered = deque(posts)
         try:
-            answers = self._lane.publish_together(topic, [body for post in posts for body in post.bodies])
-            if answers is None:
-                while left:
-                    post = left.popleft()
-                    post.poster.give_back(post.data)
+            response = self._publisher.publish_batch(topic, [body for post in posts for body in post.bodies])
+            if response is None:
+                while unanswered:
+                    post = unanswered.popleft()
+                    post.target.put_back(post.data)
             else:
-                self._answer(answers, left)
+                self._answer(response, unanswered)
         except Exception:
             log.exception("posts to %s", topic)
-            for post in left:  # they may be in the log
-                post.poster.reply(internal_error(), keep=False)
+            for post in unanswered:  # not put back: their events may be in the log
+                post.target.reply(closing(internal_error()), keep_alive=False)
 
-    def _answer(self, answers: Answers, left: deque[Post]) -> None:
-        status, headers, bodies = answers
-        keep, told = not self._draining(), iter(bodies)
-        head, last_head = (head_of(status, headers, keep=kept) for kept in (True, keep))
-        while left:
-            post = left.popleft()
-            texts = [whole(head, next(told)) for _ in post.bodies[1:]]
-            data = b"".join([*texts, whole(last_head, next(told))])
-            post.poster.reply(data, keep=keep)
+    def _answer(self, response: BatchResponse, unanswered: deque[ClaimedPosts]) -> None:
+        status, headers, texts = response
+        keep_alive, bodies = not self._draining.is_set(), iter(texts)
+        head, last_head = (encode_head(status, headers, keep_alive=kept) for kept in (True, keep_alive))
+        while unanswered:
+            post = unanswered.popleft()
+            answers = [add_body(head, next(bodies)) for _ in post.bodies[1:]]
+            data = b"".join([*answers, add_body(last_head, next(bodies))])
+            post.target.reply(data, keep_alive=keep_alive)

@@ -1,72 +1,38 @@
-"""Streams that an app has granted: who asks for the same again is not judged again, but for the position.
+"""Remembers stream requests that the app has accepted, so that equal requests skip Flask.
 
-Thousands of browsers that come back ask the same but for ``Last-Event-ID``. The first one goes through Flask, and so
-does whatever differs in a field that could matter; the others get the same head, and a stream of the same query. Only
-past an app to which nothing was added.
+Thousands of browsers that reconnect send equal requests except for ``Last-Event-ID``. Flask answers the first one; the
+others get the same head and a stream of the same query from their own position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import unquote
 
-from pushsvc.hub.streams import Stream
-from pushsvc.server.protocol import Request
+from pushsvc.server.fastpath.admission import StreamKey
+from pushsvc.web.handoff import Reopen
 
-Again = Callable[[str | None], Stream]
-"""Makes a stream of the same query from another position."""
-
-_SAME = ("host", "accept", "origin")
-"""The fields that decide an answer: equal requests have equal ones."""
-
-_HARMLESS = frozenset({
-    *_SAME, "last-event-id", "connection", "user-agent", "accept-encoding", "accept-language", "cache-control",
-    "pragma", "dnt", "priority", "referer", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest",
-    "sec-fetch-mode", "sec-fetch-site", "sec-gpc", "traceparent", "tracestate", "x-request-id", "forwarded", "via",
-    "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
-})  # fmt: skip
-"""The fields that a request may have: none of the others changes what a stream is."""
-
-_MOST, _LONGEST = 512, 2_000
-"""Requests that are remembered, and characters of the query of one."""
-
-Key = tuple[str | None, ...]
+_MAX_ENTRIES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """The head that was answered, without its date, and what makes the stream."""
+class CachedStream:
+    """The head that the app answered, without its date, and the maker of further streams."""
 
     head: str
-    again: Again
+    reopen: Reopen
 
 
-class Granted:
-    """What one worker remembers, the newest of it."""
+class StreamCache:
+    """The newest accepted stream requests of one worker."""
 
-    def __init__(self) -> None:
-        self._grants: dict[Key, Grant] = {}
+    def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
+        self._entries: dict[StreamKey, CachedStream] = {}
+        self._max_entries = max_entries
 
-    def find(self, request: Request) -> Grant | None:
-        """Return what an equal request was granted; None for one that belongs to Flask."""
-        key = self._key(request)
-        return None if key is None else self._grants.get(key)
+    def find(self, key: StreamKey) -> CachedStream | None:
+        return self._entries.get(key)
 
-    def remember(self, request: Request, head: str, again: Again) -> None:
-        key = self._key(request)
-        if key is not None:
-            if len(self._grants) >= _MOST:
-                del self._grants[next(iter(self._grants))]
-            self._grants[key] = Grant(head, again)
-
-    @staticmethod
-    def _key(request: Request) -> Key | None:
-        query, headers = request.query, request.headers
-        if request.method != "GET" or len(query) > _LONGEST or "%" in request.path:
-            return None
-        if "last_event_id" in unquote(query):  # a position, and it is this request's own
-            return None
-        if not headers.keys() <= _HARMLESS:
-            return None
-        return (request.path, query, *map(headers.get, _SAME))
+    def remember(self, key: StreamKey, head: str, reopen: Reopen) -> None:
+        if len(self._entries) >= self._max_entries:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = CachedStream(head, reopen)

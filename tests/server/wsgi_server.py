@@ -1,6 +1,7 @@
-"""A process of pushsvc's HTTP server alone, with an app for its tests: ``python wsgi_site.py '{"head": 0.2}'``.
+"""Runs pushsvc's HTTP server with an app for its tests: ``python wsgi_server.py '{"head": 0.2}'``.
 
-Options are deadlines and ``total``, ``per_address``, ``files``, ``certfile``. It prints its port and serves until TERM.
+The options are deadlines and ``total``, ``per_address``, ``files``, ``certfile``. It prints its port and serves until
+SIGTERM.
 """
 
 import json
@@ -17,20 +18,23 @@ from gevent.event import Event
 
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
-from pushsvc.server.connection import Deadlines, Site
+from pushsvc.server.context import Deadlines, ServerContext
+from pushsvc.server.environ import base_environ
+from pushsvc.server.fastpath.fast_paths import FastPaths
+from pushsvc.server.fastpath.post_batcher import PostBatcher
+from pushsvc.server.fastpath.stream_cache import StreamCache
 from pushsvc.server.tls import tls_context
-from pushsvc.server.wsgi import base_environ
-from pushsvc.web.answer import Answers
+from pushsvc.web.http_response import BatchResponse, HttpResponse
 
 TEXT = [("Content-Type", "text/plain")]
-taken = []
+handed_over = []
 
 
 def echo(environ, start_response):
-    """Tell what arrived."""
+    """Return the request as JSON."""
     body = environ["wsgi.input"].read()
-    told = {name: value for name, value in environ.items() if isinstance(value, str)}
-    answer = json.dumps(told | {"body": body.decode("latin-1")}).encode()
+    received = {name: value for name, value in environ.items() if isinstance(value, str)}
+    answer = json.dumps(received | {"body": body.decode("latin-1")}).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
     return [answer]
 
@@ -41,7 +45,7 @@ def unread(environ, start_response):
 
 
 def lines(environ, start_response):
-    """Read the body by lines, then a bit, then the rest."""
+    """Read a line, a few bytes, then the other lines."""
     stream = environ["wsgi.input"]
     parts = [stream.readline(), stream.readline(3), stream.read(2), *stream]
     start_response("200 OK", TEXT)
@@ -62,13 +66,13 @@ def written(environ, start_response):
 
 
 def raises(environ, start_response):
-    raise ValueError("asked for")
+    raise ValueError("on purpose")
 
 
 def raises_late(environ, start_response):
     start_response("200 OK", TEXT)
     yield b"begun"
-    raise ValueError("asked for, late")
+    raise ValueError("on purpose, late")
 
 
 def recovers(environ, start_response):
@@ -136,20 +140,20 @@ def waits(environ, start_response):
 
 
 def hands_over(environ, start_response):
-    """Give the connection to a taker that writes what it knows of it, waits for a byte and closes."""
+    """Hand the socket to a callback that describes it to the client, waits for a byte and closes it."""
     handoff = environ.get("pushsvc.handoff")
     if handoff is not None:
-        handoff(take_failing if environ["QUERY_STRING"] == "fail" else take)
+        handoff(take_over_and_fail if environ["QUERY_STRING"] == "fail" else take_over)
     status = "404 Not Found" if environ["QUERY_STRING"] == "404" else "200 OK"
     start_response(status, [("Content-Type", "text/event-stream")])
     return [] if handoff is not None and environ["QUERY_STRING"] != "body" else [b"body"]
 
 
-def take(sock, on_close):
+def take_over(sock, on_close):
     sock.send(
         f"{type(sock).__mro__[-3].__module__} {sock.gettimeout()} {type(gevent.getcurrent()).__name__}\n".encode()
     )
-    taken.append(gevent.spawn(wait_and_close, sock, on_close))
+    handed_over.append(gevent.spawn(wait_and_close, sock, on_close))
 
 
 def wait_and_close(sock, on_close):
@@ -157,27 +161,27 @@ def wait_and_close(sock, on_close):
         try:
             sock.recv(1)
             break
-        except OSError:  # nothing yet, in the words of plain sockets and of TLS
+        except OSError:  # nothing to read yet: the error differs under TLS
             gevent.sleep(0.01)
     sock.close()
     on_close()
     on_close()
 
 
-def take_failing(sock, on_close):
+def take_over_and_fail(sock, on_close):
     sock.send(b"half")
-    raise ValueError("asked for by the taker")
+    raise ValueError("on purpose in the callback")
 
 
 def exhausts(environ, start_response):
-    """Take every descriptor for a while."""
-    taken = []
+    """Use up all descriptors for a second."""
+    duplicates = []
     try:
         while True:
-            taken.append(os.dup(0))
+            duplicates.append(os.dup(0))
     except OSError:
         gevent.sleep(1)
-    for descriptor in taken:
+    for descriptor in duplicates:
         os.close(descriptor)
     start_response("200 OK", TEXT)
     return [b"exhausted"]
@@ -188,26 +192,38 @@ def refuses(environ, start_response):
     return [environ["pushsvc.refused"].encode()]
 
 
-class Lane:
-    """Answers POST /lane past the app."""
+class FastAdmission:
+    """Admits POST /fast to the publish fast path and, as JSON, to batches."""
 
-    def topic_of(self, request):
-        return request.path if request.method == "POST" and request.path.startswith("/lane") else None
+    def publish_topic(self, request):
+        return request.path if request.method == "POST" and request.path.startswith("/fast") else None
+
+    def batch_topic(self, request):
+        repeatable = request.keep_alive and request.version == 1 and request.length
+        is_json = request.headers.get("content-type") == "application/json"
+        return self.publish_topic(request) if repeatable and is_json else None
+
+    def stream_key(self, request):
+        return None
+
+
+class EchoPublisher:
+    """Answers with the body and the way it was published."""
 
     def publish(self, topic, request, body):
         if body == b"raise":
-            raise ValueError("asked for in the lane")
-        return 202, [("Content-Type", "text/plain")], b"lane " + body
+            raise ValueError("on purpose in the fast path")
+        return HttpResponse(202, TEXT, b"alone " + body)
 
-    def publish_together(self, topic, bodies):
+    def publish_batch(self, topic, bodies):
         if any(b"slow" in body for body in bodies):
             gevent.sleep(0.5)
         if any(b"raise" in body for body in bodies):
-            raise ValueError("asked for in the lane")
+            raise ValueError("on purpose in the fast path")
         if any(b"apart" in body for body in bodies):
             return None
-        texts = [b"together " + body + b"x" * (10_000_000 if b"large" in body else 0) for body in bodies]
-        return Answers(202, [("Content-Type", "text/plain")], texts)
+        answers = [b"batch " + body + b"x" * (10_000_000 if b"large" in body else 0) for body in bodies]
+        return BatchResponse(202, TEXT, answers)
 
 
 APPS = {
@@ -224,7 +240,7 @@ def app(environ, start_response):
     return chosen(environ, start_response)
 
 
-def say(word):
+def report(word):
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
@@ -238,16 +254,19 @@ def main(options):
     tls = tls_context(options["certfile"], None) if "certfile" in options else None
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    site = Site(app, base_environ(listener.getsockname(), "http"), Lane(), tls, deadlines=deadlines)
+    environ, draining, stopping = base_environ(listener.getsockname(), "http"), Event(), Event()
+    admission, publisher = FastAdmission(), EchoPublisher()
+    batcher = PostBatcher(publisher, admission, draining) if tls is None else None
+    fast_paths = FastPaths(admission, publisher, StreamCache(), batcher)
+    context = ServerContext(app, environ, fast_paths, tls, deadlines=deadlines, draining=draining)
     caps = Caps(options.get("total", 0), options.get("per_address", 0), loopback_counts=True)
-    acceptor = Acceptor(listener, site, caps)
-    stopping = Event()
+    acceptor = Acceptor(listener, context, caps)
     gevent.signal_handler(signal.SIGTERM, stopping.set)
     acceptor.start()
-    say(port)
+    report(port)
     stopping.wait()
     acceptor.stop()
-    say("drained" if acceptor.drain().wait(options.get("drain", 30)) else "overdue")
+    report("drained" if acceptor.drain().wait(options.get("drain", 30)) else "overdue")
 
 
 if __name__ == "__main__":

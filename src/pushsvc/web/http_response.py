@@ -1,4 +1,4 @@
-"""What is answered to a request, whichever server asks."""
+"""HTTP responses that do not depend on the server that sends them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import NamedTuple
 from flask import Response
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """Status, headers (without Content-Length) and body."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
-    def response(self) -> Response:
-        """Return it as Flask has it."""
+    def to_flask(self) -> Response:
         return Response(self.body, self.status, self.headers)
 
 
-class Answers(NamedTuple):
-    """What is answered to several requests: the same but for the bodies."""
+class BatchResponse(NamedTuple):
+    """Responses to several requests, which differ only in their bodies."""
 
     status: int
     headers: list[tuple[str, str]]

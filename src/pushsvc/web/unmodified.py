@@ -1,6 +1,7 @@
-"""Whether an app is still as ``create_app`` made it: only then may a request go past Flask.
+"""Whether an app is still as ``create_app`` made it: only then may a request skip Flask.
 
-Everything that an app holds is compared, so that also a way of adding to it is noticed that nobody thought of here.
+The comparison covers everything that an app holds, so it also notices ways of extending an app that this module does
+not know.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from werkzeug.routing import Map
 
 _KEY = "pushsvc.state"
 _LAZY = frozenset({"_got_first_request", "cli", "debug", "extensions", "jinja_env", "jinja_loader", "logger", "name"})
-"""What Flask fills in by itself. Of ``extensions`` the names count."""
+"""Attributes that Flask fills in by itself. Of ``extensions`` only the names are compared."""
 
-_PATH = ("__call__", "wsgi_app", "full_dispatch_request", "preprocess_request", "dispatch_request", "process_response")
-"""The way of a request through Flask. Tracers put a wrapper in the place of such a function."""
+_REQUEST_METHODS = (
+    "__call__", "wsgi_app", "full_dispatch_request", "preprocess_request", "dispatch_request", "process_response",
+)  # fmt: skip
+"""Methods that every request passes. Tracers replace them with wrappers."""
 
 _SIGNALS = (
     flask.request_started, flask.request_finished, flask.request_tearing_down, flask.got_request_exception,
@@ -25,16 +28,17 @@ _SIGNALS = (
 )  # fmt: skip
 
 
-def note_state(app: Flask) -> None:
+def remember_state(app: Flask) -> None:
+    """Record the state with which ``is_unmodified`` compares."""
     app.extensions[_KEY] = None
     app.extensions[_KEY] = _state(app)
 
 
-def is_untouched(app: Flask) -> bool:
-    """Tell whether nothing was added to, taken from or wrapped around an app since ``note_state``."""
+def is_unmodified(app: Flask) -> bool:
+    """Return whether the app is as it was at ``remember_state``: nothing was added, removed or wrapped."""
     return (
         type(app) is Flask
-        and all(type(vars(Flask)[name]) is FunctionType for name in _PATH)
+        and all(type(vars(Flask)[name]) is FunctionType for name in _REQUEST_METHODS)
         and not any(receiver for signal in _SIGNALS for receiver in signal.receivers_for(app))
         and app.extensions.get(_KEY) == _state(app)
     )
@@ -46,7 +50,7 @@ def _state(app: Flask) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """Return something that compares equal while the same objects are in the same places."""
+    """Return a value that compares equal as long as the same objects are in the same places."""
     if isinstance(value, dict):
         return {key: _frozen(item) for key, item in value.items() if item or not isinstance(item, dict | list)}
     if isinstance(value, list | tuple):

@@ -15,7 +15,7 @@ from support.waiting import DEADLINE
 
 
 @dataclass
-class Answered:
+class RawResponse:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -25,9 +25,9 @@ class Answered:
         return f"{self.status} {self.body[:200]!r}"
 
 
-def split_answers(data: bytes, methods: tuple[str, ...] = ()) -> list[Answered]:
-    """Read answers up to the end of the connection; ``methods`` are those of the requests, GET where none is named."""
-    answers = []
+def parse_responses(data: bytes, methods: tuple[str, ...] = ()) -> list[RawResponse]:
+    """Parse all responses of a connection. ``methods`` are those of the requests; the default is GET."""
+    responses = []
     while data:
         head, found, data = data.partition(b"\r\n\r\n")
         assert found, head
@@ -35,24 +35,24 @@ def split_answers(data: bytes, methods: tuple[str, ...] = ()) -> list[Answered]:
         status = int(re.fullmatch(r"HTTP/1\.1 ([0-9]{3}) .*", first)[1])  # type: ignore[index]
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         assert len(headers) == len(lines), lines
-        asked = methods[len(answers)] if len(answers) < len(methods) else "GET"
+        method = methods[len(responses)] if len(responses) < len(methods) else "GET"
         body, data, complete = b"", data, True
-        if status == 100 or asked == "HEAD" or status in (204, 304):
+        if status == 100 or method == "HEAD" or status in (204, 304):
             pass
         elif "transfer-encoding" in headers:
-            body, data, complete = split_chunks(data)
+            body, data, complete = parse_chunks(data)
         elif "content-length" in headers:
             length = int(headers["content-length"])
             body, data, complete = data[:length], data[length:], len(data) >= length
         else:
             assert headers["connection"] == "close"
             body, data = data, b""
-        answers.append(Answered(status, headers, body, complete))
-    return answers
+        responses.append(RawResponse(status, headers, body, complete))
+    return responses
 
 
-def split_chunks(data: bytes) -> tuple[bytes, bytes, bool]:
-    """Return body, rest and whether the body has its end."""
+def parse_chunks(data: bytes) -> tuple[bytes, bytes, bool]:
+    """Return the body, the bytes after it, and whether the body has its last chunk."""
     body = b""
     while data:
         size, _, data = data.partition(b"\r\n")
@@ -66,6 +66,7 @@ def split_chunks(data: bytes) -> tuple[bytes, bytes, bool]:
 
 
 def read_all(connection: socket.socket) -> bytes:
+    """Return all bytes until the server closes the connection."""
     pieces = []
     while piece := connection.recv(65_536):
         pieces.append(piece)
@@ -73,6 +74,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Return the bytes up to those of one read that contains ``end``."""
     data = b""
     while end not in data:
         piece = connection.recv(65_536)
@@ -81,7 +83,7 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
     return data
 
 
-class Site:
+class ServerProcess:
     """A running server."""
 
     def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -92,18 +94,29 @@ class Site:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def exchange(self, data: bytes, *methods: str, step: int = 0) -> list[Answered]:
-        """Send bytes, ``step`` at a time if it is not 0, and read to the end of the connection."""
+    def exchange(self, data: bytes, *methods: str, step: int = 0) -> list[RawResponse]:
+        """Send bytes, ``step`` at a time unless it is 0, and return all responses until the connection closes."""
         with self.connect() as connection:
             for start in range(0, len(data), step or max(1, len(data))):
                 connection.sendall(data[start : start + (step or len(data))])
-            return split_answers(read_all(connection), methods)
+            return parse_responses(read_all(connection), methods)
 
     def catch_up(self) -> None:
-        """Return when it has seen all that was sent to it before: a new connection is answered in a later turn of its
-        loop than that in which the others are read."""
-        [answer] = self.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert answer.complete
+        """Return after the server has read all bytes sent to it before: it answers a new connection in a later turn of
+        its event loop than that in which it reads the others."""
+        [response] = self.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert response.complete
+
+    def accepts(self) -> bool:
+        """Return whether the server still accepts connections.
+
+        While its listening socket closes, the kernel refuses a connection, or resets one that waits in the backlog.
+        """
+        try:
+            self.connect().close()
+        except (ConnectionRefusedError, ConnectionResetError):
+            return False
+        return True
 
     @staticmethod
     def has_answered(connection: socket.socket) -> bool:
@@ -114,13 +127,13 @@ class Site:
         return self._log.read_text()
 
     def stop(self) -> Any:
-        """End it; return what it says of its end."""
+        """Terminate the server; return its last output."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         assert self.process.stdout is not None
         try:
-            words, _ = self.process.communicate(timeout=DEADLINE)
+            output, _ = self.process.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        return words.decode().strip()
+        return output.decode().strip()

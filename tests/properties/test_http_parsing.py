@@ -1,4 +1,4 @@
-"""However the bytes of a request are cut, the same comes out; llhttp is asked for a second opinion."""
+"""The parser returns the same request however its bytes are split; llhttp gives a second opinion."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import httptools
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushsvc.server.protocol import BadRequest, Bounds, Chunked, find_head, parse_head
+from pushsvc.server.framing import ChunkedBody
+from pushsvc.server.request import BadRequest, HeadLimits, find_head, parse_head
 
-BOUNDS = Bounds()
+LIMITS = HeadLimits()
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     try:
-        end = find_head(bytearray(data), 0, BOUNDS)
+        end = find_head(bytearray(data), 0, LIMITS)
         if end:
-            parse_head(data[:end], BOUNDS)
+            parse_head(data[:end], LIMITS)
     except BadRequest as error:
         refused = error
     else:
@@ -29,8 +30,8 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 def feed(data: bytes, cuts: list[int]) -> tuple[bytes, bytes, str]:
-    """Return body, rest and how it went."""
-    body, buffer, chunks = b"", bytearray(), Chunked()
+    """Feed ``data`` split at ``cuts``; return the body, the bytes after it and the outcome."""
+    body, buffer, chunks = b"", bytearray(), ChunkedBody()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     try:
         for start, end in pairwise(edges):
@@ -42,7 +43,9 @@ def feed(data: bytes, cuts: list[int]) -> tuple[bytes, bytes, str]:
     return body, bytes(buffer), "done" if chunks.done else "more"
 
 
-class Seen:
+class LlhttpBody:
+    """The body that llhttp parses."""
+
     def __init__(self) -> None:
         self.body, self.done = b"", False
 
@@ -60,12 +63,11 @@ bodies = st.lists(chunk, max_size=5).map(lambda chunks: b"".join(chunks) + b"0\r
 
 
 @given(bodies, st.binary(max_size=20), st.lists(st.integers(0, 500), max_size=8))
-def test_chunks_are_put_together_however_they_are_cut(data: bytes, behind: bytes, cuts: list[int]) -> None:
-    seen = Seen()
-    httptools.HttpRequestParser(seen).feed_data(HEAD + data)
-    assert seen.done
-    body, rest, how = feed(data + behind, cuts)
-    assert (body, rest, how) == (seen.body, behind, "done")
+def test_chunks_are_joined_however_they_are_split(data: bytes, next_bytes: bytes, cuts: list[int]) -> None:
+    expected = LlhttpBody()
+    httptools.HttpRequestParser(expected).feed_data(HEAD + data)
+    assert expected.done
+    assert feed(data + next_bytes, cuts) == (expected.body, next_bytes, "done")
 
 
 @given(bodies, st.integers(0, 200), st.sampled_from([b"", b"\r", b"\n", b"0", b"g", b" ", b";", b"\0"]), st.booleans())
@@ -73,14 +75,14 @@ def test_chunks_are_put_together_however_they_are_cut(data: bytes, behind: bytes
 def test_what_llhttp_refuses_is_refused(data: bytes, place: int, damage: bytes, replaces: bool) -> None:
     place %= len(data)
     data = data[:place] + damage + data[place + replaces :]
-    seen = Seen()
+    expected = LlhttpBody()
     try:
-        httptools.HttpRequestParser(seen).feed_data(HEAD + data)
-        how = "done" if seen.done else "more"
+        httptools.HttpRequestParser(expected).feed_data(HEAD + data)
+        outcome = "done" if expected.done else "more"
     except httptools.HttpParserError:
-        how = "done" if seen.done else "refused"  # what comes behind the body is no request
-    mine = feed(data, [])
-    if how == "done":
-        assert mine[2] == "refused" or mine[0] == seen.body
-    elif how == "refused":
-        assert mine[2] != "done"
+        outcome = "done" if expected.done else "refused"  # the error may be in the bytes after the body
+    body, _, ours = feed(data, [])
+    if outcome == "done":
+        assert ours == "refused" or body == expected.body
+    elif outcome == "refused":
+        assert ours != "done"

@@ -1,0 +1,88 @@
+"""Decides which requests may skip Flask."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from urllib.parse import unquote
+
+from flask import Flask
+
+from pushsvc.errors import Forbidden
+from pushsvc.event.formats import CLOUDEVENT, CLOUDEVENTS, CSV, JSON, NDJSON
+from pushsvc.server.headers import HARMLESS_TO_PUBLISH, HARMLESS_TO_STREAMS, STREAM_IDENTITY
+from pushsvc.server.request import Request
+from pushsvc.web.app import context_of
+from pushsvc.web.security import Security
+from pushsvc.web.unmodified import is_unmodified
+
+_PREFIX, _SUFFIX = "/v1/topics/", "/events"
+_MEDIA_TYPES = frozenset({JSON, NDJSON, CSV, CLOUDEVENT, CLOUDEVENTS})
+_MAX_QUERY = 2_000
+
+StreamKey = tuple[str | None, ...]
+"""Path, query and identifying headers of a stream request. Requests with equal keys get equal answers."""
+
+
+class Admission:
+    """The rule of all fast paths.
+
+    A request skips Flask only where Flask would do exactly what the fast path does: the app is unmodified, the method
+    and the path are those of the fast path, and no header could change the answer. In doubt a request goes to Flask.
+    """
+
+    def __init__(self, security: Security, max_body: int) -> None:
+        self._security = security
+        self._max_body = max_body
+        self._is_allowed = lru_cache(256)(self._check_host)
+
+    @classmethod
+    def of(cls, app: Flask) -> Admission | None:
+        """Return the admission to the fast paths of an app; None if something was added to the app."""
+        if not is_unmodified(app):
+            return None
+        context = context_of(app)
+        return cls(context.security, context.limits.body)
+
+    def publish_topic(self, request: Request) -> str | None:
+        """Return the topic that the publish fast path may publish to; None if the request goes to Flask."""
+        path = request.path
+        if not path.startswith(_PREFIX) or not path.endswith(_SUFFIX) or request.query:
+            return None
+        topic = path[len(_PREFIX) : -len(_SUFFIX)]
+        if not topic or "/" in topic or not _is_plain(request, "POST", HARMLESS_TO_PUBLISH):
+            return None
+        if request.length is None or request.length > self._max_body:
+            return None
+        media_type = request.headers.get("content-type", "").partition(";")[0]
+        if media_type not in _MEDIA_TYPES or not self._is_allowed(request.headers.get("host", "")):
+            return None
+        return topic
+
+    def batch_topic(self, request: Request) -> str | None:
+        """Return the topic of a request whose repetitions the post batcher may answer; None for any other."""
+        repeatable = request.keep_alive and request.version == 1 and request.length
+        if not repeatable or request.headers.get("content-type") != JSON:
+            return None
+        return self.publish_topic(request)
+
+    def stream_key(self, request: Request) -> StreamKey | None:
+        """Return the key by which the stream cache may remember a request; None if the request goes to Flask."""
+        query = request.query
+        if not _is_plain(request, "GET", HARMLESS_TO_STREAMS) or len(query) > _MAX_QUERY:
+            return None
+        if "last_event_id" in unquote(query):  # the position belongs to this one request
+            return None
+        return (request.path, query, *map(request.headers.get, STREAM_IDENTITY))
+
+    def _check_host(self, host: str) -> bool:
+        """Return whether the app accepts a Host. Flask words the refusal of any other."""
+        try:
+            self._security.check_host(host)
+        except Forbidden:
+            return False
+        return True
+
+
+def _is_plain(request: Request, method: str, harmless: frozenset[str]) -> bool:
+    """Return whether a request has this method, an unescaped path, and harmless headers only."""
+    return request.method == method and "%" not in request.path and request.headers.keys() <= harmless
