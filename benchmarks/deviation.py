@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pushsvc.stats.panes.pane_windows import PaneWindows
+from pushsvc.stats.engine import Engine, EngineOptions
 from pushsvc.stats.window import Window
 
 Floats = NDArray[np.float64]
@@ -67,13 +67,13 @@ def by_river(values: Floats) -> Floats:
 
 
 def by_pushsvc(values: Floats) -> Floats:
-    rolling, found = PaneWindows([Window.parse("1m")], START), np.full(LENGTH, np.nan)
-    topic = rolling.rows.add_topic(10, 1)
+    engine, found = Engine(EngineOptions([Window.parse("1m")]), START), np.full(LENGTH, np.nan)
+    topic = engine.rows.add_topic(10, 1)
     row = topic.rows(topic.field("x") or 0, np.array([topic.key("a")]))
     for at, value in enumerate(values.tolist()):
-        rolling.move(START + at * 1_000)
-        rolling.put(np.array([(START + at * 1_000) // rolling.grain]), row, np.array([value]))
-        found[at] = rolling.read(0, row.astype(np.int64))[4, 0]
+        engine.advance(START + at * 1_000)
+        engine.put(engine.begin_entry(topic, at + 1, np.array([START + at * 1_000]), None), row, np.array([value]))
+        found[at] = engine.read(0, row.astype(np.int64))[4, 0]
     return found
 
 

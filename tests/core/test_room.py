@@ -8,20 +8,20 @@ from pushsvc.aggregate.aggregate import _EVENT_BYTES, Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.panes.pane_windows import PaneWindows
+from pushsvc.stats.engine import Engine
 
 T = 1_700_000_000_000
 
 
 def test_memory_is_measured_after_enough_events_or_when_it_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[int] = []
-    measure = PaneWindows.measure
+    check_memory = Engine.check_memory
 
-    def spy(engine: PaneWindows, most_bytes: int) -> None:
+    def spy(engine: Engine, most_bytes: int) -> None:
         measured.append(most_bytes)
-        measure(engine, most_bytes)
+        check_memory(engine, most_bytes)
 
-    monkeypatch.setattr(PaneWindows, "measure", spy)
+    monkeypatch.setattr(Engine, "check_memory", spy)
     settings = TopicSettings()
     aggregate = Aggregate(settings, T)
     topic = aggregate.open("t", T)

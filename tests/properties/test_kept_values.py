@@ -79,7 +79,7 @@ def test_values_that_have_left_all_windows_make_room(settings):
         assert (row["first"], row["distinct"], row["approximate"]) == (f"{minute}-0", 10, False)
         if still:
             account.send(now, *[event(now) for _ in range(1_000)])
-    assert account.all._engine.vocabulary.size < 22
+    assert account.all._engine.dictionary.size < 22
 
 
 def test_a_value_of_a_kept_event_keeps_its_number_when_places_are_short():
@@ -94,8 +94,8 @@ def test_a_value_that_is_held_but_not_followed_has_one_number_and_is_followed_wh
     account = Account(dataclasses.replace(LAST_100, max_values=2))
     for _ in range(3):
         account.send(T, *[event(v=value) for value in "abcde"], *[event() for _ in range(45)])
-        account.all._engine.vocabulary.sweep(account.all._engine.hold(account.all._engine.vocabulary.nobody()), 1)
-    assert account.all._engine.vocabulary.used == 6  # with that of no value
+        account.all._engine.dictionary.sweep(account.all._engine.values_in_use(), 1)
+    assert account.all._engine.dictionary.used == 6  # with that of no value
     assert said(account, "last 100")[5:] == [[["a", 2], ["b", 2]], True]
     account.send(T, *[event(v="d") for _ in range(1_000)])
     account.send(T, event(v="d"))
@@ -108,8 +108,8 @@ def test_the_text_of_values_that_are_not_followed_is_held_only_where_it_may_be_t
     settings = dataclasses.replace(LAST_100, max_values=10, statistics=("distinct", "top", *ends))
     account = Account(settings)
     account.send(T, *[event(v=f"{n}") for n in range(100)])
-    account.all._engine.vocabulary.sweep(account.all._engine.hold(account.all._engine.vocabulary.nobody()), 1)
-    assert account.all._engine.vocabulary.used == (101 if ends else 11)
+    account.all._engine.dictionary.sweep(account.all._engine.values_in_use(), 1)
+    assert account.all._engine.dictionary.used == (101 if ends else 11)
     row = told(account.all.snapshot("t", "last 100"))["a", "v", None]
     assert (row["distinct"], row["approximate"], len(row["top"])) == (pytest.approx(100, abs=5), True, 10)
     assert not ends or row["first"] == "0"
@@ -144,7 +144,7 @@ def test_a_deleted_topic_leaves_no_values_to_the_next(settings):
         told_ = Columns.from_events([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
         account.all.apply(name, 2, T, told_)
     account.all.close("t")
-    assert len(account.all._engine.vocabulary._tables) == 1
+    assert len(account.all._engine.dictionary._tables) == 1
     account.topic = account.all.open("t", T)
     account.log.clear()
     account.send(T + 100, event(v="new", k2="p"))
@@ -153,7 +153,7 @@ def test_a_deleted_topic_leaves_no_values_to_the_next(settings):
         check(account, window.name)
     account.all.close("t")
     account.all.close("u")
-    assert (account.all._engine.vocabulary.used, account.all._engine.vocabulary._tables) == (1, {})
+    assert (account.all._engine.dictionary.used, account.all._engine.dictionary._tables) == (1, {})
     assert Aggregate.restore(settings, b"".join(account.all.save())).save() == account.all.save()
 
 

@@ -20,7 +20,7 @@ from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts
 from pushsvc.event.columns import NO_TIME, Columns
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 from pushsvc.stats.arrays import Flags, Index, Ints
-from pushsvc.stats.engine import engine_of
+from pushsvc.stats.engine import Engine, EngineOptions
 from pushsvc.stats.ledger import Ledger, RowChanges
 from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, EVENTS
@@ -60,17 +60,19 @@ class Aggregate:
         self._by_number: dict[int, TopicCounts] = {}
         self._form = repr(settings)
         self._begun = settings.clock == "wall"
-        self._engine = engine_of(
-            settings.windows,
+        self._engine = Engine(
+            EngineOptions(
+                settings.windows,
+                settings.percents,
+                settings.exact,
+                settings.max_events,
+                settings.value_statistics,
+                settings.max_values,
+            ),
             time,
-            settings.percents,
-            settings.exact,
-            settings.max_events,
             pause,
-            settings.value_statistics,
-            settings.max_values,
         )
-        self._ledger = Ledger(self._engine)
+        self._ledger = Ledger(self._engine, len(settings.windows))
         self._cadence = Cadence(len(settings.windows))
         self._most_bytes = most_bytes
         self._released_at = self._measured_at = self._engine.step
@@ -123,7 +125,7 @@ class Aggregate:
         """Remove a topic."""
         topic = self.topics.pop(name)
         del self._by_number[topic.table.number]
-        self._ledger.discard(topic.table)
+        self._ledger.drop_topic(topic.table)
         self._wake_known = False
 
     def watch(self, name: str, window: str, watched: bool) -> None:
@@ -174,7 +176,7 @@ class Aggregate:
 
     def advance(self, now: int) -> None:
         """Note that every entry up to ``now`` (ms) is applied: a wall clock moves there, never back."""
-        if self._wall and self._engine.move(now):
+        if self._wall and self._engine.advance(now):
             self._wake_known = False
 
     # -- out
@@ -214,10 +216,10 @@ class Aggregate:
     def snapshot(self, name: str, window: str) -> Frame:
         """Return all rows of a window; no later update repeats them."""
         number, topic = self._numbers[window], self.topics[name]
-        changes = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.nothing()
+        changes = self._ledger.snapshot(number, topic.table) if topic.begun else self._ledger.no_changes()
         size = len(changes.rows)
         (data,) = encode_ranges([(0, size)], size, partial(self._encode, number, changes))
-        (extent,) = self._engine.extents(number, [topic.table])
+        (extent,) = self._engine.time_ranges(number, [topic.table])
         parts = self._parts(topic, data, b"[]", changes.rows, extent)
         cadence = int(self._cadence.intervals(number, np.array([topic.table.number]))[0])
         frame = self._frame(number, topic, "snapshot", extent, cadence, False, parts)
@@ -241,10 +243,10 @@ class Aggregate:
     def _in_range_of_events(self, topic: TopicCounts, times: Ints) -> Flags | None:
         """Move the clock along the event times; return which events were not late at their turn, None for all."""
         if not self._begun:
-            self._engine.begin(int(times[0]))
+            self._engine.start(int(times[0]))
             self._begun = True
         before = self._engine.time
-        if self._engine.move(int(times.max())):
+        if self._engine.advance(int(times.max())):
             self._wake_known = False
         if times.min() >= self._engine.time - self._shortest:
             return None
@@ -273,8 +275,8 @@ class Aggregate:
         due = self._engine.rows.full or self._unmeasured >= self._most_bytes / 10
         if due and self._measured_at != self._engine.step:
             self._measured_at, self._unmeasured = self._engine.step, 0
-            self._engine.measure(self._most_bytes)
-        self._engine.tidy()
+            self._engine.check_memory(self._most_bytes)
+        self._engine.sweep_values()
         if topic.table.room() < keys and self._released_at != self._engine.step:
             self._ledger.release()
             self._released_at = self._engine.step
@@ -306,7 +308,7 @@ class Aggregate:
         rows, gone = list(pairwise(edges.tolist())), pairwise(_edges(left, numbers).tolist())
         data = encode_ranges(rows, len(changes.rows), partial(self._encode, window, changes))
         topics = [self._by_number[number] for number in numbers.tolist()]
-        extents = self._engine.extents(window, [topic.table for topic in topics])
+        extents = self._engine.time_ranges(window, [topic.table for topic in topics])
         bodies = [
             self._parts(topic, array, self._gone(changes.gone[slice(*away)]), changes.rows[slice(*own)], extent)
             for topic, array, own, away, extent in zip(topics, data, rows, gone, extents, strict=True)

@@ -15,7 +15,7 @@ import orjson
 
 from pushsvc.aggregate.statistics_frame import JsonRows, counts_to_json
 from pushsvc.stats.moments import MOMENTS
-from pushsvc.stats.panes.partials import RowPartial, merged
+from pushsvc.stats.panes.partials import RowPartial, merge_partials
 from pushsvc.stats.window import Window
 
 Name = tuple[str | None, str | None, str | None]
@@ -96,7 +96,7 @@ class Merger:
         key, field, by = name
         numbers = np.empty((MOMENTS + len(self._percents), 0))
         if field is not None:
-            numbers = merged([row.partial for row in held], self._percents)[:, None]
+            numbers = merge_partials([row.partial for row in held], self._percents)[:, None]
         start = counts_to_json(np.array([count]), self._windows[window].length / 1_000)
         end = [orjson.dumps(by)] if self._several else None
         head = orjson.dumps([key, field])[:-1]

@@ -64,7 +64,7 @@ class RowUpdater:
         The others open the totals of their fields all the same, so that these do not depend on when the log is read.
         Of each grouping only the events ``own`` are counted here; None for all.
         """
-        marks = self._engine.mark(topic.table, topic.offset, times, in_range)
+        ids = self._engine.begin_entry(topic.table, topic.offset, times, in_range)
         fields = self._numbers_of(topic, events)
         values = self._values_of(topic, events, in_range)
         for grouping, names in enumerate(events.keys):
@@ -72,7 +72,7 @@ class RowUpdater:
             keys = self._keys(topic, names, grouping, taken)
             if grouping:  # without a key an event counts for the totals, which the first grouping has
                 taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
-            self._put(topic, times, marks, keys, taken, fields, values)
+            self._put(topic, times, ids, keys, taken, fields, values)
 
     def _numbers_of(self, topic: TopicCounts, events: Columns) -> list[tuple[int, NumberColumn]]:
         """Return the fields that have numbers."""
@@ -92,19 +92,19 @@ class RowUpdater:
             number = self._field(topic, name)
             if number is None:
                 topic.ignored += sum(type(value) not in (int, float, NoneType) for value in column.values)
-            elif self._engine.vocabulary is not None:
+            elif self._engine.dictionary is not None:
                 kept = column.values
                 if in_range is not None:
                     kept = [value if counts else None for value, counts in zip(kept, in_range.tolist(), strict=True)]
                 total = int(topic.table.totals()[number])
-                found.append((number, self._engine.vocabulary.numbers(total, kept, column.mixed)))
+                found.append((number, self._engine.dictionary.numbers(total, kept, column.mixed)))
         return found
 
     def _put(
         self,
         topic: TopicCounts,
         times: Ints,
-        marks: Ints,
+        ids: Ints,
         keys: Ints,
         taken: Flags | None,
         fields: list[tuple[int, NumberColumn]],
@@ -118,11 +118,11 @@ class RowUpdater:
         if len(folded):
             topic.folded += len(folded)
             table.fold(int(folded.max()))
-        self._engine.put(marks[chosen], table.rows(COUNT, keys[chosen]), None)
+        self._engine.put(ids[chosen], table.rows(COUNT, keys[chosen]), None)
         for number, kept in values:
             there = np.flatnonzero((kept != NONE) if taken is None else (kept != NONE) & taken)
             if len(there):
-                self._engine.put_values(marks[there], times[there], table.rows(number, keys[there]), kept[there])
+                self._engine.put_values(ids[there], times[there], table.rows(number, keys[there]), kept[there])
         for number, column in fields:
             where, numbers = column.positions, column.values
             if taken is not None:
@@ -130,7 +130,7 @@ class RowUpdater:
                 where, numbers = places[taken[places]], numbers[taken[places]]
             if len(numbers):
                 at = slice(None) if where is None else where
-                self._engine.put(marks[at], table.rows(number, keys[at]), numbers)
+                self._engine.put(ids[at], table.rows(number, keys[at]), numbers)
 
     def _field(self, topic: TopicCounts, name: str) -> int | None:
         """Return the number of a field, and open its totals if it is new; None beyond the limit."""

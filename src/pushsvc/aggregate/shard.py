@@ -25,7 +25,6 @@ from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.arrays import Flags
 from pushsvc.stats.ledger import RowChanges
-from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.pause import Pause, no_pause
 
 _ANY_SHARD = -1
@@ -67,12 +66,10 @@ class Shard(Aggregate):
     def report(self, name: str, window: int, *, full: bool) -> ShardReport:
         """Return the rows of a window: all, or those that changed since the last report."""
         topic, engine = self.topics[name], self._engine
-        if not isinstance(engine, PaneWindows):
-            raise TypeError("only windows of panes have shards")
         shared = topic.table.shared() if topic.begun else np.zeros(0, np.int64)
         changed = engine.changed(window)[shared]
         if not topic.begun:
-            changes = self._ledger.nothing()
+            changes = self._ledger.no_changes()
         elif full:
             changes = self._ledger.snapshot(window, topic.table)
         else:
@@ -93,7 +90,7 @@ class Shard(Aggregate):
         """Return a report with the changed rows that no other shard has."""
         own, gone = (self._engine.rows.key[rows] > topic.table.groupings for rows in (changes.rows, changes.gone))
         changes = RowChanges(changes.rows[own], changes.count[own], changes.gone[gone])
-        size, (extent,) = len(changes.rows), self._engine.extents(window, [topic.table])
+        size, (extent,) = len(changes.rows), self._engine.time_ranges(window, [topic.table])
         start, end = extent.start or 0, extent.end or 0
         (data,) = encode_ranges([(0, size)], size, partial(self._encode, window, changes))
         keys = [key for key in topic.table.partial(changes.rows, start) if key is not None]

@@ -177,7 +177,7 @@ class RowNames:
 
     def __init__(self, rows: Rows, *, several: bool) -> None:
         self._rows = rows
-        self._born: Index = np.zeros(0, np.int32)
+        self._generation: Index = np.zeros(0, np.int32)
         self._names: Texts = np.zeros(0, object)
         self._groupings: Texts | None = np.zeros(0, object) if several else None
 
@@ -191,14 +191,14 @@ class RowNames:
         return None if self._groupings is None else _picked(self._groupings, rows)
 
     def _learn(self, rows: Ints) -> None:
-        more = len(self._rows.born) - len(self._born)
+        more = len(self._rows.generation) - len(self._generation)
         if more > 0:
-            self._born = np.pad(self._born, (0, more), constant_values=CLOSED)
+            self._generation = np.pad(self._generation, (0, more), constant_values=CLOSED)
             self._names = np.pad(self._names, (0, more))
             if self._groupings is not None:
                 self._groupings = np.pad(self._groupings, (0, more))
-        unknown = rows[self._born[rows] != self._rows.born[rows]]
-        self._born[unknown] = self._rows.born[unknown]
+        unknown = rows[self._generation[rows] != self._rows.generation[rows]]
+        self._generation[unknown] = self._rows.generation[unknown]
         for row in unknown.tolist():
             owner = self._rows.owner(row)
             self._names[row] = orjson.dumps(owner.name(row))[:-1]

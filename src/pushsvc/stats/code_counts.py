@@ -1,6 +1,6 @@
-"""How often each code has occurred in several windows. A code says what is counted and where, in one integer.
+"""Counts of codes in several windows. A code is one integer made of a row or column and of what is counted in it.
 
-Counts are integers, so what leaves a window with its pane is taken off exactly.
+Counts are integers: a pane that leaves a window is subtracted exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SWEEP = 16
 
 
 class CodeCounts:
-    """``codes`` [n] in order and ``counts`` [W, n] in the windows; panes remember what leaves with them."""
+    """Ascending ``codes`` [n] and their ``counts`` [W, n]; the counts of each pane are kept until it expires."""
 
     STATE = ("codes", "counts", "_panes", "_advances")
 
@@ -29,11 +29,11 @@ class CodeCounts:
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
-        return self.codes.nbytes + self.counts.nbytes + sum(tally.bytes for tally in self._panes)
+        """Size of the arrays."""
+        return self.codes.nbytes + self.counts.nbytes + sum(counts.bytes for counts in self._panes)
 
     def add(self, window: int | slice, codes: Index, counts: Counts) -> None:
-        """Count codes, in order and each once, in a window or in several."""
+        """Add counts of ascending, distinct codes to a window or to several."""
         place, new = places_of(self.codes, codes)
         if new.any():
             self.codes = np.insert(self.codes, place[new], codes[new])
@@ -41,12 +41,12 @@ class CodeCounts:
             place += np.cumsum(new) - new
         self.counts[window, place] += counts
 
-    def remember(self, window: int, pane: int, codes: Index, counts: Counts) -> None:
-        """Note that counted codes leave a window with ``pane``."""
+    def add_to_pane(self, window: int, pane: int, codes: Index, counts: Counts) -> None:
+        """Record that counts, already added to a window, expire with ``pane``."""
         self._panes[window].add(pane, codes, counts)
 
     def advance(self, window: int, closed: int, oldest: int) -> None:
-        """Close a pane, and take off what came in panes before ``oldest``."""
+        """Close a pane, and subtract the panes before ``oldest``."""
         self._panes[window].close(closed)
         for codes, counts in self._panes[window].expire(oldest):
             self.counts[window, np.searchsorted(self.codes, codes)] -= counts
@@ -55,14 +55,14 @@ class CodeCounts:
             self._sweep()
 
     def keep(self, kept: Callable[[Index], Flags]) -> None:
-        """Forget the codes of which ``kept`` says no, whatever is counted."""
-        for tally in self._panes:
-            tally.keep(kept)
+        """Drop the codes for which ``kept`` returns False."""
+        for counts in self._panes:
+            counts.keep(kept)
         chosen = kept(self.codes)
         self.codes, self.counts = self.codes[chosen], self.counts[:, chosen]
 
     def _sweep(self) -> None:
-        """Drop codes that no window counts, if they are many."""
+        """Drop codes that are in no window, if they are many."""
         used = np.asarray(self.counts.any(axis=0))
         if 2 * np.count_nonzero(used) < len(used):
             self.codes, self.counts = self.codes[used], self.counts[:, used]

@@ -1,247 +1,256 @@
-"""What drives windows need not know how they are kept: what every engine can do, and an engine made of two."""
+"""The engine of an aggregate: all its windows over the rows of its topics, on one clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
+from pushsvc.stats.moments import MOMENTS
 from pushsvc.stats.panes.pane_windows import PaneWindows
+from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.pause import Pause, no_pause
-from pushsvc.stats.recent.recent_windows import RecentWindows
-from pushsvc.stats.rows import Rows, TopicRows
+from pushsvc.stats.recent.recent_windows import ReadyTimes, RecentWindows
+from pushsvc.stats.rows import CLOSED, HIDDEN, Rows, TopicRows
 from pushsvc.stats.values.dictionary import ValueDictionary
 from pushsvc.stats.values.value_statistics import ValueStatistics
 from pushsvc.stats.window import TimeRange, Window
 
-Ready = Callable[[int, Ints], Ints]
-"""Says for a window and topics [n] the ms from which each may be told something."""
 
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """``percents`` are those of the quantiles. ``exact`` windows and count windows keep their events: at most
+    ``max_events`` of a topic for windows of time.
 
-class Engine(Protocol):
-    """Windows [W] over rows [R] on one clock. A row is changed until its changes are taken. ``pause`` is called
-    every few milliseconds of work, between two topics or parts of them."""
-
-    windows: tuple[Window, ...]
-    rows: Rows
-    pause: Pause
-
-    @property
-    def time(self) -> int:
-        """Return the ms that the clock is at, or the last of those it cannot tell apart."""
-
-    @property
-    def step(self) -> int:
-        """Return a number that becomes another one now and then, for what need not be done with every event."""
-
-    def begin(self, time: int) -> None:
-        """Set the clock, back too, while there is nothing in the windows."""
-
-    def move(self, time: int) -> bool:
-        """Let the clock go to ``time``, never back; tell whether events may leave or enter."""
-
-    def next_changes(self, ready: Ready) -> list[int | None]:
-        """Return for each window the next ms at which a move may change something of which may be told."""
-
-    def mark(self, topic: TopicRows, offset: int, times: Ints, fit: Flags | None) -> Ints:
-        """Take the times [n] of the events of an entry that ends with ``offset``; return what ``put`` calls them.
-
-        Those that are not ``fit`` are never put.
-        """
-
-    def put(self, marks: Ints, rows: Index, values: Floats | None) -> None:
-        """Count values of events just marked in their rows and the totals of those; None for rows that only count."""
-
-    def settle(self) -> None:
-        """Do what was put off, so that nothing but the events and the clock says what the state is."""
-
-    def touch(self, rows: Index) -> None:
-        """Mark rows as changed in every window."""
-
-    def changed(self, window: int) -> Flags:
-        """Return for each row [R] whether it may have changed."""
-
-    def take_changes(self, window: int, rows: Ints) -> None:
-        """Take the marks off rows."""
-
-    def held(self, window: int, rows: Ints) -> Counts:
-        """Return how many events rows hold."""
-
-    def read(self, window: int, rows: Ints) -> Floats:
-        """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined."""
-
-    @property
-    def vocabulary(self) -> ValueDictionary | None:
-        """Return the numbers of values of any kind, if any are kept."""
-
-    def put_values(self, marks: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
-        """Count values of any kind, by their numbers, in rows of VALUES, of events just marked and their times."""
-
-    def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return the columns [n] of statistics of values: None in rows of other kinds, and nothing of these is
-        inexact; no columns where none are wanted."""
-
-    def tidy(self) -> None:
-        """Forget values that nobody holds where they have become many. Numbers of values not yet put are void."""
-
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
-        """Return what a window covers of the events of topics [n]."""
-
-    def unused(self) -> Ints:
-        """Return the open rows of keys that have no event in any window and none to come."""
-
-    def close(self, rows: Ints) -> None:
-        """Free unused rows."""
-
-    def discard(self, topic: TopicRows) -> Ints:
-        """Forget a topic, whatever is in its rows; return these."""
-
-    def measure(self, most_bytes: int) -> None:
-        """Look at the memory taken: beyond so many bytes nothing gets new places until it is less."""
-
-
-def engine_of(
-    windows: Sequence[Window],
-    time: int,
-    percents: Sequence[int],
-    exact: bool,
-    max_events: int,
-    pause: Pause = no_pause,
-    statistics: Sequence[str] = (),
-    most_values: int = 10_000,
-) -> Engine:
-    """Return an engine for windows: of panes, of raw events, or both as they need it.
-
-    ``statistics`` are those of values of any kind, of which ``most_values`` of a field are followed one by one.
+    ``value_statistics`` are statistics of values of any type; at most ``max_values`` values of a field are counted one
+    by one.
     """
-    wanted = ValueStatistics(statistics, most_values) if statistics else None
-    if exact or all(window.events for window in windows):
-        return RecentWindows(windows, time, percents, max_events, pause=pause, wanted=wanted)
-    if any(window.events for window in windows):
-        return Both(windows, time, percents, pause, wanted)
-    return PaneWindows(windows, time, percents, pause, wanted)
+
+    windows: Sequence[Window]
+    percents: Sequence[int] = ()
+    exact: bool = False
+    max_events: int = 100_000
+    value_statistics: Sequence[str] = ()
+    max_values: int = 10_000
 
 
-class Both:
-    """Windows of time made of panes, and beside them windows that count events, over the same rows."""
+class Engine:
+    """Windows [W] over rows [R]. A row counts as changed from its first change until ``clear_changed``.
 
-    STATE = ("windows", "_rolling", "rows", "_recent", "_places")
+    Windows made of panes and windows that keep their events are two sets, ``PaneWindows`` and ``RecentWindows``, over
+    the same rows; an engine has one set or both. ``time`` (ms) is where the clock starts. ``pause`` is called every few
+    milliseconds of work, between topics or parts of them.
+    """
 
-    def __init__(
-        self,
-        windows: Sequence[Window],
-        time: int,
-        percents: Sequence[int] = (),
-        pause: Pause = no_pause,
-        wanted: ValueStatistics | None = None,
-    ) -> None:
-        self.windows = tuple(windows)
-        self._rolling = PaneWindows([window for window in windows if not window.events], time, percents, pause, wanted)
-        self.rows = self._rolling.rows
-        counting = [window for window in windows if window.events]
-        self._recent = RecentWindows(counting, time, percents, rows=self.rows, pause=pause, wanted=wanted)
-        self._places = [(bool(one.events), (counting if one.events else self._rolling.windows).index(one))
-                        for one in windows]  # fmt: skip
+    STATE = ("rows", "_value_statistics", "_panes", "_recent", "_sets", "_places")
+    DERIVED = ("_pause",)
+
+    def __init__(self, options: EngineOptions, time: int, pause: Pause = no_pause) -> None:
+        self.rows = Rows()
+        values = options.value_statistics
+        self._value_statistics = ValueStatistics(values, options.max_values) if values else None
+        shared = (time, self.rows, options.percents, self._value_statistics)
+        kept = [window for window in options.windows if options.exact or window.events]
+        divided = [window for window in options.windows if window not in kept]
+        self._panes = PaneWindows(divided, *shared) if divided else None
+        self._recent = RecentWindows(kept, *shared, options.max_events) if kept else None
+        self._sets = [windows for windows in (self._panes, self._recent) if windows is not None]
+        self._places = [
+            (number, windows.windows.index(window))
+            for window in options.windows
+            for number, windows in enumerate(self._sets)
+            if window in windows.windows
+        ]
+        self.pause = pause
+
+    def _of(self, window: int) -> tuple[PaneWindows | RecentWindows, int]:
+        """Return the set of a window, and the window's number in it."""
+        number, place = self._places[window]
+        return self._sets[number], place
 
     @property
     def pause(self) -> Pause:
-        return self._rolling.pause
+        return self._pause
 
     @pause.setter
     def pause(self, pause: Pause) -> None:
-        self._rolling.pause = self._recent.pause = pause
+        self._pause = pause
+        for windows in self._sets:
+            windows.pause = pause
 
-    def _at(self, window: int) -> tuple[PaneWindows | RecentWindows, int]:
-        """Return who keeps a window, and its number there."""
-        counting, number = self._places[window]
-        return self._recent if counting else self._rolling, number
+    @property
+    def dictionary(self) -> ValueDictionary | None:
+        """The numbers of values of any type, if any are kept."""
+        return None if self._value_statistics is None else self._value_statistics.dictionary
+
+    # -- the clock
 
     @property
     def time(self) -> int:
-        return self._rolling.time
+        """The ms of the clock, or the last of the ms that the windows do not tell apart."""
+        return self._sets[0].time
 
     @property
     def step(self) -> int:
-        return self._rolling.step + self._recent.step
+        """A number that changes now and then, for work that need not be done with every event."""
+        return sum(windows.step for windows in self._sets)
 
-    def begin(self, time: int) -> None:
-        self._rolling.begin(time)
-        self._recent.begin(time)
+    def start(self, time: int) -> None:
+        """Set the clock of empty windows; it may go back."""
+        for windows in self._sets:
+            windows.start(time)
 
-    def move(self, time: int) -> bool:
-        self._recent.move(time)
-        return self._rolling.move(time)
+    def advance(self, time: int) -> bool:
+        """Move the clock to ``time`` unless it is later; return whether events may have left or entered a window."""
+        moved, *_ = [windows.advance(time) for windows in self._sets]
+        return moved
 
-    def next_changes(self, ready: Ready) -> list[int | None]:
-        found = iter(self._rolling.next_changes(ready))
-        return [None if counting else next(found) for counting, _ in self._places]
+    def next_changes(self, ready: ReadyTimes) -> list[int | None]:
+        """Return for each window [W] the next ms at which the clock may change a row that may be sent."""
+        found = [windows.next_changes(ready) for windows in self._sets]
+        return [found[number][place] for number, place in self._places]
 
-    def mark(self, topic: TopicRows, offset: int, times: Ints, fit: Flags | None) -> Ints:
-        return self._recent.mark(topic, offset, times, fit)
+    # -- events in
 
-    def put(self, marks: Ints, rows: Index, values: Floats | None) -> None:
-        self._recent.put(marks, rows, values)
-        self._rolling.put(self._recent.times_of(marks, rows) // self._rolling.grain, rows, values)
+    def begin_entry(self, topic: TopicRows, offset: int, times: Ints, in_range: Flags | None) -> Ints:
+        """Return an id for each event [n] of the log entry that ends with ``offset``; None: all are in range.
 
-    @property
-    def vocabulary(self) -> ValueDictionary | None:
-        return self._rolling.vocabulary
+        ``put`` takes these ids, but only of events that are in range.
+        """
+        return [windows.begin_entry(topic, offset, times, in_range) for windows in self._sets][-1]
 
-    def put_values(self, marks: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
-        self._recent.put_values(marks, times, rows, numbers)
-        self._rolling.put_values(times // self._rolling.grain, times, rows, numbers)
+    def put(self, events: Ints, rows: Index, values: Floats | None) -> None:
+        """Add events of the newest entry to their rows and to the totals of those; None for rows that only count."""
+        panes, recent = self._panes, self._recent
+        if recent is not None:
+            recent.put(events, rows, values)
+            if panes is not None:
+                panes.put(recent.times_of(events, rows) // panes.grain, rows, values)
+        elif panes is not None:
+            panes.put(events, rows, values)
+
+    def put_values(self, events: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
+        """Add events of the newest entry to rows of VALUES; ``numbers`` are those of their values."""
+        for windows in self._sets:
+            windows.put_values(events, times, rows, numbers)
 
     def settle(self) -> None:
-        self._rolling.settle()
-        self._recent.settle()
+        """Apply pending events, so that the state depends on the events and the clock alone."""
+        for windows in self._sets:
+            windows.settle()
+
+    # -- rows out
 
     def touch(self, rows: Index) -> None:
-        self._rolling.touch(rows)
-        self._recent.touch(rows)
+        """Mark rows as changed in every window."""
+        for windows in self._sets:
+            windows.touch(rows)
 
     def changed(self, window: int) -> Flags:
-        keeper, number = self._at(window)
-        return keeper.changed(number)
+        """Return for each row [R] that readers see whether it may have changed."""
+        windows, place = self._of(window)
+        changed = windows.changed(place)
+        return changed if self._value_statistics is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
 
-    def take_changes(self, window: int, rows: Ints) -> None:
-        keeper, number = self._at(window)
-        keeper.take_changes(number, rows)
+    def clear_changed(self, window: int, rows: Ints) -> None:
+        """Mark rows as unchanged."""
+        windows, place = self._of(window)
+        windows.clear_changed(place, rows)
 
-    def held(self, window: int, rows: Ints) -> Counts:
-        keeper, number = self._at(window)
-        return keeper.held(number, rows)
+    def counts(self, window: int, rows: Ints) -> Counts:
+        """Return the numbers of events in rows [n]."""
+        windows, place = self._of(window)
+        return windows.counts(place)[rows]
 
     def read(self, window: int, rows: Ints) -> Floats:
-        keeper, number = self._at(window)
-        return keeper.read(number, rows)
-
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
-        keeper, number = self._at(window)
-        return keeper.extents(number, topics)
-
-    def unused(self) -> Ints:
-        return np.intersect1d(self._rolling.unused(), self._recent.unused(), assume_unique=True)
-
-    def close(self, rows: Ints) -> None:
-        self._recent.forget(rows)
-        self._rolling.close(rows)
-
-    def discard(self, topic: TopicRows) -> Ints:
-        self._recent.forget_topic(topic)
-        return self._rolling.discard(topic)
-
-    def measure(self, most_bytes: int) -> None:
-        self.rows.full = self._rolling.bytes + self._recent.bytes > most_bytes
-        if self.vocabulary is not None:
-            self.vocabulary.full = self.rows.full
+        """Return the moments and quantiles [5 + percents, n] of rows; NaN or infinite where undefined."""
+        windows, place = self._of(window)
+        if self._value_statistics is None:
+            return windows.read(place, rows)
+        numeric = self.rows.numeric_rows(rows, windows.counts(place))
+        there = np.flatnonzero(numeric != CLOSED)
+        found = np.full((MOMENTS + len(windows.percents), len(rows)), np.nan)
+        found[:, there] = windows.read(place, numeric[there])
+        return found
 
     def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        keeper, number = self._at(window)
-        return keeper.read_values(number, rows)
+        """Return the columns [n] of ``ValueStatistics``; no columns if there are no statistics of values."""
+        windows, place = self._of(window)
+        if self._value_statistics is None:
+            return []
+        return self._value_statistics.columns(
+            self.rows.kind[rows], lambda valued: windows.summarize_values(place, rows[valued])
+        )
 
-    def tidy(self) -> None:
-        if self.vocabulary is not None and self.vocabulary.due(self.step):
-            held = self._recent.hold(self._rolling.hold(self.vocabulary.nobody()))
-            self.vocabulary.sweep(held, self.step)
+    def partials(self, window: int, rows: Ints) -> list[RowPartial]:
+        """Return the mergeable states of rows; raise TypeError for a window that keeps its events."""
+        windows, place = self._of(window)
+        if not isinstance(windows, PaneWindows):
+            raise TypeError("only windows of panes have partials")
+        return windows.partials(place, rows)
+
+    def time_ranges(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
+        """Return what a window covers of the events of topics [n]."""
+        windows, place = self._of(window)
+        return windows.time_ranges(place, topics)
+
+    # -- room
+
+    @property
+    def bytes(self) -> int:
+        """Approximate size of all state."""
+        shared = self.rows.bytes + (0 if self.dictionary is None else self.dictionary.bytes)
+        return shared + sum(windows.bytes for windows in self._sets)
+
+    def check_memory(self, most_bytes: int) -> None:
+        """Beyond ``most_bytes`` no key gets rows, no new value is tracked, and no topic keeps more events than now."""
+        if self._recent is not None and self.bytes + self._recent.pending_bytes > most_bytes:
+            self._recent.settle()  # settling evicts, so that the excess may vanish
+        full = self.bytes > most_bytes
+        if self._recent is not None and (full or self.rows.full):
+            self._recent.limit_events(full)
+        self.rows.full = full
+        if self.dictionary is not None:
+            self.dictionary.full = self.rows.full
+
+    def sweep_values(self) -> None:
+        """Forget values that are in no window, if places are short or such values are many.
+
+        Numbers that were not put yet become invalid.
+        """
+        dictionary, period = self.dictionary, self.time if self._recent is None else self.step
+        if dictionary is not None and dictionary.due(period):
+            dictionary.sweep(self.values_in_use(), period)
+
+    def values_in_use(self) -> Flags:
+        """Return for each number of the dictionary whether its value is in a window or will enter one."""
+        used = np.zeros(0 if self.dictionary is None else self.dictionary.size, np.bool_)
+        for windows in self._sets:
+            windows.mark_values_in_use(used)
+        return used
+
+    def unused_rows(self) -> Ints:
+        """Return the open rows of keys that have no event in any window and will get none."""
+        unused, *others = [windows.unused_rows() for windows in self._sets]
+        for other in others:
+            unused = np.intersect1d(unused, other, assume_unique=True)
+        return unused
+
+    def free_rows(self, rows: Ints) -> None:
+        """Free unused rows."""
+        for windows in self._sets:
+            windows.forget(rows)
+        self.rows.close(rows)
+
+    def drop_topic(self, topic: TopicRows) -> Ints:
+        """Drop a topic with everything in its rows; return these."""
+        rows = self.rows.of_topic(topic)
+        for windows in self._sets:
+            windows.drop_topic(topic, rows)
+        if self.dictionary is not None:
+            self.dictionary.forget(rows)
+        self.rows.drop_topic(topic)
+        return rows

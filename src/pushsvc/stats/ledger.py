@@ -1,4 +1,4 @@
-"""What a reader of the frames holds of each window, and so what the next frame must say."""
+"""The rows that a reader of the frames has of each window, hence those that the next frame must contain."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ABSENT, _LIVE, _ZERO = range(3)
 
 @dataclass(frozen=True, slots=True)
 class RowChanges:
-    """What to say of a window. Rows [n] are ordered by topic, and so are those that are gone [m].
+    """The rows [n] of a window to send, with their counts, and those that are gone [m]; both ordered by topic.
 
-    What they say besides their count is read where they are told, a few at a time.
+    Their other columns are read a few at a time when frames are encoded.
     """
 
     rows: Ints
@@ -27,77 +27,77 @@ class RowChanges:
 
 
 class Ledger:
-    """Follows every row of every window of ``rolling``: absent, live, or last said to be zero.
+    """Tracks for every row of every window what readers have: nothing, a live row, or a row with count 0.
 
-    A row that becomes empty is said once with count 0 and is gone in the next report; totals stay.
+    A row that becomes empty is sent once with count 0, and is gone in the next update; totals stay.
     """
 
-    STATE = ("_rolling", "_known")
+    STATE = ("_engine", "_known")
 
-    def __init__(self, rolling: Engine) -> None:
-        self._rolling = rolling
-        self._known: NDArray[np.uint8] = np.zeros((len(rolling.windows), 0), np.uint8)
+    def __init__(self, engine: Engine, windows: int) -> None:
+        self._engine = engine
+        self._known: NDArray[np.uint8] = np.zeros((windows, 0), np.uint8)
 
     def pending(self, window: int) -> Ints:
-        """Return the rows of which an update may have something to say."""
+        """Return the rows that an update may have to contain."""
         self._reserve()
-        return np.flatnonzero(self._rolling.changed(window) | (self._known[window, : len(self._rolling.rows)] == _ZERO))
+        return np.flatnonzero(self._engine.changed(window) | (self._known[window, : len(self._engine.rows)] == _ZERO))
 
     def update(self, window: int, rows: Ints) -> RowChanges:
-        """Report what changed among pending rows since their last report."""
+        """Return what changed in pending rows since they were last returned."""
         rows = self._by_topic(rows)
-        self._rolling.pause()
-        self._rolling.take_changes(window, rows)
-        count = self._rolling.held(window, rows)
+        self._engine.pause()
+        self._engine.clear_changed(window, rows)
+        count = self._engine.counts(window, rows)
         live = (count > 0) | self._total(rows)
         known = self._known[window, rows]
-        said = live | (known == _LIVE)
+        sent = live | (known == _LIVE)
         gone = rows[~live & (known == _ZERO)]
         self._known[window, rows] = np.where(live, _LIVE, np.where(known == _LIVE, _ZERO, _ABSENT))
-        self._rolling.pause()
-        return RowChanges(rows[said], count[said], gone)
+        self._engine.pause()
+        return RowChanges(rows[sent], count[sent], gone)
 
     def snapshot(self, window: int, topic: TopicRows) -> RowChanges:
-        """Report all rows of a topic that are not empty, and totals; what the reader held before no longer counts."""
+        """Return all rows of a topic that are not empty, and totals. They replace all that readers have."""
         self._reserve()
-        own = self._rolling.rows.of_topic(topic)
-        own = own[self._rolling.rows.kind[own] != HIDDEN]
-        self._rolling.pause()
-        self._rolling.take_changes(window, own)
-        count = self._rolling.held(window, own)
-        self._rolling.pause()
+        own = self._engine.rows.of_topic(topic)
+        own = own[self._engine.rows.kind[own] != HIDDEN]
+        self._engine.pause()
+        self._engine.clear_changed(window, own)
+        count = self._engine.counts(window, own)
+        self._engine.pause()
         live = (count > 0) | self._total(own)
         self._known[window, own] = np.where(live, _LIVE, _ABSENT)
-        self._rolling.pause()
+        self._engine.pause()
         return RowChanges(own[live], count[live], np.zeros(0, np.int64))
 
-    def nothing(self) -> RowChanges:
-        """Return a report that says nothing."""
+    @staticmethod
+    def no_changes() -> RowChanges:
         none = np.zeros(0, np.int64)
         return RowChanges(none, none, none)
 
-    def discard(self, topic: TopicRows) -> None:
-        """Forget a topic, whatever is in its rows."""
+    def drop_topic(self, topic: TopicRows) -> None:
+        """Drop a topic with everything in its rows."""
         self._reserve()
-        self._known[:, self._rolling.discard(topic)] = _ABSENT
+        self._known[:, self._engine.drop_topic(topic)] = _ABSENT
 
     def release(self) -> None:
-        """Free the rows that are empty in every window and that no reader holds."""
+        """Free the rows that are empty in every window and that no reader has."""
         self._reserve()
-        unused = self._rolling.unused()
+        unused = self._engine.unused_rows()
         unused = unused[(self._known[:, unused] == _ABSENT).all(axis=0)]
         if len(unused):
-            self._rolling.close(unused)
+            self._engine.free_rows(unused)
 
     def _by_topic(self, rows: Ints) -> Ints:
-        topics = self._rolling.rows.topic[rows]
+        topics = self._engine.rows.topic[rows]
         rows = rows[topics != CLOSED]
-        return rows[np.argsort(self._rolling.rows.topic[rows], kind="stable")]
+        return rows[np.argsort(self._engine.rows.topic[rows], kind="stable")]
 
     def _total(self, rows: Ints) -> Flags:
-        return np.asarray(self._rolling.rows.key[rows] == ALL_KEYS)
+        return np.asarray(self._engine.rows.key[rows] == ALL_KEYS)
 
     def _reserve(self) -> None:
-        more = len(self._rolling.rows.topic) - self._known.shape[1]
+        more = len(self._engine.rows.topic) - self._known.shape[1]
         if more > 0:
             self._known = np.pad(self._known, ((0, 0), (0, more)))

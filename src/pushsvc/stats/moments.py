@@ -1,12 +1,11 @@
 """Count, sum, mean, min, max and std of groups, in a form that merges without losing digits.
 
-A partial is a count and five floats: ``total`` and ``carry`` (the sum as an unevaluated pair, good to about 100
-bits), ``spread`` (M2, the sum of squared distances from the mean), ``low`` and ``high``. Two partials merge by the
-distance of their means (T. F. Chan, G. H. Golub, R. J. LeVeque: Updating formulae and a pairwise algorithm for
-computing sample variances, 1979); each mean is formed as a pair too, so the distance is good to the last bits however
-large the means are, and that is why std survives jumps of 1e9 and spikes of 1e15. Nothing is ever subtracted from a
-sum; what leaves a window is left out of the next merge. A statistic beyond the range of doubles becomes NaN or
-infinite, and so null.
+A partial is a count and five floats: ``total`` and ``carry`` (the sum as an unevaluated pair of about 100 bits),
+``spread`` (M2, the sum of squared distances from the mean), ``low`` and ``high``. Two partials merge by the distance of
+their means (T. F. Chan, G. H. Golub, R. J. LeVeque: Updating formulae and a pairwise algorithm for computing sample
+variances, 1979). Each mean is an unevaluated pair too, so that the distance is correct to the last bits for means of
+any magnitude; therefore std survives jumps of 1e9 and spikes of 1e15. Nothing is subtracted from a sum: expired values
+are left out of the next merge. A statistic beyond the range of doubles is NaN or infinite, which JSON shows as null.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
 
 MOMENTS = 5
-"""What is told of a partial: sum, mean, min, max and std."""
+"""Number of statistics of a partial: sum, mean, min, max and std."""
 
 TOTAL, CARRY, SPREAD, LOW, HIGH = range(5)
 PARTS = 5
@@ -42,7 +41,7 @@ class Moments:
     def take(self, index: Index | slice) -> Moments:
         if isinstance(index, slice):
             return Moments(self.count[index], self.parts[:, index])
-        return Moments(self.count[index], self.parts.take(index, axis=1, mode="clip"))  # numpy buffers other modes
+        return Moments(self.count[index], self.parts.take(index, axis=1, mode="clip"))  # other modes buffer
 
 
 def empty(size: int) -> Floats:
@@ -53,7 +52,7 @@ def empty(size: int) -> Floats:
 
 
 def reduce(values: Floats, starts: Ints) -> Moments:
-    """Return one partial for each run of ``values``; ``starts`` [groups] begins with 0 and none is empty."""
+    """Return one partial for each run of ``values``; ``starts`` [groups] begins with 0, and no run is empty."""
     lengths = lengths_of(starts, len(values))
     if len(starts) == len(values):
         nothing = np.zeros(len(values))
@@ -72,7 +71,7 @@ def reduce(values: Floats, starts: Ints) -> Moments:
 
 
 def merge(one: Moments, other: Moments) -> Moments:
-    """Merge partials one by one; any may be without values."""
+    """Merge partials pairwise; partials may be empty."""
     with np.errstate(over="ignore", invalid="ignore"):
         n, m = one.count.astype(np.float64), other.count.astype(np.float64)
         a, b = one.parts, other.parts
@@ -93,7 +92,7 @@ def merge(one: Moments, other: Moments) -> Moments:
 
 
 def merge_runs(moments: Moments, starts: Ints) -> Moments:
-    """Merge the members of each run into one partial; ``starts`` [groups] begins with 0 and none is empty."""
+    """Merge the partials of each run; ``starts`` [groups] begins with 0, and no run is empty."""
     if len(starts) == len(moments):
         return moments
     given = moments.parts
@@ -114,7 +113,7 @@ def merge_runs(moments: Moments, starts: Ints) -> Moments:
 
 
 def merge_equal(rows: Index, moments: Moments) -> tuple[Index, Moments]:
-    """Merge the partials of equal rows; return the rows in order, each once."""
+    """Merge the partials of equal rows; return the distinct rows, ascending, and their partials."""
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = runs_of(rows)
@@ -122,7 +121,7 @@ def merge_equal(rows: Index, moments: Moments) -> tuple[Index, Moments]:
 
 
 def describe(moments: Moments) -> Floats:
-    """Return sum, mean, min, max and std as [5, n]; what does not exist is NaN or infinite."""
+    """Return sum, mean, min, max and sample std (ddof 1) as [5, n]; undefined ones are NaN or infinite."""
     parts = moments.parts
     count = moments.count.astype(np.float64)
     with np.errstate(all="ignore"):
@@ -138,10 +137,10 @@ def describe(moments: Moments) -> Floats:
 def _sum(
     values: Floats, starts: Ints, lengths: Ints, greatest: Floats, carry: Floats | None = None
 ) -> tuple[Floats, Floats]:
-    """Return the sum of each run as (rounded, rest), in any order of its members and beside any others the same.
+    """Return the sum of each run as (rounded, rest). It does not depend on the order of a run or on other runs.
 
-    Rounding every member to a multiple of one power of two makes their sum exact; what was cut off is summed apart
-    (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, part I, 2008).
+    Members are rounded to multiples of one power of two, so that their sum is exact; the remainders are summed
+    separately (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, part I, 2008).
     """
     exponent = np.frexp(greatest)[1] + np.frexp(lengths + 2.0)[1]
     ruler = np.where(exponent > _GIANT, 0.0, np.ldexp(1.0, np.minimum(exponent, _GIANT)))
@@ -156,14 +155,14 @@ def _sum(
 
 
 def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Return the rounded sum and what was rounded away (D. E. Knuth, The Art of Computer Programming 2, 4.2.2)."""
+    """Return the rounded sum and its rounding error (D. E. Knuth, The Art of Computer Programming 2, 4.2.2)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def _mean(count: Floats, total: Floats, carry: Floats) -> tuple[Floats, Floats]:
-    """Return the mean as a pair. Both halves of the quotient times count are exact up to 2**26 values."""
+    """Return the mean as a pair. Both halves of the quotient times count are exact for at most 2**26 values."""
     count = np.maximum(count, 1.0)
     mean = total / count
     upper = (mean.view(np.int64) & _UPPER_BITS).view(np.float64)

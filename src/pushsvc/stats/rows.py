@@ -1,4 +1,4 @@
-"""Rows by name: which place in the arrays belongs to (topic, key, field)."""
+"""Row numbers: the place in the arrays of each (topic, key, field)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pushsvc.stats.arrays import Counts, Index, Ints
 
 OTHER = "__other__"
-"""The key that takes what finds no room; producers may not use it."""
+"""The key that counts events of keys without room of their own; producers may not use it."""
 
 CLOSED = -1
 ALL_KEYS = 0
-"""Number of a topic's first key: all keys together. ``__other__`` of each grouping comes next."""
+"""Number of a topic's first key: all keys together. Next come the ``__other__`` keys, one for each grouping."""
 
 NEVER = int(np.iinfo(np.int64).min)
 
@@ -23,34 +23,34 @@ COUNT = 0
 """Number of a topic's first field: None, which counts events."""
 
 EVENTS, NUMBERS, VALUES, HIDDEN = range(4)
-"""Kinds of rows: of a key's events, of a field's numbers, of a field's values, and the numbers among those values."""
+"""Kinds of rows: the events of a key, the numbers of a field, the values of a field, and the numbers among those."""
 
 _FIRST_CAPACITY = 16
-_BIRTHS = 2**31
+_GENERATIONS = 2**31
 _NAME_BYTES = 200
-"""What the text of a key and its place in the index take, about."""
+"""Approximate size of a key: its text and its place in the index."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
-Numbers = NDArray[np.int32]
+RowNumbers = NDArray[np.int32]
 
 ColumnPair = tuple[Index, Index]
 """Columns of rows and of their totals, CLOSED where a row has none or is its own total."""
 
 
 class Rows:
-    """All rows of an engine. A row is a number from 0; numbers of closed rows are used again.
+    """All rows of an engine. A row is a number from 0; numbers of closed rows are reused.
 
-    ``total[row]`` is the row of all keys together for the same topic and field (its own number for such a row, CLOSED
-    for a free number). ``column[row]`` numbers the rows that bear numbers, apart from those that only count.
-    ``born[row]`` is another whenever the number is another's. While ``full`` no key gets rows.
+    ``total[row]`` is the row of all keys together for the same topic and field: the row itself for a total, CLOSED for
+    a free number. ``column[row]`` numbers the rows that bear numbers; CLOSED for rows that only count.
+    ``generation[row]`` changes when a number is reused. While ``full`` no key gets rows.
 
-    A field whose values are kept, text and all, has rows of VALUES, which count them. The numbers among them have
-    HIDDEN rows of their own, which no reader sees: ``partner[row]`` leads from the one to the other (CLOSED for none).
+    A field whose values of any type are kept has rows of VALUES, which count them. The numbers among them have HIDDEN
+    rows, which no reader sees. ``partner[row]`` leads from a row of either kind to the other, CLOSED for none.
     """
 
     STATE = (
-        "topics", "size", "columns", "full", "topic", "key", "field", "total", "column", "born", "_births", "kind",
-        "partner", "_free_rows", "_free_columns", "_free_topics",
+        "topics", "size", "columns", "full", "topic", "key", "field", "total", "column", "generation", "_generations",
+        "kind", "partner", "_free_rows", "_free_columns", "_free_topics",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class Rows:
         self.field = self._new()
         self.total = self._new()
         self.column = self._new()
-        self.born = self._new()
-        self._births = 0
+        self.generation = self._new()
+        self._generations = 0
         self.kind = self._new()
         self.partner = self._new()
         self._free_rows: list[int] = []
@@ -72,7 +72,7 @@ class Rows:
         self._free_topics: list[int] = []
 
     @staticmethod
-    def _new() -> Numbers:
+    def _new() -> RowNumbers:
         return np.full(_FIRST_CAPACITY, CLOSED, np.int32)
 
     def __len__(self) -> int:
@@ -81,14 +81,17 @@ class Rows:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays and names, nearly."""
-        arrays = (self.topic, self.key, self.field, self.total, self.column, self.born, self.kind, self.partner)
+        """Approximate size of arrays and names."""
+        arrays = (self.topic, self.key, self.field, self.total, self.column, self.generation, self.kind, self.partner)
         return sum(array.nbytes for array in arrays) + sum(topic.bytes for topic in self.topics if topic is not None)
 
     def add_topic(
         self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",), values: Sequence[str] = ()
     ) -> TopicRows:
-        """Begin a topic of at most so many keys (and ``__other__``) and fields; of ``values`` the values are kept."""
+        """Add a topic of at most ``max_keys`` keys, beside ``__other__``, and ``max_fields`` fields.
+
+        All values of the fields ``values`` are kept.
+        """
         number = self._free_topics.pop() if self._free_topics else len(self.topics)
         if number == len(self.topics):
             self.topics.append(None)
@@ -99,7 +102,7 @@ class Rows:
         """Return the topic of an open row."""
         owner: TopicRows | None = self.topics[self.topic[row]]
         if owner is None:
-            raise LookupError(f"row {row} is nobody's")
+            raise LookupError(f"row {row} belongs to no topic")
         return owner
 
     def of_topic(self, topic: TopicRows) -> Ints:
@@ -107,45 +110,47 @@ class Rows:
         return np.flatnonzero(self.topic[: self.size] == topic.number)
 
     def drop_topic(self, topic: TopicRows) -> None:
-        """Free all rows of a topic; nothing may be in them."""
+        """Free all rows of a topic; they must be empty."""
         self.free(self.of_topic(topic))
         self.topics[topic.number] = None
         self._free_topics.append(topic.number)
 
-    def open(self, topic: int, keys: Ints, field: int, total: int, kind: int) -> Numbers:
-        """Make rows of one field; ``total`` CLOSED makes a row that is its own total."""
+    def open(self, topic: int, keys: Ints, field: int, total: int, kind: int) -> RowNumbers:
+        """Open rows of one field; with ``total`` CLOSED each row is its own total."""
         rows = np.array([self._next_row() for _ in range(len(keys))], np.int32)
         self.topic[rows], self.key[rows], self.field[rows] = topic, keys, field
-        self._births = (self._births + 1) % _BIRTHS
-        self.born[rows] = self._births
+        self._generations = (self._generations + 1) % _GENERATIONS
+        self.generation[rows] = self._generations
         self.total[rows] = rows if total == CLOSED else total
         self.kind[rows] = kind
         if kind in (NUMBERS, HIDDEN):
             self.column[rows] = [self._next_column() for _ in range(len(keys))]
         return rows
 
-    def bearers(self, rows: Ints, held: Counts) -> Ints:
-        """Return the rows that bear the figures of rows: their own, or those of the numbers among values, if there are
-        any ``held`` [R]; CLOSED for none."""
-        valued = self.kind[rows] == VALUES
-        bearers = np.where(valued, self.partner[rows], rows)
-        bearers[valued & (held[bearers] == 0)] = CLOSED
-        return bearers.astype(np.int64)
+    def numeric_rows(self, rows: Ints, counts: Counts) -> Ints:
+        """Return the rows that bear the numbers of rows [n].
 
-    def places(self, rows: Index) -> ColumnPair:
+        For a row of VALUES that is its partner; CLOSED if the partner has no events by ``counts`` [R].
+        """
+        valued = self.kind[rows] == VALUES
+        numeric = np.where(valued, self.partner[rows], rows)
+        numeric[valued & (counts[numeric] == 0)] = CLOSED
+        return numeric.astype(np.int64)
+
+    def column_pairs(self, rows: Index) -> ColumnPair:
         """Return the columns of rows and those of their totals."""
         totals = self.total[rows]
         return self.column[rows], np.where(totals == rows, CLOSED, self.column[totals])
 
     def columns_of(self, rows: Index) -> tuple[Ints, Ints]:
-        """Return the columns of the rows that bear numbers, in order, and which of the rows those are."""
+        """Return the columns, ascending, of those rows that bear numbers, and the places of these rows."""
         columns = self.column[rows]
         order = np.argsort(columns)
         order = order[np.searchsorted(columns[order], 0) :]
         return columns[order].astype(np.int64), order
 
     def free(self, rows: Ints) -> None:
-        """Let the numbers of rows be used again."""
+        """Free the numbers of rows."""
         partners = self.partner[rows]
         self.partner[partners[partners != CLOSED]] = CLOSED
         columns = self.column[rows]
@@ -155,7 +160,7 @@ class Rows:
             array[rows] = CLOSED
 
     def close(self, rows: Ints) -> None:
-        """Free rows of keys; a key without rows is forgotten. Totals are never closed."""
+        """Free rows of keys, and keys without rows. Totals are never closed."""
         for topic in np.unique(self.topic[rows]).tolist():
             owner = self.topics[topic]
             if owner is not None:
@@ -167,7 +172,7 @@ class Rows:
             return self._free_rows.pop()
         if self.size == len(self.topic):
             self.topic, self.key, self.field = _wide(self.topic), _wide(self.key), _wide(self.field)
-            self.total, self.column, self.born = _wide(self.total), _wide(self.column), _wide(self.born)
+            self.total, self.column, self.generation = _wide(self.total), _wide(self.column), _wide(self.generation)
             self.kind, self.partner = _wide(self.kind), _wide(self.partner)
         self.size += 1
         return self.size - 1
@@ -180,9 +185,9 @@ class Rows:
 
 
 class TopicRows:
-    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields have numbers of their own.
+    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields are numbers.
 
-    Several groupings of the same events have keys apart. Only the first adds to the totals, or they would count twice.
+    Each grouping has its own keys. Only the first grouping adds to the totals, or events would count twice there.
     """
 
     STATE = (
@@ -205,8 +210,8 @@ class TopicRows:
         self.keys: list[str | None] = [None, *[OTHER] * self.groupings]
         self.indexes: list[dict[str | None, int]] = [{None: ALL_KEYS} for _ in groupings]
         size = max(_FIRST_CAPACITY, 2 * len(self.keys))
-        self.table: Numbers = np.full((0, size), CLOSED, np.int32)
-        self._grouping: Numbers = np.zeros(size, np.int32)
+        self.table: RowNumbers = np.full((0, size), CLOSED, np.int32)
+        self._grouping: RowNumbers = np.zeros(size, np.int32)
         self._grouping[1 : len(self.keys)] = np.arange(self.groupings)
         self._rows = rows
         self._max_keys = max_keys
@@ -223,7 +228,7 @@ class TopicRows:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays and names, nearly."""
+        """Approximate size of arrays and names."""
         return self.table.nbytes + self._since_fold.nbytes + self._grouping.nbytes + _NAME_BYTES * len(self.keys)
 
     def room(self) -> int:
@@ -231,7 +236,7 @@ class TopicRows:
         return 0 if self._rows.full else self._max_keys - (sum(map(len, self.indexes)) - self.groupings)
 
     def key(self, name: str | None, grouping: int = 0) -> int:
-        """Return the number of a key, a new one if there is room, else that of ``__other__``."""
+        """Return the number of a key: a new one if there is room, else that of ``__other__``."""
         number = self.indexes[grouping].get(name)
         if number is not None:
             return number
@@ -253,19 +258,21 @@ class TopicRows:
         return number
 
     def fold(self, time: int) -> None:
-        """Note that an event of that ms was counted under ``__other__``."""
+        """Record that an event of that time (ms) was counted under ``__other__``."""
         self._folded = max(self._folded, time)
 
     def partial(self, rows: Ints, first: int) -> list[str | None]:
-        """Return the keys among ``rows`` that got their place while events from the ms ``first`` on may be
-        counted under ``__other__``: what their rows say may not be all."""
+        """Return the keys of ``rows`` that may lack events with times from ``first`` (ms) on.
+
+        Such a key got its rows after some of those events had been counted under ``__other__``.
+        """
         if self._folded < first:
             return []
         keys = np.unique(self._rows.key[rows])
         return [self.keys[key] for key in keys[(self._since_fold[keys] >= first) & (keys > self.groupings)].tolist()]
 
     def field(self, name: str | None) -> int | None:
-        """Return the number of a field, a new one with its total; None beyond the cap."""
+        """Return the number of a field: a new one, with its total, if there is room, else None."""
         number = self.fields.get(name)
         if number is None:
             if len(self.fields) > self._max_fields:
@@ -275,7 +282,7 @@ class TopicRows:
         return number
 
     def numbers(self, field: int) -> int:
-        """Return the field of the numbers among the values of a field."""
+        """Return the number of the hidden field of the numbers among a field's values."""
         number = self._numbers.get(field)
         if number is None:
             number = self._numbers[field] = self._open(self._names[field], HIDDEN)
@@ -283,7 +290,7 @@ class TopicRows:
         return number
 
     def _open(self, name: str | None, kind: int) -> int:
-        """Return the number of a new field, with its total."""
+        """Add a field with its total; return its number."""
         number = len(self._names)
         self._names.append(name)
         self._kinds.append(kind)
@@ -292,24 +299,27 @@ class TopicRows:
         return number
 
     def _pair(self, values: int, numbers: int, keys: Ints) -> None:
-        """Let the rows of a field's values and of the numbers among them know each other."""
+        """Make the rows of a field's values and those of the numbers among them partners."""
         rows, hidden = self.table[values, keys], self.table[numbers, keys]
         self._rows.partner[rows], self._rows.partner[hidden] = hidden, rows
 
-    def totals(self) -> Numbers:
-        """Return the rows of all keys together, one for each field."""
-        totals: Numbers = self.table[:, ALL_KEYS]
+    def totals(self) -> RowNumbers:
+        """Return the totals, one for each field."""
+        totals: RowNumbers = self.table[:, ALL_KEYS]
         return totals
 
     def shared(self) -> Ints:
-        """Return the rows of all keys together and of ``__other__``, that are there."""
+        """Return the open rows of all keys together and of ``__other__``."""
         rows = self.table[:, : self.groupings + 1].T.astype(np.int64).ravel()
         found: Ints = rows[rows != CLOSED]
         return found
 
-    def rows(self, field: int, keys: Ints) -> Numbers:
-        """Return the rows of a field for keys, made where there are none; those of values before those of numbers."""
-        rows: Numbers = self.table[field, keys]
+    def rows(self, field: int, keys: Ints) -> RowNumbers:
+        """Return the rows of a field for keys; open missing ones.
+
+        Rows of values must be opened before those of the numbers among them.
+        """
+        rows: RowNumbers = self.table[field, keys]
         if rows.min(initial=0) == CLOSED:
             missing = np.unique(keys[rows == CLOSED])
             for first in (True, False):
@@ -327,12 +337,12 @@ class TopicRows:
         return self.keys[self._rows.key[row]], self._names[self._rows.field[row]]
 
     def by(self, row: int) -> str | None:
-        """Return the grouping that a row's key is of; None for all keys together."""
+        """Return the grouping of a row's key; None for all keys together."""
         key = self._rows.key[row]
         return None if key == ALL_KEYS else self._by[self._grouping[key]]
 
     def forget(self, rows: Ints) -> None:
-        """Take rows out of the table, and with a key's last row the key."""
+        """Remove rows from the table, and keys that have no row left."""
         keys = self._rows.key[rows]
         self.table[self._rows.field[rows], keys] = CLOSED
         keys = np.unique(keys)
@@ -343,5 +353,5 @@ class TopicRows:
 
 
 def _wide(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    """Return a copy with twice the room in its last axis, the new part CLOSED."""
+    """Return a copy whose last axis is twice as long, the new half CLOSED."""
     return np.concatenate([array, np.full(array.shape, CLOSED, array.dtype)], axis=-1)

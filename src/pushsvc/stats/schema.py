@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pushsvc.stats.code_counts import CodeCounts
-from pushsvc.stats.engine import Both
+from pushsvc.stats.engine import Engine
 from pushsvc.stats.ledger import Ledger
 from pushsvc.stats.moments import Moments
 from pushsvc.stats.pane_counts import PaneCounts
 from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
 from pushsvc.stats.panes.column_stacks import ColumnStacks
 from pushsvc.stats.panes.column_statistics import ColumnStatistics
-from pushsvc.stats.panes.histograms import BITS, NEWEST, Histograms, NewestValues
+from pushsvc.stats.panes.histograms import BITS, Histograms
+from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
 from pushsvc.stats.panes.pane_windows import PaneWindows
-from pushsvc.stats.panes.two_stack import BLOCK, Part, TwoStack
+from pushsvc.stats.panes.two_stack import BLOCK, ColumnMoments, TwoStack
 from pushsvc.stats.recent.event_buffer import EventBuffer, Horizon, Observations
 from pushsvc.stats.recent.recent_windows import RecentWindows
 from pushsvc.stats.rows import Rows, TopicRows
@@ -28,8 +29,8 @@ PARAMETERS = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
 """Constants that the meaning of the arrays depends on: a state saved with others is refused."""
 
 CLASSES: tuple[type, ...] = (
-    Both, CodeCounts, ColumnQuantiles, ColumnStacks, ColumnStatistics, DistinctCounts, EventBuffer, FirstValues,
-    FrequentValues, Histograms, Horizon, LastValues, Ledger, Moments, NewestValues, Observations, PaneCounts,
-    PaneValues, PaneWindows, Part, RecentWindows, Rows, TopicRows, TwoStack, ValueDictionary, ValueStatistics,
+    CodeCounts, ColumnMoments, ColumnQuantiles, ColumnStacks, ColumnStatistics, DistinctCounts, Engine, EventBuffer,
+    FirstValues, FrequentValues, Histograms, Horizon, LastValues, Ledger, Moments, NewestValues, Observations,
+    PaneCounts, PaneValues, PaneWindows, RecentWindows, Rows, TopicRows, TwoStack, ValueDictionary, ValueStatistics,
     Window,
 )  # fmt: skip

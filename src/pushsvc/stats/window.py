@@ -1,4 +1,4 @@
-"""A window: how long it is and how it divides into panes, or how many events it has."""
+"""Windows: a length that divides into panes, or a number of events."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FEWEST, _MOST = 2, 100_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rolling window of ``length`` ms made of ``panes`` panes of ``pane`` ms each; ``name`` is how it was written.
+    """A rolling window of ``length`` ms in ``panes`` panes of ``pane`` ms; ``name`` is its spelling.
 
-    A count window is the last ``events`` events of a topic; it has neither length nor panes.
+    A count window consists of the last ``events`` events of a topic; it has neither length nor panes.
     """
 
     name: str
@@ -71,9 +71,9 @@ class Window:
 
 
 class TimeRange(NamedTuple):
-    """What a window covers: event times from the ms ``start`` to before ``end``; None where it has no events.
+    """The event times that a window covers, in ms: [``start``, ``end``); None if it has no events.
 
-    ``truncated`` tells that it would begin before ``start`` if there were room for all its events.
+    ``truncated`` tells that for lack of room the window lacks events before ``start``.
     """
 
     start: int | None

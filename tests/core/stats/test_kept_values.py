@@ -174,16 +174,16 @@ def test_values_that_nobody_holds_make_room():
         account.send(now, *[event(v=f"{minute}-{n}") for n in range(10)])
         row = account.rows()["a", "v", None]
         assert (row["distinct"], row["approximate"]) == (10, False), minute
-    assert account.all._engine.vocabulary.size < 40
+    assert account.all._engine.dictionary.size < 40
 
 
 def test_values_of_one_moment_are_not_kept_for_ever(monkeypatch):
     """A replay whose events all have one time never moves its head."""
-    monkeypatch.setattr("pushsvc.stats.values.dictionary._CROWD", 100)
+    monkeypatch.setattr("pushsvc.stats.values.dictionary._SWEEP_PAYS", 100)
     account = Account(dataclasses.replace(EVENT_CLOCK, max_values=10))
     for entry in range(16):
         account.send(T, *[event(T, v=f"{entry}-{n}") for n in range(20)])
-    assert account.all._engine.vocabulary.used < 160
+    assert account.all._engine.dictionary.used < 160
     row = account.rows()["a", "v", None]
     assert row["distinct"] == pytest.approx(320, rel=0.07)
     assert (row["first"], row["last"], row["approximate"]) == ("0-0", "15-19", True)

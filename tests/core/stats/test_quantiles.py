@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.panes.histograms import NEWEST, Histograms, NewestValues, buckets_of, lower_ends
+from pushsvc.stats.panes.histograms import Histograms, buckets_of, lower_ends
+from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
 from support.accounts.quantiles import PERCENTS, codes_of, expected
 
 SERIES = {
@@ -46,7 +47,7 @@ def test_the_counts_of_a_pane_are_taken_off_the_windows_that_it_has_left():
         codes = codes_of(1, values)
         histograms.counted.add(slice(None), *codes)
         for window, length in enumerate((2, 3)):
-            histograms.counted.remember(window, pane, *codes)
+            histograms.counted.add_to_pane(window, pane, *codes)
             histograms.counted.advance(window, pane, pane - length + 1)
     columns = np.array([0, 1, 2])
     for window, inside in enumerate(([100, 7, 7, 7], [1, 2, 100, 7, 7, 7])):
@@ -85,7 +86,7 @@ def test_values_of_grains_to_come_count_when_the_window_reaches_them():
     one(newest, 5, 1.0)
     newest.add_early(np.array([1, 1]), np.array([9, 7]), np.array([3.0, 2.0]))
     for head in (5, 8, 9):
-        newest.ripen(head)
+        newest.promote_early(head)
         assert quantiles(newest, 0, 6, 1) == [1.0] * len(PERCENTS)
         assert quantiles(newest, 0, 8, 2) == expected([1.0, 2.0])
         assert quantiles(newest, 6, 9, 2) == expected([2.0, 3.0])

@@ -207,6 +207,7 @@ def test_a_topic_that_is_closed_leaves_nothing_behind(options):
     assert [frame.topic for frame in shared.flush(T + 60_000)] == ["t"] * len(lone.flush(T + 60_000))
     shared.all.close("t")
     engine = shared.all._engine
-    recent = getattr(engine, "_recent", engine)
-    assert (recent._tapes, recent._held.any(), recent._kept.any(), recent._changed.any()) == ({}, False, False, False)
+    recent = engine._recent
+    assert recent._buffers == {}
+    assert not any(array.any() for array in (recent._counts, recent._kept, recent._changed))
     assert recent._next.min() == recent._next.max() == 2**63 - 1

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.stats.panes.histograms import NEWEST, Histograms, NewestValues, buckets_of, lower_ends
+from pushsvc.stats.panes.histograms import Histograms, buckets_of, lower_ends
+from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
 from support.accounts.quantiles import PERCENTS, codes_of, expected
 from support.effort import rounds
 
@@ -29,8 +30,8 @@ def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped()
         panes[pane] = random.integers(0, 200, 5) * 3 + pane * 97
         codes = codes_of(1, panes[pane])
         histograms.counted.add(slice(None), *codes)
-        histograms.counted.remember(0, pane, *codes)
-        histograms.counted.remember(1, pane, *codes)
+        histograms.counted.add_to_pane(0, pane, *codes)
+        histograms.counted.add_to_pane(1, pane, *codes)
         for window, length in enumerate((3, 10)):
             histograms.counted.advance(window, pane, pane - length + 1)
             if pane % 3:
@@ -49,7 +50,7 @@ def test_the_newest_values_are_kept_whatever_the_order_they_come_in(early):
     known = []
     for _ in range(rounds(600)):
         head += int(random.integers(0, 3))
-        newest.ripen(head)
+        newest.promote_early(head)
         grain, value = head + int(random.integers(-9, 1 + early)), float(random.normal())
         known.append((grain, value))
         if grain > head:

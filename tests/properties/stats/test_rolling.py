@@ -1,66 +1,66 @@
-"""The engine over many rows, topics and panes against arrays of all events."""
+"""The account over many rows, topics and panes against arrays of all events."""
 
 import numpy as np
 import pytest
 
 from pushsvc.stats.rows import ALL_KEYS, COUNT
-from support.accounts.rolling import WINDOWS, Engine, T
+from support.accounts.rolling import WINDOWS, Account, T
 from support.effort import rounds
 
 
 @pytest.mark.parametrize("keys", [3, 3_000])
 def test_every_row_is_that_of_the_events_in_its_interval(keys):
-    random, engine, now = np.random.default_rng(keys), Engine(keys), T
+    random, account, now = np.random.default_rng(keys), Account(keys), T
     for step in range(rounds(300)):
         now += int(random.choice([0, 40, 700, 1_000, 5_000, 30_000], p=[0.2, 0.3, 0.2, 0.2, 0.09, 0.01]))
-        engine.rolling.move(now)
+        account.engine.advance(now)
         size = int(random.integers(1, rounds(300)))
         disorder = random.choice([0, 0, 400, 15_000])
         times = now + random.integers(-disorder, 1 + disorder // 4, size)
-        engine.put(step % 2, times, random.integers(0, keys, size), random.integers(-8_000, 8_000, size) / 8)
+        account.put(step % 2, times, random.integers(0, keys, size), random.integers(-8_000, 8_000, size) / 8)
         if step % 7 == 0:
             for window in range(len(WINDOWS)):
                 sample = [None, *random.integers(0, keys, 5).tolist()]
-                engine.check(window, step // 7 % 2, sample)
+                account.check(window, step // 7 % 2, sample)
 
 
 def test_a_topic_that_is_discarded_leaves_nothing_to_the_next():
-    random, engine = np.random.default_rng(1), Engine(50)
+    random, account = np.random.default_rng(1), Account(50)
     for second in range(100) if rounds(100) == 100 else range(59, 63):
-        engine.rolling.move(T + second * 1_000)
+        account.engine.advance(T + second * 1_000)
         for topic in (0, 1):
             times = T + second * 1_000 + random.integers(-20_000, 3_000, 40)
-            engine.put(topic, times, random.integers(0, 50, 40), random.integers(0, 99, 40) / 8)
+            account.put(topic, times, random.integers(0, 50, 40), random.integers(0, 99, 40) / 8)
         if second == 60:
-            engine.rolling.discard(engine.topics[0])
-            engine.topics[0] = engine.rolling.rows.add_topic(10_000, 4)
-            engine.events[0] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+            account.engine.drop_topic(account.topics[0])
+            account.topics[0] = account.engine.rows.add_topic(10_000, 4)
+            account.events[0] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
         if second in (61, 63, 80, 99):
             for window in range(len(WINDOWS)):
                 for topic in (0, 1):
-                    engine.check(window, topic, [None, *range(0, 50, 250 // rounds(50))])
+                    account.check(window, topic, [None, *range(0, 50, 250 // rounds(50))])
 
 
 def test_what_is_put_together_or_apart_is_the_same():
     random = np.random.default_rng(2)
-    whole, apart = Engine(5), Engine(5)
+    whole, apart = Account(5), Account(5)
     for second in range(0, rounds(300), 3):
         times = T + second * 1_000 + random.integers(-30_000, 4_000, 60)
         keys, values = random.integers(0, 5, 60), random.integers(-999, 999, 60) / 8
-        for engine, sizes in ((whole, [60]), (apart, [1, 7, 52])):
-            engine.rolling.move(T + second * 1_000)
+        for account, sizes in ((whole, [60]), (apart, [1, 7, 52])):
+            account.engine.advance(T + second * 1_000)
             start = 0
             for size in sizes:
                 taken = slice(start, start + size)
-                engine.put(0, times[taken], keys[taken], values[taken])
-                engine.rolling.settle()
+                account.put(0, times[taken], keys[taken], values[taken])
+                account.engine.settle()
                 start += size
     keys = np.array([ALL_KEYS, *map(whole.topics[0].key, whole.names)])
-    ours, theirs = ([engine.topics[0].rows(field, keys) for field in (COUNT, 1)] for engine in (whole, apart))
+    ours, theirs = ([account.topics[0].rows(field, keys) for field in (COUNT, 1)] for account in (whole, apart))
     for window in range(len(WINDOWS)):
         for mine, other in zip(ours, theirs, strict=True):
-            assert np.array_equal(whole.rolling.held(window, mine), apart.rolling.held(window, other))
-        figures, others = whole.rolling.read(window, ours[1]), apart.rolling.read(window, theirs[1])
+            assert np.array_equal(whole.engine.counts(window, mine), apart.engine.counts(window, other))
+        figures, others = whole.engine.read(window, ours[1]), apart.engine.read(window, theirs[1])
         exact = [0, 2, 3, 5, 6]
         assert np.array_equal(figures[exact], others[exact], equal_nan=True)
         assert np.allclose(figures, others, rtol=1e-14, atol=0, equal_nan=True)

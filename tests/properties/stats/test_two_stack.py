@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.accounts.folds import COLUMNS, PANES, Account
+from support.accounts.two_stack import COLUMNS, PANES, Account
 from support.effort import rounds
 
 

@@ -1,4 +1,4 @@
-"""Events on their way to the windows, and the partials they make by row."""
+"""Batches of events by row, and the partial aggregates by row that they make."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from pushsvc.stats.arrays import Floats, Index, Ints, lengths_of, runs_of
 from pushsvc.stats.moments import Moments, empty, merge_equal, reduce
 
-Chunk = tuple[Ints, Index, Floats | None]
-"""Grains, rows, and values unless the rows only count."""
+RowBatch = tuple[Ints, Index, Floats | None]
+"""Grains, rows, and values [n]; no values for rows that only count."""
 
 
-def merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """Yield what only counts as one chunk, and what bears values as another."""
+def merged(batches: Sequence[RowBatch]) -> Iterator[RowBatch]:
+    """Yield one batch of the events without values, and one of those with values."""
     for valued in (False, True):
-        chosen = [chunk for chunk in chunks if (chunk[2] is not None) == valued]
+        chosen = [batch for batch in batches if (batch[2] is not None) == valued]
         if chosen:
             grains = np.concatenate([grains for grains, _, _ in chosen])
             rows = np.concatenate([rows for _, rows, _ in chosen])
@@ -24,27 +24,28 @@ def merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
             yield grains, rows, np.concatenate(values) if valued else None
 
 
-def without(chunks: Sequence[Chunk], rows: Ints) -> list[Chunk]:
-    """Return what chunks have of other rows."""
+def without(batches: Sequence[RowBatch], rows: Ints) -> list[RowBatch]:
+    """Return the batches without the events of some rows."""
     left = []
-    for grains, own, values in chunks:
+    for grains, own, values in batches:
         kept = ~np.isin(own, rows)
         if kept.any():
             left.append((grains[kept], own[kept], None if values is None else values[kept]))
     return left
 
 
-def size_of(chunks: Sequence[Chunk]) -> int:
+def size_of(batches: Sequence[RowBatch]) -> int:
     """Return the bytes of the arrays."""
-    return sum(array.nbytes for chunk in chunks for array in chunk if array is not None)
+    return sum(array.nbytes for batch in batches for array in batch if array is not None)
 
 
 def group(rows: Index, values: Floats | None, total: Index, width: int | None = None) -> list[tuple[Index, Moments]]:
-    """Return partials by row, in order, each row once, and then those of the totals; ``total`` [R] is that of each row.
+    """Return (rows, partials) of the rows, ascending and distinct, and if there are any the same of their totals.
 
-    With ``width`` the rows are codes of pane and row, and so are those returned.
+    ``total`` [R] is the total of each row. With ``width`` every row, also in the
+    result, is a code: pane * ``width`` + row.
     """
-    if values is None:  # nothing need follow the order, and sorting alone is five times faster
+    if values is None:  # np.sort alone is five times faster than argsort
         ordered = np.sort(rows)
         starts = runs_of(ordered)
         moments = Moments(lengths_of(starts, len(rows)).astype(np.int32), empty(0))
@@ -68,7 +69,7 @@ def group(rows: Index, values: Floats | None, total: Index, width: int | None = 
 
 
 def joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
-    """Return the groups as one, ordered and each row once."""
+    """Merge the results of ``group`` into one: rows ascending and distinct."""
     if len(groups) == 1:
         return groups[0]
     rows = np.concatenate([rows for rows, _ in groups])
@@ -81,7 +82,7 @@ def joined(groups: list[tuple[Index, Moments]]) -> tuple[Index, Moments]:
 
 
 def by_pane(panes: Ints) -> list[tuple[int, slice]]:
-    """Return the runs of equal panes."""
+    """Return the pane and the slice of each run of equal panes."""
     starts = runs_of(panes)
     edges = zip(starts.tolist(), np.append(starts[1:], len(panes)).tolist(), strict=True)
     return [(int(panes[start]), slice(start, end)) for start, end in edges]

@@ -1,4 +1,4 @@
-"""The buckets and the newest values of all columns, from which quantiles are told."""
+"""Quantiles of all columns: from their newest values while these are complete, else from histograms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
 from pushsvc.stats.moments import HIGH, LOW, Moments
-from pushsvc.stats.pane_counts import Numbers, sum_counts
+from pushsvc.stats.pane_counts import IdCounts, sum_counts
 from pushsvc.stats.panes.column_stacks import by_block
-from pushsvc.stats.panes.histograms import BITS, Histograms, NewestValues, buckets_of
+from pushsvc.stats.panes.histograms import BITS, Histograms, buckets_of
+from pushsvc.stats.panes.newest_values import NewestValues
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.panes.two_stack import BLOCK
 
@@ -21,8 +22,10 @@ _CODE = (1 << _PANE_SHIFT) - 1
 
 
 class ColumnQuantiles:
-    """Values of several windows [W] by column. A value counts in its own column and in that of its total, if any
-    (``totals``, negative for none)."""
+    """Values of several windows [W] by column.
+
+    A value counts in its own column and in the column of its total (``totals``; negative for none).
+    """
 
     STATE = ("_windows", "_percents", "_histograms", "_newest", "_head")
 
@@ -31,11 +34,11 @@ class ColumnQuantiles:
         self._percents = tuple(percents)
         self._histograms: list[Histograms] = []
         self._newest = NewestValues()
-        self._head: list[Numbers] = []
+        self._head: list[IdCounts] = []
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
+        """Size of the arrays."""
         head = sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
         return head + sum(histograms.counted.bytes for histograms in self._histograms) + self._newest.bytes
 
@@ -46,7 +49,7 @@ class ColumnQuantiles:
             self._histograms.append(Histograms(self._windows))
 
     def add(self, columns: Index, totals: Index, values: Floats) -> None:
-        """Count values of the head grain, in all windows."""
+        """Count values of the head grain in all windows."""
         codes = _codes_of(columns, totals, values)
         self._head.append(codes)
         if len(self._head) >= _MANY:
@@ -54,20 +57,20 @@ class ColumnQuantiles:
         self._count(slice(None), codes)
 
     def add_late(self, window: int, panes: Ints, columns: Index, totals: Index, values: Floats) -> None:
-        """Count values of closed grains of panes of a window."""
+        """Count late values in panes of a window."""
         first = int(panes.min())
         codes, counts = _codes_of(columns, totals, values, (panes - first) << _PANE_SHIFT)
         edges = [*runs_of(codes >> _PANE_SHIFT).tolist(), len(codes)]
         for start, end in pairwise(edges):
             pane = first + int(codes[start] >> _PANE_SHIFT)
-            self._remember(window, pane, (codes[start:end] & _CODE, counts[start:end]))
+            self._add_to_pane(window, pane, (codes[start:end] & _CODE, counts[start:end]))
         codes &= _CODE
         order = np.argsort(codes)
         starts = runs_of(codes[order])
         self._count(window, (codes[order][starts], np.add.reduceat(counts[order], starts, dtype=np.int32)))
 
     def keep(self, columns: Index, totals: Index, values: Floats, grains: Ints, head: int) -> None:
-        """Keep the newest of values as they are; those of grains behind ``head`` apart until these come."""
+        """Keep the newest values of each column; those of grains after ``head`` separately until their grain comes."""
         keyed = totals >= 0
         for owners, mine in ((columns, slice(None)), (totals[keyed], np.flatnonzero(keyed))):
             own, ages, these = owners.astype(np.int64), grains[mine], values[mine]
@@ -83,22 +86,22 @@ class ColumnQuantiles:
                 self._newest.add(own[starts], starts, ages[order], these[order])
 
     def close(self, panes: Sequence[int], head: int) -> None:
-        """Close the head grain, which was in these panes of the windows; ``head`` is the next."""
+        """Close the head grain, which was in ``panes`` [W]; ``head`` is the next one."""
         if self._head:
             codes, self._head = sum_counts(self._head), []
             for window, pane in enumerate(panes):
-                self._remember(window, pane, codes)
-        self._newest.ripen(head)
+                self._add_to_pane(window, pane, codes)
+        self._newest.promote_early(head)
 
     def advance(self, window: int, closed: int, oldest: int) -> None:
-        """Close a pane of a window, and take off what came in panes before ``oldest``."""
+        """Close a pane of a window, and subtract the panes before ``oldest``."""
         for histograms in self._histograms:
             histograms.counted.advance(window, closed, oldest)
 
     def read(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> Floats:
-        """Return quantiles [percents, n] of columns, in order, whose window is grains ``first`` … ``last``.
+        """Return quantiles [percents, n] of ascending columns over grains ``first`` … ``last``.
 
-        Exact for a few values; else within the least and the greatest.
+        They are exact for at most NEWEST values, else approximate, but never outside the least and the greatest value.
         """
         count = moments.count
         found = self._newest.quantiles(columns, first, last, count, self._percents)
@@ -106,44 +109,47 @@ class ColumnQuantiles:
         for number, here in by_block(columns[many]):
             chosen = many[here]
             local = columns[chosen] - number * BLOCK
-            near = self._histograms[number].quantiles(window, local, count[chosen], self._percents)
-            found[:, chosen] = np.clip(near, moments.parts[LOW, chosen], moments.parts[HIGH, chosen])
+            approximate = self._histograms[number].quantiles(window, local, count[chosen], self._percents)
+            found[:, chosen] = np.clip(approximate, moments.parts[LOW, chosen], moments.parts[HIGH, chosen])
         return found
 
     def partials(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> list[RowPartial]:
-        """Return what is known of columns, in order, whose window is grains ``first`` … ``last``."""
+        """Return the mergeable states of ascending columns over grains ``first`` … ``last``."""
         newest = self._newest.values(columns, first, last, moments.count)
         found = []
         for column, count, parts, values in zip(
             columns.tolist(), moments.count.tolist(), moments.parts.T.tolist(), newest, strict=True
         ):
-            buckets, counts = self._histograms[column // BLOCK].held(window, column % BLOCK)
+            buckets, counts = self._histograms[column // BLOCK].buckets_in(window, column % BLOCK)
             found.append(RowPartial(count, parts, buckets.tobytes(), counts.tobytes(), values))
         return found
 
     def forget(self, columns: Ints) -> None:
-        """Forget the newest values of columns in which nothing is counted any more."""
+        """Forget the newest values of columns without events."""
         self._newest.forget(columns)
 
-    def discard(self, columns: Ints) -> None:
-        """Forget columns, in order, whatever is in them."""
+    def drop(self, columns: Ints) -> None:
+        """Drop everything in columns, ascending."""
         self._newest.forget(columns)
         for number, here in by_block(columns):
-            self._histograms[number].discard(columns[here] - number * BLOCK)
+            self._histograms[number].drop(columns[here] - number * BLOCK)
         kept = [(codes, counts, ~np.isin(codes >> BITS, columns)) for codes, counts in self._head]
         self._head = [(codes[mask], counts[mask]) for codes, counts, mask in kept if mask.any()]
 
-    def _count(self, window: int | slice, codes: Numbers) -> None:
+    def _count(self, window: int | slice, codes: IdCounts) -> None:
         for number, own, counts in _by_block(codes):
             self._histograms[number].counted.add(window, own, counts)
 
-    def _remember(self, window: int, pane: int, codes: Numbers) -> None:
+    def _add_to_pane(self, window: int, pane: int, codes: IdCounts) -> None:
         for number, own, counts in _by_block(codes):
-            self._histograms[number].counted.remember(window, pane, own, counts)
+            self._histograms[number].counted.add_to_pane(window, pane, own, counts)
 
 
-def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None = None) -> Numbers:
-    """Return column and bucket of values, in order, and how many each is; ``panes`` are put in front."""
+def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None = None) -> IdCounts:
+    """Return the codes (column, bucket) of values, ascending and distinct, and their counts.
+
+    With ``panes`` a code is (pane, column, bucket).
+    """
     buckets, keyed = buckets_of(values), totals >= 0
     own = (columns.astype(np.int64) << BITS) | buckets
     together = (totals[keyed].astype(np.int64) << BITS) | buckets[keyed]
@@ -154,8 +160,8 @@ def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None 
     return codes[starts], lengths_of(starts, len(codes)).astype(np.int32)
 
 
-def _by_block(numbers: Numbers) -> list[tuple[int, Counts, Counts]]:
-    """Divide codes among the blocks of their columns."""
+def _by_block(numbers: IdCounts) -> list[tuple[int, Counts, Counts]]:
+    """Divide codes among the blocks of their columns; yield number, codes and counts of each block."""
     codes, counts = numbers
     return [
         (number, (codes[here] - number * (BLOCK << BITS)).astype(np.int32), counts[here])

@@ -1,4 +1,4 @@
-"""The folds of all columns: a fold for each window and each block of columns."""
+"""The two-stack queues of all columns: one for each window and each block of columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from pushsvc.stats.arrays import Counts, Floats, Ints
 from pushsvc.stats.moments import Moments, empty
-from pushsvc.stats.panes.two_stack import BLOCK, Part, TwoStack
+from pushsvc.stats.panes.two_stack import BLOCK, ColumnMoments, TwoStack
 from pushsvc.stats.window import Window
 
 
 def by_block(columns: Ints) -> Iterator[tuple[int, slice]]:
-    """Divide columns, in order, among the blocks: yield each block's number and its part."""
+    """Divide ascending columns among the blocks; yield the number of each block and the slice of its columns."""
     if len(columns):
         numbers = np.arange(columns[0] // BLOCK, columns[-1] // BLOCK + 1)
         edges = np.searchsorted(columns, np.append(numbers, numbers[-1] + 1) * BLOCK).tolist()
@@ -23,7 +23,7 @@ def by_block(columns: Ints) -> Iterator[tuple[int, slice]]:
 
 
 class ColumnStacks:
-    """Closed panes of several windows [W], by column."""
+    """The closed panes of several windows [W], by column."""
 
     STATE = ("_windows", "_blocks")
 
@@ -33,50 +33,50 @@ class ColumnStacks:
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
-        return sum(fold.bytes for block in self._blocks for fold in block)
+        """Size of the arrays."""
+        return sum(stack.bytes for block in self._blocks for stack in block)
 
     def reserve(self, columns: int, heads: Sequence[int]) -> None:
-        """Make room for so many columns; ``heads`` are the panes at the heads."""
+        """Make room for so many columns; ``heads`` [W] are the newest panes."""
         while len(self._blocks) * BLOCK < columns:
             phase = 7 * len(self._blocks)
-            folds = zip(self._windows, heads, strict=True)
-            self._blocks.append([TwoStack(window.panes, head, phase) for window, head in folds])
+            stacks = zip(self._windows, heads, strict=True)
+            self._blocks.append([TwoStack(window.panes, head, phase) for window, head in stacks])
         for number, block in enumerate(self._blocks):
-            for fold in block:
-                fold.reserve(min(BLOCK, columns - number * BLOCK))
+            for stack in block:
+                stack.reserve(min(BLOCK, columns - number * BLOCK))
 
-    def begin(self, heads: Sequence[int]) -> None:
-        """Begin anew at other heads, while there is nothing in the windows."""
+    def start(self, heads: Sequence[int]) -> None:
+        """Move empty windows to other heads."""
         columns = sum(block[0].size for block in self._blocks)
         self._blocks = []
         self.reserve(columns, heads)
 
     def add(self, columns: Ints, moments: Moments) -> None:
-        """Take in what a closed grain brought, in order of columns, in every window."""
+        """Add the partials of a closed grain, ascending by column, to every window."""
         for number, here in by_block(columns):
             own = Moments(moments.count[here].copy(), moments.parts[:, here].copy())
-            part = Part((columns[here] - number * BLOCK).astype(np.uint16), own)
-            for fold in self._blocks[number]:
-                fold.add(part)
+            added = ColumnMoments((columns[here] - number * BLOCK).astype(np.uint16), own)
+            for stack in self._blocks[number]:
+                stack.add(added)
 
     def add_late(self, window: int, panes: Ints, columns: Ints, moments: Moments) -> None:
-        """Take in what belongs to closed grains of panes of a window, in any order."""
+        """Add late partials to panes of a window, in any order."""
         order = np.lexsort((columns, panes))
         panes, columns, moments = panes[order], columns[order], moments.take(order)
         numbers = columns // BLOCK
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
-            fold = self._blocks[number][window]
-            fold.add_late(panes[here], columns[here] - number * BLOCK, moments.take(here))
+            stack = self._blocks[number][window]
+            stack.add_late(panes[here], columns[here] - number * BLOCK, moments.take(here))
 
     def advance(self, window: int, head: int) -> None:
-        """Let a window end with pane ``head``."""
+        """Make ``head`` the newest pane of a window."""
         for block in self._blocks:
             block[window].advance(head)
 
     def read(self, window: int, columns: Ints) -> Moments:
-        """Return the merge of all closed grains of a window for some columns, in order."""
+        """Merge all closed grains of a window for some columns, ascending."""
         count: Counts = np.zeros(len(columns), np.int64)
         parts: Floats = empty(len(columns))
         for number, here in by_block(columns):
@@ -84,8 +84,8 @@ class ColumnStacks:
             count[here], parts[:, here] = read.count, read.parts
         return Moments(count, parts)
 
-    def discard(self, columns: Ints) -> None:
-        """Forget columns, in order, whatever is in them."""
+    def drop(self, columns: Ints) -> None:
+        """Drop everything in columns, ascending."""
         for number, here in by_block(columns):
-            for fold in self._blocks[number]:
-                fold.discard(columns[here] - number * BLOCK)
+            for stack in self._blocks[number]:
+                stack.drop(columns[here] - number * BLOCK)

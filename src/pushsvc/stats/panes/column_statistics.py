@@ -1,4 +1,4 @@
-"""What columns say in windows of panes: moments and quantiles of the numbers in them."""
+"""Moments and quantiles of columns in windows of panes. A column is a row that bears numbers."""
 
 from __future__ import annotations
 
@@ -19,123 +19,125 @@ _FIRST_CAPACITY = 16
 
 
 class ColumnStatistics:
-    """Columns [C] of several windows [W]. What the head grain brought is apart, once for all windows; ``heads`` are the
-    panes it is in. What was computed of a window stays until it is computed anew."""
+    """Statistics of columns [C] in several windows [W].
 
-    STATE = ("_percents", "_blocks", "_buckets", "_parts", "_told", "_reserved")
+    The partials of the head grain are kept once for all windows; ``heads`` are the panes of the windows that it is in.
+    ``refresh`` computes statistics, ``read`` returns them as they were computed.
+    """
+
+    STATE = ("_percents", "_stacks", "_quantiles", "_head_parts", "_statistics", "_reserved")
 
     def __init__(self, windows: Sequence[Window], percents: Sequence[int]) -> None:
         self._percents = tuple(percents)
-        self._blocks = ColumnStacks(windows)
-        self._buckets = ColumnQuantiles(len(windows), percents)
-        self._parts: Floats = empty(_FIRST_CAPACITY)
-        self._told: Floats = np.zeros((len(windows), _FIRST_CAPACITY, MOMENTS + len(percents)))
+        self._stacks = ColumnStacks(windows)
+        self._quantiles = ColumnQuantiles(len(windows), percents)
+        self._head_parts: Floats = empty(_FIRST_CAPACITY)
+        self._statistics: Floats = np.zeros((len(windows), _FIRST_CAPACITY, MOMENTS + len(percents)))
         self._reserved = False
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
-        return self._blocks.bytes + self._buckets.bytes + self._parts.nbytes + self._told.nbytes
+        """Size of the arrays."""
+        return self._stacks.bytes + self._quantiles.bytes + self._head_parts.nbytes + self._statistics.nbytes
 
-    def begin(self, heads: Sequence[int]) -> None:
-        """Begin anew at other heads, while there is nothing in the windows."""
-        self._blocks.begin(heads)
+    def start(self, heads: Sequence[int]) -> None:
+        """Move empty windows to other heads."""
+        self._stacks.start(heads)
 
     def reserve(self, columns: int, heads: Sequence[int]) -> None:
         """Make room for so many columns."""
-        size = self._parts.shape[1]
+        size = self._head_parts.shape[1]
         if columns > size or not self._reserved:
             self._reserved = True
             more = max(columns, 2 * size if size < BLOCK else size + BLOCK) - size
-            self._parts = np.concatenate([self._parts, empty(more)], axis=1)
-            self._told = np.pad(self._told, ((0, 0), (0, more), (0, 0)))
-            self._blocks.reserve(self._parts.shape[1], heads)
+            self._head_parts = np.concatenate([self._head_parts, empty(more)], axis=1)
+            self._statistics = np.pad(self._statistics, ((0, 0), (0, more), (0, 0)))
+            self._stacks.reserve(self._head_parts.shape[1], heads)
             if self._percents:
-                self._buckets.reserve(self._parts.shape[1])
+                self._quantiles.reserve(self._head_parts.shape[1])
 
     # -- in
 
     def add(self, columns: Index, count: Counts, moments: Moments) -> None:
-        """Add to the head grain, which has ``count`` values of each column."""
+        """Add to the head grain, which has ``count`` values [n] of the columns."""
         if count.any():
-            moments = merge(Moments(count, self._parts[:, columns]), moments)
-        self._parts[:, columns] = moments.parts
+            moments = merge(Moments(count, self._head_parts[:, columns]), moments)
+        self._head_parts[:, columns] = moments.parts
 
-    def add_values(self, places: ColumnPair, values: Floats, head: int) -> None:
-        """Take values of the head grain for the quantiles."""
-        self._buckets.keep(*places, values, np.full(len(values), head), head)
-        self._buckets.add(*places, values)
+    def add_values(self, columns: ColumnPair, values: Floats, head: int) -> None:
+        """Add values of the head grain to the quantiles."""
+        self._quantiles.keep(*columns, values, np.full(len(values), head), head)
+        self._quantiles.add(*columns, values)
 
-    def keep_apart(self, places: ColumnPair, values: Floats, grains: Ints, head: int) -> None:
-        """Keep the newest of values that are late, or early, as they are."""
+    def keep_newest(self, columns: ColumnPair, values: Floats, grains: Ints, head: int) -> None:
+        """Keep the newest of values that are late or early."""
         if len(values):
-            self._buckets.keep(*places, values, grains, head)
+            self._quantiles.keep(*columns, values, grains, head)
 
     def add_late(self, window: int, panes: Ints, columns: Ints, moments: Moments) -> None:
-        """Add to panes of a window, in any order."""
-        self._blocks.add_late(window, panes, columns, moments)
+        """Add late partials to panes of a window, in any order."""
+        self._stacks.add_late(window, panes, columns, moments)
 
-    def add_values_late(self, window: int, panes: Ints, places: ColumnPair, values: Floats) -> None:
-        """Take values of panes of a window for the quantiles."""
-        self._buckets.add_late(window, panes, *places, values)
+    def add_values_late(self, window: int, panes: Ints, columns: ColumnPair, values: Floats) -> None:
+        """Add late values to the quantiles of panes of a window."""
+        self._quantiles.add_late(window, panes, *columns, values)
 
     # -- the head
 
-    def hand_over(self, columns: Ints, counts: Counts) -> None:
-        """Hand what the head grain has of columns, in order, to every window."""
-        moments = Moments(counts, self._parts[:, columns])
-        self._parts[:, columns] = EMPTY[:, None]
-        self._blocks.add(columns, moments)
+    def close_grain(self, columns: Ints, counts: Counts) -> None:
+        """Move the head grain's partials of columns, ascending, to every window."""
+        moments = Moments(counts, self._head_parts[:, columns])
+        self._head_parts[:, columns] = EMPTY[:, None]
+        self._stacks.add(columns, moments)
 
     def close(self, panes: Sequence[int], head: int) -> None:
-        """Close the head grain, which was in these panes of the windows; ``head`` is the next."""
-        self._buckets.close(panes, head)
+        """Close the head grain, which was in ``panes`` [W]; ``head`` is the next one."""
+        self._quantiles.close(panes, head)
 
     def advance(self, window: int, closed: int, head: int, oldest: int) -> None:
-        """Let a window go from pane ``oldest`` to ``head``, after ``closed``."""
-        self._blocks.advance(window, head)
-        self._buckets.advance(window, closed, oldest)
+        """Close pane ``closed`` of a window, which now consists of panes ``oldest`` … ``head``."""
+        self._stacks.advance(window, head)
+        self._quantiles.advance(window, closed, oldest)
 
     # -- out
 
     def refresh(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> None:
-        """Compute what columns, in order, say: the head grain has ``counts`` values, the window is grains ``first`` …
-        ``last``."""
+        """Compute the statistics of columns, ascending. The head grain has ``counts`` values of them, the window
+        consists of grains ``first`` … ``last``."""
         moments = self._moments(window, columns, counts)
-        told = describe(moments)
+        found = describe(moments)
         if self._percents:
-            told = np.concatenate([told, self._buckets.read(window, columns, moments, first, last)])
-        self._told[window, columns] = told.T
+            found = np.concatenate([found, self._quantiles.read(window, columns, moments, first, last)])
+        self._statistics[window, columns] = found.T
 
     def partials(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> list[RowPartial]:
-        """Return what ``refresh`` computes from, to be merged with what others know of the same."""
+        """Return the states that ``refresh`` computes from, to be merged with those of other engines."""
         moments = self._moments(window, columns, counts)
         if self._percents:
-            return self._buckets.partials(window, columns, moments, first, last)
+            return self._quantiles.partials(window, columns, moments, first, last)
         return [RowPartial(*one) for one in zip(moments.count.tolist(), moments.parts.T.tolist(), strict=True)]
 
     def _moments(self, window: int, columns: Ints, counts: Counts) -> Moments:
-        moments = self._blocks.read(window, columns)
+        moments = self._stacks.read(window, columns)
         if not counts.any():
             return moments
-        return merge(moments, Moments(counts, self._parts.take(columns, axis=1, mode="clip")))
+        return merge(moments, Moments(counts, self._head_parts.take(columns, axis=1, mode="clip")))
 
     def read(self, window: int, columns: Index) -> Floats:
-        """Return what columns [n] said when they were computed [5 + percents, n]; NaN for CLOSED."""
-        told: Floats = self._told[window].take(columns, axis=0, mode="clip")
-        told[columns == CLOSED] = np.nan
-        figures: Floats = told.T
-        return figures
+        """Return the statistics [5 + percents, n] of columns as they were last computed; NaN for CLOSED."""
+        found: Floats = self._statistics[window].take(columns, axis=0, mode="clip")
+        found[columns == CLOSED] = np.nan
+        return np.asarray(found.T)
 
     # -- columns that go
 
     def forget(self, columns: Ints) -> None:
-        """Forget the newest values of columns in which nothing is counted any more."""
+        """Forget the newest values of columns without events."""
         if self._percents:
-            self._buckets.forget(columns)
+            self._quantiles.forget(columns)
 
-    def discard(self, columns: Ints) -> None:
-        """Forget columns, in order, whatever is in them."""
-        self._parts[:, columns] = EMPTY[:, None]
-        self._blocks.discard(columns)
-        self._buckets.discard(columns)
+    def drop(self, columns: Ints) -> None:
+        """Drop everything in columns, ascending."""
+        self._head_parts[:, columns] = EMPTY[:, None]
+        self._stacks.drop(columns)
+        self._quantiles.drop(columns)

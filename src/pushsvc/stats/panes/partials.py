@@ -1,7 +1,7 @@
-"""What one engine knows of a row of which others know the rest, in a form that merges exactly.
+"""Partial aggregates of one row, made by several engines and merged into its statistics.
 
-Counts, sums, least, greatest and buckets of quantiles are the same as if one engine had counted everything; std is as
-good (see moments).
+Count, sum, min, max and histogram are exactly those of one engine that counted everything; std has the same error bound
+(see moments.py).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 
 from pushsvc.stats.arrays import Floats, Ints
 from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, Moments, describe, merge_runs
-from pushsvc.stats.panes.histograms import NEWEST, lower_ends
+from pushsvc.stats.panes.histograms import lower_ends
+from pushsvc.stats.panes.newest_values import NEWEST
 
 
 class RowPartial(msgspec.Struct, frozen=True, array_like=True):
-    """A row of an engine: ``parts`` as in Moments; ``buckets`` in order with their ``counts``, arrays of int64;
-    ``newest`` all its values, None where these are not known any more."""
+    """A row of one engine. ``parts`` are those of Moments, ``buckets`` and their ``counts`` the bytes of int64 arrays,
+    ``newest`` all values of the row or None if it has too many."""
 
     count: int
     parts: Sequence[float] = tuple(EMPTY.tolist())
@@ -27,8 +28,8 @@ class RowPartial(msgspec.Struct, frozen=True, array_like=True):
     newest: list[float] | None = None
 
 
-def merged(partials: Sequence[RowPartial], percents: Sequence[int]) -> Floats:
-    """Return the moments and quantiles [5 + percents] of all partials of a row together."""
+def merge_partials(partials: Sequence[RowPartial], percents: Sequence[int]) -> Floats:
+    """Merge all partials of a row; return its moments and quantiles [5 + percents]."""
     counts = np.array([one.count for one in partials], np.int64)
     given = Moments(counts, np.array([one.parts for one in partials]).T)
     moments = merge_runs(given, np.zeros(1, np.int64))
@@ -39,20 +40,20 @@ def merged(partials: Sequence[RowPartial], percents: Sequence[int]) -> Floats:
         ranks = np.array([-(-percent * count // 100) for percent in percents])
         values = _values(partials) if count <= NEWEST else None
         if values is None:
-            found[MOMENTS:] = np.clip(_near(partials, ranks), *moments.parts[[LOW, HIGH], 0])
+            found[MOMENTS:] = np.clip(_approximate(partials, ranks), *moments.parts[[LOW, HIGH], 0])
         else:
             found[MOMENTS:] = values[ranks - 1]
     return found
 
 
 def _values(partials: Sequence[RowPartial]) -> Floats | None:
-    """Return all values in order; None where some are not known."""
+    """Return all values, ascending; None if a partial does not have them."""
     known = [one.newest for one in partials if one.count]
     return None if None in known else np.sort(np.concatenate([np.array(values) for values in known]))
 
 
-def _near(partials: Sequence[RowPartial], ranks: Ints) -> Floats:
-    """Return the lower ends of the buckets that hold the values of ranks."""
+def _approximate(partials: Sequence[RowPartial], ranks: Ints) -> Floats:
+    """Return the ends nearer to zero of the buckets that contain the values of ranks."""
     buckets = np.concatenate([np.frombuffer(one.buckets, np.int64) for one in partials])
     counts = np.concatenate([np.frombuffer(one.counts, np.int64) for one in partials])
     order = np.argsort(buckets)

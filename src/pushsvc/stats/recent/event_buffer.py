@@ -1,4 +1,4 @@
-"""The newest events of one topic as they came, for windows that no panes can tell."""
+"""The newest events of one topic, for windows that panes cannot represent."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ _NO_INTS: Ints = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """What decides which events a window holds: ``time`` is where the clock is, ``floor`` the greatest time of the
-    events let go for lack of room, ``offset`` that of the topic's last event."""
+    """The limits that decide which events a window holds.
+
+    ``time`` is the clock, ``floor`` the greatest time of the events evicted for lack of room, and ``offset`` the offset
+    of the topic's last event.
+    """
 
     time: int
     floor: int
     offset: int
 
     def holds(self, window: Window, offsets: Ints, times: Ints) -> Flags:
-        """Tell which events [n] are in a window."""
+        """Return for each event [n] whether a window holds it."""
         if window.events:
             return np.asarray(offsets > self.offset - window.events)
         return np.asarray((times > max(self.time - window.length, self.floor)) & (times <= self.time))
@@ -33,7 +36,7 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Values that events gave to rows [n]: 0 in a row that only counts, ``ValueStatistics.kept`` in a row of VALUES."""
+    """Values that events add to rows [n]: 0 in a row that only counts, ``ValueStatistics.kept`` in a row of VALUES."""
 
     offsets: Ints
     times: Ints
@@ -65,77 +68,80 @@ class Observations:
 NO_OBSERVATIONS = Observations(_NO_INTS, _NO_INTS, np.zeros(0, np.int32), np.zeros(0))
 
 
-class Entry:
-    """Events of one entry: ``first`` is the offset of the first, ``clock`` where the clock was when they came."""
+class PendingEntry:
+    """A log entry that is not in the buffer yet: ``first`` is its first offset, ``clock`` the clock at its arrival."""
 
-    def __init__(self, clock: int, first: int, times: Ints, fit: Flags | None) -> None:
+    def __init__(self, clock: int, first: int, times: Ints, in_range: Flags | None) -> None:
         self.clock = clock
         self.first = first
         self.times = times
-        chosen = slice(None) if fit is None else fit
+        chosen = slice(None) if in_range is None else in_range
         self.kept_offsets: Ints = np.arange(first, first + len(times))[chosen]
         self.kept_times: Ints = times[chosen]
-        self.cells: list[Observations] = []
+        self.observations: list[Observations] = []
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.cells))
+        return sum(map(len, self.observations))
 
     def put(self, offsets: Ints, rows: Index, values: Floats | None) -> None:
-        """Note what some of the events say of rows."""
+        """Add some of the events to rows."""
         numbers = np.zeros(len(rows)) if values is None else values + 0.0  # -0.0 becomes 0.0
-        self.cells.append(Observations(offsets, self.times[offsets - self.first], rows.astype(np.int32), numbers))
+        times = self.times[offsets - self.first]
+        self.observations.append(Observations(offsets, times, rows.astype(np.int32), numbers))
 
 
 class EventBuffer:
-    """Events (``offsets`` and ``times`` [n]) and what they said of rows (``cells``), as far as windows need them.
+    """Events (``offsets`` and ``times`` [n]) and their ``observations``, as far as windows need them.
 
-    ``aside`` are entries not taken in yet, ``reach`` is that of when it last was settled.
+    ``pending`` entries are not in these arrays yet. ``horizon`` is the one of the last ``follow``. For windows of time
+    the buffer holds at most ``limit`` events.
     """
 
-    STATE = ("reach", "limit", "offsets", "times", "cells", "offset", "aside")
+    STATE = ("horizon", "limit", "offsets", "times", "observations", "offset", "pending")
 
     def __init__(self, time: int, limit: int) -> None:
-        self.reach = Horizon(time, NEVER, 0)
+        self.horizon = Horizon(time, NEVER, 0)
         self.limit = limit
         self.offsets = _NO_INTS
         self.times = _NO_INTS
-        self.cells = NO_OBSERVATIONS
+        self.observations = NO_OBSERVATIONS
         self.offset = 0
-        self.aside: list[Entry] = []
+        self.pending: list[PendingEntry] = []
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
-        return self.offsets.nbytes + self.times.nbytes + self.cells.bytes
+        """Size of the arrays."""
+        return self.offsets.nbytes + self.times.nbytes + self.observations.bytes
 
-    def take_in(self) -> Ints:
-        """Take in what lay aside, behind the cells there were; return where the clock was for each new cell."""
-        aside, self.aside = self.aside, []
-        if not aside:
+    def append_pending(self) -> Ints:
+        """Append the pending entries; return for each appended observation the clock at its arrival."""
+        pending, self.pending = self.pending, []
+        if not pending:
             return _NO_INTS
-        self.offsets = np.concatenate([self.offsets, *(entry.kept_offsets for entry in aside)])
-        self.times = np.concatenate([self.times, *(entry.kept_times for entry in aside)])
-        self.cells = Observations.joined([self.cells, *(cells for entry in aside for cells in entry.cells)])
-        return np.repeat([entry.clock for entry in aside], [entry.size for entry in aside])
+        self.offsets = np.concatenate([self.offsets, *(entry.kept_offsets for entry in pending)])
+        self.times = np.concatenate([self.times, *(entry.kept_times for entry in pending)])
+        added = (observations for entry in pending for observations in entry.observations)
+        self.observations = Observations.joined([self.observations, *added])
+        return np.repeat([entry.clock for entry in pending], [entry.size for entry in pending])
 
     def follow(self, time: int, longest: int) -> Horizon:
-        """Go with the clock, and let go of the oldest events if windows of ``longest`` ms need more than the limit.
+        """Move the horizon to the clock, and its floor up if windows of ``longest`` ms need more events than the limit.
 
-        What is let go is all up to a time, so what remains is whole from there on, however entries were divided.
+        The floor evicts all events up to a time. So the events above it are complete, however entries were divided.
         """
-        floor = self.reach.floor
+        floor = self.horizon.floor
         if longest:
             needed = self.times[self.times > max(floor, time - longest)]
             if len(needed) > self.limit:
                 surplus = len(needed) - self.limit
                 floor = int(np.partition(needed, surplus - 1)[surplus - 1])
-        self.reach = Horizon(time, floor, self.offset)
-        return self.reach
+        self.horizon = Horizon(time, floor, self.offset)
+        return self.horizon
 
     def needed(self, longest: int, last: int, offsets: Ints, times: Ints) -> Flags:
-        """Tell which events windows of at most ``longest`` ms and ``last`` events hold or may still come to hold."""
-        needed = np.asarray(offsets > self.reach.offset - last)
+        """Return for each event whether a window of ``longest`` ms or ``last`` events holds it or may still hold it."""
+        needed = np.asarray(offsets > self.horizon.offset - last)
         if longest:
-            needed |= times > max(self.reach.floor, self.reach.time - longest)
+            needed |= times > max(self.horizon.floor, self.horizon.time - longest)
         return needed

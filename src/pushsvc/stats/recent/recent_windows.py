@@ -1,34 +1,34 @@
-"""Windows that keep their events: the last N of a topic, and the true (T - W, T] to the millisecond.
+"""Windows that keep their events: the last N events of a topic, and (T - W, T] exact to the millisecond.
 
-Panes cannot tell such windows, as each event leaves alone. So the events of a topic are kept as they came, and a row is
-computed from those that its window holds, in order of their values. Hence its figures are those of the set, in every
-bit: in which order the events came, how they were divided, and what else was computed with them leaves no trace. (Which
-values of a field are followed, if they are too many, does depend on that; see vocabulary.py.)
+Every event leaves such a window alone, so that panes cannot represent it. The events of a topic are kept, and a row is
+computed from those that its window holds, in the order of their values. So its statistics depend on the set of events
+only, to the last bit: not on the order of arrival, nor on the division into entries. One exception: which values of a
+field are tracked, when there are too many, depends on that order (see dictionary.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, runs_of
 from pushsvc.stats.moments import MOMENTS, Moments, describe, empty, reduce
-from pushsvc.stats.pause import Pause, no_pause
-from pushsvc.stats.recent.event_buffer import NEVER, NO_OBSERVATIONS, Entry, EventBuffer, Observations
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, HIDDEN, VALUES, Rows, TopicRows
-from pushsvc.stats.values.dictionary import ValueDictionary
+from pushsvc.stats.pause import no_pause
+from pushsvc.stats.recent.event_buffer import NEVER, NO_OBSERVATIONS, EventBuffer, Observations, PendingEntry
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, VALUES, Rows, TopicRows
 from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary
 from pushsvc.stats.window import TimeRange, Window
 
-_ENOUGH = 65_536
-_FAR = int(np.iinfo(np.int64).max)
-_CELL = 28
-"""Bytes of what an event says of a row."""
+ReadyTimes = Callable[[int, Ints], Ints]
+"""Returns for a window and topics [n] the ms from which an update of each may be sent."""
 
-_FEW = 1_000
-"""Events that a topic may keep however little memory there is."""
+_MOST_PENDING = 65_536
+_FAR = int(np.iinfo(np.int64).max)
+_OBSERVATION_BYTES = 28
+
+_MINIMUM_LIMIT = 1_000
+"""Events that a topic may keep however short the memory is."""
 
 _SHORT = 1 << 15
 
@@ -36,16 +36,15 @@ _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
 
 
 class RecentWindows:
-    """Windows [W] over rows [R]. ``time`` is where the clock begins, ``percents`` are those of the quantiles wanted,
-    ``wanted`` what is of values of any kind.
+    """Windows [W] over rows [R]. ``time`` is where the clock starts, ``percents`` are those of the quantiles.
 
-    At most ``max_events`` events of a topic are kept for windows of time. What is put lies aside until somebody reads,
-    or until it is ``_ENOUGH``.
+    At most ``max_events`` events of a topic are kept for windows of time. Events stay pending until a read, or until
+    they are ``_MOST_PENDING``.
     """
 
     STATE = (
-        "windows", "percents", "rows", "_longest", "_last", "_wanted", "_time", "_max_events", "_tapes", "_changed",
-        "_held", "_kept", "_next", "_soonest", "_written", "_waiting", "_marked", "_bytes",
+        "windows", "percents", "_rows", "_longest", "_last", "_value_statistics", "_time", "_max_events", "_buffers",
+        "_changed", "_counts", "_kept", "_next", "_soonest", "_written", "_pending", "_begun", "_bytes",
     )  # fmt: skip
     DERIVED = ("pause",)
 
@@ -53,51 +52,46 @@ class RecentWindows:
         self,
         windows: Sequence[Window],
         time: int,
-        percents: Sequence[int] = (),
-        max_events: int = 100_000,
-        rows: Rows | None = None,
-        pause: Pause = no_pause,
-        wanted: ValueStatistics | None = None,
+        rows: Rows,
+        percents: Sequence[int],
+        value_statistics: ValueStatistics | None,
+        max_events: int,
     ) -> None:
         self.windows = tuple(windows)
-        self.pause = pause
+        self.pause = no_pause
         self.percents = tuple(percents)
-        self.rows = Rows() if rows is None else rows
+        self._rows = rows
         self._longest = max(window.length for window in windows)
         self._last = max(window.events for window in windows)
-        self._wanted = wanted
+        self._value_statistics = value_statistics
         self._time = time
         self._max_events = max_events
-        self._tapes: dict[int, EventBuffer] = {}
+        self._buffers: dict[int, EventBuffer] = {}
         self._changed: Flags = np.zeros((len(windows), 0), np.bool_)
-        self._held: Ints = np.zeros((len(windows), 0), np.int64)
+        self._counts: Ints = np.zeros((len(windows), 0), np.int64)
         self._kept: Ints = np.zeros(0, np.int64)
         self._next: Ints = np.zeros((len(windows), 0), np.int64)
         self._soonest = _FAR
         self._written: list[int] = []
-        self._waiting = 0
-        self._marked = 0
+        self._pending = 0
+        self._begun = 0
         self._bytes = 0
 
     @property
     def bytes(self) -> int:
-        """Size of events and arrays, without those of ``rows`` and the vocabulary."""
-        fixed = self._changed.nbytes + self._held.nbytes + self._kept.nbytes + self._next.nbytes
+        """Size of the arrays, without pending events."""
+        fixed = self._changed.nbytes + self._counts.nbytes + self._kept.nbytes + self._next.nbytes
         return fixed + self._bytes
 
-    def measure(self, most_bytes: int) -> None:
-        """Look at the memory: beyond so many bytes no key gets rows, no new value is followed and no topic keeps more
-        events than it has."""
-        self._reserve()
-        shared = self.rows.bytes + (0 if self.vocabulary is None else self.vocabulary.bytes)
-        if self.bytes + _CELL * self._waiting + shared > most_bytes:
-            self.settle()  # it drops what is not needed, so what may be too much need not be
-        was, self.rows.full = self.rows.full, self.bytes + shared > most_bytes
-        if self.vocabulary is not None:
-            self.vocabulary.full = self.rows.full
-        if was or self.rows.full:
-            for tape in self._tapes.values():
-                tape.limit = min(tape.limit, max(_FEW, len(tape.times))) if self.rows.full else self._max_events
+    @property
+    def pending_bytes(self) -> int:
+        """Size that pending events take once they are settled."""
+        return _OBSERVATION_BYTES * self._pending
+
+    def limit_events(self, full: bool) -> None:
+        """Limit every topic to the events that it has if the memory is ``full``, else to ``max_events``."""
+        for buffer in self._buffers.values():
+            buffer.limit = min(buffer.limit, max(_MINIMUM_LIMIT, len(buffer.times))) if full else self._max_events
 
     # -- the clock
 
@@ -107,19 +101,18 @@ class RecentWindows:
 
     @property
     def step(self) -> int:
-        return self._time // _STEP_TIME + self._marked // _STEP_EVENTS
+        return self._time // _STEP_TIME + self._begun // _STEP_EVENTS
 
-    def begin(self, time: int) -> None:
+    def start(self, time: int) -> None:
         self._time = time
 
-    def move(self, time: int) -> bool:
+    def advance(self, time: int) -> bool:
         if time <= self._time:
             return False
         self._time = time
         return bool(self._written) or time >= self._soonest
 
-    def next_changes(self, ready: Callable[[int, Ints], Ints]) -> list[int | None]:
-        """Return for each window when something next changes and its topic may be told."""
+    def next_changes(self, ready: ReadyTimes) -> list[int | None]:
         self.settle()
         found: list[int | None] = []
         for window, times in enumerate(self._next):
@@ -127,269 +120,247 @@ class RecentWindows:
             found.append(int(np.maximum(times[topics], ready(window, topics)).min()) if len(topics) else None)
         return found
 
-    # -- events
+    # -- events in
 
-    def mark(self, topic: TopicRows, offset: int, times: Ints, fit: Flags | None) -> Ints:
-        """Begin an entry; its events are called by their offsets."""
-        if self._waiting >= _ENOUGH:
+    def begin_entry(self, topic: TopicRows, offset: int, times: Ints, in_range: Flags | None) -> Ints:
+        """Begin an entry; return the offsets of its events, which are their ids."""
+        if self._pending >= _MOST_PENDING:
             self.settle()
-        tape = self._tapes.get(topic.number)
-        if tape is None:
-            tape = self._tapes[topic.number] = EventBuffer(self._time, self._max_events)
+        buffer = self._buffers.get(topic.number)
+        if buffer is None:
+            buffer = self._buffers[topic.number] = EventBuffer(self._time, self._max_events)
         first = offset - len(times) + 1
-        tape.aside.append(Entry(self._time, first, times, fit))
-        tape.offset = offset
+        buffer.pending.append(PendingEntry(self._time, first, times, in_range))
+        buffer.offset = offset
         self._written.append(topic.number)
-        self._marked += len(times)
-        self._waiting += len(times)
+        self._begun += len(times)
+        self._pending += len(times)
         return np.arange(first, offset + 1)
 
-    def put(self, marks: Ints, rows: Index, values: Floats | None) -> None:
-        """Note what events of the entry marked last say of rows of its topic."""
-        self._entry_of(rows).put(marks, rows, values)
-        self._waiting += len(rows)
+    def put(self, events: Ints, rows: Index, values: Floats | None) -> None:
+        """Add events of the newest entry to rows of its topic."""
+        self._entry_of(rows).put(events, rows, values)
+        self._pending += len(rows)
 
-    @property
-    def vocabulary(self) -> ValueDictionary | None:
-        return None if self._wanted is None else self._wanted.vocabulary
+    def put_values(self, events: Ints, _times: Ints, rows: Index, numbers: Ints) -> None:
+        """Add events to rows of VALUES. These rows bear no numbers, so that an observation can keep ``numbers``."""
+        if self._value_statistics is not None:
+            self.put(events, rows, self._value_statistics.kept(numbers).astype(np.float64))
 
-    def put_values(self, marks: Ints, _times: Ints, rows: Index, numbers: Ints) -> None:
-        """Note values of any kind: the numbers of cells of such rows, which have none of their own, stand for them."""
-        if self._wanted is not None:
-            self.put(marks, rows, self._wanted.kept(numbers).astype(np.float64))
-
-    def times_of(self, marks: Ints, rows: Index) -> Ints:
-        """Return the times of events of the entry marked last, which say something of ``rows``."""
+    def times_of(self, events: Ints, rows: Index) -> Ints:
+        """Return the times of events of the newest entry, which belongs to the topic of ``rows``."""
         entry = self._entry_of(rows)
-        return entry.times[marks - entry.first]
+        return entry.times[events - entry.first]
 
-    def _entry_of(self, rows: Index) -> Entry:
-        return self._tapes[int(self.rows.topic[rows[0]])].aside[-1]
+    def _entry_of(self, rows: Index) -> PendingEntry:
+        return self._buffers[int(self._rows.topic[rows[0]])].pending[-1]
 
     def settle(self) -> None:
-        """Take in what lay aside, and let what has left its windows go."""
+        """Apply pending events, and evict those that no window needs."""
         if not self._written and self._time < self._soonest:
             return
         self._reserve()
         due = np.flatnonzero(self._next.min(axis=0) <= self._time).tolist()
         for topic in sorted({*self._written, *due}):
-            self._bring_up(topic)
+            self._update_topic(topic)
             self.pause()
-        self._written, self._waiting = [], 0
+        self._written, self._pending = [], 0
         self._soonest = int(self._next.min(initial=_FAR))
 
-    def _bring_up(self, topic: int) -> None:
+    def _update_topic(self, topic: int) -> None:
         """Bring the rows of a topic up to its events and the clock."""
-        tape = self._tapes[topic]
-        before, old, bytes_before = tape.reach, len(tape.cells), tape.bytes
-        came = tape.take_in()
-        now, cells = tape.follow(self._time, self._longest), tape.cells
-        np.add.at(self._kept, cells.rows[old:], 1)
+        buffer = self._buffers[topic]
+        before, old, bytes_before = buffer.horizon, len(buffer.observations), buffer.bytes
+        arrivals = buffer.append_pending()
+        now, observed = buffer.follow(self._time, self._longest), buffer.observations
+        np.add.at(self._kept, observed.rows[old:], 1)
         for number, window in enumerate(self.windows):
-            was, held = (reach.holds(window, cells.offsets, cells.times) for reach in (before, now))
+            was, held = (horizon.holds(window, observed.offsets, observed.times) for horizon in (before, now))
             was[old:] = False
             if window.events:
-                passed = cells.offsets > before.offset
+                passed = observed.offsets > before.offset
             else:
-                since = np.concatenate([np.full(old, before.time), came - window.length])
-                passed = (cells.times > since) & (cells.times <= now.time)
-            self._note(number, cells.rows, was, held, passed)
-            self._next[number, topic] = _FAR if window.events else self._next_change(tape, window)
-        self._let_go(tape)
-        self._bytes += tape.bytes - bytes_before
+                since = np.concatenate([np.full(old, before.time), arrivals - window.length])
+                passed = (observed.times > since) & (observed.times <= now.time)
+            self._count_changes(number, observed.rows, was, held, passed)
+            self._next[number, topic] = _FAR if window.events else self._next_change(buffer, window)
+        self._evict(buffer)
+        self._bytes += buffer.bytes - bytes_before
 
-    def _note(self, window: int, rows: Index, was: Flags, held: Flags, passed: Flags) -> None:
-        """Count which cells came and left. Those are changed too that did both since (``passed``): so it does not
-        matter how often somebody looks."""
+    def _count_changes(self, window: int, rows: Index, was: Flags, held: Flags, passed: Flags) -> None:
+        """Count the observations that entered or left a window.
+
+        One that did both since the last call (``passed``) changes its row too. So the rows that count as changed do not
+        depend on how often the engine is read.
+        """
         moved = was != held
         changed = np.flatnonzero(moved | passed)
         own, difference = rows[changed], held[changed].astype(np.int64) - was[changed]
-        totals = self.rows.total[own]
+        totals = self._rows.total[own]
         keyed = totals != own
         for places, change in ((own, difference), (totals[keyed], difference[keyed])):
-            np.add.at(self._held[window], places, change)
+            np.add.at(self._counts[window], places, change)
             self._changed[window, places] = True
 
-    def _next_change(self, tape: EventBuffer, window: Window) -> int:
-        """Return the ms at which an event of a window leaves or one ahead enters it."""
-        times = tape.times[tape.times > max(tape.reach.floor, tape.reach.time - window.length)]
-        ahead = times > tape.reach.time
+    def _next_change(self, buffer: EventBuffer, window: Window) -> int:
+        """Return the next ms at which an event leaves or enters a window."""
+        times = buffer.times[buffer.times > max(buffer.horizon.floor, buffer.horizon.time - window.length)]
+        ahead = times > buffer.horizon.time
         leaving, entering = times[~ahead].min(initial=_FAR), times[ahead].min(initial=_FAR)
         return min(int(leaving) + window.length, int(entering)) if leaving < _FAR else int(entering)
 
-    def _let_go(self, tape: EventBuffer) -> None:
-        """Drop what no window needs any more."""
-        needed = tape.needed(self._longest, self._last, tape.offsets, tape.times)
+    def _evict(self, buffer: EventBuffer) -> None:
+        """Drop the events that no window needs any more."""
+        needed = buffer.needed(self._longest, self._last, buffer.offsets, buffer.times)
         if not needed.all():
-            tape.offsets, tape.times = tape.offsets[needed], tape.times[needed]
-        needed = tape.needed(self._longest, self._last, tape.cells.offsets, tape.cells.times)
+            buffer.offsets, buffer.times = buffer.offsets[needed], buffer.times[needed]
+        observed = buffer.observations
+        needed = buffer.needed(self._longest, self._last, observed.offsets, observed.times)
         if not needed.all():
-            np.add.at(self._kept, tape.cells.rows[~needed], -1)
-            tape.cells = tape.cells.take(needed)
+            np.add.at(self._kept, observed.rows[~needed], -1)
+            buffer.observations = observed.take(needed)
 
     def _reserve(self) -> None:
-        more = len(self.rows.topic) - len(self._kept)
+        more = len(self._rows.topic) - len(self._kept)
         if more > 0:
             self._kept = np.pad(self._kept, (0, more))
-            self._held = np.pad(self._held, ((0, 0), (0, more)))
+            self._counts = np.pad(self._counts, ((0, 0), (0, more)))
             self._changed = np.pad(self._changed, ((0, 0), (0, more)))
-        more = len(self.rows.topics) - self._next.shape[1]
+        more = len(self._rows.topics) - self._next.shape[1]
         if more > 0:
-            self._next = np.pad(self._next, ((0, 0), (0, more + len(self.rows.topics))), constant_values=_FAR)
+            self._next = np.pad(self._next, ((0, 0), (0, more + len(self._rows.topics))), constant_values=_FAR)
 
-    # -- reading
+    # -- rows out
 
     def touch(self, rows: Index) -> None:
         self._reserve()
         self._changed[:, rows] = True
 
     def changed(self, window: int) -> Flags:
+        """Return for each row [R] whether it may have changed."""
         self.settle()
         self._reserve()
-        changed = self._changed[window, : self.rows.size]
-        return changed if self._wanted is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
+        return self._changed[window, : self._rows.size]
 
-    def take_changes(self, window: int, rows: Ints) -> None:
+    def clear_changed(self, window: int, rows: Ints) -> None:
         self.settle()
         self._changed[window, rows] = False
 
-    def held(self, window: int, rows: Index | slice = slice(None)) -> Counts:
+    def counts(self, window: int) -> Counts:
+        """Return the number of events in each row [R]."""
         self.settle()
         self._reserve()
-        held: Counts = self._held[window, : self.rows.size][rows]
-        return held
+        return self._counts[window, : self._rows.size]
 
-    def extents(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
-        """Return from the least to the greatest time of the last events, or (T - W, T] without what was let go."""
+    def time_ranges(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
+        """Return (T - W, T] above the floor of each topic, or the least and the greatest time of its last events."""
         self.settle()
-        return [self._extent(window, topic) for topic in topics]
+        return [self._time_range(window, topic) for topic in topics]
 
-    def _extent(self, window: int, topic: TopicRows) -> TimeRange:
-        tape, chosen = self._tapes.get(topic.number), self.windows[window]
+    def _time_range(self, window: int, topic: TopicRows) -> TimeRange:
+        buffer, chosen = self._buffers.get(topic.number), self.windows[window]
         if not chosen.events:
             begin = self._time - chosen.length
-            floor = NEVER if tape is None else tape.reach.floor
+            floor = NEVER if buffer is None else buffer.horizon.floor
             return TimeRange(max(begin, min(floor, self._time)) + 1, self._time + 1, truncated=floor > begin)
-        if tape is None:
+        if buffer is None:
             return TimeRange(None, None)
-        times = tape.times[tape.reach.holds(chosen, tape.offsets, tape.times)]
+        times = buffer.times[buffer.horizon.holds(chosen, buffer.offsets, buffer.times)]
         return TimeRange(int(times.min()), int(times.max()) + 1) if len(times) else TimeRange(None, None)
 
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, NaN where undefined; all are exact."""
         self.settle()
         self._reserve()
-        figures = np.full((MOMENTS + len(self.percents), len(rows)), np.nan)
-        bearers = rows if self._wanted is None else self.rows.bearers(rows, self._held[window])
-        numeric = np.flatnonzero((bearers != CLOSED) & (self.rows.column[bearers] != CLOSED))
-        figures[:MOMENTS, numeric] = describe(Moments(np.zeros(len(numeric), np.int64), empty(len(numeric))))
-        owners, values = self._numbers_of(window, bearers[numeric])
+        statistics = np.full((MOMENTS + len(self.percents), len(rows)), np.nan)
+        numeric = np.flatnonzero(self._rows.column[rows] != CLOSED)
+        statistics[:MOMENTS, numeric] = describe(Moments(np.zeros(len(numeric), np.int64), empty(len(numeric))))
+        owners, values = self._numbers_of(window, rows[numeric])
         if not len(owners):
-            return figures
+            return statistics
         starts = runs_of(owners)
         moments, places = reduce(values, starts), numeric[owners[starts]]
-        figures[:MOMENTS, places] = describe(moments)
+        statistics[:MOMENTS, places] = describe(moments)
         count = moments.count.astype(np.int64)
         for number, percent in enumerate(self.percents):
-            figures[MOMENTS + number, places] = values[starts + (percent * count + 99) // 100 - 1]
-        return figures
+            statistics[MOMENTS + number, places] = values[starts + (percent * count + 99) // 100 - 1]
+        return statistics
 
-    def read_values(self, window: int, rows: Ints) -> list[list[Any]]:
-        """Return the columns of ValueStatistics for rows."""
-        wanted = self._wanted
-        if wanted is None:
-            return []
+    def summarize_values(self, window: int, rows: Ints) -> ValueSummary:
+        """Summarize the values in rows [n] of VALUES."""
         self.settle()
         self._reserve()
-        valued = np.flatnonzero(self.rows.kind[rows] == VALUES)
-        cells, own, total = self._cells_of(window, rows[valued])
+        if self._value_statistics is None:
+            return ValueSummary(np.zeros(len(rows), np.bool_))
+        observed, own, total = self._observed_in(window, rows)
         members = np.concatenate([np.flatnonzero(own != CLOSED), np.flatnonzero(total != CLOSED)])
         owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
         order = np.argsort(owners, kind="stable")
-        owners, members = valued[owners[order]], members[order]
-        times, kept = cells.times[members], cells.values[members].astype(np.int64)
-
-        def find(places: Ints) -> ValueSummary:
-            part = slice(*np.searchsorted(owners, [places[0], places[-1] + 1]).tolist())
-            return wanted.find(np.searchsorted(places, owners[part]), times[part], kept[part], len(places))
-
-        return wanted.columns(self.rows.kind[rows], find)
+        owners, members = owners[order].astype(np.int64), members[order]
+        kept = observed.values[members].astype(np.int64)
+        return self._value_statistics.summarize(owners, observed.times[members], kept, len(rows))
 
     def _numbers_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
-        """Return which of the rows each value in a window is of, and the values; ordered by both."""
-        cells, own, total = self._cells_of(window, rows)
-        wanted = np.flatnonzero((own != CLOSED) | (total != CLOSED))
-        wanted = wanted[np.argsort(cells.values[wanted])]
-        own, total, values = own[wanted], total[wanted], cells.values[wanted]
+        """Return the values of rows in a window and the place of each value's row; ordered by place, then by value."""
+        observed, own, total = self._observed_in(window, rows)
+        chosen = np.flatnonzero((own != CLOSED) | (total != CLOSED))
+        chosen = chosen[np.argsort(observed.values[chosen])]
+        own, total, values = own[chosen], total[chosen], observed.values[chosen]
         owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
         values = np.concatenate([values[own != CLOSED], values[total != CLOSED]])
         order = np.argsort(owners, kind="stable")
         return owners[order], values[order]
 
-    def _cells_of(self, window: int, rows: Ints) -> tuple[Observations, Index, Index]:
-        """Return the cells in a window of all topics of some rows, in the order of each log, and of which of the rows
-        each one tells: as its own, and as its total. CLOSED for none."""
-        # numpy sorts small integers by their bits, in one pass.
-        place: Index = np.full(self.rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
-        place[rows] = np.arange(len(rows))
-        found = [self._held_cells(window, topic) for topic in np.unique(self.rows.topic[rows]).tolist()]
-        cells = Observations.joined([cells for cells in found if cells is not None] or [NO_OBSERVATIONS])
-        totals = self.rows.total[cells.rows]
-        own, total = place[cells.rows], place[totals]
-        own[totals == cells.rows] = CLOSED  # an event without a key is said of the total alone
-        return cells, own, total
+    def _observed_in(self, window: int, rows: Ints) -> tuple[Observations, Index, Index]:
+        """Return the observations [m] in a window of all topics of rows, in the order of each log.
 
-    def _held_cells(self, window: int, topic: int) -> Observations | None:
-        tape = self._tapes.get(topic)
-        if tape is None:
+        Beside them, for each observation, the place in ``rows`` of its own row, and that of its total: CLOSED for none.
+        """
+        # numpy sorts integers of 16 bits by radix, in one pass.
+        place: Index = np.full(self._rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
+        place[rows] = np.arange(len(rows))
+        found = [self._held(window, topic) for topic in np.unique(self._rows.topic[rows]).tolist()]
+        observed = Observations.joined([one for one in found if one is not None] or [NO_OBSERVATIONS])
+        totals = self._rows.total[observed.rows]
+        own, total = place[observed.rows], place[totals]
+        own[totals == observed.rows] = CLOSED  # an event without a key counts in the total alone
+        return observed, own, total
+
+    def _held(self, window: int, topic: int) -> Observations | None:
+        buffer = self._buffers.get(topic)
+        if buffer is None:
             return None
-        held = tape.reach.holds(self.windows[window], tape.cells.offsets, tape.cells.times)
-        return tape.cells if held.all() else tape.cells.take(held)
+        observed = buffer.observations
+        held = buffer.horizon.holds(self.windows[window], observed.offsets, observed.times)
+        return observed if held.all() else observed.take(held)
 
     # -- rows that go
 
-    def tidy(self) -> None:
-        """Forget values that nobody holds where places are short or they have become many."""
-        if self.vocabulary is not None and self.vocabulary.due(self.step):
-            self.vocabulary.sweep(self.hold(self.vocabulary.nobody()), self.step)
-
-    def hold(self, held: Flags) -> Flags:
-        """Mark the numbers of the values of events that are kept as held; return the marks."""
+    def mark_values_in_use(self, used: Flags) -> None:
+        """Mark the numbers of the values of kept events."""
         self.settle()
-        if self._wanted is not None:
-            for tape in self._tapes.values():
-                values = tape.cells.values[self.rows.kind[tape.cells.rows] == VALUES]
-                self._wanted.hold(values.astype(np.int64), held)
-        return held
+        if self._value_statistics is not None:
+            for buffer in self._buffers.values():
+                observed = buffer.observations
+                values = observed.values[self._rows.kind[observed.rows] == VALUES]
+                self._value_statistics.mark_numbers(values.astype(np.int64), used)
 
-    def unused(self) -> Ints:
+    def unused_rows(self) -> Ints:
+        """Return the open rows of keys of which no event is kept."""
         self.settle()
         self._reserve()
-        return np.flatnonzero((self.rows.key[: self.rows.size] > ALL_KEYS) & (self._kept[: self.rows.size] == 0))
+        return np.flatnonzero((self._rows.key[: self._rows.size] > ALL_KEYS) & (self._kept[: self._rows.size] == 0))
 
     def forget(self, rows: Ints) -> None:
-        """Take the marks off unused rows, for who frees them."""
+        """Forget unused rows."""
         self._changed[:, rows] = False
 
-    def close(self, rows: Ints) -> None:
-        self.forget(rows)
-        self.rows.close(rows)
-
-    def forget_topic(self, topic: TopicRows) -> Ints:
-        """Forget the events of a topic, for who frees its rows; return these."""
+    def drop_topic(self, topic: TopicRows, rows: Ints) -> None:
+        """Drop the events of a topic, whose rows are ``rows``."""
         self.settle()
         self._reserve()
-        rows = self.rows.of_topic(topic)
-        if topic.number in self._tapes:
-            self._bytes -= self._tapes.pop(topic.number).bytes
+        if topic.number in self._buffers:
+            self._bytes -= self._buffers.pop(topic.number).bytes
         self._next[:, topic.number] = _FAR
         self._changed[:, rows] = False
-        self._held[:, rows] = self._kept[rows] = 0
-        return rows
-
-    def discard(self, topic: TopicRows) -> Ints:
-        rows = self.forget_topic(topic)
-        if self.vocabulary is not None:
-            self.vocabulary.forget(rows)
-        self.rows.drop_topic(topic)
-        return rows
+        self._counts[:, rows] = self._kept[rows] = 0

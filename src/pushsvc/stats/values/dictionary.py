@@ -1,7 +1,7 @@
-"""Values by number: a value of a field is looked up once, and what is counted are integers.
+"""Dictionary encoding of the values of fields: a value gets a number once, and everything else counts integers.
 
-Two values are the same if they are the same JSON: texts letter by letter, numbers by what they are worth (``1`` and
-``1.0`` are one value, integers of 64 bits stay exact), ``true`` and ``false`` beside the numbers.
+Two values are equal if their JSON is: texts by their characters, numbers by their magnitude (``1`` equals ``1.0``;
+integers of 64 bits stay exact). Booleans equal no number.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from numpy.typing import NDArray
 from pushsvc.stats.arrays import Counts, Flags, Ints, runs_of
 
 LONGEST = 200
-"""Characters that are kept of a text. A longer one is told by them and "…", and told apart by a digest of its whole."""
+"""Characters that are kept of a text. A longer text is shown as these and "…"; a digest of all of it identifies it."""
 
 REGISTERS = 12
-"""Bits of a hash that choose one of the 4,096 registers of a HyperLogLog."""
+"""Bits of a hash that select one of the 4,096 registers of a HyperLogLog."""
 
 RANKS = 6
-"""Bits of a rank: how many zeros the rest of a hash begins with, and 1."""
+"""Bits of a rank: 1 plus the number of leading zeros of the rest of a hash."""
 
 SKETCHED = 1 << 31
-"""Marks what is followed by its cell (register and rank) and not by its number."""
+"""Bit of a mark that is a HyperLogLog cell (register and rank) instead of a number."""
 
 NONE = -1
-"""Number of no value at all."""
+"""Number that stands for the absence of a value."""
 
 UNTRACKED = 0
-"""Number that stands for all values that are not followed one by one."""
+"""Number that stands for all values that are not tracked."""
 
 _Owner = int
 JsonText = bytes
 _BYTES = 400
-_CROWD = 10_000
+_SWEEP_PAYS = 10_000
 _FIRST_CAPACITY = 64
 _FALSE, _TRUE = ("false",), ("true",)
 _INTEGERS = -(2.0**63), 2.0**64
@@ -46,17 +46,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ValueDictionary:
-    """The values of fields. An ``owner`` is a field of a topic: the row of its total.
+    """The values of fields. An ``owner`` is a field of a topic, given by the row of its total.
 
-    ``mark[number]`` is what stands for a value where it is counted: its number, or its cell with SKETCHED if the owner
-    had ``most`` values already that were followed one by one. ``cell[number]`` is register and rank of any value, and
-    ``order[number]`` the first eight bytes of its JSON text. Numbers of values that nobody holds are used again:
-    ``short`` tells that some owner may need it. While ``full`` no new value is followed.
+    At most ``most`` values of an owner are tracked, that is, counted one by one. ``mark[number]`` stands for a value in
+    counts: the number of a tracked value, else its cell with SKETCHED. ``cell[number]`` is the HyperLogLog register and
+    rank of any value, ``order[number]`` the first eight bytes of its JSON text. A sweep frees the numbers of values
+    that are not in use; ``short`` means that some owner may need one. While ``full`` no new value is tracked.
     """
 
     STATE = (
         "full", "short", "mark", "cell", "order", "_most", "_tables", "_tracked", "_keys", "_owner", "_listed", "_free",
-        "_swept", "_swept_at",
+        "_swept", "_swept_in",
     )  # fmt: skip
 
     def __init__(self, most: int) -> None:
@@ -73,26 +73,26 @@ class ValueDictionary:
         self._listed: Flags = np.zeros(_FIRST_CAPACITY, np.bool_)
         self._free: list[int] = []
         self._swept = 0
-        self._swept_at = NONE
+        self._swept_in = NONE
 
     @property
     def bytes(self) -> int:
-        """Size of what is held, nearly."""
+        """Approximate size of values and arrays."""
         arrays = (self.mark, self.cell, self.order, self._owner, self._listed)
         return _BYTES * self.used + sum(array.nbytes for array in arrays)
 
     @property
     def size(self) -> int:
-        """All numbers are below this one."""
+        """Upper bound of the numbers."""
         return len(self._keys)
 
     @property
     def used(self) -> int:
-        """How many values are held."""
+        """Number of values."""
         return self.size - len(self._free)
 
     def numbers(self, owner: int, values: Sequence[Any], mixed: bool) -> Ints:
-        """Return the numbers of values, NONE for None. ``mixed`` tells that there may be booleans among them."""
+        """Return the numbers of values, NONE for None. ``mixed``: there may be booleans among them."""
         table = self._tables.setdefault(owner, {None: NONE})
         if mixed:
             values = [(_TRUE if value else _FALSE) if type(value) is bool else value for value in values]
@@ -104,18 +104,18 @@ class ValueDictionary:
             return np.array([table[key] for key in keys], np.int64)
 
     def value(self, number: int) -> Any:
-        """Return a value as it is told: text as far as it is kept, a whole number as an integer; None for NONE."""
+        """Return a value as readers get it: long text shortened, a whole number as an integer; None for NONE."""
         key = None if number == NONE else self._keys[number]
         if type(key) is tuple:
             return key[0] if len(key) == 2 else key == _TRUE
         return _whole(key) if type(key) is float else key
 
     def text(self, number: int) -> JsonText:
-        """Return the JSON text of a value, by which equals are ordered."""
+        """Return the JSON text of a value, which orders values of equal count."""
         return _text_of(self._keys[number])
 
     def forget(self, owners: Ints) -> None:
-        """Forget what belongs to owners, which nothing may refer to any more."""
+        """Forget the values of owners; nothing may refer to them any more."""
         chosen = [owner for owner in owners.tolist() if owner in self._tables]
         if chosen:
             for number in np.flatnonzero(np.isin(self._owner[: self.size], chosen)).tolist():
@@ -126,21 +126,20 @@ class ValueDictionary:
 
     @property
     def crowded(self) -> bool:
-        """Tell whether so many values came since the last sweep that another pays."""
-        return self.used > 2 * self._swept + _CROWD
+        """Return whether so many values are new since the last sweep that another one pays."""
+        return self.used > 2 * self._swept + _SWEEP_PAYS
 
-    def due(self, moment: int) -> bool:
-        """Tell whether to sweep: once a ``moment`` while places are short, and at any time when it pays."""
-        return self.crowded or (self.short and moment != self._swept_at)
+    def due(self, period: int) -> bool:
+        """Return whether to sweep: once in a ``period`` while numbers are short, and whenever a sweep pays."""
+        return self.crowded or (self.short and period != self._swept_in)
 
-    def nobody(self) -> Flags:
-        """Return for each number that it is not held."""
-        return np.zeros(self.size, np.bool_)
+    def sweep(self, used: Flags, period: int) -> None:
+        """Forget the values that are not ``used`` [size].
 
-    def sweep(self, held: Flags, moment: int) -> None:
-        """Forget the values that are not ``held`` [size]. Of those that are, but found no place, as many as there is
-        room for are looked up anew when they come next."""
-        for number in np.flatnonzero(~held & (self._owner[: self.size] != NONE)).tolist():
+        As far as that makes room, values that are used but not tracked will be entered anew, and tracked, when they
+        occur next.
+        """
+        for number in np.flatnonzero(~used & (self._owner[: self.size] != NONE)).tolist():
             owner = int(self._owner[number])
             self._tracked[owner] -= int(self.mark[number] == number)
             self._unlist(number)
@@ -153,10 +152,10 @@ class ValueDictionary:
         for owner, numbers in zip(owners[starts].tolist(), np.split(waiting, starts[1:]), strict=False):
             for number in numbers[: self._room(owner)].tolist():
                 self._unlist(number)
-        self._swept, self._swept_at = self.used, moment
+        self._swept, self._swept_in = self.used, period
 
     def _room(self, owner: _Owner) -> int:
-        """Return how many more values of an owner can be followed."""
+        """Return how many more values of an owner can be tracked."""
         return 0 if self.full else max(self._most - self._tracked.get(owner, 0), 0)
 
     def _unlist(self, number: int) -> None:
@@ -169,7 +168,7 @@ class ValueDictionary:
         self._free.append(number)
 
     def _enter(self, owner: int, table: dict[Any, int], keys: list[Any]) -> None:
-        """Give numbers to new values: as many are followed one by one as there is room for."""
+        """Give numbers to new values, and track as many as there is room for."""
         room = self._room(owner)
         numbers = [self._next(key) for key in keys]
         table.update(zip(keys, numbers, strict=True))
@@ -197,7 +196,7 @@ class ValueDictionary:
 
 
 def cells_of(texts: Sequence[bytes]) -> Ints:
-    """Return register and rank of values by their JSON text: the same in every process."""
+    """Return the registers and ranks of values by their JSON text, the same in every process."""
     digests = b"".join(blake2b(text, digest_size=8).digest() for text in texts)
     hashes = np.frombuffer(digests, "<u8").astype(np.uint64)
     register = (hashes >> np.uint64(64 - REGISTERS)).astype(np.int64)
@@ -207,7 +206,7 @@ def cells_of(texts: Sequence[bytes]) -> Ints:
 
 
 def _bit_lengths(numbers: NDArray[np.uint64]) -> Counts:
-    """Return how many bits numbers have; both halves fit a double exactly."""
+    """Return the bit lengths of numbers; each half of a number fits a double exactly."""
     high, low = (numbers >> np.uint64(32)).astype(np.float64), (numbers & np.uint64(2**32 - 1)).astype(np.float64)
     return np.where(high > 0, np.frexp(high)[1] + 32, np.frexp(low)[1]).astype(np.int64)
 
@@ -224,5 +223,5 @@ def _text_of(key: Any) -> bytes:
 
 
 def _whole(value: float) -> float | int:
-    """Return a number as an integer if it is one of 64 bits, else as it is."""
+    """Return a number as an integer if it is one that fits 64 bits, else unchanged."""
     return int(value) if value.is_integer() and _INTEGERS[0] <= value < _INTEGERS[1] else value

@@ -1,12 +1,12 @@
-"""How many different values rows have in windows: exact for values that are followed, a HyperLogLog for the others.
+"""Numbers of distinct values of rows in windows: exact for tracked values, estimated by a HyperLogLog for the others.
 
-A row and a value make a code, and of each code the newest pane in which it occurred is kept: the value is in the window
-as long as that pane is. So nothing need be counted or taken off, and one array serves any number of panes. A value
-that is not followed leaves register and rank in place of its number (P. Flajolet, É. Fusy, O. Gandouet, F. Meunier:
-HyperLogLog, 2007), and these expire in the same way: a register is the greatest rank whose pane is in the window, which
-is exactly the HyperLogLog of the events in it (Y. Chabchoub, G. Hébrail: Sliding HyperLogLog, 2010). The standard error
-is 1.04 / sqrt(4,096) = 1.6 %, without a bias for small numbers (O. Ertl: New cardinality estimation algorithms for
-HyperLogLog sketches, 2017, algorithm 6).
+A row and a value make a code. For each code the newest pane in which it occurred is kept: the value is in the window as
+long as that pane is. So nothing is counted or subtracted, and one array serves any number of panes. A value that is not
+tracked has a register and a rank instead of its number (P. Flajolet, É. Fusy, O. Gandouet, F. Meunier: HyperLogLog,
+2007). These expire in the same way: the value of a register is the greatest rank whose pane is in the window, which is
+exactly the HyperLogLog of the window's events (Y. Chabchoub, G. Hébrail: Sliding HyperLogLog, 2010). The standard error
+is 1.04 / sqrt(4,096) = 1.6 %. The estimator has no bias for small numbers (O. Ertl: New cardinality estimation
+algorithms for HyperLogLog sketches, 2017, algorithm 6).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pushsvc.stats.arrays import Flags, Floats, Ints, members_of, places_of, run
 from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
 
 SHIFT = 32
-"""Bits of a mark; the row stands above them."""
+"""Bits of a mark in a code; the row is above them."""
 
 STANDARD_ERROR = 1.04 / 2 ** (REGISTERS / 2)
 
@@ -31,7 +31,7 @@ _SWEEP = 16
 
 
 class DistinctCounts:
-    """``codes`` [n] (row and mark, in order) and the newest pane of each in every window [W, n]."""
+    """Ascending codes [n] of row and mark, and the newest pane of each in every window [W, n]."""
 
     STATE = ("_codes", "_newest", "_oldest", "_advances")
 
@@ -43,16 +43,16 @@ class DistinctCounts:
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
+        """Size of the arrays."""
         return self._codes.nbytes + self._newest.nbytes
 
     def add(self, codes: Ints, panes: Ints) -> None:
-        """Note that codes, in order and each once, occurred in the head pane of every window: ``panes`` [W]."""
+        """Record that ascending, distinct codes occurred in the head ``panes`` [W] of the windows."""
         place = self._places(codes)
         self._newest[:, place] = panes[:, None]
 
     def add_late(self, window: int, codes: Ints, panes: Ints) -> None:
-        """Note in which panes codes [m] occurred, in any order."""
+        """Record the panes [m] of a window in which codes [m] occurred, in any order."""
         order = np.lexsort((panes, codes))
         ordered = codes[order]
         starts = runs_of(ordered)
@@ -61,23 +61,23 @@ class DistinctCounts:
         self._newest[window, place] = np.maximum(self._newest[window, place], newest)
 
     def advance(self, window: int, oldest: int) -> None:
-        """Let a window begin with pane ``oldest``."""
+        """Make ``oldest`` the oldest pane of a window."""
         self._oldest[window] = oldest
         self._advances += 1
         if self._advances % _SWEEP == 0:
             self._sweep()
 
-    def hold(self, held: Flags) -> None:
-        """Mark the numbers of the values that are in any window as held."""
+    def mark_in_use(self, used: Flags) -> None:
+        """Mark the numbers of values that are in any window."""
         marks = self._codes[self._alive()] & _MARK
-        held[marks[marks < SKETCHED]] = True
+        used[marks[marks < SKETCHED]] = True
 
     def keep(self, kept: Callable[[Ints], Flags]) -> None:
-        """Forget the rows of which ``kept`` says no."""
+        """Drop the rows for which ``kept`` returns False."""
         self._take(kept(self._codes >> SHIFT))
 
     def read(self, window: int, rows: Ints, cell: Ints) -> tuple[Ints, Flags]:
-        """Return how many different values rows have, and where that is not exact; ``cell`` is that of each number."""
+        """Return the numbers of distinct values of rows [n], and which are estimates; ``cell`` is indexed by number."""
         first = np.searchsorted(self._codes, rows << SHIFT)
         lengths = np.searchsorted(self._codes, (rows + 1) << SHIFT) - first
         members = members_of(first, lengths)
@@ -87,7 +87,7 @@ class DistinctCounts:
         return count_marks(owner, marks, len(rows), cell)
 
     def _places(self, codes: Ints) -> Ints:
-        """Return where codes, in order and each once, are; made where they are not."""
+        """Return the places of ascending, distinct codes; insert missing ones."""
         place, new = places_of(self._codes, codes)
         if new.any():
             self._codes = np.insert(self._codes, place[new], codes[new])
@@ -99,7 +99,7 @@ class DistinctCounts:
         return np.asarray((self._newest >= self._oldest[:, None]).any(axis=0))
 
     def _sweep(self) -> None:
-        """Drop what is in no window, and ranks below a greater one of the same register that leaves no earlier."""
+        """Drop codes in no window, and ranks for which their register has a greater rank that expires no earlier."""
         kept = self._alive()
         register = self._codes >> RANKS
         below = (register[:-1] == register[1:]) & (self._codes[:-1] & SKETCHED > 0)
@@ -113,21 +113,23 @@ class DistinctCounts:
 
 
 def count_marks(owner: Ints, marks: Ints, size: int, cell: Ints) -> tuple[Ints, Flags]:
-    """Return how many different values owners [size] have whose marks are given, each once, and where that is not
-    exact; ``cell`` is that of each number."""
+    """Return the numbers of distinct values of owners [size], and which of these are estimates.
+
+    ``marks`` are distinct for each ``owner``; ``cell`` is the HyperLogLog cell of each number.
+    """
     sketched = marks >= SKETCHED
     found: Ints = np.bincount(owner[~sketched], minlength=size)
-    near = np.zeros(size, np.bool_)
-    near[owner[sketched]] = True
-    if near.any():
-        mine = near[owner]
+    approximate = np.zeros(size, np.bool_)
+    approximate[owner[sketched]] = True
+    if approximate.any():
+        mine = approximate[owner]
         cells = np.where(sketched[mine], marks[mine] & _CELL, cell[np.where(sketched[mine], 0, marks[mine])])
-        found[near] = np.maximum(found, _estimates(owner[mine], cells, size))[near]
-    return found, near
+        found[approximate] = np.maximum(found, _estimates(owner[mine], cells, size))[approximate]
+    return found, approximate
 
 
 def _estimates(owner: Ints, cells: Ints, size: int) -> Ints:
-    """Return how many values the cells of each owner [size] come from."""
+    """Return the HyperLogLog estimate of each owner [size] from the ``cells`` of its values."""
     codes = np.sort((owner << (REGISTERS + RANKS)) | cells)
     greatest = codes[np.append(runs_of(codes >> RANKS)[1:], len(codes)) - 1]
     owners, ranks = greatest >> (REGISTERS + RANKS), greatest & _RANK
@@ -141,7 +143,7 @@ def _estimates(owner: Ints, cells: Ints, size: int) -> Ints:
 
 
 def _sigma(part: Floats) -> Floats:
-    """Return x + sum of x^(2^k) 2^(k-1) for k = 1 …: what registers that are ``part`` empty weigh. Infinite for 1."""
+    """Return x + sum of x^(2^k) 2^(k-1) for k = 1 …: Ertl's term for a share x of empty registers; infinite for 1."""
     total, power, weight = part.copy(), part.copy(), 1.0
     while True:
         power = power * power

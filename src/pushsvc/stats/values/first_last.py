@@ -1,6 +1,6 @@
-"""The first and the last value of rows in windows: those of the least and the greatest time.
+"""The first and the last value of rows in windows: those of the least and the greatest event time.
 
-Of equal times the one that came first, or last, in the log counts: what is added later came later.
+Among equal times the order of the log decides, which is the order in which values are added.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pushsvc.stats.window import Window
 _NEVER, _ALWAYS = int(np.iinfo(np.int64).max), int(np.iinfo(np.int64).min)
 _MANY = 32
 
-Part = tuple[Ints, Ints, Ints]
-"""Rows in order and each once, times, and numbers of values."""
+FirstOfRows = tuple[Ints, Ints, Ints]
+"""Ascending, distinct rows, times, and numbers of values."""
 
 
 class LastValues:
     """The greatest time of each row in every window [W, R], and the number of its value.
 
-    Whatever leaves a window, its last value does so at the end; so one place for each row is enough.
+    The last value of a window is the last one to leave it, so that one place for each row is enough.
     """
 
     STATE = ("_time", "_number")
@@ -35,7 +35,7 @@ class LastValues:
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
+        """Size of the arrays."""
         return self._time.nbytes + self._number.nbytes
 
     def reserve(self, rows: int) -> None:
@@ -43,7 +43,7 @@ class LastValues:
         self._time, self._number = _wide(self._time, rows, _ALWAYS), _wide(self._number, rows, NONE)
 
     def add(self, windows: Sequence[int], rows: Ints, times: Ints, numbers: Ints) -> None:
-        """Take in values of windows, in the order of the log."""
+        """Add values to windows, in the order of the log."""
         order = np.lexsort((times, rows))
         last = order[np.append(runs_of(rows[order])[1:], len(rows)) - 1]
         rows, times, numbers = rows[last], times[last], numbers[last]
@@ -53,12 +53,12 @@ class LastValues:
             self._number[window, rows[newer]] = numbers[newer]
 
     def forget(self, window: int | slice, rows: Index) -> None:
-        """Forget what rows had; nothing of them is in the window any more."""
+        """Forget the values of rows that have no event in the window."""
         self._time[window, rows], self._number[window, rows] = _ALWAYS, NONE
 
-    def hold(self, held: Flags) -> None:
-        """Mark the numbers of the values that are the last of a row as held."""
-        held[self._number[self._number != NONE]] = True
+    def mark_in_use(self, used: Flags) -> None:
+        """Mark the numbers of values that are the last of a row."""
+        used[self._number[self._number != NONE]] = True
 
     def read(self, window: int, rows: Ints) -> Ints:
         """Return the numbers of the last values of rows."""
@@ -69,8 +69,8 @@ class LastValues:
 class FirstValues:
     """The least time of each row in every window [W, R], and the number of its value.
 
-    Every pane keeps the first value of each of its rows. When the pane that has a row's first value leaves, the next
-    that has the row is looked for.
+    Every pane keeps the first value of each of its rows. When the pane with a row's first value expires, the next pane
+    that has the row provides it.
     """
 
     STATE = ("_windows", "_time", "_number", "_panes", "_head")
@@ -79,12 +79,12 @@ class FirstValues:
         self._windows = tuple(windows)
         self._time: Ints = np.full((len(windows), 0), _NEVER)
         self._number: Ints = np.full((len(windows), 0), NONE)
-        self._panes: list[dict[int, list[Part]]] = [{} for _ in windows]
-        self._head: list[Part] = []
+        self._panes: list[dict[int, list[FirstOfRows]]] = [{} for _ in windows]
+        self._head: list[FirstOfRows] = []
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
+        """Size of the arrays."""
         parts = [part for panes in self._panes for own in panes.values() for part in own] + self._head
         return self._time.nbytes + self._number.nbytes + sum(array.nbytes for part in parts for array in part)
 
@@ -93,7 +93,7 @@ class FirstValues:
         self._time, self._number = _wide(self._time, rows, _NEVER), _wide(self._number, rows, NONE)
 
     def add(self, rows: Ints, times: Ints, numbers: Ints) -> None:
-        """Take in values of the head grain, in the order of the log."""
+        """Add values of the head grain, in the order of the log."""
         part = _first_of(rows, times, numbers)
         self._head.append(part)
         if len(self._head) >= _MANY:
@@ -102,25 +102,25 @@ class FirstValues:
             self._lower(window, part)
 
     def add_late(self, window: int, rows: Ints, times: Ints, numbers: Ints) -> None:
-        """Take in values of panes of a window, in the order of the log."""
+        """Add late values to panes of a window, in the order of the log."""
         panes = times // self._windows[window].pane
         order = np.argsort(panes, kind="stable")
         for start, end in pairwise([*runs_of(panes[order]).tolist(), len(panes)]):
             here = order[start:end]
             part = _first_of(rows[here], times[here], numbers[here])
-            self._remember(window, int(panes[here[0]]), part)
+            self._add_to_pane(window, int(panes[here[0]]), part)
             self._lower(window, part)
 
     def close(self, panes: Sequence[int]) -> None:
-        """Close the head grain, which was in these panes of the windows."""
+        """Close the head grain, which was in ``panes`` [W]."""
         if self._head:
             part, self._head = _joined(self._head), []
             for window, pane in enumerate(panes):
-                self._remember(window, pane, part)
+                self._add_to_pane(window, pane, part)
 
     def advance(self, window: int, oldest: int, count: Counts) -> None:
-        """Let a window begin with pane ``oldest``: rows whose first value leaves get the next one, unless by their
-        ``count`` [R] they have none."""
+        """Expire the panes before ``oldest``. A row whose first value expires gets its next one, unless it has no event
+        left by its ``count`` [R]."""
         panes, begin = self._panes[window], oldest * self._windows[window].pane
         for pane in [pane for pane in panes if pane < oldest]:
             rows, _, _ = _joined(panes.pop(pane))
@@ -133,7 +133,7 @@ class FirstValues:
                 rows = rows[~self._take(window, later, rows)]
 
     def _take(self, window: int, pane: int, rows: Ints) -> Flags:
-        """Give rows, in order, the first values that a pane has of them; tell which."""
+        """Set the first values of those ascending rows that a pane has; return which these are."""
         parts = self._panes[window][pane]
         parts[:] = [_joined(parts)]
         own, times, numbers = parts[0]
@@ -143,20 +143,20 @@ class FirstValues:
         self._number[window, rows[there]] = numbers[place[there]]
         return there
 
-    def _remember(self, window: int, pane: int, part: Part) -> None:
+    def _add_to_pane(self, window: int, pane: int, part: FirstOfRows) -> None:
         parts = self._panes[window].setdefault(pane, [])
         parts.append(part)
         if len(parts) >= _MANY:
             parts[:] = [_joined(parts)]
 
-    def _lower(self, window: int, part: Part) -> None:
+    def _lower(self, window: int, part: FirstOfRows) -> None:
         rows, times, numbers = part
         older = times < self._time[window, rows]
         self._time[window, rows[older]] = times[older]
         self._number[window, rows[older]] = numbers[older]
 
     def keep(self, kept: Callable[[Ints], Flags]) -> None:
-        """Forget the rows of which ``kept`` says no."""
+        """Drop the rows for which ``kept`` returns False."""
         rows = np.flatnonzero(~kept(np.arange(self._time.shape[1])))
         self._time[:, rows], self._number[:, rows] = _NEVER, NONE
         self._head = _kept(self._head, kept)
@@ -164,11 +164,11 @@ class FirstValues:
             left = {pane: _kept(parts, kept) for pane, parts in panes.items()}
             self._panes[window] = {pane: parts for pane, parts in left.items() if parts}
 
-    def hold(self, held: Flags) -> None:
-        """Mark the numbers of the values that are, or may become, the first of a row as held."""
+    def mark_in_use(self, used: Flags) -> None:
+        """Mark the numbers of values that are, or may become, the first of a row."""
         for parts in [self._head, *(parts for panes in self._panes for parts in panes.values())]:
             for _, _, numbers in parts:
-                held[numbers] = True
+                used[numbers] = True
 
     def read(self, window: int, rows: Ints) -> Ints:
         """Return the numbers of the first values of rows."""
@@ -176,27 +176,27 @@ class FirstValues:
         return numbers
 
 
-def _first_of(rows: Ints, times: Ints, numbers: Ints) -> Part:
-    """Return the values with the least times of rows, of equals the first."""
+def _first_of(rows: Ints, times: Ints, numbers: Ints) -> FirstOfRows:
+    """Return the value with the least time of each row, among equal times the first."""
     order = np.lexsort((times, rows))
     first = order[runs_of(rows[order])]
     return rows[first], times[first], numbers[first]
 
 
-def _joined(parts: list[Part]) -> Part:
+def _joined(parts: list[FirstOfRows]) -> FirstOfRows:
     if len(parts) == 1:
         return parts[0]
     rows, times, numbers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return _first_of(rows, times, numbers)
 
 
-def _kept(parts: list[Part], kept: Callable[[Ints], Flags]) -> list[Part]:
+def _kept(parts: list[FirstOfRows], kept: Callable[[Ints], Flags]) -> list[FirstOfRows]:
     masks = [(part, kept(part[0])) for part in parts]
     return [(rows[mask], times[mask], numbers[mask]) for (rows, times, numbers), mask in masks if mask.any()]
 
 
 def _wide(array: Ints, rows: int, fill: int) -> Ints:
-    """Return an array [W, …] with room for so many rows and some more."""
+    """Return an array [W, …] with room for at least so many rows."""
     more = rows - array.shape[1]
     if more <= 0:
         return array

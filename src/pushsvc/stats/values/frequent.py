@@ -1,7 +1,7 @@
 """The most frequent values of rows in windows.
 
-How often each value that is followed occurs is counted, exactly. All others of a row count as one, UNTRACKED: while
-there are any, a value may be missing that occurred no more often than they did together.
+Tracked values are counted exactly. All others of a row count together as UNTRACKED. While that count is not zero, the
+result is approximate: it may lack a value, but none that occurred more often than all untracked ones together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pushsvc.stats.arrays import Flags, Ints, lengths_of, members_of, runs_of
 from pushsvc.stats.code_counts import CodeCounts
-from pushsvc.stats.pane_counts import Numbers, sum_counts
+from pushsvc.stats.pane_counts import IdCounts, sum_counts
 from pushsvc.stats.values.dictionary import UNTRACKED, ValueDictionary
 
 SHIFT = 32
@@ -22,25 +22,25 @@ _MANY = 32
 _RARE = 1 << 40
 
 Ranked = list[tuple[int, int]]
-"""Number of a value and how often it occurred."""
+"""Number and count of values, the most frequent first."""
 
 
 class FrequentValues:
-    """Counts of codes (row and number of a value) in several windows, and what the head grain brought."""
+    """Counts of codes (row and number of a value) in several windows, and those of the head grain."""
 
     STATE = ("_counted", "_head")
 
     def __init__(self, windows: int) -> None:
         self._counted = CodeCounts(windows, np.int64)
-        self._head: list[Numbers] = []
+        self._head: list[IdCounts] = []
 
     @property
     def bytes(self) -> int:
-        """Size of what is held."""
+        """Size of the arrays."""
         return self._counted.bytes + sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
 
     def add(self, rows: Ints, numbers: Ints) -> None:
-        """Count values of the head grain, in all windows."""
+        """Count values of the head grain in all windows."""
         codes, counts = _count((rows << SHIFT) | numbers)
         self._head.append((codes, counts))
         if len(self._head) >= _MANY:
@@ -48,79 +48,79 @@ class FrequentValues:
         self._counted.add(slice(None), codes, counts)
 
     def add_late(self, window: int, panes: Ints, rows: Ints, numbers: Ints) -> None:
-        """Count values of panes of a window."""
+        """Count late values in panes of a window."""
         codes = (rows << SHIFT) | numbers
         for pane in np.unique(panes).tolist():
-            self._counted.remember(window, pane, *_count(codes[panes == pane]))
+            self._counted.add_to_pane(window, pane, *_count(codes[panes == pane]))
         self._counted.add(window, *_count(codes))
 
     def close(self, panes: list[int]) -> None:
-        """Close the head grain, which was in these panes of the windows."""
+        """Close the head grain, which was in ``panes`` [W]."""
         if self._head:
             codes, self._head = sum_counts(self._head), []
             for window, pane in enumerate(panes):
-                self._counted.remember(window, pane, *codes)
+                self._counted.add_to_pane(window, pane, *codes)
 
     def advance(self, window: int, closed: int, oldest: int) -> None:
-        """Close a pane of a window, and take off what came in panes before ``oldest``."""
+        """Close a pane of a window, and subtract the panes before ``oldest``."""
         self._counted.advance(window, closed, oldest)
 
-    def hold(self, held: Flags) -> None:
-        """Mark the numbers of the values that are in any window as held."""
-        held[(self._counted.codes & _NUMBER)[self._counted.counts.any(axis=0)]] = True
+    def mark_in_use(self, used: Flags) -> None:
+        """Mark the numbers of values that are in any window."""
+        used[(self._counted.codes & _NUMBER)[self._counted.counts.any(axis=0)]] = True
 
     def keep(self, kept: Callable[[Ints], Flags]) -> None:
-        """Forget the rows of which ``kept`` says no."""
+        """Drop the rows for which ``kept`` returns False."""
         self._counted.keep(lambda codes: kept(codes >> SHIFT))
         chosen = [(codes, counts, kept(codes >> SHIFT)) for codes, counts in self._head]
         self._head = [(codes[mask], counts[mask]) for codes, counts, mask in chosen if mask.any()]
 
-    def read(self, window: int, rows: Ints, most: int, vocabulary: ValueDictionary) -> tuple[list[Ranked], Flags]:
-        """Return the ``most`` frequent values of rows, equals by JSON text, and where some may be missing."""
+    def read(self, window: int, rows: Ints, most: int, dictionary: ValueDictionary) -> tuple[list[Ranked], Flags]:
+        """Return the ``most`` most frequent values of rows [n], and which of these lists are approximate."""
         codes = self._counted.codes
         first = np.searchsorted(codes, rows << SHIFT)
         lengths = np.searchsorted(codes, (rows + 1) << SHIFT) - first
         members = members_of(first, lengths)
         counts, numbers = self._counted.counts[window, members], codes[members] & _NUMBER
         owner = np.repeat(np.arange(len(rows)), lengths)
-        near = np.zeros(len(rows), np.bool_)
-        near[owner[(numbers == UNTRACKED) & (counts > 0)]] = True
+        approximate = np.zeros(len(rows), np.bool_)
+        approximate[owner[(numbers == UNTRACKED) & (counts > 0)]] = True
         there = (numbers != UNTRACKED) & (counts > 0)
-        return rank(owner[there], numbers[there], counts[there], len(rows), most, vocabulary), near
+        return rank(owner[there], numbers[there], counts[there], len(rows), most, dictionary), approximate
 
 
-def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, vocabulary: ValueDictionary) -> list[Ranked]:
-    """Return for each owner [size] its members with the greatest counts."""
+def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, dictionary: ValueDictionary) -> list[Ranked]:
+    """Return for each owner [size] the ``most`` values with the greatest counts, equal counts in order of JSON text."""
     order = np.argsort(owner * _RARE + (_RARE - 1 - counts))
     owner, numbers, counts = owner[order], numbers[order], counts[order]
     starts = runs_of(owner)
     lengths = lengths_of(starts, len(owner))
     least = counts[starts + np.minimum(lengths, most) - 1]
-    kept = np.flatnonzero(counts >= np.repeat(least, lengths))  # those beyond ``most`` are equal to the last
+    kept = np.flatnonzero(counts >= np.repeat(least, lengths))  # more than ``most`` where counts are equal
     owner, numbers, counts = owner[kept], numbers[kept], counts[kept]
-    order = np.lexsort((vocabulary.order[numbers], -counts, owner))
+    order = np.lexsort((dictionary.order[numbers], -counts, owner))
     numbers, counts = numbers[order], counts[order]
     starts = runs_of(owner)
     found: list[Ranked] = [[] for _ in range(size)]
     edges = np.append(starts, len(owner)).tolist()
-    alike = _alike(owner, counts, vocabulary.order[numbers])
+    alike = _alike(owner, counts, dictionary.order[numbers])
     for place, begin, end in zip(owner[starts].tolist(), edges, edges[1:], strict=False):
         ranked = list(zip(numbers[begin:end].tolist(), counts[begin:end].tolist(), strict=True))
         if alike[begin:end].any():
-            ranked.sort(key=lambda one: (-one[1], vocabulary.text(one[0])))
+            ranked.sort(key=lambda one: (-one[1], dictionary.text(one[0])))
         found[place] = ranked[:most]
     return found
 
 
 def _alike(owner: Ints, counts: Ints, order: NDArray[np.uint64]) -> Flags:
-    """Tell which members are equal to the one before in all that was sorted by."""
+    """Return which members have the sort key of the one before."""
     alike = np.zeros(len(owner), np.bool_)
     alike[1:] = (owner[1:] == owner[:-1]) & (counts[1:] == counts[:-1]) & (order[1:] == order[:-1])
     return alike
 
 
-def _count(codes: Ints) -> Numbers:
-    """Return codes in order, each once, and how many there are of each."""
+def _count(codes: Ints) -> IdCounts:
+    """Return the distinct codes, ascending, and the count of each."""
     ordered = np.sort(codes)
     starts = runs_of(ordered)
     return ordered[starts], lengths_of(starts, len(codes)).astype(np.int32)

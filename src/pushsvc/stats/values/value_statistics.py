@@ -24,10 +24,12 @@ _MARK = (1 << SHIFT) - 1
 
 @dataclass(slots=True)
 class ValueSummary:
-    """What there is of rows [n]: ``firsts`` and ``lasts`` are numbers of values. ``near`` tells which rows are not
-    exact. What is not wanted is None."""
+    """Statistics of the values of rows [n]; None for those that are not chosen.
 
-    near: Flags
+    ``firsts`` and ``lasts`` are numbers of values. ``approximate`` tells which rows are not exact.
+    """
+
+    approximate: Flags
     distinct: Ints | None = None
     ranked: list[Ranked] | None = None
     firsts: Ints | None = None
@@ -35,71 +37,74 @@ class ValueSummary:
 
 
 class ValueStatistics:
-    """Statistics of values by name, and the vocabulary of the values, of which ``most`` of a field are followed.
+    """The chosen statistics by their ``names``, and the dictionary of values, which tracks ``most`` of a field.
 
-    ``top`` is how many of the most frequent values are told, 0 for none; ``ends`` whether the first or the last is.
+    ``top`` is the greatest number of most frequent values that a statistic shows, 0 if there is none. ``first_or_last``
+    tells whether the first or the last value is among the statistics.
     """
 
-    STATE = ("vocabulary", "statistics", "distinct", "top", "ends")
+    STATE = ("dictionary", "names", "distinct", "top", "first_or_last")
 
     def __init__(self, statistics: Sequence[str], most: int) -> None:
-        self.vocabulary = ValueDictionary(most)
-        self.statistics = tuple(statistics)
+        self.dictionary = ValueDictionary(most)
+        self.names = tuple(statistics)
         self.distinct = "distinct" in statistics
         self.top = max((length for length in map(length_of, statistics) if length), default=0)
-        self.ends = "first" in statistics or "last" in statistics
+        self.first_or_last = "first" in statistics or "last" in statistics
 
     @property
-    def nothing(self) -> list[Any]:
-        """What the columns say of rows without values: nothing, and that nothing is approximate."""
-        near = [] if all(map(is_exact, self.statistics)) else [False]
-        return [*[None] * len(self.statistics), *near]
+    def _empty(self) -> list[Any]:
+        """The columns of a row without values: None for each statistic, and False if there is a flag column."""
+        flag = [] if all(map(is_exact, self.names)) else [False]
+        return [*[None] * len(self.names), *flag]
 
-    def columns(self, kinds: Index, find: Callable[[Ints], ValueSummary]) -> list[list[Any]]:
-        """Return a column [n] for each of the statistics, and one that tells which rows are not exact if any may be.
+    def columns(self, kinds: Index, summarize: Callable[[Ints], ValueSummary]) -> list[list[Any]]:
+        """Return a column [n] for each statistic, and a column of flags for approximate rows if there may be any.
 
-        ``kinds`` are those of the rows; ``find`` is asked for the places of those that have values, in order.
+        ``kinds`` [n] are those of the rows. ``summarize`` gets the places of the rows of VALUES, ascending.
         """
-        columns: list[list[Any]] = [[nothing] * len(kinds) for nothing in self.nothing]
+        columns: list[list[Any]] = [[empty] * len(kinds) for empty in self._empty]
         places = np.flatnonzero(kinds == VALUES)
         if len(places):
-            for column, told in zip(columns, self._told(find(places)), strict=True):
-                for place, one in zip(places.tolist(), told, strict=True):
+            for column, filled in zip(columns, self._columns_of(summarize(places)), strict=True):
+                for place, one in zip(places.tolist(), filled, strict=True):
                     column[place] = one
         return columns
 
-    def _told(self, found: ValueSummary) -> list[list[Any]]:
-        value = self.vocabulary.value
-        told: dict[str, list[Any]] = {}
+    def _columns_of(self, found: ValueSummary) -> list[list[Any]]:
+        value = self.dictionary.value
+        by_name: dict[str, list[Any]] = {}
         if found.distinct is not None:
-            told["distinct"] = found.distinct.tolist()
+            by_name["distinct"] = found.distinct.tolist()
         for name, numbers in (("first", found.firsts), ("last", found.lasts)):
             if numbers is not None:
-                told[name] = list(map(value, numbers.tolist()))
+                by_name[name] = list(map(value, numbers.tolist()))
         ranked = [[[value(number), count] for number, count in one] for one in found.ranked or ()]
-        lengths = zip(self.statistics, map(length_of, self.statistics), strict=True)
-        columns = [[one[:length] for one in ranked] if length else told[name] for name, length in lengths]
-        return [*columns, found.near.tolist()][: len(self.nothing)]
+        lengths = zip(self.names, map(length_of, self.names), strict=True)
+        columns = [[one[:length] for one in ranked] if length else by_name[name] for name, length in lengths]
+        return [*columns, found.approximate.tolist()][: len(self._empty)]
 
-    # -- values of events that are kept
+    # -- windows that keep their events
 
     def kept(self, numbers: Ints) -> Ints:
-        """Return what to keep of the values of events: their numbers; or, where nobody asks for first or last, what
-        they count as, so that a value that is not followed need not be held."""
-        return numbers if self.ends else self.vocabulary.mark[numbers]
+        """Return what an event keeps of its value: its number, or its mark if neither first nor last is chosen.
+
+        A mark does not keep an untracked value in use.
+        """
+        return numbers if self.first_or_last else self.dictionary.mark[numbers]
 
     @staticmethod
-    def hold(kept: Ints, held: Flags) -> None:
-        """Mark the numbers among what was kept as held."""
-        held[kept[kept < SKETCHED]] = True
+    def mark_numbers(kept: Ints, used: Flags) -> None:
+        """Mark the numbers among what events keep as used."""
+        used[kept[kept < SKETCHED]] = True
 
-    def find(self, owners: Ints, times: Ints, kept: Ints, size: int) -> ValueSummary:
-        """Return what owners [size] have of values of events, which stand in order of owners and then of the log."""
+    def summarize(self, owners: Ints, times: Ints, kept: Ints, size: int) -> ValueSummary:
+        """Summarize the values of owners [size]; events are ordered by owner, then as in the log."""
         found = ValueSummary(np.zeros(size, np.bool_))
         if self.distinct or self.top:
-            self._count(found, owners, self.vocabulary.mark[kept] if self.ends else kept, size)
-        if self.ends:
-            found.firsts, found.lasts = _ends(owners, times, kept, size)
+            self._count(found, owners, self.dictionary.mark[kept] if self.first_or_last else kept, size)
+        if self.first_or_last:
+            found.firsts, found.lasts = _first_and_last(owners, times, kept, size)
         return found
 
     def _count(self, found: ValueSummary, owners: Ints, marks: Ints, size: int) -> None:
@@ -107,17 +112,19 @@ class ValueStatistics:
         starts = runs_of(codes)
         counts, owners, marks = lengths_of(starts, len(codes)), codes[starts] >> SHIFT, codes[starts] & _MARK
         followed = marks < SKETCHED
-        found.near[owners[~followed]] = True
+        found.approximate[owners[~followed]] = True
         if self.distinct:
-            found.distinct, _ = count_marks(owners, marks, size, self.vocabulary.cell)
+            found.distinct, _ = count_marks(owners, marks, size, self.dictionary.cell)
         if self.top:
             members = owners[followed], marks[followed], counts[followed]
-            found.ranked = rank(*members, size, self.top, self.vocabulary)
+            found.ranked = rank(*members, size, self.top, self.dictionary)
 
 
-def _ends(owners: Ints, times: Ints, numbers: Ints, size: int) -> tuple[Ints, Ints]:
-    """Return for each owner [size] the number with the least time, of equals the first, and that with the greatest, of
-    equals the last; NONE for owners without any."""
+def _first_and_last(owners: Ints, times: Ints, numbers: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return for each owner [size] the number of the first value and that of the last; NONE for owners without values.
+
+    Among equal times the order of the log decides.
+    """
     firsts, lasts = np.full(size, NONE), np.full(size, NONE)
     if len(owners):
         starts = runs_of(owners)

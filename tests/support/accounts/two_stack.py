@@ -5,7 +5,7 @@ import pytest
 
 from pushsvc.stats.arrays import runs_of
 from pushsvc.stats.moments import describe, reduce
-from pushsvc.stats.panes.two_stack import Part, TwoStack
+from pushsvc.stats.panes.two_stack import ColumnMoments, TwoStack
 
 PANES, COLUMNS = 7, 5
 
@@ -15,8 +15,8 @@ class Account:
 
     def __init__(self, phase):
         self.head = 100
-        self.fold = TwoStack(PANES, self.head, phase)
-        self.fold.reserve(COLUMNS)
+        self.stack = TwoStack(PANES, self.head, phase)
+        self.stack.reserve(COLUMNS)
         self.values = {}
 
     def add(self, columns, values, pane=None):
@@ -24,20 +24,20 @@ class Account:
         starts = runs_of(columns[order])
         own, moments = columns[order][starts], reduce(values[order], starts)
         if pane is None:
-            self.fold.add(Part(own.astype(np.uint16), moments))
+            self.stack.add(ColumnMoments(own.astype(np.uint16), moments))
         else:
-            self.fold.add_late(np.full(len(own), pane), own, moments)
+            self.stack.add_late(np.full(len(own), pane), own, moments)
         for column, value in zip(columns.tolist(), values.tolist(), strict=True):
             self.values.setdefault((self.head if pane is None else pane, column), []).append(value)
 
     def advance(self, panes):
         self.head += panes
-        self.fold.advance(self.head)
+        self.stack.advance(self.head)
 
     def check(self):
         columns = np.arange(COLUMNS)
-        moments = self.fold.read(columns)
-        figures = describe(moments)
+        moments = self.stack.read(columns)
+        statistics = describe(moments)
         for column in columns.tolist():
             inside = [
                 value
@@ -47,6 +47,6 @@ class Account:
             ]
             assert moments.count[column] == len(inside)
             if inside:
-                assert figures[[0, 2, 3], column].tolist() == [sum(inside), min(inside), max(inside)]
+                assert statistics[[0, 2, 3], column].tolist() == [sum(inside), min(inside), max(inside)]
             if len(inside) > 1:
-                assert figures[4, column] == pytest.approx(np.std(inside, ddof=1), rel=1e-12)
+                assert statistics[4, column] == pytest.approx(np.std(inside, ddof=1), rel=1e-12)
