@@ -353,7 +353,7 @@ class Aggregate:
     def _parts(self, topic: TopicCounts, data: list[bytes], gone: bytes, rows: Ints, extent: TimeRange) -> list[bytes]:
         """Return the body of a frame: data, gone, and partial if there are such keys."""
         parts = [b'"data":', *data, b',"gone":', gone]
-        keys = [] if extent.start is None else topic.table.partial(rows, extent.start)
+        keys = [] if extent.start is None else topic.table.partial_keys(rows, extent.start)
         if keys:
             parts += (b',"partial":', orjson.dumps(keys))
         return parts

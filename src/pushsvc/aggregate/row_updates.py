@@ -82,7 +82,7 @@ class RowUpdater:
             if number is None:
                 topic.ignored += len(column.values)
             else:
-                found.append((table.numbers(number) if name in self._valued else number, column))
+                found.append((table.hidden_field(number) if name in self._valued else number, column))
         return found
 
     def _values_of(self, topic: TopicCounts, events: Columns, in_range: Flags | None) -> list[tuple[int, Ints]]:
@@ -117,7 +117,7 @@ class RowUpdater:
         folded = times[chosen][(keys[chosen] > ALL_KEYS) & (keys[chosen] <= table.groupings)]
         if len(folded):
             topic.folded += len(folded)
-            table.fold(int(folded.max()))
+            table.record_folded(int(folded.max()))
         self._engine.put(ids[chosen], table.rows(COUNT, keys[chosen]), None)
         for number, kept in values:
             there = np.flatnonzero((kept != NONE) if taken is None else (kept != NONE) & taken)

@@ -66,7 +66,7 @@ class Shard(Aggregate):
     def report(self, name: str, window: int, *, full: bool) -> ShardReport:
         """Return the rows of a window: all, or those that changed since the last report."""
         topic, engine = self.topics[name], self._engine
-        shared = topic.table.shared() if topic.begun else np.zeros(0, np.int64)
+        shared = topic.table.shared_rows() if topic.begun else np.zeros(0, np.int64)
         changed = engine.changed(window)[shared]
         if not topic.begun:
             changes = self._ledger.no_changes()
@@ -78,7 +78,7 @@ class Shard(Aggregate):
         rows = zip(shared.tolist(), changed.tolist(), np.isin(shared, changes.gone).tolist(), strict=True)
         partials = engine.partials(window, shared)
         shared_rows = [
-            SharedRow((*topic.table.name(row), topic.table.by(row)), change, left, one)
+            SharedRow((*topic.table.name(row), topic.table.grouping_of(row)), change, left, one)
             for (row, change, left), one in zip(rows, partials, strict=True)
         ]
         report = self._own_report(topic, window, changes, shared_rows)
@@ -93,7 +93,7 @@ class Shard(Aggregate):
         size, (extent,) = len(changes.rows), self._engine.time_ranges(window, [topic.table])
         start, end = extent.start or 0, extent.end or 0
         (data,) = encode_ranges([(0, size)], size, partial(self._encode, window, changes))
-        keys = [key for key in topic.table.partial(changes.rows, start) if key is not None]
+        keys = [key for key in topic.table.partial_keys(changes.rows, start) if key is not None]
         ending = bool((changes.count == 0).any())
         return ShardReport(start, end, b"".join(data)[1:-1], self._gone(changes.gone)[1:-1], keys, ending, shared)
 

@@ -203,7 +203,7 @@ class RowNames:
             owner = self._rows.owner(row)
             self._names[row] = orjson.dumps(owner.name(row))[:-1]
             if self._groupings is not None:
-                self._groupings[row] = orjson.dumps(owner.by(row))
+                self._groupings[row] = orjson.dumps(owner.grouping_of(row))
 
 
 def counts_to_json(count: Index, seconds: float | None) -> list[bytes]:

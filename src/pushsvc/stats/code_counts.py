@@ -1,4 +1,4 @@
-"""Counts of codes in several windows. A code is one integer made of a row or column and of what is counted in it.
+"""Counts of codes in several windows. A code is one integer: a row or column, and the bucket or value counted in it.
 
 Counts are integers: a pane that leaves a window is subtracted exactly.
 """

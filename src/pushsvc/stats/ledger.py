@@ -44,7 +44,7 @@ class Ledger:
         return np.flatnonzero(self._engine.changed(window) | (self._known[window, : len(self._engine.rows)] == _ZERO))
 
     def update(self, window: int, rows: Ints) -> RowChanges:
-        """Return what changed in pending rows since they were last returned."""
+        """Return the changes of pending rows since they were last returned."""
         rows = self._by_topic(rows)
         self._engine.pause()
         self._engine.clear_changed(window, rows)

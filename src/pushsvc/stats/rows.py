@@ -257,11 +257,11 @@ class TopicRows:
         self._since_fold[number] = self._folded
         return number
 
-    def fold(self, time: int) -> None:
+    def record_folded(self, time: int) -> None:
         """Record that an event of that time (ms) was counted under ``__other__``."""
         self._folded = max(self._folded, time)
 
-    def partial(self, rows: Ints, first: int) -> list[str | None]:
+    def partial_keys(self, rows: Ints, first: int) -> list[str | None]:
         """Return the keys of ``rows`` that may lack events with times from ``first`` (ms) on.
 
         Such a key got its rows after some of those events had been counted under ``__other__``.
@@ -281,7 +281,7 @@ class TopicRows:
             number = self.fields[name] = self._open(name, kind)
         return number
 
-    def numbers(self, field: int) -> int:
+    def hidden_field(self, field: int) -> int:
         """Return the number of the hidden field of the numbers among a field's values."""
         number = self._numbers.get(field)
         if number is None:
@@ -308,7 +308,7 @@ class TopicRows:
         totals: RowNumbers = self.table[:, ALL_KEYS]
         return totals
 
-    def shared(self) -> Ints:
+    def shared_rows(self) -> Ints:
         """Return the open rows of all keys together and of ``__other__``."""
         rows = self.table[:, : self.groupings + 1].T.astype(np.int64).ravel()
         found: Ints = rows[rows != CLOSED]
@@ -336,7 +336,7 @@ class TopicRows:
         """Return the key and the field of a row."""
         return self.keys[self._rows.key[row]], self._names[self._rows.field[row]]
 
-    def by(self, row: int) -> str | None:
+    def grouping_of(self, row: int) -> str | None:
         """Return the grouping of a row's key; None for all keys together."""
         key = self._rows.key[row]
         return None if key == ALL_KEYS else self._by[self._grouping[key]]

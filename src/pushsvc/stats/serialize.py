@@ -1,8 +1,8 @@
 """Objects to bytes and back, exactly: every array, every number and every shared reference.
 
-Not pickle, which runs what it reads: only objects of the given classes are made, and only their declared attributes
-are set. A class declares them as ``STATE``; a dataclass declares them as its fields. Attributes in ``DERIVED`` are not
-saved: the caller of ``deserialize`` sets them anew.
+Unlike pickle, reading runs no code of the data: it makes objects of the given classes only, and sets their declared
+attributes only. A class declares its attributes as ``STATE``, a dataclass as its fields. Attributes in ``DERIVED`` are
+not saved: the caller of ``deserialize`` sets them anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Windows made of panes: what each row has in each window, and which rows changed."""
+"""Windows made of panes: counts and statistics of each row in each window, and which rows changed."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class PaneWindows:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays, nearly."""
+        """Approximate size of the arrays."""
         fixed = [self._changed, self._stale, self._counts, self._head_counts]
-        held = sum(counts.bytes for counts in self._pane_counts) + self._statistics.bytes
-        held += 0 if self._values is None else self._values.bytes
+        size = sum(counts.bytes for counts in self._pane_counts) + self._statistics.bytes
+        size += 0 if self._values is None else self._values.bytes
         pending = sum(map(size_of, [self._pending, *self._early]))
-        return held + pending + sum(array.nbytes for array in fixed)
+        return size + pending + sum(array.nbytes for array in fixed)
 
     # -- the head
 
@@ -125,7 +125,7 @@ class PaneWindows:
         return True
 
     def next_changes(self, _ready: object = None) -> list[int | None]:
-        """Return for each window the next ms at which events leave or enter it, of whatever topic."""
+        """Return for each window the next ms at which events leave or enter it, for any topic."""
         self.settle()
         return [self._next_change(number) for number in range(len(self.windows))]
 
@@ -359,7 +359,7 @@ class PaneWindows:
         self._changed[:, rows] = False
         self._head_counts[rows] = 0
         for pane_counts in self._pane_counts:
-            pane_counts.keep(lambda held: ~np.isin(held, rows))
+            pane_counts.keep(lambda counted: ~np.isin(counted, rows))
         self._statistics.drop(columns)
         if self._values is not None:
             self._values.drop(rows)

@@ -33,7 +33,8 @@ class ColumnMoments:
 class TwoStack:
     """One window over the columns of one block.
 
-    ``head`` is its newest pane. A flip comes at most once in ``panes`` panes; ``phase`` spreads the flips of blocks.
+    ``head`` is its newest pane. A flip comes when the front stack is empty; ``phase`` spreads the flips of blocks over
+    the panes. Late partials of panes in the front stack are kept separately.
     """
 
     STATE = (

@@ -111,12 +111,12 @@ class ValueStatistics:
         codes = np.sort((owners << SHIFT) | marks)
         starts = runs_of(codes)
         counts, owners, marks = lengths_of(starts, len(codes)), codes[starts] >> SHIFT, codes[starts] & _MARK
-        followed = marks < SKETCHED
-        found.approximate[owners[~followed]] = True
+        tracked = marks < SKETCHED
+        found.approximate[owners[~tracked]] = True
         if self.distinct:
             found.distinct, _ = count_marks(owners, marks, size, self.dictionary.cell)
         if self.top:
-            members = owners[followed], marks[followed], counts[followed]
+            members = owners[tracked], marks[tracked], counts[tracked]
             found.ranked = rank(*members, size, self.top, self.dictionary)
 
 
