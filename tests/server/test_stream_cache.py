@@ -25,18 +25,18 @@ def key(*fields: str, target: str = "/v1/topics/t/events", host: str = "localhos
     return found
 
 
-def reopen(cursor: str | None) -> Any:
+def factory(cursor: str | None) -> Any:
     return cursor
 
 
 def test_a_repeated_request_finds_the_head_and_the_stream_whatever_its_position() -> None:
     cache = StreamCache()
     assert cache.find(key(ACCEPT)) is None
-    cache.remember(key(ACCEPT), "head", reopen)
+    cache.remember(key(ACCEPT), "head", factory)
     for fields in ((), ("Last-Event-ID: abc", "User-Agent: x", "Sec-Fetch-Mode: cors", "X-Forwarded-For: 10.0.0.1")):
         found = cache.find(key(ACCEPT, *fields))
         assert found is not None
-        assert (found.head, found.reopen) == ("head", reopen)
+        assert (found.head, found.factory) == ("head", factory)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_a_repeated_request_finds_the_head_and_the_stream_whatever_its_position(
 )
 def test_a_different_request_finds_nothing(other: StreamKey) -> None:
     cache = StreamCache()
-    cache.remember(key(ACCEPT), "head", reopen)
+    cache.remember(key(ACCEPT), "head", factory)
     assert cache.find(other) is None
 
 
 def test_the_oldest_entry_is_dropped_at_the_limit() -> None:
     cache = StreamCache(max_entries=3)
     for number in range(4):
-        cache.remember(key(ACCEPT, target=f"/{number}"), "head", partial(reopen, str(number)))
+        cache.remember(key(ACCEPT, target=f"/{number}"), "head", partial(factory, str(number)))
     assert cache.find(key(ACCEPT, target="/0")) is None
     assert all(cache.find(key(ACCEPT, target=f"/{number}")) for number in (1, 2, 3))
 

@@ -61,12 +61,12 @@ class RequestHandler:
         if key is None:
             return self._run_app(request)
         cached = paths.streams.find(key)
-        take_over = None if cached is None else self._reopen(cached, request)
+        take_over = None if cached is None else self._open_cached(cached, request)
         if take_over is not None:
             return take_over
         response = self._respond(request)
-        if response.take_over is not None and response.reopen is not None:
-            paths.streams.remember(key, response.stream_head, response.reopen)
+        if response.take_over is not None and response.factory is not None:
+            paths.streams.remember(key, response.stream_head, response.factory)
         return response.take_over
 
     def _publish(self, paths: FastPaths, topic: str, request: Request) -> None:
@@ -91,10 +91,10 @@ class RequestHandler:
         del buffer[:length]
         return data
 
-    def _reopen(self, cached: CachedStream, request: Request) -> TakeOver | None:
+    def _open_cached(self, cached: CachedStream, request: Request) -> TakeOver | None:
         """Send the cached head of a stream; None if the stream cannot open now, which the app must explain."""
         try:
-            stream = cached.reopen(request.headers.get("last-event-id") or None)
+            stream = cached.factory(request.headers.get("last-event-id") or None)
             stream.open()
         except PushError:
             return None

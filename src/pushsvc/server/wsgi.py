@@ -13,7 +13,7 @@ from pushsvc.server.body import RequestBody
 from pushsvc.server.request import Request
 from pushsvc.server.response import complete_head
 from pushsvc.server.transport import Transport
-from pushsvc.web.handoff import Reopen, TakeOver
+from pushsvc.web.handoff import StreamFactory, TakeOver
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class WsgiResponse:
         self.keep_alive = True
         self.started = False
         self.take_over: TakeOver | None = None
-        self.reopen: Reopen | None = None
+        self.factory: StreamFactory | None = None
         self.stream_head = ""
         self._status = ""
         self._headers: list[tuple[str, str]] = []
@@ -73,9 +73,9 @@ class WsgiResponse:
             if close is not None:
                 close()
 
-    def handoff(self, take_over: TakeOver, reopen: Reopen | None = None) -> None:
+    def handoff(self, take_over: TakeOver, factory: StreamFactory | None = None) -> None:
         """Ask for the socket: the ``HANDOFF`` entry of the environ."""
-        self.take_over, self.reopen = take_over, reopen
+        self.take_over, self.factory = take_over, factory
 
     def start_response(
         self,

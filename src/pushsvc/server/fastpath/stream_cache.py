@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pushsvc.server.fastpath.admission import StreamKey
-from pushsvc.web.handoff import Reopen
+from pushsvc.web.handoff import StreamFactory
 
 _MAX_ENTRIES = 512
 
@@ -19,7 +19,7 @@ class CachedStream:
     """The head that the app answered, without its date, and the maker of further streams."""
 
     head: str
-    reopen: Reopen
+    factory: StreamFactory
 
 
 class StreamCache:
@@ -32,7 +32,7 @@ class StreamCache:
     def find(self, key: StreamKey) -> CachedStream | None:
         return self._entries.get(key)
 
-    def remember(self, key: StreamKey, head: str, reopen: Reopen) -> None:
+    def remember(self, key: StreamKey, head: str, factory: StreamFactory) -> None:
         if len(self._entries) >= self._max_entries:
             del self._entries[next(iter(self._entries))]
-        self._entries[key] = CachedStream(head, reopen)
+        self._entries[key] = CachedStream(head, factory)
