@@ -87,7 +87,7 @@ def test_the_settings_file_shown_holds_every_key_and_the_defaults(tmp_path: Path
     assert len(shown_file["topics"]["flights"]) == len(fields(TopicSettings))
 
 
-def test_every_module_stands_on_a_floor_of_the_architecture() -> None:
+def test_architecture_names_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     linked = set(re.findall(r"\(\.\./src/pushsvc/([^)/]+)\)", text))
     modules = {path.name for path in (ROOT / "src" / "pushsvc").iterdir() if path.suffix == ".py" or path.is_dir()}
