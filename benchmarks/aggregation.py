@@ -1,21 +1,22 @@
-"""What the statistics engine costs, against the cost of parsing alone and against other libraries.
+"""The cost of the statistics engine, compared with parsing alone and with other libraries.
 
-``python benchmarks/aggregation.py [--quick] [--only NAME] [--plot FILE]`` prints the tables of each question, or of
-the one that is named; ``--plot`` draws the tables ``flat`` (matplotlib). Each question runs in a process of its own, so
-that the memory of one is not the noise of the next. ``--quick`` takes a tenth of most sizes: to see that it works, not
-to quote. The peers are the extra ``bench``; one that cannot be measured is named with the reason.
+``python benchmarks/aggregation.py [--quick] [--only NAME] [--plot FILE]`` prints the tables of all benchmarks or of the
+named one; ``--plot`` draws the tables of ``flat`` (matplotlib). Each benchmark runs in a process of its own, so that
+the memory of one does not disturb the next. ``--quick`` runs a tenth of most sizes: it shows that the script works, but
+its numbers are not reliable. The peers are in the extra ``bench``; a peer that cannot be measured is printed with the
+reason.
 
-The floor is msgspec's NDJSON parsing of the same bytes into dictionaries, measured in turns with what is divided by it.
-Times in ms depend on the machine; "floor" under such a table is what parsing an event cost there at the time.
+The floor is the time that msgspec needs to parse the same NDJSON into dictionaries. It is measured in alternation with
+the times that are divided by it. Times in ms depend on the machine; the line "floor" shows its speed at that time.
 
-bytes     stored batches to statistics, bare (counted, nobody asks) and with frames (``due`` each 100 ms of arrival)
+bytes     stored batches to statistics, without frames and with frames (``due`` every 100 ms of arrival)
 objects   objects in memory to statistics, against river, streamz, bytewax and quixstreams (see peers.py)
 snapshot  all rows of one window as JSON
 memory    bytes per row with every pane filled
 topics    10,000 topics of 16 keys in one engine
 flat      cost per event against the length of the window and the events in it
-late      cost per event when some come late
-values    cost per event with statistics of values, text and all
+late      cost per event when some events are late
+values    cost per event with statistics of values
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ RATE_STEP = 10
 
 @dataclass(frozen=True)
 class Case:
-    """A load of ``bytes``."""
+    """One load of the benchmark ``bytes``."""
 
     name: str
     windows: tuple[str, ...]
@@ -96,14 +97,14 @@ CASES = (
 
 
 class Line(msgspec.Struct):
-    """An event of one field, declared beforehand."""
+    """An event with one field, as a declared type."""
 
     key: str
     value: float
 
 
 def measure_floors(effort: Effort) -> None:
-    """Print what parsing alone costs, by library."""
+    """Print the cost of parsing alone for each library."""
     batches = stored_batches(100, 1_000)
     ways: list[tuple[str, Callable[[bytes], object]]] = [
         ("msgspec decode_lines, dictionaries: the floor", msgspec.json.Decoder().decode_lines),
@@ -126,7 +127,7 @@ def measure_floors(effort: Effort) -> None:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a new engine's first second, counted only, and with frames; and the bytes of those per second of arrival."""
+    """Costs of a new engine's first second, of counting, and of counting with frames; bytes of frames per second."""
 
     cold: Pair
     bare: Pair
@@ -209,7 +210,7 @@ def dicts_to_columns(batch: Sequence[dict[str, Any]]) -> Columns:
 
 
 def run_objects(kind: str, rate: int, quantiles: bool, effort: Effort) -> tuple[Pair, Pair]:
-    """Return seconds per event of parsing and of ours, counted only and with frames: 1,000 keys, a full minute."""
+    """Return seconds per event of parsing, of counting and of counting with frames: 1,000 keys, a full minute."""
     batches = object_batches(kind, 50, 1_000)
     convert: Callable[[Any], Columns] = structs_to_columns if kind == "structs" else dicts_to_columns
     feed, step, stored = Feed(settings(quantiles=quantiles)), BATCH * 1_000 // rate, stored_batches(50, 1_000)
@@ -233,7 +234,7 @@ def run_objects(kind: str, rate: int, quantiles: bool, effort: Effort) -> tuple[
 
 @dataclass(frozen=True)
 class Peer:
-    """A run of peers.py, and by how many times ours is to be faster with objects of each kind."""
+    """A run of peers.py, and the factor by which pushsvc must be faster, for each kind of object."""
 
     name: str
     rate: int
@@ -253,7 +254,7 @@ PEERS = (
 
 
 def run_peer(name: str, rate: int, effort: Effort) -> Pair | str:
-    """Return seconds per event of parsing and of the peer, or why there are none."""
+    """Return seconds per event of parsing and of the peer, or the reason why it cannot be measured."""
     command = [sys.executable, str(Path(__file__).with_name("peers.py")), name, str(rate), str(effort.part)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
@@ -321,17 +322,17 @@ def measure_flat(effort: Effort, plot: Path | None = None) -> None:
 
 
 def flat_cost(length: str, load: int, quantiles: bool) -> tuple[float, float]:
-    """Return seconds per event of a window with ``load`` events per pane, and as a multiple of the shortest one's.
+    """Return seconds per event of a window with ``load`` events per pane, and their ratio to those of the shortest.
 
-    Measured in turns with that, the median of several: a machine may change its pace within the minutes that all take.
+    Both are measured in alternation, and the result is a median: the speed of a machine may change within minutes.
     """
-    (shortest, few), (run, many) = (passage(one, load, quantiles) for one in (LENGTHS[0], length))
+    (shortest, few), (run, many) = (full_rotation(one, load, quantiles) for one in (LENGTHS[0], length))
     turns = [(cpu(shortest) / few, cpu(run) / many) for _ in range(max(5, min(11, 2_000_000 // many)))]
     return min(cost for _, cost in turns), median(cost / base for base, cost in turns)
 
 
-def passage(length: str, load: int, quantiles: bool) -> tuple[Callable[[], None], int]:
-    """Return what lets a full window pass once, with ``load`` events per pane, and the number of events."""
+def full_rotation(length: str, load: int, quantiles: bool) -> tuple[Callable[[], None], int]:
+    """Return a function that rotates a full window once, with ``load`` events per pane, and the number of events."""
     window, reader = Window.parse(length), ColumnReader()
     pool = [reader.read(batch) for batch in stored_batches(20, 1_000)]
     feed = Feed(settings((length,), quantiles))
@@ -348,7 +349,7 @@ def passage(length: str, load: int, quantiles: bool) -> tuple[Callable[[], None]
 
 
 def draw(path: Path, loads: Sequence[int], drawn: dict[str, list[list[float]]]) -> None:
-    """Draw the multiples, a line for each of the loads measured."""
+    """Draw the ratios, one line for each load."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(10, 4), sharey=True)
@@ -382,7 +383,7 @@ def measure_late(effort: Effort) -> None:
 
 
 def late_cost(windows: tuple[str, ...], quantiles: bool, share: float, effort: Effort) -> float:
-    """Return seconds per event when a share of them is late, after as many seconds of the same as they are late by."""
+    """Return seconds per event if a share of them is late. The engine first gets events for as many seconds."""
     random, reader = np.random.default_rng(3), ColumnReader()
     pool = []
     for batch in stored_batches(50, 1_000):
@@ -430,7 +431,7 @@ def main() -> int:
 
 
 def run_all(arguments: Sequence[str]) -> int:
-    """Answer every question in a process of its own."""
+    """Run every benchmark in a process of its own."""
     print(machine(), flush=True)
     commands = [[sys.executable, __file__, "--only", name, *arguments] for name in QUESTIONS]
     return max(subprocess.run(command, check=False).returncode for command in commands)

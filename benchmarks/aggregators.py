@@ -1,10 +1,10 @@
-"""What a second aggregator process adds, and what parts add to one hot topic; over a Valkey of its own.
+"""The gain from a second aggregator process, and from shards of one hot topic; with a Valkey of its own.
 
 ``python benchmarks/aggregators.py [--rounds N] [--batches N] [--topics N] [--keys N] [--only many|one]`` starts
-aggregators, lets them share the partitions, and stops them (SIGSTOP) while batches of 1,000 events are published, so
-that the producer takes none of their cores. Then they go on, and the time is taken until the last frame of every topic
-has the log's last offset. Rounds take turns; ratios are of neighbours. Of one topic it says what it costs unsplit and
-in parts, and what an event costs one part, in this process.
+aggregators, waits until they share the partitions, and stops them (SIGSTOP) while it publishes batches of 1,000 events,
+so that the producer uses none of their cores. Then they continue, and the script measures the time until the last frame
+of every topic has the last offset of its log. Rounds alternate; a ratio compares neighbouring rounds. For one topic it
+prints the cost without and with shards, and the cost of an event in one shard of this process.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from system import cpu, processes
 HOT = "hot"
 _PATIENCE = 120.0
 _STOPPED = 60.0
-"""Seconds that aggregators may be stopped; their leases are made as long."""
+"""Seconds that aggregators may be stopped; leases last as long."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round took: ``seconds`` by the clock, CPU seconds of every process that counts, of Valkey, and of
-    ``others`` on this machine, the host's included."""
+    """The duration of a round in ``seconds``, and the CPU seconds of each aggregator, of Valkey and of ``others``: all
+    other programs on this machine, including its host."""
 
     events: int
     seconds: float
@@ -58,7 +58,7 @@ class Round:
 
 
 def busy() -> float:
-    """Return the seconds in which the cores of this machine did anything, or were taken away from it (Linux only)."""
+    """Return the seconds in which the cores of this machine were busy or taken by its host (Linux only)."""
     user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
@@ -72,7 +72,7 @@ def wait(look: Callable[[], bool]) -> None:
 
 
 def evenly(count: int) -> list[str]:
-    """Return topics of as many partitions, spread over all of them."""
+    """Return topics that are spread evenly over the partitions."""
     found: dict[int, str] = {}
     wanted = {number * PARTITIONS // count for number in range(count)}
     number = 0
@@ -92,7 +92,7 @@ def shares(broker: Broker) -> list[int]:
 
 @contextmanager
 def running(url: str, prefix: str, count: int, config: str) -> Iterator[int]:
-    """Run aggregators that have shared the partitions; yield their parent's process id."""
+    """Run aggregators that share the partitions; yield the process id of their parent."""
     command = [sys.executable, "-m", "pushsvc", "aggregator", "--aggregators", str(count)]
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "pushsvc.toml"
@@ -120,7 +120,7 @@ def publish(broker: Broker, topics: list[str], batches: list[bytes]) -> None:
 
 
 def lengthen(broker: Broker) -> None:
-    """Let leases, and the word that aggregators are alive, outlast their being stopped."""
+    """Extend the leases and presence of the aggregators beyond the time that they are stopped."""
     milliseconds, aggregators = int(_STOPPED * 1000), broker.keys.aggregators
     alive = broker._connections.command("ZRANGE", aggregators, 0, -1)
     commands = [("PEXPIRE", broker.keys.lease(number), milliseconds) for number in range(PARTITIONS)]
@@ -128,14 +128,14 @@ def lengthen(broker: Broker) -> None:
     broker._connections.commands(commands)
 
 
-def told(broker: Broker, topics: list[str], windows: list[str]) -> dict[str, int]:
+def frame_offsets(broker: Broker, topics: list[str], windows: list[str]) -> dict[str, int]:
     """Return the offset of each topic's last frames."""
     answers = broker.metadata([Log(topic, window) for topic in topics for window in windows])
     sources = [int(answer.get("source", 0)) for answer in answers]
     return {topic: min(sources[n * len(windows) :][: len(windows)]) for n, topic in enumerate(topics)}
 
 
-def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[bytes], config: str = "") -> Round:
+def run_round(server: EmbeddedServer, count: int, topics: list[str], batches: list[bytes], config: str = "") -> Round:
     prefix = f"bench-{time.monotonic_ns()}:"
     broker = Broker(server.url, prefix)
     broker.check_layout()
@@ -143,7 +143,7 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
     windows = [window.name for window in TopicSettings().windows]
     with running(server.url, prefix, count, config) as parent:
         publish(broker, topics, batches[: len(topics)])
-        wait(lambda: all(told(broker, topics, windows).values()))  # keys, rows and columns are there
+        wait(lambda: all(frame_offsets(broker, topics, windows).values()))  # keys, rows and columns exist
         found = processes(parent)
         pids = [*found["aggregator"], *found.get("shard", []), server.pid or 0]
         for pid in found["aggregator"]:
@@ -156,7 +156,7 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
         before, all_before, begun = [cpu([pid]) for pid in pids], busy(), time.monotonic()
         for pid in found["aggregator"]:
             os.kill(pid, signal.SIGCONT)
-        wait(lambda: told(broker, topics, windows) == last)
+        wait(lambda: frame_offsets(broker, topics, windows) == last)
         seconds, everything = time.monotonic() - begun, busy() - all_before
         *spent, valkey = [cpu([pid]) - was for pid, was in zip(pids, before, strict=True)]
     broker._connections.everywhere("FLUSHALL")
@@ -164,19 +164,19 @@ def play(server: EmbeddedServer, count: int, topics: list[str], batches: list[by
     return Round(len(batches) * BATCH, seconds, spent, valkey, everything - sum(spent) - valkey)
 
 
-def play_all(
+def run_rounds(
     server: EmbeddedServer, kinds: dict[str, tuple[int, list[str], str]], batches: list[bytes], count: int
 ) -> dict[str, list[Round]]:
-    """Play rounds of every kind in turns: aggregators, topics and pushsvc.toml."""
+    """Run rounds of every kind (aggregators, topics and pushsvc.toml) in alternation."""
     rounds: dict[str, list[Round]] = {name: [] for name in kinds}
     for _ in range(count):
         for name, (aggregators, topics, config) in kinds.items():
-            rounds[name].append(play(server, aggregators, topics, batches, config))
+            rounds[name].append(run_round(server, aggregators, topics, batches, config))
     return rounds
 
 
 def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
-    """Print every round, and what the last kind adds to the first."""
+    """Print every round, and the gain of the last kind over the first."""
     table = Table(
         title,
         ("", "events/s", "seconds", "CPU s of those who count", "Valkey", "CPU us/event", "cores busy", "by others"),
@@ -201,7 +201,7 @@ def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
 
 
 def report_shards() -> None:
-    """Print what an event costs one engine, and one of several parts: CPU of this process, the least of three turns."""
+    """Print the cost of an event in one engine and in one of several shards: the least CPU of three runs here."""
     table = Table(
         "An event in one shard of a topic", ("", "one engine, CPU us", "of 2 shards", "ratio", "of 4 shards", "ratio"),
         "three windows; watched: with what is said of them every 33 entries",
@@ -218,7 +218,7 @@ def report_shards() -> None:
 
 
 def cost_of_shard(parts: int, batches: list[bytes], *, watched: bool) -> float:
-    """Return the CPU microseconds per event of the first of so many parts, once its keys are there."""
+    """Return the CPU microseconds per event of the first of several shards, after its keys exist."""
     settings = TopicSettings(parts=parts)
     reader, part = ColumnReader(settings.key), Shard(settings, START)
     whole = Aggregate(settings, START)
@@ -242,7 +242,7 @@ def cost_of_shard(parts: int, batches: list[bytes], *, watched: bool) -> float:
 
 
 def most(one: Round) -> float:
-    """Return the events/s that a round's CPU allows: its busiest process has one core, all together have all."""
+    """Return the events/s that a round's CPU allows: the busiest process has one core, all share all cores."""
     cores = max(max(one.aggregators), one.server, (sum(one.aggregators) + one.server) / (os.cpu_count() or 1))
     return one.events / cores
 
@@ -265,13 +265,13 @@ def main() -> None:
             if chosen.only != "one":
                 topics = evenly(chosen.topics)
                 kinds = {"one aggregator": (1, topics, ""), "two aggregators": (2, topics, "")}
-                rounds = play_all(server, kinds, batches, chosen.rounds)
+                rounds = run_rounds(server, kinds, batches, chosen.rounds)
                 report("A second aggregator", note.format(f"{chosen.topics} topics"), rounds)
             if chosen.only != "many":
                 kinds = {"unsplit": (1, [HOT], "")} | {
                     f"{parts} parts": (1, [HOT], f"[topics.{HOT}]\nparts = {parts}\n") for parts in (2, 4)
                 }
-                rounds = play_all(server, kinds, batches, chosen.rounds)
+                rounds = run_rounds(server, kinds, batches, chosen.rounds)
                 report("One hot topic, one aggregator", note.format("one topic"), rounds)
                 report_shards()
         finally:

@@ -1,8 +1,8 @@
-"""The deviation of a window through a jump of 1e9 and back, four ways: ``python benchmarks/deviation.py [PNG]``.
+"""Errors of four ways to compute the deviation of a window: ``python benchmarks/deviation.py [PNG]``.
 
-Values are noise of deviation 0.001, one a second, for 60 s raised by 1e9; the window is 60 s. The truth is computed in
-fractions. Prints the greatest relative error of each way, and that after the jump has left the window; draws the error
-over time (matplotlib).
+The values are noise with a deviation of 0.001, one a second; for 60 s they are higher by 1e9. The window is 60 s. The
+exact result is computed with fractions. The script prints the greatest relative error of each way, also after the high
+values have left the window, and draws the errors over time (matplotlib).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def exact(values: Floats) -> Floats:
 
 
 def by_subtraction(values: Floats) -> Floats:
-    """Keep the sums of x and x², add what enters, subtract what leaves."""
+    """Keep the sums of x and x²: add values that enter the window, subtract values that leave it."""
     found, total, squares = np.full(LENGTH, np.nan), 0.0, 0.0
     for at, value in enumerate(values.tolist()):
         total, squares = total + value, squares + value * value
@@ -86,7 +86,7 @@ WAYS: dict[str, Callable[[Floats], Floats]] = {
 
 
 def errors() -> dict[str, Floats]:
-    """Return the relative error of each way at each second; a way that cannot be imported is left out."""
+    """Return the relative errors by way and second; leave out ways whose library is not installed."""
     values = series()
     truth, found = exact(values), {}
     for name, way in WAYS.items():

@@ -1,7 +1,7 @@
-"""What it costs to say one thing to many: CPU of the web process per delivery, latency, memory, connections.
+"""The cost of fan-out: CPU of the web process per delivery, latency, memory, connections.
 
-The load client and the floor (a loop of ``send()``) are C, compiled by this script with ``cc``. The web process has
-one core, everything else the others.
+The load client and the floor (a loop of ``send()``) are written in C; this script compiles them with ``cc``. The web
+process has one core, all other processes share the others.
 
     python benchmarks/fanout.py [--quick]
 """
@@ -38,11 +38,11 @@ EVENTS, STATS = "/v1/topics/{}/events", "/v1/topics/{}/stats"
 PAD = "x" * 40
 
 REST = 0.02
-"""Seconds in which a frame reaches everybody."""
+"""Seconds within which a frame must reach all subscribers."""
 
 
 def pinned(command: list[str], cores: set[int], **settings: Any) -> subprocess.Popen[str]:
-    """Start a process on some cores."""
+    """Start a process on the given cores."""
     process = subprocess.Popen(command, text=True, **settings)
     os.sched_setaffinity(process.pid, cores)
     return process
@@ -89,7 +89,7 @@ class Web:
         now = time.monotonic_ns()
         events = [{"t": now, "key": "a", "pad": PAD} for _ in range(count)]
         body = json.dumps(events if count > 1 else events[0], separators=(",", ":"))
-        if self._producer.sock is not None:  # an acknowledgement that is held back says nothing of the server
+        if self._producer.sock is not None:  # delayed acknowledgements would add latency that is not the server's
             self._producer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._producer.request("POST", EVENTS.format(topic), body, {"Content-Type": "application/json"})
         answer = self._producer.getresponse()
@@ -98,11 +98,11 @@ class Web:
             raise SystemExit(f"publishing was answered {answer.status}")
 
     def cpu(self) -> float:
-        """Return the CPU seconds of the worker so far."""
+        """Return the CPU seconds of the web process so far."""
         return int(Path(f"/proc/{self.worker}/schedstat").read_text().split()[0]) / 1e9
 
     def lag(self) -> dict[float, float]:
-        """Return how many looks of the worker's loop at the clock came at most so many seconds late, so far."""
+        """Return how many samples of the event loop's lag were within each bound of seconds, so far."""
         with closing(HTTPConnection("127.0.0.1", self.port)) as own:
             own.request("GET", "/metrics")
             text = own.getresponse().read().decode()
@@ -110,7 +110,7 @@ class Web:
         return {float(most): float(count) for most, count in found}
 
     def memory(self) -> int:
-        """Return the bytes of memory that the worker occupies."""
+        """Return the resident bytes of the web process."""
         return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
@@ -119,7 +119,7 @@ class Web:
 
 
 def _trusting() -> ssl.SSLContext:
-    """Return a client's context that takes any certificate: this one is of no authority."""
+    """Return a client context that accepts any certificate, because this one is self-signed."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -131,8 +131,8 @@ def _child(parent: int) -> int:
 
 
 class Client:
-    """``nap`` is the microseconds after which the load client looks at its sockets again; client.c says why. With 0 it
-    waits for each message."""
+    """``nap`` is the microseconds between two polls of the load client; client.c gives the reason. With 0, it waits for
+    each message."""
 
     nap = 500
 
@@ -163,7 +163,7 @@ class Subscribers:
         return found
 
     def received(self, wanted: int, seconds: float) -> dict[str, float]:
-        """Return the report once so many messages came, or of what came in time."""
+        """Return the report after that many messages, or the report at the deadline."""
         total: dict[str, float] = {"messages": 0, "bytes": 0, "p50_ms": 0, "p99_ms": 0, "max_ms": 0, "ended": 0}
         until = time.monotonic() + seconds
         time.sleep(0.2)
@@ -201,7 +201,7 @@ def compiled() -> Iterator[tuple[Path, Path]]:
 
 
 class Floor:
-    """A C loop of ``send()`` to subscribers of its own."""
+    """A loop of ``send()`` in C with its own subscribers."""
 
     def __init__(self, floor: Path, client: Path, subscribers: int, size: int) -> None:
         port = free_port()
@@ -216,7 +216,7 @@ class Floor:
         return self._process.stdout.readline()
 
     def send(self) -> float:
-        """Send one message to all; return the microseconds of CPU for each."""
+        """Send one message to all subscribers; return the CPU microseconds per send."""
         assert self._process.stdin is not None
         self._process.stdin.write("send\n")
         self._process.stdin.flush()
@@ -233,7 +233,7 @@ class Floor:
 
 
 def floor_of(floor: Path, client: Path, subscribers: int, frames: int, size: int) -> float:
-    """Return the microseconds of CPU per send of a C loop."""
+    """Return the CPU microseconds per send of the loop in C."""
     with Floor(floor, client, subscribers, size) as loop:
         return sum(_after_rest(loop.send) for _ in range(frames)) / frames
 
@@ -245,7 +245,7 @@ def _after_rest(send: Callable[[], float]) -> float:
 
 
 def one_at_a_time(web: Web, elsewhere: Web, client: Path, floor: Path, subscribers: int, frames: int) -> None:
-    """One POST, one frame, everybody; then one from the floor, as the machine changes its pace; then the next."""
+    """Send one frame to all subscribers, then one by the floor, and so on: the speed of the machine may change."""
     table = Table(
         f"One frame at a time to {subscribers:,} subscribers",
         ["posted to", "floor µs", "pushsvc µs", "ratio", "median", "p50 ms", "p99 ms", "max ms", "lost"],
@@ -259,7 +259,9 @@ def one_at_a_time(web: Web, elsewhere: Web, client: Path, floor: Path, subscribe
         with Subscribers(client, web.port, EVENTS.format(topic), subscribers) as streams:
             for _ in range(2):
                 poster.post(topic)
-                size = int(streams.received(subscribers, 10)["bytes"] / subscribers)  # of the second: without heads
+                size = int(
+                    streams.received(subscribers, 10)["bytes"] / subscribers
+                )  # from the second one: without response heads
             with Floor(floor, client, subscribers, size) as loop:
                 turns = [_turn(web, poster, topic, subscribers, loop) for _ in range(frames)]
             found = streams.received(subscribers * frames, 20)
@@ -279,7 +281,7 @@ def one_at_a_time(web: Web, elsewhere: Web, client: Path, floor: Path, subscribe
 
 
 def _turn(web: Web, poster: Web, topic: str, subscribers: int, loop: Floor) -> tuple[float, float]:
-    """Return the microseconds of CPU per delivery of one frame, and of one of the floor."""
+    """Return the CPU microseconds per delivery of one frame, and per send of the floor."""
     before = web.cpu()
     poster.post(topic)
     time.sleep(REST)
@@ -287,7 +289,7 @@ def _turn(web: Web, poster: Web, topic: str, subscribers: int, loop: Floor) -> t
 
 
 def burst(web: Web, client: Path, subscribers: int, seconds: int) -> None:
-    """10,000 frames a second in posts of 200, whatever the answer takes."""
+    """Publish 10,000 events a second in requests of 200, without waiting for answers."""
     posts = 50 * seconds
     with Subscribers(client, web.port, EVENTS.format("burst"), subscribers) as streams:
         before, begun = web.cpu(), time.monotonic()
@@ -310,7 +312,7 @@ def burst(web: Web, client: Path, subscribers: int, seconds: int) -> None:
 
 
 def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
-    """Memory, the speed of opening, and what a connect and close costs beside so many."""
+    """Measure memory, the rate of new streams, and the cost of a connect and close beside many streams."""
     table = Table(
         "Idle subscribers",
         ["streams", "of", "KB each", "opened in s", "a second", "connect+close CPU ms", "max loop lag ms"],
@@ -318,7 +320,7 @@ def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
     churned = 300
     for path in (EVENTS.format("idle"), STATS.format("idle")):
         for count in counts:
-            web = Web(redis, folder)  # a process that was larger before would hide what it takes
+            web = Web(redis, folder)  # in a process that was larger before, the memory of streams would not show
             subprocess.run([str(client), str(web.port), path, "100", "churn"], check=True)
             before = web.memory()
             with Subscribers(client, web.port, path, count) as streams:
@@ -340,7 +342,7 @@ def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
 
 
 def reconnect(redis: str, folder: Path, client: Path, count: int) -> None:
-    """The web process is killed under so many streams of statistics; all come back at once to a new one."""
+    """Kill the web process under many statistics streams, which all reconnect to a new one at once."""
     table = Table(
         f"{count:,} subscribers come back to a new process",
         ["with", "open after s", "all have a frame after s", "CPU ms each", "loop lag p99 ms", "without a frame"],
@@ -360,7 +362,7 @@ def reconnect(redis: str, folder: Path, client: Path, count: int) -> None:
                 os.kill(process, signal.SIGKILL)
             web.process.wait()
         web = Web(redis, folder, port=web.port)
-        web.post("back")  # so that who has a position lacks something
+        web.post("back")  # so that resumed streams miss something
         time.sleep(2)
         cpu, lag, begun = web.cpu(), web.lag(), time.monotonic()
         with Subscribers(client, web.port, path, count, cursor=cursor) as streams:
@@ -379,7 +381,7 @@ def reconnect(redis: str, folder: Path, client: Path, count: int) -> None:
 
 
 def tls(redis: str, folder: Path, count: int) -> None:
-    """Memory of idle streams over TLS, and CPU of a delivery, the encryption included."""
+    """Measure memory of idle streams over TLS, and CPU of a delivery with encryption."""
     table = Table(f"{count:,} streams over TLS", ["KB each", "handshake and opening CPU ms", "CPU µs/delivery"])
     certificate = folder / "own.pem"
     made = subprocess.run(
@@ -419,7 +421,7 @@ def _secure_streams(context: ssl.SSLContext, port: int, path: str, count: int) -
 
 
 def _cursor(port: int, path: str) -> str:
-    """Return the first id of a stream."""
+    """Return the first SSE id of a stream."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as own:
         own.request("GET", path, headers={"Accept": "text/event-stream"})
         answer = own.getresponse()
@@ -429,7 +431,7 @@ def _cursor(port: int, path: str) -> str:
 
 
 def _worst_answer(web: Web) -> float:
-    """Return the longest time in ms that a request took in 16 s: heartbeats of all are among them."""
+    """Return the longest time of a request in ms over 16 s, in which all streams get heartbeats."""
     worst = 0.0
     until = time.monotonic() + 16
     connection = HTTPConnection("127.0.0.1", web.port)
@@ -443,7 +445,7 @@ def _worst_answer(web: Web) -> float:
 
 
 def stalled(web: Web, client: Path, subscribers: int, seconds: int) -> None:
-    """One that never reads among many, and the same without it."""
+    """Measure many subscribers with and without one that never reads."""
     table = Table(
         f"A subscriber that never reads, among {subscribers:,}", ["stalled", "p50 ms", "p99 ms", "max ms", "RSS + MB"]
     )

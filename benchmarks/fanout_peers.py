@@ -1,8 +1,8 @@
-"""The load of ``fanout.py`` on other servers of event streams, one after another, beside the same floor.
+"""The load of ``fanout.py`` on other event-stream servers, one after another, with the same floor.
 
-One message at a time to many subscribers, and CPU of the server per delivery: of all its processes, on one core, as for
-pushsvc. What is not installed is printed as not measured: nchan is Debian's ``libnginx-mod-nchan``; better-sse is found
-in the folder that ``--node-modules`` names; the others come with the extra ``bench``.
+Each message goes to many subscribers; the result is the CPU of all processes of the server per delivery, on one core as
+for pushsvc. A server that is not installed is printed as not measured: nchan is Debian's ``libnginx-mod-nchan``,
+better-sse is searched in the folder ``--node-modules``, the others are in the extra ``bench``.
 
     python benchmarks/fanout_peers.py [--quick] [--node-modules FOLDER]
 """
@@ -56,7 +56,7 @@ http {{
 
 @dataclass
 class Peer:
-    """A server that takes ``POST /pub`` and streams at ``/sub``; ``missing`` says why it cannot be measured."""
+    """A server with ``POST /pub`` and streams at ``/sub``; ``missing`` is the reason why it cannot be measured."""
 
     name: str
     command: list[str]
@@ -151,16 +151,16 @@ def _missing(*modules: str) -> str | None:
 
 
 def measure(server: Peer | Web, path: str, client: Path, subscribers: int, messages: int) -> tuple[float, float, int]:
-    """Return CPU seconds per delivery, the 99th percentile of the latency in ms, and how many were lost."""
+    """Return CPU seconds per delivery, the 99th percentile of the latency in ms, and the number of lost messages."""
     say = partial(server.post, "peers") if isinstance(server, Web) else server.post
-    with spoken(say):
+    with kept_busy(say):
         streams = Subscribers(client, server.port, path, subscribers)
     with streams:
         time.sleep(0.5)
         streams.report()
         before = server.cpu()
         for _ in range(messages):
-            say()
+            publish()
             time.sleep(0.02)
         found = streams.received(subscribers * messages, 60)
         cpu = server.cpu() - before
@@ -170,10 +170,10 @@ def measure(server: Peer | Web, path: str, client: Path, subscribers: int, messa
 def flooded(
     server: Peer | Web, paths: tuple[str, str], client: Path, posts: int, events: int, a_second: int
 ) -> tuple[float, ...]:
-    """Offer so many messages a second to 200 subscribers; return deliveries a second, CPU seconds of each, the 99th
-    percentile of the latency in ms, and how many were lost."""
+    """Publish messages at a rate to 200 subscribers; return deliveries a second, CPU seconds of each, the 99th
+    percentile of the latency in ms, and the number of lost messages."""
     subscribers, (to, path) = 200, paths
-    with spoken(partial(server.post, path.split("/")[3]) if isinstance(server, Web) else server.post):
+    with kept_busy(partial(server.post, path.split("/")[3]) if isinstance(server, Web) else server.post):
         streams = Subscribers(client, server.port, path, subscribers)
     with streams:
         time.sleep(0.5)
@@ -187,7 +187,7 @@ def flooded(
 
 
 def floods(web: Web, nchan: Peer, client: Path, part: int) -> None:
-    """What is offered in posts of one message, and of 200, which nchan does not take."""
+    """Measure requests of one message and of 200, which nchan does not support."""
     table = Table(
         "Floods: messages offered to 200 subscribers",
         [
@@ -224,21 +224,21 @@ def floods(web: Web, nchan: Peer, client: Path, part: int) -> None:
 
 
 @contextmanager
-def spoken(say: Callable[[], None]) -> Iterator[None]:
-    """Say something all the time: some servers send no head before their first message."""
+def kept_busy(publish: Callable[[], None]) -> Iterator[None]:
+    """Publish all the time: some servers send no response head before the first message."""
     over = threading.Event()
 
-    def speak() -> None:
+    def publish_repeatedly() -> None:
         while not over.wait(0.2):
-            say()
+            publish()
 
-    speaker = threading.Thread(target=speak)
-    speaker.start()
+    thread = threading.Thread(target=publish_repeatedly)
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        speaker.join()
+        thread.join()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A producer that offers POSTs at a rate, over several connections and without waiting for answers in between."""
+"""A producer that sends POSTs at a rate over several connections, without waiting for answers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 
 _STATUS = b"HTTP/1.1 "
 STEP = 0.02
-"""Seconds between two portions."""
+"""Seconds between two sends."""
 
 
 class Flood:
-    """Posts to one path of a server on this machine; every event says when it was sent."""
+    """Posts to one path of a local server; every event contains the time of its sending."""
 
     def __init__(self, port: int, path: str, connections: int = 32) -> None:
         self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
@@ -21,13 +21,13 @@ class Flood:
         self._refused: list[bytes] = []
 
     def offer(self, posts: int, a_second: int, events: int = 1) -> float:
-        """Send so many posts of so many events each; return the seconds until the last one was answered."""
+        """Send requests of several events each at a rate; return the seconds until the last answer."""
         begun = time.monotonic()
         shares = [len(range(number, posts, len(self._sockets))) for number in range(len(self._sockets))]
         readers = [threading.Thread(target=self._read, args=pair) for pair in zip(self._sockets, shares, strict=True)]
         for reader in readers:
             reader.start()
-        # Connections that a server has not the time to read fill up: each has a writer of its own.
+        # A connection that the server does not read blocks, so each has a writer of its own.
         rate = a_second / len(self._sockets)
         writers = [
             threading.Thread(target=self._write, args=(one, share, rate, begun, events))

@@ -1,8 +1,8 @@
-"""End to end: from the start of a POST to the statistics frame that counts its event, in subscribers of the stream.
+"""End-to-end latency: from the start of a POST until a subscriber has the statistics frame that counts its event.
 
-A web process has one core; the aggregator, Valkey, the producer and the subscribers share the others. Sixteen
-producers post single events of 16 keys at a steady rate in all; one subscriber notes when each frame comes and for
-which offset it is exact, beside as many others as are asked for.
+The web process has one core; the aggregator, Valkey, the producers and the subscribers share the others. Sixteen
+producers together post single events of 16 keys at a steady rate. One subscriber records when each frame arrives and
+up to which offset it counts; ``--subscribers`` others receive the same stream.
 
     python benchmarks/latency.py [--rate 1000] [--subscribers 100] [--seconds 20]
 """
@@ -41,7 +41,7 @@ cadence_ms = 0
 
 
 class Watcher(threading.Thread):
-    """A subscriber that notes ``(offset, time)`` of each frame."""
+    """A subscriber that records ``(offset, time)`` of each frame."""
 
     def __init__(self, port: int, topic: str) -> None:
         super().__init__(daemon=True)
@@ -66,7 +66,7 @@ class Watcher(threading.Thread):
 
 
 class Producer:
-    """One of those who post: a connection with at most one request under way."""
+    """A connection with at most one request under way."""
 
     def __init__(self, port: int, topic: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -84,7 +84,7 @@ class Producer:
         )
 
     def offset(self) -> int | None:
-        """Read what has come of the answer; return the offset that the event got once it is whole."""
+        """Read the available part of the answer; return the offset of the event when the answer is complete."""
         data = self.socket.recv(65_536)
         if not data:
             raise SystemExit(f"the connection ended: {self._answer!r}")
@@ -98,10 +98,10 @@ class Producer:
 
 
 def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, float], int]:
-    """Post single events, each when it is due, as long as a producer is free; return when each POST began, by offset,
-    and how many were begun late by over 10 ms."""
+    """Post single events when they are due and a producer is free; return the start of each POST by offset, and how
+    many started more than 10 ms late."""
     begun: dict[int, float] = {}
-    free = deque(Producer(port, topic) for _ in range(PRODUCERS))  # in turns: who says nothing is sent away
+    free = deque(Producer(port, topic) for _ in range(PRODUCERS))  # in turns: the server closes idle connections
     poll, busy = select.poll(), {}
     for one in free:
         poll.register(one.socket, select.POLLIN)
@@ -128,7 +128,7 @@ def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, f
 
 
 def measure(web: Web, client: Path, topic: str, rate: int, seconds: int, subscribers: int) -> tuple[str, ...]:
-    """Return the cells of a line: percentiles of the latency in ms, frames a second, and late POSTs."""
+    """Return a table row: percentiles of the latency in ms, frames a second, and late POSTs."""
     produce(web.port, topic, 100, 1)
     watcher = Watcher(web.port, topic)
     watcher.start()

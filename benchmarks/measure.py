@@ -1,7 +1,7 @@
-"""What the benchmarks share: CPU time, tables, and an engine that is fed by a clock of its own.
+"""Shared by the benchmarks: CPU time, tables, and an engine with a simulated clock.
 
-Times are CPU seconds of this process (another process on the machine does not count) and the least of several runs:
-whatever disturbs makes a run slower, never faster.
+Times are CPU seconds of this process, so other processes do not count, and the least of several runs: a disturbance
+makes a run slower, never faster.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ Result = TypeVar("Result")
 STAT = Path("/proc/stat")
 
 BATCH = 1_000
-"""Events of a batch."""
+"""Events in a batch."""
 
 START = 1_700_000_000_000
-"""The ms at which every clock begins."""
+"""The start of every simulated clock in ms."""
 
 TICK = 100
-"""Milliseconds of arrival time from one call of ``due`` to the next."""
+"""Milliseconds of arrival time between two calls of ``due``."""
 
 THREE = ("1m", "5m", "15m")
-"""The windows that a topic has if nothing is said."""
+"""The default windows of a topic."""
 
 QUANTILES = ("p50", "p95", "p99")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is run: rotations of the window, repeats, and a divisor of all sizes."""
+    """The amount of work: rotations of the window, repeats, and a divisor of all sizes."""
 
     repeats: int
     part: int
 
     @property
     def piece(self) -> int:
-        """Batches between two measurements of the floor: one or two seconds of arrival, a batch each 10 ms.
+        """Return the batches between two measurements of the floor: one or two seconds of arrival, a batch every 10 ms.
 
-        More would say the same: 6 pieces and 2 repeats make 12 samples of at least 100,000 events.
+        6 pieces and 2 repeats make 12 samples of at least 100,000 events; more do not change the result.
         """
         return max(100, self.of(200))
 
@@ -70,7 +70,7 @@ FULL, QUICK = Effort(2, 1), Effort(2, 10)
 
 
 Pair = tuple[float, float]
-"""Seconds per event: of the floor and of what was measured in turns with it."""
+"""Seconds per event of the floor and of the measured code, in alternation."""
 
 
 def share(pair: Pair) -> float:
@@ -90,9 +90,9 @@ def least(run: Callable[[], object], repeats: int) -> float:
 
 
 def beside(floor: Callable[[], object], run: Callable[[], object], pieces: int, repeats: int) -> tuple[float, float]:
-    """Return the CPU seconds of ``pieces`` runs and of as many floors taken in turns, of the repeat with the least.
+    """Return the CPU seconds of ``pieces`` runs and of as many alternating floors, from the fastest repeat.
 
-    A virtual machine may be twice as fast a minute later; what is to be divided must be measured side by side.
+    A virtual machine may be twice as fast a minute later, so values of a ratio must be measured in alternation.
     """
     pairs = []
     for _ in range(repeats):
@@ -103,19 +103,19 @@ def beside(floor: Callable[[], object], run: Callable[[], object], pieces: int, 
 
 
 def apart(function: Callable[..., Result], *arguments: object) -> Result:
-    """Return what a function returns in a new process, whose memory holds nothing else."""
+    """Return the result of a function in a new process with no other data in its memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def resident() -> int:
-    """Return the bytes of memory this process occupies."""
+    """Return the resident bytes of this process."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def machine() -> str:
-    """Return what the figures depend on."""
+    """Return the properties of the machine and the software that the results depend on."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
         f"msgspec {msgspec.__version__}, orjson {orjson.__version__}"
@@ -127,7 +127,7 @@ def machine() -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """A bound that the issue sets: ``ratio`` must be at least (or at most) ``bound``; ``text`` is how it reads."""
+    """A goal: ``ratio`` must be at least (or at most) ``bound``; ``text`` describes it."""
 
     text: str
     bound: float
@@ -138,8 +138,8 @@ class Target:
 
 
 def processor_time() -> tuple[int, int]:
-    """Return how long all processors together were wanted and not given by a host, and how long they worked (proc(5));
-    zeros where that is not told."""
+    """Return the time that the host took from all processors together, and the time that they worked (proc(5)); zeros
+    if the system does not report them."""
     if not STAT.exists():
         return 0, 0
     user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, STAT.read_text().split()[1:9])
@@ -150,7 +150,7 @@ def processor_time() -> tuple[int, int]:
 class Table:
     """Lines of text in columns, printed when complete; the first column is left-aligned, the others right.
 
-    Of a virtual machine it says what share of its processors' time the host took from the table's beginning to its end.
+    On a virtual machine, a line shows the share of processor time that the host took while the table was measured.
     """
 
     title: str
@@ -197,17 +197,17 @@ def decode_each(batches: Sequence[bytes], decode: Callable[[bytes], object]) -> 
 
 
 def floor_of(batches: Sequence[bytes]) -> Callable[[], None]:
-    """Return what everything is held against: parsing alone, into dictionaries."""
+    """Return the CPU seconds of the floor: parsing alone, into dictionaries."""
     return partial(decode_each, batches, msgspec.json.Decoder().decode_lines)
 
 
 def floor_now() -> float:
-    """Return seconds per event of parsing alone, as fast as the machine is at the moment."""
+    """Return seconds per event of parsing alone at the present speed of the machine."""
     return least(floor_of(stored_batches(20, 1_000)), 10) / (20 * BATCH)
 
 
 def settings(windows: Iterable[str] = ("1m",), quantiles: bool = True, keys: int = 10_000) -> TopicSettings:
-    """Return the default settings but for windows, quantiles, and room for so many keys."""
+    """Return the default settings with these windows and quantiles, and room for that many keys."""
     return TopicSettings(
         windows=tuple(map(Window.parse, windows)),
         statistics=QUANTILES if quantiles else (),
@@ -220,12 +220,12 @@ def key_names(keys: int) -> list[str]:
 
 
 def draw_values(random: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Return values about 100 in quarters: 130 buckets of the quantiles, sums exact."""
+    """Return multiples of a quarter around 100: they fill 130 buckets of the quantiles, and their sums are exact."""
     return np.round(random.normal(100.0, 12.0, count) * 4) / 4
 
 
 def stored_batches(count: int, keys: int, fields: int = 1, *, dressed: bool = False) -> list[bytes]:
-    """Return batches as the log holds them; ``dressed`` with an id in each event."""
+    """Return batches in their stored form; if ``dressed``, each event has an id."""
     random, names = np.random.default_rng(1), key_names(keys)
     batches = []
     for batch in range(count):
@@ -242,7 +242,7 @@ def stored_batches(count: int, keys: int, fields: int = 1, *, dressed: bool = Fa
 
 
 def columns_of(keys: Sequence[str], values: ArrayLike) -> Columns:
-    """Return the columns of events without times, one field."""
+    """Return the columns of events with one field and without times."""
     return Columns([keys], None, {"value": NumberColumn(None, np.array(values, np.float64))})
 
 
@@ -250,7 +250,7 @@ def columns_of(keys: Sequence[str], values: ArrayLike) -> Columns:
 
 
 class Feed:
-    """An engine with one topic and its clock."""
+    """An engine with one topic and a simulated clock."""
 
     def __init__(self, chosen: TopicSettings, pause: Callable[[], None] = no_pause) -> None:
         self.engine = Aggregate(chosen, START, pause=pause)
@@ -264,16 +264,16 @@ class Feed:
         self._windows = [window.name for window in chosen.windows]
 
     def watch(self) -> None:
-        """Let every window have readers."""
+        """Give every window a subscriber."""
         for window in self._windows:
             self.engine.watch("topic", window, True)
 
     def settle(self) -> None:
-        """Have everything counted that was applied."""
+        """Count all events that were applied."""
         settle(self.engine)
 
     def run(self, batches: Sequence[bytes], count: int, step: float, *, ticking: bool = False) -> None:
-        """Read and apply ``count`` batches, one each ``step`` ms, and count them all; ``ticking`` asks for frames."""
+        """Read and apply ``count`` batches, one every ``step`` ms, and count them; if ``ticking``, make frames too."""
         begun, size = self.now, len(batches)
         for number in range(count):
             self.now = begun + int((number + 1) * step)
@@ -284,7 +284,7 @@ class Feed:
         self.settle()
 
     def apply(self, events: Columns, step: int, *, ticking: bool = False) -> None:
-        """Apply events ``step`` ms later than the ones before."""
+        """Apply events ``step`` ms after the previous ones."""
         self.now += step
         self.offset += len(events)
         self.engine.apply("topic", self.offset, self.now, events)
@@ -300,5 +300,5 @@ class Feed:
 
 
 def settle(engine: Aggregate) -> None:
-    """Have everything counted that was put aside; the engine itself does it when the head moves or somebody reads."""
+    """Count all buffered events. The engine does that itself when the head moves or a frame is due."""
     engine._engine.settle()

@@ -1,7 +1,7 @@
-"""What topics, events, ids and keys take of memory: in Redis, and in an aggregator; and a socket in the kernel.
+"""The memory of topics, events, ids and keys in Redis and in an aggregator, and of a socket in the kernel.
 
-A real Valkey and real aggregator processes; Redis by its own ``used_memory``, processes by what is resident, sockets by
-the kernel's slabs, in which everything else on the machine shows too.
+The script runs a real Valkey and real aggregators. The memory of Redis is its ``used_memory``, that of processes their
+resident memory, and that of sockets the kernel's slabs, which include all other programs of the machine.
 
     python benchmarks/memory.py [--quick]
 """
@@ -62,7 +62,7 @@ def flush(broker: Broker) -> None:
 
 
 def batch(count: int, size: int, *, ids: str = "") -> Batch:
-    """Return events whose stored form has ``size`` bytes each, besides an id."""
+    """Return events with a stored form of ``size`` bytes each, without the id."""
     line = b'{"key":"k","rating":4.5,"note":"%b"}'
     line %= b"x" * (size - len(line) + 2)
     names = [f"{ids}-{number:012}" for number in range(count)] if ids else None
@@ -73,7 +73,7 @@ def batch(count: int, size: int, *, ids: str = "") -> Batch:
 
 
 def measure_sockets(pairs: int) -> None:
-    """Hold connections of this machine with itself; each has two sockets."""
+    """Measure open loopback connections; each has two sockets."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     held: list[socket.socket] = []
@@ -126,7 +126,7 @@ def measure_events(broker: Broker, count: int) -> None:
 
 @contextmanager
 def aggregator(redis: str) -> Iterator[int]:
-    """Run an aggregator; give the id of the process that counts."""
+    """Run an aggregator; yield the process id of its child that counts."""
     environment = {**os.environ, "PUSHSVC_REDIS": redis}
     process = subprocess.Popen([sys.executable, "-m", "pushsvc", "aggregator"], env=environment)
     try:
@@ -151,7 +151,7 @@ def resident(pid: int) -> int:
 
 
 def await_counted(broker: Broker, topics: Sequence[str], last: int) -> None:
-    """Return when every window of every topic was written for the offset ``last``."""
+    """Wait until the frames of every topic's windows have the offset ``last``."""
     logs = [Log(topic, window) for topic in topics for window in WINDOWS]
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:

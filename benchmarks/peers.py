@@ -1,17 +1,17 @@
-"""Rolling statistics of a minute by 1,000 keys, as other libraries have them; one run per process.
+"""Rolling statistics of one minute and 1,000 keys with other libraries; one run per process.
 
-``python benchmarks/peers.py NAME RATE PART`` prints CPU seconds per event, of parsing (the floor, for how fast the
-machine is) and of the peer; RATE is events per second of event time, PART divides the number of events. All get the
-same events, as objects in memory and in order, and each is used in the way its manual shows:
+``python benchmarks/peers.py NAME RATE PART`` prints CPU seconds per event, of parsing (the floor, which shows the
+speed of the machine) and of the peer; RATE is events per second of event time, PART divides the number of events. All
+libraries get the same events in order, as objects in memory, and are used as in their manuals:
 
 river        ``TimeRolling(Var)`` and ``TimeRolling(Sum)`` for each key, updated event by event, never read;
-             ``river-unexpired`` has seen a second only, so nothing leaves its windows yet: the least it can cost
+             ``river-unexpired`` has one second of events, so none leaves its windows: its least cost
 streamz      ``window("60s").groupby("key")`` with count, sum, mean and std, data frames of 1,000 rows
-bytewax      ``fold_window`` over 60 s sliding by 1 s, events ordered as they come (the cheaper way), TestingSource
+bytewax      ``fold_window`` over 60 s sliding by 1 s, events ordered by arrival (the cheaper way), TestingSource
 quixstreams  ``hopping_window`` of 60 s by 1 s with ``reduce`` and ``final``; the pipeline is called directly, without
-             Kafka, and its state committed each 1,000 events; parsing and changelog are left out
+             Kafka, and its state is committed every 1,000 events; without parsing and changelog
 
-Windows are full when the measurement begins; bytewax and quixstreams start empty, so a short run is subtracted from a
+Windows are full when the measurement starts. bytewax and quixstreams start empty, so a short run is subtracted from a
 longer one.
 """
 
@@ -49,7 +49,7 @@ def events(count: int, rate: int) -> list[Event]:
 
 
 def fold(held: Partial, value: float) -> Partial:
-    """Count one value: count, sum, sum of squares, min, max."""
+    """Add one value to count, sum, sum of squares, min and max."""
     count, total, squares, low, high = held
     return count + 1, total + value, squares + value * value, min(low, value), max(high, value)
 
@@ -106,9 +106,9 @@ def streamz(rate: int, part: int) -> float:
 
 
 def marginal(run: Callable[[list[Event]], float], rate: int, part: int) -> float:
-    """Return seconds per event of a longer run less a shorter one: what starting and ending cost is in both.
+    """Return seconds per event of a longer run minus a shorter one: both contain the cost of start and end.
 
-    Both are measured in floors of their time first, as the machine may change its pace between them.
+    Each is first divided by the floor of its time, because the speed of the machine may change between them.
     """
     short, long = 5 * rate, (5 + max(5, 20 // part)) * rate
     given = events(long, rate)
@@ -152,7 +152,7 @@ def quixstreams(rate: int, part: int) -> float:
 
 
 def hop(given: list[Event], folder: str) -> float:
-    """Call a pipeline of quixstreams with each event, its state in ``folder``; return CPU seconds."""
+    """Call a pipeline of quixstreams with each event, with its state in ``folder``; return CPU seconds."""
     from quixstreams import Application
     from quixstreams.context import set_message_context
     from quixstreams.models import MessageContext

@@ -1,9 +1,9 @@
-"""What publishing costs the web process: NDJSON batches against parsing alone, single POSTs against a plain Flask view.
+"""The cost of publishing: NDJSON batches beside parsing alone, single POSTs beside a plain Flask view.
 
 ``python benchmarks/publish.py [--quick]`` starts an embedded Valkey and, in processes of their own, pushsvc's app and
-a Flask view that only publishes to Redis, both under gevent's pywsgi. It loads them from this process over 64
-connections and prints the CPU time that each of them spent, which is what one core is good for. ``publish`` itself is
-called from 64 greenlets of another process: what a server that needs no Flask for it would add its own cost to.
+a Flask view that only publishes to Redis, both under gevent's pywsgi. This process sends requests over 64 connections
+and prints the CPU time of each server, which shows the capacity of one core. ``publish`` itself is also called from 64
+greenlets of another process: the cost without a web server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SINGLE = Target(">= 6", 6)
 
 
 def batch(number: int, *, ids: bool) -> bytes:
-    """Return an NDJSON body; no two of different numbers share an id."""
+    """Return an NDJSON body; bodies of different numbers share no id."""
     return stored_batches(1, BATCH, dressed=ids)[0].replace(b"producer-1/000000", b"producer-1/%06d" % number)
 
 
@@ -44,11 +44,11 @@ def single(number: int, *, ids: bool) -> bytes:
     return b'{"id":"producer-1/%010d",' % number + event[1:] if ids else event
 
 
-# -- processes that are measured
+# -- the measured processes
 
 
 def serve(kind: str, redis_url: str) -> None:
-    """Serve on a free port, which is printed; or call ``publish`` as often as the lines of the input say."""
+    """Serve on a free port and print it; or call ``publish`` as often as each line of the input demands."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -64,7 +64,7 @@ def serve(kind: str, redis_url: str) -> None:
 
 
 def plain_app(redis_url: str) -> Any:
-    """Return what one writes first: a view that takes JSON and publishes it."""
+    """Return the simplest app: a view that publishes the JSON that it gets."""
     import flask
     import redis
 
@@ -87,7 +87,7 @@ def our_app(redis_url: str) -> Any:
 
 
 def call_directly(redis_url: str) -> None:
-    """Publish from 64 greenlets, as often as a line of the input says; print the CPU seconds that took."""
+    """Publish from 64 greenlets, as often as each line of the input demands; print the CPU seconds."""
     import gevent
 
     from pushsvc.web.publish import publish
@@ -113,7 +113,7 @@ def call_directly(redis_url: str) -> None:
 
 
 class Child:
-    """A process that is measured."""
+    """A measured process."""
 
     def __init__(self, kind: str, redis_url: str) -> None:
         self.process = subprocess.Popen(
@@ -157,7 +157,7 @@ def request(body: bytes, kind: str) -> bytes:
 
 
 class Client:
-    """One connection that posts again as soon as it is answered."""
+    """One connection that posts again after each answer."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -165,7 +165,7 @@ class Client:
         self._answer = b""
 
     def answered(self) -> bool:
-        """Read; return whether an answer is complete."""
+        """Read from the socket; return whether an answer is complete."""
         self._answer += self.socket.recv(65_536)
         head, end, body = self._answer.partition(b"\r\n\r\n")
         if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
@@ -177,7 +177,7 @@ class Client:
 
 
 def load(port: int, requests: Iterator[bytes], connections: int) -> None:
-    """Post all, each connection one after the other."""
+    """Post all bodies, one at a time on each connection."""
     waiting = selectors.DefaultSelector()
     for _ in range(connections):
         client = Client(port)
@@ -198,7 +198,7 @@ def load(port: int, requests: Iterator[bytes], connections: int) -> None:
 
 
 class Run:
-    """All processes of a run, and the numbers of bodies, of which none comes twice."""
+    """All processes of a run, and the unique numbers of its bodies."""
 
     def __init__(self, redis_url: str, quick: bool) -> None:
         self.singles, self.batches, self.repeats = (4_000, 100, 2) if quick else (20_000, 400, 4)
@@ -206,7 +206,7 @@ class Run:
         self._numbers = count(1_000_000)
 
     def posted(self, kind: str, calls: int, make: Callable[..., bytes], media: str, *, ids: bool) -> float:
-        """Return the CPU seconds of a server for each of so many POSTs."""
+        """Return the CPU seconds of a server per POST."""
         child = self.children[kind]
         requests = [request(make(next(self._numbers) % 1_000_000, ids=ids), media) for _ in range(calls)]
         before = child.cpu()
@@ -236,7 +236,7 @@ def batches(run: Run) -> None:
                 lambda ids=ids: run.posted("pushsvc", run.batches, batch, _NDJSON, ids=ids),
             ),
         ):
-            cost()  # names are learned, keys are there
+            cost()  # the schema is learned, the keys exist
             pairs = [(cost() / BATCH, least(lambda body=body: decode(body), 50) / BATCH) for _ in range(run.repeats)]
             ours, floor = min(pairs)
             target, times = _BATCHES[ids], ours / floor

@@ -1,8 +1,8 @@
-"""What windows that keep their events cost beside one made of panes: ``python benchmarks/recent.py``.
+"""The cost of windows that keep their events, beside a window of panes: ``python benchmarks/recent.py``.
 
-Each window gets batches of 100 events, 100 ms apart, and says a frame after each, as somebody who watches has it. What
-counting costs and what a frame with its JSON costs are measured apart, in turns with a window of panes of one minute.
-First each event has a number, then a number and one of 5,000 names, of which values.py says what panes cost.
+Each window gets batches of 100 events, 100 ms apart, and emits a frame after each, as for a subscriber. Counting and
+frames with their JSON are measured separately, in alternation with a window of panes of one minute. First each event
+has a number, then a number and one of 5,000 names, whose cost in panes values.py shows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def batches_of(keys: int, named: bool) -> list[Columns]:
 
 
 class Measured:
-    """An engine of one window, and the seconds of ``MEASURED`` turns."""
+    """An engine with one window, and the seconds of ``MEASURED`` turns."""
 
     def __init__(self, window: str, exact: bool, named: bool) -> None:
         chosen: TopicSettings = dataclasses.replace(settings((window,)), exact=exact)
@@ -44,12 +44,12 @@ class Measured:
 
     def turn(self, events: Columns, *, measure: bool) -> None:
         counting = cpu(lambda: self.feed.apply(events, STEP))
-        telling = cpu(self._tell)
+        telling = cpu(self._emit)
         if measure:
             self.counting += counting
             self.telling += telling
 
-    def _tell(self) -> None:
+    def _emit(self) -> None:
         for frame in self.feed.engine.flush(self.feed.now):
             frame.to_json(self.feed.now)
 

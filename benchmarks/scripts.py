@@ -1,6 +1,7 @@
-"""What Redis itself spends on each script: the share of a primary that an event, a frame or a look costs.
+"""The time that Redis spends on each script, for an event, a frame or a read.
 
-A real Valkey, one call at a time; its own ``INFO commandstats``, microseconds of wall time per call within the server.
+The script makes one call at a time to a real Valkey. The times are microseconds of wall time per call within the
+server, from ``INFO commandstats``.
 
     python benchmarks/scripts.py [--quick]
 """
@@ -35,7 +36,7 @@ def events(count: int, named: str = "") -> Batch:
 
 
 def spent(broker: Broker, call: Callable[[int], object], count: int) -> float:
-    """Return the least microseconds of a call, over some repeats."""
+    """Return the least microseconds of a call over several repeats."""
     found = []
     for repeat in range(REPEATS):
         broker._connections.command("CONFIG", "RESETSTAT")

@@ -1,9 +1,9 @@
-"""What a request costs the HTTP server: an empty WSGI app and a publish call, beside gevent's pywsgi in the same run.
+"""The cost of a request in the HTTP server, for an empty WSGI app and for publishing, beside gevent's pywsgi.
 
 ``python benchmarks/serving.py [--seconds N] [--connections N]`` starts each server in a process of its own, keeps every
 connection busy with one request at a time, and prints requests per second and the server's CPU time per request.
-Rounds alternate between the servers, and the least counts. Publish calls go to an embedded Valkey; only the
-server's side is measured.
+Rounds alternate between the servers; the least time counts. Publish requests go to an embedded Valkey; only the CPU of
+the HTTP server is measured.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
 
 
 def load(port: int, request: bytes, connections: int, seconds: float) -> int:
-    """Return how many requests were answered; every answer must be a 2xx in one piece."""
+    """Return the number of answered requests; every answer must be a complete 2xx."""
     poll, sockets = select.epoll(), {}
     before, has_id, behind = request.partition(ID)
     for _ in range(connections):
@@ -153,7 +153,7 @@ def measure(kind: str, what: str, request: bytes, redis: str, options: argparse.
             [sys.executable, __file__, "--serve", kind, what, redis, str(descriptor)], pass_fds=[descriptor]
         )
         try:
-            load(port, request, options.connections, 0.5)  # imports, first uses
+            load(port, request, options.connections, 0.5)  # imports and first uses
             before, begun = cpu(process.pid), time.monotonic()
             answered = load(port, request, options.connections, options.seconds)
             return answered / (time.monotonic() - begun), (cpu(process.pid) - before) / answered

@@ -1,4 +1,4 @@
-"""What frames and memory of the engine cost: the questions snapshot, memory and topics of aggregation.py."""
+"""Frames and memory of the engine: the benchmarks snapshot, memory and topics of aggregation.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pushsvc.event.columns import Columns
 
 
 def pane_of(names: Sequence[str], pane: int) -> Columns:
-    """Return one event of every key; 50 panes bring each key 50 buckets."""
+    """Return one event of every key; 50 panes give each key 50 buckets."""
     return columns_of(names, 100.0 + 0.5 * ((pane + np.arange(len(names))) % 50))
 
 
@@ -86,7 +86,7 @@ def measure_snapshot(effort: Effort) -> None:
 
 
 class Watch:
-    """Notes when it is called."""
+    """Records the times of its calls."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -96,7 +96,7 @@ class Watch:
 
 
 def slices_of(feed: Feed, names: Sequence[str], watch: Watch, number: int) -> tuple[int, float, float]:
-    """Return how many slices a snapshot has after every row changed, and the seconds of the median and the longest."""
+    """Return the number of slices of a snapshot after every row changed, and the median and the longest in seconds."""
     feed.apply(pane_of(names, number), 1_000)
     feed.settle()
     watch.times = [process_time()]
@@ -107,7 +107,7 @@ def slices_of(feed: Feed, names: Sequence[str], watch: Watch, number: int) -> tu
 
 
 def snapshot_times(feed: Feed, names: Sequence[str], repeats: int) -> tuple[float, float]:
-    """Return seconds of a snapshot after every row changed, and of one after none did."""
+    """Return the seconds of a snapshot after every row changed, and after no row changed."""
     all_changed, none_changed = [], []
     for number in range(repeats):
         feed.apply(pane_of(names, number), 1_000)
@@ -135,9 +135,9 @@ def measure_memory(effort: Effort) -> None:
 
 
 def memory_of(keys: int, quantiles: bool, read: bool) -> tuple[int, int, int]:
-    """Return the least, the greatest and the last bytes of an engine while its panes pass."""
+    """Return the least, the greatest and the last bytes of an engine while its window rotates."""
     names = key_names(keys)
-    warm = Feed(settings(quantiles=quantiles))  # modules that come with the first use are not the rows'
+    warm = Feed(settings(quantiles=quantiles))  # memory of modules that the first use imports must not count
     fill(warm, names[:10], 3)
     del warm
     gc.collect()
@@ -163,8 +163,8 @@ def memory_of(keys: int, quantiles: bool, read: bool) -> tuple[int, int, int]:
 TOPICS, TOPIC_KEYS = 10_000, 16
 
 
-class Crowd:
-    """Many small topics in one engine, every window of them watched."""
+class ManyTopics:
+    """Many small topics in one engine, with a subscriber for every window."""
 
     def __init__(self, windows: tuple[str, ...], quantiles: bool, topics: int) -> None:
         chosen = settings(windows, quantiles)
@@ -180,7 +180,7 @@ class Crowd:
                 self.engine.watch(name, window.name, True)
 
     def fill(self, panes: int) -> None:
-        """Bring every key of every topic an event in each pane of the longest window."""
+        """Apply an event for every key of every topic in each pane of the longest window."""
         for pane in range(panes):
             self.now += self.step
             events = pane_of(self.keys, pane)
@@ -193,13 +193,13 @@ class Crowd:
         self.engine.apply(name, self._offset, self.now, events)
 
     def touch(self, topics: int) -> None:
-        """Bring one event to each of so many topics."""
+        """Apply one event to each of that many topics."""
         self.now += TICK
         for number, name in enumerate(self.names[:topics]):
             self.put(name, columns_of([self.keys[number % TOPIC_KEYS]], [100.0]))
 
     def tick(self) -> tuple[float, int, int]:
-        """Ask for all that may be said; return seconds, frames and bytes."""
+        """Make all frames that are due; return seconds, frames and bytes."""
         self.now += TICK
         settle(self.engine)
         frames: list[Frame] = []
@@ -242,9 +242,9 @@ def measure_topics(effort: Effort) -> None:
 def run_topics(
     windows: tuple[str, ...], quantiles: bool, topics: int, repeats: int
 ) -> tuple[float, float, list[tuple[str, ...]]]:
-    """Return MB, seconds per event of ``apply``, and the lines of ticks."""
+    """Return MB, seconds per event of ``apply``, and the table rows of ticks."""
     before = resident()
-    crowd = Crowd(windows, quantiles, topics)
+    crowd = ManyTopics(windows, quantiles, topics)
     crowd.fill(60)
     grown = (resident() - before) / 1e6
     each = least(partial(crowd.touch, topics), repeats) / topics
@@ -252,7 +252,7 @@ def run_topics(
     return grown, each, tick_lines(crowd, topics, repeats)
 
 
-def tick_lines(crowd: Crowd, topics: int, repeats: int) -> list[tuple[str, ...]]:
+def tick_lines(crowd: ManyTopics, topics: int, repeats: int) -> list[tuple[str, ...]]:
     """Measure ticks within a pane after few and many events, and one after all panes moved on."""
     target, lines = Target("<= 50 ms", 50, least=False), []
     for share in (10, 1):

@@ -1,8 +1,8 @@
-"""What an event costs the running system: POST of NDJSON batches of 1,000, log, statistics, updates on a stream.
+"""The cost of an event in the running system: POST of NDJSON batches of 1,000, log, statistics, updates on a stream.
 
 ``python benchmarks/system.py [--batches N] [--keys N] [--connections N]`` starts ``pushsvc serve`` with its embedded
-server, posts, waits until all is counted, and prints the CPU that each process spent per event, the events per second
-that one core of it is good for, and what its parts cost in this process: the floor is msgspec's parsing of the bytes.
+server, posts events, waits until all are counted, and prints for each process its CPU per event and the events per
+second that one core allows. It also prints the cost of single steps in this process; the floor is msgspec's parsing.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def get(port: int, path: str) -> bytes:
 
 
 def watch(port: int) -> None:
-    """Subscribe to the statistics, as somebody does who looks; what comes is read and thrown away."""
+    """Subscribe to the statistics; read the stream and drop it."""
     connection = HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("GET", f"{_PATH}/stats?format=sse")
     answer = connection.getresponse()
@@ -108,7 +108,7 @@ def watch(port: int) -> None:
 
 
 def parts(batches: list[bytes]) -> dict[str, float]:
-    """Return the microseconds per event of what web and aggregator do, measured here."""
+    """Return the microseconds per event of single steps of web and aggregator, measured in this process."""
     some, now = batches[: min(20, len(batches))], int(time.time() * 1000)
     bodies, columns, decode = EventReader(), ColumnReader(), msgspec.json.Decoder().decode_lines
     stored = [bodies.read("bench", body, _NDJSON["Content-Type"], now=now).batch.data for body in some]
@@ -146,7 +146,7 @@ def wait_ready(port: int, server: subprocess.Popen[bytes]) -> None:
 
 def measure(port: int, batches: list[bytes], connections: int, server: subprocess.Popen[bytes]) -> None:
     wait_ready(port, server)
-    post_all(port, batches[: max(1, len(batches) // 10)], connections)  # keys, rows and types are there
+    post_all(port, batches[: max(1, len(batches) // 10)], connections)  # keys, rows and schemas exist
     threading.Thread(target=watch, args=(port,), daemon=True).start()
     time.sleep(1)
     roles = processes(server.pid)

@@ -1,10 +1,10 @@
-"""What checkpoints cost, and what they save when another aggregator takes over; over a Valkey of its own.
+"""The cost of checkpoints, and the work that they save in a takeover; with a Valkey of its own.
 
 ``python benchmarks/takeover.py [--events N] [--keys N] [--seconds N]`` publishes events (1,000,000 of 1,000 keys, in
-60 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their own pace. At the end it stops
-where it is. Then a successor takes over, once with the last checkpoint and once with the log alone, and is timed until
-everything is counted and a snapshot written. Times are CPU seconds of the aggregator's
-own work in this process; "wall" adds what Valkey takes to answer.
+60 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their normal times. Then it stops. A
+successor takes over, once with the last checkpoint and once with the log alone; its time ends when it has counted all
+events and written a snapshot. Times are CPU seconds of the aggregator's work in this process; "wall" includes the time
+of Valkey.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HOUR = 3_600_000
 
 
 class Meter:
-    """Adds up the CPU of calls."""
+    """Adds up the CPU time of calls."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -54,7 +54,7 @@ def figure(name: str) -> float:
 
 
 def owner(broker: Broker, *, rebuild_from_log: bool = False) -> AggregatorWorker:
-    """Return a worker that has taken the topic's partition from the one before."""
+    """Return a worker that has taken the topic's partition from its predecessor."""
     number = Log(TOPIC).partition
     broker._connections.command("DEL", broker.keys.lease(number))
     broker._connections.command("HDEL", broker.keys.partition(number), "owner")
@@ -79,7 +79,7 @@ def feed(
     store.write, store.commit = saving.around(store.write), saving.around(store.commit)  # type: ignore[method-assign]
     checkpoints.crc32 = saving.around(checkpoints.crc32)  # type: ignore[attr-defined]
     look, step = saving.around(worker.checkpointer.poll), counting.around(turn)
-    begun, beside = time.monotonic(), 0.0  # what the greenlet that writes did in a pause of counting
+    begun, beside = time.monotonic(), 0.0  # work of the greenlet that writes checkpoints, while counting paused
     for number in range(count):
         data = batches[number % len(batches)]
         batch = reader.read(TOPIC, data, "application/x-ndjson", now=int(time.time() * 1000)).batch

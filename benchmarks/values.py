@@ -1,4 +1,4 @@
-"""What statistics of values cost: the question values of aggregation.py."""
+"""The cost of statistics of values: the benchmark values of aggregation.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def named_batches(count: int, keys: int) -> list[bytes]:
-    """Return batches as the log holds them, of a number and a name; a few of the names are frequent."""
+    """Return stored batches with a number and a name in each event; a few names are frequent."""
     random, names = np.random.default_rng(4), key_names(keys)
     batches = []
     for _ in range(count):
@@ -73,7 +73,7 @@ def measure_values(effort: Effort) -> None:
 def _cost(
     windows: tuple[str, ...], keys: int, statistics: tuple[str, ...], batches: list[bytes], effort: Effort
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return seconds per event of the floor and of ours, counted only and with frames."""
+    """Return seconds per event of the floor, of counting, and of counting with frames."""
     values = ("user",) if set(statistics) - set(QUANTILES) else ()
     feed = Feed(replace(settings(windows, False, keys), statistics=statistics, values=values))
     count, floor = effort.piece, floor_of(batches)

@@ -1,14 +1,14 @@
-/* Subscribers of event streams: opens them, counts what comes, and measures how old it is.
+/* Subscribers of event streams: opens streams, counts their messages and measures the latency.
 
    client PORT PATH COUNT STALLED
      Opens COUNT streams of PATH on 127.0.0.1; the last STALLED of them read only the head. Prints "ready" and the
-     seconds it took; then, for every line on standard input, a JSON object of what came since the last one.
-     "t":N in a message is when it was sent, in ns of CLOCK_MONOTONIC. LAST_EVENT_ID in the environment is sent along.
-     NAP in the environment: once all are open it looks at its sockets every so many microseconds and takes what came.
-     A client that waits for each is woken by each send, at the cost of whoever sends, and the more often the slower
-     the sender is; over a network nobody pays that.
+     seconds it took; then, for every line on standard input, a JSON report of the messages since the last one.
+     "t":N in a message is the time of its sending in ns of CLOCK_MONOTONIC. LAST_EVENT_ID in the environment is sent
+     as a header. NAP in the environment: once all streams are open, the client polls its sockets every so many
+     microseconds. A client that waits for each message is woken by each send, and a local sender pays for that; the
+     slower the sender, the more often. Over a network the sender does not pay it.
    client PORT PATH COUNT churn
-     Opens, reads the first bytes of, and closes COUNT streams, one after another. */
+     Opens COUNT streams one after another; closes each after its first bytes. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
-/* The floor: what a plain loop of send() costs, without HTTP, Redis or Python.
+/* The floor: the cost of a plain loop of send() without HTTP, Redis or Python.
 
    floor PORT COUNT SIZE
-     Takes COUNT connections and answers their heads; then, for every line on standard input, sends a message of SIZE
-     bytes to all of them, and prints the seconds of CPU which that took. */
+     Accepts COUNT connections and answers their requests; then, for every line on standard input, sends a message of
+     SIZE bytes to all of them and prints the CPU seconds of the loop. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
