@@ -152,8 +152,8 @@ def _missing(*modules: str) -> str | None:
 
 def measure(server: Peer | Web, path: str, client: Path, subscribers: int, messages: int) -> tuple[float, float, int]:
     """Return CPU seconds per delivery, the 99th percentile of the latency in ms, and the number of lost messages."""
-    say = partial(server.post, "peers") if isinstance(server, Web) else server.post
-    with kept_busy(say):
+    publish = partial(server.post, "peers") if isinstance(server, Web) else server.post
+    with kept_busy(publish):
         streams = Subscribers(client, server.port, path, subscribers)
     with streams:
         time.sleep(0.5)

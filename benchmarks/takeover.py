@@ -1,10 +1,10 @@
 """The cost of checkpoints, and the work that they save in a takeover; with a Valkey of its own.
 
 ``python benchmarks/takeover.py [--events N] [--keys N] [--seconds N]`` publishes events (1,000,000 of 1,000 keys, in
-60 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their normal times. Then it stops. A
-successor takes over, once with the last checkpoint and once with the log alone; its time ends when it has counted all
-events and written a snapshot. Times are CPU seconds of the aggregator's work in this process; "wall" includes the time
-of Valkey.
+60 s) evenly to one topic and counts them as an aggregator does, with checkpoints at their normal times. Then it stops.
+A successor takes over, once with the last checkpoint and once with the log alone; its time ends when it has counted
+all events and written a snapshot. Times are CPU seconds of the aggregator's work in this process; "wall" includes the
+time of Valkey.
 """
 
 from __future__ import annotations
