@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imported where used: the core's tests start without them
 _numbers = count()
 
 # Failed assertions of these helpers show the compared values, as those of tests do.
-pytest.register_assert_rewrite("support.accounts")
+pytest.register_assert_rewrite("support.reference")
 
 FIRST = (
     "distributed/test_live_suite", "chaos", "program/test_compose", "distributed", "browser", "supervisor", "live",

@@ -12,7 +12,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.errors import PushError
 from pushsvc.event import Batch, Event
-from support.accounts.appended import EVENT, SECOND, WALL, commit, requests, stored
+from support.reference.appended import EVENT, SECOND, WALL, commit, requests, stored
 
 
 def headers(broker: Broker, topic: str) -> list[tuple[int, int, int]]:

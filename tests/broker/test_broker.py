@@ -12,7 +12,7 @@ from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, FrameKind
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, InvalidBatch
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings, Window
-from support.accounts.logs import Windowless
+from support.reference.logs import Windowless
 
 CHUNK_EVENTS = BrokerLimits().chunk_events
 

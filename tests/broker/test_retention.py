@@ -19,7 +19,7 @@ from pushsvc.topic import partition_of
 from pushsvc.web.app import create_app
 from pushsvc.worker.ingest import Ingest
 from pushsvc.worker.retention import ENTRIES, TOPICS, Sweeper
-from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
+from support.reference.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 from support.waiting import until
 
 CHUNK_EVENTS = BrokerLimits().chunk_events

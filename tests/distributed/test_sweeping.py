@@ -14,8 +14,8 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.topic import partition_of
 from pushsvc.worker.retention import BYTES, Sweeper
-from support.accounts.logs import Windowless
 from support.fleet import Fleet, client, kill
+from support.reference.logs import Windowless
 
 
 @pytest.fixture

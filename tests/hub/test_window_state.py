@@ -5,7 +5,7 @@ import pytest
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.hub.window_state import WindowState, read_window
-from support.accounts.statistics_log import entries
+from support.reference.statistics_log import entries
 
 
 def test_client_at_the_end_lacks_nothing():

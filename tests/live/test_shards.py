@@ -14,8 +14,8 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.engine import ShardLost
 from pushsvc.worker.shards.handle import ShardHandle
-from support.accounts.numbers import assert_same
 from support.owner import Owner, metric, neighbours
+from support.reference.numbers import assert_same
 from support.stack import Table
 from support.waiting import until
 

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from pushsvc.event import Event
-from support.accounts.numbers import Producer, T
+from support.reference.numbers import Producer, T
 
 keys = st.sampled_from(["a", "b", "c", None])
 eighths = st.integers(-(2**30), 2**30).map(lambda k: k / 8)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from properties.series import play, steps
 from pushsvc.event import Event
-from support.accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same, expected, rows_of, state, topic
+from support.reference.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same, expected, rows_of, state, topic
 
 
 def frames_of(aggregate, now):
@@ -74,7 +74,7 @@ def test_a_restored_aggregate_emits_the_same_bytes(series, stop, options):
         else:
             frames_of(stayed, now)
         if number == stop:
-            restored = stayed.thawed()
-    assert stayed.thawed().all.save() == stayed.all.save()
+            restored = stayed.saved_and_restored()
+    assert stayed.saved_and_restored().all.save() == stayed.all.save()
     for window in options.windows:
-        assert stayed.thawed().snapshot(window.name) == stayed.snapshot(window.name)
+        assert stayed.saved_and_restored().snapshot(window.name) == stayed.snapshot(window.name)

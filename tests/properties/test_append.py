@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pushsvc.broker.broker import Broker
 from pushsvc.event import Batch, Event
 from pushsvc.settings import TopicSettings
-from support.accounts.appended import EVENT, SECOND, WALL, commit, requests, stored
+from support.reference.appended import EVENT, SECOND, WALL, commit, requests, stored
 
 NUMBERS = iter(range(1_000_000))
 

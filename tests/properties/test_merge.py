@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from properties.series import steps
 from pushsvc.event import Event
-from support.accounts.numbers import NOW, T, assert_same, rows_of, topic
+from support.reference.numbers import NOW, T, assert_same, rows_of, topic
 
 EXACT = dataclasses.replace(NOW, exact=True)
 SHARDS = 3

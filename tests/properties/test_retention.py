@@ -13,7 +13,7 @@ from pushsvc.broker.limits import BrokerLimits
 from pushsvc.errors import LogFull
 from pushsvc.settings import LOG_FULL_FACTOR, TopicSettings
 from pushsvc.stats.window import Window
-from support.accounts.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
+from support.reference.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 
 CHUNK_EVENTS = BrokerLimits().chunk_events
 

@@ -12,7 +12,7 @@ from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
-from support.accounts.numbers import EVENT_CLOCK, NOW, T, topic
+from support.reference.numbers import EVENT_CLOCK, NOW, T, topic
 
 VALUES = dataclasses.replace(
     NOW, values=("x",), statistics=(*TopicSettings().statistics, "distinct", "top", "first", "last", "p50")

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.worker.shards.pool import ShardPool
-from support.accounts.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
-from support.accounts.shards import LocalShard, assert_frames, names_and, play, pool_of, whole_of
+from support.reference.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
+from support.reference.shards import LocalShard, assert_frames, names_and, play, pool_of, whole_of
 
 keys = st.sampled_from(["a", "b", "c", "d", "e", None])
 eighths = st.integers(-(2**30), 2**30).map(lambda k: k / 8)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.hub.window_state import WindowState
-from support.accounts.statistics_log import Client, entries
+from support.reference.statistics_log import Client, entries
 
 KEYS = st.sampled_from([None, "a", "b", "c", "d"])
 ROWS = st.lists(st.tuples(KEYS, st.just("n"), st.integers(0, 3)), max_size=4)

@@ -11,7 +11,7 @@ from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.stats.window import Window
-from support.accounts.numbers import (
+from support.reference.numbers import (
     EVENT_CLOCK,
     NOW,
     SHORT,
@@ -309,7 +309,7 @@ def test_a_restored_aggregate_emits_the_same_bytes(options):
     stayed.apply(3, T, [event(x=1.5), event(T - 6_000, key="b", x=0.1), event(T + 4_000, y=2)])
     stayed.flush(T)
     stayed.apply(4, T + 100, [event(T - 3_000, x=1e9)])
-    restored = stayed.thawed()
+    restored = stayed.saved_and_restored()
     for offset, now in enumerate((T + 4_100, T + 14_000), 5):
         for aggregate in (stayed, restored):
             aggregate.apply(offset, now, [event(now - 9_000, x=offset / 3), event(now, key="c", y=1)])

@@ -7,7 +7,7 @@ import numpy as np
 
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns, NumberColumn
-from support.accounts.numbers import NOW, SHORT, T, event, rows_of, topic
+from support.reference.numbers import NOW, SHORT, T, event, rows_of, topic
 
 # -- groupings
 

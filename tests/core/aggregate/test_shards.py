@@ -11,8 +11,8 @@ from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker.engine import EntryFailed
 from pushsvc.worker.shards.pool import ShardPool
-from support.accounts.numbers import NOW, Reader, T
-from support.accounts.shards import SHARDS, LocalShard, entry_of, names_and, pool_of
+from support.reference.numbers import NOW, Reader, T
+from support.reference.shards import SHARDS, LocalShard, entry_of, names_and, pool_of
 
 PLACES = ((0, 0), (0, 100), (1, 0), (1, 100))
 """Shards of four keys, and the numbers from which to search for their names."""

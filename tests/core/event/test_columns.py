@@ -3,7 +3,7 @@
 import pytest
 
 from pushsvc.event.columns import ColumnReader
-from support.accounts.columns import check, encode
+from support.reference.columns import check, encode
 
 T = 1_700_000_000_000
 

@@ -7,7 +7,7 @@ import orjson
 from pushsvc.event import Event, Limits, parse
 from pushsvc.event.shapes import LEARN_AFTER, TopicShapes
 from pushsvc.event.validator import EventValidator
-from support.accounts.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
+from support.reference.reading import JSON, LIMITS, NDJSON, NOW, USUAL, fast, slow, trained
 
 READER = trained()
 

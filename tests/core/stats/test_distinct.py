@@ -7,23 +7,23 @@ import pytest
 
 from pushsvc.stats.values.dictionary import RANKS, SKETCHED, cells_of
 from pushsvc.stats.values.distinct import STANDARD_ERROR, DistinctCounts
-from support.accounts.distinct import NO_CELLS, cells, codes
+from support.reference.distinct import NO_CELLS, cells, codes
 
 
 def read(distinct, window, *rows, cell=NO_CELLS):
     """Return how many values rows have, and where that is not exact."""
-    found, near = distinct.read(window, np.array(rows), cell)
-    return found.tolist(), near.tolist()
+    found, approximate = distinct.read(window, np.array(rows), cell)
+    return found.tolist(), approximate.tolist()
 
 
-def test_a_cell_is_the_same_in_every_process():
+def test_hyperloglog_cells_depend_on_the_json_text_only():
     texts = [b'"a"', b"1", b"true"]
     hashes = [int.from_bytes(blake2b(text, digest_size=8).digest(), "little") for text in texts]
     expected = [(one >> 52) << RANKS | 53 - (one & (2**52 - 1)).bit_length() for one in hashes]
     assert cells_of(texts).tolist() == expected == [172098, 121026, 65474]
 
 
-def test_a_value_counts_as_long_as_its_newest_pane_is_in_the_window():
+def test_value_counts_while_its_newest_pane_is_in_the_window():
     distinct = DistinctCounts(2)
     distinct.add(codes(3, np.array([1, 2])), np.array([10, 5]))
     distinct.add(np.concatenate([codes(3, np.array([2, 4])), codes(4, np.array([2]))]), np.array([12, 6]))
@@ -38,7 +38,7 @@ def test_a_value_counts_as_long_as_its_newest_pane_is_in_the_window():
     assert read(distinct, 0, 3, 4) == ([0, 1], [False] * 2)
 
 
-def test_a_sketch_forgets_by_panes_what_codes_do():
+def test_sketched_values_expire_with_their_panes():
     distinct = DistinctCounts(1)
     for pane, numbers in enumerate([range(100), range(50, 80), range(70, 90)]):
         distinct.add(codes(3, cells(numbers) | SKETCHED), np.array([pane]))
@@ -49,7 +49,7 @@ def test_a_sketch_forgets_by_panes_what_codes_do():
     assert found == [[pytest.approx(100, abs=2)], [True], [40], [True], [20], [True], [0], [False]]
 
 
-def test_what_no_window_counts_any_more_is_dropped_from_time_to_time():
+def test_sweep_drops_codes_that_no_window_needs():
     distinct = DistinctCounts(2)
     cell = 5 << RANKS | SKETCHED
     for pane, mark in enumerate([1, cell | 2, cell | 3, cell | 1]):
@@ -62,12 +62,12 @@ def test_what_no_window_counts_any_more_is_dropped_from_time_to_time():
     assert [read(distinct, window, 0) for window in (0, 1)] == [([1], [True])] * 2
 
 
-def test_followed_values_and_others_make_one_sketch():
+def test_tracked_and_sketched_values_make_one_estimate():
     distinct, numbers = DistinctCounts(1), np.arange(1, 201)
     cell = np.concatenate([[0], cells(numbers)])
     distinct.add(codes(0, numbers), np.array([0]))
     distinct.add(codes(0, cells(range(101, 601)) | SKETCHED), np.array([0]))
     distinct.add(codes(1, numbers), np.array([0]))
-    (found, other), near = read(distinct, 0, 0, 1, cell=cell)
-    assert (near, other) == ([True, False], 200)
+    (found, other), approximate = read(distinct, 0, 0, 1, cell=cell)
+    assert (approximate, other) == ([True, False], 200)
     assert found == pytest.approx(600, rel=4 * STANDARD_ERROR)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pushsvc.stats.moments import describe, merge_equal, merge_runs, reduce
-from support.accounts.moments import exact, merged
+from support.reference.moments import exact, merged
 
 SERIES = {
     "offset 1e9": [[1e9 + 0.125, 1e9 - 0.5], [1e9 + 0.25]],
@@ -21,12 +21,12 @@ SERIES = {
 }
 
 
-def test_the_figures_of_a_few_values():
+def test_moments_of_a_few_values():
     assert merged([[2, 4], [], [4, 4, 5], [5, 7, 9]]) == [40.0, 5.0, 2.0, 9.0, pytest.approx(sqrt(32 / 7), rel=1e-15)]
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_no_jump_nor_spike_costs_a_digit(name):
+def test_jumps_and_spikes_cost_no_digit(name):
     values = [value for pane in SERIES[name] for value in pane]
     total, mean, low, high, std = merged(SERIES[name])
     assert [total, mean, low, high] == [*exact(tuple(values))[:2], min(values), max(values)]
@@ -43,7 +43,7 @@ def test_cancelling_sums_are_exact():
     assert merged([[1e16, 1.0], [-1e16], [1e-3]])[0] == 1.001
 
 
-def test_what_does_not_exist_is_not_finite():
+def test_undefined_statistics_are_not_finite():
     total, mean, low, high, std = merged([[], []])
     assert total == 0
     assert isnan(mean)
@@ -52,14 +52,14 @@ def test_what_does_not_exist_is_not_finite():
     assert isnan(merged([[5.0]])[4])
 
 
-def test_beyond_the_range_of_doubles_no_figure_is_wrong():
+def test_statistics_beyond_the_range_of_doubles_are_not_finite():
     total, mean, low, high, std = merged([[1.7e308, 1.7e308], [-1.0]])
     assert not np.isfinite([total, mean, std]).any()
     assert (low, high) == (-1.0, 1.7e308)
     assert merged([[1.7e308]])[:2] == [1.7e308, 1.7e308]
 
 
-def test_partials_of_equal_rows_are_merged_and_ordered():
+def test_partials_of_equal_rows_are_merged_in_row_order():
     rows, moments = merge_equal(np.array([7, 3, 7]), reduce(np.array([1.0, 2.0, 4.0]), np.arange(3)))
     assert rows.tolist() == [3, 7]
     assert moments.count.tolist() == [1, 2]

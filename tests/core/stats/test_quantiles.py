@@ -5,7 +5,7 @@ import pytest
 
 from pushsvc.stats.panes.histograms import Histograms, buckets_of, lower_ends
 from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
-from support.accounts.quantiles import PERCENTS, codes_of, expected
+from support.reference.quantiles import PERCENTS, codes_of, expected
 
 SERIES = {
     "both sides": np.sin(np.arange(500)) * 1e3,
@@ -16,12 +16,12 @@ SERIES = {
 }
 
 
-def test_values_of_eight_bits_come_back_as_they_are():
+def test_values_of_eight_significant_bits_are_exact():
     values = np.concatenate([np.arange(-256, 257), np.arange(-255, 256) / 8, np.array([3 * 2.0**40, 0.625])])
     assert lower_ends(buckets_of(values)).tolist() == values.tolist()
 
 
-def test_a_bucket_ends_less_than_1_128_nearer_to_zero_and_buckets_are_in_order():
+def test_bucket_ends_are_within_1_128_and_ordered():
     values = np.array(
         [-1e300, -1e15, -257.0, -1.999999, -1e-9, -0.0, 0.0, 1e-9, 1.0, 1.0078124, 1.0078125, 511.9, 1e15]
     )
@@ -34,14 +34,14 @@ def test_a_bucket_ends_less_than_1_128_nearer_to_zero_and_buckets_are_in_order()
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_quantiles_are_good_to_one_percent(name):
+def test_quantiles_are_within_one_percent(name):
     histograms, count = Histograms(2), np.array([len(SERIES[name])], np.int32)
     histograms.counted.add(slice(None), *codes_of(3, SERIES[name]))
     found = histograms.quantiles(1, np.array([3]), count, PERCENTS)[:, 0].tolist()
     assert found == [pytest.approx(value, rel=1 / 128, abs=0) for value in expected(SERIES[name])]
 
 
-def test_the_counts_of_a_pane_are_taken_off_the_windows_that_it_has_left():
+def test_expired_panes_are_subtracted():
     histograms = Histograms(2)
     for pane, values in enumerate([[1, 2], [100], [7, 7, 7]]):
         codes = codes_of(1, values)
@@ -64,7 +64,7 @@ def quantiles(newest, first, last, count):
     return newest.quantiles(np.array([1]), first, last, np.array([count], np.int32), PERCENTS)[:, 0].tolist()
 
 
-def test_the_newest_values_are_known_and_no_more_of_them():
+def test_only_the_newest_values_are_kept():
     newest, values = NewestValues(), [float(-n % 7) + n / 8 for n in range(20)]
     newest.reserve(2)
     for grain, value in enumerate(values):
@@ -80,7 +80,7 @@ def test_the_newest_values_are_known_and_no_more_of_them():
     assert np.isnan(quantiles(newest, 17, 18, 2)).all()
 
 
-def test_values_of_grains_to_come_count_when_the_window_reaches_them():
+def test_early_values_count_when_the_window_reaches_them():
     newest = NewestValues()
     newest.reserve(2)
     one(newest, 5, 1.0)

@@ -23,7 +23,7 @@ def open_all(topic, *names):
     return topic.rows(COUNT, keys), topic.rows(topic.field("x"), keys)
 
 
-def test_rows_know_their_names_their_total_and_their_column(rows, topic):
+def test_rows_have_names_totals_and_columns(rows, topic):
     counts, x = open_all(topic, "a")
     assert names(topic, np.concatenate([counts, x])) == [("a", None), ("a", "x")]
     assert names(topic, topic.totals()) == [(None, None), (None, "x")]
@@ -34,7 +34,7 @@ def test_rows_know_their_names_their_total_and_their_column(rows, topic):
     assert (topic.key("a"), topic.key(None)) == (2, ALL_KEYS)
 
 
-def test_keys_beyond_the_cap_share_a_row_and_fields_beyond_it_get_none(topic):
+def test_keys_beyond_the_limit_share_a_row_and_fields_get_none(topic):
     open_all(topic, "a", "b", "c")
     assert topic.room() == 0
     assert topic.key("d") == topic.key("e") == 1
@@ -42,7 +42,7 @@ def test_keys_beyond_the_cap_share_a_row_and_fields_beyond_it_get_none(topic):
     assert (topic.field("y"), topic.field("z"), topic.field("y")) == (2, None, 2)
 
 
-def test_closed_rows_are_used_again(rows, topic):
+def test_closed_rows_are_reused(rows, topic):
     counts, x = open_all(topic, "a")
     size, columns = len(rows), rows.columns
     rows.close(x)
@@ -55,7 +55,7 @@ def test_closed_rows_are_used_again(rows, topic):
     assert names(topic, again[0]) == [("b", None)]
 
 
-def test_thousands_of_rows_of_several_topics_keep_their_places(rows, topic):
+def test_rows_keep_their_numbers_when_arrays_grow(rows, topic):
     other = rows.add_topic(max_keys=2_000, max_fields=1)
     keys = [f"k{n}" for n in range(1_000)]
     mine, theirs = open_all(topic, "a")[1], open_all(other, *keys)[1]

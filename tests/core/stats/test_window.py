@@ -25,11 +25,11 @@ def test_a_window_is_sixty_panes_of_at_least_250_ms():
         assert (window.name, window.length, window.pane, window.panes) == (text, length, pane, panes)
 
 
-def test_what_is_no_window_is_refused():
+def test_invalid_windows_are_refused():
     assert taken(["", "1", "m", "0m", "-1m", "1.5m", "1m ", "1M", "9s", "25h", "2d", "1m\n", "11111111s"]) == []
 
 
-def test_a_window_may_be_the_last_events():
+def test_count_windows_are_parsed():
     for text, events in [
         ("last 2", 2),
         ("last 1000", 1_000),
@@ -42,7 +42,7 @@ def test_a_window_may_be_the_last_events():
         assert window.exact() == window
 
 
-def test_so_few_or_many_events_are_no_window():
+def test_invalid_count_windows_are_refused():
     assert taken(["last", "last 0", "last 1", "last 100001", "last -5", "last 1.5", "last 5m", "Last 5"]) == []
 
 

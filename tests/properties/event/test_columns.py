@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.event.columns import ColumnReader
-from support.accounts.columns import check, encode
+from support.reference.columns import check, encode
 
 T = 1_700_000_000_000
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pushsvc.event import EventReader
-from support.accounts.reading import JSON, LIMITS, NDJSON, fast, slow, trained
+from support.reference.reading import JSON, LIMITS, NDJSON, fast, slow, trained
 
 # Bodies are generated as text: a generator of JSON values would not write the cases that matter.
 TEXTS = [

@@ -5,11 +5,11 @@ import pytest
 
 from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
 from pushsvc.stats.values.distinct import STANDARD_ERROR, DistinctCounts
-from support.accounts.distinct import NO_CELLS, cells, codes
 from support.effort import EXAMPLES
+from support.reference.distinct import NO_CELLS, cells, codes
 
 
-def test_ranks_are_those_of_a_fair_hash():
+def test_ranks_have_the_distribution_of_a_fair_hash():
     found = cells(range(40_000))
     registers, ranks = found >> RANKS, found & ((1 << RANKS) - 1)
     assert np.bincount(registers, minlength=1 << REGISTERS).std() == pytest.approx(np.sqrt(40_000 / 4_096), rel=0.1)
@@ -24,15 +24,15 @@ def test_the_sketch_is_within_its_standard_error(size):
     for repeat in range(repeats):
         distinct = DistinctCounts(1)
         distinct.add(codes(0, cells(range(repeat * size, (repeat + 1) * size)) | SKETCHED), np.array([5]))
-        (found,), (near,) = distinct.read(0, np.array([0]), NO_CELLS)
-        assert near
+        (found,), (approximate,) = distinct.read(0, np.array([0]), NO_CELLS)
+        assert approximate
         errors.append(found / size - 1)
     # Two of a few values in one register are no error of 4 %, but of one value.
     assert max(map(abs, errors)) < max(4 * STANDARD_ERROR, 2 / size)
     assert abs(np.mean(errors)) < 3 * STANDARD_ERROR / np.sqrt(repeats)
 
 
-def test_a_sketch_forgets_by_panes_exactly():
+def test_sketch_is_that_of_the_panes_in_the_window():
     """After any number of panes it is the sketch of what is in the window, whatever was there before."""
     random, distinct, panes = np.random.default_rng(1), DistinctCounts(2), {}
     for pane in range(24):
@@ -49,12 +49,12 @@ def test_a_sketch_forgets_by_panes_exactly():
     assert len(distinct._codes) < 6_000  # of 10,000 ranks that there were
 
 
-def test_thousands_of_followed_values_and_others_make_one_sketch():
+def test_thousands_of_tracked_and_sketched_values_make_one_estimate():
     distinct, numbers = DistinctCounts(1), np.arange(1, 2_001)
     cell = np.concatenate([[0], cells(numbers)])
     distinct.add(codes(0, numbers), np.array([0]))
     distinct.add(codes(0, cells(range(1_001, 6_001)) | SKETCHED), np.array([0]))
     distinct.add(codes(1, numbers), np.array([0]))
-    (found, other), (near, exact) = distinct.read(0, np.array([0, 1]), cell)
-    assert (near, exact, other) == (True, False, 2_000)
+    (found, other), (approximate, exact) = distinct.read(0, np.array([0, 1]), cell)
+    assert (approximate, exact, other) == (True, False, 2_000)
     assert found == pytest.approx(6_000, rel=4 * STANDARD_ERROR)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.stats.moments import describe, merge_runs, reduce
-from support.accounts.moments import exact, exact_std, merged, noise
+from support.reference.moments import exact, exact_std, merged, noise
 
 SERIES = {
     "plain": noise(150),
@@ -26,7 +26,7 @@ SERIES = {
 
 @pytest.mark.parametrize("name", SERIES)
 @pytest.mark.parametrize("panes", [1, 7, 60])
-def test_std_and_mean_against_exact_fractions(name, panes):
+def test_std_and_mean_equal_exact_fractions(name, panes):
     values = SERIES[name].tolist()
     total, mean, low, high, std = merged([part.tolist() for part in np.array_split(np.array(values), panes)])
     assert (total, mean) == exact(tuple(values))[:2]
@@ -35,7 +35,7 @@ def test_std_and_mean_against_exact_fractions(name, panes):
 
 
 @pytest.mark.parametrize("name", ["offset 1e9", "level jump", "spike"])
-def test_after_the_jump_has_left_std_is_that_of_the_rest(name):
+def test_expired_jump_leaves_no_error_in_std(name):
     """Only panes that are still in the window are merged, so nothing of what left remains."""
     rest = SERIES[name][-60:].tolist()
     assert merged([[], rest[:50], [], rest[50:]])[4] == pytest.approx(exact_std(rest), rel=1e-14, abs=0)
@@ -45,7 +45,7 @@ eighths = st.integers(-(2**40), 2**40).map(lambda k: k / 8)
 
 
 @given(st.lists(st.lists(eighths, max_size=20), min_size=1, max_size=8), st.data())
-def test_any_split_of_dyadic_values_gives_the_same(panes, data):
+def test_any_division_into_panes_gives_the_same_moments(panes, data):
     values = [value for pane in panes for value in pane]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=5)))
     other = merged([values[a:b] for a, b in zip([0, *cuts], [*cuts, len(values)], strict=True)])
@@ -59,7 +59,7 @@ def test_any_split_of_dyadic_values_gives_the_same(panes, data):
 
 
 @given(st.lists(st.floats(-1e100, 1e100), min_size=1, max_size=40))
-def test_sums_of_any_doubles_are_rounded_once(values):
+def test_sums_of_doubles_are_rounded_once(values):
     exact = sum(map(Fraction, values))
     total, mean, *_ = merged([values[:7], values[7:]])
     assert abs(Fraction(total) - exact) <= abs(exact) * Fraction(1, 2**52) + Fraction(max(map(abs, values))) / 2**95
@@ -67,7 +67,7 @@ def test_sums_of_any_doubles_are_rounded_once(values):
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_many_partials_merge_at_once_as_they_do_one_by_one(name):
+def test_merging_a_run_equals_merging_pairs(name):
     values = SERIES[name]
     starts = np.array([0, 1, 7, 50, 51, 120])
     parts = reduce(values, starts)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from pushsvc.stats.panes.histograms import Histograms, buckets_of, lower_ends
 from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
-from support.accounts.quantiles import PERCENTS, codes_of, expected
 from support.effort import rounds
+from support.reference.quantiles import PERCENTS, codes_of, expected
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))
-def test_a_bucket_begins_less_than_1_128_nearer_to_zero(value):
+def test_bucket_end_is_within_1_128(value):
     (end,) = lower_ends(buckets_of(np.array([value]))).tolist()
     assert abs(end) <= abs(value)
     assert end * value >= 0
@@ -20,11 +20,11 @@ def test_a_bucket_begins_less_than_1_128_nearer_to_zero(value):
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=20))
-def test_buckets_are_ordered_as_values_are(values):
+def test_buckets_have_the_order_of_values(values):
     assert np.all(np.diff(buckets_of(np.array(sorted(values)))) >= 0)
 
 
-def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped():
+def test_expired_panes_are_subtracted_and_unused_codes_dropped():
     random, histograms, panes = np.random.default_rng(5), Histograms(2), {}
     for pane in range(max(34, rounds(64))):
         panes[pane] = random.integers(0, 200, 5) * 3 + pane * 97
@@ -44,7 +44,7 @@ def test_what_leaves_a_window_is_taken_off_and_codes_nobody_counts_are_dropped()
 
 
 @pytest.mark.parametrize("early", [0, 3])
-def test_the_newest_values_are_kept_whatever_the_order_they_come_in(early):
+def test_newest_values_are_kept_for_any_order_of_arrival(early):
     random, newest, head = np.random.default_rng(6), NewestValues(), 1_000
     newest.reserve(3)
     known = []

@@ -13,7 +13,7 @@ from pushsvc.event.columns import ColumnReader
 from pushsvc.worker.shards.messages import Request, Response, encode
 from pushsvc.worker.shards.pool import ShardPool
 from pushsvc.worker.shards.process import ShardServer
-from support.accounts.numbers import T, assert_same
+from support.reference.numbers import T, assert_same
 
 SHARDS = 3
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from pushsvc.stats.window import Window
-from support.accounts.numbers import NOW, assert_same, figures, rows_of
+from support.reference.numbers import NOW, assert_same, figures, rows_of
 
 LAST_3 = dataclasses.replace(NOW, windows=(Window.parse("last 3"),))
 EXACT = dataclasses.replace(NOW, exact=True)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from properties.series import data, keys, play, steps
 from pushsvc.event import Event
-from support.accounts.numbers import Producer, Reader, T, assert_same, rows_of, topic
-from support.accounts.recent import ALL, BOTH, EXACT, FEW, LAST_3, assert_frame
+from support.reference.numbers import Producer, Reader, T, assert_same, rows_of, topic
+from support.reference.recent import ALL, BOTH, EXACT, FEW, LAST_3, assert_frame
 
 GROUPED = dataclasses.replace(ALL, key=("key", "x"))
 KINDS = [
@@ -23,7 +23,7 @@ some_settings = st.sampled_from(KINDS)
 
 
 @given(steps, some_settings)
-def test_every_frame_is_exact_for_its_own_extent(series, options):
+def test_frames_are_exact_for_their_time_range(series, options):
     for producer, now, look in play(topic(options), series):
         if not look or not producer.log:
             continue
@@ -36,14 +36,14 @@ def test_every_frame_is_exact_for_its_own_extent(series, options):
 
 
 @given(steps, st.sampled_from([*KINDS, GROUPED]))
-def test_a_reader_of_updates_has_what_a_snapshot_says(series, options):
+def test_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
     reader, aggregate = GroupReader(), topic(options)
     for _, now, look in play(aggregate, series):
         if look:
             reader.take(aggregate.due(now))
             reader.take(aggregate.flush(now))
             for window in options.windows:
-                copy = aggregate.thawed()
+                copy = aggregate.saved_and_restored()
                 assert reader.rows(window.name) == reader.of(copy.snapshot(window.name))
 
 
@@ -65,7 +65,7 @@ class GroupReader(Reader):
 
 
 @given(steps, st.data(), some_settings)
-def test_an_entry_counts_the_same_in_any_split_bit_for_bit(series, draws, options):
+def test_division_into_entries_does_not_change_a_bit(series, draws, options):
     whole, split = topic(options), topic(options)
     for producer, now, look in play(whole, series):
         split.advance(now)
@@ -93,7 +93,7 @@ def frames_of(aggregate, now):
 
 
 @given(steps, st.integers(0, 11), some_settings)
-def test_a_restored_aggregate_says_the_same_bytes_as_one_that_was_never_looked_into(series, stop, options):
+def test_restored_aggregate_emits_the_bytes_of_one_that_was_never_read(series, stop, options):
     """The cadence is 300 ms here, so that much lies aside when it is saved. Panes add up what lies aside, and in how
     many steps they do shows in the last bit of std: where there are panes, who stays is saved too."""
     options = dataclasses.replace(options, idle_cadence=300)
@@ -105,19 +105,19 @@ def test_a_restored_aggregate_says_the_same_bytes_as_one_that_was_never_looked_i
         else:
             other.advance(now)
         if number <= stop:
-            other = other.thawed()
+            other = other.saved_and_restored()
             if not options.exact and options.longest_window:
                 stayed.save()
         if look:
             assert frames_of(other, now) == frames_of(stayed, now)
             assert other.wake_at() == stayed.wake_at()
-    assert other.thawed().save() == other.save()
+    assert other.saved_and_restored().save() == other.save()
     for window in options.windows:
         assert other.snapshot(window.name) == stayed.snapshot(window.name)
 
 
 @given(st.lists(st.tuples(keys, data), min_size=1, max_size=30), st.integers(0, 29))
-def test_a_topic_rebuilt_from_its_last_events_says_what_it_said(events, lost):
+def test_topic_rebuilt_from_its_last_events_has_the_same_rows(events, lost):
     """What a count window needs of the log are the last N events, however old they are."""
     stayed, rebuilt = Producer(topic(LAST_3)), topic(LAST_3)
     for number, (key, numbers) in enumerate(events):

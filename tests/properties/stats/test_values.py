@@ -11,20 +11,20 @@ from msgspec.structs import replace
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
-from support.accounts.values import (
+from support.effort import rounds
+from support.reference.values import (
     EVENT_CLOCK,
     GROUPED,
     NOW,
     RECENT,
-    Account,
+    Recorder,
     T,
     check,
-    check_near,
+    check_approximate,
     event,
     exact,
     told,
 )
-from support.effort import rounds
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.sampled_from(["x", "y", "z", "", "1"]), st.integers(-2, 2),
@@ -38,30 +38,30 @@ gaps = st.sampled_from([0, 1, 250, 999, 4_000, 11_000, 61_000])
 steps = st.lists(st.tuples(gaps, st.one_of(st.just([]), batches), st.booleans()), min_size=1, max_size=12)
 
 
-def play(account, series):
+def play(recorder, series):
     now = T + 17
     for gap, batch, look in series:
         now += gap
         if batch:
-            account.send(now, *[Event(time=None if d is None else now + d, key=k, data=v) for d, k, v in batch])
+            recorder.send(now, *[Event(time=None if d is None else now + d, key=k, data=v) for d, k, v in batch])
         else:
-            account.all.advance(now)
+            recorder.all.advance(now)
         yield now, look
 
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK, GROUPED, *RECENT]))
-def test_every_frame_is_exact_for_its_own_offset_and_interval(series, settings):
-    account = Account(settings)
-    for now, look in play(account, series):
+def test_frames_are_exact_for_their_offset_and_interval(series, settings):
+    recorder = Recorder(settings)
+    for now, look in play(recorder, series):
         if look:
-            account.all.flush(now)
+            recorder.all.flush(now)
             for window in settings.windows:
-                check(account, window.name)
+                check(recorder, window.name)
 
 
 @given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK, *RECENT]))
-def test_an_entry_says_the_same_in_any_split(series, draws, settings):
-    whole, split = Account(settings), Account(settings)
+def test_division_into_entries_does_not_matter(series, draws, settings):
+    whole, split = Recorder(settings), Recorder(settings)
     for now, _ in play(whole, series):
         split.all.advance(now)
         while len(split.log) < len(whole.log):
@@ -80,8 +80,8 @@ def capped(*many):
 
 
 @given(steps, st.integers(0, 11), st.sampled_from([NOW, EVENT_CLOCK, *RECENT, *capped(NOW, *RECENT)]))
-def test_a_restored_aggregate_says_the_same_bytes(series, stop, settings):
-    stayed, restored = Account(settings), None
+def test_restored_aggregate_emits_the_same_bytes(series, stop, settings):
+    stayed, restored = Recorder(settings), None
     for number, (now, _) in enumerate(play(stayed, series)):
         said = [frame.to_json(now) for frame in stayed.all.due(now) + stayed.all.flush(now)]
         if restored is not None:
@@ -97,17 +97,17 @@ def test_a_restored_aggregate_says_the_same_bytes(series, stop, settings):
 
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK, *RECENT, *capped(NOW, *RECENT)]))
-def test_a_reader_of_updates_has_what_a_snapshot_says(series, settings):
-    account, windows = Account(settings), {window.name: {} for window in settings.windows}
-    for now, look in play(account, series):
-        for frame in account.all.flush(now) if look else ():
+def test_reader_of_updates_has_the_rows_of_a_snapshot(series, settings):
+    recorder, windows = Recorder(settings), {window.name: {} for window in settings.windows}
+    for now, look in play(recorder, series):
+        for frame in recorder.all.flush(now) if look else ():
             for place in frame.gone:
                 del windows[frame.window][(*place, None)[:3]]
             windows[frame.window].update(told(frame))
-    account.all.flush(now)
-    for frame in Aggregate.restore(settings, b"".join(account.all.save())).flush(now):
+    recorder.all.flush(now)
+    for frame in Aggregate.restore(settings, b"".join(recorder.all.save())).flush(now):
         assert not frame.rows
-    restored = Aggregate.restore(settings, b"".join(account.all.save()))
+    restored = Aggregate.restore(settings, b"".join(recorder.all.save()))
     for name in windows if look else ():
         live = {place: row for place, row in windows[name].items() if row["count"] or place[0] is None}
         assert live == told(restored.snapshot("t", name))
@@ -117,30 +117,30 @@ def test_a_reader_of_updates_has_what_a_snapshot_says(series, settings):
 
 
 @pytest.mark.parametrize("settings", [NOW, EVENT_CLOCK])
-def test_long_series_beyond_the_cap_are_exact_where_they_say_so(settings):
-    random_, account = random.Random(7), Account(dataclasses.replace(settings, max_values=12))
-    now, near, looks = T, 0, 0
+def test_long_series_beyond_the_limit_are_exact_unless_flagged(settings):
+    random_, recorder = random.Random(7), Recorder(dataclasses.replace(settings, max_values=12))
+    now, approximate, looks = T, 0, 0
     for step in range(rounds(300)):
         now += random_.choice([100, 1_000, 7_000])
         crowd = 60 if step // 10 % 3 else 8  # now and then few values, so that all of them find a place again
         values = [random_.randrange(crowd) for _ in range(random_.choice([1, 20]))]
         late = random_.choice([0, 0, 5_000])
-        account.send(now, *[event(now - random_.randrange(late + 1), random_.choice("ab"), v=one) for one in values])
+        recorder.send(now, *[event(now - random_.randrange(late + 1), random_.choice("ab"), v=one) for one in values])
         if step % 5 == 0:
             for window in settings.windows:
-                near += check_near(account, window.name)
+                approximate += check_approximate(recorder, window.name)
                 looks += 3
-    assert 0 < near < looks or rounds(300) < 100
+    assert 0 < approximate < looks or rounds(300) < 100
 
 
 @pytest.mark.parametrize(("settings", "seed"), [(NOW, 1), (EVENT_CLOCK, 2), (GROUPED, 3)])
 def test_long_series_with_disorder_lateness_gaps_and_ticks(settings, seed):
-    random_, account, now = random.Random(seed), Account(settings), T
+    random_, recorder, now = random.Random(seed), Recorder(settings), T
     pools = [f"value {n}" for n in range(40)], list(range(5)), [True, False, 0.5, 2**60]
     for step in range(rounds(400)):
         now += random_.choice([0, 20, 300, 1_000, 1_000, 4_000, 30_000 if random_.random() < 0.1 else 100])
         if random_.random() < 0.2:
-            account.all.advance(now)
+            recorder.all.advance(now)
             continue
         disorder = random_.choice([0, 0, 500, 15_000, 90_000])
         events = []
@@ -149,7 +149,7 @@ def test_long_series_with_disorder_lateness_gaps_and_ticks(settings, seed):
             one = {"v": value, "k2": random_.choice("pq")} | ({"w": random_.random() < 0.5} if step % 3 else {})
             time = None if random_.random() < 0.3 else now - random_.randrange(disorder + 1) + random_.randrange(3_000)
             events.append(Event(time=time, key=random_.choice("abcdefgh"), data=one))
-        account.send(now, *events)
+        recorder.send(now, *events)
         if step % 9 == 0:
             for window in settings.windows:
-                check(account, window.name)
+                check(recorder, window.name)

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from pushsvc.event.columns import Columns
-from support.accounts.numbers import T, event, rows_of, state, topic
-from support.accounts.recent import ALL, BOTH, EXACT, FEW, LAST_3
+from support.reference.numbers import T, event, rows_of, state, topic
+from support.reference.recent import ALL, BOTH, EXACT, FEW, LAST_3
 
 
 def two(options):
@@ -30,7 +30,7 @@ def told(aggregate, now):
     return found
 
 
-def test_an_exact_window_moves_by_the_millisecond_without_events():
+def test_exact_window_moves_by_the_millisecond_without_events():
     aggregate = topic(EXACT)
     aggregate.apply(3, T, [event(x=1), event(T - 9_999, x=2), event(T - 10_000, x=4)])
     frame = aggregate.snapshot("10s")
@@ -42,7 +42,7 @@ def test_an_exact_window_moves_by_the_millisecond_without_events():
     assert state(aggregate, "10s") == {(None, None): [0, 0.0, *[None] * 8], (None, "x"): [0, 0.0, 0.0, *[None] * 7]}
 
 
-def test_an_event_ahead_enters_an_exact_window_at_its_own_time():
+def test_early_event_enters_an_exact_window_at_its_time():
     aggregate = topic(EXACT)
     aggregate.apply(2, T, [event(T + 4_321, x=1), event(T + 10_001, x=1)])
     aggregate.flush(T)
@@ -51,7 +51,7 @@ def test_an_event_ahead_enters_an_exact_window_at_its_own_time():
     assert told(aggregate, T)[:1] == [(4_321, 1)]
 
 
-def test_a_late_event_is_merged_into_those_exact_windows_that_still_hold_its_time():
+def test_late_event_enters_the_exact_windows_that_contain_its_time():
     aggregate = topic(EXACT)
     aggregate.apply(1, T, [event(x=1)])
     aggregate.flush(T)
@@ -60,7 +60,7 @@ def test_a_late_event_is_merged_into_those_exact_windows_that_still_hold_its_tim
     assert (aggregate.late, aggregate.late_by_window) == (1, {"10s": 2, "1m": 1})
 
 
-def test_the_cadence_bounds_how_often_an_exact_window_wakes_anybody():
+def test_cadence_limits_the_updates_of_an_exact_window():
     aggregate = topic(dataclasses.replace(EXACT, idle_cadence=500))
     aggregate.apply(100, T, [event(T - 9_000 + n, x=n) for n in range(100)])
     assert len(aggregate.due(T)) == 2
@@ -69,7 +69,7 @@ def test_the_cadence_bounds_how_often_an_exact_window_wakes_anybody():
     assert aggregate.wake_at() == T + 1_501
 
 
-def test_beyond_the_events_that_it_may_keep_a_frame_says_where_it_begins():
+def test_frame_beyond_the_event_limit_is_truncated():
     aggregate = topic(FEW)
     aggregate.apply(4, T, [event(T - 3_000 + n * 1_000, x=n) for n in range(4)])
     frame = aggregate.snapshot("10s")
@@ -87,7 +87,7 @@ def test_beyond_the_events_that_it_may_keep_a_frame_says_where_it_begins():
     assert (frame.start, frame.truncated) == (T - 2_999, False)
 
 
-def test_events_of_one_millisecond_are_let_go_together():
+def test_events_of_one_millisecond_are_evicted_together():
     aggregate = topic(FEW)
     aggregate.apply(6, T, [event(T - 1, x=1), event(x=1), event(x=1), event(x=1), event(x=1), event(x=1)])
     frame = aggregate.snapshot("1m")
@@ -95,7 +95,7 @@ def test_events_of_one_millisecond_are_let_go_together():
     assert rows_of(frame) == {(None, None): [0, 0.0, *[None] * 8], (None, "x"): [0, 0.0, 0.0, *[None] * 7]}
 
 
-def test_beyond_the_memory_of_an_engine_exact_windows_keep_no_more_events():
+def test_exact_windows_keep_no_more_events_beyond_the_memory_limit():
     aggregate = topic(dataclasses.replace(EXACT, windows=EXACT.windows[1:]))
     aggregate.all._most_bytes = 100_000
     hundred = Columns.from_events([event(key=f"k{n}", x=1) for n in range(100)])
@@ -110,7 +110,7 @@ def test_beyond_the_memory_of_an_engine_exact_windows_keep_no_more_events():
     assert aggregate.all._engine.bytes < 400_000
 
 
-def test_late_on_the_event_clock_is_who_comes_behind_a_newer_one():
+def test_event_clock_judges_lateness_by_earlier_events():
     aggregate = topic(dataclasses.replace(EXACT, clock="event"))
     aggregate.apply(4, T, [event(1_000_000), event(1_010_000), event(1_000_001), event(1_000_000)])
     assert aggregate.late_by_window == {"10s": 1, "1m": 0}
@@ -121,7 +121,7 @@ def test_late_on_the_event_clock_is_who_comes_behind_a_newer_one():
 # -- the last events
 
 
-def test_the_last_events_are_those_of_the_topic_in_the_order_of_the_log():
+def test_count_window_follows_the_order_of_the_log():
     aggregate = topic(LAST_3)
     frame = aggregate.snapshot("last 3")
     assert (frame.start, frame.end, frame.rows) == (None, None, [])
@@ -147,7 +147,7 @@ def test_totals_rank_events_with_and_without_keys_together():
     assert (rows["a", "x"][4:6], rows["a", "x"][7:]) == ([2.0, 4.0], [2.0, 4.0, 4.0])
 
 
-def test_no_event_is_late_for_the_last_ones():
+def test_no_event_is_late_for_a_count_window():
     aggregate = topic(BOTH)
     aggregate.apply(1, T, [event(T - 10**9, x=1)])
     assert (aggregate.late, aggregate.late_by_window) == (0, {"10s": 1, "last 5": 0, "1m": 1, "last 20": 0})
@@ -155,13 +155,13 @@ def test_no_event_is_late_for_the_last_ones():
     assert counts == {"10s": 0, "last 5": 1, "1m": 0, "last 20": 1}
 
 
-def test_what_is_too_far_ahead_holds_a_place_among_the_last_and_counts_nowhere():
+def test_refused_event_takes_a_place_in_a_count_window():
     aggregate = topic(LAST_3)
     aggregate.apply(4, T, [event(x=1), event(x=2), event(T + 10_001, x=4), event(x=8)])
     assert rows_of(aggregate.snapshot("last 3"))["a", "x"][2] == 10.0
 
 
-def test_keys_get_the_places_of_those_that_both_kinds_of_windows_have_left():
+def test_keys_that_left_all_windows_make_room():
     aggregate = topic(dataclasses.replace(BOTH, windows=BOTH.windows[:3], max_keys=6))
     for number in range(9):
         aggregate.apply(number + 1, T + number * 40_000, [event(key=f"key-{number}", x=number)])
@@ -170,14 +170,14 @@ def test_keys_get_the_places_of_those_that_both_kinds_of_windows_have_left():
     assert totals[None, "x"][:3] == [5, None, float(4 + 5 + 6 + 7 + 8)]
 
 
-def test_keys_that_left_the_last_events_leave_their_places_though_no_time_goes_by():
+def test_keys_that_left_a_count_window_make_room_while_the_clock_stands():
     aggregate = topic(dataclasses.replace(LAST_3, max_keys=1_100))
     for number in range(3):
         aggregate.apply(1_000 * number + 1_000, T, [event(key=f"{number}-{n}") for n in range(1_000)])
     assert aggregate.folded == 0
 
 
-def test_a_key_that_may_have_events_under_other_is_partial():
+def test_key_with_events_under_other_is_partial():
     aggregate = topic(dataclasses.replace(LAST_3, max_keys=1))
     aggregate.apply(2, T, [event(key="a"), event(key="b")])
     aggregate.all._engine.rows.topics[0]._max_keys = 2
@@ -188,7 +188,7 @@ def test_a_key_that_may_have_events_under_other_is_partial():
 
 
 @pytest.mark.parametrize("options", [EXACT, LAST_3, two(ALL), two(BOTH)])
-def test_a_topic_that_is_closed_leaves_nothing_behind(options):
+def test_closed_topic_leaves_nothing(options):
     lone, shared = topic(options), topic(options)
     for number, aggregate in enumerate((lone, shared)):
         for second in (0, 8):

@@ -1,4 +1,4 @@
-"""Statistics of values of one topic against an account of its events."""
+"""Statistics of values of one topic against an recorder of its events."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ RECENT = [LAST, EXACT, FEW, BOTH, ALL, dataclasses.replace(BOTH, clock="event", 
 EXACT_COLUMNS = ("count", "distinct", "top3", "first", "last", "top", "approximate")
 
 
-class Account:
+class Recorder:
     """An aggregate with topic ``t``, and the log of what it was given: (time, event)."""
 
     def __init__(self, settings=NOW):
@@ -84,16 +84,16 @@ def keys_of(settings, one):
     return keys
 
 
-def expected(account, frame):
+def expected(recorder, frame):
     """Compute the rows of fields whose values are kept, from the log."""
-    found, last = {}, account.settings.window(frame.window).events
-    for offset, (time, one) in enumerate(account.log[: frame.offset], 1):
+    found, last = {}, recorder.settings.window(frame.window).events
+    for offset, (time, one) in enumerate(recorder.log[: frame.offset], 1):
         inside = offset > frame.offset - last if last else frame.start <= time < frame.end
-        for name in account.settings.values:
+        for name in recorder.settings.values:
             value = one.data.get(name)
             if value is None or isinstance(value, list | dict):
                 continue
-            for key, by in keys_of(account.settings, one):
+            for key, by in keys_of(recorder.settings, one):
                 group = found.setdefault((key, name, by), [])
                 group += [(time, value)] * inside
     return {name: figures(values) for name, values in found.items() if values or name[0] is None}
@@ -122,22 +122,22 @@ def exact(rows):
     return {place: strict({name: row[name] for name in EXACT_COLUMNS}) for place, row in rows.items()}
 
 
-def check(account, window):
-    frame = account.all.snapshot("t", window)
-    wanted = expected(account, frame)
-    found = {name: row for name, row in told(frame).items() if name[1] in account.settings.values}
+def check(recorder, window):
+    frame = recorder.all.snapshot("t", window)
+    wanted = expected(recorder, frame)
+    found = {name: row for name, row in told(frame).items() if name[1] in recorder.settings.values}
     assert exact(found) == exact(wanted), (frame.window, frame.offset)
 
 
-def check_near(account, window):
+def check_approximate(recorder, window):
     """Check rows of a topic with more values than are followed: exact where they say so, within bounds elsewhere."""
-    frame = account.all.snapshot("t", window)
-    wanted, near = expected(account, frame), 0
+    frame = recorder.all.snapshot("t", window)
+    wanted, approximate = expected(recorder, frame), 0
     for name, row in told(frame).items():
-        if name[1] not in account.settings.values:
+        if name[1] not in recorder.settings.values:
             continue
         if row["approximate"]:
-            near += 1
+            approximate += 1
             assert [row[one] for one in ("count", "first", "last")] == [
                 wanted[name][one] for one in ("count", "first", "last")
             ]  # fmt: skip
@@ -146,4 +146,4 @@ def check_near(account, window):
             assert all(count <= true[identity(value)] for value, count in row["top"])
         else:
             assert exact({name: row}) == exact({name: wanted[name]}), name
-    return near
+    return approximate

@@ -45,7 +45,7 @@ class One:
         same.topic = same.all.topics["t"]
         return same
 
-    def thawed(self):
+    def saved_and_restored(self):
         """Return what comes of its saved state."""
         same = object.__new__(One)
         same.all = Aggregate.restore(self.all._settings, b"".join(self.all.save()))

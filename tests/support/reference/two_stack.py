@@ -10,7 +10,7 @@ from pushsvc.stats.panes.two_stack import ColumnMoments, TwoStack
 PANES, COLUMNS = 7, 5
 
 
-class Account:
+class CheckedStack:
     """All values of each pane and column, kept plainly."""
 
     def __init__(self, phase):

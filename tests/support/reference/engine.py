@@ -12,7 +12,7 @@ WINDOWS = tuple(map(Window.parse, ("10s", "1m", "2m")))
 PERCENTS = (50, 95)
 
 
-class Account:
+class CheckedEngine:
     """Two topics with the field ``x``; keys are k0, k1 …"""
 
     def __init__(self, keys):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.stats.window import Window
-from support.accounts.numbers import EVENT_CLOCK, NOW, Producer, T, event, rows_of, topic
+from support.reference.numbers import EVENT_CLOCK, NOW, Producer, T, event, rows_of, topic
 
 MINUTE = dataclasses.replace(NOW, windows=(Window.parse("1m"), Window.parse("10s")))
 EXACT = dataclasses.replace(MINUTE, exact=True)
@@ -47,7 +47,7 @@ def assert_rolled(producer, frame, at, closed):
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 1, 2, 9, 60, 61, 140]), batches), min_size=1, max_size=12))
-def test_at_the_boundaries_of_panes_a_window_is_that_of_pandas_closed_on_the_left(series):
+def test_window_at_a_pane_boundary_equals_pandas_closed_left(series):
     """The last ms of a pane: everything before the boundary has been read, and late, early and no events at all."""
     producer, boundary = Producer(topic(MINUTE, BOUNDARY)), BOUNDARY
     for panes, batch in series:
@@ -65,7 +65,7 @@ gaps = st.sampled_from([1, 7, 250, 999, 1_000, 9_999, 59_999, 60_000, 130_000])
 
 
 @given(st.lists(st.tuples(gaps, batches), min_size=1, max_size=12))
-def test_at_any_millisecond_an_exact_window_is_that_of_pandas_closed_on_the_right(series):
+def test_exact_window_equals_pandas_closed_right(series):
     producer, now = Producer(topic(EXACT)), T
     for gap, batch in series:
         now += gap
@@ -78,7 +78,7 @@ def test_at_any_millisecond_an_exact_window_is_that_of_pandas_closed_on_the_righ
 
 
 @given(st.lists(st.tuples(gaps, batches), min_size=1, max_size=12))
-def test_on_the_event_clock_the_time_of_an_exact_window_is_that_of_the_newest_event(series):
+def test_exact_window_on_the_event_clock_ends_at_the_newest_event(series):
     options = dataclasses.replace(EVENT_CLOCK, windows=EXACT.windows, exact=True)
     producer, now = Producer(topic(options)), T
     for gap, batch in series:
