@@ -56,38 +56,39 @@ local head = metadata[5] and tonumber(metadata[5])
 -- The machine's clock may go back; arrivals in a log never do.
 local now = math.max(milliseconds(), tonumber(metadata[4] or '0'))
 
--- Remember the offset of each id (the first event has offset `first`), and the request's outcome and note.
-local function remember(first, outcome)
-  if id_count == 0 and request_key == '' then
-    return
-  end
-  local window = tonumber(ids_window)
-  if ids_since and (now - ids_since > window or redis.call('HLEN', ids_key) > tonumber(max_ids)) then
-    redis.call('DEL', previous_ids_key)
-    if redis.call('EXISTS', ids_key) == 1 then
-      redis.call('RENAME', ids_key, previous_ids_key)
-      redis.call('PEXPIRE', previous_ids_key, window)
+-- Remember the offset of each id (the first event has offset `first`), and the request's outcome and note. This
+-- function exists only if it is needed: creating it takes a microsecond.
+local remember
+if id_count > 0 or request_key ~= '' then
+  remember = function(first, outcome)
+    local window = tonumber(ids_window)
+    if ids_since and (now - ids_since > window or redis.call('HLEN', ids_key) > tonumber(max_ids)) then
+      redis.call('DEL', previous_ids_key)
+      if redis.call('EXISTS', ids_key) == 1 then
+        redis.call('RENAME', ids_key, previous_ids_key)
+        redis.call('PEXPIRE', previous_ids_key, window)
+      end
+      ids_since = nil
     end
-    ids_since = nil
-  end
-  for start = 1, id_count, UNPACKED do
-    local fields = {}
-    for i = start, math.min(start + UNPACKED - 1, id_count) do
-      local id = ARGV[before_ids + i]
-      if id ~= '' then
-        fields[#fields + 1], fields[#fields + 2] = id, int(first + i - 1)
+    for start = 1, id_count, UNPACKED do
+      local fields = {}
+      for i = start, math.min(start + UNPACKED - 1, id_count) do
+        local id = ARGV[before_ids + i]
+        if id ~= '' then
+          fields[#fields + 1], fields[#fields + 2] = id, int(first + i - 1)
+        end
+      end
+      if #fields > 0 then
+        redis.call('HSET', ids_key, unpack(fields))
       end
     end
-    if #fields > 0 then
-      redis.call('HSET', ids_key, unpack(fields))
+    if request_key ~= '' then
+      redis.call('HSET', ids_key, request_key, outcome .. ' ' .. note)
     end
-  end
-  if request_key ~= '' then
-    redis.call('HSET', ids_key, request_key, outcome .. ' ' .. note)
-  end
-  if not ids_since then
-    redis.call('HSET', metadata_key, 'ids_since', int(now))
-    redis.call('PEXPIRE', ids_key, 2 * window)
+    if not ids_since then
+      redis.call('HSET', metadata_key, 'ids_since', int(now))
+      redis.call('PEXPIRE', ids_key, 2 * window)
+    end
   end
 end
 
@@ -172,7 +173,9 @@ redis.call('HSET', partition_key, 'sequence', int(sequence))
 redis.call('HSET', metadata_key, 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head),
   'bytes', int(log.bytes), 'oldest', log.oldest)
 
-remember(first, string.format('%d %d %d %d', first, last, now, head))
+if remember then
+  remember(first, string.format('%d %d %d %d', first, last, now, head))
+end
 
 trim(log, bounds, now, TRIMMED + chunks)
 -- Every append notifies within its script, so a subscriber gets one message per append, in order.
