@@ -1,4 +1,4 @@
-"""What URLs of Redis name."""
+"""URLs of Redis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENTINELS = {
 
 
 @pytest.mark.parametrize("url", SENTINELS)
-def test_sentinels(url: str) -> None:
+def test_a_sentinel_url_names_the_sentinels_and_the_master(url: str) -> None:
     sentinels, server = SENTINELS[url]
     address = Address.parse(url)
     assert (address.kind, address.master) == ("sentinel", "m")
@@ -30,14 +30,14 @@ def test_sentinels(url: str) -> None:
     assert address.server(("h", 1)) == server
 
 
-def test_a_cluster() -> None:
+def test_a_cluster_url_names_some_nodes() -> None:
     address = Address.parse("REDISS+cluster://me:pw@a:1,b/?ssl_cert_reqs=none")
     assert (address.kind, address.hosts) == ("cluster", (("a", 1), ("b", 6379)))
     assert address.server(("::1", 2)) == "rediss://me:pw@[::1]:2/?ssl_cert_reqs=none"
 
 
 @pytest.mark.parametrize("url", ["redis://me:a,b@h:1/0", "rediss://h", "unix:///a,b.sock?db=1"])
-def test_one_server_is_named_as_it_is(url: str) -> None:
+def test_the_url_of_one_server_is_kept(url: str) -> None:
     assert Address.parse(url) == Address("standalone", url)
 
 
@@ -54,7 +54,7 @@ def test_one_server_is_named_as_it_is(url: str) -> None:
         ("http+cluster://a:1", "there are redis://"),
     ],
 )
-def test_what_is_no_url_is_told(url: str, sentence: str) -> None:
+def test_an_invalid_url_is_refused_with_a_reason(url: str, sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         Address.parse(url)
     assert sentence in str(error.value)
@@ -71,7 +71,7 @@ def test_what_is_no_url_is_told(url: str, sentence: str) -> None:
         ("123456789", "123456789"),
     ],
 )
-def test_slots(key: str, same: str) -> None:
+def test_the_hash_tag_of_a_key_decides_its_slot(key: str, same: str) -> None:
     assert slot_of(key) == slot_of(same)
-    assert slot_of("123456789") == 0x31C3  # of the specification
+    assert slot_of("123456789") == 0x31C3  # from the Redis Cluster specification
     assert len({slot_of(tag) for tag in TAGS}) == len(TAGS)

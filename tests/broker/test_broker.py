@@ -1,4 +1,4 @@
-"""The scripts against a real server: offsets, sequences, ids, epochs, trimming, leases."""
+"""The scripts on a real server: offsets, sequences, ids, epochs, trimming, leases."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_a_large_batch_is_split_and_stays_in_order(broker):
     assert numbers(broker) == list(range(2 * CHUNK_EVENTS + 1))
 
 
-def test_the_sequence_of_a_partition_counts_all_its_topics(broker):
+def test_the_sequence_of_a_partition_counts_the_events_of_all_its_topics(broker):
     other = Log(next(f"t{i}" for i in range(1000) if Log(f"t{i}").partition == LOG.partition))
     broker.publish(LOG.topic, events(1, 2), SETTINGS)
     broker.publish(other.topic, events(1), SETTINGS)
@@ -73,7 +73,7 @@ def test_known_ids_keep_their_offsets_and_count_once(broker):
     assert numbers(broker) == [1, 2, 3, 4]
 
 
-def test_within_a_request_the_first_of_an_id_counts(broker):
+def test_of_equal_ids_in_a_request_the_first_is_stored(broker):
     receipt = broker.publish(LOG.topic, [Event(id="a", data={"n": 1}), Event(id="a", data={"n": 2})], SETTINGS)
     assert (receipt.accepted, receipt.duplicates) == (1, 1)
     assert numbers(broker) == [1]
@@ -86,7 +86,7 @@ def test_thousands_of_known_ids_are_found(broker):
     assert (receipt.accepted, receipt.duplicates, receipt.last_offset) == (1, 5_000, 5_001)
 
 
-def test_reading_goes_on_after_an_offset_in_bounded_pieces(broker):
+def test_a_read_continues_after_an_offset_within_a_byte_budget(broker):
     for number in range(5):
         broker.publish(LOG.topic, events(number), SETTINGS)
     piece = read(broker, after=1, budget=1).logs[LOG]
@@ -96,7 +96,7 @@ def test_reading_goes_on_after_an_offset_in_bounded_pieces(broker):
     assert read(broker, after=NO_ENTRIES).logs[LOG].entries == []
 
 
-def test_a_sequence_or_arrival_is_found_in_the_log(broker):
+def test_seek_finds_a_sequence_or_an_arrival(broker):
     for number in range(50):
         broker.publish(LOG.topic, events(number, number), SETTINGS)
     entries = read(broker).logs[LOG].entries
@@ -108,7 +108,7 @@ def test_a_sequence_or_arrival_is_found_in_the_log(broker):
         assert broker.seek_arrival(LOG.topic, entry.arrival - 1) < entry.first
 
 
-def test_what_is_beyond_the_retention_goes(broker):
+def test_events_beyond_the_retention_are_trimmed(broker):
     for number in range(50):
         broker.publish(LOG.topic, events(number), Windowless(retention=10))
     found = read(broker).logs[LOG]
@@ -117,13 +117,13 @@ def test_what_is_beyond_the_retention_goes(broker):
     assert broker.metadata([LOG])[0]["first"] == "41"
 
 
-def test_the_last_events_that_a_window_counts_stay_beyond_the_retention(broker):
+def test_the_last_events_of_a_count_window_outlive_the_retention(broker):
     for number in range(50):
         broker.publish(LOG.topic, events(number), Windowless(windows=(Window.parse("last 30"),), retention=10))
     assert numbers(broker) == list(range(20, 50))
 
 
-def test_a_topic_is_deleted_with_the_statistics_of_windows_whose_names_have_spaces(broker):
+def test_deleting_a_topic_deletes_the_statistics_of_windows_with_spaces_in_their_names(broker):
     fence = broker.lease([LOG.partition], "me", 60_000)[LOG.partition]
     broker.publish(LOG.topic, events(1), SETTINGS)
     logs = [Log(LOG.topic, "last 30"), Log(LOG.topic, "1m")]
@@ -133,8 +133,8 @@ def test_a_topic_is_deleted_with_the_statistics_of_windows_whose_names_have_spac
     assert [read(broker, FROM_SNAPSHOT, log).logs[log].entries for log in logs] == [[], []]
 
 
-def test_a_window_that_gets_its_first_frame_while_the_topic_is_deleted_goes_too(broker, monkeypatch):
-    """Else its rows would be those of the next topic of that name."""
+def test_deleting_a_topic_deletes_a_window_that_gets_its_first_frame_meanwhile(broker, monkeypatch):
+    """Its rows must not show up in the next topic of that name."""
     fence = broker.lease([LOG.partition], "me", 60_000)[LOG.partition]
     logs = [Log(LOG.topic, "1m"), Log(LOG.topic, "5m")]
     broker.publish(LOG.topic, events(1), SETTINGS)
@@ -154,19 +154,19 @@ def test_a_window_that_gets_its_first_frame_while_the_topic_is_deleted_goes_too(
     assert broker.delete(LOG.topic) is False
 
 
-def test_trimming_keeps_pace_with_requests_of_many_entries(broker):
+def test_trimming_keeps_up_with_requests_of_many_entries(broker):
     for _ in range(3):
         broker.publish(LOG.topic, events(*range(12 * CHUNK_EVENTS)), Windowless(retention=10))
     assert len(read(broker).logs[LOG].entries) == 1
 
 
-def test_what_a_window_needs_stays_beyond_the_retention(broker):
+def test_events_that_a_window_needs_outlive_the_retention(broker):
     for number in range(40):
         broker.publish(LOG.topic, events(number), replace(SETTINGS, retention=10))
     assert len(numbers(broker)) == 40
 
 
-def test_an_event_clock_refuses_a_jump_that_not_the_whole_batch_makes(broker):
+def test_an_event_clock_refuses_a_jump_within_a_batch(broker):
     settings = TopicSettings(clock="event", windows=(Window.parse("1m"),))
     broker.publish(LOG.topic, events(1, time=1_000_000_000_000), settings)
     mixed = events(2, time=1_000_000_000_000) + events(3, time=1_000_000_900_000)
@@ -179,7 +179,7 @@ def test_an_event_clock_refuses_a_jump_that_not_the_whole_batch_makes(broker):
     assert numbers(broker) == [1, 3, 2, 3]
 
 
-def test_where_windows_count_events_no_event_time_is_a_jump(broker):
+def test_count_windows_allow_any_event_time(broker):
     settings = TopicSettings(clock="event", windows=(Window.parse("last 30"),))
     broker.publish(LOG.topic, events(1, time=1_000_000_000_000), settings)
     mixed = events(2, time=1_000_000_000_000) + events(3, time=1_500_000_000_000)
@@ -187,7 +187,7 @@ def test_where_windows_count_events_no_event_time_is_a_jump(broker):
     assert numbers(broker) == [1, 2, 3]
 
 
-def test_a_deleted_topic_is_forgotten_and_its_offsets_are_never_used_again(broker):
+def test_offsets_of_a_deleted_topic_are_never_reused(broker):
     broker.publish(LOG.topic, [Event(id="a", data={"n": 1})], SETTINGS)
     before = read(broker)
     assert broker.delete(LOG.topic)
@@ -209,7 +209,7 @@ def frames(broker, fence, *kinds, window="1m"):
     )
 
 
-def test_a_statistics_log_is_read_from_its_last_snapshot_and_trimmed_behind_the_one_before(broker):
+def test_a_statistics_log_keeps_its_last_two_snapshots(broker):
     broker.publish(LOG.topic, events(1), SETTINGS)
     fence = broker.lease([LOG.partition], "me", 10_000)[LOG.partition]
     frames(broker, fence, "s", "u", "b", "u", "u")
@@ -225,13 +225,13 @@ def test_a_statistics_log_is_read_from_its_last_snapshot_and_trimmed_behind_the_
     assert broker.metadata([LOG])[0]["windows"] == "1m"
 
 
-def test_an_older_owner_of_a_partition_can_write_nothing(broker):
+def test_a_former_owner_of_a_partition_cannot_write(broker):
     broker.publish(LOG.topic, events(1), SETTINGS)
     old = broker.lease([LOG.partition], "old", 10_000)[LOG.partition]
     assert broker.lease([LOG.partition], "new", 10_000) == {}
     assert broker.lease([LOG.partition], "old", 10_000) == {LOG.partition: old}
     broker.release([LOG.partition], "old")
-    assert broker.lease([LOG.partition], "old", 10_000) == {LOG.partition: old}, "nobody else had it in between"
+    assert broker.lease([LOG.partition], "old", 10_000) == {LOG.partition: old}, "there was no other owner"
     broker.release([LOG.partition], "old")
     new = broker.lease([LOG.partition], "new", 10_000)[LOG.partition]
     assert new > old
@@ -241,7 +241,7 @@ def test_an_older_owner_of_a_partition_can_write_nothing(broker):
     assert numbers(broker) == [1]
 
 
-def test_refusals_are_noted_on_topics_that_exist(broker):
+def test_refusals_are_recorded_for_existing_topics_only(broker):
     broker.record_refusal("nothing", "bad")
     assert broker.topics() == {}
     broker.publish(LOG.topic, events(1), SETTINGS)
@@ -249,7 +249,7 @@ def test_refusals_are_noted_on_topics_that_exist(broker):
     assert broker.metadata([LOG])[0]["last_refusal"] == "line 1: bad"
 
 
-def test_another_life_of_the_server_is_another_epoch(tmp_path):
+def test_a_restarted_server_starts_a_new_epoch(tmp_path):
     server = EmbeddedServer(tmp_path / "data")
     server.start()
     broker = Broker(server.url)
@@ -270,16 +270,16 @@ def test_another_life_of_the_server_is_another_epoch(tmp_path):
 
 
 def fill(broker, batch):
-    """Publish until the server is full; return how often it took the batch."""
+    """Publish until the server is full; return how many batches it stored."""
     for stored in range(100):
         try:
             broker.publish(LOG.topic, batch, SETTINGS)
         except BrokerFull:
             return stored
-    raise AssertionError("the server never was full")
+    raise AssertionError("the server never became full")
 
 
-def test_a_full_server_refuses_whole_and_says_so(tmp_path):
+def test_a_full_server_refuses_whole_batches(tmp_path):
     server = EmbeddedServer(tmp_path / "data", options={"maxmemory": "3mb"})
     server.start()
     broker = Broker(server.url)

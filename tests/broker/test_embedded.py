@@ -1,14 +1,12 @@
-"""The embedded server: real processes, killed for real."""
+"""The embedded server: real processes that are really killed."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,8 @@ import redis
 
 from pushsvc.broker.embedded import EmbeddedServer, _runnable, find_binary
 from pushsvc.errors import StartupError
+from support.ports import free_port
+from support.waiting import until
 
 
 @pytest.fixture
@@ -26,23 +26,8 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server.stop()
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not in {seconds} s: {what}"
-        time.sleep(0.01)
-
-
 def is_gone(pid: int) -> bool:
-    """A process without a parent that reaps it may stay as a zombie: that is gone too."""
+    """Return whether a process has ended. One that no parent reaps may stay as a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -55,7 +40,7 @@ def connect(server: EmbeddedServer) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
-def test_it_is_private_and_keeps_what_it_is_told(server: EmbeddedServer) -> None:
+def test_the_server_is_private_and_durable(server: EmbeddedServer) -> None:
     with connect(server) as client:
         config = client.config_get("*")
     assert config["appendonly"] == "yes"
@@ -78,20 +63,20 @@ def test_data_outlives_stop_and_start(server: EmbeddedServer) -> None:
         assert client.get("kept") == b"yes"
 
 
-def test_it_can_be_started_again_after_its_own_death(server: EmbeddedServer) -> None:
+def test_a_killed_server_can_be_started_again(server: EmbeddedServer) -> None:
     with connect(server) as client:
         client.set("kept", "yes")
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: not server.alive(), "its death is noticed")
+    until(lambda: not server.alive())
     server.start()
     with connect(server) as client:
         assert client.get("kept") == b"yes"
 
 
-def test_a_second_one_is_told_who_holds_the_folder(server: EmbeddedServer) -> None:
+def test_a_second_server_names_the_process_that_holds_the_folder(server: EmbeddedServer) -> None:
     with pytest.raises(StartupError) as caught:
-        EmbeddedServer(server.data_dir).start(patience=0.1)
+        EmbeddedServer(server.data_dir).start(wait=0.1)
     assert f"pushsvc process {os.getpid()}, its server {server.pid}" in str(caught.value)
     assert str(server.data_dir) in str(caught.value)
     with connect(server) as client:
@@ -99,7 +84,7 @@ def test_a_second_one_is_told_who_holds_the_folder(server: EmbeddedServer) -> No
 
 
 @pytest.mark.parametrize("watchdog", [False, True], ids=["kernel", "watchdog"])
-def test_it_dies_with_a_killed_parent_and_the_folder_opens_again(tmp_path: Path, watchdog: bool) -> None:
+def test_the_server_ends_with_a_killed_parent_and_frees_its_folder(tmp_path: Path, watchdog: bool) -> None:
     if not watchdog and not sys.platform.startswith("linux"):
         pytest.skip("only Linux signals the death of a parent")
     program = (
@@ -125,7 +110,7 @@ def test_it_dies_with_a_killed_parent_and_the_folder_opens_again(tmp_path: Path,
         again.stop()
 
 
-def test_a_long_path_moves_the_socket_only(tmp_path: Path) -> None:
+def test_a_long_path_moves_only_the_socket(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / ("d" * 60) / ("e" * 60))
     server.start()
     try:
@@ -140,7 +125,7 @@ def test_a_long_path_moves_the_socket_only(tmp_path: Path) -> None:
     assert (server.data_dir / "appendonlydir").is_dir()
 
 
-def test_a_path_with_odd_characters(tmp_path: Path) -> None:
+def test_the_data_path_may_have_special_characters(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / "my d'a\"t\\a % ?#ü")
     server.start()
     try:
@@ -150,31 +135,32 @@ def test_a_path_with_odd_characters(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_tcp_and_options_on_request(tmp_path: Path, free_port: int) -> None:
-    server = EmbeddedServer(tmp_path, port=free_port, options={"appendonly": "no"})
+def test_a_port_and_options_are_applied(tmp_path: Path) -> None:
+    port = free_port()
+    server = EmbeddedServer(tmp_path, port=port, options={"appendonly": "no"})
     server.start()
     try:
-        assert server.url == f"redis://127.0.0.1:{free_port}/0"
+        assert server.url == f"redis://127.0.0.1:{port}/0"
         with connect(server) as client:
             assert client.config_get("appendonly") == {"appendonly": "no"}
     finally:
         server.stop()
 
 
-def test_a_failing_start_repeats_the_servers_words(tmp_path: Path) -> None:
+def test_a_failed_start_shows_the_servers_output(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path, options={"appendfsync": "sometimes"})
     with pytest.raises(StartupError, match="must be one of"):
         server.start()
     assert not server.alive()
 
 
-def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+def test_a_file_is_refused_as_data_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="data folder"):
         EmbeddedServer(tmp_path / "file").start()
 
 
-def test_a_binary_without_permission_is_run_from_a_copy(tmp_path: Path) -> None:
+def test_a_binary_without_execute_permission_is_copied(tmp_path: Path) -> None:
     bare = tmp_path / "valkey-server"
     bare.write_bytes(b"#!/bin/sh\n")
     bare.chmod(0o600)

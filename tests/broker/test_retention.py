@@ -1,4 +1,4 @@
-"""What stays in a topic's log: bounds by count, age and bytes, what windows need, and the bytes that are counted."""
+"""The content of a topic's log: bounds by count, age and bytes, the needs of windows, and the counted bytes."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def sweep(broker, fence, settings, most=1_000):
 
 
 def refusal(kind, broker, settings, size=100):
-    """Publish until it is refused in one way; return the refusal."""
+    """Publish until a publish fails with an error of the kind; return the error."""
     for number in range(100):
         try:
             broker.publish(LOG.topic, [Event(id=f"id-{number}", data={"t": "x" * size})], settings)
         except kind as refused:
             return refused
-    raise AssertionError("nothing was refused")
+    raise AssertionError("every publish was accepted")
 
 
 def counted(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def test_bytes_are_counted_exactly_through_publishes_trims_and_deletion(broker):
+def test_the_byte_count_is_exact_after_publishes_trims_and_a_deletion(broker):
     settings = Windowless(retention=2 * CHUNK_EVENTS, retention_bytes=0)
     batches = [texts(3), texts(1, 300), texts(2 * CHUNK_EVENTS + 1)]
     for batch in batches[:2]:
@@ -63,7 +63,7 @@ def test_bytes_are_counted_exactly_through_publishes_trims_and_deletion(broker):
     assert held(broker) == size_of(batches[0]) + size_of(batches[1])
     broker.publish(LOG.topic, batches[2], settings)
     assert offsets(broker)[0] == (5, 4 + CHUNK_EVENTS)
-    assert held(broker) == size_of(batches[2]) - 2, "of the line ends where a batch is split none is stored"
+    assert held(broker) == size_of(batches[2]) - 2, "the line ends between two chunks are not stored"
     broker.publish(LOG.topic, [Event(id="a", data={}), Event(id="a", data={})], settings)
     before = held(broker)
     broker.publish(LOG.topic, [Event(id="a", data={})], settings)
@@ -74,17 +74,17 @@ def test_bytes_are_counted_exactly_through_publishes_trims_and_deletion(broker):
     assert held(broker) == size_of(batches[0])
 
 
-def test_more_bytes_than_may_be_kept_go_from_the_front(broker):
+def test_the_oldest_entries_beyond_the_byte_bound_are_trimmed(broker):
     one = size_of(texts(1))
     for _ in range(9):
         broker.publish(LOG.topic, texts(1), Windowless(retention_bytes=3 * one))
     assert offsets(broker) == [(7, 7), (8, 8), (9, 9)]
-    broker.publish(LOG.topic, texts(2), Windowless(retention_bytes=3 * one + 1))  # one more for the line end
+    broker.publish(LOG.topic, texts(2), Windowless(retention_bytes=3 * one + 1))  # plus the line end
     assert offsets(broker) == [(9, 9), (10, 11)]
     assert held(broker) == one + size_of(texts(2))
 
 
-def test_what_is_older_than_the_age_goes_also_the_last_of_it(broker, fence):
+def test_entries_beyond_the_age_are_trimmed_even_the_last_one(broker, fence):
     settings = Windowless(retention_age=30)
     broker.publish(LOG.topic, texts(1), settings)
     until(lambda: sweep(broker, fence, settings).entries)
@@ -102,7 +102,7 @@ def test_what_is_older_than_the_age_goes_also_the_last_of_it(broker, fence):
     "settings", [TopicSettings(retention=1, retention_age=1, retention_bytes=1_000),
                  Windowless(windows=(Window.parse("last 9"),), retention=1, retention_age=1, retention_bytes=1_000)]
 )  # fmt: skip
-def test_what_windows_need_stays_beyond_every_bound(broker, fence, settings):
+def test_entries_that_windows_need_outlive_every_bound(broker, fence, settings):
     for _ in range(9):
         broker.publish(LOG.topic, texts(1, 200), settings)
     until(lambda: broker.time() > entries(broker)[-1].arrival + 1)
@@ -110,7 +110,7 @@ def test_what_windows_need_stays_beyond_every_bound(broker, fence, settings):
     assert len(offsets(broker)) == 9
 
 
-def test_one_call_does_a_bounded_piece_of_the_work(broker, fence):
+def test_one_call_trims_a_bounded_number_of_entries(broker, fence):
     for _ in range(60):
         broker.publish(LOG.topic, texts(1), TopicSettings())
     broker.publish(LOG.topic, texts(1), Windowless(retention=1))
@@ -122,7 +122,7 @@ def test_one_call_does_a_bounded_piece_of_the_work(broker, fence):
     assert offsets(broker) == [(61, 61)]
 
 
-def test_an_older_owner_trims_nothing(broker, fence):
+def test_a_former_owner_cannot_trim(broker, fence):
     broker.publish(LOG.topic, texts(1), TopicSettings())
     with pytest.raises(Fenced):
         sweep(broker, fence - 1, Windowless(retention=0))
@@ -132,14 +132,14 @@ def test_an_older_owner_trims_nothing(broker, fence):
 # The sweeper
 
 
-def test_the_sweeper_trims_where_nobody_publishes(broker, fence):
+def test_the_sweeper_trims_logs_without_publishes(broker, fence):
     for _ in range(2 * ENTRIES + 1):
         broker.publish(LOG.topic, texts(1), TopicSettings())
     before = counted("pushsvc_log_entries_swept_total")
     rules = TopicRules([("orders.*", Windowless(retention=1, retention_bytes=100))])
     Sweeper(broker, rules, dict).round()
     Sweeper(broker, rules, lambda: {PARTITION: fence - 1}).round()
-    assert len(entries(broker)) == 2 * ENTRIES + 1, "nothing is trimmed by who does not own it"
+    assert len(entries(broker)) == 2 * ENTRIES + 1, "a process that does not own the partition trims nothing"
     Sweeper(broker, rules, lambda: {PARTITION: fence}).round()
     assert offsets(broker) == [(2 * ENTRIES + 1, 2 * ENTRIES + 1)]
     assert counted("pushsvc_log_entries_swept_total") == before + 2 * ENTRIES
@@ -147,7 +147,7 @@ def test_the_sweeper_trims_where_nobody_publishes(broker, fence):
     assert counted("pushsvc_log_fill_ratio") == held(broker) / (LOG_FULL_FACTOR * 100)
 
 
-def test_a_round_of_the_sweeper_sees_every_topic(broker, fence):
+def test_a_round_of_the_sweeper_covers_every_topic(broker, fence):
     names = [name for n in range(10_000) if partition_of(name := f"t{n}") == PARTITION][: 2 * TOPICS + 1]
     for name in names:
         broker.publish(name, texts(3), TopicSettings())
@@ -157,7 +157,7 @@ def test_a_round_of_the_sweeper_sees_every_topic(broker, fence):
     assert broker.metadata([Log(names[-1])])[0]["bytes"] == "0"
 
 
-def test_the_sweeper_frees_a_redis_that_has_no_memory_left(tmp_path):
+def test_the_sweeper_frees_memory_of_a_full_redis(tmp_path):
     server = EmbeddedServer(tmp_path / "data", options={"maxmemory": "3mb"})
     server.start()
     broker = Broker(server.url)
@@ -178,7 +178,7 @@ def test_the_sweeper_frees_a_redis_that_has_no_memory_left(tmp_path):
 TIGHT = replace(TopicSettings(), retention_bytes=1_000)
 
 
-def test_a_log_that_windows_need_whole_takes_no_more(broker):
+def test_a_full_log_that_windows_need_refuses_events(broker):
     refused = refusal(LogFull, broker, TIGHT)
     before = held(broker)
     assert LOG_FULL_FACTOR * 1_000 <= before < LOG_FULL_FACTOR * 1_000 + 150
@@ -186,11 +186,11 @@ def test_a_log_that_windows_need_whole_takes_no_more(broker):
     assert refused.retry_after == 60
     last = entries(broker)[-1].last
     again = broker.publish(LOG.topic, [Event(id="id-3", data={"t": ""})], TIGHT)
-    assert (again.duplicates, again.first_offset) == (1, 4), "what is stored is answered all the same"
+    assert (again.duplicates, again.first_offset) == (1, 4), "a known event still gets its answer"
     assert (entries(broker)[-1].last, held(broker)) == (last, before)
 
 
-def test_a_full_log_takes_events_again_as_soon_as_something_may_go(broker):
+def test_a_full_log_accepts_events_again_once_it_can_be_trimmed(broker):
     refusal(LogFull, broker, TIGHT)
     count = len(entries(broker))
     broker.publish(LOG.topic, texts(1), replace(Windowless(), retention_bytes=1_000))
@@ -198,19 +198,19 @@ def test_a_full_log_takes_events_again_as_soon_as_something_may_go(broker):
     assert held(broker) <= 1_000
 
 
-def test_how_long_to_wait_is_told(broker):
+def test_a_full_log_names_the_time_to_wait(broker):
     refused = refusal(LogFull, broker, Windowless(kept=3_000, retention_bytes=100))
     assert 1 <= refused.retry_after <= 3
 
 
-def test_a_log_without_a_bound_of_bytes_is_never_full(broker):
+def test_a_log_without_a_byte_bound_is_never_full(broker):
     settings = replace(TopicSettings(), retention_bytes=0)
     for _ in range(20):
         broker.publish(LOG.topic, texts(1, 1_000), settings)
     assert len(entries(broker)) == 20
 
 
-def test_a_full_log_is_a_503_that_says_so_and_stores_nothing(broker):
+def test_a_publish_to_a_full_log_is_answered_with_503_and_stores_nothing(broker):
     client = create_app(broker, TopicRules(default=TIGHT)).test_client()
     before = counted("pushsvc_publish_unavailable_total", problem="log-full")
     stored = 0
@@ -222,12 +222,12 @@ def test_a_full_log_is_a_503_that_says_so_and_stores_nothing(broker):
     assert "retention_bytes" in answer.json["detail"]
     assert 0 < int(answer.headers["Retry-After"]) <= 60
     assert counted("pushsvc_publish_unavailable_total", problem="log-full") == before + 1
-    figures = client.get(f"/v1/topics/{LOG.topic}").json
-    assert (figures["last_offset"], figures["bytes"]) == (stored, held(broker))
-    assert (figures["refused"], figures["last_refusal"]) == (1, answer.json["detail"])
+    metadata = client.get(f"/v1/topics/{LOG.topic}").json
+    assert (metadata["last_offset"], metadata["bytes"]) == (stored, held(broker))
+    assert (metadata["refused"], metadata["last_refusal"]) == (1, answer.json["detail"])
 
 
-def test_messages_for_a_full_log_are_dropped_and_counted(broker, fence):
+def test_ingested_messages_for_a_full_log_are_dropped_and_counted(broker, fence):
     refusal(LogFull, broker, TIGHT)
     before = counted("pushsvc_ingest_log_full_total"), counted("pushsvc_ingest_dropped_total")
     ingest = Ingest(broker, TopicRules(default=TIGHT), lambda partition: fence)
@@ -241,11 +241,11 @@ def test_messages_for_a_full_log_are_dropped_and_counted(broker, fence):
     assert broker.metadata([LOG])[0]["refused"] == "1"
 
 
-# Who reads behind the trimmed part
+# Reads from before the trimmed part
 
 
 @pytest.mark.parametrize("kind", ["json", "ndjson", "csv"])
-def test_a_page_behind_the_trimmed_part_says_so(broker, fence, kind):
+def test_a_page_that_misses_trimmed_events_says_so(broker, fence, kind):
     client = create_app(broker).test_client()
     for _ in range(6):
         client.post(URL, json={"n": 1})
@@ -254,7 +254,7 @@ def test_a_page_behind_the_trimmed_part_says_so(broker, fence, kind):
     sweep(broker, fence, Windowless(retention=4))
     follows = f"{URL}?limit=2&format={kind}&after={page.json['next']}"
     whole = client.get(follows)
-    assert "Pushsvc-Trimmed" not in whole.headers, "what is gone was on the page before"
+    assert "Pushsvc-Trimmed" not in whole.headers, "the trimmed events were on the previous page"
     sweep(broker, fence, Windowless(retention=2))
     cut = client.get(follows)
     assert cut.headers["Pushsvc-Trimmed"] == "5"
@@ -263,10 +263,10 @@ def test_a_page_behind_the_trimmed_part_says_so(broker, fence, kind):
         assert [event["$offset"] for event in cut.json["events"]] == [5, 6]
     sweep(broker, fence, Windowless(retention=0))
     assert client.get(follows).headers["Pushsvc-Trimmed"] == "7"
-    assert "Pushsvc-Trimmed" not in client.get(URL).headers, "who begins anew misses nothing"
+    assert "Pushsvc-Trimmed" not in client.get(URL).headers, "a first page misses nothing"
 
 
-def test_a_stream_behind_the_trimmed_part_is_reset(stack, topic):
+def test_a_stream_that_misses_trimmed_events_is_reset(stack, topic):
     stack.start_web()
     broker = Broker(stack.redis_url, stack.prefix)
     try:
@@ -278,7 +278,7 @@ def test_a_stream_behind_the_trimmed_part_is_reset(stack, topic):
             cursors = [stream.next().id for _ in range(2)]
         broker.sweep({topic: Windowless(retention=3)}, fence, 100)
         with stack.stream(f"/v1/topics/{topic}/events?last_event_id={cursors[1]}") as stream:
-            assert stream.frame()[1]["$offset"] == 3, "nothing is lost to who has what went"
+            assert stream.frame()[1]["$offset"] == 3, "the client has the trimmed events already"
         broker.sweep({topic: Windowless(retention=1)}, fence, 100)
         with stack.stream(f"/v1/topics/{topic}/events?last_event_id={cursors[1]}") as stream:
             assert stream.frame() == ("reset", {"topic": topic, "reason": "trimmed"})

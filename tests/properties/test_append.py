@@ -1,4 +1,4 @@
-"""Any requests that share a publish call get the answers, and leave the log, that they would have alone."""
+"""Any merged requests get the replies, and leave the log, that they would have alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ batches = st.lists(st.lists(st.tuples(names, times), min_size=1, max_size=4), mi
 
 
 @given(batches, st.sampled_from([WALL, EVENT]))
-def test_each_learns_what_became_of_its_own_events(redis_url: str, batches: Any, settings: TopicSettings) -> None:
+def test_each_merged_request_gets_its_own_reply(redis_url: str, batches: Any, settings: TopicSettings) -> None:
     broker = Broker(redis_url, f"append-{next(NUMBERS)}:")
     asked = []
     for at, batch in enumerate(batches):

@@ -1,4 +1,4 @@
-"""A log against a model of what is kept of it."""
+"""A log against a model of its retention."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Model:
             self.log.append((self.last + 1, self.last + len(piece), arrival, size_of(piece)))
             self.last += len(piece)
 
-    def left(self, now, most):
-        """Return what is left of the log when it is trimmed at a time."""
+    def remaining(self, now, max_entries):
+        """Return the entries that remain if the log is trimmed at time ``now``."""
         settings, log = self.settings, list(self.log)
-        while log and most:
+        while log and max_entries:
             _, through, arrival, _ = log[0]
             too_many = self.last - through >= settings.retention
             too_old = settings.retention_age and now - arrival >= settings.retention_age
@@ -63,12 +63,12 @@ class Model:
             if needed or not (too_many or too_old or too_large):
                 break
             log.pop(0)
-            most -= 1
+            max_entries -= 1
         return log
 
 
 @given(settings=SETTINGS, operations=st.lists(OPERATIONS, max_size=40))
-def test_a_log_holds_what_a_model_of_it_holds(redis_url, settings, operations):
+def test_a_log_keeps_the_entries_of_its_model(redis_url, settings, operations):
     broker = Broker(redis_url, f"model-{token_hex(4)}:")
     try:
         run(broker, Model(settings, []), operations)
@@ -106,11 +106,11 @@ def publish(broker, model, before, events):
         assert sum(entry[3] for entry in model.log) >= full > 0
         return
     if full and size >= full:
-        model.log = model.left(receipt.arrival, 256)
+        model.log = model.remaining(receipt.arrival, 256)
         assert sum(entry[3] for entry in model.log) < full
     chunks = -(-len(events) // CHUNK_EVENTS)
     model.append(events, receipt.arrival)
-    model.log = model.left(receipt.arrival, 32 + chunks)
+    model.log = model.remaining(receipt.arrival, 32 + chunks)
 
 
 def seen_now(broker):
@@ -118,8 +118,8 @@ def seen_now(broker):
 
 
 def seen(broker, model, before, most):
-    """Return the log as it is, which is to be what is left of the model at some time since ``before``."""
+    """Return the log; check that it is what remains of the model at some time since ``before``."""
     found = seen_now(broker)
-    assert len(model.left(broker.time(), most)) <= len(found) <= len(model.left(before, most))
+    assert len(model.remaining(broker.time(), most)) <= len(found) <= len(model.remaining(before, most))
     assert found == model.log[len(model.log) - len(found) :]
     return found

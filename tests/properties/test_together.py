@@ -1,4 +1,4 @@
-"""Posts that are published as one get the answers, and leave the log, that they would have one after the other."""
+"""Posts published as one get the answers, and leave the log, that they would have one after the other."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ bodies = st.lists(only_good, min_size=1, max_size=8) | st.lists(
 
 
 def stored(broker: Broker, topic: str) -> list[Any]:
-    """Return the events of the log. One may be written otherwise beside another that had to be rewritten."""
+    """Return the events of the log, decoded: their JSON may be written in another way."""
     of = Log(topic)
     found = broker.read(of.partition, {of: 0}).logs[of]
     return [json.loads(line) for entry in found.entries for line in entry.data.split(b"\n")]
 
 
-def told(answer: Any) -> Any:
+def comparable(answer: Any) -> Any:
     status, headers, body = answer
     members = json.loads(body)
     members.pop("topic", None)
@@ -73,7 +73,7 @@ def told(answer: Any) -> Any:
 @example([b'{"n": 0}', b'{"id": 7}'])
 @example([b'{"n":1}', b'{"n":{}', b'{"n":2}'])
 @example([b'{"n":[{"a":1}', b'{"a":1}]}'])
-def test_all_as_one_is_each_after_the_other(redis_url: str, bodies: list[bytes]) -> None:
+def test_posts_published_as_one_equal_posts_published_one_by_one(redis_url: str, bodies: list[bytes]) -> None:
     broker = Broker(redis_url, f"together-{next(NUMBERS)}:")
     context = context_of(create_app(broker))
     known = [{"id": f"known-{n}", "key": "k", "time": NOW, "n": n, "m": "text"} for n in range(LEARN_AFTER)]
@@ -86,12 +86,14 @@ def test_all_as_one_is_each_after_the_other(redis_url: str, bodies: list[bytes])
         assert stored(broker, "one") == before
     else:
         each = [publish(context, "each", "application/json", body) for body in bodies]
-        assert [told((answers.status, answers.headers, body)) for body in answers.bodies] == list(map(told, each))
+        assert [comparable((answers.status, answers.headers, body)) for body in answers.bodies] == list(
+            map(comparable, each)
+        )
         assert stored(broker, "one") == stored(broker, "each")
     broker.close()
 
 
-def test_the_good_of_one_shape_are_taken(broker: Broker) -> None:
+def test_valid_posts_of_one_shape_are_published_as_one(broker: Broker) -> None:
     context = context_of(create_app(broker))
     known = json.dumps([{"key": "k", "n": n} for n in range(LEARN_AFTER)]).encode()
     for _ in range(2):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pushsvc.broker import script
 from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
@@ -17,23 +18,7 @@ from pushsvc.broker.live import LiveConnection, OnMessage
 from pushsvc.broker.log import FrameKind, LogRead, PartitionRead
 from pushsvc.broker.publisher import IdempotencyKey, Publisher, Receipt, window_age
 from pushsvc.broker.replies import as_text, raise_first
-from pushsvc.broker.script import (
-    DELETE,
-    LEASE,
-    OPEN,
-    READ,
-    RELEASE,
-    RUN,
-    SEEK,
-    STATISTICS,
-    SWEEP,
-    DeleteArguments,
-    DeleteKeys,
-    ReadState,
-    ScriptCall,
-    StatisticsArguments,
-    SweepArguments,
-)
+from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
 from pushsvc.settings import Ack, TopicSettings
@@ -106,9 +91,8 @@ class Broker:
         self.checkpoints = CheckpointStore(self.keys, self._connections)
         self._committer = topology.committer(self._connections, ack, limits)
         self.publish_command = self._connections.publish_command
-        self._publisher = Publisher(
-            self.keys, self.publish_command, self._committer.call, max_topics=topics, limits=limits
-        )
+        commit = self._committer.call
+        self._publisher = Publisher(self.keys, self.publish_command, commit, max_topics=topics, limits=limits)
 
     def close(self) -> None:
         self._committer.close()
@@ -171,7 +155,9 @@ class Broker:
         Reads and writes do so too. But if a primary returns a partition to its predecessor between two of them, they
         see no change, though the predecessor may have lost data.
         """
-        raise_first(self._connections.calls([ScriptCall(OPEN, [self.keys.partition(p)], [RUN]) for p in partitions]))
+        raise_first(
+            self._connections.calls([ScriptCall(script.OPEN, [self.keys.partition(p)], [RUN]) for p in partitions])
+        )
 
     # Events
 
@@ -220,29 +206,18 @@ class Broker:
         events = Log(topic)
         windows = self._connections.command("HGET", self.keys.metadata(events), "windows") or b""
         statistics = [Log(topic, name) for name in windows.decode().split()]
-        ids, previous_ids = self.keys.ids(topic)
-        keys = [
-            *DeleteKeys(
-                partition=self.keys.partition(events.partition),
-                topics=self.keys.topics(events.partition),
-                ids=ids,
-                previous_ids=previous_ids,
-                log=self.keys.log(events),
-                metadata=self.keys.metadata(events),
-            )
-        ]
-        for one in statistics:
-            keys += [self.keys.log(one), self.keys.metadata(one)]
-        arguments = DeleteArguments(
-            run=RUN,
-            publish_command=self.publish_command,
-            partition_channel=self.keys.partition_channel(events.partition),
-            topic=topic,
-            windows=windows,
-            remembered_for=DELETION_REMEMBERED,
-        )
-        channels = [self.keys.log_channel(one) for one in (events, *statistics)]
-        return int(self._connections.call(DELETE, keys, [*arguments, *channels]))
+        names, (ids, previous_ids) = self.keys, self.keys.ids(topic)
+        keys = script.DeleteKeys(
+            partition=names.partition(events.partition), topics=names.topics(events.partition),
+            ids=ids, previous_ids=previous_ids, log=names.log(events), metadata=names.metadata(events),
+        )  # fmt: skip
+        statistics_keys = [key for one in statistics for key in (names.log(one), names.metadata(one))]
+        arguments = script.DeleteArguments(
+            run=RUN, publish_command=self.publish_command, partition_channel=names.partition_channel(events.partition),
+            topic=topic, windows=windows, remembered_for=DELETION_REMEMBERED,
+        )  # fmt: skip
+        channels = [names.log_channel(one) for one in (events, *statistics)]
+        return int(self._connections.call(script.DELETE, [*keys, *statistics_keys], [*arguments, *channels]))
 
     def sweep(self, logs: Mapping[str, TopicSettings], fence: int, max_entries: int) -> dict[str, SweptLog]:
         """Trim the logs of topics of one partition to their retention, by at most ``max_entries`` entries each.
@@ -264,16 +239,12 @@ class Broker:
     def _sweep_call(self, topic: str, settings: TopicSettings, fence: int, max_entries: int) -> ScriptCall:
         log = Log(topic)
         keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.metadata(log)]
-        arguments = SweepArguments(
-            fence=fence,
-            max_entries=max_entries,
-            retention=settings.retention,
-            retention_age=settings.retention_age,
-            retention_bytes=settings.retention_bytes,
-            window_age=window_age(settings),
-            window_events=settings.largest_count_window,
-        )
-        return ScriptCall(SWEEP, keys, arguments)
+        arguments = script.SweepArguments(
+            fence=fence, max_entries=max_entries, retention=settings.retention,
+            retention_age=settings.retention_age, retention_bytes=settings.retention_bytes,
+            window_age=window_age(settings), window_events=settings.largest_count_window,
+        )  # fmt: skip
+        return ScriptCall(script.SWEEP, keys, arguments)
 
     # Reading
 
@@ -283,22 +254,15 @@ class Broker:
         for log in logs:
             keys += [self.keys.log(log), self.keys.metadata(log)]
         args = [RUN, budget, *logs.values()]
-        first, *found = self._connections.call(READ, keys, args)
-        state = ReadState(*first)
-        if not state.opened:
+        opened, *answer = self._connections.call(script.READ, keys, args)
+        if not opened:
             # After a restart Redis may have lost entries that readers have seen: a new epoch tells them.
             with suppress(BrokerFull):  # reading works on a full disk too
-                self._connections.call(OPEN, [self.keys.partition(partition)], [RUN])
-                first, *found = self._connections.call(READ, keys, args)
-                state = ReadState(*first)
-        return PartitionRead(
-            state.epoch,
-            state.sequence,
-            state.now,
-            bool(state.owned),
-            state.newest_topic_sequence,
-            {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)},
-        )
+                self._connections.call(script.OPEN, [self.keys.partition(partition)], [RUN])
+                _, *answer = self._connections.call(script.READ, keys, args)
+        (epoch, sequence, now, owned, newest_topic_sequence), *found = answer
+        read = {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)}
+        return PartitionRead(epoch, sequence, now, bool(owned), newest_topic_sequence, read)
 
     def seek_sequence(self, topic: str, sequence: int) -> int:
         """Return the offset after which a topic's entries have events above ``sequence``."""
@@ -310,7 +274,7 @@ class Broker:
 
     def _seek(self, topic: str, by: str, value: int) -> int:
         log = Log(topic)
-        return int(self._connections.call(SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
+        return int(self._connections.call(script.SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
 
     def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
         """Return all topics (of some partitions), by name, with the time of their creation (ms)."""
@@ -343,19 +307,12 @@ class Broker:
 
     def _statistics_call(self, write: StatisticsWrite, fence: int) -> ScriptCall:
         log, keys = write.log, self.keys
-        arguments = StatisticsArguments(
-            run=RUN,
-            publish_command=self.publish_command,
-            log_channel=keys.log_channel(log),
-            fence=fence,
-            kind=write.kind,
-            source=write.source,
-            frame=write.frame,
-            late=write.late,
-            window=log.suffix,
-        )
+        arguments = script.StatisticsArguments(
+            run=RUN, publish_command=self.publish_command, log_channel=keys.log_channel(log), fence=fence,
+            kind=write.kind, source=write.source, frame=write.frame, late=write.late, window=log.suffix,
+        )  # fmt: skip
         metadata = [keys.metadata(log), keys.metadata(Log(log.topic))]
-        return ScriptCall(STATISTICS, [keys.partition(log.partition), keys.log(log), *metadata], arguments)
+        return ScriptCall(script.STATISTICS, [keys.partition(log.partition), keys.log(log), *metadata], arguments)
 
     # Leases
 
@@ -364,12 +321,9 @@ class Broker:
 
         The token is None if the partition's primary could not be asked while others could.
         """
-        replies = self._connections.calls(
-            [
-                ScriptCall(LEASE, [self.keys.partition(p), self.keys.lease(p)], [RUN, owner, milliseconds])
-                for p in partitions
-            ]
-        )
+        keys = [[self.keys.partition(number), self.keys.lease(number)] for number in partitions]
+        arguments = [RUN, owner, milliseconds]
+        replies = self._connections.calls([ScriptCall(script.LEASE, one, arguments) for one in keys])
         failed = [isinstance(reply, PushError) for reply in replies]
         if all(failed):
             raise_first(replies)
@@ -381,7 +335,9 @@ class Broker:
 
     def release(self, partitions: Sequence[int], owner: str) -> None:
         """Give leases back, so that another aggregator need not wait until they expire."""
-        raise_first(self._connections.calls([ScriptCall(RELEASE, [self.keys.lease(p)], [owner]) for p in partitions]))
+        raise_first(
+            self._connections.calls([ScriptCall(script.RELEASE, [self.keys.lease(p)], [owner]) for p in partitions])
+        )
 
     def join_aggregators(self, owner: str, now: int, until: int) -> int:
         """Register an aggregator as alive until a time (ms); return the number of live aggregators."""

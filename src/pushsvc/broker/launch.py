@@ -1,6 +1,6 @@
-"""Become another program that ends with the process that asked for it. Run by path in a bare interpreter.
+"""Turns its process into another program that ends with its parent. Run by path in a bare interpreter.
 
-A program of its own, because between fork and exec of a threaded process almost nothing may be done safely.
+It is a separate program because almost nothing is safe between fork and exec of a threaded process.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Let the kernel send SIGTERM to this process when its parent is gone (Linux); it survives exec."""
+    """Make the kernel send SIGTERM to this process when its parent ends (Linux); this outlasts exec."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above could tell the kernel
+    if os.getppid() != parent:  # the parent ended before the call above
         sys.exit(1)
 
 
 def watch(pipe: int, lock: int) -> None:
-    """Leave a child behind that terminates this process when ``pipe`` ends, that is, when its writer is gone."""
+    """Fork a child that terminates this process at the end of ``pipe``, that is, when its writer has ended."""
     server = os.getpid()
     if os.fork():
         os.set_inheritable(pipe, False)
@@ -31,13 +31,13 @@ def watch(pipe: int, lock: int) -> None:
     for standard in range(3):
         os.dup2(null, standard)
     os.read(pipe, 1)
-    if os.getppid() == server:  # else the number may be another process's by now
+    if os.getppid() == server:  # else another process may have the number by now
         os.kill(server, signal.SIGTERM)
     os._exit(0)
 
 
 def main(parent: int, lock: int, pipe: int, command: list[str]) -> None:
-    """``lock`` is an inherited descriptor that the program keeps; ``pipe`` is -1 where the kernel does the watching."""
+    """Run ``command``, which inherits the descriptor ``lock``; ``pipe`` is -1 if the kernel watches the parent."""
     os.umask(0o077)
     if pipe < 0:
         end_with_parent(parent)

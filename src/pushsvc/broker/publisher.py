@@ -15,6 +15,9 @@ from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooM
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
 
+Commit = Callable[[ScriptCall | Append], tuple[Any, str]]
+"""Runs a script call; returns its reply, and the confirmation that it lacks ('': none)."""
+
 _CACHED_TARGETS = 10_000
 
 
@@ -77,33 +80,16 @@ class IdempotencyKey(Struct, frozen=True):
         outcome = _RememberedOutcome(*map(int, numbers))
         spans = outcome.first, outcome.last, outcome.least_known, outcome.greatest_known
         offsets = [offset for offset in spans if offset]
-        stored = outcome.first > 0
-        return Receipt(
-            min(offsets),
-            max(offsets),
-            outcome.accepted,
-            outcome.duplicates,
-            outcome.arrival if stored else None,
-            outcome.head if stored else None,
-            replayed=True,
-            note=note,
-        )
+        arrival, head = (outcome.arrival, outcome.head) if outcome.first else (None, None)
+        span = min(offsets), max(offsets)
+        return Receipt(*span, outcome.accepted, outcome.duplicates, arrival, head, replayed=True, note=note)
 
 
 class Publisher:
-    """Publishes to topics. ``commit`` runs a script call and returns its reply and the missing confirmation ('': none).
-
-    A partition has at most ``max_topics`` topics: a publish to one more is refused.
-    """
+    """Publishes to topics. A partition has at most ``max_topics`` topics: a publish to one more is refused."""
 
     def __init__(
-        self,
-        keys: Keys,
-        publish_command: str,
-        commit: Callable[[ScriptCall | Append], tuple[Any, str]],
-        *,
-        max_topics: int,
-        limits: BrokerLimits,
+        self, keys: Keys, publish_command: str, commit: Commit, *, max_topics: int, limits: BrokerLimits
     ) -> None:
         self._keys = keys
         self._publish_command = publish_command
@@ -198,31 +184,20 @@ class Publisher:
             settings,
             mergeable=not bounded,  # whether an event is too far ahead depends on the request before it
             keys=PublishKeys(
-                partition=keys.partition(log.partition),
-                topics=keys.topics(log.partition),
-                log=keys.log(log),
-                metadata=keys.metadata(log),
-                ids=ids,
-                previous_ids=previous_ids,
+                partition=keys.partition(log.partition), topics=keys.topics(log.partition),
+                log=keys.log(log), metadata=keys.metadata(log), ids=ids, previous_ids=previous_ids,
             ),
             arguments=TopicArguments(
-                publish_command=self._publish_command,
-                log_channel=keys.log_channel(log),
-                partition_channel=keys.partition_channel(log.partition),
-                topic=topic,
-                max_topics=self._max_topics,
+                publish_command=self._publish_command, log_channel=keys.log_channel(log),
+                partition_channel=keys.partition_channel(log.partition), topic=topic, max_topics=self._max_topics,
                 max_ahead=settings.longest_window if bounded else "",
-                ids_window=self._limits.ids_window,
-                max_ids=self._limits.max_ids,
-                retention=settings.retention,
-                retention_age=settings.retention_age,
-                retention_bytes=settings.retention_bytes,
-                window_age=window_age(settings),
-                window_events=settings.largest_count_window,
-                full_bytes=settings.full_bytes,
+                ids_window=self._limits.ids_window, max_ids=self._limits.max_ids,
+                retention=settings.retention, retention_age=settings.retention_age,
+                retention_bytes=settings.retention_bytes, full_bytes=settings.full_bytes,
+                window_age=window_age(settings), window_events=settings.largest_count_window,
             ),
             limits=self._limits,
-        )
+        )  # fmt: skip
 
 
 def window_age(settings: TopicSettings) -> int:

@@ -32,61 +32,33 @@ class TopicArguments(NamedTuple):
     log_channel: str
     partition_channel: str
     topic: str
-    max_topics: int
-    """Topics that a partition may have."""
-    max_ahead: int | str
-    """How far an event may be ahead of the event clock; '': any time."""
-    ids_window: int
-    """How long ids are remembered at least."""
-    max_ids: int
-    """How many ids are remembered at least."""
-    retention: int
-    """Events to keep."""
-    retention_age: int
-    """How long events are kept; 0: no bound."""
-    retention_bytes: int
-    """Bytes to keep; 0: no bound."""
-    window_age: int
-    """How long the topic's windows need an entry, whatever the retention."""
-    window_events: int
-    """How many of the last events the topic's windows need, whatever the retention."""
-    full_bytes: int
-    """Bytes at which the log takes no more; 0: no bound."""
+    max_topics: int  # topics that a partition may have
+    max_ahead: int | str  # how far an event may be ahead of the event clock; '': any time
+    ids_window: int  # how long ids are remembered at least
+    max_ids: int  # how many ids are remembered at least
+    retention: int  # events to keep
+    retention_age: int  # how long events are kept; 0: no bound
+    retention_bytes: int  # bytes to keep; 0: no bound
+    window_age: int  # how long the topic's windows need an entry, whatever the retention
+    window_events: int  # how many of the last events the topic's windows need, whatever the retention
+    full_bytes: int  # bytes at which the log takes no more; 0: no bound
 
 
 class RequestArguments(NamedTuple):
     """The arguments of publish.lua that each request has. The chunks follow (five values each), then the ids."""
 
-    run: str
-    """The run id of the primary."""
-    fence: int | str
-    """The fencing token of the partition's owner; '': anyone may write."""
-    request_key: str
-    """Under which the outcome is remembered; '': it is not."""
-    note: bytes
-    """What is remembered with the outcome."""
-    chunks: int
-    """Entries to append; 0: every event of the request is known, only its key is new."""
-
-
-class ReadState(NamedTuple):
-    """The first value that read.lua returns."""
-
-    opened: int
-    """0: the primary changed and the partition has no new epoch yet."""
-    epoch: int
-    sequence: int
-    now: int
-    owned: int
-    newest_topic_sequence: int
+    run: str  # the run id of the primary
+    fence: int | str  # the fencing token of the partition's owner; '': anyone may write
+    request_key: str  # under which the outcome is remembered; '': it is not
+    note: bytes  # what is remembered with the outcome
+    chunks: int  # entries to append; 0: every event of the request is known, only its key is new
 
 
 class SweepArguments(NamedTuple):
     """The bounds are as in TopicArguments."""
 
     fence: int
-    max_entries: int
-    """Entries to remove at most."""
+    max_entries: int  # entries to remove at most
     retention: int
     retention_age: int
     retention_bytes: int
@@ -100,11 +72,9 @@ class StatisticsArguments(NamedTuple):
     log_channel: str
     fence: int
     kind: str
-    source: int
-    """Offset of the events log up to which the frame is exact."""
+    source: int  # offset of the events log up to which the frame is exact
     frame: bytes
-    late: int
-    """Late events since the last frame."""
+    late: int  # late events since the last frame
     window: str
 
 
@@ -126,20 +96,16 @@ class DeleteArguments(NamedTuple):
     publish_command: str
     partition_channel: str
     topic: str
-    windows: bytes
-    """The topic's windows as the caller knows them."""
-    remembered_for: int
-    """How long the deletion is remembered, in ms."""
+    windows: bytes  # the topic's windows as the caller knows them
+    remembered_for: int  # how long the deletion is remembered, in ms
 
 
 class CheckpointPieceArguments(NamedTuple):
     run: object
     fence: int
     epoch: int
-    number: int
-    """Pieces that were written before this one; 0 starts over."""
-    expires: int
-    """Milliseconds after which an uncommitted checkpoint is removed."""
+    number: int  # pieces that were written before this one; 0 starts over
+    expires: int  # milliseconds after which an uncommitted checkpoint is removed
     piece: bytes
 
 
@@ -168,13 +134,7 @@ class Script:
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        writes: bool,
-        trims: bool = False,
-        keys: Sequence[str] = (),
-        arguments: Sequence[str] = (),
+        self, name: str, *, writes: bool, trims: bool = False, keys: Sequence[str] = (), arguments: Sequence[str] = ()
     ) -> None:
         self.name = name
         self.writes = writes
@@ -189,12 +149,9 @@ class Script:
 
 OPEN = Script("open", writes=True)
 PUBLISH = Script(
-    "publish",
-    writes=True,
-    trims=True,
-    keys=PublishKeys._fields,
+    "publish", writes=True, trims=True, keys=PublishKeys._fields,
     arguments=TopicArguments._fields + RequestArguments._fields,
-)
+)  # fmt: skip
 SWEEP = Script("sweep", writes=True, trims=True, arguments=SweepArguments._fields)
 STATISTICS = Script("statistics", writes=True, arguments=StatisticsArguments._fields)
 RECALL = Script("recall", writes=False)

@@ -117,7 +117,7 @@ class EmbeddedChild:
         due = self.due
         if due is None or time.monotonic() < due:
             return
-        log.error("the embedded server ended and is started again; its last output:\n%s", self._server.last_words())
+        log.error("the embedded server ended and is started again; its last output:\n%s", self._server.last_output())
         try:
             self.start()
         except StartupError as error:

@@ -1,4 +1,4 @@
-"""A log as it is kept, and the bytes that are counted of it."""
+"""A topic's log, and the bytes that its metadata count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTITION = LOG.partition
 
 @dataclass(frozen=True, slots=True)
 class Windowless(TopicSettings):
-    """Windows need an entry for ``kept`` ms alone."""
+    """Settings whose windows need an entry for ``kept`` ms only."""
 
     kept: int = -1
 
@@ -39,15 +39,15 @@ def entries(broker):
 
 
 def held(broker):
-    """Return the bytes that the figures tell, once they are seen to be those of the log."""
-    [figures] = broker.metadata([LOG])
-    if not figures:
+    """Return the bytes that the metadata count; check the metadata against the log."""
+    [metadata] = broker.metadata([LOG])
+    if not metadata:
         return 0
     kept = entries(broker)
-    assert int(figures.get("bytes", 0)) == sum(len(entry.data) for entry in kept)
+    assert int(metadata.get("bytes", 0)) == sum(len(entry.data) for entry in kept)
     if kept:
-        assert int(figures["first"]) == kept[0].first
+        assert int(metadata["first"]) == kept[0].first
         assert [entry.first for entry in kept[1:]] == [entry.last + 1 for entry in kept[:-1]]
     else:
-        assert int(figures["first"]) == int(figures["last"]) + 1
-    return int(figures.get("bytes", 0))
+        assert int(metadata["first"]) == int(metadata["last"]) + 1
+    return int(metadata.get("bytes", 0))

@@ -1,7 +1,7 @@
 -- Read several logs of one partition at one instant. Writes nothing, so it works on a full disk too.
 -- KEYS: partition, lease, then per log: log, metadata
 -- ARGV: run, byte budget, then per log: offset to read after; -1: from the last snapshot on; -2: only metadata
--- Returns {{1 if the partition's epoch belongs to this run, epoch, sequence, now, owned, sequence of the first event of
+-- Returns {1 if the partition's epoch belongs to this run, {epoch, sequence, now, owned, sequence of the first event of
 -- the newest topic}, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
 local partition_key, lease_key = unpack(KEYS, 1, 2)
 local run, budget = ARGV[1], tonumber(ARGV[2])
@@ -9,10 +9,10 @@ local logs = #ARGV - 2
 local state = redis.call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local answer = {{
-  state[1] == run and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), now,
-  redis.call('EXISTS', lease_key), tonumber(state[4] or '0')
-}}
+local answer = {
+  state[1] == run and 1 or 0,
+  {tonumber(state[2] or '0'), tonumber(state[3] or '0'), now, redis.call('EXISTS', lease_key), tonumber(state[4] or '0')}
+}
 -- Each log gets an equal share of the budget, and what the logs before it left of theirs.
 local share = budget / math.max(1, logs)
 for i = 1, logs do
