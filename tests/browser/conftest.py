@@ -1,4 +1,4 @@
-"""A real Chromium. Without one these tests are skipped, unless PUSHSVC_REQUIRE_BROWSER=1 says that it must be there."""
+"""A real Chromium. Without one these tests are skipped; with PUSHSVC_REQUIRE_BROWSER=1 they fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in a context of its own; an error that a script of it raised fails the test."""
+    """A page in a context of its own. An error raised by one of its scripts fails the test."""
     context = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(_DEADLINE)

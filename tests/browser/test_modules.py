@@ -23,7 +23,7 @@ def _call(page: Page, module: str, body: str, argument: Any = None) -> Any:
     return page.evaluate(f"async (given) => {{ const m = await import('/static/{module}.js'); {body} }}", argument)
 
 
-def test_rows_through_snapshot_update_gone_and_reset(modules: Page) -> None:
+def test_rows_follow_snapshot_update_gone_and_reset(modules: Page) -> None:
     snapshot = {"data": [[None, None, 3], ["a", None, 2], ["null", None, 1], ["a", "x", 2]]}
     update = {"data": [[None, None, 2], ["a", "x", 1]], "gone": [["null", None]]}
     revived = {"data": [["null", None, 4]]}
@@ -50,30 +50,30 @@ def test_rows_through_snapshot_update_gone_and_reset(modules: Page) -> None:
         "#topic=a",
     ],
 )
-def test_a_selection_survives_the_address(modules: Page, fragment: str) -> None:
+def test_a_selection_survives_a_round_trip_through_the_address(modules: Page, fragment: str) -> None:
     body = "return m.formatSelection(m.parseSelection(given))"
     assert _call(modules, "selection", body, fragment) == fragment
 
 
 @pytest.mark.parametrize("topic", ["a b", "a';ls;'", "..", "a" * 201, "$sys", "a\n"])
-def test_a_topic_that_is_none_is_not_taken_from_the_address(modules: Page, topic: str) -> None:
+def test_an_invalid_topic_in_the_address_is_ignored(modules: Page, topic: str) -> None:
     body = "return m.parseSelection('#' + new URLSearchParams({topic: given})).topic"
     assert _call(modules, "selection", body, topic) is None
 
 
 @pytest.mark.parametrize(("name", "shown"), [("15m", "15 min"), ("last 1000", "1,000 events"), ("other", "other")])
-def test_a_window_is_called_by_its_length_or_its_events(modules: Page, name: str, shown: str) -> None:
+def test_a_window_is_named_by_its_length_or_its_events(modules: Page, name: str, shown: str) -> None:
     assert _call(modules, "format", "return m.windowName(given)", name) == shown
 
 
-def test_a_value_holds_until_the_next_and_a_lost_connection_is_a_gap(modules: Page) -> None:
+def test_a_value_holds_until_the_next_one_and_a_lost_connection_is_a_gap(modules: Page) -> None:
     body = """
       const history = new m.History();
       history.record(10_000, "r", ["k", "f", 1], true);
       history.record(10_100, "r", ["k", "f", 2], true);
       history.record(14_000, "r", ["k", "f", 3], true);
-      history.lose(20_000);
-      history.regain(30_000);
+      history.disconnect(20_000);
+      history.reconnect(30_000);
       history.record(30_000, "r", ["k", "f", 4], true);
       return [history.lines("r", 2, 31_000), history.last("r", 2), history.last("other", 2)];
     """
@@ -98,7 +98,7 @@ def test_a_history_is_bounded(modules: Page) -> None:
     ("values", "zero"),
     [([], False), ([0], False), ([5], True), ([-3, 4], False), ([1e-9, 2e-9], False), ([1e15, 1e15 + 1], False)],
 )
-def test_a_scale_is_around_its_values(modules: Page, values: list[float], zero: bool) -> None:
+def test_a_scale_contains_its_values(modules: Page, values: list[float], zero: bool) -> None:
     scale = _call(modules, "chart", "return m.valueScale(given[0].map((v) => [0, v]), given[1])", [values, zero])
     assert scale["low"] < scale["high"]
     assert 2 <= len(scale["ticks"]) <= 8

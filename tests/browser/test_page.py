@@ -47,7 +47,7 @@ def _post(server: Stack, topic: str, events: Any) -> int:
     return int(answer.json()["last_offset"])
 
 
-def test_an_empty_page_says_how_to_publish_and_shows_the_first_topic_that_comes(page: Page, own_server: Stack) -> None:
+def test_an_empty_page_shows_how_to_publish_and_then_the_first_topic(page: Page, own_server: Stack) -> None:
     _open(page, own_server)
     expect(page.locator("#command")).to_contain_text(f"curl {own_server.url}/v1/topics/hello/events -d ")
     expect(page.locator("#live")).to_be_hidden()
@@ -61,14 +61,14 @@ def test_an_empty_page_says_how_to_publish_and_shows_the_first_topic_that_comes(
     assert _shown(page) == _served(own_server, "feedback", "rating", "1m")
 
 
-def test_a_topic_in_the_address_is_waited_for(page: Page, shared_server: Stack, topic: str) -> None:
+def test_the_page_waits_for_the_topic_in_its_address(page: Page, shared_server: Stack, topic: str) -> None:
     _open(page, shared_server, f"#topic={topic}")
     expect(page.locator("#command")).to_contain_text(f"/v1/topics/{topic}/events")
     _post(shared_server, topic, _PIZZA)
     expect(page.locator("#offset")).to_have_text("3")
 
 
-def test_the_last_events_are_a_window_to_choose(page: Page, stack: Stack) -> None:
+def test_a_count_window_can_be_chosen(page: Page, stack: Stack) -> None:
     stack.configure('[topics.">"]\nwindows = ["1m", "last 3"]\n')
     stack.start_aggregator()
     stack.start_web()
@@ -82,7 +82,7 @@ def test_the_last_events_are_a_window_to_choose(page: Page, stack: Stack) -> Non
     assert _shown(page) == _served(stack, "feedback", "rating", "last3")
 
 
-def test_numbers_change_and_survive_a_killed_server_without_a_reload(page: Page, own_server: Stack) -> None:
+def test_numbers_continue_after_a_killed_server_without_a_reload(page: Page, own_server: Stack) -> None:
     _post(own_server, "feedback", _PIZZA)
     _open(page, own_server, "#topic=feedback&window=15m&key=pizza&field=rating&statistic=mean")
     pizza = page.locator('tr[data-scope="key"][data-key="pizza"] td[data-column="mean"]')
@@ -101,7 +101,7 @@ def test_numbers_change_and_survive_a_killed_server_without_a_reload(page: Page,
     assert _shown(page) == _served(own_server, "feedback", "rating", "15m")
 
 
-def test_the_chart_ends_at_the_value_of_the_tables_cell(page: Page, shared_server: Stack, topic: str) -> None:
+def test_the_chart_ends_at_the_value_in_the_table(page: Page, shared_server: Stack, topic: str) -> None:
     _post(shared_server, topic, _PIZZA)
     _open(page, shared_server, f"#topic={topic}&window=15m")
     for key, statistic in ((None, "mean"), ("pizza", "sum"), ("soup", "max")):
@@ -139,7 +139,7 @@ def test_a_choice_is_kept_in_the_address(page: Page, shared_server: Stack, topic
     expect(page.locator("#statistic")).to_have_value("min")
 
 
-def test_names_from_events_are_only_ever_text(page: Page, own_server: Stack) -> None:
+def test_names_from_events_are_shown_as_text_only(page: Page, own_server: Stack) -> None:
     hostile = "<img src=x onerror=\"document.body.id='taken'\">"
     _post(own_server, "feedback", [{"key": hostile, hostile: 1}, {"key": "null", hostile: 2}])
     _open(page, own_server, "#topic=feedback&window=15m")
@@ -156,7 +156,7 @@ def test_names_from_events_are_only_ever_text(page: Page, own_server: Stack) -> 
     expect(page.locator("#topic")).to_have_value("feedback")
 
 
-def test_of_thousands_of_keys_the_first_hundred_are_drawn_and_any_is_found(
+def test_the_first_hundred_of_thousands_of_keys_are_drawn_and_any_can_be_found(
     page: Page, shared_server: Stack, topic: str
 ) -> None:
     last = _post(shared_server, topic, [{"key": f"s{i:04}", "t": i} for i in range(3_000)])
@@ -175,7 +175,7 @@ def test_of_thousands_of_keys_the_first_hundred_are_drawn_and_any_is_found(
     expect(page.locator("#chart")).to_have_attribute("data-last", "42")
 
 
-def test_a_stream_that_was_refused_is_opened_again(page: Page, shared_server: Stack, topic: str) -> None:
+def test_a_refused_stream_is_opened_again(page: Page, shared_server: Stack, topic: str) -> None:
     _post(shared_server, topic, _PIZZA)
     refused: list[str] = []
 
@@ -192,7 +192,7 @@ def test_a_stream_that_was_refused_is_opened_again(page: Page, shared_server: St
     assert len(refused) == 1
 
 
-def test_a_tab_that_nobody_sees_gives_its_connections_back(page: Page, shared_server: Stack, topic: str) -> None:
+def test_a_hidden_tab_closes_its_connections(page: Page, shared_server: Stack, topic: str) -> None:
     look = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});" \
         " document.dispatchEvent(new Event('visibilitychange')); }"  # fmt: skip
     _post(shared_server, topic, _PIZZA)
@@ -210,7 +210,7 @@ def test_a_tab_that_nobody_sees_gives_its_connections_back(page: Page, shared_se
     expect(page.locator("#offset")).to_have_text(str(last))
 
 
-def test_a_deleted_topic_is_waited_for_again(page: Page, shared_server: Stack, topic: str) -> None:
+def test_the_page_waits_for_a_deleted_topic(page: Page, shared_server: Stack, topic: str) -> None:
     _post(shared_server, topic, _PIZZA)
     _open(page, shared_server, f"#topic={topic}&window=15m")
     expect(page.locator("#offset")).to_have_text("3")
@@ -221,10 +221,8 @@ def test_a_deleted_topic_is_waited_for_again(page: Page, shared_server: Stack, t
     expect(page.locator('tr[data-key="pizza"]')).to_have_count(0)
 
 
-def test_ten_lines_of_browser_code_keep_the_servers_rows(
-    page: Page, shared_server: Stack, topic: str, example: str
-) -> None:
-    """The page that the README quotes: its Map is the server's snapshot, after updates and after a reset."""
+def test_the_example_keeps_the_rows_of_the_server(page: Page, shared_server: Stack, topic: str, example: str) -> None:
+    """The Map of the example that the README quotes equals the server's snapshot, after updates and after a reset."""
     example = example.replace("topics/flights/", f"topics/{topic}/")
     page.route(f"{shared_server.url}/browser.html", lambda route: route.fulfill(body=example, content_type="text/html"))
     page.goto(f"{shared_server.url}/browser.html")

@@ -1,4 +1,4 @@
-"""A real EventSource that loses its server and comes back with its cursor."""
+"""A real EventSource loses its server and resumes from its cursor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LISTEN = """(path) => {
 def test_chromium_resumes_every_topic_from_one_cursor(
     page: Page, stack: Stack, broker: Broker, redis_url: str, prefix: str
 ) -> None:
-    """Topics of all partitions, by name and by pattern; the server is killed, and events come before it is back."""
+    """Topics of all partitions, by name and by pattern. Events arrive between the server's death and its restart."""
     topics = [f"many.{name}.n{number}" for number in range(100) for name in ("a", "b")]
     assert {partition_of(topic) for topic in topics} == set(range(PARTITIONS))
     stack.start_web()

@@ -1,4 +1,4 @@
-"""New processes in place of old ones, one after the other, while a browser watches and events come."""
+"""Processes are replaced one after the other while a browser watches and events arrive."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ REPORT = "() => [window.seen, window.opened, window.resets, window.back]"
 _ENOUGH = 30
 
 
-class Front:
-    """One address before several servers: a connection goes to the first that takes it, as with any TCP balancer."""
+class Balancer:
+    """A TCP balancer: a connection goes to the first server that accepts it."""
 
     def __init__(self, ports: list[int]) -> None:
         self._ports = ports
@@ -75,7 +75,7 @@ class Front:
 
 
 class Producer(threading.Thread):
-    """Publishes events with ids until it is told to stop, each again until it is acknowledged."""
+    """Publishes events with ids until ``stop``; repeats each one until it is acknowledged."""
 
     def __init__(self, port: int, topic: str) -> None:
         super().__init__()
@@ -112,10 +112,10 @@ def ports(stack: Stack) -> list[int]:
 
 
 @pytest.fixture
-def front(ports: list[int]) -> Iterator[Front]:
-    front = Front(ports)
-    yield front
-    front.close()
+def balancer(ports: list[int]) -> Iterator[Balancer]:
+    balancer = Balancer(ports)
+    yield balancer
+    balancer.close()
 
 
 def ready(port: int) -> bool:
@@ -134,21 +134,21 @@ def start_web(stack: Stack, port: int) -> None:
     until(lambda: ready(port))
 
 
-def more(producer: Producer) -> None:
-    """Let some events come before the next process is replaced."""
+def wait_for_events(producer: Producer) -> None:
+    """Wait until the producer has published some more events."""
     reached = producer.acknowledged + _ENOUGH
     until(lambda: producer.acknowledged >= reached)
 
 
-def state(page: Page) -> list[int]:
-    """Return how many events the page has, and the offset of its statistics."""
+def received(page: Page) -> list[int]:
+    """Return the number of events of the page and the offset of its statistics."""
     found: list[int] = page.evaluate("() => [window.seen.length, window.offset]")
     return found
 
 
 def opened_without_a_gap(page: Page, last: int) -> int:
-    """Wait until the page has everything up to an offset, each event once, in order; return how often it connected."""
-    until(lambda: min(state(page)) >= last)
+    """Wait until the page has each event up to an offset once, in order; return how often it connected."""
+    until(lambda: min(received(page)) >= last)
     seen, opened, resets, back = page.evaluate(REPORT)
     assert seen == list(range(1, last + 1))
     assert (resets, back) == (0, 0)
@@ -156,31 +156,31 @@ def opened_without_a_gap(page: Page, last: int) -> int:
 
 
 def test_no_event_is_missed_while_every_process_is_replaced(
-    page: Page, stack: Stack, ports: list[int], front: Front, topic: str
+    page: Page, stack: Stack, ports: list[int], balancer: Balancer, topic: str
 ) -> None:
     stack.start("aggregator-1", "aggregator")
     for port in ports:
         start_web(stack, port)
-    page.goto(f"http://127.0.0.1:{front.port}/livez")
+    page.goto(f"http://127.0.0.1:{balancer.port}/livez")
     page.evaluate(WATCH, topic)
-    producer = Producer(front.port, topic)
+    producer = Producer(balancer.port, topic)
     producer.start()
     try:
-        until(lambda: state(page)[0] >= _ENOUGH)
+        until(lambda: received(page)[0] >= _ENOUGH)
         for port in ports:
             assert stack.stop(f"web-{port}") == 0
-            more(producer)
+            wait_for_events(producer)
             start_web(stack, port)
-            more(producer)
+            wait_for_events(producer)
         stack.start("aggregator-2", "aggregator")
         assert stack.stop("aggregator-1") == 0
-        more(producer)
+        wait_for_events(producer)
     finally:
         producer.stop()
     assert opened_without_a_gap(page, producer.acknowledged) >= 2, "the browser was on a process that was replaced"
 
 
-def test_no_event_is_missed_over_the_restart_of_the_only_process(page: Page, stack: Stack, topic: str) -> None:
+def test_no_event_is_missed_when_the_only_process_restarts(page: Page, stack: Stack, topic: str) -> None:
     stack.start_aggregator()
     stack.start_web("--drain", "2")
     page.goto(f"{stack.url}/livez")
@@ -188,10 +188,10 @@ def test_no_event_is_missed_over_the_restart_of_the_only_process(page: Page, sta
     producer = Producer(stack.port, topic)
     producer.start()
     try:
-        until(lambda: state(page)[0] >= _ENOUGH)
+        until(lambda: received(page)[0] >= _ENOUGH)
         assert stack.stop("web") == 0
         stack.start_web()
-        more(producer)
+        wait_for_events(producer)
     finally:
         producer.stop()
     assert opened_without_a_gap(page, producer.acknowledged) == 2

@@ -1,4 +1,4 @@
-"""A request that comes again with its Idempotency-Key is answered as it was, and stored and counted once."""
+"""A request repeated with its Idempotency-Key gets the first answer; its events are stored and counted once."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def count(name: str) -> float:
     return REGISTRY.get_sample_value(name) or 0.0
 
 
-def test_a_repeated_request_is_stored_and_counted_once_and_answered_as_it_was(
-    client: FlaskClient, broker: Broker
-) -> None:
+def test_a_repeated_request_is_stored_once_and_gets_the_first_answer(client: FlaskClient, broker: Broker) -> None:
     names = ("pushsvc_events_accepted_total", "pushsvc_publish_repeated_total")
     before = [count(name) for name in names]
     first = post(client, [{"n": 1}, {"n": 2}])
@@ -61,7 +59,7 @@ def test_a_repeated_request_is_stored_and_counted_once_and_answered_as_it_was(
     assert [count(name) - then for name, then in zip(names, before, strict=True)] == [3, 1]
 
 
-def test_the_same_key_of_another_topic_is_another(client: FlaskClient) -> None:
+def test_each_topic_has_its_own_keys(client: FlaskClient) -> None:
     post(client, [{"n": 1}])
     other = client.post("/v1/topics/other/events", json={"n": 9}, headers={"Idempotency-Key": "k"})
     assert (other.status_code, other.json["accepted"]) == (202, 1)
@@ -86,24 +84,24 @@ def test_the_same_key_with_another_request_is_refused_and_stores_nothing(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "tab\there", "\u00e9"])
-def test_a_key_that_is_none_is_refused_by_name(client: FlaskClient, broker: Broker, key: str) -> None:
+def test_an_invalid_key_is_refused_by_name(client: FlaskClient, broker: Broker, key: str) -> None:
     answer = post(client, [{"n": 1}], key=key)
     assert answer.status_code == 400
     assert "Idempotency-Key" in answer.json["detail"]
     assert stored(broker) == []
 
 
-def test_the_longest_key_is_taken(client: FlaskClient) -> None:
+def test_the_longest_key_is_accepted(client: FlaskClient) -> None:
     assert [post(client, [{"n": 1}], key="a b" * 66 + "cd").json["last_offset"] for _ in range(2)] == [1, 1]
 
 
-def test_an_id_that_reads_like_a_key_is_none(client: FlaskClient, broker: Broker) -> None:
+def test_an_id_equal_to_a_key_is_not_a_repetition(client: FlaskClient, broker: Broker) -> None:
     post(client, [{"n": 1}])
     assert post(client, [{"id": "k", "n": 2}], key="other").json["accepted"] == 1
     assert stored(broker) == [1, 2]
 
 
-def test_what_was_left_out_is_told_again(client: FlaskClient, broker: Broker) -> None:
+def test_a_repeated_request_reports_the_skipped_events_again(client: FlaskClient, broker: Broker) -> None:
     body = '{"n":1}\n{"key":[]}\n{"n":2}'
     first, again = (post(client, body, query="?on_error=skip") for _ in range(2))
     assert first.json["errors"][0]["line"] == 2
@@ -112,10 +110,10 @@ def test_what_was_left_out_is_told_again(client: FlaskClient, broker: Broker) ->
     assert broker.metadata([Log("orders")])[0]["refused"] == "1"
 
 
-def test_what_another_clock_would_refuse_now_is_told_as_it_was(
+def test_a_repeated_request_is_validated_with_the_time_of_the_first(
     client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Judged by one machine, stored, the answer lost; asked again on another whose clock is behind."""
+    """The answer of one machine is lost. The request is repeated on another machine, whose clock is behind."""
     time = 1_790_000_000_000
     for query in ("", "?on_error=skip"):
         monkeypatch.setattr(Context, "now", staticmethod(lambda: time))
@@ -128,7 +126,7 @@ def test_what_another_clock_would_refuse_now_is_told_as_it_was(
     assert stored(broker) == [1, 1]
 
 
-def test_duplicates_are_told_again(client: FlaskClient, broker: Broker) -> None:
+def test_a_repeated_request_reports_the_duplicates_again(client: FlaskClient, broker: Broker) -> None:
     post(client, [{"id": "a", "n": 1}], key="before")
     mixed = [{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "b", "n": 3}]
     first, again = (post(client, mixed) for _ in range(2))
@@ -140,7 +138,7 @@ def test_duplicates_are_told_again(client: FlaskClient, broker: Broker) -> None:
     assert stored(broker) == [1, 2]
 
 
-def test_a_request_of_several_entries_is_one(client: FlaskClient, broker: Broker) -> None:
+def test_a_request_of_several_log_entries_is_stored_once(client: FlaskClient, broker: Broker) -> None:
     batch = [{"n": number} for number in range(2 * CHUNK_EVENTS + 1)]
     first, again = (post(client, batch) for _ in range(2))
     assert (first.json["first_offset"], first.json["last_offset"]) == (1, 2 * CHUNK_EVENTS + 1)
@@ -148,8 +146,8 @@ def test_a_request_of_several_entries_is_one(client: FlaskClient, broker: Broker
     assert len(stored(broker)) == 2 * CHUNK_EVENTS + 1
 
 
-def test_when_the_answer_is_lost_the_repeated_request_heals_it(proxy: Proxy, prefix: str, broker: Broker) -> None:
-    """Executed, and then the connection breaks."""
+def test_a_request_repeated_after_a_lost_answer_is_stored_once(proxy: Proxy, prefix: str, broker: Broker) -> None:
+    """Redis executes the command, then the connection breaks."""
     through = Broker(proxy.url, prefix)
     client = create_app(through).test_client()
     post(client, [{"n": 0}], key="connects")
@@ -168,8 +166,8 @@ def test_when_the_answer_is_lost_the_repeated_request_heals_it(proxy: Proxy, pre
 
 
 @pytest.mark.parametrize("ids", [False, True])
-def test_of_many_at_the_same_time_one_is_stored(redis_url: str, prefix: str, broker: Broker, ids: bool) -> None:
-    """Over several connections, and with an id that is known already."""
+def test_concurrent_equal_requests_are_stored_once(redis_url: str, prefix: str, broker: Broker, ids: bool) -> None:
+    """The requests use several connections; with ``ids`` one of their events is a duplicate."""
     broker_clients = [create_app(one).test_client() for one in (broker, Broker(redis_url, prefix))]
     if ids:
         post(broker_clients[0], [{"id": "a", "n": 0}], key="before")
@@ -189,23 +187,23 @@ def forgetful(redis_url: str, prefix: str) -> Iterator[FlaskClient]:
     broker.close()
 
 
-def test_a_key_is_forgotten_after_its_time(client: FlaskClient, forgetful: FlaskClient, broker: Broker) -> None:
+def test_a_key_expires(client: FlaskClient, forgetful: FlaskClient, broker: Broker) -> None:
     post(client, [{"n": 1}])
-    post(forgetful, [{"n": 2}], key="turns the hashes")
+    post(forgetful, [{"n": 2}], key="rotates the hashes")
     assert post(client, [{"n": 1}]).json["first_offset"] == 3
     assert stored(broker) == [1, 2, 1]
 
 
-def test_a_key_outlives_one_turn_of_the_hashes(
+def test_a_key_survives_one_rotation_of_the_id_hashes(
     client: FlaskClient, broker: Broker, redis_url: str, prefix: str
 ) -> None:
-    turning = Broker(redis_url, prefix, limits=BrokerLimits(max_ids=0))
+    rotating = Broker(redis_url, prefix, limits=BrokerLimits(max_ids=0))
     post(client, [{"n": 1}])
     for number, offset in ((2, 1), (3, 4)):
-        assert post(create_app(turning).test_client(), [{"n": number}], key=f"turn {number}").status_code == 202
+        assert post(create_app(rotating).test_client(), [{"n": number}], key=f"rotation {number}").status_code == 202
         assert post(client, [{"n": 1}]).json["first_offset"] == offset
     assert stored(broker) == [1, 2, 3, 1]
-    turning.close()
+    rotating.close()
 
 
 def test_the_keys_of_a_deleted_topic_are_forgotten(client: FlaskClient, broker: Broker) -> None:
@@ -215,10 +213,10 @@ def test_the_keys_of_a_deleted_topic_are_forgotten(client: FlaskClient, broker: 
     assert stored(broker) == [1]
 
 
-def test_a_topic_deleted_between_the_calls_of_a_request_remembers_nothing(
+def test_a_topic_deleted_during_a_request_remembers_no_key(
     client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first call says that all is known; then the topic goes, and there is nothing to remember it by."""
+    """The first call finds only duplicates. Then the topic is deleted, so the key has no topic to be stored with."""
     post(client, [{"id": "a", "n": 1}], key="before")
     commit = broker._publisher._commit
 

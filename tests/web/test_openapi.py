@@ -1,4 +1,4 @@
-"""The description at /openapi.json says what the application does, no more and no less."""
+"""The document at /openapi.json describes exactly what the application does."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from support.waiting import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
 FREE = ("/",)
-"""A page may be asked with parameters of whoever links to it."""
+"""A link to the dashboard may have parameters of other sites."""
 
 EVENT_STREAM = "text/event-stream"
-"""Needs the live connection, as /readyz does: these are asked of a running server."""
+"""Streams and /readyz need the live connection to Redis, so a running server is tested."""
 
 PARAMETER_VALUES = {
     "format": "json", "window": "5m", "shape": "records", "top": "3", "by": "mean", "at_least": "1",
@@ -45,7 +45,7 @@ def client(broker):
 
 
 def count(broker, topic: str) -> None:
-    """Do once what an aggregator does: read the log, write a snapshot of each window."""
+    """Act as an aggregator once: read the log and write a snapshot of each window."""
     log = Log(topic)
     fence = broker.lease([log.partition], "test", 60_000)[log.partition]
     read = broker.read(log.partition, {log: 0})
@@ -110,7 +110,7 @@ def query_names(parameters) -> set[str]:
     return {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
 
 
-def test_everything_that_time_mends_is_documented(document):
+def test_every_temporary_problem_is_documented(document):
     text = document["components"]["responses"]["Unavailable"]["description"]
     protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     slugs = {kind.slug for kind in (*Unavailable.__subclasses__(), *OutcomeUnknown.__subclasses__())} | {"full"}
@@ -127,7 +127,7 @@ def test_every_route_is_documented_and_every_documented_route_exists(client, doc
     assert {(path, method) for path, method, _, _ in operations(document)} == routes
 
 
-def test_every_reference_leads_somewhere_and_everything_shared_is_used(document):
+def test_every_reference_resolves_and_every_component_is_used(document):
     used = set()
     for value in references(document):
         resolve(document, value)
@@ -144,8 +144,8 @@ def test_the_document_describes_this_version(document):
     assert len(names) == len(set(names))
 
 
-def test_exactly_the_documented_query_parameters_are_known(client, document):
-    """A call that is asked with an unknown parameter names all that it knows."""
+def test_exactly_the_documented_query_parameters_are_accepted(client, document):
+    """A call with an unknown parameter names all parameters that it accepts."""
     for path, method, _, parameters in operations(document):
         if path in FREE:
             assert not query_names(parameters)
@@ -157,7 +157,7 @@ def test_exactly_the_documented_query_parameters_are_known(client, document):
         assert query_names(parameters) == known, (method, path)
 
 
-def test_every_documented_query_parameter_is_taken(client, document):
+def test_every_documented_parameter_value_is_accepted(client, document):
     for path, method, _, parameters in operations(document):
         for name in query_names(parameters):
             query = {name: PARAMETER_VALUES.get(name, "x")}
@@ -200,7 +200,7 @@ BODIES = {
 }
 
 
-def test_exactly_the_documented_media_types_are_taken(client, document):
+def test_exactly_the_documented_request_media_types_are_accepted(client, document):
     target = "/v1/topics/feedback/events"
     documented = document["paths"]["/v1/topics/{topic}/events"]["post"]["requestBody"]["content"]
     assert set(documented) == set(BODIES)
@@ -212,7 +212,7 @@ def test_exactly_the_documented_media_types_are_taken(client, document):
     assert all(media_type in refused.json["detail"] for media_type in BODIES)
 
 
-def test_every_documented_media_type_can_be_had(client, document):
+def test_every_documented_response_media_type_is_available(client, document):
     for path, method, operation, _ in operations(document):
         if method != "get" or path == "/readyz":
             continue
@@ -226,7 +226,7 @@ def test_every_documented_media_type_can_be_had(client, document):
             assert all(media_type in nothing.json["detail"] for media_type in content), path
 
 
-def test_a_running_server_streams_what_is_documented_as_a_stream(shared_server, topic, document):
+def test_every_documented_stream_is_a_stream(shared_server, topic, document):
     ready = shared_server.get("/readyz")
     described = document["paths"]["/readyz"]["get"]["responses"]["200"]["content"]["application/json"]
     assert not faults(document, described["schema"], ready.json())
@@ -253,7 +253,7 @@ def test_frames_and_resets_have_the_documented_members(shared_server, topic, doc
         assert not faults(document, described, data), (name, data)
 
 
-def test_frames_of_windows_that_keep_their_events_have_the_documented_members(document):
+def test_frames_of_exact_and_count_windows_have_the_documented_members(document):
     windows = tuple(map(Window.parse, ("1m", "last 3")))
     aggregate = Aggregate(TopicSettings(windows=windows, exact=True, max_events=1), 0)
     aggregate.open("feedback", 0)

@@ -1,4 +1,4 @@
-"""Publishing over HTTP: what is taken, what is refused, and that a refusal changes nothing."""
+"""Publishing over HTTP: accepted and refused bodies; a refusal changes nothing."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def stored(client):
 
 NDJSON = "application/x-ndjson"
 
-TAKEN = [
+ACCEPTED = [
     ('{"key":"pizza","rating":4}', "application/json", "", 1),
     ('[{"key":"pizza","rating":4},{"rating":5}]', "application/json", "", 2),
     ('{"rating":4}', "application/x-www-form-urlencoded", "", 1),
@@ -52,8 +52,8 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize(("body", "media_type", "query", "count"), TAKEN)
-def test_what_is_taken(client, body, media_type, query, count):
+@pytest.mark.parametrize(("body", "media_type", "query", "count"), ACCEPTED)
+def test_a_valid_body_is_accepted(client, body, media_type, query, count):
     answer = post(client, body.encode(), media_type, query)
     assert answer.status_code == 202, answer.data
     assert answer.json == {
@@ -86,7 +86,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "body", "media_type", "query", "status", "field"), REFUSED)
-def test_what_is_refused_changes_nothing(client, name, body, media_type, query, status, field):
+def test_a_refused_body_changes_nothing(client, name, body, media_type, query, status, field):
     answer = post(client, body, media_type, query)
     assert answer.status_code == status, answer.data
     assert answer.content_type == "application/problem+json"
@@ -99,14 +99,14 @@ def test_what_is_refused_changes_nothing(client, name, body, media_type, query, 
     assert client.get("/v1/topics").json == {"topics": []}
 
 
-DIRECT = [(body, media_type, 202) for body, media_type, query, _ in TAKEN if not query]
+DIRECT = [(body, media_type, 202) for body, media_type, query, _ in ACCEPTED if not query]
 DIRECT += [(body, media_type, status) for _, body, media_type, query, status, _ in REFUSED if not query]
 
 
 @pytest.mark.parametrize(("body", "media_type", "status"), DIRECT)
-def test_a_server_that_publishes_by_itself_answers_the_same(broker, monkeypatch, body, media_type, status):
-    """Without an application context: whatever touched Flask's request would raise here."""
-    monkeypatch.setattr(Context, "now", staticmethod(lambda: 1_800_000_000_000))  # some answers tell it
+def test_publishing_without_flask_gives_the_same_answer(broker, monkeypatch, body, media_type, status):
+    """There is no application context, so any use of Flask's request would raise."""
+    monkeypatch.setattr(Context, "now", staticmethod(lambda: 1_800_000_000_000))  # some answers contain the time
     app = create_app(broker)
     context = app.extensions["pushsvc"]
     answer = publish(context, "direct", media_type or "", body.encode())
@@ -117,7 +117,7 @@ def test_a_server_that_publishes_by_itself_answers_the_same(broker, monkeypatch,
     assert {name for name, _ in answer.headers} == {"Content-Type", "Cache-Control"}
 
 
-def test_publishing_by_itself_never_raises(broker, prefix, tmp_path, monkeypatch, caplog):
+def test_publishing_without_flask_never_raises(broker, prefix, tmp_path, monkeypatch, caplog):
     context = create_app(broker, limits=Limits(body=100)).extensions["pushsvc"]
     for topic, body, status, slug in (
         ("a b", b"{}", 400, "invalid-topic"),
@@ -137,7 +137,7 @@ def test_publishing_by_itself_never_raises(broker, prefix, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_what_is_counted_is_right_whichever_way_a_body_is_read(client, known):
+def test_the_metrics_count_each_outcome(client, known):
     if known:
         assert post(client, '{"id":"x","n":1,"time":1767225600000}\n' * 64, NDJSON).status_code == 202
     names = ("accepted", "duplicate", "rejected", "late")
@@ -163,7 +163,7 @@ def test_one_bad_event_refuses_the_batch_and_names_its_line(client):
     assert stored(client) == []
 
 
-def test_or_the_good_are_stored_and_the_bad_reported(client):
+def test_on_error_skip_stores_the_good_events_and_reports_the_bad(client):
     body = '{"rating":1}\n{"key":[]}\n{"rating":2}\n'
     answer = post(client, body, NDJSON, "?on_error=skip")
     assert answer.status_code == 202
@@ -172,7 +172,7 @@ def test_or_the_good_are_stored_and_the_bad_reported(client):
     assert [event["rating"] for event in stored(client)] == [1, 2]
 
 
-def test_of_many_faults_a_hundred_are_listed(client):
+def test_at_most_a_hundred_faults_are_listed(client):
     answer = post(client, '{"time":5}\n' * 150, NDJSON)
     assert (len(answer.json["errors"]), answer.json["more"]) == (100, 50)
 
@@ -200,7 +200,7 @@ def test_a_topic_must_be_well_formed(client, topic):
     assert client.post(f"/v1/topics/{topic}/events", json={"a": 1}).status_code == 400
 
 
-def test_a_batch_that_no_window_holds_is_stored_with_a_hint(client):
+def test_a_batch_older_than_every_window_is_stored_with_a_hint(client):
     old = int(time.time() * 1000) - 3_600_000
     answer = client.post(URL, json=[{"time": old}, {"time": old}])
     assert answer.json["late"] == 2
@@ -228,7 +228,7 @@ def test_a_dead_redis_is_503_with_retry_after(prefix, tmp_path):
     assert client.get("/livez").status_code == 200
 
 
-def test_a_partition_takes_no_more_topics_than_it_may_have(redis_url, prefix):
+def test_a_partition_refuses_topics_beyond_its_limit(redis_url, prefix):
     broker = Broker(redis_url, prefix, topics=2)
     client = create_app(broker).test_client()
     names = [name for name in map("t{}".format, range(1_000)) if partition_of(name) == partition_of("t0")][:3]
@@ -249,11 +249,11 @@ def test_a_partition_takes_no_more_topics_than_it_may_have(redis_url, prefix):
     assert client.post(f"/v1/topics/{names[0]}/events", json={"n": 2}).json["last_offset"] == 2
     assert send(other).status_code == 202
     assert client.delete(f"/v1/topics/{names[0]}").status_code == 204
-    assert send(names[2]).json["accepted"] == 1, "neither its id nor its key was remembered"
+    assert send(names[2]).json["accepted"] == 1, "the refused request left its id or its key behind"
     broker.close()
 
 
-def test_the_limit_of_topics_is_that_of_the_file(stack):
+def test_the_topic_limit_comes_from_the_settings_file(stack):
     stack.configure("[limits]\npartition_topics = 1\n")
     stack.start_web()
     first, second = [name for name in map("t{}".format, range(1_000)) if partition_of(name) == partition_of("t0")][:2]
@@ -261,7 +261,7 @@ def test_the_limit_of_topics_is_that_of_the_file(stack):
     assert b"pushsvc_topics_refused_total 1.0" in stack.get("/metrics").body
 
 
-def test_a_server_waits_for_what_its_option_says(stack):
+def test_the_ack_option_makes_the_server_wait_for_replicas(stack):
     stack.start_web("--ack", "replicas:1")
     answer = stack.post("t", {"n": 1})
     assert answer.status == 503
@@ -269,8 +269,8 @@ def test_a_server_waits_for_what_its_option_says(stack):
     assert "has 0 replicas: with --ack replicas:1" in stack.output("web")
 
 
-def test_when_answers_of_redis_are_lost_repeating_with_ids_stores_each_event_once(broker, proxy, prefix):
-    """Executed, and then the connection breaks: each producer hears that it is unknown, repeats, and is told where."""
+def test_events_with_ids_repeated_after_lost_answers_are_stored_once(broker, proxy, prefix):
+    """Redis executes the commands, then the connection breaks: each producer repeats and gets the stored offset."""
     through = Broker(proxy.url, prefix)
     context = create_app(through).extensions["pushsvc"]
 
@@ -309,7 +309,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize(("host", "security", "status"), HOSTS)
-def test_only_our_hosts_are_served(broker, host, security, status):
+def test_only_allowed_hosts_are_served(broker, host, security, status):
     client = create_app(broker, security=security).test_client()
     assert client.get("/v1/topics", headers={"Host": host}).status_code == status
 
@@ -325,7 +325,7 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize(("origin", "status"), ORIGINS)
-def test_only_our_origins_may_write(broker, origin, status):
+def test_only_allowed_origins_may_write(broker, origin, status):
     client = create_app(broker, security=Security(allow_origins=("https://good.example",))).test_client()
     headers = {} if origin is None else {"Origin": origin}
     answer = client.post(URL, json={"a": 1}, headers=headers)

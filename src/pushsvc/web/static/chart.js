@@ -1,4 +1,4 @@
-/** A time series in SVG that moves on with the clock. */
+/** A time series in SVG that moves with the clock. */
 
 import { formatClock, formatTick, formatValue } from "./format.js";
 
@@ -40,7 +40,7 @@ export class Chart {
 
   /**
    * @param {object} view `lines` of [time, value], `last` (the newest value or null), `column`, `now` and `span` in
-   *   milliseconds, `zero` (the scale includes it), `empty` (what to say when there is no line)
+   *   milliseconds, `zero` (the scale includes it), `empty` (the text shown if there is no line)
    */
   draw(view) {
     this.#view = view;
@@ -48,7 +48,7 @@ export class Chart {
   }
 
   /** Milliseconds in which a chart of `span` moves by half a pixel. */
-  pace(span) {
+  frameInterval(span) {
     return span / Math.max(200, this.#width * 2);
   }
 
@@ -143,7 +143,7 @@ export class Chart {
   }
 }
 
-/** The part of a line from `begin` on, its first point moved to where the line enters. */
+/** The part of a line from `begin` on; its first point is interpolated at `begin`. */
 function clipped(line, begin) {
   const first = line.findIndex(([time]) => time >= begin);
   if (first < 0) return [];
@@ -162,7 +162,7 @@ function valueAt(lines, time) {
   return null;
 }
 
-/** Round limits around the values and the ticks between them, about five. */
+/** Round limits around the values, and about five ticks between them. */
 export function valueScale(points, zero) {
   let low = zero ? 0 : Infinity;
   let high = zero ? 0 : -Infinity;

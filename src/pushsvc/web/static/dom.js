@@ -1,11 +1,11 @@
-/** Small changes to the document. Names and keys are other people's text: it only ever becomes text. */
+/** Changes to the document. Names and keys come from producers, so they are only ever inserted as text. */
 
-/** Set a node's text, touching the document only when it differs. */
+/** Set a node's text if it differs. */
 export function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }
 
-/** Give a select the options [value, label], reusing those it has, and let it show `chosen`. */
+/** Set the options [value, label] of a select, reusing its elements, and select `chosen`. */
 export function fill(select, options, chosen) {
   options.forEach(([value, label], i) => {
     const option = select.options[i] ?? select.appendChild(document.createElement("option"));

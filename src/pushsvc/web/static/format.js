@@ -1,4 +1,4 @@
-/** Numbers, times and names as a person reads them. */
+/** Numbers, times and names as text for people. */
 
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const fixed = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
@@ -18,7 +18,7 @@ const HEADINGS = {
 const SHOWN_VALUES = 3;
 const OTHER = "__other__";
 
-/** A statistic's value in at most about a dozen characters; "–" where there is none. */
+/** A statistic's value in about a dozen characters at most; "–" without a value. */
 export function formatValue(value, column) {
   if (value === null || value === undefined) return "–";
   if (Array.isArray(value)) return formatTop(value);
@@ -29,7 +29,7 @@ export function formatValue(value, column) {
   return size > 0 && size < 0.1 ? small.format(value) : fixed.format(value);
 }
 
-/** The most frequent of values: each with how often it occurred, a few of them. */
+/** The first few of the most frequent values, each with its count. */
 function formatTop(values) {
   const shown = values.slice(0, SHOWN_VALUES).map(([value, count]) => `${value} (${whole.format(count)})`);
   return values.length === 0 ? "–" : shown.join(", ") + (values.length > SHOWN_VALUES ? ", …" : "");
@@ -48,7 +48,7 @@ export function formatClock(milliseconds) {
   return clock.format(milliseconds);
 }
 
-/** Date and time of an RFC 3339 text; "–" where it is none. */
+/** Date and time of an RFC 3339 text; "–" for any other text. */
 export function formatMoment(text) {
   const time = Date.parse(text);
   return Number.isNaN(time) ? "–" : moment.format(time);
@@ -58,19 +58,19 @@ export function formatCount(count) {
   return whole.format(count);
 }
 
-/** A statistic's name in full, as a choice or a title. */
+/** The full name of a statistic, for choices and titles. */
 export function statisticName(column) {
   if (/^top\d*$/.test(column)) return "Most frequent";
   return NAMES[column] ?? (/^p\d+$/.test(column) ? `${column.slice(1)} % quantile` : column);
 }
 
-/** What a chart of a field's statistic is called. */
+/** The title of a chart of a field's statistic. */
 export function statisticTitle(column, field) {
   if (field === null) return column === "rate" ? "Events per second" : "Events";
   return column === "rate" ? `${fieldName(field)} per second` : `${statisticName(column)} of ${fieldName(field)}`;
 }
 
-/** A statistic's name as the heading of a narrow column. */
+/** The name of a statistic as the heading of a narrow column. */
 export function statisticHeading(column) {
   return HEADINGS[column] ?? statisticName(column);
 }
@@ -86,7 +86,7 @@ export function fieldName(field) {
   return field.trim() === "" ? "(blank)" : field;
 }
 
-/** "1m" as "1 min", "last 1000" as "1,000 events"; a name of another form as it is. */
+/** "1m" as "1 min", "last 1000" as "1,000 events"; any other name unchanged. */
 export function windowName(name) {
   const [, events] = /^last (\d+)$/.exec(name) ?? [];
   if (events) return `${whole.format(events)} events`;

@@ -1,22 +1,22 @@
-/** What the page remembers of the last minutes: for each row the values it had, at most two a second. */
+/** The values of each row in the last minutes, at most two a second. */
 
 export const SPAN = 300_000;
 const SLOT = 500;
 const MAX_SERIES = 200;
-const SHORTEST_GAP = 5_000;
+const MIN_GAP = 5_000;
 
 export class History {
   #series = new Map();
   #gaps = [];
-  #lostAt = null;
+  #disconnectedAt = null;
 
   clear() {
     this.#series.clear();
     this.#gaps = [];
-    this.#lostAt = null;
+    this.#disconnectedAt = null;
   }
 
-  /** Remember `row` at server time `at` (ms). Beyond a number of rows only those with `keep` are remembered. */
+  /** Record `row` at server time `at` (ms). Beyond MAX_SERIES rows only those with `keep` are recorded. */
   record(at, id, row, keep) {
     let points = this.#series.get(id);
     if (points === undefined) {
@@ -26,25 +26,25 @@ export class History {
     const last = points.at(-1);
     if (last && Math.floor(last.at / SLOT) === Math.floor(at / SLOT)) points.pop();
     points.push({ at, row });
-    // The newest of the points before the span stays: its value is the one that still held when the span began.
+    // The newest point before the span stays: its value still holds when the span begins.
     while (points.length > 1 && points[1].at < at - SPAN) points.shift();
   }
 
-  /** Forget the rows that `wanted` does not want. */
+  /** Delete the series of rows for which `wanted` is false. */
   retain(wanted) {
     for (const id of this.#series.keys()) {
       if (!wanted(id)) this.#series.delete(id);
     }
   }
 
-  /** The connection was lost at `at`: what follows is unknown until `regain`. */
-  lose(at) {
-    this.#lostAt ??= at;
+  /** Mark the values from `at` until `reconnect` as unknown. */
+  disconnect(at) {
+    this.#disconnectedAt ??= at;
   }
 
-  regain(at) {
-    if (this.#lostAt !== null && at - this.#lostAt >= SHORTEST_GAP) this.#gaps.push([this.#lostAt, at]);
-    this.#lostAt = null;
+  reconnect(at) {
+    if (this.#disconnectedAt !== null && at - this.#disconnectedAt >= MIN_GAP) this.#gaps.push([this.#disconnectedAt, at]);
+    this.#disconnectedAt = null;
     this.#gaps = this.#gaps.filter(([, to]) => to > at - SPAN);
   }
 
@@ -54,8 +54,8 @@ export class History {
   }
 
   /**
-   * The course of one column as lines of [time, value]; a line ends where there was no value or no connection. A value
-   * holds until the next one, so a slope is drawn only over the last slot before a change.
+   * One column as lines of [time, value]. A line ends where the row has no value or the connection was lost. A value
+   * holds until the next one, so only the last slot before a change is drawn as a slope.
    */
   lines(id, index, now) {
     const points = this.#series.get(id) ?? [];
@@ -69,7 +69,7 @@ export class History {
       }
       if (line === null) lines.push((line = []));
       line.push([at, value]);
-      const until = points[i + 1]?.at ?? this.#lostAt ?? now;
+      const until = points[i + 1]?.at ?? this.#disconnectedAt ?? now;
       const gap = this.#gaps.find(([from]) => from >= at && from < until);
       if (gap) {
         line.push([gap[0], value]);

@@ -1,4 +1,4 @@
-/** The dashboard: two streams in, one Map of rows, drawn once per animation frame. */
+/** The dashboard: two streams fill one Map of rows, which is drawn once per animation frame. */
 
 import { Chart } from "./chart.js";
 import { ServerClock } from "./clock.js";
@@ -8,23 +8,23 @@ import {
   windowName,
 } from "./format.js";
 import { History, SPAN } from "./history.js";
+import { choices, isNumber, numericStatisticsOf, rank, statisticsOf, zeroRow } from "./ranking.js";
 import { formatSelection, parseSelection } from "./selection.js";
 import { grouped, reset, rowId, snapshot, update } from "./state.js";
 import { Stream } from "./stream.js";
-import { choices, isNumber, numbersOf, rank, statisticsOf, zeroRow } from "./survey.js";
 import { Table } from "./table.js";
 import { drawTiles } from "./tiles.js";
 import { copyCommand, drawWelcome } from "./welcome.js";
 
 const SPANS = [30_000, 60_000, 120_000, SPAN];
-const SURVEY_INTERVAL = 1_000;
+const RANKING_INTERVAL = 1_000;
 const PAUSE_AFTER = 30_000;
-const MOST_CHOICES = 500;
+const MAX_CHOICES = 500;
 const ZERO_BASED = new Set(["count", "rate"]);
 const STATES = { open: "Live", connecting: "Connecting…", closed: "Disconnected" };
 
 const find = (id) => document.getElementById(id);
-const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 const rows = new Map();
 const history = new History();
@@ -33,12 +33,12 @@ let selection = parseSelection(location.hash);
 let topics = null;
 let followed = { topic: null, window: null };
 let frame = null;
-let found = null;
-let surveyed = -Infinity;
+let ranking = null;
+let rankedAt = -Infinity;
 let pending = 0;
 let paused = false;
 let pauseTimer = 0;
-let surveyTimer = 0;
+let rankingTimer = 0;
 
 const topicStream = new Stream({ topics: receiveTopics }, showConnection);
 const statsStream = new Stream(
@@ -52,14 +52,14 @@ const statsStream = new Stream(
     },
   },
   (state) => {
-    if (state !== "open") history.lose(clock.now());
+    if (state !== "open") history.disconnect(clock.now());
     showConnection();
   },
 );
 const chart = new Chart(find("chart"));
 const table = new Table(find("rows"), sortBy, (key, statistic) => choose(statistic ? { key, statistic } : { key }));
 
-// What arrives
+// Frames
 
 function receiveTopics(data) {
   topics = data.topics;
@@ -69,9 +69,9 @@ function receiveTopics(data) {
 
 function receive(apply, data) {
   apply(rows, data);
-  clock.hear(data.at ?? Date.now());
+  clock.observe(data.at ?? Date.now());
   const { newest } = clock;
-  history.regain(newest);
+  history.reconnect(newest);
   const selected = rowId(selection.key, selection.field);
   for (const row of data.data) {
     const id = rowId(row[0], row[1]);
@@ -85,9 +85,9 @@ function receive(apply, data) {
   else schedule();
 }
 
-// What to follow
+// Selection
 
-/** Follow the chosen topic and window, or what is nearest to the choice. */
+/** Follow the selected topic and window, or the most similar ones that exist. */
 function follow() {
   if (topics === null || paused) return;
   if (selection.topic === null && topics.length > 0) {
@@ -96,32 +96,32 @@ function follow() {
   }
   if (selection.topic === null) return;
   const windows = topics.find(({ topic }) => topic === selection.topic)?.windows ?? [];
-  // A topic that is not listed yet may well have the window that was asked for.
+  // A topic that is not listed yet may have the selected window.
   const wanted = windows.length === 0 || windows.includes(selection.window) ? selection.window : windows[0];
   const current = followed.window ?? frame?.window ?? null;
   if (followed.topic === selection.topic && (wanted === null || wanted === current) && statsStream.followed) return;
-  if (followed.topic !== selection.topic || wanted !== current) forget();
+  if (followed.topic !== selection.topic || wanted !== current) clearFrames();
   followed = { topic: selection.topic, window: wanted };
   const query = wanted === null ? "" : `?window=${encodeURIComponent(wanted)}`;
   statsStream.open(`v1/topics/${encodeURIComponent(selection.topic)}/stats${query}`);
 }
 
-function forget() {
+function clearFrames() {
   reset(rows);
   history.clear();
   frame = null;
-  found = null;
+  ranking = null;
 }
 
-/** Take a visitor's choice, so that the browser's Back returns to the choice before. */
+/** Apply a choice of the visitor. The browser's Back button returns to the choice before. */
 function choose(change) {
   const before = location.hash;
-  selection = settled({ ...selection, ...change });
+  selection = withValidStatistic({ ...selection, ...change });
   if (formatSelection(selection) !== before) window.history.pushState(null, "", formatSelection(selection));
   selectionChanged();
 }
 
-/** Take a choice of the page's own. */
+/** Apply a choice of the page itself. */
 function amend(change) {
   selection = { ...selection, ...change };
   window.history.replaceState(null, "", formatSelection(selection));
@@ -137,11 +137,11 @@ function selectionChanged() {
   changed();
 }
 
-/** A choice whose statistic its field bears: of events there is only count and rate. */
-function settled(chosen) {
+/** The selection with a statistic that its field has: events have only count and rate. */
+function withValidStatistic(chosen) {
   if (!drawable() || chosen.statistic === null) return chosen;
-  const borne = numbersOf(frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
-  return borne ? chosen : { ...chosen, statistic: "count" };
+  const exists = numericStatisticsOf(frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
+  return exists ? chosen : { ...chosen, statistic: "count" };
 }
 
 function sortBy(column) {
@@ -149,10 +149,10 @@ function sortBy(column) {
   choose({ sort: column, descending });
 }
 
-// When to draw
+// Scheduling
 
 function changed() {
-  surveyed = -Infinity;
+  rankedAt = -Infinity;
   schedule();
 }
 
@@ -162,9 +162,9 @@ function schedule() {
 
 function draw() {
   pending = 0;
-  drawArrival();
+  drawWaiting();
   if (drawable()) {
-    survey();
+    updateRanking();
     drawControls();
     drawTotals();
     drawChart();
@@ -176,26 +176,26 @@ function draw() {
   showConnection();
 }
 
-/** Sort and count what there is. At most once a second: a table that swaps its rows ten times a second is not read. */
-function survey() {
+/** Sort the rows and list the choices, at most once a second: rows that move more often cannot be read. */
+function updateRanking() {
   const time = performance.now();
-  clearTimeout(surveyTimer);
-  if (found !== null && time - surveyed < SURVEY_INTERVAL) {
-    surveyTimer = setTimeout(schedule, SURVEY_INTERVAL - (time - surveyed));
+  clearTimeout(rankingTimer);
+  if (ranking !== null && time - rankedAt < RANKING_INTERVAL) {
+    rankingTimer = setTimeout(schedule, RANKING_INTERVAL - (time - rankedAt));
     return;
   }
-  surveyed = time;
+  rankedAt = time;
   const { fields, keys } = choices(rows);
   if (selection.statistic === null && fields.length > 0) {
     amend(firstChoice(fields));
   }
   const { field, sort, descending } = selection;
-  const index = sort === "key" ? 0 : numbersOf(frame.columns, field).find(([name]) => name === sort)?.[1];
+  const index = sort === "key" ? 0 : numericStatisticsOf(frame.columns, field).find(([name]) => name === sort)?.[1];
   const ranked = rank(rows, field, index ?? 2, index === undefined || descending, find("filter").value);
-  found = { fields, keys, sort: index === undefined ? "count" : sort, ...ranked };
+  ranking = { fields, keys, sort: index === undefined ? "count" : sort, ...ranked };
 }
 
-/** The first field that has numbers, and their mean; a field of text has only its count. */
+/** The first field with numbers and their mean; for fields of text the count. */
 function firstChoice(fields) {
   const mean = frame.columns.indexOf("mean");
   const field = fields.find((name) => (rowOf(null, name)[mean] ?? null) !== null);
@@ -203,17 +203,17 @@ function firstChoice(fields) {
   return { field: field ?? fields[0], statistic: text ? "count" : "mean" };
 }
 
-// What is drawn
+// Drawing
 
 function statistic() {
-  return settled(selection).statistic ?? "count";
+  return withValidStatistic(selection).statistic ?? "count";
 }
 
 function rowOf(key, field) {
   return rows.get(rowId(key, field)) ?? zeroRow(frame.columns, key, field);
 }
 
-/** The frame of a topic that does not exist yet has no beginning. */
+/** Whether there are rows to draw: the frame of a topic that does not exist yet has no `since`. */
 function drawable() {
   return frame !== null && frame.since !== null;
 }
@@ -222,7 +222,7 @@ function hasEvents() {
   return frame !== null && frame.exists !== false && frame.offset > 0;
 }
 
-function drawArrival() {
+function drawWaiting() {
   const { topic } = selection;
   const known = topics?.some((listed) => listed.topic === topic) ?? false;
   const waiting = topics !== null && !hasEvents() && (topic === null || frame !== null || !known);
@@ -243,34 +243,34 @@ function drawControls() {
   drawTopics();
   const windows = topics?.find(({ topic }) => topic === selection.topic)?.windows ?? [frame.window];
   fill(find("window"), windows.map((name) => [name, windowName(name)]), frame.window);
-  fill(find("key"), [choice(null, keyName), ...listed(found.keys, selection.key, keyName)], JSON.stringify(selection.key));
-  const fields = listed(found.fields, selection.field, fieldName);
+  fill(find("key"), [choice(null, keyName), ...listed(ranking.keys, selection.key, keyName)], JSON.stringify(selection.key));
+  const fields = listed(ranking.fields, selection.field, fieldName);
   fill(find("field"), [choice(null, fieldName), ...fields], JSON.stringify(selection.field));
-  const statistics = numbersOf(frame.columns, selection.field).map(([name]) => [name, statisticName(name)]);
+  const statistics = numericStatisticsOf(frame.columns, selection.field).map(([name]) => [name, statisticName(name)]);
   fill(find("statistic"), statistics, statistic());
 }
 
-/** Choices as [value, label], not too many, with the chosen one among them. */
+/** At most MAX_CHOICES options as [value, label], the chosen one included. */
 function listed(names, chosen, label) {
-  const some = names.slice(0, MOST_CHOICES);
+  const some = names.slice(0, MAX_CHOICES);
   if (chosen !== null && !some.includes(chosen)) some.push(chosen);
   return some.map((name) => (label ? choice(name, label) : [name, name]));
 }
 
-/** As JSON, null is apart from every text. */
+/** An option whose value is JSON, because null must differ from every text. */
 function choice(value, label) {
   return [JSON.stringify(value), label(value)];
 }
 
 function drawTotals() {
   const events = rowOf(null, null);
-  const field = selection.field ?? found.fields[0] ?? null;
+  const field = selection.field ?? ranking.fields[0] ?? null;
   const totals = rowOf(null, field);
   const columns = frame.columns;
   const tiles = [
     ["count", frame.window.startsWith("last ") ? "Events" : `Events in ${windowName(frame.window)}`, events[columns.indexOf("count")]],
     ["rate", "Events per second", events[columns.indexOf("rate")]],
-    ["keys", "Keys", found.keys.length],
+    ["keys", "Keys", ranking.keys.length],
   ];
   for (const name of field === null ? [] : ["mean", "min", "max"]) {
     tiles.push([name, `${statisticHeading(name)} ${fieldName(field)}`, totals[columns.indexOf(name)]]);
@@ -304,19 +304,19 @@ function span(age) {
 function drawTable() {
   const { key, field, descending } = selection;
   const columns = statisticsOf(frame.columns, field);
-  // The charted row is always there, so that the chart's number can be found in the table.
-  const keys = found.ranked.includes(key) ? [null, ...found.ranked] : [...new Set([null, key]), ...found.ranked];
+  // The table always has the charted row.
+  const keys = ranking.ranked.includes(key) ? [null, ...ranking.ranked] : [...new Set([null, key]), ...ranking.ranked];
   table.draw({
     columns, field, descending,
     rows: keys.map((each) => rowOf(each, field)),
     selected: key,
     statistic: statistic(),
-    sort: found.sort,
-    scale: found.scale,
-    near: frame.columns.indexOf("approximate"),
+    sort: ranking.sort,
+    scale: ranking.scale,
+    approximate: frame.columns.indexOf("approximate"),
   });
-  const more = found.matching - found.ranked.length;
-  find("more").hidden = more === 0 && found.matching > 0;
+  const more = ranking.matching - ranking.ranked.length;
+  find("more").hidden = more === 0 && ranking.matching > 0;
   text(find("more"), more ? `${formatCount(more)} more; find one by its name above.` : nothingFound());
 }
 
@@ -336,19 +336,19 @@ function drawFooter() {
   Object.assign(find("live").dataset, { topic: frame.topic, window: frame.window });
 }
 
-/** The state of the stream that feeds the numbers; the list's own where no topic is chosen yet. */
+/** Show the state of the statistics stream, or of the topic stream while no topic is selected. */
 function showConnection() {
   const { state } = statsStream.followed ? statsStream : topicStream;
   const pill = find("connection");
   pill.dataset.state = state;
-  const again = frame !== null && state === "connecting";
-  text(pill, paused ? "Paused" : again ? "Reconnecting…" : STATES[state]);
+  const reconnecting = frame !== null && state === "connecting";
+  text(pill, paused ? "Paused" : reconnecting ? "Reconnecting…" : STATES[state]);
   find("live").classList.toggle("stale", state !== "open");
 }
 
-// The page's life
+// Page lifecycle
 
-/** A browser opens six connections to an HTTP/1.1 server for all its tabs: one that nobody sees gives its two back. */
+/** Close both streams of a hidden tab: a browser has six HTTP/1.1 connections to a server for all its tabs. */
 function pause() {
   paused = true;
   topicStream.close();
@@ -363,8 +363,8 @@ function resume() {
   schedule();
 }
 
-/** Follow the visitor's attention: a hidden tab does without the list at once, without the numbers after a while. */
-function attend() {
+/** A hidden tab closes the list of topics at once and the statistics after PAUSE_AFTER. */
+function onVisibilityChange() {
   if (!document.hidden) {
     resume();
     return;
@@ -374,11 +374,11 @@ function attend() {
   pauseTimer = setTimeout(pause, PAUSE_AFTER);
 }
 
-function move() {
+function animate() {
   const time = clock.now();
   const age = time - (history.begin(rowId(selection.key, selection.field)) ?? time);
   if (drawable() && statsStream.state === "open" && !document.hidden) schedule();
-  setTimeout(move, stillness.matches ? 1_000 : Math.min(500, Math.max(40, chart.pace(span(age)))));
+  setTimeout(animate, reducedMotion.matches ? 1_000 : Math.min(500, Math.max(40, chart.frameInterval(span(age)))));
 }
 
 function listen() {
@@ -400,10 +400,10 @@ function listen() {
   });
   window.addEventListener("pagehide", pause);
   window.addEventListener("pageshow", resume);
-  document.addEventListener("visibilitychange", attend);
+  document.addEventListener("visibilitychange", onVisibilityChange);
 }
 
 listen();
 resume();
 if (document.hidden) pauseTimer = setTimeout(pause, PAUSE_AFTER);
-move();
+animate();

@@ -1,11 +1,11 @@
-/** What the visitor chose, kept in the fragment of the page's address so that a reload or a shared link shows the same. */
+/** The visitor's selection, kept in the fragment of the address so that a reload or a shared link shows the same. */
 
 const TOPIC = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
 const TOPIC_LENGTH = 200;
 
 /**
- * Read a selection from a fragment. null as `statistic` says that field and statistic are still the page's own to
- * choose; with a statistic, a missing field means the events themselves and a missing key all keys.
+ * Read a selection from a fragment. If `statistic` is null, the page chooses field and statistic. Else a missing field
+ * means the events themselves and a missing key means all keys.
  */
 export function parseSelection(fragment) {
   const given = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -32,7 +32,7 @@ export function formatSelection(selection) {
   return `#${given}`;
 }
 
-/** A link may name anything, and the topic ends up in a shell command to copy: let nothing pass but the grammar. */
+/** Return a valid topic name, else null: a link may contain anything, and the page puts the topic into a shell command. */
 function checkedTopic(name) {
   return name !== null && name.length <= TOPIC_LENGTH && TOPIC.test(name) ? name : null;
 }

@@ -1,11 +1,11 @@
 /**
- * What a client of a statistics stream knows: a Map of rows by key and field.
+ * The state of a client of a statistics stream: a Map of rows by key and field.
  *
- * A row is the array that the server sent, its first two elements being key (null: all keys together) and field
- * (null: the events themselves). After each frame the Map holds what the server holds.
+ * A row is the array that the server sent. Its first two elements are key (null: all keys together) and field (null:
+ * the events themselves). After each frame the Map equals the rows of the server.
  */
 
-/** The Map's index of a row; JSON keeps null apart from the text "null". */
+/** The Map key of a row. JSON distinguishes null from the text "null". */
 export function rowId(key, field) {
   return JSON.stringify([key, field]);
 }
@@ -16,13 +16,13 @@ export function snapshot(rows, frame) {
   update(rows, frame);
 }
 
-/** Replace the rows that an `update` frame bears and forget those it lists as gone. */
+/** Replace the rows of an `update` frame and delete those it lists as gone. */
 export function update(rows, frame) {
   for (const [key, field] of frame.gone ?? []) rows.delete(rowId(key, field));
   for (const row of frame.data) rows.set(rowId(row[0], row[1]), row);
 }
 
-/** The frame of a topic with several groupings as if it had one: a key is named with what it is a key of. */
+/** The frame of a topic with several groupings as if it had one: each key is prefixed with its grouping. */
 export function grouped(frame) {
   const by = frame.columns?.indexOf("by") ?? -1;
   if (by < 0) return frame;
@@ -35,7 +35,7 @@ export function grouped(frame) {
   };
 }
 
-/** Forget everything: the server lost the position, a snapshot follows. */
+/** Delete all rows: the server lost the position, a snapshot follows. */
 export function reset(rows) {
   rows.clear();
 }

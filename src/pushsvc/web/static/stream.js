@@ -1,7 +1,7 @@
-/** An EventSource that also comes back after an HTTP error, which closes the browser's own for ever. */
+/** An EventSource that reconnects also after an HTTP error, which ends the browser's own for good. */
 
 const FIRST_DELAY = 1_000;
-const LONGEST_DELAY = 30_000;
+const MAX_DELAY = 30_000;
 
 export class Stream {
   #handlers;
@@ -26,7 +26,7 @@ export class Stream {
     return this.#url !== "";
   }
 
-  /** Follow `url`; nothing happens when it is followed already. */
+  /** Follow `url`; do nothing if it is followed already. */
   open(url) {
     if (url === this.#url) return;
     this.close();
@@ -56,14 +56,14 @@ export class Stream {
       else this.#report("connecting");
     };
     for (const [name, handle] of Object.entries(this.#handlers)) {
-      // A closed source delivers nothing more, so a handler never sees the frames of an earlier URL.
+      // A closed source delivers no more events, so a handler never gets frames of an earlier URL.
       source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
     }
   }
 
   #retry() {
     this.#report("closed");
-    const delay = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#failures) * (0.5 + Math.random());
+    const delay = Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.#failures) * (0.5 + Math.random());
     this.#failures += 1;
     this.#timer = setTimeout(() => this.#connect(), delay);
   }

@@ -1,10 +1,10 @@
-/** The rows of one field by key: totals first, then the highest keys by the chosen column. */
+/** The rows of one field by key: totals first, then the keys in the order of the chosen column. */
 
 import { formatValue, keyName, statisticHeading, statisticName } from "./format.js";
-import { isNumber } from "./survey.js";
+import { isNumber } from "./ranking.js";
 
 const FLASH = { duration: 700, easing: "ease-out" };
-const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Table {
   #table;
@@ -15,23 +15,23 @@ export class Table {
   /**
    * @param {HTMLTableElement} table with an empty thead and tbody
    * @param {function(string): void} onSort called with a column, "key" among them
-   * @param {function(?string, ?string): void} onPick called with a row's key and, where a number was chosen, its column
+   * @param {function(?string, ?string): void} onPick called with a row's key and, for a click on a number, its column
    */
   constructor(table, onSort, onPick) {
     this.#table = table;
     this.#onSort = onSort;
     table.tBodies[0].addEventListener("click", (event) => {
       const row = event.target.closest("tr");
-      const made = row && [...this.#rows.values()].find((candidate) => candidate.row === row);
+      const view = row && [...this.#rows.values()].find((candidate) => candidate.row === row);
       const column = event.target.closest("td")?.dataset.column ?? null;
-      if (made) onPick(made.key, column !== null && isNumber(column) ? column : null);
+      if (view) onPick(view.key, column !== null && isNumber(column) ? column : null);
     });
   }
 
   /**
    * @param {object} view `columns` to show as [name, index in a row], `rows` in order, `field`, `selected` key and
-   *   `statistic`, `sort`, `descending`, `scale` (the value that fills a bar of the sorted column), `near` (the index
-   *   in a row of what says that its `distinct` or most frequent values are approximate, or -1)
+   *   `statistic`, `sort`, `descending`, `scale` (the value of a full bar in the sorted column), `approximate` (the index
+   *   in a row of the flag for approximate `distinct` or most frequent values, or -1)
    */
   draw(view) {
     this.#drawHead(view);
@@ -50,7 +50,7 @@ export class Table {
       else body.insertBefore(made.row, before);
       this.#drawRow(made, values, view);
     }
-    // A row that was moved has lost the focus.
+    // Moving a row removes its focus.
     if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
   }
 
@@ -116,7 +116,7 @@ export class Table {
     return made;
   }
 
-  #drawRow(made, values, { columns, field, selected, statistic, sort, scale, near }) {
+  #drawRow(made, values, { columns, field, selected, statistic, sort, scale, approximate }) {
     const chosen = made.key === selected;
     made.row.dataset.field = field ?? "";
     made.row.classList.toggle("chosen", chosen);
@@ -125,7 +125,7 @@ export class Table {
       const cell = made.cells[i];
       const value = values[index] ?? null;
       if (made.values?.[index] !== value || made.values === null) {
-        const about = values[near] && (name === "distinct" || Array.isArray(value)) ? "≈ " : "";
+        const about = values[approximate] && (name === "distinct" || Array.isArray(value)) ? "≈ " : "";
         cell.textContent = about + formatValue(value, name);
         cell.dataset.value = value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : String(value);
       }
@@ -140,7 +140,7 @@ export class Table {
 
 function flash(made) {
   const now = performance.now();
-  if (stillness.matches || now - made.flashed < FLASH.duration) return;
+  if (reducedMotion.matches || now - made.flashed < FLASH.duration) return;
   made.flashed = now;
   made.dot.animate([{ opacity: 1, transform: "scale(1)" }, { opacity: 0, transform: "scale(.4)" }], FLASH);
 }

@@ -3,7 +3,7 @@
 import { text } from "./dom.js";
 import { formatValue } from "./format.js";
 
-/** Let a description list show `tiles`, each [name, label, value]. */
+/** Draw `tiles`, each [name, label, value], in a description list. */
 export function drawTiles(list, tiles) {
   while (list.children.length > tiles.length) list.lastChild.remove();
   tiles.forEach(([name, label, value], i) => {

@@ -1,4 +1,4 @@
-/** What a visitor sees before the first event: the command that publishes one. */
+/** The view before the first event: the command that publishes one. */
 
 import { text } from "./dom.js";
 
@@ -6,7 +6,7 @@ const TOPIC = "hello";
 const EVENT = '{"key": "pizza", "rating": 4.5}';
 const find = (id) => document.getElementById(id);
 
-/** Show the command for a topic, or for one of the page's own where none is chosen. */
+/** Show the command for a topic, or for an example topic if none is selected. */
 export function drawWelcome(topic) {
   text(find("welcome-title"), topic === null ? "Waiting for the first event" : `Waiting for the first event in ${topic}`);
   text(find("command"), `curl ${new URL(`v1/topics/${topic ?? TOPIC}/events`, document.baseURI)} -d '${EVENT}'`);
@@ -17,7 +17,7 @@ export async function copyCommand() {
     await navigator.clipboard.writeText(find("command").textContent);
     text(find("copy"), "Copied");
   } catch {
-    // Without a secure context there is no clipboard: mark the command for the visitor's own copy.
+    // Without a secure context there is no clipboard: select the command so that the visitor can copy it.
     getSelection().selectAllChildren(find("command"));
     text(find("copy"), "Press Ctrl-C");
   }

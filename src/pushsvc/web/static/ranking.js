@@ -1,28 +1,28 @@
-/** What there is to choose from and to show, drawn from the Map of rows. No DOM here. */
+/** Choices and sorted keys from the Map of rows. No DOM. */
 
 export const SHOWN_ROWS = 100;
 const COUNT = 2;
 const ZERO = new Set(["count", "rate", "sum"]);
 const OF_EVENTS = new Set(["count", "rate"]);
 
-/** The statistics that rows of `field` bear, as [name, index in a row]; rows of events have no values to speak of. */
+/** The statistics of rows of `field` as [name, index in a row]. Rows of events have only count and rate. */
 export function statisticsOf(columns, field) {
   return columns
     .map((name, index) => [name, index])
     .filter(([name], index) => index >= COUNT && name !== "approximate" && (field !== null || OF_EVENTS.has(name)));
 }
 
-/** Those of them that are numbers: what can be charted and sorted by. */
-export function numbersOf(columns, field) {
+/** Those of them that are numbers, which can be charted and sorted. */
+export function numericStatisticsOf(columns, field) {
   return statisticsOf(columns, field).filter(([name]) => isNumber(name));
 }
 
-/** Whether a column bears numbers, and not values of any kind. */
+/** Whether a column has numbers; others have values of any kind. */
 export function isNumber(name) {
   return !/^(first|last|top\d*)$/.test(name);
 }
 
-/** The row of a key that has no events in the window, as the server would send it. */
+/** The row that the server would send for a key without events in the window. */
 export function zeroRow(columns, key, field) {
   return columns.map((name, index) => {
     if (index < COUNT) return index === 0 ? key : field;
@@ -30,7 +30,7 @@ export function zeroRow(columns, key, field) {
   });
 }
 
-/** Fields that have a totals row, in the server's order, and the keys that have events now. */
+/** The fields that have a totals row, in the server's order, and the keys that have events in the window. */
 export function choices(rows) {
   const fields = [];
   const keys = [];
@@ -42,10 +42,10 @@ export function choices(rows) {
 }
 
 /**
- * The keys of one field in the order of a column (its index in a row, 0 for the key itself), nothing last.
+ * Sort the keys of one field by a column (its index in a row, 0 for the key itself); rows without a value come last.
  *
  * @returns {{ranked: string[], matching: number, scale: number}} at most SHOWN_ROWS keys, how many keys contain `search`,
- *   and the greatest size of the column's values among those
+ *   and the greatest absolute value of the column among those
  */
 export function rank(rows, field, index, descending, search) {
   const wanted = search.toLowerCase();
