@@ -155,9 +155,9 @@ def run_case(case: Case, quantiles: bool, effort: Effort) -> Costs:
     bare = measure(6, effort.repeats)
     feed.watch()
     feed.run(batches, 100, RATE_STEP, ticking=True)
-    feed.bytes, begun = 0, feed.now
+    feed.bytes, started = 0, feed.now
     frames = measure(6, effort.repeats, ticking=True)
-    return Costs(cold, bare, frames, feed.bytes / ((feed.now - begun) / 1_000))
+    return Costs(cold, bare, frames, feed.bytes / ((feed.now - started) / 1_000))
 
 
 def measure_bytes(effort: Effort) -> None:
@@ -172,8 +172,8 @@ def measure_bytes(effort: Effort) -> None:
     limit = Target("<= 1.6", 1.6, least=False)
     for case in CASES:
         plain, full = (run_case(case, quantiles, effort) for quantiles in (False, True))
-        for told, costs in (("no", plain), ("yes", full)):
-            table.add(*case_line(case, told, costs))
+        for label, costs in (("no", plain), ("yes", full)):
+            table.add(*case_line(case, label, costs))
         both = share(plain.bare) / share(full.bare), share(plain.frames) / share(full.frames)
         ratios.add(case.name, *(f"{ratio:.2f}" for ratio in both), limit.text, *map(limit.verdict, both))
     table.print()
@@ -183,8 +183,8 @@ def measure_bytes(effort: Effort) -> None:
 def case_line(case: Case, quantiles: str, costs: Costs) -> tuple[str, ...]:
     shares = share(costs.bare), share(costs.frames)
     verdicts = ("", "", "") if case.target is None else (case.target.text, *map(case.target.verdict, shares))
-    figures = [ns(cost, 1) for cost in (costs.bare[0], costs.cold[1], costs.bare[1], costs.frames[1])]
-    return (case.name, quantiles, *figures, *(f"{part:.0%}" for part in shares), *verdicts, f"{costs.sent / 1e6:.2f}")
+    cells = [ns(cost, 1) for cost in (costs.bare[0], costs.cold[1], costs.bare[1], costs.frames[1])]
+    return (case.name, quantiles, *cells, *(f"{part:.0%}" for part in shares), *verdicts, f"{costs.sent / 1e6:.2f}")
 
 
 # -- objects
@@ -305,9 +305,9 @@ def measure_flat(effort: Effort, plot: Path | None = None) -> None:
     loads = list(dict.fromkeys(max(BATCH, effort.of(load)) for load in LOADS))
     drawn: dict[str, list[list[float]]] = {}
     for quantiles in (False, True):
-        told = "with quantiles" if quantiles else "without quantiles"
+        label = "with quantiles" if quantiles else "without quantiles"
         table = Table(
-            f"cost per event against the window, {told}",
+            f"cost per event against the window, {label}",
             ("window", *(f"{load:,}" for load in loads), *(f"{load:,} / {LENGTHS[0]}" for load in loads)),
             "ns per event of ``apply`` (read before), by events per pane, and as a multiple of the shortest window's,\n"
             "measured in turns; 1,000 keys, full windows, every pane passes.",
@@ -316,7 +316,7 @@ def measure_flat(effort: Effort, plot: Path | None = None) -> None:
         for length, row in zip(LENGTHS, grid, strict=True):
             table.add(length, *(ns(cost, 1) for cost, _ in row), *(f"{multiple:.2f}" for _, multiple in row))
         table.print()
-        drawn[told] = [[row[number][1] for row in grid] for number in range(len(loads))]
+        drawn[label] = [[row[number][1] for row in grid] for number in range(len(loads))]
     if plot:
         draw(plot, loads, drawn)
 
@@ -353,10 +353,10 @@ def draw(path: Path, loads: Sequence[int], drawn: dict[str, list[list[float]]]) 
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(10, 4), sharey=True)
-    for axis, (told, columns) in zip(axes, drawn.items(), strict=True):
+    for axis, (label, columns) in zip(axes, drawn.items(), strict=True):
         for load, column in zip(loads, columns, strict=True):
             axis.plot(LENGTHS, column, marker="o", label=f"{load:,} events per pane")
-        axis.set(title=told, xlabel="length of the window")
+        axis.set(title=label, xlabel="length of the window")
         axis.grid(alpha=0.3)
     axes[0].set(ylabel=f"cost per event / that of {LENGTHS[0]}", ylim=(0, 2))
     axes[0].legend()

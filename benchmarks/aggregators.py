@@ -110,12 +110,12 @@ def running(url: str, prefix: str, count: int, config: str) -> Iterator[int]:
 
 
 def publish(broker: Broker, topics: list[str], batches: list[bytes]) -> None:
-    reader, settings, begun = EventReader(), TopicSettings(retention=10**9), time.monotonic()
+    reader, settings, started = EventReader(), TopicSettings(retention=10**9), time.monotonic()
     made = [reader.read(topics[0], data, "application/x-ndjson", now=int(time.time() * 1000)).batch for data in batches]
-    begun = time.monotonic()
+    started = time.monotonic()
     for number, batch in enumerate(made):
         broker.publish(topics[number % len(topics)], batch, settings)
-    if time.monotonic() - begun > _STOPPED:
+    if time.monotonic() - started > _STOPPED:
         raise SystemExit("publishing took longer than leases last: take fewer --batches")
 
 
@@ -153,11 +153,11 @@ def run_round(server: EmbeddedServer, count: int, topics: list[str], batches: li
         last = {
             topic: int(one["last"]) for topic, one in zip(topics, broker.metadata(list(map(Log, topics))), strict=True)
         }
-        before, all_before, begun = [cpu([pid]) for pid in pids], busy(), time.monotonic()
+        before, all_before, started = [cpu([pid]) for pid in pids], busy(), time.monotonic()
         for pid in found["aggregator"]:
             os.kill(pid, signal.SIGCONT)
         wait(lambda: frame_offsets(broker, topics, windows) == last)
-        seconds, everything = time.monotonic() - begun, busy() - all_before
+        seconds, everything = time.monotonic() - started, busy() - all_before
         *spent, valkey = [cpu([pid]) - was for pid, was in zip(pids, before, strict=True)]
     broker._connections.everywhere("FLUSHALL")
     broker.close()
@@ -179,7 +179,7 @@ def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
     """Print every round, and the gain of the last kind over the first."""
     table = Table(
         title,
-        ("", "events/s", "seconds", "CPU s of those who count", "Valkey", "CPU us/event", "cores busy", "by others"),
+        ("", "events/s", "seconds", "CPU s of aggregators", "Valkey", "CPU us/event", "cores busy", "by others"),
         note,
     )
     for name, played in rounds.items():
@@ -195,7 +195,7 @@ def report(title: str, note: str, rounds: dict[str, list[Round]]) -> None:
     for name in others:
         ratios = [b.pace / a.pace for a, b in zip(rounds[first], rounds[name], strict=True)]
         print(f"{name} / {first}: {statistics.median(ratios):.2f} (median), {min(ratios):.2f} to {max(ratios):.2f}")
-    print(f"by CPU alone, on {os.cpu_count()} cores of which nobody else takes any:")
+    print(f"by CPU alone, on {os.cpu_count()} cores without other programs:")
     for name, played in rounds.items():
         print(f"  {name}: at most {statistics.median(map(most, played)):,.0f} events/s")
 
@@ -204,7 +204,7 @@ def report_shards() -> None:
     """Print the cost of an event in one engine and in one of several shards: the least CPU of three runs here."""
     table = Table(
         "An event in one shard of a topic", ("", "one engine, CPU us", "of 2 shards", "ratio", "of 4 shards", "ratio"),
-        "three windows; watched: with what is said of them every 33 entries",
+        "three windows; watched: with frames every 33 entries",
     )  # fmt: skip
     for keys, fields in ((1_000, 1), (10_000, 1), (1_000, 4)):
         batches = stored_batches(200, keys, fields)
@@ -224,10 +224,10 @@ def cost_of_shard(parts: int, batches: list[bytes], *, watched: bool) -> float:
     whole = Aggregate(settings, START)
     engine = part if parts > 1 else whole
     engine.open(HOT, START)
-    known, begun = len(batches) // 4, 0.0
+    known, started = len(batches) // 4, 0.0
     for number, data in enumerate(batches):
         if number == known:
-            begun = time.process_time()
+            started = time.process_time()
         now = START + 3 * number
         engine.apply(HOT, (number + 1) * BATCH, now, reader.read(data))
         if watched and number % 33 == 0:
@@ -238,7 +238,7 @@ def cost_of_shard(parts: int, batches: list[bytes], *, watched: bool) -> float:
                 for window in range(len(settings.windows)):
                     part.report(HOT, window, full=False)
     settle(engine)
-    return (time.process_time() - begun) / ((len(batches) - known) * BATCH) * 1e6
+    return (time.process_time() - started) / ((len(batches) - known) * BATCH) * 1e6
 
 
 def most(one: Round) -> float:
@@ -257,7 +257,7 @@ def main() -> None:
     chosen = options.parse_args()
     print(machine())
     batches = stored_batches(chosen.batches, chosen.keys)
-    note = f"{chosen.batches * BATCH:,} events of {chosen.keys:,} keys in {{}}, three windows, nobody watches"
+    note = f"{chosen.batches * BATCH:,} events of {chosen.keys:,} keys in {{}}, three windows, no subscribers"
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedServer(Path(folder))
         server.start()

@@ -292,11 +292,11 @@ def burst(web: Web, client: Path, subscribers: int, seconds: int) -> None:
     """Publish 10,000 events a second in requests of 200, without waiting for answers."""
     posts = 50 * seconds
     with Subscribers(client, web.port, EVENTS.format("burst"), subscribers) as streams:
-        before, begun = web.cpu(), time.monotonic()
+        before, started = web.cpu(), time.monotonic()
         for number in range(posts):
-            time.sleep(max(0.0, begun + number / 50 - time.monotonic()))
+            time.sleep(max(0.0, started + number / 50 - time.monotonic()))
             web.post("burst", 200)
-        took = time.monotonic() - begun
+        took = time.monotonic() - started
         wanted = subscribers * posts * 200
         found = streams.received(wanted, 20)
         cpu = web.cpu() - before
@@ -329,9 +329,9 @@ def idle(redis: str, folder: Path, client: Path, counts: list[int]) -> None:
                 cpu = web.cpu()
                 time.sleep(2)
                 resting = (web.cpu() - cpu) / 2
-                cpu, begun = web.cpu(), time.monotonic()
+                cpu, started = web.cpu(), time.monotonic()
                 subprocess.run([str(client), str(web.port), path, str(churned), "churn"], check=True)
-                spent = web.cpu() - cpu - resting * (time.monotonic() - begun)
+                spent = web.cpu() - cpu - resting * (time.monotonic() - started)
                 lag = _worst_answer(web)
                 table.add(
                     f"{count:,}", path.rpartition("/")[2], f"{each:.2f}", f"{streams.opened_in:.1f}",
@@ -364,10 +364,10 @@ def reconnect(redis: str, folder: Path, client: Path, count: int) -> None:
         web = Web(redis, folder, port=web.port)
         web.post("back")  # so that resumed streams miss something
         time.sleep(2)
-        cpu, lag, begun = web.cpu(), web.lag(), time.monotonic()
+        cpu, lag, started = web.cpu(), web.lag(), time.monotonic()
         with Subscribers(client, web.port, path, count, cursor=cursor) as streams:
             found = streams.received(count, 30)
-            took, spent = time.monotonic() - begun, web.cpu() - cpu
+            took, spent = time.monotonic() - started, web.cpu() - cpu
             late = {most: seen - lag[most] for most, seen in web.lag().items()}
         p99 = min(most for most, seen in late.items() if seen >= 0.99 * late[math.inf])
         lost = count - min(count, int(found["messages"]))
@@ -436,10 +436,10 @@ def _worst_answer(web: Web) -> float:
     until = time.monotonic() + 16
     connection = HTTPConnection("127.0.0.1", web.port)
     while time.monotonic() < until:
-        begun = time.monotonic()
+        started = time.monotonic()
         connection.request("GET", "/livez")
         connection.getresponse().read()
-        worst = max(worst, time.monotonic() - begun)
+        worst = max(worst, time.monotonic() - started)
         time.sleep(0.005)
     return worst * 1e3
 
@@ -452,9 +452,9 @@ def stalled(web: Web, client: Path, subscribers: int, seconds: int) -> None:
     for number, count in enumerate((0, 1, 0, 1)):
         topic = f"stalled{number}"
         with Subscribers(client, web.port, EVENTS.format(topic), subscribers, count) as streams:
-            memory, begun, posts = web.memory(), time.monotonic(), 20 * seconds
+            memory, started, posts = web.memory(), time.monotonic(), 20 * seconds
             for post in range(posts):
-                time.sleep(max(0.0, begun + post / 20 - time.monotonic()))
+                time.sleep(max(0.0, started + post / 20 - time.monotonic()))
                 web.post(topic, 50)
             found = streams.received((subscribers - count) * posts * 50, 20)
             grown = (web.memory() - memory) / 1e6

@@ -178,10 +178,10 @@ def flooded(
     with streams:
         time.sleep(0.5)
         streams.report()
-        before, begun, wanted = server.cpu(), time.monotonic(), subscribers * posts * events
+        before, started, wanted = server.cpu(), time.monotonic(), subscribers * posts * events
         Flood(server.port, to).offer(posts, a_second // events, events)
         found = streams.received(wanted, 5)
-        took = time.monotonic() - begun
+        took = time.monotonic() - started
         cpu = server.cpu() - before
     return found["messages"] / took, cpu / found["messages"], found["p99_ms"], wanted - found["messages"]
 
@@ -218,8 +218,8 @@ def floods(web: Web, nchan: Peer, client: Path, part: int) -> None:
             rate, cpu, late, lost = flooded(server, paths, client, posts, events, a_second)
         nchans = nchans or rate
         ratio = "" if nchan.missing else f"{rate / nchans:.1f}"
-        figures = (f"{rate:,.0f}", ratio, f"{cpu * 1e6:.2f}", f"{late:.0f}", f"{lost:,.0f}")
-        table.add(name, f"{a_second:,}", str(events), f"{posts * events:,}", *figures)
+        cells = (f"{rate:,.0f}", ratio, f"{cpu * 1e6:.2f}", f"{late:.0f}", f"{lost:,.0f}")
+        table.add(name, f"{a_second:,}", str(events), f"{posts * events:,}", *cells)
     table.print()
 
 
@@ -272,8 +272,8 @@ def main() -> None:
                 ours, *_ = measure(web, EVENTS.format("peers"), client, subscribers, messages)
                 with peer.running():
                     took, late, lost = measure(peer, "/sub", client, subscribers, messages)
-                figures = (f"{least:.1f}", f"{ours * 1e6:.1f}", f"{took * 1e6:.1f}", f"{took * 1e6 / least:.1f}")
-                table.add(peer.name, *figures, f"{took / ours:.1f}", f"{late:.1f}", str(lost))
+                cells = (f"{least:.1f}", f"{ours * 1e6:.1f}", f"{took * 1e6:.1f}", f"{took * 1e6 / least:.1f}")
+                table.add(peer.name, *cells, f"{took / ours:.1f}", f"{late:.1f}", str(lost))
         finally:
             web.stop()
             redis.stop()

@@ -22,7 +22,7 @@ class Flood:
 
     def offer(self, posts: int, a_second: int, events: int = 1) -> float:
         """Send requests of several events each at a rate; return the seconds until the last answer."""
-        begun = time.monotonic()
+        started = time.monotonic()
         shares = [len(range(number, posts, len(self._sockets))) for number in range(len(self._sockets))]
         readers = [threading.Thread(target=self._read, args=pair) for pair in zip(self._sockets, shares, strict=True)]
         for reader in readers:
@@ -30,7 +30,7 @@ class Flood:
         # A connection that the server does not read blocks, so each has a writer of its own.
         rate = a_second / len(self._sockets)
         writers = [
-            threading.Thread(target=self._write, args=(one, share, rate, begun, events))
+            threading.Thread(target=self._write, args=(one, share, rate, started, events))
             for one, share in zip(self._sockets, shares, strict=True)
         ]
         for writer in writers:
@@ -39,12 +39,12 @@ class Flood:
             thread.join()
         if self._refused:
             raise SystemExit(f"a post was answered {self._refused[0]!r}")
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
-    def _write(self, sock: socket.socket, posts: int, rate: float, begun: float, events: int) -> None:
+    def _write(self, sock: socket.socket, posts: int, rate: float, started: float, events: int) -> None:
         sent = 0
         while sent < posts:
-            due = min(posts, int((time.monotonic() - begun) * rate) + 1)
+            due = min(posts, int((time.monotonic() - started) * rate) + 1)
             if due > sent:
                 sock.sendall(b"".join([self._request(events) for _ in range(due - sent)]))
                 sent = due

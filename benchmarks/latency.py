@@ -71,12 +71,12 @@ class Producer:
     def __init__(self, port: int, topic: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.begun = 0.0
+        self.started = 0.0
         self._topic = topic.encode()
         self._answer = b""
 
     def post(self, number: int) -> None:
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         body = b'{"key":"key-%d","value":%d}' % (number % KEYS, number % 100)
         self.socket.sendall(
             b"POST /v1/topics/%b/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -100,7 +100,7 @@ class Producer:
 def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, float], int]:
     """Post single events when they are due and a producer is free; return the start of each POST by offset, and how
     many started more than 10 ms late."""
-    begun: dict[int, float] = {}
+    started: dict[int, float] = {}
     free = deque(Producer(port, topic) for _ in range(PRODUCERS))  # in turns: the server closes idle connections
     poll, busy = select.poll(), {}
     for one in free:
@@ -111,7 +111,7 @@ def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, f
         while number < total and free and due <= time.monotonic():
             one = free.popleft()
             one.post(number)
-            late += one.begun - due > 0.01
+            late += one.started - due > 0.01
             busy[one.socket.fileno()] = one
             number += 1
             due = start + number / rate
@@ -119,12 +119,12 @@ def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, f
         for descriptor, _ in poll.poll(wait):
             one = busy[descriptor]
             if (offset := one.offset()) is not None:
-                begun[offset] = one.begun
+                started[offset] = one.started
                 del busy[descriptor]
                 free.append(one)
     for one in free:
         one.socket.close()
-    return begun, late
+    return started, late
 
 
 def measure(web: Web, client: Path, topic: str, rate: int, seconds: int, subscribers: int) -> tuple[str, ...]:
@@ -135,12 +135,12 @@ def measure(web: Web, client: Path, topic: str, rate: int, seconds: int, subscri
     with Subscribers(client, web.port, STATS.format(topic), subscribers - 1):
         time.sleep(1)
         frames = len(watcher.times)
-        begun, late = produce(web.port, topic, rate, seconds)
+        started, late = produce(web.port, topic, rate, seconds)
         time.sleep(2)
         frames = len(watcher.times) - frames
     watcher.close()
     ages = []
-    for offset, at in begun.items():
+    for offset, at in started.items():
         place = bisect_left(watcher.offsets, offset)
         if place == len(watcher.offsets):
             raise SystemExit(f"{topic}: no frame counts the event at offset {offset}")
@@ -158,7 +158,7 @@ def main() -> None:
     table = Table(
         f"From POST to frame: {given.rate:,} events/s, {KEYS} keys, one window, {given.subscribers} subscribers",
         ["cadence", "p50 ms", "p99 ms", "max ms", "frames/s", "late POSTs", "target", ""],
-        "A late POST began 10 ms or more behind its time: the producer's own lag, counted from the POST on.",
+        "A late POST started 10 ms or more after it was due: a lag of the producer; its latency counts from its start.",
     )
     with compiled() as (client, _), tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -157,7 +157,7 @@ class Table:
     header: Sequence[str]
     note: str = ""
     lines: list[Sequence[str]] = field(default_factory=list)
-    begun: tuple[int, int] = field(default_factory=processor_time)
+    started: tuple[int, int] = field(default_factory=processor_time)
 
     def add(self, *cells: str) -> None:
         self.lines.append(cells)
@@ -174,7 +174,7 @@ class Table:
                 for n, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             print("  ".join((first, *others)).rstrip())
-        stolen, worked = (now - then for now, then in zip(processor_time(), self.begun, strict=True))
+        stolen, worked = (now - then for now, then in zip(processor_time(), self.started, strict=True))
         if stolen:
             print(f"\nThe host took {stolen / (stolen + worked):.1%} of the time for which something was to be done.")
         print(flush=True)
@@ -274,9 +274,9 @@ class Feed:
 
     def run(self, batches: Sequence[bytes], count: int, step: float, *, ticking: bool = False) -> None:
         """Read and apply ``count`` batches, one every ``step`` ms, and count them; if ``ticking``, make frames too."""
-        begun, size = self.now, len(batches)
+        started, size = self.now, len(batches)
         for number in range(count):
-            self.now = begun + int((number + 1) * step)
+            self.now = started + int((number + 1) * step)
             self.offset += BATCH
             self.engine.apply("topic", self.offset, self.now, self._reader.read(batches[number % size]))
             if ticking and self.now >= self._tick:

@@ -101,7 +101,7 @@ def measure_events(broker: Broker, count: int) -> None:
     table = Table(
         "an event in Redis",
         ("bytes an event", "events a request", "ids", "Redis bytes an event", "times its bytes"),
-        f"``used_memory`` before and behind {count:,} events of one topic. An id is remembered for 10 to 20 minutes.",
+        f"``used_memory`` before and after {count:,} events of one topic. An id is kept for 10 to 20 minutes.",
     )
     for size, together, ids in (
         (64, 1, 0),
@@ -155,7 +155,7 @@ def await_counted(broker: Broker, topics: Sequence[str], last: int) -> None:
     logs = [Log(topic, window) for topic in topics for window in WINDOWS]
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        if all(int(figures.get("source", 0)) >= last for figures in broker.metadata(logs)):
+        if all(int(metadata.get("source", 0)) >= last for metadata in broker.metadata(logs)):
             return
         time.sleep(0.5)
     raise SystemExit("not everything was counted in time")

@@ -107,9 +107,9 @@ def call_directly(redis_url: str) -> None:
                 if answer.status != 202:
                     raise SystemExit(answer.body)
 
-        begun = time.process_time()
+        started = time.process_time()
         gevent.joinall([gevent.spawn(work) for _ in range(CONNECTIONS)], raise_error=True)
-        print(time.process_time() - begun, flush=True)
+        print(time.process_time() - started, flush=True)
 
 
 class Child:

@@ -28,8 +28,8 @@ def batches_of(keys: int, named: bool) -> list[Columns]:
     for _ in range(50):
         chosen = [names[number] for number in random.integers(0, keys, BATCH)]
         users = [f"user-{number}" for number in random.zipf(1.3, BATCH) % USERS]
-        told = {"user": ValueColumn(users, False)} if named else {}
-        batches.append(dataclasses.replace(columns_of(chosen, draw_values(random, BATCH)), values=told))
+        values = {"user": ValueColumn(users, False)} if named else {}
+        batches.append(dataclasses.replace(columns_of(chosen, draw_values(random, BATCH)), values=values))
     return batches
 
 

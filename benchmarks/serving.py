@@ -111,27 +111,27 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
 def load(port: int, request: bytes, connections: int, seconds: float) -> int:
     """Return the number of answered requests; every answer must be a complete 2xx."""
     poll, sockets = select.epoll(), {}
-    before, has_id, behind = request.partition(ID)
+    before, has_id, after = request.partition(ID)
     for _ in range(connections):
         connection = socket.create_connection(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sockets[connection.fileno()] = connection
         poll.register(connection.fileno(), select.EPOLLIN)
         connection.sendall(request)
-    begun: dict[int, bytes] = {}
+    partial_answers: dict[int, bytes] = {}
     poll.poll(30)  # until the server has started
     answered, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         for descriptor, _ in poll.poll(1):
             connection = sockets[descriptor]
-            data = begun.pop(descriptor, b"") + connection.recv(65_536)
+            data = partial_answers.pop(descriptor, b"") + connection.recv(65_536)
             if not data.startswith(b"HTTP/1.1 2"):
                 raise SystemExit(f"an answer that was not expected: {data!r}")
             if not is_whole(data):
-                begun[descriptor] = data
+                partial_answers[descriptor] = data
                 continue
             answered += 1
-            connection.sendall(b"%b%012d%b" % (before, next(NUMBERS), behind) if has_id else request)
+            connection.sendall(b"%b%012d%b" % (before, next(NUMBERS), after) if has_id else request)
     for connection in sockets.values():
         connection.close()
     poll.close()
@@ -154,9 +154,9 @@ def measure(kind: str, what: str, request: bytes, redis: str, options: argparse.
         )
         try:
             load(port, request, options.connections, 0.5)  # imports and first uses
-            before, begun = cpu(process.pid), time.monotonic()
+            before, started = cpu(process.pid), time.monotonic()
             answered = load(port, request, options.connections, options.seconds)
-            return answered / (time.monotonic() - begun), (cpu(process.pid) - before) / answered
+            return answered / (time.monotonic() - started), (cpu(process.pid) - before) / answered
         finally:
             process.terminate()
             try:

@@ -75,7 +75,7 @@ def post(port: int, batches: list[bytes]) -> None:
 
 def post_all(port: int, batches: list[bytes], connections: int) -> float:
     """Post over several connections; return the seconds until everything was counted."""
-    begun = time.monotonic()
+    started = time.monotonic()
     threads = [threading.Thread(target=post, args=(port, batches[n::connections])) for n in range(connections)]
     for thread in threads:
         thread.start()
@@ -85,8 +85,8 @@ def post_all(port: int, batches: list[bytes], connections: int) -> float:
     total = json.loads(get(port, _PATH))["last_offset"]
     while json.loads(get(port, f"{_PATH}/stats?field=value&key=&at_least={total}"))["offset"] < total:
         pass
-    print(f"posted in {posted - begun:.2f} s, counted {time.monotonic() - posted:.2f} s later")
-    return time.monotonic() - begun
+    print(f"posted in {posted - started:.2f} s, counted {time.monotonic() - posted:.2f} s later")
+    return time.monotonic() - started
 
 
 def get(port: int, path: str) -> bytes:
@@ -124,10 +124,10 @@ def cost(call: object, arguments: list[object]) -> float:
     """Return the least CPU microseconds per event of three rounds."""
     rounds = []
     for _ in range(3):
-        begun = time.process_time()
+        started = time.process_time()
         for argument in arguments:
             call(argument)  # type: ignore[operator]
-        rounds.append(time.process_time() - begun)
+        rounds.append(time.process_time() - started)
     return min(rounds) / len(arguments) / BATCH * 1e6
 
 

@@ -40,16 +40,16 @@ class Meter:
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def measured(*arguments: Any, **named: Any) -> Any:
-            begun = time.thread_time()
+            started = time.thread_time()
             try:
                 return call(*arguments, **named)
             finally:
-                self.seconds += time.thread_time() - begun
+                self.seconds += time.thread_time() - started
 
         return measured
 
 
-def figure(name: str) -> float:
+def metric(name: str) -> float:
     return REGISTRY.get_sample_value(name) or 0.0
 
 
@@ -79,7 +79,7 @@ def feed(
     store.write, store.commit = saving.around(store.write), saving.around(store.commit)  # type: ignore[method-assign]
     checkpoints.crc32 = saving.around(checkpoints.crc32)  # type: ignore[attr-defined]
     look, step = saving.around(worker.checkpointer.poll), counting.around(turn)
-    begun, beside = time.monotonic(), 0.0  # work of the greenlet that writes checkpoints, while counting paused
+    started, beside = time.monotonic(), 0.0  # work of the greenlet that writes checkpoints, while counting paused
     for number in range(count):
         data = batches[number % len(batches)]
         batch = reader.read(TOPIC, data, "application/x-ndjson", now=int(time.time() * 1000)).batch
@@ -88,13 +88,13 @@ def feed(
         step(worker)
         beside += saving.seconds - before
         look(worker.partitions.values())
-        gevent.sleep(max(0.0, begun + seconds * number / count - time.monotonic()))
+        gevent.sleep(max(0.0, started + seconds * number / count - time.monotonic()))
     return counting.seconds - beside, saving.seconds
 
 
 def take_over(broker: Broker, last: int, *, rebuild_from_log: bool) -> tuple[float, float, int]:
     """Return the CPU and wall seconds until a successor has caught up, and the entries that it read."""
-    entries = figure("pushsvc_entries_read_total")
+    entries = metric("pushsvc_entries_read_total")
     cpu, wall = time.thread_time(), time.monotonic()
     worker = owner(broker, rebuild_from_log=rebuild_from_log)
     turn(worker)
@@ -102,7 +102,7 @@ def take_over(broker: Broker, last: int, *, rebuild_from_log: bool) -> tuple[flo
     while partition.topics[TOPIC].after < last or not partition.topics[TOPIC].announced:
         turn(worker)
     took = time.thread_time() - cpu, time.monotonic() - wall
-    return *took, int(figure("pushsvc_entries_read_total") - entries)
+    return *took, int(metric("pushsvc_entries_read_total") - entries)
 
 
 def run(url: str, events: int, keys: int, seconds: float) -> None:
@@ -113,7 +113,7 @@ def run(url: str, events: int, keys: int, seconds: float) -> None:
     counting, saving = feed(broker, worker, stored_batches(100, keys), events // BATCH, seconds)
     (partition,) = worker.partitions.values()
     (engine,) = partition.engines.values()
-    written, size = int(figure("pushsvc_checkpoints_written_total")), engine.stored.size if engine.stored else 0
+    written, size = int(metric("pushsvc_checkpoints_written_total")), engine.stored.size if engine.stored else 0
     worker.checkpointer.close()
     with_checkpoint, log_alone = (
         take_over(broker, events, rebuild_from_log=False),

@@ -64,9 +64,9 @@ def measure_values(effort: Effort) -> None:
             ratios = [share(without) / share(own) for without, own in zip(costs[0], (bare, frames), strict=True)]
             limit = Target("<= 1.6", 1.6, least=False) if name == "quantiles, distinct" else None
             verdicts = ("", "", "") if limit is None else (limit.text, *map(limit.verdict, ratios))
-            figures = [ns(seconds, 1) for seconds in (bare[0], bare[1], frames[1])]
+            cells = [ns(seconds, 1) for seconds in (bare[0], bare[1], frames[1])]
             line = f"{len(windows)}, {keys:,}, {name}"
-            table.add(line, *figures, *(f"{ratio:.2f}" for ratio in ratios), *verdicts)
+            table.add(line, *cells, *(f"{ratio:.2f}" for ratio in ratios), *verdicts)
     table.print()
 
 

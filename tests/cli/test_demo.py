@@ -71,21 +71,21 @@ def test_an_unknown_demo_raises_with_the_known_names() -> None:
 
 @pytest.mark.parametrize("name", ["feedback", pytest.param("flights", marks=needs_flights)])
 def test_the_producer_waits_for_its_server_and_stops_on_request(own_server: Stack, name: str) -> None:
-    stop, said = threading.Event(), list[str]()
-    thread = threading.Thread(target=run, args=(name, own_server.url, 400, "wall", stop, said.append))
+    stop, output = threading.Event(), list[str]()
+    thread = threading.Thread(target=run, args=(name, own_server.url, 400, "wall", stop, output.append))
     thread.start()
     try:
         until(lambda: own_server.stats(name)["offset"] > 0)
         own_server.stop("web", signal.SIGKILL)
-        until(lambda: said)
+        until(lambda: output)
         own_server.start_web()
         before = own_server.stats(name)["offset"]
         until(lambda: own_server.stats(name)["offset"] > before)
     finally:
         stop.set()
         thread.join()
-    assert said[0].startswith(f"waiting for {own_server.url}")
-    assert said[-1] == f"{own_server.url} is back"
+    assert output[0].startswith(f"waiting for {own_server.url}")
+    assert output[-1] == f"{own_server.url} is back"
     history = own_server.get(f"/v1/topics/{name}/events?limit=10000", Accept="application/json").json()["events"]
     ids = [event["id"] for event in history]
     assert len(ids) == len(set(ids))

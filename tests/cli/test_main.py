@@ -55,7 +55,7 @@ def test_help_lists_commands_and_variables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "code", "said"),
+    ("arguments", "environment", "code", "message"),
     [
         (["serve", "--host", "0.0.0.0"], {}, 1, "Error: refused to listen on 0.0.0.0: no credentials"),
         (["web", "--redis", "redis://localhost"], {"PUSHSVC_HOST": "::"}, 1, "Error: refused to listen on ::"),
@@ -76,10 +76,10 @@ def test_help_lists_commands_and_variables() -> None:
         (["serve", "--redis", "http://localhost"], {}, 1, "Error: http://localhost is not the address of a Redis"),
     ],
 )
-def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str], code: int, said: str) -> None:
+def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str], code: int, message: str) -> None:
     result = invoke(*arguments, **environment)
     assert result.exit_code == code, result.output
-    assert said in result.output.splitlines()[-1]
+    assert message in result.output.splitlines()[-1]
 
 
 def test_an_error_in_the_settings_file_names_file_and_key(tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, clock: str
     settings.write_text(f'certfile = "{tmp_path}/certificate.pem"\n')
     environment = os.environ | {"TMPDIR": str(folder), "PUSHSVC_CONFIG": str(settings)}
     command = ["demo", "--port", str(stack.port), "--clock", clock, "--rate", "200"]
-    with (tmp_path / "said").open("wb") as said:
+    with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pushsvc", *command], stdout=said, stderr=said, env=environment
+            [sys.executable, "-m", "pushsvc", *command], stdout=output, stderr=output, env=environment
         )
     try:
         until(stack.ready)
@@ -185,7 +185,7 @@ def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, clock: str
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
-    text = (tmp_path / "said").read_text()
+    text = (tmp_path / "output").read_text()
     assert f"pushsvc is ready: {stack.url}/" in text
     assert text.index("demo 1 has ended") < text.index("web 1 has ended") < text.index("embedded server has ended")
     assert "it ignores the certfile of the settings" in text

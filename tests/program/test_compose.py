@@ -1,4 +1,4 @@
-"""The containers' files, tried without a container engine: their programs run here, as they stand there."""
+"""The container files, tested without a container engine: their programs run on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
-# Speaks to the server that a health check asks, where no client is installed.
+# Replaces the client that a health check runs, if no client is installed.
 CLIENT = """#!{python} -IS
 import socket, sys
 _, raise_errors, _, port, *command = sys.argv
@@ -44,7 +44,7 @@ sys.exit(raise_errors == "-e" and not answer.startswith("+"))
 """
 
 
-# What the compose file says
+# The compose file
 
 
 def test_only_one_port_is_published_and_only_on_the_loopback_interface() -> None:
@@ -64,7 +64,7 @@ def test_every_image_is_pinned_to_a_major_version() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_no_rights_that_it_does_not_need(name: str) -> None:
+def test_services_run_without_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -73,7 +73,7 @@ def test_a_service_has_no_rights_that_it_does_not_need(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_comes_back_and_waits_for_what_it_needs(name: str) -> None:
+def test_services_restart_and_wait_for_their_dependencies(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"]
@@ -82,7 +82,7 @@ def test_a_service_comes_back_and_waits_for_what_it_needs(name: str) -> None:
         assert how == {"condition": "service_healthy"}
 
 
-def test_redis_keeps_what_was_acknowledged() -> None:
+def test_redis_persists_acknowledged_events() -> None:
     words = SERVICES["redis"]["command"]
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert options["--appendonly"] == "yes"
@@ -91,7 +91,7 @@ def test_redis_keeps_what_was_acknowledged() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if SERVICES[name]["command"][0] == "pushsvc"])
-def test_every_option_of_a_service_is_one_of_its_command(name: str) -> None:
+def test_every_option_of_a_service_exists(name: str) -> None:
     _, role, *words = SERVICES[name]["command"]
     command = program.commands.get(role)
     assert command is not None
@@ -101,15 +101,15 @@ def test_every_option_of_a_service_is_one_of_its_command(name: str) -> None:
     assert named <= {spelled for option in options for spelled in option.opts}
 
 
-# What its services do
+# Its services
 
 
 class Composition:
-    """The services as processes of this machine: names, ports and the volume lead to loopback and a folder."""
+    """The services as local processes: names and ports become loopback addresses, the volume a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.ports = {port: str(free_port()) for port in ("6379", "8000", "9464")}
-        self.web, self.figures = int(self.ports["8000"]), int(self.ports["9464"])
+        self.web, self.metrics = int(self.ports["8000"]), int(self.ports["9464"])
         self.folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.volume, programs = folder / "data", folder / "bin"
@@ -135,7 +135,7 @@ class Composition:
             process.wait()
 
     def local(self, text: str) -> str:
-        """Return a text of the compose file as it reads on this machine."""
+        """Return a text of the compose file with names, ports and paths of this machine."""
         assert "${" not in text, "no variable of the caller is known here"
         text = re.sub(r"\b(redis|web)(?=:\d)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
         text = re.sub(r"\b(6379|8000|9464)\b", lambda port: self.ports[port[0]], text)
@@ -146,7 +146,7 @@ class Composition:
         return {"PATH": self.path, "HOME": "/", "TMPDIR": str(self.folder / "tmp"), **given}
 
     def workplace(self, name: str) -> Path:
-        """Return the folder that stands for the container's own file system, which is read-only."""
+        """Return a read-only folder in place of the container's file system."""
         place = self.folder / name
         place.mkdir(exist_ok=True)
         return place
@@ -160,7 +160,7 @@ class Composition:
             )  # fmt: skip
 
     def healthy(self, name: str) -> bool:
-        """Run a service's health check beside it."""
+        """Return whether a service's health check succeeds."""
         check = SERVICES[name]["healthcheck"]
         form, *words = map(self.local, check["test"])
         assert form in ("CMD", "CMD-SHELL")
@@ -174,12 +174,12 @@ class Composition:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return False
-        # 1 is all that a health check may answer besides 0; a program that is not found would be 127.
+        # A failed health check must exit with 1; a missing program would exit with 127.
         assert ran.returncode in (0, 1), ran.stderr
         return ran.returncode == 0
 
     def up(self) -> None:
-        """Start every service when those that it depends on are healthy."""
+        """Start every service after its dependencies are healthy."""
         waiting = list(SERVICES)
         while waiting:
             ready = [name for name in waiting if set(SERVICES[name].get("depends_on", ())) <= set(self.running)]
@@ -195,12 +195,12 @@ class Composition:
         assert process.poll() is None, (self.folder / f"{name}.log").read_text()
 
     def stop(self, name: str) -> int:
-        """End a service as an engine does; return its exit code when all of its processes are gone."""
+        """Stop a service as an engine does; return its exit code after all its processes ended."""
         process = self.running[name]
         process.send_signal(signal.SIGTERM)
         grace = re.fullmatch(r"(\d+)s", SERVICES[name]["stop_grace_period"])
         assert grace
-        code = process.wait(int(grace[1]))  # then an engine would kill it
+        code = process.wait(int(grace[1]))  # an engine would kill it then
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
         del self.running[name]
@@ -218,15 +218,15 @@ class Composition:
             connection.close()
 
 
-def test_the_services_start_work_together_and_end(tmp_path: Path) -> None:
+def test_the_services_start_work_and_stop(tmp_path: Path) -> None:
     with Composition(tmp_path) as stack:
         assert not any(map(stack.healthy, SERVICES))
         stack.up()
-        _see_the_demo(stack)
-        _see_what_is_posted(stack)
-        _be_served_under_two_names_only(stack)
-        _be_told_figures(stack)
-        _lose_redis_for_a_while(stack)
+        _check_demo(stack)
+        _check_posted_events(stack)
+        _check_host_names(stack)
+        _check_metrics(stack)
+        _check_redis_outage(stack)
         assert {name: stack.stop(name) for name in ("demo", "aggregator", "web")} == dict.fromkeys(
             ("demo", "aggregator", "web"), 0
         )
@@ -239,7 +239,7 @@ def test_the_services_start_work_together_and_end(tmp_path: Path) -> None:
             assert list(stack.workplace(name).iterdir()) == [], f"{name} wrote to a read-only file system"
 
 
-def _see_the_demo(stack: Composition) -> None:
+def _check_demo(stack: Composition) -> None:
     stream = Stream(stack.web, "/v1/topics/flights/stats", {})
     try:
         first, _ = stream.frame()
@@ -249,7 +249,7 @@ def _see_the_demo(stack: Composition) -> None:
         stream.close()
 
 
-def _see_what_is_posted(stack: Composition) -> None:
+def _check_posted_events(stack: Composition) -> None:
     stream = Stream(stack.web, "/v1/topics/feedback/stats", {})
     try:
         assert stream.frame()[0] == "snapshot"
@@ -262,24 +262,24 @@ def _see_what_is_posted(stack: Composition) -> None:
         stream.close()
 
 
-def _be_served_under_two_names_only(stack: Composition) -> None:
+def _check_host_names(stack: Composition) -> None:
     for host, expected in {"web:8000": 200, "localhost:8000": 200, "rebound.example:8000": 403}.items():
         status, _ = stack.request("GET", "/v1/topics", Host=host)
         assert status == expected, host
 
 
-def _be_told_figures(stack: Composition) -> None:
-    for port, host, figure in (
+def _check_metrics(stack: Composition) -> None:
+    for port, host, metric in (
         (stack.web, "web:8000", b"pushsvc_events_accepted_total "),
-        (stack.figures, "aggregator:9464", b"pushsvc_partitions_owned 64.0"),
+        (stack.metrics, "aggregator:9464", b"pushsvc_partitions_owned 64.0"),
     ):
         status, text = stack.request("GET", "/metrics", port=port, Host=host)
         assert status == 200
-        assert figure in text
+        assert metric in text
 
 
-def _lose_redis_for_a_while(stack: Composition) -> None:
-    """Every service tells that it is not well, and mends by itself; the volume keeps what was posted."""
+def _check_redis_outage(stack: Composition) -> None:
+    """Every service becomes unhealthy and recovers by itself; the volume keeps the posted events."""
     stack.stop("redis")
     for name in ("redis", "web", "aggregator", "demo"):
         assert not stack.healthy(name)
@@ -292,7 +292,7 @@ def _lose_redis_for_a_while(stack: Composition) -> None:
     assert b'"soup"' in body
 
 
-# What the Dockerfile says and does
+# The Dockerfile
 
 
 def _instructions(text: str) -> list[tuple[str, str]]:
@@ -304,7 +304,7 @@ def _instructions(text: str) -> list[tuple[str, str]]:
 
 
 def _sent(path: Path) -> bool:
-    """Tell whether a path below the project's folder reaches the engine: the last line that fits decides."""
+    """Return whether .dockerignore lets a path reach the engine: its last matching line decides."""
     name, sent = path.relative_to(ROOT), True
     lineage = [str(part) for part in (name, *name.parents)][:-1]
     for line in (ROOT / ".dockerignore").read_text().split():
@@ -316,7 +316,7 @@ def _sent(path: Path) -> bool:
 
 
 def _copy(sources: list[str], target: Path, *, into: bool) -> None:
-    """Copy files, or what is in a folder, as COPY does."""
+    """Copy files, or the contents of a folder, as COPY does."""
     for source in sources:
         origin = ROOT / source
         assert origin.exists(), f"{source} is not there"
@@ -330,7 +330,7 @@ def _copy(sources: list[str], target: Path, *, into: bool) -> None:
 
 
 class Build:
-    """A Dockerfile carried out, instruction by instruction, with a new environment for its base image."""
+    """Runs the instructions of a Dockerfile, with a new virtual environment as its base image."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "root"

@@ -1,4 +1,4 @@
-"""What the texts say about files, commands and settings is true."""
+"""The documents name existing files, commands and settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command_lines() -> list[list[str]]:
     return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
 
 
-def test_the_browser_code_is_the_example() -> None:
+def test_the_browser_code_is_that_of_the_example() -> None:
     script = re.search(r"<script>\n(.*?)</script>", (ROOT / "examples" / "browser.html").read_text(), re.DOTALL)
     assert script is not None
     assert blocks("js") == [script[1]]
@@ -43,7 +43,7 @@ def test_every_make_target_exists() -> None:
     assert {"demo", "test", "check"} <= named <= targets
 
 
-def test_every_command_is_in_the_table_and_exists() -> None:
+def test_the_table_of_commands_is_complete() -> None:
     named = re.findall(r"^\| `pushsvc ([a-z]+)", README, re.MULTILINE)
     public = [name for name, command in program.commands.items() if not command.hidden]
     assert sorted(named) == sorted(public)
@@ -54,7 +54,7 @@ def settings_rows() -> list[tuple[str, str, str, str]]:
     return row.findall(README)
 
 
-def test_every_setting_is_in_the_table_with_its_default() -> None:
+def test_the_table_of_settings_is_complete_with_defaults() -> None:
     rows = {key: (option, variable, default) for option, key, variable, default in settings_rows()}
     assert set(rows) == {one.name for one in fields(Settings)} - {"topics", "limits"}
     options = {option: parameter for parameter in server_options() for option in parameter.opts}
@@ -75,7 +75,7 @@ def shown(key: str, value: Any) -> str:
     return str(value) if value != () else "none"
 
 
-def test_the_settings_file_shown_holds_every_key_and_the_defaults(tmp_path: Path) -> None:
+def test_the_example_settings_file_has_every_key_with_its_default(tmp_path: Path) -> None:
     [text] = blocks("toml")
     file = tmp_path / "shown.toml"
     file.write_text(text)
@@ -94,7 +94,7 @@ def test_architecture_names_every_room() -> None:
     assert modules - {"__init__.py", "__pycache__"} == linked
 
 
-def test_every_metric_is_explained_to_operators() -> None:
+def test_operations_explains_every_metric() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "src" / "pushsvc").rglob("*.py"))
     metrics = set(re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(pushsvc_\w+)"', sources))
     explained = set(re.findall(r"`(pushsvc_\w+)(?:\{\w+\})?`", (ROOT / "docs" / "operations.md").read_text()))
