@@ -60,18 +60,11 @@ class Aggregate:
         self._by_number: dict[int, TopicCounts] = {}
         self._form = repr(settings)
         self._begun = settings.clock == "wall"
-        self._engine = Engine(
-            EngineOptions(
-                settings.windows,
-                settings.percents,
-                settings.exact,
-                settings.max_events,
-                settings.value_statistics,
-                settings.max_values,
-            ),
-            time,
-            pause,
-        )
+        options = EngineOptions(
+            settings.windows, settings.percents, settings.exact, settings.max_events, settings.value_statistics,
+            settings.max_values,
+        )  # fmt: skip
+        self._engine = Engine(options, time, pause)
         self._ledger = Ledger(self._engine, len(settings.windows))
         self._cadence = Cadence(len(settings.windows))
         self._most_bytes = most_bytes
@@ -316,8 +309,8 @@ class Aggregate:
         self._cadence.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
         cadences = self._cadence.intervals(window, numbers).tolist()
         return [
-            self._frame(window, topic, "update", *told)
-            for topic, *told in zip(topics, extents, cadences, self._ending(changes, edges), bodies, strict=True)
+            self._frame(window, topic, "update", *frame)
+            for topic, *frame in zip(topics, extents, cadences, self._ending(changes, edges), bodies, strict=True)
         ]
 
     def _ending(self, changes: RowChanges, edges: Ints) -> list[bool]:
@@ -329,13 +322,13 @@ class Aggregate:
     def _encode(self, window: int, changes: RowChanges, part: slice) -> JsonRows:
         rows = changes.rows[part]
         valued = self._engine.rows.kind[rows] != EVENTS
-        figures = self._engine.read(window, rows[valued])
+        numbers = self._engine.read(window, rows[valued])
         values = self._engine.read_values(window, rows)
         self._pause()
         pieces = JsonRows(
             self._row_names.of(rows),
             counts_to_json(changes.count[part], self._settings.windows[window].length / 1_000 or None),
-            figures,
+            numbers,
             valued,
             self._row_names.groupings_of(rows),
             list(zip(self._value_places, values, strict=True)),
@@ -359,29 +352,14 @@ class Aggregate:
         return parts
 
     def _frame(
-        self,
-        window: int,
-        topic: TopicCounts,
-        kind: Literal["snapshot", "update"],
-        extent: TimeRange,
-        cadence: int,
-        ending: bool,
-        parts: Sequence[bytes],
-    ) -> Frame:
+        self, window: int, topic: TopicCounts, kind: Literal["snapshot", "update"], extent: TimeRange, cadence: int,
+        ending: bool, parts: Sequence[bytes],
+    ) -> Frame:  # fmt: skip
         return Frame(
-            topic=topic.name,
-            window=self._settings.windows[window].name,
-            kind=kind,
-            start=extent.start,
-            end=extent.end,
-            truncated=extent.truncated,
-            offset=topic.offset,
-            since=topic.since,
-            cadence=cadence,
-            columns=self._columns,
-            ending=ending,
-            parts=parts,
-        )
+            topic=topic.name, window=self._settings.windows[window].name, kind=kind, start=extent.start,
+            end=extent.end, truncated=extent.truncated, offset=topic.offset, since=topic.since, cadence=cadence,
+            columns=self._columns, ending=ending, parts=parts,
+        )  # fmt: skip
 
 
 def _edges(owners: Index, numbers: Index) -> Ints:

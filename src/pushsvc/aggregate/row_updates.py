@@ -17,31 +17,20 @@ from pushsvc.stats.values.dictionary import NONE
 
 @dataclass(slots=True)
 class TopicCounts:
-    """The rows of one topic, and counts of its events.
-
-    since, deleted: the ms of its creation, and the sequence of the deletion of its predecessor by that name (0: none);
-        both together identify it
-    begun: it has had events
-    offset: that of the last event applied
-    late: events that were too old for every window at their turn; ``late_by_window`` those too old for each
-    reported_late: late events that are in the topic's metadata
-    ahead: events too far ahead of their arrival, which are not counted
-    folded: events counted under ``__other__``
-    ignored: numbers and values in fields beyond the limit
-    """
+    """The rows of one topic, and counts of its events. ``since`` and ``deleted`` together identify the topic."""
 
     name: str
-    since: int
+    since: int  # ms of its creation
     table: TopicRows
-    late_by_window: dict[str, int]
-    begun: bool = False
-    deleted: int = 0
-    offset: int = 0
-    late: int = 0
-    reported_late: int = 0
-    ahead: int = 0
-    folded: int = 0
-    ignored: int = 0
+    late_by_window: dict[str, int]  # events that were too old for each window at their turn
+    begun: bool = False  # it has had events
+    deleted: int = 0  # sequence of the deletion of an earlier topic by this name
+    offset: int = 0  # of the last event applied
+    late: int = 0  # events that were too old for every window
+    reported_late: int = 0  # those of them that are in the topic's metadata
+    ahead: int = 0  # events too far ahead of their arrival, which are not counted
+    folded: int = 0  # events counted under __other__
+    ignored: int = 0  # numbers and values in fields beyond the limit
 
 
 class RowUpdater:
@@ -52,13 +41,9 @@ class RowUpdater:
         self._valued = tuple(valued)
 
     def apply(
-        self,
-        topic: TopicCounts,
-        events: Columns,
-        times: Ints,
-        in_range: Flags | None,
+        self, topic: TopicCounts, events: Columns, times: Ints, in_range: Flags | None,
         own: Sequence[Flags] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Count the events ``in_range``; None for all.
 
         The others open the totals of their fields all the same, so that these do not depend on when the log is read.
@@ -101,15 +86,9 @@ class RowUpdater:
         return found
 
     def _put(
-        self,
-        topic: TopicCounts,
-        times: Ints,
-        ids: Ints,
-        keys: Ints,
-        taken: Flags | None,
-        fields: list[tuple[int, NumberColumn]],
-        values: list[tuple[int, Ints]],
-    ) -> None:
+        self, topic: TopicCounts, times: Ints, ids: Ints, keys: Ints, taken: Flags | None,
+        fields: list[tuple[int, NumberColumn]], values: list[tuple[int, Ints]],
+    ) -> None:  # fmt: skip
         """Put the events that are ``taken``, None for all, into the rows of one grouping."""
         table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
         if not len(keys[chosen]):

@@ -25,15 +25,10 @@ ROWS_AT_ONCE = 2_048
 class Frame:
     """An update or a snapshot of a window.
 
-    offset, start, end: it is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms; both
-        are None for a window of the last events that has none
-    truncated: ``start`` was moved up for lack of room
-    since: the time (ms) of the topic's creation
-    cadence: the ms until the next update may follow
-    body: a JSON object of ``data`` (rows in the order of ``columns``), ``gone`` ([key, field], and ``by`` with several
-        groupings) and, if there are any, ``partial`` (keys whose rows may lack events)
-    parts: pieces of the body without its braces
-    ending: a row of a key is zero
+    It is exact over the log up to ``offset`` and the event times in [``start``, ``end``) ms; both are None for a window
+    of the last events that has none. ``body`` is a JSON object of ``data`` (rows in the order of ``columns``), ``gone``
+    ([key, field], and ``by`` with several groupings) and, if there are any, ``partial`` (keys whose rows may lack
+    events).
     """
 
     topic: str
@@ -42,12 +37,12 @@ class Frame:
     start: int | None
     end: int | None
     offset: int
-    since: int
-    cadence: int
+    since: int  # ms of the topic's creation
+    cadence: int  # ms until the next update may follow
     columns: tuple[str, ...]
-    ending: bool
-    parts: Sequence[bytes] = field(repr=False)
-    truncated: bool = False
+    ending: bool  # a row of a key is zero
+    parts: Sequence[bytes] = field(repr=False)  # of the body, without its braces
+    truncated: bool = False  # ``start`` was moved up for lack of room
 
     @property
     def size(self) -> int:
@@ -100,14 +95,9 @@ class JsonRows:
     """
 
     def __init__(
-        self,
-        names: Sequence[bytes],
-        counts: Sequence[bytes],
-        numbers: Floats,
-        valued: NDArray[np.bool_],
-        groupings: Sequence[bytes] | None = None,
-        others: Sequence[tuple[int, list[Any]]] = (),
-    ) -> None:
+        self, names: Sequence[bytes], counts: Sequence[bytes], numbers: Floats, valued: NDArray[np.bool_],
+        groupings: Sequence[bytes] | None = None, others: Sequence[tuple[int, list[Any]]] = (),
+    ) -> None:  # fmt: skip
         # Row by row: name, counts, numbers and grouping, to be joined by commas.
         self._width = width = 3 if groupings is None else 4
         close = b"]" if groupings is None else b""

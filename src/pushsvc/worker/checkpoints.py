@@ -30,11 +30,9 @@ class Checkpointer:
     """
 
     def __init__(
-        self,
-        store: CheckpointStore,
-        policy: CheckpointPolicy,
+        self, store: CheckpointStore, policy: CheckpointPolicy,
         on_engine_failure: Callable[[Partition, Exception], None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._store = store
         self._policy = policy
         self._on_engine_failure = on_engine_failure

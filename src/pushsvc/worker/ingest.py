@@ -37,13 +37,9 @@ class Ingest:
     """
 
     def __init__(
-        self,
-        broker: Broker,
-        rules: TopicRules,
-        fence_of: Callable[[int], int | None],
-        limits: Limits | None = None,
+        self, broker: Broker, rules: TopicRules, fence_of: Callable[[int], int | None], limits: Limits | None = None,
         backlog_bytes: int = 32_000_000,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._broker = broker
         self._rules = rules
         self._fence_of = fence_of

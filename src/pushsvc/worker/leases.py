@@ -28,12 +28,9 @@ class Leases:
     """
 
     def __init__(
-        self,
-        broker: Broker,
-        adopted: Callable[[int, int], None],
-        dropped: Callable[[int], None],
+        self, broker: Broker, adopted: Callable[[int, int], None], dropped: Callable[[int], None],
         policy: WorkerPolicy | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._broker = broker
         self._policy = policy or WorkerPolicy()
         self._milliseconds = int(self._policy.lease * 1000)

@@ -95,32 +95,22 @@ class OwnedTopic:
 
 @dataclass(slots=True)
 class Partition:
-    """A partition that this process owns, with the fencing token of its lease, until it is ``ended``.
-
-    rebuild_from_log: checkpoints are not used
-    epoch: the life of Redis that was read; None before the first read
-    unread: topics whose logs may have new entries
-    stale: names of engines whose checkpoints are useless
-    loaded: the list of topics is current
-    skew: ms that the clock of the partition's primary is ahead of ours
-    retry_at: monotonic time before which the partition is left alone, because it failed
-    away: its primary is unreachable, which was logged
-    """
+    """A partition that this process owns, with the fencing token of its lease, until it is ``ended``."""
 
     number: int
     fence: int
-    rebuild_from_log: bool = False
+    rebuild_from_log: bool = False  # without checkpoints
     poison: PoisonEntries = field(default_factory=PoisonEntries)
-    retry_at: float = 0.0
-    epoch: int | None = None
+    retry_at: float = 0.0  # monotonic time; before it the partition is left alone, because it failed
+    epoch: int | None = None  # of Redis; None before the first read
     topics: dict[str, OwnedTopic] = field(default_factory=dict)
     engines: dict[EngineKey, OwnedEngine] = field(default_factory=dict)
-    unread: set[str] = field(default_factory=set)
-    stale: set[str] = field(default_factory=set)
-    loaded: bool = False
+    unread: set[str] = field(default_factory=set)  # topics whose logs may have new entries
+    stale: set[str] = field(default_factory=set)  # names of engines whose checkpoints are useless
+    loaded: bool = False  # the list of topics is current
     ended: bool = False
-    skew: int = 0
-    away: bool = False
+    skew: int = 0  # ms that the clock of the partition's primary is ahead of ours
+    away: bool = False  # its primary is unreachable, which was logged
 
     @property
     def owner(self) -> Owner | None:

@@ -9,7 +9,6 @@ shard can be rebuilt from a checkpoint and the log, so when one is lost all are 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -24,6 +23,7 @@ from pushsvc.stats.rows import Rows
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.engine import EntryFailed, ShardLost
+from pushsvc.worker.shards.handle import ShardHandle
 from pushsvc.worker.shards.messages import (
     ApplyEntry,
     ApplyFailed,
@@ -36,24 +36,14 @@ from pushsvc.worker.shards.messages import (
     State,
     StateRejected,
     encode,
-)
+)  # fmt: skip
 
 _VERSION = 2
 _ONLY = np.zeros(1, np.int64)
 """The number of the only topic."""
 
 
-class ShardLink(Protocol):
-    """What the pool asks of a shard. ``send`` and ``receive`` raise ShardLost."""
-
-    def send(self, message: bytes) -> None: ...
-
-    def receive(self) -> Response: ...
-
-    def end(self) -> None: ...
-
-
-StartShard = Callable[[int], ShardLink]
+StartShard = Callable[[int], ShardHandle]
 
 
 class PoolState(msgspec.Struct, array_like=True):
@@ -81,7 +71,7 @@ class ShardPool:
         self._settings = settings
         self._first_time = time
         self._start_shard = start
-        self.shards: list[ShardLink] = []
+        self.shards: list[ShardHandle] = []
         self._merger = Merger(windows, settings.percents, len(settings.key) > 1)
         self._numbers = {window.name: number for number, window in enumerate(windows)}
         self._cadence = Cadence(len(windows))
@@ -224,21 +214,13 @@ class ShardPool:
             if now is not None:
                 size = sum(map(len, body.parts))
                 self._cadence.spend(window, _ONLY, now, np.array([size]))
-            frames.append(
-                Frame(
-                    topic=counts.name,
-                    window=self._settings.windows[window].name,
-                    kind="snapshot" if full else "update",
-                    start=reports[0].start,
-                    end=reports[0].end,
-                    offset=counts.offset,
-                    since=counts.since,
-                    cadence=int(self._cadence.intervals(window, _ONLY)[0]),
-                    columns=self._settings.columns,
-                    ending=body.ending,
-                    parts=body.parts,
-                )
-            )
+            frame = Frame(
+                topic=counts.name, window=self._settings.windows[window].name,
+                kind="snapshot" if full else "update", start=reports[0].start, end=reports[0].end,
+                offset=counts.offset, since=counts.since, cadence=int(self._cadence.intervals(window, _ONLY)[0]),
+                columns=self._settings.columns, ending=body.ending, parts=body.parts,
+            )  # fmt: skip
+            frames.append(frame)
         return frames
 
     # -- shards

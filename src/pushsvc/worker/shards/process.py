@@ -25,7 +25,7 @@ from pushsvc.worker.shards.messages import (
     State,
     StateRejected,
     encode,
-)
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
