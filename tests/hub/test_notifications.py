@@ -213,7 +213,7 @@ hub, sent, reads, read = Hub(broker), [], [], broker.read
 broker.read = lambda *of: reads.append(of) or read(*of)
 hub.start()
 group = hub.group(Query(events=("a",)))
-hub.wait_settled(group)
+group.wait_settled()
 group.channel.broadcast = sent.extend
 def publish(number):
     broker.publish("a", [Event(data={"n": number})], TopicSettings())

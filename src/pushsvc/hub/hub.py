@@ -11,7 +11,7 @@ import gevent
 from gevent import monkey
 
 from pushsvc.broker.broker import Broker
-from pushsvc.errors import BrokerUnavailable, StartupError
+from pushsvc.errors import StartupError
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.channel import Channel
@@ -147,12 +147,6 @@ class Hub:
             found = self._sources[key] = Listing(key, poll, self._open_channel, self._refresh)
         found.channel.idle_since = self.clock.tick
         return found
-
-    def wait_settled(self, group: Group) -> None:
-        """Return once every notification of a group arrives and its state is known. Raises as Group.wait_settled."""
-        if self.draining:
-            raise BrokerUnavailable(DRAINING)
-        group.wait_settled()
 
     def _open_channel(self, source: Group | Listing, *, visible_heartbeat: bool = False) -> Channel:
         fail = partial(self._end, source, "an error of the server")

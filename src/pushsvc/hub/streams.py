@@ -57,8 +57,12 @@ class Stream(ABC):
     def start(self, connection: Connection) -> None:
         """Send the first bytes, and continue from where the stream starts."""
 
+    def _check_draining(self) -> None:
+        if self.hub.draining:
+            raise BrokerUnavailable(DRAINING)
+
     def refusal(self, error: PushError) -> bytes:
-        """Return a complete stream that tells the client why it ends, and to come back."""
+        """Return a complete stream: the reason why it ends, and the time to come back."""
         # Redis's own words may contain addresses: they are for the log.
         return OPENING + farewell(DRAINING if self.hub.draining else error.title)
 
@@ -119,10 +123,11 @@ class QueryStream(Stream):
         return partial(QueryStream, self.hub, self._group.query)  # without this stream, which would keep its group
 
     def open(self) -> None:
+        self._check_draining()
         if self._group.closed:
             self._cursor = self._cursor or self._from.cursor
             self._group = self.hub.group(self._group.query)
-        self.hub.wait_settled(self._group)
+        self._group.wait_settled()
         self._from = self.channel.seal()
 
     def start(self, connection: Connection) -> None:
@@ -156,7 +161,7 @@ class QueryStream(Stream):
         group = self._group
         first = OPENING
         if group.has_statistics:
-            first += group.initial_state()
+            first += group.conflation.initial_state()
         else:
             connection.joined_after = self._from.number
         group.channel.start(connection, self._from, first)
@@ -179,8 +184,7 @@ class ListingStream(Stream):
         return lambda _: ListingStream(self.hub, self._key, self._poll)
 
     def open(self) -> None:
-        if self.hub.draining:
-            raise BrokerUnavailable(DRAINING)
+        self._check_draining()
         self._listing = self.hub.listing(self._key, self._poll)
         self._listing.refresh()
 

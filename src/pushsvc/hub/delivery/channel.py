@@ -27,11 +27,11 @@ class Recovery(Protocol):
         """Return whether a connection at ``chunk`` should recover instead of being sent every message since."""
 
     def recover(self, connection: Connection, chunk: Chunk) -> None:
-        """Continue a connection whose next messages after ``chunk`` it should not get, or cannot any more."""
+        """Continue a connection at ``chunk`` that is far behind, or whose chunk is lost."""
 
 
 class Writer(Protocol):
-    """Sends the messages of channels. ``schedule`` is told of ``size`` new bytes of a channel."""
+    """Sends the messages of channels. ``size`` is the number of new bytes of a channel."""
 
     @property
     def limits(self) -> FanoutLimits: ...
@@ -97,7 +97,7 @@ class Channel:
     def heartbeat(self, connection: Connection) -> bytes:
         """Return a heartbeat, with an id if the connection has a position; empty if messages are on their way to it.
 
-        Seals first: the id must not be ahead of what was sent.
+        Seals first: the id must not be ahead of the messages.
         """
         end = self.seal()
         if connection.at is None:

@@ -34,7 +34,7 @@ class Source(Protocol):
     def resume(self, connection: Connection) -> None: ...
 
 
-class Owner(Source, Protocol):
+class ConnectionOwner(Source, Protocol):
     """The channel of a connection, as far as the connection needs it."""
 
     @property
@@ -81,7 +81,7 @@ class Connection:
         "write_watcher",
     )  # fmt: skip
 
-    def __init__(self, fd: int, channel: Owner, on_close: Callable[[], None]) -> None:
+    def __init__(self, fd: int, channel: ConnectionOwner, on_close: Callable[[], None]) -> None:
         self.fd = fd
         self.channel = channel
         self.source: Source = channel
@@ -255,7 +255,7 @@ class SecureConnection(Connection):
 
     __slots__ = ("sock",)
 
-    def __init__(self, sock: Any, channel: Owner, on_close: Callable[[], None]) -> None:
+    def __init__(self, sock: Any, channel: ConnectionOwner, on_close: Callable[[], None]) -> None:
         super().__init__(-1, channel, on_close)
         self.sock = sock
 
@@ -280,7 +280,7 @@ class IteratedConnection(Connection):
 
     __slots__ = ("_pipe",)
 
-    def __init__(self, channel: Owner) -> None:
+    def __init__(self, channel: ConnectionOwner) -> None:
         super().__init__(-1, channel, lambda: None)
         self._pipe = Pipe()
 

@@ -52,21 +52,12 @@ class IoUringSqe(ctypes.Structure):
     """Submission queue entry: one request."""
 
     _fields_ = [
-        ("opcode", c_uint8),
-        ("flags", c_uint8),
-        ("ioprio", c_uint16),
-        ("fd", c_int32),
-        ("off", c_uint64),
-        ("addr", c_uint64),
-        ("len", c_uint32),
-        ("msg_flags", c_uint32),
-        ("user_data", c_uint64),
-        ("buf_index", c_uint16),
-        ("personality", c_uint16),
-        ("splice_fd_in", c_int32),
-        ("addr3", c_uint64),
-        ("__pad2", c_uint64),
-    ]
+        ("opcode", c_uint8), ("flags", c_uint8), ("ioprio", c_uint16), ("fd", c_int32),
+        ("off", c_uint64), ("addr", c_uint64),
+        ("len", c_uint32), ("msg_flags", c_uint32), ("user_data", c_uint64),
+        ("buf_index", c_uint16), ("personality", c_uint16), ("splice_fd_in", c_int32),
+        ("addr3", c_uint64), ("__pad2", c_uint64),
+    ]  # fmt: skip
 
 
 class IoUringCqe(ctypes.Structure):
@@ -78,50 +69,25 @@ class IoUringCqe(ctypes.Structure):
 class IoSqringOffsets(ctypes.Structure):
     """Where the fields of the submission queue are in its mapping. ``array`` holds the order of the entries."""
 
-    _fields_ = [
-        ("head", c_uint32),
-        ("tail", c_uint32),
-        ("ring_mask", c_uint32),
-        ("ring_entries", c_uint32),
-        ("flags", c_uint32),
-        ("dropped", c_uint32),
-        ("array", c_uint32),
-        ("resv1", c_uint32),
-        ("user_addr", c_uint64),
-    ]
+    _names = "head", "tail", "ring_mask", "ring_entries", "flags", "dropped", "array", "resv1"
+    _fields_ = [*((name, c_uint32) for name in _names), ("user_addr", c_uint64)]
 
 
 class IoCqringOffsets(ctypes.Structure):
     """Where the fields of the completion queue are in its mapping."""
 
-    _fields_ = [
-        ("head", c_uint32),
-        ("tail", c_uint32),
-        ("ring_mask", c_uint32),
-        ("ring_entries", c_uint32),
-        ("overflow", c_uint32),
-        ("cqes", c_uint32),
-        ("flags", c_uint32),
-        ("resv1", c_uint32),
-        ("user_addr", c_uint64),
-    ]
+    _names = "head", "tail", "ring_mask", "ring_entries", "overflow", "cqes", "flags", "resv1"
+    _fields_ = [*((name, c_uint32) for name in _names), ("user_addr", c_uint64)]
 
 
 class IoUringParams(ctypes.Structure):
     """The argument of ``io_uring_setup``: the caller sets ``flags``, the kernel everything else."""
 
+    _names = "sq_entries", "cq_entries", "flags", "sq_thread_cpu", "sq_thread_idle", "features", "wq_fd"
     _fields_ = [
-        ("sq_entries", c_uint32),
-        ("cq_entries", c_uint32),
-        ("flags", c_uint32),
-        ("sq_thread_cpu", c_uint32),
-        ("sq_thread_idle", c_uint32),
-        ("features", c_uint32),
-        ("wq_fd", c_uint32),
-        ("resv", c_uint32 * 3),
-        ("sq_off", IoSqringOffsets),
-        ("cq_off", IoCqringOffsets),
-    ]
+        *((name, c_uint32) for name in _names), ("resv", c_uint32 * 3),
+        ("sq_off", IoSqringOffsets), ("cq_off", IoCqringOffsets),
+    ]  # fmt: skip
 
 
 _COUNTER = 0xFFFFFFFF  # heads and tails have 32 bits

@@ -8,22 +8,23 @@ entry of its log leaves nothing to read. Any other notification leads to a read 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from types import MappingProxyType
-from typing import Protocol
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
 
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub import metrics
 from pushsvc.hub.feed.limits import FeedLimits
+from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.feed.tail import LogConsumer, Tail
 from pushsvc.hub.messages import Rendering
 
@@ -31,17 +32,6 @@ log = logging.getLogger(__name__)
 
 Batch = list[tuple[int, Tail, LogEntry]]
 """Entries of several logs in order of their sequences."""
-
-
-class LogReader(Protocol):
-    def read(self, partition: int, logs: Mapping[Log, int]) -> PartitionRead:
-        """Read logs of a partition, each after an offset, at one instant; raise PushError."""
-
-
-class LogSubscriptions(Protocol):
-    def follow(self, of: Log) -> None: ...
-    def unfollow(self, of: Log) -> None: ...
-    def are_confirmed(self, logs: Iterable[Log]) -> bool: ...
 
 
 class Follower:
@@ -54,8 +44,8 @@ class Follower:
     def __init__(
         self,
         partition: int,
-        reader: LogReader,
-        subscriptions: LogSubscriptions,
+        reader: Broker,
+        subscriptions: Subscriptions,
         room: Event,
         on_new_topics: Callable[[int], None],
         on_end: Callable[[], None],

@@ -20,7 +20,7 @@ class FeedLimits:
 
     unsure: float = 15.0
     """Time after a new epoch in which every notification leads to a read. A former primary of a cluster goes on
-    notifying of what it is sent, with gaps, until this process has subscribed elsewhere."""
+    sending notifications, with gaps, until this process has subscribed elsewhere."""
 
     wait: float = 5.0
     """Time in which Redis must confirm a subscription or answer."""

@@ -43,7 +43,7 @@ class ResumeReason(Enum):
     NEW = auto()
     """The client has no statistics yet."""
     TOO_SLOW = auto()
-    """The backlog does not reach back to the connection any more. The client is told how many updates it missed."""
+    """The backlog does not reach back to the connection any more. The messages tell how many updates they replace."""
 
 
 class Resume(Protocol):
@@ -93,7 +93,7 @@ class Group:
         self._held: dict[int, Position | None] = {}
         self._skip: dict[Log, int] = {}
         self._sent_resets: dict[tuple[str, str], int] = {}  # (topic, reason): the partition that is not read yet
-        self._conflation = Conflation(self)
+        self.conflation = Conflation(self)
         self.channel = open_channel(self)
 
     def __str__(self) -> str:
@@ -211,7 +211,7 @@ class Group:
 
     def cursor(self) -> str:
         """Return the position of a client that has every message up to now."""
-        return self._conflation.cursor or encode(self._positions())
+        return self.conflation.cursor or encode(self._positions())
 
     def cursor_at(self, partition: int, sequence: int) -> str:
         """Return the position of a client that has a partition up to a sequence, and everything of the others."""
@@ -259,14 +259,14 @@ class Group:
             if isinstance(entry, EventsEntry):
                 messages += self._events(cursors, rendering.events(of, entry, self.query.named), entry)
             elif self.paces_statistics:
-                self._conflation.note(of, entry)
+                self.conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection)) is not None:
                 messages.append(sse.with_id(message, cursors(entry.sequence)))
         through = batch[-1][1].sequence
         if states and len(messages) == states:
             messages[-1] = sse.with_id(messages[-1], cursors(through))
         self.channel.broadcast(messages)
-        self._conflation.emit()
+        self.conflation.emit()
         if partition in self._held and not self._lacks_states(partition):
             self._held[partition] = Position(self.followers[partition].position.epoch, through)
 
@@ -294,7 +294,7 @@ class Group:
         self._hold(of.partition)
         if of.window is not None:
             self._unsent_states.add(of)
-            self._conflation.reset(of)
+            self.conflation.reset(of)
         if reason == "trimmed" and of.window is not None:
             return  # nothing is lost: the snapshot has all rows
         if self._was_settled and (of.topic, reason) not in self._sent_resets:
@@ -318,7 +318,7 @@ class Group:
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
         """Return snapshots without an id: the next message has one."""
         wanted = set(logs) if self._was_settled else ()
-        return [self._conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
+        return [self.conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
 
     @staticmethod
     def _events(cursors: Callable[[int], str], messages: list[bytes], entry: EventsEntry) -> list[bytes]:
@@ -342,14 +342,10 @@ class Group:
     def snapshots(self, logs: Iterable[Log] | None = None) -> list[bytes]:
         """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
         wanted = [of for of in (self.logs if logs is None else logs) if of.window is not None]
-        messages = [self._conflation.snapshot(of) for of in wanted]
+        messages = [self.conflation.snapshot(of) for of in wanted]
         if messages:
             messages[-1] = sse.with_id(messages[-1], self.cursor())
         return messages
-
-    def initial_state(self) -> bytes:
-        """Return all rows for a new subscriber. Subscribers of the same second get the same bytes."""
-        return self._conflation.initial_state()
 
     def changes_for(self, cursor: str) -> bytes | None:
         """Return what a client with a cursor lacks; None unless it wants statistics alone and none of them was lost.
@@ -366,22 +362,13 @@ class Group:
             return None
         if self.query.has_patterns and not positions.keys() <= self.followers.keys():
             return None
-        return self._conflation.changes_for(cursor, positions)
+        return self.conflation.changes_for(cursor, positions)
 
     def _is_within_reach(self, of: Log, position: Position | None) -> bool:
         follower, tail = self.followers[of.partition], self.tail(of)
         if position is None or position.epoch != follower.position.epoch:
             return False
         return max(tail.deleted, tail.trimmed) <= position.sequence <= follower.position.sequence
-
-    def changes_since(
-        self, position: Position, of: Log, *, full_snapshot: bool, skipping: bool = False
-    ) -> bytes | None:
-        """Return what changed in a window after a position; all rows if ``full_snapshot`` or if that is shorter.
-
-        If ``skipping``, the message tells how many updates it replaces.
-        """
-        return self._conflation.since(of, position.sequence, full_snapshot=full_snapshot, skipping=skipping)
 
     # Recovery
 
@@ -400,7 +387,7 @@ class Group:
             self._resume(self, connection, decode(chunk.cursor), ResumeReason.TOO_SLOW)
             return
         end = self.channel.seal()
-        data = self._conflation.since_chunk(chunk)
+        data = self.conflation.since_chunk(chunk)
         connection.at = end
         if connection.push(data):
             self.channel.slow.discard(connection)
@@ -408,6 +395,6 @@ class Group:
     def close(self) -> None:
         self._feed.directory.discard(self)
         self.channel.close()
-        self._conflation.close()
+        self.conflation.close()
         for follower in self.followers.values():
             follower.discard(self, list(self.logs))

@@ -23,10 +23,10 @@ class LogPosition:
 
 
 class HistoryLost(Exception):
-    """The logs of a ``partition`` do not hold any more what was to be read."""
+    """The logs of a ``partition`` do not hold the events any more that were to be read."""
 
     def __init__(self, partition: int) -> None:
-        super().__init__(f"the logs of partition {partition} lost what was to be read")
+        super().__init__(f"the logs of partition {partition} lost events that were to be read")
         self.partition = partition
 
 

@@ -19,7 +19,7 @@ class ResumeLimits:
     """Time between two attempts while Redis is away."""
 
     recheck: float = 0.02
-    """Time for a follower to notice that logs were trimmed, before what is lost is determined again."""
+    """Time for a follower to notice that logs were trimmed, before the next plan looks for lost logs."""
 
     read_bytes: int = 256_000
     """Bytes of logs in one read for one connection. The next read follows when the socket has taken them."""

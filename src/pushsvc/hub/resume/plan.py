@@ -89,12 +89,12 @@ class ResumePlan:
 
     def resets(self) -> list[bytes]:
         """Return the messages that positions are lost. Of deleted topics only the client's patterns are known."""
-        told = {(of.topic, reason): None for of, reason in self.lost.items()}
+        resets = {(of.topic, reason): None for of, reason in self.lost.items()}
         query = self._group.query
         if any(not known and p not in self._group.followers for p, known in self._in_epoch.items()):
             patterns = filter(is_pattern, (*query.events, *query.statistics))
-            told |= {(pattern, "broker-restarted"): None for pattern in patterns}
-        return [sse_messages.reset(topic, reason) for topic, reason in told]
+            resets |= {(pattern, "broker-restarted"): None for pattern in patterns}
+        return [sse_messages.reset(topic, reason) for topic, reason in resets]
 
     def positions(self) -> dict[int, Position]:
         """Return the client's position in each partition of the group, 0 if it is not of the current epoch."""

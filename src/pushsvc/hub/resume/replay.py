@@ -205,8 +205,8 @@ class Replay:
             if of.window is not None:
                 position = plan.position(of.partition)
                 full = unknown or of in lost or position is None
-                since = Position(0, 0) if position is None else position
-                message = group.changes_since(since, of, full_snapshot=full, skipping=skipping)
+                sequence = 0 if position is None else position.sequence
+                message = group.conflation.since(of, sequence, full_snapshot=full, skipping=skipping)
                 messages += [] if message is None else [message]
         if messages and not group.has_events:
             messages[-1] = sse.with_id(messages[-1], group.cursor())
@@ -217,7 +217,7 @@ class Replay:
         try:
             messages = history.read(decode(self._goal.cursor))
         except HistoryLost as lost:
-            # The next plan finds what is lost, once the follower has read it too.
+            # The next plan finds the lost logs, once the follower has read them too.
             self._begin_again(history.client_positions)
             self.group.followers[lost.partition].wake()
             gevent.sleep(self._limits.recheck)
