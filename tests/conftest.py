@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,21 @@ def _place(item: pytest.Item) -> int:
     return next((place for place, begin in enumerate(FIRST) if path.startswith(begin)), len(FIRST))
 
 
+MAY_LACK = ("this kernel ", "this Redis ")
+"""Beginnings of reasons to skip a test even where PUSHSVC_REQUIRE_ALL=1 turns a skipped test into a failed one."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that this machine has to skip where PUSHSVC_REQUIRE_ALL=1, as in CI."""
+    report = yield
+    if report.skipped and os.environ.get("PUSHSVC_REQUIRE_ALL") == "1" and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(MAY_LACK):
+            report.outcome, report.longrepr = "failed", f"PUSHSVC_REQUIRE_ALL=1, but: {reason}"
+    return report
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Unregister hypothesis's plugin if no test used it: its summary would import all of hypothesis."""
     if "hypothesis" not in sys.modules:
@@ -62,6 +78,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def prefix() -> str:
     return f"test-{os.getpid()}-{next(_numbers)}:"
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a Unix socket, which may have 107 bytes."""
+    with TemporaryDirectory(prefix="pushsvc-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from pushsvc.errors import Overloaded, PushError
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from support.proxy import Proxy
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 SETTINGS = TopicSettings()
 CALLERS = 30
@@ -315,7 +315,7 @@ greenlets = [gevent.spawn(publish, number) for number in range(64)]
 gevent.sleep(0)
 killed = greenlets[::3]  # the leader, waiting requests, and the next leader
 gevent.killall(killed)
-gevent.joinall(greenlets, timeout=20, raise_error=True)
+gevent.joinall(greenlets, timeout=60, raise_error=True)
 offsets = [one.value for one in greenlets if one not in killed]
 again = publish(64)
 log = Log("t")
@@ -332,7 +332,11 @@ print("good")
 
 def test_greenlets_share_round_trips_and_may_be_killed(redis_url: str, prefix: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", GREENLETS, redis_url, prefix], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", GREENLETS, redis_url, prefix],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.stdout == "good\n", done.stderr
 

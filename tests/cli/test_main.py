@@ -162,9 +162,8 @@ def test_an_unreachable_server_is_named() -> None:
 
 
 @pytest.mark.parametrize("clock", ["wall", "event"])
-def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, clock: str) -> None:
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, short_folder: Path, clock: str) -> None:
+    folder = short_folder
     stack = Stack("", "pushsvc:", tmp_path)
     settings = tmp_path / "settings.toml"
     settings.write_text(f'certfile = "{tmp_path}/certificate.pem"\n')

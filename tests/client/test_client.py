@@ -19,6 +19,7 @@ import pytest
 from pushsvc.client import Client, ClientError
 from support.ports import free_port
 from support.stack import Stack
+from support.waiting import DEADLINE
 
 RECEIPT = b'{"accepted":1}'
 OK = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n" + RECEIPT
@@ -157,13 +158,13 @@ with Client(url) as client:
     reader = gevent.spawn(lambda: [next(stream).data for _ in range(32)])
     for _ in range(2):  # the second round reuses idle connections
         gevent.joinall([gevent.spawn(client.publish, topic, [{"n": n}]) for n in range(16)], raise_error=True)
-    print(len(reader.get(timeout=20)))
+    print(len(reader.get(timeout=60)))
 """
 
 
 def test_greenlets_share_a_client(shared_server: Stack, topic: str) -> None:
     command = [sys.executable, "-c", UNDER_GEVENT, shared_server.url, topic]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("32\n", "", 0)
 
 

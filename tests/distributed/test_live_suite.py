@@ -21,14 +21,14 @@ OWN = "by_redis_publish"
 """Waits for a subscriber by the reply of PUBLISH, which in a cluster counts one node. test_cluster covers the like."""
 
 
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_600)
 def test_live_suite_passes_over_a_cluster(cluster: Fleet) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not {OWN}"]
     command += ["--numprocesses", "3", "--dist", "loadfile"]
+    environment = os.environ | {"PUSHSVC_TEST_REDIS_URL": cluster.cluster_url, "PUSHSVC_REQUIRE_ALL": "0"}
     done = subprocess.run(
         [*command, *(str(LIVE / f"test_{name}.py") for name in SUITE)],
-        env=os.environ | {"PUSHSVC_TEST_REDIS_URL": cluster.cluster_url}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False,
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
     assert " passed" in done.stdout

@@ -19,7 +19,7 @@ from pushsvc.supervisor.preflight import check_redis
 from support.fleet import Fleet, client, kill
 from support.producers import Producers, stored
 from support.stack import Stack, Table
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 TOPICS = ["north", "south"]
 
@@ -139,7 +139,7 @@ def test_url_of_the_wrong_kind_is_named(watched: Fleet) -> None:
 
 def test_password_of_the_url_is_not_shown() -> None:
     command = [sys.executable, "-m", "pushsvc", "web", "--redis", "redis+sentinel://me:secret@127.0.0.1:1,[::1]:1/m"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 1
     assert "Redis at redis+sentinel://…@127.0.0.1:1,[::1]:1/m does not answer: no Sentinel" in done.stderr
     assert "secret" not in done.stderr

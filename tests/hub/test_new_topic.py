@@ -29,7 +29,7 @@ def test_update_of_another_topic_waits_until_the_new_topic_is_read(hub, broker):
     group, sent = hub.group(Query(statistics=("near.*",))), []
     count_as_listed(hub)
     group.extend([OLD.topic])
-    assert group.settled.wait(10)
+    assert group.settled.wait(60)
     group.channel.broadcast = lambda messages: sent.extend(
         (message, NEW in group.logs and not group.tail(NEW).catching_up) for message in messages
     )

@@ -46,8 +46,8 @@ class Notified:
         self.sent = captured(group)
         for topic in topics:
             self._listener.subscribe(self.broker.keys.log_channel(Log(topic)))
-            assert self._listener.get_message(timeout=10)["type"] == "subscribe"
-        assert group.settled.wait(10)
+            assert self._listener.get_message(timeout=60)["type"] == "subscribe"
+        assert group.settled.wait(60)
         self.follower = self.hub.feed.follower(Log(topics[0]).partition)
         turn_until(lambda: self.follower.is_live)
         self.reads = 0
@@ -58,7 +58,7 @@ class Notified:
         (broker or self.broker).publish(topic, events, SETTINGS)
 
     def next_notification(self):
-        message = self._listener.get_message(timeout=10)
+        message = self._listener.get_message(timeout=60)
         channels = {self.broker.keys.log_channel(Log(topic)): Log(topic) for topic in (ONE, BESIDE, NEW)}
         return channels[message["channel"].decode()], message["data"]
 
@@ -218,7 +218,7 @@ group.channel.broadcast = sent.extend
 def publish(number):
     broker.publish("a", [Event(data={"n": number})], TopicSettings())
 publish(-1)  # creates the topic
-with gevent.Timeout(10):
+with gevent.Timeout(60):
     while not group.followers[next(iter(group.logs)).partition].is_live or not sent:
         gevent.sleep(0.001)
 del reads[:]
@@ -226,7 +226,7 @@ for number in range(200):
     publish(number)
     if number == 100:
         hub.feed.subscriptions._live._connection.disconnect()
-with gevent.Timeout(10):
+with gevent.Timeout(60):
     while len(sent) < 201:
         gevent.sleep(0.001)
 numbers = [int(message.partition(b'"n":')[2].partition(b"}")[0]) for message in sent]

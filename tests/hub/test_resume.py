@@ -68,7 +68,7 @@ class Subscriber:
 
     def received(self, number):
         """Return a summary of the messages, once there are so many."""
-        with gevent.Timeout(10):
+        with gevent.Timeout(60):
             while len(self.messages) < number:
                 assert not self.connection.closed
                 try:
@@ -90,7 +90,7 @@ def parsed(messages):
 
 
 def wait_for(look):
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while not look():
             gevent.sleep(0.001)
 
@@ -114,7 +114,7 @@ def settle(group):
     wake(group)
     if not group.logs:
         group.on_read()
-    assert group.settled.wait(10)
+    assert group.settled.wait(60)
 
 
 def joined(hub, *topics, query=None):
@@ -348,7 +348,7 @@ def test_new_subscriber_starts_after_the_backlog(hub, broker, reads, subscribe):
     assert listed.tail(Log(KNOWN)).after in range(1, 5)
     assert not listed.settled.is_set()
     allow(reads, MANY)
-    assert listed.settled.wait(10)
+    assert listed.settled.wait(60)
     assert subscribe(listed, here(listed, 2)).received(3) == [(KNOWN, 3), (KNOWN, 4), (KNOWN, 5)]
 
 
@@ -365,7 +365,7 @@ def test_position_of_a_group_is_not_ahead_of_a_log_that_joined(hub, broker, read
     assert 0 < decode(later.cursor())[HERE].sequence < 5
     assert decode(first.cursor())[HERE].sequence == 5
     allow(reads, MANY)
-    assert later.settled.wait(10)
+    assert later.settled.wait(60)
     assert decode(later.cursor())[HERE].sequence == 5
 
 

@@ -50,9 +50,9 @@ def test_unusable_certificate_is_named_in_the_error(stack, tmp_path, files):
     certificate, key = files
     for number, (arguments, said) in enumerate([
         (["--certfile", str(tmp_path / "none.pem")], "none.pem: No such file or directory"),
-        (["--certfile", str(certificate)], "cert.pem: not a certificate and its private key"),
-        (["--certfile", str(key), "--keyfile", str(key)], "key.pem: not a certificate and its private key"),
-        (["--keyfile", str(key)], "a keyfile without a certfile"),
+        (["--certfile", str(certificate)], "cert.pem: not a certificate and its unencrypted private key"),
+        (["--certfile", str(key), "--keyfile", str(key)], "key.pem: not a certificate and its unencrypted private key"),
+        (["--keyfile", str(key)], "keyfile needs certfile"),
     ]):  # fmt: skip
         name = f"web{number}"
         stack.start(name, "web", "--port", str(stack.port), *arguments)

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
+from support.waiting import DEADLINE
 
 WITH_A_LOOP = """
 from gevent import monkey; monkey.patch_all()
@@ -71,7 +72,12 @@ def test_a_process_with_a_loop_flushes_after_an_interval_and_at_exit(tmp_path, s
     environment = {"PATH": "", **({"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)} if shared else {})}
     for script in (WITH_A_LOOP, AFTER_EXIT)[: 1 + shared]:
         done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 
@@ -85,7 +91,9 @@ def test_a_process_without_a_loop_writes_at_once():
 
 
 def test_flush_every_starts_no_timer():
-    done = subprocess.run([sys.executable, "-c", FLUSH_EVERY], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FLUSH_EVERY], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -191,7 +191,7 @@ class Composition:
 
     def until_healthy(self, name: str) -> None:
         process = self.running[name]
-        until(lambda: process.poll() is not None or self.healthy(name), seconds=180)
+        until(lambda: process.poll() is not None or self.healthy(name), seconds=600)
         assert process.poll() is None, (self.folder / f"{name}.log").read_text()
 
     def stop(self, name: str) -> int:
@@ -353,7 +353,7 @@ class Build:
         assert version
         assert int(version[1]) >= 11, "older than the project allows"
         assert not self.venv.exists(), "one stage is expected"
-        subprocess.run([sys.executable, "-m", "venv", self.venv], check=True, timeout=120)
+        subprocess.run([sys.executable, "-m", "venv", self.venv], check=True, timeout=600)
 
     def _env(self, rest: str) -> None:
         for pair in shlex.split(rest):
@@ -377,7 +377,7 @@ class Build:
     def shell(self, command: str) -> str:
         ran = subprocess.run(
             ["sh", "-c", command], cwd=self.workdir, env=self.environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1_800,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout[-3000:]
         return ran.stdout
@@ -393,6 +393,7 @@ class Build:
         self.command = yaml.safe_load(rest)
 
 
+@pytest.mark.timeout(3_600)
 def test_the_dockerfile_installs_the_whole_program(tmp_path: Path) -> None:
     build = Build(tmp_path)
     build.run()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.stack import Stack
+from support.waiting import DEADLINE
 
 PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 WISHES = PROTOCOL.partition("\n## Reference\n")[0]
@@ -35,7 +36,7 @@ curl() {
 def test_command_works_as_written(shared_server: Stack, topic: str, recipe: str) -> None:
     here = recipe.replace("http://127.0.0.1:8000", shared_server.url).replace("/feedback", f"/{topic}")
     prepare = f'curl {shared_server.url}/v1/topics/{topic}/events -d \'[{{"rating": 4}}, {{"rating": 5}}]\'\n'
-    ran = subprocess.run(["bash", "-c", CURL + prepare + here], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(["bash", "-c", CURL + prepare + here], capture_output=True, text=True, timeout=DEADLINE)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("retry: 2000") == recipe.count("curl -N")
     assert len(ran.stdout.splitlines()) > 1
@@ -43,7 +44,7 @@ def test_command_works_as_written(shared_server: Stack, topic: str, recipe: str)
 
 def test_python_works_as_written(shared_server: Stack, topic: str) -> None:
     here = PYTHON.replace("http://127.0.0.1:8000", shared_server.url).replace('"feedback"', f'"{topic}"')
-    ran = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True, timeout=DEADLINE)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("snapshot {")
 

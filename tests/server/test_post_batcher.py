@@ -16,7 +16,7 @@ import pytest
 from support.proxy import Proxy
 from support.raw_http import ServerProcess, parse_responses, read_all
 from support.stack import Stack
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 StartServer = Callable[..., ServerProcess]
 
@@ -390,7 +390,7 @@ def posted(server: Stack, topic: str, bodies: list[list[bytes]]) -> list[list[tu
 
     def run(own: list[bytes]) -> list[tuple[int, dict[str, Any]]]:
         found = []
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as connection:
             client = Client(connection)
             for body in own:
                 connection.sendall(request(server, topic, body))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-DEADLINE = 60.0
+DEADLINE = 120.0
 """Seconds until a test gives up: many times what anything takes on a busy machine."""
 
 
