@@ -32,6 +32,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.event import EventReader
 from pushsvc.event.columns import ColumnReader
 from pushsvc.settings import TopicSettings
+from pushsvc.system_clock import now_ms
 from pushsvc.topic import PARTITIONS, partition_of
 from system import cpu, processes
 
@@ -111,7 +112,7 @@ def running(url: str, prefix: str, count: int, config: str) -> Iterator[int]:
 
 def publish(broker: Broker, topics: list[str], batches: list[bytes]) -> None:
     reader, settings, started = EventReader(), TopicSettings(retention=10**9), time.monotonic()
-    made = [reader.read(topics[0], data, "application/x-ndjson", now=int(time.time() * 1000)).batch for data in batches]
+    made = [reader.read(topics[0], data, "application/x-ndjson", now=now_ms()).batch for data in batches]
     started = time.monotonic()
     for number, batch in enumerate(made):
         broker.publish(topics[number % len(topics)], batch, settings)

@@ -23,6 +23,7 @@ import numpy as np
 
 from pushsvc.event import EventReader
 from pushsvc.event.columns import ColumnReader
+from pushsvc.system_clock import now_ms
 
 BATCH = 1_000
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -109,7 +110,7 @@ def watch(port: int) -> None:
 
 def parts(batches: list[bytes]) -> dict[str, float]:
     """Return the microseconds per event of single steps of web and aggregator, measured in this process."""
-    some, now = batches[: min(20, len(batches))], int(time.time() * 1000)
+    some, now = batches[: min(20, len(batches))], now_ms()
     bodies, columns, decode = EventReader(), ColumnReader(), msgspec.json.Decoder().decode_lines
     stored = [bodies.read("bench", body, _NDJSON["Content-Type"], now=now).batch.data for body in some]
     columns.read(stored[0])

@@ -25,6 +25,7 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
 from pushsvc.event import EventReader
 from pushsvc.settings import TopicRules
+from pushsvc.system_clock import now_ms
 from pushsvc.worker import checkpoints
 from pushsvc.worker.worker import AggregatorWorker
 
@@ -82,7 +83,7 @@ def feed(
     started, beside = time.monotonic(), 0.0  # work of the greenlet that writes checkpoints, while counting paused
     for number in range(count):
         data = batches[number % len(batches)]
-        batch = reader.read(TOPIC, data, "application/x-ndjson", now=int(time.time() * 1000)).batch
+        batch = reader.read(TOPIC, data, "application/x-ndjson", now=now_ms()).batch
         broker.publish(TOPIC, batch, rules.settings_of(TOPIC))
         before = saving.seconds
         step(worker)
