@@ -98,12 +98,13 @@ def broker(redis_url: str, prefix: str) -> Iterator[Broker]:
 
 @pytest.fixture
 def proxy(redis_url: str) -> Iterator[Proxy]:
-    """A proxy in front of the embedded server."""
+    """A proxy in front of the shared server."""
+    from urllib.parse import urlsplit
+
     from support.proxy import Proxy
 
-    if not redis_url.startswith("unix://"):
-        pytest.skip("the proxy needs a server on a Unix socket")
-    proxy = Proxy(redis_url.removeprefix("unix://"))
+    url = urlsplit(redis_url)
+    proxy = Proxy(url.path if url.scheme == "unix" else (url.hostname or "", url.port or 6379))
     yield proxy
     proxy.close()
 

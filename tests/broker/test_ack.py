@@ -65,6 +65,22 @@ def pair(start: Starter) -> tuple[EmbeddedServer, EmbeddedServer]:
     return primary, replica
 
 
+@pytest.fixture
+def start_with_waitaof(start: Starter) -> Starter:
+    """Start servers that support ``--ack fsync``; skip the test if the installed one does not."""
+    if not has_waitaof(start("probe")):
+        pytest.skip("--ack fsync needs WAITAOF: Redis 7.2 or Valkey")
+    return start
+
+
+def has_waitaof(server: EmbeddedServer) -> bool:
+    try:
+        client(server).execute_command("WAITAOF", 0, 0, 0)
+    except redis.ResponseError as error:
+        return "unknown command" not in str(error)
+    return True
+
+
 def event(number: int, id_: str | None = None) -> list[Event]:
     return [Event(id=id_, data={"n": number})]
 
@@ -88,12 +104,12 @@ def test_valid_acks() -> None:
 
 @pytest.mark.parametrize("text", ["", "disk", "replicas", "replicas:0", "replicas:-1", "replicas:100", "fsync "])
 def test_invalid_acks(text: str) -> None:
-    with pytest.raises(ValueError, match="memory, fsync and replicas:N"):
+    with pytest.raises(ValueError, match="memory, fsync or replicas:N"):
         Ack.parse(text)
 
 
-def test_with_fsync_a_publish_returns_after_the_disk_write(start: Starter) -> None:
-    server = start(appendfsync="everysec")
+def test_with_fsync_a_publish_returns_after_the_disk_write(start_with_waitaof: Starter) -> None:
+    server = start_with_waitaof(appendfsync="everysec")
     broker = Broker(server.url, ack=FSYNC)
     assert broker.publish("t", event(1), SETTINGS).last_offset == 1
     assert calls_of(server, "waitaof") == 1
@@ -109,8 +125,8 @@ def test_by_default_a_publish_needs_no_confirmation(start: Starter) -> None:
     broker.close()
 
 
-def test_concurrent_requests_share_a_confirmation(start: Starter) -> None:
-    server = start(appendfsync="everysec")
+def test_concurrent_requests_share_a_confirmation(start_with_waitaof: Starter) -> None:
+    server = start_with_waitaof(appendfsync="everysec")
     broker = Broker(server.url, ack=FSYNC)
     with ThreadPoolExecutor(100) as pool:
         receipts = list(pool.map(lambda number: broker.publish("t", event(number), SETTINGS), range(100)))
@@ -170,9 +186,9 @@ def test_a_refusal_that_stored_nothing_needs_no_confirmation(start: Starter) -> 
     broker.close()
 
 
-def test_a_publish_is_not_acknowledged_if_the_confirmation_is_lost(start: Starter) -> None:
+def test_a_publish_is_not_acknowledged_if_the_confirmation_is_lost(start_with_waitaof: Starter) -> None:
     """The connection breaks after the script's reply."""
-    server = start()
+    server = start_with_waitaof()
     proxy = Proxy(str(server.data_dir / "valkey.sock"))
     broker = Broker(proxy.url, ack=FSYNC)
     broker.publish("t", event(1), SETTINGS)
@@ -193,8 +209,8 @@ def test_a_publish_is_not_acknowledged_if_the_confirmation_is_lost(start: Starte
     proxy.close()
 
 
-def test_a_refused_confirmation_is_none(start: Starter) -> None:
-    server = start()
+def test_a_refused_confirmation_is_none(start_with_waitaof: Starter) -> None:
+    server = start_with_waitaof()
     broker = Broker(server.url, ack=FSYNC)
     client(server).config_set("appendonly", "no")
     with pytest.raises(Unconfirmed):
@@ -209,8 +225,8 @@ def check(server: EmbeddedServer, ack: Ack) -> list[str]:
     return warnings
 
 
-def test_a_server_without_an_append_only_file_is_refused_for_fsync(start: Starter) -> None:
-    server = start(appendonly="no")
+def test_a_server_without_an_append_only_file_is_refused_for_fsync(start_with_waitaof: Starter) -> None:
+    server = start_with_waitaof(appendonly="no")
     with pytest.raises(StartupError, match=r"support --ack fsync: it has no append-only file\. Set its appendonly"):
         check(server, FSYNC)
     assert check(server, Ack())
@@ -218,13 +234,15 @@ def test_a_server_without_an_append_only_file_is_refused_for_fsync(start: Starte
 
 def test_a_server_that_does_not_know_waitaof_is_refused_for_fsync(start: Starter, tmp_path: Path) -> None:
     (tmp_path / "old.conf").write_text('rename-command WAITAOF ""\n')
-    server = start(include=str(tmp_path / "old.conf"))
+    server = start(include=str(tmp_path / "old.conf")) if has_waitaof(start("probe")) else start()
     with pytest.raises(StartupError, match=r"it has no command WAITAOF\. Redis 7.2 and Valkey have it"):
         check(server, FSYNC)
 
 
 def test_a_server_with_too_few_replicas_is_warned_about(pair: tuple[EmbeddedServer, EmbeddedServer]) -> None:
     primary, _ = pair
-    assert check(primary, FSYNC) == check(primary, REPLICA) == []
+    assert check(primary, Ack()) == []  # the first check writes the layout: later ones leave nothing to confirm
+    assert not has_waitaof(primary) or check(primary, FSYNC) == []
+    assert check(primary, REPLICA) == []
     [warning] = check(primary, Ack(replicas=2))
     assert "has 1 replicas: with --ack replicas:2 publishing is answered with 503 until it has 2" in warning
