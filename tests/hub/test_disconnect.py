@@ -9,7 +9,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from support.hubs import captured, count_as_listed
 from support.owner import lease
-from support.waiting import turn_until
+from support.waiting import DEADLINE, turn_until
 
 OLD, NEW = "near.0", "near.54"  # of one partition
 
@@ -37,7 +37,7 @@ def test_client_cut_beside_a_new_topic_gets_its_rows(hub, broker):
     group = hub.group(Query(statistics=("near.*",)))
     count_as_listed(hub)
     group.extend([OLD])
-    assert group.settled.wait(60)
+    assert group.settled.wait(DEADLINE)
     messages = captured(group)
     broker.publish(NEW, [Event(data={"n": 1})], TopicSettings())
     statistics.write(NEW, "s", "b")
@@ -49,7 +49,7 @@ def test_client_cut_beside_a_new_topic_gets_its_rows(hub, broker):
         return any(b'"b"' in message for message in messages)
 
     turn_until(is_sent)
-    assert group.settled.wait(60)
+    assert group.settled.wait(DEADLINE)
     decoder = Decoder()
     for message in messages:
         list(decoder.feed(message))

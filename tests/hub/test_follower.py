@@ -9,7 +9,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from support.hubs import captured
-from support.waiting import turn_until
+from support.waiting import DEADLINE, turn_until
 
 
 def two_groups(hub):
@@ -25,7 +25,7 @@ def test_log_may_start_at_its_end_for_one_consumer_and_at_its_start_for_another(
     for join in joins if first == "listed" else reversed(joins):
         join()
     for group in messages:
-        assert group.settled.wait(60)
+        assert group.settled.wait(DEADLINE)
     broker.publish("near.1", [Event(data={"n": 2})], TopicSettings())
     hub.feed.follower(next(iter(created.followers))).wake()
     turn_until(lambda: len(messages[created]) == 2 and messages[listed])
@@ -39,7 +39,7 @@ def test_events_skipped_in_one_epoch_are_sent_in_the_next(hub, broker):
     messages = captured(listed)
     listed.extend(["near.1"])
     created.extend(["near.1"], from_start=True)
-    assert listed.settled.wait(60)
+    assert listed.settled.wait(DEADLINE)
     assert messages == []
     follower = hub.feed.follower(next(iter(listed.followers)))
     broker._connections.commands([("HSET", broker.keys.partition(follower.partition), "run", "0" * 40)])

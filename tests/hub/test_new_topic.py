@@ -8,7 +8,7 @@ from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from support.hubs import count_as_listed
 from support.owner import lease
-from support.waiting import turn_until
+from support.waiting import DEADLINE, turn_until
 
 OLD, NEW = Log("near.0", "1m"), Log("near.54", "1m")
 
@@ -29,7 +29,7 @@ def test_update_of_another_topic_waits_until_the_new_topic_is_read(hub, broker):
     group, sent = hub.group(Query(statistics=("near.*",))), []
     count_as_listed(hub)
     group.extend([OLD.topic])
-    assert group.settled.wait(60)
+    assert group.settled.wait(DEADLINE)
     group.channel.broadcast = lambda messages: sent.extend(
         (message, NEW in group.logs and not group.tail(NEW).catching_up) for message in messages
     )

@@ -14,7 +14,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from support.hubs import captured
-from support.waiting import turn_until
+from support.waiting import DEADLINE, turn_until
 
 ONE, BESIDE, NEW = "near.0", "near.54", "near.172"  # of one partition
 SETTINGS = TopicSettings()
@@ -46,8 +46,8 @@ class Notified:
         self.sent = captured(group)
         for topic in topics:
             self._listener.subscribe(self.broker.keys.log_channel(Log(topic)))
-            assert self._listener.get_message(timeout=60)["type"] == "subscribe"
-        assert group.settled.wait(60)
+            assert self._listener.get_message(timeout=DEADLINE)["type"] == "subscribe"
+        assert group.settled.wait(DEADLINE)
         self.follower = self.hub.feed.follower(Log(topics[0]).partition)
         turn_until(lambda: self.follower.is_live)
         self.reads = 0
@@ -58,7 +58,7 @@ class Notified:
         (broker or self.broker).publish(topic, events, SETTINGS)
 
     def next_notification(self):
-        message = self._listener.get_message(timeout=60)
+        message = self._listener.get_message(timeout=DEADLINE)
         channels = {self.broker.keys.log_channel(Log(topic)): Log(topic) for topic in (ONE, BESIDE, NEW)}
         return channels[message["channel"].decode()], message["data"]
 

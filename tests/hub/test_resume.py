@@ -1,10 +1,10 @@
 """Logs may join, start over or fail while a stream resumes: no event is left out, and none comes twice."""
 
+import contextlib
 import json
 import socket
 from itertools import count
 
-import gevent
 import pytest
 from gevent.event import Event as Done
 from gevent.lock import Semaphore
@@ -22,6 +22,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.topic import partition_of
 from support.hubs import captured, count_as_listed
+from support.waiting import DEADLINE, turn_until
 
 SETTINGS = TopicSettings()
 KNOWN = "near.1"
@@ -68,14 +69,14 @@ class Subscriber:
 
     def received(self, number):
         """Return a summary of the messages, once there are so many."""
-        with gevent.Timeout(60):
-            while len(self.messages) < number:
-                assert not self.connection.closed
-                try:
-                    self.messages += self._decoder.feed(self._theirs.recv(65_536))
-                except BlockingIOError:
-                    gevent.sleep(0.001)
+        turn_until(lambda: self._receive() >= number)
         return [summary(message) for message in self.messages]
+
+    def _receive(self):
+        assert not self.connection.closed
+        with contextlib.suppress(BlockingIOError):
+            self.messages += self._decoder.feed(self._theirs.recv(65_536))
+        return len(self.messages)
 
 
 def summary(message):
@@ -87,12 +88,6 @@ def summary(message):
 
 def parsed(messages):
     return list(Decoder().feed(b"".join(messages)))
-
-
-def wait_for(look):
-    with gevent.Timeout(60):
-        while not look():
-            gevent.sleep(0.001)
 
 
 def publish(broker, topic, number=1, settings=SETTINGS):
@@ -114,7 +109,7 @@ def settle(group):
     wake(group)
     if not group.logs:
         group.on_read()
-    assert group.settled.wait(60)
+    assert group.settled.wait(DEADLINE)
 
 
 def joined(hub, *topics, query=None):
@@ -166,7 +161,7 @@ def test_redis_may_restart_while_positions_are_looked_up(hub, broker, subscribe,
         before = follower.epoch
         restart(broker, HERE)
         follower.wake()
-        wait_for(lambda: follower.epoch != before and group.settled.is_set())
+        turn_until(lambda: follower.epoch != before and group.settled.is_set())
 
     meanwhile(broker, monkeypatch, "seek_sequence", restart_here)
     subscriber = subscribe(group, here(group, 1))
@@ -179,7 +174,7 @@ def test_client_of_another_worker_may_know_topics_that_this_one_does_not(hub, br
     publish(broker, ELSEWHERE)
     epoch = broker.read(THERE, {}).epoch
     subscriber = subscribe(group, {**here(group, 1), THERE: Position(epoch, 1)})
-    wait_for(lambda: subscriber.connection.at is not None)
+    turn_until(lambda: subscriber.connection.at is not None)
     publish(broker, ELSEWHERE)
     wake(group)
     assert subscriber.received(1) == [(ELSEWHERE, 2)]
@@ -213,7 +208,7 @@ def test_reset_of_one_topic_does_not_repeat_events_of_another(hub, broker, subsc
     for topic in (KNOWN, ELSEWHERE):
         publish(broker, topic, 2, Windowless(retention=1))
     settle(group)
-    wait_for(lambda: decode(group.cursor()) != positions)
+    turn_until(lambda: decode(group.cursor()) != positions)
     subscriber = subscribe(group, positions)
     received = subscriber.received(4)
     assert sorted(received) == sorted(
@@ -248,7 +243,7 @@ def test_trimmed_statistics_cause_no_reset_of_events(hub, broker, subscribe, wri
     write(*"susus")
     publish(broker, KNOWN)
     wake(group)
-    wait_for(lambda: group.tail(Log(KNOWN)).after == 2)
+    turn_until(lambda: group.tail(Log(KNOWN)).after == 2)
     assert group.tail(Log(KNOWN, "1m")).trimmed > positions[HERE].sequence
     assert [message[:2] for message in subscribe(group, positions).received(2)] == [(KNOWN, 1), (KNOWN, 2)]
 
@@ -287,7 +282,7 @@ def test_partition_has_a_position_while_another_is_not_read(hub, broker, monkeyp
     fail_to_read(broker, monkeypatch, THERE)
     group.extend([KNOWN, ELSEWHERE], from_start=True)
     wake(group)
-    wait_for(lambda: sent)
+    turn_until(lambda: sent)
     assert not group.settled.is_set()
     assert decode(group.cursor()).keys() == {HERE}
 
@@ -305,7 +300,7 @@ def test_every_restart_is_reported_while_another_partition_is_not_read(hub, brok
         wake(group)
         if partition == HERE:
             expected.extend([("reset", KNOWN, "broker-restarted"), (KNOWN, 1)])
-        wait_for(lambda: list(map(summary, parsed(sent))) == expected)
+        turn_until(lambda: list(map(summary, parsed(sent))) == expected)
 
 
 # Logs that are longer than one read
@@ -333,7 +328,7 @@ def allow(reads, number):
     for _ in range(number):
         reads.release()
     if number < MANY:
-        wait_for(lambda: reads.counter == 0)
+        turn_until(lambda: reads.counter == 0)
 
 
 def test_new_subscriber_starts_after_the_backlog(hub, broker, reads, subscribe):
@@ -348,7 +343,7 @@ def test_new_subscriber_starts_after_the_backlog(hub, broker, reads, subscribe):
     assert listed.tail(Log(KNOWN)).after in range(1, 5)
     assert not listed.settled.is_set()
     allow(reads, MANY)
-    assert listed.settled.wait(60)
+    assert listed.settled.wait(DEADLINE)
     assert subscribe(listed, here(listed, 2)).received(3) == [(KNOWN, 3), (KNOWN, 4), (KNOWN, 5)]
 
 
@@ -365,7 +360,7 @@ def test_position_of_a_group_is_not_ahead_of_a_log_that_joined(hub, broker, read
     assert 0 < decode(later.cursor())[HERE].sequence < 5
     assert decode(first.cursor())[HERE].sequence == 5
     allow(reads, MANY)
-    assert later.settled.wait(60)
+    assert later.settled.wait(DEADLINE)
     assert decode(later.cursor())[HERE].sequence == 5
 
 

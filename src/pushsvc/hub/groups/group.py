@@ -61,9 +61,9 @@ class Resume(Protocol):
 class Group:
     """The logs of a query, and the channel with the messages made of them. Implements Recovery and LogConsumer.
 
-    ``settled`` is set while every log has been read once and its state is known. ``resets`` counts how often a log
-    started over. ``on_end(group, reason)`` ends all streams of the group, ``resume`` brings a connection that is too
-    far behind back from the logs.
+    ``settled`` is set while every log has been read once and its state is known. ``generation`` increases whenever a
+    log starts over. ``on_end(group, reason)`` ends all streams of the group. ``resume`` serves a connection that is too
+    far behind from the logs.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Group:
         self.topics: set[str] = set()
         self.followers: dict[int, Follower] = {}
         self.settled = Event()
-        self.resets = 0
+        self.generation = 0
         self.paces_statistics = bool(query.every or query.selection.top)  # they are not sent entry by entry
         self._rules = rules
         self._feed = feed
@@ -289,7 +289,7 @@ class Group:
     def reset(self, of: Log, reason: str) -> None:
         """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
         self.settled.clear()
-        self.resets += 1
+        self.generation += 1
         self._skip.pop(of, None)
         self._hold(of.partition)
         if of.window is not None:

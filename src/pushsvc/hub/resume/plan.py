@@ -38,7 +38,7 @@ class ResumePlan:
         self._broker = broker
         self._refresh_topics = refresh_topics
         self._wait = wait
-        self._resets = group.resets
+        self._generation = group.generation
         self._client_positions = client_positions
         self._earliest = earliest
         self._in_epoch: dict[int, bool] = {}  # partition: whether the client's position is of the current epoch
@@ -47,7 +47,7 @@ class ResumePlan:
     @property
     def outdated(self) -> bool:
         """True when a log of the group started over."""
-        return self._resets != self._group.resets
+        return self._generation != self._group.generation
 
     def renewed(self) -> ResumePlan:
         """Return a plan for the same client that has looked up nothing yet."""
