@@ -1,4 +1,4 @@
-"""Any series of entries: batches of events, late and early, gaps between them, and moments at which somebody looks."""
+"""Arbitrary series of log entries: batches of late and early events, gaps, and the steps after which a reader reads."""
 
 from hypothesis import strategies as st
 
@@ -15,12 +15,12 @@ steps = st.lists(st.tuples(gaps, st.one_of(st.just([]), batches), st.booleans())
 
 
 def play(aggregate, series, wall=True):
-    """Apply a series of (gap, batch, watched); yield the producer, the time, and whether somebody looks, after each."""
+    """Apply a series of (gap, batch, read); yield the producer, the time, and whether a reader reads, after each."""
     producer, now = Producer(aggregate), T + 17
-    for gap, batch, look in series:
+    for gap, batch, read in series:
         now += gap
         if batch:
             producer.send(now, *[Event(time=None if d is None else now + d, key=k, data=v) for d, k, v in batch])
         elif wall:
             aggregate.advance(now)
-        yield producer, now, look
+        yield producer, now, read

@@ -96,7 +96,8 @@ class Engine:
     @property
     def step(self) -> int:
         """A number that changes now and then, for work that need not be done with every event."""
-        return sum(windows.step for windows in self._sets)
+        first, last = self._sets[0], self._sets[-1]
+        return first.step if first is last else first.step + last.step
 
     def start(self, time: int) -> None:
         """Set the clock of empty windows; it may go back."""
@@ -105,8 +106,9 @@ class Engine:
 
     def advance(self, time: int) -> bool:
         """Move the clock to ``time`` unless it is later; return whether events may have left or entered a window."""
-        moved, *_ = [windows.advance(time) for windows in self._sets]
-        return moved
+        first, last = self._sets[0], self._sets[-1]
+        moved = last.advance(time)
+        return moved if first is last else first.advance(time)
 
     def next_changes(self, ready: ReadyTimes) -> list[int | None]:
         """Return for each window [W] the next ms at which the clock may change a row that may be sent."""
@@ -120,17 +122,13 @@ class Engine:
 
         ``put`` takes these ids, but only of events that are in range.
         """
-        return [windows.begin_entry(topic, offset, times, in_range) for windows in self._sets][-1]
+        return self._sets[-1].begin_entry(topic, offset, times, in_range)
 
     def put(self, events: Ints, rows: Index, values: Floats | None) -> None:
         """Add events of the newest entry to their rows and to the totals of those; None for rows that only count."""
-        panes, recent = self._panes, self._recent
-        if recent is not None:
-            recent.put(events, rows, values)
-            if panes is not None:
-                panes.put(recent.times_of(events, rows) // panes.grain, rows, values)
-        elif panes is not None:
-            panes.put(events, rows, values)
+        self._sets[-1].put(events, rows, values)
+        if self._panes is not None and self._recent is not None:
+            self._panes.put(self._recent.times_of(events, rows) // self._panes.grain, rows, values)
 
     def put_values(self, events: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
         """Add events of the newest entry to rows of VALUES; ``numbers`` are those of their values."""
@@ -221,8 +219,10 @@ class Engine:
 
         Numbers that were not put yet become invalid.
         """
-        dictionary, period = self.dictionary, self.time if self._recent is None else self.step
-        if dictionary is not None and dictionary.due(period):
+        if self._value_statistics is None:
+            return
+        dictionary, period = self._value_statistics.dictionary, self.time if self._recent is None else self.step
+        if dictionary.due(period):
             dictionary.sweep(self.values_in_use(), period)
 
     def values_in_use(self) -> Flags:

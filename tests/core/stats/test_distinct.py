@@ -1,4 +1,4 @@
-"""Numbers of different values by codes and panes."""
+"""Numbers of distinct values, by codes and panes."""
 
 from hashlib import blake2b
 
@@ -11,7 +11,7 @@ from support.reference.distinct import NO_CELLS, cells, codes
 
 
 def read(distinct, window, *rows, cell=NO_CELLS):
-    """Return how many values rows have, and where that is not exact."""
+    """Return the numbers of distinct values of rows, and which are estimates."""
     found, approximate = distinct.read(window, np.array(rows), cell)
     return found.tolist(), approximate.tolist()
 
@@ -58,7 +58,7 @@ def test_sweep_drops_codes_that_no_window_needs():
         distinct.advance(0, min(oldest, 1))
         distinct.advance(1, min(oldest, 3))
     ranks = distinct._codes & ((1 << RANKS) - 1)
-    assert ranks.tolist() == [1, 3]  # of the register; a rank of 2 was followed by a greater one
+    assert ranks.tolist() == [1, 3]  # rank 2 was superseded by a later 3 of the same register
     assert [read(distinct, window, 0) for window in (0, 1)] == [([1], [True])] * 2
 
 

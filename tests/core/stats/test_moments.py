@@ -1,4 +1,4 @@
-"""Sum, mean, least, greatest and sample deviation of a few values in panes that are merged."""
+"""Sum, mean, min, max and std of a few values in merged panes."""
 
 from math import isnan, sqrt
 
@@ -68,8 +68,8 @@ def test_partials_of_equal_rows_are_merged_in_row_order():
 
 def test_runs_of_partials_merge_at_once():
     parts = reduce(np.array([1.0, 1e9, 3.0, 5.0, -0.5, 0.25]), np.array([0, 1, 3, 5]))
-    figures = describe(merge_runs(parts, np.array([0, 2])))
-    assert figures[0].tolist() == [1e9 + 4, 4.75]
-    assert figures[2:4].tolist() == [[1.0, -0.5], [1e9, 5.0]]
+    statistics = describe(merge_runs(parts, np.array([0, 2])))
+    assert statistics[0].tolist() == [1e9 + 4, 4.75]
+    assert statistics[2:4].tolist() == [[1.0, -0.5], [1e9, 5.0]]
     deviations = [exact(values)[2] for values in ((1.0, 1e9, 3.0), (5.0, -0.5, 0.25))]
-    assert figures[4].tolist() == [pytest.approx(one, rel=1e-15) for one in deviations]
+    assert statistics[4].tolist() == [pytest.approx(one, rel=1e-15) for one in deviations]

@@ -1,4 +1,4 @@
-"""The checked over rows of two topics, step by step."""
+"""The engine over rows of two topics, step by step."""
 
 import numpy as np
 
@@ -56,9 +56,11 @@ def test_division_into_batches_does_not_matter():
     keys = np.array([ALL_KEYS, *map(whole.topics[0].key, whole.names)])
     for window in range(len(WINDOWS)):
         for field in (COUNT, 1):
-            held = [checked.engine.counts(window, checked.topics[0].rows(field, keys)) for checked in (whole, apart)]
-            assert held[0].tolist() == held[1].tolist()
-        figures, others = (checked.engine.read(window, checked.topics[0].rows(1, keys)) for checked in (whole, apart))
-        assert np.allclose(figures, others, rtol=1e-14, atol=0, equal_nan=True)
+            counts = [checked.engine.counts(window, checked.topics[0].rows(field, keys)) for checked in (whole, apart)]
+            assert counts[0].tolist() == counts[1].tolist()
+        statistics, others = (
+            checked.engine.read(window, checked.topics[0].rows(1, keys)) for checked in (whole, apart)
+        )
+        assert np.allclose(statistics, others, rtol=1e-14, atol=0, equal_nan=True)
         exact = [0, 2, 3, 5, 6]
-        assert np.array_equal(figures[exact], others[exact], equal_nan=True)
+        assert np.array_equal(statistics[exact], others[exact], equal_nan=True)

@@ -1,4 +1,4 @@
-"""Quantiles from buckets and from the newest values, and numpy's ``inverted_cdf``."""
+"""Quantiles from histograms and from the newest values, against numpy's ``inverted_cdf``."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_only_the_newest_values_are_kept():
     newest.reserve(2)
     for grain, value in enumerate(values):
         one(newest, grain, value)
-    one(newest, 2, 99.0)  # older than all that are kept
+    one(newest, 2, 99.0)  # older than all kept values
     assert quantiles(newest, 4, 19, NEWEST) == expected(values[4:])
     assert quantiles(newest, 17, 18, 2) == expected(values[17:19])
     one(newest, 4, 50.0)

@@ -18,8 +18,8 @@ def two(options):
 # -- exact windows
 
 
-def told(aggregate, now):
-    """Let the time go from wake to wake; return (ms behind T, count of all events) of each frame of 10s."""
+def counts_over_time(aggregate, now):
+    """Advance the clock from wake-up to wake-up; return (ms after T, count of all events) of each frame of 10s."""
     found = []
     while now is not None:
         aggregate.advance(now)
@@ -38,7 +38,7 @@ def test_exact_window_moves_by_the_millisecond_without_events():
     assert rows_of(frame)["a", "x"][:3] == [2, 0.2, 3.0]
     aggregate.flush(T)
     assert aggregate.wake_at() == T + 1
-    assert told(aggregate, T) == [(1, 1), (10_000, 0), (10_000, "gone")]
+    assert counts_over_time(aggregate, T) == [(1, 1), (10_000, 0), (10_000, "gone")]
     assert state(aggregate, "10s") == {(None, None): [0, 0.0, *[None] * 8], (None, "x"): [0, 0.0, 0.0, *[None] * 7]}
 
 
@@ -48,7 +48,7 @@ def test_early_event_enters_an_exact_window_at_its_time():
     aggregate.flush(T)
     assert aggregate.ahead == 1
     assert aggregate.wake_at() == T + 4_321
-    assert told(aggregate, T)[:1] == [(4_321, 1)]
+    assert counts_over_time(aggregate, T)[:1] == [(4_321, 1)]
 
 
 def test_late_event_enters_the_exact_windows_that_contain_its_time():
@@ -77,8 +77,8 @@ def test_frame_beyond_the_event_limit_is_truncated():
     assert b"truncated" not in frame.to_json(T)
     aggregate.apply(5, T, [event(x=9)])
     (frame, _) = aggregate.flush(T)
-    said = json.loads(frame.to_json(T))
-    assert (frame.start, said["truncated"]) == (T - 2_999, True)
+    body = json.loads(frame.to_json(T))
+    assert (frame.start, body["truncated"]) == (T - 2_999, True)
     assert rows_of(frame)["a", "x"][:3] == [4, 0.4, 15.0]
     aggregate.apply(6, T, [event(T - 3_000, x=100)])
     assert rows_of(aggregate.snapshot("10s"))["a", "x"][0] == 4

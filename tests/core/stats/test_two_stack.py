@@ -1,4 +1,4 @@
-"""The rolling merge, pane by pane."""
+"""The two-stack merge, pane by pane."""
 
 import numpy as np
 import pytest

@@ -1,17 +1,17 @@
 from pushsvc.stats.window import Window
 
 
-def taken(texts):
-    """Return those of texts that are not refused as windows."""
-    return [text for text in texts if "window" not in why_not(text)]
+def accepted(texts):
+    """Return the texts that are parsed as windows."""
+    return [text for text in texts if "window" not in error_of(text)]
 
 
-def why_not(text):
+def error_of(text):
     try:
         Window.parse(text)
     except ValueError as error:
         return str(error)
-    return "it is one"
+    return "accepted"
 
 
 def test_a_window_is_sixty_panes_of_at_least_250_ms():
@@ -26,7 +26,7 @@ def test_a_window_is_sixty_panes_of_at_least_250_ms():
 
 
 def test_invalid_windows_are_refused():
-    assert taken(["", "1", "m", "0m", "-1m", "1.5m", "1m ", "1M", "9s", "25h", "2d", "1m\n", "11111111s"]) == []
+    assert accepted(["", "1", "m", "0m", "-1m", "1.5m", "1m ", "1M", "9s", "25h", "2d", "1m\n", "11111111s"]) == []
 
 
 def test_count_windows_are_parsed():
@@ -43,7 +43,7 @@ def test_count_windows_are_parsed():
 
 
 def test_invalid_count_windows_are_refused():
-    assert taken(["last", "last 0", "last 1", "last 100001", "last -5", "last 1.5", "last 5m", "Last 5"]) == []
+    assert accepted(["last", "last 0", "last 1", "last 100001", "last -5", "last 1.5", "last 5m", "Last 5"]) == []
 
 
 def test_an_exact_window_has_panes_of_a_millisecond():

@@ -1,4 +1,4 @@
-"""The error of the sketch, and what it forgets, on thousands of values."""
+"""Error and expiry of the sketch, on thousands of values."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_ranks_have_the_distribution_of_a_fair_hash():
 
 @pytest.mark.parametrize("size", [1, 10, 100, 3_000, 10_000, 15_000, 20_000, 30_000])
 def test_the_sketch_is_within_its_standard_error(size):
-    """At 2.5 to 5 values a register the estimator of 2007 has a bias; this one has none."""
+    """The estimator of 2007 has a bias at 2.5 to 5 values per register; Ertl's has none."""
     repeats, errors = min(60, EXAMPLES), []
     for repeat in range(repeats):
         distinct = DistinctCounts(1)
@@ -27,13 +27,13 @@ def test_the_sketch_is_within_its_standard_error(size):
         (found,), (approximate,) = distinct.read(0, np.array([0]), NO_CELLS)
         assert approximate
         errors.append(found / size - 1)
-    # Two of a few values in one register are no error of 4 %, but of one value.
+    # Two of a few values may share a register, which is an error of one value.
     assert max(map(abs, errors)) < max(4 * STANDARD_ERROR, 2 / size)
     assert abs(np.mean(errors)) < 3 * STANDARD_ERROR / np.sqrt(repeats)
 
 
 def test_sketch_is_that_of_the_panes_in_the_window():
-    """After any number of panes it is the sketch of what is in the window, whatever was there before."""
+    """After any number of panes the sketch equals a new one of the values in the window."""
     random, distinct, panes = np.random.default_rng(1), DistinctCounts(2), {}
     for pane in range(24):
         values = random.integers(0, 4_000, 500)
@@ -46,7 +46,7 @@ def test_sketch_is_that_of_the_panes_in_the_window():
         fresh.add(codes(3, cells(inside) | SKETCHED), np.array([0]))
         assert distinct.read(0, np.array([3]), NO_CELLS) == fresh.read(0, np.array([3]), NO_CELLS)
     assert distinct.read(0, np.array([2, 4]), NO_CELLS)[0].tolist() == [0, 0]
-    assert len(distinct._codes) < 6_000  # of 10,000 ranks that there were
+    assert len(distinct._codes) < 6_000  # 10,000 were added
 
 
 def test_thousands_of_tracked_and_sketched_values_make_one_estimate():

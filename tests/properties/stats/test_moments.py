@@ -1,4 +1,4 @@
-"""ColumnStatistics of many values, and of any, against exact fractions."""
+"""Moments of many and of arbitrary values, against exact fractions."""
 
 from fractions import Fraction
 
@@ -36,7 +36,7 @@ def test_std_and_mean_equal_exact_fractions(name, panes):
 
 @pytest.mark.parametrize("name", ["offset 1e9", "level jump", "spike"])
 def test_expired_jump_leaves_no_error_in_std(name):
-    """Only panes that are still in the window are merged, so nothing of what left remains."""
+    """Only panes that are in the window are merged, so that expired values leave no error."""
     rest = SERIES[name][-60:].tolist()
     assert merged([[], rest[:50], [], rest[50:]])[4] == pytest.approx(exact_std(rest), rel=1e-14, abs=0)
 
@@ -72,8 +72,8 @@ def test_merging_a_run_equals_merging_pairs(name):
     starts = np.array([0, 1, 7, 50, 51, 120])
     parts = reduce(values, starts)
     at_once = describe(merge_runs(parts, np.array([0, 3])))
-    for figures, (first, last) in zip(at_once.T.tolist(), [(0, 50), (50, 150)], strict=True):
-        total, mean, low, high, std = figures
+    for statistics, (first, last) in zip(at_once.T.tolist(), [(0, 50), (50, 150)], strict=True):
+        total, mean, low, high, std = statistics
         part = values[first:last].tolist()
         exact = sum(map(Fraction, part))
         assert (total, mean, low, high) == (float(exact), float(exact / len(part)), min(part), max(part))

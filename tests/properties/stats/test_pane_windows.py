@@ -1,4 +1,4 @@
-"""The checked over many rows, topics and panes against arrays of all events."""
+"""The engine over many rows, topics and panes, against arrays of all events."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_division_into_batches_does_not_matter():
     for window in range(len(WINDOWS)):
         for mine, other in zip(ours, theirs, strict=True):
             assert np.array_equal(whole.engine.counts(window, mine), apart.engine.counts(window, other))
-        figures, others = whole.engine.read(window, ours[1]), apart.engine.read(window, theirs[1])
+        statistics, others = whole.engine.read(window, ours[1]), apart.engine.read(window, theirs[1])
         exact = [0, 2, 3, 5, 6]
-        assert np.array_equal(figures[exact], others[exact], equal_nan=True)
-        assert np.allclose(figures, others, rtol=1e-14, atol=0, equal_nan=True)
+        assert np.array_equal(statistics[exact], others[exact], equal_nan=True)
+        assert np.allclose(statistics, others, rtol=1e-14, atol=0, equal_nan=True)

@@ -1,4 +1,4 @@
-"""ColumnQuantiles of any values, and quantiles of long series, against numpy's ``inverted_cdf``."""
+"""Quantiles of arbitrary values and of long series, against numpy's ``inverted_cdf``."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_expired_panes_are_subtracted_and_unused_codes_dropped():
             found = histograms.quantiles(window, np.array([0, 1, 2]), np.array([0, len(inside), 0], np.int32), PERCENTS)
             assert found[:, 1].tolist() == [pytest.approx(value, rel=1 / 128) for value in expected(inside)]
             assert np.isnan(found[:, [0, 2]]).all()
-    assert len(histograms.counted.codes) < 150  # of those in the last ten panes, and what came since the last sweep
+    assert len(histograms.counted.codes) < 150  # those of the last ten panes, and those since the last sweep
 
 
 @pytest.mark.parametrize("early", [0, 3])

@@ -1,4 +1,4 @@
-"""Statistics of values in windows that keep their events, of long series; test_values.py plays any series to them."""
+"""Statistics of values in windows that keep their events, for long series; test_values.py has arbitrary series."""
 
 import dataclasses
 import random

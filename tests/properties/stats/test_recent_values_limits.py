@@ -1,4 +1,4 @@
-"""What windows that keep their events do with the values of these, in every kind of them: memory, places, caps."""
+"""Values of kept events at their limits: memory, numbers of the dictionary, tracked values of a field."""
 
 import dataclasses
 import random
@@ -8,15 +8,15 @@ import pytest
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import Columns
 from pushsvc.stats.window import Window
-from support.reference.values import ALL, BOTH, EXACT, FEW, LAST, NOW, Recorder, T, check, event, strict, told
+from support.reference.values import ALL, BOTH, EXACT, FEW, LAST, NOW, Recorder, T, check, event, rows_of, strict
 
-OF_VALUES = ("count", "distinct", "top3", "first", "last", "top", "approximate")
+COLUMNS = ("count", "distinct", "top3", "first", "last", "top", "approximate")
 LAST_100 = dataclasses.replace(NOW, windows=(Window.parse("last 100"),))
 
 
-def said(recorder, window, key="a", field="v"):
-    row = told(recorder.all.snapshot("t", window))[key, field, None]
-    return [row[name] for name in OF_VALUES]
+def statistics_of(recorder, window, key="a", field="v"):
+    row = rows_of(recorder.all.snapshot("t", window))[key, field, None]
+    return [row[name] for name in COLUMNS]
 
 
 # -- the events of a window
@@ -25,11 +25,11 @@ def said(recorder, window, key="a", field="v"):
 def test_numbers_among_values_of_kept_events_have_moments():
     recorder = Recorder(LAST)
     recorder.send(T, event(v=4), event(v="text"), event(v=True), event(v=1.5))
-    short, long = (told(recorder.all.snapshot("t", name))["a", "v", None] for name in ("last 3", "last 20"))
+    short, long = (rows_of(recorder.all.snapshot("t", name))["a", "v", None] for name in ("last 3", "last 20"))
     assert [short[name] for name in ("count", "sum", "min", "p50", "distinct")] == [3, 1.5, 1.5, 1.5, 3]
     assert [long[name] for name in ("count", "sum", "min", "p50", "distinct")] == [4, 5.5, 1.5, 1.5, 4]
     recorder.send(T, event(v="a"), event(v="b"), event(v="c"))
-    row = told(recorder.all.snapshot("t", "last 3"))["a", "v", None]
+    row = rows_of(recorder.all.snapshot("t", "last 3"))["a", "v", None]
     assert [row[name] for name in ("count", "sum", "mean", "p50", "first")] == [3, None, None, None, "a"]
 
 
@@ -38,7 +38,7 @@ def test_evicted_events_have_no_values():
     recorder.send(T, *[event(T - n, v=f"{n}") for n in range(9)])
     assert recorder.all.snapshot("t", "10s").truncated
     check(recorder, "10s")
-    assert said(recorder, "10s")[1] == 6
+    assert statistics_of(recorder, "10s")[1] == 6
 
 
 def test_topic_rebuilt_from_its_last_events_has_the_same_values():
@@ -48,10 +48,10 @@ def test_topic_rebuilt_from_its_last_events_has_the_same_values():
         "t", 60, T + 10**6, Columns.from_events([one for _, one in stayed.log[40:]], ("key",), ("v", "w"))
     )
     for window in ("last 3", "last 20"):
-        assert said(rebuilt, window) == said(stayed, window)
+        assert statistics_of(rebuilt, window) == statistics_of(stayed, window)
 
 
-# -- values that are not followed
+# -- untracked values
 
 
 def test_kept_events_and_panes_agree_beyond_the_limit():
@@ -60,22 +60,22 @@ def test_kept_events_and_panes_agree_beyond_the_limit():
     for step in range(3):
         values = [random_.randrange(80 * step + 8) for _ in range(40)]
         recorder.send(T + step * 2_000, *[event(key="ab"[n % 2], v=value) for n, value in enumerate(values)])
-        panes, events = (told(recorder.all.snapshot("t", window)) for window in ("1m", "last 1000"))
+        panes, events = (rows_of(recorder.all.snapshot("t", window)) for window in ("1m", "last 1000"))
         for place in [(key, "v", None) for key in ("a", "b", None)]:
-            assert [panes[place][name] for name in OF_VALUES] == [events[place][name] for name in OF_VALUES]
+            assert [panes[place][name] for name in COLUMNS] == [events[place][name] for name in COLUMNS]
             approximate.append(panes[place]["approximate"])
     assert set(approximate) == {True, False}
 
 
 @pytest.mark.parametrize("settings", [LAST_100, dataclasses.replace(EXACT, clock="event"), BOTH, ALL])
 def test_values_that_left_all_windows_make_room(settings):
-    """A step is a second, or a thousand events of a clock that stands."""
+    """A step of the engine is a second, or a thousand events while the clock stands still."""
     still = settings is LAST_100
     recorder = Recorder(dataclasses.replace(settings, key=("key",), windows=settings.windows[:2], max_values=20))
     for minute in range(4):
         now = T if still else T + minute * 120_000
         recorder.send(now, *[event(now, v=f"{minute}-{n}") for n in range(10)])
-        row = told(recorder.all.snapshot("t", settings.windows[0].name))["a", "v", None]
+        row = rows_of(recorder.all.snapshot("t", settings.windows[0].name))["a", "v", None]
         assert (row["first"], row["distinct"], row["approximate"]) == (f"{minute}-0", 10, False)
         if still:
             recorder.send(now, *[event(now) for _ in range(1_000)])
@@ -87,7 +87,7 @@ def test_value_in_use_keeps_its_number_when_numbers_are_short():
     recorder.send(T, *[event(v=value) for value in "abc"])
     recorder.send(T + 1_000, event(v="d"))
     recorder.send(T + 2_000, event(v="a"))
-    assert said(recorder, "10s")[1:5] == [4, [["a", 2], ["b", 1], ["c", 1]], "a", "a"]
+    assert statistics_of(recorder, "10s")[1:5] == [4, [["a", 2], ["b", 1], ["c", 1]], "a", "a"]
 
 
 def test_untracked_value_in_use_is_tracked_when_there_is_room():
@@ -95,12 +95,19 @@ def test_untracked_value_in_use_is_tracked_when_there_is_room():
     for _ in range(3):
         recorder.send(T, *[event(v=value) for value in "abcde"], *[event() for _ in range(45)])
         recorder.all._engine.dictionary.sweep(recorder.all._engine.values_in_use(), 1)
-    assert recorder.all._engine.dictionary.used == 6  # with that of no value
-    assert said(recorder, "last 100")[5:] == [[["a", 2], ["b", 2]], True]
+    assert recorder.all._engine.dictionary.used == 6  # including UNTRACKED
+    assert statistics_of(recorder, "last 100")[5:] == [[["a", 2], ["b", 2]], True]
     recorder.send(T, *[event(v="d") for _ in range(1_000)])
     recorder.send(T, event(v="d"))
     recorder.send(T, *[event(v=value) for value in "dc" * 60])
-    assert said(recorder, "last 100")[1:] == [2, [["c", 50], ["d", 50]], "d", "c", [["c", 50], ["d", 50]], False]
+    assert statistics_of(recorder, "last 100")[1:] == [
+        2,
+        [["c", 50], ["d", 50]],
+        "d",
+        "c",
+        [["c", 50], ["d", 50]],
+        False,
+    ]
 
 
 @pytest.mark.parametrize("ends", [("first",), ()])
@@ -110,12 +117,12 @@ def test_untracked_text_is_kept_only_for_first_and_last(ends):
     recorder.send(T, *[event(v=f"{n}") for n in range(100)])
     recorder.all._engine.dictionary.sweep(recorder.all._engine.values_in_use(), 1)
     assert recorder.all._engine.dictionary.used == (101 if ends else 11)
-    row = told(recorder.all.snapshot("t", "last 100"))["a", "v", None]
+    row = rows_of(recorder.all.snapshot("t", "last 100"))["a", "v", None]
     assert (row["distinct"], row["approximate"], len(row["top"])) == (pytest.approx(100, abs=5), True, 10)
     assert not ends or row["first"] == "0"
 
 
-# -- memory, and topics that go
+# -- memory and dropped topics
 
 
 @pytest.mark.parametrize("settings", [LAST_100, EXACT, BOTH])
@@ -125,13 +132,13 @@ def test_no_new_value_is_tracked_beyond_the_memory_limit(settings):
     recorder.all._most_bytes = 400 * 100
     recorder.send(T, *[event(T - 100 + n, v=f"value {n}") for n in range(100)])
     recorder.send(T + 1_000, event(v="one more"), event(v="value 99"))
-    row = told(recorder.all.snapshot("t", window))["a", "v", None]
+    row = rows_of(recorder.all.snapshot("t", window))["a", "v", None]
     assert (row["approximate"], row["top3"][0]) == (True, ["value 99", 2])
     recorder.all._most_bytes = 10_000_000
     for second in (70, 71):
         recorder.send(T + second * 1_000, *[event(v="one more") for _ in range(60)])
     recorder.send(T + 72_000, event(v="one more"), event(v="and more"))
-    row = told(recorder.all.snapshot("t", window))["a", "v", None]
+    row = rows_of(recorder.all.snapshot("t", window))["a", "v", None]
     assert (row["distinct"], row["approximate"]) == (2, False)
 
 
@@ -141,8 +148,8 @@ def test_deleted_topic_leaves_no_values_to_its_successor(settings):
     recorder = Recorder(settings)
     recorder.all.open("u", T)
     for name in ("t", "u"):
-        told_ = Columns.from_events([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
-        recorder.all.apply(name, 2, T, told_)
+        columns = Columns.from_events([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
+        recorder.all.apply(name, 2, T, columns)
     recorder.all.close("t")
     assert len(recorder.all._engine.dictionary._tables) == 1
     recorder.topic = recorder.all.open("t", T)
@@ -163,4 +170,6 @@ def test_key_in_a_reused_row_has_none_of_the_former_values():
         recorder.send(T + number * 1_000, event(key=f"key {number}", v=number))
         for _ in ("zero", "gone"):
             recorder.all.flush(T)
-        assert strict(said(recorder, "last 2", key=f"key {number}")[1:5]) == strict([1, [[number, 1]], number, number])
+        assert strict(statistics_of(recorder, "last 2", key=f"key {number}")[1:5]) == strict(
+            [1, [[number, 1]], number, number]
+        )

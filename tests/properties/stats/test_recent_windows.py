@@ -1,4 +1,4 @@
-"""Windows of the last N events and exact windows of any series of events against an independent account of them."""
+"""Count windows and exact windows of arbitrary series, against the reference model."""
 
 import dataclasses
 
@@ -24,8 +24,8 @@ some_settings = st.sampled_from(KINDS)
 
 @given(steps, some_settings)
 def test_frames_are_exact_for_their_time_range(series, options):
-    for producer, now, look in play(topic(options), series):
-        if not look or not producer.log:
+    for producer, now, read in play(topic(options), series):
+        if not read or not producer.log:
             continue
         producer.aggregate.flush(now)
         for window in options.windows:
@@ -38,8 +38,8 @@ def test_frames_are_exact_for_their_time_range(series, options):
 @given(steps, st.sampled_from([*KINDS, GROUPED]))
 def test_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
     reader, aggregate = GroupReader(), topic(options)
-    for _, now, look in play(aggregate, series):
-        if look:
+    for _, now, read in play(aggregate, series):
+        if read:
             reader.take(aggregate.due(now))
             reader.take(aggregate.flush(now))
             for window in options.windows:
@@ -48,7 +48,7 @@ def test_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
 
 
 class GroupReader(Reader):
-    """Keeps rows by all that names them, in case there are several groupings."""
+    """Keeps rows by key, field and grouping."""
 
     def take(self, frames):
         for frame in frames:
@@ -67,7 +67,7 @@ class GroupReader(Reader):
 @given(steps, st.data(), some_settings)
 def test_division_into_entries_does_not_change_a_bit(series, draws, options):
     whole, split = topic(options), topic(options)
-    for producer, now, look in play(whole, series):
+    for producer, now, read in play(whole, series):
         split.advance(now)
         missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
         while missing:
@@ -76,7 +76,7 @@ def test_division_into_entries_does_not_change_a_bit(series, draws, options):
             missing = missing[size:]
             if draws.draw(st.booleans()):
                 split.flush(now)
-        if look:
+        if read:
             whole.flush(now)
     assert (split.late_by_window, split.late) == (whole.late_by_window, whole.late)
     for window in options.windows:
@@ -94,11 +94,14 @@ def frames_of(aggregate, now):
 
 @given(steps, st.integers(0, 11), some_settings)
 def test_restored_aggregate_emits_the_bytes_of_one_that_was_never_read(series, stop, options):
-    """The cadence is 300 ms here, so that much lies aside when it is saved. Panes add up what lies aside, and in how
-    many steps they do shows in the last bit of std: where there are panes, who stays is saved too."""
+    """The cadence of 300 ms leaves many events pending when an aggregate is saved.
+
+    Saving settles them. In panes the number of steps in which they are added shows in the last bit of std. So in that
+    case the aggregate that was never read is saved too.
+    """
     options = dataclasses.replace(options, idle_cadence=300)
     stayed, other = topic(options), topic(options)
-    for number, (producer, now, look) in enumerate(play(stayed, series)):
+    for number, (producer, now, read) in enumerate(play(stayed, series)):
         missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[other.offset :]]
         if missing:
             other.apply(len(producer.log), now, missing)
@@ -108,7 +111,7 @@ def test_restored_aggregate_emits_the_bytes_of_one_that_was_never_read(series, s
             other = other.saved_and_restored()
             if not options.exact and options.longest_window:
                 stayed.save()
-        if look:
+        if read:
             assert frames_of(other, now) == frames_of(stayed, now)
             assert other.wake_at() == stayed.wake_at()
     assert other.saved_and_restored().save() == other.save()
@@ -118,7 +121,7 @@ def test_restored_aggregate_emits_the_bytes_of_one_that_was_never_read(series, s
 
 @given(st.lists(st.tuples(keys, data), min_size=1, max_size=30), st.integers(0, 29))
 def test_topic_rebuilt_from_its_last_events_has_the_same_rows(events, lost):
-    """What a count window needs of the log are the last N events, however old they are."""
+    """A count window needs the last N events of the log, however old they are."""
     stayed, rebuilt = Producer(topic(LAST_3)), topic(LAST_3)
     for number, (key, numbers) in enumerate(events):
         stayed.send(T + number, Event(time=T - number * 10**9, key=key, data=numbers))

@@ -1,4 +1,4 @@
-"""The rolling merge against all panes merged anew, whatever comes when."""
+"""The two-stack merge against a new merge of all panes, for late values and jumps of the head."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Statistics of values of any series of events, in windows of panes and in those that keep their events."""
+"""Statistics of values of arbitrary series, in windows of panes and in windows that keep their events."""
 
 import dataclasses
 import random
@@ -23,7 +23,7 @@ from support.reference.values import (
     check_approximate,
     event,
     exact,
-    told,
+    rows_of,
 )
 
 scalars = st.one_of(
@@ -40,20 +40,20 @@ steps = st.lists(st.tuples(gaps, st.one_of(st.just([]), batches), st.booleans())
 
 def play(recorder, series):
     now = T + 17
-    for gap, batch, look in series:
+    for gap, batch, read in series:
         now += gap
         if batch:
             recorder.send(now, *[Event(time=None if d is None else now + d, key=k, data=v) for d, k, v in batch])
         else:
             recorder.all.advance(now)
-        yield now, look
+        yield now, read
 
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK, GROUPED, *RECENT]))
 def test_frames_are_exact_for_their_offset_and_interval(series, settings):
     recorder = Recorder(settings)
-    for now, look in play(recorder, series):
-        if look:
+    for now, read in play(recorder, series):
+        if read:
             recorder.all.flush(now)
             for window in settings.windows:
                 check(recorder, window.name)
@@ -71,7 +71,7 @@ def test_division_into_entries_does_not_matter(series, draws, settings):
             if draws.draw(st.booleans()):
                 split.all.flush(now)
     for window in settings.windows:
-        mine, other = (exact(told(one.all.snapshot("t", window.name))) for one in (whole, split))
+        mine, other = (exact(rows_of(one.all.snapshot("t", window.name))) for one in (whole, split))
         assert mine == other
 
 
@@ -83,14 +83,14 @@ def capped(*many):
 def test_restored_aggregate_emits_the_same_bytes(series, stop, settings):
     stayed, restored = Recorder(settings), None
     for number, (now, _) in enumerate(play(stayed, series)):
-        said = [frame.to_json(now) for frame in stayed.all.due(now) + stayed.all.flush(now)]
+        sent = [frame.to_json(now) for frame in stayed.all.due(now) + stayed.all.flush(now)]
         if restored is not None:
             missing = [replace(e, time=t) for t, e in stayed.log[restored.topics["t"].offset :]]
             if missing:
                 restored.apply("t", len(stayed.log), now, Columns.from_events(missing, settings.key, settings.values))
             else:
                 restored.advance(now)
-            assert [frame.to_json(now) for frame in restored.due(now) + restored.flush(now)] == said
+            assert [frame.to_json(now) for frame in restored.due(now) + restored.flush(now)] == sent
         if number == stop:
             restored = Aggregate.restore(settings, b"".join(stayed.all.save()))
     assert Aggregate.restore(settings, b"".join(stayed.all.save())).save() == stayed.all.save()
@@ -99,18 +99,18 @@ def test_restored_aggregate_emits_the_same_bytes(series, stop, settings):
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK, *RECENT, *capped(NOW, *RECENT)]))
 def test_reader_of_updates_has_the_rows_of_a_snapshot(series, settings):
     recorder, windows = Recorder(settings), {window.name: {} for window in settings.windows}
-    for now, look in play(recorder, series):
-        for frame in recorder.all.flush(now) if look else ():
+    for now, read in play(recorder, series):
+        for frame in recorder.all.flush(now) if read else ():
             for place in frame.gone:
                 del windows[frame.window][(*place, None)[:3]]
-            windows[frame.window].update(told(frame))
+            windows[frame.window].update(rows_of(frame))
     recorder.all.flush(now)
     for frame in Aggregate.restore(settings, b"".join(recorder.all.save())).flush(now):
         assert not frame.rows
     restored = Aggregate.restore(settings, b"".join(recorder.all.save()))
-    for name in windows if look else ():
+    for name in windows if read else ():
         live = {place: row for place, row in windows[name].items() if row["count"] or place[0] is None}
-        assert live == told(restored.snapshot("t", name))
+        assert live == rows_of(restored.snapshot("t", name))
 
 
 # -- long series, in windows of panes
@@ -119,18 +119,18 @@ def test_reader_of_updates_has_the_rows_of_a_snapshot(series, settings):
 @pytest.mark.parametrize("settings", [NOW, EVENT_CLOCK])
 def test_long_series_beyond_the_limit_are_exact_unless_flagged(settings):
     random_, recorder = random.Random(7), Recorder(dataclasses.replace(settings, max_values=12))
-    now, approximate, looks = T, 0, 0
+    now, approximate, reads = T, 0, 0
     for step in range(rounds(300)):
         now += random_.choice([100, 1_000, 7_000])
-        crowd = 60 if step // 10 % 3 else 8  # now and then few values, so that all of them find a place again
+        crowd = 60 if step // 10 % 3 else 8  # few values at times, so that all are tracked again
         values = [random_.randrange(crowd) for _ in range(random_.choice([1, 20]))]
         late = random_.choice([0, 0, 5_000])
         recorder.send(now, *[event(now - random_.randrange(late + 1), random_.choice("ab"), v=one) for one in values])
         if step % 5 == 0:
             for window in settings.windows:
                 approximate += check_approximate(recorder, window.name)
-                looks += 3
-    assert 0 < approximate < looks or rounds(300) < 100
+                reads += 3
+    assert 0 < approximate < reads or rounds(300) < 100
 
 
 @pytest.mark.parametrize(("settings", "seed"), [(NOW, 1), (EVENT_CLOCK, 2), (GROUPED, 3)])

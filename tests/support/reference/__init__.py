@@ -1,1 +1,1 @@
-"""What several tests hold the program against: plain accounts of what went in, which do not compute as it does."""
+"""Reference models: plain computations of the expected results, independent of the program's algorithms."""

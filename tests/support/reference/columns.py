@@ -1,4 +1,4 @@
-"""Columns as they are read beside what the events say."""
+"""Columns of a batch, against the columns of its decoded events."""
 
 import json
 import struct
@@ -28,4 +28,4 @@ def encode(*items):
 def check(reader, data, groupings=("key",), valued=()):
     wanted = plain(Columns.from_events([Event.decode(line) for line in data.split(b"\n")], groupings, valued))
     assert plain(reader.read(data)) == wanted
-    assert plain(reader.read(data)) == wanted  # the second time by what was learned
+    assert plain(reader.read(data)) == wanted  # the second time with the learned schema

@@ -1,4 +1,4 @@
-"""Values named by numbers as cells of the sketch and as codes of a row."""
+"""HyperLogLog cells and codes of values that are named by numbers."""
 
 import numpy as np
 
@@ -6,8 +6,6 @@ from pushsvc.stats.values.dictionary import cells_of
 from pushsvc.stats.values.distinct import SHIFT
 
 NO_CELLS = np.zeros(1, np.int64)
-
-
 KNOWN = [np.zeros(0, np.int64)]
 
 

@@ -1,4 +1,4 @@
-"""The engine over rows of two topics beside arrays of all events."""
+"""An engine with two topics, and arrays of all their events."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ PERCENTS = (50, 95)
 
 
 class CheckedEngine:
-    """Two topics with the field ``x``; keys are k0, k1 …"""
+    """An engine with two topics, whose field is ``x`` and whose keys are k0, k1 …"""
 
     def __init__(self, keys):
         self.engine = Engine(EngineOptions(WINDOWS, PERCENTS), T)
@@ -30,7 +30,7 @@ class CheckedEngine:
         self.events[topic] = tuple(map(np.concatenate, zip(self.events[topic], (times, keys, values), strict=True)))
 
     def check(self, window, topic, keys):
-        """Compare rows of keys, and the total for None."""
+        """Compare the rows of keys with the events; None is the total."""
         table, (times, owners, values) = self.topics[topic], self.events[topic]
         (covered,) = self.engine.time_ranges(window, [table])
         inside = (covered.start <= times) & (times < covered.end)

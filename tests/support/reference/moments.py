@@ -1,4 +1,4 @@
-"""Sums, means and deviations by exact fractions, and what merging panes says of the same values."""
+"""Sums, means and deviations by exact fractions, and by merging panes as the engine does."""
 
 from fractions import Fraction
 from functools import cache
@@ -20,7 +20,7 @@ def merged(panes):
     whole = partial([])
     for pane in panes:
         whole = merge(whole, partial(pane))
-    return [float(figure) for figure in describe(whole)[:, 0]]
+    return describe(whole)[:, 0].tolist()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Frames of one topic against an independent account of its events."""
+"""Frames of one topic, against rows computed from its log."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ NOW = dataclasses.replace(SHORT, cadence=0, idle_cadence=0)
 EVENT_CLOCK = dataclasses.replace(NOW, clock="event")
 
 
-class One:
+class TopicAggregate:
     """An aggregate with one topic."""
 
     def __init__(self, options, since):
@@ -40,21 +40,21 @@ class One:
         return getattr(self.topic if name in TopicCounts.__slots__ else self.all, name)
 
     def __deepcopy__(self, memo):
-        same = object.__new__(One)
+        same = object.__new__(TopicAggregate)
         same.all = copy.deepcopy(self.all, memo)
         same.topic = same.all.topics["t"]
         return same
 
     def saved_and_restored(self):
-        """Return what comes of its saved state."""
-        same = object.__new__(One)
+        """Return an aggregate restored from the saved state."""
+        same = object.__new__(TopicAggregate)
         same.all = Aggregate.restore(self.all._settings, b"".join(self.all.save()))
         same.topic = same.all.topics["t"]
         return same
 
 
 def topic(options=NOW, since=T):
-    return One(options, since)
+    return TopicAggregate(options, since)
 
 
 def event(time=None, key="a", **data):
@@ -62,7 +62,7 @@ def event(time=None, key="a", **data):
 
 
 class Producer:
-    """Applies events one entry at a time and remembers them with their times, in the order of the log."""
+    """Applies entries, and keeps their events with their times in the order of the log."""
 
     def __init__(self, aggregate):
         self.aggregate = aggregate
@@ -74,23 +74,23 @@ class Producer:
 
 
 class Reader:
-    """Keeps rows by (key, field) as a page does."""
+    """Keeps rows by (key, field), as a client does."""
 
     def __init__(self):
         self.windows = {}
 
     def take(self, frames):
         for frame in frames:
-            said = json.loads(frame.to_json(T))
-            rows = self.windows.setdefault(said["window"], {})
+            body = json.loads(frame.to_json(T))
+            rows = self.windows.setdefault(body["window"], {})
             if frame.kind == "snapshot":
                 rows.clear()
-            rows.update({(row[0], row[1]): row[2:] for row in said["data"]})
-            for key, field in said["gone"]:
+            rows.update({(row[0], row[1]): row[2:] for row in body["data"]})
+            for key, field in body["gone"]:
                 del rows[key, field]
 
     def rows(self, window):
-        """Return what is not zero, and totals."""
+        """Return the rows that are not empty, and totals."""
         return {name: row for name, row in self.windows.get(window, {}).items() if row[0] or name[0] is None}
 
 
@@ -99,7 +99,7 @@ def rows_of(frame):
 
 
 def state(aggregate, window):
-    """Return the rows that a snapshot would say, without taking one."""
+    """Return the rows of a snapshot of a copy."""
     return rows_of(copy.deepcopy(aggregate).snapshot(window))
 
 
@@ -113,11 +113,13 @@ def expected(log, frame, seconds):
             for field, value in [(None, None), *numbers.items()]:
                 group = groups.setdefault((owner, field), [])
                 group += [value] * inside
-    return {name: figures(name[1], values, seconds) for name, values in groups.items() if values or name[0] is None}
+    return {
+        name: statistics_of(name[1], values, seconds) for name, values in groups.items() if values or name[0] is None
+    }
 
 
-def figures(field, values, seconds):
-    """Values are multiples of 1/64, so everything is computed in integers; a quotient of integers is rounded once."""
+def statistics_of(field, values, seconds):
+    """Compute a row in integers, as values are multiples of 1/64; a quotient of integers is rounded once."""
     n, rate = len(values), len(values) / seconds
     if field is None:
         return [n, rate, *[None] * 8]
@@ -132,7 +134,7 @@ def figures(field, values, seconds):
 
 
 def assert_same(rows, wanted, exact=16):
-    """Everything is bit-equal but std, good to 1e-14, and quantiles of more than ``exact`` values, good to 1/128."""
+    """Assert that rows are bit-equal but for std (1e-14) and for quantiles of more than ``exact`` values (1/128)."""
     assert rows.keys() == wanted.keys()
     for name, row in rows.items():
         want = wanted[name]

@@ -1,9 +1,9 @@
-"""Windows of the last N events and exact windows: what is in them, from the log."""
+"""Count windows and exact windows: their events and rows, computed from the log."""
 
 import dataclasses
 
 from pushsvc.stats.window import Window
-from support.reference.numbers import NOW, assert_same, figures, rows_of
+from support.reference.numbers import NOW, assert_same, rows_of, statistics_of
 
 LAST_3 = dataclasses.replace(NOW, windows=(Window.parse("last 3"),))
 EXACT = dataclasses.replace(NOW, exact=True)
@@ -14,26 +14,26 @@ GROUPED = dataclasses.replace(ALL, key=("key", "x"))
 
 
 def in_window(log, window, options, clock):
-    """Return the events of a window, and what its frame has as ``from``, ``to`` (ms) and ``truncated``."""
+    """Return the events of a window, and ``from``, ``to`` (ms) and ``truncated`` of its frame."""
     if window.events:
         last = log[-window.events :]
         times = [time for time, _, _ in last]
         return last, (min(times), max(times) + 1, False) if last else (None, None, False)
     start, end = clock - window.length + 1, clock + 1
     newest = sorted((time for time, _, _ in log), reverse=True)
-    let_go = newest[options.max_events] + 1 if len(newest) > options.max_events else start
-    truncated, start = let_go > start, min(max(start, let_go), end)
+    floor = newest[options.max_events] + 1 if len(newest) > options.max_events else start
+    truncated, start = floor > start, min(max(start, floor), end)
     return [one for one in log if start <= one[0] < end], (start, end, truncated)
 
 
 def rows_for(log, inside, window):
-    """Compute rows of some events; totals of every field of the log are there."""
+    """Compute the rows of the events ``inside``; every field of the log has a total."""
     groups = {(None, None): []} | {(None, field): [] for _, _, numbers in log for field in numbers}
     for _, key, numbers in inside:
         for owner in {key, None}:
             for field, value in [(None, None), *numbers.items()]:
                 groups.setdefault((owner, field), []).append(value)
-    rows = {name: figures(name[1], values, window.length / 1_000 or 1) for name, values in groups.items()}
+    rows = {name: statistics_of(name[1], values, window.length / 1_000 or 1) for name, values in groups.items()}
     return {name: [row[0], None, *row[2:]] if window.events else row for name, row in rows.items()}
 
 

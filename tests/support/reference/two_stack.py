@@ -1,4 +1,4 @@
-"""A rolling merge beside all values of its panes, kept plainly."""
+"""A two-stack merge, and all values of its panes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ PANES, COLUMNS = 7, 5
 
 
 class CheckedStack:
-    """All values of each pane and column, kept plainly."""
+    """A TwoStack, and the values of each pane and column that were added to it."""
 
     def __init__(self, phase):
         self.head = 100

@@ -1,4 +1,4 @@
-"""Statistics of values of one topic against an recorder of its events."""
+"""Statistics of values of one topic, computed from its log."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ EXACT_COLUMNS = ("count", "distinct", "top3", "first", "last", "top", "approxima
 
 
 class Recorder:
-    """An aggregate with topic ``t``, and the log of what it was given: (time, event)."""
+    """An aggregate with topic ``t``, and the log of its events: (time, event)."""
 
     def __init__(self, settings=NOW):
         self.settings = settings
@@ -50,10 +50,10 @@ class Recorder:
         )
 
     def rows(self, window="1m"):
-        return told(self.all.snapshot("t", window))
+        return rows_of(self.all.snapshot("t", window))
 
 
-def told(frame):
+def rows_of(frame):
     """Return (key, field, by) -> column -> value."""
     rows = [dict(zip(frame.columns, row, strict=True)) for row in json.loads(frame.body)["data"]]
     return {(row["key"], row["field"], row.get("by")): row for row in rows}
@@ -64,12 +64,12 @@ def event(time=None, key="a", **data):
 
 
 def identity(value):
-    """Return what two values share if they are the same: numbers are, by worth; a boolean is none."""
+    """Return equal objects for equal values; a boolean equals no number."""
     return (type(value) is bool, value)
 
 
 def written(value):
-    """Return a value as it comes back."""
+    """Return a value as frames contain it."""
     whole = type(value) is float and value.is_integer() and -(2**63) <= value < 2**64
     return int(value) if whole else value
 
@@ -85,7 +85,7 @@ def keys_of(settings, one):
 
 
 def expected(recorder, frame):
-    """Compute the rows of fields whose values are kept, from the log."""
+    """Compute from the log the rows of fields whose values are kept."""
     found, last = {}, recorder.settings.window(frame.window).events
     for offset, (time, one) in enumerate(recorder.log[: frame.offset], 1):
         inside = offset > frame.offset - last if last else frame.start <= time < frame.end
@@ -96,10 +96,10 @@ def expected(recorder, frame):
             for key, by in keys_of(recorder.settings, one):
                 group = found.setdefault((key, name, by), [])
                 group += [(time, value)] * inside
-    return {name: figures(values) for name, values in found.items() if values or name[0] is None}
+    return {name: statistics_of(values) for name, values in found.items() if values or name[0] is None}
 
 
-def figures(values):
+def statistics_of(values):
     counts = Counter(identity(value) for _, value in values)
     names = {identity(value): written(value) for _, value in values}
     ranked = sorted(counts, key=lambda one: (-counts[one], json.dumps(names[one], ensure_ascii=False).encode()))
@@ -113,27 +113,27 @@ def figures(values):
 
 
 def strict(value):
-    """Return what compares equal only if also the types are the same."""
+    """Return a text that is equal only for values of equal types."""
     return json.dumps(value)
 
 
 def exact(rows):
-    """Return rows without what may differ in the last bit."""
+    """Return the columns of rows that must be equal bit for bit."""
     return {place: strict({name: row[name] for name in EXACT_COLUMNS}) for place, row in rows.items()}
 
 
 def check(recorder, window):
     frame = recorder.all.snapshot("t", window)
     wanted = expected(recorder, frame)
-    found = {name: row for name, row in told(frame).items() if name[1] in recorder.settings.values}
+    found = {name: row for name, row in rows_of(frame).items() if name[1] in recorder.settings.values}
     assert exact(found) == exact(wanted), (frame.window, frame.offset)
 
 
 def check_approximate(recorder, window):
-    """Check rows of a topic with more values than are followed: exact where they say so, within bounds elsewhere."""
+    """Check that rows are exact unless flagged as approximate, else within bounds; return how many are flagged."""
     frame = recorder.all.snapshot("t", window)
     wanted, approximate = expected(recorder, frame), 0
-    for name, row in told(frame).items():
+    for name, row in rows_of(frame).items():
         if name[1] not in recorder.settings.values:
             continue
         if row["approximate"]:
