@@ -117,8 +117,8 @@ def cut(proxy: Callable[[Site], Proxy], direction: str) -> Fault:
 
 
 def silence(faults: Faults, site: Site, chance: random.Random) -> bool:
-    site.to_redis.deaf = True
-    faults.undo_after(chance.uniform(1, 8), lambda: setattr(site.to_redis, "deaf", False))
+    site.to_redis.mute_subscribers = True
+    faults.undo_after(chance.uniform(1, 8), lambda: setattr(site.to_redis, "mute_subscribers", False))
     return True
 
 

@@ -232,12 +232,12 @@ def test_silent_live_connection_is_detected_while_nothing_is_published(proxy, pr
         server.post("feedback", {"n": 1})
         with server.stream(EVENTS + "?last_event_id=earliest") as stream:
             assert stream.frame()[1]["n"] == 1
-            proxy.deaf = True
+            proxy.mute_subscribers = True
             answer = until(lambda: (a := server.get("/readyz")).status == 503 and a)
             assert (answer.json()["redis"], answer.json()["live"]) == ("ok", "not connected")
             server.post("feedback", {"n": 2})
             assert server.get("/readyz").status == 503, "a new connection that receives nothing is not up"
-            proxy.deaf = False
+            proxy.mute_subscribers = False
             until(server.ready)
             server.post("feedback", {"n": 3})
             assert [stream.frame()[1]["n"] for _ in range(2)] == [2, 3]

@@ -13,12 +13,12 @@ class Last(bytes):
 
 
 class _Link:
-    """A client's connection and the connection to the server. ``listens`` is true once the client has subscribed. A
-    ``deaf`` link stays deaf: a network never drops bytes from the middle of a stream."""
+    """A client's connection and the connection to the server. ``subscribed`` is true once the client has subscribed. A
+    ``muted`` link stays muted: a network never drops bytes from the middle of a stream."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
-        self.listens = self.deaf = False
+        self.subscribed = self.muted = False
 
     def end(self) -> None:
         for end in (self.client, self.server):
@@ -30,8 +30,8 @@ class Proxy:
     """Forwards between clients and a server on a Unix socket or a TCP address.
 
     ``upward(data)`` and ``downward(data)`` return the data to forward, Last to cut the connection after it, or None to
-    cut it at once. Data of clients waits while ``go`` is cleared. While ``deaf``, connections that have subscribed to a
-    channel of Redis stay open, but receive nothing.
+    cut it at once. Data of clients waits while ``go`` is cleared. With ``mute_subscribers``, connections that have
+    subscribed to a channel of Redis stay open, but receive nothing.
     """
 
     def __init__(self, target: str | tuple[str, int]) -> None:
@@ -41,7 +41,7 @@ class Proxy:
         self.url = f"redis://127.0.0.1:{self.port}"
         self.upward: Callable[[bytes], bytes | None] = lambda data: data
         self.downward: Callable[[bytes], bytes | None] = lambda data: data
-        self.deaf = False
+        self.mute_subscribers = False
         self.go = threading.Event()
         self.go.set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -77,11 +77,11 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if up:
-                    link.listens |= b"SUBSCRIBE\r\n" in data
+                    link.subscribed |= b"SUBSCRIBE\r\n" in data
                     self.go.wait()
                 else:
-                    link.deaf |= self.deaf and link.listens
-                    if link.deaf:
+                    link.muted |= self.mute_subscribers and link.subscribed
+                    if link.muted:
                         continue
                 passed = (self.upward if up else self.downward)(data)
                 if passed is None:

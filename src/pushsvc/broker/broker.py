@@ -16,7 +16,7 @@ from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage
 from pushsvc.broker.log import FrameKind, LogRead, PartitionRead
-from pushsvc.broker.publisher import IdempotencyKey, Publisher, Receipt, window_age
+from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
@@ -92,7 +92,7 @@ class Broker:
         self._committer = topology.committer(self._connections, ack, limits)
         self.publish_command = self._connections.publish_command
         commit = self._committer.call
-        self._publisher = Publisher(self.keys, self.publish_command, commit, max_topics=topics, limits=limits)
+        self._publisher = EventPublisher(self.keys, self.publish_command, commit, max_topics=topics, limits=limits)
 
     def close(self) -> None:
         self._committer.close()

@@ -62,7 +62,7 @@ class Committer:
         self.connections = connections
         self._ack = ack
         self._limits = limits
-        self._unconfirmed = "no answer told whether they are safe" if ack else ""
+        self._unconfirmed = "no confirmation arrived" if ack else ""
         self._connection: Any = None
         self._waiting: deque[_Request] = deque()
         self._size = 0

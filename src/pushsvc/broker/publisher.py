@@ -85,7 +85,7 @@ class IdempotencyKey(Struct, frozen=True):
         return Receipt(*span, outcome.accepted, outcome.duplicates, arrival, head, replayed=True, note=note)
 
 
-class Publisher:
+class EventPublisher:
     """Publishes to topics. A partition has at most ``max_topics`` topics: a publish to one more is refused."""
 
     def __init__(
