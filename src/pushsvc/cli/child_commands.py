@@ -48,12 +48,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
     app = create_app(
-        broker,
-        settings.topics,
-        security,
-        settings.limits,
-        heartbeat=settings.heartbeat,
-        io_uring=settings.io_uring,
+        broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat, io_uring=settings.io_uring
     )
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)

@@ -56,16 +56,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--allow-host", multiple=True, metavar="NAME", help="Also answer requests for this Host (repeatable)."
     ),
     "allow_origin": option(
-        "--allow-origin",
-        multiple=True,
-        metavar="ORIGIN",
-        help="Let pages of this Origin use the API (repeatable).",
+        "--allow-origin", multiple=True, metavar="ORIGIN", help="Let pages of this Origin use the API (repeatable)."
     ),
     "insecure": option(
-        "--insecure",
-        is_flag=True,
-        default=None,
-        help="Listen where other machines can connect, without credentials.",
+        "--insecure", is_flag=True, default=None, help="Listen where other machines can connect, without credentials."
     ),
     "heartbeat": option(
         "--heartbeat",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
-from pushsvc.client.publish import publish
+from pushsvc.client.errors import ClientError
 from pushsvc.client.session import JSON, Parameter, Session
 from pushsvc.client.watch import watch
 from pushsvc.sse import Message
@@ -49,7 +51,17 @@ class Client:
         A failed request is repeated only if that cannot store an event twice: if the server did not store anything,
         or if all events have ids. For a body, ``repeatable=True`` promises that they have.
         """
-        return publish(self._session, self._session.path(topic, "events", query), events, content_type, repeatable)
+        if isinstance(events, bytes):
+            body, all_have_ids = events, False
+        else:
+            batch = list(events)
+            body, all_have_ids = _encode(batch), all(event.get("id") is not None for event in batch)
+            content_type = JSON
+        path = self._session.path(topic, "events", query)
+        return self._session.retry(
+            lambda: self._session.post(path, body, content_type),
+            repeatable=all_have_ids if repeatable is None else repeatable,
+        )
 
     def events(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield a topic's events forever: new ones, or all after ``last_id`` (``earliest``: from the first).
@@ -66,3 +78,18 @@ class Client:
         ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
         """
         return watch(self._session, self._session.path(topic, "stats", query), last_id)
+
+
+def _encode(events: list[Mapping[str, Any]]) -> bytes:
+    try:
+        return json.dumps(events, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_convert).encode()
+    except (TypeError, ValueError) as error:
+        raise ClientError(f"the events cannot be written as JSON: {error}") from error
+
+
+def _convert(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"JSON has no {type(value).__name__}")
