@@ -22,11 +22,11 @@ from pushsvc.stats.window import TimeRange, Window
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """``percents`` are those of the quantiles. ``exact`` windows and count windows keep their events: at most
-    ``max_events`` of a topic for windows of time.
+    """What an engine computes, and how many events and values it keeps.
 
-    ``value_statistics`` are statistics of values of any type; at most ``max_values`` values of a field are counted one
-    by one.
+    ``percents`` are those of the quantiles. ``exact`` windows and count windows keep their events: at most
+    ``max_events`` of a topic for windows of time. ``value_statistics`` are statistics of values of any type; at most
+    ``max_values`` values of a field are counted one by one.
     """
 
     windows: Sequence[Window]

@@ -30,7 +30,7 @@ def filled(aggregate):
     """Return the aggregate with events in every structure: on time, late, early, and of several panes."""
     aggregate.open("t", T)
     settings = aggregate._settings
-    for turn in range(20):
+    for turn in range(8):
         now = T + 500 * turn
         times = [now, now - 4_000, now + 3_000]
         events = [Event(time=time, key=f"k{turn % 3}", data={"x": turn / 8, "word": f"w{turn}"}) for time in times]

@@ -109,9 +109,9 @@ class NewestValues:
 
     def _early_of(self, columns: Ints) -> tuple[Ints, Floats]:
         """Return grains and values [n, NEWEST] of the earliest early values of ascending columns."""
-        wanted = np.zeros(len(self._grains), np.bool_)
-        wanted[columns] = True
-        owners, ages, early = _sorted(*_joined([_chosen(one, wanted[one[0]]) for one in self._early]))
+        chosen = np.zeros(len(self._grains), np.bool_)
+        chosen[columns] = True
+        owners, ages, early = _sorted(*_joined([_chosen(one, chosen[one[0]]) for one in self._early]))
         grains = np.full((len(columns), NEWEST), _LONG_AGO)
         values = np.zeros((len(columns), NEWEST))
         first, last = (np.searchsorted(owners, columns, side=side) for side in ("left", "right"))
