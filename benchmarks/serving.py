@@ -29,21 +29,21 @@ POST = (
     b"POST /v1/topics/bench/events%b HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 )
-LANE, FLASK = (POST % (query, len(EVENT), EVENT) for query in (b"", b"?on_error=refuse"))
+FAST, FLASK = (POST % (query, len(EVENT), EVENT) for query in (b"", b"?on_error=refuse"))
 ID = b"000000000000"
 WITH_ID = EVENT.replace(b'{"key"', b'{"id":"%b","key"' % ID)
-LANE_WITH_ID = POST % (b"", len(WITH_ID), WITH_ID)
+FAST_WITH_ID = POST % (b"", len(WITH_ID), WITH_ID)
 NUMBERS = itertools.count(1)
 ROUNDS = 3
 
 ROWS = [
     ("empty WSGI app", "pywsgi", "empty", GET),
     ("empty WSGI app", "pushsvc", "empty", GET),
-    ("lane, nothing stored", "pushsvc", "stub", LANE),
+    ("fast path, nothing stored", "pushsvc", "stub", FAST),
     ("publish, Flask", "pywsgi", "publish", FLASK),
     ("publish, Flask", "pushsvc", "publish", FLASK),
-    ("publish, lane", "pushsvc", "publish", LANE),
-    ("publish, lane, with ids", "pushsvc", "publish", LANE_WITH_ID),
+    ("publish, fast path", "pushsvc", "publish", FAST),
+    ("publish, fast path, with ids", "pushsvc", "publish", FAST_WITH_ID),
 ]
 
 
@@ -96,7 +96,7 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
     fast_paths = None if what == "empty" else FastPaths.of(app, draining, batching=True)
     if what == "stub" and fast_paths is not None:
         publisher = fast_paths.publisher
-        receipt = publisher.publish("bench", parse_head(LANE[: LANE.index(EVENT)], HeadLimits()), EVENT)
+        receipt = publisher.publish("bench", parse_head(FAST[: FAST.index(EVENT)], HeadLimits()), EVENT)
         publisher.publish = lambda topic, request, body: receipt  # type: ignore[method-assign]
     context = ServerContext(app, base_environ(listener.getsockname(), "http"), fast_paths, draining=draining)
     acceptor = Acceptor(listener, context, Caps())

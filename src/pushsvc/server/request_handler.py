@@ -8,6 +8,7 @@ from pushsvc.errors import PushError
 from pushsvc.server.body import RequestBody
 from pushsvc.server.context import ServerContext
 from pushsvc.server.environ import environ_of
+from pushsvc.server.fastpath.admission import StreamKey
 from pushsvc.server.fastpath.fast_paths import FastPaths
 from pushsvc.server.fastpath.stream_cache import CachedStream
 from pushsvc.server.request import BadRequest, Request
@@ -45,21 +46,19 @@ class RequestHandler:
 
     def handle(self, request: Request) -> TakeOver | None:
         """Send the answer; return the callback that takes the socket, if the answer is a stream."""
+        paths = self._fast_paths
         try:
-            if self._fast_paths is None:
-                return self._run_app(request)
-            return self._handle_fast(self._fast_paths, request)
+            if paths is not None and (topic := paths.admission.publish_topic(request)) is not None:
+                self._publish(paths, topic, request)
+                return None
+            if paths is not None and (key := paths.admission.stream_key(request)) is not None:
+                return self._handle_stream(paths, key, request)
+            return self._respond(request).take_over
         except DeadlineExceeded:
             raise BadRequest(408, "the body of the request did not arrive in time") from None
 
-    def _handle_fast(self, paths: FastPaths, request: Request) -> TakeOver | None:
-        topic = paths.admission.publish_topic(request)
-        if topic is not None:
-            self._publish(paths, topic, request)
-            return None
-        key = paths.admission.stream_key(request)
-        if key is None:
-            return self._run_app(request)
+    def _handle_stream(self, paths: FastPaths, key: StreamKey, request: Request) -> TakeOver | None:
+        """Answer from the stream cache; else let the app answer and remember its stream."""
         cached = paths.streams.find(key)
         take_over = None if cached is None else self._open_cached(cached, request)
         if take_over is not None:
@@ -103,9 +102,6 @@ class RequestHandler:
         return stream.take_over
 
     # Flask
-
-    def _run_app(self, request: Request) -> TakeOver | None:
-        return self._respond(request).take_over
 
     def _respond(self, request: Request) -> WsgiResponse:
         """Let the app answer; return its response."""
