@@ -14,8 +14,8 @@ def frames_of(aggregate, now):
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK]))
 def test_every_frame_is_exact_for_its_own_offset_and_interval(series, options):
-    for producer, now, look in play(topic(options), series):
-        if not look:
+    for producer, now, read in play(topic(options), series):
+        if not read:
             continue
         producer.aggregate.flush(now)
         for window in options.windows:
@@ -29,8 +29,8 @@ def test_every_frame_is_exact_for_its_own_offset_and_interval(series, options):
 @given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
 def test_a_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
     reader, aggregate = Reader(), topic(options)
-    for _, now, look in play(aggregate, series):
-        if look:
+    for _, now, read in play(aggregate, series):
+        if read:
             reader.take(aggregate.due(now))
             reader.take(aggregate.flush(now))
             for window in options.windows:
@@ -40,7 +40,7 @@ def test_a_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
 @given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK]))
 def test_a_batch_counts_the_same_however_it_is_cut_into_entries(series, draws, options):
     whole, split = topic(options), topic(options)
-    for producer, now, look in play(whole, series):
+    for producer, now, read in play(whole, series):
         split.advance(now)
         missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
         while missing:
@@ -49,7 +49,7 @@ def test_a_batch_counts_the_same_however_it_is_cut_into_entries(series, draws, o
             missing = missing[size:]
             if draws.draw(st.booleans()):
                 split.flush(now)
-        if look:
+        if read:
             whole.flush(now)
     assert (split.offset, split.late_by_window, split.late) == (whole.offset, whole.late_by_window, whole.late)
     for window in options.windows:

@@ -26,9 +26,9 @@ def of_number(number, key):
 
 
 def shards_of(series, options, choose):
-    """Play a series to one engine and to several; yield them whenever a reader looks."""
+    """Play a series to one engine and to several; yield them whenever frames are read."""
     whole, shards, now, number = topic(options), [topic(options) for _ in range(SHARDS)], T + 17, 0
-    for gap, batch, look in series:
+    for gap, batch, read in series:
         now += gap
         parts = [[] for _ in shards]
         for shift, key, data in batch:
@@ -43,7 +43,7 @@ def shards_of(series, options, choose):
             shard.advance(now)
             if part:
                 shard.apply(shard.offset + len(part), now, part)
-        if look:
+        if read:
             yield whole, shards
 
 

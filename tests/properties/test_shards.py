@@ -22,8 +22,8 @@ groupings = st.sampled_from([("key",), ("key", "city"), ("city", "key+city", "ke
 @given(steps, st.sampled_from([NOW, SHORT, EVENT_CLOCK]), groupings)
 def test_shards_have_the_frames_of_one_engine(series, options, key):
     whole, pool = whole_of(options, key=key), pool_of(options, key=key)
-    for now, look in play(series, whole, pool, key):
-        if look:
+    for now, read in play(series, whole, pool, key):
+        if read:
             assert_frames(whole.due(now), pool.due(now))
             if not options.idle_cadence:  # else a pool does not wake for updates that must wait
                 assert pool.wake_at() == whole.wake_at()
@@ -37,8 +37,8 @@ def test_shards_have_the_frames_of_one_engine(series, options, key):
 def test_totals_and_rows_of_a_reader_are_exact_when_keys_find_no_room(series, max_keys, max_fields):
     caps = {"max_keys": max_keys, "max_fields": max_fields}
     whole, pool, reader = whole_of(NOW, **caps), pool_of(NOW, **caps), Reader()
-    for now, look in play(series, whole, pool):
-        if not look:
+    for now, read in play(series, whole, pool):
+        if not read:
             continue
         reader.take(pool.due(now))
         for window in NOW.windows:

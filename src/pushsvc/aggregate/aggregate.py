@@ -182,8 +182,8 @@ class Aggregate:
 
     def _next_wake(self) -> int | None:
         windows = range(len(self._settings.windows))
-        edges = self._engine.next_changes(self._cadence.ready_at) if self._wall else [None] * len(windows)
-        times = [edge for edge in edges if edge is not None]
+        changes = self._engine.next_changes(self._cadence.ready_at) if self._wall else [None] * len(windows)
+        times = [change for change in changes if change is not None]
         for window in windows:
             topics = self._engine.rows.topic[self._ledger.pending(window)]
             if len(topics):

@@ -66,17 +66,17 @@ def test_a_topic_without_events_has_no_rows_and_no_wake_time():
 
 
 def test_a_quiet_topic_decays_to_zero_and_its_keys_are_gone():
-    aggregate, reader, said = topic(), Reader(), []
+    aggregate, reader, updates = topic(), Reader(), []
     aggregate.apply(1, T + 100, [event(x=1), event(T - 3_000, x=3)])
     now = T + 100
     while now is not None:
         aggregate.advance(now)
         frames = aggregate.due(now)
         reader.take(frames)
-        said += [(now - T, f.window, len(f.rows), f.gone) for f in frames]
+        updates += [(now - T, f.window, len(f.rows), f.gone) for f in frames]
         now = aggregate.wake_at()
     gone = [("a", None), ("a", "x")]
-    assert said == [
+    assert updates == [
         (100, "10s", 4, []),
         (100, "1m", 4, []),
         (7_000, "10s", 4, []),

@@ -85,9 +85,9 @@ def test_a_key_is_partial_while_folded_events_of_it_may_be_in_the_window():
     aggregate.apply(4, T + 30_000, [event(key="b", x=1)])
     aggregate.all._engine.rows.topics[0]._max_keys = 2
     aggregate.apply(5, T + 31_000, [event(key="b", x=1)])
-    said = {frame.window: json.loads(frame.body) for frame in aggregate.flush(T + 31_000)}
-    assert [row[:3] for row in said["1m"]["data"] if row[0] == "b"] == [["b", None, 1], ["b", "x", 1]]
-    assert said["1m"]["partial"] == said["10s"]["partial"] == ["b"]
+    found = {frame.window: json.loads(frame.body) for frame in aggregate.flush(T + 31_000)}
+    assert [row[:3] for row in found["1m"]["data"] if row[0] == "b"] == [["b", None, 1], ["b", "x", 1]]
+    assert found["1m"]["partial"] == found["10s"]["partial"] == ["b"]
     aggregate.apply(6, T + 41_000, [event(key="b", x=1)])
     assert ["partial" in json.loads(frame.body) for frame in aggregate.flush(T + 41_000)] == [False, True]
     aggregate.apply(7, T + 91_000, [event(key="b", x=1)])

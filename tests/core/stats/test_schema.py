@@ -12,6 +12,7 @@ from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.serialize import state_of
 from pushsvc.stats.window import Window
+from pushsvc.worker.local_engine import LocalEngine
 
 T = 1_700_000_000_000
 PANES = TopicSettings(
@@ -76,11 +77,12 @@ def test_every_attribute_is_declared_as_state_or_as_derived(settings):
             assert attributes_of(value) == declared, type(value).__name__
 
 
-def test_every_attribute_of_a_shard_is_declared():
+@pytest.mark.parametrize("cls", [Shard, LocalEngine])
+def test_every_attribute_of_an_engine_is_declared(cls):
     settings = TopicSettings(windows=PANES.windows, parts=2)
-    saved = filled(Shard(settings, T, 1))
-    for shard in (saved, Shard.restore(settings, b"".join(saved.save()))):
-        assert attributes_of(shard) == {*Shard.STATE, *Shard.DERIVED}
+    saved = filled(cls(settings, T))
+    for engine in (saved, cls.restore(settings, b"".join(saved.save()))):
+        assert attributes_of(engine) == {*cls.STATE, *cls.DERIVED}
 
 
 def test_these_aggregates_contain_every_saved_class():

@@ -67,9 +67,9 @@ def entry_of(offset, arrival, data, count=1):
 
 
 def play(series, whole, pool, key=("key",)):
-    """Play a series to both; yield the time after each step, and whether a reader looks."""
+    """Play a series to both; yield the time after each step, and whether frames are read."""
     now, offset, reader = T + 17, 0, ColumnReader(key)
-    for gap, batch, look in series:
+    for gap, batch, read in series:
         now += gap
         if batch:
             offset += len(batch)
@@ -81,7 +81,7 @@ def play(series, whole, pool, key=("key",)):
         for one in (whole, pool):  # the sizes of frames may differ by a byte, and would stretch the cadence
             one._cadence._rest[:] = 0
         whole._wake_known = False
-        yield now, look
+        yield now, read
 
 
 def names_and(frame):
