@@ -178,7 +178,10 @@ class UringSender:
         return {index: result for index, result in results.items() if result != len(data)}
 
     def _set_data(self, data: bytes) -> None:
-        """Let all entries send these bytes. ``_data`` keeps them alive as long as the entries name their address."""
+        """Let all entries send these bytes.
+
+        Bytes objects do not move, and ``_data`` keeps this one alive as long as the entries name its address.
+        """
         self._data = data
         address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
         self._addrs[:] = array("Q", [address]) * ENTRIES

@@ -1,1 +1,1 @@
-"""Feed: follows the watched logs and hands their entries to consumers."""
+"""Feed: gives the entries of followed logs to consumers."""

@@ -121,8 +121,8 @@ class Follower:
             if tail is None:
                 continue
             notification = LogNotification.parse(of, message)
-            if notification is not None and notification.entry.last <= tail.after and notification.epoch == self.epoch:
-                continue  # it was read meanwhile
+            if notification is not None and self._has_read(tail, notification):
+                continue
             if notification is None or not self._is_next(tail, notification):
                 self._wake.set()
                 break
@@ -130,6 +130,9 @@ class Follower:
             tail.after, self.through = entry.last, entry.sequence
             batch.append((entry.sequence, tail, entry))
         return batch
+
+    def _has_read(self, tail: Tail, notification: LogNotification) -> bool:
+        return notification.entry.last <= tail.after and notification.epoch == self.epoch
 
     def _is_next(self, tail: Tail, notification: LogNotification) -> bool:
         """Return whether this is the next entry of the log, in the epoch and with the topics that are known here."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.cursor import Position, decode
+from pushsvc.frame import RowId, row_id_getter
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
@@ -212,12 +214,12 @@ class Ranking:
         before, self._frame = self._frame, frame
         if before["data"] == frame["data"]:
             return None
-        current = set(map(self._row_id, frame["data"]))
-        gone = [list(row_id) for row in before["data"] if (row_id := self._row_id(row)) not in current]
+        row_id_of = self._row_id_getter(frame["columns"])
+        current = set(map(row_id_of, frame["data"]))
+        gone = [list(row_id) for row in before["data"] if (row_id := row_id_of(row)) not in current]
         return sse.encode(encode_frame({**frame, "at": now_ms(), "gone": gone}), event="update")
 
-    def _row_id(self, row: Any) -> tuple[Any, ...]:
-        """Return the key and field of a row, and its grouping if there are several."""
-        columns = self._frame["columns"]
-        names = ("key", "field", "by") if "by" in columns else ("key", "field")
-        return tuple(row[name] if self._selection.records else row[columns.index(name)] for name in names)
+    def _row_id_getter(self, columns: Sequence[str]) -> Callable[[Any], RowId]:
+        if self._selection.records:
+            return itemgetter("key", "field", "by") if "by" in columns else itemgetter("key", "field")
+        return row_id_getter(columns)
