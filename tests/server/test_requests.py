@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "too many trailers": (chunked(b"0\r\n" + b"A: b\r\n" * 3_000), 400),
     "endless extension": (chunked(b"3;" + b"a" * 10_000), 400),
     "extension without a name": (chunked(b"3;\r\nabc\r\n0\r\n\r\n"), 400),
-    "extension without a name behind the last": (chunked(b"3\r\nabc\r\n0;\r\n\r\n"), 400),
+    "extension without a name after the last chunk": (chunked(b"3\r\nabc\r\n0;\r\n\r\n"), 400),
     "extension without a value": (chunked(b"3;a=\r\nabc\r\n0\r\n\r\n"), 400),
     "too many extensions": (chunked(b"1;%b\r\na\r\n" % (b"x" * 1_000) * 10), 400),
     "long target": (get(H, target=b"/" + b"a" * 8_192), 414),

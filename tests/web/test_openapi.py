@@ -262,11 +262,11 @@ def test_frames_of_exact_and_count_windows_have_the_documented_members(document)
     events = [Event(time=time, key="pizza", data={"rating": 4}) for time in (1, 2)]
     aggregate.apply("feedback", 2, 2, Columns.from_events(events))
     frames += aggregate.flush(2)
-    said = [json.loads(frame.to_json(2)) for frame in frames]
-    assert [(frame["from"], frame.get("truncated")) for frame in said] == [
+    written = [json.loads(frame.to_json(2)) for frame in frames]
+    assert [(frame["from"], frame.get("truncated")) for frame in written] == [
         (None, None), ("1970-01-01T00:00:00.002Z", True), ("1970-01-01T00:00:00.001Z", None)
     ]  # fmt: skip
-    for frame in said:
+    for frame in written:
         assert not faults(document, described, frame)
 
 

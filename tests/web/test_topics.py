@@ -22,18 +22,18 @@ def context(broker):
 
 def test_metadata_is_read_in_parts_and_only_after_the_list_has_changed(broker, context, monkeypatch):
     """An open page polls the list every other second, perhaps for weeks."""
-    asked = []
+    reads = []
     read_metadata = broker.metadata
-    monkeypatch.setattr(broker, "metadata", lambda logs: asked.append(len(logs)) or read_metadata(logs))
+    monkeypatch.setattr(broker, "metadata", lambda logs: reads.append(len(logs)) or read_metadata(logs))
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
     seen, message = topics.poll_list(context, None)
     [sent] = Decoder().feed(message)
     assert [topic["topic"] for topic in json.loads(sent.data)["topics"]] == [f"t{number}" for number in range(5)]
-    assert asked == [2, 2, 1]
+    assert reads == [2, 2, 1]
     broker.publish("t0", [Event(data={"n": 2})], TopicSettings())
     assert topics.poll_list(context, seen) is None
-    assert asked == [2, 2, 1]
+    assert reads == [2, 2, 1]
     broker.publish("t5", [Event(data={"n": 1})], TopicSettings())
     assert topics.poll_list(context, seen) is not None
 
@@ -57,11 +57,11 @@ def test_the_list_is_sent_in_pieces(broker, context):
 def test_a_list_that_cannot_be_read_completely_is_an_error(broker, context, monkeypatch, piece):
     for number in range(5):
         broker.publish(f"t{number}", [Event(data={"n": 1})], TopicSettings())
-    client, read_metadata, asked = client_of(topics, context), broker.metadata, []
+    client, read_metadata, reads = client_of(topics, context), broker.metadata, []
 
     def give(logs):
-        asked.append(logs)
-        if len(asked) > piece:
+        reads.append(logs)
+        if len(reads) > piece:
             raise BrokerUnavailable("made to fail")
         return read_metadata(logs)
 

@@ -112,7 +112,7 @@ class RequestReader:
     # Requests that the batcher claims
 
     def _receive_unclaimed(self, batcher: PostBatcher) -> bytes | None:
-        """Offer what arrives to the batcher; return what it does not claim."""
+        """Offer received bytes to the batcher; return those that it does not claim."""
 
         def claim(data: bytes, pending: PendingRead) -> Claim:
             claimed = batcher.claim(data, pending)

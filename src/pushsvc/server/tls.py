@@ -18,7 +18,7 @@ class TlsSocket(gevent_ssl.SSLSocket):
 
     def send(self, data: Any, flags: int = 0, timeout: Any = None) -> int:
         sent: int = super().send(data, flags)
-        if not sent and len(data):  # gevent returns 0 where it would have to wait
+        if not sent and len(data):  # gevent returns 0 instead of waiting
             raise ssl.SSLWantWriteError
         return sent
 

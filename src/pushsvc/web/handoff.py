@@ -1,4 +1,4 @@
-"""What the server and the application exchange through the WSGI environ."""
+"""The entries of the WSGI environ that the server adds for the application."""
 
 from __future__ import annotations
 

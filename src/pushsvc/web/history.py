@@ -59,7 +59,7 @@ class HistoryPage:
 def read_page(
     broker: Broker, topic: str, selected: HistoryFilter, limit: int, after: str | None, scan: ScanLimits
 ) -> HistoryPage:
-    """Return at most ``limit`` events behind the cursor ``after``. Raise InvalidParameter for an unusable cursor."""
+    """Return at most ``limit`` events after the cursor ``after``. Raise InvalidParameter for an unusable cursor."""
     log = Log(topic)
     begin, epoch = _begin(after, log)
     offset = broker.seek_sequence(topic, begin) if begin else 0

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
 
 EVENTS = BufferedCounter(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
-DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events whose id was known")
+DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events with a known id")
 REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
 REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, known by their Idempotency-Key")

@@ -31,7 +31,7 @@ def problem(status: int, slug: str, title: str, detail: str | None, **members: A
 
 
 def http_problem(status: int, detail: str | None, title: str | None = None) -> HttpResponse:
-    """Return the problem of an HTTP status, whose phrase is the type and the default title."""
+    """Return the problem of an HTTP status. Its phrase is the type and the default title."""
     phrase = HTTPStatus(status).phrase
     return problem(status, phrase.lower().replace(" ", "-"), title or phrase, detail)
 

@@ -127,12 +127,7 @@ def _key_of(
 
 
 def _store(
-    context: Context,
-    topic: str,
-    parsed: ParsedBatch,
-    settings: TopicSettings,
-    skip: bool,
-    key: IdempotencyKey | None,
+    context: Context, topic: str, parsed: ParsedBatch, settings: TopicSettings, skip: bool, key: IdempotencyKey | None
 ) -> Receipt:
     if parsed.faults and not (skip and parsed.batch.count):
         # An earlier request may have stored these events: another machine's clock may have judged them valid.
@@ -158,30 +153,17 @@ def _accepted(topic: str, parsed: ParsedBatch, receipt: Receipt, settings: Topic
     if not receipt.replayed:
         metrics.count_published(receipt.accepted, receipt.duplicates, parsed.rejected, late)
     body = _receipt_body(
-        topic,
-        accepted=receipt.accepted,
-        duplicates=receipt.duplicates,
-        rejected=parsed.rejected,
-        late=late,
-        first=receipt.first_offset,
-        last=receipt.last_offset,
+        topic, accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=parsed.rejected, late=late,
+        first=receipt.first_offset, last=receipt.last_offset,
         hinted=settings.clock == "wall" and late == parsed.batch.count > 0,
-    )
+    )  # fmt: skip
     if parsed.faults:
         body |= fault_members(parsed.faults, parsed.more)
     return HttpResponse(202, _HEADERS, orjson.dumps(body))
 
 
 def _receipt_body(
-    topic: str,
-    *,
-    accepted: int,
-    duplicates: int = 0,
-    rejected: int = 0,
-    late: int,
-    first: int,
-    last: int,
-    hinted: bool,
+    topic: str, *, accepted: int, duplicates: int = 0, rejected: int = 0, late: int, first: int, last: int, hinted: bool
 ) -> dict[str, Any]:
     """Return the receipt; ``hinted`` adds why none of the events is counted."""
     body: dict[str, Any] = {

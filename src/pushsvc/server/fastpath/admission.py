@@ -26,7 +26,7 @@ StreamKey = tuple[str | None, ...]
 class Admission:
     """The rule of all fast paths.
 
-    A request skips Flask only where Flask would do exactly what the fast path does: the app is unmodified, the method
+    A request skips Flask only if Flask would answer exactly as the fast path does: the app is unmodified, the method
     and the path are those of the fast path, and no header could change the answer. In doubt a request goes to Flask.
     """
 

@@ -21,7 +21,7 @@ class Claim(NamedTuple):
 
 
 class LastAnswerSent(Exception):
-    """The peer was told that the connection closes. ``unread``: it has sent bytes after the answered request."""
+    """The last answer announced that the connection closes. ``unread``: the peer has sent more bytes."""
 
     def __init__(self, *, unread: bool) -> None:
         super().__init__()
