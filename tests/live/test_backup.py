@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import redis as client
 
 from pushsvc.broker.embedded import EmbeddedServer
+from support.producers import BatchProducer
 from support.stack import Stack
 from support.waiting import until
 
@@ -51,24 +51,8 @@ def load_snapshot(folder: Path) -> None:
     server.stop()
 
 
-class Producer(threading.Thread):
-    """Publishes one event after the other until it is stopped; ``acknowledged`` is the last offset."""
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__()
-        self._stack = stack
-        self._over = threading.Event()
-        self.acknowledged = 0
-
-    def run(self) -> None:
-        while not self._over.is_set():
-            answer = self._stack.post("feedback", {"id": f"id-{self.acknowledged}", "key": "k", "n": self.acknowledged})
-            assert answer.status == 202, answer
-            self.acknowledged = answer.json()["last_offset"]
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
+def batch(number: int) -> list[dict[str, object]]:
+    return [{"id": f"id-{number}", "key": "k", "n": number}]
 
 
 @pytest.mark.parametrize(
@@ -85,16 +69,15 @@ def test_backup_taken_during_publishing_restores_a_consistent_state(
         with Stack(here.url, PREFIX, tmp_path / "here") as stack:
             stack.start_aggregator()
             stack.start_web()
-            producer = Producer(stack)
-            producer.start()
-            until(lambda: producer.acknowledged >= 100)
-            before = producer.acknowledged
-            copy(here, tmp_path / "copy")
-            copied = producer.acknowledged
-            until(lambda: producer.acknowledged > copied)
-            producer.stop()
+            with BatchProducer(stack, ["feedback"], batch) as producer:
+                until(lambda: producer.posts >= 100)
+                before = producer.posts
+                copy(here, tmp_path / "copy")
+                copied = producer.posts
+                until(lambda: producer.posts > copied)
+            assert producer.refused == 0
             with stack.stream(f"{EVENTS}?last_event_id=earliest") as stream:
-                cursor = [stream.next().id for _ in range(producer.acknowledged)][-1]
+                cursor = [stream.next().id for _ in range(producer.posts)][-1]
             events = stack.get(EVENTS + "?limit=10000").json()["events"]
     finally:
         here.stop()
@@ -109,7 +92,7 @@ def test_backup_taken_during_publishing_restores_a_consistent_state(
             stack.start_web()
             figures = stack.get("/v1/topics/feedback").json()
             last = figures["last_offset"]
-            assert before <= last <= producer.acknowledged
+            assert before <= last <= producer.posts
             found = stack.get(EVENTS + "?limit=10000").json()["events"]
             assert found == events[:last]
             frame = until(lambda: (s := stack.stats("feedback", "?window=15m"))["offset"] == last and s)

@@ -34,21 +34,16 @@ def test_stream_beyond_the_connection_limit_gets_a_retry(stack, topic):
 
 def test_connections_and_bad_requests_are_counted(own_server):
     assert own_server.request("GET", "/", X="\x01").status == 400
-    until(lambda: counted(own_server, "pushsvc_bad_requests_total") == 1)
-    until(lambda: counted(own_server, "pushsvc_connections_accepted_total") > 2)
-    assert counted(own_server, "pushsvc_connections") >= 0
+    until(lambda: own_server.metric("pushsvc_bad_requests_total") == 1)
+    until(lambda: own_server.metric("pushsvc_connections_accepted_total") > 2)
+    assert own_server.metric("pushsvc_connections") >= 0
 
 
 def test_event_loop_of_an_idle_server_does_not_spin(own_server):
-    looks, begun = counted(own_server, "pushsvc_loop_lag_seconds_count"), time.monotonic()
-    until(lambda: counted(own_server, "pushsvc_loop_lag_seconds_count") >= looks + 5)
+    looks, begun = own_server.metric("pushsvc_loop_lag_seconds_count"), time.monotonic()
+    until(lambda: own_server.metric("pushsvc_loop_lag_seconds_count") >= looks + 5)
     most = (time.monotonic() - begun) / TICK + 2
-    assert counted(own_server, "pushsvc_loop_lag_seconds_count") - looks <= most + 5, "its loop spins"
-
-
-def counted(server, name):
-    lines = server.get("/metrics").body.decode().splitlines()
-    return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
+    assert own_server.metric("pushsvc_loop_lag_seconds_count") - looks <= most + 5, "its loop spins"
 
 
 def test_workers_of_a_host_share_the_connection_limit(stack, topic):

@@ -28,11 +28,6 @@ def opened(server, path, **headers):
     return connection
 
 
-def open_streams(server):
-    found = re.findall(rb"^pushsvc_streams(?:\{[^}]*\})? ([0-9.]+)$", server.get("/metrics").body, re.MULTILINE)
-    return sum(map(float, found))
-
-
 def leave(connection, how):
     if how == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -46,10 +41,10 @@ def leave(connection, how):
 def test_disconnected_subscriber_is_noticed_without_a_send(own_server, topic, how):
     paths = [f"/v1/topics/{topic}/events", f"/v1/topics/{topic}/stats", f"/v1/stream?events={topic}.>"]
     connections = [opened(own_server, path) for path in paths * 4]
-    until(lambda: open_streams(own_server) == 12)
+    until(lambda: own_server.metric("pushsvc_streams") == 12)
     for connection in connections[:9]:
         leave(connection, how)
-    until(lambda: open_streams(own_server) == 3)
+    until(lambda: own_server.metric("pushsvc_streams") == 3)
     own_server.post(topic, {"n": 1})
     with own_server.stream(paths[0] + "?last_event_id=earliest") as stream:
         assert json.loads(stream.next().data)["n"] == 1
@@ -73,7 +68,7 @@ def test_disconnect_during_a_snapshot_leaves_other_streams_intact(own_server, to
         while table.offset < 5_001:
             table.apply(*stream.frame())
     assert len(table.rows) == 2 * 5_002
-    until(lambda: open_streams(own_server) == 0)
+    until(lambda: own_server.metric("pushsvc_streams") == 0)
 
 
 def test_stream_read_byte_by_byte_is_the_same(server, topic):

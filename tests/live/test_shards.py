@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -15,11 +14,13 @@ from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.engine import ShardLost
 from pushsvc.worker.shards.handle import ShardHandle
 from support.owner import Owner, metric, neighbours
+from support.processes import children, needs_proc
+from support.producers import BatchProducer
 from support.reference.numbers import assert_same
 from support.stack import Table
 from support.waiting import until
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
+pytestmark = needs_proc
 
 RULES = TopicRules([("hot", TopicSettings(parts=3, key=("key", "city")))])
 WHOLE = TopicSettings(key=("key", "city"))
@@ -168,42 +169,10 @@ def test_offsets_of_frames_never_go_back_when_shards_are_lost(owner):
 # -- the whole system
 
 
-class Producer:
-    """Posts the same events to a sharded topic and to a whole one, each with its time; retries after a 503."""
-
-    def __init__(self, stack):
-        self._stack = stack
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.posts = 0
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self):
-        while not self._stopped.is_set():
-            now = int(time.time() * 1000)
-            events = [
-                {"id": f"{self.posts}/{n}", "time": now, "key": f"k{n % 7}", "x": (self.posts * n % 64) / 8}
-                for n in range(20)
-            ]
-            for topic in (HOT, TWIN):
-                while self._stack.post(topic, events).status != 202:
-                    pass
-            self.posts += 1
-
-
-def children(parent, role):
-    found = []
-    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        if role in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
-            found.append(int(pid))
-    return found
+def batch(number):
+    """Return events with their time, so that both topics count them at the same time."""
+    now = int(time.time() * 1000)
+    return [{"id": f"{number}/{n}", "time": now, "key": f"k{n % 7}", "x": (number * n % 64) / 8} for n in range(20)]
 
 
 def children_of(stack, parent):
@@ -223,7 +192,7 @@ def test_a_sharded_topic_has_the_statistics_of_a_whole_one(stack):
     parent = stack.start("aggregator", "aggregator").pid
     stack.start_web()
     table = Table()
-    with Producer(stack) as producer, stack.stream(f"/v1/topics/{HOT}/stats") as stream:
+    with BatchProducer(stack, [HOT, TWIN], batch) as producer, stack.stream(f"/v1/topics/{HOT}/stats") as stream:
 
         def go_on():
             posts = producer.posts
@@ -242,7 +211,7 @@ def test_a_sharded_topic_has_the_statistics_of_a_whole_one(stack):
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in shards))
         go_on()
         children_of(stack, parent)
-        producer.__exit__()
+        producer.stop()
         while table.offset < 20 * producer.posts:
             table.apply(*stream.frame())
     assert "reset" not in table.frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pushsvc.broker.broker import Broker
@@ -51,6 +52,38 @@ class Producers:
         for thread in self._threads:
             thread.join(60)
             assert not thread.is_alive(), "a producer hangs"
+
+
+class BatchProducer:
+    """Publishes ``batch(number)`` to every topic, number after number, and repeats what was not acknowledged.
+
+    ``posts`` is the number of batches that every topic has; ``refused`` counts responses other than 202.
+    """
+
+    def __init__(self, stack: Stack, topics: list[str], batch: Callable[[int], list[dict[str, Any]]]) -> None:
+        self.posts = self.refused = 0
+        self._stack, self._topics, self._batch = stack, topics, batch
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> BatchProducer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            events = self._batch(self.posts)
+            for topic in self._topics:
+                while self._stack.post(topic, events).status != 202:
+                    self.refused += 1
+            self.posts += 1
 
 
 def stored(broker: Broker, topic: str) -> list[str]:

@@ -149,6 +149,11 @@ class Stack:
         assert answer.status == 200, answer.body
         return answer.json()
 
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's samples over their labels."""
+        samples = [line.split() for line in self.get("/metrics").body.decode().splitlines()]
+        return sum(float(value) for series, *_, value in samples if series.split("{")[0] == name)
+
     @contextmanager
     def stream(self, path: str, **headers: str) -> Iterator[Stream]:
         stream = Stream(self.port, path, headers)

@@ -1,0 +1,21 @@
+"""Processes by their parents, through /proc."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
+
+
+def children(parent: int, role: str) -> list[int]:
+    """Return the children of a process whose command line has an argument ``role``, such as ``_aggregator``."""
+    found = []
+    with suppress(OSError):
+        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            with suppress(OSError):
+                if role in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+                    found.append(int(pid))
+    return found
