@@ -323,3 +323,19 @@ def test_a_state_of_other_settings_or_versions_is_refused():
     for settings, state in ((SHORT, data), (NOW, data[:-1]), (NOW, b""), (NOW, b"\x93\x01\x02\x03"), (NOW, data[1:])):
         with pytest.raises(InvalidState):
             Aggregate.restore(settings, state)
+
+
+# -- lateness
+
+
+@pytest.mark.parametrize("clock", [T, T + 5_999, T + 6_000])
+@pytest.mark.parametrize("options", [NOW, dataclasses.replace(NOW, exact=True)])
+def test_the_settings_and_the_aggregate_agree_on_the_first_time_that_is_not_late(options, clock):
+    for time, late in ((options.late_before(clock), 0), (options.late_before(clock) - 1, 1)):
+        aggregate = topic(options)
+        aggregate.apply(1, clock, [event(time)])
+        assert aggregate.late == late
+
+
+def test_no_event_is_late_for_a_window_of_the_last_events():
+    assert dataclasses.replace(NOW, windows=(*NOW.windows, Window.parse("last 10"))).late_before(T) is None
