@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.keys import TAGS, slot_of
+from pushsvc.broker.keys import TAGS, Keys, slot_of
 from pushsvc.errors import StartupError, Unavailable
 from pushsvc.event import Event
 from pushsvc.settings import Ack, TopicSettings
@@ -16,7 +16,7 @@ from pushsvc.topic import PARTITIONS, partition_of
 from support.fleet import Fleet, client
 from support.ports import free_port
 from support.producers import stored
-from support.stack import Stack, Table
+from support.stack import Stack, Table, client_of
 from support.waiting import until
 
 
@@ -109,16 +109,16 @@ def test_events_arrive_by_publish_at_any_node(site: Stack, cluster: Fleet) -> No
 
 def test_aggregators_share_the_partitions(site: Stack, cluster: Fleet) -> None:
     site.start("second", "aggregator")
-    broker = Broker(cluster.cluster_url, "site:")
-    leases = [("GET", broker.keys.lease(partition)) for partition in range(PARTITIONS)]
+    admin = client_of(cluster.cluster_url)
+    leases = [Keys("site:").lease(partition) for partition in range(PARTITIONS)]
 
     def owners() -> list[bytes | None]:
-        return broker._connections.commands(leases)
+        return [admin.get(lease) for lease in leases]
 
     until(lambda: (found := owners()) and sorted(found.count(one) for one in set(found)) == [32, 32])
     site.stop("second")
     until(lambda: len(set(owners())) == 1)
-    broker.close()
+    admin.close()
 
 
 def test_cluster_node_is_refused_as_a_single_server(cluster: Fleet) -> None:

@@ -13,8 +13,9 @@ from pushsvc.errors import Unavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.topic import partition_of
-from pushsvc.worker.retention import BYTES, Sweeper
+from pushsvc.worker.retention import Sweeper
 from support.fleet import Fleet, client, kill
+from support.owner import metric
 from support.reference.logs import Windowless
 
 
@@ -44,10 +45,10 @@ def test_retention_continues_on_other_primaries_while_one_is_away(fleet: Fleet) 
         Sweeper(broker, TopicRules([("*", settings)]), lambda: fences).round()
 
     swept(TopicSettings())
-    before = BYTES._value.get()
+    before = metric("pushsvc_log_bytes")
     kill(next(server for server in fleet.servers if by_primary[server.port] == topics[0]))
     with pytest.raises(Unavailable):
         swept(Windowless(retention=1))
-    assert [figures["first"] for figures in broker.metadata([Log(topic) for topic in topics[1:]])] == ["3", "3"]
-    assert BYTES._value.get() == before, "the size of the unread logs is unknown"
+    assert [metadata["first"] for metadata in broker.metadata([Log(topic) for topic in topics[1:]])] == ["3", "3"]
+    assert metric("pushsvc_log_bytes") == before, "the size of the unread logs is unknown"
     broker.close()
