@@ -39,15 +39,17 @@ def _place(item: pytest.Item) -> int:
     return next((place for place, begin in enumerate(FIRST) if path.startswith(begin)), len(FIRST))
 
 
+REQUIRE_ALL = os.environ.get("PUSHSVC_REQUIRE_ALL") == "1"
+"""Whether a test that this machine would skip fails, as in CI."""
+
 MAY_LACK = ("this kernel ", "this Redis ")
-"""Beginnings of reasons to skip a test even where PUSHSVC_REQUIRE_ALL=1 turns a skipped test into a failed one."""
+"""How the reasons begin by which a test is skipped even then."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test that this machine has to skip where PUSHSVC_REQUIRE_ALL=1, as in CI."""
     report = yield
-    if report.skipped and os.environ.get("PUSHSVC_REQUIRE_ALL") == "1" and isinstance(report.longrepr, tuple):
+    if REQUIRE_ALL and report.skipped and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if not reason.startswith(MAY_LACK):
             report.outcome, report.longrepr = "failed", f"PUSHSVC_REQUIRE_ALL=1, but: {reason}"

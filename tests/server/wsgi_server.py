@@ -174,13 +174,15 @@ def take_over_and_fail(sock, on_close):
 
 
 def exhausts(environ, start_response):
-    """Use up all descriptors for a second."""
+    """Use up all descriptors until the file exists that the query names."""
     duplicates = []
     try:
         while True:
             duplicates.append(os.dup(0))
     except OSError:
-        gevent.sleep(1)
+        logging.warning("descriptors are exhausted")
+    while not os.path.exists(environ["QUERY_STRING"]):
+        gevent.sleep(0.05)
     for descriptor in duplicates:
         os.close(descriptor)
     start_response("200 OK", TEXT)
