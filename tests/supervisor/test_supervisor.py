@@ -249,7 +249,7 @@ def test_redis_is_refused_with_eviction_and_warned_of_without_persistence(
         server = EmbeddedServer(tmp_path / "redis", port=free, options={"appendonly": "no"})
         server.start()
         parent = parents("aggregator", "--redis", server.url)
-        until(lambda: "the aggregator is running" in parent.output)
+        until(lambda: "the aggregator works" in parent.output)
         assert "WARNING: Redis at" in parent.output
         assert "keeps nothing on disk" in parent.output
         assert parent.end() == 0
@@ -313,7 +313,7 @@ def test_a_restarted_process_continues_the_metrics_files_of_its_slot(parents: An
 
 def test_aggregators_alone_serve_metrics_on_the_metrics_port(parents: Any, redis_tcp: EmbeddedServer) -> None:
     parent = parents("aggregator", "--redis", redis_tcp.url, "--aggregators", "2", "--metrics-port", "0")
-    until(lambda: "the aggregator is running" in parent.output or parent.process.poll() is not None)
+    until(lambda: "the aggregator works" in parent.output or parent.process.poll() is not None)
     [found] = re.findall(r"metrics: http://127\.0\.0\.1:(\d+)/metrics", parent.output)
     port = int(found)
 

@@ -184,7 +184,7 @@ def _flatten(item: Any) -> Any:
         return InvalidEvent("specversion", 'only version "1.0" of CloudEvents is supported')
     for name in ("id", "source", "type"):
         if type(item.get(name)) is not str or not item[name]:
-            return InvalidEvent(name, "CloudEvents require this as text")
+            return InvalidEvent(name, "CloudEvents require it, as text")
     if "data_base64" in item:
         return InvalidEvent("data_base64", "binary data is not supported: send `data` as a JSON object")
     subject, data = item.pop("subject", None), item.pop("data", None)

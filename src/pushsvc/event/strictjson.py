@@ -75,7 +75,7 @@ def _why(raw: bytes, otherwise: str) -> str:
 
 
 def _constant(text: str) -> UnusableValue:
-    return UnusableValue(f"{text} is not a JSON number: leave the field out or send null")
+    return UnusableValue(f"{text} is no JSON number: leave the field out or send null")
 
 
 def _float(text: str) -> float | UnusableValue:

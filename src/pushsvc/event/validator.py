@@ -54,7 +54,7 @@ class EventValidator:
         """Return a valid type; raise InvalidEvent."""
         text = _text("type", value, self.limits.type)
         if text.startswith("$"):
-            raise InvalidEvent("type", "names that start with $ are reserved")
+            raise InvalidEvent("type", "names that begin with $ are reserved")
         return text
 
     def _key(self, value: Any) -> str:
@@ -73,11 +73,11 @@ class EventValidator:
         elif type(value) is int or type(value) is float:
             time = _milliseconds(value)
         else:
-            raise InvalidEvent("time", _not_a(value, "RFC 3339 text or milliseconds since 1970 are expected"))
+            raise InvalidEvent("time", _not_a(value, "RFC 3339 text or epoch milliseconds are expected"))
         if time > self.latest_time:
             allowed = FUTURE_ALLOWANCE // 1000
-            raise InvalidEvent("time", f"{format_time(time)} is more than {allowed} s in the future: "
-                               f"the server's clock is at {format_time(self._now)}")  # fmt: skip
+            raise InvalidEvent("time", f"{format_time(time)} is in the future: at most {allowed} s ahead are allowed, "
+                               f"and the server's clock says {format_time(self._now)}")  # fmt: skip
         if time < _LEAST_TIME:
             raise InvalidEvent("time", "before 0001-01-02")
         return time
@@ -95,16 +95,16 @@ class EventValidator:
             elif kind is dict or kind is list or kind is UnusableValue:
                 _check_inside(name, value, self.limits.depth - 1)
         if numbers > self.limits.fields:
-            raise InvalidEvent(None, f"{numbers} numeric fields; at most {self.limits.fields} are allowed")
+            raise InvalidEvent(None, f"{numbers} numeric fields, at most {self.limits.fields} are allowed")
 
     def _name(self, name: str) -> None:
         if not name:
             raise InvalidEvent(name, "a field needs a name")
         if name.startswith("$"):
-            raise InvalidEvent(name[:60], "names that start with $ are reserved")
+            raise InvalidEvent(name[:60], "names that begin with $ are reserved")
         if len(name) > self.limits.name:
             raise InvalidEvent(
-                name[:60], f"the name has {len(name)} characters; at most {self.limits.name} are allowed"
+                name[:60], f"the name has {len(name)} characters, at most {self.limits.name} are allowed"
             )
         self._names.add(name)
 
@@ -116,9 +116,9 @@ def _text(name: str, value: Any, most: int) -> str:
     if type(value) is not str:
         raise InvalidEvent(name, _not_a(value, "text is expected"))
     if not value:
-        raise InvalidEvent(name, "empty: leave it out")
+        raise InvalidEvent(name, "empty: leave it out instead")
     if len(value) > most:
-        raise InvalidEvent(name, f"{len(value)} characters; at most {most} are allowed")
+        raise InvalidEvent(name, f"{len(value)} characters, at most {most} are allowed")
     if not value.isprintable() and CONTROL.search(value):
         raise InvalidEvent(name, "contains a control character")
     return value
@@ -133,9 +133,9 @@ def _number_as_text(value: Any) -> Any:
 
 def _milliseconds(value: float) -> int:
     if value < LEAST_NUMERIC_TIME:
-        raise InvalidEvent("time", f"{value} is too small: milliseconds are expected, not seconds")
+        raise InvalidEvent("time", f"{value} is too small: seconds? milliseconds are expected")
     if value >= _MOST_NUMERIC_TIME:
-        raise InvalidEvent("time", "too large: milliseconds are expected, not microseconds or nanoseconds")
+        raise InvalidEvent("time", "too large: microseconds or nanoseconds? milliseconds are expected")
     return int(value)
 
 

@@ -109,7 +109,7 @@ class Supervisor:
             self._start_web(self._listener)
         else:
             metrics = "" if self._listener is None else f"; metrics: {address_of(self._listener)}/metrics"
-            self._announce(f"the aggregator is running{metrics}")
+            self._announce(f"the aggregator works{metrics}")
 
     def _start_embedded(self) -> str:
         self._embedded = EmbeddedChild(EmbeddedServer(self._settings.data_dir), self._announce)
