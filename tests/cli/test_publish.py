@@ -64,6 +64,12 @@ def test_the_content_decides_the_format(tmp_path: Path, text: bytes, lines: list
     assert sum(batch.size for batch in found) == len(text)
 
 
+def test_csv_may_have_stray_carriage_returns(tmp_path: Path) -> None:
+    """The csv module ends a line at a carriage return, but the file has no such line."""
+    [batch] = batches(tmp_path, b"x\r\r\n1\r\r\n2\r\r\n", CSV)
+    assert [event.data["x"] for event in batch.events] == [1, 2]
+
+
 def test_columns_become_attributes_and_faults_have_the_lines_of_the_file(tmp_path: Path) -> None:
     text = b'when,"who",x\n2026-01-01T00:00:00Z,"a,b",1\nyesterday,b,2\n\n2026-01-01T00:00:01Z,c,3\n'
     [batch] = batches(tmp_path, text, CSV, time="when", key="who")

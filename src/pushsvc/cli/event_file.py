@@ -128,7 +128,7 @@ def _parse(
             lines[position + within] = line + within
         position += record.count(b"\n")
     faults = [Fault(lines.get(fault.line, fault.line), fault.field, fault.detail) for fault in parsed.faults]
-    return FileBatch(parsed.events, [lines[line] for line in parsed.lines], faults, parsed.rejected, size)
+    return FileBatch(parsed.events, [lines.get(line, line) for line in parsed.lines], faults, parsed.rejected, size)
 
 
 def _read_whole(descriptor: int, first: bytes) -> FileBatch:
