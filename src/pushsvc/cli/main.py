@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from pushsvc import __version__
-from pushsvc.cli import child_commands, client_commands, server_commands
-from pushsvc.errors import PushError
+from pushsvc.cli.options import COMMON, TLS, WEB, option, server_options
+from pushsvc.config import Settings, check_bind, check_metrics_bind
+from pushsvc.errors import InvalidInput, PushError, StartupError
+from pushsvc.settings import TopicSettings
+from pushsvc.stats.window import Window
+from pushsvc.supervisor.folders import private_folder
+from pushsvc.topic import check_topic
+
+_METRICS_CONNECTIONS = 64
+"""Most connections to the metrics port of an aggregator."""
 
 
 class _Program(click.Group):
@@ -27,5 +44,244 @@ def program() -> None:
     """Publish events and watch rolling statistics of them live in the browser."""
 
 
-for _command in (*server_commands.COMMANDS, *client_commands.COMMANDS, *child_commands.COMMANDS):
-    program.add_command(_command)
+# Servers under the supervisor
+
+
+@program.command()
+@server_options(*WEB, *TLS, "aggregators", "data_dir", *COMMON)
+def serve(settings: Settings) -> None:
+    """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
+    check_bind(settings)
+    _supervise(settings, web=settings.workers, aggregators=settings.aggregators)
+
+
+@program.command()
+@server_options(*WEB, *TLS, *COMMON)
+def web(settings: Settings) -> None:
+    """Run only the web processes; needs --redis."""
+    check_bind(settings)
+    _check_redis_given(settings, "web")
+    _supervise(settings, web=settings.workers)
+
+
+@program.command()
+@server_options("aggregators", "metrics_host", "metrics_port", "allow_host", "insecure", *COMMON)
+def aggregator(settings: Settings) -> None:
+    """Run only the aggregator processes; needs --redis."""
+    check_metrics_bind(settings)
+    _check_redis_given(settings, "aggregator")
+    _supervise(settings, aggregators=settings.aggregators)
+
+
+@program.command()
+@click.argument("name", default="flights")
+@option("--url", metavar="URL", help="Publish to this running server instead of starting one.")
+@option("--rate", type=click.FloatRange(0, min_open=True), default=40.0, show_default=True, help="Events per second.")
+@option(
+    "--clock",
+    type=click.Choice(["wall", "event"]),
+    default="wall",
+    show_default=True,
+    help="Count events by their arrival, or by their own times.",
+)
+@server_options(*WEB, "aggregators", *COMMON)
+def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str) -> None:
+    """Show live data of the demo NAME (flights, feedback), on a server of its own in a temporary folder."""
+    from pushsvc.cli.demo import check_demo
+
+    check_demo(name)
+    if url is not None:
+        _run_producer(name, url, rate, clock)
+        return
+    check_bind(settings)
+    if clock == "event":
+        rules = settings.topics
+        settings = replace(settings, topics=replace(rules, rules=((name, _event_clock()), *rules.rules)))
+    if settings.certfile is not None:
+        # The producer connects to 127.0.0.1, which the certificate does not name.
+        click.echo("the demo uses plain HTTP: it ignores the certfile of the settings")
+    with private_folder("demo") as folder:
+        settings = replace(settings, data_dir=folder, certfile=None, keyfile=None)
+        producer = [name, "--rate", str(rate), "--clock", clock]
+        _supervise(settings, web=settings.workers, aggregators=settings.aggregators, producer=producer)
+
+
+def _run_producer(name: str, url: str, rate: float, clock: str) -> None:
+    """Publish a demo's events to the server at ``url`` until SIGTERM or SIGINT."""
+    from pushsvc.cli.demo import run
+
+    # The signal may end the process anywhere, even while it reads its data: event ids make a cut request harmless.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    run(name, url, rate, clock, threading.Event(), click.echo)
+
+
+def _event_clock() -> TopicSettings:
+    """Return the settings for flights at their scheduled times: about 40 an hour, none at night."""
+    return TopicSettings(windows=tuple(map(Window.parse, ("1h", "6h", "24h"))), clock="event", jump=True)
+
+
+def _check_redis_given(settings: Settings, command: str) -> None:
+    if settings.redis is None:
+        raise StartupError(f"pushsvc {command} shares a Redis with the other processes: name it with --redis URL")
+
+
+def _supervise(settings: Settings, **roles: Any) -> None:
+    from pushsvc.supervisor.supervisor import Supervisor
+
+    Supervisor(settings, announce=click.echo, **roles).run()
+
+
+# Clients of a running server
+
+
+_URL = option("--url", default="http://127.0.0.1:8000", show_default=True, metavar="URL", help="The server to use.")
+
+
+@program.command()
+@click.argument("topic")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
+@_URL
+@click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "json"]), help="[default: by name or content]")
+@click.option("--id", "id_", metavar="COLUMN", help="CSV column with the ids of the events.")
+@click.option("--key", metavar="COLUMN", help="CSV column with their keys.")
+@click.option("--time", metavar="COLUMN", help="CSV column with their times.")
+@click.option("--type", "type_", metavar="COLUMN", help="CSV column with their types.")
+@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Replay by the events' times, moved to now.")
+@click.option("--skip", is_flag=True, help="Leave out bad events instead of stopping at the first.")
+def publish(
+    topic: str, file: str, url: str, kind: str | None, speed: float | None, skip: bool, **columns: str | None
+) -> None:
+    """Publish the events of FILE, or of the standard input, to TOPIC, and print the receipt.
+
+    The input is CSV, NDJSON or JSON. Events from a pipe are sent as they arrive.
+    """
+    from pushsvc.cli.publish import EventSender, ReplayClock, publish_file
+    from pushsvc.client import Client
+
+    def report(text: str) -> None:
+        click.echo(f"{file}: {text}", err=True)
+
+    named = {name.rstrip("_"): column for name, column in columns.items() if column}
+    replay = ReplayClock(speed) if speed else None
+    with Client(url) as client:
+        sender = EventSender(client, check_topic(topic), skip=skip, replay=replay, on_fault=report)
+        try:
+            publish_file(sender, file, kind, named)
+        except InvalidInput as error:
+            raise click.ClickException(f"{file}: {error.detail}") from error
+        finally:
+            click.echo(json.dumps(sender.totals))
+
+
+@program.command()
+@click.argument("topic")
+@click.option("--stats", is_flag=True, help="Show statistics instead of events.")
+@click.option("--window", metavar="NAME", help="Window of the statistics, such as 5m.")
+@click.option("--after", metavar="CURSOR", default="", help="Start after this cursor; 'earliest': at the first event.")
+@_URL
+def tail(topic: str, url: str, stats: bool, window: str | None, after: str) -> None:
+    """Print the events of TOPIC as they come, a JSON line each, or its statistics: a live table on a terminal."""
+    from pushsvc.cli.tail import print_events, show_stats
+    from pushsvc.client import Client
+
+    check_topic(topic)
+    with Client(url) as client:
+        if stats:
+            show_stats(client.stats(topic, last_id=after, **({"window": window} if window else {})))
+        else:
+            print_events(client.events(topic, last_id=after))
+
+
+# Child processes of the supervisor and of aggregators
+
+
+# Passed in the environment: an argument would show a password in the process list.
+_REDIS = option("--redis", required=True, metavar="URL", help="The Redis or Valkey that the supervisor uses.")
+
+
+@program.command("_demo", hidden=True)
+@click.argument("name")
+@click.option("--url", required=True)
+@click.option("--rate", type=float, required=True)
+@click.option("--clock", required=True)
+def demo_producer(name: str, url: str, rate: float, clock: str) -> None:
+    """Publish a demo's events to the server of this supervisor."""
+    _run_producer(name, url, rate, clock)
+
+
+@program.command("_web", hidden=True)
+@click.option("--fd", type=int, required=True)
+@click.option("--caps", nargs=2, type=int, required=True)
+@_REDIS
+def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
+    """Serve on an inherited listener; count connections in an inherited table (its descriptor and a row)."""
+    from pushsvc.broker.broker import Broker
+    from pushsvc.server.caps import Caps
+    from pushsvc.server.serve import serve
+    from pushsvc.server.tls import tls_context
+    from pushsvc.web.app import create_app
+    from pushsvc.web.security import Security
+
+    settings = _child_settings()
+    security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
+    broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
+    app = create_app(
+        broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat, io_uring=settings.io_uring
+    )
+    for descriptor in (fd, caps[0]):
+        os.set_inheritable(descriptor, False)
+    bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])
+    tls = None if settings.certfile is None else tls_context(settings.certfile, settings.keyfile)
+    serve(app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls)
+
+
+@program.command("_aggregator", hidden=True)
+@click.option("--metrics-fd", type=int)
+@_REDIS
+def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
+    """Aggregate events; serve metrics on an inherited listener if there is one."""
+    import gevent
+
+    from pushsvc.broker.broker import Broker
+    from pushsvc.worker.worker import AggregatorWorker
+
+    settings = _child_settings()
+    broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
+    worker = AggregatorWorker(broker, settings.topics, settings.limits)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, worker.stop)
+    with nullcontext() if metrics_fd is None else _metrics_server(settings, metrics_fd):
+        worker.run()
+
+
+def _metrics_server(settings: Settings, descriptor: int) -> AbstractContextManager[None]:
+    from pushsvc.server.caps import Caps
+    from pushsvc.server.serve import serving
+    from pushsvc.web.app import create_metrics_app
+    from pushsvc.web.security import Security
+
+    os.set_inheritable(descriptor, False)
+    app = create_metrics_app(Security(settings.allow_host, (), settings.insecure))
+    return serving(app, socket.socket(fileno=descriptor), Caps(_METRICS_CONNECTIONS))
+
+
+@program.command("_shard", hidden=True)
+@click.argument("descriptor", type=int)
+def shard_worker(descriptor: int) -> None:
+    """Aggregate one shard of a topic for an aggregator."""
+    from pushsvc.worker.shards import process
+
+    _log_with_pid()
+    process.run(descriptor)
+
+
+def _child_settings() -> Settings:
+    from pushsvc.supervisor.supervisor import SETTINGS_VARIABLE
+
+    _log_with_pid()
+    return Settings.decode(os.environ.pop(SETTINGS_VARIABLE))
+
+
+def _log_with_pid() -> None:
+    logging.basicConfig(level=logging.INFO, format=f"pushsvc[{os.getpid()}]: %(message)s")

@@ -32,6 +32,8 @@ class _AckType(click.ParamType[Ack]):
 
 
 _PORT = click.IntRange(0, 65_535)
+_CONNECTIONS = click.IntRange(0, 10_000_000)
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "host": option("--host", help="Address to listen on. [default: 127.0.0.1]"),
     "port": option("--port", type=_PORT, help="Port to listen on; 0 takes a free one. [default: 8000]"),
@@ -76,24 +78,16 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="memory|fsync|replicas:N",
         help="What must hold events before publishing is answered with 202. [default: memory]",
     ),
-    "certfile": option(
-        "--certfile",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Serve TLS with this certificate chain (PEM).",
-    ),
-    "keyfile": option(
-        "--keyfile",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="The certificate's private key, if it is not in the same file.",
-    ),
+    "certfile": option("--certfile", type=_FILE, help="Serve TLS with this certificate chain (PEM)."),
+    "keyfile": option("--keyfile", type=_FILE, help="The certificate's private key, if it is not in the same file."),
     "max_connections": option(
         "--max-connections",
-        type=click.IntRange(0, 10_000_000),
+        type=_CONNECTIONS,
         help="Most connections of all web processes together; 0: no limit. [default: 50000]",
     ),
     "max_connections_per_address": option(
         "--max-connections-per-address",
-        type=click.IntRange(0, 10_000_000),
+        type=_CONNECTIONS,
         help="Most connections from one remote address; 0: no limit. [default: 1000]",
     ),
     "io_uring": option(
@@ -104,10 +98,9 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "wait": option("--wait", is_flag=True, default=None, help="Wait for Redis if it does not answer yet."),
 }
 
-_CONNECTIONS = ("max_connections", "max_connections_per_address")
-_STREAMS = ("heartbeat", "io_uring")
 TLS = ("certfile", "keyfile")
-WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", *_STREAMS, *_CONNECTIONS)
+_STREAMS = ("heartbeat", "io_uring", "max_connections", "max_connections_per_address")
+WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", *_STREAMS)
 COMMON = ("redis", "prefix", "drain", "wait")
 """Names of the options that commands share."""
 
@@ -124,9 +117,7 @@ def server_options(*names: str) -> Callable[[F], F]:
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
         decorated: Any = option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="File with settings. [default: pushsvc.toml, if it is there]",
+            "--config", type=_FILE, help="File with settings. [default: pushsvc.toml, if it is there]"
         )(run)
         for name in reversed(names):
             decorated = _OPTIONS[name](decorated)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
-from pushsvc.client.errors import ClientError
-from pushsvc.client.session import JSON, Parameter, Session
-from pushsvc.client.watch import watch
-from pushsvc.sse import Message
+from pushsvc.client.session import JSON, ClientError, Parameter, Session
+from pushsvc.sse import Decoder, Message
+
+_RECONNECT = 2.0
+"""Seconds before a reconnection, unless the server sets another delay."""
 
 
 class Client:
@@ -70,14 +74,14 @@ class Client:
         the server could not resume there. Raise ClientError when the server refuses the stream, or when it cannot
         be reached within the client's patience at first.
         """
-        return watch(self._session, self._session.path(topic, "events", query), last_id)
+        return _watch(self._session, self._session.path(topic, "events", query), last_id)
 
     def stats(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield a topic's statistics forever: a ``snapshot``, then each ``update``; otherwise as ``events``.
 
         ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
         """
-        return watch(self._session, self._session.path(topic, "stats", query), last_id)
+        return _watch(self._session, self._session.path(topic, "stats", query), last_id)
 
 
 def _encode(events: list[Mapping[str, Any]]) -> bytes:
@@ -93,3 +97,45 @@ def _convert(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+def _watch(session: Session, path: str, last_id: str) -> Iterator[Message]:
+    """Yield the messages of a stream forever; ``Client.events`` describes resuming and errors."""
+    decoder = Decoder(last_id)
+    connection, response = session.retry(lambda: session.open_stream(path, decoder.last_id), repeatable=True)
+    while True:
+        try:
+            yield from _messages(response, decoder)
+        finally:
+            connection.close()
+        decoder = _without_rest(decoder)
+        connection, response = _reconnect(session, path, decoder)
+
+
+def _reconnect(session: Session, path: str, decoder: Decoder) -> tuple[HTTPConnection, HTTPResponse]:
+    while True:
+        wait = _RECONNECT if decoder.retry is None else decoder.retry / 1000
+        time.sleep(wait * random.uniform(0.8, 1.2))
+        try:
+            return session.open_stream(path, decoder.last_id)
+        except ClientError as error:
+            if not error.temporary:
+                raise
+
+
+def _messages(response: HTTPResponse, decoder: Decoder) -> Iterator[Message]:
+    while True:
+        try:
+            data = response.read1(65_536)
+        except (OSError, HTTPException):
+            return
+        if not data:
+            return
+        yield from decoder.feed(data)
+
+
+def _without_rest(decoder: Decoder) -> Decoder:
+    """Return a decoder for the next connection: it drops the incomplete message of the lost one."""
+    successor = Decoder(decoder.last_id)
+    successor.retry = decoder.retry
+    return successor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import ssl
@@ -13,15 +14,55 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from pushsvc import __version__
-from pushsvc.client.errors import ClientError, error_of, json_object, reason_of
+from pushsvc.errors import PushError
+from pushsvc.sse import MEDIA_TYPE
 
 JSON = "application/json"
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two attempts: the pause doubles up to the longest."""
 
+_SILENCE = 45.0
+"""Seconds without a byte after which a stream is lost: three heartbeats."""
+
+_TEMPORARY = frozenset({429, 502, 503, 504})
+"""Statuses after which the same request may succeed later."""
+
+_NOTHING_STORED = frozenset(
+    f"urn:pushsvc:problem:{slug}" for slug in ("broker-unavailable", "broker-full", "overloaded")
+)
+"""Problems that promise that no event was stored: the request can be repeated even without event ids."""
+
 T = TypeVar("T")
 Parameter = str | int | Sequence[str]
+
+
+class ClientError(PushError):
+    """The server refused the request, or the client could not reach it.
+
+    ``reply`` is the HTTP status (None: no answer), ``problem`` the problem document. If ``temporary``, the same
+    request may succeed later. If ``unknown``, the events may have been stored. ``retry_after`` is in seconds.
+    """
+
+    slug = "client"
+    title = "The request failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        reply: int | None = None,
+        problem: Mapping[str, Any] | None = None,
+        temporary: bool = False,
+        unknown: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.reply = reply
+        self.problem = problem or {}
+        self.temporary = temporary
+        self.unknown = unknown
+        self.retry_after = retry_after
 
 
 class Session:
@@ -79,7 +120,7 @@ class Session:
         except (OSError, HTTPException) as error:
             connection.close()
             raise ClientError(
-                f"{self.url}: the connection was lost before the answer came ({reason_of(error)}); "
+                f"{self.url}: the connection was lost before the answer came ({_reason(error)}); "
                 "the events may have been stored",
                 temporary=True,
                 unknown=True,
@@ -89,29 +130,25 @@ class Session:
             raise
         self._release(connection, response)
         if response.status >= 300:
-            raise error_of(response, answer)
-        return json_object(answer)
+            raise _error_of(response, answer)
+        return _json_object(answer)
 
-    def open_stream(
-        self, path: str, media_type: str, headers: Mapping[str, str], silence: float
-    ) -> tuple[HTTPConnection, HTTPResponse]:
-        """Send a GET request on a connection of its own and return both when the answer begins; raise ClientError.
-
-        A read of the answer fails after ``silence`` seconds without a byte.
-        """
+    def open_stream(self, path: str, last_id: str) -> tuple[HTTPConnection, HTTPResponse]:
+        """Request an event stream on a connection of its own; return both when the answer begins. Raise ClientError."""
+        headers = _headers(MEDIA_TYPE) | ({"Last-Event-ID": last_id} if last_id else {})
         connection = self._connect()
         try:
-            connection.request("GET", path, headers={**_headers(media_type), **headers})
+            connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             if response.status != 200:
-                raise error_of(response, response.read())
-            if (given := response.headers.get_content_type()) != media_type:
-                raise ClientError(f"{self.url} answered {given}, not {media_type}")
+                raise _error_of(response, response.read())
+            if (given := response.headers.get_content_type()) != MEDIA_TYPE:
+                raise ClientError(f"{self.url} answered {given}, not an event stream")
             if connection.sock is not None:
-                connection.sock.settimeout(silence)
+                connection.sock.settimeout(_SILENCE)
         except (OSError, HTTPException) as error:
             connection.close()
-            raise ClientError(f"{self.url} did not answer: {reason_of(error)}", temporary=True) from error
+            raise ClientError(f"{self.url} did not answer: {_reason(error)}", temporary=True) from error
         except BaseException:
             connection.close()
             raise
@@ -123,7 +160,7 @@ class Session:
             connection.connect()
         except OSError as error:
             connection.close()
-            raise ClientError(f"{self.url} cannot be reached: {reason_of(error)}", temporary=True) from error
+            raise ClientError(f"{self.url} cannot be reached: {_reason(error)}", temporary=True) from error
         return connection
 
     def _take(self) -> HTTPConnection:
@@ -165,3 +202,35 @@ def _is_open(connection: HTTPConnection, timeout: float) -> bool:
     except OSError:
         return False
     return False
+
+
+def _error_of(response: HTTPResponse, body: bytes) -> ClientError:
+    """Return the error that an answer with an error status stands for."""
+    problem = _json_object(body) if response.headers.get_content_subtype().endswith("json") else {}
+    detail = problem.get("detail") or problem.get("title") or response.reason
+    return ClientError(
+        f"{response.status} {detail}",
+        reply=response.status,
+        problem=problem,
+        temporary=response.status in _TEMPORARY,
+        unknown=response.status >= 500 and problem.get("type") not in _NOTHING_STORED,
+        retry_after=_seconds(response.headers.get("Retry-After")),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of an exception, or its type if it has no text."""
+    return str(error) or type(error).__name__
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in ``body``; {} if it holds none."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
