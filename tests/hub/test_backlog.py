@@ -1,7 +1,7 @@
 import pytest
 
 from pushsvc.hub.delivery.backlog import Backlog
-from pushsvc.hub.delivery.limits import FanoutLimits
+from pushsvc.hub.limits import FanoutLimits
 
 
 def filled(limits=None):

@@ -1,8 +1,8 @@
 """A channel is made of a writer, a clock, a recovery and two callbacks. It needs no hub and no broker."""
 
 from pushsvc.hub.delivery.channel import Channel
-from pushsvc.hub.delivery.clock import Clock
-from pushsvc.hub.delivery.limits import FanoutLimits
+from pushsvc.hub.delivery.wheel import Clock
+from pushsvc.hub.limits import FanoutLimits
 from support.channels import StubRecovery
 from support.peer import Peer
 from support.waiting import turn_until

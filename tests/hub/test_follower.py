@@ -4,8 +4,8 @@ import pytest
 
 from pushsvc.broker.broker import Broker
 from pushsvc.event import Event
-from pushsvc.hub.feed.limits import FeedLimits
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from support.hubs import captured

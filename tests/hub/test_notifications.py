@@ -9,8 +9,8 @@ import redis
 
 from pushsvc.broker.keys import Log
 from pushsvc.event import Event
-from pushsvc.hub.feed.limits import FeedLimits
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from support.hubs import captured
@@ -225,7 +225,7 @@ del reads[:]
 for number in range(200):
     publish(number)
     if number == 100:
-        hub.feed.subscriptions._live._connection.disconnect()
+        hub.feed.live._connection.disconnect()
 with gevent.Timeout(60):
     while len(sent) < 201:
         gevent.sleep(0.001)

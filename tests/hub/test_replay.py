@@ -5,9 +5,9 @@ import pytest
 
 from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.limits import ResumeLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
-from pushsvc.hub.resume.limits import ResumeLimits
 from support.peer import Peer
 from support.waiting import turn_until
 

@@ -1,5 +1,4 @@
-from pushsvc.hub.delivery.clock import Clock
-from pushsvc.hub.delivery.wheel import Wheel
+from pushsvc.hub.delivery.wheel import Clock, Wheel
 
 
 class Item:

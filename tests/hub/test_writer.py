@@ -15,10 +15,10 @@ import pytest
 from pushsvc.hub import metrics, streams
 from pushsvc.hub.delivery import uring
 from pushsvc.hub.delivery.connection import MAX_RECEIVED, Connection, IteratedConnection, SecureConnection
-from pushsvc.hub.delivery.limits import FanoutLimits
 from pushsvc.hub.delivery.sender import SyscallSender
 from pushsvc.hub.delivery.uring import UringSender
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.limits import FanoutLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
 from pushsvc.metrics.buffered import FLUSHER

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.hub.delivery.limits import FanoutLimits
+from pushsvc.hub.limits import FanoutLimits
 from pushsvc.hub.messages import farewell
 from support.channels import Site
 from support.peer import Peer

@@ -1,7 +1,7 @@
 """Channels without a hub or a broker."""
 
 from pushsvc.hub.delivery.channel import Channel
-from pushsvc.hub.delivery.clock import Clock
+from pushsvc.hub.delivery.wheel import Clock
 from pushsvc.hub.delivery.writer import FanoutWriter
 
 

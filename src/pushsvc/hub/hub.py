@@ -15,18 +15,15 @@ from pushsvc.errors import StartupError
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.channel import Channel
-from pushsvc.hub.delivery.clock import Clock
 from pushsvc.hub.delivery.connection import Connection
-from pushsvc.hub.delivery.limits import FanoutLimits
-from pushsvc.hub.delivery.wheel import Wheel
+from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
-from pushsvc.hub.feed.limits import FeedLimits
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.groups.listing import REFRESH, Listing, Poll
+from pushsvc.hub.limits import FanoutLimits, FeedLimits, ResumeLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
-from pushsvc.hub.resume.limits import ResumeLimits
 from pushsvc.hub.resume.replay import Replays
 from pushsvc.settings import TopicRules
 
@@ -68,7 +65,7 @@ class Hub:
         self.clock = Clock()
         self.writer = FanoutWriter(fanout_limits, io_uring=io_uring)
         self.feed = Feed(broker, self.writer.room, followed, feed_limits)
-        self.replays = Replays(broker, lambda partition: self.feed.directory.refresh([partition]), resume_limits)
+        self.replays = Replays(broker, self.feed.directory.refresh, resume_limits)
         self._rules = rules or TopicRules()
         self._refresh = refresh
         self._sources: dict[Hashable, Group | Listing] = {}
@@ -87,7 +84,7 @@ class Hub:
                 )
             self._ticked = monotonic()
             self._ticker = gevent.spawn(self._run_ticker)
-            self.feed.subscriptions.start()
+            self.feed.live.start()
 
     def drain(self, seconds: float = 0.0) -> None:
         """End every stream within some seconds, spread over them, after the messages that were read. New streams end
@@ -117,7 +114,7 @@ class Hub:
     def wait_up(self, timeout: float) -> bool:
         """Wait until the live connection receives notifications; return whether it does."""
         self.start()
-        return self.feed.subscriptions.wait_up(timeout)
+        return self.feed.live.wait_up(timeout)
 
     @property
     def healthy(self) -> bool:
@@ -211,7 +208,7 @@ class Hub:
                 behind += len(channel.slow)
             elif channel.is_idle and self.clock.tick - channel.idle_since > LINGER:
                 self._close(source)
-        metrics.FOLLOWED.set(self.feed.subscriptions.followed)
+        metrics.FOLLOWED.set(self.feed.followed)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushsvc.hub.delivery.limits import FanoutLimits
+from pushsvc.hub.limits import FanoutLimits
 
 
 class Chunk:

@@ -11,10 +11,10 @@ import gevent
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Backlog, Chunk
-from pushsvc.hub.delivery.clock import Clock
 from pushsvc.hub.delivery.connection import Connection
-from pushsvc.hub.delivery.limits import FanoutLimits
 from pushsvc.hub.delivery.roster import Roster
+from pushsvc.hub.delivery.wheel import Clock
+from pushsvc.hub.limits import FanoutLimits
 
 
 class Recovery(Protocol):

@@ -14,8 +14,8 @@ from gevent.event import Event
 
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
-from pushsvc.hub.delivery.clock import Clock
 from pushsvc.hub.delivery.roster import Roster
+from pushsvc.hub.delivery.wheel import Clock
 
 log = logging.getLogger(__name__)
 

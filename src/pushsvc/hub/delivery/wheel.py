@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from pushsvc.hub.delivery.clock import Clock
+
+class Clock:
+    """``tick`` is the number of seconds since the hub started. The wheel advances it."""
+
+    __slots__ = ("tick",)
+
+    def __init__(self) -> None:
+        self.tick = 0
 
 
 class Timed(Protocol):

@@ -17,8 +17,8 @@ from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.connection import Connection
-from pushsvc.hub.delivery.limits import FanoutLimits
 from pushsvc.hub.delivery.sender import Sender, choose_sender
+from pushsvc.hub.limits import FanoutLimits
 
 log = logging.getLogger(__name__)
 

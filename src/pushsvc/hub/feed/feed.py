@@ -11,24 +11,31 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.follower import Follower
-from pushsvc.hub.feed.limits import FeedLimits
 from pushsvc.hub.feed.subscriptions import Subscriptions
+from pushsvc.hub.limits import FeedLimits
+from pushsvc.topic import PARTITIONS
 
 
 class Feed:
-    """Gives the entries of followed logs to consumers, while the writer has ``room``. At most ``most`` logs."""
+    """Gives the entries of followed logs to consumers, while the writer has ``room``.
+
+    At most ``most`` logs are followed: each costs a subscription in Redis and state in this process.
+    """
 
     def __init__(self, broker: Broker, room: Event, most: int, limits: FeedLimits | None = None) -> None:
         self.limits = limits or FeedLimits()
-        self.subscriptions = Subscriptions(broker, most, self._on_notification, self._on_new_topic, self._on_up)
+        self.live = broker.live_connection(self._on_message, self._on_up, on_unhandled=self._on_other_message)
+        self.subscriptions = Subscriptions(self.live, broker.keys)
         self.directory = Directory(broker, self.subscriptions, self.limits.wait)
         self.has_been_up = False
         self._broker = broker
         self._room = room
+        self._most = most
         self._followers: dict[int, Follower] = {}
+        self._topic_channels = {broker.keys.topics(partition) for partition in range(PARTITIONS)}
 
     def close(self) -> None:
-        self.subscriptions.close()
+        self.live.close()
         for follower in list(self._followers.values()):
             follower.greenlet.kill()
 
@@ -36,7 +43,18 @@ class Feed:
     def healthy(self) -> bool:
         """False when a greenlet ended that never should."""
         ended = any(follower.greenlet.dead for follower in self._followers.values() if follower.tails)
-        return not self.subscriptions.dead and not ended
+        return not self.live.dead and not ended
+
+    @property
+    def followed(self) -> int:
+        """Return how many logs are followed."""
+        return sum(len(follower.tails) for follower in self._followers.values())
+
+    def has_room(self, logs: Sequence[Log]) -> bool:
+        """Return whether logs may be followed beside those that are."""
+        tails = {partition: follower.tails for partition, follower in self._followers.items()}
+        new = sum(of not in tails.get(of.partition, ()) for of in logs)
+        return not new or self.followed + new <= self._most
 
     def follower(self, partition: int) -> Follower:
         """Return the follower of a partition, a new one if there is none."""
@@ -47,7 +65,7 @@ class Feed:
                 self._broker,
                 self.subscriptions,
                 self._room,
-                lambda partition: self.directory.refresh([partition]),
+                self.directory.refresh,
                 partial(self._on_end, partition),
                 self.limits,
             )
@@ -58,13 +76,22 @@ class Feed:
         if follower is not None and not follower.tails:
             del self._followers[partition]
 
-    def _on_notification(self, of: Log, message: bytes) -> None:
+    def _on_message(self, channel: str, message: bytes) -> bool:
+        """Pass on a notification of a log; return False for a message of any other channel.
+
+        Runs in gevent's hub and must not wait.
+        """
+        of = self.subscriptions.logs.get(channel)
+        if of is None:
+            return False
         follower = self._followers.get(of.partition)
         if follower is not None:
             follower.on_notification(of, message)
+        return True
 
-    def _on_new_topic(self, topic: str) -> None:
-        self.directory.on_new_topic(topic)
+    def _on_other_message(self, channel: str, message: bytes) -> None:
+        if channel in self._topic_channels and message:
+            self.directory.on_new_topic(message.decode())
 
     def _on_up(self, partitions: Sequence[int]) -> None:
         """Read and list again: notifications may be lost. The next read of each partition shows a restart of Redis."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from types import MappingProxyType
+from typing import Protocol
 
 import gevent
 from gevent import get_hub
@@ -19,16 +20,76 @@ from gevent.event import Event
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
+from pushsvc.broker.log import (
+    FROM_SNAPSHOT,
+    NO_ENTRIES,
+    LogEntry,
+    LogNotification,
+    LogRead,
+    PartitionRead,
+    StatisticsEntry,
+)
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub import metrics
-from pushsvc.hub.feed.limits import FeedLimits
 from pushsvc.hub.feed.subscriptions import Subscriptions
-from pushsvc.hub.feed.tail import LogConsumer, Tail
+from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
+from pushsvc.hub.window_state import WindowState
 
 log = logging.getLogger(__name__)
+
+REPLAY_AFTER_RESET = 1_000
+"""The most events that are sent of the rest of a log after a reset."""
+
+
+class LogConsumer(Protocol):
+    """Gets the entries of the logs for which it is registered at a follower. All but ``fail`` may raise."""
+
+    def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
+        """Process entries of a partition, which come in order of sequence. At least one."""
+
+    def on_read(self) -> None:
+        """Note that logs of this consumer were read, with or without entries."""
+
+    def reset(self, of: Log, reason: str) -> None:
+        """Note that a log starts over: its entries so far may come again or be lost."""
+
+    def skip(self, of: Log, offset: int) -> None:
+        """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
+
+    def fail(self) -> None:
+        """End after an error of our own."""
+
+
+class Tail:
+    """Where the next read of a log continues: ``after`` an offset, FROM_SNAPSHOT or NO_ENTRIES.
+
+    A tail is ``catching_up`` until its log was read as far as the other logs of its partition, and up to ``end``.
+    ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
+    a log whose topic was created while a consumer was subscribed.
+    """
+
+    def __init__(self, of: Log) -> None:
+        self.log = of
+        self.consumers: dict[LogConsumer, None] = {}
+        self.starting_at_end: dict[LogConsumer, None] = {}
+        self.window_state = WindowState(of) if of.window is not None else None
+        self.trimmed = self.deleted = 0
+        self.created_while_followed = False
+        self.rewind()
+
+    def rewind(self, last: int | None = None) -> None:
+        """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
+        self.after = FROM_SNAPSHOT if self.window_state is not None else NO_ENTRIES
+        if self.window_state is None and last is not None:
+            self.after = max(0, last - REPLAY_AFTER_RESET)
+        self.catching_up = True
+        self.end = 0
+        self.starting_at_end.clear()
+        if self.window_state is not None:
+            self.window_state = WindowState(self.log)
+
 
 Batch = list[tuple[int, Tail, LogEntry]]
 """Entries of several logs in order of their sequences."""
@@ -37,7 +98,7 @@ Batch = list[tuple[int, Tail, LogEntry]]
 class Follower:
     """Reads the followed logs of one partition and gives their entries to consumers, in order of sequence.
 
-    It reads while ``room`` is set. ``on_new_topics(partition)`` is called when the partition has a topic that is not
+    It reads while ``room`` is set. ``on_new_topics(partitions)`` is called when the partition has a topic that is not
     known here; it returns once the topic is followed. ``on_end`` is called when no log is left.
     """
 
@@ -47,7 +108,7 @@ class Follower:
         reader: Broker,
         subscriptions: Subscriptions,
         room: Event,
-        on_new_topics: Callable[[int], None],
+        on_new_topics: Callable[[Sequence[int]], None],
         on_end: Callable[[], None],
         limits: FeedLimits,
     ) -> None:
@@ -151,7 +212,6 @@ class Follower:
             tail = self.tails.get(of)
             if tail is None or (from_start and tail.window_state is None and tail.after != 0):
                 tail = self.tails[of] = self._new_tail(of, tail, from_start=from_start)
-                self._subscriptions.follow(of)
             elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
                 tail.starting_at_end[consumer] = None
             tail.consumers[consumer] = None
@@ -181,7 +241,7 @@ class Follower:
             del tail.consumers[consumer]
             if not tail.consumers:
                 del self.tails[of]
-                self._subscriptions.unfollow(of)
+                self._subscriptions.unsubscribe(of)
         if not self.tails:
             self._wake.set()
 
@@ -259,7 +319,7 @@ class Follower:
         self.epoch = read.epoch
         self.owned = read.owned
         if read.newest_topic_sequence > self._newest_topic_sequence:
-            self._on_new_topics(self.partition)
+            self._on_new_topics([self.partition])
             self._newest_topic_sequence = read.newest_topic_sequence
         if any(requested.get(of) is not tail and tail.created_while_followed for of, tail in self.tails.items()):
             return True  # a topic was created before some of these entries: its own must come first

@@ -19,8 +19,7 @@ from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.feed import Feed
-from pushsvc.hub.feed.follower import Follower
-from pushsvc.hub.feed.tail import Tail
+from pushsvc.hub.feed.follower import Follower, Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import WindowState
@@ -122,7 +121,7 @@ class Group:
             logs = [of for of in self.query.logs_of(topic, self._rules) if of not in self.logs]
             if not logs:
                 continue
-            if not self._feed.subscriptions.has_room(logs):
+            if not self._feed.has_room(logs):
                 self._exceeds_feed = True
                 self._on_end(self, TooManyLogsFollowed.title)
                 break
@@ -156,17 +155,17 @@ class Group:
         The logs are registered before Redis is asked, so two streams that come at once both miss nothing. Raises
         InvalidInput or TooManyLogsFollowed if the query has too many topics.
         """
-        subscriptions, directory, wait = self._feed.subscriptions, self._feed.directory, self._feed.limits.wait
+        live, directory, wait = self._feed.live, self._feed.directory, self._feed.limits.wait
         listed = directory.has_listed(self)
-        if self.settled.is_set() and listed and subscriptions.receives(self.followers):
+        if self.settled.is_set() and listed and live.receives(self.followers):
             return
-        if not subscriptions.wait_up(_RECONNECTING if self._feed.has_been_up else wait):
+        if not live.wait_up(_RECONNECTING if self._feed.has_been_up else wait):
             raise BrokerUnavailable("no connection to Redis")
         if self.query.has_patterns:
             directory.wait_listed()
         for of in list(self.logs):
             self._check()  # a closed group would subscribe to a log that nothing unsubscribes from
-            if not subscriptions.subscribe(of).wait(wait):
+            if not self._feed.subscriptions.subscribe(of).wait(wait):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
         self._check()
         for follower in self.followers.values():

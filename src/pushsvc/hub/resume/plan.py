@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import NO_ENTRIES
 from pushsvc.cursor import Position
 from pushsvc.hub import messages as sse_messages
-from pushsvc.hub.feed.tail import REPLAY_AFTER_RESET
+from pushsvc.hub.feed.follower import REPLAY_AFTER_RESET
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.resume.history import LogPosition
 from pushsvc.topic import is_pattern
@@ -19,7 +19,7 @@ class ResumePlan:
     """For a client with ``client_positions``: its ``log_positions`` in the logs of events, and the ``lost`` logs.
 
     ``client_positions`` is None if the client's cursor is unreadable. A client that asks for the ``earliest`` events
-    loses nothing. ``refresh_topics(partition)`` makes the group follow the topics of a partition that it lacks.
+    loses nothing. ``refresh_topics(partitions)`` makes the group follow the topics that it lacks.
     Valid as long as no log of the group starts over. Logs that join are looked up too.
     """
 
@@ -27,7 +27,7 @@ class ResumePlan:
         self,
         group: Group,
         broker: Broker,
-        refresh_topics: Callable[[int], None],
+        refresh_topics: Callable[[Sequence[int]], None],
         wait: float,
         client_positions: Mapping[int, Position] | None,
         *,
@@ -116,7 +116,7 @@ class ResumePlan:
 
         If the cursor names an unknown partition, its topics are listed first.
         """
-        self._refresh_topics(partition)
+        self._refresh_topics([partition])
         if partition in self._group.followers:
             return self._reaches(partition)
         position = self.position(partition)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import gevent
 
@@ -15,8 +15,8 @@ from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.groups.group import Group, ResumeReason
+from pushsvc.hub.limits import ResumeLimits
 from pushsvc.hub.resume.history import History, HistoryLost
-from pushsvc.hub.resume.limits import ResumeLimits
 from pushsvc.hub.resume.plan import ResumePlan
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Replays:
     """
 
     def __init__(
-        self, broker: Broker, refresh_topics: Callable[[int], None], limits: ResumeLimits | None = None
+        self, broker: Broker, refresh_topics: Callable[[Sequence[int]], None], limits: ResumeLimits | None = None
     ) -> None:
         self._broker = broker
         self._refresh_topics = refresh_topics

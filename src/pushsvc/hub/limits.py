@@ -1,0 +1,67 @@
+"""Bounds of the hub's rooms. Times are in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FanoutLimits:
+    """How long the writer works at a stretch, and how much a channel keeps."""
+
+    slice: float = 0.002
+    """Work of a pass after which the event loop gets a turn."""
+
+    join: float = 0.001
+    """While the hub is busy, messages of this time leave together. After silence they leave in the same loop turn."""
+
+    step_bytes: int = 1_000_000
+    step_members: int = 16
+    """Between two readings of the clock a pass sends at most ``step_bytes``, but to at least ``step_members``."""
+
+    unsent_bytes: int = 4_000_000
+    """Bytes waiting in all channels at which the followers stop reading: the rest waits in Redis."""
+
+    backlog_chunks: int = 1_000
+    backlog_bytes: int = 1_000_000
+    """What one channel keeps for its slow connections, which share it (or one larger chunk)."""
+
+    write_deadline: int = 60
+    """A peer that takes nothing of the waiting bytes for this time is disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    read_anyway: float = 5.0
+    """A followed log is read this often without a notification: a lost notification costs no more than that."""
+
+    pause: float = 0.2
+    """Time between two attempts while Redis is away."""
+
+    notified_bytes: int = 1_000_000
+    """Bytes of entries taken from notifications in one turn of the loop. The rest is read, as fast as it is sent."""
+
+    unsure: float = 15.0
+    """Time after a new epoch in which every notification leads to a read. A former primary of a cluster goes on
+    sending notifications, with gaps, until this process has subscribed elsewhere."""
+
+    wait: float = 5.0
+    """Time in which Redis must confirm a subscription or answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeLimits:
+    readers: int = 8
+    """Connections for which logs are read at the same time."""
+
+    wait: float = 5.0
+    """Time to wait for a group to know its logs, or for a follower to read as far as the client."""
+
+    pause: float = 1.0
+    """Time between two attempts while Redis is away."""
+
+    recheck: float = 0.02
+    """Time for a follower to notice that logs were trimmed, before the next plan looks for lost logs."""
+
+    read_bytes: int = 256_000
+    """Bytes of logs in one read for one connection. The next read follows when the socket has taken them."""
