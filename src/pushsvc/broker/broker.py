@@ -155,9 +155,8 @@ class Broker:
         Reads and writes do so too. But if a primary returns a partition to its predecessor between two of them, they
         see no change, though the predecessor may have lost data.
         """
-        raise_first(
-            self._connections.calls([ScriptCall(script.OPEN, [self.keys.partition(p)], [RUN]) for p in partitions])
-        )
+        calls = [ScriptCall(script.OPEN, [self.keys.partition(number)], [RUN]) for number in partitions]
+        raise_first(self._connections.calls(calls))
 
     # Events
 
@@ -225,8 +224,7 @@ class Broker:
         Topics that were deleted meanwhile are absent from the result. Raise Fenced, or the errors of the connection.
         """
         calls = [self._sweep_call(topic, settings, fence, max_entries) for topic, settings in logs.items()]
-        replies = self._connections.calls(calls)
-        raise_first(replies)
+        replies = raise_first(self._connections.calls(calls))
         swept = {}
         for topic, (state, *values) in zip(logs, replies, strict=True):
             if state == b"fenced":
@@ -335,9 +333,8 @@ class Broker:
 
     def release(self, partitions: Sequence[int], owner: str) -> None:
         """Give leases back, so that another aggregator need not wait until they expire."""
-        raise_first(
-            self._connections.calls([ScriptCall(script.RELEASE, [self.keys.lease(p)], [owner]) for p in partitions])
-        )
+        calls = [ScriptCall(script.RELEASE, [self.keys.lease(number)], [owner]) for number in partitions]
+        raise_first(self._connections.calls(calls))
 
     def join_aggregators(self, owner: str, now: int, until: int) -> int:
         """Register an aggregator as alive until a time (ms); return the number of live aggregators."""

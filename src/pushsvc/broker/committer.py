@@ -70,8 +70,10 @@ class Committer:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the connection; the outcome of pending requests is unknown."""
-        self._disconnect()
+        """Close the connection, so that the outcome of pending requests is unknown; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
     def call(self, call: ScriptCall | Append) -> tuple[Any, str]:
         """Run one script; return its reply, and the confirmation that it lacks ('': none).
@@ -168,19 +170,14 @@ class Committer:
                 alone = [MergedAppend(place, request.call) for place, request in enumerate(again)]
                 self._exchange(connection, again, alone)
         except _BROKEN as error:
-            self._disconnect()
+            self.close()
             for request in group:
                 if request.reply is _PENDING:
                     request.reply = OutcomeUnknown(reason(error))
         except BaseException:
             # A late reply must never be read as that of a later call.
-            self._disconnect()
+            self.close()
             raise
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
 
     def _connected(self, *, idle: bool) -> Any:
         """Return a connection that is not known to be broken; raise BrokerUnavailable.
@@ -193,14 +190,15 @@ class Committer:
                     return self._connection
             except _BROKEN:
                 pass
-            self._disconnect()
+            self.close()
         self._connection = self.connections.open()
         return self._connection
 
     def _exchange(self, connection: Any, requests: Sequence[_Request], sent: Sequence[MergedAppend]) -> list[_Request]:
         """Send calls and hand out their replies; return the requests that did not run and may be sent again, alone."""
         calls = [one.call() for one in sent]
-        data = [_packed(calls, self.connections.run_id(connection))]
+        run = self.connections.run_id(connection)
+        data = [b"".join([_pack(tuple(call.command(run))) for call in calls])]
         if self._ack:
             data += self._confirmation_commands(calls[0].keys[0])
         connection.send_packed_command(data, check_health=False)
@@ -216,7 +214,7 @@ class Committer:
         if self._ack:
             self._read_confirmation(connection, requests)
         if Demoted in kinds:
-            self._disconnect()  # the next connect finds the primary
+            self.close()  # the next connect finds the primary
             for request in again:
                 request.reply = BrokerUnavailable("the primary is a replica now")
             return []
@@ -248,8 +246,3 @@ class Committer:
             missing = "" if confirmed >= wanted else f"on {confirmed} of {wanted} replicas after {timeout} ms"
         for request in requests:
             request.missing = missing
-
-
-def _packed(calls: Sequence[ScriptCall | Append], run: str) -> bytes:
-    """Return the bytes of a round trip."""
-    return b"".join([_pack(tuple(call.command(run))) for call in calls])

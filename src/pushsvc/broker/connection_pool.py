@@ -1,8 +1,9 @@
-"""The connections of a process to one primary."""
+"""The connections of a process to Redis: calls in general, and the pool of connections to one primary."""
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -29,7 +30,58 @@ _WRONG_KIND = {
 }
 
 
-class ConnectionPool:
+class Connections(ABC):
+    """Calls to the primaries that a URL names, in one round trip per primary."""
+
+    publish_command: str
+
+    @abstractmethod
+    def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send commands that may be lost or repeated. The reply to a refused one is its error, which is not raised.
+
+        The first argument of each command is its key.
+        """
+
+    @abstractmethod
+    def calls(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run scripts, each atomic. The reply to a failed call is its error, which is not raised."""
+
+    @abstractmethod
+    def at(self, key: str) -> ConnectionPool:
+        """Return the connections to the primary of a key."""
+
+    @abstractmethod
+    def primaries(self) -> list[ConnectionPool]:
+        """Return the connections to all primaries; raise BrokerUnavailable if none is known."""
+
+    def command(self, *words: Argument) -> Any:
+        """Send one read-only command, and return its reply."""
+        return self.commands([words])[0]
+
+    def commands(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send commands that may be lost or repeated; raise the first error."""
+        return raise_first(self.exchange(commands))
+
+    def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run one script; raise BrokerUnavailable (nothing done), OutcomeUnknown or BrokerFull."""
+        return raise_first(self.calls([ScriptCall(script, keys, args)]))[0]
+
+    def everywhere(self, *words: Argument) -> list[Any]:
+        """Send one command to every primary, and return the replies; raise the first error."""
+        return [node.command(*words) for node in self.primaries()]
+
+    def anywhere(self, *words: Argument) -> Any:
+        """Send one command to primaries until one answers."""
+        failure: PushError = BrokerUnavailable("the cluster has no primaries")
+        for node in self.primaries():
+            try:
+                return node.command(*words)
+            except PushError as error:
+                failure = error
+        raise failure
+
+
+class ConnectionPool(Connections):
     """At most ``size`` connections. Each one knows the run id of its primary and has all scripts loaded.
 
     ``primary`` returns the primary's address before each connect; without it the URL has the address. A server of
@@ -109,49 +161,22 @@ class ConnectionPool:
         """Return the run id of a connection's primary."""
         return self._run_ids[connection]
 
-    def command(self, *words: Argument) -> Any:
-        """Send one read-only command, and return its reply."""
-        return self.commands([words])[0]
-
-    def commands(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Send commands that may be lost or repeated, in one round trip; raise the first error."""
-        replies = self.exchange(commands)
-        raise_first(replies)
-        return replies
-
-    def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run one script; raise BrokerUnavailable (nothing done), OutcomeUnknown or BrokerFull."""
-        replies = self.calls([ScriptCall(script, keys, args)])
-        raise_first(replies)
-        return replies[0]
-
     def calls(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        """Run scripts in one round trip, each atomic. The reply to a refused call is its error, which is not raised."""
         if not calls:
             return []
-        connection = self._take()
+        connection = self._connecting(self._pool.get_connection)
         run_id = self._run_ids[connection]
         writes = any(call.script.writes for call in calls)
         return self._exchange_on(connection, [call.command(run_id) for call in calls], writes=writes)
 
     def at(self, key: str) -> ConnectionPool:
-        """Return the connections to the primary of a key: these."""
         return self
 
-    def anywhere(self, *words: Argument) -> Any:
-        """Send one command that any primary can answer."""
-        return self.command(*words)
-
-    def everywhere(self, *words: Argument) -> list[Any]:
-        """Send one command to every primary, and return the replies; raise the first error."""
-        return [self.command(*words)]
+    def primaries(self) -> list[ConnectionPool]:
+        return [self]
 
     def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Send commands that may be lost or repeated. The reply to a refused one is its error, which is not raised."""
-        return self._exchange_on(self._take(), commands, writes=False)
-
-    def _take(self) -> Any:
-        return self._connecting(self._pool.get_connection)
+        return self._exchange_on(self._connecting(self._pool.get_connection), commands, writes=False)
 
     def _connecting(self, connect: Callable[[], Any]) -> Any:
         if self._retry_at and monotonic() < self._retry_at:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 class BrokerLimits:
     """Sizes are in bytes, times in milliseconds unless stated otherwise."""
 
-    timeout: float = 5.0
-    """Seconds to wait for a connection or an answer."""
+    timeout: float = 5.0  # seconds to wait for a connection or an answer
 
     chunk_events: int = 1_000
     chunk_bytes: int = 256_000
@@ -28,8 +27,7 @@ class BrokerLimits:
     confirmed_bytes: int = 16_000_000
     """Bytes of a round trip that waits for the disk or for replicas. It may take a second, so all waiting calls go."""
 
-    confirm_ms: int = 3_000
-    """How long a confirmation may take; less than ``timeout``."""
+    confirm_ms: int = 3_000  # how long a confirmation may take; less than ``timeout``
 
     ids_window: int = 600_000
     max_ids: int = 1_000_000

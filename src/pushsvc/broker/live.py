@@ -78,10 +78,6 @@ class LiveConnection:
         """True if the reading greenlet has ended, which is a bug."""
         return self._greenlet is not None and self._greenlet.dead
 
-    def wait_up(self, timeout: float) -> bool:
-        """Wait for the connection; return whether it is up."""
-        return bool(self.up.wait(timeout))
-
     def receives(self, partitions: Iterable[int]) -> bool:
         """Return whether messages of these partitions arrive now."""
         return self.up.is_set()

@@ -58,14 +58,9 @@ class EventsEntry:
 class FrameKind(StrEnum):
     """Kinds of statistics frames, with the letters that Redis stores."""
 
-    SNAPSHOT = "s"
-    """All rows, for every subscriber."""
-
-    BASELINE = "b"
-    """All rows, for new subscribers only: subscribers that follow the log already have its content."""
-
-    UPDATE = "u"
-    """The rows that changed."""
+    SNAPSHOT = "s"  # all rows, for every subscriber
+    BASELINE = "b"  # all rows, for new subscribers only: subscribers that follow the log already have its content
+    UPDATE = "u"  # the rows that changed
 
 
 _FRAME_KINDS = {kind.value.encode(): kind for kind in FrameKind}

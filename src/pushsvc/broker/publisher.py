@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 
@@ -38,19 +38,6 @@ class Receipt(Struct, frozen=True):
     note: bytes = b""
 
 
-class _RememberedOutcome(NamedTuple):
-    """What Redis remembers of a request with a key, followed by digest and note. Offsets are 0 if there are none."""
-
-    first: int
-    last: int
-    arrival: int
-    head: int
-    least_known: int
-    greatest_known: int
-    accepted: int
-    duplicates: int
-
-
 class IdempotencyKey(Struct, frozen=True):
     """Makes a request take effect once, however often it is sent.
 
@@ -77,12 +64,12 @@ class IdempotencyKey(Struct, frozen=True):
         *numbers, digest, note = value.split(b" ", 9)
         if digest.decode() != self.digest:
             raise KeyReused(f"the key {self.key!r} was used for another request to this topic; nothing was stored")
-        outcome = _RememberedOutcome(*map(int, numbers))
-        spans = outcome.first, outcome.last, outcome.least_known, outcome.greatest_known
-        offsets = [offset for offset in spans if offset]
-        arrival, head = (outcome.arrival, outcome.head) if outcome.first else (None, None)
-        span = min(offsets), max(offsets)
-        return Receipt(*span, outcome.accepted, outcome.duplicates, arrival, head, replayed=True, note=note)
+        first, last, arrival, head, least_known, greatest_known, accepted, duplicates = map(int, numbers)
+        offsets = [offset for offset in (first, last, least_known, greatest_known) if offset]
+        return Receipt(
+            min(offsets), max(offsets), accepted, duplicates, arrival if first else None, head if first else None,
+            replayed=True, note=note,
+        )  # fmt: skip
 
 
 class EventPublisher:

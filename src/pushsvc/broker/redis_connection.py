@@ -49,7 +49,9 @@ def connection_class(url: str, primary: Callable[[], Host] | None) -> type[Any]:
             sock, reader = self._sock, getattr(self._parser, "_reader", None)
             if sock is None or reader is None or reader.has_data():
                 return False
-            return not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not _is_readable(sock)
+            poll = _poll()
+            poll.register(sock, select.POLLIN)
+            return not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not poll.poll(0)
 
         def _connect(self) -> Any:
             if primary is not None:
@@ -88,13 +90,6 @@ def check_primary(connection: Any) -> None:
     connection.send_command("ROLE")
     if connection.read_response()[0] != b"master":
         raise exceptions.ConnectionError(f"{connection.host}:{connection.port} is not the primary any more, or not yet")
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    """Poll a socket without yielding."""
-    poll = _poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _parsed(url: str) -> dict[str, Any]:

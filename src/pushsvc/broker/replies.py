@@ -58,11 +58,12 @@ def _as_push_error(error: exceptions.ResponseError) -> PushError:
     return PushError(f"Redis answered: {text}")
 
 
-def raise_first(replies: Iterable[Any]) -> None:
-    """Raise the first error among the replies."""
+def raise_first(replies: list[Any]) -> list[Any]:
+    """Return the replies, or raise the first error among them."""
     for reply in replies:
         if isinstance(reply, PushError):
             raise reply
+    return replies
 
 
 def reason(error: BaseException) -> str:

@@ -1,11 +1,12 @@
 """The Lua scripts that run in Redis, their named arguments, and calls of them.
 
-A script with more than five keys or arguments takes them as a NamedTuple. The Lua source then begins with locals of the
-same names (keys with the suffix ``_key``), generated from the tuple's fields: neither side counts positions.
+A script with more than five keys or arguments takes them as a named tuple. The Lua source then begins with locals of
+the same names (keys with the suffix ``_key``), generated from the tuple's fields: neither side counts positions.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
@@ -15,14 +16,7 @@ from msgspec import Struct
 
 Argument = bytes | str | int
 
-
-class PublishKeys(NamedTuple):
-    partition: str
-    topics: str
-    log: str
-    metadata: str
-    ids: str
-    previous_ids: str
+PublishKeys = namedtuple("PublishKeys", "partition topics log metadata ids previous_ids")
 
 
 class TopicArguments(NamedTuple):
@@ -54,68 +48,16 @@ class RequestArguments(NamedTuple):
     chunks: int  # entries to append; 0: every event of the request is known, only its key is new
 
 
-class SweepArguments(NamedTuple):
-    """The bounds are as in TopicArguments."""
-
-    fence: int
-    max_entries: int  # entries to remove at most
-    retention: int
-    retention_age: int
-    retention_bytes: int
-    window_age: int
-    window_events: int
-
-
-class StatisticsArguments(NamedTuple):
-    run: object
-    publish_command: str
-    log_channel: str
-    fence: int
-    kind: str
-    source: int  # offset of the events log up to which the frame is exact
-    frame: bytes
-    late: int  # late events since the last frame
-    window: str
-
-
-class DeleteKeys(NamedTuple):
-    """The keys of the topic's statistics logs follow: log and metadata of each."""
-
-    partition: str
-    topics: str
-    ids: str
-    previous_ids: str
-    log: str
-    metadata: str
-
-
-class DeleteArguments(NamedTuple):
-    """The channels of the topic's logs follow."""
-
-    run: object
-    publish_command: str
-    partition_channel: str
-    topic: str
-    windows: bytes  # the topic's windows as the caller knows them
-    remembered_for: int  # how long the deletion is remembered, in ms
-
-
-class CheckpointPieceArguments(NamedTuple):
-    run: object
-    fence: int
-    epoch: int
-    number: int  # pieces that were written before this one; 0 starts over
-    expires: int  # milliseconds after which an uncommitted checkpoint is removed
-    piece: bytes
-
-
-class CheckpointCommitArguments(NamedTuple):
-    run: object
-    fence: int
-    epoch: int
-    engine: str
-    pieces: int
-    header: bytes
+SweepArguments = namedtuple(
+    "SweepArguments", "fence max_entries retention retention_age retention_bytes window_age window_events"
+)
+StatisticsArguments = namedtuple(
+    "StatisticsArguments", "run publish_command log_channel fence kind source frame late window"
+)
+DeleteKeys = namedtuple("DeleteKeys", "partition topics ids previous_ids log metadata")
+DeleteArguments = namedtuple("DeleteArguments", "run publish_command partition_channel topic windows remembered_for")
+CheckpointPieceArguments = namedtuple("CheckpointPieceArguments", "run fence epoch number expires piece")
+CheckpointCommitArguments = namedtuple("CheckpointCommitArguments", "run fence epoch engine pieces header")
 
 
 def _source(name: str) -> bytes:

@@ -114,7 +114,7 @@ class Hub:
     def wait_up(self, timeout: float) -> bool:
         """Wait until the live connection receives notifications; return whether it does."""
         self.start()
-        return self.feed.live.wait_up(timeout)
+        return bool(self.feed.live.up.wait(timeout))
 
     @property
     def healthy(self) -> bool:

@@ -17,13 +17,13 @@ from redis import exceptions
 from pushsvc.broker.append import Append
 from pushsvc.broker.cluster.address import Address, host_text
 from pushsvc.broker.committer import Committer
-from pushsvc.broker.connection_pool import ConnectionPool
+from pushsvc.broker.connection_pool import ConnectionPool, Connections
 from pushsvc.broker.keys import SLOTS, TAGS, slot_of
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.redis_connection import ask
-from pushsvc.broker.replies import Host, Moved, raise_first
-from pushsvc.broker.script import Argument, Script, ScriptCall
-from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, StartupError
+from pushsvc.broker.replies import Host, Moved
+from pushsvc.broker.script import Argument, ScriptCall
+from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, StartupError
 from pushsvc.settings import Ack
 
 T = TypeVar("T")
@@ -40,8 +40,8 @@ CONNECT_BACKOFF = 5.0
 _NAMELESS = (None, b"", b"?")
 
 
-class Cluster:
-    """The calls of ConnectionPool, each sent to the primary of its key. ``size`` bounds the connections to each."""
+class Cluster(Connections):
+    """Each call goes to the primary of its key. ``size`` bounds the connections to each primary."""
 
     publish_command = "SPUBLISH"
 
@@ -75,7 +75,6 @@ class Cluster:
         return self._slots[slot]
 
     def primaries(self) -> list[ConnectionPool]:
-        """Return the connections to all primaries; raise BrokerUnavailable if none is known."""
         if not self._nodes:
             self.refresh()
         return list(self._nodes.values())
@@ -182,24 +181,10 @@ class Cluster:
             return None
         return None if found is node else found
 
-    def command(self, *words: Argument) -> Any:
-        """Send one read-only command whose first argument is its key, and return its reply."""
-        return self.commands([words])[0]
-
-    def commands(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Send commands that may be lost or repeated, one round trip per primary; raise the first error."""
-        replies = self._send_each(commands, lambda words: str(words[1]), ConnectionPool.exchange)
-        raise_first(replies)
-        return replies
-
-    def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run one script; raise BrokerUnavailable (nothing done), OutcomeUnknown or BrokerFull."""
-        replies = self.calls([ScriptCall(script, keys, args)])
-        raise_first(replies)
-        return replies[0]
+    def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        return self._send_each(commands, lambda words: str(words[1]), ConnectionPool.exchange)
 
     def calls(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        """Run scripts, one round trip per primary. The reply to a failed call is its error, which is not raised."""
         return self._send_each(calls, lambda call: call.keys[0], ConnectionPool.calls)
 
     def _send_each(
@@ -218,29 +203,19 @@ class Cluster:
                     replies[index] = error
             waiting = {}
             for node, indexes in groups.items():
-                for index, found in zip(indexes, _sent(send, node, [items[i] for i in indexes]), strict=True):
-                    replies[index] = found
-                    if (successor := self._successor(slots[index], node, found)) is not None:
+                found: Sequence[Any]
+                try:
+                    found = send(node, [items[i] for i in indexes])
+                except (BrokerUnavailable, OutcomeUnknown) as error:
+                    found = [error] * len(indexes)
+                for index, reply in zip(indexes, found, strict=True):
+                    replies[index] = reply
+                    if (successor := self._successor(slots[index], node, reply)) is not None:
                         waiting[index] = successor
         return replies
 
     def at(self, key: str) -> ConnectionPool:
-        """Return the connections to the primary of a key."""
         return self.node(slot_of(key))
-
-    def everywhere(self, *words: Argument) -> list[Any]:
-        """Send one command to every primary, and return the replies; raise the first error."""
-        return [node.command(*words) for node in self.primaries()]
-
-    def anywhere(self, *words: Argument) -> Any:
-        """Send one command to primaries until one answers."""
-        failure: PushError = BrokerUnavailable("the cluster has no primaries")
-        for node in self.primaries():
-            try:
-                return node.command(*words)
-            except PushError as error:
-                failure = error
-        raise failure
 
     def close(self) -> None:
         for node in self._nodes.values():
@@ -277,13 +252,3 @@ class ClusterCommitter:
 def _hosts_of(answered_by: Host, nodes: Sequence[Sequence[Any]]) -> list[Host]:
     """Return the hosts of a range, its primary first. A node without a name has that of the node that answered."""
     return [(answered_by[0] if node[0] in _NAMELESS else node[0].decode(), int(node[1])) for node in nodes]
-
-
-def _sent(
-    send: Callable[[ConnectionPool, Sequence[T]], list[Any]], node: ConnectionPool, items: Sequence[T]
-) -> list[Any]:
-    """Send items to a node; if that fails as a whole, each gets the error."""
-    try:
-        return send(node, items)
-    except (BrokerUnavailable, OutcomeUnknown) as error:
-        return [error] * len(items)

@@ -69,10 +69,6 @@ class ClusterLiveConnection:
             connection.dead for connection in self._connections.values()
         )
 
-    def wait_up(self, timeout: float) -> bool:
-        """Wait for a connection to any primary; return whether there is one."""
-        return bool(self.up.wait(timeout))
-
     def receives(self, partitions: Iterable[int]) -> bool:
         """Return whether messages of these partitions arrive now."""
         found = [self._connection_of(slot_of(TAGS[partition])) for partition in partitions]

@@ -1,5 +1,6 @@
 -- Delete a topic: its events, ids and statistics. Its offsets go on, so that none ever names two events.
 -- Named in script.py: DeleteKeys (then, per statistics log: log, metadata), DeleteArguments (then the logs' channels).
+-- `windows` are the topic's windows as the caller knows them, `remembered_for` (ms) applies to the deletion.
 -- Returns 1 | 0: there is no such topic | -1: the topic has other windows than the caller knows
 if (redis.call('HGET', metadata_key, 'windows') or '') ~= windows then
   return -1

@@ -1,5 +1,6 @@
 -- Append one frame to the statistics log of a topic's window, and notify subscribers.
--- KEYS: partition, log, metadata of the log, metadata of the topic. Arguments: StatisticsArguments (script.py).
+-- KEYS: partition, log, metadata of the log, metadata of the topic. Arguments: StatisticsArguments (script.py);
+-- `source` is the offset of the events log up to which the frame is exact, `late` the late events since the last frame.
 -- Returns {'ok', sequence, receivers} | {'fenced'} | {'deleted'}
 local partition_key, log_key, metadata_key, topic_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then

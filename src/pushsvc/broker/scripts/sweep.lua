@@ -1,4 +1,5 @@
--- Trim a topic's log without a publish. KEYS: partition, log, metadata. Arguments: SweepArguments (script.py).
+-- Trim a topic's log without a publish, by at most `max_entries`. KEYS: partition, log, metadata.
+-- Arguments: SweepArguments (script.py), the bounds as in TopicArguments.
 -- Returns {'ok', removed entries, 1 if more could go, bytes left} | {'fenced'} | {'deleted'}
 local partition_key, log_key, metadata_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then

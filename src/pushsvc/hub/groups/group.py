@@ -159,7 +159,7 @@ class Group:
         listed = directory.has_listed(self)
         if self.settled.is_set() and listed and live.receives(self.followers):
             return
-        if not live.wait_up(_RECONNECTING if self._feed.has_been_up else wait):
+        if not live.up.wait(_RECONNECTING if self._feed.has_been_up else wait):
             raise BrokerUnavailable("no connection to Redis")
         if self.query.has_patterns:
             directory.wait_listed()
