@@ -263,6 +263,6 @@ def test_an_answer_that_is_no_event_stream_raises() -> None:
     with (
         scripted(OK.replace(b"202", b"200")) as server,
         Client(server.url) as client,
-        pytest.raises(ClientError, match="answered application/json, not text/event-stream"),
+        pytest.raises(ClientError, match="answered application/json, not an event stream"),
     ):
         next(client.events("t"))
