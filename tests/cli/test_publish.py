@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pushsvc.cli.event_file import CSV, JSON, NDJSON, FileBatch, RecordSplitter, read
-from pushsvc.cli.publish import EventSender, ReplayClock
+from pushsvc.cli.publish import EventSender, RecordSplitter, ReplayClock, read
 from pushsvc.errors import InvalidBatch, InvalidInput
-from pushsvc.event import Event
+from pushsvc.event import Event, ParsedEvents
+from pushsvc.event.formats import CSV, JSON, NDJSON
 
 
 def records(text: bytes, *, step: int, **options: Any) -> list[tuple[int, bytes]]:
@@ -35,7 +35,9 @@ def test_an_unclosed_quote_is_an_error_at_the_record_limit() -> None:
         records(b'a\n"b\n' + b"c,d\n" * 1_000, quoted=True, max_record=1_000, step=100)
 
 
-def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **columns: str) -> Iterator[FileBatch]:
+def read_file(
+    tmp_path: Path, text: bytes, media_type: str | None = None, **columns: str
+) -> Iterator[tuple[ParsedEvents, int]]:
     path = tmp_path / "events"
     path.write_bytes(text)
     descriptor = os.open(path, os.O_RDONLY)
@@ -43,6 +45,10 @@ def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **column
         yield from read(descriptor, media_type, columns)
     finally:
         os.close(descriptor)
+
+
+def batches(tmp_path: Path, text: bytes, media_type: str | None = None, **columns: str) -> list[ParsedEvents]:
+    return [batch for batch, _ in read_file(tmp_path, text, media_type, **columns)]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_the_content_decides_the_format(tmp_path: Path, text: bytes, lines: list
     found = list(batches(tmp_path, text))
     assert [line for batch in found for line in batch.lines] == lines
     assert [event.data["x"] for batch in found for event in batch.events] == [1, 2][: len(lines)]
-    assert sum(batch.size for batch in found) == len(text)
+    assert sum(size for _, size in read_file(tmp_path, text)) == len(text)
 
 
 def test_csv_may_have_stray_carriage_returns(tmp_path: Path) -> None:
@@ -100,14 +106,14 @@ def test_the_servers_limits_are_not_applied_by_the_client(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", [b"", b"\n", b"[]", b"{", b'{"x":1}{"x":2}'])
 def test_unreadable_input_raises(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(InvalidInput):
-        list(batches(tmp_path, text, JSON))
+        batches(tmp_path, text, JSON)
 
 
 def test_only_csv_has_columns(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="only CSV"):
-        list(batches(tmp_path, b'{"x":1}', NDJSON, key="k"))
+        batches(tmp_path, b'{"x":1}', NDJSON, key="k")
     with pytest.raises(InvalidInput, match="no column 'k'"):
-        list(batches(tmp_path, b"x\n1\n", CSV, key="k"))
+        batches(tmp_path, b"x\n1\n", CSV, key="k")
 
 
 def test_a_bad_event_raises_with_its_line(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Sends the events of a file or a pipe to a server: as they arrive, or replayed by their own times."""
+"""Reads events from a file or a pipe and sends them: as they arrive, or replayed by their own times."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,10 +13,16 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from pushsvc.cli.event_file import FORMATS, NDJSON, FileBatch, read
 from pushsvc.client import Client, ClientError
 from pushsvc.errors import Fault, InvalidBatch, InvalidInput
-from pushsvc.event import Event
+from pushsvc.event import Event, Limits, ParsedEvents, guess_media_type, parse
+from pushsvc.event.formats import CSV, JSON, NDJSON
+
+FORMATS = {"csv": CSV, "ndjson": NDJSON, "jsonl": NDJSON, "json": JSON}
+"""Media types by format names, which are also the usual file name extensions."""
+
+MAX_RECORD = 8_000_000
+"""Bytes of one record."""
 
 MAX_EVENTS = 1_000
 """Events of one request."""
@@ -23,7 +30,111 @@ MAX_EVENTS = 1_000
 _MAX_EARLY = 0.02
 """Seconds that a replayed event may be sent before its time, so that close events share a request."""
 
+_READ = 65_536
+_NO_LIMIT = 1 << 40
+# The server enforces its own limits; these must only not be lower.
+_LIMITS = Limits(body=_NO_LIMIT, batch=_NO_LIMIT, key=_NO_LIMIT, type=_NO_LIMIT, id=_NO_LIMIT, name=_NO_LIMIT,
+                 fields=_NO_LIMIT, depth=64)  # fmt: skip
+_NO_FUTURE = 1 << 47
 _SENT = TextColumn("{task.fields[sent]} events")
+
+
+class RecordSplitter:
+    """Splits bytes into records: lines, or CSV rows whose quoted cells may contain line ends. Skips empty lines."""
+
+    def __init__(self, *, quoted: bool, max_record: int = MAX_RECORD) -> None:
+        self._quoted = quoted
+        self._max_record = max_record
+        self._line = 1
+        self._tail = b""
+        self._open: list[bytes] = []
+        self._size = 0
+        self._inside = False
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield the number of the first line and the bytes of each complete record.
+
+        Raise InvalidInput for a record that is longer than the limit.
+        """
+        *lines, self._tail = (self._tail + data).split(b"\n")
+        for line in lines:
+            self._open.append(line + b"\n")
+            self._size += len(line)
+            self._inside ^= self._quoted and line.count(b'"') % 2 == 1
+            if not self._inside:
+                yield from self._close()
+        if self._size + len(self._tail) > self._max_record:
+            raise InvalidInput(f"line {self._line}: a record without an end; is a quote or a line end missing?")
+
+    def end(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the last record if it has no line end."""
+        if self._tail:
+            self._open.append(self._tail + b"\n")
+        yield from self._close()
+
+    def _close(self) -> Iterator[tuple[int, bytes]]:
+        record, count = b"".join(self._open), len(self._open)
+        if record.strip():
+            yield self._line, record
+        self._line += count
+        self._open, self._size, self._inside = [], 0, False
+
+
+def read(descriptor: int, media_type: str | None, columns: Mapping[str, str]) -> Iterator[tuple[ParsedEvents, int]]:
+    """Yield the events of a file or pipe as they arrive, with the number of bytes that were read for them.
+
+    ``lines`` are those of the file (in a JSON array its elements). Without ``media_type``, the first bytes decide the
+    format. ``columns`` are those of ``parse``. Raise InvalidInput where the input as a whole cannot be read.
+    """
+    first = os.read(descriptor, _READ)
+    kind = media_type or _guess(first)
+    if kind == JSON:
+        parts = [first]
+        while data := os.read(descriptor, _READ):
+            parts.append(data)
+        body = b"".join(parts)
+        yield parse(body, JSON, now=_NO_FUTURE, limits=_LIMITS), len(body)
+        return
+    if columns and kind != CSV:
+        raise InvalidInput("only CSV has columns to name; other events have the members id, key, time and type")
+    records = RecordSplitter(quoted=kind == CSV)
+    header, size = b"", 0
+    data = first
+    while True:
+        size += len(data)
+        complete = list(records.feed(data) if data else records.end())
+        if kind == CSV and not header and complete:
+            header = complete.pop(0)[1]
+        if complete:
+            yield _parse(complete, kind, header, columns), size
+            size = 0
+        if not data:
+            return
+        data = os.read(descriptor, _READ)
+
+
+def _guess(first: bytes) -> str:
+    text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"{"):
+        line = text.partition(b"\n")[0].rstrip()
+        return NDJSON if line.endswith(b"}") else guess_media_type(text)
+    return JSON if text.startswith(b"[") else CSV
+
+
+def _parse(records: list[tuple[int, bytes]], kind: str, header: bytes, columns: Mapping[str, str]) -> ParsedEvents:
+    """Parse complete records; number events and faults by the lines of the file."""
+    body = header + b"".join(record for _, record in records)
+    parsed = parse(body, kind, now=_NO_FUTURE, columns=columns, limits=_LIMITS)
+    position = header.count(b"\n") + 1
+    lines = {}
+    for line, record in records:
+        for within in range(record.count(b"\n")):
+            lines[position + within] = line + within
+        position += record.count(b"\n")
+    # A stray carriage return makes the csv module count more lines than the file has.
+    parsed.lines = [lines.get(line, line) for line in parsed.lines]
+    parsed.faults = [replace(fault, line=lines.get(fault.line, fault.line)) for fault in parsed.faults]
+    return parsed
 
 
 class ReplayClock:
@@ -60,14 +171,14 @@ class EventSender:
         self._pending: list[tuple[int, Event]] = []
         self.totals: dict[str, Any] = {"topic": topic, "accepted": 0, "duplicates": 0, "rejected": 0, "late": 0}
 
-    def send(self, batch: FileBatch, on_progress: Callable[[], None] = lambda: None) -> None:
+    def send(self, batch: ParsedEvents, on_progress: Callable[[], None] = lambda: None) -> None:
         """Send a batch, each event when it is due.
 
         Raise InvalidBatch for a bad event unless bad events are skipped, and ClientError.
         """
         if batch.rejected:
             if not self._skip:
-                raise InvalidBatch(batch.faults, batch.rejected - len(batch.faults))
+                raise InvalidBatch(batch.faults, batch.more)
             self.totals["rejected"] += batch.rejected
             self._report(batch.faults)
         for line, event in zip(batch.lines, batch.events, strict=True):
@@ -147,9 +258,9 @@ def publish_file(sender: EventSender, file: str, kind: str | None, columns: Mapp
     with Progress(*Progress.get_default_columns(), _SENT, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(file, total=size, sent=0)
         try:
-            for batch in read(descriptor, media_type, columns):
+            for batch, bytes_read in read(descriptor, media_type, columns):
                 sender.send(batch, lambda: progress.update(task, sent=sender.totals["accepted"]))
-                progress.update(task, advance=batch.size)
+                progress.update(task, advance=bytes_read)
         finally:
             if descriptor:
                 os.close(descriptor)
