@@ -9,16 +9,16 @@ from __future__ import annotations
 import csv
 import importlib.util
 import random
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any
 
 from pushsvc.client import Client, ClientError
 from pushsvc.clock import format_time
@@ -34,23 +34,8 @@ _MEASURES = ("dep_delay", "arr_delay", "distance", "air_time")
 Item = dict[str, Any]
 
 
-class Stop(Protocol):
-    """Ends a producer when ``wait`` returns True; a ``threading.Event`` is one."""
-
-    def wait(self, timeout: float) -> bool: ...
-
-
 class MissingData(StartupError):
     """The package with the data is not installed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """A data set. ``name`` is also the topic. ``items`` returns one round of events, with or without a ``time``."""
-
-    name: str
-    title: str
-    items: Callable[[], Iterator[Item]]
 
 
 def flights() -> Iterator[Item]:
@@ -115,32 +100,28 @@ def feedback() -> Iterator[Item]:
         yield {"key": dish, "rating": min(5, max(1, rating)), "minutes": round(chance.lognormvariate(2.7, 0.4), 1)}
 
 
-DEMOS = {
-    demo.name: demo
-    for demo in (
-        Demo("flights", "flights from New York in 2013, keyed by carrier", flights),
-        Demo("feedback", "a restaurant's feedback on its dishes", feedback),
-    )
-}
+DEMOS: dict[str, Callable[[], Iterator[Item]]] = {"flights": flights, "feedback": feedback}
+"""The demos by name, which is also the topic. Each yields one round of events, with or without a ``time``."""
 
 
-def check_demo(name: str) -> Demo:
-    """Return a demo by its name; raise StartupError with the known names."""
+def check_demo(name: str) -> None:
+    """Raise StartupError with the known names if there is no such demo."""
     if name not in DEMOS:
         raise StartupError(f"there is no demo {name!r}; there are {', '.join(DEMOS)}")
-    return DEMOS[name]
 
 
-def run(name: str, url: str, rate: float, clock: str, stop: Stop, announce: Callable[[str], None] = print) -> None:
+def run(
+    name: str, url: str, rate: float, clock: str, stop: threading.Event, announce: Callable[[str], None] = print
+) -> None:
     """Publish a demo's events at ``rate`` per second to the server at ``url`` until ``stop``.
 
     With the ``clock`` ``wall``, events get the time of their arrival; with ``event``, they keep their own. Every event
     has an id, so repeating a request whose answer was lost counts no event twice. While the server cannot be reached,
     the producer waits for it.
     """
-    demo = check_demo(name)
+    check_demo(name)
     client = Client(url, patience=0)  # this loop does the waiting, so that `stop` ends it at once
-    events = _endless(demo, keep_time=clock == "event")
+    events = _endless(DEMOS[name], keep_time=clock == "event")
     owed, away, last = 0.0, False, time.monotonic()
     batch: list[Item] = []
     while not stop.wait(TICK):
@@ -166,11 +147,11 @@ def run(name: str, url: str, rate: float, clock: str, stop: Stop, announce: Call
             stop.wait(1.0)
 
 
-def _endless(demo: Demo, *, keep_time: bool) -> Iterator[Item]:
+def _endless(demo: Callable[[], Iterator[Item]], *, keep_time: bool) -> Iterator[Item]:
     """Yield a demo's events round after round, with ids that are unique to this run."""
     run_id = token_hex(4)
     for round_number in count():
-        for number, item in enumerate(demo.items()):
+        for number, item in enumerate(demo()):
             if not keep_time:
                 item.pop("time", None)
             elif "time" in item:

@@ -16,8 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pushsvc.event.grouping import join_parts, part_text, parts_of
-from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, Event
+from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event
 from pushsvc.event.schema import NULL, NUMBER, OTHER, TEXT, FieldType, Schema
 
 NO_TIME = -(2**63)
@@ -25,6 +24,9 @@ NO_TIME = -(2**63)
 
 _MAX_FIELDS = 64
 """Fields that a schema may have."""
+
+_MAX_PART = 200
+"""Characters of one part of a key."""
 
 _NUMBERS: set[type] = {int, float}
 _NESTED: set[type] = {list, dict}
@@ -86,7 +88,7 @@ class Columns:
                 positions.append(position)
                 values.append(value)
         return cls(
-            [join_parts([[_part(event, name) for event in events] for name in parts_of(one)]) for one in groupings],
+            [_join_parts([[_part(event, name) for event in events] for name in _parts_of(one)]) for one in groupings],
             _times(times),
             {
                 name: NumberColumn(
@@ -108,7 +110,7 @@ class ColumnReader:
     def __init__(self, groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()) -> None:
         self._groupings = tuple(groupings)
         self._valued = tuple(valued)
-        self._parts = {name for one in groupings for name in parts_of(one)}
+        self._parts = {name for one in groupings for name in _parts_of(one)}
         self._schema = Schema()
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._texts: set[str] = set()  # valued fields that hold only text so far
@@ -131,7 +133,7 @@ class ColumnReader:
         found = {name: list(map(attrgetter(slots[name]), events)) for name in self._names if name in self._raw}
         columns = {name: _column(self._numbers(events, name, found.get(name))) for name in self._names}
         fields = {name: column for name, column in columns.items() if column is not None}
-        keys = [join_parts([self._part(events, name) for name in parts_of(one)]) for one in self._groupings]
+        keys = [_join_parts([self._part(events, name) for name in _parts_of(one)]) for one in self._groupings]
         times = _times([event.time for event in events]) if "time" in self._schema.attributes else None
         values = {name: found.get(name) or self._values(events, name) for name in self._valued}
         texts = {
@@ -155,7 +157,7 @@ class ColumnReader:
         values = list(map(attrgetter(slot), events))
         if name == "key":
             return values
-        return [DEFAULT_TYPE if name == "type" and value is None else part_text(value) for value in values]
+        return [DEFAULT_TYPE if name == "type" and value is None else _part_text(value) for value in values]
 
     def _numbers(self, events: list[Any], name: str, found: list[Any] | None) -> NDArray[np.float64]:
         """Return a number for each event. NaN, which JSON does not have, stands for an absent one."""
@@ -219,8 +221,43 @@ def _value_columns(found: dict[str, list[Any]]) -> dict[str, ValueColumn]:
     return columns
 
 
+def _parts_of(grouping: str) -> list[str]:
+    """Return the names of fields or attributes in a grouping; they are joined by ``+``."""
+    return grouping.split("+")
+
+
+def _part_text(value: Any) -> str | None:
+    """Return a value as a part of a key: text, or a number as its text; None for empty text and any other value.
+
+    Text that is too long becomes OVERFLOW_KEY, so that producers cannot fill the aggregator's memory.
+    """
+    if type(value) is str:
+        return value or None if len(value) <= _MAX_PART else OVERFLOW_KEY
+    return repr(value) if type(value) is int or (type(value) is float and value == value) else None
+
+
+def _join_parts(parts: list[list[str | None]]) -> list[str | None]:
+    """Return a key [n] for each event from its parts [p][n]; None if a part is missing.
+
+    A ``+`` inside a part is written ``\\+``: otherwise different parts could make the same key.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return [_join_key(part) for part in zip(*parts, strict=True)]
+
+
+def _join_key(parts: tuple[str | None, ...]) -> str | None:
+    if None in parts:
+        return None
+    return OVERFLOW_KEY if OVERFLOW_KEY in parts else "+".join(map(_escape, parts))  # type: ignore[arg-type]
+
+
+def _escape(part: str) -> str:
+    return part.replace("\\", "\\\\").replace("+", "\\+") if "+" in part or "\\" in part else part
+
+
 def _part(event: Event, name: str) -> str | None:
-    return event.key if name == "key" else part_text(_value(event, name))
+    return event.key if name == "key" else _part_text(_value(event, name))
 
 
 def _kind(value: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from gevent import get_hub, monkey
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
@@ -24,19 +24,14 @@ _MAX_OBSERVATIONS = 1_000
 """Observations that a histogram buffers."""
 
 
-class _Buffered(Protocol):
-    def flush(self) -> None:
-        """Write the buffered changes to the metric."""
-
-
 class Flusher(Collector):
     """Flushes buffered metrics after FLUSH_INTERVAL, before each scrape of this process, and at its exit."""
 
     def __init__(self) -> None:
-        self._pending: dict[_Buffered, None] = {}
+        self._pending: dict[BufferedCounter | BufferedHistogram, None] = {}
         self._timer: Any = None
 
-    def schedule(self, metric: _Buffered, *, start_timer: bool = True) -> bool:
+    def schedule(self, metric: BufferedCounter | BufferedHistogram, *, start_timer: bool = True) -> bool:
         """Flush ``metric`` with the next flush; return False in a process without a gevent loop.
 
         Without ``start_timer``, ``metric`` waits for a flush that another metric or a scrape causes.
