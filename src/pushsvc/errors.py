@@ -49,19 +49,15 @@ class PushError(Exception):
 
 
 class InvalidInput(PushError):
-    status = 400
-    slug = "invalid-input"
-    title = "Invalid input"
+    status, slug, title = 400, "invalid-input", "Invalid input"
 
 
 class InvalidTopic(InvalidInput):
-    slug = "invalid-topic"
-    title = "Invalid topic name"
+    slug, title = "invalid-topic", "Invalid topic name"
 
 
 class InvalidParameter(InvalidInput):
-    slug = "invalid-parameter"
-    title = "Invalid query parameter"
+    slug, title = "invalid-parameter", "Invalid query parameter"
 
     def __init__(self, parameter: str, detail: str) -> None:
         super().__init__(f"{parameter}: {detail}")
@@ -72,8 +68,7 @@ class InvalidParameter(InvalidInput):
 
 
 class InvalidSetting(InvalidInput):
-    slug = "invalid-setting"
-    title = "Invalid setting"
+    slug, title = "invalid-setting", "Invalid setting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +83,7 @@ class Fault:
 class InvalidBatch(InvalidInput):
     """Events are invalid. ``faults`` has at most 100 faults, ``more`` counts the rest."""
 
-    slug = "invalid-events"
-    title = "Invalid events"
+    slug, title = "invalid-events", "Invalid events"
 
     def __init__(self, faults: list[Fault], more: int = 0) -> None:
         first = faults[0]
@@ -111,45 +105,31 @@ def fault_members(faults: list[Fault], more: int) -> dict[str, Any]:
 
 
 class Forbidden(PushError):
-    status = 403
-    slug = "forbidden"
-    title = "Forbidden"
+    status, slug, title = 403, "forbidden", "Forbidden"
 
 
 class NotAcceptable(PushError):
-    status = 406
-    slug = "not-acceptable"
-    title = "Not acceptable"
+    status, slug, title = 406, "not-acceptable", "Not acceptable"
 
 
 class Fenced(PushError):
-    status = 409
-    slug = "fenced"
-    title = "Another process owns the partition"
+    status, slug, title = 409, "fenced", "Another process owns the partition"
 
 
 class TooLarge(PushError):
-    status = 413
-    slug = "too-large"
-    title = "Too large"
+    status, slug, title = 413, "too-large", "Too large"
 
 
 class UnsupportedMediaType(PushError):
-    status = 415
-    slug = "unsupported-media-type"
-    title = "Unsupported media type"
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
 class KeyReused(PushError):
-    status = 422
-    slug = "idempotency-key-reused"
-    title = "The Idempotency-Key was used for another request"
+    status, slug, title = 422, "idempotency-key-reused", "The Idempotency-Key was used for another request"
 
 
 class TooManyTopics(PushError):
-    status = 507
-    slug = "too-many-topics"
-    title = "Too many topics"
+    status, slug, title = 507, "too-many-topics", "Too many topics"
 
 
 class Unavailable(PushError):
@@ -158,29 +138,24 @@ class Unavailable(PushError):
     Unless ``detail_is_public``, they see the title instead of the detail: messages of Redis may contain addresses.
     """
 
-    status = 503
-    slug = "unavailable"
-    title = "Service unavailable"
+    status, slug, title = 503, "unavailable", "Service unavailable"
     retry_after: int = 2
     detail_is_public: ClassVar[bool] = False
 
 
 class BrokerUnavailable(Unavailable):
-    slug = "broker-unavailable"
-    title = "Redis is not reachable"
+    slug, title = "broker-unavailable", "Redis is not reachable"
 
 
 class BrokerFull(Unavailable):
-    slug = "broker-full"
-    title = "Redis refuses writes"
+    slug, title = "broker-full", "Redis refuses writes"
     retry_after = 10
 
 
 class LogFull(Unavailable):
     """``wait`` is the ms until the log may drop events. ``retry_after`` is 1 to 60 seconds."""
 
-    slug = "log-full"
-    title = "The log of the topic is full"
+    slug, title = "log-full", "The log of the topic is full"
     detail_is_public = True
 
     def __init__(self, detail: str, wait: int) -> None:
@@ -189,19 +164,19 @@ class LogFull(Unavailable):
 
 
 class Overloaded(Unavailable):
-    slug = "overloaded"
-    title = "Too many requests wait for Redis"
+    slug, title = "overloaded", "Too many requests wait for Redis"
     retry_after = 1
 
 
 class TooManyLogsFollowed(Unavailable):
-    slug = "too-much-followed"
-    title = "The streams of this process follow too many topics and windows"
+    slug, title = "too-much-followed", "The streams of this process follow too many topics and windows"
 
 
 class OutcomeUnknown(Unavailable):
-    slug = "outcome-unknown"
-    title = "The outcome is unknown; repeating is safe for events with ids, or with the same key"
+    slug, title = (
+        "outcome-unknown",
+        "The outcome is unknown; repeating is safe for events with ids, or with the same key",
+    )
 
 
 class Unconfirmed(OutcomeUnknown):
@@ -209,5 +184,4 @@ class Unconfirmed(OutcomeUnknown):
 
 
 class StartupError(PushError):
-    slug = "startup"
-    title = "Cannot start"
+    slug, title = "startup", "Cannot start"

@@ -17,13 +17,8 @@ _LAST = re.compile("last *([0-9]+)")
 STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
 """The statistics of every row."""
 
-
 LOG_FULL_FACTOR = 4
 """A log with this many times its ``retention_bytes`` is full: its windows need all events, but memory is limited."""
-
-
-def _default_windows() -> tuple[Window, ...]:
-    return tuple(map(Window.parse, ("1m", "5m", "15m")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,7 @@ class TopicSettings:
     (0: no limit), and those beyond ``retention_bytes`` (0: no limit), but never an event that a window may still need.
     """
 
-    windows: tuple[Window, ...] = field(default_factory=_default_windows)
+    windows: tuple[Window, ...] = tuple(map(Window.parse, ("1m", "5m", "15m")))
     key: tuple[str, ...] = ("key",)
     statistics: tuple[str, ...] = ("p50", "p95", "p99")
     values: tuple[str, ...] = ()
@@ -76,9 +71,7 @@ class TopicSettings:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a row."""
-        approximate = (
-            ("approximate",) if self.value_statistics and not all(map(is_exact, self.value_statistics)) else ()
-        )
+        approximate = () if all(map(is_exact, self.value_statistics)) else ("approximate",)
         by = ("by",) if len(self.key) > 1 else ()
         return ("key", "field", *STATISTICS, *self.statistics, *approximate, *by)
 

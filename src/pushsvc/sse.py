@@ -96,18 +96,14 @@ class Decoder:
         lines = _LINE_END.split(text[:-1] if held else text)
         self._rest = lines.pop() + ("\r" if held else "")
         for line in lines:
-            message = self._line(line)
-            if message is not None:
+            if line:
+                self._field(line)
+            elif (message := self._dispatch()) is not None:
                 yield message
 
-    def _line(self, line: str) -> Message | None:
-        if not line:
-            return self._dispatch()
+    def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
-        self._field(name, value.removeprefix(" "))
-        return None
-
-    def _field(self, name: str, value: str) -> None:
+        value = value.removeprefix(" ")
         if name == "":
             self.comments += 1
         elif name == "data":

@@ -24,29 +24,32 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
     Raise StartupError if it does not answer (unless ``wait``), evicts keys, holds data of another layout, or can never
     give the confirmations that ``ack`` demands.
     """
-    broker = _open(url, prefix)
+    shown = without_password(url)
     try:
-        _wait_for_redis(broker, without_password(url), wait, warn)
+        broker = Broker(url, prefix)
+    except ValueError as error:
+        raise StartupError(f"{shown} is not the address of a Redis: {error}") from error
+    try:
+        _wait_for_redis(broker, shown, wait, warn)
         policies, appendonly, save = map(broker.configuration, ("maxmemory-policy", "appendonly", "save"))
         broker.check_commands()
         broker.check_layout()
-        _check_ack(broker, ack, without_password(url), warn)
+        _check_ack(broker, ack, shown, warn)
     except StartupError:
         raise
     except PushError as error:
-        raise StartupError(f"Redis at {without_password(url)} cannot be used: {error.detail}") from error
+        raise StartupError(f"Redis at {shown} cannot be used: {error.detail}") from error
     finally:
         broker.close()
     evicting = policies - {"noeviction"}
     if evicting:
         raise StartupError(
-            f"Redis at {without_password(url)} evicts keys when its memory is full "
-            f"(maxmemory-policy {evicting.pop()}), so events could be lost unnoticed. "
-            "Set its maxmemory-policy to noeviction"
+            f"Redis at {shown} evicts keys when its memory is full (maxmemory-policy {evicting.pop()}), "
+            "so events could be lost unnoticed. Set its maxmemory-policy to noeviction"
         )
     if "no" in appendonly:
         keeps = "writes only occasional snapshots" if save and "" not in save else "keeps nothing on disk"
-        warn(f"WARNING: Redis at {without_password(url)} {keeps}: a crash loses events. Set its appendonly to yes")
+        warn(f"WARNING: Redis at {shown} {keeps}: a crash loses events. Set its appendonly to yes")
 
 
 def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]) -> None:
@@ -81,13 +84,6 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise StartupError(f"{names}: not a certificate and its unencrypted private key ({error})") from None
     except OSError as error:
         raise StartupError(f"{names}: {error.strerror}") from None
-
-
-def _open(url: str, prefix: str) -> Broker:
-    try:
-        return Broker(url, prefix)
-    except ValueError as error:
-        raise StartupError(f"{without_password(url)} is not the address of a Redis: {error}") from error
 
 
 def _wait_for_redis(broker: Broker, shown: str, wait: bool, warn: Callable[[str], None]) -> None:
