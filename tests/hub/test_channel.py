@@ -99,9 +99,9 @@ def test_channel_is_idle_since_its_last_connection_left(site):
     first, second = Peer(site.channel), Peer(site.channel)
     site.clock.tick = 3
     first.connection.close()
-    assert not site.channel.is_idle
+    assert not site.channel.roster.is_empty
     site.clock.tick = 5
     second.connection.close()
-    assert site.channel.is_idle
+    assert site.channel.roster.is_empty
     assert site.channel.idle_since == 5
     assert site.left == 2

@@ -59,3 +59,16 @@ def test_unreachable_redis_is_logged_once(prefix, tmp_path, caplog):
         follower.step()
     assert caplog.text.count("partition 7") == 1
     hub.close()
+
+
+def test_logs_of_a_follower_that_died_leave_the_count_when_it_is_replaced(hub):
+    group = hub.group(Query(events=("near.1", "near.2")))
+    follower = next(iter(group.followers.values()))
+    counted = hub.feed.followed
+    assert counted == 2
+    follower.greenlet.kill()
+    assert not hub.feed.healthy
+    assert hub.feed.followed == counted
+    hub.feed.follower(follower.partition)
+    assert hub.feed.healthy
+    assert hub.feed.followed == counted - len(follower.tails)

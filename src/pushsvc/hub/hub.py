@@ -148,13 +148,7 @@ class Hub:
     def _open_channel(self, source: Group | Listing, *, visible_heartbeat: bool = False) -> Channel:
         fail = partial(self._end, source, "an error of the server")
         return Channel(
-            self.writer,
-            self.clock,
-            source,
-            self._on_left,
-            fail,
-            name=source.key,
-            visible_heartbeat=visible_heartbeat,
+            self.writer, self.clock, source, self._on_left, fail, name=source.key, visible_heartbeat=visible_heartbeat
         )
 
     def _end(self, source: Group | Listing, reason: str) -> None:
@@ -206,7 +200,7 @@ class Hub:
             if channel.slow:
                 held += channel.held_bytes
                 behind += len(channel.slow)
-            elif channel.is_idle and self.clock.tick - channel.idle_since > LINGER:
+            elif channel.roster.is_empty and self.clock.tick - channel.idle_since > LINGER:
                 self._close(source)
         metrics.FOLLOWED.set(self.feed.followed)
         metrics.BACKLOG.set(held)

@@ -11,7 +11,7 @@ import orjson
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, FrameKind, StatisticsEntry
-from pushsvc.hub.window_state import Selection, encode_frame
+from pushsvc.hub.window_state import Selection
 from pushsvc.system_clock import now_ms
 
 _RETRY = 2_000
@@ -61,7 +61,7 @@ def events(of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
 
 def snapshot(frame: Mapping[str, Any], selection: Selection) -> bytes:
     """Return all rows of a window as a message."""
-    return sse.encode(encode_frame(selection.apply(frame)), event="snapshot")
+    return sse.encode(orjson.dumps(selection.apply(frame)), event="snapshot")
 
 
 def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
@@ -69,7 +69,7 @@ def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
     selected = selection.apply(frame)
     if not selected["data"] and not selected.get("gone"):
         return None
-    return sse.encode(encode_frame(selected), event="update")
+    return sse.encode(orjson.dumps(selected), event="update")
 
 
 def reset(topic: str, reason: str) -> bytes:

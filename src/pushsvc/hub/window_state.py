@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-import orjson
-
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FROM_SNAPSHOT, FrameKind, StatisticsEntry
@@ -181,7 +179,3 @@ def read_window(broker: Broker, of: Log) -> CurrentWindow:
             after = entry.last
         if not logged.more:
             return CurrentWindow(state, read.epoch, read.owned)
-
-
-def encode_frame(frame: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(frame)

@@ -148,14 +148,9 @@ class Channel:
         """Remove a connection that was closed."""
         self.slow.discard(connection)
         self.roster.note_closed(in_pass=self.in_pass)
-        if self.is_idle:
+        if self.roster.is_empty:
             self.idle_since = self.clock.tick
         self._on_left()
-
-    @property
-    def is_idle(self) -> bool:
-        """True when no connection is left."""
-        return self.roster.is_empty
 
     @property
     def held_bytes(self) -> int:
@@ -177,6 +172,7 @@ class Channel:
 
     def fail(self) -> None:
         """End every stream after an error of our own. The clients come back and resume."""
+        metrics.ERRORS.inc()
         # In a greenlet of its own: ending asks Redis, which a callback or a loop over several channels must not.
         gevent.spawn(self._on_failed)
 

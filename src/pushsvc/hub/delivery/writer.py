@@ -98,7 +98,6 @@ class FanoutWriter:
                     break
                 self._channels.popleft().in_pass = False
         except Exception:
-            metrics.ERRORS.inc()
             log.exception("fan-out")
             channel = self._channels.popleft()
             channel.in_pass = False

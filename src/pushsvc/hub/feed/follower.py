@@ -31,7 +31,6 @@ from pushsvc.broker.log import (
 )
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
-from pushsvc.hub import metrics
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
@@ -397,7 +396,6 @@ class Follower:
         try:
             call()
         except Exception:
-            metrics.ERRORS.inc()
             log.exception("%s", consumer)
             consumer.fail()
 

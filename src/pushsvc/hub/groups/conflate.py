@@ -8,6 +8,7 @@ from operator import itemgetter
 from time import monotonic
 from typing import Any, Protocol
 
+import orjson
 from gevent import get_hub
 
 from pushsvc import sse
@@ -21,7 +22,7 @@ from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.feed.follower import Follower
 from pushsvc.hub.query import Query
-from pushsvc.hub.window_state import Selection, WindowState, encode_frame
+from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,9 @@ class StatisticsGroup(Protocol):
     @property
     def has_events(self) -> bool: ...
     def cursor(self) -> str: ...
-    def cursor_at(self, partition: int, sequence: int) -> str: ...
+    def cursors(self, partition: int) -> Callable[[int], str]: ...
     def window_state(self, of: Log) -> WindowState: ...
     def snapshots(self) -> list[bytes]: ...
-    def fail(self) -> None: ...
 
 
 class Conflation:
@@ -73,7 +73,7 @@ class Conflation:
         """Note that a window changed."""
         if entry.kind is not FrameKind.BASELINE:
             if not self._pending and not self._group.has_events:
-                self.cursor = self._group.cursor_at(of.partition, entry.sequence - 1)
+                self.cursor = self._group.cursors(of.partition)(entry.sequence - 1)
             self._pending.setdefault(of, entry.sequence - 1)
 
     def emit(self) -> None:
@@ -93,9 +93,8 @@ class Conflation:
         try:
             self._emit()
         except Exception:
-            metrics.ERRORS.inc()
             log.exception("%s", self._group)
-            self._group.fail()
+            self._group.channel.fail()
 
     def _emit(self) -> None:
         pending, self._pending = self._pending, {}
@@ -206,7 +205,7 @@ class Ranking:
         self._frame: Mapping[str, Any] = selection.apply(state.snapshot())
 
     def snapshot(self, **extra: Any) -> bytes:
-        return sse.encode(encode_frame({**self._frame, "at": now_ms(), **extra}), event="snapshot")
+        return sse.encode(orjson.dumps({**self._frame, "at": now_ms(), **extra}), event="snapshot")
 
     def update(self, state: WindowState) -> bytes | None:
         """Return the current rows, with those that left since the last time in ``gone``; None if nothing changed."""
@@ -217,7 +216,7 @@ class Ranking:
         row_id_of = self._row_id_getter(frame["columns"])
         current = set(map(row_id_of, frame["data"]))
         gone = [list(row_id) for row in before["data"] if (row_id := row_id_of(row)) not in current]
-        return sse.encode(encode_frame({**frame, "at": now_ms(), "gone": gone}), event="update")
+        return sse.encode(orjson.dumps({**frame, "at": now_ms(), "gone": gone}), event="update")
 
     def _row_id_getter(self, columns: Sequence[str]) -> Callable[[Any], RowId]:
         if self._selection.records:

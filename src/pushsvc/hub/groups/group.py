@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Protocol
 
 from gevent.event import Event
 
@@ -35,26 +34,14 @@ _RECONNECTING = 0.1
 class ResumeReason(Enum):
     """Why a connection reads history before it continues live."""
 
-    CURSOR = auto()
-    """The client comes with a cursor."""
-    EARLIEST = auto()
-    """The client asks for everything that the logs still hold."""
-    NEW = auto()
-    """The client has no statistics yet."""
-    TOO_SLOW = auto()
-    """The backlog does not reach back to the connection any more. The messages tell how many updates they replace."""
+    CURSOR = auto()  # the client comes with a cursor
+    EARLIEST = auto()  # the client asks for everything that the logs still hold
+    NEW = auto()  # the client has no statistics yet
+    TOO_SLOW = auto()  # the backlog lost its place: the messages tell how many updates they replace
 
 
-class Resume(Protocol):
-    """Brings a connection from the ``client_positions`` (None: unreadable) to the live messages of its group."""
-
-    def __call__(
-        self,
-        group: Group,
-        connection: Connection,
-        client_positions: Mapping[int, Position] | None,
-        reason: ResumeReason,
-    ) -> None: ...
+Resume = Callable[["Group", Connection, Mapping[int, Position] | None, ResumeReason], None]
+"""Brings a connection from the client's positions (None: unreadable) to the live messages of its group."""
 
 
 class Group:
@@ -212,16 +199,13 @@ class Group:
         """Return the position of a client that has every message up to now."""
         return self.conflation.cursor or encode(self._positions())
 
-    def cursor_at(self, partition: int, sequence: int) -> str:
-        """Return the position of a client that has a partition up to a sequence, and everything of the others."""
-        return self._cursors(partition)(sequence)
-
     def rebase_cursor(self, chunk: Chunk) -> None:
         """Move the cursor of the newest chunk to the current position: the logs may have advanced without a message."""
         chunk.cursor = self.cursor()
 
-    def _cursors(self, partition: int) -> Callable[[int], str]:
-        """Return a function that makes cursors for sequences of a partition. Valid until another position moves.
+    def cursors(self, partition: int) -> Callable[[int], str]:
+        """Return a function from a sequence of a partition to the cursor of a client that has the partition up to
+        there, and everything of the others. Valid until another position moves.
 
         While statistics of the partition are unsent, the cursor stays at the position before: a client that resumed
         after some events would get only the changes since, and not the statistics themselves.
@@ -251,7 +235,7 @@ class Group:
         starting = self._start_states(partition)
         messages = self._states(starting)
         states = len(messages)
-        cursors = self._cursors(partition)
+        cursors = self.cursors(partition)
         for of, entry in batch:
             if of in starting or of in self._unsent_states or entry.last <= self._skip.get(of, 0):
                 continue
@@ -305,7 +289,6 @@ class Group:
         self._skip[of] = max(offset, self._skip.get(of, 0))
 
     def fail(self) -> None:
-        """End every stream after an error of our own. The clients come back and resume."""
         self.channel.fail()
 
     def _start_states(self, partition: int) -> set[Log]:

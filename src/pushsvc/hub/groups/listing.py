@@ -71,7 +71,6 @@ class Listing:
                 log.warning("%s: %s", self.key, error)
                 self.channel.broadcast([sse.comment(error.title)])
             except Exception:
-                metrics.ERRORS.inc()
                 log.exception("%s", self.key)
                 self.channel.fail()
 

@@ -33,34 +33,30 @@ class ResumePlan:
         *,
         earliest: bool,
     ) -> None:
-        self.log_positions: dict[Log, LogPosition] = {}
         self._group = group
         self._broker = broker
         self._refresh_topics = refresh_topics
         self._wait = wait
-        self._generation = group.generation
         self._client_positions = client_positions
         self._earliest = earliest
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget what was looked up."""
+        self.log_positions: dict[Log, LogPosition] = {}
+        self._generation = self._group.generation
         self._in_epoch: dict[int, bool] = {}  # partition: whether the client's position is of the current epoch
         self._looked_up: dict[Log, str | None] = {}  # log: why the client's position in it is lost, if it is
+
+    def move_to(self, client_positions: Mapping[int, Position]) -> None:
+        """Start over for a client that has come to other positions."""
+        self._client_positions, self._earliest = client_positions, False
+        self.start_over()
 
     @property
     def outdated(self) -> bool:
         """True when a log of the group started over."""
         return self._generation != self._group.generation
-
-    def renewed(self) -> ResumePlan:
-        """Return a plan for the same client that has looked up nothing yet."""
-        return self._plan(self._client_positions, earliest=self._earliest)
-
-    def moved_to(self, client_positions: Mapping[int, Position]) -> ResumePlan:
-        """Return a plan for a client that has come to other positions."""
-        return self._plan(client_positions, earliest=False)
-
-    def _plan(self, client_positions: Mapping[int, Position] | None, *, earliest: bool) -> ResumePlan:
-        return ResumePlan(
-            self._group, self._broker, self._refresh_topics, self._wait, client_positions, earliest=earliest
-        )
 
     def position(self, partition: int) -> Position | None:
         """Return the client's position in a partition."""
