@@ -14,9 +14,7 @@ from pushsvc.topic import matches
 
 _LAST = re.compile("last *([0-9]+)")
 
-STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")
-"""The statistics of every row."""
-
+STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")  # the statistics of every row
 LOG_FULL_FACTOR = 4
 """A log with this many times its ``retention_bytes`` is full: its windows need all events, but memory is limited."""
 

@@ -24,9 +24,7 @@ from pushsvc.client import Client, ClientError
 from pushsvc.clock import format_time
 from pushsvc.errors import StartupError
 
-TICK = 0.1
-"""Seconds between two requests."""
-
+TICK = 0.1  # seconds between two requests
 _MISSING = "NA"
 _YEAR = 365 * 86_400_000
 _MEASURES = ("dep_delay", "arr_delay", "distance", "air_time")

@@ -24,8 +24,7 @@ from pushsvc.stats.window import Window
 from pushsvc.supervisor.folders import private_folder
 from pushsvc.topic import check_topic
 
-_METRICS_CONNECTIONS = 64
-"""Most connections to the metrics port of an aggregator."""
+_METRICS_CONNECTIONS = 64  # most connections to the metrics port of an aggregator
 
 
 class _Program(click.Group):

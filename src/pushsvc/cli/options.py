@@ -99,8 +99,8 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 TLS = ("certfile", "keyfile")
-_STREAMS = ("heartbeat", "io_uring", "max_connections", "max_connections_per_address")
-WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", *_STREAMS)
+_LIMITS = ("max_connections", "max_connections_per_address")
+WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", "heartbeat", "io_uring", *_LIMITS)
 COMMON = ("redis", "prefix", "drain", "wait")
 """Names of the options that commands share."""
 

@@ -21,15 +21,9 @@ from pushsvc.event.formats import CSV, JSON, NDJSON
 FORMATS = {"csv": CSV, "ndjson": NDJSON, "jsonl": NDJSON, "json": JSON}
 """Media types by format names, which are also the usual file name extensions."""
 
-MAX_RECORD = 8_000_000
-"""Bytes of one record."""
-
-MAX_EVENTS = 1_000
-"""Events of one request."""
-
-_MAX_EARLY = 0.02
-"""Seconds that a replayed event may be sent before its time, so that close events share a request."""
-
+MAX_RECORD = 8_000_000  # bytes of one record
+MAX_EVENTS = 1_000  # events of one request
+_MAX_EARLY = 0.02  # seconds that a replayed event may be sent too early, so that close events share a request
 _READ = 65_536
 _NO_LIMIT = 1 << 40
 # The server enforces its own limits; these must only not be lower.

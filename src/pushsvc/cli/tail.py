@@ -15,8 +15,7 @@ from rich.table import Table
 from pushsvc.frame import Row, RowId, apply_frame
 from pushsvc.sse import Message
 
-_REFRESH_RATE = 8
-"""Times a second that the table is drawn."""
+_REFRESH_RATE = 8  # times a second that the table is drawn
 
 
 def print_events(messages: Iterator[Message]) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.sse import Decoder, Message
 
-_RECONNECT = 2.0
-"""Seconds before a reconnection, unless the server sets another delay."""
+_RECONNECT = 2.0  # seconds before a reconnection, unless the server sets another delay
 
 
 class Client:

@@ -19,15 +19,9 @@ from pushsvc.sse import MEDIA_TYPE
 
 JSON = "application/json"
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-"""Seconds between two attempts: the pause doubles up to the longest."""
-
-_SILENCE = 45.0
-"""Seconds without a byte after which a stream is lost: three heartbeats."""
-
-_TEMPORARY = frozenset({429, 502, 503, 504})
-"""Statuses after which the same request may succeed later."""
-
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between two attempts: the pause doubles up to the longest
+_SILENCE = 45.0  # seconds without a byte after which a stream is lost: three heartbeats
+_TEMPORARY = frozenset({429, 502, 503, 504})  # statuses after which the same request may succeed later
 _NOTHING_STORED = frozenset(
     f"urn:pushsvc:problem:{slug}" for slug in ("broker-unavailable", "broker-full", "overloaded")
 )
@@ -44,8 +38,7 @@ class ClientError(PushError):
     request may succeed later. If ``unknown``, the events may have been stored. ``retry_after`` is in seconds.
     """
 
-    slug = "client"
-    title = "The request failed"
+    slug, title = "client", "The request failed"
 
     def __init__(
         self,

@@ -16,11 +16,10 @@ rules settle what the formats leave open:
 
 from pushsvc.event.batch import Batch
 from pushsvc.event.formats import ParsedEvents, guess_media_type, parse
-from pushsvc.event.model import ATTRIBUTES, FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
+from pushsvc.event.model import FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
 from pushsvc.event.reader import EventReader, ParsedBatch
 
 __all__ = [
-    "ATTRIBUTES",
     "FUTURE_ALLOWANCE",
     "OVERFLOW_KEY",
     "Batch",

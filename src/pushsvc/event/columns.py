@@ -22,12 +22,8 @@ from pushsvc.event.schema import NULL, NUMBER, OTHER, TEXT, FieldType, Schema
 NO_TIME = -(2**63)
 """Stands in ``Columns.times`` for an event without a time of its own."""
 
-_MAX_FIELDS = 64
-"""Fields that a schema may have."""
-
-_MAX_PART = 200
-"""Characters of one part of a key."""
-
+_MAX_FIELDS = 64  # fields that a schema may have
+_MAX_PART = 200  # characters of one part of a key
 _NUMBERS: set[type] = {int, float}
 _NESTED: set[type] = {list, dict}
 _NAN = float("nan")

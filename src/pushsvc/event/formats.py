@@ -11,13 +11,11 @@ from typing import Any
 
 from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, UnsupportedMediaType
 from pushsvc.event import csv_rows
-from pushsvc.event.model import Event, Limits
+from pushsvc.event.model import ATTRIBUTES, Event, Limits
 from pushsvc.event.strictjson import NotJson, load
 from pushsvc.event.validator import EventValidator, InvalidEvent
 
-MAX_FAULTS = 100
-"""Faults that are listed; further ones are only counted."""
-
+MAX_FAULTS = 100  # faults that are listed; further ones are only counted
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
@@ -173,8 +171,6 @@ _READERS: Mapping[str, Callable[[bytes], Items]] = {
     CLOUDEVENTS: _read_cloudevents,
 }
 
-_TAKEN = frozenset({"id", "type", "time", "key"})
-
 
 def _flatten(item: Any) -> Any:
     """Return a CloudEvent (v1.0, JSON format) as a flat event, or an InvalidEvent; other values stay as they are."""
@@ -200,6 +196,6 @@ def _flatten(item: Any) -> Any:
 
 def _join(context: dict[str, Any], data: Any) -> dict[str, Any]:
     if type(data) is dict:
-        inside = {f"data.{name}" if name in context or name in _TAKEN else name: data[name] for name in data}
+        inside = {f"data.{name}" if name in context or name in ATTRIBUTES else name: data[name] for name in data}
         return context | inside
     return context if data is None else context | {"data": data}

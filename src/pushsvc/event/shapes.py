@@ -22,15 +22,14 @@ from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event, L
 from pushsvc.event.schema import OTHER, FieldType, Schema
 from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent
 
-MAX_TOPICS = 1_000
-"""Topics whose schemas are kept."""
-
+MAX_TOPICS = 1_000  # topics whose schemas are kept
 LEARN_AFTER = 64
 """Events that do not fit the schema before it is extended: making a Struct costs as much as validating these."""
 
 # Unsigned integers of 64 bits may be greater; they are rare and left to the validator.
 _INTEGER = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _GETTERS: dict[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ATTRIBUTES}
+_EMPTY = Schema()
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -166,9 +165,6 @@ class TopicShapes:
         if key not in cache and len(cache) >= self._max_topics:
             del cache[next(iter(cache))]
         cache[key] = value
-
-
-_EMPTY = Schema()
 
 
 def _names_of(event: Event) -> Iterable[str]:

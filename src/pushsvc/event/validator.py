@@ -13,6 +13,7 @@ LEAST_NUMERIC_TIME = 10**11
 _MOST_NUMERIC_TIME = 10**14
 _LEAST_TIME = -62_135_596_800_000 + 86_400_000  # 0001-01-02: a time one day earlier still has a text form
 _LEAST_INTEGER, _MOST_INTEGER = -(2**63), 2**64 - 1
+_LONG_INTEGER = "an integer of more than 64 bits: send it as text, or with a decimal point to have it rounded"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -107,9 +108,6 @@ class EventValidator:
                 name[:60], f"the name has {len(name)} characters, at most {self.limits.name} are allowed"
             )
         self._names.add(name)
-
-
-_LONG_INTEGER = "an integer of more than 64 bits: send it as text, or with a decimal point to have it rounded"
 
 
 def _text(name: str, value: Any, most: int) -> str:

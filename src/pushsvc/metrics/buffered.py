@@ -17,11 +17,8 @@ from prometheus_client.registry import Collector
 
 log = logging.getLogger(__name__)
 
-FLUSH_INTERVAL = 0.25
-"""Seconds from the first buffered change to its write."""
-
-_MAX_OBSERVATIONS = 1_000
-"""Observations that a histogram buffers."""
+FLUSH_INTERVAL = 0.25  # seconds from the first buffered change to its write
+_MAX_OBSERVATIONS = 1_000  # observations that a histogram buffers
 
 
 class Flusher(Collector):

@@ -15,14 +15,9 @@ from pushsvc.metrics.exposition import SLOT_VARIABLE
 
 log = logging.getLogger(__name__)
 
-STARTUP_ERROR = 1
-"""Exit code of a child that printed why it cannot run."""
-
-_SHORTEST, _LONGEST = 0.1, 10.0
-"""Seconds before a restart."""
-
-_HEALTHY = 10.0
-"""Seconds of life after which the next pause is the shortest again."""
+STARTUP_ERROR = 1  # exit code of a child that printed why it cannot run
+_SHORTEST, _LONGEST = 0.1, 10.0  # seconds before a restart
+_HEALTHY = 10.0  # seconds of life after which the next pause is the shortest again
 
 
 class RestartBackoff:

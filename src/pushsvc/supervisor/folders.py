@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_MIN_AGE = 60.0
-"""Seconds from which on an unlocked folder is abandoned: its process locks it just after creating it."""
+_MIN_AGE = 60.0  # seconds from which on an unlocked folder is abandoned: its process locks it just after creating it
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from pushsvc.errors import StartupError
 
 BACKLOG = 1024
 _POLL_INTERVAL = 0.05
-_WARN_AFTER = 15.0
-"""Seconds without readiness before one warning."""
+_WARN_AFTER = 15.0  # seconds without readiness before one warning
 
 
 def listen(host: str, port: int, *, patience: float = 2.0, option: str = "--port") -> socket.socket:

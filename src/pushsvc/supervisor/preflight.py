@@ -12,9 +12,7 @@ from pushsvc.config import without_password
 from pushsvc.errors import PushError, StartupError, Unavailable
 from pushsvc.settings import Ack
 
-RETRY_AFTER = 1.0
-"""Seconds between two attempts to reach Redis."""
-
+RETRY_AFTER = 1.0  # seconds between two attempts to reach Redis
 _MEMORY = Ack()
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-_BOUNCE = 1.0
-"""Seconds within which further stop signals are one request: some terminals send Ctrl-C twice at once."""
+_BOUNCE = 1.0  # seconds within which further stop signals are one request: some terminals send Ctrl-C twice at once
 
 
 class Signals:

@@ -41,9 +41,7 @@ REDIS_VARIABLE = "PUSHSVC_REDIS"
 STOP_ORDER = ("_demo", "_web", "_aggregator")
 """Roles in the order of their stop: producers first, aggregators last, then the embedded server."""
 
-_MIN_STOP = 2.0
-"""Seconds that the processes of a role always have to end, however long the roles before took."""
-
+_MIN_STOP = 2.0  # seconds that the processes of a role always have to end, however long the roles before took
 _MIN_EMBEDDED_STOP = 5.0
 
 
