@@ -66,7 +66,7 @@ class Append(Struct, frozen=True, eq=False):
         limits = target.limits
         chunks = list(batch.split(limits.chunk_events, limits.chunk_bytes)) if batch.count else []
         fence = "" if self.fence is None else self.fence
-        request = RequestArguments(run, fence, request_key=self.request_key, note=self.note, chunks=len(chunks))
+        request = RequestArguments(run, fence, self.request_key, self.note, len(chunks))
         command = ["EVALSHA", PUBLISH.sha, len(target.keys), *target.keys, *target.arguments, *request]
         for chunk in chunks:
             command += _chunk_arguments(chunk)

@@ -21,7 +21,7 @@ from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, Startup
 ServerKind = Literal["standalone", "sentinel", "cluster"]
 
 WATCH_INTERVAL = 0.5
-"""Seconds between two questions to the Sentinels for the primary."""
+"""Seconds between two requests to the Sentinels for the primary."""
 
 _WRONG_KIND = {
     "standalone": "is one server: name it as redis://host:port",
@@ -130,14 +130,11 @@ class ConnectionPool(Connections):
             raise StartupError(f"{place} {_WRONG_KIND.get(kind, f'is of the kind {kind!r}')}")
         if self._primary is not None:
             check_primary(connection)
-            self._start_watcher(self._primary)
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, args=[self._primary], daemon=True)
+                self._watcher.start()
         load_scripts(connection)
         self._run_ids[connection] = info["run_id"]
-
-    def _start_watcher(self, primary: Callable[[], Host]) -> None:
-        if self._watcher is None:
-            self._watcher = threading.Thread(target=self._watch, args=[primary], daemon=True)
-            self._watcher.start()
 
     def _watch(self, primary: Callable[[], Host]) -> None:
         """End connections to former primaries. For some seconds after an ordered failover, until a Sentinel has made it

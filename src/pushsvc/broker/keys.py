@@ -61,6 +61,9 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
+        self.ingest = f"{prefix}ingest:"  # prefix of the channels on which producers publish directly in Redis
+        self.aggregators = f"{prefix}aggregators"  # sorted set: aggregator -> time in ms until which it is alive
+        self.layout = f"{prefix}layout"  # hash: partitions (their count); a program with another count must not write
 
     def _in(self, partition: int, rest: str) -> str:
         return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
@@ -106,18 +109,3 @@ class Keys:
     def partition_channel(self, partition: int) -> str:
         """Channel of a partition, for its aggregator: the topic of each append."""
         return self._in(partition, "wake")
-
-    @property
-    def ingest(self) -> str:
-        """Prefix of the channels on which producers publish directly in Redis."""
-        return f"{self.prefix}ingest:"
-
-    @property
-    def aggregators(self) -> str:
-        """Sorted set: aggregator -> time in ms until which it is alive."""
-        return f"{self.prefix}aggregators"
-
-    @property
-    def layout(self) -> str:
-        """Hash: partitions (their count); a program with another count must not write."""
-        return f"{self.prefix}layout"

@@ -32,7 +32,7 @@ MAX_REDIRECTS = 3
 """Redirects that a call follows; a slot that is still elsewhere then is being moved."""
 
 REFRESH_INTERVAL = 0.2
-"""Least seconds between two questions to the cluster for its slots."""
+"""Least seconds between two requests to the cluster for its slots."""
 
 CONNECT_BACKOFF = 5.0
 """Seconds without connects to a node whose connect timed out, so that calls to other nodes need not wait for it."""
@@ -240,7 +240,7 @@ class ClusterCommitter:
         if found is None:
             # Committers of former primaries are dropped; their pending requests still get answers.
             kept = self._cluster.primaries()
-            self._committers = {one: its for one, its in self._committers.items() if one in kept}
+            self._committers = {pool: one for pool, one in self._committers.items() if pool in kept}
             found = self._committers.setdefault(node, Committer(node, self._ack, self._limits))
         return found
 
