@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import gevent
@@ -68,12 +69,14 @@ def test_large_messages_go_to_fewer_members_per_step(make_site):
     turn_until(lambda: all(peer.read() for peer in peers))
     turn_until(lambda: not channel.in_pass)
     begun = []
+    every_turn = gevent.get_hub().loop.prepare()
+    every_turn.start(lambda: begun.append(sum(len(peer.read()) > 6 for peer in peers)))
     channel.broadcast([b"x" * 100_000])
-    while not begun or begun[-1] < 60:
-        gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
-        begun.append(sum(len(peer.read()) > 6 for peer in peers))
-    assert next(filter(None, begun)) == 16
-    assert all(count % 16 == 0 for count in begun[:-1])
+    turn_until(lambda: begun and begun[-1] == 60)
+    every_turn.stop()
+    partial = sorted({count for count in begun if count < 60})
+    assert all(count % 16 == 0 for count in partial)
+    assert 16 in {after - before for before, after in pairwise(partial)}, "no turn of the loop had one step"
 
 
 def test_connection_that_joins_during_a_pass_gets_the_next_messages_once(make_site):
