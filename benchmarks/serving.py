@@ -87,10 +87,9 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
 
     from pushsvc.server.accept import Acceptor
     from pushsvc.server.caps import Caps
-    from pushsvc.server.context import ServerContext
-    from pushsvc.server.environ import base_environ
-    from pushsvc.server.fastpath.fast_paths import FastPaths
+    from pushsvc.server.context import FastPaths, ServerContext
     from pushsvc.server.request import HeadLimits, parse_head
+    from pushsvc.server.wsgi import base_environ
 
     draining, stopping = Event(), Event()
     fast_paths = None if what == "empty" else FastPaths.of(app, draining, batching=True)

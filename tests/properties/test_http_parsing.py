@@ -8,7 +8,7 @@ import httptools
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushsvc.server.framing import ChunkedBody
+from pushsvc.server.body import ChunkedBody
 from pushsvc.server.request import BadRequest, HeadLimits, find_head, parse_head
 
 LIMITS = HeadLimits()

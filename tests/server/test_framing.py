@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushsvc.server.framing import ChunkedBody, SizedBody, framing_of
+from pushsvc.server.body import ChunkedBody, SizedBody, framing_of
 from pushsvc.server.request import HeadLimits, Request, find_head, parse_head
 
 LIMITS = HeadLimits()

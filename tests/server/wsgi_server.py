@@ -18,13 +18,12 @@ from gevent.event import Event
 
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
-from pushsvc.server.context import Deadlines, ServerContext
-from pushsvc.server.environ import base_environ
-from pushsvc.server.fastpath.fast_paths import FastPaths
+from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.fastpath.post_batcher import PostBatcher
 from pushsvc.server.fastpath.stream_cache import StreamCache
 from pushsvc.server.tls import tls_context
-from pushsvc.web.http_response import BatchResponse, HttpResponse
+from pushsvc.server.wsgi import base_environ
+from pushsvc.web.responses import BatchResponse, HttpResponse
 
 TEXT = [("Content-Type", "text/plain")]
 handed_over = []

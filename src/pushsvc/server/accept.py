@@ -111,7 +111,10 @@ class Acceptor:
         self._readable.start(self._accept)
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        refusal = self._refusal(address[0])
+        if self._open < self._max_open:
+            refusal = self._caps.acquire(address[0])
+        else:
+            refusal = f"too many connections: this process accepts {self._max_open}"
         if refusal is None:
             self._open += 1
             self._spawn(sock, address, None, lambda: self._release(address[0]))
@@ -122,12 +125,6 @@ class Acceptor:
             return
         self._refused += 1
         self._spawn(sock, address, refusal, self._release_refused)
-
-    def _refusal(self, address: str) -> str | None:
-        """Count a connection in the caps; return None, or the reason to refuse it."""
-        if self._open >= self._max_open:
-            return f"too many connections: this process accepts {self._max_open}"
-        return self._caps.acquire(address)
 
     def _spawn(
         self, sock: socket.socket, address: tuple[str, int], refusal: str | None, on_closed: Callable[[], None]

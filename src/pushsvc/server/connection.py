@@ -1,4 +1,4 @@
-"""One connection from its first request until it closes or hands its socket to a stream."""
+"""One connection: answers its requests until it closes or hands its socket to a stream."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from pushsvc.server.context import ServerContext
+from pushsvc.errors import PushError
+from pushsvc.server.body import RequestBody
+from pushsvc.server.context import FastPaths, ServerContext
+from pushsvc.server.fastpath.admission import StreamKey
 from pushsvc.server.fastpath.pending_read import LastAnswerSent
-from pushsvc.server.request import BadRequest
-from pushsvc.server.request_handler import RequestHandler
+from pushsvc.server.fastpath.stream_cache import CachedStream
+from pushsvc.server.request import BadRequest, Request
 from pushsvc.server.request_reader import RequestReader
-from pushsvc.server.response import closing
+from pushsvc.server.response import closing, complete_head, encode
 from pushsvc.server.transport import DeadlineExceeded, Disconnected, Draining, Transport
+from pushsvc.server.wsgi import WsgiResponse, environ_of
 from pushsvc.web import metrics
-from pushsvc.web.handoff import TakeOver
-from pushsvc.web.problem import http_problem
+from pushsvc.web.capacity import REFUSAL
+from pushsvc.web.problem import http_problem, internal_error
+from pushsvc.web.responses import HANDOFF, TakeOver
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +29,7 @@ _LINGER_BYTES = 64_000_000
 
 
 class HttpConnection:
-    """Answers requests in their order.
+    """Answers requests in their order, each by a fast path if it is admitted to one, else by the WSGI application.
 
     ``refusal`` is why the connection is beyond a limit. ``on_closed`` is called when the socket is closed.
     """
@@ -37,24 +42,27 @@ class HttpConnection:
         refusal: str | None,
         on_closed: Callable[[], None],
     ) -> None:
-        self._tls, self._deadlines = context.tls, context.deadlines
+        self._context = context
+        self._fast_paths = context.fast_paths if refusal is None else None
         self._address = address
+        self._refusal = refusal
         self._on_closed = on_closed
+        self._keep_alive = False  # after the last answer
+        self._unread = False  # the app left a part of the last request's body unread
         self.transport = Transport(sock)
-        self._reader = RequestReader(self.transport, context, may_keep_alive=refusal is None)
-        self._handler = RequestHandler(self.transport, self._reader, context, address, refusal)
+        self._reader = RequestReader(self.transport, context)
 
     def run(self) -> None:
         """Serve until the end of the connection, or until a stream has taken the socket."""
         handed_over = False
         try:
-            if self._tls is not None:
-                self.transport.set_deadline(self._deadlines.handshake)
-                self.transport.start_tls(self._tls)
+            if self._context.tls is not None:
+                self.transport.set_deadline(self._context.deadlines.handshake)
+                self.transport.start_tls(self._context.tls)
             take_over = self._serve()
             if take_over is not None:
-                handed_over = True
                 self._hand_over(take_over)
+                handed_over = True
         except Disconnected:
             pass
         except (DeadlineExceeded, Draining):
@@ -83,17 +91,108 @@ class HttpConnection:
                 if request is None:
                     self._shutdown_write()
                     return None
-                take_over = self._handler.handle(request)
+                take_over = self._answer(request)
             except BadRequest as error:
                 self._refuse(error)
                 return None
             if take_over is not None:
                 return take_over
-            if not request.keep_alive:
+            if not self._keep_alive:
                 self._shutdown_write()
-                if self._handler.unread or self._reader.buffer:
+                if self._unread or self._reader.buffer:
                     self._linger()
                 return None
+
+    def _answer(self, request: Request) -> TakeOver | None:
+        """Send the answer; return the callback that takes the socket, if the answer is a stream."""
+        paths = self._fast_paths
+        try:
+            if paths is not None and (topic := paths.admission.publish_topic(request)) is not None:
+                self._publish(paths, topic, request)
+                return None
+            if paths is not None and (key := paths.admission.stream_key(request)) is not None:
+                return self._answer_stream(paths, key, request)
+            return self._respond(request).take_over
+        except DeadlineExceeded:
+            raise BadRequest(408, "the body of the request did not arrive in time") from None
+
+    def _answer_stream(self, paths: FastPaths, key: StreamKey, request: Request) -> TakeOver | None:
+        """Answer from the stream cache; else let the app answer and remember its stream."""
+        cached = paths.streams.find(key)
+        take_over = None if cached is None else self._open_cached(cached, request)
+        if take_over is not None:
+            return take_over
+        response = self._respond(request)
+        if response.take_over is not None and response.factory is not None:
+            paths.streams.remember(key, response.stream_head, response.factory)
+        return response.take_over
+
+    def _publish(self, paths: FastPaths, topic: str, request: Request) -> None:
+        data = self._whole_body(request)
+        try:
+            response = paths.publisher.publish(topic, request, data)
+        except Exception:
+            log.exception("POST %s", request.path)
+            self._keep_alive = False
+            self.transport.send(closing(internal_error()))
+            return
+        if paths.batcher is not None and response.status == 202:
+            self._reader.batch_repetitions(paths.batcher, request)
+        keep_alive = self._keep_alive = request.keep_alive and not self._context.draining.is_set()
+        self.transport.send(encode(response, keep_alive=keep_alive, version=request.version))
+
+    def _whole_body(self, request: Request) -> bytes:
+        length, buffer = request.length or 0, self._reader.buffer
+        if len(buffer) < length:
+            return self._body_of(request).read_whole()
+        data = bytes(buffer[:length])  # it arrived with the head, as single events do
+        del buffer[:length]
+        return data
+
+    def _open_cached(self, cached: CachedStream, request: Request) -> TakeOver | None:
+        """Send the cached head of a stream; None if the stream cannot open now, which the app must explain."""
+        try:
+            stream = cached.factory(request.headers.get("last-event-id") or None)
+            stream.open()
+        except PushError:
+            return None
+        self._unread = False
+        self.transport.send(complete_head(cached.head), more=True)
+        return stream.take_over
+
+    def _respond(self, request: Request) -> WsgiResponse:
+        """Let the app answer; return its response."""
+        context, body = self._context, self._body_of(request)
+        may_keep_alive = request.keep_alive and self._refusal is None
+        response = WsgiResponse(self.transport, request, body, lambda: may_keep_alive and not context.draining.is_set())
+        environ = environ_of(context.environ, request, self._address, body.stream(request.length))
+        if self._refusal is not None:
+            environ[REFUSAL] = self._refusal
+        elif request.method != "HEAD":
+            environ[HANDOFF] = response.handoff
+        try:
+            response.run(context.app, environ)
+        except (BadRequest, DeadlineExceeded, Disconnected):
+            if response.started:
+                raise Disconnected from None  # an error response cannot follow half a response
+            raise
+        except Exception:
+            if body.fault is not None and not response.started:
+                raise body.fault from None
+            log.exception("%s %s", request.method, request.path)
+            if response.started:
+                raise Disconnected from None
+            self.transport.send(closing(internal_error(), bodiless=request.method == "HEAD"))
+            response.keep_alive = False
+            response.take_over = None
+        finally:
+            self._unread = not body.done
+        self._keep_alive = response.keep_alive
+        return response
+
+    def _body_of(self, request: Request) -> RequestBody:
+        deadlines = self._context.deadlines
+        return RequestBody(self.transport, self._reader.buffer, request, deadlines.body, deadlines.rate)
 
     def _refuse(self, error: BadRequest) -> None:
         metrics.BAD_REQUESTS.inc()
@@ -103,13 +202,13 @@ class HttpConnection:
 
     def _shutdown_write(self) -> None:
         self._reader.idle = True
-        self.transport.set_deadline(self._deadlines.linger)
+        self.transport.set_deadline(self._context.deadlines.linger)
         with suppress(Disconnected, DeadlineExceeded, Draining):
             self.transport.shutdown_write()
 
     def _linger(self) -> None:
         """Read and drop what the peer still sends: closing a socket with unread bytes destroys the last answer."""
-        self.transport.set_deadline(self._deadlines.linger)
+        self.transport.set_deadline(self._context.deadlines.linger)
         read = len(self._reader.buffer)
         while read < _LINGER_BYTES and (data := self.transport.receive()):
             read += len(data)

@@ -14,7 +14,14 @@ from functools import lru_cache
 
 import httptools
 
-from pushsvc.server.headers import COMMON, SINGLE
+COMMON_HEADERS = frozenset({
+    "accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length", "content-type",
+    "cookie", "host", "last-event-id", "origin", "referer", "user-agent",
+})  # fmt: skip
+"""Headers of most requests. Their names are converted by table."""
+
+_SINGLE = frozenset({"host", "content-length", "content-type", "origin", "last-event-id"})
+"""Headers that decide how a request is treated. A request that repeats one is refused as ambiguous."""
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?=[^\n])|(?<!\r)\n")
@@ -23,7 +30,7 @@ CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?=[^\n])|(?<!\
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % TOKEN)
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
-_NAMES = {form: form.decode().lower() for name in COMMON for form in (name.encode(), name.title().encode())}
+_NAMES = {form: form.decode().lower() for name in COMMON_HEADERS for form in (name.encode(), name.title().encode())}
 
 
 class BadRequest(Exception):
@@ -77,7 +84,7 @@ class Request:
         text = value.decode("latin-1").rstrip(" \t")
         if key not in self.headers:
             self.headers[key] = text
-        elif key in SINGLE:
+        elif key in _SINGLE:
             self.repeated = key
         else:
             self.headers[key] += ("; " if key == "cookie" else ",") + text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
 
 from gevent import get_hub
 
@@ -17,27 +16,21 @@ _PIPELINED = 16
 """Pipelined requests of one connection that are answered before other connections get a turn."""
 
 
-class _ParsedHead(NamedTuple):
-    data: bytes
-    request: Request
-    keep_alive: bool
-
-
 class RequestReader:
     """Returns one request after the other.
 
     ``buffer`` holds the bytes that arrived after the last head: the body of its request first. ``idle`` is true while
-    no request is under way. Unless it ``may_keep_alive`` the connection closes after its first answer.
+    no request is under way.
     """
 
-    def __init__(self, transport: Transport, context: ServerContext, *, may_keep_alive: bool) -> None:
+    def __init__(self, transport: Transport, context: ServerContext) -> None:
         self._transport = transport
         self._limits = context.head_limits
         self._deadlines = context.deadlines
         self._draining = context.draining
-        self._may_keep_alive = may_keep_alive
         self._waits = 0
-        self._previous: _ParsedHead | None = None
+        self._head = b""  # the last one
+        self._request: Request | None = None  # of the last head
         self._repeated = False  # the last head equals the one before it
         self._batcher: PostBatcher | None = None  # set while it may claim the next request
         self.buffer = bytearray()
@@ -69,8 +62,8 @@ class RequestReader:
 
     def batch_repetitions(self, batcher: PostBatcher, request: Request) -> None:
         """Let the batcher claim the next requests if ``request``, the last one, repeated the head before it."""
-        if self._repeated and self._previous is not None:
-            self._batcher = batcher if batcher.remember(self._previous.data, request) else None
+        if self._repeated:
+            self._batcher = batcher if batcher.remember(self._head, request) else None
 
     def drain(self) -> None:
         """Raise Draining in the waiting greenlet unless a request is under way. Call it in gevent's hub."""
@@ -79,16 +72,10 @@ class RequestReader:
 
     def _parse(self, head: bytes) -> Request:
         """Return the request of a head. A producer usually repeats its head, so the last result is kept."""
-        previous = self._previous
-        self._repeated = previous is not None and previous.data == head
-        if previous is not None and self._repeated:
-            request = previous.request
-            request.keep_alive = previous.keep_alive
-            return request
-        request = parse_head(head, self._limits)
-        request.keep_alive = request.keep_alive and self._may_keep_alive
-        self._previous = _ParsedHead(head, request, request.keep_alive)
-        return request
+        self._repeated = head == self._head
+        if self._request is None or not self._repeated:
+            self._request, self._head = parse_head(head, self._limits), head
+        return self._request
 
     def _await_head(self, first: bool) -> None:
         self._waits += 1

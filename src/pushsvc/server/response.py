@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
+from time import time
 
-from pushsvc.web.http_response import HttpResponse
+from pushsvc.web.responses import HttpResponse
 
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}
 
 
-class _DateField:
-    """The Date header, formatted once a second."""
-
-    second = 0
-    text = ""
-
-
-def _date() -> str:
-    second = int(time.time())
-    if second != _DateField.second:
-        _DateField.second, _DateField.text = second, f"Date: {formatdate(second, usegmt=True)}\r\n"
-    return _DateField.text
+@lru_cache(1)
+def _date(second: int) -> str:
+    return f"Date: {formatdate(second, usegmt=True)}\r\n"
 
 
 def complete_head(head: str) -> bytes:
     """Return a status line and headers with their date and the empty line."""
-    return f"{head}{_date()}\r\n".encode("latin-1")
+    return f"{head}{_date(int(time()))}\r\n".encode("latin-1")
 
 
 def encode_head(status: int, headers: list[tuple[str, str]], *, keep_alive: bool, version: int = 1) -> bytes:
     """Return the head without Content-Length and empty line. HTTP/1.0 clients need an explicit keep-alive."""
     text = "".join([f"{name}: {value}\r\n" for name, value in headers])
     connection = ("" if version else "Connection: keep-alive\r\n") if keep_alive else "Connection: close\r\n"
-    return f"HTTP/1.1 {_STATUS_LINES[status]}\r\n{text}{connection}{_date()}".encode("latin-1")
+    return f"HTTP/1.1 {_STATUS_LINES[status]}\r\n{text}{connection}{_date(int(time()))}".encode("latin-1")
 
 
 def add_body(head: bytes, body: bytes) -> bytes:

@@ -15,9 +15,8 @@ from gevent.event import Event
 
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
-from pushsvc.server.context import ServerContext
-from pushsvc.server.environ import base_environ
-from pushsvc.server.fastpath.fast_paths import FastPaths
+from pushsvc.server.context import FastPaths, ServerContext
+from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import hub_of
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,3 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     context.sslsocket_class = TlsSocket
     context.load_cert_chain(certificate, key, password="")
     return context
-
-
-def wrap(context: ssl.SSLContext, sock: socket.socket) -> socket.socket:
-    """Return the socket under TLS, before its handshake."""
-    wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-    wrapped.settimeout(0.0)
-    return wrapped

@@ -13,7 +13,7 @@ from typing import Any
 from gevent import get_hub
 from gevent.hub import Waiter
 
-from pushsvc.server.tls import TlsSocket, wrap
+from pushsvc.server.tls import TlsSocket
 
 _READ, _WRITE = 1, 2
 _PIECE = 262_144
@@ -148,12 +148,13 @@ class Transport:
         """Wrap the socket in TLS and do the handshake. Raise Disconnected if the peer does not speak TLS."""
         try:
             self.sock.getpeername()  # else wrapping a disconnected socket would leave it without TLS
-            self.sock = wrap(context, self.sock)
+            self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+            self.sock.settimeout(0.0)
         except OSError as error:
             raise Disconnected from error
         while True:
             try:
-                self.sock.do_handshake()  # type: ignore[attr-defined]
+                self.sock.do_handshake()
                 return
             except SSLWantReadError:
                 self._wait(self._readable)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from pushsvc.server.body import RequestBody
-from pushsvc.server.request import Request
+from pushsvc.server.request import COMMON_HEADERS, Request
 from pushsvc.server.response import complete_head
 from pushsvc.server.transport import Transport
-from pushsvc.web.handoff import StreamFactory, TakeOver
+from pushsvc.web.responses import StreamFactory, TakeOver
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,52 @@ _STATUS = re.compile(r"[2-9][0-9]{2} [\t -~\x80-\xff]*")
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "te"})
 """Headers of the connection: the server sends its own."""
 
+_VARIABLES = {name: "HTTP_" + name.upper().replace("-", "_") for name in COMMON_HEADERS} | {
+    "content-type": "CONTENT_TYPE",
+    "content-length": "CONTENT_LENGTH",
+}
 
-@lru_cache(512)
-def _is_status(text: str) -> bool:
-    return _STATUS.fullmatch(text) is not None
+
+def base_environ(address: Any, scheme: str) -> dict[str, Any]:
+    """Return the part that all requests to a listener share."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": str(address[0]),
+        "SERVER_PORT": str(address[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.errors": _ErrorLog(),
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+
+
+def environ_of(
+    base: dict[str, Any], request: Request, address: tuple[str, int], stream: io.BufferedIOBase
+) -> dict[str, Any]:
+    """Return the environ of one request from ``address`` whose body is ``stream``."""
+    environ = base.copy()
+    environ["REQUEST_METHOD"] = request.method
+    environ["PATH_INFO"] = unquote_to_bytes(request.path).decode("latin-1") if "%" in request.path else request.path
+    environ["QUERY_STRING"] = request.query
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.version else "HTTP/1.0"
+    environ["REMOTE_ADDR"] = address[0]
+    environ["REMOTE_PORT"] = str(address[1])
+    environ["wsgi.input"] = stream
+    for name, value in request.headers.items():
+        environ[_VARIABLES.get(name) or "HTTP_" + name.upper().replace("-", "_")] = value
+    return environ
+
+
+class _ErrorLog(io.TextIOBase):
+    """Writes ``wsgi.errors`` to the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.error("%s", text.rstrip())
+        return len(text)
 
 
 class WsgiResponse:
@@ -88,7 +131,7 @@ class WsgiResponse:
                 raise exc_info[1].with_traceback(exc_info[2])
         elif self._status:
             raise RuntimeError("start_response was called twice")
-        if not _is_status(status):
+        if _STATUS.fullmatch(status) is None:
             raise ValueError(f"{status!r} is not a status")
         self._status, self._headers = status, list(headers)
         self._bodiless = self._request.method == "HEAD" or status[:3] in ("204", "304")

@@ -6,10 +6,11 @@ from flask import Flask, Response, request
 
 from pushsvc import sse
 from pushsvc.hub.messages import farewell
-from pushsvc.web.handoff import REFUSAL
 from pushsvc.web.problem import problem
 
-_RETRY_AFTER = "5"
+REFUSAL = "pushsvc.refused"
+"""Why the connection is one too many. The key is absent if the connection is accepted."""
+
 _ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered despite the limit: restarting a full server would make all its subscribers reconnect at once."""
 
@@ -25,7 +26,7 @@ def install(app: Flask) -> None:
         if _wants_stream():
             return Response(farewell(reason), content_type=sse.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
         response = problem(503, "full", "Too many connections", reason).to_flask()
-        response.headers["Retry-After"] = _RETRY_AFTER
+        response.headers["Retry-After"] = "5"
         return response
 
 

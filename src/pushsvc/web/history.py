@@ -1,10 +1,13 @@
-"""Pages of a topic's history, read from its log."""
+"""Pages of a topic's history, read from its log and filtered by conditions such as ``rating<3``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -12,7 +15,16 @@ from pushsvc.broker.log import EventsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
-from pushsvc.web.conditions import Condition
+
+Condition = Callable[[Event], bool]
+
+_CONDITION = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)\Z", re.DOTALL)
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +122,37 @@ def _matching(
         sequence = entry.sequence_of(offset)
         if sequence > after and selected.matches(event, entry.arrival):
             yield sequence, event.public(topic, offset, entry.arrival)
+
+
+def parse_condition(text: str) -> Condition:
+    """Return the test for ``rating<3`` or ``dish=soup``. Numbers compare with numbers, texts with texts."""
+    found = _CONDITION.match(text)
+    if not found:
+        raise InvalidParameter("where", f"{text!r} is not a field, one of = != < <= > >=, and a value")
+    name, operator, literal = found.groups()
+    value = _value(literal)
+    if operator in ("=", "!="):
+        return lambda event: (_equal(event.data.get(name), value)) is (operator == "=")
+    if isinstance(value, bool):
+        raise InvalidParameter("where", f"{text!r}: true and false have no order")
+    compare = _ORDER[operator]
+    return lambda event: _comparable(event.data.get(name), value) and compare(event.data[name], value)
+
+
+def _value(literal: str) -> Any:
+    """Return a JSON scalar; any other text as it is."""
+    try:
+        value = orjson.loads(literal)
+    except orjson.JSONDecodeError:
+        return literal
+    return value if isinstance(value, str | int | float | bool) else literal
+
+
+def _equal(given: Any, value: Any) -> bool:
+    return isinstance(given, bool) == isinstance(value, bool) and bool(given == value)
+
+
+def _comparable(given: Any, value: Any) -> bool:
+    if isinstance(given, bool):
+        return False
+    return isinstance(given, str) if isinstance(value, str) else isinstance(given, int | float)

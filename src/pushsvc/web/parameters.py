@@ -18,7 +18,6 @@ FORMATS = {
     "csv": "text/csv",
 }
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_TRUE = frozenset({"1", "true", "yes"})
 
 
 class Parameters:
@@ -82,10 +81,6 @@ class Parameters:
             return parse_time(value.replace(" ", "+"))
         except ValueError as error:
             raise InvalidParameter(name, str(error)) from None
-
-    def flag(self, name: str) -> bool:
-        value = self.text(name)
-        return value is not None and value.lower() in _TRUE
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Refuse parameters that have no meaning here."""

@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from pushsvc.errors import PushError, TooLarge, Unavailable
-from pushsvc.web.http_response import HttpResponse
+from pushsvc.web.responses import HttpResponse
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +36,16 @@ def http_problem(status: int, detail: str | None, title: str | None = None) -> H
     return problem(status, phrase.lower().replace(" ", "-"), title or phrase, detail)
 
 
-def internal_error() -> HttpResponse:
+def internal_error(title: str = HTTPStatus(500).phrase) -> HttpResponse:
     """Return the problem of an unexpected exception. Only the log describes the exception."""
-    return problem(500, PushError.slug, PushError.title, "the server's log has the details")
+    return problem(500, PushError.slug, title, "the server's log says more")
 
 
 def problem_of(error: Exception, where: str) -> HttpResponse:
     """Return the problem of an error, and log what the operator needs; ``where`` is the method and the path."""
     if not isinstance(error, PushError):
         log.error("%s: %s", where, error, exc_info=error)
-        return internal_error()
+        return internal_error(PushError.title)
     detail = error.title if isinstance(error, Unavailable) and not error.detail_is_public else error.detail
     answer = problem(error.status, error.slug, error.title, detail, **error.members())
     if isinstance(error, Unavailable):

@@ -23,8 +23,8 @@ from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
 from pushsvc.web.context import Context
-from pushsvc.web.http_response import BatchResponse, HttpResponse
 from pushsvc.web.problem import problem_of
+from pushsvc.web.responses import BatchResponse, HttpResponse
 
 _HINT = (
     'every event is older than the longest window, so none is counted; for past data set clock = "event" for this topic'
@@ -70,14 +70,8 @@ def publish(
         if parsed.faults:
             _note_refusal(context, topic, parsed.faults[0].detail)
         return _accepted(topic, parsed, receipt, settings)
-    except TooManyTopics as error:
-        metrics.CROWDED.inc()
-        return problem_of(error, f"POST /v1/topics/{topic}/events")
-    except Unavailable as error:
-        metrics.UNAVAILABLE.labels(problem=error.slug).inc()
-        return problem_of(error, f"POST /v1/topics/{topic}/events")
-    except Exception as error:  # noqa: BLE001 - becomes a logged 500
-        return problem_of(error, f"POST /v1/topics/{topic}/events")
+    except Exception as error:  # noqa: BLE001 - becomes a problem, an unexpected one a logged 500
+        return _problem_of(error, topic)
 
 
 def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
@@ -92,11 +86,9 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
             return None  # which events are late depends on their order
         batch = context.reader.read_together(topic, bodies, now=context.now())
         receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
-    except Unavailable as error:
-        metrics.UNAVAILABLE.labels(problem=error.slug).inc(len(bodies))
-        return _for_each(problem_of(error, f"POST /v1/topics/{topic}/events"), len(bodies))
-    except Exception as error:  # noqa: BLE001 - becomes a logged 500
-        return _for_each(problem_of(error, f"POST /v1/topics/{topic}/events"), len(bodies))
+    except Exception as error:  # noqa: BLE001 - as above
+        problem = _problem_of(error, topic, len(bodies))
+        return BatchResponse(problem.status, problem.headers, [problem.body] * len(bodies))
     if batch is None or receipt is None:
         return None
     late = _late(batch, receipt, settings)
@@ -108,8 +100,13 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
     return BatchResponse(202, _HEADERS, answers)
 
 
-def _for_each(response: HttpResponse, requests: int) -> BatchResponse:
-    return BatchResponse(response.status, response.headers, [response.body] * requests)
+def _problem_of(error: Exception, topic: str, requests: int = 1) -> HttpResponse:
+    """Return the problem of an error that several requests met, and count them."""
+    if isinstance(error, TooManyTopics):
+        metrics.CROWDED.inc(requests)
+    elif isinstance(error, Unavailable):
+        metrics.UNAVAILABLE.labels(problem=error.slug).inc(requests)
+    return problem_of(error, f"POST /v1/topics/{topic}/events")
 
 
 def _key_of(

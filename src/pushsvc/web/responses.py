@@ -1,9 +1,10 @@
-"""Flask responses that several resources use."""
+"""Responses that several resources use, and the hand-over of a stream to the server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import orjson
 from flask import Response, request
@@ -11,9 +12,38 @@ from flask import Response, request
 from pushsvc.errors import Unavailable
 from pushsvc.hub.streams import Stream
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
-from pushsvc.web.handoff import HANDOFF
+
+HANDOFF = "pushsvc.handoff"
+"""``environ[HANDOFF](take_over, factory)`` asks for the connection's socket. The view then answers 200 with the headers
+of its stream and no body; the server sends the head and gives the socket to ``take_over``. ``factory``, which is
+optional, makes the stream of a later equal request. The key is absent if the server cannot hand the socket over."""
+
+TakeOver = Callable[[socket.socket, Callable[[], None]], None]
+"""Takes the socket of a stream, and a callback for the moment when it has closed the socket."""
+
+StreamFactory = Callable[[str | None], Stream]
+"""Makes a stream of the same query from another cursor."""
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close", "Vary": "Accept"}
+
+
+class HttpResponse(NamedTuple):
+    """Status, headers (without Content-Length) and body, for any server."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def to_flask(self) -> Response:
+        return Response(self.body, self.status, self.headers)
+
+
+class BatchResponse(NamedTuple):
+    """Responses to several requests, which differ only in their bodies."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    bodies: list[bytes]
 
 
 def json_response(body: Any, status: int = 200, **headers: str) -> Response:

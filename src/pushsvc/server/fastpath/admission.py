@@ -9,7 +9,6 @@ from flask import Flask
 
 from pushsvc.errors import Forbidden
 from pushsvc.event.formats import CLOUDEVENT, CLOUDEVENTS, CSV, JSON, NDJSON
-from pushsvc.server.headers import HARMLESS_TO_PUBLISH, HARMLESS_TO_STREAMS, STREAM_IDENTITY
 from pushsvc.server.request import Request
 from pushsvc.web.app import context_of
 from pushsvc.web.security import Security
@@ -18,6 +17,23 @@ from pushsvc.web.unmodified import is_unmodified
 _PREFIX, _SUFFIX = "/v1/topics/", "/events"
 _MEDIA_TYPES = frozenset({JSON, NDJSON, CSV, CLOUDEVENT, CLOUDEVENTS})
 _MAX_QUERY = 2_000
+_HARMLESS = frozenset({
+    "accept", "accept-encoding", "accept-language", "cache-control", "connection", "host", "pragma", "traceparent",
+    "tracestate", "user-agent", "x-request-id",
+})  # fmt: skip
+
+_HARMLESS_TO_PUBLISH = _HARMLESS | {"content-length", "content-type", "date"}
+"""Headers that Flask would not treat differently from the publish fast path."""
+
+_HARMLESS_TO_STREAMS = _HARMLESS | {
+    "dnt", "forwarded", "last-event-id", "origin", "priority", "referer", "sec-ch-ua", "sec-ch-ua-mobile",
+    "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-gpc", "via", "x-forwarded-for",
+    "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
+}  # fmt: skip
+"""Headers that change nothing about a stream except those of ``_STREAM_IDENTITY`` and the position."""
+
+_STREAM_IDENTITY = ("host", "accept", "origin")
+"""Headers that decide the answer to a stream request."""
 
 StreamKey = tuple[str | None, ...]
 """Path, query and identifying headers of a stream request. Requests with equal keys get equal answers."""
@@ -49,7 +65,7 @@ class Admission:
         if not path.startswith(_PREFIX) or not path.endswith(_SUFFIX) or request.query:
             return None
         topic = path[len(_PREFIX) : -len(_SUFFIX)]
-        if not topic or "/" in topic or not _is_plain(request, "POST", HARMLESS_TO_PUBLISH):
+        if not topic or "/" in topic or not _is_plain(request, "POST", _HARMLESS_TO_PUBLISH):
             return None
         if request.length is None or request.length > self._max_body:
             return None
@@ -68,11 +84,11 @@ class Admission:
     def stream_key(self, request: Request) -> StreamKey | None:
         """Return the key by which the stream cache may remember a request; None if the request goes to Flask."""
         query = request.query
-        if not _is_plain(request, "GET", HARMLESS_TO_STREAMS) or len(query) > _MAX_QUERY:
+        if not _is_plain(request, "GET", _HARMLESS_TO_STREAMS) or len(query) > _MAX_QUERY:
             return None
         if "last_event_id" in unquote(query):  # the position belongs to this one request
             return None
-        return (request.path, query, *map(request.headers.get, STREAM_IDENTITY))
+        return (request.path, query, *map(request.headers.get, _STREAM_IDENTITY))
 
     def _check_host(self, host: str) -> bool:
         """Return whether the app accepts a Host. Flask words the refusal of any other."""

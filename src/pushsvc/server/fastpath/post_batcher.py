@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import gevent
 from gevent import get_hub
@@ -19,24 +19,14 @@ from gevent.event import Event
 from gevent.hub import Waiter
 
 from pushsvc.server.fastpath.admission import Admission
-from pushsvc.server.fastpath.pending_read import SIZE, Claim
+from pushsvc.server.fastpath.pending_read import SIZE, Claim, PendingRead
 from pushsvc.server.fastpath.publish import Publisher
 from pushsvc.server.request import Request
 from pushsvc.server.response import add_body, closing, encode_head
-from pushsvc.web.http_response import BatchResponse
 from pushsvc.web.problem import internal_error
+from pushsvc.web.responses import BatchResponse
 
 log = logging.getLogger(__name__)
-
-
-class ReplyTarget(Protocol):
-    """The connection of claimed posts. Exactly one of the methods is called, once; neither waits."""
-
-    def reply(self, data: bytes, *, keep_alive: bool) -> None:
-        """Send the answer; it is the last one unless ``keep_alive``."""
-
-    def put_back(self, data: bytes) -> None:
-        """Return the claimed bytes, to be read as any other request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +40,10 @@ class BatchLimits:
     idle_workers: int = 8
 
 
-@dataclass(frozen=True, slots=True)
-class KnownHead:
-    """The topic and the body length that a remembered head stands for."""
-
-    topic: str
-    length: int
-
-
 class ClaimedPosts(NamedTuple):
     """The bytes claimed from one connection, and the bodies of the requests in them."""
 
-    target: ReplyTarget
+    pending: PendingRead
     data: bytes
     bodies: list[bytes]
 
@@ -76,7 +58,7 @@ class PostBatcher:
         self._admission = admission
         self._draining = draining
         self._limits = limits or BatchLimits()
-        self._heads: dict[bytes, KnownHead] = {}
+        self._heads: dict[bytes, tuple[str, int]] = {}  # topic and length of the body
         self._waiting: dict[str, list[ClaimedPosts]] = {}
         self._idle: list[Waiter[tuple[str, list[ClaimedPosts]]]] = []
 
@@ -89,10 +71,10 @@ class PostBatcher:
             return False
         if len(self._heads) >= self._limits.heads:
             del self._heads[next(iter(self._heads))]
-        self._heads[head] = KnownHead(topic, request.length)
+        self._heads[head] = topic, request.length
         return True
 
-    def claim(self, data: bytes, target: ReplyTarget) -> Claim:
+    def claim(self, data: bytes, pending: PendingRead) -> Claim:
         """Claim the requests at the beginning of ``data`` that are complete, have known heads and share one topic."""
         if self._draining.is_set():
             return Claim(0, incomplete=False)
@@ -101,20 +83,20 @@ class PostBatcher:
         while end < len(data):
             start = data.find(b"\r\n\r\n", end) + 4
             known = self._heads.get(data[end:start])
-            if known is None or (topic and known.topic != topic):
+            if known is None or (topic and known[0] != topic):
                 incomplete = start == 3 and head.startswith(data[end:])
                 break
-            if len(data) < start + known.length:
-                incomplete = start + known.length - end <= SIZE
+            body_end = start + known[1]
+            if len(data) < body_end:
+                incomplete = body_end - end <= SIZE
                 break
-            head, topic = data[end:start], known.topic
-            end = start + known.length
+            head, topic, end = data[end:start], known[0], body_end
             bodies.append(data[start:end])
         if not bodies:
             return Claim(0, incomplete)
         if not self._waiting:
             get_hub().loop.run_callback(self._publish_waiting)
-        self._waiting.setdefault(topic, []).append(ClaimedPosts(target, data[:end], bodies))
+        self._waiting.setdefault(topic, []).append(ClaimedPosts(pending, data[:end], bodies))
         return Claim(end, incomplete)
 
     def _publish_waiting(self) -> None:
@@ -154,13 +136,13 @@ class PostBatcher:
             if response is None:
                 while unanswered:
                     post = unanswered.popleft()
-                    post.target.put_back(post.data)
+                    post.pending.put_back(post.data)
             else:
                 self._answer(response, unanswered)
         except Exception:
             log.exception("posts to %s", topic)
             for post in unanswered:  # not put back: their events may be in the log
-                post.target.reply(closing(internal_error()), keep_alive=False)
+                post.pending.reply(closing(internal_error()), keep_alive=False)
 
     def _answer(self, response: BatchResponse, unanswered: deque[ClaimedPosts]) -> None:
         status, headers, texts = response
@@ -170,4 +152,4 @@ class PostBatcher:
             post = unanswered.popleft()
             answers = [add_body(head, next(bodies)) for _ in post.bodies[1:]]
             data = b"".join([*answers, add_body(last_head, next(bodies))])
-            post.target.reply(data, keep_alive=keep_alive)
+            post.pending.reply(data, keep_alive=keep_alive)

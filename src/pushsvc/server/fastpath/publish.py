@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pushsvc.server.request import Request
 from pushsvc.web.context import Context
-from pushsvc.web.http_response import BatchResponse, HttpResponse
 from pushsvc.web.publish import publish, publish_batch
+from pushsvc.web.responses import BatchResponse, HttpResponse
 
 
 class Publisher:

@@ -6,16 +6,13 @@ others get the same head and a stream of the same query from their own position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pushsvc.server.fastpath.admission import StreamKey
-from pushsvc.web.handoff import StreamFactory
-
-_MAX_ENTRIES = 512
+from pushsvc.web.responses import StreamFactory
 
 
-@dataclass(frozen=True, slots=True)
-class CachedStream:
+class CachedStream(NamedTuple):
     """The head that the app answered, without its date, and the maker of further streams."""
 
     head: str
@@ -25,7 +22,7 @@ class CachedStream:
 class StreamCache:
     """The newest accepted stream requests of one worker."""
 
-    def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
+    def __init__(self, max_entries: int = 512) -> None:
         self._entries: dict[StreamKey, CachedStream] = {}
         self._max_entries = max_entries
 
