@@ -7,7 +7,6 @@ import socket
 import ssl
 import struct
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import gevent
@@ -62,21 +61,24 @@ def test_pass_pauses_and_continues_at_its_position(make_site):
     turn_until(lambda: all(peer.read() == b"first\nsecond\n" for peer in peers))
 
 
-def test_large_messages_go_to_fewer_members_per_step(make_site):
-    channel = make_site(NO_TIME).channel
+def test_large_messages_go_to_fewer_members_per_step(make_site, monkeypatch):
+    site = make_site(NO_TIME)
+    channel, sender = site.channel, site.writer.sender
     peers = [Peer(channel) for _ in range(60)]
     channel.broadcast([b"small\n"])
     turn_until(lambda: all(peer.read() for peer in peers))
     turn_until(lambda: not channel.in_pass)
-    begun = []
-    every_turn = gevent.get_hub().loop.prepare()
-    every_turn.start(lambda: begun.append(sum(len(peer.read()) > 6 for peer in peers)))
+    steps, send = [], sender.send
+
+    def record(descriptors, data):
+        steps.append(len(descriptors))
+        return send(descriptors, data)
+
+    monkeypatch.setattr(sender, "send", record)
     channel.broadcast([b"x" * 100_000])
-    turn_until(lambda: begun and begun[-1] == 60)
-    every_turn.stop()
-    partial = sorted({count for count in begun if count < 60})
-    assert all(count % 16 == 0 for count in partial)
-    assert 16 in {after - before for before, after in pairwise(partial)}, "no turn of the loop had one step"
+    turn_until(lambda: not channel.in_pass)
+    turn_until(lambda: all(len(peer.read()) == 100_006 for peer in peers))
+    assert steps == [16, 16, 16, 12]
 
 
 def test_connection_that_joins_during_a_pass_gets_the_next_messages_once(make_site):

@@ -115,7 +115,6 @@ class Follower:
         self.tails: dict[Log, Tail] = {}
         self.epoch: int | None = None
         self.through = 0
-        self.owned = False
         self._newest_topic_sequence = 0
         self._reader = reader
         self._subscriptions = subscriptions
@@ -316,7 +315,6 @@ class Follower:
             self._signal_moved()
             return True
         self.epoch = read.epoch
-        self.owned = read.owned
         if read.newest_topic_sequence > self._newest_topic_sequence:
             self._on_new_topics([self.partition])
             self._newest_topic_sequence = read.newest_topic_sequence

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from gevent import get_hub
@@ -20,7 +20,7 @@ from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
-from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.system_clock import now_ms
@@ -31,33 +31,15 @@ _CURSORS = 64
 """Cursors for which the changes since are cached: after a disconnect most streams come back with the same few."""
 
 
-class StatisticsGroup(Protocol):
-    """The group whose statistics are conflated."""
-
-    query: Query
-    channel: Channel
-    logs: dict[Log, None]
-    followers: dict[int, Follower]
-
-    @property
-    def has_events(self) -> bool: ...
-    def cursor(self) -> str: ...
-    def cursors(self, partition: int) -> Callable[[int], str]: ...
-    def window_state(self, of: Log) -> WindowState: ...
-    def snapshots(self) -> list[bytes]: ...
-
-
 class Conflation:
-    """Makes messages of the newest rows of a group's windows.
+    """Makes messages of the newest rows of a group's windows: of its ``logs`` with statistics."""
 
-    ``cursor`` is the position of the last emitted update while others are pending, else None.
-    """
-
-    def __init__(self, group: StatisticsGroup) -> None:
-        self.cursor: str | None = None
-        self._group = group
-        self._selection = group.query.selection
-        self._every = group.query.every
+    def __init__(self, query: Query, logs: Collection[Log], sent: SentPositions, channel: Channel) -> None:
+        self._selection = query.selection
+        self._every = query.every
+        self._logs = logs
+        self._sent = sent
+        self._channel = channel
         self._pending: dict[Log, int] = {}  # log: the sequence after which its changes are pending
         self._emitted_at = 0.0
         self._timer: Any = None
@@ -72,8 +54,8 @@ class Conflation:
     def note(self, of: Log, entry: StatisticsEntry) -> None:
         """Note that a window changed."""
         if entry.kind is not FrameKind.BASELINE:
-            if not self._pending and not self._group.has_events:
-                self.cursor = self._group.cursors(of.partition)(entry.sequence - 1)
+            if not self._pending and all(of.window is not None for of in self._logs):
+                self._sent.paced_cursor = self._sent.cursors(of.partition)(entry.sequence - 1)
             self._pending.setdefault(of, entry.sequence - 1)
 
     def emit(self) -> None:
@@ -93,21 +75,21 @@ class Conflation:
         try:
             self._emit()
         except Exception:
-            log.exception("%s", self._group)
-            self._group.channel.fail()
+            log.exception("the streams of %s", self._channel.name)
+            self._channel.fail()
 
     def _emit(self) -> None:
         pending, self._pending = self._pending, {}
-        self.cursor = None
+        self._sent.paced_cursor = None
         self._emitted_at = monotonic()
         messages = [message for of, sequence in pending.items() if (message := self._update(of, sequence))]
         if messages:
-            messages[-1] = sse.with_id(messages[-1], self._group.cursor())
-            self._group.channel.broadcast(messages)
+            messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
+            self._channel.broadcast(messages)
 
     def _update(self, of: Log, sequence: int) -> bytes | None:
         if self._selection.top is not None:
-            return self._ranking(of).update(self._group.window_state(of))
+            return self._ranking(of).update(self._window_state(of))
         return self.since(of, sequence, full_snapshot=False)
 
     def close(self) -> None:
@@ -120,26 +102,40 @@ class Conflation:
         self._rankings.pop(of, None)
         self._pending.pop(of, None)
         if not self._pending:
-            self.cursor = None
+            self._sent.paced_cursor = None
 
     # States
 
+    def _window_state(self, of: Log) -> WindowState:
+        state = self._sent.followers[of.partition].tails[of].window_state
+        if state is None:
+            raise LookupError(f"{of} is a log of events")
+        return state
+
     def _ranking(self, of: Log) -> Ranking:
         if of not in self._rankings:
-            self._rankings[of] = Ranking(self._selection, self._group.window_state(of))
+            self._rankings[of] = Ranking(self._selection, self._window_state(of))
         return self._rankings[of]
 
     def snapshot(self, of: Log) -> bytes:
         """Return all rows of a window, or its ranking as it was emitted last."""
         if self._selection.top is not None:
             return self._ranking(of).snapshot()
-        frame = {**self._group.window_state(of).snapshot(), "at": now_ms()}
+        frame = {**self._window_state(of).snapshot(), "at": now_ms()}
         return sse_messages.snapshot(frame, self._selection)
 
+    def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
+        """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
+        messages = [self.snapshot(of) for of in logs if of.window is not None]
+        if messages:
+            messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
+        return messages
+
     def initial_state(self) -> bytes:
-        key = (self._group.channel.clock.tick, self._group.cursor())
+        """Return the snapshots for a new stream. Streams of the same second get the same bytes."""
+        key = (self._channel.clock.tick, self._sent.cursor())
         if self._initial is None or self._initial[:2] != key:
-            self._initial = (*key, b"".join(self._group.snapshots()))
+            self._initial = (*key, b"".join(self.snapshots(self._logs)))
         return self._initial[2]
 
     def since(self, of: Log, sequence: int, *, full_snapshot: bool, skipping: bool = False) -> bytes | None:
@@ -148,7 +144,7 @@ class Conflation:
         The message is a snapshot if ``full_snapshot`` or if that is shorter. If ``skipping``, it tells how many
         updates it replaces.
         """
-        state = self._group.window_state(of)
+        state = self._window_state(of)
         frame = None if full_snapshot or self._selection.top is not None else state.since(sequence)
         skipped = state.updates_since(sequence) if skipping else 0
         extra: dict[str, Any] = {"at": now_ms(), **({"skipped": skipped} if skipped else {})}
@@ -162,7 +158,7 @@ class Conflation:
 
     def since_chunk(self, chunk: Chunk) -> bytes:
         """Return what a connection at a chunk lacks. Connections at the same chunk get the same bytes."""
-        end = self._group.channel.backlog.end
+        end = self._channel.backlog.end
         if self._since_chunks is None or self._since_chunks[0] is not end:
             self._since_chunks = (end, {})
         made = self._since_chunks[1]
@@ -172,7 +168,7 @@ class Conflation:
 
     def changes_for(self, cursor: str, positions: Mapping[int, Position]) -> bytes:
         """Return what a client with a cursor lacks. Clients of the same second get the same bytes."""
-        key = (self._group.channel.clock.tick, self._group.cursor())
+        key = (self._channel.clock.tick, self._sent.cursor())
         if self._for_cursors is None or self._for_cursors[0] != key:
             self._for_cursors = (key, {})
         made = self._for_cursors[1]
@@ -184,14 +180,14 @@ class Conflation:
 
     def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
         messages = []
-        for of in self._group.logs:
+        for of in self._logs:
             position = positions.get(of.partition)
-            follower = self._group.followers[of.partition]
+            follower = self._sent.followers[of.partition]
             known = position is not None and position.epoch == follower.position.epoch
             sequence = position.sequence if position is not None else 0
             if (message := self.since(of, sequence, full_snapshot=not known, skipping=skipping)) is not None:
                 messages.append(message)
-        cursor = self._group.cursor()
+        cursor = self._sent.cursor()
         if not messages:
             return sse.move_cursor(cursor)
         return b"".join(messages[:-1]) + sse.with_id(messages[-1], cursor)

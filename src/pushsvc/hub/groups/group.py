@@ -10,7 +10,7 @@ from gevent.event import Event
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, LogEntry
-from pushsvc.cursor import Position, UnreadableCursor, decode, encode, sequence_encoder
+from pushsvc.cursor import Position, UnreadableCursor, decode
 from pushsvc.errors import BrokerUnavailable, InvalidInput, TooManyLogsFollowed
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
@@ -20,8 +20,8 @@ from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.feed.follower import Follower, Tail
 from pushsvc.hub.groups.conflate import Conflation
+from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.query import Query
-from pushsvc.hub.window_state import WindowState
 from pushsvc.settings import TopicRules
 
 FAR = 4
@@ -74,13 +74,11 @@ class Group:
         self._on_end = on_end
         self._exceeds_feed = False
         self._was_settled = False
-        self._unsent_states: set[Log] = set()
-        # The positions that cursors name of partitions whose logs this group has not all read yet; None: leave it out.
-        self._held: dict[int, Position | None] = {}
+        self._sent = SentPositions(self.followers)
         self._skip: dict[Log, int] = {}
         self._sent_resets: dict[tuple[str, str], int] = {}  # (topic, reason): the partition that is not read yet
-        self.conflation = Conflation(self)
         self.channel = open_channel(self)
+        self.conflation = Conflation(query, self.logs, self._sent, self.channel)
 
     def __str__(self) -> str:
         return f"a group of streams, {self.query}"
@@ -129,10 +127,10 @@ class Group:
     def _follow(self, logs: list[Log], *, from_start: bool) -> None:
         self.settled.clear()
         self.logs.update(dict.fromkeys(logs))
-        self._unsent_states.update(of for of in logs if of.window is not None)
+        self._sent.unsent_states.update(of for of in logs if of.window is not None)
         follower = self._feed.follower(logs[0].partition)
         if follower.partition not in self.followers:
-            self._held[follower.partition] = None
+            self._sent.join(follower.partition)
         self.followers[follower.partition] = follower
         follower.add(self, logs, from_start=from_start)
 
@@ -178,13 +176,6 @@ class Group:
     def tail(self, of: Log) -> Tail:
         return self.followers[of.partition].tails[of]
 
-    def window_state(self, of: Log) -> WindowState:
-        """Return the rows of a statistics log."""
-        state = self.tail(of).window_state
-        if state is None:
-            raise LookupError(f"{of} is a log of events")
-        return state
-
     @property
     def has_events(self) -> bool:
         return any(of.window is None for of in self.logs)
@@ -197,36 +188,11 @@ class Group:
 
     def cursor(self) -> str:
         """Return the position of a client that has every message up to now."""
-        return self.conflation.cursor or encode(self._positions())
+        return self._sent.cursor()
 
     def rebase_cursor(self, chunk: Chunk) -> None:
         """Move the cursor of the newest chunk to the current position: the logs may have advanced without a message."""
         chunk.cursor = self.cursor()
-
-    def cursors(self, partition: int) -> Callable[[int], str]:
-        """Return a function from a sequence of a partition to the cursor of a client that has the partition up to
-        there, and everything of the others. Valid until another position moves.
-
-        While statistics of the partition are unsent, the cursor stays at the position before: a client that resumed
-        after some events would get only the changes since, and not the statistics themselves.
-        """
-        positions = self._positions()
-        if not self._lacks_states(partition):
-            return sequence_encoder(positions, partition, self.followers[partition].position.epoch)
-        before = encode(positions)
-        return lambda sequence: before
-
-    def _lacks_states(self, partition: int) -> bool:
-        return partition in self._held and any(of.partition == partition for of in self._unsent_states)
-
-    def _positions(self) -> dict[int, Position]:
-        """Return the position up to which everything was sent, by partition.
-
-        A follower may be ahead of what this group has sent of a partition that joins or starts over: a client that
-        resumes gets all of it.
-        """
-        held, followers = self._held, self.followers.items()
-        return {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
 
     # LogConsumer
 
@@ -235,9 +201,9 @@ class Group:
         starting = self._start_states(partition)
         messages = self._states(starting)
         states = len(messages)
-        cursors = self.cursors(partition)
+        cursors = self._sent.cursors(partition)
         for of, entry in batch:
-            if of in starting or of in self._unsent_states or entry.last <= self._skip.get(of, 0):
+            if of in starting or of in self._sent.unsent_states or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
                 messages += self._events(cursors, rendering.events(of, entry, self.query.named), entry)
@@ -250,8 +216,7 @@ class Group:
             messages[-1] = sse.with_id(messages[-1], cursors(through))
         self.channel.broadcast(messages)
         self.conflation.emit()
-        if partition in self._held and not self._lacks_states(partition):
-            self._held[partition] = Position(self.followers[partition].position.epoch, through)
+        self._sent.advance(partition, through)
 
     def on_read(self) -> None:
         """Broadcast the state of logs that are new or start over, partition by partition; then be settled."""
@@ -260,12 +225,12 @@ class Group:
         unread = {of.partition for of in self.logs if self.tail(of).catching_up}
         if unread and not self._was_settled:
             return
-        self._held = {p: position for p, position in self._held.items() if p in unread}
+        self._sent.release_all_but(unread)
         self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread}
-        known = [of for of in self.logs if of in self._unsent_states and of.partition not in unread]
-        self._unsent_states.difference_update(known)
+        known = [of for of in self.logs if of in self._sent.unsent_states and of.partition not in unread]
+        self._sent.unsent_states.difference_update(known)
         if known and self._was_settled:
-            self.channel.broadcast(self.snapshots(known))
+            self.channel.broadcast(self.conflation.snapshots(known))
         if not unread:
             self._settle()
 
@@ -274,9 +239,9 @@ class Group:
         self.settled.clear()
         self.generation += 1
         self._skip.pop(of, None)
-        self._hold(of.partition)
+        self._sent.start_over(of.partition)
         if of.window is not None:
-            self._unsent_states.add(of)
+            self._sent.unsent_states.add(of)
             self.conflation.reset(of)
         if reason == "trimmed" and of.window is not None:
             return  # nothing is lost: the snapshot has all rows
@@ -293,8 +258,9 @@ class Group:
 
     def _start_states(self, partition: int) -> set[Log]:
         """Return the statistics logs of a partition whose state is known now but unsent, and count them as sent."""
-        found = {of for of in self._unsent_states if of.partition == partition and not self.tail(of).catching_up}
-        self._unsent_states -= found
+        unsent = self._sent.unsent_states
+        found = {of for of in unsent if of.partition == partition and not self.tail(of).catching_up}
+        unsent -= found
         return found
 
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
@@ -307,27 +273,11 @@ class Group:
         first = entry.sequence_of(entry.first)
         return [sse.with_id(message, cursors(sequence)) for sequence, message in enumerate(messages, first)]
 
-    def _hold(self, partition: int) -> None:
-        """Let cursors name what was sent of a partition in this epoch, until the rest is sent."""
-        position = self.followers[partition].position
-        held = self._held.get(partition, position)
-        self._held[partition] = held if held is None or held.epoch == position.epoch else position
-
     def _settle(self) -> None:
         self.settled.set()
         self._was_settled = True
         # Logs that joined start here: a client that resumes from before must read them up to this position.
         self.rebase_cursor(self.channel.seal())
-
-    # States
-
-    def snapshots(self, logs: Iterable[Log] | None = None) -> list[bytes]:
-        """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
-        wanted = [of for of in (self.logs if logs is None else logs) if of.window is not None]
-        messages = [self.conflation.snapshot(of) for of in wanted]
-        if messages:
-            messages[-1] = sse.with_id(messages[-1], self.cursor())
-        return messages
 
     def changes_for(self, cursor: str) -> bytes | None:
         """Return what a client with a cursor lacks; None unless it wants statistics alone and none of them was lost.

@@ -33,25 +33,27 @@ class ResumePlan:
         *,
         earliest: bool,
     ) -> None:
+        self.log_positions: dict[Log, LogPosition] = {}
         self._group = group
+        self._generation = group.generation
         self._broker = broker
         self._refresh_topics = refresh_topics
         self._wait = wait
         self._client_positions = client_positions
         self._earliest = earliest
-        self.start_over()
-
-    def start_over(self) -> None:
-        """Forget what was looked up."""
-        self.log_positions: dict[Log, LogPosition] = {}
-        self._generation = self._group.generation
         self._in_epoch: dict[int, bool] = {}  # partition: whether the client's position is of the current epoch
         self._looked_up: dict[Log, str | None] = {}  # log: why the client's position in it is lost, if it is
 
-    def move_to(self, client_positions: Mapping[int, Position]) -> None:
-        """Start over for a client that has come to other positions."""
-        self._client_positions, self._earliest = client_positions, False
-        self.start_over()
+    def renewed(self) -> ResumePlan:
+        """Return a plan for the same client that has looked up nothing yet."""
+        return self.moved_to(self._client_positions, earliest=self._earliest)
+
+    def moved_to(self, client_positions: Mapping[int, Position] | None, *, earliest: bool = False) -> ResumePlan:
+        """Return a plan for a client that has come to other positions."""
+        # A new object: a look-up under way must not write into the plan that replaces it.
+        return ResumePlan(
+            self._group, self._broker, self._refresh_topics, self._wait, client_positions, earliest=earliest
+        )
 
     @property
     def outdated(self) -> bool:

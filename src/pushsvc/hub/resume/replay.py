@@ -171,9 +171,9 @@ class Replay:
         group, channel = self.group, self.group.channel
         if not group.settled.wait(self._limits.wait):
             raise BrokerUnavailable("the logs were not read in time")
+        if self._plan.outdated:
+            self._plan = self._plan.renewed()
         plan = self._plan
-        if plan.outdated:
-            plan.start_over()
         if plan.look_up():
             return  # Redis was asked, and the group may have changed meanwhile: look up once more
         # From here on nothing yields: the messages below are the state at the goal.
@@ -192,8 +192,7 @@ class Replay:
             self._push(messages)
 
     def _begin_again(self, client_positions: Mapping[int, Position]) -> None:
-        self._plan.move_to(client_positions)
-        self._history = None
+        self._plan, self._history = self._plan.moved_to(client_positions), None
 
     def _statistics(self, plan: ResumePlan) -> list[bytes]:
         """Return the statistics that the client lacks, the last with an id unless events follow."""

@@ -1,0 +1,66 @@
+"""Up to where a group has sent each partition: the positions that the cursors of its messages name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+
+from pushsvc.broker.keys import Log
+from pushsvc.cursor import Position, encode, sequence_encoder
+from pushsvc.hub.feed.follower import Follower
+
+
+class SentPositions:
+    """A position is that of the follower, unless the partition is held.
+
+    A partition is held while it joins or starts over: its follower may be ahead of what the group has sent, and a
+    client that resumes gets all of it. ``unsent_states`` are the statistics logs whose rows are still to be sent as a
+    whole. ``paced_cursor`` is the cursor of the last paced update while others are pending, else None.
+    """
+
+    def __init__(self, followers: Mapping[int, Follower]) -> None:
+        self.unsent_states: set[Log] = set()
+        self.paced_cursor: str | None = None
+        self.followers = followers
+        self._held: dict[int, Position | None] = {}  # None: cursors leave the partition out
+
+    def join(self, partition: int) -> None:
+        """Hold a partition of which nothing was sent."""
+        self._held[partition] = None
+
+    def start_over(self, partition: int) -> None:
+        """Hold a partition where it is, if it was sent in this epoch."""
+        position = self.followers[partition].position
+        held = self._held.get(partition, position)
+        self._held[partition] = held if held is None or held.epoch == position.epoch else position
+
+    def advance(self, partition: int, sequence: int) -> None:
+        """Move a held partition to a sequence, unless statistics of it are unsent."""
+        if partition in self._held and not self._lacks_states(partition):
+            self._held[partition] = Position(self.followers[partition].position.epoch, sequence)
+
+    def release_all_but(self, unread: Container[int]) -> None:
+        self._held = {p: position for p, position in self._held.items() if p in unread}
+
+    def cursor(self) -> str:
+        """Return the position of a client that has every message up to now."""
+        return self.paced_cursor or encode(self._positions())
+
+    def cursors(self, partition: int) -> Callable[[int], str]:
+        """Return a function from a sequence of a partition to the cursor of a client that has the partition up to
+        there, and everything of the others. Valid until another position moves.
+
+        While statistics of the partition are unsent, the cursor stays at the position before: a client that resumed
+        after some events would get only the changes since, and not the statistics themselves.
+        """
+        positions = self._positions()
+        if not self._lacks_states(partition):
+            return sequence_encoder(positions, partition, self.followers[partition].position.epoch)
+        before = encode(positions)
+        return lambda sequence: before
+
+    def _lacks_states(self, partition: int) -> bool:
+        return partition in self._held and any(of.partition == partition for of in self.unsent_states)
+
+    def _positions(self) -> dict[int, Position]:
+        held, followers = self._held, self.followers.items()
+        return {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
