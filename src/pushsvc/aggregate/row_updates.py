@@ -38,6 +38,8 @@ class RowUpdater:
 
     def __init__(self, engine: Engine, valued: Sequence[str]) -> None:
         self._engine = engine
+        self._sink = engine.sink
+        self._dictionary = engine.dictionary
         self._valued = tuple(valued)
 
     def apply(
@@ -49,7 +51,7 @@ class RowUpdater:
         The others open the totals of their fields all the same, so that these do not depend on when the log is read.
         Of each grouping only the events ``own`` are counted here; None for all.
         """
-        ids = self._engine.begin_entry(topic.table, topic.offset, times, in_range)
+        ids = self._sink.begin_entry(topic.table, topic.offset, times, in_range)
         fields = self._numbers_of(topic, events)
         values = self._values_of(topic, events, in_range)
         for grouping, names in enumerate(events.keys):
@@ -77,12 +79,12 @@ class RowUpdater:
             number = self._field(topic, name)
             if number is None:
                 topic.ignored += sum(type(value) not in (int, float, NoneType) for value in column.values)
-            elif self._engine.dictionary is not None:
+            elif self._dictionary is not None:
                 kept = column.values
                 if in_range is not None:
                     kept = [value if counts else None for value, counts in zip(kept, in_range.tolist(), strict=True)]
                 total = int(topic.table.totals()[number])
-                found.append((number, self._engine.dictionary.numbers(total, kept, column.mixed)))
+                found.append((number, self._dictionary.numbers(total, kept, column.mixed)))
         return found
 
     def _put(
@@ -97,11 +99,11 @@ class RowUpdater:
         if len(folded):
             topic.folded += len(folded)
             table.record_folded(int(folded.max()))
-        self._engine.put(ids[chosen], table.rows(COUNT, keys[chosen]), None)
+        self._sink.put(ids[chosen], table.rows(COUNT, keys[chosen]), None)
         for number, kept in values:
             there = np.flatnonzero((kept != NONE) if taken is None else (kept != NONE) & taken)
             if len(there):
-                self._engine.put_values(ids[there], times[there], table.rows(number, keys[there]), kept[there])
+                self._sink.put_values(ids[there], times[there], table.rows(number, keys[there]), kept[there])
         for number, column in fields:
             where, numbers = column.positions, column.values
             if taken is not None:
@@ -109,7 +111,7 @@ class RowUpdater:
                 where, numbers = places[taken[places]], numbers[taken[places]]
             if len(numbers):
                 at = slice(None) if where is None else where
-                self._engine.put(ids[at], table.rows(number, keys[at]), numbers)
+                self._sink.put(ids[at], table.rows(number, keys[at]), numbers)
 
     def _field(self, topic: TopicCounts, name: str) -> int | None:
         """Return the number of a field, and open its totals if it is new; None beyond the limit."""

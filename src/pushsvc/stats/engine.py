@@ -82,6 +82,11 @@ class Engine:
             windows.pause = pause
 
     @property
+    def sink(self) -> Engine | PaneWindows | RecentWindows:
+        """The object that takes events: the only set of windows, or this engine if it has two."""
+        return self._sets[0] if len(self._sets) == 1 else self
+
+    @property
     def dictionary(self) -> ValueDictionary | None:
         """The numbers of values of any type, if any are kept."""
         return None if self._value_statistics is None else self._value_statistics.dictionary
@@ -132,8 +137,9 @@ class Engine:
 
     def put_values(self, events: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
         """Add events of the newest entry to rows of VALUES; ``numbers`` are those of their values."""
-        for windows in self._sets:
-            windows.put_values(events, times, rows, numbers)
+        self._sets[-1].put_values(events, times, rows, numbers)
+        if self._panes is not None and self._recent is not None:
+            self._panes.put_values(times // self._panes.grain, times, rows, numbers)
 
     def settle(self) -> None:
         """Apply pending events, so that the state depends on the events and the clock alone."""
@@ -205,8 +211,8 @@ class Engine:
 
     def check_memory(self, most_bytes: int) -> None:
         """Beyond ``most_bytes`` no key gets rows, no new value is tracked, and no topic keeps more events than now."""
-        if self._recent is not None and self.bytes + self._recent.pending_bytes > most_bytes:
-            self._recent.settle()  # settling evicts, so that the excess may vanish
+        if self._recent is not None:
+            self._recent.settle_beyond(most_bytes - self.bytes + self._recent.bytes)
         full = self.bytes > most_bytes
         if self._recent is not None and (full or self.rows.full):
             self._recent.limit_events(full)
@@ -221,9 +227,11 @@ class Engine:
         """
         if self._value_statistics is None:
             return
-        dictionary, period = self._value_statistics.dictionary, self.time if self._recent is None else self.step
-        if dictionary.due(period):
-            dictionary.sweep(self.values_in_use(), period)
+        dictionary = self._value_statistics.dictionary
+        if dictionary.short or dictionary.crowded:
+            period = self.time if self._recent is None else self.step
+            if dictionary.due(period):
+                dictionary.sweep(self.values_in_use(), period)
 
     def values_in_use(self) -> Flags:
         """Return for each number of the dictionary whether its value is in a window or will enter one."""

@@ -180,7 +180,7 @@ def _receipt_body(
 def _late(batch: Batch, receipt: Receipt, settings: TopicSettings) -> list[bool]:
     """Return for each event whether it was too old for every window when it arrived; [] if no event was."""
     clock = receipt.arrival if settings.clock == "wall" else receipt.head
-    start = None if clock is None else settings.late_before(clock)
-    if start is None or batch.times is None:
+    if clock is None or batch.times is None:
         return []
-    return [time is not None and time < start for time in batch.times]
+    start = settings.late_before(clock)
+    return [] if start is None else [time is not None and time < start for time in batch.times]

@@ -183,11 +183,11 @@ class PaneWindows:
         if self._pending_rows >= _MOST_PENDING:
             self.settle()
 
-    def put_values(self, _events: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
+    def put_values(self, grains: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
         """Add values of any type, by their numbers in the dictionary, to rows of VALUES."""
         if self._values is not None:
             self._values.put(times, rows, numbers)
-            self.put(times // self.grain, rows, None)
+            self.put(grains, rows, None)
 
     def settle(self) -> None:
         """Add pending events."""

@@ -83,10 +83,11 @@ class RecentWindows:
         fixed = self._changed.nbytes + self._counts.nbytes + self._kept.nbytes + self._next.nbytes
         return fixed + self._bytes
 
-    @property
-    def pending_bytes(self) -> int:
-        """Size that pending events take once they are settled."""
-        return _OBSERVATION_BYTES * self._pending
+    def settle_beyond(self, most_bytes: int) -> None:
+        """Settle if the events may take more than ``most_bytes``: settling evicts, so that the excess may vanish."""
+        self._reserve()
+        if self.bytes + _OBSERVATION_BYTES * self._pending > most_bytes:
+            self.settle()
 
     def limit_events(self, full: bool) -> None:
         """Limit every topic to the events that it has if the memory is ``full``, else to ``max_events``."""

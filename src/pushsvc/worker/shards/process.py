@@ -117,7 +117,7 @@ def _serve(owner: socket.socket) -> None:
 
 
 def _receive(reader: MessageReader, inbox: Inbox) -> None:
-    """PartitionRead ahead of the counting, so that neither process waits for the other."""
+    """Read ahead of the counting, so that neither process waits for the other."""
     try:
         while True:
             inbox.put(reader.read())
