@@ -12,7 +12,7 @@ import pytest
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.engine import ShardLost
-from pushsvc.worker.shards.handle import ShardHandle
+from pushsvc.worker.shards.pool import ShardHandle
 from support.owner import Owner, metric, neighbours
 from support.processes import children, needs_proc
 from support.producers import BatchProducer

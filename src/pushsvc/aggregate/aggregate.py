@@ -25,7 +25,7 @@ from pushsvc.stats.ledger import Ledger, RowChanges
 from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, EVENTS
 from pushsvc.stats.schema import CLASSES, PARAMETERS
-from pushsvc.stats.serialize import InvalidState, deserialize, serialize_parts
+from pushsvc.stats.serialize import InvalidState, deserialize, serialize
 from pushsvc.stats.statistic_names import is_of_values
 from pushsvc.stats.window import TimeRange
 
@@ -92,7 +92,7 @@ class Aggregate:
     def save(self) -> list[bytes]:
         """Return the state in parts of any size. A restored aggregate emits the same frames, byte for byte."""
         self._engine.settle()
-        return list(serialize_parts(self, (type(self), *_CLASSES), PARAMETERS, self._pause))
+        return list(serialize(self, (type(self), *_CLASSES), PARAMETERS, self._pause))
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause) -> Self:
@@ -115,7 +115,6 @@ class Aggregate:
         return topic
 
     def close(self, name: str) -> None:
-        """Remove a topic."""
         topic = self.topics.pop(name)
         del self._by_number[topic.table.number]
         self._ledger.drop_topic(topic.table)

@@ -7,7 +7,6 @@ keys together and of ``__other__`` are in every report, as partials that are mer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -47,13 +46,6 @@ class ShardReport(msgspec.Struct, frozen=True, array_like=True):
     shared: list[SharedRow]
 
 
-class FrameBody(NamedTuple):
-    """The body of a frame; fields as in Frame."""
-
-    parts: list[bytes]
-    ending: bool
-
-
 class Merger:
     """Merges reports. A shared row keeps its numbers, bit for bit, until a shard reports that it changed."""
 
@@ -63,8 +55,9 @@ class Merger:
         self._several = several
         self._sent: list[dict[Name, bytes]] = [{} for _ in windows]
 
-    def merge(self, window: int, reports: Sequence[ShardReport], *, full: bool) -> FrameBody | None:
-        """Return the body of a frame; None for an update without changes. All reports are ``full`` or none."""
+    def merge(self, window: int, reports: Sequence[ShardReport], *, full: bool) -> tuple[list[bytes], bool] | None:
+        """Return ``parts`` and ``ending`` of a frame; None for an update without changes. All reports are ``full`` or
+        none."""
         rows, gone, ending = self._merge_shared(window, reports, full)
         rows += [report.rows for report in reports if report.rows]
         gone += [report.gone for report in reports if report.gone]
@@ -73,7 +66,7 @@ class Merger:
         partial = sorted({key for report in reports for key in report.partial})
         tail = [b',"partial":', orjson.dumps(partial)] if partial else []
         parts = [b'"data":[', b",".join(rows), b'],"gone":[', b",".join(gone), b"]", *tail]
-        return FrameBody(parts, ending or any(report.ending for report in reports))
+        return parts, ending or any(report.ending for report in reports)
 
     def _merge_shared(
         self, window: int, reports: Sequence[ShardReport], full: bool

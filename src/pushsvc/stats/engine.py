@@ -205,7 +205,6 @@ class Engine:
 
     @property
     def bytes(self) -> int:
-        """Approximate size of all state."""
         shared = self.rows.bytes + (0 if self.dictionary is None else self.dictionary.bytes)
         return shared + sum(windows.bytes for windows in self._sets)
 
@@ -248,7 +247,6 @@ class Engine:
         return unused
 
     def free_rows(self, rows: Ints) -> None:
-        """Free unused rows."""
         for windows in self._sets:
             windows.forget(rows)
         self.rows.close(rows)

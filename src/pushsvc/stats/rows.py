@@ -81,7 +81,6 @@ class Rows:
 
     @property
     def bytes(self) -> int:
-        """Approximate size of arrays and names."""
         arrays = (self.topic, self.key, self.field, self.total, self.column, self.generation, self.kind, self.partner)
         return sum(array.nbytes for array in arrays) + sum(topic.bytes for topic in self.topics if topic is not None)
 
@@ -150,7 +149,6 @@ class Rows:
         return columns[order].astype(np.int64), order
 
     def free(self, rows: Ints) -> None:
-        """Free the numbers of rows."""
         partners = self.partner[rows]
         self.partner[partners[partners != CLOSED]] = CLOSED
         columns = self.column[rows]
@@ -196,13 +194,7 @@ class TopicRows:
     )  # fmt: skip
 
     def __init__(
-        self,
-        rows: Rows,
-        number: int,
-        max_keys: int,
-        max_fields: int,
-        groupings: Sequence[str],
-        values: Sequence[str],
+        self, rows: Rows, number: int, max_keys: int, max_fields: int, groupings: Sequence[str], values: Sequence[str]
     ) -> None:
         self.number = number
         self.fields: dict[str | None, int] = {}
@@ -228,7 +220,6 @@ class TopicRows:
 
     @property
     def bytes(self) -> int:
-        """Approximate size of arrays and names."""
         return self.table.nbytes + self._since_fold.nbytes + self._grouping.nbytes + _NAME_BYTES * len(self.keys)
 
     def room(self) -> int:

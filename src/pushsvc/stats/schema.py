@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pushsvc.stats.code_counts import CodeCounts
 from pushsvc.stats.engine import Engine
 from pushsvc.stats.ledger import Ledger
 from pushsvc.stats.moments import Moments
-from pushsvc.stats.pane_counts import PaneCounts
+from pushsvc.stats.pane_counts import CodeCounts, PaneCounts
 from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
-from pushsvc.stats.panes.column_stacks import ColumnStacks
 from pushsvc.stats.panes.column_statistics import ColumnStatistics
-from pushsvc.stats.panes.histograms import BITS, Histograms
-from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
 from pushsvc.stats.panes.pane_windows import PaneWindows
-from pushsvc.stats.panes.two_stack import BLOCK, ColumnMoments, TwoStack
+from pushsvc.stats.panes.quantiles import BITS, NEWEST, Histograms, NewestValues
+from pushsvc.stats.panes.two_stack import BLOCK, ColumnMoments, ColumnStacks, TwoStack
 from pushsvc.stats.recent.event_buffer import EventBuffer, Horizon, Observations
 from pushsvc.stats.recent.recent_windows import RecentWindows
 from pushsvc.stats.rows import Rows, TopicRows

@@ -35,20 +35,13 @@ def state_of(cls: type) -> tuple[str, ...]:
     return state
 
 
-def serialize(root: object, classes: Iterable[type], parameters: Sequence[Any] = (), pause: Pause = no_pause) -> bytes:
-    """Return the state of ``root`` and of everything it refers to.
-
-    ``parameters`` are numbers and texts that the meaning of the arrays depends on.
-    """
-    return b"".join(serialize_parts(root, classes, parameters, pause))
-
-
-def serialize_parts(
+def serialize(
     root: object, classes: Iterable[type], parameters: Sequence[Any] = (), pause: Pause = no_pause
 ) -> Iterator[bytes]:
-    """Yield the bytes of ``serialize`` in parts of any size, so that they are never in memory twice.
+    """Yield the state of ``root`` and of everything it refers to, in parts of any size: it is never in memory twice.
 
-    Nothing may change meanwhile. ``pause`` is called between objects.
+    ``parameters`` are numbers and texts that the meaning of the arrays depends on. Nothing may change meanwhile.
+    ``pause`` is called between objects.
     """
     schema = {cls: state_of(cls) for cls in classes}
     writer = _Writer(schema, pause)
@@ -110,12 +103,8 @@ class _Writer:
 
     def _describe(self, value: Any) -> list[Any]:
         if isinstance(value, np.ndarray):
-            return [
-                "array",
-                value.dtype.str,
-                list(value.shape),
-                np.ascontiguousarray(value).reshape(-1).view(np.uint8).data,
-            ]
+            data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+            return ["array", value.dtype.str, list(value.shape), data]
         if type(value) is dict:
             return ["dict", [[self.put(key), self.put(one)] for key, one in value.items()]]
         if type(value) in (list, tuple, set):

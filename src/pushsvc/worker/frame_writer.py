@@ -11,7 +11,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.errors import Fenced, PushError
 from pushsvc.worker import metrics
-from pushsvc.worker.partition import OwnedEngine, OwnedTopic, Partition
+from pushsvc.worker.partition import OwnedTopic, Partition
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ class FrameWriter:
         """Write what is due at ``now`` (ms), and the first snapshots of those named topics that were caught up."""
         writes = self._first_snapshots(partition, names, now)
         for engine in partition.engines.values():
-            for frame in self._due(engine, now):
+            with engine.working():
+                frames = engine.engine.due(now)
+            for frame in frames:
                 topic = partition.topics[frame.topic]
                 if topic.announced:  # else its first snapshot will contain the update
                     writes += self._writes_of(topic, frame, now)
@@ -44,11 +46,6 @@ class FrameWriter:
             raise
         for write, answer in zip(writes, answers, strict=True):
             self._settle(partition, write, answer)
-
-    @staticmethod
-    def _due(engine: OwnedEngine, now: int) -> list[Frame]:
-        with engine.working():
-            return engine.engine.due(now)
 
     def _first_snapshots(self, partition: Partition, names: Iterable[str], now: int) -> list[StatisticsWrite]:
         """Return the first snapshots of topics that have passed the frames of a predecessor."""

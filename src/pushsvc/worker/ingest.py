@@ -69,7 +69,6 @@ class Ingest:
 
     @property
     def waiting(self) -> int:
-        """The number of messages that wait."""
         return len(self._backlog)
 
     def _run(self) -> None:

@@ -50,7 +50,9 @@ class Leases:
         if self._greenlet is not None:
             self._greenlet.kill()
         gevent.with_timeout(self._policy.leave_timeout, self._leave, timeout_value=None)
-        self._forget_all()
+        for partition in list(self._fences):
+            self.forget(partition)
+        OWNED.set(0)
 
     def fence_of(self, partition: int) -> int | None:
         """Return the fencing token of a partition; None if this process does not own it."""
@@ -152,8 +154,3 @@ class Leases:
         self._fences[partition] = fence
         self._renewed[partition] = time.monotonic()
         self._adopted(partition, fence)
-
-    def _forget_all(self) -> None:
-        for partition in list(self._fences):
-            self.forget(partition)
-        OWNED.set(0)

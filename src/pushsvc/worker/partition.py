@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.broker.checkpoints import Owner, Stored
+from pushsvc.broker.log import EventsEntry
 from pushsvc.settings import TopicSettings
 from pushsvc.system_clock import now_ms
-from pushsvc.worker.engine import TopicEngine
-from pushsvc.worker.poison import PoisonEntries
+from pushsvc.worker import metrics
+from pushsvc.worker.engine import EntryFailed, TopicEngine
 
 EngineKey = tuple[TopicSettings, str | None]
 """Settings, and the topic if it has an engine of its own."""
@@ -91,6 +92,33 @@ class OwnedTopic:
     def after(self) -> int:
         """The offset of the last event counted, after which the log is read."""
         return self.counts.offset
+
+
+@dataclass(slots=True)
+class PoisonEntries:
+    """Entries of a partition that no engine can count.
+
+    An engine that failed at an entry is rebuilt from the log without it. If it failed at several entries that were
+    applied as one, the rebuilt engine applies them one by one to find the entry (``isolating``). So one entry ends the
+    statistics of no other entry and of no other topic.
+    """
+
+    isolating: bool = False
+    _known: set[tuple[str, int]] = field(default_factory=set)
+
+    def learn(self, error: EntryFailed) -> None:
+        """Take note of an engine's failure."""
+        self.isolating = error.offset is None
+        if error.offset is not None:
+            self._known.add((error.topic, error.offset))
+
+    def emptied(self, topic: str, entries: Sequence[EventsEntry]) -> Sequence[EventsEntry]:
+        """Return consecutive entries of a topic, the poison ones without data."""
+        poison = {entry.last for entry in entries if (topic, entry.last) in self._known} if self._known else None
+        if not poison:
+            return entries
+        metrics.UNCOUNTABLE.inc(len(poison))
+        return [replace(entry, data=b"") if entry.last in poison else entry for entry in entries]
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.broker.broker import Broker
@@ -16,8 +17,7 @@ from pushsvc.worker import metrics
 from pushsvc.worker.engine import TopicEngine
 from pushsvc.worker.local_engine import LocalEngine
 from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, engine_key, engine_name
-from pushsvc.worker.shards.handle import ShardHandle
-from pushsvc.worker.shards.pool import ShardPool
+from pushsvc.worker.shards.pool import ShardHandle, ShardPool
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ _REPLAY_MARGIN = 2 * FUTURE_ALLOWANCE
 
 _METADATA_BATCH = 500
 """Topics whose metadata is read in one round trip."""
-
-Metadata = Mapping[str, str]
 
 
 class Takeover:
@@ -40,7 +38,7 @@ class Takeover:
         self._broker = broker
         self._rules = rules
         self._pause = pause
-        self._shard_timeout = shard_timeout
+        self._start_shard = partial(ShardHandle, timeout=shard_timeout)
 
     def load(self, partition: Partition) -> None:
         """Mark all topics of a partition as unread. The first time, restore the engines from checkpoints."""
@@ -89,9 +87,6 @@ class Takeover:
         if settings.parts > 1:
             return ShardPool.restore(settings, data, self._start_shard)
         return LocalEngine.restore(settings, data, self._pause)
-
-    def _start_shard(self, number: int) -> ShardHandle:
-        return ShardHandle(number, self._shard_timeout)
 
     # Checkpoints
 
@@ -169,7 +164,7 @@ def _logs_of(name: str, settings: TopicSettings) -> list[Log]:
     return [Log(name), *(Log(name, window.name) for window in settings.windows)]
 
 
-def _continues(counts: TopicCounts, events: Metadata) -> bool:
+def _continues(counts: TopicCounts, events: Mapping[str, str]) -> bool:
     """Return whether the log is that of the same topic and has everything after the last counted event."""
     same = (int(events.get("created", 0)), int(events.get("deleted", 0))) == (counts.since, counts.deleted)
     return same and int(events.get("first", 1)) - 1 <= counts.offset <= int(events.get("last", 0))

@@ -94,11 +94,9 @@ class AggregatorWorker:
     # Owning
 
     def adopt(self, number: int, fence: int) -> None:
-        """Begin to aggregate a partition."""
         self._begin(Partition(number, fence))
 
     def drop(self, number: int) -> None:
-        """Stop aggregating a partition."""
         partition = self.partitions.pop(number, None)
         if partition is not None:
             partition.end()

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.panes.histograms import Histograms, buckets_of, lower_ends
-from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
+from pushsvc.stats.panes.quantiles import NEWEST, Histograms, NewestValues, buckets_of, lower_ends
 from support.reference.quantiles import PERCENTS, codes_of, expected
 
 SERIES = {

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.stats.panes.histograms import Histograms, buckets_of, lower_ends
-from pushsvc.stats.panes.newest_values import NEWEST, NewestValues
+from pushsvc.stats.panes.quantiles import NEWEST, Histograms, NewestValues, buckets_of, lower_ends
 from support.effort import rounds
 from support.reference.quantiles import PERCENTS, codes_of, expected
 

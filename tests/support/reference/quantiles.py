@@ -3,7 +3,7 @@
 import numpy as np
 
 from pushsvc.stats.arrays import runs_of
-from pushsvc.stats.panes.histograms import BITS, buckets_of
+from pushsvc.stats.panes.quantiles import BITS, buckets_of
 
 PERCENTS = (1, 25, 50, 90, 95, 99)
 

@@ -10,11 +10,9 @@ import numpy as np
 from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
 from pushsvc.stats.moments import HIGH, LOW, Moments
 from pushsvc.stats.pane_counts import IdCounts, sum_counts
-from pushsvc.stats.panes.column_stacks import by_block
-from pushsvc.stats.panes.histograms import BITS, Histograms, buckets_of
-from pushsvc.stats.panes.newest_values import NewestValues
 from pushsvc.stats.panes.partials import RowPartial
-from pushsvc.stats.panes.two_stack import BLOCK
+from pushsvc.stats.panes.quantiles import BITS, Histograms, NewestValues, buckets_of
+from pushsvc.stats.panes.two_stack import BLOCK, by_block
 
 _MANY = 32
 _PANE_SHIFT = 56
@@ -38,12 +36,10 @@ class ColumnQuantiles:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
         head = sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
         return head + sum(histograms.counted.bytes for histograms in self._histograms) + self._newest.bytes
 
     def reserve(self, columns: int) -> None:
-        """Make room for so many columns."""
         self._newest.reserve(columns)
         while len(self._histograms) * BLOCK < columns:
             self._histograms.append(Histograms(self._windows))

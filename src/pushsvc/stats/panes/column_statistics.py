@@ -9,9 +9,8 @@ import numpy as np
 from pushsvc.stats.arrays import Counts, Floats, Index, Ints
 from pushsvc.stats.moments import EMPTY, MOMENTS, Moments, describe, empty, merge
 from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
-from pushsvc.stats.panes.column_stacks import ColumnStacks
 from pushsvc.stats.panes.partials import RowPartial
-from pushsvc.stats.panes.two_stack import BLOCK
+from pushsvc.stats.panes.two_stack import BLOCK, ColumnStacks
 from pushsvc.stats.rows import CLOSED, ColumnPair
 from pushsvc.stats.window import Window
 
@@ -22,39 +21,34 @@ class ColumnStatistics:
     """Statistics of columns [C] in several windows [W].
 
     The partials of the head grain are kept once for all windows; ``heads`` are the panes of the windows that it is in.
+    Those of closed grains are in ``stacks``, what quantiles need is in ``quantiles``.
     ``refresh`` computes statistics, ``read`` returns them as they were computed.
     """
 
-    STATE = ("_percents", "_stacks", "_quantiles", "_head_parts", "_statistics", "_reserved")
+    STATE = ("_percents", "stacks", "quantiles", "_head_parts", "_statistics", "_reserved")
 
     def __init__(self, windows: Sequence[Window], percents: Sequence[int]) -> None:
         self._percents = tuple(percents)
-        self._stacks = ColumnStacks(windows)
-        self._quantiles = ColumnQuantiles(len(windows), percents)
+        self.stacks = ColumnStacks(windows)
+        self.quantiles = ColumnQuantiles(len(windows), percents)
         self._head_parts: Floats = empty(_FIRST_CAPACITY)
         self._statistics: Floats = np.zeros((len(windows), _FIRST_CAPACITY, MOMENTS + len(percents)))
         self._reserved = False
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
-        return self._stacks.bytes + self._quantiles.bytes + self._head_parts.nbytes + self._statistics.nbytes
-
-    def start(self, heads: Sequence[int]) -> None:
-        """Move empty windows to other heads."""
-        self._stacks.start(heads)
+        return self.stacks.bytes + self.quantiles.bytes + self._head_parts.nbytes + self._statistics.nbytes
 
     def reserve(self, columns: int, heads: Sequence[int]) -> None:
-        """Make room for so many columns."""
         size = self._head_parts.shape[1]
         if columns > size or not self._reserved:
             self._reserved = True
             more = max(columns, 2 * size if size < BLOCK else size + BLOCK) - size
             self._head_parts = np.concatenate([self._head_parts, empty(more)], axis=1)
             self._statistics = np.pad(self._statistics, ((0, 0), (0, more), (0, 0)))
-            self._stacks.reserve(self._head_parts.shape[1], heads)
+            self.stacks.reserve(self._head_parts.shape[1], heads)
             if self._percents:
-                self._quantiles.reserve(self._head_parts.shape[1])
+                self.quantiles.reserve(self._head_parts.shape[1])
 
     # -- in
 
@@ -66,21 +60,8 @@ class ColumnStatistics:
 
     def add_values(self, columns: ColumnPair, values: Floats, head: int) -> None:
         """Add values of the head grain to the quantiles."""
-        self._quantiles.keep(*columns, values, np.full(len(values), head), head)
-        self._quantiles.add(*columns, values)
-
-    def keep_newest(self, columns: ColumnPair, values: Floats, grains: Ints, head: int) -> None:
-        """Keep the newest of values that are late or early."""
-        if len(values):
-            self._quantiles.keep(*columns, values, grains, head)
-
-    def add_late(self, window: int, panes: Ints, columns: Ints, moments: Moments) -> None:
-        """Add late partials to panes of a window, in any order."""
-        self._stacks.add_late(window, panes, columns, moments)
-
-    def add_values_late(self, window: int, panes: Ints, columns: ColumnPair, values: Floats) -> None:
-        """Add late values to the quantiles of panes of a window."""
-        self._quantiles.add_late(window, panes, *columns, values)
+        self.quantiles.keep(*columns, values, np.full(len(values), head), head)
+        self.quantiles.add(*columns, values)
 
     # -- the head
 
@@ -88,16 +69,12 @@ class ColumnStatistics:
         """Move the head grain's partials of columns, ascending, to every window."""
         moments = Moments(counts, self._head_parts[:, columns])
         self._head_parts[:, columns] = EMPTY[:, None]
-        self._stacks.add(columns, moments)
-
-    def close(self, panes: Sequence[int], head: int) -> None:
-        """Close the head grain, which was in ``panes`` [W]; ``head`` is the next one."""
-        self._quantiles.close(panes, head)
+        self.stacks.add(columns, moments)
 
     def advance(self, window: int, closed: int, head: int, oldest: int) -> None:
         """Close pane ``closed`` of a window, which now consists of panes ``oldest`` … ``head``."""
-        self._stacks.advance(window, head)
-        self._quantiles.advance(window, closed, oldest)
+        self.stacks.advance(window, head)
+        self.quantiles.advance(window, closed, oldest)
 
     # -- out
 
@@ -107,18 +84,18 @@ class ColumnStatistics:
         moments = self._moments(window, columns, counts)
         found = describe(moments)
         if self._percents:
-            found = np.concatenate([found, self._quantiles.read(window, columns, moments, first, last)])
+            found = np.concatenate([found, self.quantiles.read(window, columns, moments, first, last)])
         self._statistics[window, columns] = found.T
 
     def partials(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> list[RowPartial]:
         """Return the states that ``refresh`` computes from, to be merged with those of other engines."""
         moments = self._moments(window, columns, counts)
         if self._percents:
-            return self._quantiles.partials(window, columns, moments, first, last)
+            return self.quantiles.partials(window, columns, moments, first, last)
         return [RowPartial(*one) for one in zip(moments.count.tolist(), moments.parts.T.tolist(), strict=True)]
 
     def _moments(self, window: int, columns: Ints, counts: Counts) -> Moments:
-        moments = self._stacks.read(window, columns)
+        moments = self.stacks.read(window, columns)
         if not counts.any():
             return moments
         return merge(moments, Moments(counts, self._head_parts.take(columns, axis=1, mode="clip")))
@@ -134,10 +111,10 @@ class ColumnStatistics:
     def forget(self, columns: Ints) -> None:
         """Forget the newest values of columns without events."""
         if self._percents:
-            self._quantiles.forget(columns)
+            self.quantiles.forget(columns)
 
     def drop(self, columns: Ints) -> None:
         """Drop everything in columns, ascending."""
         self._head_parts[:, columns] = EMPTY[:, None]
-        self._stacks.drop(columns)
-        self._quantiles.drop(columns)
+        self.stacks.drop(columns)
+        self.quantiles.drop(columns)

@@ -39,13 +39,9 @@ class PaneWindows:
     DERIVED = ("pause",)
 
     def __init__(
-        self,
-        windows: Sequence[Window],
-        time: int,
-        rows: Rows,
-        percents: Sequence[int],
+        self, windows: Sequence[Window], time: int, rows: Rows, percents: Sequence[int],
         value_statistics: ValueStatistics | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.windows = tuple(windows)
         self.percents = tuple(percents)
         self.pause = no_pause
@@ -65,7 +61,6 @@ class PaneWindows:
 
     @property
     def bytes(self) -> int:
-        """Approximate size of the arrays."""
         fixed = [self._changed, self._stale, self._counts, self._head_counts]
         size = sum(counts.bytes for counts in self._pane_counts) + self._statistics.bytes
         size += 0 if self._values is None else self._values.bytes
@@ -101,7 +96,7 @@ class PaneWindows:
 
     def start(self, time: int) -> None:
         self._head = time // self.grain
-        self._statistics.start(self._head_panes())
+        self._statistics.stacks.start(self._head_panes())
 
     def advance(self, time: int) -> bool:
         """Move the head to the grain of ``time`` unless it is older; return whether it moved.
@@ -114,7 +109,7 @@ class PaneWindows:
         self.settle()
         before = self._head_panes()
         self._close_grain(before)
-        self._statistics.close(before, head)
+        self._statistics.quantiles.close(before, head)
         if self._values is not None:
             self._values.close(before)
         self._head = head
@@ -211,7 +206,7 @@ class PaneWindows:
         apart = np.flatnonzero(~now)
         if self.percents and values is not None:
             columns = self._rows.column_pairs(rows[apart])
-            self._statistics.keep_newest(columns, values[apart], grains[apart], self._head)
+            self._statistics.quantiles.keep(*columns, values[apart], grains[apart], self._head)
         for number in range(len(self.windows)):
             self._add_apart(number, grains[apart], rows[apart], None if values is None else values[apart])
 
@@ -249,9 +244,9 @@ class PaneWindows:
             self._pane_counts[number].add(at, own[part].astype(np.int32), moments.count[part])
         if values is None:
             return
-        self._statistics.add_late(number, pane, self._rows.column[own].astype(np.int64), moments)
+        self._statistics.stacks.add_late(number, pane, self._rows.column[own].astype(np.int64), moments)
         if self.percents:
-            self._statistics.add_values_late(number, panes, self._rows.column_pairs(rows), values)
+            self._statistics.quantiles.add_late(number, panes, *self._rows.column_pairs(rows), values)
 
     def _mark(self, window: int | slice, rows: Index) -> None:
         self._changed[window, rows] = True

@@ -13,8 +13,7 @@ import numpy as np
 
 from pushsvc.stats.arrays import Floats, Ints
 from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, Moments, describe, merge_runs
-from pushsvc.stats.panes.histograms import lower_ends
-from pushsvc.stats.panes.newest_values import NEWEST
+from pushsvc.stats.panes.quantiles import NEWEST, lower_ends
 
 
 class RowPartial(msgspec.Struct, frozen=True, array_like=True):

@@ -111,7 +111,6 @@ class EventBuffer:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
         return self.offsets.nbytes + self.times.nbytes + self.observations.bytes
 
     def append_pending(self) -> Ints:

@@ -49,14 +49,9 @@ class RecentWindows:
     DERIVED = ("pause",)
 
     def __init__(
-        self,
-        windows: Sequence[Window],
-        time: int,
-        rows: Rows,
-        percents: Sequence[int],
-        value_statistics: ValueStatistics | None,
-        max_events: int,
-    ) -> None:
+        self, windows: Sequence[Window], time: int, rows: Rows, percents: Sequence[int],
+        value_statistics: ValueStatistics | None, max_events: int,
+    ) -> None:  # fmt: skip
         self.windows = tuple(windows)
         self.pause = no_pause
         self.percents = tuple(percents)

@@ -36,7 +36,7 @@ UNTRACKED = 0
 """Number that stands for all values that are not tracked."""
 
 _Owner = int
-JsonText = bytes
+_Json = bytes
 _BYTES = 400
 _SWEEP_PAYS = 10_000
 _FIRST_CAPACITY = 64
@@ -77,7 +77,6 @@ class ValueDictionary:
 
     @property
     def bytes(self) -> int:
-        """Approximate size of values and arrays."""
         arrays = (self.mark, self.cell, self.order, self._owner, self._listed)
         return _BYTES * self.used + sum(array.nbytes for array in arrays)
 
@@ -88,7 +87,6 @@ class ValueDictionary:
 
     @property
     def used(self) -> int:
-        """Number of values."""
         return self.size - len(self._free)
 
     def numbers(self, owner: int, values: Sequence[Any], mixed: bool) -> Ints:
@@ -110,7 +108,7 @@ class ValueDictionary:
             return key[0] if len(key) == 2 else key == _TRUE
         return _whole(key) if type(key) is float else key
 
-    def text(self, number: int) -> JsonText:
+    def text(self, number: int) -> _Json:
         """Return the JSON text of a value, which orders values of equal count."""
         return _text_of(self._keys[number])
 

@@ -43,7 +43,6 @@ class DistinctCounts:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
         return self._codes.nbytes + self._newest.nbytes
 
     def add(self, codes: Ints, panes: Ints) -> None:

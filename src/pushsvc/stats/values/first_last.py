@@ -35,11 +35,9 @@ class LastValues:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
         return self._time.nbytes + self._number.nbytes
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
         self._time, self._number = _wide(self._time, rows, _ALWAYS), _wide(self._number, rows, NONE)
 
     def add(self, windows: Sequence[int], rows: Ints, times: Ints, numbers: Ints) -> None:
@@ -84,12 +82,10 @@ class FirstValues:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
         parts = [part for panes in self._panes for own in panes.values() for part in own] + self._head
         return self._time.nbytes + self._number.nbytes + sum(array.nbytes for part in parts for array in part)
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
         self._time, self._number = _wide(self._time, rows, _NEVER), _wide(self._number, rows, NONE)
 
     def add(self, rows: Ints, times: Ints, numbers: Ints) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushsvc.stats.arrays import Flags, Ints, lengths_of, members_of, runs_of
-from pushsvc.stats.code_counts import CodeCounts
-from pushsvc.stats.pane_counts import IdCounts, sum_counts
+from pushsvc.stats.pane_counts import CodeCounts, IdCounts, sum_counts
 from pushsvc.stats.values.dictionary import UNTRACKED, ValueDictionary
 
 SHIFT = 32
@@ -36,7 +35,6 @@ class FrequentValues:
 
     @property
     def bytes(self) -> int:
-        """Size of the arrays."""
         return self._counted.bytes + sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
 
     def add(self, rows: Ints, numbers: Ints) -> None:

@@ -51,7 +51,6 @@ class PaneValues:
         return pending + sum(part.bytes for part in parts if part is not None)
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
         for ends in (self._firsts, self._lasts):
             if ends is not None:
                 ends.reserve(rows)

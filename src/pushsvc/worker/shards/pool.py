@@ -8,6 +8,9 @@ shard can be rebuilt from a checkpoint and the log, so when one is lost all are 
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -23,12 +26,12 @@ from pushsvc.stats.rows import Rows
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.engine import EntryFailed, ShardLost
-from pushsvc.worker.shards.handle import ShardHandle
 from pushsvc.worker.shards.messages import (
     ApplyEntry,
     ApplyFailed,
     GetReports,
     GetState,
+    MessageReader,
     OpenShard,
     Reports,
     Response,
@@ -36,11 +39,68 @@ from pushsvc.worker.shards.messages import (
     State,
     StateRejected,
     encode,
-)  # fmt: skip
+)
 
 _VERSION = 2
+_SEND_BUFFER = 4_000_000
 _ONLY = np.zeros(1, np.int64)
 """The number of the only topic."""
+
+
+class ShardHandle:
+    """Starts the process of shard ``number``; gives it up if it takes or answers nothing for ``timeout`` seconds.
+
+    The constructor, ``send`` and ``receive`` raise ShardLost.
+    """
+
+    def __init__(self, number: int, timeout: float) -> None:
+        self.number = number
+        try:
+            self._start()
+            self.set_timeout(timeout)
+        except OSError as error:
+            raise ShardLost(f"shard {number} cannot be started: {error}") from error
+        self._reader = MessageReader(self._socket, Response)
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pushsvc", "_shard", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    def set_timeout(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, message: bytes) -> None:
+        try:
+            self._socket.sendall(message)
+        except OSError as error:
+            raise ShardLost(f"shard {self.number} takes nothing: {error}") from error
+
+    def receive(self) -> Response:
+        try:
+            answer: Response = self._reader.read()
+        except (EOFError, OSError, msgspec.MsgspecError) as error:
+            raise ShardLost(f"shard {self.number} does not answer: {error or 'it has ended'}") from error
+        return answer
+
+    def end(self) -> None:
+        """Kill the process; what it holds is in a checkpoint or in the log."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
 
 
 StartShard = Callable[[int], ShardHandle]
@@ -93,7 +153,6 @@ class ShardPool:
         self.end()
 
     def end(self) -> None:
-        """End all processes."""
         shards, self.shards = self.shards, []
         for shard in shards:
             shard.end()
@@ -208,17 +267,17 @@ class ShardPool:
         frames = []
         for place, window in enumerate(windows):
             reports = [answer.reports[place] for answer in answers]
-            body = self._merger.merge(window, reports, full=full)
-            if body is None:
+            merged = self._merger.merge(window, reports, full=full)
+            if merged is None:
                 continue
+            parts, ending = merged
             if now is not None:
-                size = sum(map(len, body.parts))
-                self._cadence.spend(window, _ONLY, now, np.array([size]))
+                self._cadence.spend(window, _ONLY, now, np.array([sum(map(len, parts))]))
             frame = Frame(
                 topic=counts.name, window=self._settings.windows[window].name,
                 kind="snapshot" if full else "update", start=reports[0].start, end=reports[0].end,
                 offset=counts.offset, since=counts.since, cadence=int(self._cadence.intervals(window, _ONLY)[0]),
-                columns=self._settings.columns, ending=body.ending, parts=body.parts,
+                columns=self._settings.columns, ending=ending, parts=parts,
             )  # fmt: skip
             frames.append(frame)
         return frames
