@@ -58,7 +58,11 @@ class Checkpointer:
         if stale and (not due or self._turn % 2):
             self._writing = gevent.spawn(self._discard, *stale[self._turn // 2 % len(stale)])
         elif due:
-            self._take(*max(due, key=lambda one: one[2].unsaved.spent))
+            partition, owner, engine = max(due, key=lambda one: one[2].unsaved.spent)
+            try:
+                self._take(partition, owner, engine)
+            except (ShardLost, EntryFailed) as error:
+                self._on_engine_failure(partition, error)
 
     def finish(self, partitions: Iterable[Partition]) -> None:
         """Write the last checkpoints of an orderly end, if a successor would repeat more work than writing takes.
@@ -72,7 +76,10 @@ class Checkpointer:
             if not self.wait(until - time.monotonic()):
                 return
             if time.monotonic() + self._seconds(one[2]) < until:
-                self._take(*one)
+                try:
+                    self._take(*one)
+                except (ShardLost, EntryFailed) as error:
+                    self._log_failure(one[1], error)  # the partition ends anyway, its other engines are still saved
         self.wait(until - time.monotonic())
 
     def wait(self, seconds: float) -> bool:
@@ -99,9 +106,8 @@ class Checkpointer:
         begun, engine.taken = time.thread_time(), time.monotonic()
         try:
             parts = engine.engine.save()
-        except (ShardLost, EntryFailed) as error:
-            self._on_engine_failure(partition, error)
-            return
+        except (ShardLost, EntryFailed):
+            raise
         except Exception:
             # An engine whose state cannot be saved goes on counting.
             metrics.UNWRITTEN.inc()
@@ -149,7 +155,7 @@ class Checkpointer:
             self._log_failure(owner, error)
 
     @staticmethod
-    def _log_failure(owner: Owner, error: PushError) -> None:
+    def _log_failure(owner: Owner, error: Exception) -> None:
         metrics.UNWRITTEN.inc()
         level = logging.INFO if isinstance(error, Fenced) else logging.WARNING
         log.log(level, "partition %d: no checkpoint was written: %s", owner.partition, error)
