@@ -33,8 +33,7 @@ EARLY_ALLOWANCE = 2 * FUTURE_ALLOWANCE
 """Milliseconds that an event may be ahead of its arrival: what producers may be, and as much again for clocks that
 differ between machines."""
 
-ENGINE_BYTES = 512_000_000
-"""Bound of an engine's memory: beyond it, new keys are counted under ``__other__``."""
+ENGINE_BYTES = 512_000_000  # bound of an engine's memory: beyond it, new keys are counted under ``__other__``
 
 
 class Aggregate:
@@ -374,7 +373,5 @@ _EVER = 1 << 62
 _EVENT_BYTES = 500_000
 """Most bytes that an event takes: a place in every window, for many fields, under each of several keys."""
 
-_BEFORE_NUMBERS = 4
-"""Columns before the first number: key, field, count and rate."""
-
+_BEFORE_NUMBERS = 4  # columns before the first number: key, field, count and rate
 _CLASSES = (Cadence, TopicCounts, *CLASSES)

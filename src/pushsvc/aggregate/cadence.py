@@ -6,9 +6,7 @@ import numpy as np
 
 from pushsvc.stats.arrays import Index, Ints
 
-BYTES_PER_SECOND = 2_000_000
-"""Bound of the updates of a topic in all windows; intervals are stretched to keep it."""
-
+BYTES_PER_SECOND = 2_000_000  # bound of the updates of a topic in all windows; intervals are stretched to keep it
 _NEVER = -(2**62)
 
 

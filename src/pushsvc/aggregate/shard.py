@@ -28,8 +28,7 @@ from pushsvc.stats.ledger import RowChanges
 from pushsvc.stats.pause import Pause, no_pause
 
 _ANY_SHARD = -1
-_MAX_KNOWN_KEYS = 200_000
-"""Keys whose shards are remembered: a lookup costs a fifth of a CRC."""
+_MAX_KNOWN_KEYS = 200_000  # keys whose shards are remembered: a lookup costs a fifth of a CRC
 
 
 class Shard(Aggregate):

@@ -17,8 +17,7 @@ from pushsvc.stats.rows import CLOSED, Rows
 Table = list[tuple[Any, ...]]
 Texts = NDArray[np.object_]
 
-ROWS_AT_ONCE = 2_048
-"""Rows that are encoded at a time: a millisecond or two of work."""
+ROWS_AT_ONCE = 2_048  # rows that are encoded at a time: a millisecond or two of work
 
 
 @dataclass(slots=True)

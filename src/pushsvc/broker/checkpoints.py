@@ -18,9 +18,7 @@ from pushsvc.broker.keys import Keys
 from pushsvc.broker.script import RUN, CheckpointCommitArguments, CheckpointPieceArguments, Script
 from pushsvc.errors import Fenced
 
-UNFINISHED_TTL = 600_000
-"""Milliseconds after which pieces expire that no header names."""
-
+UNFINISHED_TTL = 600_000  # milliseconds after which pieces expire that no header names
 FORMAT = 1
 
 

@@ -16,14 +16,10 @@ import numpy as np
 
 from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
 
-MOMENTS = 5
-"""Number of statistics of a partial: sum, mean, min, max and std."""
-
+MOMENTS = 5  # number of statistics of a partial: sum, mean, min, max and std
 TOTAL, CARRY, SPREAD, LOW, HIGH = range(5)
 PARTS = 5
-EMPTY = np.array([0.0, 0.0, 0.0, np.inf, -np.inf])
-"""The five floats of a partial without values."""
-
+EMPTY = np.array([0.0, 0.0, 0.0, np.inf, -np.inf])  # the five floats of a partial without values
 _UPPER_BITS = np.int64(-1 << 27)
 _GIANT = 900
 

@@ -10,25 +10,21 @@ from numpy.typing import NDArray
 
 from pushsvc.stats.arrays import Counts, Index, Ints
 
-OTHER = "__other__"
-"""The key that counts events of keys without room of their own; producers may not use it."""
-
+OTHER = "__other__"  # the key that counts events of keys without room of their own; producers may not use it
 CLOSED = -1
 ALL_KEYS = 0
 """Number of a topic's first key: all keys together. Next come the ``__other__`` keys, one for each grouping."""
 
 NEVER = int(np.iinfo(np.int64).min)
 
-COUNT = 0
-"""Number of a topic's first field: None, which counts events."""
+COUNT = 0  # number of a topic's first field: None, which counts events
 
 EVENTS, NUMBERS, VALUES, HIDDEN = range(4)
 """Kinds of rows: the events of a key, the numbers of a field, the values of a field, and the numbers among those."""
 
 _FIRST_CAPACITY = 16
 _GENERATIONS = 2**31
-_NAME_BYTES = 200
-"""Approximate size of a key: its text and its place in the index."""
+_NAME_BYTES = 200  # approximate size of a key: its text and its place in the index
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 RowNumbers = NDArray[np.int32]

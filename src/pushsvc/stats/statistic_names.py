@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-TOP = 10
-"""Length of the list of ``top``."""
-
+TOP = 10  # length of the list of ``top``
 _QUANTILE = re.compile("p([1-9][0-9]?)")
 _TOP = re.compile("top(100|[1-9][0-9]?)?")
 

@@ -19,9 +19,7 @@ from pushsvc.topic import check_topic, partition_of
 
 log = logging.getLogger(__name__)
 
-_OVERHEAD = 200
-"""Bytes of memory that a message takes beside its data, about: there may be many without data."""
-
+_OVERHEAD = 200  # bytes of memory that a message takes beside its data, about: there may be many without data
 INGESTED = Counter("pushsvc_ingest_events_total", "Events taken from Redis PUBLISH")
 REFUSED = Counter("pushsvc_ingest_refused_total", "Messages on ingest channels that were refused")
 CROWDED = Counter("pushsvc_ingest_topics_refused_total", "Messages dropped: no room for another topic in the partition")

@@ -19,17 +19,13 @@ from pushsvc.settings import TopicRules, TopicSettings
 
 log = logging.getLogger(__name__)
 
-PERIOD = 15.0
-"""Least seconds from the start of one round over all topics to the next."""
+PERIOD = 15.0  # least seconds from the start of one round over all topics to the next
 
 TOPICS, ENTRIES = 20, 50
 """Topics of one round trip, and entries removed from each: Redis is busy for a few milliseconds at most."""
 
-_ROUND_TRIPS = 100
-"""Most round trips for one batch of topics; the rest waits for the next round."""
-
-_UNOWNED = 1.0
-"""Seconds between two rounds while no partition is owned."""
+_ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
+_UNOWNED = 1.0  # seconds between two rounds while no partition is owned
 
 _PAUSE = 0.02
 """Seconds between two batches, so that many topics make a round longer instead of taking all of the CPU."""

@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 _REPLAY_MARGIN = 2 * FUTURE_ALLOWANCE
 """Milliseconds before the longest window from which the log is read again: arrivals and event times differ."""
 
-_METADATA_BATCH = 500
-"""Topics whose metadata is read in one round trip."""
+_METADATA_BATCH = 500  # topics whose metadata is read in one round trip
 
 
 class Takeover:

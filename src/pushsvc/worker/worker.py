@@ -176,7 +176,8 @@ class AggregatorWorker:
 
     def _on_engine_failure(self, partition: Partition, error: Exception) -> None:
         """Restart a partition: from its checkpoints if a shard was lost, else from the log alone."""
-        if isinstance(error, ShardLost):
+        lost = isinstance(error, ShardLost)
+        if lost:
             if partition.ended:
                 return  # its shards were ended when it was given away
             metrics.SHARDS_LOST.inc()
@@ -185,8 +186,7 @@ class AggregatorWorker:
             if isinstance(error, EntryFailed):
                 partition.poison.learn(error)
             log.error("partition %d: rebuilt from its logs", partition.number, exc_info=error)
-        rebuild = not isinstance(error, ShardLost)
-        self._restart(partition, rebuild_from_log=rebuild, pause=self._policy.retry_pause)
+        self._restart(partition, rebuild_from_log=not lost, pause=self._policy.retry_pause)
 
     def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:

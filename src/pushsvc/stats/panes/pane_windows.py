@@ -271,7 +271,6 @@ class PaneWindows:
         self._mark(slice(None), rows)
 
     def changed(self, window: int) -> Flags:
-        """Return for each row [R] whether it may have changed."""
         self.settle()
         self._reserve()
         return self._changed[window, : self._rows.size]
@@ -329,7 +328,6 @@ class PaneWindows:
             self._values.mark_in_use(used)
 
     def unused_rows(self) -> Ints:
-        """Return the open rows of keys that have no event in any window and will get none."""
         self.settle()
         self._reserve()
         size = self._rows.size
@@ -340,13 +338,11 @@ class PaneWindows:
         return np.flatnonzero(keyed)
 
     def forget(self, rows: Ints) -> None:
-        """Forget unused rows."""
         self._changed[:, rows] = False
         columns, _ = self._rows.columns_of(rows)
         self._statistics.forget(columns)
 
     def drop_topic(self, _topic: TopicRows, rows: Ints) -> None:
-        """Drop everything in the rows of a topic."""
         self.settle()
         self._reserve()
         columns, _ = self._rows.columns_of(rows)

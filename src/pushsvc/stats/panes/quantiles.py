@@ -17,12 +17,8 @@ import numpy as np
 from pushsvc.stats.arrays import Counts, Flags, Floats, Ints, lengths_of, members_of, runs_of
 from pushsvc.stats.pane_counts import CodeCounts
 
-NEWEST = 16
-"""Values up to which a quantile is exact."""
-
-BITS = 19
-"""Bits of a bucket's number: sign, exponent, and the upper 7 bits of the mantissa."""
-
+NEWEST = 16  # values up to which a quantile is exact
+BITS = 19  # bits of a bucket's number: sign, exponent, and the upper 7 bits of the mantissa
 _SHIFT = np.uint64(64 - BITS)
 _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64(2**64 - 1)

@@ -27,9 +27,7 @@ _MOST_PENDING = 65_536
 _FAR = int(np.iinfo(np.int64).max)
 _OBSERVATION_BYTES = 28
 
-_MINIMUM_LIMIT = 1_000
-"""Events that a topic may keep however short the memory is."""
-
+_MINIMUM_LIMIT = 1_000  # events that a topic may keep however short the memory is
 _SHORT = 1 << 15
 
 _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
@@ -233,7 +231,6 @@ class RecentWindows:
         self._changed[:, rows] = True
 
     def changed(self, window: int) -> Flags:
-        """Return for each row [R] whether it may have changed."""
         self.settle()
         self._reserve()
         return self._changed[window, : self._rows.size]
@@ -348,7 +345,6 @@ class RecentWindows:
         return np.flatnonzero((self._rows.key[: self._rows.size] > ALL_KEYS) & (self._kept[: self._rows.size] == 0))
 
     def forget(self, rows: Ints) -> None:
-        """Forget unused rows."""
         self._changed[:, rows] = False
 
     def drop_topic(self, topic: TopicRows, rows: Ints) -> None:

@@ -20,20 +20,11 @@ from pushsvc.stats.arrays import Counts, Flags, Ints, runs_of
 LONGEST = 200
 """Characters that are kept of a text. A longer text is shown as these and "…"; a digest of all of it identifies it."""
 
-REGISTERS = 12
-"""Bits of a hash that select one of the 4,096 registers of a HyperLogLog."""
-
-RANKS = 6
-"""Bits of a rank: 1 plus the number of leading zeros of the rest of a hash."""
-
-SKETCHED = 1 << 31
-"""Bit of a mark that is a HyperLogLog cell (register and rank) instead of a number."""
-
-NONE = -1
-"""Number that stands for the absence of a value."""
-
-UNTRACKED = 0
-"""Number that stands for all values that are not tracked."""
+REGISTERS = 12  # bits of a hash that select one of the 4,096 registers of a HyperLogLog
+RANKS = 6  # bits of a rank: 1 plus the number of leading zeros of the rest of a hash
+SKETCHED = 1 << 31  # bit of a mark that is a HyperLogLog cell (register and rank) instead of a number
+NONE = -1  # number that stands for the absence of a value
+UNTRACKED = 0  # number that stands for all values that are not tracked
 
 _Owner = int
 _Json = bytes

@@ -18,9 +18,7 @@ import numpy as np
 from pushsvc.stats.arrays import Flags, Floats, Ints, members_of, places_of, runs_of
 from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
 
-SHIFT = 32
-"""Bits of a mark in a code; the row is above them."""
-
+SHIFT = 32  # bits of a mark in a code; the row is above them
 STANDARD_ERROR = 1.04 / 2 ** (REGISTERS / 2)
 
 _MARK = (1 << SHIFT) - 1

@@ -43,8 +43,7 @@ from pushsvc.worker.shards.messages import (
 
 _VERSION = 2
 _SEND_BUFFER = 4_000_000
-_ONLY = np.zeros(1, np.int64)
-"""The number of the only topic."""
+_ONLY = np.zeros(1, np.int64)  # the number of the only topic
 
 
 class ShardHandle:

@@ -31,8 +31,7 @@ log = logging.getLogger(__name__)
 
 Inbox = Queue[Request | None]
 
-_READ_AHEAD = 32
-"""Messages that wait for their turn: about 2 MB of entries of producers that send batches."""
+_READ_AHEAD = 32  # messages that wait for their turn: about 2 MB of entries of producers that send batches
 
 
 class ShardServer:
