@@ -23,9 +23,6 @@ class TopicConsumer(Protocol):
     def subscribe(self, logs: Iterable[Log]) -> None:
         """Subscribe to the notifications of logs."""
 
-    def extend(self, topics: Iterable[str], *, from_start: bool = False) -> None:
-        """Follow topics and subscribe to their logs."""
-
 
 class Directory:
     """Subscribes to new topics while there is a consumer with patterns.
@@ -92,7 +89,7 @@ class Directory:
     def on_new_topic(self, topic: str) -> None:
         for consumer in list(self._consumers):
             if consumer in self._consumers:
-                consumer.extend([topic], from_start=True)
+                consumer.subscribe(consumer.follow([topic], from_start=True))
 
     def refresh(self, partitions: Sequence[int]) -> None:
         """List the topics of partitions again: notifications may be lost. Topics that a consumer lacks are new."""
@@ -103,4 +100,4 @@ class Directory:
         found = self._broker.topics(partitions)
         for consumer in listed:
             if consumer in self._consumers:
-                consumer.extend(found, from_start=True)
+                consumer.subscribe(consumer.follow(found, from_start=True))

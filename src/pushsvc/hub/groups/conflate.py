@@ -32,7 +32,7 @@ _CURSORS = 64
 
 
 class Conflation:
-    """Makes messages of the newest rows of a group's windows: of its ``logs`` with statistics."""
+    """Makes messages of the newest rows of a group's windows: those of its ``logs`` that hold statistics."""
 
     def __init__(self, query: Query, logs: Collection[Log], sent: SentPositions, channel: Channel) -> None:
         self._selection = query.selection
@@ -54,7 +54,7 @@ class Conflation:
     def note(self, of: Log, entry: StatisticsEntry) -> None:
         """Note that a window changed."""
         if entry.kind is not FrameKind.BASELINE:
-            if not self._pending and all(of.window is not None for of in self._logs):
+            if not self._pending and all(each.window is not None for each in self._logs):
                 self._sent.paced_cursor = self._sent.cursors(of.partition)(entry.sequence - 1)
             self._pending.setdefault(of, entry.sequence - 1)
 

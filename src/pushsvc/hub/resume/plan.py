@@ -19,8 +19,8 @@ class ResumePlan:
     """For a client with ``client_positions``: its ``log_positions`` in the logs of events, and the ``lost`` logs.
 
     ``client_positions`` is None if the client's cursor is unreadable. A client that asks for the ``earliest`` events
-    loses nothing. ``refresh_topics(partitions)`` makes the group follow the topics that it lacks.
-    Valid as long as no log of the group starts over. Logs that join are looked up too.
+    loses nothing. ``refresh_topics(partitions)`` makes the group follow the topics that it lacks. Valid as long as no
+    log of the group starts over. Logs that join are looked up too.
     """
 
     def __init__(
