@@ -17,7 +17,7 @@ from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
 from pushsvc.server.context import FastPaths, ServerContext
 from pushsvc.server.wsgi import base_environ
-from pushsvc.web.app import hub_of
+from pushsvc.web.app import context_of
 
 
 def serve(
@@ -29,7 +29,7 @@ def serve(
     tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Then end every stream with a time to reconnect, within ``drain`` seconds."""
-    hub = hub_of(app)
+    hub = context_of(app).hub
     hub.start()
     environ = base_environ(listener.getsockname(), "http" if tls is None else "https")
     draining, stopping = Event(), Event()

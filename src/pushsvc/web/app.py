@@ -64,11 +64,6 @@ def context_of(app: Flask) -> Context:
     return context
 
 
-def hub_of(app: Flask) -> Hub:
-    """Return the hub of an app that ``create_app`` made."""
-    return context_of(app).hub
-
-
 def end_streams_on_term(app: Flask) -> None:
     """Make SIGTERM end the app's streams, each with a time to reconnect, and then call the present handler.
 
@@ -79,7 +74,7 @@ def end_streams_on_term(app: Flask) -> None:
         raise StartupError("call this in a worker that handles SIGTERM, for instance in gunicorn's post_worker_init")
 
     def handle(number: int, frame: FrameType | None) -> None:
-        gevent.spawn(hub_of(app).drain)
+        gevent.spawn(context_of(app).hub.drain)
         before(number, frame)
 
     signal.signal(signal.SIGTERM, handle)

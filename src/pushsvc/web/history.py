@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,7 @@ from pushsvc.event import Event
 Condition = Callable[[Event], bool]
 
 _CONDITION = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)\Z", re.DOTALL)
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
+_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +125,13 @@ def parse_condition(text: str) -> Condition:
     found = _CONDITION.match(text)
     if not found:
         raise InvalidParameter("where", f"{text!r} is not a field, one of = != < <= > >=, and a value")
-    name, operator, literal = found.groups()
+    name, comparison, literal = found.groups()
     value = _value(literal)
-    if operator in ("=", "!="):
-        return lambda event: (_equal(event.data.get(name), value)) is (operator == "=")
+    if comparison in ("=", "!="):
+        return lambda event: (_equal(event.data.get(name), value)) is (comparison == "=")
     if isinstance(value, bool):
         raise InvalidParameter("where", f"{text!r}: true and false have no order")
-    compare = _ORDER[operator]
+    compare = _ORDER[comparison]
     return lambda event: _comparable(event.data.get(name), value) and compare(event.data[name], value)
 
 

@@ -11,12 +11,7 @@ from pushsvc.clock import parse_time
 from pushsvc.errors import InvalidParameter, NotAcceptable
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
 
-FORMATS = {
-    "sse": EVENT_STREAM,
-    "json": "application/json",
-    "ndjson": "application/x-ndjson",
-    "csv": "text/csv",
-}
+FORMATS = {"sse": EVENT_STREAM, "json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

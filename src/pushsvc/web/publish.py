@@ -70,7 +70,7 @@ def publish(
         if parsed.faults:
             _note_refusal(context, topic, parsed.faults[0].detail)
         return _accepted(topic, parsed, receipt, settings)
-    except Exception as error:  # noqa: BLE001 - becomes a problem, an unexpected one a logged 500
+    except Exception as error:  # noqa: BLE001 - becomes a problem
         return _problem_of(error, topic)
 
 
@@ -86,7 +86,7 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
             return None  # which events are late depends on their order
         batch = context.reader.read_together(topic, bodies, now=context.now())
         receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - becomes a problem
         problem = _problem_of(error, topic, len(bodies))
         return BatchResponse(problem.status, problem.headers, [problem.body] * len(bodies))
     if batch is None or receipt is None:
@@ -101,7 +101,7 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
 
 
 def _problem_of(error: Exception, topic: str, requests: int = 1) -> HttpResponse:
-    """Return the problem of an error that several requests met, and count them."""
+    """Return the problem of an error, and count the ``requests`` that it refuses."""
     if isinstance(error, TooManyTopics):
         metrics.CROWDED.inc(requests)
     elif isinstance(error, Unavailable):
