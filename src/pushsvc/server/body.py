@@ -23,7 +23,7 @@ class SizedBody:
         return not self._left
 
     def take(self, buffer: bytearray, most: int) -> bytes:
-        """Remove at most ``most`` body bytes from ``buffer`` and return them. No bytes: more must arrive, or ``done``."""
+        """Remove at most ``most`` body bytes from ``buffer`` and return them; none if it needs more, or is ``done``."""
         data = bytes(buffer[: min(self._left, most)])
         del buffer[: len(data)]
         self._left -= len(data)
