@@ -325,6 +325,14 @@ def test_a_state_of_other_settings_or_versions_is_refused():
             Aggregate.restore(settings, state)
 
 
+def test_a_topic_without_quantiles_can_be_closed():
+    aggregate = topic(dataclasses.replace(NOW, statistics=()))
+    aggregate.apply(1, T, [event(x=1)])
+    aggregate.flush(T)
+    aggregate.all.close("t")
+    assert aggregate.all.topics == {}
+
+
 # -- lateness
 
 

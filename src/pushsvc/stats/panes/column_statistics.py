@@ -117,4 +117,5 @@ class ColumnStatistics:
         """Drop everything in columns, ascending."""
         self._head_parts[:, columns] = EMPTY[:, None]
         self.stacks.drop(columns)
-        self.quantiles.drop(columns)
+        if self._percents:
+            self.quantiles.drop(columns)
