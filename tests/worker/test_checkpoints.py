@@ -14,7 +14,6 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.worker.checkpoints import Checkpointer
-from pushsvc.worker.engine import ShardLost
 from pushsvc.worker.local_engine import LocalEngine
 from pushsvc.worker.partition import OwnedEngine, Unsaved
 from pushsvc.worker.policy import CheckpointPolicy
@@ -556,19 +555,6 @@ def test_after_an_orderly_end_a_successor_reads_no_entry_again(owner):
     assert owner.totals("good") == (8, 8)
     publish(next_owner, 2)
     assert counts.entries_read == 2
-
-
-def test_a_shard_lost_at_an_orderly_end_leaves_the_other_engines_of_the_partition(owner, monkeypatch):
-    def lose(_):
-        raise ShardLost("made to fail")
-
-    publish(owner, 1)
-    monkeypatch.setattr(LocalEngine, "save", lose)
-    counts, partition = Counts(), owner.partition
-    finish(owner)
-    assert (counts.checkpoints_written, counts.checkpoints_failed) == (0, 1)
-    assert owner.partition is partition
-    assert not partition.ended
 
 
 def test_an_orderly_end_waits_for_the_checkpoint_that_is_being_written(owner):

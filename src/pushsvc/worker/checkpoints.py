@@ -72,15 +72,18 @@ class Checkpointer:
         until = time.monotonic() + self._policy.last
         every = [(*pair, engine) for pair in _known(partitions) for engine in pair[0].engines.values()]
         worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= self._worth(one[2].cost)]
+        failed: list[tuple[Partition, Exception]] = []
         for one in sorted(worth, key=lambda one: one[2].unsaved.spent, reverse=True):
             if not self.wait(until - time.monotonic()):
-                return
+                break
             if time.monotonic() + self._seconds(one[2]) < until:
                 try:
                     self._take(*one)
                 except (ShardLost, EntryFailed) as error:
-                    self._log_failure(one[1], error)  # the partition ends anyway, its other engines are still saved
+                    failed.append((one[0], error))
         self.wait(until - time.monotonic())
+        for partition, failure in failed:  # at last: it discards what the partition's other engines have not written
+            self._on_engine_failure(partition, failure)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the checkpoint that is being written; return whether none is left."""
@@ -155,7 +158,7 @@ class Checkpointer:
             self._log_failure(owner, error)
 
     @staticmethod
-    def _log_failure(owner: Owner, error: Exception) -> None:
+    def _log_failure(owner: Owner, error: PushError) -> None:
         metrics.UNWRITTEN.inc()
         level = logging.INFO if isinstance(error, Fenced) else logging.WARNING
         log.log(level, "partition %d: no checkpoint was written: %s", owner.partition, error)
