@@ -230,7 +230,7 @@ def overflow(channel):
     for number in range(300):
         channel.broadcast([b"data: %05d%b\n\n" % (number, b"x" * 1_000)])
         turn_until(lambda: quick.read().count(b"data") == number + 1)  # noqa: B023
-    assert channel.backlog.size <= 50_000
+    turn_until(lambda: channel.backlog.size <= 50_000)  # a pass trims the backlog at its end
     return slow
 
 
