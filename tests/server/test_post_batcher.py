@@ -358,7 +358,7 @@ def test_an_exception_answers_every_post_of_the_batch_with_500(start_server: Sta
     assert "on purpose in the fast path" in server.log
 
 
-def test_who_goes_away_before_the_answer_holds_nothing(start_server: StartServer) -> None:
+def test_a_client_that_leaves_before_the_answer_holds_nothing(start_server: StartServer) -> None:
     server = start_server()
     for _ in range(5):
         with server.connect() as connection:
