@@ -3,8 +3,9 @@
 PYTHON ?= python3
 PORT ?= 8000
 TESTS ?=
-# More than there are cores: most tests wait for other processes, and for deadlines, most of the time.
-WORKERS ?= 6
+# More than there are cores: most tests wait for other processes, and for deadlines, most of the time. Over a given
+# Redis there is one: some tests flush its scripts and cut its connections.
+WORKERS ?= $(if $(PUSHSVC_TEST_REDIS_URL),0,6)
 UPGRADE ?=
 
 VENV := .venv
