@@ -148,8 +148,9 @@ def test_every_delivery_is_counted_once(channel):
         turn_until(lambda: peer.read().endswith(b"three\n"))  # noqa: B023
     taken = sum(len(peer.read()) for peer in peers)
     assert counted(metrics.STREAM_BYTES) - size == taken
-    # Seven have all; one was closed before the last two; one was offered the last too, but is broken.
-    assert counted(metrics.DELIVERIES) - messages == 7 * (sent + 2) + sent + (sent + 2)
+    # Seven have all, and one was closed before the last two. The broken one was offered the last,
+    # unless the loop saw its reset before the pass.
+    assert counted(metrics.DELIVERIES) - messages - 7 * (sent + 2) - sent in (sent + 1, sent + 2)
 
 
 def test_closed_hub_releases_its_io_uring(broker):
