@@ -27,7 +27,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no
 demo: $(VENV)/runtime.done $(VENV)/project.done
 	$(BIN)/pushsvc demo --port $(PORT)
 
-test: $(VENV)/dev.done $(VENV)/project.done
+test: $(VENV)/dev.done $(VENV)/project.done $(VENV)/node.done
 	$(PYTEST) $(TESTS)
 
 # What most changes need: the rooms whose tests neither start whole systems nor wait for long.
@@ -47,7 +47,7 @@ lock: $(VENV)/dev.done
 	$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/clients/js/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -73,3 +73,9 @@ $(VENV)/dev.done: requirements/dev.txt $(VENV)/build.done
 $(VENV)/project.done: pyproject.toml $(VENV)/build.done
 	$(INSTALL) --no-deps --editable .
 	@touch $@
+
+# JavaScript that only tests use: clients, and what checks the page.
+$(VENV)/node.done: tests/clients/js/package-lock.json | $(BIN)/python
+	@if command -v npm >/dev/null; then \
+	  npm ci --prefix tests/clients/js --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	else echo "npm is not there: the tests of JavaScript clients are skipped"; fi
