@@ -34,12 +34,16 @@ def problem(slug: str, status: int = 503) -> bytes:
 
 
 class Scripted:
-    """Answers each connection with the next of ``answers`` and closes it; ``requests`` keeps what it read."""
+    """Answers each connection with the next of ``answers`` and closes it; ``requests`` keeps what it read.
+
+    ``closed`` counts the connections that it has closed.
+    """
 
     def __init__(self, *answers: bytes) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._answers = answers
         self.requests: list[bytes] = []
+        self.closed = threading.Semaphore(0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -53,6 +57,7 @@ class Scripted:
             with peer:
                 self.requests.append(self._read(peer))
                 peer.sendall(answer)
+            self.closed.release()
 
     def _read(self, peer: socket.socket) -> bytes:
         data = b""
@@ -214,6 +219,7 @@ def test_a_body_is_repeated_if_the_caller_says_it_is_repeatable(repeatable: bool
 def test_an_idle_connection_that_the_server_closed_is_replaced() -> None:
     with scripted(OK, OK) as server, Client(server.url) as client:
         client.publish("t", WITHOUT)
+        assert server.closed.acquire(timeout=DEADLINE)
         client.publish("t", WITHOUT)
     assert len(server.requests) == 2
 
