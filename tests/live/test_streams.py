@@ -272,6 +272,24 @@ def test_list_of_topics_is_also_a_stream(own_server, topic):
         assert [topic["topic"] for topic in stream.frame()[1]["topics"]] == [topic]
 
 
+def test_stream_of_changes_sends_the_list_once(own_server):
+    """Streams with and without changes are open at once: each gets its own messages."""
+    own_server.post("a", {"n": 1})
+    with own_server.stream("/v1/topics?changes=1") as changes, own_server.stream("/v1/topics") as whole:
+        event, first = changes.frame()
+        assert (event, [topic["topic"] for topic in first["topics"]], first["total"]) == ("topics", ["a"], 1)
+        assert "total" not in whole.frame()[1]
+        own_server.post("b", {"n": 1})
+        event, change = changes.frame()
+        assert (event, change["removed"], change["total"]) == ("changes", [], 2)
+        assert change["added"] == [topic for topic in whole.frame()[1]["topics"] if topic["topic"] == "b"]
+        assert own_server.request("DELETE", "/v1/topics/a").status == 204
+        assert changes.frame() == ("changes", {"added": [], "removed": ["a"], "total": 1})
+        with own_server.stream("/v1/topics?changes=1") as late:
+            event, first = late.frame()
+            assert (event, [topic["topic"] for topic in first["topics"]], first["total"]) == ("topics", ["b"], 1)
+
+
 def test_sigterm_ends_streams_with_a_retry(stack, stats):
     """The process ends as soon as its streams have ended, long before the drain's deadline."""
     stack.start_aggregator()

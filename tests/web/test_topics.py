@@ -71,3 +71,75 @@ def test_a_list_that_cannot_be_read_completely_is_an_error(broker, context, monk
     else:
         with pytest.raises(BrokerUnavailable):  # the server then cuts the answer
             client.get("/v1/topics", buffered=True)
+
+
+def _events_of(message):
+    return [(sent.event, json.loads(sent.data)) for sent in Decoder().feed(message)]
+
+
+def _publish(broker, *names):
+    for name in names:
+        broker.publish(name, [Event(data={"n": 1})], TopicSettings())
+
+
+def _found(client, query):
+    answer = client.get(f"/v1/topics?{query}").json
+    return [topic["topic"] for topic in answer["topics"]], answer["total"]
+
+
+def test_a_search_finds_names_that_begin_with_the_text_first(broker, context):
+    client = client_of(topics, context)
+    assert _found(client, "search=order") == ([], 0)
+    _publish(broker, "a.orders", "Orders", "orders.b", "order", "shop", "z.ORDERS")
+    assert _found(client, "search=order") == (["order", "Orders", "orders.b", "a.orders", "z.ORDERS"], 5)
+    assert _found(client, "search=ORDER&limit=2") == (["order", "Orders"], 5)
+    assert _found(client, "limit=2") == (["Orders", "a.orders"], 6)
+    assert _found(client, "search=" + "x" * 200) == ([], 0)
+    assert client.get("/v1/topics?search=order").json["topics"][0]["last_arrival"] is not None
+
+
+def test_a_search_gives_a_hundred_topics_unless_more_are_asked_for(broker, context):
+    client = client_of(topics, context)
+    _publish(broker, *(f"t{number}" for number in range(101)))
+    names, total = _found(client, "search=t")
+    assert (len(names), total) == (100, 101)
+    names, total = _found(client, "search=t&limit=1000")
+    assert (len(names), total) == (101, 101)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["search=" + "x" * 201, "limit=0", "limit=1001", "limit=x", "search=a&search=b", "changes=1", "changes=2",
+     "format=sse&search=a", "format=sse&limit=1", "format=sse&changes=yes"],
+)  # fmt: skip
+def test_a_bad_search_is_refused(context, query):
+    answer = client_of(topics, context).get(f"/v1/topics?{query}")
+    assert answer.status_code == 400
+    assert query.rpartition("&")[2].partition("=")[0] in answer.json["detail"]
+
+
+def test_changes_name_the_topics_that_were_added_and_removed(broker, context):
+    context = replace(context, listed_topics=3)
+    _publish(broker, "a", "b", "c", "d")
+    before, first = topics.poll_first(context, None)
+    [(event, data)] = _events_of(first)
+    assert (event, [topic["topic"] for topic in data["topics"]], data["total"]) == ("topics", ["a", "b", "c"], 4)
+    assert topics.poll_first(context, before) is None
+    broker.delete("d")
+    _publish(broker, "e")
+    after, _ = topics.poll_first(context, before)
+    [(event, data)] = _events_of(topics.describe_changes(context, before, after))
+    assert (event, data["removed"], data["total"]) == ("changes", ["d"], 4)
+    assert [(topic["topic"], topic["exists"]) for topic in data["added"]] == [("e", True)]
+
+    _publish(broker, "f", "g", "h", "i")
+    later, _ = topics.poll_first(context, after)
+    [(event, data)] = _events_of(topics.describe_changes(context, after, later))
+    assert (event, len(data["topics"]), data["total"]) == ("topics", 3, 8)
+
+
+def test_a_topic_that_was_created_again_is_removed_and_added(broker, context):
+    _publish(broker, "a")
+    created = broker.topics()
+    [(_, data)] = _events_of(topics.describe_changes(context, {"a": created["a"] - 1}, created))
+    assert (data["removed"], [topic["topic"] for topic in data["added"]]) == (["a"], ["a"])

@@ -20,7 +20,7 @@ from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.groups.group import Group
-from pushsvc.hub.groups.listing import REFRESH, Listing, Poll
+from pushsvc.hub.groups.listing import REFRESH, Describe, Listing, Poll
 from pushsvc.hub.limits import FanoutLimits, FeedLimits, ResumeLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
@@ -137,11 +137,11 @@ class Hub:
         found.channel.idle_since = self.clock.tick
         return found
 
-    def listing(self, key: str, poll: Poll) -> Listing:
+    def listing(self, key: str, poll: Poll, describe: Describe | None = None) -> Listing:
         """Return the listing of that name, a new one if there is none."""
         found = self._sources.get(key)
         if not isinstance(found, Listing):
-            found = self._sources[key] = Listing(key, poll, self._open_channel, self._refresh)
+            found = self._sources[key] = Listing(key, poll, self._open_channel, self._refresh, describe)
         found.channel.idle_since = self.clock.tick
         return found
 

@@ -16,7 +16,7 @@ from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.connection import Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.groups.group import ResumeReason
-from pushsvc.hub.groups.listing import Poll
+from pushsvc.hub.groups.listing import Describe, Poll
 from pushsvc.hub.hub import DRAINING, Hub
 from pushsvc.hub.messages import OPENING, farewell
 from pushsvc.hub.query import Query
@@ -170,10 +170,10 @@ class QueryStream(Stream):
 class ListingStream(Stream):
     """The state of a listing, and its changes."""
 
-    def __init__(self, hub: Hub, key: str, poll: Poll) -> None:
+    def __init__(self, hub: Hub, key: str, poll: Poll, describe: Describe | None = None) -> None:
         super().__init__(hub)
-        self._key, self._poll = key, poll
-        self._listing = hub.listing(key, poll)
+        self._source = (key, poll, describe)
+        self._listing = hub.listing(*self._source)
 
     @property
     def channel(self) -> Channel:
@@ -181,11 +181,11 @@ class ListingStream(Stream):
 
     @property
     def factory(self) -> Callable[[str | None], Stream]:
-        return lambda _: ListingStream(self.hub, self._key, self._poll)
+        return lambda _: ListingStream(self.hub, *self._source)
 
     def open(self) -> None:
         self._check_draining()
-        self._listing = self.hub.listing(self._key, self._poll)
+        self._listing = self.hub.listing(*self._source)
         self._listing.refresh()
 
     def start(self, connection: Connection) -> None:

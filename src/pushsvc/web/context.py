@@ -18,7 +18,7 @@ class Context:
     """The parts of one application.
 
     The list of topics reads the metadata of ``described_topics`` at once, in about 3 ms; thousands would delay all
-    streams.
+    streams. A stream of its changes begins with at most ``listed_topics``, and sends the list anew after more changes.
     """
 
     broker: Broker
@@ -29,5 +29,6 @@ class Context:
     security: Security
     scan: ScanLimits = field(default_factory=ScanLimits)
     described_topics: int = 100
+    listed_topics: int = 100
 
     now = staticmethod(now_ms)

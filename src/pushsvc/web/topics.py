@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
@@ -13,13 +13,18 @@ from flask import Blueprint, Response, request
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
+from pushsvc.errors import InvalidParameter
 from pushsvc.hub.streams import ListingStream
 from pushsvc.hub.window_state import read_window
 from pushsvc.settings import TopicSettings
-from pushsvc.topic import check_topic
+from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, stream_response
+
+_OF_A_LIST = ("search", "limit")
+_FOUND = 100
+_MOST = 1_000
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -27,10 +32,13 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("")
     def list_topics() -> Response:
-        parameters = Parameters(request, ("format",))
+        parameters = Parameters(request, ("format", "changes", *_OF_A_LIST))
+        changes = parameters.choice("changes", ("0", "1"), "0") == "1"
         if choose_format(request, parameters, ("sse", "json")) == "sse":
-            return stream_response(ListingStream(context.hub, "topics", partial(poll_list, context)))
-        return _begun(_list_pieces(context, list(context.broker.topics())))
+            parameters.refuse(_OF_A_LIST, "belongs to the list as JSON, and this is a stream")
+            return stream_response(_stream(context, changes))
+        parameters.refuse(("changes",), "belongs to the stream of the list")
+        return _begun(_chosen(context, parameters))
 
     @resource.get("/<topic>")
     def metadata(topic: str) -> Response:
@@ -46,8 +54,35 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _list_pieces(context: Context, names: Sequence[str]) -> Iterator[bytes]:
-    """Yield a JSON object with the metadata of topics, in pieces."""
+def _stream(context: Context, changes: bool) -> ListingStream:
+    if changes:
+        poll, describe = partial(poll_first, context), partial(describe_changes, context)
+        return ListingStream(context.hub, "changes of topics", poll, describe)
+    return ListingStream(context.hub, "topics", partial(poll_list, context))
+
+
+def _chosen(context: Context, parameters: Parameters) -> Iterator[bytes]:
+    """Yield all topics, or at most ``limit`` of those whose names contain ``search``, with the number of all such."""
+    search, limit = parameters.text("search"), parameters.integer("limit", None, 1, _MOST)
+    if search is not None and len(search) > MAX_LENGTH:
+        raise InvalidParameter("search", f"longer than {MAX_LENGTH} characters, as no topic is")
+    names = list(context.broker.topics())
+    if search is None and limit is None:
+        return _list_pieces(context, names)
+    found = _matching(names, (search or "").lower())
+    return _list_pieces(context, found[: limit or _FOUND], total=len(found))
+
+
+def _matching(names: Sequence[str], search: str) -> list[str]:
+    """Return the names that contain a text in lower case: those that begin with it first, the text itself before."""
+    found = [(name.lower(), name) for name in names]
+    ranked = [(not low.startswith(search), low != search, name) for low, name in found if search in low]
+    return [name for _, _, name in sorted(ranked)]
+
+
+def _list_pieces(context: Context, names: Sequence[str], *, total: int | None = None) -> Iterator[bytes]:
+    """Yield a JSON object with the metadata of topics, in pieces; a limited list has the ``total`` of the whole one."""
+    end = b"]}" if total is None else b'],"total":%d}' % total
     head = b'{"topics":['
     for start in range(0, len(names), context.described_topics):
         some = names[start : start + context.described_topics]
@@ -55,7 +90,7 @@ def _list_pieces(context: Context, names: Sequence[str]) -> Iterator[bytes]:
         described = [_describe(context, topic, fields) for topic, fields in zip(some, stored, strict=True)]
         yield head + orjson.dumps(described)[1:-1]
         head = b","
-    yield b"]}" if names else head + b"]}"
+    yield end if names else head + end
 
 
 def _begun(pieces: Iterator[bytes]) -> Response:
@@ -107,3 +142,29 @@ def poll_list(context: Context, known: Any) -> tuple[Any, bytes] | None:
     if created == known:
         return None
     return created, sse.encode(b"".join(_list_pieces(context, list(created))), event="topics")
+
+
+def poll_first(context: Context, known: Any) -> tuple[Any, bytes] | None:
+    """Return the topics with the first of them and their total as a message; None as ``poll_list``."""
+    created = context.broker.topics()
+    return None if created == known else (created, _first_topics(context, created))
+
+
+def describe_changes(context: Context, before: Mapping[str, int], after: Mapping[str, int]) -> bytes:
+    """Return which topics were added and removed, as a message; a topic that was created again is both.
+
+    If they are too many, return the first topics anew.
+    """
+    removed = sorted(name for name, _ in before.items() - after.items())
+    added = sorted(name for name, _ in after.items() - before.items())
+    if len(added) + len(removed) > context.listed_topics:
+        return _first_topics(context, after)
+    stored = context.broker.metadata([Log(topic) for topic in added])
+    described = [_describe(context, topic, fields) for topic, fields in zip(added, stored, strict=True)]
+    data = {"added": described, "removed": removed, "total": len(after)}
+    return sse.encode(orjson.dumps(data), event="changes")
+
+
+def _first_topics(context: Context, created: Mapping[str, int]) -> bytes:
+    first = list(created)[: context.listed_topics]
+    return sse.encode(b"".join(_list_pieces(context, first, total=len(created))), event="topics")

@@ -27,15 +27,27 @@ Poll = Callable[[Any], tuple[Any, bytes] | None]
 """Returns a value to compare with that of the poll before, and the message that shows it. Returns None if the value is
 equal to the argument: comparing may cost less than making the message. Raises what the broker raises."""
 
+Describe = Callable[[Any, Any], bytes]
+"""Returns the message that leads from the first value to the second. Raises what the broker raises."""
+
 
 class Listing:
-    """Polls once for all its streams. Implements Recovery: a client cannot resume, and a slow stream is ended."""
+    """Polls once for all its streams. Implements Recovery: a client cannot resume, and a slow stream is ended.
+
+    After a change all streams get the new list, or the message of ``describe`` if it is given.
+    """
 
     def __init__(
-        self, key: Hashable, poll: Poll, open_channel: Callable[[Listing], Channel], refresh: float = REFRESH
+        self,
+        key: Hashable,
+        poll: Poll,
+        open_channel: Callable[[Listing], Channel],
+        refresh: float = REFRESH,
+        describe: Describe | None = None,
     ) -> None:
         self.key = key
         self._poll = poll
+        self._describe = describe
         self._refresh = refresh
         self._polling = RLock()
         self._seen: tuple[Any, bytes] | None = None
@@ -52,10 +64,15 @@ class Listing:
             self._greenlet = gevent.spawn(self._run)
 
     def _take(self, seen: tuple[Any, bytes] | None) -> None:
-        if seen is not None:
-            before, self._seen, self._seen_at = self._seen, seen, monotonic()
-            if before is not None and before[0] != seen[0]:
-                self.channel.broadcast([seen[1]])
+        if seen is None:
+            return
+        before, message = self._seen, seen[1]
+        changed = before is not None and before[0] != seen[0]
+        if before is not None and changed and self._describe is not None:
+            message = self._describe(before[0], seen[0])  # may fail: then the next poll finds the same change
+        self._seen, self._seen_at = seen, monotonic()
+        if changed:
+            self.channel.broadcast([message])
 
     def state(self) -> bytes:
         """Return the message of the last poll, for a new stream."""
