@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import socket
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -74,8 +75,8 @@ class Settings:
 def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
     """Return the settings: ``options`` that are neither None nor empty, then those of the file, then the defaults.
 
-    Without ``file``, read ``pushsvc.toml`` in the working directory if it exists. Raise InvalidSetting with the names
-    of the file and the key, and StartupError if the file cannot be read.
+    Without ``file``, read ``pushsvc.toml`` in the working directory if it exists. Raise InvalidSetting with the file,
+    the line and the key, and StartupError if the file cannot be read.
     """
     found = _read(file or DEFAULT_FILE) if file is not None or DEFAULT_FILE.exists() else {}
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -121,37 +122,126 @@ def without_password(url: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        text = _decode(path, path.read_bytes())
     except OSError as error:
         raise StartupError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSetting(f"{path}: {error}") from error
-    found = _table(document, _SETTINGS, f"{path}: ")
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: a number too long, arrays nested too deep
+        raise InvalidSetting(_syntax_error(path, text, str(error))) from error
+    try:
+        found = _table(document, _SETTINGS)
+    except _Fault as error:
+        key = ".".join(
+            name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in error.path
+        )
+        raise InvalidSetting(f"{path}:{line_of(text, error.path)}: {key}: {error}") from None
     for name in ("data_dir", "certfile", "keyfile"):
         if name in found:
             found[name] = path.parent / found[name]
     return found
 
 
-def _table(table: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> dict[str, Any]:
-    """Return the checked values of a table; errors start with ``where`` and the name of the setting."""
+def _decode(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidSetting(f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8") from error
+
+
+def _syntax_error(path: Path, text: str, message: str) -> str:
+    """Return a message of tomllib that begins with its position: line and column, or the line of what is cut off."""
+    if found := re.fullmatch(r"(.*) \(at line ([0-9]+), column ([0-9]+)\)", message, re.DOTALL):
+        return f"{path}:{found[2]}:{found[3]}: {found[1]}"
+    if message.endswith("(at end of document)"):
+        *_, (line, _, _) = _statements(text)
+        return f"{path}:{line}: {message}"
+    return f"{path}: {message}"
+
+
+def line_of(text: str, path: Sequence[str]) -> int | None:
+    """Return the line on which a TOML document first names the key at ``path``; None if it does not name it.
+
+    A key inside a value of several lines has the line on which the statement begins.
+    """
+    table: tuple[str, ...] = ()
+    for line, is_header, statement in _statements(text):
+        within = () if is_header else table
+        if statement and tuple(path[: len(within)]) == within and _has(statement, path[len(within) :]):
+            return line
+        if is_header:
+            table = _path_of_header(statement)
+    return None
+
+
+def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, Any]]]:
+    """Yield each statement: its first line, whether it is the header of a table, and its content, read by itself.
+
+    tomllib gives no positions of keys, but it knows when a statement is complete. An incomplete last one is empty.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    begin = 0
+    for end in range(1, len(lines) + 1):
+        try:
+            statement = tomllib.loads("\n".join(lines[begin:end]))
+        except tomllib.TOMLDecodeError:
+            continue  # its value goes on in the next line
+        is_header = end == begin + 1 and lines[begin].lstrip().startswith("[")
+        yield begin + 1, is_header, statement
+        begin = end
+    if begin < len(lines):
+        yield begin + 1, False, {}
+
+
+def _has(value: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name][-1] if _is_tables(value[name]) else value[name]
+    return True
+
+
+def _path_of_header(statement: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the path of the table that ``[a.b]`` or ``[[a.b]]``, read by itself, opens."""
+    path = []
+    while statement:
+        [(name, inner)] = statement.items()
+        path.append(name)
+        statement = inner[-1] if _is_tables(inner) else inner
+    return tuple(path)
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[-1], dict)
+
+
+class _Fault(ValueError):
+    """What is wrong with the key at ``path``, which begins in the table that is checked."""
+
+    def __init__(self, detail: str, *path: str) -> None:
+        super().__init__(detail)
+        self.path = path
+
+    @classmethod
+    def under(cls, name: str, error: ValueError) -> _Fault:
+        """Return an error of the value of ``name`` as an error of the table around it."""
+        return cls(str(error), name, *(error.path if isinstance(error, _Fault) else ()))
+
+
+def _table(table: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the checked values of a table; raise _Fault."""
     found = {}
     for name, value in table.items():
         if name not in checks:
             near = difflib.get_close_matches(name, checks, 1)
             hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(checks))}"
-            raise InvalidSetting(f"{where}{name}: there is no such setting; {hint}")
+            raise _Fault(f"there is no such setting; {hint}", name)
         try:
             found[name] = checks[name](value)
-        except _Nested as error:
-            raise InvalidSetting(f"{where}{name}.{error}") from None
         except ValueError as error:
-            raise InvalidSetting(f"{where}{name}: {error}") from None
+            raise _Fault.under(name, error) from None
     return found
-
-
-class _Nested(ValueError):
-    """An error in a nested table; its text starts with the rest of the key."""
 
 
 def _text(value: Any) -> str:
@@ -246,68 +336,66 @@ def _values(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _check_values(settings: TopicSettings, where: str) -> TopicSettings:
-    """Raise InvalidSetting for fields without a statistic of values, and for such a statistic without a field."""
+def _check_values(settings: TopicSettings) -> None:
+    """Raise _Fault for fields without a statistic of values, and for such a statistic without a field."""
     chosen = settings.value_statistics
     if chosen and not settings.values:
-        raise InvalidSetting(f"{where}statistics: {chosen[0]!r} needs fields: name them in values")
+        raise _Fault(f"{chosen[0]!r} needs fields: name them in values", "statistics")
     if settings.values and not chosen:
-        raise InvalidSetting(f"{where}values: no statistic uses them: add distinct, top, first or last to statistics")
-    return settings
+        raise _Fault("no statistic uses them: add distinct, top, first or last to statistics", "values")
 
 
-def _check_parts(pattern: str, settings: TopicSettings, where: str) -> TopicSettings:
-    """Raise InvalidSetting for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
+def _check_parts(pattern: str, settings: TopicSettings) -> None:
+    """Raise _Fault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
 
     With a pattern, every matching topic would start as many processes.
     """
     if settings.parts == 1:
-        return settings
+        return
     if is_pattern(pattern):
-        raise InvalidSetting(f"{where}parts: only a single topic can have parts, and this is a pattern")
+        raise _Fault("only a single topic can have parts, and this is a pattern", "parts")
     for reason, is_set in (
         ("values", settings.values),
         ("exact windows", settings.exact),
         ("windows of the last N events", settings.largest_count_window),
     ):
         if is_set:
-            raise InvalidSetting(
-                f"{where}parts: a topic with {reason} cannot have parts: their results cannot be merged exactly"
-            )
-    return settings
+            raise _Fault(f"a topic with {reason} cannot have parts: their results cannot be merged exactly", "parts")
 
 
-def _topic(pattern: str, value: Any) -> tuple[str, TopicSettings]:
-    quoted = pattern if pattern.replace("-", "").replace("_", "").isalnum() else f'"{pattern}"'
+def _topic(pattern: str, value: Any) -> TopicSettings:
     try:
         check_pattern(pattern)
     except InvalidTopic as error:
-        raise _Nested(f"{quoted}: {error}") from None
+        raise ValueError(error.detail) from None
     if not isinstance(value, dict):
-        raise _Nested(f"{quoted}: must be a table")
-    try:
-        found = _table(value, _TOPIC, f"{quoted}.")
-        settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
-        return pattern, _check_parts(pattern, _check_values(settings, f"{quoted}."), f"{quoted}.")
-    except InvalidSetting as error:
-        raise _Nested(str(error)) from None
+        raise ValueError("must be a table")
+    found = _table(value, _TOPIC)
+    settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+    _check_values(settings)
+    _check_parts(pattern, settings)
+    return settings
 
 
 def _topics(value: Any) -> TopicRules:
     if not isinstance(value, dict):
         raise ValueError('must have a table per topic or pattern, such as [topics."a.*"]')
-    return TopicRules(tuple(_topic(pattern, table) for pattern, table in value.items()))
+    rules = []
+    for pattern, table in value.items():
+        try:
+            rules.append((pattern, _topic(pattern, table)))
+        except ValueError as error:
+            raise _Fault.under(pattern, error) from None
+    return TopicRules(tuple(rules))
 
 
 def _limits(value: Any) -> Limits:
     if not isinstance(value, dict):
         raise ValueError("must be a table [limits]")
-    try:
-        return Limits(**_table(value, {one.name: _number(1, 1 << 31) for one in fields(Limits)}, ""))
-    except InvalidSetting as error:
-        raise _Nested(str(error)) from None
+    return Limits(**_table(value, {one.name: _number(1, 1 << 31) for one in fields(Limits)}))
 
 
+_BARE_KEY = re.compile("[A-Za-z0-9_-]+")
 _MAX_VALUED = 8
 _MAX_AMOUNT = 10**15
 _MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

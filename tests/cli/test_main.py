@@ -82,11 +82,11 @@ def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str],
     assert message in result.output.splitlines()[-1]
 
 
-def test_an_error_in_the_settings_file_names_file_and_key(tmp_path: Path) -> None:
+def test_an_error_in_the_settings_file_names_file_line_and_key(tmp_path: Path) -> None:
     (tmp_path / "pushsvc.toml").write_text("[topics.a]\nwindws = ['1m']\n")
     result = invoke("serve")
     assert result.exit_code == 1
-    assert "Error: pushsvc.toml: topics.a.windws: there is no such setting; did you mean window" in result.output
+    assert "Error: pushsvc.toml:2: topics.a.windws: there is no such setting; did you mean window" in result.output
 
 
 def test_tail_prints_published_events(shared_server: Stack, topic: str) -> None:
