@@ -53,6 +53,11 @@ def test_a_list_of_one_piece_gets_a_content_length(server: ServerProcess) -> Non
     assert rest
 
 
+def test_the_date_is_the_servers_whatever_the_app_sends(server: ServerProcess) -> None:
+    answer, _ = ask(server, "/dated")  # a header that is there twice fails the parsing
+    assert (answer.status, "1970" in answer.headers["date"]) == (200, False)
+
+
 @pytest.mark.parametrize("target", ["/pieces", "/closed", "/unread", "/raises"])
 def test_an_answer_to_head_has_no_body(server: ServerProcess, target: str) -> None:
     answer, rest = ask(server, target, "HEAD")

@@ -58,6 +58,11 @@ def pieces(environ, start_response):
     yield b"two"
 
 
+def dated(environ, start_response):
+    start_response("200 OK", [*TEXT, ("Date", "Thu, 01 Jan 1970 00:00:00 GMT")])
+    return [b"dated"]
+
+
 def written(environ, start_response):
     write = start_response("200 OK", TEXT)
     write(b"written ")
@@ -228,7 +233,7 @@ class EchoPublisher:
 
 
 APPS = {
-    "/unread": unread, "/lines": lines, "/pieces": pieces, "/written": written, "/raises": raises,
+    "/unread": unread, "/lines": lines, "/pieces": pieces, "/dated": dated, "/written": written, "/raises": raises,
     "/raises-late": raises_late, "/recovers": recovers, "/splits": splits, "/long": long, "/short": short,
     "/nothing": nothing, "/silent": silent, "/closes": closes, "/closed": closed, "/big": big, "/waits": waits,
     "/exhausts": exhausts,

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _STATUS = re.compile(r"[2-9][0-9]{2} [\t -~\x80-\xff]*")
-_HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "te"})
-"""Headers of the connection: the server sends its own."""
+_SERVERS_OWN = frozenset({"connection", "date", "keep-alive", "transfer-encoding", "upgrade", "trailer", "te"})
+"""The date, and the headers of the connection: the server sends its own."""
 
 _VARIABLES = {name: "HTTP_" + name.upper().replace("-", "_") for name in COMMON_HEADERS} | {
     "content-type": "CONTENT_TYPE",
@@ -196,7 +196,7 @@ class WsgiResponse:
         return head
 
     def _app_fields(self) -> list[tuple[str, str]]:
-        """Return the app's headers without hop-by-hop headers and length; apply ``Connection: close`` and length."""
+        """Return the app's headers without length and the server's own; apply ``Connection: close`` and length."""
         fields = []
         for name, value in self._headers:
             lower = name.lower()
@@ -204,7 +204,7 @@ class WsgiResponse:
                 self.keep_alive = False
             elif lower == "content-length":
                 self._left = int(value)
-            elif lower not in _HOP_BY_HOP:
+            elif lower not in _SERVERS_OWN:
                 fields.append((name, value))
         return fields
 
