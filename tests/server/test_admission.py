@@ -38,6 +38,7 @@ ADMITTED: list[tuple[Request, set[str]]] = [
     (post(JSON, LENGTH, "User-Agent: a", "Accept: */*", "Connection: keep-alive"), {PUBLISH, BATCH}),
     (post(JSON, LENGTH, host="127.0.0.1:8000"), {PUBLISH, BATCH}),
     (post(JSON, LENGTH, target="/v1/topics/a.b/events"), {PUBLISH, BATCH}),
+    (post(JSON, LENGTH, target="/v1/topics/a.csv/events"), {PUBLISH, BATCH}),
     # Published alone: another media type, no body, a connection that closes, HTTP/1.0
     (post("Content-Type: text/csv; charset=utf-8", LENGTH), {PUBLISH}),
     (post("Content-Type: application/json; charset=utf-8", LENGTH), {PUBLISH}),
@@ -57,6 +58,7 @@ ADMITTED: list[tuple[Request, set[str]]] = [
     (post(JSON, LENGTH, target="/v1/topics//events"), set()),
     (post(JSON, LENGTH, target="/v1/topics/events"), set()),
     (post(JSON, LENGTH, target="/v1/topics/t/events/"), set()),
+    (post(JSON, LENGTH, target="/v1/topics/t/events.json"), set()),
     (post(SSE), set()),
     (get(SSE, method="HEAD"), set()),
     (get(SSE, target="/v1/topics/%74/events"), set()),

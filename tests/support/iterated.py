@@ -1,4 +1,7 @@
-"""The app under a foreign WSGI server that iterates streams, as gunicorn's gevent worker does."""
+"""The app under a foreign WSGI server that iterates streams, as gunicorn's gevent worker does.
+
+The app is also mounted under ``/mounted``.
+"""
 
 from gevent import monkey
 
@@ -7,6 +10,7 @@ monkey.patch_all()
 import sys  # noqa: E402
 
 from gevent.pywsgi import WSGIServer  # noqa: E402
+from werkzeug.middleware.dispatcher import DispatcherMiddleware  # noqa: E402
 
 from pushsvc.broker.broker import Broker  # noqa: E402
 from pushsvc.web.app import create_app  # noqa: E402
@@ -14,4 +18,5 @@ from pushsvc.web.app import create_app  # noqa: E402
 if __name__ == "__main__":
     url, prefix, port, heartbeat = sys.argv[1:]
     app = create_app(Broker(url, prefix), heartbeat=float(heartbeat))
-    WSGIServer(("127.0.0.1", int(port)), app, log=None).serve_forever()
+    mounted = DispatcherMiddleware(app, {"/mounted": app})
+    WSGIServer(("127.0.0.1", int(port)), mounted, log=None).serve_forever()

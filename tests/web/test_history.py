@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from urllib.parse import urljoin
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_pages_continue_without_gap_or_repetition(filled, limit):
             assert "Link" not in answer.headers
             break
         assert len(offsets(answer)) == limit
-        url = answer.headers["Link"].split(">")[0].removeprefix("<")
+        url = urljoin(URL, answer.headers["Link"].split(">")[0].removeprefix("<"))
         assert answer.json["next"] in url
     assert seen == list(range(1, 26))
 

@@ -15,7 +15,7 @@ from pushsvc.web.context import Context
 from pushsvc.web.history import HistoryFilter, HistoryPage, parse_condition, read_page
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
 from pushsvc.web.publish import publish
-from pushsvc.web.responses import json_response, stream_response, text_response
+from pushsvc.web.responses import json_response, of_suffix, stream_response, text_response
 
 _ATTRIBUTES = ("id", "key", "time", "type")
 _STREAM_ONLY = ("last_event_id", "names", "heartbeat")
@@ -24,23 +24,24 @@ _LIMIT, _MAX_LIMIT = 1_000, 10_000
 
 
 def blueprint(context: Context) -> Blueprint:
-    resource = Blueprint("events", __name__, url_prefix="/v1/topics/<topic>/events")
+    resource = Blueprint("events", __name__, url_prefix="/v1/topics/<topic>")
 
-    @resource.post("")
+    @resource.post("/events")
     def post(topic: str) -> Response:
         return _publish(context, topic)
 
-    @resource.get("")
-    def read(topic: str) -> Response:
+    @resource.get("/events")
+    @resource.get("/events.<any(json, ndjson, csv):suffix>")
+    def read(topic: str, suffix: str | None = None) -> Response:
         check_topic(topic)
-        parameters = Parameters(request, ("format", *_STREAM_ONLY, *_HISTORY_ONLY))
-        chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"))
+        parameters = Parameters(request, ("format", *_HISTORY_ONLY, *(() if suffix else _STREAM_ONLY)))
+        chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"), suffix)
         if chosen == "sse":
             parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
             query = _stream_query(topic, parameters)
             return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
-        return _history(context, topic, parameters, chosen)
+        return of_suffix(_history(context, topic, parameters, chosen), suffix)
 
     return resource
 
@@ -79,7 +80,7 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
     response = _render(page, chosen)
     if page.next is not None:
         query = urlencode({**request.args.to_dict(flat=False), "after": page.next}, doseq=True)
-        response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
+        response.headers["Link"] = f'<?{query}>; rel="next"'  # relative: a proxy may serve the app under a prefix
     if page.first_kept is not None:
         response.headers["Pushsvc-Trimmed"] = str(page.first_kept)
     return response

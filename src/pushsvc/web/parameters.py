@@ -89,9 +89,13 @@ def cursor_of(request: Request, parameters: Parameters) -> str | None:
     return request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None
 
 
-def choose_format(request: Request, parameters: Parameters, offered: tuple[str, ...]) -> str:
-    """Return the format. ``?format=`` wins over ``Accept``; without both it is JSON."""
+def choose_format(request: Request, parameters: Parameters, offered: tuple[str, ...], suffix: str | None = None) -> str:
+    """Return the format. The suffix of the URL or ``?format=`` wins over ``Accept``; without all three it is JSON."""
     asked = parameters.text("format")
+    if suffix is not None:
+        if asked not in (None, suffix):
+            raise InvalidParameter("format", f"{asked!r} contradicts the suffix .{suffix} of the URL")
+        return suffix
     if asked is not None:
         if asked not in offered:
             raise InvalidParameter("format", f"{asked!r} is none of {', '.join(offered)}")

@@ -57,6 +57,13 @@ def text_response(body: str | bytes, media_type: str) -> Response:
     return Response(body, content_type=content_type, headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
+def of_suffix(response: Response, suffix: str | None) -> Response:
+    """Return the response. With a suffix the URL alone chooses its format, so it does not vary by ``Accept``."""
+    if suffix is not None:
+        response.vary.discard("Accept")
+    return response
+
+
 def stream_response(stream: Stream) -> Response:
     """Return an open-ended event stream.
 

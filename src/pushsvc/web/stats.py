@@ -19,7 +19,7 @@ from pushsvc.stats.window import Window
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
-from pushsvc.web.responses import json_response, stream_response, text_response
+from pushsvc.web.responses import json_response, of_suffix, stream_response, text_response
 
 _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")
@@ -32,13 +32,14 @@ _WAIT, _POLL_INTERVAL = 5.0, 0.02
 
 
 def blueprint(context: Context) -> Blueprint:
-    resource = Blueprint("stats", __name__, url_prefix="/v1/topics/<topic>/stats")
+    resource = Blueprint("stats", __name__, url_prefix="/v1/topics/<topic>")
 
-    @resource.get("")
-    def read(topic: str) -> Response:
+    @resource.get("/stats")
+    @resource.get("/stats.<any(json, csv):suffix>")
+    def read(topic: str, suffix: str | None = None) -> Response:
         check_topic(topic)
-        parameters = Parameters(request, (*_PARAMETERS, *_STREAM_ONLY, *_SNAPSHOT_ONLY))
-        chosen = choose_format(request, parameters, ("sse", "json", "csv"))
+        parameters = Parameters(request, (*_PARAMETERS, *_SNAPSHOT_ONLY, *(() if suffix else _STREAM_ONLY)))
+        chosen = choose_format(request, parameters, ("sse", "json", "csv"), suffix)
         settings = context.rules.settings_of(topic)
         windows = _windows(settings, parameters)
         logs = tuple(Log(topic, window.name) for window in windows)
@@ -53,7 +54,7 @@ def blueprint(context: Context) -> Blueprint:
             )
             return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
-        return _snapshot(context, logs, parameters, chosen)
+        return of_suffix(_snapshot(context, logs, parameters, chosen), suffix)
 
     return resource
 

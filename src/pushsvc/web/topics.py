@@ -20,7 +20,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
-from pushsvc.web.responses import json_response, stream_response
+from pushsvc.web.responses import json_response, of_suffix, stream_response
 
 _OF_A_LIST = ("search", "limit")
 _FOUND = 100
@@ -28,24 +28,25 @@ _MOST = 1_000
 
 
 def blueprint(context: Context) -> Blueprint:
-    resource = Blueprint("topics", __name__, url_prefix="/v1/topics")
+    resource = Blueprint("topics", __name__, url_prefix="/v1")
 
-    @resource.get("")
-    def list_topics() -> Response:
-        parameters = Parameters(request, ("format", "changes", *_OF_A_LIST))
+    @resource.get("/topics")
+    @resource.get("/topics.<any(json):suffix>")
+    def list_topics(suffix: str | None = None) -> Response:
+        parameters = Parameters(request, ("format", *_OF_A_LIST, *(() if suffix else ("changes",))))
         changes = parameters.choice("changes", ("0", "1"), "0") == "1"
-        if choose_format(request, parameters, ("sse", "json")) == "sse":
+        if choose_format(request, parameters, ("sse", "json"), suffix) == "sse":
             parameters.refuse(_OF_A_LIST, "belongs to the list as JSON, and this is a stream")
             return stream_response(_stream(context, changes))
         parameters.refuse(("changes",), "belongs to the stream of the list")
-        return _begun(_chosen(context, parameters))
+        return of_suffix(_begun(_chosen(context, parameters)), suffix)
 
-    @resource.get("/<topic>")
+    @resource.get("/topics/<topic>")
     def metadata(topic: str) -> Response:
         Parameters(request, ())
         return json_response(_metadata(context, check_topic(topic)))
 
-    @resource.delete("/<topic>")
+    @resource.delete("/topics/<topic>")
     def delete(topic: str) -> Response:
         Parameters(request, ())
         context.broker.delete(check_topic(topic))
