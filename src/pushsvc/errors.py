@@ -173,10 +173,8 @@ class TooManyLogsFollowed(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    slug, title = (
-        "outcome-unknown",
-        "The outcome is unknown; repeating is safe for events with ids, or with the same key",
-    )
+    slug = "outcome-unknown"
+    title = "The outcome is unknown; repeating is safe for events with ids, or with the same key"
 
 
 class Unconfirmed(OutcomeUnknown):

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-RowId = tuple[str | None, ...]
-"""The key and field of a row; in a topic with several groupings also its grouping (the column ``by``)."""
-
+RowId = tuple[str | None, ...]  # key and field; in a topic with several groupings also the grouping (column ``by``)
 Row = list[Any]
 
 

@@ -13,10 +13,8 @@ from pushsvc.stats.window import Window
 from pushsvc.topic import matches
 
 _LAST = re.compile("last *([0-9]+)")
-
 STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")  # the statistics of every row
-LOG_FULL_FACTOR = 4
-"""A log with this many times its ``retention_bytes`` is full: its windows need all events, but memory is limited."""
+LOG_FULL_FACTOR = 4  # times ``retention_bytes``, at which a log is full: windows need all events, but memory is limited
 
 
 @dataclass(frozen=True, slots=True)

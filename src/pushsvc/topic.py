@@ -7,9 +7,7 @@ from zlib import crc32
 
 from pushsvc.errors import InvalidTopic
 
-PARTITIONS = 64
-"""Number of partitions. It is stored in Redis and never changes for a data set."""
-
+PARTITIONS = 64  # stored in Redis; never changes for a data set
 MAX_LENGTH = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
 _PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*(?:\.>)?\Z|>\Z")

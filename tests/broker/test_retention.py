@@ -232,11 +232,11 @@ def test_ingested_messages_for_a_full_log_are_dropped_and_counted(broker, fence)
     before = counted("pushsvc_ingest_log_full_total"), counted("pushsvc_ingest_dropped_total")
     ingest = Ingest(broker, TopicRules(default=TIGHT), lambda partition: fence)
     ingest.offer(LOG.topic, b'{"t":1}')
-    ingest.start()
+    greenlet = gevent.spawn(ingest.run)
     with gevent.Timeout(10):
         while counted("pushsvc_ingest_log_full_total") == before[0]:
             gevent.sleep(0.001)
-    ingest.close()
+    greenlet.kill()
     assert counted("pushsvc_ingest_dropped_total") == before[1]
     assert broker.metadata([LOG])[0]["refused"] == "1"
 

@@ -14,7 +14,7 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.worker.checkpoints import Checkpointer
-from pushsvc.worker.local_engine import LocalEngine
+from pushsvc.worker.engine import LocalEngine
 from pushsvc.worker.partition import OwnedEngine, Unsaved
 from pushsvc.worker.policy import CheckpointPolicy
 from support.owner import Owner, lease, metric, neighbours
@@ -95,7 +95,7 @@ def test_a_successor_writes_nothing_before_the_last_frame_and_then_one_snapshot(
     next_owner, written = successor(owner), {}
     for _ in range(12):
         next_owner.step(1)
-        written[next_owner.partition.topics["good"].after] = [
+        written[next_owner.partition.topics["good"].counts.offset] = [
             (frame.kind, frame.source)
             for frame in read(owner.number, {Log("good", "1m"): before}).logs[Log("good", "1m")].entries
         ]

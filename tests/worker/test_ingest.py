@@ -24,11 +24,11 @@ def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, p
     ingest = Ingest(broker, TopicRules(), lambda partition: fence)
     for topic in ("first", second, "first"):
         ingest.offer(topic, b'{"n":1}')
-    ingest.start()
+    greenlet = gevent.spawn(ingest.run)
     with gevent.Timeout(10):
         while ingest.waiting:
             gevent.sleep(0)
-    ingest.close()
+    greenlet.kill()
     after = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2, 0]
     assert list(broker.topics()) == ["first"]

@@ -10,8 +10,7 @@ import os
 import signal
 from time import sleep
 
-LIFELINE_VARIABLE = "PUSHSVC_LIFELINE"
-"""Passes the descriptor to watch and the seconds that an orderly end may take: ``7 5``."""
+LIFELINE_VARIABLE = "PUSHSVC_LIFELINE"  # the descriptor to watch and the seconds that an orderly end may take: "7 5"
 
 
 def end_with_parent() -> None:

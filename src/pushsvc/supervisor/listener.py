@@ -88,7 +88,9 @@ def wait_ready(listener: socket.socket, tls: bool, stopped: threading.Event, war
 
 def _not_ready_reason(host: str, port: int, tls: bool) -> str | None:
     """Return why the server is not ready; None if it is."""
-    connection = _connection(host, port, tls)
+    connection = HTTPConnection(host, port, timeout=5)
+    if tls:  # our own server, by an address that no certificate names
+        connection = HTTPSConnection(host, port, timeout=5, context=ssl._create_unverified_context())
     try:
         connection.request("GET", "/readyz", headers={"Host": "localhost"})
         answer = connection.getresponse()
@@ -98,11 +100,3 @@ def _not_ready_reason(host: str, port: int, tls: bool) -> str | None:
         return str(error) or type(error).__name__
     finally:
         connection.close()
-
-
-def _connection(host: str, port: int, tls: bool) -> HTTPConnection:
-    if not tls:
-        return HTTPConnection(host, port, timeout=5)
-    # This connects to our own server by an address that no certificate names.
-    context = ssl._create_unverified_context()
-    return HTTPSConnection(host, port, timeout=5, context=context)

@@ -89,6 +89,7 @@ def _wait_for_redis(broker: Broker, shown: str, wait: bool, warn: Callable[[str]
     while True:
         try:
             broker.ping()
+            return
         except Unavailable as error:
             if not wait:
                 raise StartupError(
@@ -98,5 +99,3 @@ def _wait_for_redis(broker: Broker, shown: str, wait: bool, warn: Callable[[str]
                 warn(f"waiting for Redis at {shown}: {error.detail}")
                 warned = True
             time.sleep(RETRY_AFTER)
-        else:
-            return

@@ -32,15 +32,12 @@ from pushsvc.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
 
+# Variables that pass to the children what they must have in common, also after a change of the file of settings.
 SETTINGS_VARIABLE = "PUSHSVC_SETTINGS"
-"""Passes the settings to the children, so that a changed file cannot make their settings differ."""
+REDIS_VARIABLE = "PUSHSVC_REDIS"  # the URL: no setting names the embedded server
 
-REDIS_VARIABLE = "PUSHSVC_REDIS"
-"""Passes the URL of Redis to the children; no setting names the embedded server."""
-
+# Roles in the order of their stop: producers first, aggregators last, then the embedded server.
 STOP_ORDER = ("_demo", "_web", "_aggregator")
-"""Roles in the order of their stop: producers first, aggregators last, then the embedded server."""
-
 _MIN_STOP = 2.0  # seconds that the processes of a role always have to end, however long the roles before took
 _MIN_EMBEDDED_STOP = 5.0
 
@@ -53,14 +50,9 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        web: int = 0,
-        aggregators: int = 0,
-        producer: Sequence[str] | None = None,
+        self, settings: Settings, *, web: int = 0, aggregators: int = 0, producer: Sequence[str] | None = None,
         announce: Callable[[str], None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._web, self._aggregators, self._producer = web, aggregators, producer
         self._announce = announce
@@ -98,7 +90,10 @@ class Supervisor:
             self._listener = listen(settings.host, settings.port)
         elif settings.metrics_port is not None:
             self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
-        redis = self._start_embedded() if settings.redis is None else settings.redis
+        redis = settings.redis
+        if redis is None:
+            self._embedded = EmbeddedChild(EmbeddedServer(settings.data_dir), self._announce)
+            redis = self._embedded.start()
         ack = settings.ack if self._web else Ack()
         check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack)
         self._environment = self._child_environment(redis)
@@ -108,10 +103,6 @@ class Supervisor:
         else:
             metrics = "" if self._listener is None else f"; metrics: {address_of(self._listener)}/metrics"
             self._announce(f"the aggregator works{metrics}")
-
-    def _start_embedded(self) -> str:
-        self._embedded = EmbeddedChild(EmbeddedServer(self._settings.data_dir), self._announce)
-        return self._embedded.start()
 
     def _child_environment(self, redis: str) -> dict[str, str]:
         self._metrics = self._resources.enter_context(private_folder("metrics"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from zlib import crc32
 
 import gevent
@@ -51,7 +51,9 @@ class Checkpointer:
             return
         self._rest_until = now + self._policy.poll_interval
         known = _known(partitions)
-        _measure([engine for partition, _ in known for engine in partition.engines.values()], now)
+        engines = [engine for partition, _ in known for engine in partition.engines.values()]
+        metrics.AGE.set(max((now - engine.taken for engine in engines if engine.unsaved.entries), default=0.0))
+        metrics.SIZE.set(sum(engine.stored.size for engine in engines if engine.stored))
         stale = [pair for pair in known if pair[0].stale]
         due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if self.is_due(engine, now)]
         self._turn += 1  # in turns: a partition whose primary is away must not keep the others waiting
@@ -166,8 +168,3 @@ class Checkpointer:
 
 def _known(partitions: Iterable[Partition]) -> list[tuple[Partition, Owner]]:
     return [(partition, owner) for partition in partitions if (owner := partition.owner) is not None]
-
-
-def _measure(engines: Collection[OwnedEngine], now: float) -> None:
-    metrics.AGE.set(max((now - engine.taken for engine in engines if engine.unsaved.entries), default=0.0))
-    metrics.SIZE.set(sum(engine.stored.size for engine in engines if engine.stored))

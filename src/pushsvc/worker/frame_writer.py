@@ -15,8 +15,8 @@ from pushsvc.worker.partition import OwnedTopic, Partition
 
 log = logging.getLogger(__name__)
 
+# A snapshot follows when the updates since the last one outweigh it, and are more bytes than these.
 _LEAST_SNAPSHOT_BYTES = 64_000
-"""A snapshot follows when the updates since the last one outweigh it, and are more bytes than these."""
 
 
 class FrameWriter:
@@ -52,7 +52,7 @@ class FrameWriter:
         writes = []
         for name in names:
             topic = partition.topics.get(name)
-            if topic is not None and not topic.announced and topic.after >= topic.silent_through:
+            if topic is not None and not topic.announced and topic.counts.offset >= topic.silent_through:
                 topic.announced = True
                 frames = [topic.engine.engine.snapshot(name, window.name) for window in topic.settings.windows]
                 writes += [self._as_write(topic, frame, now) for frame in frames]

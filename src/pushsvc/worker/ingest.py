@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-import gevent
 from gevent.event import Event
 from prometheus_client import Counter
 
@@ -46,14 +45,6 @@ class Ingest:
         self._backlog_bytes = backlog_bytes
         self._size = 0
         self._filled = Event()
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
-
-    def close(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
 
     def offer(self, topic: str, data: bytes) -> None:
         """Queue a message; drop and count it if the backlog is full."""
@@ -69,7 +60,8 @@ class Ingest:
     def waiting(self) -> int:
         return len(self._backlog)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Publish what is queued, until the greenlet is killed."""
         while True:
             self._filled.wait()
             self._filled.clear()

@@ -40,15 +40,9 @@ class Leases:
         self._fences: dict[int, int] = {}
         self._renewed: dict[int, float] = {}
         self._alive = 1
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._keep)
 
     def close(self) -> None:
         """Release all partitions, so that others need not wait until the leases expire."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
         gevent.with_timeout(self._policy.leave_timeout, self._leave, timeout_value=None)
         for partition in list(self._fences):
             self.forget(partition)
@@ -86,7 +80,8 @@ class Leases:
         except Unavailable as error:
             log.warning("the aggregators cannot be counted: %s", error)
 
-    def _keep(self) -> None:
+    def run(self) -> None:
+        """Renew the leases regularly, until the greenlet is killed."""
         while True:
             try:
                 self.renew_or_expire()

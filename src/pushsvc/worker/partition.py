@@ -16,8 +16,7 @@ from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.engine import EntryFailed, TopicEngine
 
-EngineKey = tuple[TopicSettings, str | None]
-"""Settings, and the topic if it has an engine of its own."""
+EngineKey = tuple[TopicSettings, str | None]  # the topic if it has an engine of its own
 
 
 def engine_key(settings: TopicSettings, topic: str) -> EngineKey:
@@ -87,11 +86,6 @@ class OwnedTopic:
     announced: bool = False
     update_bytes: dict[str, int] = field(default_factory=dict)
     snapshot_bytes: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def after(self) -> int:
-        """The offset of the last event counted, after which the log is read."""
-        return self.counts.offset
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import gevent
 from prometheus_client import Counter, Gauge
@@ -20,15 +20,11 @@ from pushsvc.settings import TopicRules, TopicSettings
 log = logging.getLogger(__name__)
 
 PERIOD = 15.0  # least seconds from the start of one round over all topics to the next
-
+# Topics of one round trip, and entries removed from each: Redis is busy for a few milliseconds at most.
 TOPICS, ENTRIES = 20, 50
-"""Topics of one round trip, and entries removed from each: Redis is busy for a few milliseconds at most."""
-
 _ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
 _UNOWNED = 1.0  # seconds between two rounds while no partition is owned
-
-_PAUSE = 0.02
-"""Seconds between two batches, so that many topics make a round longer instead of taking all of the CPU."""
+_PAUSE = 0.02  # seconds between two batches, so that many topics do not take all of the CPU
 
 BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
 FILL = Gauge("pushsvc_log_fill_ratio", "Size of the fullest log, as a share of its limit", multiprocess_mode="livemax")
@@ -42,16 +38,9 @@ class Sweeper:
         self._broker = broker
         self._rules = rules
         self._fences = fences
-        self._greenlet: gevent.Greenlet[..., None] | None = None
 
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
-
-    def close(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.kill()
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Sweep in rounds, until the greenlet is killed."""
         while True:
             begun = time.monotonic()
             try:
@@ -85,18 +74,15 @@ class Sweeper:
     def _sweep_partition(self, partition: int) -> tuple[int, float]:
         """Trim the logs of a partition; return their bytes afterwards, and the fill ratio of the fullest."""
         held, fullest = 0, 0.0
-        for topics in self._batches(partition):
+        names = sorted(self._broker.topics_of(partition))
+        for at in range(0, len(names), TOPICS):
+            topics = {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
             for topic, size in self._sweep(partition, topics).items():
                 held += size
                 full = topics[topic].full_bytes
                 fullest = max(fullest, size / full if full else 0.0)
             gevent.sleep(_PAUSE)
         return held, fullest
-
-    def _batches(self, partition: int) -> Iterator[dict[str, TopicSettings]]:
-        names = sorted(self._broker.topics_of(partition))
-        for at in range(0, len(names), TOPICS):
-            yield {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
 
     def _sweep(self, partition: int, topics: Mapping[str, TopicSettings]) -> dict[str, int]:
         """Trim some topics of a partition; return the bytes of their logs afterwards."""

@@ -14,16 +14,14 @@ from pushsvc.broker.keys import Log
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
-from pushsvc.worker.engine import TopicEngine
-from pushsvc.worker.local_engine import LocalEngine
+from pushsvc.worker.engine import LocalEngine, TopicEngine
 from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, engine_key, engine_name
 from pushsvc.worker.shards.pool import ShardHandle, ShardPool
 
 log = logging.getLogger(__name__)
 
+# Milliseconds before the longest window from which the log is read again: arrivals and event times differ.
 _REPLAY_MARGIN = 2 * FUTURE_ALLOWANCE
-"""Milliseconds before the longest window from which the log is read again: arrivals and event times differ."""
-
 _METADATA_BATCH = 500  # topics whose metadata is read in one round trip
 
 
@@ -44,7 +42,8 @@ class Takeover:
         names = self._broker.topics_of(partition.number)
         if partition.epoch is None:
             epoch, headers = self._broker.checkpoints.headers(partition.number)
-            self._restore_all(partition, headers, self._engines_of(names))
+            keys = {engine_key(self._rules.settings_of(name), name) for name in names}
+            self._restore_all(partition, headers, {engine_name(key): key for key in keys})
             partition.epoch = epoch
         partition.unread.update(names)
         partition.loaded = True
@@ -89,14 +88,10 @@ class Takeover:
 
     # Checkpoints
 
-    def _engines_of(self, names: Mapping[str, int]) -> dict[str, EngineKey]:
-        """Return the keys of the topics' engines by the names of their checkpoints."""
-        keys = {engine_key(self._rules.settings_of(name), name) for name in names}
-        return {engine_name(key): key for key in keys}
-
     def _restore_all(
         self, partition: Partition, headers: Mapping[str, Stored | None], engines: Mapping[str, EngineKey]
     ) -> None:
+        """Restore engines from the checkpoints that ``headers`` names; ``engines`` are the keys by these names."""
         now = self._broker.time(partition.number)
         for name, stored in headers.items():
             if name in engines and engines[name] in partition.engines:

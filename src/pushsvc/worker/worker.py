@@ -65,9 +65,7 @@ class AggregatorWorker:
     def run(self) -> None:
         self._live.subscribe_pattern(f"{self._broker.keys.ingest}*")
         self._live.start()
-        self._ingest.start()
-        self.leases.start()
-        self.sweeper.start()
+        loops = [gevent.spawn(run) for run in (self._ingest.run, self.leases.run, self.sweeper.run)]
         poll_at = 0.0
         try:
             while not self._stopping:
@@ -86,8 +84,7 @@ class AggregatorWorker:
             self.checkpointer.finish(list(self.partitions.values()))
         finally:
             self._live.close()
-            self._ingest.close()
-            self.sweeper.close()
+            gevent.killall(loops)
             self.checkpointer.close()
             self.leases.close()  # last: nothing may be written once another process can take over
 
@@ -138,16 +135,13 @@ class AggregatorWorker:
 
     def _idle_time(self) -> float:
         """Return the seconds until an engine may have frames, at most the poll interval."""
-        longest = self._policy.poll_interval
-        waits = [self._idle_time_of(partition) for partition in self.partitions.values()]
-        return min(longest, max(0.001, min(waits, default=longest)))
-
-    def _idle_time_of(self, partition: Partition) -> float:
-        pause = partition.retry_at - time.monotonic()
-        if pause > 0:
-            return pause
-        wake = partition.wake_at
-        return self._policy.poll_interval if wake is None else (wake - partition.now) / 1000
+        waits = [self._policy.poll_interval]
+        for partition in self.partitions.values():
+            if (pause := partition.retry_at - time.monotonic()) > 0:
+                waits.append(pause)
+            elif (wake := partition.wake_at) is not None:
+                waits.append((wake - partition.now) / 1000)
+        return max(0.001, min(waits))
 
     # Aggregating
 
@@ -208,7 +202,7 @@ class AggregatorWorker:
         return sorted(unread & set(partition.topics))
 
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
-        read = self._broker.read(partition.number, {Log(name): partition.topics[name].after for name in names})
+        read = self._broker.read(partition.number, {Log(name): partition.topics[name].counts.offset for name in names})
         partition.away = False
         partition.skew = read.now - now_ms()
         if read.epoch != partition.epoch:
@@ -236,7 +230,7 @@ class AggregatorWorker:
         for name in set(present) - lagging:
             # Redis may have lost events but kept their statistics: the rest of the silence would never be passed.
             topic = partition.topics[name]
-            topic.silent_through = min(topic.silent_through, topic.after)
+            topic.silent_through = min(topic.silent_through, topic.counts.offset)
         return lagging
 
     def _is_same(self, partition: Partition, name: str, read: PartitionRead) -> bool:

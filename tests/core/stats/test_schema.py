@@ -12,7 +12,7 @@ from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.serialize import state_of
 from pushsvc.stats.window import Window
-from pushsvc.worker.local_engine import LocalEngine
+from pushsvc.worker.engine import LocalEngine
 
 T = 1_700_000_000_000
 PANES = TopicSettings(

@@ -19,8 +19,7 @@ _LENGTH = 4
 
 
 class OpenShard(msgspec.Struct, tag=True):
-    """Become shard ``number`` of a topic that was created at ``since`` (ms): from a ``state``, or with the clock at
-    ``time`` (ms)."""
+    """Become a shard of a topic created at ``since`` (ms): from a ``state``, or with the clock at ``time`` (ms)."""
 
     settings: TopicSettings
     number: int
@@ -129,10 +128,10 @@ class MessageReader:
 
     def _exactly(self, size: int) -> bytearray:
         data = bytearray(size)
-        view, at = memoryview(data), 0
-        while at < size:
-            got = self._source.recv_into(view[at:])
+        rest = memoryview(data)
+        while rest:
+            got = self._source.recv_into(rest)
             if not got:
                 raise EOFError
-            at += got
+            rest = rest[got:]
         return data

@@ -26,20 +26,7 @@ from pushsvc.stats.rows import Rows
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.engine import EntryFailed, ShardLost
-from pushsvc.worker.shards.messages import (
-    ApplyEntry,
-    ApplyFailed,
-    GetReports,
-    GetState,
-    MessageReader,
-    OpenShard,
-    Reports,
-    Response,
-    ShardCounts,
-    State,
-    StateRejected,
-    encode,
-)
+from pushsvc.worker.shards import messages
 
 _VERSION = 2
 _SEND_BUFFER = 4_000_000
@@ -55,21 +42,15 @@ class ShardHandle:
     def __init__(self, number: int, timeout: float) -> None:
         self.number = number
         try:
-            self._start()
+            self._socket, theirs = socket.socketpair()
+            with theirs:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+                command = [sys.executable, "-P", "-m", "pushsvc", "_shard", str(theirs.fileno())]
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
             self.set_timeout(timeout)
         except OSError as error:
             raise ShardLost(f"shard {number} cannot be started: {error}") from error
-        self._reader = MessageReader(self._socket, Response)
-
-    def _start(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pushsvc", "_shard", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+        self._reader = messages.MessageReader(self._socket, messages.Response)
 
     def set_timeout(self, seconds: float) -> None:
         self._socket.settimeout(seconds)
@@ -88,9 +69,9 @@ class ShardHandle:
         except OSError as error:
             raise ShardLost(f"shard {self.number} takes nothing: {error}") from error
 
-    def receive(self) -> Response:
+    def receive(self) -> messages.Response:
         try:
-            answer: Response = self._reader.read()
+            answer: messages.Response = self._reader.read()
         except (EOFError, OSError, msgspec.MsgspecError) as error:
             raise ShardLost(f"shard {self.number} does not answer: {error or 'it has ended'}") from error
         return answer
@@ -114,7 +95,7 @@ class PoolState(msgspec.Struct, array_like=True):
     since: int
     deleted: int
     offset: int
-    counts: ShardCounts
+    counts: messages.ShardCounts
     shards: list[bytes]
 
 
@@ -172,8 +153,8 @@ class ShardPool:
             for number in range(len(states)):  # all at once: each takes a while to start
                 self.shards.append(self._start_shard(number))
             for number, (shard, state) in enumerate(zip(self.shards, states, strict=True)):
-                opening = OpenShard(self._settings, number, counts.name, counts.since, self._first_time, state)
-                shard.send(encode(opening))
+                opening = messages.OpenShard(self._settings, number, counts.name, counts.since, self._first_time, state)
+                shard.send(messages.encode(opening))
             self._note(self._answers(), [])
         except BaseException:
             self.end()
@@ -183,16 +164,16 @@ class ShardPool:
 
     def save(self) -> list[bytes]:
         (counts,) = self.topics.values()
-        self._send(GetState())
+        self._send(messages.GetState())
         states = []
         for answer in self._answers():
-            if not isinstance(answer, State):
+            if not isinstance(answer, messages.State):
                 raise ShardLost(f"{type(answer).__name__} does not answer GetState")
             states.append(answer.state)
             self._spent += answer.spent
         state = PoolState(
             _VERSION, repr(self._settings), counts.name, counts.since, counts.deleted, counts.offset,
-            ShardCounts.of(counts), states,
+            messages.ShardCounts.of(counts), states,
         )  # fmt: skip
         return [msgspec.msgpack.encode(state)]
 
@@ -225,7 +206,7 @@ class ShardPool:
         applied = 0
         for entry in entries:
             self.topics[name].offset = entry.last
-            self._send(ApplyEntry(entry.last, entry.arrival, reported, entry.data))
+            self._send(messages.ApplyEntry(entry.last, entry.arrival, reported, entry.data))
             applied += entry.last - entry.first + 1 if entry.data else 0
         self._pending = [True] * len(self._pending)
         return applied
@@ -261,7 +242,7 @@ class ShardPool:
 
     def _frames(self, windows: list[int], now: int | None, *, full: bool) -> list[Frame]:
         (counts,) = self.topics.values()
-        self._send(GetReports(self._time, full, windows))
+        self._send(messages.GetReports(self._time, full, windows))
         answers = self._note(self._answers(), windows)
         frames = []
         for place, window in enumerate(windows):
@@ -283,28 +264,28 @@ class ShardPool:
 
     # -- shards
 
-    def _send(self, request: ApplyEntry | GetReports | GetState) -> None:
-        message = encode(request)
+    def _send(self, request: messages.ApplyEntry | messages.GetReports | messages.GetState) -> None:
+        message = messages.encode(request)
         for shard in self.shards:
             shard.send(message)
 
-    def _answers(self) -> list[Response]:
+    def _answers(self) -> list[messages.Response]:
         """Return the answers of all shards, each after the last entry that was sent."""
         (counts,) = self.topics.values()
         answers = [shard.receive() for shard in self.shards]
         for answer in answers:
-            if isinstance(answer, ApplyFailed):
+            if isinstance(answer, messages.ApplyFailed):
                 raise EntryFailed(counts.name, answer.offset)
-            if isinstance(answer, StateRejected):
+            if isinstance(answer, messages.StateRejected):
                 raise InvalidState(answer.detail)
         if len(answers) != self._settings.parts:
             raise ShardLost("the shards were ended")
         return answers
 
-    def _note(self, answers: Sequence[Response], windows: Sequence[int]) -> list[Reports]:
+    def _note(self, answers: Sequence[messages.Response], windows: Sequence[int]) -> list[messages.Reports]:
         """Take over the metadata of reports; they must agree on the offset and on the extents of windows."""
         (counts,) = self.topics.values()
-        reports = [answer for answer in answers if isinstance(answer, Reports)]
+        reports = [answer for answer in answers if isinstance(answer, messages.Reports)]
         places = {(one.offset, *((report.start, report.end) for report in one.reports)) for one in reports}
         if len(reports) != len(answers) or len(places) > 1:
             raise ShardLost(f"the shards do not agree on offset and windows: {places}")
@@ -318,9 +299,7 @@ class ShardPool:
         self._spent += sum(one.spent for one in reports)
         schedules = list(zip(*(one.schedule for one in reports), strict=True))
         self._pending = [any(pending for pending, _ in schedule) for schedule in schedules]
-        self._next_changes = [_least([change for _, change in schedule]) for schedule in schedules]
+        self._next_changes = [
+            min((change for _, change in schedule if change is not None), default=None) for schedule in schedules
+        ]
         return reports
-
-
-def _least(times: Sequence[int | None]) -> int | None:
-    return min((time for time in times if time is not None), default=None)

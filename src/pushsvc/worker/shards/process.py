@@ -12,24 +12,11 @@ from threading import Thread
 from pushsvc.aggregate.shard import Shard
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker.entry_reader import EntryReader
-from pushsvc.worker.shards.messages import (
-    ApplyEntry,
-    ApplyFailed,
-    GetReports,
-    MessageReader,
-    OpenShard,
-    Reports,
-    Request,
-    Response,
-    ShardCounts,
-    State,
-    StateRejected,
-    encode,
-)  # fmt: skip
+from pushsvc.worker.shards import messages
 
 log = logging.getLogger(__name__)
 
-Inbox = Queue[Request | None]
+Inbox = Queue[messages.Request | None]
 
 _READ_AHEAD = 32  # messages that wait for their turn: about 2 MB of entries of producers that send batches
 
@@ -37,7 +24,7 @@ _READ_AHEAD = 32  # messages that wait for their turn: about 2 MB of entries of 
 class ShardServer:
     """A shard of a topic, after ``OpenShard``."""
 
-    def __init__(self, opening: OpenShard) -> None:
+    def __init__(self, opening: messages.OpenShard) -> None:
         settings, self._name = opening.settings, opening.name
         if opening.state is None:
             self._shard = Shard(settings, opening.time, opening.number)
@@ -49,35 +36,37 @@ class ShardServer:
         self._answered_at = time.process_time()
 
     @classmethod
-    def open(cls, opening: OpenShard) -> tuple[ShardServer | None, Response]:
+    def open(cls, opening: messages.OpenShard) -> tuple[ShardServer | None, messages.Response]:
         """Return a shard and its answer; None if the state cannot be restored."""
         try:
             server = cls(opening)
         except InvalidState as error:
-            return None, StateRejected(str(error))
-        return server, server.report(GetReports(None, False, []))
+            return None, messages.StateRejected(str(error))
+        return server, server.report(messages.GetReports(None, False, []))
 
-    def answer(self, request: Request) -> Response | None:
+    def answer(self, request: messages.Request) -> messages.Response | None:
         """Do what is asked; return the answer if there is one."""
-        if isinstance(request, ApplyEntry):
+        if isinstance(request, messages.ApplyEntry):
             if self._failed is None:
                 self._apply(request)
             return None
         if self._failed is not None:
-            return ApplyFailed(self._failed)
-        if isinstance(request, GetReports):
+            return messages.ApplyFailed(self._failed)
+        if isinstance(request, messages.GetReports):
             return self.report(request)
-        return State(b"".join(self._shard.save()), self._take_spent())
+        return messages.State(b"".join(self._shard.save()), self._take_spent())
 
-    def report(self, request: GetReports) -> Reports:
+    def report(self, request: messages.GetReports) -> messages.Reports:
         if request.time is not None:
             self._shard.advance(request.time)
         reports = [self._shard.report(self._name, window, full=request.full) for window in request.windows]
         counts = self._shard.topics[self._name]
         unreadable, schedule = self._reader.take_unreadable(), self._shard.schedule()
-        return Reports(counts.offset, reports, schedule, ShardCounts.of(counts), unreadable, self._take_spent())
+        return messages.Reports(
+            counts.offset, reports, schedule, messages.ShardCounts.of(counts), unreadable, self._take_spent()
+        )
 
-    def _apply(self, entry: ApplyEntry) -> None:
+    def _apply(self, entry: messages.ApplyEntry) -> None:
         try:
             self._shard.apply(self._name, entry.offset, entry.arrival, self._reader.read(entry.offset, entry.data))
         except Exception:
@@ -103,19 +92,19 @@ def run(descriptor: int) -> None:
 
 def _serve(owner: socket.socket) -> None:
     inbox: Inbox = Queue(_READ_AHEAD)
-    Thread(target=_receive, args=(MessageReader(owner, Request), inbox), daemon=True).start()
+    Thread(target=_receive, args=(messages.MessageReader(owner, messages.Request), inbox), daemon=True).start()
     server: ShardServer | None = None
-    answer: Response | None
+    answer: messages.Response | None
     while (request := inbox.get()) is not None:
-        if isinstance(request, OpenShard):
+        if isinstance(request, messages.OpenShard):
             server, answer = ShardServer.open(request)
         else:
             answer = server.answer(request) if server else None
         if answer is not None:
-            owner.sendall(encode(answer))
+            owner.sendall(messages.encode(answer))
 
 
-def _receive(reader: MessageReader, inbox: Inbox) -> None:
+def _receive(reader: messages.MessageReader, inbox: Inbox) -> None:
     """Read ahead of the counting, so that neither process waits for the other."""
     try:
         while True:
