@@ -11,7 +11,8 @@ rules settle what the formats leave open:
 - CSV: a column is data unless the query names it (``?time=when``). A column of data must not have the name of an
   attribute. Spaces belong to the cell. Empty lines are skipped.
 - CloudEvents: ``id``, ``type`` and ``time`` are attributes, ``subject`` is the key, the members of ``data`` are data.
-  ``source`` and extensions are data too. A member of ``data`` whose name is taken is kept as ``data.<name>``.
+  ``source`` and extensions are data too. A member of ``data`` whose name is taken is kept as ``data.<name>``. In
+  binary mode the attributes are headers, so an extension is always text.
 """
 
 from pushsvc.event.batch import Batch

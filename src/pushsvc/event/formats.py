@@ -11,7 +11,8 @@ from typing import Any
 
 from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, UnsupportedMediaType
 from pushsvc.event import csv_rows
-from pushsvc.event.model import ATTRIBUTES, Event, Limits
+from pushsvc.event.cloudevents import flatten, header_of, join, read_headers
+from pushsvc.event.model import Event, Limits
 from pushsvc.event.strictjson import NotJson, load
 from pushsvc.event.validator import EventValidator, InvalidEvent
 
@@ -22,8 +23,12 @@ CSV = "text/csv"
 CLOUDEVENT = "application/cloudevents+json"
 CLOUDEVENTS = "application/cloudevents-batch+json"
 
+_UNNAMED = frozenset({"", "application/x-www-form-urlencoded"})
+"""What `curl -d` sends if no Content-Type is given. It is read as JSON."""
+
 BOM = b"\xef\xbb\xbf"
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _LIMITS = Limits()
 
 Items = Iterator[tuple[int, Any]]
@@ -61,8 +66,7 @@ def parse(
     body is empty or unreadable as a whole). An invalid event does not raise: it is in ``ParsedEvents.faults``.
     """
     media_type = plain_media_type(media_type)
-    if len(body) > limits.body:
-        raise TooLarge(f"a request body has at most {limits.body} bytes: send several requests")
+    _check_size(body, limits)
     if columns and media_type != CSV:
         raise InvalidParameter(next(iter(columns)), f"this names a column, but only {CSV} has columns")
     body = body.removeprefix(BOM)
@@ -74,6 +78,31 @@ def parse(
     return _validate_all(items, EventValidator(now, limits))
 
 
+def parse_binary(
+    body: bytes, media_type: str, headers: Mapping[str, str], *, now: int, limits: Limits = _LIMITS
+) -> ParsedEvents:
+    """Return the event of a CloudEvent in binary mode: ``headers`` are its attributes, the body is its data.
+
+    The errors are those of ``parse``. The field of a fault is the header if the fault is in a header.
+    """
+    _check_data_type(media_type)
+    _check_size(body, limits)
+    parsed = ParsedEvents()
+    try:
+        context = read_headers(headers)
+        body = body.removeprefix(BOM)
+        data = _load_whole(body) if body.strip() else None
+        try:
+            event = EventValidator(now, limits).validate(join(context, data))
+        except InvalidEvent as refused:
+            raise InvalidEvent(header_of(refused.field, context, headers), refused.detail) from None
+        parsed.events.append(event)
+        parsed.lines.append(1)
+    except InvalidEvent as refused:
+        parsed.refuse(Fault(1, refused.field, refused.detail))
+    return parsed
+
+
 def guess_media_type(body: bytes) -> str:
     """Return NDJSON or JSON for a body without a media type: the first line of NDJSON is a complete object."""
     first, _, rest = body.removeprefix(BOM).strip().partition(b"\n")
@@ -83,17 +112,38 @@ def guess_media_type(body: bytes) -> str:
 @lru_cache(256)
 def plain_media_type(text: str) -> str:
     """Return the media type of a Content-Type header; raise UnsupportedMediaType."""
-    media_type, *parameters = (part.strip().lower() for part in text.split(";"))
-    charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
-    if charset not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"charset {charset!r} is not supported: send UTF-8")
-    if media_type in ("", "application/x-www-form-urlencoded"):
-        return JSON  # the default of `curl -d`
+    media_type = _utf8_media_type(text)
+    if media_type in _UNNAMED:
+        return JSON
     if media_type != CSV and media_type not in _READERS:
         raise UnsupportedMediaType(
             f"{media_type!r} is not a format of events; the formats are {', '.join((*_READERS, CSV))}"
         )
     return media_type
+
+
+def _utf8_media_type(text: str) -> str:
+    """Return the media type of a Content-Type header without parameters; refuse every charset but UTF-8."""
+    media_type, *parameters = (part.strip().lower() for part in text.split(";"))
+    charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType(f"charset {charset!r} is not supported: send UTF-8")
+    return media_type
+
+
+def _check_data_type(text: str) -> None:
+    """Refuse the Content-Type of a CloudEvent in binary mode whose data is not JSON."""
+    media_type = _utf8_media_type(text)
+    if media_type not in _UNNAMED and not media_type.endswith(("/json", "+json")):
+        raise UnsupportedMediaType(
+            f"Content-Type {media_type!r}: the data of a CloudEvent must be JSON, such as {JSON}; "
+            "the headers ce-* make this request a CloudEvent"
+        )
+
+
+def _check_size(body: bytes, limits: Limits) -> None:
+    if len(body) > limits.body:
+        raise TooLarge(f"a request body has at most {limits.body} bytes: send several requests")
 
 
 def _validate_all(items: Items, validator: EventValidator) -> ParsedEvents:
@@ -153,7 +203,7 @@ def _read_cloudevent(body: bytes) -> Items:
     value = _load_whole(body)
     if type(value) is list:
         raise InvalidBatch([Fault(1, None, f"one event is expected, but this is an array: send it as {CLOUDEVENTS}")])
-    yield 1, _flatten(value)
+    yield 1, flatten(value)
 
 
 def _read_cloudevents(body: bytes) -> Items:
@@ -161,7 +211,7 @@ def _read_cloudevents(body: bytes) -> Items:
     if type(value) is not list:
         raise InvalidBatch([Fault(1, None, f"not an array: send a single event as {CLOUDEVENT}")])
     for number, item in enumerate(value, 1):
-        yield number, _flatten(item)
+        yield number, flatten(item)
 
 
 _READERS: Mapping[str, Callable[[bytes], Items]] = {
@@ -170,32 +220,3 @@ _READERS: Mapping[str, Callable[[bytes], Items]] = {
     CLOUDEVENT: _read_cloudevent,
     CLOUDEVENTS: _read_cloudevents,
 }
-
-
-def _flatten(item: Any) -> Any:
-    """Return a CloudEvent (v1.0, JSON format) as a flat event, or an InvalidEvent; other values stay as they are."""
-    if type(item) is not dict:
-        return item
-    if item.pop("specversion", None) != "1.0":
-        return InvalidEvent("specversion", 'only version "1.0" of CloudEvents is supported')
-    for name in ("id", "source", "type"):
-        if type(item.get(name)) is not str or not item[name]:
-            return InvalidEvent(name, "CloudEvents require it, as text")
-    if "data_base64" in item:
-        return InvalidEvent("data_base64", "binary data is not supported: send `data` as a JSON object")
-    subject, data = item.pop("subject", None), item.pop("data", None)
-    if subject is not None:
-        if "key" in item:
-            return InvalidEvent("key", "the event has a subject too, and both would be the key")
-        item["key"] = subject
-    # These describe the format of `data`, which is always JSON here.
-    item.pop("datacontenttype", None)
-    item.pop("dataschema", None)
-    return _join(item, data)
-
-
-def _join(context: dict[str, Any], data: Any) -> dict[str, Any]:
-    if type(data) is dict:
-        inside = {f"data.{name}" if name in context or name in ATTRIBUTES else name: data[name] for name in data}
-        return context | inside
-    return context if data is None else context | {"data": data}

@@ -8,7 +8,18 @@ from msgspec import Struct, field
 
 from pushsvc.errors import Fault
 from pushsvc.event.batch import Batch
-from pushsvc.event.formats import BOM, JSON, NDJSON, NO_COLUMNS, parse, plain_media_type
+from pushsvc.event.cloudevents import is_structured
+from pushsvc.event.formats import (
+    BOM,
+    JSON,
+    NDJSON,
+    NO_COLUMNS,
+    NO_HEADERS,
+    ParsedEvents,
+    parse,
+    parse_binary,
+    plain_media_type,
+)
 from pushsvc.event.model import Limits
 from pushsvc.event.shapes import TopicShapes
 from pushsvc.event.validator import EventValidator
@@ -34,18 +45,23 @@ class EventReader:
         self._shapes = TopicShapes(limits)
 
     def read(
-        self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS
-    ) -> ParsedBatch:
-        """Return the events of a body for a topic; see ``parse`` for the other arguments and the errors."""
+        self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS,
+        ce_headers: Mapping[str, str] = NO_HEADERS,
+    ) -> ParsedBatch:  # fmt: skip
+        """Return the events of a body for a topic; see ``parse`` for the other arguments and the errors.
+
+        ``ce_headers`` are the headers ce-* of the request. Unless the body is a CloudEvent in JSON format, they make it
+        the data of one event, as ``parse_binary`` reads it.
+        """
+        if ce_headers and not is_structured(media_type):
+            return self._learned(topic, parse_binary(body, media_type, ce_headers, now=now, limits=self._limits))
         plain = plain_media_type(media_type)
         if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body:
             lines = plain == NDJSON
             batch = self._shapes.read(topic, body.removeprefix(BOM), EventValidator(now, self._limits), lines=lines)
             if batch is not None:
                 return ParsedBatch(batch, range(1, batch.count + 1))
-        parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits)
-        self._shapes.learn(topic, parsed.events)
-        return ParsedBatch(Batch.from_events(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)
+        return self._learned(topic, parse(body, media_type, now=now, columns=columns, limits=self._limits))
 
     def read_together(self, topic: str, bodies: Sequence[bytes], *, now: int) -> Batch | None:
         """Return the events of JSON bodies that hold one event each, in order.
@@ -57,3 +73,8 @@ class EventReader:
             return None
         batch = self._shapes.read(topic, body, EventValidator(now, self._limits), lines=True)
         return batch if batch is not None and batch.count == len(bodies) else None
+
+    def _learned(self, topic: str, parsed: ParsedEvents) -> ParsedBatch:
+        """Return parsed events as a batch, and let the topic's fast path learn from them."""
+        self._shapes.learn(topic, parsed.events)
+        return ParsedBatch(Batch.from_events(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)

@@ -23,6 +23,9 @@ COMMON_HEADERS = frozenset({
 _SINGLE = frozenset({"host", "content-length", "content-type", "origin", "last-event-id"})
 """Headers that decide how a request is treated. A request that repeats one is refused as ambiguous."""
 
+_CLOUDEVENT = "ce-"
+"""Attributes of a CloudEvent. A request that repeats one is refused too: joined, two ids would be a third one."""
+
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?=[^\n])|(?<!\r)\n")
 """Bytes that no head contains: control characters, a bare CR or LF."""
@@ -84,7 +87,7 @@ class Request:
         text = value.decode("latin-1").rstrip(" \t")
         if key not in self.headers:
             self.headers[key] = text
-        elif key in _SINGLE:
+        elif key in _SINGLE or key.startswith(_CLOUDEVENT):
             self.repeated = key
         else:
             self.headers[key] += ("; " if key == "cookie" else ",") + text

@@ -8,6 +8,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from pushsvc.errors import UnsupportedMediaType
+from pushsvc.event.cloudevents import HEADER_PREFIX
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.topic import check_topic
@@ -58,8 +59,15 @@ def _publish(context: Context, topic: str) -> Response:
     body = request.get_data(cache=False)
     key = request.headers.get("Idempotency-Key")
     return publish(
-        context, topic, request.content_type or "", body, skip=skip, columns=columns, idempotency_key=key
-    ).to_flask()
+        context, topic, request.content_type or "", body, skip=skip, columns=columns, ce_headers=_ce_headers(),
+        idempotency_key=key,
+    ).to_flask()  # fmt: skip
+
+
+def _ce_headers() -> dict[str, str]:
+    """Return the headers of the request that make it a CloudEvent, with names in lower case."""
+    named = ((name.lower(), value) for name, value in request.headers.items())
+    return {name: value for name, value in named if name.startswith(HEADER_PREFIX)}
 
 
 def _stream_query(topic: str, parameters: Parameters) -> Query:

@@ -29,7 +29,7 @@ from pushsvc.web.responses import BatchResponse, HttpResponse
 _HINT = (
     'every event is older than the longest window, so none is counted; for past data set clock = "event" for this topic'
 )
-_NO_COLUMNS: Mapping[str, str] = {}
+_NOTHING: Mapping[str, str] = {}
 _HEADERS = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
 _KEY = re.compile("[ -~]{1,200}")
 
@@ -41,19 +41,24 @@ def publish(
     body: bytes,
     *,
     skip: bool = False,
-    columns: Mapping[str, str] = _NO_COLUMNS,
+    columns: Mapping[str, str] = _NOTHING,
+    ce_headers: Mapping[str, str] = _NOTHING,
     idempotency_key: str | None = None,
 ) -> HttpResponse:
     """Publish the events of ``body``, and answer once they are in the log. Never raises.
 
-    ``skip`` stores the valid events of a body that has invalid ones; ``columns`` maps attributes to CSV columns. A
-    repeated request with the same ``idempotency_key`` gets the first answer, and its events are stored once.
+    ``skip`` stores the valid events of a body that has invalid ones; ``columns`` maps attributes to CSV columns;
+    ``ce_headers`` are the headers of a CloudEvent. A repeated request with the same ``idempotency_key`` gets the first
+    answer, and its events are stored once.
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
         now = context.now()
-        key = None if idempotency_key is None else _key_of(idempotency_key, content_type, skip, columns, body, now)
-        read = partial(context.reader.read, topic, body, content_type, columns=columns)
+        key = None
+        if idempotency_key is not None:
+            request = [content_type, skip, sorted(columns.items()), *sorted(ce_headers.items())]
+            key = _key_of(idempotency_key, request, body, now)
+        read = partial(context.reader.read, topic, body, content_type, columns=columns, ce_headers=ce_headers)
         try:
             parsed = read(now=now)
             receipt = _store(context, topic, parsed, settings, skip, key)
@@ -109,18 +114,15 @@ def _problem_of(error: Exception, topic: str, requests: int = 1) -> HttpResponse
     return problem_of(error, f"POST /v1/topics/{topic}/events")
 
 
-def _key_of(
-    key: str, content_type: str, skip: bool, columns: Mapping[str, str], body: bytes, now: int
-) -> IdempotencyKey:
-    """Return the fingerprint of a request, which distinguishes it from other requests with its key.
+def _key_of(key: str, request: list[Any], body: bytes, now: int) -> IdempotencyKey:
+    """Return the fingerprint of a request and its body, which distinguishes it from other requests with its key.
 
     The time of the first validation is stored with it: a repeated body that is validated with that time gets the same
     answer.
     """
     if not _KEY.fullmatch(key):
         raise InvalidInput("Idempotency-Key: 1 to 200 printable ASCII characters are expected")
-    query = orjson.dumps([content_type, skip, sorted(columns.items())])
-    return IdempotencyKey(key, blake2b(query + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
+    return IdempotencyKey(key, blake2b(orjson.dumps(request) + b"\n" + body, digest_size=12).hexdigest(), b"%d" % now)
 
 
 def _store(
