@@ -14,9 +14,7 @@ from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 
-RETRY_ALONE = object()
-"""In place of a reply: the call stored nothing and has to be sent unmerged."""
-
+RETRY_ALONE = object()  # in place of a reply: the call stored nothing and has to be sent unmerged
 STORED = b"ok"
 
 

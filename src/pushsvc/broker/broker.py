@@ -26,14 +26,9 @@ from pushsvc.topic import PARTITIONS
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 1_000_000
-"""Bytes that one read of a partition returns at most (and at least one entry per log)."""
-
+READ_BYTES = 1_000_000  # bytes that one read of a partition returns at most (and at least one entry per log)
 TOPICS = Limits().topics
-
-DELETION_REMEMBERED = 7 * 86_400_000
-"""Milliseconds."""
-
+DELETION_REMEMBERED = 7 * 86_400_000  # milliseconds
 _MEMORY = Ack()
 _LIMITS = BrokerLimits()
 

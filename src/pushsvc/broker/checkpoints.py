@@ -12,8 +12,7 @@ from zlib import crc32
 import msgspec
 
 from pushsvc.broker import script
-from pushsvc.broker.cluster.cluster import Cluster
-from pushsvc.broker.connection_pool import ConnectionPool
+from pushsvc.broker.connection_pool import Connections
 from pushsvc.broker.keys import Keys
 from pushsvc.broker.script import RUN, CheckpointCommitArguments, CheckpointPieceArguments, Script
 from pushsvc.errors import Fenced
@@ -49,7 +48,7 @@ class Owner(msgspec.Struct, frozen=True):
 class CheckpointStore:
     """The checkpoints of all partitions, by the names of their engines. Methods raise errors of ``pushsvc.errors``."""
 
-    def __init__(self, keys: Keys, connections: ConnectionPool | Cluster) -> None:
+    def __init__(self, keys: Keys, connections: Connections) -> None:
         self._keys = keys
         self._connections = connections
 
@@ -78,23 +77,15 @@ class CheckpointStore:
     def write(self, owner: Owner, engine: str, place: int, number: int, piece: bytes) -> None:
         """Append piece ``number`` of a checkpoint; raise Fenced."""
         keys = [self._keys.partition(owner.partition), self._keys.pieces(owner.partition, engine, place)]
-        call = CheckpointPieceArguments(
-            RUN, owner.fence, owner.epoch, number=number, expires=UNFINISHED_TTL, piece=piece
-        )
+        call = CheckpointPieceArguments(RUN, owner.fence, owner.epoch, number, expires=UNFINISHED_TTL, piece=piece)
         self._call(script.CHECKPOINT_PIECE, keys, call)
 
     def commit(self, owner: Owner, engine: str, stored: Stored) -> None:
         """Make the written pieces the checkpoint of an engine; raise Fenced."""
-        keys = [
-            self._keys.partition(owner.partition),
-            self._keys.checkpoints(owner.partition),
-            self._keys.pieces(owner.partition, engine, stored.place),
-            self._keys.pieces(owner.partition, engine, 1 - stored.place),
-        ]
+        pieces = [self._keys.pieces(owner.partition, engine, place) for place in (stored.place, 1 - stored.place)]
+        keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition), *pieces]
         header = msgspec.json.encode(stored)
-        call = CheckpointCommitArguments(
-            RUN, owner.fence, owner.epoch, engine=engine, pieces=stored.pieces, header=header
-        )
+        call = CheckpointCommitArguments(RUN, owner.fence, owner.epoch, engine, pieces=stored.pieces, header=header)
         self._call(script.CHECKPOINT_COMMIT, keys, call)
 
     def discard(self, owner: Owner, engines: Sequence[str]) -> None:

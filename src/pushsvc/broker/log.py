@@ -12,8 +12,9 @@ import orjson
 from pushsvc.broker.keys import Log
 from pushsvc.event import Event
 
-FROM_SNAPSHOT, NO_ENTRIES = -1, -2
-"""Instead of the offset to read after: from a statistics log's last snapshot on; no entries, only metadata."""
+# Instead of the offset to read after:
+FROM_SNAPSHOT = -1  # from a statistics log's last snapshot on
+NO_ENTRIES = -2  # only metadata
 
 
 @dataclass(slots=True)
@@ -49,10 +50,6 @@ class EventsEntry:
 
     def sequence_of(self, offset: int) -> int:
         return self.sequence - (self.last - offset)
-
-    @property
-    def last_sequence_before(self) -> int:
-        return self.sequence - (self.last - self.first + 1)
 
 
 class FrameKind(StrEnum):

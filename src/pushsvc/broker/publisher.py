@@ -15,9 +15,7 @@ from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooM
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
 
-Commit = Callable[[ScriptCall | Append], tuple[Any, str]]
-"""Runs a script call; returns its reply, and the confirmation that it lacks ('': none)."""
-
+Commit = Callable[[ScriptCall | Append], tuple[Any, str]]  # returns the reply, and the confirmation that it lacks
 _CACHED_TARGETS = 10_000
 
 
@@ -126,7 +124,12 @@ class EventPublisher:
                         "many as it may have; nothing was stored"
                     )
                 case b"full":
-                    raise _log_full(topic, reply[1], reply[2], settings)
+                    raise LogFull(
+                        f"the log of {topic!r} is full: it holds {reply[1]} bytes of events that its windows still "
+                        f"count, and publishing stops at {settings.full_bytes}, {LOG_FULL_FACTOR} times its "
+                        "retention_bytes; nothing was stored",
+                        reply[2],
+                    )
                 case _:
                     raise Fenced(f"another aggregator owns the partition of {topic!r}")
             _check_confirmed(missing)
@@ -190,14 +193,6 @@ class EventPublisher:
 def window_age(settings: TopicSettings) -> int:
     """Return the age in ms up to which a window may need an entry, whatever the retention."""
     return settings.longest_window + 2 * FUTURE_ALLOWANCE
-
-
-def _log_full(topic: str, size: int, wait: int, settings: TopicSettings) -> LogFull:
-    return LogFull(
-        f"the log of {topic!r} is full: it holds {size} bytes of events that its windows still count, and publishing "
-        f"stops at {settings.full_bytes}, {LOG_FULL_FACTOR} times its retention_bytes; nothing was stored",
-        wait,
-    )
 
 
 def _check_confirmed(missing: str) -> None:

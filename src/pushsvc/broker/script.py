@@ -110,8 +110,7 @@ SCRIPTS = (
     CHECKPOINT_DISCARD,
 )  # fmt: skip
 
-RUN = object()
-"""A placeholder among a call's arguments: the run id of the primary that gets the call."""
+RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call
 
 
 class ScriptCall(Struct, frozen=True):

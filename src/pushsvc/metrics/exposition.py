@@ -15,10 +15,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from pushsvc.metrics.buffered import FLUSHER
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-SLOT_VARIABLE = "PUSHSVC_SLOT"
-"""Environment variable with the slot of a child process under its supervisor, such as ``web-1``."""
+SLOT_VARIABLE = "PUSHSVC_SLOT"  # names the slot of a child process under its supervisor, such as ``web-1``
 
 
 def name_files_by_slot() -> None:

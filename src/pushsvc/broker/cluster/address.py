@@ -1,12 +1,19 @@
-"""URLs of Redis: one server, a primary that Sentinels know, or a cluster."""
+"""URLs of Redis: one server, a primary that Sentinels know, or a cluster; and asking the servers that a URL names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
+from redis import exceptions
+
 from pushsvc.broker.connection_pool import ServerKind
+from pushsvc.broker.redis_connection import ask
 from pushsvc.broker.replies import Host
+from pushsvc.broker.script import Argument
+from pushsvc.errors import BrokerUnavailable, StartupError
 
 _DEFAULT_PORTS: dict[ServerKind, int] = {"sentinel": 26_379, "cluster": 6_379}
 
@@ -71,10 +78,32 @@ class Address:
     def _url(self, host: Host, credentials: str, database: str, options: list[tuple[str, str]]) -> str:
         scheme = "rediss" if self.secure else "redis"
         query = f"?{urlencode(options)}" if options else ""
-        return f"{scheme}://{credentials}{host_text(host)}/{database}{query}"
+        return f"{scheme}://{credentials}{_host_text(host)}/{database}{query}"
 
 
-def host_text(host: Host) -> str:
+def ask_in_turn(
+    servers: Mapping[Host, str], command: Sequence[Argument], *, failure: str, wrong_kind: str, no_answer: str
+) -> tuple[Host, Any]:
+    """Ask servers, by their URLs, until one has an answer; return its host and the answer.
+
+    Raise StartupError if a server is of the wrong kind, and BrokerUnavailable if none has an answer.
+    """
+    failures = []
+    for host, url in servers.items():
+        try:
+            if answer := ask(url, *command):
+                return host, answer
+            failures.append(f"{_host_text(host)}: {no_answer}")
+        except BrokerUnavailable as error:
+            failures.append(f"{_host_text(host)}: {error.detail}")
+        except exceptions.ResponseError as error:
+            if "cluster support disabled" in str(error) or "unknown command" in str(error).lower():
+                raise StartupError(f"{_host_text(host)} {wrong_kind}") from error
+            failures.append(f"{_host_text(host)}: {error}")
+    raise BrokerUnavailable(f"{failure}: {', '.join(failures)}")
+
+
+def _host_text(host: Host) -> str:
     """Return ``host:port``."""
     name, port = host
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"

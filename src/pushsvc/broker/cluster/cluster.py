@@ -12,31 +12,22 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
-from redis import exceptions
-
 from pushsvc.broker.append import Append
-from pushsvc.broker.cluster.address import Address, host_text
+from pushsvc.broker.cluster.address import Address, ask_in_turn
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection_pool import ConnectionPool, Connections
 from pushsvc.broker.keys import SLOTS, TAGS, slot_of
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.redis_connection import ask
 from pushsvc.broker.replies import Host, Moved
 from pushsvc.broker.script import Argument, ScriptCall
-from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, StartupError
+from pushsvc.errors import BrokerUnavailable, OutcomeUnknown
 from pushsvc.settings import Ack
 
 T = TypeVar("T")
 
-MAX_REDIRECTS = 3
-"""Redirects that a call follows; a slot that is still elsewhere then is being moved."""
-
-REFRESH_INTERVAL = 0.2
-"""Least seconds between two requests to the cluster for its slots."""
-
-CONNECT_BACKOFF = 5.0
-"""Seconds without connects to a node whose connect timed out, so that calls to other nodes need not wait for it."""
-
+MAX_REDIRECTS = 3  # redirects that a call follows; a slot that is still elsewhere then is being moved
+REFRESH_INTERVAL = 0.2  # least seconds between two requests to the cluster for its slots
+CONNECT_BACKOFF = 5.0  # seconds without connects to a node after a timeout: calls to other nodes need not wait for it
 _NAMELESS = (None, b"", b"?")
 
 
@@ -55,8 +46,7 @@ class Cluster(Connections):
         self._turn = -1
         self._refreshing = threading.Lock()
         self._refreshed_at = float("-inf")
-        self.on_change: list[Callable[[], None]] = []
-        """Called after slots have moved."""
+        self.on_change: list[Callable[[], None]] = []  # called after slots have moved
 
     # Which primary has which slot
 
@@ -97,21 +87,14 @@ class Cluster(Connections):
         # In turns: a node may be cut off from the others without knowing it, and its answer stays outdated.
         self._turn += 1
         start = self._turn % len(self._known_hosts)
-        failures = []
-        for host in self._known_hosts[start:] + self._known_hosts[:start]:
-            try:
-                found = ask(self._address.server(host), "CLUSTER", "SLOTS")
-            except BrokerUnavailable as error:
-                failures.append(f"{host_text(host)}: {error.detail}")
-            except exceptions.ResponseError as error:
-                if "cluster support disabled" in str(error) or "unknown command" in str(error).lower():
-                    raise StartupError(f"{host_text(host)} is not a node of a cluster: name it as redis://…") from error
-                failures.append(f"{host_text(host)}: {error}")
-            else:
-                if found:
-                    return [(first, last, _hosts_of(host, nodes)) for first, last, *nodes in found]
-                failures.append(f"{host_text(host)}: its cluster has no slots yet")
-        raise BrokerUnavailable(f"no node of the cluster answers: {', '.join(failures)}")
+        host, found = ask_in_turn(
+            {host: self._address.server(host) for host in self._known_hosts[start:] + self._known_hosts[:start]},
+            ("CLUSTER", "SLOTS"),
+            failure="no node of the cluster answers",
+            wrong_kind="is not a node of a cluster: name it as redis://…",
+            no_answer="its cluster has no slots yet",
+        )
+        return [(first, last, _hosts_of(host, nodes)) for first, last, *nodes in found]
 
     def _update(self, ranges: Sequence[tuple[int, int, list[Host]]]) -> None:
         """Apply the cluster's slot ranges; close the connections to former primaries."""
@@ -141,16 +124,15 @@ class Cluster(Connections):
     def _follow(self, moved: Moved, answered_by: ConnectionPool) -> ConnectionPool:
         """Return the node that MOVED names, and note it for the slot. Other slots are refreshed when a call fails."""
         name, port = moved.host
-        host = (name or self._host_of(answered_by), port)
+        if not name:  # that of the node that answered
+            name = next((name for (name, _), node in self._nodes.items() if node is answered_by), "")
+        host = (name, port)
         node = self._nodes.get(host) or self._connect(host)
         if self._slots[moved.slot] is not node:
             self._nodes = {**self._nodes, host: node}
             self._slots[moved.slot] = node
             self._notify_change()
         return node
-
-    def _host_of(self, node: ConnectionPool) -> str:
-        return next((host for (host, _), found in self._nodes.items() if found is node), "")
 
     # Calls
 

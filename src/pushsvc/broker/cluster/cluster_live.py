@@ -17,9 +17,8 @@ from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
 
-CHECK_INTERVAL, UNSETTLED_CHECK_INTERVAL = 10.0, 0.25
-"""Seconds between two checks of the cluster's slots: while all channels are confirmed, and while some are not."""
-
+CHECK_INTERVAL = 10.0  # seconds between two checks of the cluster's slots while all channels are confirmed
+UNSETTLED_CHECK_INTERVAL = 0.25  # the same while some are not
 _CONFIRM_TIMEOUT = 2.0
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pushsvc.broker.cluster.address import Address
+from pushsvc.broker.cluster.address import Address, ask_in_turn
 from pushsvc.broker.cluster.cluster import Cluster, ClusterCommitter
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
-from pushsvc.broker.cluster.sentinel import Sentinels
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage
+from pushsvc.broker.replies import Host
 from pushsvc.settings import Ack
 from pushsvc.topic import PARTITIONS
 
@@ -43,3 +43,24 @@ def live(
     if isinstance(connections, Cluster):
         return ClusterLiveConnection(connections, on_message, on_up, on_unhandled=on_unhandled)
     return LiveConnection(connections, on_message, lambda: on_up(range(PARTITIONS)), on_unhandled=on_unhandled)
+
+
+class Sentinels:
+    """The Sentinels of one master, asked before each connect. The Sentinel that answered last is asked first."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._hosts = list(address.hosts)
+
+    def primary(self) -> Host:
+        """Return the primary's address. Raise BrokerUnavailable, or StartupError if the URL names no Sentinel."""
+        host, found = ask_in_turn(
+            {host: self._address.sentinel(host) for host in self._hosts},
+            ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.master),
+            failure="no Sentinel names the primary",
+            wrong_kind="is no Sentinel: name one server as redis://host:port",
+            no_answer=f"knows no master {self._address.master!r}",
+        )
+        # One assignment: threads may ask at the same time.
+        self._hosts = [host, *(other for other in self._hosts if other != host)]
+        return found[0].decode(), int(found[1])
