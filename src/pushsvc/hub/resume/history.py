@@ -30,22 +30,15 @@ class HistoryLost(Exception):
         self.partition = partition
 
 
+@dataclass(slots=True, eq=False)
 class History:
     """The events after ``log_positions``. ``client_positions`` advance with every message that was read."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        query: Query,
-        client_positions: dict[int, Position],
-        log_positions: dict[Log, LogPosition],
-        read_bytes: int,
-    ) -> None:
-        self.client_positions = client_positions
-        self._broker = broker
-        self._query = query
-        self._log_positions = log_positions
-        self._read_bytes = read_bytes
+    broker: Broker
+    query: Query
+    client_positions: dict[int, Position]
+    log_positions: dict[Log, LogPosition]
+    read_bytes: int
 
     def read(self, goal: Mapping[int, Position]) -> list[bytes] | None:
         """Return the next messages up to a goal, each with its id; a piece may be empty. None: the goal is reached.
@@ -54,17 +47,17 @@ class History:
         """
         for partition, position in self.client_positions.items():
             until = goal.get(partition)
-            logs = {of: at.offset for of, at in self._log_positions.items() if of.partition == partition}
+            logs = {of: at.offset for of, at in self.log_positions.items() if of.partition == partition}
             if not logs or until is None or position == until:
                 continue
-            read = self._broker.read(partition, logs, budget=self._read_bytes)
+            read = self.broker.read(partition, logs, budget=self.read_bytes)
             if read.epoch != until.epoch or self._was_trimmed(read):
                 raise HistoryLost(partition)
             return self._messages(partition, read, until)
         return None
 
     def _was_trimmed(self, read: PartitionRead) -> bool:
-        return any(logged.trimmed > self._log_positions[of].sequence > 0 for of, logged in read.logs.items())
+        return any(logged.trimmed > self.log_positions[of].sequence > 0 for of, logged in read.logs.items())
 
     def _messages(self, partition: int, read: PartitionRead, until: Position) -> list[bytes]:
         """Return the events of a read in order of sequence, up to the first end of a log whose read was cut."""
@@ -79,15 +72,15 @@ class History:
             if sequence > limit:
                 break
             messages += self._events(partition, of, entry)
-            self._log_positions[of].offset = entry.last
+            self.log_positions[of].offset = entry.last
         reached = max(limit, self.client_positions[partition].sequence)
         self.client_positions[partition] = Position(until.epoch, reached)
         return messages
 
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
         """Yield the messages of an entry after the position in its log, and advance the client's position."""
-        at = self._log_positions[of]
-        for offset, message in enumerate(sse_messages.events(of, entry, self._query.named), entry.first):
+        at = self.log_positions[of]
+        for offset, message in enumerate(sse_messages.events(of, entry, self.query.named), entry.first):
             sequence = entry.sequence_of(offset)
             if offset > at.offset and sequence > at.sequence:
                 self.client_positions[partition] = Position(self.client_positions[partition].epoch, sequence)

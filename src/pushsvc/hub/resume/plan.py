@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -15,6 +16,7 @@ from pushsvc.hub.resume.history import LogPosition
 from pushsvc.topic import is_pattern
 
 
+@dataclass(eq=False)
 class ResumePlan:
     """For a client with ``client_positions``: its ``log_positions`` in the logs of events, and the ``lost`` logs.
 
@@ -23,46 +25,27 @@ class ResumePlan:
     log of the group starts over. Logs that join are looked up too.
     """
 
-    def __init__(
-        self,
-        group: Group,
-        broker: Broker,
-        refresh_topics: Callable[[Sequence[int]], None],
-        wait: float,
-        client_positions: Mapping[int, Position] | None,
-        *,
-        earliest: bool,
-    ) -> None:
+    group: Group
+    broker: Broker
+    refresh_topics: Callable[[Sequence[int]], None]
+    wait: float
+    client_positions: Mapping[int, Position] | None
+    earliest: bool
+
+    def __post_init__(self) -> None:
         self.log_positions: dict[Log, LogPosition] = {}
-        self._group = group
-        self._generation = group.generation
-        self._broker = broker
-        self._refresh_topics = refresh_topics
-        self._wait = wait
-        self._client_positions = client_positions
-        self._earliest = earliest
+        self._generation = self.group.generation
         self._in_epoch: dict[int, bool] = {}  # partition: whether the client's position is of the current epoch
         self._looked_up: dict[Log, str | None] = {}  # log: why the client's position in it is lost, if it is
-
-    def renewed(self) -> ResumePlan:
-        """Return a plan for the same client that has looked up nothing yet."""
-        return self.moved_to(self._client_positions, earliest=self._earliest)
-
-    def moved_to(self, client_positions: Mapping[int, Position] | None, *, earliest: bool = False) -> ResumePlan:
-        """Return a plan for a client that has come to other positions."""
-        # A new object: a look-up under way must not write into the plan that replaces it.
-        return ResumePlan(
-            self._group, self._broker, self._refresh_topics, self._wait, client_positions, earliest=earliest
-        )
 
     @property
     def outdated(self) -> bool:
         """True when a log of the group started over."""
-        return self._generation != self._group.generation
+        return self._generation != self.group.generation
 
     def position(self, partition: int) -> Position | None:
         """Return the client's position in a partition."""
-        return None if self._client_positions is None else self._client_positions.get(partition)
+        return None if self.client_positions is None else self.client_positions.get(partition)
 
     @property
     def lost(self) -> dict[Log, str]:
@@ -77,7 +60,7 @@ class ResumePlan:
         for partition in self._unknown_partitions():
             self._in_epoch[partition] = self._exists(partition)
             return True
-        logs = [of for of in self._group.logs if of not in self._looked_up]
+        logs = [of for of in self.group.logs if of not in self._looked_up]
         for of in logs:
             reason = self._reason_lost(of)
             if of.window is None:
@@ -88,8 +71,8 @@ class ResumePlan:
     def resets(self) -> list[bytes]:
         """Return the messages that positions are lost. Of deleted topics only the client's patterns are known."""
         resets = {(of.topic, reason): None for of, reason in self.lost.items()}
-        query = self._group.query
-        if any(not known and p not in self._group.followers for p, known in self._in_epoch.items()):
+        query = self.group.query
+        if any(not known and p not in self.group.followers for p, known in self._in_epoch.items()):
             patterns = filter(is_pattern, (*query.events, *query.statistics))
             resets |= {(pattern, "broker-restarted"): None for pattern in patterns}
         return [sse_messages.reset(topic, reason) for topic, reason in resets]
@@ -97,7 +80,7 @@ class ResumePlan:
     def positions(self) -> dict[int, Position]:
         """Return the client's position in each partition of the group, 0 if it is not of the current epoch."""
         found = {}
-        for partition, follower in self._group.followers.items():
+        for partition, follower in self.group.followers.items():
             position = self.position(partition)
             known = position is not None and self._in_epoch.get(partition, False)
             found[partition] = Position(follower.position.epoch, position.sequence if position and known else 0)
@@ -105,37 +88,37 @@ class ResumePlan:
 
     def _unknown_partitions(self) -> list[int]:
         """Return the partitions that the cursor names and in which the group, with its patterns, has no topic."""
-        if self._client_positions is None or not self._group.query.has_patterns:
+        if self.client_positions is None or not self.group.query.has_patterns:
             return []
-        return sorted(self._client_positions.keys() - self._group.followers.keys() - self._in_epoch.keys())
+        return sorted(self.client_positions.keys() - self.group.followers.keys() - self._in_epoch.keys())
 
     def _exists(self, partition: int) -> bool:
         """Return whether the position in a partition without a known topic is of the current epoch.
 
         If the cursor names an unknown partition, its topics are listed first.
         """
-        self._refresh_topics([partition])
-        if partition in self._group.followers:
+        self.refresh_topics([partition])
+        if partition in self.group.followers:
             return self._reaches(partition)
         position = self.position(partition)
-        return position is not None and self._broker.read(partition, {}).epoch == position.epoch
+        return position is not None and self.broker.read(partition, {}).epoch == position.epoch
 
     def _reaches(self, partition: int) -> bool:
         """Return whether a position is of the current epoch; wait until its follower has read as far."""
         if partition not in self._in_epoch:
             position = self.position(partition)
-            reached = position is None or self._group.followers[partition].wait_for(position, self._wait)
+            reached = position is None or self.group.followers[partition].wait_for(position, self.wait)
             self._in_epoch[partition] = reached
         return self._in_epoch[partition]
 
     def _reason_lost(self, of: Log) -> str | None:
         """Return why the position in a log is lost; None if it is not, or if a snapshot makes up for it."""
-        if self._earliest:
+        if self.earliest:
             return None
         position = self.position(of.partition)
-        tail = self._group.tail(of)
+        tail = self.group.tail(of)
         if position is None:
-            created_later = self._client_positions is not None and of.topic not in self._group.query.named_topics
+            created_later = self.client_positions is not None and of.topic not in self.group.query.named_topics
             has_start = of.window is not None or tail.trimmed <= tail.deleted
             return None if created_later and has_start else "trimmed"
         if not self._reaches(of.partition):
@@ -147,11 +130,11 @@ class ResumePlan:
     def _log_position(self, of: Log, *, lost: bool) -> LogPosition:
         """Return where to read a log of events: after the client's position, or some events before the end."""
         if lost:
-            last = self._broker.read(of.partition, {of: NO_ENTRIES}).logs[of].last
+            last = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of].last
             return LogPosition(max(0, last - REPLAY_AFTER_RESET), 0)
         position = self.position(of.partition)
         if position is None or not position.sequence:
             return LogPosition(0, 0)
-        if position == self._group.followers[of.partition].position:
-            return LogPosition(self._group.tail(of).after, position.sequence)  # the client has everything
-        return LogPosition(self._broker.seek_sequence(of.topic, position.sequence), position.sequence)
+        if position == self.group.followers[of.partition].position:
+            return LogPosition(self.group.tail(of).after, position.sequence)  # the client has everything
+        return LogPosition(self.broker.seek_sequence(of.topic, position.sequence), position.sequence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import gevent
 
@@ -54,14 +55,8 @@ class Replays:
         """Bring a connection from the client's positions (None: unreadable) to the live messages."""
         if connection.closed:
             return
-        plan = ResumePlan(
-            group,
-            self._broker,
-            self._refresh_topics,
-            self._limits.wait,
-            client_positions,
-            earliest=reason is ResumeReason.EARLIEST,
-        )
+        earliest = reason is ResumeReason.EARLIEST
+        plan = ResumePlan(group, self._broker, self._refresh_topics, self._limits.wait, client_positions, earliest)
         replay = Replay(group, connection, plan, reason, self._broker, self._submit, self._limits)
         connection.at = None
         connection.source = replay
@@ -116,6 +111,7 @@ class Replays:
             gevent.spawn_later(self._limits.pause, self._submit, replay)
 
 
+@dataclass(eq=False)
 class Replay:
     """The way of one connection to the live messages. It is the source of the connection meanwhile.
 
@@ -123,29 +119,21 @@ class Replay:
     the chunk is lost by then, the next goal is chosen. So no message is sent twice and none is left out.
     """
 
-    def __init__(
-        self,
-        group: Group,
-        connection: Connection,
-        plan: ResumePlan,
-        reason: ResumeReason,
-        broker: Broker,
-        submit: Callable[[Replay], None],
-        limits: ResumeLimits,
-    ) -> None:
-        self.group = group
-        self.connection = connection
-        self._plan = plan
-        self._reason = reason
-        self._broker = broker
-        self._submit = submit
-        self._limits = limits
+    group: Group
+    connection: Connection
+    plan: ResumePlan
+    reason: ResumeReason
+    broker: Broker
+    submit: Callable[[Replay], None]
+    limits: ResumeLimits
+
+    def __post_init__(self) -> None:
         self._history: History | None = None
-        self._goal = group.channel.backlog.end
+        self._goal = self.group.channel.backlog.end
 
     def resume(self, connection: Connection) -> None:
         """Read on: the socket has room again."""
-        self._submit(self)
+        self.submit(self)
 
     @property
     def is_early(self) -> bool:
@@ -169,11 +157,11 @@ class Replay:
     def _begin(self) -> None:
         """Make the plan, choose the goal, and send resets and statistics."""
         group, channel = self.group, self.group.channel
-        if not group.settled.wait(self._limits.wait):
+        if not group.settled.wait(self.limits.wait):
             raise BrokerUnavailable("the logs were not read in time")
-        if self._plan.outdated:
-            self._plan = self._plan.renewed()
-        plan = self._plan
+        if self.plan.outdated:
+            self.plan = replace(self.plan)
+        plan = self.plan
         if plan.look_up():
             return  # Redis was asked, and the group may have changed meanwhile: look up once more
         # From here on nothing yields: the messages below are the state at the goal.
@@ -181,25 +169,25 @@ class Replay:
         # A client that resumes from a heartbeat may have more than the chunk had when it was made.
         group.rebase_cursor(self._goal)
         messages = plan.resets() + self._statistics(plan)
-        if self._reason is ResumeReason.NEW:
-            self._reason = ResumeReason.CURSOR
-        self._history = History(
-            self._broker, group.query, plan.positions(), plan.log_positions, self._limits.read_bytes
-        )
+        if self.reason is ResumeReason.NEW:
+            self.reason = ResumeReason.CURSOR
+        self._history = History(self.broker, group.query, plan.positions(), plan.log_positions, self.limits.read_bytes)
         if not plan.log_positions:
             self._join(messages or [sse.move_cursor(group.cursor())])
         elif messages:
             self._push(messages)
 
     def _begin_again(self, client_positions: Mapping[int, Position]) -> None:
-        self._plan, self._history = self._plan.moved_to(client_positions), None
+        # A new plan: a look-up under way must not write into the plan that replaces it.
+        self.plan = replace(self.plan, client_positions=client_positions, earliest=False)
+        self._history = None
 
     def _statistics(self, plan: ResumePlan) -> list[bytes]:
         """Return the statistics that the client lacks, the last with an id unless events follow."""
         group, lost = self.group, plan.lost
         # The position follows the events, and may be ahead of paced statistics.
-        unknown = self._reason is ResumeReason.NEW or (group.paces_statistics and group.has_events)
-        skipping = self._reason is ResumeReason.TOO_SLOW
+        unknown = self.reason is ResumeReason.NEW or (group.paces_statistics and group.has_events)
+        skipping = self.reason is ResumeReason.TOO_SLOW
         messages = []
         for of in group.logs:
             if of.window is not None:
@@ -220,7 +208,7 @@ class Replay:
             # The next plan finds the lost logs, once the follower has read them too.
             self._begin_again(history.client_positions)
             self.group.followers[lost.partition].wake()
-            gevent.sleep(self._limits.recheck)
+            gevent.sleep(self.limits.recheck)
             return True
         if messages:
             metrics.DELIVERIES.inc(len(messages))
