@@ -31,13 +31,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 15.0
 DRAINING = "the server is restarting"
-
-LINGER = 10
-"""Seconds for which a group without streams is kept: a client that reconnects finds everything in memory."""
-
-_DEAD = 10.0
-"""Seconds without a tick after which the process counts as dead."""
-
+LINGER = 10  # seconds for which a group without streams is kept: a reconnecting client finds everything in memory
+_DEAD = 10.0  # seconds without a tick after which the process counts as dead
 _ENDED_PER_SECOND = 1_000
 
 

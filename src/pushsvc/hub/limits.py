@@ -9,59 +9,36 @@ from dataclasses import dataclass
 class FanoutLimits:
     """How long the writer works at a stretch, and how much a channel keeps."""
 
-    slice: float = 0.002
-    """Work of a pass after which the event loop gets a turn."""
-
+    slice: float = 0.002  # work of a pass after which the event loop gets a turn
+    # While the hub is busy, messages of this time leave together. After silence they leave in the same loop turn.
     join: float = 0.001
-    """While the hub is busy, messages of this time leave together. After silence they leave in the same loop turn."""
-
+    # Between two readings of the clock a pass sends at most step_bytes, but to at least step_members.
     step_bytes: int = 1_000_000
     step_members: int = 16
-    """Between two readings of the clock a pass sends at most ``step_bytes``, but to at least ``step_members``."""
-
+    # Bytes waiting in all channels at which the followers stop reading: the rest waits in Redis.
     unsent_bytes: int = 4_000_000
-    """Bytes waiting in all channels at which the followers stop reading: the rest waits in Redis."""
-
+    # What one channel keeps for its slow connections, which share it (or one larger chunk).
     backlog_chunks: int = 1_000
     backlog_bytes: int = 1_000_000
-    """What one channel keeps for its slow connections, which share it (or one larger chunk)."""
-
-    write_deadline: int = 60
-    """A peer that takes nothing of the waiting bytes for this time is disconnected."""
+    write_deadline: int = 60  # a peer that takes nothing of the waiting bytes for this time is disconnected
 
 
 @dataclass(frozen=True, slots=True)
 class FeedLimits:
-    read_anyway: float = 5.0
-    """A followed log is read this often without a notification: a lost notification costs no more than that."""
-
-    pause: float = 0.2
-    """Time between two attempts while Redis is away."""
-
+    read_anyway: float = 5.0  # a followed log is read this often without a notification: one may be lost
+    pause: float = 0.2  # time between two attempts while Redis is away
+    # Entries taken from notifications in one turn of the loop. The rest is read, as fast as it is sent.
     notified_bytes: int = 1_000_000
-    """Bytes of entries taken from notifications in one turn of the loop. The rest is read, as fast as it is sent."""
-
+    # Time after a new epoch in which every notification leads to a read. A former primary of a cluster goes on sending
+    # notifications, with gaps, until this process has subscribed elsewhere.
     unsure: float = 15.0
-    """Time after a new epoch in which every notification leads to a read. A former primary of a cluster goes on
-    sending notifications, with gaps, until this process has subscribed elsewhere."""
-
-    wait: float = 5.0
-    """Time in which Redis must confirm a subscription or answer."""
+    wait: float = 5.0  # time in which Redis must confirm a subscription or answer
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeLimits:
-    readers: int = 8
-    """Connections for which logs are read at the same time."""
-
-    wait: float = 5.0
-    """Time to wait for a group to know its logs, or for a follower to read as far as the client."""
-
-    pause: float = 1.0
-    """Time between two attempts while Redis is away."""
-
-    recheck: float = 0.02
-    """Time for a follower to notice that logs were trimmed, before the next plan looks for lost logs."""
-
-    read_bytes: int = 256_000
-    """Bytes of logs in one read for one connection. The next read follows when the socket has taken them."""
+    readers: int = 8  # connections for which logs are read at the same time
+    wait: float = 5.0  # time to wait for a group to know its logs, or for a follower to read as far as the client
+    pause: float = 1.0  # time between two attempts while Redis is away
+    recheck: float = 0.02  # time for a follower to notice that logs were trimmed, before the next plan
+    read_bytes: int = 256_000  # of logs in one read for one connection; the next follows when the socket has taken them

@@ -14,11 +14,8 @@ from pushsvc.broker.log import FROM_SNAPSHOT, FrameKind, StatisticsEntry
 from pushsvc.frame import RowId, row_id_getter
 from pushsvc.settings import TopicSettings
 
-_REMOVED = 1_000
-"""Removed rows that are remembered, unless there are more rows than this."""
-
-_COUNTED = 10_000
-"""Updates that are remembered to be counted."""
+_REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
+_COUNTED = 10_000  # updates that are remembered to be counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,7 @@ from pushsvc.hub.window_state import WindowState
 
 log = logging.getLogger(__name__)
 
-REPLAY_AFTER_RESET = 1_000
-"""The most events that are sent of the rest of a log after a reset."""
+REPLAY_AFTER_RESET = 1_000  # the most events that are sent of the rest of a log after a reset
 
 
 class LogConsumer(Protocol):
@@ -90,8 +89,7 @@ class Tail:
             self.window_state = WindowState(self.log)
 
 
-Batch = list[tuple[int, Tail, LogEntry]]
-"""Entries of several logs in order of their sequences."""
+Batch = list[tuple[int, Tail, LogEntry]]  # entries of several logs in order of their sequences
 
 
 class Follower:

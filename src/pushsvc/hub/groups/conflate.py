@@ -27,8 +27,7 @@ from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
 
-_CURSORS = 64
-"""Cursors for which the changes since are cached: after a disconnect most streams come back with the same few."""
+_CURSORS = 64  # cursors with cached changes: after a disconnect most streams come back with the same few
 
 
 class Conflation:

@@ -24,11 +24,8 @@ from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 
-FAR = 4
-"""Chunks by which a stream of statistics alone may be behind before its updates are conflated."""
-
-_RECONNECTING = 0.1
-"""Seconds to wait for the live connection if it was up before: it comes back soon, or Redis is away."""
+FAR = 4  # chunks by which a stream of statistics alone may be behind before its updates are conflated
+_RECONNECTING = 0.1  # seconds to wait for a live connection that was up: it comes back soon, or Redis is away
 
 
 class ResumeReason(Enum):

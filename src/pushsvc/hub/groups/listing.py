@@ -20,9 +20,7 @@ from pushsvc.hub.delivery.connection import Connection
 
 log = logging.getLogger(__name__)
 
-REFRESH = 2.0
-"""Seconds between two polls."""
-
+REFRESH = 2.0  # seconds between two polls
 Poll = Callable[[Any], tuple[Any, bytes] | None]
 """Returns a value to compare with that of the poll before, and the message that shows it. Returns None if the value is
 equal to the argument: comparing may cost less than making the message. Raises what the broker raises."""
