@@ -75,13 +75,14 @@ class Decoder:
     """Decodes an event stream from pieces of any size.
 
     ``last_id`` is the last event id, from which to resume. ``retry`` is the reconnection delay in ms that the server
-    set. ``comments`` counts comment lines.
+    set. ``comments`` counts comment lines, and ``comment`` is the text of the last one.
     """
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id
         self.retry: int | None = None
         self.comments = 0
+        self.comment = ""
         self._id = last_id
         self._text = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._rest = ""
@@ -106,6 +107,7 @@ class Decoder:
         value = value.removeprefix(" ")
         if name == "":
             self.comments += 1
+            self.comment = value
         elif name == "data":
             self._data.append(value)
         elif name == "event":

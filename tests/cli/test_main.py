@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pushsvc import __version__
 from pushsvc.cli.main import program
 from pushsvc.cli.tail import StatisticsView
 from pushsvc.supervisor.folders import private_folder
@@ -52,6 +53,60 @@ def test_help_lists_commands_and_variables() -> None:
     for variable in ("HOST", "PORT", "REDIS", "PREFIX", "DATA_DIR", "WORKERS", "AGGREGATORS", "CONFIG", "INSECURE",
                      "ALLOW_HOST", "ALLOW_ORIGIN", "DRAIN", "WAIT", "ACK"):  # fmt: skip
         assert f"PUSHSVC_{variable}" in output.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_printed(option: str) -> None:
+    assert invoke(option).output == f"pushsvc, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "registers"),
+    [
+        ("bash", "complete -o nosort -F _pushsvc_completion pushsvc"),
+        ("zsh", "compdef _pushsvc_completion pushsvc"),
+        ("fish", 'complete --no-files --command pushsvc --arguments "(_pushsvc_completion)"'),
+    ],
+)
+def test_the_completion_of_a_shell_is_printed(shell: str, registers: str) -> None:
+    done = run(_PUSHSVC_COMPLETE=f"{shell}_source")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert registers in done.stdout.decode()
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    program = tmp_path / "pushsvc"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pushsvc "$@"\n')
+    program.chmod(0o755)
+    script = """eval "$(_PUSHSVC_COMPLETE=bash_source pushsvc)"
+    for COMP_LINE in "pushsvc t" "pushsvc tail --w" "pushsvc _"; do
+        COMP_WORDS=($COMP_LINE) COMPREPLY=()
+        COMP_CWORD=$((${#COMP_WORDS[*]} - 1))
+        _pushsvc_completion pushsvc
+        echo "${COMPREPLY[*]}"
+    done"""
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, timeout=DEADLINE, env=os.environ | {"PATH": path}
+    )
+    assert (done.stdout.decode().splitlines(), done.stderr) == (["tail", "--window --where", ""], b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--help"], {}),
+        (["serve", "--help"], {}),
+        ([], {"_PUSHSVC_COMPLETE": "bash_complete", "COMP_WORDS": "pushsvc serve --", "COMP_CWORD": "2"}),
+    ],
+)
+def test_help_and_completion_import_nothing_heavy(arguments: list[str], environment: dict[str, str]) -> None:
+    """A shell starts the program at every press of the tab key: numpy alone would take longer than all the rest."""
+    done = run(*arguments, PYTHONPROFILEIMPORTTIME="1", **environment)
+    assert b"--" in done.stdout
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.decode().splitlines()}
+    assert "click" in imported
+    assert not imported & {"numpy", "pandas", "msgspec", "orjson", "redis", "flask", "gevent", "rich"}
 
 
 @pytest.mark.parametrize(

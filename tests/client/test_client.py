@@ -272,3 +272,47 @@ def test_an_answer_that_is_no_event_stream_raises() -> None:
         pytest.raises(ClientError, match="answered application/json, not an event stream"),
     ):
         next(client.events("t"))
+
+
+# Outages
+
+
+def test_an_outage_is_reported_once_with_its_reason_and_its_end() -> None:
+    greeting = ("retry: 10", "", ": pushsvc", "")
+    refusal = event_stream(*greeting, "retry: 10", "", ": Redis is not reachable", "")
+    reports: list[str | None] = []
+    streams = (
+        event_stream(*greeting, "data: 1", ""),
+        refusal,
+        problem("full"),
+        refusal,
+        event_stream(*greeting, "data: 2", ""),
+    )
+    with scripted(*streams) as server, Client(server.url, on_outage=reports.append) as client:
+        messages = client.events("t")
+        assert next(messages).data == "1"
+        assert reports == []
+        assert next(messages).data == "2"
+    assert reports == [f"{server.url} ended the stream: Redis is not reachable", None]
+
+
+def test_a_server_that_is_away_at_first_is_reported() -> None:
+    reports: list[str | None] = []
+    url = f"http://127.0.0.1:{free_port()}"
+    with (
+        Client(url, patience=0.0, on_outage=reports.append) as client,
+        pytest.raises(ClientError, match="cannot be reached"),
+    ):
+        next(client.events("t"))
+    assert reports == [f"{url} cannot be reached: [Errno 111] Connection refused"]
+
+
+def test_one_stream_has_events_and_statistics_of_patterns(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client:
+        client.publish(f"{topic}.a", [{"x": 1}])
+        wanted = {(f"{topic}.a", "message"), (f"{topic}.a", "snapshot")}
+        for message in client.stream(events=[f"{topic}.*"], stats=[f"{topic}.>"], last_id="earliest", window="5m"):
+            body = json.loads(message.data)
+            wanted.discard((body.get("$topic") or body.get("topic"), message.event))
+            if not wanted:
+                return

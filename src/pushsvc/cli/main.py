@@ -1,4 +1,7 @@
-"""The program ``pushsvc`` and its commands."""
+"""The program ``pushsvc`` and its commands.
+
+Each command imports what it needs when it runs: a shell starts this program for every completion.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,19 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pushsvc import __version__
 from pushsvc.cli.options import COMMON, TLS, WEB, option, server_options
-from pushsvc.config import Settings, check_bind, check_metrics_bind
 from pushsvc.errors import InvalidInput, PushError, StartupError
-from pushsvc.settings import TopicSettings
-from pushsvc.stats.window import Window
 from pushsvc.supervisor.folders import private_folder
-from pushsvc.topic import check_topic
+from pushsvc.topic import check_pattern, check_topic
+
+if TYPE_CHECKING:
+    from pushsvc.config import Settings
+    from pushsvc.settings import TopicSettings
 
 _METRICS_CONNECTIONS = 64  # most connections to the metrics port of an aggregator
 
@@ -38,7 +42,7 @@ class _Program(click.Group):
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="pushsvc")
+@click.version_option(__version__, "-V", "--version", prog_name="pushsvc")
 def program() -> None:
     """Publish events and watch rolling statistics of them live in the browser."""
 
@@ -50,7 +54,6 @@ def program() -> None:
 @server_options(*WEB, *TLS, "aggregators", "data_dir", *COMMON)
 def serve(settings: Settings) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
-    check_bind(settings)
     _supervise(settings, web=settings.workers, aggregators=settings.aggregators)
 
 
@@ -58,8 +61,6 @@ def serve(settings: Settings) -> None:
 @server_options(*WEB, *TLS, *COMMON)
 def web(settings: Settings) -> None:
     """Run only the web processes; needs --redis."""
-    check_bind(settings)
-    _check_redis_given(settings, "web")
     _supervise(settings, web=settings.workers)
 
 
@@ -67,8 +68,6 @@ def web(settings: Settings) -> None:
 @server_options("aggregators", "metrics_host", "metrics_port", "allow_host", "insecure", *COMMON)
 def aggregator(settings: Settings) -> None:
     """Run only the aggregator processes; needs --redis."""
-    check_metrics_bind(settings)
-    _check_redis_given(settings, "aggregator")
     _supervise(settings, aggregators=settings.aggregators)
 
 
@@ -92,7 +91,6 @@ def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str
     if url is not None:
         _run_producer(name, url, rate, clock)
         return
-    check_bind(settings)
     if clock == "event":
         rules = settings.topics
         settings = replace(settings, topics=replace(rules, rules=((name, _event_clock()), *rules.rules)))
@@ -117,17 +115,20 @@ def _run_producer(name: str, url: str, rate: float, clock: str) -> None:
 
 def _event_clock() -> TopicSettings:
     """Return the settings for flights at their scheduled times: about 40 an hour, none at night."""
+    from pushsvc.settings import TopicSettings
+    from pushsvc.stats.window import Window
+
     return TopicSettings(windows=tuple(map(Window.parse, ("1h", "6h", "24h"))), clock="event", jump=True)
 
 
-def _check_redis_given(settings: Settings, command: str) -> None:
-    if settings.redis is None:
-        raise StartupError(f"pushsvc {command} shares a Redis with the other processes: name it with --redis URL")
-
-
 def _supervise(settings: Settings, **roles: Any) -> None:
+    from pushsvc.config import check_bind, check_metrics_bind
     from pushsvc.supervisor.supervisor import Supervisor
 
+    (check_bind if "web" in roles else check_metrics_bind)(settings)
+    if settings.redis is None and not {"web", "aggregators"} <= roles.keys():
+        command = "web" if "web" in roles else "aggregator"
+        raise StartupError(f"pushsvc {command} shares a Redis with the other processes: name it with --redis URL")
     Supervisor(settings, announce=click.echo, **roles).run()
 
 
@@ -176,20 +177,51 @@ def publish(
 @program.command()
 @click.argument("topic")
 @click.option("--stats", is_flag=True, help="Show statistics instead of events.")
-@click.option("--window", metavar="NAME", help="Window of the statistics, such as 5m.")
+@click.option("--window", metavar="NAME", help="Show the statistics of this window, such as 5m; * for all windows.")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="Show only this key (repeatable).")
+@click.option(
+    "--where", "conditions", multiple=True, metavar="CONDITION", help="Show only events with, for example, 'rating<3' "
+    "(repeatable; all must hold).",
+)  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N events, or N frames of statistics.")
 @click.option("--after", metavar="CURSOR", default="", help="Start after this cursor; 'earliest': at the first event.")
 @_URL
-def tail(topic: str, url: str, stats: bool, window: str | None, after: str) -> None:
-    """Print the events of TOPIC as they come, a JSON line each, or its statistics: a live table on a terminal."""
-    from pushsvc.cli.tail import print_events, show_stats
+def tail(
+    topic: str, url: str, stats: bool, window: str | None, keys: tuple[str, ...], conditions: tuple[str, ...],
+    limit: int | None, after: str,
+) -> None:  # fmt: skip
+    """Print the events of TOPIC as they come, a JSON line each, or its statistics: live tables on a terminal.
+
+    TOPIC may be a pattern: in 'orders.*' the * stands for one segment of a name, in 'orders.>' the > for all further
+    ones. If the connection is lost, tail waits for the server and continues after the last event.
+
+    --key and --where select events in this program, with the rules of the history (where=): the server sends all
+    events of TOPIC. The keys of statistics are selected by the server.
+    """
+    from pushsvc.cli.tail import end_with_reader, print_events, selection, show_stats
     from pushsvc.client import Client
 
-    check_topic(topic)
-    with Client(url) as client:
-        if stats:
-            show_stats(client.stats(topic, last_id=after, **({"window": window} if window else {})))
-        else:
-            print_events(client.events(topic, last_id=after))
+    check_pattern(topic)
+    stats = stats or window is not None
+    if stats and conditions:
+        raise click.UsageError("--where selects events; statistics can be selected by --key and --window")
+    selects = selection(keys, conditions)
+    end_with_reader()
+    with Client(url, on_outage=_report_outage) as client:
+        try:
+            if stats:
+                chosen = {"window": window} if window else {}
+                show_stats(client.stream(stats=[topic], last_id=after, key=keys, **chosen), limit)
+            else:
+                print_events(client.stream(events=[topic], last_id=after), selects, limit)
+        except KeyboardInterrupt:
+            return  # the usual end of a command that runs forever
+        except BrokenPipeError:
+            os._exit(0)  # an orderly exit would try to write the same line again, and complain
+
+
+def _report_outage(reason: str | None) -> None:
+    click.echo("pushsvc: connected again" if reason is None else f"pushsvc: waiting: {reason}", err=True)
 
 
 # Child processes of the supervisor and of aggregators
@@ -276,6 +308,7 @@ def shard_worker(descriptor: int) -> None:
 
 
 def _child_settings() -> Settings:
+    from pushsvc.config import Settings
     from pushsvc.supervisor.supervisor import SETTINGS_VARIABLE
 
     _log_with_pid()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pushsvc.config import load
-from pushsvc.settings import Ack
+if TYPE_CHECKING:
+    from pushsvc.settings import Ack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,10 +21,12 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, envvar=f"PUSHSVC_{name}", show_envvar=True, **settings)
 
 
-class _AckType(click.ParamType[Ack]):
+class _AckType(click.ParamType["Ack"]):
     name = "ack"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ack:
+        from pushsvc.settings import Ack
+
         try:
             return value if isinstance(value, Ack) else Ack.parse(value)
         except ValueError as error:
@@ -111,6 +113,8 @@ def server_options(*names: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         def run(config: Path | None, **given: Any) -> Any:
             own = {name: given.pop(name) for name in names}
+            from pushsvc.config import load
+
             logging.basicConfig(level=logging.INFO, format="pushsvc: %(message)s")
             return command(load(own, config), **given)
 

@@ -1,39 +1,113 @@
-"""Prints streams on a terminal: events as JSON lines, statistics as a live table."""
+"""Prints streams on a terminal: events as JSON lines, statistics as live tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import select
+import stat
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from pushsvc.event.conditions import data_of, parse_condition
 from pushsvc.frame import Row, RowId, apply_frame
 from pushsvc.sse import Message
+from pushsvc.topic import matches
 
-_REFRESH_RATE = 8  # times a second that the table is drawn
+_REFRESH_RATE = 8  # times a second that the tables are drawn
 
-
-def print_events(messages: Iterator[Message]) -> None:
-    """Print the JSON of each message; resets and errors go to the standard error."""
-    for message in messages:
-        click.echo(message.data, err=message.event in ("reset", "error"))
+Selection = Callable[[Mapping[str, Any]], bool]
+"""Returns whether an event, in its public form, is to be printed."""
 
 
-def show_stats(messages: Iterator[Message]) -> None:
-    """Print the JSON of each frame; on a terminal, show a table that the frames update."""
+def selection(keys: Collection[str], conditions: Sequence[str]) -> Selection:
+    """Return the test for events with one of ``keys`` (all without keys; "" is no key) that meet all ``conditions``.
+
+    Raise InvalidParameter for a text that is not a condition.
+    """
+    tests = [parse_condition(text) for text in conditions]
+
+    def selects(event: Mapping[str, Any]) -> bool:
+        if keys and event.get("key", "") not in keys:
+            return False
+        data = data_of(event)
+        return all(test(data) for test in tests)
+
+    return selects
+
+
+def print_events(messages: Iterator[Message], selects: Selection | None = None, limit: int | None = None) -> None:
+    """Print the JSON of each selected message, at most ``limit``; resets and errors go to the standard error."""
+    printed = 0
+    while printed != limit and (message := next(messages, None)) is not None:
+        if message.event in ("reset", "error"):
+            click.echo(message.data, err=True)
+        elif message.event != "heartbeat" and (selects is None or selects(json.loads(message.data))):
+            click.echo(message.data)
+            printed += 1
+
+
+def show_stats(messages: Iterator[Message], limit: int | None = None) -> None:
+    """Print the JSON of each frame, at most ``limit``; on a terminal, show tables that the frames update."""
     console = Console()
     if not console.is_terminal:
-        print_events(messages)
+        print_events(messages, limit=limit)
         return
-    view = StatisticsView()
-    with Live(console=console, refresh_per_second=_REFRESH_RATE, get_renderable=view.table):
-        for message in messages:
-            view.apply(message.event, json.loads(message.data))
+    tables = StatisticsTables()
+    with Live(console=console, refresh_per_second=_REFRESH_RATE, get_renderable=tables.render):
+        for message in islice(messages, limit):
+            tables.apply(message.event, json.loads(message.data))
+
+
+def end_with_reader() -> None:
+    """End this process as soon as the reader of its output has ended, as ``head`` does after its last line.
+
+    Without this the process would notice it at its next line, which may never come.
+    """
+    try:
+        output = sys.stdout.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(output).st_mode)
+    except (OSError, ValueError):
+        return  # the output is not a file
+    if is_pipe:
+        threading.Thread(target=_exit_without_reader, args=(output,), daemon=True).start()
+
+
+def _exit_without_reader(pipe: int) -> None:
+    poll = select.poll()
+    poll.register(pipe, 0)  # an error and a hang-up are reported in any case
+    poll.poll()
+    os._exit(0)  # nobody reads what a buffer might still hold
+
+
+class StatisticsTables:
+    """A table for each topic and window."""
+
+    def __init__(self) -> None:
+        self._views: dict[tuple[str, str], StatisticsView] = {}
+
+    def apply(self, event: str, frame: dict[str, Any]) -> None:
+        """Apply a message of a statistics stream. A reset concerns all windows of a topic or pattern."""
+        if event in ("snapshot", "update"):
+            self._views.setdefault((frame["topic"], frame["window"]), StatisticsView()).apply(event, frame)
+        elif event == "reset":
+            for (topic, _), view in self._views.items():
+                if matches(frame["topic"], topic):
+                    view.apply(event, frame)
+
+    def render(self) -> Group:
+        """Return the tables in the order of topics."""
+        views = [view for _, view in sorted(self._views.items())]
+        return Group(*(view.table() for view in views or [StatisticsView()]))
 
 
 class StatisticsView:

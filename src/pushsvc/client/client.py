@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
@@ -14,17 +14,24 @@ from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.sse import Decoder, Message
 
 _RECONNECT = 2.0  # seconds before a reconnection, unless the server sets another delay
+_ROUTINE = ("", "pushsvc", "heartbeat")  # comments of a stream that goes on; any other is the reason why it ends
+
+OnOutage = Callable[[str | None], None]
 
 
 class Client:
     """Talks to the server at ``url``. Many threads or greenlets may share a client, which keeps connections alive.
 
     ``timeout`` in seconds limits each step of a request. A request that failed for a temporary reason is repeated
-    for ``patience`` seconds.
+    for ``patience`` seconds. ``on_outage`` is called with the reason when a stream has to wait for its server, once
+    per outage, and with None when the stream continues.
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0, patience: float = 10.0) -> None:
+    def __init__(
+        self, url: str, *, timeout: float = 10.0, patience: float = 10.0, on_outage: OnOutage | None = None
+    ) -> None:
         self.url = url
+        self._on_outage = on_outage or _ignore
         self._session = Session(url, timeout, patience)
 
     def __enter__(self) -> Client:
@@ -73,14 +80,23 @@ class Client:
         the server could not resume there. Raise ClientError when the server refuses the stream, or when it cannot
         be reached within the client's patience at first.
         """
-        return _watch(self._session, self._session.path(topic, "events", query), last_id)
+        return self._watch(self._session.path(topic, "events", query), last_id)
 
     def stats(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield a topic's statistics forever: a ``snapshot``, then each ``update``; otherwise as ``events``.
 
         ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
         """
-        return _watch(self._session, self._session.path(topic, "stats", query), last_id)
+        return self._watch(self._session.path(topic, "stats", query), last_id)
+
+    def stream(
+        self, *, events: Sequence[str] = (), stats: Sequence[str] = (), last_id: str = "", **query: Parameter
+    ) -> Iterator[Message]:
+        """Yield the events and the statistics of several topics or patterns, such as ``orders.>``, as ``events``."""
+        return self._watch(self._session.stream_path({"events": events, "stats": stats, **query}), last_id)
+
+    def _watch(self, path: str, last_id: str) -> Iterator[Message]:
+        return _watch(self._session, path, last_id, _Outage(self._on_outage))
 
 
 def _encode(events: list[Mapping[str, Any]]) -> bytes:
@@ -98,31 +114,64 @@ def _convert(value: Any) -> Any:
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
-def _watch(session: Session, path: str, last_id: str) -> Iterator[Message]:
+class _Outage:
+    """Reports the beginning and the end of an outage of a stream, each once."""
+
+    def __init__(self, report: OnOutage) -> None:
+        self._report = report
+        self._lasts = False
+
+    def begin(self, reason: str) -> None:
+        if not self._lasts:
+            self._lasts = True
+            self._report(reason)
+
+    def end(self) -> None:
+        if self._lasts:
+            self._lasts = False
+            self._report(None)
+
+
+def _ignore(_: str | None) -> None:
+    pass
+
+
+def _watch(session: Session, path: str, last_id: str, outage: _Outage) -> Iterator[Message]:
     """Yield the messages of a stream forever; ``Client.events`` describes resuming and errors."""
     decoder = Decoder(last_id)
-    connection, response = session.retry(lambda: session.open_stream(path, decoder.last_id), repeatable=True)
+    connection, response = session.retry(lambda: _open(session, path, decoder, outage), repeatable=True)
     while True:
         try:
-            yield from _messages(response, decoder)
+            yield from _messages(response, decoder, outage)
         finally:
             connection.close()
+        if decoder.comment not in _ROUTINE:
+            outage.begin(f"{session.url} ended the stream: {decoder.comment}")
         decoder = _without_rest(decoder)
-        connection, response = _reconnect(session, path, decoder)
+        connection, response = _reconnect(session, path, decoder, outage)
 
 
-def _reconnect(session: Session, path: str, decoder: Decoder) -> tuple[HTTPConnection, HTTPResponse]:
+def _open(session: Session, path: str, decoder: Decoder, outage: _Outage) -> tuple[HTTPConnection, HTTPResponse]:
+    try:
+        return session.open_stream(path, decoder.last_id)
+    except ClientError as error:
+        if error.temporary:
+            outage.begin(error.detail)
+        raise
+
+
+def _reconnect(session: Session, path: str, decoder: Decoder, outage: _Outage) -> tuple[HTTPConnection, HTTPResponse]:
     while True:
         wait = _RECONNECT if decoder.retry is None else decoder.retry / 1000
         time.sleep(wait * random.uniform(0.8, 1.2))
         try:
-            return session.open_stream(path, decoder.last_id)
+            return _open(session, path, decoder, outage)
         except ClientError as error:
             if not error.temporary:
                 raise
 
 
-def _messages(response: HTTPResponse, decoder: Decoder) -> Iterator[Message]:
+def _messages(response: HTTPResponse, decoder: Decoder, outage: _Outage) -> Iterator[Message]:
     while True:
         try:
             data = response.read1(65_536)
@@ -130,7 +179,10 @@ def _messages(response: HTTPResponse, decoder: Decoder) -> Iterator[Message]:
             return
         if not data:
             return
-        yield from decoder.feed(data)
+        messages = list(decoder.feed(data))
+        if decoder.comment in _ROUTINE:  # else the server answers, but cannot serve the stream yet
+            outage.end()
+        yield from messages
 
 
 def _without_rest(decoder: Decoder) -> Decoder:

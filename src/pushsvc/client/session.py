@@ -83,7 +83,14 @@ class Session:
 
     def path(self, topic: str, resource: str, query: Mapping[str, Parameter]) -> str:
         """Return the path and query of a topic's resource."""
-        path = f"{self._base}/v1/topics/{quote(topic, safe='')}/{resource}"
+        return self._with_query(f"topics/{quote(topic, safe='')}/{resource}", query)
+
+    def stream_path(self, query: Mapping[str, Parameter]) -> str:
+        """Return the path and query of a stream of several topics."""
+        return self._with_query("stream", query)
+
+    def _with_query(self, resource: str, query: Mapping[str, Parameter]) -> str:
+        path = f"{self._base}/v1/{resource}"
         return f"{path}?{urlencode(query, doseq=True)}" if query else path
 
     def retry(self, attempt: Callable[[], T], *, repeatable: bool) -> T:

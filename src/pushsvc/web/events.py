@@ -9,11 +9,12 @@ from flask import Blueprint, Response, request
 
 from pushsvc.errors import UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
+from pushsvc.event.conditions import parse_condition
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
-from pushsvc.web.history import HistoryFilter, HistoryPage, parse_condition, read_page
+from pushsvc.web.history import HistoryFilter, HistoryPage, read_page
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
 from pushsvc.web.publish import publish
 from pushsvc.web.responses import json_response, of_suffix, stream_response, text_response

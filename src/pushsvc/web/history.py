@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -16,11 +12,7 @@ from pushsvc.broker.log import EventsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
-
-Condition = Callable[[Event], bool]
-
-_CONDITION = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)\Z", re.DOTALL)
-_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+from pushsvc.event.conditions import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +40,7 @@ class HistoryFilter:
             and (self.until is None or time < self.until)
             and (self.type is None or event.type == self.type)
             and (self.key is None or event.key == self.key)
-            and all(condition(event) for condition in self.conditions)
+            and all(condition(event.data) for condition in self.conditions)
         )
 
 
@@ -118,37 +110,3 @@ def _matching(
         sequence = entry.sequence_of(offset)
         if sequence > after and selected.matches(event, entry.arrival):
             yield sequence, event.public(topic, offset, entry.arrival)
-
-
-def parse_condition(text: str) -> Condition:
-    """Return the test for ``rating<3`` or ``dish=soup``. Numbers compare with numbers, texts with texts."""
-    found = _CONDITION.match(text)
-    if not found:
-        raise InvalidParameter("where", f"{text!r} is not a field, one of = != < <= > >=, and a value")
-    name, comparison, literal = found.groups()
-    value = _value(literal)
-    if comparison in ("=", "!="):
-        return lambda event: (_equal(event.data.get(name), value)) is (comparison == "=")
-    if isinstance(value, bool):
-        raise InvalidParameter("where", f"{text!r}: true and false have no order")
-    compare = _ORDER[comparison]
-    return lambda event: _comparable(event.data.get(name), value) and compare(event.data[name], value)
-
-
-def _value(literal: str) -> Any:
-    """Return a JSON scalar; any other text as it is."""
-    try:
-        value = orjson.loads(literal)
-    except orjson.JSONDecodeError:
-        return literal
-    return value if isinstance(value, str | int | float | bool) else literal
-
-
-def _equal(given: Any, value: Any) -> bool:
-    return isinstance(given, bool) == isinstance(value, bool) and bool(given == value)
-
-
-def _comparable(given: Any, value: Any) -> bool:
-    if isinstance(given, bool):
-        return False
-    return isinstance(given, str) if isinstance(value, str) else isinstance(given, int | float)
