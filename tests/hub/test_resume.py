@@ -374,7 +374,7 @@ def test_topic_created_during_a_listing_is_in_the_list(hub, broker, monkeypatch)
     group = hub.group(Query(events=("near.*",)))
     confirmed = Done()
     confirmed.set()
-    monkeypatch.setattr(hub.feed.subscriptions, "subscribe_topics", lambda partition: confirmed)
+    monkeypatch.setattr(hub.feed.live, "subscribe", lambda channel: confirmed)
     original, listings = broker.topics, []
 
     def topics(*args):

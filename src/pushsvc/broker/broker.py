@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 from pushsvc.broker import script
 from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
-from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.live import LiveConnection, OnMessage
+from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import FrameKind, LogRead, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age
 from pushsvc.broker.replies import as_text, raise_first
@@ -127,11 +127,7 @@ class Broker:
                 )
 
     def live_connection(
-        self,
-        on_message: OnMessage,
-        on_up: Callable[[Sequence[int]], None],
-        *,
-        on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
+        self, on_message: OnMessage, on_up: OnUp, *, on_unhandled: OnUnhandled = lambda *_: None
     ) -> LiveConnection | ClusterLiveConnection:
         """Return the process's live connection, not started yet; ``on_up`` gets the partitions that it receives."""
 

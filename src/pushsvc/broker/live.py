@@ -25,6 +25,7 @@ _PONGS = (b"PONG", [b"pong", b""])  # replies to PING: without a subscription, a
 _MESSAGES = (b"message", b"smessage", b"pmessage")
 
 OnMessage = Callable[[str, bytes], bool]
+OnUnhandled = Callable[[str, bytes], None]
 
 
 class LiveConnection:
@@ -43,7 +44,7 @@ class LiveConnection:
         on_message: OnMessage,
         on_up: Callable[[], None],
         *,
-        on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
+        on_unhandled: OnUnhandled = lambda *_: None,
         sharded: bool = False,
         on_slots_changed: Callable[[], None] = lambda: None,
     ) -> None:

@@ -84,13 +84,7 @@ class EventPublisher:
         self._targets: dict[str, AppendTarget] = {}
 
     def publish(
-        self,
-        topic: str,
-        batch: Batch,
-        settings: TopicSettings,
-        *,
-        fence: int | None,
-        idempotency: IdempotencyKey | None,
+        self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None, idempotency: IdempotencyKey | None
     ) -> Receipt:
         """Append the events (at least one) that are not known yet; see ``Broker.publish``."""
         fresh = batch.without(batch.repeated_ids())

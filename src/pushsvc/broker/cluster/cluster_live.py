@@ -12,7 +12,7 @@ from gevent.event import Event
 from pushsvc.broker.cluster.cluster import Cluster
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import TAGS, slot_of
-from pushsvc.broker.live import LiveConnection, OnMessage
+from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL = 10.0  # seconds between two checks of the cluster's slots while all channels are confirmed
 UNSETTLED_CHECK_INTERVAL = 0.25  # the same while some are not
 _CONFIRM_TIMEOUT = 2.0
+
+OnUp = Callable[[Sequence[int]], None]
 
 
 class ClusterLiveConnection:
@@ -30,12 +32,7 @@ class ClusterLiveConnection:
     """
 
     def __init__(
-        self,
-        cluster: Cluster,
-        on_message: OnMessage,
-        on_up: Callable[[Sequence[int]], None],
-        *,
-        on_unhandled: Callable[[str, bytes], None] = lambda *_: None,
+        self, cluster: Cluster, on_message: OnMessage, on_up: OnUp, *, on_unhandled: OnUnhandled = lambda *_: None
     ) -> None:
         self._cluster = cluster
         self._on_message = on_message

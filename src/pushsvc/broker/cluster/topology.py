@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from pushsvc.broker.cluster.address import Address, ask_in_turn
 from pushsvc.broker.cluster.cluster import Cluster, ClusterCommitter
-from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.committer import Committer
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.live import LiveConnection, OnMessage
+from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.replies import Host
 from pushsvc.settings import Ack
 from pushsvc.topic import PARTITIONS
@@ -35,10 +33,7 @@ def committer(connections: ConnectionPool | Cluster, ack: Ack, limits: BrokerLim
 
 
 def live(
-    connections: ConnectionPool | Cluster,
-    on_message: OnMessage,
-    on_up: Callable[[Sequence[int]], None],
-    on_unhandled: Callable[[str, bytes], None],
+    connections: ConnectionPool | Cluster, on_message: OnMessage, on_up: OnUp, on_unhandled: OnUnhandled
 ) -> LiveConnection | ClusterLiveConnection:
     if isinstance(connections, Cluster):
         return ClusterLiveConnection(connections, on_message, on_up, on_unhandled=on_unhandled)

@@ -8,9 +8,10 @@ from typing import Protocol
 from gevent.lock import RLock
 
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from pushsvc.broker.keys import Log
+from pushsvc.broker.live import LiveConnection
 from pushsvc.errors import BrokerUnavailable
-from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.topic import PARTITIONS
 
 
@@ -30,9 +31,9 @@ class Directory:
     A listing is not kept, because topics are deleted too: new consumers need the current list.
     """
 
-    def __init__(self, broker: Broker, subscriptions: Subscriptions, wait: float) -> None:
+    def __init__(self, broker: Broker, live: LiveConnection | ClusterLiveConnection, wait: float) -> None:
         self._broker = broker
-        self._subscriptions = subscriptions
+        self._live = live
         self._wait = wait
         self._consumers: dict[TopicConsumer, None] = {}
         self._unlisted: dict[TopicConsumer, None] = {}  # consumers that still need the current list
@@ -55,14 +56,14 @@ class Directory:
         for partition in range(PARTITIONS):
             if self._consumers:  # looked at each time, as a consumer may join while Redis is asked
                 return
-            self._subscriptions.unsubscribe_topics(partition)
+            self._live.unsubscribe(self._broker.keys.topics(partition))
 
     def wait_listed(self) -> None:
         """Return once every consumer got the existing topics; raise BrokerUnavailable."""
         with self._listing:
             if not self._unlisted:
                 return
-            confirmed = [self._subscriptions.subscribe_topics(partition) for partition in range(PARTITIONS)]
+            confirmed = [self._live.subscribe(self._broker.keys.topics(partition)) for partition in range(PARTITIONS)]
             if not all(event.wait(self._wait) for event in confirmed):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
             waiting = list(self._unlisted)

@@ -10,8 +10,7 @@ from gevent.event import Event
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.hub.feed.directory import Directory
-from pushsvc.hub.feed.follower import Follower
-from pushsvc.hub.feed.subscriptions import Subscriptions
+from pushsvc.hub.feed.follower import Follower, Subscriptions
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.topic import PARTITIONS
 
@@ -26,7 +25,7 @@ class Feed:
         self.limits = limits or FeedLimits()
         self.live = broker.live_connection(self._on_message, self._on_up, on_unhandled=self._on_other_message)
         self.subscriptions = Subscriptions(self.live, broker.keys)
-        self.directory = Directory(broker, self.subscriptions, self.limits.wait)
+        self.directory = Directory(broker, self.live, self.limits.wait)
         self.has_been_up = False
         self._broker = broker
         self._room = room
@@ -60,15 +59,9 @@ class Feed:
         """Return the follower of a partition, a new one if there is none."""
         follower = self._followers.get(partition)
         if follower is None or follower.greenlet.dead:
-            follower = self._followers[partition] = Follower(
-                partition,
-                self._broker,
-                self.subscriptions,
-                self._room,
-                self.directory.refresh,
-                partial(self._on_end, partition),
-                self.limits,
-            )
+            refresh, on_end = self.directory.refresh, partial(self._on_end, partition)
+            follower = Follower(partition, self._broker, self.subscriptions, self._room, refresh, on_end, self.limits)
+            self._followers[partition] = follower
         return follower
 
     def _on_end(self, partition: int) -> None:

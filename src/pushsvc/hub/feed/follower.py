@@ -8,10 +8,9 @@ entry of its log leaves nothing to read. Any other notification leads to a read 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from types import MappingProxyType
 from typing import Protocol
 
 import gevent
@@ -19,7 +18,9 @@ from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.keys import Log
+from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
+from pushsvc.broker.keys import Keys, Log
+from pushsvc.broker.live import LiveConnection
 from pushsvc.broker.log import (
     FROM_SNAPSHOT,
     NO_ENTRIES,
@@ -31,7 +32,6 @@ from pushsvc.broker.log import (
 )
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
-from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
 from pushsvc.hub.window_state import WindowState
@@ -39,6 +39,32 @@ from pushsvc.hub.window_state import WindowState
 log = logging.getLogger(__name__)
 
 REPLAY_AFTER_RESET = 1_000  # the most events that are sent of the rest of a log after a reset
+
+
+class Subscriptions:
+    """The subscriptions of the process, all on its live connection. ``logs`` holds the subscribed logs by channel.
+
+    The events that are returned are set once Redis has confirmed the subscription.
+    """
+
+    def __init__(self, live: LiveConnection | ClusterLiveConnection, keys: Keys) -> None:
+        self.logs: dict[str, Log] = {}
+        self._live = live
+        self._keys = keys
+
+    def subscribe(self, of: Log) -> Event:
+        channel = self._keys.log_channel(of)
+        self.logs[channel] = of
+        return self._live.subscribe(channel)
+
+    def unsubscribe(self, of: Log) -> None:
+        channel = self._keys.log_channel(of)
+        self.logs.pop(channel, None)
+        self._live.unsubscribe(channel)
+
+    def are_confirmed(self, logs: Iterable[Log]) -> bool:
+        """Return whether every notification of logs arrives from now on."""
+        return all(self._live.is_confirmed(self._keys.log_channel(of)) for of in logs)
 
 
 class LogConsumer(Protocol):
@@ -79,14 +105,14 @@ class Tail:
 
     def rewind(self, last: int | None = None) -> None:
         """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
-        self.after = FROM_SNAPSHOT if self.window_state is not None else NO_ENTRIES
-        if self.window_state is None and last is not None:
-            self.after = max(0, last - REPLAY_AFTER_RESET)
         self.catching_up = True
         self.end = 0
         self.starting_at_end.clear()
         if self.window_state is not None:
             self.window_state = WindowState(self.log)
+            self.after = FROM_SNAPSHOT
+        else:
+            self.after = NO_ENTRIES if last is None else max(0, last - REPLAY_AFTER_RESET)
 
 
 Batch = list[tuple[int, Tail, LogEntry]]  # entries of several logs in order of their sequences
@@ -178,24 +204,19 @@ class Follower:
             if tail is None:
                 continue
             notification = LogNotification.parse(of, message)
-            if notification is not None and self._has_read(tail, notification):
-                continue
-            if notification is None or not self._is_next(tail, notification):
+            if notification is None or notification.epoch != self.epoch:
                 self._wake.set()
                 break
             entry = notification.entry
+            if entry.last <= tail.after:
+                continue
+            knows_topics = notification.newest_topic_sequence <= self._newest_topic_sequence
+            if not knows_topics or entry.before != tail.after or entry.sequence <= self.through:
+                self._wake.set()
+                break
             tail.after, self.through = entry.last, entry.sequence
             batch.append((entry.sequence, tail, entry))
         return batch
-
-    def _has_read(self, tail: Tail, notification: LogNotification) -> bool:
-        return notification.entry.last <= tail.after and notification.epoch == self.epoch
-
-    def _is_next(self, tail: Tail, notification: LogNotification) -> bool:
-        """Return whether this is the next entry of the log, in the epoch and with the topics that are known here."""
-        entry = notification.entry
-        known = notification.epoch == self.epoch and notification.newest_topic_sequence <= self._newest_topic_sequence
-        return known and entry.before == tail.after and entry.sequence > self.through
 
     # Consumers
 
@@ -298,7 +319,7 @@ class Follower:
 
     def _start_over(self) -> None:
         """Continue after an entry that cannot be processed: one entry must not stop the process."""
-        self._reset_all("trimmed")
+        self._reset_all("trimmed", {})
         self._wake.set()
 
     def _signal_moved(self) -> None:
@@ -340,17 +361,12 @@ class Follower:
         rewound = False
         for of, logged in found.items():
             tail = self.tails[of]
-            reason = None
-            if not tail.catching_up and logged.deleted > self.through:
-                reason = "deleted"
-            elif not tail.catching_up and logged.trimmed > self.through:
-                reason = "trimmed"
             tail.trimmed, tail.deleted = logged.trimmed, logged.deleted
-            if reason is not None:
+            if not tail.catching_up and max(tail.trimmed, tail.deleted) > self.through:
                 rewound = True
                 tail.rewind(logged.last)
                 for consumer in tail.consumers:
-                    consumer.reset(of, reason)
+                    consumer.reset(of, "deleted" if tail.deleted > self.through else "trimmed")
         return rewound
 
     def _offer(self, found: dict[Log, LogRead], limit: int, *, below: bool, cut: bool) -> None:
@@ -395,7 +411,7 @@ class Follower:
             log.exception("%s", consumer)
             consumer.fail()
 
-    def _reset_all(self, reason: str, last: Mapping[Log, int] = MappingProxyType({})) -> None:
+    def _reset_all(self, reason: str, last: Mapping[Log, int]) -> None:
         for of, tail in self.tails.items():
             if last and tail.catching_up and of not in last:
                 continue  # it was added during the read: its consumers got nothing, and it starts where it was to

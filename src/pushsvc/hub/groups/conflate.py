@@ -116,11 +116,11 @@ class Conflation:
             self._rankings[of] = Ranking(self._selection, self._window_state(of))
         return self._rankings[of]
 
-    def snapshot(self, of: Log) -> bytes:
+    def snapshot(self, of: Log, **extra: Any) -> bytes:
         """Return all rows of a window, or its ranking as it was emitted last."""
         if self._selection.top is not None:
-            return self._ranking(of).snapshot()
-        frame = {**self._window_state(of).snapshot(), "at": now_ms()}
+            return self._ranking(of).snapshot(**extra)
+        frame = {**self._window_state(of).snapshot(), "at": now_ms(), **extra}
         return sse_messages.snapshot(frame, self._selection)
 
     def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
@@ -146,14 +146,12 @@ class Conflation:
         state = self._window_state(of)
         frame = None if full_snapshot or self._selection.top is not None else state.since(sequence)
         skipped = state.updates_since(sequence) if skipping else 0
-        extra: dict[str, Any] = {"at": now_ms(), **({"skipped": skipped} if skipped else {})}
+        extra = {"skipped": skipped} if skipped else {}
         if skipped:
             metrics.CONFLATED.inc(skipped)
-        if frame is not None:
-            return sse_messages.update({**frame, **extra}, self._selection)
-        if self._selection.top is not None:
-            return self._ranking(of).snapshot(**extra)
-        return sse_messages.snapshot({**state.snapshot(), **extra}, self._selection)
+        if frame is None:
+            return self.snapshot(of, **extra)
+        return sse_messages.update({**frame, "at": now_ms(), **extra}, self._selection)
 
     def since_chunk(self, chunk: Chunk) -> bytes:
         """Return what a connection at a chunk lacks. Connections at the same chunk get the same bytes."""

@@ -203,7 +203,9 @@ class Group:
             if of in starting or of in self._sent.unsent_states or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
-                messages += self._events(cursors, rendering.events(of, entry, self.query.named), entry)
+                first = entry.sequence_of(entry.first)
+                events = enumerate(rendering.events(of, entry, self.query.named), first)
+                messages += [sse.with_id(message, cursors(sequence)) for sequence, message in events]
             elif self.paces_statistics:
                 self.conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection)) is not None:
@@ -229,7 +231,10 @@ class Group:
         if known and self._was_settled:
             self.channel.broadcast(self.conflation.snapshots(known))
         if not unread:
-            self._settle()
+            self.settled.set()
+            self._was_settled = True
+            # Logs that joined start here: a client that resumes from before must read them up to this position.
+            self.rebase_cursor(self.channel.seal())
 
     def reset(self, of: Log, reason: str) -> None:
         """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
@@ -264,17 +269,6 @@ class Group:
         """Return snapshots without an id: the next message has one."""
         wanted = set(logs) if self._was_settled else ()
         return [self.conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
-
-    @staticmethod
-    def _events(cursors: Callable[[int], str], messages: list[bytes], entry: EventsEntry) -> list[bytes]:
-        first = entry.sequence_of(entry.first)
-        return [sse.with_id(message, cursors(sequence)) for sequence, message in enumerate(messages, first)]
-
-    def _settle(self) -> None:
-        self.settled.set()
-        self._was_settled = True
-        # Logs that joined start here: a client that resumes from before must read them up to this position.
-        self.rebase_cursor(self.channel.seal())
 
     def changes_for(self, cursor: str) -> bytes | None:
         """Return what a client with a cursor lacks; None unless it wants statistics alone and none of them was lost.

@@ -51,13 +51,11 @@ class History:
             if not logs or until is None or position == until:
                 continue
             read = self.broker.read(partition, logs, budget=self.read_bytes)
-            if read.epoch != until.epoch or self._was_trimmed(read):
+            trimmed = any(logged.trimmed > self.log_positions[of].sequence > 0 for of, logged in read.logs.items())
+            if trimmed or read.epoch != until.epoch:
                 raise HistoryLost(partition)
             return self._messages(partition, read, until)
         return None
-
-    def _was_trimmed(self, read: PartitionRead) -> bool:
-        return any(logged.trimmed > self.log_positions[of].sequence > 0 for of, logged in read.logs.items())
 
     def _messages(self, partition: int, read: PartitionRead, until: Position) -> list[bytes]:
         """Return the events of a read in order of sequence, up to the first end of a log whose read was cut."""
