@@ -16,7 +16,7 @@ def main() -> None:
         from gevent import monkey
 
         monkey.patch_all()
-        from pushsvc.metrics.exposition import name_files_by_slot
+        from pushsvc.metrics import name_files_by_slot
 
         name_files_by_slot()
     from pushsvc.cli.main import program

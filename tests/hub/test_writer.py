@@ -21,7 +21,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FanoutLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
-from pushsvc.metrics.buffered import FLUSHER
+from pushsvc.metrics import FLUSHER
 from support.peer import Peer, tls_pair
 from support.waiting import DEADLINE, turn_until
 

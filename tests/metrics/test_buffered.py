@@ -6,17 +6,17 @@ import sys
 import pytest
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
+from pushsvc.metrics import BufferedCounter, BufferedGauge, BufferedHistogram
 from support.waiting import DEADLINE
 
 WITH_A_LOOP = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from prometheus_client import REGISTRY, Counter, Histogram
-from pushsvc.metrics import buffered
+from pushsvc import metrics
 written = Counter("written", "plain")
-taken = buffered.BufferedCounter(written)
-lasted = buffered.BufferedHistogram(Histogram("lasted", "plain", buckets=(1, 2)))
+taken = metrics.BufferedCounter(written)
+lasted = metrics.BufferedHistogram(Histogram("lasted", "plain", buckets=(1, 2)))
 for _ in range(10):
     taken.inc(2)
     lasted.observe(1.5)
@@ -25,7 +25,7 @@ assert REGISTRY.get_sample_value("written_total") == 20, "a scrape flushes first
 assert REGISTRY.get_sample_value("lasted_bucket", {"le": "2.0"}) == 10
 assert REGISTRY.get_sample_value("lasted_sum") == 15
 taken.inc()
-gevent.sleep(2 * buffered.FLUSH_INTERVAL)
+gevent.sleep(2 * metrics.FLUSH_INTERVAL)
 assert written._value.get() == 21, "the timer flushes"
 for _ in range(2_500):
     lasted.observe(0.5)
@@ -38,22 +38,22 @@ FLUSH_EVERY = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from prometheus_client import REGISTRY, Counter, Histogram
-from pushsvc.metrics import buffered
+from pushsvc import metrics
 plain = Histogram("late", "plain", buckets=(1, 2))
-late = buffered.BufferedHistogram(plain, flush_every=10)
+late = metrics.BufferedHistogram(plain, flush_every=10)
 for _ in range(9):
     late.observe(1.5)
-assert not buffered.FLUSHER._timer, "it starts no timer"
-gevent.sleep(2 * buffered.FLUSH_INTERVAL)
+assert not metrics.FLUSHER._timer, "it starts no timer"
+gevent.sleep(2 * metrics.FLUSH_INTERVAL)
 assert plain._sum.get() == 0
 late.observe(1.5)
 assert plain._sum.get() == 15, "a full buffer is flushed"
 late.observe(1.5)
 assert REGISTRY.get_sample_value("late_sum") == 16.5, "a scrape flushes it"
 late.observe(1.5)
-taken = buffered.BufferedCounter(Counter("written", "plain"))
+taken = metrics.BufferedCounter(Counter("written", "plain"))
 taken.inc()
-gevent.sleep(2 * buffered.FLUSH_INTERVAL)
+gevent.sleep(2 * metrics.FLUSH_INTERVAL)
 assert plain._sum.get() == 18, "it is flushed with other metrics"
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
+from pushsvc.metrics import BufferedCounter, BufferedGauge, BufferedHistogram
 
 STREAMS = Gauge("pushsvc_streams", "Open event streams", multiprocess_mode="livesum")
 STREAM_BYTES = BufferedCounter(Counter("pushsvc_stream_bytes_total", "Bytes given to event streams"))

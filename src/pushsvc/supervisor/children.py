@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import StartupError
-from pushsvc.metrics.exposition import SLOT_VARIABLE
+from pushsvc.metrics import SLOT_VARIABLE
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from prometheus_client import multiprocess
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
-from pushsvc.metrics.exposition import DIRECTORY_VARIABLE
+from pushsvc.metrics import DIRECTORY_VARIABLE
 from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
 from pushsvc.supervisor.children import ChildProcess, EmbeddedChild

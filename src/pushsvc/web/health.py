@@ -8,7 +8,7 @@ from importlib.resources import files
 from flask import Blueprint, Response, request
 
 from pushsvc.errors import PushError
-from pushsvc.metrics import exposition
+from pushsvc.metrics import CONTENT_TYPE, exposition
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters
 from pushsvc.web.responses import json_response
@@ -52,7 +52,7 @@ def blueprint(context: Context) -> Blueprint:
 
 def metrics() -> Response:
     Parameters(request, ())
-    return Response(exposition.exposition(), content_type=exposition.CONTENT_TYPE)
+    return Response(exposition(), content_type=CONTENT_TYPE)
 
 
 def _reaches_redis(context: Context) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pushsvc.metrics.buffered import BufferedCounter, BufferedGauge, BufferedHistogram
+from pushsvc.metrics import BufferedCounter, BufferedGauge, BufferedHistogram
 
 EVENTS = BufferedCounter(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events with a known id")

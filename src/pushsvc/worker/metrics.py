@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from prometheus_client import Counter, Gauge
 
 from pushsvc.aggregate.row_updates import TopicCounts
-from pushsvc.metrics.buffered import BufferedCounter
+from pushsvc.metrics import BufferedCounter
 
 COUNTED = BufferedCounter(Counter("pushsvc_events_counted_total", "Events counted by an aggregator"))
 FRAMES = Counter("pushsvc_frames_written_total", "Frames written to statistics logs", ["kind"])

@@ -1,22 +1,32 @@
-"""Counters, gauges and histograms for hot paths: changes are added up here and written four times a second.
+"""Prometheus metrics: buffered writes in each process, and one exposition for all processes of a supervisor.
 
 Each write to a metric of prometheus_client takes a lock and touches a file that other processes read. That costs 3 to
-5 µs with a warm cache and ten times that with a cold one. A process without a gevent loop writes at once.
+5 µs with a warm cache and ten times that with a cold one. So counters and histograms of hot paths add up their changes
+here and write them four times a second. A process without a gevent loop writes at once.
+
+The files of all processes are in the directory that PROMETHEUS_MULTIPROC_DIR names. The process that is scraped adds
+them up.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from gevent import get_hub, monkey
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest, values
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 log = logging.getLogger(__name__)
 
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+SLOT_VARIABLE = "PUSHSVC_SLOT"  # names the slot of a child process under its supervisor, such as ``web-1``
 FLUSH_INTERVAL = 0.25  # seconds from the first buffered change to its write
 _MAX_OBSERVATIONS = 1_000  # observations that a histogram buffers
 
@@ -122,3 +132,24 @@ class BufferedGauge:
         if value != self._value:
             self._gauge.set(value)
             self._value = value  # only after the write: a failed write is tried again
+
+
+def name_files_by_slot() -> None:
+    """Name this process's metrics files after its slot. Call it before any metric is created.
+
+    prometheus_client names the files after process ids. They would pile up when a process crashes repeatedly, because
+    no counter may be lost. A restarted child reuses its slot, so it continues the counters of the process before it.
+    """
+    slot = os.environ.pop(SLOT_VARIABLE, None)
+    if slot is not None:
+        values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def exposition() -> bytes:
+    """Return the metrics of every process that shares the directory, or of this process if there is no directory."""
+    FLUSHER.flush()
+    if DIRECTORY_VARIABLE not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
