@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-import pytest
-
-from pushsvc.aggregate.aggregate import _EVENT_BYTES, Aggregate
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.engine import Engine
 
 T = 1_700_000_000_000
 
 
-def test_memory_is_measured_after_enough_events_or_when_it_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[int] = []
-    check_memory = Engine.check_memory
+class Limit(int):
+    """A number of bytes that counts the sizes compared with it: ``size > limit`` asks the limit, a subclass."""
 
-    def spy(engine: Engine, most_bytes: int) -> None:
-        measured.append(most_bytes)
-        check_memory(engine, most_bytes)
+    compared = 0
 
-    monkeypatch.setattr(Engine, "check_memory", spy)
+    def __lt__(self, size: int) -> bool:
+        self.compared += 1
+        return int(self) < size
+
+
+def apply_a_second_apart(limit: Limit, keys: list[str]) -> TopicCounts:
+    """Apply an event of each key, panes apart as in a sparse log; return the counts of their topic."""
     settings = TopicSettings()
-    aggregate = Aggregate(settings, T)
+    aggregate = Aggregate(settings, T, most_bytes=limit)
     topic = aggregate.open("t", T)
-
-    def apply(second: int, key: str) -> None:
+    for second, key in enumerate(keys, 1):
         events = Columns.from_events([Event(key=key, data={"x": 1})], settings.key)
         aggregate.apply("t", second, T + second * 1_000, events)
+    return topic
 
-    aggregate._most_bytes = 100 * _EVENT_BYTES
-    for second in range(19):
-        apply(second, "a")
-    assert len(measured) == 1, "events that are panes apart, as in a sparse log"
-    aggregate._most_bytes = 0
-    for second in range(19, 29):
-        apply(second, f"k{second}")
-    assert len(measured) == 11, "with little memory, every new pane may have freed some"
+
+def test_memory_is_measured_once_events_may_have_taken_a_tenth_of_the_limit() -> None:
+    limit = Limit(50_000_000)  # of which an event may take 1 %
+    assert apply_a_second_apart(limit, ["a"] * 19).folded == 0
+    assert limit.compared == 1
+
+
+def test_short_memory_is_measured_in_every_pane_as_it_may_have_freed_some() -> None:
+    limit = Limit(0)
+    topic = apply_a_second_apart(limit, [f"k{second}" for second in range(10)])
+    assert limit.compared == 10
     assert topic.folded == 10

@@ -24,3 +24,18 @@ def play(aggregate, series, wall=True):
         elif wall:
             aggregate.advance(now)
         yield producer, now, read
+
+
+def play_split(whole, split, series, draws):
+    """Play a series to two aggregates; the second gets each entry as several ones of arbitrary size."""
+    for producer, now, read in play(whole, series):
+        split.advance(now)
+        missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
+        while missing:
+            size = draws.draw(st.integers(1, len(missing)))
+            split.apply(split.offset + size, now, missing[:size])
+            missing = missing[size:]
+            if draws.draw(st.booleans()):
+                split.flush(now)
+        if read:
+            whole.flush(now)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.series import play, steps
+from properties.series import play, play_split, steps
 from pushsvc.event import Event
 from support.reference.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same, expected, rows_of, state, topic
 
@@ -40,17 +40,7 @@ def test_a_reader_of_updates_has_the_rows_of_a_snapshot(series, options):
 @given(steps, st.data(), st.sampled_from([NOW, EVENT_CLOCK]))
 def test_a_batch_counts_the_same_however_it_is_cut_into_entries(series, draws, options):
     whole, split = topic(options), topic(options)
-    for producer, now, read in play(whole, series):
-        split.advance(now)
-        missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
-        while missing:
-            size = draws.draw(st.integers(1, len(missing)))
-            split.apply(split.offset + size, now, missing[:size])
-            missing = missing[size:]
-            if draws.draw(st.booleans()):
-                split.flush(now)
-        if read:
-            whole.flush(now)
+    play_split(whole, split, series, draws)
     assert (split.offset, split.late_by_window, split.late) == (whole.offset, whole.late_by_window, whole.late)
     for window in options.windows:
         a, b = whole.snapshot(window.name), split.snapshot(window.name)

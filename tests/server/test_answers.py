@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -84,6 +85,26 @@ def test_iterables_are_closed_also_for_head(server: ServerProcess) -> None:
     ask(server, "/closes")
     ask(server, "/closes", "HEAD")
     assert closed() == before + 2
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("read", [1, 10_000_000])
+def test_an_iterable_is_closed_when_its_reader_disconnects(server: ServerProcess, how: str, read: int) -> None:
+    """The reader leaves while the server waits for room in the socket, or while it sends."""
+
+    def closed() -> int:
+        return int(ask(server, "/closed")[0].body)
+
+    before, tracebacks = closed(), server.log.count("Traceback")
+    with server.connect() as reader:
+        reader.sendall(get("/endless"))
+        while read > 0:
+            read -= len(reader.recv(min(read, 65_536)))
+        if how == "reset":
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: closed() > before)
+    assert closed() == before + 1
+    assert server.log.count("Traceback") == tracebacks
 
 
 def test_the_input_can_be_read_by_lines(server: ServerProcess) -> None:

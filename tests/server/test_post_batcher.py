@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -222,15 +222,26 @@ def test_an_unfinished_head_after_a_batched_post_is_ended_at_its_deadline(start_
 
 
 def test_a_head_that_differs_after_its_first_part_gets_no_more_time(start_server: StartServer) -> None:
-    with start_server(head=3).connect() as connection:
+    """A head begins, then a second connection without a request, then the head goes on. Their deadlines come in the
+    order of their beginnings. The server's idle deadline passes between these steps."""
+    server = start_server(head=6, idle=1.2)
+
+    def wait_idle() -> None:
+        with server.connect() as idle:
+            assert Client(idle).ask(post(b"{}"))
+            assert read_all(idle) == b""
+
+    with server.connect() as connection:
         client = Client(connection).learn()
         connection.sendall(post(b'{"n":1}') + post(b'{"n":2}')[:40])
-        begun = time.monotonic()
         assert client.answer()[1] == b'batch {"n":1}'
-        time.sleep(2)
-        connection.sendall(b"X-Another: field\r\n")
-        assert client.answer()[0] == 408
-        assert time.monotonic() - begun < 4.5
+        wait_idle()
+        with server.connect() as later:
+            wait_idle()
+            connection.sendall(b"X-Another: field\r\n")
+            assert client.answer()[0] == 408
+            assert not select.select([later], [], [], 0)[0]
+            assert read_all(later) == b""
 
 
 def test_posts_sent_before_an_answer_are_answered_after_it(known: Client, server: ServerProcess) -> None:

@@ -4,6 +4,7 @@ The options are deadlines and ``total``, ``per_address``, ``files``, ``certfile`
 SIGTERM.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -113,10 +114,15 @@ def silent(environ, start_response):
 
 
 class Closing:
+    """An iterable of pieces; ``closed`` counts how many were closed."""
+
     closed = 0
 
+    def __init__(self, pieces):
+        self._pieces = pieces
+
     def __iter__(self):
-        return iter([b"a", b"b"])
+        return iter(self._pieces)
 
     def close(self):
         Closing.closed += 1
@@ -124,7 +130,12 @@ class Closing:
 
 def closes(environ, start_response):
     start_response("200 OK", TEXT)
-    return Closing()
+    return Closing([b"a", b"b"])
+
+
+def endless(environ, start_response):
+    start_response("200 OK", TEXT)
+    return Closing(itertools.repeat(b"x" * 65_536))
 
 
 def closed(environ, start_response):
@@ -235,9 +246,8 @@ class EchoPublisher:
 APPS = {
     "/unread": unread, "/lines": lines, "/pieces": pieces, "/dated": dated, "/written": written, "/raises": raises,
     "/raises-late": raises_late, "/recovers": recovers, "/splits": splits, "/long": long, "/short": short,
-    "/nothing": nothing, "/silent": silent, "/closes": closes, "/closed": closed, "/big": big, "/waits": waits,
-    "/exhausts": exhausts,
-    "/stream": hands_over,
+    "/nothing": nothing, "/silent": silent, "/closes": closes, "/closed": closed, "/endless": endless, "/big": big,
+    "/waits": waits, "/exhausts": exhausts, "/stream": hands_over,
 }  # fmt: skip
 
 

@@ -214,22 +214,23 @@ def test_the_keys_of_a_deleted_topic_are_forgotten(client: FlaskClient, broker: 
 
 
 def test_a_topic_deleted_during_a_request_remembers_no_key(
-    client: FlaskClient, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, broker: Broker, proxy: Proxy, prefix: str
 ) -> None:
     """The first call finds only duplicates. Then the topic is deleted, so the key has no topic to be stored with."""
     post(client, [{"id": "a", "n": 1}], key="before")
-    commit = broker._publisher._commit
+    deleted: list[bool] = []
 
-    def deleting(call: Any) -> Any:
-        answer, lacking = commit(call)
-        if answer[0] == b"known":
-            broker.delete("orders")
-        return answer, lacking
+    def delete_first(reply: bytes) -> bytes:
+        if b"known" in reply:
+            deleted.append(broker.delete("orders"))
+        return reply
 
-    monkeypatch.setattr(broker._publisher, "_commit", deleting)
-    answer = post(client, [{"id": "a", "n": 1}])
+    proxy.downward = delete_first
+    through = Broker(proxy.url, prefix)
+    answer = post(create_app(through).test_client(), [{"id": "a", "n": 1}])
+    through.close()
+    assert deleted == [True]
     assert (answer.json["accepted"], answer.json["duplicates"]) == (0, 1)
     assert broker.topics() == {}
-    monkeypatch.undo()
     assert post(client, [{"id": "a", "n": 1}]).json["accepted"] == 1
     assert stored(broker) == [1]

@@ -189,7 +189,7 @@ class Committer:
                 if not idle or not self._connection.can_read(timeout=0):
                     return self._connection
             except _BROKEN:
-                pass
+                pass  # it is replaced by a new one
             self.close()
         self._connection = self.connections.open()
         return self._connection

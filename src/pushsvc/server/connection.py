@@ -64,7 +64,7 @@ class HttpConnection:
                 self._hand_over(take_over)
                 handed_over = True
         except Disconnected:
-            pass
+            pass  # nobody is left to be answered
         except (DeadlineExceeded, Draining):
             self._shutdown_write()
         except LastAnswerSent as end:

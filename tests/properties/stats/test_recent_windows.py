@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.series import data, keys, play, steps
+from properties.series import data, keys, play, play_split, steps
 from pushsvc.event import Event
 from support.reference.numbers import Producer, Reader, T, assert_same, rows_of, topic
 from support.reference.recent import ALL, BOTH, EXACT, FEW, LAST_3, assert_frame
@@ -67,17 +67,7 @@ class GroupReader(Reader):
 @given(steps, st.data(), some_settings)
 def test_division_into_entries_does_not_change_a_bit(series, draws, options):
     whole, split = topic(options), topic(options)
-    for producer, now, read in play(whole, series):
-        split.advance(now)
-        missing = [Event(time=time, key=key, data=numbers) for time, key, numbers in producer.log[split.offset :]]
-        while missing:
-            size = draws.draw(st.integers(1, len(missing)))
-            split.apply(split.offset + size, now, missing[:size])
-            missing = missing[size:]
-            if draws.draw(st.booleans()):
-                split.flush(now)
-        if read:
-            whole.flush(now)
+    play_split(whole, split, series, draws)
     assert (split.late_by_window, split.late) == (whole.late_by_window, whole.late)
     for window in options.windows:
         a, b = whole.snapshot(window.name), split.snapshot(window.name)
