@@ -334,6 +334,55 @@ def test_only_allowed_origins_may_write(broker, origin, status):
     assert allowed == ("https://good.example" if origin == "https://good.example" else None)
 
 
+PLAIN = [
+    # The page's Origin, what the browser says about it, the server's scheme, the answer.
+    ("http://localhost", None, "http", 202),
+    ("http://localhost", "same-origin", "http", 202),
+    ("https://localhost", "same-origin", "http", 202),  # a proxy ends TLS
+    ("https://localhost", None, "https", 202),
+    ("https://good.example", "cross-site", "http", 202),
+    ("http://localhost", "same-site", "http", 403),  # the proxy ends TLS, and the page came without
+    ("http://localhost", "cross-site", "http", 403),
+    ("http://localhost", None, "https", 403),
+    ("http://localhost:8001", None, "http", 403),
+    ("http://localhost:8001", "same-site", "http", 403),
+    ("http://localhost:8001", "same-origin", "http", 403),  # Sec-Fetch-Site alone allows nothing
+    ("http://127.0.0.1", None, "http", 403),
+    ("http://localhost.evil.example", None, "http", 403),
+    ("http://localhost, https://good.example", None, "http", 403),
+    ("null", None, "http", 403),
+    ("", None, "http", 403),
+    (None, None, "http", 415),
+    (None, "same-origin", "http", 415),
+]
+
+
+@pytest.mark.parametrize(("origin", "fetch_site", "scheme", "status"), PLAIN)
+@pytest.mark.parametrize("media_type", ["text/plain;charset=UTF-8", "Text/Plain ; charset=utf-8", "text/plain"])
+def test_text_is_json_from_pages_that_may_write(broker, origin, fetch_site, scheme, status, media_type):
+    client = create_app(broker, security=Security(allow_origins=("https://good.example",))).test_client()
+    named = {"Origin": origin, "Sec-Fetch-Site": fetch_site}
+    headers = {name: value for name, value in named.items() if value is not None}
+    answer = client.post(
+        URL, data=b'{"a":1}', content_type=media_type, headers=headers, base_url=f"{scheme}://localhost"
+    )
+    assert answer.status_code == status, answer.data
+    assert len(stored(client)) == (status == 202)
+
+
+def test_text_from_a_page_keeps_the_rules_of_json(broker):
+    client = create_app(broker).test_client()
+    for body, media_type, query, status in [
+        (b"hello", "text/plain;charset=UTF-8", "", 400),
+        (b'{"a":1}', "text/plain;charset=iso-8859-1", "", 415),
+        (b'{"a":1}', "text/plainer", "", 415),
+        (b"a\n1\n", "text/plain", "?key=a", 400),
+    ]:
+        answer = client.post(URL + query, data=body, content_type=media_type, headers={"Origin": "http://localhost"})
+        assert answer.status_code == status, (body, media_type, answer.data)
+    assert stored(client) == []
+
+
 def test_a_preflight_of_an_allowed_origin_is_answered(broker):
     client = create_app(broker, security=Security(allow_origins=("https://good.example",))).test_client()
     answer = client.options(URL, headers={"Origin": "https://good.example"})

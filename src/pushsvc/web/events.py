@@ -60,9 +60,24 @@ def _publish(context: Context, topic: str) -> Response:
     body = request.get_data(cache=False)
     key = request.headers.get("Idempotency-Key")
     return publish(
-        context, topic, request.content_type or "", body, skip=skip, columns=columns, ce_headers=_ce_headers(),
+        context, topic, _content_type(context), body, skip=skip, columns=columns, ce_headers=_ce_headers(),
         idempotency_key=key,
     ).to_flask()  # fmt: skip
+
+
+def _content_type(context: Context) -> str:
+    """Return the Content-Type of a publish request, with JSON in place of the text/plain of a page that may write.
+
+    `fetch` with a text body and `navigator.sendBeacon` send text/plain. That is the simple request of a cross-site
+    forgery: a browser sends it for a page of any site, without a preflight. So the request must have an Origin, and
+    one that may write. Without an Origin nothing shows that no browser sent it, and text/plain is no format of events.
+    """
+    given = request.content_type or ""
+    media_type, separator, parameters = given.partition(";")
+    if media_type.strip().lower() != "text/plain" or "Origin" not in request.headers:
+        return given
+    context.security.check_origin(request)
+    return FORMATS["json"] + separator + parameters
 
 
 def _ce_headers() -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 
 from pushsvc.errors import Forbidden
 
@@ -37,9 +37,18 @@ class Security:
             return
         raise Forbidden(f"the Host {host!r} is not allowed; --allow-host {name} would allow it")
 
-    def check_origin(self, origin: str | None, host: str) -> None:
-        """Refuse a write that a page of another site makes a browser send."""
-        if origin is None or origin in (*self.allow_origins, f"http://{host}", f"https://{host}"):
+    def check_origin(self, request: Request) -> None:
+        """Refuse a write that a page of another site makes a browser send.
+
+        The own origin is that of the request: scheme, host and port. ``https`` is accepted for ``http`` because a proxy
+        may end TLS. The browser sees both ends, so its ``Sec-Fetch-Site`` refuses what this misses: a page of the same
+        host over plain HTTP, while the proxy is reached by TLS. Older browsers do not send it.
+        """
+        origin = request.headers.get("Origin")
+        if origin is None or origin in self.allow_origins:
+            return
+        own = origin in (f"{request.scheme}://{request.host}", f"https://{request.host}")
+        if own and request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin":
             return
         raise Forbidden(f"the Origin {origin!r} may not write; --allow-origin {origin} would allow it")
 
@@ -49,11 +58,10 @@ class Security:
         @app.before_request
         def check() -> Response | None:
             self.check_host(request.host)
-            origin = request.headers.get("Origin")
-            if request.method == "OPTIONS" and origin in self.allow_origins:
+            if request.method == "OPTIONS" and request.headers.get("Origin") in self.allow_origins:
                 return Response(status=204, headers=_PREFLIGHT)
             if request.method in _WRITES:
-                self.check_origin(origin, request.host)
+                self.check_origin(request)
             return None
 
         @app.after_request
