@@ -1,9 +1,8 @@
-"""``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
+"""``/livez``, ``/readyz`` and ``/metrics``."""
 
 from __future__ import annotations
 
 import logging
-from importlib.resources import files
 
 from flask import Blueprint, Response, request
 
@@ -40,12 +39,6 @@ def blueprint(context: Context) -> Blueprint:
         return response
 
     resource.get("/metrics")(metrics)
-
-    @resource.get("/openapi.json")
-    def openapi() -> Response:
-        Parameters(request, ())
-        text = files(__package__).joinpath("openapi.json").read_bytes()
-        return Response(text, content_type="application/json")
 
     return resource
 

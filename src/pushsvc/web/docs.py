@@ -1,0 +1,43 @@
+"""``/docs``: the API as a page for people, and ``/openapi.json`` for programs."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from flask import Blueprint, Response, render_template, request, send_from_directory
+
+from pushsvc.web.context import Context
+from pushsvc.web.parameters import Parameters
+
+_VIEWER = ("swagger-ui.css", "swagger-ui-bundle.js")
+"""Files of Swagger UI. The others of its package are for logins and for a page of its own."""
+
+
+def blueprint(context: Context) -> Blueprint:
+    resource = Blueprint("docs", __name__)
+
+    @resource.get("/docs")
+    def page() -> Response:
+        return _revalidated(Response(render_template("docs.html")))
+
+    def viewer(name: str) -> Response:
+        return send_from_directory(str(files("flask_swagger_ui") / "dist"), name)
+
+    for name in _VIEWER:
+        resource.add_url_rule(f"/docs/{name}", view_func=viewer, defaults={"name": name})
+
+    @resource.get("/openapi.json")
+    def openapi() -> Response:
+        Parameters(request, ())
+        text = files(__package__).joinpath("openapi.json").read_bytes()
+        return _revalidated(Response(text, content_type="application/json"))
+
+    return resource
+
+
+def _revalidated(response: Response) -> Response:
+    """Return a response that a cache may keep and asks for again with its ETag."""
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    response.make_conditional(request)
+    return response
