@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from redis import exceptions
 from redis.connection import BlockingConnectionPool
 
-from pushsvc.broker.redis_connection import check_primary, connection_class, shut_down, without_retries
+from pushsvc.broker.redis_connection import connection_class, shut_down, without_retries
 from pushsvc.broker.replies import Demoted, Host, ScriptMissing, raise_first, read_reply, reason
 from pushsvc.broker.script import Argument, Script, ScriptCall, load_scripts
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, StartupError
@@ -123,11 +123,13 @@ class ConnectionPool(Connections):
         text: bytes = connection.read_response()
         info = dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)
         kind = info.get("redis_mode") or info.get("server_mode", self._kind)  # Redis's name, and Valkey's
+        place = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
         if kind != self._kind:
-            place = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
             raise StartupError(f"{place} {_WRONG_KIND.get(kind, f'is of the kind {kind!r}')}")
         if self._primary is not None:
-            check_primary(connection)
+            connection.send_command("ROLE")
+            if connection.read_response()[0] != b"master":
+                raise exceptions.ConnectionError(f"{place} is not the primary any more, or not yet")
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, args=[self._primary], daemon=True)
                 self._watcher.start()

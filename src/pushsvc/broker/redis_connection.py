@@ -86,12 +86,6 @@ def shut_down(connection: Any) -> None:
             twin.shutdown(socket.SHUT_RDWR)
 
 
-def check_primary(connection: Any) -> None:
-    connection.send_command("ROLE")
-    if connection.read_response()[0] != b"master":
-        raise exceptions.ConnectionError(f"{connection.host}:{connection.port} is not the primary any more, or not yet")
-
-
 def _parsed(url: str) -> dict[str, Any]:
     settings: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     return settings

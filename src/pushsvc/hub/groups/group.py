@@ -42,7 +42,7 @@ Resume = Callable[["Group", Connection, Mapping[int, Position] | None, ResumeRea
 
 
 class Group:
-    """The logs of a query, and the channel with the messages made of them. Implements Recovery and LogConsumer.
+    """The logs of a query, and the channel with their messages. Implements Recovery, TopicConsumer and LogConsumer.
 
     ``settled`` is set while every log has been read once and its state is known. ``generation`` increases whenever a
     log starts over. ``on_end(group, reason)`` ends all streams of the group. ``resume`` serves a connection that is too
@@ -97,7 +97,6 @@ class Group:
         self.subscribe(self.follow(topics, from_start=from_start))
 
     def follow(self, topics: Iterable[str], *, from_start: bool = False) -> list[Log]:
-        """Register for the logs of topics without asking Redis; return the logs to subscribe to."""
         new: list[Log] = []
         for topic in topics:
             logs = [of for of in self.query.logs_of(topic, self._rules) if of not in self.logs]
@@ -116,7 +115,6 @@ class Group:
         return new
 
     def subscribe(self, logs: Iterable[Log]) -> None:
-        """Subscribe to the notifications of logs."""
         for of in logs:
             if not self.closed:
                 self._feed.subscriptions.subscribe(of)
@@ -194,7 +192,6 @@ class Group:
     # LogConsumer
 
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering) -> None:
-        """Broadcast entries of a partition, which come in order of sequence."""
         starting = self._start_states(partition)
         messages = self._states(starting)
         states = len(messages)
@@ -252,7 +249,6 @@ class Group:
             self.channel.broadcast([sse_messages.reset(of.topic, reason)])
 
     def skip(self, of: Log, offset: int) -> None:
-        """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
         self._skip[of] = max(offset, self._skip.get(of, 0))
 
     def fail(self) -> None:
