@@ -164,9 +164,8 @@ class Broker:
 
         Events whose id is known keep the offset they have. A repeated request with the same ``idempotency`` gets the
         answer of the first. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
-        in ``events``, from 1), KeyReused (another request used the key of ``idempotency``), TooManyTopics, Fenced
-        (``fence`` is no longer the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or
-        BrokerFull.
+        in ``events``, from 1), KeyReused (another request used that key), TooManyTopics, Fenced (``fence`` is no longer
+        the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
         batch = events if isinstance(events, Batch) else Batch.from_events(events)
         return self._publisher.publish(topic, batch, settings, fence=fence, idempotency=idempotency)

@@ -2,12 +2,10 @@
 
 No thread or greenlet is dedicated to committing. A request that finds no leader becomes the leader: it sends all
 waiting requests as one group, hands out the replies, and passes the lead to the first request that arrived meanwhile. A
-single request waits for no other, groups form under load, and the same code serves threads and greenlets (of a process
-that was monkey-patched before).
+single request waits for no other, groups form under load, and the same code serves threads and patched greenlets.
 
-A group's calls for one topic are merged (``append.MergedAppend``): a script call costs Redis as much as 40 events.
-
-A call is sent again only if Redis replied that it did not run.
+A group's calls for one topic are merged (``append.MergedAppend``): a script call costs Redis as much as 40 events. A
+call is sent again only if Redis replied that it did not run.
 
 If memory is not safe enough (``Ack``), each round trip ends with one command that waits for the disk or for replicas.
 """

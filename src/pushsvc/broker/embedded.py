@@ -38,8 +38,7 @@ class EmbeddedServer:
     """One server process that locks ``data_dir`` as long as it lives.
 
     With a ``port`` it also listens on 127.0.0.1, and ``url`` names that. ``options`` override settings of the server's
-    configuration file. Start it from a thread that outlives the server: to the kernel, the end of that thread is the
-    end of the parent.
+    configuration file. The thread that starts the server must outlive it: to the kernel it is the parent.
     """
 
     def __init__(

@@ -69,8 +69,7 @@ class Keys:
         return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
 
     def partition(self, partition: int) -> str:
-        """Hash: run (id of the primary), epoch, sequence, born (sequence of the first event of the newest topic), owner
-        (the last aggregator) and fence (its token)."""
+        """Hash: run (id of the primary), epoch, sequence, born (the newest topic's first), owner, fence (its token)."""
         return self._in(partition, "partition")
 
     def topics(self, partition: int) -> str:

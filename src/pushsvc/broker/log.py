@@ -65,8 +65,7 @@ _FRAME_KINDS = {kind.value.encode(): kind for kind in FrameKind}
 
 @dataclass(slots=True)
 class StatisticsEntry:
-    """One frame of a window. ``source`` is the offset of the events log up to which the frame is exact, ``last`` the
-    entry's number in its log."""
+    """One frame of a window, the entry ``last`` of its log; exact up to the offset ``source`` of the events log."""
 
     kind: FrameKind
     sequence: int

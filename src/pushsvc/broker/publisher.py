@@ -130,8 +130,7 @@ class EventPublisher:
             return receipt
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
-        """Append the events of several requests in one call; return None, with nothing stored, if any event is known or
-        refused."""
+        """Append the events of several requests in one call, or none; see ``Broker.publish_new``."""
         target = self._target(topic, settings)
         if not target.mergeable or batch.repeated_ids():
             return None

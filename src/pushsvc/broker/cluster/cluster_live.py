@@ -27,8 +27,7 @@ OnUp = Callable[[Sequence[int]], None]
 class ClusterLiveConnection:
     """Keeps channels subscribed at the primary of their slot; the LiveConnection of a cluster.
 
-    ``on_up`` gets the partitions whose earlier messages may be lost. A pattern is subscribed at one primary: it is for
-    plain PUBLISH, which reaches all primaries.
+    ``on_up`` gets the partitions whose earlier messages may be lost. One primary gets a pattern: PUBLISH reaches all.
     """
 
     def __init__(

@@ -78,8 +78,7 @@ class Directory:
                 consumer.subscribe(logs)
 
     def _list(self) -> dict[str, int]:
-        """Return all topics. Lists partitions again that ``refresh`` listed meanwhile: it passed their new topics only
-        to the consumers that had the list before."""
+        """Return all topics. Partitions that ``refresh`` listed meanwhile, for other consumers, are listed again."""
         self._relisted.clear()
         found = self._broker.topics()
         while self._relisted:

@@ -140,8 +140,7 @@ class Conflation:
     def since(self, of: Log, sequence: int, *, full_snapshot: bool, skipping: bool = False) -> bytes | None:
         """Return what changed after a sequence as one message; None if no selected row did.
 
-        The message is a snapshot if ``full_snapshot`` or if that is shorter. If ``skipping``, it tells how many
-        updates it replaces.
+        It is a snapshot if ``full_snapshot`` or if that is shorter. If ``skipping``, it counts the updates it replaces.
         """
         state = self._window_state(of)
         frame = None if full_snapshot or self._selection.top is not None else state.since(sequence)

@@ -45,8 +45,7 @@ class Group:
     """The logs of a query, and the channel with their messages. Implements Recovery, TopicConsumer and LogConsumer.
 
     ``settled`` is set while every log has been read once and its state is known. ``generation`` increases whenever a
-    log starts over. ``on_end(group, reason)`` ends all streams of the group. ``resume`` serves a connection that is too
-    far behind from the logs.
+    log starts over. ``on_end(group, reason)`` ends all streams. ``resume`` serves a connection from the logs.
     """
 
     def __init__(

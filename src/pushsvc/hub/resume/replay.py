@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 class Replays:
     """Replays with work to do, and the few greenlets that do it.
 
-    Replays whose group does not know its logs are ``parked``: while a primary is away, they would keep all readers
-    busy. ``refresh_topics`` as in ResumePlan.
+    Replays whose group does not know its logs are parked: while a primary is away, they would keep all readers busy.
     """
 
     def __init__(
