@@ -29,10 +29,8 @@ from pushsvc.stats.serialize import InvalidState, deserialize, serialize
 from pushsvc.stats.statistic_names import is_of_values
 from pushsvc.stats.window import TimeRange
 
+# Milliseconds that an event may be ahead of its arrival: what producers may be, twice, because machines' clocks differ.
 EARLY_ALLOWANCE = 2 * FUTURE_ALLOWANCE
-"""Milliseconds that an event may be ahead of its arrival: what producers may be, and as much again for clocks that
-differ between machines."""
-
 ENGINE_BYTES = 512_000_000  # bound of an engine's memory: beyond it, new keys are counted under ``__other__``
 
 
@@ -370,8 +368,6 @@ def _is_value(column: str) -> bool:
 
 
 _EVER = 1 << 62
-_EVENT_BYTES = 500_000
-"""Most bytes that an event takes: a place in every window, for many fields, under each of several keys."""
-
+_EVENT_BYTES = 500_000  # most bytes of an event: a place in every window, for many fields, under each of several keys
 _BEFORE_NUMBERS = 4  # columns before the first number: key, field, count and rate
 _CLASSES = (Cadence, TopicCounts, *CLASSES)

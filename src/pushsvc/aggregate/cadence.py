@@ -41,13 +41,11 @@ class Cadence:
 
     def intervals(self, window: int, topics: Index) -> Ints:
         """Return the least ms between two updates."""
-        intervals: Ints = np.maximum(self._interval[window, topics], self._rest[window, topics])
-        return intervals
+        return np.asarray(np.maximum(self._interval[window, topics], self._rest[window, topics]))
 
     def ready_at(self, window: int, topics: Index) -> Ints:
         """Return the times from which updates may be sent."""
-        ready: Ints = self._sent[window, topics] + self.intervals(window, topics)
-        return ready
+        return np.asarray(self._sent[window, topics] + self.intervals(window, topics))
 
     def spend(self, window: int, topics: Index, now: int, sizes: Ints) -> None:
         """Note that updates of ``sizes`` bytes were sent."""

@@ -17,8 +17,7 @@ from pushsvc.stats.moments import MOMENTS
 from pushsvc.stats.panes.partials import RowPartial, merge_partials
 from pushsvc.stats.window import Window
 
-Name = tuple[str | None, str | None, str | None]
-"""Key (None: all), field (None: number of events) and grouping of a row."""
+Name = tuple[str | None, str | None, str | None]  # of a row: key (None: all), field (None: events) and grouping
 
 
 class SharedRow(msgspec.Struct, frozen=True, array_like=True):

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event
 from pushsvc.event.schema import NULL, NUMBER, OTHER, TEXT, FieldType, Schema
 
-NO_TIME = -(2**63)
-"""Stands in ``Columns.times`` for an event without a time of its own."""
+NO_TIME = -(2**63)  # stands in ``Columns.times`` for an event without a time of its own
 
 _MAX_FIELDS = 64  # fields that a schema may have
 _MAX_PART = 200  # characters of one part of a key

@@ -16,6 +16,8 @@ from pushsvc.event.validator import InvalidEvent
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST_NUMBER = 400
+# For each member of the event: its name, the index of its cell, and a function that reads the cell.
+_Plan = list[tuple[str, int, Callable[[str], Any]]]
 
 
 def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
@@ -43,10 +45,6 @@ def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
             yield line, InvalidEvent(None, f"{_count(len(cells))}, but the header has {len(header)}")
         else:
             yield line, {name: read_cell(cells[at]) for name, at, read_cell in plan if cells[at]}
-
-
-_Plan = list[tuple[str, int, Callable[[str], Any]]]
-"""For each member of the event: its name, the index of its cell, and a function that reads the cell."""
 
 
 def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan:

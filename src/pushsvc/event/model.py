@@ -10,11 +10,9 @@ import orjson
 
 from pushsvc.clock import format_time
 
-FUTURE_ALLOWANCE = 5_000
-"""Milliseconds that an event's time may be later than its arrival."""
+FUTURE_ALLOWANCE = 5_000  # milliseconds that an event's time may be later than its arrival
 
-OVERFLOW_KEY = "__other__"
-"""The key that counts all keys beyond a topic's maximum; producers must not use it."""
+OVERFLOW_KEY = "__other__"  # the key that counts all keys beyond a topic's maximum; producers must not use it
 
 ATTRIBUTES = ("id", "type", "time", "key")
 DEFAULT_TYPE = "message"

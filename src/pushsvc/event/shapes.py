@@ -23,8 +23,7 @@ from pushsvc.event.schema import OTHER, FieldType, Schema
 from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent
 
 MAX_TOPICS = 1_000  # topics whose schemas are kept
-LEARN_AFTER = 64
-"""Events that do not fit the schema before it is extended: making a Struct costs as much as validating these."""
+LEARN_AFTER = 64  # events that do not fit before the schema grows: making a Struct costs as much as validating these
 
 # Unsigned integers of 64 bits may be greater; they are rare and left to the validator.
 _INTEGER = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import pairwise, starmap
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Counts = NDArray[np.integer[Any]]
-"""Numbers of events: at most 32 bits for one pane, 64 for a window."""
+Counts = NDArray[np.integer[Any]]  # numbers of events: at most 32 bits for one pane, 64 for a window
+Index = NDArray[np.integer[Any]]  # rows or columns, as integers of any width
 
-Index = NDArray[np.integer[Any]]
-"""Rows or columns, as integers of any width."""
+_Part = TypeVar("_Part")
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+Batch = tuple[Ints, Ints, NDArray[_Scalar]]  # three properties of each of [n] values
+_MANY = 32
 
 
 def narrow(count: Counts) -> Counts:
@@ -29,9 +32,38 @@ def shared(array: Index, other: Index | None) -> Index:
     return other if other is not None and other.dtype == array.dtype and np.array_equal(array, other) else array
 
 
-def size_of(arrays: Iterable[NDArray[Any]]) -> int:
-    """Return the bytes of distinct arrays."""
-    return sum({id(array): array.nbytes for array in arrays}.values())
+def bytes_of(*parts: Any) -> int:
+    """Return the bytes of distinct arrays and of objects with ``bytes``, also those in collections; 0 for None."""
+    sizes: dict[int, int] = {}
+    waiting = list(parts)
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, (list, tuple)):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+        elif part is not None:
+            sizes[id(part)] = part.nbytes if isinstance(part, np.ndarray) else part.bytes
+    return sum(sizes.values())
+
+
+def joined(batches: Sequence[Batch[_Scalar]]) -> Batch[_Scalar]:
+    """Concatenate batches."""
+    one, two, three = zip(*batches, strict=True)
+    return np.concatenate(one), np.concatenate(two), np.concatenate(three)
+
+
+def chosen(batch: Batch[_Scalar], mask: Flags | Ints) -> Batch[_Scalar]:
+    """Return some values of a batch."""
+    one, two, three = batch
+    return one[mask], two[mask], three[mask]
+
+
+def append_merged(parts: list[_Part], part: _Part, merge: Callable[[list[_Part]], _Part]) -> None:
+    """Append a part to others; many are merged into one."""
+    parts.append(part)
+    if len(parts) >= _MANY:
+        parts[:] = [merge(parts)]
 
 
 def runs_of(ordered: NDArray[np.generic]) -> Ints:
@@ -42,6 +74,11 @@ def runs_of(ordered: NDArray[np.generic]) -> Ints:
     return np.flatnonzero(edges)
 
 
+def slices_of(ordered: NDArray[np.generic]) -> list[slice]:
+    """Return the slice of each run of equal elements."""
+    return list(starmap(slice, pairwise([*runs_of(ordered).tolist(), len(ordered)])))
+
+
 def lengths_of(starts: Ints, size: int) -> Ints:
     """Return the length of each run of an array of ``size`` elements."""
     lengths = np.empty(len(starts), np.int64)
@@ -50,7 +87,7 @@ def lengths_of(starts: Ints, size: int) -> Ints:
     return lengths
 
 
-def places_of(ordered: Index, codes: Index) -> tuple[Ints, NDArray[np.bool_]]:
+def places_of(ordered: Index, codes: Index) -> tuple[Ints, Flags]:
     """Return where codes are among ascending ones, or would be inserted, and which codes are missing."""
     place = np.searchsorted(ordered, codes)
     new = np.ones(len(codes), np.bool_)
@@ -66,5 +103,4 @@ def members_of(first: Ints, lengths: Ints) -> Ints | slice:
         return slice(0, 0)
     if ends[-1] == first[-1] + lengths[-1] - first[0] and (first[:-1] <= first[1:]).all():
         return slice(int(first[0]), int(first[-1] + lengths[-1]))  # the runs are adjacent
-    members: Ints = np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths)
-    return members
+    return np.asarray(np.arange(ends[-1]) + np.repeat(first - (ends - lengths), lengths))

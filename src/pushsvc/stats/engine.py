@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
+from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, bytes_of
 from pushsvc.stats.moments import MOMENTS
 from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.panes.partials import RowPartial
@@ -205,8 +205,7 @@ class Engine:
 
     @property
     def bytes(self) -> int:
-        shared = self.rows.bytes + (0 if self.dictionary is None else self.dictionary.bytes)
-        return shared + sum(windows.bytes for windows in self._sets)
+        return bytes_of(self.rows, self.dictionary, self._sets)
 
     def check_memory(self, most_bytes: int) -> None:
         """Beyond ``most_bytes`` no key gets rows, no new value is tracked, and no topic keeps more events than now."""

@@ -10,13 +10,23 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pushsvc.stats.arrays import Counts, Flags, Index, Ints, narrow, places_of, runs_of, shared, size_of
+from pushsvc.stats.arrays import (
+    Counts,
+    Flags,
+    Index,
+    Ints,
+    append_merged,
+    bytes_of,
+    lengths_of,
+    narrow,
+    places_of,
+    runs_of,
+    shared,
+)  # fmt: skip
 
-_MANY = 32
 _SWEEP = 16
 
-IdCounts = tuple[Index, Counts]
-"""Distinct ids, such as rows or codes, and the count of each."""
+IdCounts = tuple[Index, Counts]  # distinct ids, such as rows or codes, and the count of each
 
 
 class PaneCounts:
@@ -30,13 +40,10 @@ class PaneCounts:
 
     @property
     def bytes(self) -> int:
-        return size_of(array for counted in self._panes.values() for pair in counted for array in pair)
+        return bytes_of(self._panes)
 
     def add(self, pane: int, ids: Index, counts: Counts) -> None:
-        counted = self._panes.setdefault(pane, [])
-        counted.append((ids, counts))
-        if len(counted) >= _MANY:
-            counted[:] = [sum_counts(counted)]
+        append_merged(self._panes.setdefault(pane, []), (ids, counts), sum_counts)
 
     def close(self, pane: int) -> None:
         """Add up the counts of a pane; late ones may still be added."""
@@ -51,9 +58,7 @@ class PaneCounts:
 
     def keep(self, kept: Callable[[Index], Flags]) -> None:
         """Drop the ids for which ``kept`` returns False."""
-        for pane, counted in self._panes.items():
-            chosen = [(ids, counts, kept(ids)) for ids, counts in counted]
-            self._panes[pane] = [(ids[mask], counts[mask]) for ids, counts, mask in chosen]
+        self._panes = {pane: kept_counts(counted, kept) for pane, counted in self._panes.items()}
 
     def oldest(self) -> int | None:
         """Return the oldest pane that is not empty."""
@@ -64,12 +69,29 @@ def sum_counts(counted: list[IdCounts]) -> IdCounts:
     """Add up counts by id; return the ids ascending."""
     if len(counted) == 1:
         return counted[0]
-    ids = np.concatenate([ids for ids, _ in counted])
-    counts = np.concatenate([counts for _, counts in counted])
+    ids, counts = zip(*counted, strict=True)
+    return sum_by_id(np.concatenate(ids), np.concatenate(counts))
+
+
+def sum_by_id(ids: Index, counts: Counts) -> IdCounts:
+    """Add up the counts of equal ids; return the ids ascending."""
     order = np.argsort(ids)
     ids = ids[order]
     starts = runs_of(ids)
     return ids[starts], np.add.reduceat(counts[order], starts, dtype=np.int32) if len(starts) else counts
+
+
+def count_ids(ids: Index) -> IdCounts:
+    """Count equal ids; return the ids ascending."""
+    ordered = np.sort(ids)
+    starts = runs_of(ordered)
+    return ordered[starts], lengths_of(starts, len(ids)).astype(np.int32)
+
+
+def kept_counts(counted: list[IdCounts], kept: Callable[[Index], Flags]) -> list[IdCounts]:
+    """Return the counts of the ids for which ``kept`` returns True."""
+    chosen = [(ids, counts, kept(ids)) for ids, counts in counted]
+    return [(ids[mask], counts[mask]) for ids, counts, mask in chosen]
 
 
 class CodeCounts:
@@ -88,7 +110,7 @@ class CodeCounts:
 
     @property
     def bytes(self) -> int:
-        return self.codes.nbytes + self.counts.nbytes + sum(counts.bytes for counts in self._panes)
+        return bytes_of(self.codes, self.counts, self._panes)
 
     def add(self, window: int | slice, codes: Index, counts: Counts) -> None:
         """Add counts of ascending, distinct codes to a window or to several."""

@@ -8,19 +8,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Counts, Index, Ints
+from pushsvc.stats.arrays import Counts, Index, Ints, bytes_of
 
 OTHER = "__other__"  # the key that counts events of keys without room of their own; producers may not use it
 CLOSED = -1
-ALL_KEYS = 0
-"""Number of a topic's first key: all keys together. Next come the ``__other__`` keys, one for each grouping."""
-
-NEVER = int(np.iinfo(np.int64).min)
-
+ALL_KEYS = 0  # a topic's first key: all keys together; next come the ``__other__`` keys, one for each grouping
 COUNT = 0  # number of a topic's first field: None, which counts events
-
-EVENTS, NUMBERS, VALUES, HIDDEN = range(4)
-"""Kinds of rows: the events of a key, the numbers of a field, the values of a field, and the numbers among those."""
+EVENTS, NUMBERS, VALUES, HIDDEN = range(4)  # kinds of rows: of events, of numbers, of values, of numbers among values
+NEVER = int(np.iinfo(np.int64).min)
 
 _FIRST_CAPACITY = 16
 _GENERATIONS = 2**31
@@ -29,8 +24,7 @@ _NAME_BYTES = 200  # approximate size of a key: its text and its place in the in
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 RowNumbers = NDArray[np.int32]
 
-ColumnPair = tuple[Index, Index]
-"""Columns of rows and of their totals, CLOSED where a row has none or is its own total."""
+ColumnPair = tuple[Index, Index]  # columns of rows and of their totals, CLOSED where a row has none or is its own total
 
 
 class Rows:
@@ -78,7 +72,7 @@ class Rows:
     @property
     def bytes(self) -> int:
         arrays = (self.topic, self.key, self.field, self.total, self.column, self.generation, self.kind, self.partner)
-        return sum(array.nbytes for array in arrays) + sum(topic.bytes for topic in self.topics if topic is not None)
+        return bytes_of(arrays, self.topics)
 
     def add_topic(
         self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",), values: Sequence[str] = ()
@@ -216,7 +210,7 @@ class TopicRows:
 
     @property
     def bytes(self) -> int:
-        return self.table.nbytes + self._since_fold.nbytes + self._grouping.nbytes + _NAME_BYTES * len(self.keys)
+        return bytes_of(self.table, self._since_fold, self._grouping) + _NAME_BYTES * len(self.keys)
 
     def room(self) -> int:
         """Number of keys that still get rows of their own."""
@@ -292,14 +286,12 @@ class TopicRows:
 
     def totals(self) -> RowNumbers:
         """Return the totals, one for each field."""
-        totals: RowNumbers = self.table[:, ALL_KEYS]
-        return totals
+        return np.asarray(self.table[:, ALL_KEYS])
 
     def shared_rows(self) -> Ints:
         """Return the open rows of all keys together and of ``__other__``."""
         rows = self.table[:, : self.groupings + 1].T.astype(np.int64).ravel()
-        found: Ints = rows[rows != CLOSED]
-        return found
+        return np.asarray(rows[rows != CLOSED])
 
     def rows(self, field: int, keys: Ints) -> RowNumbers:
         """Return the rows of a field for keys; open missing ones.

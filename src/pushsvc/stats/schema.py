@@ -22,8 +22,8 @@ from pushsvc.stats.values.pane_values import PaneValues
 from pushsvc.stats.values.value_statistics import ValueStatistics
 from pushsvc.stats.window import Window
 
+# The meaning of the arrays depends on these constants: a state saved with others is refused.
 PARAMETERS = (BLOCK, BITS, NEWEST, REGISTERS, RANKS, SHIFT)
-"""Constants that the meaning of the arrays depends on: a state saved with others is refused."""
 
 CLASSES: tuple[type, ...] = (
     CodeCounts, ColumnMoments, ColumnQuantiles, ColumnStacks, ColumnStatistics, DistinctCounts, Engine, EventBuffer,

@@ -16,11 +16,8 @@ import numpy as np
 
 from pushsvc.stats.pause import Pause, no_pause
 
-VERSION = 2
-"""Version of the layout and of the meaning of attributes whose names stayed. Bytes of another version are refused."""
-
-_ARRAY_OF_FOUR, _ARRAY = b"\x94", b"\xdd"
-"""MessagePack's prefixes of an array of four elements and of an array with a length of four bytes."""
+VERSION = 2  # of the layout, and of the meaning of attributes whose names stayed; bytes of another version are refused
+_ARRAY_OF_FOUR, _ARRAY = b"\x94", b"\xdd"  # prefixes in MessagePack; the length of the second array has four bytes
 
 
 class InvalidState(ValueError):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Floats, Index, Ints, lengths_of, runs_of
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, append_merged, bytes_of, runs_of, slices_of
 from pushsvc.stats.moments import HIGH, LOW, Moments
-from pushsvc.stats.pane_counts import IdCounts, sum_counts
+from pushsvc.stats.pane_counts import IdCounts, count_ids, kept_counts, sum_by_id, sum_counts
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.panes.quantiles import BITS, Histograms, NewestValues, buckets_of
 from pushsvc.stats.panes.two_stack import BLOCK, by_block
 
-_MANY = 32
 _PANE_SHIFT = 56
 _CODE = (1 << _PANE_SHIFT) - 1
 
@@ -36,8 +34,7 @@ class ColumnQuantiles:
 
     @property
     def bytes(self) -> int:
-        head = sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
-        return head + sum(histograms.counted.bytes for histograms in self._histograms) + self._newest.bytes
+        return bytes_of(self._head, [histograms.counted for histograms in self._histograms], self._newest)
 
     def reserve(self, columns: int) -> None:
         self._newest.reserve(columns)
@@ -47,23 +44,17 @@ class ColumnQuantiles:
     def add(self, columns: Index, totals: Index, values: Floats) -> None:
         """Count values of the head grain in all windows."""
         codes = _codes_of(columns, totals, values)
-        self._head.append(codes)
-        if len(self._head) >= _MANY:
-            self._head = [sum_counts(self._head)]
+        append_merged(self._head, codes, sum_counts)
         self._count(slice(None), codes)
 
     def add_late(self, window: int, panes: Ints, columns: Index, totals: Index, values: Floats) -> None:
         """Count late values in panes of a window."""
         first = int(panes.min())
         codes, counts = _codes_of(columns, totals, values, (panes - first) << _PANE_SHIFT)
-        edges = [*runs_of(codes >> _PANE_SHIFT).tolist(), len(codes)]
-        for start, end in pairwise(edges):
-            pane = first + int(codes[start] >> _PANE_SHIFT)
-            self._add_to_pane(window, pane, (codes[start:end] & _CODE, counts[start:end]))
-        codes &= _CODE
-        order = np.argsort(codes)
-        starts = runs_of(codes[order])
-        self._count(window, (codes[order][starts], np.add.reduceat(counts[order], starts, dtype=np.int32)))
+        for here in slices_of(codes >> _PANE_SHIFT):
+            pane = first + int(codes[here.start] >> _PANE_SHIFT)
+            self._add_to_pane(window, pane, (codes[here] & _CODE, counts[here]))
+        self._count(window, sum_by_id(codes & _CODE, counts))
 
     def keep(self, columns: Index, totals: Index, values: Floats, grains: Ints, head: int) -> None:
         """Keep the newest values of each column; those of grains after ``head`` separately until their grain comes."""
@@ -129,8 +120,7 @@ class ColumnQuantiles:
         self._newest.forget(columns)
         for number, here in by_block(columns):
             self._histograms[number].drop(columns[here] - number * BLOCK)
-        kept = [(codes, counts, ~np.isin(codes >> BITS, columns)) for codes, counts in self._head]
-        self._head = [(codes[mask], counts[mask]) for codes, counts, mask in kept if mask.any()]
+        self._head = kept_counts(self._head, lambda codes: ~np.isin(codes >> BITS, columns))
 
     def _count(self, window: int | slice, codes: IdCounts) -> None:
         for number, own, counts in _by_block(codes):
@@ -151,14 +141,12 @@ def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None 
     together = (totals[keyed].astype(np.int64) << BITS) | buckets[keyed]
     if panes is not None:
         own, together = own | panes, together | panes[keyed]
-    codes = np.sort(np.concatenate([own, together]))
-    starts = runs_of(codes)
-    return codes[starts], lengths_of(starts, len(codes)).astype(np.int32)
+    return count_ids(np.concatenate([own, together]))
 
 
-def _by_block(numbers: IdCounts) -> list[tuple[int, Counts, Counts]]:
-    """Divide codes among the blocks of their columns; yield number, codes and counts of each block."""
-    codes, counts = numbers
+def _by_block(counted: IdCounts) -> list[tuple[int, Index, Counts]]:
+    """Divide codes among the blocks of their columns; return number, codes and counts of each block."""
+    codes, counts = counted
     return [
         (number, (codes[here] - number * (BLOCK << BITS)).astype(np.int32), counts[here])
         for number, here in by_block(codes >> BITS)

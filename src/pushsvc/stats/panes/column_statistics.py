@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Floats, Index, Ints
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, bytes_of
 from pushsvc.stats.moments import EMPTY, MOMENTS, Moments, describe, empty, merge
 from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
 from pushsvc.stats.panes.partials import RowPartial
@@ -37,7 +37,7 @@ class ColumnStatistics:
 
     @property
     def bytes(self) -> int:
-        return self.stacks.bytes + self.quantiles.bytes + self._head_parts.nbytes + self._statistics.nbytes
+        return bytes_of(self.stacks, self.quantiles, self._head_parts, self._statistics)
 
     def reserve(self, columns: int, heads: Sequence[int]) -> None:
         size = self._head_parts.shape[1]
@@ -50,8 +50,6 @@ class ColumnStatistics:
             if self._percents:
                 self.quantiles.reserve(self._head_parts.shape[1])
 
-    # -- in
-
     def add(self, columns: Index, count: Counts, moments: Moments) -> None:
         """Add to the head grain, which has ``count`` values [n] of the columns."""
         if count.any():
@@ -63,8 +61,6 @@ class ColumnStatistics:
         self.quantiles.keep(*columns, values, np.full(len(values), head), head)
         self.quantiles.add(*columns, values)
 
-    # -- the head
-
     def close_grain(self, columns: Ints, counts: Counts) -> None:
         """Move the head grain's partials of columns, ascending, to every window."""
         moments = Moments(counts, self._head_parts[:, columns])
@@ -75,8 +71,6 @@ class ColumnStatistics:
         """Close pane ``closed`` of a window, which now consists of panes ``oldest`` … ``head``."""
         self.stacks.advance(window, head)
         self.quantiles.advance(window, closed, oldest)
-
-    # -- out
 
     def refresh(self, window: int, columns: Ints, counts: Counts, first: int, last: int) -> None:
         """Compute the statistics of columns, ascending. The head grain has ``counts`` values of them, the window
@@ -105,8 +99,6 @@ class ColumnStatistics:
         found: Floats = self._statistics[window].take(columns, axis=0, mode="clip")
         found[columns == CLOSED] = np.nan
         return np.asarray(found.T)
-
-    # -- columns that go
 
     def forget(self, columns: Ints) -> None:
         """Forget the newest values of columns without events."""

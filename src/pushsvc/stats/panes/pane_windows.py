@@ -7,9 +7,9 @@ from math import gcd
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
+from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, bytes_of, slices_of
 from pushsvc.stats.pane_counts import PaneCounts
-from pushsvc.stats.panes.batches import RowBatch, by_pane, group, joined, merged, size_of, without
+from pushsvc.stats.panes.batches import RowBatch, chosen, group, joined, merged, without
 from pushsvc.stats.panes.column_statistics import ColumnStatistics
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.panes.two_stack import BLOCK
@@ -61,11 +61,8 @@ class PaneWindows:
 
     @property
     def bytes(self) -> int:
-        fixed = [self._changed, self._stale, self._counts, self._head_counts]
-        size = sum(counts.bytes for counts in self._pane_counts) + self._statistics.bytes
-        size += 0 if self._values is None else self._values.bytes
-        pending = sum(map(size_of, [self._pending, *self._early]))
-        return size + pending + sum(array.nbytes for array in fixed)
+        fixed = (self._changed, self._stale, self._counts, self._head_counts)
+        return bytes_of(*fixed, self._pane_counts, self._statistics, self._values, self._pending, self._early)
 
     # -- the head
 
@@ -128,10 +125,9 @@ class PaneWindows:
         window, oldest = self.windows[number], self._pane_counts[number].oldest()
         if oldest is None and self._head_counts.any():
             oldest = self._head_pane(number)
-        times = [] if oldest is None else [(oldest + window.panes) * window.pane]
-        entering = [int(grains.min()) * self.grain // window.pane for grains, _, _ in self._early[number]]
-        times += [pane * window.pane for pane in entering]
-        return min(times, default=None)
+        panes = [] if oldest is None else [oldest + window.panes]
+        panes += [int(grains.min()) * self.grain // window.pane for grains, _, _ in self._early[number]]
+        return min(panes) * window.pane if panes else None
 
     def _close_grain(self, panes: Sequence[int]) -> None:
         """Add the head grain to every window."""
@@ -160,7 +156,7 @@ class PaneWindows:
             self._values.advance(number, old, head, left, self._counts[number])
         early, self._early[number] = self._early[number], []
         for batch in merged(early):
-            self._add_apart(number, *batch)
+            self._add_apart(number, batch)
 
     # -- events in
 
@@ -191,27 +187,27 @@ class PaneWindows:
         pending, self._pending, self._pending_rows = self._pending, [], 0
         self._reserve()
         for batch in merged(pending):
-            self._add_batch(*batch)
+            self._add_batch(batch)
         if self._values is not None:
             self._values.settle(self._head, self._head_panes(), self._rows.total)
 
-    def _add_batch(self, grains: Ints, rows: Index, values: Floats | None) -> None:
+    def _add_batch(self, batch: RowBatch) -> None:
         """Add events to the head grain; late and early ones to each window on its own."""
-        if int(grains.min()) == int(grains.max()) == self._head:
-            self._add(rows, values)
+        now = batch[0] == self._head
+        if now.all():
+            self._add(batch)
             return
-        now = grains == self._head
         if now.any():
-            self._add(rows[now], None if values is None else values[now])
-        apart = np.flatnonzero(~now)
+            self._add(chosen(batch, now))
+        grains, rows, values = apart = chosen(batch, np.flatnonzero(~now))
         if self.percents and values is not None:
-            columns = self._rows.column_pairs(rows[apart])
-            self._statistics.quantiles.keep(*columns, values[apart], grains[apart], self._head)
+            self._statistics.quantiles.keep(*self._rows.column_pairs(rows), values, grains, self._head)
         for number in range(len(self.windows)):
-            self._add_apart(number, grains[apart], rows[apart], None if values is None else values[apart])
+            self._add_apart(number, apart)
 
-    def _add(self, rows: Index, values: Floats | None) -> None:
+    def _add(self, batch: RowBatch) -> None:
         """Add events to the head grain."""
+        _, rows, values = batch
         for own, moments in group(rows, values, self._rows.total):
             self._counts[:, own] += moments.count
             self._mark(slice(None), own)
@@ -222,17 +218,17 @@ class PaneWindows:
         if self.percents and values is not None:
             self._statistics.add_values(self._rows.column_pairs(rows), values, self._head)
 
-    def _add_apart(self, number: int, grains: Ints, rows: Index, values: Floats | None) -> None:
+    def _add_apart(self, number: int, batch: RowBatch) -> None:
         """Add late events to those panes of a window that are still in it; keep early ones until their pane comes."""
         head, window = self._head_pane(number), self.windows[number]
-        panes = grains * self.grain // window.pane
+        panes = batch[0] * self.grain // window.pane
         early = panes > head
         if early.any():
-            kept = None if values is None else values[early]
-            self._early[number].append((grains[early], rows[early], kept))
+            self._early[number].append(chosen(batch, early))
         there = np.flatnonzero((panes > head - window.panes) & ~early)
         if len(there):
-            self._add_to_panes(number, panes[there], rows[there], None if values is None else values[there])
+            _, rows, values = chosen(batch, there)
+            self._add_to_panes(number, panes[there], rows, values)
 
     def _add_to_panes(self, number: int, panes: Ints, rows: Index, values: Floats | None) -> None:
         first, width = int(panes.min()), self._rows.size
@@ -240,8 +236,8 @@ class PaneWindows:
         own, pane = (codes % width).astype(np.int64), (codes // width + first).astype(np.int64)
         np.add.at(self._counts[number], own, moments.count)
         self._mark(number, own)
-        for at, part in by_pane(pane):
-            self._pane_counts[number].add(at, own[part].astype(np.int32), moments.count[part])
+        for here in slices_of(pane):
+            self._pane_counts[number].add(int(pane[here.start]), own[here].astype(np.int32), moments.count[here])
         if values is None:
             return
         self._statistics.stacks.add_late(number, pane, self._rows.column[own].astype(np.int64), moments)

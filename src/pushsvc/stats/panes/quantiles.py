@@ -14,7 +14,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Flags, Floats, Ints, lengths_of, members_of, runs_of
+from pushsvc.stats.arrays import (
+    Batch,
+    Counts,
+    Floats,
+    Ints,
+    append_merged,
+    bytes_of,
+    chosen,
+    joined,
+    lengths_of,
+    members_of,
+    runs_of,
+)  # fmt: skip
 from pushsvc.stats.pane_counts import CodeCounts
 
 NEWEST = 16  # values up to which a quantile is exact
@@ -23,11 +35,9 @@ _SHIFT = np.uint64(64 - BITS)
 _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64(2**64 - 1)
 _MASK = (1 << BITS) - 1
-_MANY = 32
 _LONG_AGO = np.iinfo(np.int64).min
 
-EarlyValues = tuple[Ints, Ints, Floats]
-"""Columns, grains and values [m]."""
+EarlyValues = Batch[np.float64]  # columns, grains and values [m]
 
 
 def buckets_of(values: Floats) -> Ints:
@@ -95,8 +105,7 @@ class NewestValues:
 
     @property
     def bytes(self) -> int:
-        early = sum(array.nbytes for early in self._early for array in early)
-        return self._values.nbytes + self._grains.nbytes + early
+        return bytes_of(self._values, self._grains, self._early)
 
     def reserve(self, columns: int) -> None:
         more = columns - len(self._values)
@@ -121,24 +130,23 @@ class NewestValues:
 
     def add_early(self, columns: Ints, grains: Ints, values: Floats) -> None:
         """Keep values [m] of future grains separately, because windows do not contain them yet."""
-        self._early.append(_newest_of_each(columns, grains, values))
-        if len(self._early) >= _MANY:
-            self._early = [_newest_of_each(*_joined(self._early))]
+        append_merged(self._early, _newest_of([(columns, grains, values)]), _newest_of)
 
     def promote_early(self, head: int) -> None:
         """Add the early values of grains up to ``head``."""
         if not any(grains.min() <= head for _, grains, _ in self._early):
             return
-        columns, grains, values = _newest_of_each(*_joined(self._early))
-        due = grains <= head
-        starts = runs_of(columns[due])
-        self.add(columns[due][starts], starts, grains[due], values[due])
-        self._early = [] if due.all() else [(columns[~due], grains[~due], values[~due])]
+        early = _newest_of(self._early)
+        due = early[1] <= head
+        columns, grains, values = chosen(early, due)
+        starts = runs_of(columns)
+        self.add(columns[starts], starts, grains, values)
+        self._early = [] if due.all() else [chosen(early, ~due)]
 
     def forget(self, columns: Ints) -> None:
         """Forget the values of columns."""
         self._grains[columns] = _LONG_AGO
-        kept = [_chosen(early, ~np.isin(early[0], columns)) for early in self._early]
+        kept = [chosen(early, ~np.isin(early[0], columns)) for early in self._early]
         self._early = [early for early in kept if len(early[0])]
 
     def quantiles(self, columns: Ints, first: int, last: int, count: Counts, percents: Sequence[int]) -> Floats:
@@ -173,9 +181,9 @@ class NewestValues:
 
     def _early_of(self, columns: Ints) -> tuple[Ints, Floats]:
         """Return grains and values [n, NEWEST] of the earliest early values of ascending columns."""
-        chosen = np.zeros(len(self._grains), np.bool_)
-        chosen[columns] = True
-        owners, ages, early = _sorted(*_joined([_chosen(one, chosen[one[0]]) for one in self._early]))
+        asked = np.zeros(len(self._grains), np.bool_)
+        asked[columns] = True
+        owners, ages, early = _ordered([chosen(one, asked[one[0]]) for one in self._early])
         grains = np.full((len(columns), NEWEST), _LONG_AGO)
         values = np.zeros((len(columns), NEWEST))
         first, last = (np.searchsorted(owners, columns, side=side) for side in ("left", "right"))
@@ -186,27 +194,15 @@ class NewestValues:
         return grains, values
 
 
-def _joined(batches: Sequence[EarlyValues]) -> EarlyValues:
-    columns, grains, values = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-    return columns, grains, values
+def _ordered(batches: Sequence[EarlyValues]) -> EarlyValues:
+    """Return the values of batches by column and grain, within a grain by arrival."""
+    columns, grains, _ = batch = joined(batches)
+    return chosen(batch, np.lexsort((grains, columns)))
 
 
-def _chosen(early: EarlyValues, mask: Flags) -> EarlyValues:
-    return early[0][mask], early[1][mask], early[2][mask]
-
-
-def _sorted(columns: Ints, grains: Ints, values: Floats) -> EarlyValues:
-    """Order by column and grain, within a grain by arrival."""
-    order = np.lexsort((grains, columns))
-    return columns[order], grains[order], values[order]
-
-
-def _newest_of_each(columns: Ints, grains: Ints, values: Floats) -> EarlyValues:
+def _newest_of(batches: Sequence[EarlyValues]) -> EarlyValues:
     """Return the last NEWEST values of each column and grain, ordered; no head can need others."""
-    columns, grains, values = _sorted(columns, grains, values)
-    same = np.flatnonzero((columns[NEWEST:] == columns[:-NEWEST]) & (grains[NEWEST:] == grains[:-NEWEST]))
-    if not len(same):
-        return columns, grains, values
-    kept = np.ones(len(columns), np.bool_)
-    kept[same] = False  # NEWEST newer values of the same grain follow
-    return columns[kept], grains[kept], values[kept]
+    columns, grains, _ = batch = _ordered(batches)
+    kept = np.ones(len(columns), np.bool_)  # False: NEWEST newer values of the same grain follow
+    kept[:-NEWEST] = (columns[NEWEST:] != columns[:-NEWEST]) | (grains[NEWEST:] != grains[:-NEWEST])
+    return chosen(batch, kept)

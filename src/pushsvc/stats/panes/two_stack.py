@@ -14,13 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Floats, Index, Ints, narrow, runs_of, shared, size_of
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, bytes_of, narrow, shared, slices_of
 from pushsvc.stats.moments import EMPTY, Moments, empty, merge, merge_equal
 from pushsvc.stats.window import Window
 
-BLOCK = 2_048
-"""Columns of a block: few enough that a flip takes milliseconds, many enough to outweigh the cost of numpy's calls."""
-
+BLOCK = 2_048  # columns: few, so that a flip takes milliseconds; many, to outweigh the cost of numpy's calls
 _MANY = 32
 
 
@@ -60,9 +58,7 @@ class TwoStack:
     def bytes(self) -> int:
         parts = [part for panes in (self._parts, self._late) for own in panes.values() for part in own] + self._open
         moments = [self._front, self._back, *(part.moments for part in parts)]
-        return size_of(array for one in moments for array in (one.count, one.parts)) + size_of(
-            part.columns for part in parts
-        )
+        return bytes_of([part.columns for part in parts], [(one.count, one.parts) for one in moments])
 
     @property
     def size(self) -> int:
@@ -70,10 +66,8 @@ class TwoStack:
         return len(self._front)
 
     def reserve(self, size: int) -> None:
-        if size <= self.size:
-            return
-        self._front = _widened(self._front, size)
-        self._back = _widened(self._back, size)
+        if size > self.size:
+            self._front, self._back = _widened(self._front, size), _widened(self._back, size)
 
     def add(self, part: ColumnMoments) -> None:
         """Add the partials of a closed grain of the head pane."""
@@ -87,10 +81,9 @@ class TwoStack:
             self._merge_back(ColumnMoments(*merge_equal(columns[own], moments.take(np.flatnonzero(own)))))
         if not own.all():
             self._late_sum = None
-        starts = runs_of(panes).tolist()
-        for start, end in zip(starts, [*starts[1:], len(panes)], strict=True):
-            part = ColumnMoments(columns[start:end].astype(np.uint16), moments.take(slice(start, end)))
-            self._parts_of(int(panes[start])).append(part)
+        for here in slices_of(panes):
+            part = ColumnMoments(columns[here].astype(np.uint16), moments.take(here))
+            self._parts_of(int(panes[here.start])).append(part)
 
     def _parts_of(self, pane: int) -> list[ColumnMoments]:
         """Return the list of the parts of a pane; many are merged into one."""
@@ -222,7 +215,7 @@ class ColumnStacks:
 
     @property
     def bytes(self) -> int:
-        return sum(stack.bytes for block in self._blocks for stack in block)
+        return bytes_of(self._blocks)
 
     def reserve(self, columns: int, heads: Sequence[int]) -> None:
         """Make room for so many columns; ``heads`` [W] are the newest panes."""

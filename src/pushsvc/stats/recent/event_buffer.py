@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Flags, Floats, Index, Ints
+from pushsvc.stats.arrays import Flags, Floats, Index, Ints, bytes_of
+from pushsvc.stats.rows import NEVER
 from pushsvc.stats.window import Window
 
-NEVER = int(np.iinfo(np.int64).min)
 _NO_INTS: Ints = np.zeros(0, np.int64)
 
 
@@ -48,7 +48,7 @@ class Observations:
 
     @property
     def bytes(self) -> int:
-        return self.offsets.nbytes + self.times.nbytes + self.rows.nbytes + self.values.nbytes
+        return bytes_of(self.offsets, self.times, self.rows, self.values)
 
     def take(self, chosen: Flags | Ints) -> Observations:
         return Observations(self.offsets[chosen], self.times[chosen], self.rows[chosen], self.values[chosen])
@@ -111,7 +111,7 @@ class EventBuffer:
 
     @property
     def bytes(self) -> int:
-        return self.offsets.nbytes + self.times.nbytes + self.observations.bytes
+        return bytes_of(self.offsets, self.times, self.observations)
 
     def append_pending(self) -> Ints:
         """Append the pending entries; return for each appended observation the clock at its arrival."""

@@ -12,24 +12,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, bytes_of, runs_of
 from pushsvc.stats.moments import MOMENTS, Moments, describe, empty, reduce
 from pushsvc.stats.pause import no_pause
-from pushsvc.stats.recent.event_buffer import NEVER, NO_OBSERVATIONS, EventBuffer, Observations, PendingEntry
-from pushsvc.stats.rows import ALL_KEYS, CLOSED, VALUES, Rows, TopicRows
+from pushsvc.stats.recent.event_buffer import NO_OBSERVATIONS, EventBuffer, Observations, PendingEntry
+from pushsvc.stats.rows import ALL_KEYS, CLOSED, NEVER, VALUES, Rows, TopicRows
 from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary
 from pushsvc.stats.window import TimeRange, Window
 
-ReadyTimes = Callable[[int, Ints], Ints]
-"""Returns for a window and topics [n] the ms from which an update of each may be sent."""
+ReadyTimes = Callable[[int, Ints], Ints]  # returns for a window and topics the ms from which updates may be sent
 
 _MOST_PENDING = 65_536
 _FAR = int(np.iinfo(np.int64).max)
 _OBSERVATION_BYTES = 28
-
 _MINIMUM_LIMIT = 1_000  # events that a topic may keep however short the memory is
 _SHORT = 1 << 15
-
 _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
 
 
@@ -73,8 +70,7 @@ class RecentWindows:
     @property
     def bytes(self) -> int:
         """Size of the arrays, without pending events."""
-        fixed = self._changed.nbytes + self._counts.nbytes + self._kept.nbytes + self._next.nbytes
-        return fixed + self._bytes
+        return bytes_of(self._changed, self._counts, self._kept, self._next) + self._bytes
 
     def settle_beyond(self, most_bytes: int) -> None:
         """Settle if the events may take more than ``most_bytes``: settling evicts, so that the excess may vanish."""
@@ -150,10 +146,10 @@ class RecentWindows:
         return self._buffers[int(self._rows.topic[rows[0]])].pending[-1]
 
     def settle(self) -> None:
-        """Apply pending events, and evict those that no window needs."""
+        """Make room for all rows, apply pending events, and evict those that no window needs."""
+        self._reserve()
         if not self._written and self._time < self._soonest:
             return
-        self._reserve()
         due = np.flatnonzero(self._next.min(axis=0) <= self._time).tolist()
         for topic in sorted({*self._written, *due}):
             self._update_topic(topic)
@@ -232,7 +228,6 @@ class RecentWindows:
 
     def changed(self, window: int) -> Flags:
         self.settle()
-        self._reserve()
         return self._changed[window, : self._rows.size]
 
     def clear_changed(self, window: int, rows: Ints) -> None:
@@ -242,7 +237,6 @@ class RecentWindows:
     def counts(self, window: int) -> Counts:
         """Return the number of events in each row [R]."""
         self.settle()
-        self._reserve()
         return self._counts[window, : self._rows.size]
 
     def time_ranges(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:
@@ -264,13 +258,10 @@ class RecentWindows:
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, NaN where undefined; all are exact."""
         self.settle()
-        self._reserve()
         statistics = np.full((MOMENTS + len(self.percents), len(rows)), np.nan)
         numeric = np.flatnonzero(self._rows.column[rows] != CLOSED)
         statistics[:MOMENTS, numeric] = describe(Moments(np.zeros(len(numeric), np.int64), empty(len(numeric))))
         owners, values = self._numbers_of(window, rows[numeric])
-        if not len(owners):
-            return statistics
         starts = runs_of(owners)
         moments, places = reduce(values, starts), numeric[owners[starts]]
         statistics[:MOMENTS, places] = describe(moments)
@@ -282,16 +273,12 @@ class RecentWindows:
     def summarize_values(self, window: int, rows: Ints) -> ValueSummary:
         """Summarize the values in rows [n] of VALUES."""
         self.settle()
-        self._reserve()
         if self._value_statistics is None:
             return ValueSummary(np.zeros(len(rows), np.bool_))
         observed, own, total = self._observed_in(window, rows)
-        members = np.concatenate([np.flatnonzero(own != CLOSED), np.flatnonzero(total != CLOSED)])
-        owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
-        order = np.argsort(owners, kind="stable")
-        owners, members = owners[order].astype(np.int64), members[order]
+        owners, members = _by_owner(own, total)
         kept = observed.values[members].astype(np.int64)
-        return self._value_statistics.summarize(owners, observed.times[members], kept, len(rows))
+        return self._value_statistics.summarize(owners.astype(np.int64), observed.times[members], kept, len(rows))
 
     def _numbers_of(self, window: int, rows: Ints) -> tuple[Index, Floats]:
         """Return the values of rows in a window and the place of each value's row; ordered by place, then by value."""
@@ -299,10 +286,8 @@ class RecentWindows:
         chosen = np.flatnonzero((own != CLOSED) | (total != CLOSED))
         chosen = chosen[np.argsort(observed.values[chosen])]
         own, total, values = own[chosen], total[chosen], observed.values[chosen]
-        owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
-        values = np.concatenate([values[own != CLOSED], values[total != CLOSED]])
-        order = np.argsort(owners, kind="stable")
-        return owners[order], values[order]
+        owners, members = _by_owner(own, total)
+        return owners, values[members]
 
     def _observed_in(self, window: int, rows: Ints) -> tuple[Observations, Index, Index]:
         """Return the observations [m] in a window of all topics of rows, in the order of each log.
@@ -341,7 +326,6 @@ class RecentWindows:
     def unused_rows(self) -> Ints:
         """Return the open rows of keys of which no event is kept."""
         self.settle()
-        self._reserve()
         return np.flatnonzero((self._rows.key[: self._rows.size] > ALL_KEYS) & (self._kept[: self._rows.size] == 0))
 
     def forget(self, rows: Ints) -> None:
@@ -350,9 +334,16 @@ class RecentWindows:
     def drop_topic(self, topic: TopicRows, rows: Ints) -> None:
         """Drop the events of a topic, whose rows are ``rows``."""
         self.settle()
-        self._reserve()
         if topic.number in self._buffers:
             self._bytes -= self._buffers.pop(topic.number).bytes
         self._next[:, topic.number] = _FAR
         self._changed[:, rows] = False
         self._counts[:, rows] = self._kept[rows] = 0
+
+
+def _by_owner(own: Index, total: Index) -> tuple[Index, Ints]:
+    """Return the owners of observations [m], ascending, and the members that each has, in their order."""
+    members = np.concatenate([np.flatnonzero(own != CLOSED), np.flatnonzero(total != CLOSED)])
+    owners = np.concatenate([own[own != CLOSED], total[total != CLOSED]])
+    order = np.argsort(owners, kind="stable")
+    return owners[order], members[order]

@@ -15,11 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Counts, Flags, Ints, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Ints, bytes_of, runs_of
 
-LONGEST = 200
-"""Characters that are kept of a text. A longer text is shown as these and "…"; a digest of all of it identifies it."""
-
+LONGEST = 200  # characters that are kept of a text; a longer one is shown as these and "…", and a digest identifies it
 REGISTERS = 12  # bits of a hash that select one of the 4,096 registers of a HyperLogLog
 RANKS = 6  # bits of a rank: 1 plus the number of leading zeros of the rest of a hash
 SKETCHED = 1 << 31  # bit of a mark that is a HyperLogLog cell (register and rank) instead of a number
@@ -68,8 +66,7 @@ class ValueDictionary:
 
     @property
     def bytes(self) -> int:
-        arrays = (self.mark, self.cell, self.order, self._owner, self._listed)
-        return _BYTES * self.used + sum(array.nbytes for array in arrays)
+        return _BYTES * self.used + bytes_of(self.mark, self.cell, self.order, self._owner, self._listed)
 
     @property
     def size(self) -> int:

@@ -15,12 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pushsvc.stats.arrays import Flags, Floats, Ints, members_of, places_of, runs_of
+from pushsvc.stats.arrays import Flags, Floats, Ints, bytes_of, members_of, places_of, runs_of
 from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
 
 SHIFT = 32  # bits of a mark in a code; the row is above them
 STANDARD_ERROR = 1.04 / 2 ** (REGISTERS / 2)
-
 _MARK = (1 << SHIFT) - 1
 _CELL = SKETCHED - 1
 _RANK = (1 << RANKS) - 1
@@ -41,7 +40,7 @@ class DistinctCounts:
 
     @property
     def bytes(self) -> int:
-        return self._codes.nbytes + self._newest.nbytes
+        return bytes_of(self._codes, self._newest)
 
     def add(self, codes: Ints, panes: Ints) -> None:
         """Record that ascending, distinct codes occurred in the head ``panes`` [W] of the windows."""
@@ -135,8 +134,7 @@ def _estimates(owner: Ints, cells: Ints, size: int) -> Ints:
     harmonic = np.bincount(owners, np.ldexp(1.0, -ranks), minlength=size)
     with np.errstate(divide="ignore"):
         raw = registers / (2 * np.log(2)) * registers / (registers * _sigma(empty.astype(np.float64)) + harmonic)
-    estimates: Ints = np.rint(raw).astype(np.int64)
-    return estimates
+    return np.asarray(np.rint(raw).astype(np.int64))
 
 
 def _sigma(part: Floats) -> Floats:

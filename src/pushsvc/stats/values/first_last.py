@@ -6,19 +6,28 @@ Among equal times the order of the log decides, which is the order in which valu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Flags, Index, Ints, runs_of
+from pushsvc.stats.arrays import (
+    Batch,
+    Counts,
+    Flags,
+    Index,
+    Ints,
+    append_merged,
+    bytes_of,
+    chosen,
+    joined,
+    runs_of,
+    slices_of,
+)  # fmt: skip
 from pushsvc.stats.values.dictionary import NONE
 from pushsvc.stats.window import Window
 
 _NEVER, _ALWAYS = int(np.iinfo(np.int64).max), int(np.iinfo(np.int64).min)
-_MANY = 32
 
-FirstOfRows = tuple[Ints, Ints, Ints]
-"""Ascending, distinct rows, times, and numbers of values."""
+FirstOfRows = Batch[np.int64]  # ascending, distinct rows, times, and numbers of values
 
 
 class LastValues:
@@ -35,7 +44,7 @@ class LastValues:
 
     @property
     def bytes(self) -> int:
-        return self._time.nbytes + self._number.nbytes
+        return bytes_of(self._time, self._number)
 
     def reserve(self, rows: int) -> None:
         self._time, self._number = _wide(self._time, rows, _ALWAYS), _wide(self._number, rows, NONE)
@@ -44,7 +53,7 @@ class LastValues:
         """Add values to windows, in the order of the log."""
         order = np.lexsort((times, rows))
         last = order[np.append(runs_of(rows[order])[1:], len(rows)) - 1]
-        rows, times, numbers = rows[last], times[last], numbers[last]
+        rows, times, numbers = chosen((rows, times, numbers), last)
         for window in windows:
             newer = times >= self._time[window, rows]
             self._time[window, rows[newer]] = times[newer]
@@ -60,8 +69,7 @@ class LastValues:
 
     def read(self, window: int, rows: Ints) -> Ints:
         """Return the numbers of the last values of rows."""
-        numbers: Ints = self._number[window, rows]
-        return numbers
+        return np.asarray(self._number[window, rows])
 
 
 class FirstValues:
@@ -82,8 +90,7 @@ class FirstValues:
 
     @property
     def bytes(self) -> int:
-        parts = [part for panes in self._panes for own in panes.values() for part in own] + self._head
-        return self._time.nbytes + self._number.nbytes + sum(array.nbytes for part in parts for array in part)
+        return bytes_of(self._time, self._number, self._head) + sum(map(bytes_of, self._panes))
 
     def reserve(self, rows: int) -> None:
         self._time, self._number = _wide(self._time, rows, _NEVER), _wide(self._number, rows, NONE)
@@ -91,9 +98,7 @@ class FirstValues:
     def add(self, rows: Ints, times: Ints, numbers: Ints) -> None:
         """Add values of the head grain, in the order of the log."""
         part = _first_of(rows, times, numbers)
-        self._head.append(part)
-        if len(self._head) >= _MANY:
-            self._head = [_joined(self._head)]
+        append_merged(self._head, part, _joined)
         for window in range(len(self._windows)):
             self._lower(window, part)
 
@@ -101,10 +106,9 @@ class FirstValues:
         """Add late values to panes of a window, in the order of the log."""
         panes = times // self._windows[window].pane
         order = np.argsort(panes, kind="stable")
-        for start, end in pairwise([*runs_of(panes[order]).tolist(), len(panes)]):
-            here = order[start:end]
-            part = _first_of(rows[here], times[here], numbers[here])
-            self._add_to_pane(window, int(panes[here[0]]), part)
+        for here in slices_of(panes[order]):
+            part = _first_of(*chosen((rows, times, numbers), order[here]))
+            append_merged(self._panes[window].setdefault(int(panes[order[here.start]]), []), part, _joined)
             self._lower(window, part)
 
     def close(self, panes: Sequence[int]) -> None:
@@ -112,7 +116,7 @@ class FirstValues:
         if self._head:
             part, self._head = _joined(self._head), []
             for window, pane in enumerate(panes):
-                self._add_to_pane(window, pane, part)
+                append_merged(self._panes[window].setdefault(pane, []), part, _joined)
 
     def advance(self, window: int, oldest: int, count: Counts) -> None:
         """Expire the panes before ``oldest``. A row whose first value expires gets its next one, unless it has no event
@@ -139,12 +143,6 @@ class FirstValues:
         self._number[window, rows[there]] = numbers[place[there]]
         return there
 
-    def _add_to_pane(self, window: int, pane: int, part: FirstOfRows) -> None:
-        parts = self._panes[window].setdefault(pane, [])
-        parts.append(part)
-        if len(parts) >= _MANY:
-            parts[:] = [_joined(parts)]
-
     def _lower(self, window: int, part: FirstOfRows) -> None:
         rows, times, numbers = part
         older = times < self._time[window, rows]
@@ -168,27 +166,22 @@ class FirstValues:
 
     def read(self, window: int, rows: Ints) -> Ints:
         """Return the numbers of the first values of rows."""
-        numbers: Ints = self._number[window, rows]
-        return numbers
+        return np.asarray(self._number[window, rows])
 
 
 def _first_of(rows: Ints, times: Ints, numbers: Ints) -> FirstOfRows:
     """Return the value with the least time of each row, among equal times the first."""
     order = np.lexsort((times, rows))
-    first = order[runs_of(rows[order])]
-    return rows[first], times[first], numbers[first]
+    return chosen((rows, times, numbers), order[runs_of(rows[order])])
 
 
 def _joined(parts: list[FirstOfRows]) -> FirstOfRows:
-    if len(parts) == 1:
-        return parts[0]
-    rows, times, numbers = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return _first_of(rows, times, numbers)
+    return parts[0] if len(parts) == 1 else _first_of(*joined(parts))
 
 
 def _kept(parts: list[FirstOfRows], kept: Callable[[Ints], Flags]) -> list[FirstOfRows]:
-    masks = [(part, kept(part[0])) for part in parts]
-    return [(rows[mask], times[mask], numbers[mask]) for (rows, times, numbers), mask in masks if mask.any()]
+    left = [chosen(part, kept(part[0])) for part in parts]
+    return [part for part in left if len(part[0])]
 
 
 def _wide(array: Ints, rows: int, fill: int) -> Ints:

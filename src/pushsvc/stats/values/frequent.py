@@ -9,19 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Flags, Ints, lengths_of, members_of, runs_of
-from pushsvc.stats.pane_counts import CodeCounts, IdCounts, sum_counts
+from pushsvc.stats.arrays import (
+    Flags,
+    Ints,
+    append_merged,
+    bytes_of,
+    lengths_of,
+    members_of,
+    runs_of,
+    slices_of,
+)  # fmt: skip
+from pushsvc.stats.pane_counts import CodeCounts, IdCounts, count_ids, kept_counts, sum_counts
 from pushsvc.stats.values.dictionary import UNTRACKED, ValueDictionary
 
 SHIFT = 32
 _NUMBER = (1 << SHIFT) - 1
-_MANY = 32
 _RARE = 1 << 40
 
-Ranked = list[tuple[int, int]]
-"""Number and count of values, the most frequent first."""
+Ranked = list[tuple[int, int]]  # number and count of values, the most frequent first
 
 
 class FrequentValues:
@@ -35,22 +41,20 @@ class FrequentValues:
 
     @property
     def bytes(self) -> int:
-        return self._counted.bytes + sum(codes.nbytes + counts.nbytes for codes, counts in self._head)
+        return bytes_of(self._counted, self._head)
 
     def add(self, rows: Ints, numbers: Ints) -> None:
         """Count values of the head grain in all windows."""
-        codes, counts = _count((rows << SHIFT) | numbers)
-        self._head.append((codes, counts))
-        if len(self._head) >= _MANY:
-            self._head = [sum_counts(self._head)]
-        self._counted.add(slice(None), codes, counts)
+        counted = count_ids((rows << SHIFT) | numbers)
+        append_merged(self._head, counted, sum_counts)
+        self._counted.add(slice(None), *counted)
 
     def add_late(self, window: int, panes: Ints, rows: Ints, numbers: Ints) -> None:
         """Count late values in panes of a window."""
         codes = (rows << SHIFT) | numbers
         for pane in np.unique(panes).tolist():
-            self._counted.add_to_pane(window, pane, *_count(codes[panes == pane]))
-        self._counted.add(window, *_count(codes))
+            self._counted.add_to_pane(window, pane, *count_ids(codes[panes == pane]))
+        self._counted.add(window, *count_ids(codes))
 
     def close(self, panes: list[int]) -> None:
         """Close the head grain, which was in ``panes`` [W]."""
@@ -70,8 +74,7 @@ class FrequentValues:
     def keep(self, kept: Callable[[Ints], Flags]) -> None:
         """Drop the rows for which ``kept`` returns False."""
         self._counted.keep(lambda codes: kept(codes >> SHIFT))
-        chosen = [(codes, counts, kept(codes >> SHIFT)) for codes, counts in self._head]
-        self._head = [(codes[mask], counts[mask]) for codes, counts, mask in chosen if mask.any()]
+        self._head = kept_counts(self._head, lambda codes: kept(codes >> SHIFT))
 
     def read(self, window: int, rows: Ints, most: int, dictionary: ValueDictionary) -> tuple[list[Ranked], Flags]:
         """Return the ``most`` most frequent values of rows [n], and which of these lists are approximate."""
@@ -98,27 +101,13 @@ def rank(owner: Ints, numbers: Ints, counts: Ints, size: int, most: int, diction
     owner, numbers, counts = owner[kept], numbers[kept], counts[kept]
     order = np.lexsort((dictionary.order[numbers], -counts, owner))
     numbers, counts = numbers[order], counts[order]
-    starts = runs_of(owner)
     found: list[Ranked] = [[] for _ in range(size)]
-    edges = np.append(starts, len(owner)).tolist()
-    alike = _alike(owner, counts, dictionary.order[numbers])
-    for place, begin, end in zip(owner[starts].tolist(), edges, edges[1:], strict=False):
-        ranked = list(zip(numbers[begin:end].tolist(), counts[begin:end].tolist(), strict=True))
-        if alike[begin:end].any():
+    keys = dictionary.order[numbers]
+    alike = np.zeros(len(owner), np.bool_)  # a member has the sort key of the one before
+    alike[1:] = (owner[1:] == owner[:-1]) & (counts[1:] == counts[:-1]) & (keys[1:] == keys[:-1])
+    for here in slices_of(owner):
+        ranked = list(zip(numbers[here].tolist(), counts[here].tolist(), strict=True))
+        if alike[here].any():
             ranked.sort(key=lambda one: (-one[1], dictionary.text(one[0])))
-        found[place] = ranked[:most]
+        found[int(owner[here.start])] = ranked[:most]
     return found
-
-
-def _alike(owner: Ints, counts: Ints, order: NDArray[np.uint64]) -> Flags:
-    """Return which members have the sort key of the one before."""
-    alike = np.zeros(len(owner), np.bool_)
-    alike[1:] = (owner[1:] == owner[:-1]) & (counts[1:] == counts[:-1]) & (order[1:] == order[:-1])
-    return alike
-
-
-def _count(codes: Ints) -> IdCounts:
-    """Return the distinct codes, ascending, and the count of each."""
-    ordered = np.sort(codes)
-    starts = runs_of(ordered)
-    return ordered[starts], lengths_of(starts, len(codes)).astype(np.int32)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Flags, Index, Ints, runs_of
+from pushsvc.stats.arrays import Batch, Counts, Flags, Index, Ints, bytes_of, chosen, joined, runs_of
 from pushsvc.stats.values.dictionary import SKETCHED, UNTRACKED
 from pushsvc.stats.values.distinct import SHIFT, DistinctCounts
 from pushsvc.stats.values.first_last import FirstValues, LastValues
@@ -18,8 +18,7 @@ from pushsvc.stats.values.frequent import FrequentValues
 from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary
 from pushsvc.stats.window import Window
 
-ValueBatch = tuple[Ints, Ints, Ints]
-"""Times (ms), rows, and numbers of values [n]."""
+ValueBatch = Batch[np.int64]  # times (ms), rows, and numbers of values [n]
 
 
 class PaneValues:
@@ -45,17 +44,12 @@ class PaneValues:
     @property
     def bytes(self) -> int:
         """Size of the arrays, without the dictionary."""
-        parts = (self._distinct, self._frequent, self._firsts, self._lasts)
-        batches = [*self._pending, *(batch for batches in self._early for batch in batches)]
-        pending = sum(array.nbytes for batch in batches for array in batch)
-        return pending + sum(part.bytes for part in parts if part is not None)
+        return bytes_of(self._distinct, self._frequent, self._firsts, self._lasts, self._pending, self._early)
 
     def reserve(self, rows: int) -> None:
         for ends in (self._firsts, self._lasts):
             if ends is not None:
                 ends.reserve(rows)
-
-    # -- in
 
     def put(self, times: Ints, rows: Index, numbers: Ints) -> None:
         """Add values to the pending ones."""
@@ -69,14 +63,14 @@ class PaneValues:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        batch = _concatenated(pending)
+        batch = joined(pending)
         now = batch[0] // self._grain == head
         if now.all():
             self._add(panes, batch, total)
             return
         if now.any():
-            self._add(panes, _chosen(batch, now), total)
-        apart = _with_totals(_chosen(batch, ~now), total)
+            self._add(panes, chosen(batch, now), total)
+        apart = _with_totals(chosen(batch, ~now), total)
         for window in range(len(self._windows)):
             self._add_apart(window, panes[window], apart)
 
@@ -108,12 +102,12 @@ class PaneValues:
         panes = batch[0] // self._windows[window].pane
         early = panes > head
         if early.any():
-            self._early[window].append(_chosen(batch, early))
+            self._early[window].append(chosen(batch, early))
         there = (panes > head - self._windows[window].panes) & ~early
         if not there.any():
             return
         panes = panes[there]
-        times, rows, numbers = _chosen(batch, there)
+        times, rows, numbers = chosen(batch, there)
         if self._distinct is not None:
             self._distinct.add_late(window, (rows << SHIFT) | self._dictionary.mark[numbers], panes)
         if self._frequent is not None:
@@ -125,8 +119,6 @@ class PaneValues:
 
     def _tracked(self, numbers: Ints) -> Ints:
         return np.where(self._dictionary.mark[numbers] < SKETCHED, numbers, UNTRACKED)
-
-    # -- the head
 
     def close(self, panes: list[int]) -> None:
         """Close the head grain, which was in ``panes`` [W]. No value is pending."""
@@ -161,8 +153,6 @@ class PaneValues:
         for _, _, numbers in [batch for batches in self._early for batch in batches]:
             used[numbers] = True
 
-    # -- out
-
     def read(self, window: int, rows: Ints) -> ValueSummary:
         """Summarize the values of rows in a window."""
         found = ValueSummary(np.zeros(len(rows), np.bool_))
@@ -189,8 +179,8 @@ class PaneValues:
         if self._lasts is not None:
             self._lasts.forget(slice(None), rows)
         for window, batches in enumerate(self._early):
-            chosen = [_chosen(batch, kept(batch[1])) for batch in batches]
-            self._early[window] = [batch for batch in chosen if len(batch[0])]
+            left = [chosen(batch, kept(batch[1])) for batch in batches]
+            self._early[window] = [batch for batch in left if len(batch[0])]
 
 
 def _with_totals(batch: ValueBatch, total: Index) -> ValueBatch:
@@ -198,19 +188,9 @@ def _with_totals(batch: ValueBatch, total: Index) -> ValueBatch:
     times, rows, numbers = batch
     totals = total[rows].astype(np.int64)
     keyed = totals != rows
-    return _concatenated([(times[keyed], rows[keyed], numbers[keyed]), (times, totals, numbers)])
+    return joined([chosen(batch, keyed), (times, totals, numbers)])
 
 
 def _unique(codes: Ints) -> Ints:
     ordered = np.sort(codes)
     return ordered[runs_of(ordered)]
-
-
-def _concatenated(batches: Sequence[ValueBatch]) -> ValueBatch:
-    times, rows, numbers = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-    return times, rows, numbers
-
-
-def _chosen(batch: ValueBatch, mask: Flags) -> ValueBatch:
-    times, rows, numbers = batch
-    return times[mask], rows[mask], numbers[mask]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pushsvc.stats.arrays import Flags, Index, Ints, lengths_of, runs_of
+from pushsvc.stats.pane_counts import count_ids
 from pushsvc.stats.rows import VALUES
 from pushsvc.stats.statistic_names import is_exact, length_of
 from pushsvc.stats.values.dictionary import NONE, SKETCHED, ValueDictionary
@@ -74,17 +75,13 @@ class ValueStatistics:
     def _columns_of(self, found: ValueSummary) -> list[list[Any]]:
         value = self.dictionary.value
         by_name: dict[str, list[Any]] = {}
-        if found.distinct is not None:
-            by_name["distinct"] = found.distinct.tolist()
-        for name, numbers in (("first", found.firsts), ("last", found.lasts)):
+        for name, numbers in (("distinct", found.distinct), ("first", found.firsts), ("last", found.lasts)):
             if numbers is not None:
-                by_name[name] = list(map(value, numbers.tolist()))
+                by_name[name] = numbers.tolist() if name == "distinct" else list(map(value, numbers.tolist()))
         ranked = [[[value(number), count] for number, count in one] for one in found.ranked or ()]
         lengths = zip(self.names, map(length_of, self.names), strict=True)
         columns = [[one[:length] for one in ranked] if length else by_name[name] for name, length in lengths]
         return [*columns, found.approximate.tolist()][: len(self._empty)]
-
-    # -- windows that keep their events
 
     def kept(self, numbers: Ints) -> Ints:
         """Return what an event keeps of its value: its number, or its mark if neither first nor last is chosen.
@@ -108,15 +105,14 @@ class ValueStatistics:
         return found
 
     def _count(self, found: ValueSummary, owners: Ints, marks: Ints, size: int) -> None:
-        codes = np.sort((owners << SHIFT) | marks)
-        starts = runs_of(codes)
-        counts, owners, marks = lengths_of(starts, len(codes)), codes[starts] >> SHIFT, codes[starts] & _MARK
+        codes, counts = count_ids((owners << SHIFT) | marks)
+        owners, marks = codes >> SHIFT, codes & _MARK
         tracked = marks < SKETCHED
         found.approximate[owners[~tracked]] = True
         if self.distinct:
             found.distinct, _ = count_marks(owners, marks, size, self.dictionary.cell)
         if self.top:
-            members = owners[tracked], marks[tracked], counts[tracked]
+            members = owners[tracked], marks[tracked], counts[tracked].astype(np.int64)
             found.ranked = rank(*members, size, self.top, self.dictionary)
 
 
