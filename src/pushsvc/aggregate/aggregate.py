@@ -136,10 +136,8 @@ class Aggregate:
         return self._engine.time
 
     def apply(self, name: str, offset: int, arrival: int | Ints, events: Columns) -> None:
-        """Count the events of an entry that ends with ``offset``; events without a time get ``arrival`` (ms).
-
-        For several entries that are applied as one (``reach``), ``arrival`` has that of each event [n].
-        """
+        """Count the events of an entry that ends with ``offset``; events without a time get ``arrival`` (ms). For
+        several entries that are applied as one (``reach``), ``arrival`` has that of each event [n]."""
         topic = self.topics[name]
         topic.offset = offset
         if not len(events):
@@ -219,10 +217,8 @@ class Aggregate:
     # -- lateness
 
     def _in_range_of_arrival(self, topic: TopicCounts, arrival: int | Ints, times: Ints) -> Flags | None:
-        """Return which events are neither late nor too far ahead of their arrival; None for all.
-
-        The arrival decides, not the clock: our own lag makes no event late.
-        """
+        """Return which events are neither late nor too far ahead of their arrival; None for all. The arrival decides,
+        not the clock: our own lag makes no event late."""
         if times.max() <= np.min(arrival) + EARLY_ALLOWANCE and times.min() >= np.max(arrival) - self._shortest:
             return None
         early = times > arrival + EARLY_ALLOWANCE

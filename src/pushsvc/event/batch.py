@@ -10,11 +10,8 @@ from pushsvc.event.model import Event
 
 
 class Batch(Struct, frozen=True):
-    """Events in their stored form, one a line of ``data``, without a final line end.
-
-    ``ids`` [count] holds ``""`` for an event without an id, ``times`` [count] None for one without a time. Each is None
-    if no event has one.
-    """
+    """Events in their stored form, one a line of ``data``, without a final line end. ``ids`` [count] holds ``""`` for
+    an event without an id, ``times`` [count] None for one without a time. Each is None if no event has one."""
 
     data: bytes
     count: int

@@ -45,10 +45,8 @@ class NumberColumn:
 
 @dataclass(frozen=True, slots=True)
 class ValueColumn:
-    """The values [n] of one field: text, numbers as they were written and, only if ``mixed``, booleans.
-
-    None stands for an absent value, an array or an object.
-    """
+    """The values [n] of one field: text, numbers as they were written and, only if ``mixed``, booleans. None stands for
+    an absent value, an array or an object."""
 
     values: Sequence[Any]
     mixed: bool
@@ -96,11 +94,8 @@ class Columns:
 
 
 class ColumnReader:
-    """Reads the entries of one topic.
-
-    A field's numbers are its JSON numbers; ``true``, ``null`` and text are none. ``groupings`` are those of the topic.
-    All values are read of the fields and attributes in ``valued``.
-    """
+    """Reads the entries of one topic. A field's numbers are its JSON numbers; ``true``, ``null`` and text are none.
+    ``groupings`` are those of the topic. All values are read of the fields and attributes in ``valued``."""
 
     def __init__(self, groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()) -> None:
         self._groupings = tuple(groupings)
@@ -222,10 +217,8 @@ def _parts_of(grouping: str) -> list[str]:
 
 
 def _part_text(value: Any) -> str | None:
-    """Return a value as a part of a key: text, or a number as its text; None for empty text and any other value.
-
-    Text that is too long becomes OVERFLOW_KEY, so that producers cannot fill the aggregator's memory.
-    """
+    """Return a value as a part of a key: text, or a number as its text; None for empty text and any other value. Text
+    that is too long becomes OVERFLOW_KEY, so that producers cannot fill the aggregator's memory."""
     if type(value) is str:
         return value or None if len(value) <= _MAX_PART else OVERFLOW_KEY
     return repr(value) if type(value) is int or (type(value) is float and value == value) else None

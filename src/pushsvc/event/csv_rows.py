@@ -21,10 +21,8 @@ _Plan = list[tuple[str, int, Callable[[str], Any]]]
 
 
 def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
-    """Yield the first line of each row and its event or an InvalidEvent; ``columns`` maps attributes to columns.
-
-    A cell that is a JSON number is a number; an empty cell is absent. Raise InvalidParameter and InvalidBatch.
-    """
+    """Yield the first line of each row and its event or an InvalidEvent; ``columns`` maps attributes to columns. A cell
+    that is a JSON number is a number; an empty cell is absent. Raise InvalidParameter and InvalidBatch."""
     # newline="" keeps the line ends: the csv module must not split at U+2028 or inside quotes.
     reader = csv.reader(StringIO(_text(body), newline=""), strict=True)
     header: list[str] | None = None

@@ -64,10 +64,8 @@ class EventReader:
         return self._learned(topic, parse(body, media_type, now=now, columns=columns, limits=self._limits))
 
     def read_together(self, topic: str, bodies: Sequence[bytes], *, now: int) -> Batch | None:
-        """Return the events of JSON bodies that hold one event each, in order.
-
-        Return None if any body may be something else or invalid: then each must be read on its own.
-        """
+        """Return the events of JSON bodies that hold one event each, in order. Return None if any body may be something
+        else or invalid: then each must be read on its own."""
         body = b"\n".join(bodies)
         if b"\r" in body or body.count(b"\n") >= len(bodies):
             return None

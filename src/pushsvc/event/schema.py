@@ -23,9 +23,7 @@ FieldType = tuple[Any, Any]  # the type of an attribute of the Struct and its de
 
 class Schema:
     """The ``attributes`` that occurred, and the ``kinds`` of values of each field, in the order of appearance.
-
-    ``names`` has all names. ``slots`` maps a field to its attribute of the Struct: not every name is an identifier.
-    """
+    ``names`` has all names. ``slots`` maps a field to its attribute of the Struct: not every name is an identifier."""
 
     __slots__ = ("attributes", "kinds", "names", "slots")
 
@@ -36,10 +34,8 @@ class Schema:
         self.slots = {name: f"f{number}" for number, name in enumerate(self.kinds)}
 
     def extend(self, values: Iterable[tuple[str, int]], max_fields: int) -> Schema:
-        """Return the schema with more names and kinds of values.
-
-        Return this schema if none is new, if there are too many fields, or if msgspec cannot decode a name.
-        """
+        """Return the schema with more names and kinds of values. Return this schema if none is new, if there are too
+        many fields, or if msgspec cannot decode a name."""
         attributes, kinds = set(self.attributes), dict(self.kinds)
         for name, kind in values:
             if name in ATTRIBUTES:

@@ -123,10 +123,8 @@ class Engine:
     # -- events in
 
     def begin_entry(self, topic: TopicRows, offset: int, times: Ints, in_range: Flags | None) -> Ints:
-        """Return an id for each event [n] of the log entry that ends with ``offset``; None: all are in range.
-
-        ``put`` takes these ids, but only of events that are in range.
-        """
+        """Return an id for each event [n] of the log entry that ends with ``offset``; None: all are in range. ``put``
+        takes these ids, but only of events that are in range."""
         return self._sets[-1].begin_entry(topic, offset, times, in_range)
 
     def put(self, events: Ints, rows: Index, values: Floats | None) -> None:
@@ -219,10 +217,8 @@ class Engine:
             self.dictionary.full = self.rows.full
 
     def sweep_values(self) -> None:
-        """Forget values that are in no window, if places are short or such values are many.
-
-        Numbers that were not put yet become invalid.
-        """
+        """Forget values that are in no window, if places are short or such values are many. Numbers that were not put
+        yet become invalid."""
         if self._value_statistics is None:
             return
         dictionary = self._value_statistics.dictionary

@@ -16,10 +16,8 @@ _ABSENT, _LIVE, _ZERO = range(3)
 
 @dataclass(frozen=True, slots=True)
 class RowChanges:
-    """The rows [n] of a window to send, with their counts, and those that are gone [m]; both ordered by topic.
-
-    Their other columns are read a few at a time when frames are encoded.
-    """
+    """The rows [n] of a window to send, with their counts, and those that are gone [m]; both ordered by topic. Their
+    other columns are read a few at a time when frames are encoded."""
 
     rows: Ints
     count: Counts
@@ -27,10 +25,8 @@ class RowChanges:
 
 
 class Ledger:
-    """Tracks for every row of every window what readers have: nothing, a live row, or a row with count 0.
-
-    A row that becomes empty is sent once with count 0, and is gone in the next update; totals stay.
-    """
+    """Tracks for every row of every window what readers have: nothing, a live row, or a row with count 0. A row that
+    becomes empty is sent once with count 0, and is gone in the next update; totals stay."""
 
     STATE = ("_engine", "_known")
 

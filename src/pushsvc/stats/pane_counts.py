@@ -95,10 +95,8 @@ def kept_counts(counted: list[IdCounts], kept: Callable[[Index], Flags]) -> list
 
 
 class CodeCounts:
-    """Ascending ``codes`` [n] and their ``counts`` [W, n]; the counts of each pane are kept until it expires.
-
-    A code is one integer: a row or column, and the bucket or value counted in it.
-    """
+    """Ascending ``codes`` [n] and their ``counts`` [W, n]; the counts of each pane are kept until it expires. A code is
+    one integer: a row or column, and the bucket or value counted in it."""
 
     STATE = ("codes", "counts", "_panes", "_advances")
 

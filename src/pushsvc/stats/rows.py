@@ -77,10 +77,8 @@ class Rows:
     def add_topic(
         self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",), values: Sequence[str] = ()
     ) -> TopicRows:
-        """Add a topic of at most ``max_keys`` keys, beside ``__other__``, and ``max_fields`` fields.
-
-        All values of the fields ``values`` are kept.
-        """
+        """Add a topic of at most ``max_keys`` keys, beside ``__other__``, and ``max_fields`` fields. All values of the
+        fields ``values`` are kept."""
         number = self._free_topics.pop() if self._free_topics else len(self.topics)
         if number == len(self.topics):
             self.topics.append(None)
@@ -117,10 +115,8 @@ class Rows:
         return rows
 
     def numeric_rows(self, rows: Ints, counts: Counts) -> Ints:
-        """Return the rows that bear the numbers of rows [n].
-
-        For a row of VALUES that is its partner; CLOSED if the partner has no events by ``counts`` [R].
-        """
+        """Return the rows that bear the numbers of rows [n]. For a row of VALUES that is its partner; CLOSED if the
+        partner has no events by ``counts`` [R]."""
         valued = self.kind[rows] == VALUES
         numeric = np.where(valued, self.partner[rows], rows)
         numeric[valued & (counts[numeric] == 0)] = CLOSED
@@ -173,10 +169,8 @@ class Rows:
 
 
 class TopicRows:
-    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields are numbers.
-
-    Each grouping has its own keys. Only the first grouping adds to the totals, or events would count twice there.
-    """
+    """The rows of one topic: ``table[field, key]`` is a row or CLOSED. Keys and fields are numbers. Each grouping has
+    its own keys. Only the first grouping adds to the totals, or events would count twice there."""
 
     STATE = (
         "number", "fields", "groupings", "keys", "indexes", "table", "_grouping", "_rows", "_max_keys", "_max_fields",
@@ -243,10 +237,8 @@ class TopicRows:
         self._folded = max(self._folded, time)
 
     def partial_keys(self, rows: Ints, first: int) -> list[str | None]:
-        """Return the keys of ``rows`` that may lack events with times from ``first`` (ms) on.
-
-        Such a key got its rows after some of those events had been counted under ``__other__``.
-        """
+        """Return the keys of ``rows`` that may lack events with times from ``first`` (ms) on. Such a key got its rows
+        after some of those events had been counted under ``__other__``."""
         if self._folded < first:
             return []
         keys = np.unique(self._rows.key[rows])
@@ -294,10 +286,8 @@ class TopicRows:
         return np.asarray(rows[rows != CLOSED])
 
     def rows(self, field: int, keys: Ints) -> RowNumbers:
-        """Return the rows of a field for keys; open missing ones.
-
-        Rows of values must be opened before those of the numbers among them.
-        """
+        """Return the rows of a field for keys; open missing ones. Rows of values must be opened before those of the
+        numbers among them."""
         rows: RowNumbers = self.table[field, keys]
         if rows.min(initial=0) == CLOSED:
             missing = np.unique(keys[rows == CLOSED])

@@ -53,10 +53,8 @@ def serialize(
 
 
 def deserialize(data: bytes, classes: Iterable[type], parameters: Sequence[Any] = (), pause: Pause = no_pause) -> Any:
-    """Return the object whose state is ``data``; raise InvalidState.
-
-    Classes, their attributes and ``parameters`` must be those of ``serialize``.
-    """
+    """Return the object whose state is ``data``; raise InvalidState. Classes, their attributes and ``parameters`` must
+    be those of ``serialize``."""
     schema = {cls: state_of(cls) for cls in classes}
     try:
         header, saved_schema, objects, top = msgspec.msgpack.decode(data)

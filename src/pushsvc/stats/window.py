@@ -21,10 +21,8 @@ _FEWEST, _MOST = 2, 100_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rolling window of ``length`` ms in ``panes`` panes of ``pane`` ms; ``name`` is its spelling.
-
-    A count window consists of the last ``events`` events of a topic; it has neither length nor panes.
-    """
+    """A rolling window of ``length`` ms in ``panes`` panes of ``pane`` ms; ``name`` is its spelling. A count window
+    consists of the last ``events`` events of a topic; it has neither length nor panes."""
 
     name: str
     length: int
@@ -45,10 +43,8 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Read ``10s`` … ``24h`` or ``last 2`` … ``last 100000``; raise ValueError.
-
-        A pane is 1/60 of the window, but at least 250 ms.
-        """
+        """Read ``10s`` … ``24h`` or ``last 2`` … ``last 100000``; raise ValueError. A pane is 1/60 of the window, but
+        at least 250 ms."""
         last = _LAST.match(text)
         if last:
             return cls._of_events(text, int(last[1]))
@@ -71,10 +67,8 @@ class Window:
 
 
 class TimeRange(NamedTuple):
-    """The event times that a window covers, in ms: [``start``, ``end``); None if it has no events.
-
-    ``truncated`` tells that for lack of room the window lacks events before ``start``.
-    """
+    """The event times that a window covers, in ms: [``start``, ``end``); None if it has no events. ``truncated`` tells
+    that for lack of room the window lacks events before ``start``."""
 
     start: int | None
     end: int | None

@@ -18,10 +18,8 @@ _CODE = (1 << _PANE_SHIFT) - 1
 
 
 class ColumnQuantiles:
-    """Values of several windows [W] by column.
-
-    A value counts in its own column and in the column of its total (``totals``; negative for none).
-    """
+    """Values of several windows [W] by column. A value counts in its own column and in the column of its total
+    (``totals``; negative for none)."""
 
     STATE = ("_windows", "_percents", "_histograms", "_newest", "_head")
 
@@ -86,10 +84,8 @@ class ColumnQuantiles:
             histograms.counted.advance(window, closed, oldest)
 
     def read(self, window: int, columns: Ints, moments: Moments, first: int, last: int) -> Floats:
-        """Return quantiles [percents, n] of ascending columns over grains ``first`` … ``last``.
-
-        They are exact for at most NEWEST values, else approximate, but never outside the least and the greatest value.
-        """
+        """Return quantiles [percents, n] of ascending columns over grains ``first`` … ``last``. They are exact for at
+        most NEWEST values, else approximate, but never outside the least and the greatest value."""
         count = moments.count
         found = self._newest.quantiles(columns, first, last, count, self._percents)
         many = np.flatnonzero(np.isnan(found[0]) & (count > 0))
@@ -132,10 +128,8 @@ class ColumnQuantiles:
 
 
 def _codes_of(columns: Index, totals: Index, values: Floats, panes: Ints | None = None) -> IdCounts:
-    """Return the codes (column, bucket) of values, ascending and distinct, and their counts.
-
-    With ``panes`` a code is (pane, column, bucket).
-    """
+    """Return the codes (column, bucket) of values, ascending and distinct, and their counts. With ``panes`` a code is
+    (pane, column, bucket)."""
     buckets, keyed = buckets_of(values), totals >= 0
     own = (columns.astype(np.int64) << BITS) | buckets
     together = (totals[keyed].astype(np.int64) << BITS) | buckets[keyed]

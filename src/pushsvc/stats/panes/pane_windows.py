@@ -96,10 +96,8 @@ class PaneWindows:
         self._statistics.stacks.start(self._head_panes())
 
     def advance(self, time: int) -> bool:
-        """Move the head to the grain of ``time`` unless it is older; return whether it moved.
-
-        Rows that lose or gain events are changed.
-        """
+        """Move the head to the grain of ``time`` unless it is older; return whether it moved. Rows that lose or gain
+        events are changed."""
         head = time // self.grain
         if head <= self._head:
             return False
@@ -165,10 +163,8 @@ class PaneWindows:
         return times // self.grain
 
     def put(self, grains: Ints, rows: Index, values: Floats | None) -> None:
-        """Add values to rows and to the totals of those; None for rows that only count.
-
-        Events that are too old for every window are ignored.
-        """
+        """Add values to rows and to the totals of those; None for rows that only count. Events that are too old for
+        every window are ignored."""
         self._pending.append((grains, rows, values))
         self._pending_rows += len(rows)
         if self._pending_rows >= _MOST_PENDING:

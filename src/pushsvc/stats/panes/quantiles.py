@@ -114,10 +114,8 @@ class NewestValues:
             self._grains = np.concatenate([self._grains, np.full((more, NEWEST), _LONG_AGO)])
 
     def add(self, columns: Ints, starts: Ints, grains: Ints, values: Floats) -> None:
-        """Add a run of values [m] to each of the columns [n]; ``grains`` [m] ascend within a run.
-
-        A value replaces the oldest one of its column unless it is older itself.
-        """
+        """Add a run of values [m] to each of the columns [n]; ``grains`` [m] ascend within a run. A value replaces the
+        oldest one of its column unless it is older itself."""
         lengths = lengths_of(starts, len(values))
         for rank in range(min(NEWEST, int(lengths.max(initial=0)))):
             chosen = np.flatnonzero(lengths > rank)

@@ -17,11 +17,8 @@ _NO_INTS: Ints = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """The limits that decide which events a window holds.
-
-    ``time`` is the clock, ``floor`` the greatest time of the events evicted for lack of room, and ``offset`` the offset
-    of the topic's last event.
-    """
+    """The limits that decide which events a window holds. ``time`` is the clock, ``floor`` the greatest time of the
+    events evicted for lack of room, and ``offset`` the offset of the topic's last event."""
 
     time: int
     floor: int
@@ -126,9 +123,7 @@ class EventBuffer:
 
     def follow(self, time: int, longest: int) -> Horizon:
         """Move the horizon to the clock, and its floor up if windows of ``longest`` ms need more events than the limit.
-
-        The floor evicts all events up to a time. So the events above it are complete, however entries were divided.
-        """
+        The floor evicts all events up to a time. So the events above it are complete, however entries were divided."""
         floor = self.horizon.floor
         if longest:
             needed = self.times[self.times > max(floor, time - longest)]

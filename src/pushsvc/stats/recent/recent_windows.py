@@ -178,11 +178,8 @@ class RecentWindows:
         self._bytes += buffer.bytes - bytes_before
 
     def _count_changes(self, window: int, rows: Index, was: Flags, held: Flags, passed: Flags) -> None:
-        """Count the observations that entered or left a window.
-
-        One that did both since the last call (``passed``) changes its row too. So the rows that count as changed do not
-        depend on how often the engine is read.
-        """
+        """Count the observations that entered or left a window. One that did both since the last call (``passed``)
+        changes its row too. So the rows that count as changed do not depend on how often the engine is read."""
         moved = was != held
         changed = np.flatnonzero(moved | passed)
         own, difference = rows[changed], held[changed].astype(np.int64) - was[changed]
@@ -290,10 +287,8 @@ class RecentWindows:
         return owners, values[members]
 
     def _observed_in(self, window: int, rows: Ints) -> tuple[Observations, Index, Index]:
-        """Return the observations [m] in a window of all topics of rows, in the order of each log.
-
-        Beside them, for each observation, the place in ``rows`` of its own row, and that of its total: CLOSED for none.
-        """
+        """Return the observations [m] in a window of all topics of rows, in the order of each log. Beside them, for
+        each observation, the place in ``rows`` of its own row, and that of its total: CLOSED for none."""
         # numpy sorts integers of 16 bits by radix, in one pass.
         place: Index = np.full(self._rows.size, CLOSED, np.int16 if len(rows) < _SHORT else np.int64)
         place[rows] = np.arange(len(rows))

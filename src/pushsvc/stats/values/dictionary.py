@@ -120,11 +120,8 @@ class ValueDictionary:
         return self.crowded or (self.short and period != self._swept_in)
 
     def sweep(self, used: Flags, period: int) -> None:
-        """Forget the values that are not ``used`` [size].
-
-        As far as that makes room, values that are used but not tracked will be entered anew, and tracked, when they
-        occur next.
-        """
+        """Forget the values that are not ``used`` [size]. As far as that makes room, values that are used but not
+        tracked will be entered anew, and tracked, when they occur next."""
         for number in np.flatnonzero(~used & (self._owner[: self.size] != NONE)).tolist():
             owner = int(self._owner[number])
             self._tracked[owner] -= int(self.mark[number] == number)

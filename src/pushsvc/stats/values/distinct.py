@@ -109,10 +109,8 @@ class DistinctCounts:
 
 
 def count_marks(owner: Ints, marks: Ints, size: int, cell: Ints) -> tuple[Ints, Flags]:
-    """Return the numbers of distinct values of owners [size], and which of these are estimates.
-
-    ``marks`` are distinct for each ``owner``; ``cell`` is the HyperLogLog cell of each number.
-    """
+    """Return the numbers of distinct values of owners [size], and which of these are estimates. ``marks`` are distinct
+    for each ``owner``; ``cell`` is the HyperLogLog cell of each number."""
     sketched = marks >= SKETCHED
     found: Ints = np.bincount(owner[~sketched], minlength=size)
     approximate = np.zeros(size, np.bool_)

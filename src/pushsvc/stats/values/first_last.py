@@ -31,10 +31,8 @@ FirstOfRows = Batch[np.int64]  # ascending, distinct rows, times, and numbers of
 
 
 class LastValues:
-    """The greatest time of each row in every window [W, R], and the number of its value.
-
-    The last value of a window is the last one to leave it, so that one place for each row is enough.
-    """
+    """The greatest time of each row in every window [W, R], and the number of its value. The last value of a window is
+    the last one to leave it, so that one place for each row is enough."""
 
     STATE = ("_time", "_number")
 
@@ -73,11 +71,8 @@ class LastValues:
 
 
 class FirstValues:
-    """The least time of each row in every window [W, R], and the number of its value.
-
-    Every pane keeps the first value of each of its rows. When the pane with a row's first value expires, the next pane
-    that has the row provides it.
-    """
+    """The least time of each row in every window [W, R], and the number of its value. Every pane keeps the first value
+    of each of its rows. When the pane with a row's first value expires, the next pane that has the row provides it."""
 
     STATE = ("_windows", "_time", "_number", "_panes", "_head")
 

@@ -56,10 +56,8 @@ class PaneValues:
         self._pending.append((times, rows.astype(np.int64), numbers))
 
     def settle(self, head: int, panes: Sequence[int], total: Index) -> None:
-        """Add the pending values, each to its own row and to that row's ``total`` [R].
-
-        ``head`` is the head grain, ``panes`` [W] the head panes.
-        """
+        """Add the pending values, each to its own row and to that row's ``total`` [R]. ``head`` is the head grain,
+        ``panes`` [W] the head panes."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -128,10 +126,8 @@ class PaneValues:
             self._firsts.close(panes)
 
     def advance(self, window: int, closed: int, head: int, left: Index, count: Counts) -> None:
-        """Close pane ``closed`` and make ``head`` the newest pane of a window.
-
-        Events of the rows ``left`` have left the window; ``count`` [R] is the number of those that remain.
-        """
+        """Close pane ``closed`` and make ``head`` the newest pane of a window. Events of the rows ``left`` have left
+        the window; ``count`` [R] is the number of those that remain."""
         oldest = head - self._windows[window].panes + 1
         if self._distinct is not None:
             self._distinct.advance(window, oldest)

@@ -25,10 +25,8 @@ _MARK = (1 << SHIFT) - 1
 
 @dataclass(slots=True)
 class ValueSummary:
-    """Statistics of the values of rows [n]; None for those that are not chosen.
-
-    ``firsts`` and ``lasts`` are numbers of values. ``approximate`` tells which rows are not exact.
-    """
+    """Statistics of the values of rows [n]; None for those that are not chosen. ``firsts`` and ``lasts`` are numbers of
+    values. ``approximate`` tells which rows are not exact."""
 
     approximate: Flags
     distinct: Ints | None = None
@@ -61,9 +59,7 @@ class ValueStatistics:
 
     def columns(self, kinds: Index, summarize: Callable[[Ints], ValueSummary]) -> list[list[Any]]:
         """Return a column [n] for each statistic, and a column of flags for approximate rows if there may be any.
-
-        ``kinds`` [n] are those of the rows. ``summarize`` gets the places of the rows of VALUES, ascending.
-        """
+        ``kinds`` [n] are those of the rows. ``summarize`` gets the places of the rows of VALUES, ascending."""
         columns: list[list[Any]] = [[empty] * len(kinds) for empty in self._empty]
         places = np.flatnonzero(kinds == VALUES)
         if len(places):
@@ -84,10 +80,8 @@ class ValueStatistics:
         return [*columns, found.approximate.tolist()][: len(self._empty)]
 
     def kept(self, numbers: Ints) -> Ints:
-        """Return what an event keeps of its value: its number, or its mark if neither first nor last is chosen.
-
-        A mark does not keep an untracked value in use.
-        """
+        """Return what an event keeps of its value: its number, or its mark if neither first nor last is chosen. A mark
+        does not keep an untracked value in use."""
         return numbers if self.first_or_last else self.dictionary.mark[numbers]
 
     @staticmethod
@@ -118,9 +112,7 @@ class ValueStatistics:
 
 def _first_and_last(owners: Ints, times: Ints, numbers: Ints, size: int) -> tuple[Ints, Ints]:
     """Return for each owner [size] the number of the first value and that of the last; NONE for owners without values.
-
-    Among equal times the order of the log decides.
-    """
+    Among equal times the order of the log decides."""
     firsts, lasts = np.full(size, NONE), np.full(size, NONE)
     if len(owners):
         starts = runs_of(owners)
