@@ -74,10 +74,12 @@ class Aggregate:
     def _derive(self, settings: TopicSettings, pause: Pause) -> None:
         """Set what is not saved."""
         self._settings = settings
-        self._pause = self._engine.pause = pause
+        self._pause = pause
+        self._engine.use_pause(pause)
         self._wall = settings.clock == "wall"
         self._columns = settings.columns
-        self._value_places = [n - _BEFORE_NUMBERS for n, name in enumerate(self._columns) if _is_value(name)]
+        valued = [name == "approximate" or is_of_values(name) for name in self._columns]
+        self._value_places = [n - _BEFORE_NUMBERS for n in np.flatnonzero(valued).tolist()]
         self._timed = [window for window in settings.windows if not window.events]
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._shortest = min((window.length - window.pane for window in self._timed), default=_EVER)
@@ -251,11 +253,9 @@ class Aggregate:
     # -- room
 
     def _make_room(self, topic: TopicCounts, keys: int) -> None:
-        """Free unneeded rows when they may be short, and measure the memory; each at most once a pane.
-
-        Measuring takes milliseconds, half of the time of replaying a log whose events lie panes apart. So it waits
-        until new events may have taken a tenth of the memory.
-        """
+        """Free unneeded rows when they may be short, and measure the memory; each at most once a pane."""
+        # Measuring takes milliseconds, half of the time of replaying a log whose events lie panes apart. So it waits
+        # until new events may have taken a tenth of the memory.
         self._unmeasured += keys * _EVENT_BYTES
         due = self._engine.rows.full or self._unmeasured >= self._most_bytes / 10
         if due and self._measured_at != self._engine.step:
@@ -357,10 +357,6 @@ class Aggregate:
 def _edges(owners: Index, numbers: Index) -> Ints:
     """Return where the run of each number [n] begins among the ordered owners, and where the last one ends."""
     return np.append(np.searchsorted(owners, numbers), len(owners))
-
-
-def _is_value(column: str) -> bool:
-    return column == "approximate" or is_of_values(column)
 
 
 _EVER = 1 << 62

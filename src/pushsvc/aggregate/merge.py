@@ -6,6 +6,7 @@ keys together and of ``__other__`` are in every report, as partials that are mer
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
@@ -30,19 +31,15 @@ class SharedRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ShardReport(msgspec.Struct, frozen=True, array_like=True):
-    """One shard's report of a window from the ms ``start`` to ``end``.
-
-    ``rows`` and ``gone`` are JSON arrays of its own rows, without the brackets. ``partial`` are keys whose rows may
-    lack events. ``ending``: a row is zero. ``shared`` are all shared rows.
-    """
+    """One shard's report of a window from the ms ``start`` to ``end``."""
 
     start: int
     end: int
-    rows: bytes
-    gone: bytes
-    partial: list[str]
-    ending: bool
-    shared: list[SharedRow]
+    rows: bytes  # a JSON array of its own rows, without the brackets
+    gone: bytes  # in the same form
+    partial: list[str]  # keys whose rows may lack events
+    ending: bool  # a row is zero
+    shared: list[SharedRow]  # all of them
 
 
 class Merger:
@@ -55,8 +52,7 @@ class Merger:
         self._sent: list[dict[Name, bytes]] = [{} for _ in windows]
 
     def merge(self, window: int, reports: Sequence[ShardReport], *, full: bool) -> tuple[list[bytes], bool] | None:
-        """Return ``parts`` and ``ending`` of a frame; None for an update without changes. All reports are ``full`` or
-        none."""
+        """Return ``parts`` and ``ending`` of a frame; None for no changes. Either all reports are ``full`` or none."""
         rows, gone, ending = self._merge_shared(window, reports, full)
         rows += [report.rows for report in reports if report.rows]
         gone += [report.gone for report in reports if report.gone]
@@ -71,7 +67,10 @@ class Merger:
         self, window: int, reports: Sequence[ShardReport], full: bool
     ) -> tuple[list[bytes], list[bytes], bool]:
         rows, gone, ending = [], [], False
-        for name, held in _by_name(reports).items():
+        by_name: dict[Name, list[SharedRow]] = defaultdict(list)
+        for row in (row for report in reports for row in report.shared):
+            by_name[row.name].append(row)
+        for name, held in by_name.items():
             key, field, by = name
             count = sum(row.partial.count for row in held)
             changed = any(row.changed for row in held)
@@ -93,11 +92,3 @@ class Merger:
         end = [orjson.dumps(by)] if self._several else None
         head = orjson.dumps([key, field])[:-1]
         return JsonRows([head], start, numbers, np.array([field is not None]), end).join()
-
-
-def _by_name(reports: Sequence[ShardReport]) -> dict[Name, list[SharedRow]]:
-    found: dict[Name, list[SharedRow]] = {}
-    for report in reports:
-        for row in report.shared:
-            found.setdefault(row.name, []).append(row)
-    return found

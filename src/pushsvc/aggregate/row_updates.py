@@ -46,11 +46,8 @@ class RowUpdater:
         self, topic: TopicCounts, events: Columns, times: Ints, in_range: Flags | None,
         own: Sequence[Flags] | None = None,
     ) -> None:  # fmt: skip
-        """Count the events ``in_range``; None for all.
-
-        The others open the totals of their fields all the same, so that these do not depend on when the log is read.
-        Of each grouping only the events ``own`` are counted here; None for all.
-        """
+        """Count the events ``in_range``, and of these only ``own`` [n] of each grouping; None for all."""
+        # The others open the totals of their fields all the same, so that these do not depend on when the log is read.
         ids = self._sink.begin_entry(topic.table, topic.offset, times, in_range)
         fields = self._numbers_of(topic, events)
         values = self._values_of(topic, events, in_range)
@@ -122,19 +119,13 @@ class RowUpdater:
         return number
 
     def _keys(self, topic: TopicCounts, names: Sequence[str | None], grouping: int, taken: Flags | None) -> Ints:
-        """Return the numbers of keys; ALL_KEYS for those not ``taken``, which get no rows."""
-        if taken is None:
-            return self._numbers_of_keys(topic, names, grouping)
-        chosen = np.flatnonzero(taken)
-        keys = np.full(len(names), ALL_KEYS)
-        keys[chosen] = self._numbers_of_keys(topic, [names[at] for at in chosen.tolist()], grouping)
-        return keys
-
-    @staticmethod
-    def _numbers_of_keys(topic: TopicCounts, names: Sequence[str | None], grouping: int) -> Ints:
-        """Return the numbers of keys; new keys get one while there is room."""
-        numbers = map(topic.table.indexes[grouping].__getitem__, names)
+        """Return the numbers of keys; new keys get one while there is room. ALL_KEYS for those not ``taken``."""
+        if taken is not None:
+            chosen = np.flatnonzero(taken)
+            keys = np.full(len(names), ALL_KEYS)
+            keys[chosen] = self._keys(topic, [names[at] for at in chosen.tolist()], grouping, None)
+            return keys
         try:
-            return np.fromiter(numbers, np.int64, len(names))
+            return np.fromiter(map(topic.table.indexes[grouping].__getitem__, names), np.int64, len(names))
         except KeyError:
             return np.array([topic.table.key(name, grouping) for name in names], np.int64)

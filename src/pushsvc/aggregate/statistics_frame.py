@@ -144,7 +144,7 @@ def encode_ranges(
     ranges: Iterable[tuple[int, int]], size: int, encode: EncodeRows, at_once: int = ROWS_AT_ONCE
 ) -> Iterator[list[bytes]]:
     """Yield the JSON array of each range of rows, in parts. The ranges are in order, without overlap, within ``size``.
-    At most ``at_once`` rows are encoded at a time, part of a range or many ranges, so that no step takes long."""
+    At most ``at_once`` are encoded at a time, part of a range or many ranges, so that no step takes long."""
     pieces, base, limit = None, 0, 0
     for first, last in ranges:
         if last - first > at_once:

@@ -21,14 +21,6 @@ from pushsvc.event.model import FUTURE_ALLOWANCE, OVERFLOW_KEY, Event, Limits
 from pushsvc.event.reader import EventReader, ParsedBatch
 
 __all__ = [
-    "FUTURE_ALLOWANCE",
-    "OVERFLOW_KEY",
-    "Batch",
-    "Event",
-    "EventReader",
-    "Limits",
-    "ParsedBatch",
-    "ParsedEvents",
-    "guess_media_type",
-    "parse",
-]
+    "FUTURE_ALLOWANCE", "OVERFLOW_KEY", "Batch", "Event", "EventReader", "Limits", "ParsedBatch", "ParsedEvents",
+    "guess_media_type", "parse",
+]  # fmt: skip

@@ -20,7 +20,6 @@ class Batch(Struct, frozen=True):
 
     @classmethod
     def from_events(cls, events: Sequence[Event]) -> Batch:
-        """Return events as a batch."""
         ids = [event.id or "" for event in events]
         times = [event.time for event in events]
         return cls(

@@ -72,7 +72,6 @@ class Columns:
     def from_events(
         cls, events: Sequence[Event], groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()
     ) -> Columns:
-        """Return the columns of events."""
         times = [NO_TIME if event.time is None else event.time for event in events]
         found: dict[str, tuple[list[int], list[float]]] = {}
         for position, event in enumerate(events):

@@ -40,7 +40,8 @@ def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
         if header is None:
             header, plan = cells, _plan(cells, columns, line)
         elif len(cells) != len(header):
-            yield line, InvalidEvent(None, f"{_count(len(cells))}, but the header has {len(header)}")
+            found = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+            yield line, InvalidEvent(None, f"{found}, but the header has {len(header)}")
         else:
             yield line, {name: read_cell(cells[at]) for name, at, read_cell in plan if cells[at]}
 
@@ -84,10 +85,6 @@ def _value(cell: str) -> Any:
         return int(cell)
     value = float(cell)
     return value if math.isfinite(value) else UnusableValue(f"{cell[:40]} is too large for a number")
-
-
-def _count(cells: int) -> str:
-    return "1 cell" if cells == 1 else f"{cells} cells"
 
 
 def _text(body: bytes) -> str:

@@ -20,24 +20,19 @@ DEFAULT_TYPE = "message"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a request, of a stream, and of what requests create.
+    """Limits of a request, of a stream, and of what requests create."""
 
-    A request: ``body`` bytes, ``batch`` events, characters of a ``key``, ``type``, ``id`` and field ``name``, numeric
-    ``fields`` of an event, and ``depth`` levels of nesting (the event is the first). A stream: ``topics``. A partition:
-    ``partition_topics``. A web process: ``followed`` logs, each the events or one window of a topic.
-    """
-
-    body: int = 8_000_000
-    batch: int = 10_000
-    key: int = 200
+    body: int = 8_000_000  # bytes of a request
+    batch: int = 10_000  # events of a request
+    key: int = 200  # characters, as those of type, id and the name of a field
     type: int = 100
     id: int = 200
     name: int = 200
-    fields: int = 32
-    depth: int = 8
-    topics: int = 1_000
-    partition_topics: int = 10_000
-    followed: int = 100_000
+    fields: int = 32  # numeric ones of an event
+    depth: int = 8  # levels of nesting; the event is the first
+    topics: int = 1_000  # of a stream
+    partition_topics: int = 10_000  # topics of a partition
+    followed: int = 100_000  # logs of a web process, each the events or one window of a topic
 
 
 class Event(msgspec.Struct):

@@ -19,6 +19,7 @@ NUMBER, NULL, OTHER, TEXT = 1, 2, 4, 8  # kinds of values, as bits
 _DECODABLE_NAME = re.compile(r'[^"\\\x00-\x1f\x7f]*')  # names that msgspec accepts for a field
 
 FieldType = tuple[Any, Any]  # the type of an attribute of the Struct and its default
+TypeOf = Callable[[str], FieldType]
 
 
 class Schema:
@@ -47,20 +48,11 @@ class Schema:
             return self
         return Schema(attributes, kinds.items())
 
-    def struct(
-        self,
-        attribute_type: Callable[[str], FieldType],
-        field_type: Callable[[str], FieldType],
-        *,
-        omit_defaults: bool = False,
-    ) -> type[Any]:
+    def struct(self, attribute_type: TypeOf, field_type: TypeOf, *, omit_defaults: bool = False) -> type[Any]:
         """Return a Struct type that decodes events with these names and refuses all others."""
+        members = [(name, *attribute_type(name)) for name in self.attributes]
+        members += [(slot, *field_type(name)) for name, slot in self.slots.items()]
+        names = {slot: name for name, slot in self.slots.items()}
         return msgspec.defstruct(
-            "Event",
-            [(name, *attribute_type(name)) for name in self.attributes]
-            + [(slot, *field_type(name)) for name, slot in self.slots.items()],
-            rename={slot: name for name, slot in self.slots.items()},
-            forbid_unknown_fields=True,
-            omit_defaults=omit_defaults,
-            gc=False,
+            "Event", members, rename=names, forbid_unknown_fields=True, omit_defaults=omit_defaults, gc=False
         )

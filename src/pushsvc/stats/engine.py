@@ -22,19 +22,14 @@ from pushsvc.stats.window import TimeRange, Window
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What an engine computes, and how many events and values it keeps.
-
-    ``percents`` are those of the quantiles. ``exact`` windows and count windows keep their events: at most
-    ``max_events`` of a topic for windows of time. ``value_statistics`` are statistics of values of any type; at most
-    ``max_values`` values of a field are counted one by one.
-    """
+    """What an engine computes, and how many events and values it keeps."""
 
     windows: Sequence[Window]
-    percents: Sequence[int] = ()
-    exact: bool = False
-    max_events: int = 100_000
-    value_statistics: Sequence[str] = ()
-    max_values: int = 10_000
+    percents: Sequence[int] = ()  # of the quantiles
+    exact: bool = False  # windows of time keep their events, as count windows do
+    max_events: int = 100_000  # that windows of time keep of a topic
+    value_statistics: Sequence[str] = ()  # statistics of values of any type
+    max_values: int = 10_000  # of a field that are counted one by one
 
 
 class Engine:
@@ -46,7 +41,7 @@ class Engine:
     """
 
     STATE = ("rows", "_value_statistics", "_panes", "_recent", "_sets", "_places")
-    DERIVED = ("_pause",)
+    DERIVED = ("pause",)
 
     def __init__(self, options: EngineOptions, time: int, pause: Pause = no_pause) -> None:
         self.rows = Rows()
@@ -64,20 +59,15 @@ class Engine:
             for number, windows in enumerate(self._sets)
             if window in windows.windows
         ]
-        self.pause = pause
+        self.use_pause(pause)
 
     def _of(self, window: int) -> tuple[PaneWindows | RecentWindows, int]:
         """Return the set of a window, and the window's number in it."""
         number, place = self._places[window]
         return self._sets[number], place
 
-    @property
-    def pause(self) -> Pause:
-        return self._pause
-
-    @pause.setter
-    def pause(self, pause: Pause) -> None:
-        self._pause = pause
+    def use_pause(self, pause: Pause) -> None:
+        self.pause = pause
         for windows in self._sets:
             windows.pause = pause
 
@@ -123,8 +113,7 @@ class Engine:
     # -- events in
 
     def begin_entry(self, topic: TopicRows, offset: int, times: Ints, in_range: Flags | None) -> Ints:
-        """Return an id for each event [n] of the log entry that ends with ``offset``; None: all are in range. ``put``
-        takes these ids, but only of events that are in range."""
+        """Return an id for each event [n] of the log entry that ends with ``offset``; ``put`` takes those in range."""
         return self._sets[-1].begin_entry(topic, offset, times, in_range)
 
     def put(self, events: Ints, rows: Index, values: Floats | None) -> None:
@@ -158,7 +147,6 @@ class Engine:
         return changed if self._value_statistics is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
 
     def clear_changed(self, window: int, rows: Ints) -> None:
-        """Mark rows as unchanged."""
         windows, place = self._of(window)
         windows.clear_changed(place, rows)
 
@@ -217,15 +205,13 @@ class Engine:
             self.dictionary.full = self.rows.full
 
     def sweep_values(self) -> None:
-        """Forget values that are in no window, if places are short or such values are many. Numbers that were not put
-        yet become invalid."""
+        """Forget values in no window if places are short or these are many. Numbers not yet put become invalid."""
         if self._value_statistics is None:
             return
         dictionary = self._value_statistics.dictionary
-        if dictionary.short or dictionary.crowded:
-            period = self.time if self._recent is None else self.step
-            if dictionary.due(period):
-                dictionary.sweep(self.values_in_use(), period)
+        period = self.time if self._recent is None else self.step
+        if dictionary.due(period):
+            dictionary.sweep(self.values_in_use(), period)
 
     def values_in_use(self) -> Flags:
         """Return for each number of the dictionary whether its value is in a window or will enter one."""

@@ -37,11 +37,12 @@ class Ledger:
     def pending(self, window: int) -> Ints:
         """Return the rows that an update may have to contain."""
         self._reserve()
-        return np.flatnonzero(self._engine.changed(window) | (self._known[window, : len(self._engine.rows)] == _ZERO))
+        return np.flatnonzero(self._engine.changed(window) | (self._known[window, : self._engine.rows.size] == _ZERO))
 
     def update(self, window: int, rows: Ints) -> RowChanges:
         """Return the changes of pending rows since they were last returned."""
-        rows = self._by_topic(rows)
+        rows = rows[self._engine.rows.topic[rows] != CLOSED]
+        rows = rows[np.argsort(self._engine.rows.topic[rows], kind="stable")]
         self._engine.pause()
         self._engine.clear_changed(window, rows)
         count = self._engine.counts(window, rows)
@@ -84,11 +85,6 @@ class Ledger:
         unused = unused[(self._known[:, unused] == _ABSENT).all(axis=0)]
         if len(unused):
             self._engine.free_rows(unused)
-
-    def _by_topic(self, rows: Ints) -> Ints:
-        topics = self._engine.rows.topic[rows]
-        rows = rows[topics != CLOSED]
-        return rows[np.argsort(self._engine.rows.topic[rows], kind="stable")]
 
     def _total(self, rows: Ints) -> Flags:
         return np.asarray(self._engine.rows.key[rows] == ALL_KEYS)

@@ -133,11 +133,9 @@ def describe(moments: Moments) -> Floats:
 def _sum(
     values: Floats, starts: Ints, lengths: Ints, greatest: Floats, carry: Floats | None = None
 ) -> tuple[Floats, Floats]:
-    """Return the sum of each run as (rounded, rest). It does not depend on the order of a run or on other runs.
-
-    Members are rounded to multiples of one power of two, so that their sum is exact; the remainders are summed
-    separately (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, part I, 2008).
-    """
+    """Return the sum of each run as (rounded, rest). It does not depend on the order of a run or on other runs."""
+    # Members are rounded to multiples of one power of two, so that their sum is exact; the remainders are summed
+    # separately (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, part I, 2008).
     exponent = np.frexp(greatest)[1] + np.frexp(lengths + 2.0)[1]
     ruler = np.where(exponent > _GIANT, 0.0, np.ldexp(1.0, np.minimum(exponent, _GIANT)))
     rulers = np.repeat(ruler, lengths)

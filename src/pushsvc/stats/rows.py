@@ -65,10 +65,6 @@ class Rows:
     def _new() -> RowNumbers:
         return np.full(_FIRST_CAPACITY, CLOSED, np.int32)
 
-    def __len__(self) -> int:
-        """Number of rows that the arrays must have room for."""
-        return self.size
-
     @property
     def bytes(self) -> int:
         arrays = (self.topic, self.key, self.field, self.total, self.column, self.generation, self.kind, self.partner)
@@ -77,8 +73,7 @@ class Rows:
     def add_topic(
         self, max_keys: int, max_fields: int, groupings: Sequence[str] = ("key",), values: Sequence[str] = ()
     ) -> TopicRows:
-        """Add a topic of at most ``max_keys`` keys, beside ``__other__``, and ``max_fields`` fields. All values of the
-        fields ``values`` are kept."""
+        """Add a topic of at most ``max_keys`` keys, beside ``__other__``, and fields; keep all values of ``values``."""
         number = self._free_topics.pop() if self._free_topics else len(self.topics)
         if number == len(self.topics):
             self.topics.append(None)
@@ -93,7 +88,6 @@ class Rows:
         return owner
 
     def of_topic(self, topic: TopicRows) -> Ints:
-        """Return the rows of a topic."""
         return np.flatnonzero(self.topic[: self.size] == topic.number)
 
     def drop_topic(self, topic: TopicRows) -> None:
@@ -286,8 +280,7 @@ class TopicRows:
         return np.asarray(rows[rows != CLOSED])
 
     def rows(self, field: int, keys: Ints) -> RowNumbers:
-        """Return the rows of a field for keys; open missing ones. Rows of values must be opened before those of the
-        numbers among them."""
+        """Return the rows of a field for keys; open missing ones. Open rows of values before their numbers' rows."""
         rows: RowNumbers = self.table[field, keys]
         if rows.min(initial=0) == CLOSED:
             missing = np.unique(keys[rows == CLOSED])

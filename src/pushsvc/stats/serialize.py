@@ -36,10 +36,7 @@ def serialize(
     root: object, classes: Iterable[type], parameters: Sequence[Any] = (), pause: Pause = no_pause
 ) -> Iterator[bytes]:
     """Yield the state of ``root`` and of everything it refers to, in parts of any size: it is never in memory twice.
-
-    ``parameters`` are numbers and texts that the meaning of the arrays depends on. Nothing may change meanwhile.
-    ``pause`` is called between objects.
-    """
+    The meaning of arrays depends on ``parameters``. Nothing may change meanwhile, nor in ``pause`` between objects."""
     schema = {cls: state_of(cls) for cls in classes}
     writer = _Writer(schema, pause)
     top = writer.put(root)
@@ -53,8 +50,7 @@ def serialize(
 
 
 def deserialize(data: bytes, classes: Iterable[type], parameters: Sequence[Any] = (), pause: Pause = no_pause) -> Any:
-    """Return the object whose state is ``data``; raise InvalidState. Classes, their attributes and ``parameters`` must
-    be those of ``serialize``."""
+    """Return the object whose state is ``data``, made by ``serialize`` with equal arguments; raise InvalidState."""
     schema = {cls: state_of(cls) for cls in classes}
     try:
         header, saved_schema, objects, top = msgspec.msgpack.decode(data)

@@ -14,7 +14,6 @@ _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SPELLING = re.compile(r"([1-9][0-9]{0,5})([smhd])\Z")
 _SHORTEST, _LONGEST = 10_000, 86_400_000
 _SHORTEST_PANE = 250
-
 _LAST = re.compile(r"last *([0-9]{1,9})\Z")
 _FEWEST, _MOST = 2, 100_000
 
@@ -45,9 +44,11 @@ class Window:
     def parse(cls, text: str) -> Window:
         """Read ``10s`` … ``24h`` or ``last 2`` … ``last 100000``; raise ValueError. A pane is 1/60 of the window, but
         at least 250 ms."""
-        last = _LAST.match(text)
-        if last:
-            return cls._of_events(text, int(last[1]))
+        if last := _LAST.match(text):
+            events = int(last[1])
+            if not _FEWEST <= events <= _MOST:
+                raise ValueError(f"window {text!r} is not between last {_FEWEST} and last {_MOST}")
+            return cls(f"last {events}", 0, 0, events)
         found = _SPELLING.match(text)
         if not found:
             raise ValueError(f"{text!r} is not a window: write a number and s, m, h or d, such as 90s, or last 1000")
@@ -58,12 +59,6 @@ class Window:
         if length % pane:
             raise ValueError(f"window {text!r} does not divide into whole panes of {pane} ms")
         return cls(text, length, pane)
-
-    @classmethod
-    def _of_events(cls, text: str, events: int) -> Window:
-        if not _FEWEST <= events <= _MOST:
-            raise ValueError(f"window {text!r} is not between last {_FEWEST} and last {_MOST}")
-        return cls(f"last {events}", 0, 0, events)
 
 
 class TimeRange(NamedTuple):

@@ -44,14 +44,14 @@ def test_keys_beyond_the_limit_share_a_row_and_fields_get_none(topic):
 
 def test_closed_rows_are_reused(rows, topic):
     counts, x = open_all(topic, "a")
-    size, columns = len(rows), rows.columns
+    size, columns = rows.size, rows.columns
     rows.close(x)
     assert topic.room() == 2
     rows.close(counts)
     assert topic.room() == 3
     again = open_all(topic, "b")
     assert set(np.concatenate(again).tolist()) == {*counts.tolist(), *x.tolist()}
-    assert (len(rows), rows.columns) == (size, columns)
+    assert (rows.size, rows.columns) == (size, columns)
     assert names(topic, again[0]) == [("b", None)]
 
 

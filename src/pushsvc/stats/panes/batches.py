@@ -37,10 +37,8 @@ def chosen(batch: RowBatch, mask: Flags | Ints) -> RowBatch:
 
 
 def group(rows: Index, values: Floats | None, total: Index, width: int | None = None) -> list[tuple[Index, Moments]]:
-    """Return (rows, partials) of the rows, ascending and distinct, and if there are any the same of their totals.
-
-    ``total`` [R] is the total of each row. With ``width`` rows, also those returned, are codes: pane * ``width`` + row.
-    """
+    """Return (rows, partials) of the rows, ascending and distinct, and, if there are any, of their totals by ``total``
+    [R]. With ``width`` every row, also in the result, is a code: pane * ``width`` + row."""
     if values is None:  # np.sort alone is five times faster than argsort
         own, count = count_ids(rows)
         moments = Moments(count, empty(0))

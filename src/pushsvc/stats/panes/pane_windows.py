@@ -96,8 +96,7 @@ class PaneWindows:
         self._statistics.stacks.start(self._head_panes())
 
     def advance(self, time: int) -> bool:
-        """Move the head to the grain of ``time`` unless it is older; return whether it moved. Rows that lose or gain
-        events are changed."""
+        """Move the head to the grain of ``time`` unless it is older; return whether it moved."""
         head = time // self.grain
         if head <= self._head:
             return False
@@ -163,8 +162,7 @@ class PaneWindows:
         return times // self.grain
 
     def put(self, grains: Ints, rows: Index, values: Floats | None) -> None:
-        """Add values to rows and to the totals of those; None for rows that only count. Events that are too old for
-        every window are ignored."""
+        """Add values to rows and their totals; None for rows that only count. Events too old for all are ignored."""
         self._pending.append((grains, rows, values))
         self._pending_rows += len(rows)
         if self._pending_rows >= _MOST_PENDING:
@@ -278,11 +276,9 @@ class PaneWindows:
         return self._counts[window, : self._rows.size]
 
     def read(self, window: int, rows: Ints) -> Floats:
-        """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined.
-
-        The statistics of a row keep their bits until events enter or leave it. Otherwise the order in which its panes
-        happen to be merged would show in the last bit of std, and readers do not get rows that did not change.
-        """
+        """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined."""
+        # The statistics of a row keep their bits until events enter or leave it. Otherwise the order in which its panes
+        # happen to be merged would show in the last bit of std, and readers do not get rows that did not change.
         self.settle()
         self._reserve()
         stale = rows[self._stale[window, rows]]

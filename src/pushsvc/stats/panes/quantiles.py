@@ -142,7 +142,6 @@ class NewestValues:
         self._early = [] if due.all() else [chosen(early, ~due)]
 
     def forget(self, columns: Ints) -> None:
-        """Forget the values of columns."""
         self._grains[columns] = _LONG_AGO
         kept = [chosen(early, ~np.isin(early[0], columns)) for early in self._early]
         self._early = [early for early in kept if len(early[0])]

@@ -31,11 +31,8 @@ class ColumnMoments:
 
 
 class TwoStack:
-    """One window over the columns of one block.
-
-    ``head`` is its newest pane. A flip comes when the front stack is empty; ``phase`` spreads the flips of blocks over
-    the panes. Late partials of panes in the front stack are kept separately.
-    """
+    """One window over the columns of one block; ``head`` is its newest pane. A flip comes when the front stack is
+    empty; ``phase`` spreads the flips of blocks. Late partials of panes in the front stack are kept separately."""
 
     STATE = (
         "_panes", "_phase", "_head", "_flipped", "_parts", "_late", "_late_sum", "_open", "_columns", "_front", "_back",

@@ -89,11 +89,8 @@ class PendingEntry:
 
 
 class EventBuffer:
-    """Events (``offsets`` and ``times`` [n]) and their ``observations``, as far as windows need them.
-
-    ``pending`` entries are not in these arrays yet. ``horizon`` is the one of the last ``follow``. For windows of time
-    the buffer holds at most ``limit`` events.
-    """
+    """Events (``offsets`` and ``times`` [n]) and their ``observations``, as far as windows need them: at most ``limit``
+    for windows of time. ``pending`` entries are not in these arrays yet; ``horizon`` is that of the last ``follow``."""
 
     STATE = ("horizon", "limit", "offsets", "times", "observations", "offset", "pending")
 

@@ -31,11 +31,8 @@ _STEP_TIME, _STEP_EVENTS = 1_000, 1_000
 
 
 class RecentWindows:
-    """Windows [W] over rows [R]. ``time`` is where the clock starts, ``percents`` are those of the quantiles.
-
-    At most ``max_events`` events of a topic are kept for windows of time. Events stay pending until a read, or until
-    they are ``_MOST_PENDING``.
-    """
+    """Windows [W] over rows [R]; see ``EngineOptions``. ``time`` is where the clock starts. Events stay pending until a
+    read, or until they are ``_MOST_PENDING``."""
 
     STATE = (
         "windows", "percents", "_rows", "_longest", "_last", "_value_statistics", "_time", "_max_events", "_buffers",

@@ -114,8 +114,7 @@ class FirstValues:
                 append_merged(self._panes[window].setdefault(pane, []), part, _joined)
 
     def advance(self, window: int, oldest: int, count: Counts) -> None:
-        """Expire the panes before ``oldest``. A row whose first value expires gets its next one, unless it has no event
-        left by its ``count`` [R]."""
+        """Expire the panes before ``oldest``. Rows whose first value expires get the next one unless ``count`` is 0."""
         panes, begin = self._panes[window], oldest * self._windows[window].pane
         for pane in [pane for pane in panes if pane < oldest]:
             rows, _, _ = _joined(panes.pop(pane))

@@ -52,12 +52,10 @@ class PaneValues:
                 ends.reserve(rows)
 
     def put(self, times: Ints, rows: Index, numbers: Ints) -> None:
-        """Add values to the pending ones."""
         self._pending.append((times, rows.astype(np.int64), numbers))
 
     def settle(self, head: int, panes: Sequence[int], total: Index) -> None:
-        """Add the pending values, each to its own row and to that row's ``total`` [R]. ``head`` is the head grain,
-        ``panes`` [W] the head panes."""
+        """Add pending values, also to the ``total`` [R] of each row; ``panes`` [W] are those of the ``head`` grain."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []

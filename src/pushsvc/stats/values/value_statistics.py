@@ -36,11 +36,8 @@ class ValueSummary:
 
 
 class ValueStatistics:
-    """The chosen statistics by their ``names``, and the dictionary of values, which tracks ``most`` of a field.
-
-    ``top`` is the greatest number of most frequent values that a statistic shows, 0 if there is none. ``first_or_last``
-    tells whether the first or the last value is among the statistics.
-    """
+    """The chosen statistics by their ``names``, and the dictionary of values, which tracks ``most`` of a field. ``top``
+    is the greatest number of most frequent values that a statistic shows, 0 if there is none."""
 
     STATE = ("dictionary", "names", "distinct", "top", "first_or_last")
 
