@@ -10,7 +10,15 @@ from pushsvc.errors import Fault
 from pushsvc.event.batch import Batch
 from pushsvc.event.cloudevents import is_structured
 from pushsvc.event.formats import (
-    BOM, JSON, NDJSON, NO_COLUMNS, NO_HEADERS, ParsedEvents, parse, parse_binary, plain_media_type,
+    BOM,
+    JSON,
+    NDJSON,
+    NO_COLUMNS,
+    NO_HEADERS,
+    ParsedEvents,
+    parse,
+    parse_binary,
+    plain_media_type,
 )  # fmt: skip
 from pushsvc.event.model import Limits
 from pushsvc.event.shapes import TopicShapes

@@ -10,19 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pushsvc.stats.arrays import (
-    Counts,
-    Flags,
-    Index,
-    Ints,
-    append_merged,
-    bytes_of,
-    lengths_of,
-    narrow,
-    places_of,
-    runs_of,
-    shared,
-)  # fmt: skip
+from pushsvc.stats.arrays import Counts, Flags, Index, Ints, lengths_of, narrow, places_of, runs_of, shared
+from pushsvc.stats.parts import append_merged, bytes_of
 
 _SWEEP = 16
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Counts, Index, Ints, bytes_of
+from pushsvc.stats.arrays import Counts, Index, Ints
+from pushsvc.stats.parts import bytes_of
 
 OTHER = "__other__"  # the key that counts events of keys without room of their own; producers may not use it
 CLOSED = -1

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Floats, Index, Ints, append_merged, bytes_of, runs_of, slices_of
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, runs_of, slices_of
 from pushsvc.stats.moments import HIGH, LOW, Moments
 from pushsvc.stats.pane_counts import IdCounts, count_ids, kept_counts, sum_by_id, sum_counts
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.panes.quantiles import BITS, Histograms, NewestValues, buckets_of
 from pushsvc.stats.panes.two_stack import BLOCK, by_block
+from pushsvc.stats.parts import append_merged, bytes_of
 
 _PANE_SHIFT = 56
 _CODE = (1 << _PANE_SHIFT) - 1

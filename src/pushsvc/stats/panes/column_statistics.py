@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Floats, Index, Ints, bytes_of
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints
 from pushsvc.stats.moments import EMPTY, MOMENTS, Moments, describe, empty, merge
 from pushsvc.stats.panes.column_quantiles import ColumnQuantiles
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.panes.two_stack import BLOCK, ColumnStacks
+from pushsvc.stats.parts import bytes_of
 from pushsvc.stats.rows import CLOSED, ColumnPair
 from pushsvc.stats.window import Window
 

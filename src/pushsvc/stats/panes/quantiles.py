@@ -14,20 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import (
-    Batch,
-    Counts,
-    Floats,
-    Ints,
-    append_merged,
-    bytes_of,
-    chosen,
-    joined,
-    lengths_of,
-    members_of,
-    runs_of,
-)  # fmt: skip
+from pushsvc.stats.arrays import Counts, Floats, Ints, lengths_of, members_of, runs_of
 from pushsvc.stats.pane_counts import CodeCounts
+from pushsvc.stats.parts import Batch, append_merged, bytes_of, chosen, joined
 
 NEWEST = 16  # values up to which a quantile is exact
 BITS = 19  # bits of a bucket's number: sign, exponent, and the upper 7 bits of the mantissa

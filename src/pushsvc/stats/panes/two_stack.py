@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pushsvc.stats.arrays import Counts, Floats, Index, Ints, bytes_of, narrow, shared, slices_of
+from pushsvc.stats.arrays import Counts, Floats, Index, Ints, narrow, shared, slices_of
 from pushsvc.stats.moments import EMPTY, Moments, empty, merge, merge_equal
+from pushsvc.stats.parts import bytes_of
 from pushsvc.stats.window import Window
 
 BLOCK = 2_048  # columns: few, so that a flip takes milliseconds; many, to outweigh the cost of numpy's calls

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Flags, Floats, Index, Ints, bytes_of
+from pushsvc.stats.arrays import Flags, Floats, Index, Ints
+from pushsvc.stats.parts import bytes_of
 from pushsvc.stats.rows import NEVER
 from pushsvc.stats.window import Window
 

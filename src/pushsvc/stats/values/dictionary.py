@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsvc.stats.arrays import Counts, Flags, Ints, bytes_of, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Ints, runs_of
+from pushsvc.stats.parts import bytes_of
 
 LONGEST = 200  # characters that are kept of a text; a longer one is shown as these and "…", and a digest identifies it
 REGISTERS = 12  # bits of a hash that select one of the 4,096 registers of a HyperLogLog

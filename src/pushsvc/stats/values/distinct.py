@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pushsvc.stats.arrays import Flags, Floats, Ints, bytes_of, members_of, places_of, runs_of
+from pushsvc.stats.arrays import Flags, Floats, Ints, members_of, places_of, runs_of
+from pushsvc.stats.parts import bytes_of
 from pushsvc.stats.values.dictionary import RANKS, REGISTERS, SKETCHED
 
 SHIFT = 32  # bits of a mark in a code; the row is above them

@@ -9,19 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import (
-    Batch,
-    Counts,
-    Flags,
-    Index,
-    Ints,
-    append_merged,
-    bytes_of,
-    chosen,
-    joined,
-    runs_of,
-    slices_of,
-)  # fmt: skip
+from pushsvc.stats.arrays import Counts, Flags, Index, Ints, runs_of, slices_of
+from pushsvc.stats.parts import Batch, append_merged, bytes_of, chosen, joined
 from pushsvc.stats.values.dictionary import NONE
 from pushsvc.stats.window import Window
 

@@ -10,17 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pushsvc.stats.arrays import (
-    Flags,
-    Ints,
-    append_merged,
-    bytes_of,
-    lengths_of,
-    members_of,
-    runs_of,
-    slices_of,
-)  # fmt: skip
+from pushsvc.stats.arrays import Flags, Ints, lengths_of, members_of, runs_of, slices_of
 from pushsvc.stats.pane_counts import CodeCounts, IdCounts, count_ids, kept_counts, sum_counts
+from pushsvc.stats.parts import append_merged, bytes_of
 from pushsvc.stats.values.dictionary import UNTRACKED, ValueDictionary
 
 SHIFT = 32

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.stats.arrays import Batch, Counts, Flags, Index, Ints, bytes_of, chosen, joined, runs_of
+from pushsvc.stats.arrays import Counts, Flags, Index, Ints, runs_of
+from pushsvc.stats.parts import Batch, bytes_of, chosen, joined
 from pushsvc.stats.values.dictionary import SKETCHED, UNTRACKED
 from pushsvc.stats.values.distinct import SHIFT, DistinctCounts
 from pushsvc.stats.values.first_last import FirstValues, LastValues
