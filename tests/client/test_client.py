@@ -204,6 +204,17 @@ def test_a_request_is_repeated_only_if_no_event_can_be_stored_twice(
     assert len(server.requests) == 1 + repeated
 
 
+def test_only_the_request_that_failed_is_repeated() -> None:
+    receipts = [
+        {"accepted": 1, "duplicates": 0, "rejected": 0, "late": 0, "first_offset": n, "last_offset": n} for n in (1, 2)
+    ]
+    first, second = (b"HTTP/1.1 202 Accepted\r\n\r\n" + json.dumps(receipt).encode() for receipt in receipts)
+    with scripted(first, NO_ANSWER, second) as server, Client(server.url) as client:
+        receipt = client.publish("t", ({"id": n} for n in range(2)), batch_size=1)
+    assert receipt == receipts[0] | {"accepted": 2, "last_offset": 2}
+    assert [request.rpartition(b"\r\n")[2] for request in server.requests] == [b'[{"id":0}]'] + [b'[{"id":1}]'] * 2
+
+
 @pytest.mark.parametrize("repeatable", [False, True])
 def test_a_body_is_repeated_if_the_caller_says_it_is_repeatable(repeatable: bool) -> None:
     with scripted(NO_ANSWER, OK) as server, Client(server.url) as client:

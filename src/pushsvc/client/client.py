@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
+from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BatchLimits, Events, Missing, Table, add_receipts, batches
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.sse import Decoder, Message
 
@@ -47,31 +46,49 @@ class Client:
     def publish(
         self,
         topic: str,
-        events: Iterable[Mapping[str, Any]] | bytes,
+        events: Events | bytes,
         content_type: str = JSON,
         *,
         repeatable: bool | None = None,
+        missing: Missing = "error",
+        batch_size: int = MAX_EVENTS,
         **query: Parameter,
     ) -> dict[str, Any]:
         """Publish events and return the receipt; raise ClientError.
 
-        ``events`` are mappings (a ``time`` may be a datetime with a zone), or a body of ``content_type``. ``query``
-        holds parameters of the call, such as ``on_error``, or the CSV columns ``key`` and ``time``.
+        ``events`` are a mapping, mappings from any iterable, a pandas DataFrame, or a body of ``content_type``. Values
+        may be numpy scalars and datetimes with a zone; those of pandas and numpy without a zone are UTC. ``query``
+        holds parameters of the call, such as ``on_error``, or the columns ``key`` and ``time`` of CSV and DataFrames.
+
+        NaN, NaT and NA raise InvalidValue, a ValueError that names the row; ``missing="absent"`` leaves them out.
+
+        A request has at most ``batch_size`` events and 8 MB, and all or none of its events are stored. More events take
+        several requests. The receipt is their sum; an error has as ``receipt`` the sum of those before it.
 
         A failed request is repeated only if that cannot store an event twice: if the server did not store anything,
         or if all events have ids. For a body, ``repeatable=True`` promises that they have.
         """
         if isinstance(events, bytes):
-            body, all_have_ids = events, False
-        else:
-            batch = list(events)
-            body, all_have_ids = _encode(batch), all(event.get("id") is not None for event in batch)
-            content_type = JSON
+            path = self._session.path(topic, "events", query)
+            return self._post(path, events, content_type, repeatable=bool(repeatable))
+        if missing not in ("error", "absent") or batch_size < 1:
+            raise ValueError(f"missing={missing!r} must be 'error' or 'absent', batch_size={batch_size!r} at least 1")
+        table = isinstance(events, Table)
+        columns = {name: str(query.pop(name)) for name in ATTRIBUTES if table and name in query}
         path = self._session.path(topic, "events", query)
-        return self._session.retry(
-            lambda: self._session.post(path, body, content_type),
-            repeatable=all_have_ids if repeatable is None else repeatable,
-        )
+        receipt: dict[str, Any] | None = None
+        try:
+            for batch in batches(events, columns, missing, BatchLimits(batch_size)):
+                safe = batch.all_have_ids if repeatable is None else repeatable
+                one = self._post(path, batch.body, JSON, repeatable=safe)
+                receipt = add_receipts(receipt, one, batch.first_row)
+        except ClientError as error:
+            error.receipt = receipt
+            raise
+        return receipt or {}
+
+    def _post(self, path: str, body: bytes, content_type: str, *, repeatable: bool) -> dict[str, Any]:
+        return self._session.retry(lambda: self._session.post(path, body, content_type), repeatable=repeatable)
 
     def events(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield a topic's events forever: new ones, or all after ``last_id`` (``earliest``: from the first).
@@ -97,21 +114,6 @@ class Client:
 
     def _watch(self, path: str, last_id: str) -> Iterator[Message]:
         return _watch(self._session, path, last_id, _Outage(self._on_outage))
-
-
-def _encode(events: list[Mapping[str, Any]]) -> bytes:
-    try:
-        return json.dumps(events, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_convert).encode()
-    except (TypeError, ValueError) as error:
-        raise ClientError(f"the events cannot be written as JSON: {error}") from error
-
-
-def _convert(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"JSON has no {type(value).__name__}")
 
 
 class _Outage:

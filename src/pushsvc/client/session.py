@@ -36,6 +36,7 @@ class ClientError(PushError):
 
     ``reply`` is the HTTP status (None: no answer), ``problem`` the problem document. If ``temporary``, the same
     request may succeed later. If ``unknown``, the events may have been stored. ``retry_after`` is in seconds.
+    ``receipt`` sums up the requests of the same call that succeeded before (None: there were none).
     """
 
     slug, title = "client", "The request failed"
@@ -56,6 +57,7 @@ class ClientError(PushError):
         self.temporary = temporary
         self.unknown = unknown
         self.retry_after = retry_after
+        self.receipt: dict[str, Any] | None = None
 
 
 class Session:

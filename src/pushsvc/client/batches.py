@@ -1,0 +1,209 @@
+"""Encodes events as requests of bounded size. Values of numpy and pandas are read without importing either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from pushsvc.client.session import ClientError
+
+MAX_EVENTS, MAX_BYTES = 10_000, 8_000_000
+"""What a server accepts in one request, by default."""
+
+ATTRIBUTES = ("id", "key", "time", "type")
+_MAX_FAULTS = 100  # faults that a receipt lists
+
+Missing = Literal["error", "absent"]
+
+
+@runtime_checkable
+class Table(Protocol):
+    """What is needed of a pandas DataFrame."""
+
+    columns: Any
+
+    def itertuples(self, index: bool = True, name: str | None = "") -> Iterable[Any]: ...
+
+
+Events = Mapping[str, Any] | Iterable[Mapping[str, Any]] | Table
+
+
+class InvalidValue(ClientError, ValueError):
+    """An event cannot be written as JSON. The text names its row, counted from 0, and its field."""
+
+
+class Batch(NamedTuple):
+    """The body of one request, and the number of its first row."""
+
+    body: bytes
+    first_row: int
+    all_have_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Largest sizes of the body of a request. An event that is larger is sent alone."""
+
+    events: int = MAX_EVENTS
+    bytes: int = MAX_BYTES
+
+
+def batches(events: Events, columns: Mapping[str, str], missing: Missing, limits: BatchLimits) -> Iterator[Batch]:
+    """Yield the requests that publish ``events``; raise InvalidValue.
+
+    ``columns`` maps attributes to columns of a table. NaN, NaT and NA raise, or are left out if they may be ``absent``.
+    """
+    encode = _Encoder(missing).encode
+    if isinstance(events, Mapping):
+        body, has_id = encode(0, events)
+        yield Batch(body, 0, has_id)
+        return
+    first, size, bodies, all_have_ids = 0, 2, list[bytes](), True
+    for row, event in enumerate(_rows(events, columns) if isinstance(events, Table) else events):
+        body, has_id = encode(row, event)
+        if bodies and (len(bodies) >= limits.events or size + len(body) > limits.bytes):
+            yield Batch(_array(bodies), first, all_have_ids)
+            first, size, bodies, all_have_ids = row, 2, [], True
+        bodies.append(body)
+        size += len(body) + 1
+        all_have_ids = all_have_ids and has_id
+    if bodies or not first:
+        yield Batch(_array(bodies), first, all_have_ids)
+
+
+def add_receipts(one: dict[str, Any] | None, other: dict[str, Any], first_row: int) -> dict[str, Any]:
+    """Return the receipt of two requests in one; the ``other`` began with ``first_row``."""
+    if one is None:
+        return other
+    total = one | {name: one[name] + other[name] for name in ("accepted", "duplicates", "rejected", "late")}
+    total["first_offset"] = min(one["first_offset"], other["first_offset"])
+    total["last_offset"] = max(one["last_offset"], other["last_offset"])
+    if "errors" in one or "errors" in other:
+        moved = [fault | {"line": fault["line"] + first_row} for fault in other.get("errors", ())]
+        faults = [*one.get("errors", ()), *moved]
+        total["errors"] = faults[:_MAX_FAULTS]
+        total["more"] = one.get("more", 0) + other.get("more", 0) + len(faults[_MAX_FAULTS:])
+    if "hint" not in other:  # it says that no event at all is counted
+        total.pop("hint", None)
+    return total
+
+
+def _array(bodies: list[bytes]) -> bytes:
+    return b"[" + b",".join(bodies) + b"]"
+
+
+def _rows(table: Table, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    names = [str(name) for name in table.columns]
+    for attribute, column in columns.items():
+        if column not in names:
+            raise InvalidValue(f"{attribute}={column!r} is not a column; the columns are {', '.join(names)}")
+    attribute_of = {column: attribute for attribute, column in columns.items()}
+    names = [attribute_of.get(name, name) for name in names]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidValue(f"two columns are named {twice!r}")
+    for row in table.itertuples(index=False, name=None):
+        yield dict(zip(names, row, strict=True))
+
+
+_ABSENT: Any = object()
+"""Stands for a missing value that is left out."""
+
+
+class _Encoder:
+    def __init__(self, missing: Missing) -> None:
+        self._leave_out = missing == "absent"
+        self._encode = json.JSONEncoder(
+            allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain
+        ).encode
+
+    def encode(self, row: int, event: Any) -> tuple[bytes, bool]:
+        """Return an event as JSON, and whether it has an id; raise InvalidValue."""
+        if not isinstance(event, Mapping):
+            raise InvalidValue(f"row {row} is of type {type(event).__name__}, but an event is a mapping")
+        try:
+            return self._encode(event).encode(), event.get("id") is not None
+        except (TypeError, ValueError, RecursionError):
+            pass  # the slow way finds the field
+        try:
+            present = self._present(event, "")
+            return self._encode(present).encode(), present.get("id") is not None
+        except _Unusable as error:
+            raise InvalidValue(f"row {row}, field {error.field!r} cannot be written as JSON: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise InvalidValue(f"row {row} cannot be written as JSON: {error}") from None
+        except RecursionError:
+            raise InvalidValue(f"row {row} cannot be written as JSON: nested too deeply") from None
+
+    def _present(self, event: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
+        """Return a mapping without its missing values; raise _Unusable."""
+        checked = ((name, self._checked(value, f"{prefix}{name}")) for name, value in event.items())
+        return {name: value for name, value in checked if value is not _ABSENT}
+
+    def _checked(self, value: Any, field: str) -> Any:
+        """Return a value that JSON can hold, or _ABSENT; raise _Unusable."""
+        if isinstance(value, Mapping):
+            return self._present(value, f"{field}.")
+        if isinstance(value, list | tuple) or _is_array(value):
+            inside = (self._checked(inner, f"{field}[{at}]") for at, inner in enumerate(value))
+            return [None if inner is _ABSENT else inner for inner in inside]
+        if _is_missing(value):
+            if self._leave_out:
+                return _ABSENT
+            raise _Unusable(field, "it is NaN; missing='absent' leaves such values out")
+        try:
+            self._encode(value).encode()
+        except UnicodeEncodeError:
+            raise _Unusable(field, "half of a surrogate pair is not valid text") from None
+        except (TypeError, ValueError) as error:
+            raise _Unusable(field, f"{str(value)[:60]}: {error}") from None
+        return value
+
+
+class _Unusable(Exception):
+    """JSON cannot hold the value of a field."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON lacks in types that it has; raise TypeError, or ValueError for a missing one."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if _is_missing(value):
+        raise ValueError("missing")
+    if isinstance(value, datetime):
+        # A Timestamp or datetime64 without a zone is UTC, as for pandas and numpy. A plain datetime is local or not.
+        utc = value.tzinfo is None and hasattr(value, "to_datetime64")
+        return value.isoformat() + ("Z" if utc else "")
+    if isinstance(value, date):
+        return value.isoformat()
+    return _of_numpy(value)
+
+
+def _of_numpy(value: Any) -> Any:
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind and kind in "biufMSUO":
+        if _is_array(value):
+            return list(value)
+        if kind == "M":
+            return f"{value.astype('datetime64[us]')}Z"
+        return float(value) if kind == "f" else value.tolist()
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and bool(getattr(value, "shape", ()))
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a value is a NaN of any kind: only NaN differs from itself."""
+    if type(value).__name__ == "NAType":
+        return True
+    single = isinstance(value, float | datetime) or getattr(value, "shape", None) == ()
+    return single and bool(value != value)
