@@ -1,11 +1,13 @@
 """Shards have together the rows of one engine; their messages are those of the sockets."""
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.worker.shards.pool import ShardPool
 from support.reference.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
-from support.reference.shards import LocalShard, assert_frames, names_and, play, pool_of, whole_of
+from support.reference.shards import SHARDS, LocalShard, assert_frames, names_and, play, pool_of, whole_of
 
 keys = st.sampled_from(["a", "b", "c", "d", "e", None])
 eighths = st.integers(-(2**30), 2**30).map(lambda k: k / 8)
@@ -61,7 +63,7 @@ def test_restored_shards_continue_at_their_offset(series, stop, options):
     for number, (now, _) in enumerate(play(series, whole, pool)):
         assert_frames(whole.due(now), pool.due(now))
         if number == stop:
-            again = ShardPool.restore(pool._settings, b"".join(pool.save()), LocalShard)
+            again = ShardPool.restore(dataclasses.replace(options, parts=SHARDS), b"".join(pool.save()), LocalShard)
             assert again.topics["t"].offset == pool.topics["t"].offset
             pool.shards, again.shards = again.shards, []
     for window in options.windows:

@@ -1,9 +1,20 @@
 """What tests of a hub do to it."""
 
+from threading import Event
+
+import pytest
+
+from pushsvc.broker.broker import Broker
+
 
 def count_as_listed(hub):
     """Let every group with patterns go without a list of the topics that exist: the test adds topics itself."""
-    hub.feed.directory._unlisted.clear()
+    confirmed = Event()
+    confirmed.set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub.feed.live, "subscribe", lambda channel: confirmed)
+        patch.setattr(Broker, "topics", lambda *_: {})
+        hub.feed.directory.wait_listed()
 
 
 def captured(group):

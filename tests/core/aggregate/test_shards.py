@@ -19,21 +19,21 @@ PLACES = ((0, 0), (0, 100), (1, 0), (1, 100))
 
 
 def test_a_state_of_other_settings_or_no_state_is_refused():
-    pool = pool_of(NOW)
+    pool, own = pool_of(NOW), dataclasses.replace(NOW, parts=SHARDS)
     pool.apply_entries("t", [entry_of(1, T, b'{"key":"a","x":1}')], reported=False)
     data = b"".join(pool.save())
     for settings, given_data in (
-        (dataclasses.replace(pool._settings, parts=2), data),
-        (dataclasses.replace(pool._settings, cadence=7), data),
-        (pool._settings, b"nothing"),
-        (pool._settings, data[:-1]),
+        (dataclasses.replace(own, parts=2), data),
+        (dataclasses.replace(own, cadence=7), data),
+        (own, b"nothing"),
+        (own, data[:-1]),
     ):
         with pytest.raises(InvalidState):
             ShardPool.restore(settings, given_data, LocalShard)
     state = msgspec.msgpack.decode(data)
     state[-1][1] = b"of a shard"
     with pytest.raises(InvalidState):
-        ShardPool.restore(pool._settings, msgspec.msgpack.encode(state), LocalShard)
+        ShardPool.restore(own, msgspec.msgpack.encode(state), LocalShard)
 
 
 def test_an_unreadable_entry_has_no_events():

@@ -176,7 +176,7 @@ def test_expired_values_make_room():
         recorder.send(now, *[event(v=f"{minute}-{n}") for n in range(10)])
         row = recorder.rows()["a", "v", None]
         assert (row["distinct"], row["approximate"]) == (10, False), minute
-    assert recorder.all._engine.dictionary.size < 40
+    assert recorder.all.engine.dictionary.size < 40
 
 
 def test_sweep_comes_even_if_the_clock_stands_still():
@@ -184,7 +184,7 @@ def test_sweep_comes_even_if_the_clock_stands_still():
     recorder = Recorder(dataclasses.replace(EVENT_CLOCK, max_values=10))
     for entry in range(13):
         recorder.send(T, *[event(T, v=f"{entry}-{n}") for n in range(1_000)])
-    assert recorder.all._engine.dictionary.used < 5_000
+    assert recorder.all.engine.dictionary.used < 5_000
     row = recorder.rows()["a", "v", None]
     assert row["distinct"] == pytest.approx(13_000, rel=0.07)
     assert (row["first"], row["last"], row["approximate"]) == ("0-0", "12-999", True)
@@ -216,11 +216,11 @@ def test_keys_beyond_the_limit_share_their_values():
 
 def test_no_new_value_is_tracked_beyond_the_memory_limit():
     recorder = Recorder(MINUTE)
-    before = recorder.all._engine.bytes
+    before = recorder.all.engine.bytes
     recorder.send(T, *[event(v=f"value {n}") for n in range(300)])
     recorder.rows()
-    assert recorder.all._engine.bytes > before + 300 * 400
-    recorder.all._most_bytes = 1
+    assert recorder.all.engine.bytes > before + 300 * 400
+    recorder.all.limit_memory(1)
     recorder.send(T + 1_000, event(v="one more"), event(v="value 7"))
     row = recorder.rows()["a", "v", None]
     assert row["approximate"]

@@ -96,8 +96,7 @@ def test_events_of_one_millisecond_are_evicted_together():
 
 
 def test_exact_windows_keep_no_more_events_beyond_the_memory_limit():
-    aggregate = topic(dataclasses.replace(EXACT, windows=EXACT.windows[1:]))
-    aggregate.all._most_bytes = 100_000
+    aggregate = topic(dataclasses.replace(EXACT, windows=EXACT.windows[1:]), most_bytes=100_000)
     hundred = Columns.from_events([event(key=f"k{n}", x=1) for n in range(100)])
     for second in range(30):
         aggregate.all.apply("t", second * 100 + 100, T + second * 1_000, hundred)
@@ -107,7 +106,7 @@ def test_exact_windows_keep_no_more_events_beyond_the_memory_limit():
     seconds = (frame.end - frame.start) // 1_000
     assert 10 <= seconds < 30
     assert rows_of(frame)[None, "x"][0] == 100 * seconds
-    assert aggregate.all._engine.bytes < 400_000
+    assert aggregate.engine.bytes < 400_000
 
 
 def test_event_clock_judges_lateness_by_earlier_events():
@@ -179,11 +178,10 @@ def test_keys_that_left_a_count_window_make_room_while_the_clock_stands():
 
 def test_key_with_events_under_other_is_partial():
     aggregate = topic(dataclasses.replace(LAST_3, max_keys=1))
-    aggregate.apply(2, T, [event(key="a"), event(key="b")])
-    aggregate.all._engine.rows.topics[0]._max_keys = 2
-    aggregate.apply(3, T + 1, [event(key="b")])
+    aggregate.apply(4, T, [event(key=key) for key in "abbb"])
+    aggregate.apply(5, T + 1_000, [event(key="b")])  # the other key has left the window
     assert json.loads(aggregate.snapshot("last 3").body)["partial"] == ["b"]
-    aggregate.apply(6, T + 2, [event(key="b"), event(key="b"), event(key="b")])
+    aggregate.apply(8, T + 2_000, [event(key="b"), event(key="b"), event(key="b")])
     assert "partial" not in json.loads(aggregate.snapshot("last 3").body)
 
 
@@ -206,7 +204,7 @@ def test_closed_topic_leaves_nothing(options):
         assert rows_of(shared.snapshot(window.name)) == rows_of(lone.snapshot(window.name))
     assert [frame.topic for frame in shared.flush(T + 60_000)] == ["t"] * len(lone.flush(T + 60_000))
     shared.all.close("t")
-    engine = shared.all._engine
+    engine = shared.engine
     recent = engine._recent
     assert recent._buffers == {}
     assert not any(array.any() for array in (recent._counts, recent._kept, recent._changed))

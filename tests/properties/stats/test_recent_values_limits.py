@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import Columns
 from pushsvc.stats.window import Window
+from support.reference.open_aggregate import OpenAggregate
 from support.reference.values import ALL, BOTH, EXACT, FEW, LAST, NOW, Recorder, T, check, event, rows_of, strict
 
 COLUMNS = ("count", "distinct", "top3", "first", "last", "top", "approximate")
@@ -79,7 +79,7 @@ def test_values_that_left_all_windows_make_room(settings):
         assert (row["first"], row["distinct"], row["approximate"]) == (f"{minute}-0", 10, False)
         if still:
             recorder.send(now, *[event(now) for _ in range(1_000)])
-    assert recorder.all._engine.dictionary.size < 22
+    assert recorder.all.engine.dictionary.size < 22
 
 
 def test_value_in_use_keeps_its_number_when_numbers_are_short():
@@ -94,8 +94,8 @@ def test_untracked_value_in_use_is_tracked_when_there_is_room():
     recorder = Recorder(dataclasses.replace(LAST_100, max_values=2))
     for _ in range(3):
         recorder.send(T, *[event(v=value) for value in "abcde"], *[event() for _ in range(45)])
-        recorder.all._engine.dictionary.sweep(recorder.all._engine.values_in_use(), 1)
-    assert recorder.all._engine.dictionary.used == 6  # including UNTRACKED
+        recorder.all.engine.dictionary.sweep(recorder.all.engine.values_in_use(), 1)
+    assert recorder.all.engine.dictionary.used == 6  # including UNTRACKED
     assert statistics_of(recorder, "last 100")[5:] == [[["a", 2], ["b", 2]], True]
     recorder.send(T, *[event(v="d") for _ in range(1_000)])
     recorder.send(T, event(v="d"))
@@ -115,8 +115,8 @@ def test_untracked_text_is_kept_only_for_first_and_last(ends):
     settings = dataclasses.replace(LAST_100, max_values=10, statistics=("distinct", "top", *ends))
     recorder = Recorder(settings)
     recorder.send(T, *[event(v=f"{n}") for n in range(100)])
-    recorder.all._engine.dictionary.sweep(recorder.all._engine.values_in_use(), 1)
-    assert recorder.all._engine.dictionary.used == (101 if ends else 11)
+    recorder.all.engine.dictionary.sweep(recorder.all.engine.values_in_use(), 1)
+    assert recorder.all.engine.dictionary.used == (101 if ends else 11)
     row = rows_of(recorder.all.snapshot("t", "last 100"))["a", "v", None]
     assert (row["distinct"], row["approximate"], len(row["top"])) == (pytest.approx(100, abs=5), True, 10)
     assert not ends or row["first"] == "0"
@@ -129,12 +129,12 @@ def test_untracked_text_is_kept_only_for_first_and_last(ends):
 def test_no_new_value_is_tracked_beyond_the_memory_limit(settings):
     recorder = Recorder(dataclasses.replace(settings, key=("key",)))
     window = settings.windows[-1].name
-    recorder.all._most_bytes = 400 * 100
+    recorder.all.limit_memory(400 * 100)
     recorder.send(T, *[event(T - 100 + n, v=f"value {n}") for n in range(100)])
     recorder.send(T + 1_000, event(v="one more"), event(v="value 99"))
     row = rows_of(recorder.all.snapshot("t", window))["a", "v", None]
     assert (row["approximate"], row["top3"][0]) == (True, ["value 99", 2])
-    recorder.all._most_bytes = 10_000_000
+    recorder.all.limit_memory(10_000_000)
     for second in (70, 71):
         recorder.send(T + second * 1_000, *[event(v="one more") for _ in range(60)])
     recorder.send(T + 72_000, event(v="one more"), event(v="and more"))
@@ -151,7 +151,7 @@ def test_deleted_topic_leaves_no_values_to_its_successor(settings):
         columns = Columns.from_events([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
         recorder.all.apply(name, 2, T, columns)
     recorder.all.close("t")
-    assert len(recorder.all._engine.dictionary._tables) == 1
+    assert len(recorder.all.engine.dictionary._tables) == 1
     recorder.topic = recorder.all.open("t", T)
     recorder.log.clear()
     recorder.send(T + 100, event(v="new", k2="p"))
@@ -160,8 +160,8 @@ def test_deleted_topic_leaves_no_values_to_its_successor(settings):
         check(recorder, window.name)
     recorder.all.close("t")
     recorder.all.close("u")
-    assert (recorder.all._engine.dictionary.used, recorder.all._engine.dictionary._tables) == (1, {})
-    assert Aggregate.restore(settings, b"".join(recorder.all.save())).save() == recorder.all.save()
+    assert (recorder.all.engine.dictionary.used, recorder.all.engine.dictionary._tables) == (1, {})
+    assert OpenAggregate.restore(settings, b"".join(recorder.all.save())).save() == recorder.all.save()
 
 
 def test_key_in_a_reused_row_has_none_of_the_former_values():

@@ -7,12 +7,13 @@ from math import sqrt
 
 import pytest
 
-from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.aggregate import ENGINE_BYTES
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
+from support.reference.open_aggregate import OpenAggregate
 
 T = 1_700_000_000_000
 SHORT = TopicSettings(windows=(Window.parse("10s"), Window.parse("1m")))
@@ -23,12 +24,13 @@ EVENT_CLOCK = dataclasses.replace(NOW, clock="event")
 class TopicAggregate:
     """An aggregate with one topic."""
 
-    def __init__(self, options, since):
-        self.all = Aggregate(options, since)
+    def __init__(self, options, since, most_bytes=ENGINE_BYTES):
+        self.options = options
+        self.all = OpenAggregate(options, since, most_bytes)
         self.topic = self.all.open("t", since)
 
     def apply(self, offset, arrival, events):
-        self.all.apply("t", offset, arrival, Columns.from_events(events, self.all._settings.key))
+        self.all.apply("t", offset, arrival, Columns.from_events(events, self.options.key))
 
     def snapshot(self, window):
         return self.all.snapshot("t", window)
@@ -40,21 +42,20 @@ class TopicAggregate:
         return getattr(self.topic if name in TopicCounts.__slots__ else self.all, name)
 
     def __deepcopy__(self, memo):
-        same = object.__new__(TopicAggregate)
-        same.all = copy.deepcopy(self.all, memo)
-        same.topic = same.all.topics["t"]
-        return same
+        return self._with(copy.deepcopy(self.all, memo))
 
     def saved_and_restored(self):
         """Return an aggregate restored from the saved state."""
+        return self._with(OpenAggregate.restore(self.options, b"".join(self.all.save())))
+
+    def _with(self, aggregate):
         same = object.__new__(TopicAggregate)
-        same.all = Aggregate.restore(self.all._settings, b"".join(self.all.save()))
-        same.topic = same.all.topics["t"]
+        same.options, same.all, same.topic = self.options, aggregate, aggregate.topics["t"]
         return same
 
 
-def topic(options=NOW, since=T):
-    return TopicAggregate(options, since)
+def topic(options=NOW, since=T, **limits):
+    return TopicAggregate(options, since, **limits)
 
 
 def event(time=None, key="a", **data):

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
+from support.reference.open_aggregate import OpenAggregate
 
 T = 1_700_000_000_000
 STATISTICS = ("p50", "distinct", "top3", "first", "last", "top")
@@ -39,7 +39,7 @@ class Recorder:
 
     def __init__(self, settings=NOW):
         self.settings = settings
-        self.all = Aggregate(settings, T)
+        self.all = OpenAggregate(settings, T)
         self.topic = self.all.open("t", T)
         self.log = []
 
