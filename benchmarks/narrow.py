@@ -1,0 +1,437 @@
+"""One topic for each subscriber: the cost of a message, and of opening streams, as the number of topics grows.
+
+16 producers publish single events to random topics, each waits for its answer; every topic has one subscriber. The
+result is the CPU of all processes of the server per message, Redis included. The load client is written in C; this
+script compiles it with ``cc``. Peers in the same run: nchan (Debian's ``libnginx-mod-nchan``), which keeps messages in
+memory and computes nothing, and with ``--centrifugo PATH`` the binary of Centrifugo with Redis and history.
+
+    python benchmarks/narrow.py [--quick] [--topics 1000,10000] [--only messages,wide] [--centrifugo PATH]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fanout import free_port
+from fanout_peers import NCHAN, _cpu, _tree
+from measure import Table, machine
+from pushsvc.broker.embedded import EmbeddedServer
+
+PRODUCERS = 16
+ROLES = ("web", "aggregator", "redis")
+BODY = '{"t":%t,"key":"a","pad":"' + "x" * 40 + '"}'
+PLAIN = "windows = []"
+"""Settings of a topic of events alone."""
+
+NGINX = """
+load_module {module};
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 19000; }}
+http {{
+  access_log off;
+  keepalive_requests 100000000;
+  client_body_temp_path {folder}/body;
+  nchan_max_reserved_memory 1G;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location ~ /pub/(.*)$ {{ nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 10; }}
+    location ~ /sub/(.*)$ {{
+      nchan_subscriber eventsource; nchan_channel_id $1; nchan_subscriber_first_message newest;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass
+class Server:
+    """A server under test. In its paths and its body ``%d`` stands for the number of a topic."""
+
+    name: str
+    command: list[str]
+    port: int
+    stream: str
+    publish: str
+    folder: Path
+    body: str = BODY
+    header: str = ""
+    missing: str | None = None
+    ready: str = "/"
+    environment: dict[str, str] = field(default_factory=dict)
+    redis: EmbeddedServer | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        """Start the server, and its Redis if it has one of its own; end both."""
+        if self.redis is not None:
+            self.redis.start()
+        self._started = subprocess.Popen(
+            self.command,
+            env={**os.environ, **self.environment},
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.folder / "log").open("wb"),
+        )
+        try:
+            self._wait_ready()
+            yield self
+        finally:
+            self._started.terminate()
+            try:
+                self._started.wait(30)
+            except subprocess.TimeoutExpired:
+                self._started.kill()
+            if self.redis is not None:
+                self.redis.stop()
+
+    def _wait_ready(self) -> None:
+        until = time.monotonic() + 60
+        while True:
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+            try:
+                connection.request("GET", self.ready)
+                if connection.getresponse().status < 500:
+                    return
+            except OSError:
+                pass
+            finally:
+                connection.close()
+            if time.monotonic() > until or self._started.poll() is not None:
+                raise SystemExit(f"{self.name} did not become ready: {(self.folder / 'log').read_text()[-1_000:]}")
+            time.sleep(0.1)
+
+    def processes(self) -> dict[int, str]:
+        """Return the processes by their id, with what each is."""
+        found = {pid: _role(pid) for pid in _tree(self._started.pid)}
+        if self.redis is not None and self.redis.pid is not None:
+            found[self.redis.pid] = "redis"
+        return found
+
+    def cpu(self) -> dict[str, float]:
+        """Return the CPU seconds so far by the role of the process."""
+        total: dict[str, float] = {}
+        for pid, role in self.processes().items():
+            total[role] = total.get(role, 0.0) + _cpu(pid)
+        return total
+
+    def kill(self, role: str) -> None:
+        """Kill the processes of a role."""
+        for pid, name in self.processes().items():
+            if name == role:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _role(pid: int) -> str:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    names = {"_web": "web", "_aggregator": "aggregator", "valkey-server": "redis"}
+    return next((role for name, role in names.items() if name in command), "other")
+
+
+class Load:
+    """The load client: streams of many topics, and producers."""
+
+    def __init__(self, binary: Path, server: Server, topics: int, streams: int, producers: int = PRODUCERS) -> None:
+        command = [str(binary), str(server.port), server.stream, server.publish, server.body, server.header]
+        command += [str(topics), str(streams), str(producers)]
+        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        time.sleep(1)
+
+    def ask(self, command: str) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the load client ended")
+        found: dict[str, float] = json.loads(line)
+        return found
+
+
+def pushsvc(folder: Path, name: str, topics: str, *, workers: int = 1) -> Server:
+    """Return the whole service with an embedded server and settings for all topics."""
+    port = free_port()
+    folder.mkdir()
+    (folder / "pushsvc.toml").write_text(f'[topics.">"]\n{topics}\n[limits]\nfollowed = 1000000\n')
+    command = [sys.executable, "-m", "pushsvc", "serve", "--port", str(port), "--workers", str(workers)]
+    command += ["--data-dir", str(folder / "data"), "--max-connections-per-address", "0"]
+    path = "/v1/topics/user.%d/events"
+    return Server(name, command, port, path, path, folder, ready="/readyz")
+
+
+def nchan(folder: Path) -> Server:
+    port = free_port()
+    folder.mkdir()
+    (folder / "nginx.conf").write_text(NGINX.format(module=NCHAN, folder=folder, port=port))
+    command = [shutil.which("nginx") or "nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+    missing = None if NCHAN.exists() else "libnginx-mod-nchan is not installed"
+    return Server("nchan", command, port, "/sub/user.%d", "/pub/user.%d", folder, missing=missing)
+
+
+def centrifugo(folder: Path, binary: Path) -> Server:
+    port = free_port()
+    folder.mkdir()
+    redis = EmbeddedServer(folder / "redis", port=free_port())
+    settings: dict[str, Any] = {
+        "http_server": {"port": str(port)},
+        "http_api": {"key": "key"},
+        "client": {"insecure": True, "allowed_origins": ["*"]},
+        "uni_sse": {"enabled": True},
+        "engine": {"type": "redis", "redis": {"address": redis.url}},
+        "channel": {
+            "without_namespace": {"history_size": 100, "history_ttl": "300s", "allow_subscribe_for_client": True}
+        },
+        "log": {"level": "error"},
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    stream = "/connection/uni_sse?cf_connect=%7B%22subs%22%3A%7B%22user.%d%22%3A%7B%7D%7D%7D"
+    body = '{"channel":"user.%d","data":' + BODY + "}"
+    command = [str(binary), "--config", str(folder / "config.json")]
+    server = Server("Centrifugo, Redis", command, port, stream, "/api/publish", folder, body, "X-API-Key: key")
+    server.redis = redis
+    return server
+
+
+def cost(server: Server, load: Load, messages: int) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Return CPU seconds per message, the same by role, and the report of the load client."""
+    load.ask(f"publish {messages // 10} 0")
+    before = server.cpu()
+    found = load.ask(f"publish {messages} 0")
+    # What follows the last delivery counts too: aggregators work at their cadence.
+    time.sleep(1)
+    spent = {role: (seconds - before.get(role, 0.0)) / messages for role, seconds in server.cpu().items()}
+    return sum(spent.values()), spent, found
+
+
+def messages_table(servers: list[Server], binary: Path, counts: list[int], messages: int) -> None:
+    table = Table(
+        "One topic for each subscriber: 16 producers, single events to random topics",
+        [
+            "server",
+            "topics",
+            "streams",
+            "CPU µs",
+            "× nchan",
+            "web",
+            "aggregator",
+            "redis",
+            "messages/s",
+            "p99 ms",
+            "lost",
+        ],
+        "CPU per message of all processes of the server. × nchan: that of nchan with the fewest topics, in this run.",
+    )
+    floor = 0.0
+    for server in servers:
+        for topics in counts:
+            if server.missing:
+                table.add(server.name, "", "", f"not measured: {server.missing}", *[""] * 7)
+                break
+            streams = min(topics, 15_000)
+            with server.running(), Load(binary, server, topics, streams) as load:
+                load.ask("open 256")
+                each, spent, found = cost(server, load, messages)
+            floor = floor or (each if server.name == "nchan" else 0.0)
+            lost = messages - found["received"] if streams == topics else 0
+            cells = [f"{each * 1e6:.0f}", f"{each / floor:.1f}" if floor else ""]
+            cells += [f"{spent.get(role, 0.0) * 1e6:.0f}" for role in ROLES]
+            table.add(
+                server.name,
+                f"{topics:,}",
+                f"{streams:,}",
+                *cells,
+                f"{messages / found['seconds']:,.0f}",
+                f"{found['p99_ms']:.1f}",
+                f"{lost:.0f}",
+            )
+            _forget(server)
+            if server.name == "nchan" and topics >= 10_000:
+                break  # one process may hold 19,000 connections, streams and producers alike
+    table.print()
+
+
+def wide_table(servers: list[Server], binary: Path, messages: int) -> None:
+    table = Table(
+        "One topic, 200 subscribers, one producer that waits for each answer",
+        ["server", "CPU ms a message", "× nchan", "messages/s", "p99 ms"],
+        "CPU of all processes of the server.",
+    )
+    floor = 0.0
+    for server in servers:
+        if server.missing:
+            table.add(server.name, f"not measured: {server.missing}", "", "", "")
+            continue
+        with server.running(), Load(binary, server, 1, 200, producers=1) as load:
+            load.ask("open 256")
+            load.ask(f"publish {messages // 10} 0")
+            load.ask("close")
+            load.ask("forget")
+            load.ask("open 256")
+            before = sum(server.cpu().values())
+            found = load.ask(f"publish {messages} 0")
+            each = (sum(server.cpu().values()) - before) / messages
+        floor = floor or each
+        table.add(
+            server.name,
+            f"{each * 1e3:.2f}",
+            f"{each / floor:.2f}",
+            f"{messages / found['seconds']:,.0f}",
+            f"{found['p99_ms']:.1f}",
+        )
+        _forget(server)
+    table.print()
+
+
+def open_table(servers: list[Server], binary: Path, streams: int) -> None:
+    table = Table(
+        f"Opening {streams:,} streams of different topics, 256 at a time",
+        ["server", "new topics s", "known topics s", "with cursors after kill -9 s"],
+        "Until every stream has its head. The killed web process is started again by the supervisor; that time counts.",
+    )
+    for server in servers:
+        if server.missing:
+            table.add(server.name, f"not measured: {server.missing}", "", "")
+            continue
+        with server.running(), Load(binary, server, streams, streams) as load:
+            took = [load.ask("open 256")["seconds"]]
+            load.ask(f"publish {streams * 2} 0")
+            load.ask("close")
+            load.ask("forget")
+            took.append(load.ask("open 256")["seconds"])
+            load.ask(f"publish {streams} 0")
+            if server.name.startswith("pushsvc"):
+                started = time.monotonic()
+                server.kill("web")
+                load.ask("close")
+                while True:
+                    try:
+                        server._wait_ready()
+                        break
+                    except OSError:
+                        time.sleep(0.02)
+                load.ask("open 256")
+                took.append(time.monotonic() - started)
+        table.add(server.name, *(f"{seconds:.2f}" for seconds in took), *[""] * (3 - len(took)))
+        _forget(server)
+    table.print()
+
+
+def latency_table(servers: list[Server], binary: Path, topics: int, rate: int, seconds: int) -> None:
+    table = Table(
+        f"{rate:,} messages a second over {topics:,} topics, one subscriber each",
+        ["server", "p50 ms", "p99 ms", "max ms", "lost"],
+        "From the time at which the message was due until its subscriber has it. Median of three runs.",
+    )
+    for server in servers:
+        if server.missing:
+            table.add(server.name, f"not measured: {server.missing}", "", "", "")
+            continue
+        with server.running(), Load(binary, server, topics, topics, producers=64) as load:
+            load.ask("open 256")
+            load.ask(f"publish {rate} {rate}")
+            runs = [load.ask(f"publish {rate * seconds} {rate}") for _ in range(3)]
+        cells = [f"{median(run[name] for run in runs):.1f}" for name in ("p50_ms", "p99_ms", "max_ms")]
+        table.add(server.name, *cells, f"{sum(rate * seconds - run['received'] for run in runs):.0f}")
+        _forget(server)
+    table.print()
+
+
+def burst_table(servers: list[Server], binary: Path, streams: int) -> None:
+    table = Table(
+        f"{streams:,} clients that connect at the same instant",
+        ["server", "all open after s", "ListenOverflows", "ListenDrops"],
+        "One topic for all. The counters are of the kernel, for this machine.",
+    )
+    for server in servers:
+        if server.missing:
+            table.add(server.name, f"not measured: {server.missing}", "", "")
+            continue
+        with server.running(), Load(binary, server, 1, streams) as load:
+            before = _drops()
+            took = load.ask(f"open {streams}")["seconds"]
+            after = _drops()
+        table.add(server.name, f"{took:.2f}", *(str(now - then) for now, then in zip(after, before, strict=True)))
+        _forget(server)
+    table.print()
+
+
+def _drops() -> tuple[int, int]:
+    lines = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:")]
+    counters = dict(zip(lines[0], lines[1], strict=True))
+    return int(counters["ListenOverflows"]), int(counters["ListenDrops"])
+
+
+def _forget(server: Server) -> None:
+    """Remove the data of a server, so that each run begins empty."""
+    for name in ("data", "redis"):
+        shutil.rmtree(server.folder / name, ignore_errors=True)
+
+
+@contextmanager
+def compiled() -> Iterator[Path]:
+    if shutil.which("cc") is None:
+        raise SystemExit("a C compiler (cc) is needed for the load client")
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "narrow"
+        subprocess.run(["cc", "-O2", "-o", str(binary), str(Path(__file__).parent / "fanout" / "narrow.c")], check=True)
+        yield binary
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer messages and streams")
+    parser.add_argument("--topics", default="1000,10000", help="numbers of topics, separated by commas")
+    parser.add_argument("--only", default="messages,wide,open,latency,burst", help="the tables to print")
+    parser.add_argument("--centrifugo", type=Path, help="the binary of Centrifugo")
+    parser.add_argument("--plain", default=PLAIN, help="settings of topics of events alone")
+    arguments = parser.parse_args()
+    part = 10 if arguments.quick else 1
+    counts = [int(count) for count in arguments.topics.split(",")]
+    print(machine())
+    with compiled() as binary, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        servers = [nchan(folder / "nchan")]
+        if arguments.centrifugo:
+            servers.append(centrifugo(folder / "centrifugo", arguments.centrifugo))
+        servers.append(pushsvc(folder / "plain", "pushsvc, no windows", arguments.plain))
+        servers.append(pushsvc(folder / "windows", "pushsvc, default windows", ""))
+        tables = {
+            "messages": lambda: messages_table(servers, binary, counts, 50_000 // part),
+            "wide": lambda: wide_table(servers, binary, 2_000 // part),
+            "open": lambda: open_table(servers[1:], binary, 10_000 // part),
+            "latency": lambda: latency_table(servers, binary, 10_000 // part, 2_000, 10),
+            "burst": lambda: burst_table(servers, binary, 15_000 // part),
+        }
+        for table in arguments.only.split(","):
+            tables[table]()
+
+
+if __name__ == "__main__":
+    main()
