@@ -317,14 +317,10 @@ class Aggregate:
         numbers = self._engine.read(window, rows[valued])
         values = self._engine.read_values(window, rows)
         self._pause()
-        pieces = JsonRows(
-            self._row_names.of(rows),
-            counts_to_json(changes.count[part], self._settings.windows[window].length / 1_000 or None),
-            numbers,
-            valued,
-            self._row_names.groupings_of(rows),
-            list(zip(self._value_places, values, strict=True)),
-        )
+        names, groupings = self._row_names.of(rows), self._row_names.groupings_of(rows)
+        counts = counts_to_json(changes.count[part], self._settings.windows[window].length / 1_000 or None)
+        others = list(zip(self._value_places, values, strict=True))
+        pieces = JsonRows(names, counts, numbers, valued, groupings, others)
         self._pause()
         return pieces
 

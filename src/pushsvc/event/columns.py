@@ -54,16 +54,12 @@ class ValueColumn:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Events as columns. ``times`` [n] are in ms or NO_TIME; None if no event has a time.
+    """Events as columns."""
 
-    ``keys`` has the keys [n] for each grouping, None for an event without one. ``fields`` has the numbers by field.
-    ``values`` has all values of the fields that the reader was asked for, if any event has one.
-    """
-
-    keys: Sequence[Sequence[str | None]]
-    times: NDArray[np.int64] | None
+    keys: Sequence[Sequence[str | None]]  # for each grouping the keys [n]; None for an event without one
+    times: NDArray[np.int64] | None  # [n] in ms or NO_TIME; None if no event has a time
     fields: dict[str, NumberColumn]
-    values: dict[str, ValueColumn] = field(default_factory=dict)
+    values: dict[str, ValueColumn] = field(default_factory=dict)  # of the fields that the reader was asked for
 
     def __len__(self) -> int:
         return len(self.keys[0])
@@ -72,22 +68,20 @@ class Columns:
     def from_events(
         cls, events: Sequence[Event], groupings: Sequence[str] = ("key",), valued: Sequence[str] = ()
     ) -> Columns:
-        times = [NO_TIME if event.time is None else event.time for event in events]
         found: dict[str, tuple[list[int], list[float]]] = {}
         for position, event in enumerate(events):
             for name, value in event.numbers().items():
                 positions, values = found.setdefault(name, ([], []))
                 positions.append(position)
                 values.append(value)
+        fields = {}
+        for name, (positions, values) in found.items():
+            places = None if len(values) == len(events) else np.array(positions, np.int64)
+            fields[name] = NumberColumn(places, np.array(values))
         return cls(
             [_join_parts([[_part(event, name) for event in events] for name in _parts_of(one)]) for one in groupings],
-            _times(times),
-            {
-                name: NumberColumn(
-                    None if len(values) == len(events) else np.array(positions, np.int64), np.array(values)
-                )
-                for name, (positions, values) in found.items()
-            },
+            _times([NO_TIME if event.time is None else event.time for event in events]),
+            fields,
             _value_columns({name: [_value(event, name) for event in events] for name in valued}),
         )
 
@@ -163,9 +157,8 @@ class ColumnReader:
         return np.fromiter(read, np.float64, len(events))
 
     def _learn(self, objects: list[dict[str, Any]]) -> None:
-        schema = self._schema.extend(
-            ((name, _kind(value)) for item in objects for name, value in item.items()), _MAX_FIELDS
-        )
+        values = ((name, _kind(value)) for item in objects for name, value in item.items())
+        schema = self._schema.extend(values, _MAX_FIELDS)
         if schema is self._schema:
             return
         self._schema = schema

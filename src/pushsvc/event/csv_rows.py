@@ -62,9 +62,8 @@ def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan
     for column, _ in data:
         if column in ATTRIBUTES:
             advice = "rename it" if column in columns else f"add ?{column}={column}, or rename it"
-            raise InvalidBatch(
-                [Fault(line, column, f"a column of data must not have the name of an attribute: {advice}")]
-            )
+            detail = f"a column of data must not have the name of an attribute: {advice}"
+            raise InvalidBatch([Fault(line, column, detail)])
     return plan + [(column, at, _value) for column, at in data]
 
 

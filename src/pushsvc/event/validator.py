@@ -104,9 +104,8 @@ class EventValidator:
         if name.startswith("$"):
             raise InvalidEvent(name[:60], "names that begin with $ are reserved")
         if len(name) > self.limits.name:
-            raise InvalidEvent(
-                name[:60], f"the name has {len(name)} characters, at most {self.limits.name} are allowed"
-            )
+            detail = f"the name has {len(name)} characters, at most {self.limits.name} are allowed"
+            raise InvalidEvent(name[:60], detail)
         self._names.add(name)
 
 

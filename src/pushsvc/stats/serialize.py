@@ -110,9 +110,7 @@ class _Reader:
     """Makes objects from their descriptions, each one when it is first referred to."""
 
     def __init__(self, schema: dict[type, tuple[str, ...]], objects: list[Any], pause: Pause) -> None:
-        self._classes: dict[str, tuple[Any, tuple[str, ...]]] = {
-            cls.__name__: (cls, state) for cls, state in schema.items()
-        }
+        self._classes: dict[str, tuple[Any, Any]] = {cls.__name__: (cls, state) for cls, state in schema.items()}
         self._objects = objects
         self._pause = pause
         self._made: dict[int, Any] = {}
@@ -137,13 +135,11 @@ class _Reader:
         elif kind == "tuple":
             self._made[number] = tuple(map(self.get, content))
         elif kind == "dict":
-            made: dict[Any, Any] = {}
-            self._made[number] = made
-            made.update((self.get(key), self.get(one)) for key, one in content)
+            self._made[number] = {}  # before its members, which may refer to it
+            self._made[number].update((self.get(key), self.get(one)) for key, one in content)
         elif kind == "list":
-            filled: list[Any] = []
-            self._made[number] = filled
-            filled.extend(map(self.get, content))
+            self._made[number] = []
+            self._made[number].extend(map(self.get, content))
         elif kind == "set":
             self._made[number] = set(map(self.get, content))
         else:
