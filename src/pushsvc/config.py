@@ -320,8 +320,8 @@ def _statistics(value: Any) -> tuple[str, ...]:
     for text in texts:
         if not percent_of(text) and not is_of_values(text):
             raise ValueError(
-                f"{text!r} is not an optional statistic; these are p1 to p99 and, of values, distinct, top (top1 to "
-                "top100), first and last"
+                f"{text!r} is not an optional statistic; these are p1 to p99 and, for fields in values, "
+                "distinct, top (top1 to top100), first and last"
             )
     return texts
 

@@ -174,7 +174,7 @@ class TooManyLogsFollowed(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     slug = "outcome-unknown"
-    title = "The outcome is unknown; repeating is safe for events with ids, or with the same key"
+    title = "The outcome is unknown; repeating is safe for events with ids, or with the same Idempotency-Key"
 
 
 class Unconfirmed(OutcomeUnknown):

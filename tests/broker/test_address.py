@@ -44,14 +44,14 @@ def test_the_url_of_one_server_is_kept(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("redis://a:1,b:2/0", "several hosts are those of a cluster"),
+        ("redis://a:1,b:2/0", "several hosts need redis+cluster://"),
         ("redis+sentinel://a:1", "ends with the name of the master"),
-        ("redis+sentinel://a:1/m/one", "database 'one' is no number"),
+        ("redis+sentinel://a:1/m/one", "database 'one' is not a number"),
         ("redis+sentinel://a:x/m", "'a:x' is not host:port"),
         ("redis+cluster://a:1,/", "'' is not host:port"),
         ("redis+cluster://a:1/2", "a cluster has no database '2', only 0"),
-        ("redis+ring://a:1", "there are redis://"),
-        ("http+cluster://a:1", "there are redis://"),
+        ("redis+ring://a:1", "the schemes are redis://"),
+        ("http+cluster://a:1", "the schemes are redis://"),
     ],
 )
 def test_an_invalid_url_is_refused_with_a_reason(url: str, sentence: str) -> None:

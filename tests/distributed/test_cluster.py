@@ -123,7 +123,7 @@ def test_aggregators_share_the_partitions(site: Stack, cluster: Fleet) -> None:
 
 def test_cluster_node_is_refused_as_a_single_server(cluster: Fleet) -> None:
     with pytest.raises(
-        StartupError, match=r"127.0.0.1:\d+ is a node of a cluster: name it as redis\+cluster://host:port,host:port"
+        StartupError, match=r"127.0.0.1:\d+ is a node of a cluster: use redis\+cluster://host:port,host:port"
     ):
         check_redis(f"redis://127.0.0.1:{cluster.servers[0].port}", "p:", wait=False, warn=print)
 

@@ -125,10 +125,13 @@ def test_url_of_the_wrong_kind_is_named(watched: Fleet) -> None:
     for url, sentence in (
         (
             f"redis://127.0.0.1:{sentinel}",
-            f"127.0.0.1:{sentinel} is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
+            f"127.0.0.1:{sentinel} is a Sentinel: use redis+sentinel://host:port,host:port/master",
         ),
-        (f"redis+cluster://127.0.0.1:{server}", "is not a node of a cluster: name it as redis://"),
-        (f"redis+sentinel://127.0.0.1:{server}/mymaster", "is no Sentinel: name one server as redis://host:port"),
+        (f"redis+cluster://127.0.0.1:{server}", "is not a node of a cluster: use redis://"),
+        (
+            f"redis+sentinel://127.0.0.1:{server}/mymaster",
+            "is not a Sentinel: use redis://host:port for a single server",
+        ),
         (f"redis+sentinel://127.0.0.1:{sentinel}/other", "knows no master 'other'"),
         (f"redis+sentinel://127.0.0.1:{sentinel}", "ends with the name of the master"),
     ):

@@ -128,7 +128,7 @@ def test_an_exception_is_a_500_and_other_connections_continue(server: ServerProc
             "type": "urn:pushsvc:problem:internal",
             "title": "Internal Server Error",
             "status": 500,
-            "detail": "the server's log says more",
+            "detail": "the log of the server has the details",
         }
         assert rest == []
         assert parse_responses(read_all(other))[0].body == b"waited"

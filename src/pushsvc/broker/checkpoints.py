@@ -68,7 +68,7 @@ class CheckpointStore:
         for number in range(stored.pieces):
             found += self._connections.command("LRANGE", key, number, number)
             if len(found) == number or (size := size + len(found[-1])) > stored.size:
-                raise NotStored(f"piece {number + 1} of {stored.pieces} is missing or another")
+                raise NotStored(f"piece {number + 1} of {stored.pieces} is missing or belongs to another checkpoint")
             crc = crc32(found[-1], crc)
         if (crc, size) != (stored.crc, stored.size):
             raise NotStored("it is damaged")

@@ -129,7 +129,7 @@ class Committer:
                 self._pass_lead()
             for request in group:
                 if request.reply is _PENDING:  # an internal error, or the leader was killed
-                    request.reply = OutcomeUnknown("the round trip was given up")
+                    request.reply = OutcomeUnknown("the round trip was abandoned")
                 if request is not leader:
                     request.latch.release()
 

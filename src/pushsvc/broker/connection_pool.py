@@ -22,9 +22,9 @@ ServerKind = Literal["standalone", "sentinel", "cluster"]
 
 WATCH_INTERVAL = 0.5  # seconds between two requests to the Sentinels for the primary
 _WRONG_KIND = {
-    "standalone": "is one server: name it as redis://host:port",
-    "cluster": "is a node of a cluster: name it as redis+cluster://host:port,host:port",
-    "sentinel": "is a Sentinel: name it as redis+sentinel://host:port,host:port/master",
+    "standalone": "is a single server: use redis://host:port",
+    "cluster": "is a node of a cluster: use redis+cluster://host:port,host:port",
+    "sentinel": "is a Sentinel: use redis+sentinel://host:port,host:port/master",
 }
 
 
@@ -177,7 +177,7 @@ class ConnectionPool(Connections):
 
     def _connecting(self, connect: Callable[[], Any]) -> Any:
         if self._retry_at and monotonic() < self._retry_at:
-            raise BrokerUnavailable("it did not answer in time a moment ago")
+            raise BrokerUnavailable("it did not answer the last call in time")
         try:
             return connect()
         except (exceptions.RedisError, OSError) as error:

@@ -122,7 +122,7 @@ class LiveConnection:
             except (exceptions.RedisError, OSError) as error:
                 self._drop(error)
             except BaseException:  # a killed greenlet: half a command may have been sent
-                self._drop(exceptions.ConnectionError("a command was cut short"))
+                self._drop(exceptions.ConnectionError("a command was sent only in part"))
                 raise
 
     def _drop(self, error: Exception) -> None:
@@ -141,7 +141,7 @@ class LiveConnection:
             except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
             except Exception:
-                log.exception("live connection to Redis")  # ending here would cut the process off for ever
+                log.exception("live connection to Redis failed")  # ending here would cut the process off for ever
             finally:
                 pause = _FIRST_PAUSE if self.up.is_set() else min(2 * pause, _LONGEST_PAUSE)
                 self._disconnect()
@@ -193,7 +193,9 @@ class LiveConnection:
         try:
             return self._on_message(reply[-2].decode("utf-8", "replace"), reply[-1])
         except Exception:
-            log.exception("live message on %s", reply[-2])  # the connection must survive a faulty subscriber
+            log.exception(
+                "handling a message on %s failed", reply[-2]
+            )  # the connection must survive a faulty subscriber
             return True
 
     def _dispatch(self, reply: Any) -> None:
@@ -248,4 +250,4 @@ class LiveConnection:
             if not self._on_message(channel, data):
                 self._on_unhandled(channel, data)
         except Exception:
-            log.exception("live message on %s", channel)
+            log.exception("handling a message on %s failed", channel)

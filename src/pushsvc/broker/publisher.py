@@ -114,8 +114,8 @@ class EventPublisher:
                     raise _too_far_ahead(batch, reply[1], settings)
                 case b"crowded":
                     raise TooManyTopics(
-                        f"there is no room for the topic {topic!r}: its partition has {self._max_topics} topics, as "
-                        "many as it may have; nothing was stored"
+                        f"there is no room for the topic {topic!r}: its partition has {self._max_topics} topics, "
+                        "which is the limit; nothing was stored"
                     )
                 case b"full":
                     raise LogFull(
@@ -190,7 +190,10 @@ def window_age(settings: TopicSettings) -> int:
 
 def _check_confirmed(missing: str) -> None:
     if missing:
-        raise Unconfirmed(f"the events are in Redis, but {missing}: repeating is safe with ids, or with the same key")
+        raise Unconfirmed(
+            f"the events are in Redis, but {missing}: repeating is safe with event ids, or with the same "
+            "Idempotency-Key"
+        )
 
 
 def _too_far_ahead(batch: Batch, head: int, settings: TopicSettings) -> InvalidBatch:

@@ -84,7 +84,9 @@ def aggregator(settings: Settings) -> None:
 )
 @server_options(*WEB, "aggregators", *COMMON)
 def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str) -> None:
-    """Show live data of the demo NAME (flights, feedback), on a server of its own in a temporary folder."""
+    """Show live data of the demo NAME (flights, feedback).
+
+    It starts a server with its data in a temporary folder, unless --url names a running one."""
     from pushsvc.cli.demo import check_demo
 
     check_demo(name)

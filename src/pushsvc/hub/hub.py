@@ -141,7 +141,7 @@ class Hub:
         return found
 
     def _open_channel(self, source: Group | Listing, *, visible_heartbeat: bool = False) -> Channel:
-        fail = partial(self._end, source, "an error of the server")
+        fail = partial(self._end, source, "internal server error")
         return Channel(
             self.writer, self.clock, source, self._on_left, fail, name=source.key, visible_heartbeat=visible_heartbeat
         )
@@ -179,7 +179,7 @@ class Hub:
                 self._tick()
             except Exception:
                 metrics.ERRORS.inc()
-                log.exception("the hub's ticker")
+                log.exception("the periodic work of the hub failed")
 
     def _tick(self) -> None:
         self._ticked = monotonic()
@@ -215,7 +215,7 @@ class Hub:
                 if connection.rest is None and (message := connection.channel.heartbeat(connection)):
                     connection.push(message)
             except Exception:
-                log.exception("a stream of %s", connection.channel.name)
+                log.exception("a stream of %s failed", connection.channel.name)
                 connection.fail()
             else:
                 if not connection.closed:

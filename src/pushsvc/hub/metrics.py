@@ -12,16 +12,14 @@ DELIVERIES = BufferedCounter(Counter("pushsvc_deliveries_total", "Messages given
 FOLLOWED = BufferedGauge(
     Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
 )
-BACKLOG = BufferedGauge(
-    Gauge("pushsvc_backlog_bytes", "Bytes held for streams that are behind", multiprocess_mode="livesum")
-)
+BACKLOG = BufferedGauge(Gauge("pushsvc_backlog_bytes", "Bytes held for slow streams", multiprocess_mode="livesum"))
 BEHIND = BufferedGauge(
-    Gauge("pushsvc_streams_behind", "Streams that are behind, or read history", multiprocess_mode="livesum")
+    Gauge("pushsvc_streams_behind", "Streams that are slow, or are reading history", multiprocess_mode="livesum")
 )
 CONFLATED = Counter("pushsvc_updates_conflated_total", "Updates that newer rows replaced for a slow stream")
-DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream went back to the log")
-SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because their peer took nothing for too long")
-ERRORS = Counter("pushsvc_dispatch_errors_total", "Errors of our own while something was sent")
+DROPPED = Counter("pushsvc_backlogs_dropped_total", "Backlogs that grew too large; the stream reads the log instead")
+SLOW_CLOSES = Counter("pushsvc_slow_closes_total", "Streams ended because the client read nothing for too long")
+ERRORS = Counter("pushsvc_dispatch_errors_total", "Internal errors while sending to streams")
 IO_URING = Gauge("pushsvc_io_uring", "Web processes that send with io_uring", multiprocess_mode="livesum")
 LATENCY = BufferedHistogram(
     Histogram(

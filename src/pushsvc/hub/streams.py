@@ -100,7 +100,7 @@ class Stream(ABC):
             else:
                 connection.end(self.refusal(problem))
         except Exception:
-            log.exception("a stream of %s", channel.name)
+            log.exception("a stream of %s failed to start", channel.name)
             connection.fail()
         return connection
 

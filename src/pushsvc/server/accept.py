@@ -100,7 +100,7 @@ class Acceptor:
 
     def _pause_accepting(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:
-            log.error("accepting failed: %s", error)
+            log.error("cannot accept connections: %s", error)
         else:
             log.warning("no connections are accepted for %.0f s: %s", _PAUSE, error.strerror)
         self._readable.stop()

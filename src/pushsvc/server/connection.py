@@ -73,7 +73,7 @@ class HttpConnection:
                 with suppress(Disconnected, DeadlineExceeded):
                     self._linger()
         except Exception:
-            log.exception("a connection of %s ended", self._address[0])
+            log.exception("a connection of %s failed", self._address[0])
         finally:
             if not handed_over:
                 self.transport.release().close()
@@ -132,7 +132,7 @@ class HttpConnection:
         try:
             response = paths.publisher.publish(topic, request, data)
         except Exception:
-            log.exception("POST %s", request.path)
+            log.exception("POST %s failed", request.path)
             self._keep_alive = False
             self.transport.send(closing(internal_error()))
             return
@@ -179,7 +179,7 @@ class HttpConnection:
         except Exception:
             if body.fault is not None and not response.started:
                 raise body.fault from None
-            log.exception("%s %s", request.method, request.path)
+            log.exception("%s %s failed", request.method, request.path)
             if response.started:
                 raise Disconnected from None
             self.transport.send(closing(internal_error(), bodiless=request.method == "HEAD"))

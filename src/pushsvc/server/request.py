@@ -113,7 +113,7 @@ def find_head(buffer: bytearray, start: int, limits: HeadLimits) -> int:
 
 def _check_line(length: int, limits: HeadLimits) -> None:
     if length > limits.target + 32:
-        raise BadRequest(414, f"a target has at most {limits.target} bytes")
+        raise BadRequest(414, f"a request target has at most {limits.target} bytes")
 
 
 def parse_head(head: bytes, limits: HeadLimits) -> Request:
@@ -138,7 +138,7 @@ def _parse_line(head: bytes, limits: HeadLimits) -> tuple[Request, str | None]:
     if major != b"1" or minor not in (b"0", b"1"):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     if len(target) > limits.target:
-        raise BadRequest(414, f"a target has at most {limits.target} bytes")
+        raise BadRequest(414, f"a request target has at most {limits.target} bytes")
     if head.count(b"\n") - 2 > limits.fields:
         raise BadRequest(431, f"a request has at most {limits.fields} fields")
     if method == b"CONNECT":
@@ -151,7 +151,7 @@ def _parse_line(head: bytes, limits: HeadLimits) -> tuple[Request, str | None]:
 def _split_target(target: str, method: bytes) -> tuple[str, str | None]:
     """Return the path with the query, and the authority of an absolute target."""
     if "#" in target:
-        raise BadRequest(400, "a target has no fragment")
+        raise BadRequest(400, "a request target cannot have a fragment")
     if target[0] == "/" or (target == "*" and method == b"OPTIONS"):
         return target, None
     absolute = _ABSOLUTE.fullmatch(target)
@@ -187,7 +187,7 @@ def _check_host(request: Request, authority: str | None) -> None:
         raise BadRequest(400, "the Host is not a name with an optional port")
     if authority is not None:
         if authority.lower() != (host or "").lower():
-            raise BadRequest(400, "the target names another host than Host does")
+            raise BadRequest(400, "the request target and the header Host name different hosts")
         request.headers["host"] = authority
 
 

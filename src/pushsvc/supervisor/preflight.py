@@ -43,7 +43,7 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
     if evicting:
         raise StartupError(
             f"Redis at {shown} evicts keys when its memory is full (maxmemory-policy {evicting.pop()}), "
-            "so events could be lost unnoticed. Set its maxmemory-policy to noeviction"
+            "so events could be lost without an error. Set its maxmemory-policy to noeviction"
         )
     if "no" in appendonly:
         keeps = "writes only occasional snapshots" if save and "" not in save else "keeps nothing on disk"

@@ -157,7 +157,7 @@ class Supervisor:
         again = "" if child.due is None else f"; it starts again in {child.due - time.monotonic():.1f} s"
         log.warning("%s ended with code %d%s", child.name, code, again)
         if child.due is None:
-            raise StartupError(f"{child.name} cannot run, and without it there is nothing to show")
+            raise StartupError(f"{child.name} cannot run, and the demo needs it")
 
     def _until_next_start(self) -> float | None:
         """Return the seconds until a process is due; None if all run."""

@@ -8,7 +8,7 @@ from pushsvc.metrics import BufferedCounter, BufferedGauge, BufferedHistogram
 
 EVENTS = BufferedCounter(Counter("pushsvc_events_accepted_total", "Events stored in a log"))
 DUPLICATES = Counter("pushsvc_events_duplicate_total", "Events with a known id")
-REJECTED = Counter("pushsvc_events_rejected_total", "Events refused for their form")
+REJECTED = Counter("pushsvc_events_rejected_total", "Events refused as invalid")
 LATE = Counter("pushsvc_events_late_total", "Events stored that were older than the longest window on arrival")
 REPEATED = Counter("pushsvc_publish_repeated_total", "Requests answered again, known by their Idempotency-Key")
 CROWDED = Counter("pushsvc_topics_refused_total", "Requests refused because their partition has no room for a topic")
@@ -18,12 +18,12 @@ CONNECTIONS = BufferedGauge(
     Gauge("pushsvc_connections", "Open connections, streams among them", multiprocess_mode="livesum")
 )
 ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
-REFUSED = Counter("pushsvc_connections_refused_total", "Connections beyond a cap")
-BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were no HTTP, too large or too slow")
+REFUSED = Counter("pushsvc_connections_refused_total", "Connections refused at a limit")
+BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were not HTTP, too large or too slow")
 LOOP_LAG = BufferedHistogram(
     Histogram(
         "pushsvc_loop_lag_seconds",
-        "How late the event loop came to a timer",
+        "Delay of the timers of the event loop",
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
     ),
     flush_every=10,

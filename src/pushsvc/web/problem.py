@@ -38,7 +38,7 @@ def http_problem(status: int, detail: str | None, title: str | None = None) -> H
 
 def internal_error(title: str = HTTPStatus(500).phrase) -> HttpResponse:
     """Return the problem of an unexpected exception. Only the log describes the exception."""
-    return problem(500, PushError.slug, title, "the server's log says more")
+    return problem(500, PushError.slug, title, "the log of the server has the details")
 
 
 def problem_of(error: Exception, where: str) -> HttpResponse:
@@ -62,7 +62,7 @@ def _any(error: Exception) -> Response:
 def _http(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
         limit = (request.max_content_length or 1) - 1  # create_app adds one
-        return _any(TooLarge(f"a request body has at most {limit} bytes; send several"))
+        return _any(TooLarge(f"a request body has at most {limit} bytes: send several requests"))
     response = http_problem(error.code or 500, error.description, error.name).to_flask()
     for name, value in error.get_headers():
         if name.lower() in ("allow", "location"):

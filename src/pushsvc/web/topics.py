@@ -66,7 +66,7 @@ def _chosen(context: Context, parameters: Parameters) -> Iterator[bytes]:
     """Yield all topics, or at most ``limit`` of those whose names contain ``search``, with the number of all such."""
     search, limit = parameters.text("search"), parameters.integer("limit", None, 1, _MOST)
     if search is not None and len(search) > MAX_LENGTH:
-        raise InvalidParameter("search", f"longer than {MAX_LENGTH} characters, as no topic is")
+        raise InvalidParameter("search", f"longer than {MAX_LENGTH} characters: a topic cannot be")
     names = list(context.broker.topics())
     if search is None and limit is None:
         return _list_pieces(context, names)

@@ -86,7 +86,7 @@ class Leases:
             try:
                 self.renew_or_expire()
             except Exception:
-                log.exception("leases")
+                log.exception("renewing the leases failed")
             gevent.sleep(self._policy.lease / 4)
 
     def renew_or_expire(self) -> None:
@@ -94,7 +94,7 @@ class Leases:
         try:
             self.renew()
         except PushError as error:
-            log.warning("leases: %s", error)
+            log.warning("the leases cannot be renewed: %s", error)
             self._forget_expired()
 
     def _forget_expired(self) -> None:
@@ -108,7 +108,7 @@ class Leases:
             self._broker.release(list(self._fences), self._owner)
             self._broker.leave_aggregators(self._owner)
         except PushError as error:
-            log.warning("leaving: %s", error)
+            log.warning("the leases cannot be returned: %s", error)
 
     def _give_away(self, surplus: list[int]) -> None:
         for partition in surplus:

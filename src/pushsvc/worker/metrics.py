@@ -16,9 +16,11 @@ ENTRIES = BufferedCounter(
     Counter("pushsvc_entries_read_total", "Entries of events logs that an aggregator has counted")
 )
 UNCOUNTABLE = Counter("pushsvc_entries_uncountable_total", "Entries of a log that could not be read or counted")
-SHARDS_LOST = Counter("pushsvc_parts_lost_total", "Times that the shards of a topic were restarted as one was lost")
+SHARDS_LOST = Counter("pushsvc_parts_lost_total", "Restarts of the shards of a topic after one was lost")
 AHEAD = BufferedCounter(Counter("pushsvc_events_ahead_total", "Events not counted: too far ahead of their arrival"))
-FOLDED = BufferedCounter(Counter("pushsvc_events_folded_total", "Events counted under __other__ for lack of room"))
+FOLDED = BufferedCounter(
+    Counter("pushsvc_events_folded_total", "Events counted under __other__: their topic has more keys than max_keys")
+)
 IGNORED = BufferedCounter(
     Counter("pushsvc_numbers_ignored_total", "Numbers not counted: in fields beyond the limit of a topic")
 )
@@ -31,7 +33,7 @@ LOADED = Counter("pushsvc_checkpoints_loaded_total", "Checkpoints from which an 
 UNUSABLE = Counter("pushsvc_checkpoints_ignored_total", "Checkpoints that an aggregator could not use")
 AGE = Gauge(
     "pushsvc_checkpoint_age_seconds",
-    "Age of the oldest checkpoint of an engine that has counted since",
+    "Age of the oldest checkpoint of an engine with newer counted events",
     multiprocess_mode="livemax",
 )
 SIZE = Gauge("pushsvc_checkpoint_bytes", "Size of the last checkpoints of all engines", multiprocess_mode="livesum")

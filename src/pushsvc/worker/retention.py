@@ -28,7 +28,7 @@ _PAUSE = 0.02  # seconds between two batches, so that many topics do not take al
 
 BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
 FILL = Gauge("pushsvc_log_fill_ratio", "Size of the fullest log, as a share of its limit", multiprocess_mode="livemax")
-SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries removed by the sweeper")
+SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries trimmed while no events were published")
 
 
 class Sweeper:
@@ -46,9 +46,9 @@ class Sweeper:
             try:
                 self.round()
             except PushError as error:
-                log.warning("sweeping: %s", error)
+                log.warning("trimming of old events failed: %s", error)
             except Exception:
-                log.exception("sweeping")
+                log.exception("trimming of old events failed")
             period = PERIOD if self._fences() else _UNOWNED
             gevent.sleep(max(_PAUSE, begun + period - time.monotonic()))
 

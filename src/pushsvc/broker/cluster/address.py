@@ -42,13 +42,12 @@ class Address:
         base, _, kind = scheme.lower().partition("+")
         if not kind:
             if "," in rest.partition("?")[0].partition("/")[0].rpartition("@")[2]:
-                raise ValueError(
-                    "several hosts are those of a cluster (redis+cluster://) or Sentinels (redis+sentinel://)"
-                )
+                raise ValueError("several hosts need redis+cluster:// (a cluster) or redis+sentinel:// (Sentinels)")
             return cls("standalone", url)
         if base not in ("redis", "rediss") or kind not in _DEFAULT_PORTS:
             raise ValueError(
-                "there are redis://, rediss://, unix://, redis+sentinel:// and redis+cluster:// (and rediss+… with TLS)"
+                "the schemes are redis://, rediss://, unix://, redis+sentinel:// and redis+cluster:// (rediss+… "
+                "with TLS)"
             )
         rest, _, query = rest.partition("?")
         place, _, path = rest.partition("/")
@@ -60,7 +59,7 @@ class Address:
         if kind == "cluster" and path.strip("/") not in ("", "0"):
             raise ValueError(f"a cluster has no database {path!r}, only 0")
         if database and not database.isdecimal():
-            raise ValueError(f"the database {database!r} is no number")
+            raise ValueError(f"the database {database!r} is not a number")
         return cls(kind, url, hosts, master, base == "rediss", credentials + at, database, tuple(parse_qsl(query)))
 
     def server(self, host: Host) -> str:

@@ -91,7 +91,7 @@ class Cluster(Connections):
             {host: self._address.server(host) for host in self._known_hosts[start:] + self._known_hosts[:start]},
             ("CLUSTER", "SLOTS"),
             failure="no node of the cluster answers",
-            wrong_kind="is not a node of a cluster: name it as redis://…",
+            wrong_kind="is not a node of a cluster: use redis://…",
             no_answer="its cluster has no slots yet",
         )
         return [(first, last, _hosts_of(host, nodes)) for first, last, *nodes in found]

@@ -119,10 +119,12 @@ class ClusterLiveConnection:
                 self._failing = False
             except PushError as error:
                 if not self._failing:  # logged once: the cluster may be away for long, and checks come four a second
-                    log.warning("live connections to the cluster: %s", error)
+                    log.warning("live connections to the cluster failed: %s", error)
                 self._failing = True
             except Exception:
-                log.exception("live connections to the cluster")  # ending here would cut the process off for ever
+                log.exception(
+                    "live connections to the cluster failed"
+                )  # ending here would cut the process off for ever
             if any(connection.up.is_set() for connection in self._connections.values()):
                 self.up.set()
             else:

@@ -53,7 +53,7 @@ class Sentinels:
             {host: self._address.sentinel(host) for host in self._hosts},
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.master),
             failure="no Sentinel names the primary",
-            wrong_kind="is no Sentinel: name one server as redis://host:port",
+            wrong_kind="is not a Sentinel: use redis://host:port for a single server",
             no_answer=f"knows no master {self._address.master!r}",
         )
         # One assignment: threads may ask at the same time.

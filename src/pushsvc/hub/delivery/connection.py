@@ -169,7 +169,7 @@ class Connection:
         except OSError:
             self.close()
         except Exception:
-            log.exception("a stream of %s", self.channel.name)
+            log.exception("a stream of %s failed", self.channel.name)
             self.fail()
 
     def _continue(self) -> None:

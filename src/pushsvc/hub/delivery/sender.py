@@ -61,9 +61,9 @@ def choose_sender(*, io_uring: bool) -> Sender:
         try:
             sender = UringSender()
         except OSError as error:
-            log.debug("no io_uring: %s", error.strerror)
+            log.debug("io_uring is not used: %s", error.strerror)
         except Exception:
-            log.exception("no io_uring")
+            log.exception("io_uring is not used")
         else:
             metrics.IO_URING.set(1)
             return sender

@@ -121,7 +121,7 @@ class UringSender:
         """Map the shared memory, fill in what never changes, and lay a column over each field that does."""
         sq, cq, self._cq_entries = params.sq_off, params.cq_off, params.cq_entries
         if not params.features & IORING_FEAT_SINGLE_MMAP or params.sq_entries != ENTRIES:
-            raise OSError(ENOSYS, "an io_uring of another kind")
+            raise OSError(ENOSYS, "the kernel's io_uring has an unknown layout")
         size = max(sq.array + ENTRIES * sizeof(c_uint32), cq.cqes + self._cq_entries * _CQE)
         shared = mmap.MAP_SHARED | mmap.MAP_POPULATE
         rings = memoryview(mmap.mmap(self._fd, size, flags=shared, offset=IORING_OFF_SQ_RING))
@@ -189,7 +189,7 @@ class UringSender:
         self._complete_res[:] = array("i", [len(data)]) * ENTRIES
 
     def _break(self) -> None:
-        log.warning("io_uring failed: from now on one system call for each delivery")
+        log.warning("io_uring failed: each delivery takes a system call from now on")
         self.broken = True
         _leaked.append(self._data)
         self.close()
@@ -206,7 +206,7 @@ class UringSender:
             theirs.setblocking(False)
             short = self.send(array("i", [-1, full.fileno(), ours.fileno()]), b"ring")
             if short != {0: -EBADF, 1: -EAGAIN} or theirs.recv(5) != b"ring":
-                raise OSError(ENOSYS, "an io_uring that does not send as it should")
+                raise OSError(ENOSYS, "the kernel's io_uring failed its test")
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -231,7 +231,7 @@ def _column(
 def system_call() -> SystemCall:
     """Return syscall(2); raise OSError where there is no Linux."""
     if sys.platform != "linux":
-        raise OSError(ENOSYS, "io_uring exists on Linux alone")
+        raise OSError(ENOSYS, "io_uring exists only on Linux")
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     call.argtypes = [ctypes.c_long] * 7

@@ -98,7 +98,7 @@ class FanoutWriter:
                     break
                 self._channels.popleft().in_pass = False
         except Exception:
-            log.exception("fan-out")
+            log.exception("the fan-out failed")
             channel = self._channels.popleft()
             channel.in_pass = False
             channel.fail()
@@ -173,7 +173,7 @@ class FanoutWriter:
                 else:
                     _mark_short(connection, chunk, sent)
             except Exception:
-                log.exception("a stream of %s", channel.name)
+                log.exception("a stream of %s failed", channel.name)
                 connection.fail()
         roster.position = start + len(descriptors)
         self._delivered += (len(descriptors) - passed_over) * chunk.count

@@ -193,7 +193,7 @@ class Follower:
                 self._hand_out(batch)
                 self._signal_moved()
         except Exception:
-            log.exception("partition %d", self.partition)
+            log.exception("partition %d: reading its logs failed", self.partition)
             self._start_over()
 
     def _continuation(self, notified: list[tuple[Log, bytes]]) -> Batch:
@@ -309,10 +309,10 @@ class Follower:
             return self._take(read, requested)
         except PushError as error:
             if not self._failing:  # once: Redis may be away for long, and there may be 64 followers
-                log.warning("partition %d: %s", self.partition, error)
+                log.warning("partition %d cannot be read: %s", self.partition, error)
             self._failing = True
         except Exception:
-            log.exception("partition %d", self.partition)
+            log.exception("partition %d: reading its logs failed", self.partition)
             self._start_over()
         gevent.sleep(self._limits.pause)
         return True
@@ -408,7 +408,7 @@ class Follower:
         try:
             call()
         except Exception:
-            log.exception("%s", consumer)
+            log.exception("%s failed", consumer)
             consumer.fail()
 
     def _reset_all(self, reason: str, last: Mapping[Log, int]) -> None:

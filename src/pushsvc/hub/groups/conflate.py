@@ -74,7 +74,7 @@ class Conflation:
         try:
             self._emit()
         except Exception:
-            log.exception("the streams of %s", self._channel.name)
+            log.exception("the streams of %s failed", self._channel.name)
             self._channel.fail()
 
     def _emit(self) -> None:

@@ -159,7 +159,7 @@ class Group:
         if self._has_too_many_topics:
             raise InvalidInput(f"more than {self.query.topics} topics: name fewer, or a narrower pattern")
         if self._exceeds_feed:
-            raise TooManyLogsFollowed("limits.followed allows no more logs; more web processes may follow more")
+            raise TooManyLogsFollowed("limits.followed is reached: raise it, or run more web processes")
         if self.closed:
             raise BrokerUnavailable("the group of the stream ended before Redis had answered")
 

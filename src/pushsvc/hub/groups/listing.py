@@ -83,10 +83,10 @@ class Listing:
                 with self._polling:
                     self._take(self._poll(self._seen and self._seen[0]))
             except PushError as error:
-                log.warning("%s: %s", self.key, error)
+                log.warning("the list of %s cannot be read: %s", self.key, error)
                 self.channel.broadcast([sse.comment(error.title)])
             except Exception:
-                log.exception("%s", self.key)
+                log.exception("the list of %s failed", self.key)
                 self.channel.fail()
 
     # Recovery
@@ -99,7 +99,7 @@ class Listing:
 
     def recover(self, connection: Connection, chunk: Chunk) -> None:
         metrics.DROPPED.inc()
-        connection.end(sse_messages.farewell("too slow"))
+        connection.end(sse_messages.farewell("the client reads too slowly"))
 
     def close(self) -> None:
         self.channel.close()

@@ -81,7 +81,7 @@ class Replays:
                 except PushError as error:
                     self._retry(replay, error)
                 except Exception:
-                    log.exception("a replay of %s", connection.channel.name)
+                    log.exception("resuming a stream of %s failed", connection.channel.name)
                     connection.fail()
                 else:
                     if connection.source is replay and connection.rest is None:

@@ -140,7 +140,7 @@ class PostBatcher:
             else:
                 self._answer(response, unanswered)
         except Exception:
-            log.exception("posts to %s", topic)
+            log.exception("posts to %s failed", topic)
             for post in unanswered:  # not put back: their events may be in the log
                 post.pending.reply(closing(internal_error()), keep_alive=False)
 

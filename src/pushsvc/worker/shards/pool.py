@@ -67,7 +67,7 @@ class ShardHandle:
         try:
             self._socket.sendall(message)
         except OSError as error:
-            raise ShardLost(f"shard {self.number} takes nothing: {error}") from error
+            raise ShardLost(f"shard {self.number} accepts no data: {error}") from error
 
     def receive(self) -> messages.Response:
         try:
@@ -279,7 +279,7 @@ class ShardPool:
             if isinstance(answer, messages.StateRejected):
                 raise InvalidState(answer.detail)
         if len(answers) != self._settings.parts:
-            raise ShardLost("the shards were ended")
+            raise ShardLost("the shards were stopped")
         return answers
 
     def _note(self, answers: Sequence[messages.Response], windows: Sequence[int]) -> list[messages.Reports]:
