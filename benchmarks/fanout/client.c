@@ -73,12 +73,18 @@ static const char *find_time(const char *p, const char *stop) {
   return found;
 }
 
+/* Whether a line is data. The size of a chunk may begin with a d, too; of a line that is cut there may be less. */
+static int is_data(const char *p, const char *stop, int whole) {
+  size_t size = stop - p < 5 ? stop - p : 5;
+  return (size == 5 || !whole) && !memcmp(p, "data:", size);
+}
+
 static void take(struct stream *s, const char *p, size_t n, uint64_t at) {
   const char *end = p + n;
   while (p < end) {
     const char *nl = memchr(p, '\n', end - p);
     const char *stop = nl ? nl : end;
-    if (s->line_start && *p == 'd') {
+    if (s->line_start && is_data(p, stop, nl != NULL)) {
       messages++;
       const char *t = nl ? find_time(p, stop) : NULL;
       if (t) {
@@ -116,10 +122,12 @@ static void churn(int port, const char *path, int count) {
     fcntl(fd, F_SETFL, 0);
     request(fd, path);
     size_t got = 0;
-    while (!memmem(buffer, got, "\n\n", 2)) {
+    const char *head = NULL;
+    while (!head || !memchr(head + 4, '\n', buffer + got - head - 4)) {
       ssize_t n = recv(fd, buffer + got, sizeof buffer - got, 0);
       if (n <= 0) die("churn");
       got += n;
+      head = memmem(buffer, got, "\r\n\r\n", 4);
     }
     close(fd);
   }

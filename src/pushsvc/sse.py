@@ -1,5 +1,7 @@
 """Encodes and decodes Server-Sent Events. Only this module writes event-stream bytes.
 
+A blank line ends a message and stands nowhere else: many clients take any other blank line for a message without data.
+
 Source: WHATWG HTML, section 9.2 "Server-sent events". Lines end at CR, LF or CRLF and nowhere else, so Python's
 ``splitlines`` (which also splits at U+2028) and ``strip`` are never used on stream text.
 """
@@ -12,8 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
-RESERVED_NAMES = frozenset({"open", "error", "snapshot", "update", "reset", "heartbeat", "gone"})
+RESERVED_NAMES = frozenset({"open", "error", "reset", "heartbeat", "corrected", "deleted"})
 """Event names with a meaning for pushsvc or EventSource. An event whose type is one of them is sent as ``message``."""
+
+RESERVED_BESIDE_STATISTICS = RESERVED_NAMES | {"snapshot", "update", "gone"}
+"""The same of a stream that events share with statistics."""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
@@ -31,22 +36,17 @@ def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> b
 
 def comment(text: str) -> bytes:
     """Return a comment. Clients ignore it, but it keeps proxies from closing an idle stream."""
-    return f": {_LINE_END.sub(' ', text)}\n\n".encode()
+    return f": {_LINE_END.sub(' ', text)}\n".encode()
 
 
 def retry(milliseconds: int) -> bytes:
     """Return the line that sets a client's reconnection delay."""
-    return b"retry: %d\n\n" % milliseconds
+    return b"retry: %d\n" % milliseconds
 
 
 def with_id(message: bytes, id: str) -> bytes:
     """Return a message without an id with this one. So a message is encoded once for many cursors."""
     return b"id: %b\n%b" % (_one_line(id).encode(), message)
-
-
-def move_cursor(id: str) -> bytes:
-    """Return an ``id:`` line alone: it changes the client's last event id and dispatches no event."""
-    return f"id: {_one_line(id)}\n\n".encode()
 
 
 def _one_line(text: str) -> str:

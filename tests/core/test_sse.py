@@ -43,10 +43,12 @@ def test_an_id_or_name_cannot_inject_lines():
         with pytest.raises(ValueError, match="line end"):
             sse.encode(b"", event=hostile)
         with pytest.raises(ValueError, match="line end"):
-            sse.move_cursor(hostile)
+            sse.with_id(b"data: a\n\n", hostile)
 
 
-def test_comments_retry_and_lone_ids_dispatch_nothing():
+def test_comments_and_retry_dispatch_nothing_and_leave_the_next_message_alone():
     decoder = Decoder()
-    assert list(decoder.feed(sse.retry(2000) + sse.comment("two\nlines") + sse.move_cursor("9"))) == []
-    assert (decoder.retry, decoder.comments, decoder.last_id) == (2000, 1, "9")
+    lines = sse.retry(2000) + sse.comment("two\nlines")
+    assert list(decoder.feed(lines)) == []
+    assert (decoder.retry, decoder.comments) == (2000, 1)
+    assert list(decoder.feed(lines + sse.encode(b"a", event="b", id="9"))) == [Message("b", "a", "9")]

@@ -26,7 +26,7 @@ def test_broadcast_schedules_the_new_bytes():
     channel.broadcast([b"one", b"two"])
     channel.broadcast([])
     assert writer.scheduled == [(channel, 6)]
-    assert channel.seal().data == b"onetwo"
+    assert channel.seal().data == b"6\r\nonetwo\r\n"
     assert channel.seal().count == 2, "nothing new: the same chunk"
 
 
@@ -74,9 +74,22 @@ def test_connection_that_is_far_behind_recovers_instead(site):
     assert peer.read() == b""
 
 
+def test_heartbeat_is_a_comment_unless_the_position_may_have_moved(site):
+    site.recovery.position = "cursor"
+    connection = Peer(site.channel).connection
+    assert site.channel.heartbeat(connection) == b"c\r\n: heartbeat\n\r\n"
+    site.recovery.moves_silently = True
+    site.clock.tick += 1
+    _, heartbeat, end = site.channel.heartbeat(connection).split(b"\r\n")
+    assert heartbeat.startswith(b'id: cursor\nevent: heartbeat\ndata: {"at":')
+    assert heartbeat.endswith(b"}\n\n")
+    assert not end
+
+
 def test_heartbeat_has_an_id_only_for_a_connection_with_a_position(site):
     channel = site.channel
     site.recovery.position = "cursor"
+    site.recovery.moves_silently = True
     old, new = Peer(channel).connection, Peer(channel).connection
     new.joined_after = channel.backlog.end.number
     assert b"id: cursor" in channel.heartbeat(old)

@@ -21,6 +21,7 @@ from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.topic import partition_of
+from support.chunked import ChunkDecoder
 from support.hubs import captured, count_as_listed
 from support.waiting import DEADLINE, turn_until
 
@@ -62,7 +63,7 @@ class Subscriber:
             end.setblocking(False)
         self.messages = []
         self._theirs = theirs
-        self._decoder = Decoder()
+        self._decoder, self._chunks = Decoder(), ChunkDecoder()
         self.connection = Connection(ours.detach(), group.channel, lambda: None)
         hub.enter(group.channel, self.connection)
         hub.replays.begin(group, self.connection, positions, ResumeReason.CURSOR)
@@ -75,7 +76,7 @@ class Subscriber:
     def _receive(self):
         assert not self.connection.closed
         with contextlib.suppress(BlockingIOError):
-            self.messages += self._decoder.feed(self._theirs.recv(65_536))
+            self.messages += self._decoder.feed(self._chunks.feed(self._theirs.recv(65_536)))
         return len(self.messages)
 
 

@@ -22,6 +22,7 @@ from pushsvc.hub.limits import FanoutLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
 from pushsvc.metrics import FLUSHER
+from support.chunked import ChunkDecoder
 from support.peer import Peer, tls_pair
 from support.waiting import DEADLINE, turn_until
 
@@ -146,7 +147,9 @@ def test_every_delivery_is_counted_once(channel):
     open_peers = [peer for peer in peers if peer not in peers[3:5]]
     for peer in open_peers:
         turn_until(lambda: peer.read().endswith(b"three\n"))  # noqa: B023
-    taken = sum(len(peer.read()) for peer in peers)
+    for peer in peers:
+        peer.read()
+    taken = sum(peer.taken for peer in peers)
     assert counted(metrics.STREAM_BYTES) - size == taken
     # Seven have all, and one was closed before the last two. The broken one was offered the last,
     # unless the loop saw its reset before the pass.
@@ -303,9 +306,53 @@ def test_farewell_follows_the_unfinished_message(channel):
     turn_until(lambda: slow.connection.rest is not None)
     channel.finish(slow.connection, farewell("bye"))
     assert not slow.closed
-    turn_until(lambda: slow.read().count(b"x") == 100_000 and b": bye\n\n" in slow.got)
+    turn_until(lambda: slow.read().count(b"x") == 100_000 and slow.complete)
     turn_until(lambda: slow.closed)
     assert slow.got.startswith(b"x" * 100_000 + b"retry: ")
+    assert slow.got.endswith(b": bye\n")
+
+
+def test_http_10_peer_gets_the_same_bytes_without_frames(channel):
+    chunked, plain = Peer(channel), Peer(channel, chunked=False)
+    messages = [b"data: %d\n\n" % number for number in range(20)]
+    for message in messages:
+        channel.broadcast([message])
+        turn_until(lambda: not channel.in_pass)
+    for peer in (chunked, plain):
+        channel.finish(peer.connection, b"retry: 1\n")
+        turn_until(lambda: peer.read() == b"".join(messages) + b"retry: 1\n")  # noqa: B023
+        assert peer.closed
+    assert chunked.complete
+    assert plain.taken == len(plain.got), "a frame was sent to a client that cannot read it"
+
+
+def test_slow_http_10_peer_gets_every_byte(channel):
+    peer = Peer(channel, buffer=4_096, chunked=False)
+    messages = [b"%03d" % number + b"x" * 3_000 for number in range(50)]
+    for message in messages:
+        channel.broadcast([message])
+        turn_until(lambda: not channel.in_pass)
+    assert peer.connection in channel.slow
+    turn_until(lambda: peer.read(1_000) == b"".join(messages))
+
+
+def test_stream_that_is_cut_has_no_last_chunk(channel):
+    """So a client can tell that it lacks something."""
+    peer = Peer(channel)
+    channel.broadcast([b"one\n"])
+    turn_until(lambda: peer.read() == b"one\n")
+    peer.connection.close()
+    turn_until(lambda: peer.theirs.fileno() >= 0 and peer.read() == b"one\n")
+    assert not peer.complete
+
+
+def test_closed_hub_ends_its_streams_in_order(broker):
+    hub = Hub(broker)
+    group = hub.group(Query())
+    group.on_read()
+    peer = Peer(group.channel, hub=hub)
+    hub.close()
+    turn_until(lambda: peer.read() and peer.complete)
 
 
 def test_iterated_stream_has_the_same_bytes(channel):
@@ -337,12 +384,12 @@ def test_unfinished_write_over_tls_is_repeated_with_the_same_bytes(channel):
     channel.join(connection)
     connection.listen()
     connection.at = channel.backlog.end
-    sent, got = b"", b""
+    sent, got, chunks = b"", b"", ChunkDecoder()
 
     def read():
         nonlocal got
         with contextlib.suppress(ssl.SSLWantReadError):
-            got += theirs.recv(1_000)
+            got += chunks.feed(theirs.recv(1_000))
         return got
 
     for number in range(50):

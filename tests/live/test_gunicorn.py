@@ -68,7 +68,7 @@ def test_app_works_under_gunicorn_and_sigterm_ends_its_streams(stack, topic, tmp
             stack.post(topic, {"key": "pizza", "n": 3})
             stream.until(lambda event, data: event == "update" and data["offset"] == 3)
             process.send_signal(signal.SIGTERM)
-            assert stream.rest().endswith(b": the server is restarting\n\n")
+            assert stream.rest().endswith(b": the server is restarting\n")
         assert process.wait(DEADLINE) == 0
     assert "Traceback" not in (tmp_path / "gunicorn.log").read_text()
 

@@ -97,7 +97,7 @@ def test_pattern_is_listed_again_after_a_failed_listing(proxy, prefix, tmp_path)
         path = "/v1/stream?events=named&events=a.*&last_event_id=earliest"
         proxy.upward = lambda data: None if b"HGETALL" in data else data
         with server.stream(path) as stream:
-            assert stream.rest().endswith(b"\n\n: Redis is not reachable\n\n")
+            assert stream.rest().endswith(b"\n: Redis is not reachable\n")
         proxy.upward = lambda data: data
         until(lambda: server.ready())
         with server.stream(path) as stream:

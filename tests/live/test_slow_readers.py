@@ -4,6 +4,7 @@ import json
 import socket
 
 from pushsvc.sse import Decoder
+from support.chunked import ChunkDecoder
 from support.stack import Table
 from support.waiting import DEADLINE
 
@@ -26,10 +27,11 @@ class SlowReader:
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         self._connection.settimeout(DEADLINE)
         self._connection.connect(("127.0.0.1", self._port))
-        lines = [f"GET {self._path} HTTP/1.0", "Host: 127.0.0.1", "Accept: text/event-stream"]
+        lines = [f"GET {self._path} HTTP/1.1", "Host: 127.0.0.1", "Accept: text/event-stream"]
         if self._decoder.last_id:
             lines.append(f"Last-Event-ID: {self._decoder.last_id}")
         self._connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        self._chunks = ChunkDecoder()
         head, _, self._body = self._connection.recv(1_000).partition(b"\r\n\r\n")
         assert b" 200 " in head
 
@@ -41,7 +43,7 @@ class SlowReader:
 
     def messages(self):
         while True:
-            yield from self._decoder.feed(self._body)
+            yield from self._decoder.feed(self._chunks.feed(self._body))
             try:
                 self._body = self._connection.recv(1 << 20)
                 assert self._body, "the stream ended"

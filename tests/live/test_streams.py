@@ -32,7 +32,7 @@ def follow(stream, table, offset):
 
 def test_first_bytes_arrive_at_once_with_headers_against_buffering(server, events):
     with server.stream(events) as stream:
-        assert stream.read().startswith(b"retry: 2000\n\n: ")
+        assert stream.read().startswith(b"retry: 2000\n: ")
         assert stream.status == 200
         headers = stream.response.headers
         assert headers["Content-Type"].startswith("text/event-stream")
@@ -46,12 +46,39 @@ def test_live_events_have_type_data_and_id(server, events, topic):
     with server.stream(events) as stream, server.stream(events + "?names=off") as nameless:
         stream.read()
         nameless.read()
-        server.post(topic, [{"type": "order", "rating": 4}, {"type": "update", "rating": 5}, {"rating": 1}])
+        server.post(topic, [{"type": "order", "rating": 4}, {"type": "reset", "rating": 5}, {"rating": 1}])
         messages = [stream.next() for _ in range(3)]
         assert [message.event for message in messages] == ["order", "message", "message"]
         assert [json.loads(message.data)["rating"] for message in messages] == [4, 5, 1]
         assert len({message.id for message in messages}) == 3
         assert [nameless.next().event for _ in range(3)] == ["message"] * 3
+
+
+OWN_NAMES = ("open", "error", "reset", "heartbeat", "corrected", "deleted")
+FRAME_NAMES = ("snapshot", "update", "gone")
+
+
+@pytest.mark.parametrize("resumes", [False, True], ids=["live", "from the log"])
+def test_only_names_that_the_server_uses_on_a_stream_are_kept_from_events(shared_server, topic, resumes):
+    server, types = shared_server, ["order", *OWN_NAMES, *FRAME_NAMES]
+    cursor = {"Last_Event_ID": "earliest"} if resumes else {}
+    if resumes:
+        server.post(topic, [{"type": name} for name in types])
+    with ExitStack() as opened:
+        alone = opened.enter_context(server.stream(f"/v1/topics/{topic}/events", **cursor))
+        beside = opened.enter_context(server.stream(f"/v1/stream?events={topic}&stats={topic}", **cursor))
+        nameless = opened.enter_context(server.stream(f"/v1/stream?events={topic}&names=off", **cursor))
+        for stream in (alone, beside, nameless):
+            stream.read()
+        if not resumes:
+            server.post(topic, [{"type": name} for name in types])
+        for stream, kept in ((alone, OWN_NAMES), (beside, OWN_NAMES + FRAME_NAMES), (nameless, types)):
+            seen = {}
+            while len(seen) < len(types):
+                event, data = stream.frame()
+                if "$offset" in data:
+                    seen[data["type"]] = event
+            assert seen == {name: "message" if name in kept else name for name in types}
 
 
 def test_snapshot_and_updates_add_up_to_the_state_of_the_server(server, stats, topic):
@@ -322,23 +349,58 @@ def test_cursor_of_another_worker_is_not_a_reset(stack, topic):
     assert seen == list(range(150))
 
 
-def test_heartbeats_of_a_quiet_stream_advance_the_cursor(stack, topic):
-    """Events of another topic of the partition advance the id, so that a resume reads less of the log."""
+def test_heartbeat_is_a_comment_where_every_event_is_sent(stack, topic):
+    """The last event of such a stream has the cursor, also while events of other topics of the partition arrive."""
     stack.start_web("--heartbeat", "1")
     neighbour = next(name for n in range(10_000) if partition_of(name := f"n{n}") == partition_of(topic))
     stack.post(topic, {"n": 1})
     with stack.stream(f"/v1/topics/{topic}/events?last_event_id=earliest") as stream:
-        first = stream.next().id
+        cursor = stream.next().id
         stack.post(neighbour, [{"n": n} for n in range(50)])
-        while b": heartbeat\n\nid: " not in stream.raw or stream.decoder.last_id == first:
-            stream.read()
-        later = stream.decoder.last_id
+        until(lambda: (stream.read(), stream.raw.endswith(b": heartbeat\n: heartbeat\n"))[1])
+        assert stream.decoder.last_id == cursor
         stack.post(topic, {"n": 2})
         assert json.loads(stream.next().data)["n"] == 2
-    with stack.stream(f"/v1/topics/{topic}/events", Last_Event_ID=later) as resumed:
+    with stack.stream(f"/v1/topics/{topic}/events", Last_Event_ID=cursor) as resumed:
         assert json.loads(resumed.next().data)["n"] == 2
     with stack.stream(f"/v1/topics/{topic}/stats?heartbeat=event") as stream:
         assert stream.until(lambda event, _: event == "heartbeat")["at"] > 1_600_000_000_000
+
+
+def test_heartbeat_of_a_stream_that_filters_moves_the_cursor(stack):
+    stack.start_aggregator()
+    stack.start_web("--heartbeat", "1")
+    with stack.stream("/v1/topics/shop/stats?key=a") as stream:
+        newest = heartbeat = stream.next()
+        stack.post("shop", [{"key": "b", "n": n} for n in range(50)])
+        while heartbeat.event != "heartbeat" or heartbeat.id == newest.id:
+            newest, heartbeat = (newest if heartbeat.event == "heartbeat" else heartbeat), stream.next()
+        assert json.loads(heartbeat.data)["at"] > 1_600_000_000_000
+    with stack.stream("/v1/topics/shop/stats?key=a", Last_Event_ID=heartbeat.id) as resumed:
+        stack.post("shop", {"key": "a", "n": 1})
+        frames = []
+        while not frames or frames[-1]["data"] == []:
+            event, data = resumed.frame()
+            assert event != "snapshot", "the cursor was not understood"
+            frames += [data] if event == "update" else []
+        assert frames[-1]["data"][0][0] == "a"
+
+
+def test_reset_without_events_after_it_is_sent_once(stack, topic):
+    """No event has a cursor after the reset, so a heartbeat brings it."""
+    stack.start_web("--heartbeat", "1")
+    stack.post(topic, {"n": 1})
+    path = f"/v1/topics/{topic}/events"
+    with stack.stream(path, Last_Event_ID="unreadable") as stream:
+        assert stream.frame()[0] == "reset"
+        stream.next()
+        stack.request("DELETE", f"/v1/topics/{topic}")
+        assert stream.frame() == ("reset", {"topic": topic, "reason": "deleted"})
+        heartbeat = stream.next()
+        assert heartbeat.event == "heartbeat"
+    with stack.stream(path, Last_Event_ID=heartbeat.id) as resumed:
+        stack.post(topic, {"n": 2})
+        assert json.loads(resumed.next().data)["n"] == 2
 
 
 def test_topic_with_several_groupings_has_rows_of_each(stack):
@@ -377,14 +439,15 @@ def test_subscriber_that_resumes_from_a_heartbeat_continues_live(stack, topic):
     """Other topics of the partition have advanced the heartbeat's cursor beyond every event that was sent."""
     stack.start_web("--heartbeat", "1")
     other = next(name for n in count() if partition_of(name := f"{topic}-{n}") == partition_of(topic))
-    path, beside = f"/v1/topics/{topic}/events", f"/v1/topics/{other}/events"
+    path, beside = f"/v1/topics/{topic}/events?heartbeat=event", f"/v1/topics/{other}/events"
     with stack.stream(path) as stays, stack.stream(path) as stream, stack.stream(beside):
         stream.read()
         stack.post(topic, {"n": 1})
-        sent = stream.next().id
+        stream.until(lambda event, _: event == "message")
+        sent = stream.decoder.last_id
         stack.post(other, {"n": 1})
         until(lambda: stream.read() and stream.decoder.last_id != sent)
         with stack.stream(path, Last_Event_ID=stream.decoder.last_id) as again:
             stack.post(topic, {"n": 2})
             for subscriber, numbers in ((again, [2]), (stays, [1, 2])):
-                assert [json.loads(subscriber.next().data)["n"] for _ in numbers] == numbers
+                assert [subscriber.until(lambda event, _: event == "message")["n"] for _ in numbers] == numbers

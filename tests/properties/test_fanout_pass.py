@@ -18,7 +18,8 @@ from support.waiting import turn_until
 
 STEPS = st.lists(
     st.sampled_from(
-        ["broadcast", "turn", "quiet", "beat"] * 3 + ["large", "read", "join", "join", "stall", "close", "gone", "end"]
+        ["broadcast", "turn", "quiet", "beat"] * 3
+        + ["large", "read", "join", "join", "plain", "stall", "close", "gone", "end"]
     ),
     min_size=50,
     max_size=150,
@@ -36,12 +37,13 @@ class Case:
         self.peers: list[Peer] = []
         self.begins: dict[Peer, int] = {}
         self.ends: dict[Peer, int] = {}
+        self.finished: set[Peer] = set()
         self.complete: set[Peer] = set()
         self.beats: Counter[Peer] = Counter()
 
-    def join(self, buffer: int | None = None) -> None:
+    def join(self, buffer: int | None = None, *, chunked: bool = True) -> None:
         self.channel.seal()  # else the messages of this turn would also be for the new connection
-        peer = Peer(self.channel, buffer)
+        peer = Peer(self.channel, buffer, chunked=chunked)
         self.begins[peer] = len(self.sent)
         self.peers.append(peer)
 
@@ -65,8 +67,8 @@ class Case:
         elif name == "quiet":
             while self.channel.in_pass:
                 self.turn()
-        elif name in ("join", "stall") or peer is None:
-            self.join(4_096 if name == "stall" else None)
+        elif name in ("join", "stall", "plain") or peer is None:
+            self.join(4_096 if name == "stall" else None, chunked=name != "plain")
         elif name == "beat":
             if peer.connection.rest is None and peer.connection.at is self.channel.backlog.end:
                 size = self.chance.choice([10, 300_000])
@@ -80,6 +82,7 @@ class Case:
     def let_go(self, peer: Peer, how: str) -> None:
         self.ends[peer] = len(self.sent)
         if how == "end":
+            self.finished.add(peer)
             self.channel.finish(peer.connection, farewell("bye"))
             if peer.closed:  # else its socket was full, and its client resumes after what it got
                 self.complete.add(peer)
@@ -108,6 +111,7 @@ class Case:
                 got = peer.got.replace(b"~", b"").partition(b"retry: ")[0]
                 assert expected.startswith(got)
                 assert peer not in self.complete or len(got) == self.ends[peer] - self.begins[peer]
+                assert peer.complete == (peer.chunked and peer in self.finished), "only a cut lacks the last chunk"
 
     @staticmethod
     def _is_drained(peer: Peer) -> bool:

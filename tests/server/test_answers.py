@@ -275,15 +275,17 @@ def test_a_body_at_the_required_rate_gets_more_time(start_server: StartServer) -
 # Streams handed over
 
 
-def test_a_stream_is_handed_over_after_its_head(connect: Any) -> None:
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_stream_is_handed_over_after_its_head(connect: Any, version: str) -> None:
     connection = connect()
-    connection.sendall(get("/stream") + NEXT)
-    [answer] = parse_responses(read_until(connection, b"Greenlet\n"))
+    connection.sendall(get("/stream", version=version) + NEXT)
+    end = b"Greenlet\n\r\n" if version == "1.1" else b"Greenlet\n"
+    [answer] = parse_responses(read_until(connection, end))
     assert answer.body == b"socket 0.0 Greenlet\n"
     assert answer.headers["connection"] == "close"
     assert answer.headers["content-type"] == "text/event-stream"
     assert "content-length" not in answer.headers
-    assert "transfer-encoding" not in answer.headers
+    assert answer.headers.get("transfer-encoding") == ("chunked" if version == "1.1" else None)
     connection.sendall(b"x")
     assert read_all(connection) == b""
 

@@ -40,9 +40,11 @@ def give():
     return Response(content_type="text/event-stream")
 
 
-def take(sock, on_close):
+def take(sock, on_close, *, chunked):
     plain = type(sock) is monkey.get_original("socket", "socket") and type(sock) is not socket.socket
-    sock.send(f"{plain} {sock.gettimeout()}.".encode())
+    text = f"{plain} {sock.gettimeout()}.".encode()
+    end = bytes((13, 10))
+    sock.send(end.join((b"%x" % len(text), text, b"0", end)) if chunked else text)
     sock.close()
     on_close()
 

@@ -18,8 +18,8 @@ from support.stack import Stack
 ACCEPT = "Accept: text/event-stream"
 
 
-def key(*fields: str, target: str = "/v1/topics/t/events", host: str = "localhost") -> StreamKey:
-    head = "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *fields, "", ""]).encode()
+def key(*fields: str, target: str = "/v1/topics/t/events", host: str = "localhost", version: str = "1.1") -> StreamKey:
+    head = "\r\n".join([f"GET {target} HTTP/{version}", f"Host: {host}", *fields, "", ""]).encode()
     found = Admission(Security(), 1_000).stream_key(parse_head(head, HeadLimits()))
     assert found is not None
     return found
@@ -47,6 +47,7 @@ def test_a_repeated_request_finds_the_head_and_the_stream_whatever_its_position(
         key(ACCEPT, host="localhost:8000"),
         key(ACCEPT, host="evil.example"),
         key(ACCEPT, "Origin: http://page.example"),
+        key(ACCEPT, version="1.0"),
         key(ACCEPT, target="/v1/topics/u/events"),
         key(ACCEPT, target="/v1/topics/t/events?names=off"),
     ],
@@ -74,12 +75,14 @@ def opened(stack: Stack, *lines: str) -> tuple[list[str], bytes]:
     return [line for line in head.decode().split("\r\n") if not line.startswith("Date: ")], body
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("path", ["events", "stats", "events?heartbeat=event"])
-def test_the_head_is_that_of_flask(shared_server: Stack, topic: str, path: str) -> None:
-    lines = (f"GET /v1/topics/{topic}/{path} HTTP/1.1", "Host: localhost", ACCEPT)
+def test_the_head_is_that_of_flask(shared_server: Stack, topic: str, path: str, version: str) -> None:
+    lines = (f"GET /v1/topics/{topic}/{path} HTTP/{version}", "Host: localhost", ACCEPT)
     through_flask = opened(shared_server, *lines, "X-Unheard-Of: 1")
     first, second = opened(shared_server, *lines), opened(shared_server, *lines)
     assert first[0] == second[0] == through_flask[0]
+    assert ("Transfer-Encoding: chunked" in first[0]) == (version == "1.1")
     assert first[1] == second[1] == through_flask[1]
 
 

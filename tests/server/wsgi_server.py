@@ -164,10 +164,10 @@ def hands_over(environ, start_response):
     return [] if handoff is not None and environ["QUERY_STRING"] != "body" else [b"body"]
 
 
-def take_over(sock, on_close):
-    sock.send(
-        f"{type(sock).__mro__[-3].__module__} {sock.gettimeout()} {type(gevent.getcurrent()).__name__}\n".encode()
-    )
+def take_over(sock, on_close, *, chunked):
+    kind, greenlet = type(sock).__mro__[-3].__module__, type(gevent.getcurrent()).__name__
+    text = f"{kind} {sock.gettimeout()} {greenlet}\n".encode()
+    sock.send(b"%x\r\n%b\r\n" % (len(text), text) if chunked else text)
     handed_over.append(gevent.spawn(wait_and_close, sock, on_close))
 
 
@@ -183,8 +183,8 @@ def wait_and_close(sock, on_close):
     on_close()
 
 
-def take_over_and_fail(sock, on_close):
-    sock.send(b"half")
+def take_over_and_fail(sock, on_close, *, chunked):
+    sock.send(b"4\r\nhalf\r\n" if chunked else b"half")
     raise ValueError("on purpose in the callback")
 
 

@@ -11,6 +11,7 @@ class StubRecovery:
     def __init__(self):
         self.recovered = []
         self.position = None
+        self.moves_silently = False
 
     def cursor(self):
         return self.position

@@ -7,25 +7,28 @@ import ssl
 from typing import ClassVar
 
 from pushsvc.hub.delivery.connection import Connection
+from support.chunked import ChunkDecoder
 
 
 class Peer:
     """A subscriber: its end of a socket pair. ``closed`` counts how often the connection at the other end was closed.
 
-    With a ``hub`` it is counted there and gets heartbeats.
+    ``got`` are the bytes that it was sent, without the frames of their chunks; ``taken`` is their number with them.
+    ``complete`` is true after the last chunk. With a ``hub`` it is counted there and gets heartbeats.
     """
 
     opened: ClassVar[list[socket.socket]] = []
 
-    def __init__(self, channel, buffer=None, hub=None):
+    def __init__(self, channel, buffer=None, hub=None, *, chunked=True):
         ours, self.theirs = socket.socketpair()
         if buffer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         for end in (ours, self.theirs):
             end.setblocking(False)
         Peer.opened.append(self.theirs)
-        self.closed, self.got = 0, b""
-        self.connection = Connection(ours.detach(), channel, self._on_close)
+        self.chunked, self.closed, self.got, self.taken = chunked, 0, b"", 0
+        self._chunks = ChunkDecoder() if chunked else None
+        self.connection = Connection(ours.detach(), channel, self._on_close, chunked=chunked)
         if hub is None:
             channel.join(self.connection)
         else:
@@ -43,8 +46,14 @@ class Peer:
 
     def read(self, at_most=65_536):
         with contextlib.suppress(BlockingIOError):
-            self.got += self.theirs.recv(at_most)
+            data = self.theirs.recv(at_most)
+            self.taken += len(data)
+            self.got += data if self._chunks is None else self._chunks.feed(data)
         return self.got
+
+    @property
+    def complete(self):
+        return self._chunks is not None and self._chunks.complete
 
 
 def tls_pair(ours, theirs):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.chunked import ChunkDecoder
 from support.waiting import DEADLINE
 
 
@@ -53,16 +54,9 @@ def parse_responses(data: bytes, methods: tuple[str, ...] = ()) -> list[RawRespo
 
 def parse_chunks(data: bytes) -> tuple[bytes, bytes, bool]:
     """Return the body, the bytes after it, and whether the body has its last chunk."""
-    body = b""
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        length = int(size, 16)
-        body += data[:length]
-        assert data[length : length + 2] == b"\r\n"
-        data = data[length + 2 :]
-        if not length:
-            return body, data, True
-    return body, b"", False
+    decoder = ChunkDecoder()
+    body = decoder.feed(data)
+    return body, decoder.rest, decoder.complete
 
 
 def read_all(connection: socket.socket) -> bytes:

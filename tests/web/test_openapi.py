@@ -289,7 +289,7 @@ def test_every_documented_stream_is_a_stream(shared_server, topic, document):
             query = f"?events={topic}" if path == "/v1/stream" else ""
             with shared_server.stream(path.replace("{topic}", topic) + query) as stream:
                 assert stream.response.headers["Content-Type"].startswith(EVENT_STREAM), path
-                assert stream.read().startswith(b"retry: 2000\n\n: "), path
+                assert stream.read().startswith(b"retry: 2000\n: "), path
 
 
 def test_frames_and_resets_have_the_documented_members(shared_server, topic, document):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
@@ -97,23 +97,25 @@ class Client:
         the server could not resume there. Raise ClientError when the server refuses the stream, or when it cannot
         be reached within the client's patience at first.
         """
-        return self._watch(self._session.path(topic, "events", query), last_id)
+        return self._watch(self._session.path(topic, "events", query), last_id, query)
 
     def stats(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield a topic's statistics forever: a ``snapshot``, then each ``update``; otherwise as ``events``.
 
         ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
         """
-        return self._watch(self._session.path(topic, "stats", query), last_id)
+        return self._watch(self._session.path(topic, "stats", query), last_id, query)
 
     def stream(
         self, *, events: Sequence[str] = (), stats: Sequence[str] = (), last_id: str = "", **query: Parameter
     ) -> Iterator[Message]:
         """Yield the events and the statistics of several topics or patterns, such as ``orders.>``, as ``events``."""
-        return self._watch(self._session.stream_path({"events": events, "stats": stats, **query}), last_id)
+        return self._watch(self._session.stream_path({"events": events, "stats": stats, **query}), last_id, query)
 
-    def _watch(self, path: str, last_id: str) -> Iterator[Message]:
-        return _watch(self._session, path, last_id, _Outage(self._on_outage))
+    def _watch(self, path: str, last_id: str, query: Mapping[str, Parameter]) -> Iterator[Message]:
+        """Yield the messages of a stream forever. Heartbeats move the cursor, and are yielded only if asked for."""
+        with_heartbeats = query.get("heartbeat") == "event"
+        return _watch(self._session, path, last_id, _Outage(self._on_outage), with_heartbeats=with_heartbeats)
 
 
 class _Outage:
@@ -138,13 +140,15 @@ def _ignore(_: str | None) -> None:
     pass
 
 
-def _watch(session: Session, path: str, last_id: str, outage: _Outage) -> Iterator[Message]:
+def _watch(session: Session, path: str, last_id: str, outage: _Outage, *, with_heartbeats: bool) -> Iterator[Message]:
     """Yield the messages of a stream forever; ``Client.events`` describes resuming and errors."""
     decoder = Decoder(last_id)
     connection, response = session.retry(lambda: _open(session, path, decoder, outage), repeatable=True)
     while True:
         try:
-            yield from _messages(response, decoder, outage)
+            for message in _messages(response, decoder, outage):
+                if with_heartbeats or message.event != "heartbeat":
+                    yield message
         finally:
             connection.close()
         if decoder.comment not in _ROUTINE:

@@ -102,6 +102,7 @@ class Hub:
         self.feed.close()
         for source in list(self._sources.values()):
             for connection in list(source.channel.roster.members):
+                connection.end(farewell(DRAINING))
                 connection.close()
             source.close()
         self.writer.close()
@@ -213,7 +214,7 @@ class Hub:
                 continue
             try:
                 if connection.rest is None and (message := connection.channel.heartbeat(connection)):
-                    connection.push(message)
+                    connection.push_framed(message)
             except Exception:
                 log.exception("a stream of %s failed", connection.channel.name)
                 connection.fail()

@@ -41,20 +41,21 @@ class Rendering:
         make = update if entry.kind is FrameKind.UPDATE else snapshot
         return make(entry.frame, selection)
 
-    def events(self, of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
-        """Return a message for each event of an entry."""
-        key = (id(entry), named)
+    def events(self, of: Log, entry: EventsEntry, reserved: frozenset[str] | None) -> list[bytes]:
+        """Return a message for each event of an entry, as ``events``."""
+        key = (id(entry), reserved)
         if key not in self._made:
-            self._made[key] = events(of, entry, named)
+            self._made[key] = events(of, entry, reserved)
         messages: list[bytes] = self._made[key]
         return messages
 
 
-def events(of: Log, entry: EventsEntry, named: bool) -> list[bytes]:
-    """Return a message for each event. If ``named``, the event's type is the event name, unless it is reserved."""
+def events(of: Log, entry: EventsEntry, reserved: frozenset[str] | None) -> list[bytes]:
+    """Return a message for each event. Its type is the event name, unless it is ``reserved`` (None: all types are)."""
     messages = []
     for offset, event in enumerate(entry.events, entry.first):
-        name = event.type if named and event.type != "message" and event.type not in sse.RESERVED_NAMES else None
+        plain = reserved is None or event.type == "message" or event.type in reserved
+        name = None if plain else event.type
         messages.append(sse.encode(orjson.dumps(event.public(of.topic, offset, entry.arrival)), event=name))
     return messages
 
@@ -78,10 +79,10 @@ def reset(topic: str, reason: str) -> bytes:
 
 
 def heartbeat(visible: bool, id: str | None) -> bytes:
-    """Return a heartbeat: an event if it is ``visible`` to the client's code, else a comment."""
-    if visible:
+    """Return a heartbeat: an event if it moves the cursor or is ``visible`` to the client's code, else a comment."""
+    if visible or id is not None:
         return sse.encode(b'{"at":%d}' % now_ms(), event="heartbeat", id=id)
-    return sse.comment("heartbeat") + (b"" if id is None else sse.move_cursor(id))
+    return sse.comment("heartbeat")
 
 
 def farewell(reason: str) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
@@ -35,6 +36,13 @@ class Query:
     @property
     def has_patterns(self) -> bool:
         return any(map(is_pattern, (*self.events, *self.statistics)))
+
+    @property
+    def reserved_names(self) -> frozenset[str] | None:
+        """Return the types of events that are no SSE event names; None if no type is one."""
+        if not self.named:
+            return None
+        return sse.RESERVED_BESIDE_STATISTICS if self.statistics else sse.RESERVED_NAMES
 
     @property
     def named_topics(self) -> Collection[str]:

@@ -66,13 +66,16 @@ class Stream(ABC):
         # Redis's own words may contain addresses: they are for the log.
         return OPENING + farewell(DRAINING if self.hub.draining else error.title)
 
-    def take_over(self, sock: Any, on_close: Callable[[], None]) -> None:
-        """Send the stream on a non-blocking socket from now on; ``on_close`` is called once the socket is closed."""
+    def take_over(self, sock: Any, on_close: Callable[[], None], *, chunked: bool) -> None:
+        """Send the stream on a non-blocking socket from now on; ``on_close`` is called once the socket is closed.
+
+        ``chunked`` as the head of the response says.
+        """
         _prepare(sock, self.hub.writer.limits.write_deadline)
         if isinstance(sock, ssl.SSLSocket):
-            self._begin(lambda channel: SecureConnection(sock, channel, on_close))
+            self._begin(lambda channel: SecureConnection(sock, channel, on_close, chunked=chunked))
         else:
-            self._begin(lambda channel: Connection(sock.detach(), channel, on_close))
+            self._begin(lambda channel: Connection(sock.detach(), channel, on_close, chunked=chunked))
 
     def __iter__(self) -> Iterator[bytes]:
         connection = self._connection = self._begin(IteratedConnection)

@@ -35,6 +35,11 @@ class Selection:
     def everything(self) -> bool:
         return self.keys is None and self.fields is None and not self.records and self.top is None
 
+    @property
+    def filters(self) -> bool:
+        """True if a frame may have rows of which none is selected."""
+        return self.keys is not None or self.fields is not None or self.top is not None
+
     def covers(self, row: list[Any]) -> bool:
         """Return whether a row (or a ``[key, field]`` of ``gone``) is selected."""
         return (self.keys is None or row[0] in self.keys) and (self.fields is None or row[1] in self.fields)

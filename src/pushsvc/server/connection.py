@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from pushsvc.errors import PushError
 from pushsvc.server.body import RequestBody
@@ -83,7 +84,7 @@ class HttpConnection:
         """End the connection unless a request is under way. Call it in gevent's hub."""
         self._reader.drain()
 
-    def _serve(self) -> TakeOver | None:
+    def _serve(self) -> Callable[[socket.socket, Callable[[], None]], None] | None:
         """Answer requests; return the callback that takes the socket, None at the end of the connection."""
         while True:
             try:
@@ -96,7 +97,7 @@ class HttpConnection:
                 self._refuse(error)
                 return None
             if take_over is not None:
-                return take_over
+                return partial(take_over, chunked=request.version == 1)
             if not self._keep_alive:
                 self._shutdown_write()
                 if self._unread or self._reader.buffer:
@@ -214,7 +215,7 @@ class HttpConnection:
             read += len(data)
             self.transport.yield_to_loop()
 
-    def _hand_over(self, take_over: TakeOver) -> None:
+    def _hand_over(self, take_over: Callable[[socket.socket, Callable[[], None]], None]) -> None:
         sock = self.transport.release()
         try:
             take_over(sock, self._on_closed)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from pushsvc.hub.delivery.chunked import LAST_CHUNK, frame
 from pushsvc.server.body import RequestBody
 from pushsvc.server.request import COMMON_HEADERS, Request
 from pushsvc.server.response import complete_head
@@ -23,6 +24,9 @@ WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 _STATUS = re.compile(r"[2-9][0-9]{2} [\t -~\x80-\xff]*")
 _SERVERS_OWN = frozenset({"connection", "date", "keep-alive", "transfer-encoding", "upgrade", "trailer", "te"})
 """The date, and the headers of the connection: the server sends its own."""
+
+_NO_CONTENT = frozenset({"204", "304"})
+_CHUNKED = ("Transfer-Encoding", "chunked")
 
 _VARIABLES = {name: "HTTP_" + name.upper().replace("-", "_") for name in COMMON_HEADERS} | {
     "content-type": "CONTENT_TYPE",
@@ -134,7 +138,7 @@ class WsgiResponse:
         if _STATUS.fullmatch(status) is None:
             raise ValueError(f"{status!r} is not a status")
         self._status, self._headers = status, list(headers)
-        self._bodiless = self._request.method == "HEAD" or status[:3] in ("204", "304")
+        self._bodiless = self._request.method == "HEAD" or status[:3] in _NO_CONTENT
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -148,7 +152,7 @@ class WsgiResponse:
 
     def _part(self, data: bytes) -> bytes:
         if self._chunked:
-            return b"%x\r\n%b\r\n" % (len(data), data)
+            return frame(data)
         if self._left is not None:
             if len(data) > self._left:
                 log.error("%s %s: the app sent more than its Content-Length", self._request.method, self._request.path)
@@ -169,7 +173,7 @@ class WsgiResponse:
         if self._bodiless:
             return
         if self._chunked:
-            self._transport.send(b"0\r\n\r\n")
+            self._transport.send(LAST_CHUNK)
         elif self._left:
             log.error("%s %s: the app sent less than its Content-Length", self._request.method, self._request.path)
             self.keep_alive = False
@@ -182,9 +186,9 @@ class WsgiResponse:
         if self._left is not None:
             if not self._status.startswith("204"):
                 fields.append(("Content-Length", str(self._left)))
-        elif not self._bodiless and self._request.version == 1:
-            self._chunked = True
-            fields.append(("Transfer-Encoding", "chunked"))
+        elif self._request.version == 1 and self._status[:3] not in _NO_CONTENT:
+            self._chunked = True  # an answer to HEAD says so, too
+            fields.append(_CHUNKED)
         elif not self._bodiless:
             self.keep_alive = False
         if not self.keep_alive:
@@ -210,7 +214,8 @@ class WsgiResponse:
 
     def _begin_stream(self) -> None:
         self.keep_alive = False
-        self.stream_head = self._head_text([*self._app_fields(), ("Connection", "close")])
+        coding = [_CHUNKED] if self._request.version == 1 else []
+        self.stream_head = self._head_text([*self._app_fields(), *coding, ("Connection", "close")])
         self._transport.send(complete_head(self.stream_head), more=True)
         self.started = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from flask import Response, request
@@ -18,8 +18,13 @@ HANDOFF = "pushsvc.handoff"
 of its stream and no body; the server sends the head and gives the socket to ``take_over``. ``factory``, which is
 optional, makes the stream of a later equal request. The key is absent if the server cannot hand the socket over."""
 
-TakeOver = Callable[[socket.socket, Callable[[], None]], None]
-"""Takes the socket of a stream, and a callback for the moment when it has closed the socket."""
+
+class TakeOver(Protocol):
+    """Takes the socket of a stream. Calls ``on_close`` when it has closed the socket. The head of the response says
+    whether the bytes are ``chunked``."""
+
+    def __call__(self, sock: socket.socket, on_close: Callable[[], None], *, chunked: bool) -> None: ...
+
 
 StreamFactory = Callable[[str | None], Stream]
 """Makes a stream of the same query from another cursor."""

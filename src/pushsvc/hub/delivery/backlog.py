@@ -6,7 +6,7 @@ from pushsvc.hub.limits import FanoutLimits
 
 
 class Chunk:
-    """``count`` messages that leave together; ``tick`` is the clock when they do.
+    """``count`` messages that leave together, as one chunk of HTTP/1.1; ``tick`` is the clock when they do.
 
     ``cursor`` is the position of a client that has them, ``next`` the chunk after. A chunk is ``lost`` once the chain
     after it was dropped: a connection at this chunk continues from the logs, at ``cursor``.

@@ -11,6 +11,7 @@ import gevent
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Backlog, Chunk
+from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.delivery.roster import Roster
 from pushsvc.hub.delivery.wheel import Clock
@@ -22,6 +23,10 @@ class Recovery(Protocol):
 
     def cursor(self) -> str | None:
         """Return the position of a client that has every message; None if a client cannot resume from one."""
+
+    @property
+    def moves_silently(self) -> bool:
+        """Return whether the position may move without a message, so that heartbeats carry it."""
 
     def is_far(self, chunk: Chunk) -> bool:
         """Return whether a connection at ``chunk`` should recover instead of being sent every message since."""
@@ -91,23 +96,25 @@ class Channel:
         """Make one chunk of the waiting messages; return the newest chunk."""
         if self._messages:
             messages, self._messages = self._messages, []
-            self.backlog.append(b"".join(messages), len(messages), self._recovery.cursor() or "", self._read_at)
+            self.backlog.append(frame(*messages), len(messages), self._recovery.cursor() or "", self._read_at)
         return self.backlog.end
 
     def heartbeat(self, connection: Connection) -> bytes:
-        """Return a heartbeat, with an id if the connection has a position; empty if messages are on their way to it.
+        """Return a framed heartbeat; empty if messages are on their way to the connection.
 
-        Seals first: the id must not be ahead of the messages.
+        It has an id if the connection has a position that the last message may not tell, or is visible anyway. Seals
+        first: the id must not be ahead of the messages.
         """
         end = self.seal()
         if connection.at is None:
-            return sse_messages.heartbeat(self._visible_heartbeat, None)
+            return frame(sse_messages.heartbeat(self._visible_heartbeat, None))
         if connection.at is not end:
             return b""
         made = self._heartbeat
         if made is None or made[:2] != (self.clock.tick, end.number):
-            ids = (self._recovery.cursor(), None)
-            with_id, without = (sse_messages.heartbeat(self._visible_heartbeat, id_) for id_ in ids)
+            carries_id = self._visible_heartbeat or self._recovery.moves_silently
+            ids = (self._recovery.cursor() if carries_id else None, None)
+            with_id, without = (frame(sse_messages.heartbeat(self._visible_heartbeat, id_)) for id_ in ids)
             made = self._heartbeat = (self.clock.tick, end.number, with_id, without)
         return made[2] if end.number > connection.joined_after else made[3]
 
@@ -136,7 +143,7 @@ class Channel:
                 return
             connection.at = chunk
             metrics.DELIVERIES.inc(chunk.count)
-            if not connection.push(chunk.data):
+            if not connection.push_framed(chunk.data):
                 return
 
     def chunk_at(self, position: int) -> Chunk:
@@ -167,7 +174,7 @@ class Channel:
         at = connection.at
         while connection.rest is None and not connection.closed and at is not None and (at := at.next) is not None:
             connection.at = at
-            connection.push(at.data)
+            connection.push_framed(at.data)
         connection.end(farewell)
 
     def fail(self) -> None:

@@ -14,6 +14,7 @@ from gevent.event import Event
 
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
+from pushsvc.hub.delivery.chunked import LAST_CHUNK, frame, unframe
 from pushsvc.hub.delivery.roster import Roster
 from pushsvc.hub.delivery.wheel import Clock
 
@@ -62,12 +63,14 @@ class Connection:
     ``source`` continues when the socket has room: the channel, or a replay.
     ``joined_after`` is the number of the chunk after which a stream without a position began, else -1.
     ``pushed_at`` is the tick at which the socket last took bytes outside a pass.
+    ``chunked`` is true if the response has chunks; then ``rest`` has their frames, too.
     """
 
     __slots__ = (
         "_at",
         "_on_close",
         "channel",
+        "chunked",
         "closed",
         "ending",
         "fd",
@@ -81,9 +84,12 @@ class Connection:
         "write_watcher",
     )  # fmt: skip
 
-    def __init__(self, fd: int, channel: ConnectionOwner, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, fd: int, channel: ConnectionOwner, on_close: Callable[[], None], *, chunked: bool = True
+    ) -> None:
         self.fd = fd
         self.channel = channel
+        self.chunked = chunked
         self.source: Source = channel
         self.position = -1
         self._at: Chunk | None = None
@@ -106,8 +112,9 @@ class Connection:
         self._at = chunk
 
     def mark_caught_up(self, position: int) -> None:
-        """Let passes send to this connection without looking at it, if it has a descriptor."""
-        self.channel.roster.mark_caught_up(self, position)
+        """Let passes send to this connection without looking at it, if it has a descriptor and takes chunks."""
+        if self.chunked:
+            self.channel.roster.mark_caught_up(self, position)
         if self.position >= 0:
             self._at = None
 
@@ -137,10 +144,19 @@ class Connection:
         return os.read(self.fd, 4_096)
 
     def push(self, data: bytes) -> bool:
-        """Send a message, after the rest of an unfinished one; return whether all was sent. Keep the rest."""
+        """Send messages, after the rest of an unfinished one; return whether all was sent. Keep the rest."""
+        return self._push(frame(data) if self.chunked else data)
+
+    def push_framed(self, chunk: bytes) -> bool:
+        """As ``push``, of messages that several connections share: they were framed once for all of them."""
+        return self._push(chunk if self.chunked else unframe(chunk))
+
+    def _push(self, data: bytes | memoryview) -> bool:
         if self.rest is not None:
             self.rest = memoryview(bytes(self.rest) + data)
             return False
+        if not data:
+            return True
         try:
             count = self.send(data)
         except FULL:
@@ -150,7 +166,7 @@ class Connection:
             return False
         return self.note_sent(data, count)
 
-    def note_sent(self, data: bytes, count: int) -> bool:
+    def note_sent(self, data: bytes | memoryview, count: int) -> bool:
         """Note that the socket took ``count`` bytes of ``data``, and keep the rest; return whether it took all."""
         self.pushed_at = self.channel.clock.tick
         metrics.STREAM_BYTES.inc(count)
@@ -197,7 +213,7 @@ class Connection:
         if self.closed or self.ending:
             return
         self.ending, self.source = True, self.channel
-        if self.push(farewell):
+        if self._push(frame(farewell) + LAST_CHUNK if self.chunked else farewell):
             self.close()
 
     def close(self) -> None:
@@ -255,8 +271,10 @@ class SecureConnection(Connection):
 
     __slots__ = ("sock",)
 
-    def __init__(self, sock: Any, channel: ConnectionOwner, on_close: Callable[[], None]) -> None:
-        super().__init__(-1, channel, on_close)
+    def __init__(
+        self, sock: Any, channel: ConnectionOwner, on_close: Callable[[], None], *, chunked: bool = True
+    ) -> None:
+        super().__init__(-1, channel, on_close, chunked=chunked)
         self.sock = sock
 
     def send(self, data: bytes | memoryview) -> int:
@@ -276,12 +294,15 @@ class SecureConnection(Connection):
 
 
 class IteratedConnection(Connection):
-    """A connection whose bytes a WSGI server iterates: it takes one piece, sends it, and asks for the next."""
+    """A connection whose bytes a WSGI server iterates: it takes one piece, sends it, and asks for the next.
+
+    The server frames the pieces itself.
+    """
 
     __slots__ = ("_pipe",)
 
     def __init__(self, channel: ConnectionOwner) -> None:
-        super().__init__(-1, channel, lambda: None)
+        super().__init__(-1, channel, lambda: None, chunked=False)
         self._pipe = Pipe()
 
     def send(self, data: bytes | memoryview) -> int:

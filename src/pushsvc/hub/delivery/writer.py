@@ -185,7 +185,7 @@ def _send_if_next(connection: Connection, position: int, before: Chunk, chunk: C
     if connection.at is not before or connection.rest is not None:
         return False
     connection.at = chunk
-    if connection.push(chunk.data):
+    if connection.push_framed(chunk.data):
         connection.mark_caught_up(position)
     return True
 

@@ -20,6 +20,7 @@ from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import Selection, WindowState
@@ -153,13 +154,13 @@ class Conflation:
         return sse_messages.update({**frame, "at": now_ms(), **extra}, self._selection)
 
     def since_chunk(self, chunk: Chunk) -> bytes:
-        """Return what a connection at a chunk lacks. Connections at the same chunk get the same bytes."""
+        """Return what a connection at a chunk lacks, framed. Connections at the same chunk get the same bytes."""
         end = self._channel.backlog.end
         if self._since_chunks is None or self._since_chunks[0] is not end:
             self._since_chunks = (end, {})
         made = self._since_chunks[1]
         if chunk.cursor not in made:
-            made[chunk.cursor] = self._since(decode(chunk.cursor), skipping=True)
+            made[chunk.cursor] = frame(self._since(decode(chunk.cursor), skipping=True))
         return made[chunk.cursor]
 
     def changes_for(self, cursor: str, positions: Mapping[int, Position]) -> bytes:
@@ -185,7 +186,7 @@ class Conflation:
                 messages.append(message)
         cursor = self._sent.cursor()
         if not messages:
-            return sse.move_cursor(cursor)
+            return b""
         return b"".join(messages[:-1]) + sse.with_id(messages[-1], cursor)
 
 

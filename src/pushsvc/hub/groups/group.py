@@ -69,6 +69,7 @@ class Group:
         self._resume = resume
         self._on_end = on_end
         self._exceeds_feed = False
+        self._reset_is_newest = False
         self._was_settled = False
         self._sent = SentPositions(self.followers)
         self._skip: dict[Log, int] = {}
@@ -184,6 +185,15 @@ class Group:
         """Return the position of a client that has every message up to now."""
         return self._sent.cursor()
 
+    @property
+    def moves_silently(self) -> bool:
+        """True if the query filters, or if no message with an id followed a reset, which would else be repeated."""
+        return self.query.selection.filters or self._reset_is_newest
+
+    def note_reset(self) -> None:
+        """Note that streams were sent a reset."""
+        self._reset_is_newest = True
+
     def rebase_cursor(self, chunk: Chunk) -> None:
         """Move the cursor of the newest chunk to the current position: the logs may have advanced without a message."""
         chunk.cursor = self.cursor()
@@ -200,7 +210,7 @@ class Group:
                 continue
             if isinstance(entry, EventsEntry):
                 first = entry.sequence_of(entry.first)
-                events = enumerate(rendering.events(of, entry, self.query.named), first)
+                events = enumerate(rendering.events(of, entry, self.query.reserved_names), first)
                 messages += [sse.with_id(message, cursors(sequence)) for sequence, message in events]
             elif self.paces_statistics:
                 self.conflation.note(of, entry)
@@ -210,6 +220,8 @@ class Group:
         if states and len(messages) == states:
             messages[-1] = sse.with_id(messages[-1], cursors(through))
         self.channel.broadcast(messages)
+        if messages and self.settled.is_set():
+            self._reset_is_newest = False
         self.conflation.emit()
         self._sent.advance(partition, through)
 
@@ -246,6 +258,7 @@ class Group:
         if self._was_settled and (of.topic, reason) not in self._sent_resets:
             self._sent_resets[of.topic, reason] = of.partition
             self.channel.broadcast([sse_messages.reset(of.topic, reason)])
+            self.note_reset()
 
     def skip(self, of: Log, offset: int) -> None:
         self._skip[of] = max(offset, self._skip.get(of, 0))
@@ -307,7 +320,7 @@ class Group:
         end = self.channel.seal()
         data = self.conflation.since_chunk(chunk)
         connection.at = end
-        if connection.push(data):
+        if connection.push_framed(data):
             self.channel.slow.discard(connection)
 
     def close(self) -> None:

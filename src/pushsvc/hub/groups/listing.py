@@ -94,6 +94,8 @@ class Listing:
     def cursor(self) -> None:
         """Return None: there is no position in a list."""
 
+    moves_silently = False
+
     def is_far(self, chunk: Chunk) -> bool:
         return False
 

@@ -78,7 +78,7 @@ class History:
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
         """Yield the messages of an entry after the position in its log, and advance the client's position."""
         at = self.log_positions[of]
-        for offset, message in enumerate(sse_messages.events(of, entry, self.query.named), entry.first):
+        for offset, message in enumerate(sse_messages.events(of, entry, self.query.reserved_names), entry.first):
             sequence = entry.sequence_of(offset)
             if offset > at.offset and sequence > at.sequence:
                 self.client_positions[partition] = Position(self.client_positions[partition].epoch, sequence)

@@ -11,7 +11,7 @@ import gevent
 
 from pushsvc import sse
 from pushsvc.broker.broker import Broker
-from pushsvc.cursor import Position, decode
+from pushsvc.cursor import Position, decode, encode
 from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.connection import Connection
@@ -167,12 +167,15 @@ class Replay:
         self._goal = channel.seal()
         # A client that resumes from a heartbeat may have more than the chunk had when it was made.
         group.rebase_cursor(self._goal)
-        messages = plan.resets() + self._statistics(plan)
+        resets = plan.resets()
+        if resets:
+            group.note_reset()
+        messages = resets + self._statistics(plan)
         if self.reason is ResumeReason.NEW:
             self.reason = ResumeReason.CURSOR
         self._history = History(self.broker, group.query, plan.positions(), plan.log_positions, self.limits.read_bytes)
         if not plan.log_positions:
-            self._join(messages or [sse.move_cursor(group.cursor())])
+            self._join(messages)
         elif messages:
             self._push(messages)
 
@@ -182,7 +185,7 @@ class Replay:
         self._history = None
 
     def _statistics(self, plan: ResumePlan) -> list[bytes]:
-        """Return the statistics that the client lacks, the last with an id unless events follow."""
+        """Return the statistics that the client lacks. The last has one id for all, unless events bring it."""
         group, lost = self.group, plan.lost
         # The position follows the events, and may be ahead of paced statistics.
         unknown = self.reason is ResumeReason.NEW or (group.paces_statistics and group.has_events)
@@ -197,6 +200,8 @@ class Replay:
                 messages += [] if message is None else [message]
         if messages and not group.has_events:
             messages[-1] = sse.with_id(messages[-1], group.cursor())
+        elif messages and self.reason is ResumeReason.NEW and not lost:
+            messages[-1] = sse.with_id(messages[-1], encode(plan.positions()))
         return messages
 
     def _read_on(self, history: History) -> bool:
@@ -214,23 +219,20 @@ class Replay:
             self._push(messages)
         return messages is not None
 
-    def _push(self, messages: list[bytes]) -> None:
+    def _push(self, messages: Sequence[bytes]) -> None:
         if self._is_wanted:
             self.connection.push(b"".join(messages))
 
-    def _join(self, messages: list[bytes] | None = None) -> None:
+    def _join(self, messages: Sequence[bytes] = ()) -> None:
         """Continue live from the goal, after some messages. If the goal is lost, read on to the next one."""
         if not self._is_wanted:
             return
         if self._goal.lost:
             self._begin_again(decode(self._goal.cursor))
-            if messages:
-                self._push(messages)
+            self._push(messages)
             return
         connection = self.connection
         connection.source = connection.channel
         connection.at = self._goal
-        if messages is None and self.group.has_statistics:
-            messages = [sse.move_cursor(self._goal.cursor)]
-        if not messages or connection.push(b"".join(messages)):
+        if connection.push(b"".join(messages)):
             connection.source.resume(connection)

@@ -35,8 +35,8 @@ _HARMLESS_TO_STREAMS = _HARMLESS | {
 _STREAM_IDENTITY = ("host", "accept", "origin")
 """Headers that decide the answer to a stream request."""
 
-StreamKey = tuple[str | None, ...]
-"""Path, query and identifying headers of a stream request. Requests with equal keys get equal answers."""
+StreamKey = tuple[str | int | None, ...]
+"""Path, query, HTTP version and identifying headers of a stream request. Requests with equal keys get equal answers."""
 
 
 class Admission:
@@ -88,7 +88,7 @@ class Admission:
             return None
         if "last_event_id" in unquote(query):  # the position belongs to this one request
             return None
-        return (request.path, query, *map(request.headers.get, _STREAM_IDENTITY))
+        return (request.path, query, request.version, *map(request.headers.get, _STREAM_IDENTITY))
 
     def _check_host(self, host: str) -> bool:
         """Return whether the app accepts a Host. Flask words the refusal of any other."""
