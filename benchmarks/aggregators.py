@@ -88,7 +88,7 @@ def evenly(count: int) -> list[str]:
 def shares(broker: Broker) -> list[int]:
     """Return how many partitions each aggregator owns."""
     keys = [("GET", broker.keys.lease(number)) for number in range(PARTITIONS)]
-    return sorted(Counter(owner for owner in broker._connections.commands(keys) if owner).values())
+    return sorted(Counter(owner for owner in broker.connections.commands(keys) if owner).values())
 
 
 @contextmanager
@@ -123,10 +123,10 @@ def publish(broker: Broker, topics: list[str], batches: list[bytes]) -> None:
 def lengthen(broker: Broker) -> None:
     """Extend the leases and presence of the aggregators beyond the time that they are stopped."""
     milliseconds, aggregators = int(_STOPPED * 1000), broker.keys.aggregators
-    alive = broker._connections.command("ZRANGE", aggregators, 0, -1)
+    alive = broker.connections.command("ZRANGE", aggregators, 0, -1)
     commands = [("PEXPIRE", broker.keys.lease(number), milliseconds) for number in range(PARTITIONS)]
     commands += [("ZADD", aggregators, broker.time() + milliseconds, owner) for owner in alive]
-    broker._connections.commands(commands)
+    broker.connections.commands(commands)
 
 
 def frame_offsets(broker: Broker, topics: list[str], windows: list[str]) -> dict[str, int]:
@@ -160,7 +160,7 @@ def run_round(server: EmbeddedServer, count: int, topics: list[str], batches: li
         wait(lambda: frame_offsets(broker, topics, windows) == last)
         seconds, everything = time.monotonic() - started, busy() - all_before
         *spent, valkey = [cpu([pid]) - was for pid, was in zip(pids, before, strict=True)]
-    broker._connections.everywhere("FLUSHALL")
+    broker.connections.everywhere("FLUSHALL")
     broker.close()
     return Round(len(batches) * BATCH, seconds, spent, valkey, everything - sum(spent) - valkey)
 

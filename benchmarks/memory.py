@@ -53,12 +53,12 @@ def main() -> None:
 
 def used(broker: Broker) -> int:
     """Return the bytes that Redis has allocated for data, connections and itself."""
-    info: bytes = broker._connections.command("INFO", "memory")
+    info: bytes = broker.connections.command("INFO", "memory")
     return next(int(line[12:]) for line in info.decode().split("\r\n") if line.startswith("used_memory:"))
 
 
 def flush(broker: Broker) -> None:
-    broker._connections.command("FLUSHALL", "SYNC")
+    broker.connections.command("FLUSHALL", "SYNC")
 
 
 def batch(count: int, size: int, *, ids: str = "") -> Batch:
@@ -220,7 +220,7 @@ def measure_keys(broker: Broker, redis: str, count: int) -> None:
 
 
 def memory_of(broker: Broker, log: Log) -> int:
-    return int(broker._connections.command("MEMORY", "USAGE", broker.keys.log(log), "SAMPLES", 0) or 0)
+    return int(broker.connections.command("MEMORY", "USAGE", broker.keys.log(log), "SAMPLES", 0) or 0)
 
 
 if __name__ == "__main__":

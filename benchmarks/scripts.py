@@ -39,10 +39,10 @@ def spent(broker: Broker, call: Callable[[int], object], count: int) -> float:
     """Return the least microseconds of a call over several repeats."""
     found = []
     for repeat in range(REPEATS):
-        broker._connections.command("CONFIG", "RESETSTAT")
+        broker.connections.command("CONFIG", "RESETSTAT")
         for number in range(count):
             call(repeat * count + number)
-        info = broker._connections.command("INFO", "commandstats").decode()
+        info = broker.connections.command("INFO", "commandstats").decode()
         matched = re.search(r"cmdstat_evalsha:calls=\d+,usec=\d+,usec_per_call=([0-9.]+)", info)
         assert matched is not None
         found.append(float(matched[1]))

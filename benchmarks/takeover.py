@@ -57,8 +57,8 @@ def metric(name: str) -> float:
 def owner(broker: Broker, *, rebuild_from_log: bool = False) -> AggregatorWorker:
     """Return a worker that has taken the topic's partition from its predecessor."""
     number = Log(TOPIC).partition
-    broker._connections.command("DEL", broker.keys.lease(number))
-    broker._connections.command("HDEL", broker.keys.partition(number), "owner")
+    broker.connections.command("DEL", broker.keys.lease(number))
+    broker.connections.command("HDEL", broker.keys.partition(number), "owner")
     worker = AggregatorWorker(broker, TopicRules())
     worker.adopt(number, broker.lease([number], "bench", HOUR)[number])
     worker.partitions[number].rebuild_from_log = rebuild_from_log

@@ -17,7 +17,7 @@ from support.reference.appended import EVENT, SECOND, WALL, commit, requests, st
 
 def headers(broker: Broker, topic: str) -> list[tuple[int, int, int]]:
     """Return number of events, least and greatest time of each entry."""
-    entries = broker._connections.command("XRANGE", broker.keys.log(Log(topic)), "-", "+")
+    entries = broker.connections.command("XRANGE", broker.keys.log(Log(topic)), "-", "+")
     return [tuple(map(int, fields[1].split()[2:5])) for _, fields in entries]  # type: ignore[misc]
 
 
@@ -70,8 +70,8 @@ def test_topics_share_a_round_trip_but_no_entry(broker: Broker) -> None:
 def test_each_merged_request_gets_its_own_error(broker: Broker) -> None:
     broker.publish("t", [Event()], WALL)
     log = broker.keys.log(Log("t"))
-    broker._connections.command("DEL", log)
-    broker._connections.command("SET", log, "of another kind")
+    broker.connections.command("DEL", log)
+    broker.connections.command("SET", log, "of another kind")
     group = requests(broker, "t", [Batch.from_events([Event()])] * 3, WALL)
     replies = commit(broker, group)
     assert all(isinstance(reply, PushError) and "WRONGTYPE" in reply.detail for reply in replies)

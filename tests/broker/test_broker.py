@@ -139,7 +139,7 @@ def test_deleting_a_topic_deletes_a_window_that_gets_its_first_frame_meanwhile(b
     logs = [Log(LOG.topic, "1m"), Log(LOG.topic, "5m")]
     broker.publish(LOG.topic, events(1), SETTINGS)
     broker.append_statistics([StatisticsWrite(logs[0], FrameKind.SNAPSHOT, 1, b"{}")], fence)
-    call, calls = broker._connections.call, []
+    call, calls = broker.connections.call, []
 
     def write_before(script, *given):
         if script.name == "delete" and not calls:
@@ -147,7 +147,7 @@ def test_deleting_a_topic_deletes_a_window_that_gets_its_first_frame_meanwhile(b
             assert broker.append_statistics([StatisticsWrite(logs[1], FrameKind.SNAPSHOT, 1, b"{}")], fence) != [None]
         return call(script, *given)
 
-    monkeypatch.setattr(broker._connections, "call", write_before)
+    monkeypatch.setattr(broker.connections, "call", write_before)
     assert broker.delete(LOG.topic)
     assert calls
     assert [read(broker, FROM_SNAPSHOT, log).logs[log].entries for log in logs] == [[], []]

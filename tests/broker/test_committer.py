@@ -82,7 +82,7 @@ def publish_together(proxy: Proxy, broker: Broker, count: int, publish: Publish 
     with ThreadPoolExecutor(count) as pool:
         proxy.go.clear()
         futures = [pool.submit(publish, broker, number) for number in range(count)]
-        until(lambda: len(broker._committer._waiting) == count - 1)
+        until(lambda: broker.committer.waiting == count - 1)
         proxy.go.set()
         return [future.result() for future in futures]
 
@@ -160,7 +160,7 @@ def test_a_connection_that_broke_while_idle_is_replaced_before_the_next_request(
         for expected in ("2", "3"):
             admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             ended = select.poll()  # select() takes no descriptor above 1023
-            ended.register(through._committer._connection._sock, select.POLLIN)
+            ended.register(through.committer._connection._sock, select.POLLIN)
             until(partial(ended.poll, 0))
             assert publish(through, 1) == expected
 
@@ -226,14 +226,14 @@ def test_the_queue_is_bounded(proxy: Proxy, prefix: str, broker: Broker) -> None
     with connected(proxy, prefix, limits) as through, ThreadPoolExecutor(10) as pool:
         proxy.go.clear()
         first = [pool.submit(publish, through, number) for number in range(6)]
-        until(lambda: len(through._committer._waiting) == 5)
+        until(lambda: through.committer.waiting == 5)
         with pytest.raises(Overloaded):
             through.publish("t", [Event(data={"n": 6})], SETTINGS)
         proxy.go.set()
         assert len({future.result() for future in first}) == 6
         proxy.go.clear()
         first = [pool.submit(publish, through, 7), pool.submit(publish, through, 8)]
-        until(lambda: len(through._committer._waiting) == 1)
+        until(lambda: through.committer.waiting == 1)
         with pytest.raises(Overloaded):
             through.publish("t", [Event(data={"n": 9, "x": "x" * 10_000})], SETTINGS)
         proxy.go.set()
@@ -295,7 +295,7 @@ def test_requests_to_a_hanging_server_time_out(tmp_path: Path) -> None:
 
 
 def process_of(broker: Broker) -> int:
-    info: str = broker._connections.command("INFO", "server").decode()
+    info: str = broker.connections.command("INFO", "server").decode()
     return int(info.split("process_id:")[1].split()[0])
 
 
@@ -351,9 +351,9 @@ def test_every_append_of_a_round_trip_is_notified_in_order_of_sequences(
         until(lambda: [listener.get_message(timeout=0.1) for _ in channels][-1])
         proxy.go.clear()
         first = pool.submit(publish, through, 0)
-        until(lambda: through._committer._leader is not None and not through._committer._waiting)
+        until(lambda: through.committer._leader is not None and not through.committer.waiting)
         others = [pool.submit(publish_alone, through, n, "tu"[n % 2]) for n in range(1, CALLERS)]
-        until(lambda: len(through._committer._waiting) == CALLERS - 1)
+        until(lambda: through.committer.waiting == CALLERS - 1)
         proxy.go.set()
         assert all(one.result().isdigit() for one in [first, *others])
         received = [until(lambda: listener.get_message(timeout=0.1)) for _ in range(CALLERS)]

@@ -42,7 +42,7 @@ def test_events_skipped_in_one_epoch_are_sent_in_the_next(hub, broker):
     assert listed.settled.wait(DEADLINE)
     assert messages == []
     follower = hub.feed.follower(next(iter(listed.followers)))
-    broker._connections.commands([("HSET", broker.keys.partition(follower.partition), "run", "0" * 40)])
+    broker.connections.commands([("HSET", broker.keys.partition(follower.partition), "run", "0" * 40)])
 
     def is_sent():
         follower.wake()

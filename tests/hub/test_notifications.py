@@ -148,7 +148,7 @@ def test_new_epoch_is_sent_as_a_reset(notified):
     notified.publish(ONE, 0)
     notified.follow(ONE)
     keys = notified.broker.keys
-    notified.broker._connections.commands([("HSET", keys.partition(Log(ONE).partition), "run", "0" * 40)])
+    notified.broker.connections.commands([("HSET", keys.partition(Log(ONE).partition), "run", "0" * 40)])
     notified.publish(ONE, 1)
     notified.notify()
     turn_until(lambda: len(notified.sent) >= 2)

@@ -103,7 +103,7 @@ def wake(group):
 
 def restart(broker, *partitions):
     """Make partitions look as after a restart of Redis."""
-    broker._connections.commands([("HSET", broker.keys.partition(p), "run", "0" * 40) for p in partitions])
+    broker.connections.commands([("HSET", broker.keys.partition(p), "run", "0" * 40) for p in partitions])
 
 
 def settle(group):

@@ -83,8 +83,8 @@ class Owner:
 
 def lease(broker: Broker, number: int) -> int:
     """Take a partition from its owner as a new one; return the fencing token."""
-    broker._connections.command("DEL", broker.keys.lease(number))
-    broker._connections.command("HDEL", broker.keys.partition(number), "owner")
+    broker.connections.command("DEL", broker.keys.lease(number))
+    broker.connections.command("HDEL", broker.keys.partition(number), "owner")
     return broker.lease([number], "owner", HOUR)[number]
 
 

@@ -53,14 +53,14 @@ class Counts:
 
 def stored(owner):
     """Return everything that checkpoints have in Redis, as bytes by key."""
-    client = owner.broker._connections
+    client = owner.broker.connections
     keys = sorted(client.command("KEYS", f"{owner.broker.keys.prefix}*:checkpoint*"))
     return {key: client.command("DUMP", key) for key in keys}
 
 
 def raw(owner):
     """Return the pieces of all checkpoints."""
-    client = owner.broker._connections
+    client = owner.broker.connections
     keys = client.command("KEYS", f"{owner.broker.keys.prefix}*:checkpoint:*")
     return [piece for key in keys for piece in client.command("LRANGE", key, 0, -1)]
 
@@ -190,7 +190,7 @@ def test_a_topic_recreated_long_after_its_deletion_is_another_topic(owner):
     publish(owner, 4)
     owner.take_checkpoint()
     owner.broker.delete("good")
-    owner.broker._connections.command("DEL", owner.broker.keys.metadata(Log("good")))
+    owner.broker.connections.command("DEL", owner.broker.keys.metadata(Log("good")))
     for _ in range(6):
         owner.publish("good", x=100)
     successor(owner).step()
@@ -205,7 +205,7 @@ def test_a_topic_whose_log_begins_after_the_checkpoint_is_rebuilt_from_the_log(o
     owner = successor(owner, TopicRules(default=settings))
     publish(owner, 2)
     owner.take_checkpoint()
-    client, log = owner.broker._connections, owner.broker.keys.log(Log("good"))
+    client, log = owner.broker.connections, owner.broker.keys.log(Log("good"))
     for number in range(4):
         owner.publish("good", x=number)
     client.command("XTRIM", log, "MINID", "5-0")
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_is_ignored_and_the_log_is_read(owner, change, capl
     owner.take_checkpoint()
     (name,) = (engine.name for engine in owner.partition.engines.values())
     keys = owner.broker.keys
-    change(owner.broker._connections, keys.checkpoints(owner.number), keys.pieces(owner.number, name, 0))
+    change(owner.broker.connections, keys.checkpoints(owner.number), keys.pieces(owner.number, name, 0))
     counts, next_owner = Counts(), successor(owner)
     next_owner.step()
     assert (counts.checkpoints_ignored, counts.checkpoints_loaded, counts.entries_read) == (1, 0, 5)
@@ -435,7 +435,7 @@ def test_pieces_of_an_uncommitted_checkpoint_expire(owner, monkeypatch):
     publish(owner, 1)
     monkeypatch.setattr(owner.broker.checkpoints, "commit", die)
     owner.take_checkpoint()
-    client = owner.broker._connections
+    client = owner.broker.connections
     (pieces,) = stored(owner)
     assert 0 < client.command("PTTL", pieces) <= 600_000
     monkeypatch.undo()
@@ -445,7 +445,7 @@ def test_pieces_of_an_uncommitted_checkpoint_expire(owner, monkeypatch):
 
 def test_after_a_rollback_of_redis_log_and_checkpoint_agree(owner):
     """Redis restarts without its last events and its last checkpoint; other events then get the same offsets."""
-    client, prefix = owner.broker._connections, owner.broker.keys.prefix
+    client, prefix = owner.broker.connections, owner.broker.keys.prefix
     publish(owner, 3)
     owner.take_checkpoint()
     publish(owner, 1)

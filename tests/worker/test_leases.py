@@ -50,7 +50,7 @@ def test_released_partitions_are_taken_at_once_with_newer_tokens(broker):
 def test_a_partition_that_another_owned_meanwhile_is_adopted_again(broker):
     (owner,) = owners(broker, 1)
     before = dict(owner.partitions)
-    broker._connections.command("DEL", broker.keys.lease(7))
+    broker.connections.command("DEL", broker.keys.lease(7))
     broker.lease([7], "other", 60_000)
     broker.release([7], "other")
     owner.leases.renew()
@@ -61,7 +61,7 @@ def test_a_partition_that_another_owned_meanwhile_is_adopted_again(broker):
 
 def test_a_partition_that_another_owns_is_dropped(broker):
     (owner,) = owners(broker, 1)
-    broker._connections.command("DEL", broker.keys.lease(7))
+    broker.connections.command("DEL", broker.keys.lease(7))
     broker.lease([7], "other", 60_000)
     owner.leases.renew()
     assert set(owner.partitions) == set(range(PARTITIONS)) - {7}

@@ -82,45 +82,45 @@ class Broker:
         limits: BrokerLimits = _LIMITS,
     ) -> None:
         self.keys = Keys(prefix)
-        self._connections = topology.connect(url, size=pool, timeout=limits.timeout)
-        self.checkpoints = CheckpointStore(self.keys, self._connections)
-        self._committer = topology.committer(self._connections, ack, limits)
-        self.publish_command = self._connections.publish_command
-        commit = self._committer.call
+        self.connections = topology.connect(url, size=pool, timeout=limits.timeout)
+        self.checkpoints = CheckpointStore(self.keys, self.connections)
+        self.committer = topology.committer(self.connections, ack, limits)
+        self.publish_command = self.connections.publish_command
+        commit = self.committer.call
         self._publisher = EventPublisher(self.keys, self.publish_command, commit, max_topics=topics, limits=limits)
 
     def close(self) -> None:
-        self._committer.close()
-        self._connections.close()
+        self.committer.close()
+        self.connections.close()
 
     # Health and start
 
     def ping(self) -> None:
         """Return if Redis (any primary of a cluster) answers; else raise BrokerUnavailable."""
-        self._connections.anywhere("PING")
+        self.connections.anywhere("PING")
 
     def configuration(self, name: str) -> set[str]:
         """Return the values that a Redis setting has on the primaries; none where it may not be read."""
-        replies = self._connections.everywhere("CONFIG", "GET", name)
+        replies = self.connections.everywhere("CONFIG", "GET", name)
         return {reply[1].decode() for reply in replies if len(reply) > 1}
 
     def confirmations(self, ack: Ack) -> int:
         """Return how many replicas (of each primary) confirm writes; raise PushError if ``ack`` is impossible."""
         if ack.fsync:
-            self._connections.everywhere("WAITAOF", 1, 0, 1)
-        return min(map(int, self._connections.everywhere("WAIT", ack.replicas, 1))) if ack.replicas else 0
+            self.connections.everywhere("WAITAOF", 1, 0, 1)
+        return min(map(int, self.connections.everywhere("WAIT", ack.replicas, 1))) if ack.replicas else 0
 
     def check_layout(self) -> None:
         """Store the number of partitions, or raise StartupError if another number is stored."""
         key = self.keys.layout
-        self._connections.commands([("HSETNX", key, "partitions", PARTITIONS)])
-        count = int(self._connections.command("HGET", key, "partitions"))
+        self.connections.commands([("HSETNX", key, "partitions", PARTITIONS)])
+        count = int(self.connections.command("HGET", key, "partitions"))
         if count != PARTITIONS:
             raise StartupError(f"the data in Redis has {count} partitions, this program works with {PARTITIONS}")
 
     def check_commands(self) -> None:
         """Raise StartupError for a cluster that is too old for sharded channels."""
-        for found in self._connections.everywhere("COMMAND", "INFO", self.publish_command):
+        for found in self.connections.everywhere("COMMAND", "INFO", self.publish_command):
             if not any(found):
                 raise StartupError(
                     f"the cluster does not know {self.publish_command}: it has to be of Redis 7 or Valkey"
@@ -138,7 +138,7 @@ class Broker:
                 log.warning("a new epoch cannot be written yet: %s", error)  # every read of a partition tries again
             on_up(partitions)
 
-        return topology.live(self._connections, on_message, up, on_unhandled)
+        return topology.live(self.connections, on_message, up, on_unhandled)
 
     def open_partitions(self, partitions: Sequence[int] = range(PARTITIONS)) -> None:
         """Start a new epoch in every partition whose primary is not the one that wrote last.
@@ -147,7 +147,7 @@ class Broker:
         see no change, though the predecessor may have lost data.
         """
         calls = [ScriptCall(script.OPEN, [self.keys.partition(number)], [RUN]) for number in partitions]
-        raise_first(self._connections.calls(calls))
+        raise_first(self.connections.calls(calls))
 
     # Events
 
@@ -182,8 +182,8 @@ class Broker:
     def record_refusal(self, topic: str, detail: str) -> None:
         """Count a refused request in the metadata of a topic, if the topic exists."""
         key = self.keys.metadata(Log(topic))
-        if self._connections.command("HEXISTS", key, "created"):
-            self._connections.commands([("HINCRBY", key, "refused", 1), ("HSET", key, "last_refusal", detail[:500])])
+        if self.connections.command("HEXISTS", key, "created"):
+            self.connections.commands([("HINCRBY", key, "refused", 1), ("HSET", key, "last_refusal", detail[:500])])
 
     def delete(self, topic: str) -> bool:
         """Delete a topic; its streams get a reset. Return whether it existed."""
@@ -193,7 +193,7 @@ class Broker:
 
     def _delete(self, topic: str) -> int:
         events = Log(topic)
-        windows = self._connections.command("HGET", self.keys.metadata(events), "windows") or b""
+        windows = self.connections.command("HGET", self.keys.metadata(events), "windows") or b""
         statistics = [Log(topic, name) for name in windows.decode().split()]
         names, (ids, previous_ids) = self.keys, self.keys.ids(topic)
         keys = script.DeleteKeys(
@@ -206,7 +206,7 @@ class Broker:
             topic=topic, windows=windows, remembered_for=DELETION_REMEMBERED,
         )  # fmt: skip
         channels = [names.log_channel(one) for one in (events, *statistics)]
-        return int(self._connections.call(script.DELETE, [*keys, *statistics_keys], [*arguments, *channels]))
+        return int(self.connections.call(script.DELETE, [*keys, *statistics_keys], [*arguments, *channels]))
 
     def sweep(self, logs: Mapping[str, TopicSettings], fence: int, max_entries: int) -> dict[str, SweptLog]:
         """Trim the logs of topics of one partition to their retention, by at most ``max_entries`` entries each.
@@ -214,7 +214,7 @@ class Broker:
         Topics that were deleted meanwhile are absent from the result. Raise Fenced, or the errors of the connection.
         """
         calls = [self._sweep_call(topic, settings, fence, max_entries) for topic, settings in logs.items()]
-        replies = raise_first(self._connections.calls(calls))
+        replies = raise_first(self.connections.calls(calls))
         swept = {}
         for topic, (state, *values) in zip(logs, replies, strict=True):
             if state == b"fenced":
@@ -242,12 +242,12 @@ class Broker:
         for log in logs:
             keys += [self.keys.log(log), self.keys.metadata(log)]
         args = [RUN, budget, *logs.values()]
-        opened, *answer = self._connections.call(script.READ, keys, args)
+        opened, *answer = self.connections.call(script.READ, keys, args)
         if not opened:
             # After a restart Redis may have lost entries that readers have seen: a new epoch tells them.
             with suppress(BrokerFull):  # reading works on a full disk too
-                self._connections.call(script.OPEN, [self.keys.partition(partition)], [RUN])
-                _, *answer = self._connections.call(script.READ, keys, args)
+                self.connections.call(script.OPEN, [self.keys.partition(partition)], [RUN])
+                _, *answer = self.connections.call(script.READ, keys, args)
         (epoch, sequence, now, owned, newest_topic_sequence), *found = answer
         read = {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)}
         return PartitionRead(epoch, sequence, now, bool(owned), newest_topic_sequence, read)
@@ -262,7 +262,7 @@ class Broker:
 
     def _seek(self, topic: str, by: str, value: int) -> int:
         log = Log(topic)
-        return int(self._connections.call(script.SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
+        return int(self.connections.call(script.SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
 
     def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
         """Return all topics (of some partitions), by name, with the time of their creation (ms)."""
@@ -273,12 +273,12 @@ class Broker:
 
     def topics_of(self, partition: int) -> dict[str, int]:
         """Return the topics of one partition, with the time of their creation (ms)."""
-        reply = self._connections.command("HGETALL", self.keys.topics(partition))
+        reply = self.connections.command("HGETALL", self.keys.topics(partition))
         return dict(zip(as_text(reply[::2]), map(int, reply[1::2]), strict=True))
 
     def metadata(self, logs: Sequence[Log]) -> list[dict[str, str]]:
         """Return the metadata of each log: first, last, created, arrival, late, refused, windows, source …"""
-        replies = self._connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])
+        replies = self.connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])
         return [dict(zip(as_text(reply[::2]), as_text(reply[1::2]), strict=True)) for reply in replies]
 
     # Statistics
@@ -290,7 +290,7 @@ class Broker:
 
         Each result is AppendedFrame, None if the topic was deleted meanwhile, or the error that refused the frame.
         """
-        replies = self._connections.calls([self._statistics_call(write, fence) for write in writes])
+        replies = self.connections.calls([self._statistics_call(write, fence) for write in writes])
         return [_appended(reply) for reply in replies]
 
     def _statistics_call(self, write: StatisticsWrite, fence: int) -> ScriptCall:
@@ -311,7 +311,7 @@ class Broker:
         """
         keys = [[self.keys.partition(number), self.keys.lease(number)] for number in partitions]
         arguments = [RUN, owner, milliseconds]
-        replies = self._connections.calls([ScriptCall(script.LEASE, one, arguments) for one in keys])
+        replies = self.connections.calls([ScriptCall(script.LEASE, one, arguments) for one in keys])
         failed = [isinstance(reply, PushError) for reply in replies]
         if all(failed):
             raise_first(replies)
@@ -324,23 +324,23 @@ class Broker:
     def release(self, partitions: Sequence[int], owner: str) -> None:
         """Give leases back, so that another aggregator need not wait until they expire."""
         calls = [ScriptCall(script.RELEASE, [self.keys.lease(number)], [owner]) for number in partitions]
-        raise_first(self._connections.calls(calls))
+        raise_first(self.connections.calls(calls))
 
     def join_aggregators(self, owner: str, now: int, until: int) -> int:
         """Register an aggregator as alive until a time (ms); return the number of live aggregators."""
         key = self.keys.aggregators
-        replies = self._connections.commands(
+        replies = self.connections.commands(
             [("ZADD", key, until, owner), ("ZREMRANGEBYSCORE", key, "-inf", now), ("ZCARD", key)]
         )
         return int(replies[2])
 
     def leave_aggregators(self, owner: str) -> None:
-        self._connections.command("ZREM", self.keys.aggregators, owner)
+        self.connections.command("ZREM", self.keys.aggregators, owner)
 
     def time(self, partition: int | None = None) -> int:
         """Return the time (ms) of a partition's primary; without a partition, of the one that registers aggregators."""
         key = self.keys.aggregators if partition is None else self.keys.partition(partition)
-        seconds, microseconds = self._connections.at(key).command("TIME")
+        seconds, microseconds = self.connections.at(key).command("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
 

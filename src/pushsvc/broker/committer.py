@@ -67,6 +67,11 @@ class Committer:
         self._leader: _Request | None = None
         self._lock = threading.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for the next group."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """Close the connection, so that the outcome of pending requests is unknown; the next call opens another."""
         connection, self._connection = self._connection, None

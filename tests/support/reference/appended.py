@@ -26,7 +26,7 @@ def requests(broker: Broker, topic: str, batches: Sequence[Batch], settings: Top
 
 def commit(broker: Broker, group: list[_Request]) -> list[Any]:
     """Run requests as one group; return the replies without arrival and head."""
-    broker._committer._commit(group, idle=True)
+    broker.committer._commit(group, idle=True)
     return [request.reply if isinstance(request.reply, PushError) else request.reply[:3] for request in group]
 
 
