@@ -50,6 +50,12 @@ ADMITTED: list[tuple[Request, set[str]]] = [
     (get(SSE, "Last-Event-ID: abc", "User-Agent: x", "Sec-Fetch-Mode: cors", "X-Forwarded-For: 10.0.0.1"), {STREAM}),
     (get(SSE, "Origin: http://page.example"), {STREAM}),
     (get(SSE, target="/v1/stream?events=a&stats=b"), {STREAM}),
+    # A CloudEvent in binary mode, and a page whose Origin must be checked
+    (post(JSON, LENGTH, "ce-id: a"), set()),
+    (post(JSON, LENGTH, "CE-Anything: a"), set()),
+    (post("Content-Type: text/plain;charset=UTF-8", LENGTH), set()),
+    (post(JSON, LENGTH, "Origin: http://localhost"), set()),
+    (post(JSON, LENGTH, "Sec-Fetch-Site: same-origin"), set()),
     # Method and path
     (post(JSON, LENGTH, method="PUT"), set()),
     (post(JSON, LENGTH, target="/v1/topics/t/events?on_error=skip"), set()),

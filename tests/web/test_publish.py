@@ -388,3 +388,12 @@ def test_a_preflight_of_an_allowed_origin_is_answered(broker):
     answer = client.options(URL, headers={"Origin": "https://good.example"})
     assert answer.status_code == 204
     assert "Last-Event-ID" in answer.headers["Access-Control-Allow-Headers"]
+
+
+def test_a_preflight_allows_the_headers_of_a_cloudevent(broker):
+    client = create_app(broker, security=Security(allow_origins=("https://good.example",))).test_client()
+    asked = {"Access-Control-Request-Headers": "ce-id,ce-myext, Ce-Type,authorization,ce-a:b,x-ce-id,ce-"}
+    answer = client.options(URL, headers=asked | {"Origin": "https://good.example"})
+    allowed = answer.headers["Access-Control-Allow-Headers"].split(", ")
+    assert allowed == ["Content-Type", "Idempotency-Key", "Last-Event-ID", "ce-id", "ce-myext", "Ce-Type"]
+    assert "Access-Control-Allow-Headers" not in client.options(URL, headers=asked).headers

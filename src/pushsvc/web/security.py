@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -10,13 +11,11 @@ from flask import Flask, Request, Response, request
 
 from pushsvc.errors import Forbidden
 
+_ATTRIBUTE = re.compile("ce-[a-z0-9]{1,200}", re.ASCII | re.IGNORECASE)
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _POLICY = "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self'"
-_PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST, DELETE",
-    "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, Last-Event-ID",
-    "Access-Control-Max-Age": "600",
-}
+_PREFLIGHT = {"Access-Control-Allow-Methods": "GET, POST, DELETE", "Access-Control-Max-Age": "600"}
+_SENT_BY_PAGES = ("Content-Type", "Idempotency-Key", "Last-Event-ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Security:
         def check() -> Response | None:
             self.check_host(request.host)
             if request.method == "OPTIONS" and request.headers.get("Origin") in self.allow_origins:
-                return Response(status=204, headers=_PREFLIGHT)
+                return _preflight(request.headers.get("Access-Control-Request-Headers", ""))
             if request.method in _WRITES:
                 self.check_origin(request)
             return None
@@ -81,6 +80,13 @@ class Security:
         if origin is not None and origin in self.allow_origins:
             common.append(("Access-Control-Allow-Origin", origin))
         return common
+
+
+def _preflight(requested: str) -> Response:
+    """Allow the headers that the API reads: those of a CloudEvent have names of its producer's choice."""
+    attributes = [name for name in map(str.strip, requested.split(",")) if _ATTRIBUTE.fullmatch(name)]
+    allowed = ", ".join([*_SENT_BY_PAGES, *attributes])
+    return Response(status=204, headers=_PREFLIGHT | {"Access-Control-Allow-Headers": allowed})
 
 
 def _name_of(host: str) -> str:
