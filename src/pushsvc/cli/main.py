@@ -50,7 +50,7 @@ def program() -> None:
 # Servers under the supervisor
 
 
-@program.command()
+@program.command(short_help="Run everything on this machine.")
 @server_options(*WEB, *TLS, "aggregators", "data_dir", *COMMON)
 def serve(settings: Settings) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
@@ -71,7 +71,7 @@ def aggregator(settings: Settings) -> None:
     _supervise(settings, aggregators=settings.aggregators)
 
 
-@program.command()
+@program.command(short_help="Show live data of a demo.")
 @click.argument("name", default="flights")
 @option("--url", metavar="URL", help="Publish to this running server instead of starting one.")
 @option("--rate", type=click.FloatRange(0, min_open=True), default=40.0, show_default=True, help="Events per second.")
@@ -140,7 +140,7 @@ def _supervise(settings: Settings, **roles: Any) -> None:
 _URL = option("--url", default="http://127.0.0.1:8000", show_default=True, metavar="URL", help="The server to use.")
 
 
-@program.command()
+@program.command(short_help="Publish events from a file or a pipe.")
 @click.argument("topic")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
 @_URL
@@ -176,11 +176,11 @@ def publish(
             click.echo(json.dumps(sender.totals))
 
 
-@program.command()
+@program.command(short_help="Print events or statistics as they come.")
 @click.argument("topic")
 @click.option("--stats", is_flag=True, help="Show statistics instead of events.")
 @click.option("--window", metavar="NAME", help="Show the statistics of this window, such as 5m; * for all windows.")
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="Show only this key (repeatable).")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="Show only this key; '' for none (repeatable).")
 @click.option(
     "--where", "conditions", multiple=True, metavar="CONDITION", help="Show only events with, for example, 'rating<3' "
     "(repeatable; all must hold).",
