@@ -112,6 +112,14 @@ def test_pandas_reads_the_urls(server: Stack, topic: str) -> None:
     assert topic in set(topics["topic"])
 
 
+def test_a_stream_that_the_server_remembers_does_not_change_the_answer(shared_server: Stack, topic: str) -> None:
+    for _ in range(2):
+        with shared_server.stream(f"/v1/topics/{topic}/events") as stream:
+            assert stream.read()
+        answer = shared_server.get(f"/v1/topics/{topic}/events.json", Accept="text/event-stream")
+        assert answer.json() == {"events": [], "next": None}
+
+
 @pytest.mark.parametrize("mount", ["", "/mounted"])
 @pytest.mark.parametrize("resource", ["events", "events.json", "events.csv"])
 def test_links_lead_through_all_pages_under_any_prefix(
