@@ -15,7 +15,7 @@ from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
-from pushsvc.broker.log import FrameKind, LogRead, PartitionRead
+from pushsvc.broker.log import ChangedLogs, FrameKind, LogRead, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
@@ -26,6 +26,7 @@ from pushsvc.topic import PARTITIONS
 
 log = logging.getLogger(__name__)
 
+CHANGED_LOGS = 1_000  # logs of which one call returns the changes
 READ_BYTES = 1_000_000  # bytes that one read of a partition returns at most (and at least one entry per log)
 TOPICS = Limits().topics
 DELETION_REMEMBERED = 7 * 86_400_000  # milliseconds
@@ -198,7 +199,8 @@ class Broker:
         names, (ids, previous_ids) = self.keys, self.keys.ids(topic)
         keys = script.DeleteKeys(
             partition=names.partition(events.partition), topics=names.topics(events.partition),
-            ids=ids, previous_ids=previous_ids, log=names.log(events), metadata=names.metadata(events),
+            changed=names.changed(events.partition), ids=ids, previous_ids=previous_ids,
+            log=names.log(events), metadata=names.metadata(events),
         )  # fmt: skip
         statistics_keys = [key for one in statistics for key in (names.log(one), names.metadata(one))]
         arguments = script.DeleteArguments(
@@ -252,6 +254,23 @@ class Broker:
         read = {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)}
         return PartitionRead(epoch, sequence, now, bool(owned), newest_topic_sequence, read)
 
+    def changed(self, partition: int, after: int, *, limit: int = CHANGED_LOGS) -> ChangedLogs:
+        """Return the logs of a partition that changed after a sequence: at most ``limit``, more than a topic
+        has logs, those that changed first. The next ones are those after ``through``."""
+        key = self.keys.changed(partition)
+        (epoch, sequence), found = self.connections.commands([
+            ("HMGET", self.keys.partition(partition), "epoch", "sequence"),
+            ("ZRANGEBYSCORE", key, f"({after}", "+inf", "WITHSCORES", "LIMIT", 0, limit),
+        ])  # fmt: skip
+        sequences = dict(zip(as_text(found[::2]), map(int, found[1::2]), strict=True))
+        through, more = int(sequence or 0), len(sequences) == limit
+        if more:
+            # The logs of a deleted topic share one sequence, so the piece may have only some of the last one's.
+            last = max(sequences.values())
+            sequences = {name: changed for name, changed in sequences.items() if changed < last}
+            through = max(sequences.values())
+        return ChangedLogs(int(epoch or 0), through, more, sequences)
+
     def seek_sequence(self, topic: str, sequence: int) -> int:
         """Return the offset after which a topic's entries have events above ``sequence``."""
         return self._seek(topic, "sequence", sequence)
@@ -297,10 +316,12 @@ class Broker:
         log, keys = write.log, self.keys
         arguments = script.StatisticsArguments(
             run=RUN, publish_command=self.publish_command, log_channel=keys.log_channel(log), fence=fence,
-            kind=write.kind, source=write.source, frame=write.frame, late=write.late, window=log.suffix,
+            kind=write.kind, source=write.source, frame=write.frame, late=write.late, log=log.name,
+            window=log.suffix,
         )  # fmt: skip
         metadata = [keys.metadata(log), keys.metadata(Log(log.topic))]
-        return ScriptCall(script.STATISTICS, [keys.partition(log.partition), keys.log(log), *metadata], arguments)
+        partition = [keys.partition(log.partition), keys.changed(log.partition)]
+        return ScriptCall(script.STATISTICS, [*partition, keys.log(log), *metadata], arguments)
 
     # Leases
 

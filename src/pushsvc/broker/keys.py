@@ -76,6 +76,10 @@ class Keys:
         """Hash: topic -> time of its creation in ms. Also the channel that announces new topics."""
         return self._in(partition, "topics")
 
+    def changed(self, partition: int) -> str:
+        """Sorted set: name of a log -> the sequence of its last change (its last entry, or its deletion)."""
+        return self._in(partition, "changed")
+
     def lease(self, partition: int) -> str:
         """String with an expiry: the aggregator that owns the partition."""
         return self._in(partition, "lease")

@@ -139,6 +139,19 @@ class PartitionRead:
     logs: dict[Log, LogRead]
 
 
+@dataclass(frozen=True, slots=True)
+class ChangedLogs:
+    """Logs of a partition, by name, with the sequence of their last change (their last entry, or their deletion).
+
+    Every change up to ``through`` is in ``sequences``. ``more`` is true if there may be later ones.
+    """
+
+    epoch: int
+    through: int
+    more: bool
+    sequences: dict[str, int]
+
+
 @dataclass(slots=True)
 class LogNotification:
     """A message on a log's channel: one entry was appended. ``newest_topic_sequence`` as in PartitionRead."""

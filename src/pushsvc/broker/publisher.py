@@ -168,7 +168,8 @@ class EventPublisher:
             mergeable=not bounded,  # whether an event is too far ahead depends on the request before it
             keys=PublishKeys(
                 partition=keys.partition(log.partition), topics=keys.topics(log.partition),
-                log=keys.log(log), metadata=keys.metadata(log), ids=ids, previous_ids=previous_ids,
+                changed=keys.changed(log.partition), log=keys.log(log), metadata=keys.metadata(log),
+                ids=ids, previous_ids=previous_ids,
             ),
             arguments=TopicArguments(
                 publish_command=self._publish_command, log_channel=keys.log_channel(log),

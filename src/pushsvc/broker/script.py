@@ -16,7 +16,7 @@ from msgspec import Struct
 
 Argument = bytes | str | int
 
-PublishKeys = namedtuple("PublishKeys", "partition topics log metadata ids previous_ids")
+PublishKeys = namedtuple("PublishKeys", "partition topics changed log metadata ids previous_ids")
 
 
 class TopicArguments(NamedTuple):
@@ -52,9 +52,9 @@ SweepArguments = namedtuple(
     "SweepArguments", "fence max_entries retention retention_age retention_bytes window_age window_events"
 )
 StatisticsArguments = namedtuple(
-    "StatisticsArguments", "run publish_command log_channel fence kind source frame late window"
+    "StatisticsArguments", "run publish_command log_channel fence kind source frame late log window"
 )
-DeleteKeys = namedtuple("DeleteKeys", "partition topics ids previous_ids log metadata")
+DeleteKeys = namedtuple("DeleteKeys", "partition topics changed ids previous_ids log metadata")
 DeleteArguments = namedtuple("DeleteArguments", "run publish_command partition_channel topic windows remembered_for")
 CheckpointPieceArguments = namedtuple("CheckpointPieceArguments", "run fence epoch number expires piece")
 CheckpointCommitArguments = namedtuple("CheckpointCommitArguments", "run fence epoch engine pieces header")

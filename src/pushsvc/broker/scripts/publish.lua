@@ -172,6 +172,7 @@ head = math.max(head or greatest, greatest)
 redis.call('HSET', partition_key, 'sequence', int(sequence))
 redis.call('HSET', metadata_key, 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head),
   'bytes', int(log.bytes), 'oldest', log.oldest)
+redis.call('ZADD', changed_key, int(sequence), topic)
 
 if remember then
   remember(first, string.format('%d %d %d %d', first, last, now, head))

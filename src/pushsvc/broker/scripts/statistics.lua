@@ -1,8 +1,9 @@
 -- Append one frame to the statistics log of a topic's window, and notify subscribers.
--- KEYS: partition, log, metadata of the log, metadata of the topic. Arguments: StatisticsArguments (script.py);
+-- KEYS: partition, changed, log, metadata of the log, metadata of the topic.
+-- Arguments: StatisticsArguments (script.py); `log` is the name of the log,
 -- `source` is the offset of the events log up to which the frame is exact, `late` the late events since the last frame.
 -- Returns {'ok', sequence, receivers} | {'fenced'} | {'deleted'}
-local partition_key, log_key, metadata_key, topic_key = unpack(KEYS)
+local partition_key, changed_key, log_key, metadata_key, topic_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
 end
@@ -17,6 +18,7 @@ local header = table.concat({int(sequence), kind, source, int(milliseconds()), i
 redis.call('XADD', log_key, int(last) .. '-0', 'h', header, 'd', frame)
 redis.call('HSET', partition_key, 'sequence', int(sequence))
 redis.call('HSET', metadata_key, 'last', int(last), 'sequence', int(sequence), 'source', source)
+redis.call('ZADD', changed_key, int(sequence), log)
 if kind ~= 'u' then
   -- A log needs only its last snapshot and the updates after it. Two snapshots are kept, for readers under way.
   if metadata[3] then
