@@ -23,7 +23,7 @@ set -e -o pipefail
 curl() {
   case "$*" in
     *--max-time*) command curl "$@" || [ $? = 28 ] ;;
-    *-N*) exec 3< <(exec curl "$@" 2>/dev/null); sed '/^$/q' <&3; kill $! ;;
+    *-N*) exec 3< <(exec curl "$@" 2>/dev/null); sed '/^: /q' <&3; kill $! ;;
     *) command curl -sS --fail-with-body "$@"; echo ;;
   esac
 }
