@@ -94,13 +94,75 @@ def test_a_history_is_bounded(modules: Page) -> None:
     assert untracked is None
 
 
+_SCALE = "return m.valueScale(given[0].map((v) => [0, v]), given[1])"
+
+
 @pytest.mark.parametrize(
     ("values", "zero"),
-    [([], False), ([0], False), ([5], True), ([-3, 4], False), ([1e-9, 2e-9], False), ([1e15, 1e15 + 1], False)],
-)
+    [([], False), ([0], False), ([5], True), ([-3, 4], False), ([-5], True), ([1e-9, 2e-9], False),
+     ([1e15, 1e15 + 1], False), ([-4.03, -4.02], False)],
+)  # fmt: skip
 def test_a_scale_contains_its_values(modules: Page, values: list[float], zero: bool) -> None:
-    scale = _call(modules, "chart", "return m.valueScale(given[0].map((v) => [0, v]), given[1])", [values, zero])
+    scale = _call(modules, "chart", _SCALE, [values, zero])
     assert scale["low"] < scale["high"]
     assert 2 <= len(scale["ticks"]) <= 8
     assert all(scale["low"] <= value <= scale["high"] for value in values)
     assert not zero or scale["low"] <= 0 <= scale["high"]
+
+
+@pytest.mark.parametrize("values", [[4.02, 4.03], [1e15, 1e15 + 1], [-300.5, -300], [1e-7, 1.0001e-7]])
+def test_noise_does_not_fill_the_height_of_a_chart(modules: Page, values: list[float]) -> None:
+    scale = _call(modules, "chart", _SCALE, [values, False])
+    assert (max(values) - min(values)) * 4 < scale["high"] - scale["low"]
+
+
+@pytest.mark.parametrize(
+    ("values", "begins_at_zero"), [([2, 5], True), ([0.1, 300], True), ([80, 100], False), ([-5, -1], False)]
+)
+def test_a_scale_begins_at_zero_if_that_at_most_doubles_it(
+    modules: Page, values: list[float], begins_at_zero: bool
+) -> None:
+    assert (_call(modules, "chart", _SCALE, [values, False])["low"] == 0) is begins_at_zero
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "full"),
+    [
+        (0, "0", "0"),
+        (-0.0, "0", "0"),
+        (123_456, "123,456", "123,456"),
+        (999_999, "999,999", "999,999"),
+        (123_456_789, "123.5M", "123,456,789"),
+        (-1_000_000_000, "-1.000B", "-1,000,000,000"),
+        (999_999_999_999_999, "1000T", "999,999,999,999,999"),
+        (1e15, "1.00×10¹⁵", "1,000,000,000,000,000"),
+        (1e300, "1.00×10³⁰⁰", "1e+300"),
+        (4 / 3, "1.33", "1.33333333333333"),
+        (0.0123456, "0.0123", "0.0123456"),
+        (1.5e-9, "1.50×10⁻⁹", "0.0000000015"),
+        (None, "–", "–"),
+    ],
+)
+def test_a_number_has_a_short_and_a_full_form(modules: Page, value: float | None, shown: str, full: str) -> None:
+    body = "return [m.formatValue(given, 'sum'), m.formatFull(given)]"
+    assert _call(modules, "format", body, value) == [shown, full]
+
+
+@pytest.mark.parametrize(
+    ("passed", "length", "shown"),
+    [(10_400, 60_000, "filling, 10 of 60 s"), (125_000, 900_000, "filling, 2 of 15 min"),
+     (0, 86_400_000, "filling, 0 of 24 h")],
+)  # fmt: skip
+def test_a_window_that_is_not_full_says_so(modules: Page, passed: int, length: int, shown: str) -> None:
+    assert _call(modules, "format", "return m.formatFilling(...given)", [passed, length]) == shown
+
+
+def test_times_have_one_format(modules: Page) -> None:
+    body = """
+      const midnight = new Date(2026, 10, 22).toISOString();
+      return [m.formatClock(Date.parse(midnight)), m.formatMoment(midnight), m.formatTime(midnight)];
+    """
+    clock, moment, before = _call(modules, "format", body)
+    assert clock == "00:00:00"
+    assert moment.endswith("2026, 00:00:00")
+    assert before in (clock, moment)

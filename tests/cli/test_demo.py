@@ -61,6 +61,9 @@ def test_feedback_is_reproducible_and_in_range() -> None:
     assert ratings == list(islice(feedback(), 500))
     assert {item["rating"] for item in ratings} == {1, 2, 3, 4, 5}
     assert len({item["key"] for item in ratings}) == 6
+    commented = [item["comment"] for item in ratings if "comment" in item]
+    assert 100 < len(commented) < 400
+    assert len(set(commented)) > 10
 
 
 def test_an_unknown_demo_raises_with_the_known_names() -> None:

@@ -85,17 +85,31 @@ def _number(text: str) -> int | float:
 
 _DISHES = {"pizza": 4.4, "soup": 3.6, "salad": 4.0, "pasta": 4.2, "steak": 3.9, "tiramisu": 4.7}
 
+_COMMENTS = {
+    1: ("Cold when it arrived.", "We waited for an hour.", "Far too salty."),
+    2: ("Smaller than last time.", "The waiter forgot us twice.", "A little bland."),
+    3: ("It was fine.", "Good, but nothing special.", "Nice place, average food."),
+    4: ("Tasty, and quick.", "We will come again.", "Very good for the price."),
+    5: ("The best in town!", "Perfect, as always.", "Please never change the recipe."),
+}
+_COMMENTED = 0.4
+"""Share of the guests who write a comment."""
+
 
 def feedback() -> Iterator[Item]:
-    """Yield invented ratings (1 to 5) of a restaurant's dishes without end; every run yields the same."""
+    """Yield invented ratings (1 to 5) of a restaurant's dishes, some with a comment, without end; every run yields the
+    same."""
     chance = random.Random(2013)
     moods = dict.fromkeys(_DISHES, 0.0)
     while True:
         dish = chance.choice(list(_DISHES))
         # The mood of each dish drifts, so that its curve on the page moves.
         moods[dish] = 0.98 * moods[dish] + chance.gauss(0, 0.12)
-        rating = round(chance.gauss(_DISHES[dish] + moods[dish], 0.8))
-        yield {"key": dish, "rating": min(5, max(1, rating)), "minutes": round(chance.lognormvariate(2.7, 0.4), 1)}
+        rating = min(5, max(1, round(chance.gauss(_DISHES[dish] + moods[dish], 0.8))))
+        item: Item = {"key": dish, "rating": rating, "minutes": round(chance.lognormvariate(2.7, 0.4), 1)}
+        if chance.random() < _COMMENTED:
+            item["comment"] = chance.choice(_COMMENTS[rating])
+        yield item
 
 
 DEMOS: dict[str, Callable[[], Iterator[Item]]] = {"flights": flights, "feedback": feedback}

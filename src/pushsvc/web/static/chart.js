@@ -7,6 +7,7 @@ const STEPS = [1, 2, 5, 10, 15, 30, 60, 120].map((seconds) => seconds * 1_000);
 const TOP = 12;
 const BOTTOM = 26;
 const CHARACTER = 7.6;
+const LEAST_SPAN = 0.1;
 
 export class Chart {
   #svg;
@@ -40,7 +41,7 @@ export class Chart {
 
   /**
    * @param {object} view `lines` of [time, value], `last` (the newest value or null), `column`, `now` and `span` in
-   *   milliseconds, `zero` (the scale includes it), `empty` (the text shown if there is no line)
+   *   milliseconds, `zero` (the scale begins there), `empty` (the text shown if there is no line)
    */
   draw(view) {
     this.#view = view;
@@ -80,7 +81,9 @@ export class Chart {
     this.#drawGrid(scale, labels, y, left, right);
     this.#drawTimes(now, span, x, left, right);
     assign(this.#parts.line, { d: shown.map((line) => path(line, x, y)).join("") });
-    assign(this.#parts.area, { d: shown.map((line) => area(line, x, y, bottom)).join("") });
+    // An area means an amount from zero on; above any other baseline it would exaggerate.
+    const filled = scale.low <= 0 && scale.high >= 0 ? shown : [];
+    assign(this.#parts.area, { d: filled.map((line) => area(line, x, y, y(0))).join("") });
     this.#drawLast(shown, last, tag, x, y);
     this.#parts.none.textContent = shown.length === 0 ? empty : "";
     assign(this.#parts.none, { x: (left + right) / 2, y: (TOP + bottom) / 2 });
@@ -162,19 +165,23 @@ function valueAt(lines, time) {
   return null;
 }
 
-/** Round limits around the values, and about five ticks between them. */
+/**
+ * Round limits around the values, and about five ticks between them. The scale begins at zero if `zero` is true, or if
+ * that at most doubles it. It spans at least LEAST_SPAN of the values, so that noise does not look like a change.
+ */
 export function valueScale(points, zero) {
-  let low = zero ? 0 : Infinity;
-  let high = zero ? 0 : -Infinity;
+  let low = Infinity;
+  let high = -Infinity;
   for (const [, value] of points) {
     low = Math.min(low, value);
     high = Math.max(high, value);
   }
   if (low > high) [low, high] = [0, 1];
-  if (low === high) {
-    const margin = Math.abs(low) * 0.1 || 1;
-    [low, high] = zero ? [Math.min(0, low), Math.max(1, high)] : [low - margin, high + margin];
-  }
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  const lacking = size * LEAST_SPAN - (high - low);
+  if (zero || (high - low) * 2 >= size) [low, high] = [Math.min(0, low), Math.max(0, high)];
+  else if (lacking > 0) [low, high] = [low - lacking / 2, high + lacking / 2];
+  if (low === high) high = low + 1;
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
@@ -188,8 +195,9 @@ function path(line, x, y) {
   return line.map(([time, value], i) => `${i ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 }
 
-function area(line, x, y, bottom) {
-  return `${path(line, x, y)}L${x(line.at(-1)[0]).toFixed(1)} ${bottom}L${x(line[0][0]).toFixed(1)} ${bottom}Z`;
+function area(line, x, y, base) {
+  const floor = base.toFixed(1);
+  return `${path(line, x, y)}L${x(line.at(-1)[0]).toFixed(1)} ${floor}L${x(line[0][0]).toFixed(1)} ${floor}Z`;
 }
 
 function element(name, attributes, parent) {

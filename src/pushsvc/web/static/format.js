@@ -1,12 +1,18 @@
 /** Numbers, times and names as text for people. */
 
-const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
-const fixed = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
-const small = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
-const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 2 });
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
-const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const numbers = (options) => new Intl.NumberFormat(undefined, { signDisplay: "negative", ...options });
+const whole = numbers({ maximumFractionDigits: 0 });
+const fixed = numbers({ minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const small = numbers({ maximumSignificantDigits: 3 });
+const compact = numbers({ notation: "compact", minimumSignificantDigits: 4, maximumSignificantDigits: 4 });
+const short = numbers({ notation: "compact", maximumSignificantDigits: 4 });
+const precise = numbers({ maximumSignificantDigits: 15 });
+// One format of the time everywhere. `hour12: false` would show midnight as 24:00:00.
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const clock = new Intl.DateTimeFormat(undefined, CLOCK);
+const moment = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", ...CLOCK });
 
+const SUPERSCRIPTS = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
 const FRACTIONAL = new Set(["rate", "mean", "std"]);
 const NAMES = {
   count: "Count", rate: "Per second", sum: "Sum", mean: "Mean", min: "Minimum", max: "Maximum", std: "Std deviation",
@@ -15,32 +21,63 @@ const NAMES = {
 const HEADINGS = {
   rate: "Per s", min: "Min", max: "Max", std: "Std dev", p50: "Median", distinct: "Distinct", first: "First", last: "Last",
 };
+const UNITS = [["s", 1_000], ["min", 60_000], ["h", 3_600_000]];
 const SHOWN_VALUES = 3;
 const OTHER = "__other__";
 
-/** A statistic's value in about a dozen characters at most; "–" without a value. */
+/**
+ * A statistic's value in about ten characters at most; "–" without a value. Above a million it is abbreviated:
+ * `formatFull` has the rest.
+ */
 export function formatValue(value, column) {
   if (value === null || value === undefined) return "–";
   if (Array.isArray(value)) return formatTop(value);
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
-  if (size >= 1e12 || (size > 0 && size < 1e-4)) return value.toExponential(3);
+  if (size >= 1e15 || (size > 0 && size < 1e-4)) return formatPower(value, fixed);
+  if (isAbbreviated(value)) return compact.format(value);
   if (Number.isInteger(value) && !FRACTIONAL.has(column)) return whole.format(value);
   return size > 0 && size < 0.1 ? small.format(value) : fixed.format(value);
 }
 
+/** Whether `formatValue` writes a number with a unit such as M or a power of ten. */
+export function isAbbreviated(value) {
+  const size = typeof value === "number" ? Math.abs(value) : 0;
+  return size >= 999_999.5 || (size > 0 && size < 1e-4);
+}
+
+/** A value with all its digits. */
+export function formatFull(value) {
+  if (Array.isArray(value)) return value.map(counted).join(", ") || "–";
+  if (typeof value !== "number") return String(value ?? "–");
+  const size = Math.abs(value);
+  if (size >= 1e21 || (size > 0 && size < 1e-15)) return String(value);
+  return Number.isInteger(value) ? whole.format(value) : precise.format(value);
+}
+
+/** A number such as 2.25×10¹⁷, its factor in the given format. */
+function formatPower(value, format) {
+  const [factor, exponent] = value.toExponential(2).split("e");
+  const raised = [...exponent.replace("+", "")].map((character) => SUPERSCRIPTS[character]).join("");
+  return `${format.format(Number(factor))}×10${raised}`;
+}
+
 /** The first few of the most frequent values, each with its count. */
 function formatTop(values) {
-  const shown = values.slice(0, SHOWN_VALUES).map(([value, count]) => `${value} (${whole.format(count)})`);
+  const shown = values.slice(0, SHOWN_VALUES).map(counted);
   return values.length === 0 ? "–" : shown.join(", ") + (values.length > SHOWN_VALUES ? ", …" : "");
+}
+
+function counted([value, count]) {
+  return `${value} (${whole.format(count)})`;
 }
 
 /** An axis label for a tick of the given step. */
 export function formatTick(value, step) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e15 || step < 1e-6) return value.toExponential(1);
-  if (size >= 10_000) return compact.format(value);
+  if (size >= 1e15 || step < 1e-6) return formatPower(value, small);
+  if (size >= 10_000) return short.format(value);
   return value.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
 }
 
@@ -52,6 +89,12 @@ export function formatClock(milliseconds) {
 export function formatMoment(text) {
   const time = Date.parse(text);
   return Number.isNaN(time) ? "–" : moment.format(time);
+}
+
+/** The time of an RFC 3339 text, with its date unless that is today's. */
+export function formatTime(text) {
+  const time = new Date(text);
+  return time.toDateString() === new Date().toDateString() ? clock.format(time) : formatMoment(text);
 }
 
 export function formatCount(count) {
@@ -93,4 +136,10 @@ export function windowName(name) {
   const [, length, unit] = /^(\d+)([smhd])$/.exec(name) ?? [];
   const units = { s: "s", m: "min", h: "h", d: length === "1" ? "day" : "days" };
   return unit ? `${length} ${units[unit]}` : name;
+}
+
+/** "filling, 10 of 60 s" for a window of which only a part has passed, both in milliseconds. */
+export function formatFilling(passed, length) {
+  const [unit, size] = UNITS.find(([, size]) => length <= 120 * size) ?? UNITS.at(-1);
+  return `filling, ${Math.floor(passed / size)} of ${Math.round(length / size)} ${unit}`;
 }

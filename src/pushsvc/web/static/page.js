@@ -2,10 +2,11 @@
 
 import { Chart } from "./chart.js";
 import { ServerClock } from "./clock.js";
-import { fill, text } from "./dom.js";
+import { Combobox } from "./combobox.js";
+import { fill, number, text } from "./dom.js";
 import {
-  fieldName, formatClock, formatCount, formatMoment, formatValue, keyName, statisticHeading, statisticName, statisticTitle,
-  windowName,
+  fieldName, formatClock, formatCount, formatFilling, formatMoment, keyName, statisticHeading, statisticName,
+  statisticTitle, windowName,
 } from "./format.js";
 import { History, SPAN } from "./history.js";
 import { choices, isNumber, numericStatisticsOf, rank, statisticsOf, zeroRow } from "./ranking.js";
@@ -14,13 +15,14 @@ import { grouped, reset, rowId, snapshot, update } from "./state.js";
 import { Stream } from "./stream.js";
 import { Table } from "./table.js";
 import { drawTiles } from "./tiles.js";
+import { Topics, describeTopics, findTopics } from "./topics.js";
 import { copyCommand, drawWelcome } from "./welcome.js";
 
 const SPANS = [30_000, 60_000, 120_000, SPAN];
 const RANKING_INTERVAL = 1_000;
 const PAUSE_AFTER = 30_000;
 const MAX_CHOICES = 500;
-const ZERO_BASED = new Set(["count", "rate"]);
+const ZERO_BASED = new Set(["count", "rate", "sum", "std", "distinct"]);
 const STATES = { open: "Live", connecting: "Connecting…", closed: "Disconnected" };
 
 const find = (id) => document.getElementById(id);
@@ -29,8 +31,8 @@ const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const rows = new Map();
 const history = new History();
 const clock = new ServerClock();
+const topics = new Topics();
 let selection = parseSelection(location.hash);
-let topics = null;
 let followed = { topic: null, window: null };
 let frame = null;
 let ranking = null;
@@ -40,7 +42,10 @@ let paused = false;
 let pauseTimer = 0;
 let rankingTimer = 0;
 
-const topicStream = new Stream({ topics: receiveTopics }, showConnection);
+const topicStream = new Stream(
+  { topics: (data) => receiveTopics(() => topics.replace(data)), changes: (data) => receiveTopics(() => topics.change(data)) },
+  showConnection,
+);
 const statsStream = new Stream(
   {
     snapshot: (data) => receive(snapshot, grouped(data)),
@@ -50,20 +55,28 @@ const statsStream = new Stream(
       history.clear();
       changed();
     },
+    heartbeat: ({ at }) => clock.observe(at),
   },
   (state) => {
     if (state !== "open") history.disconnect(clock.now());
     showConnection();
   },
 );
+const topicBox = new Combobox(find("topic-box"), {
+  find: findTopics,
+  describe: describeTopics,
+  failed: "The server cannot list its topics now.",
+  choose: (topic) => choose({ topic, key: null, field: null, statistic: null }),
+});
 const chart = new Chart(find("chart"));
 const table = new Table(find("rows"), sortBy, (key, statistic) => choose(statistic ? { key, statistic } : { key }));
 
 // Frames
 
-function receiveTopics(data) {
-  topics = data.topics;
+function receiveTopics(apply) {
+  apply();
   follow();
+  topicBox.refresh();
   changed();
 }
 
@@ -89,14 +102,15 @@ function receive(apply, data) {
 
 /** Follow the selected topic and window, or the most similar ones that exist. */
 function follow() {
-  if (topics === null || paused) return;
-  if (selection.topic === null && topics.length > 0) {
-    const busiest = topics.reduce((most, topic) => (topic.last_offset > most.last_offset ? topic : most));
-    amend({ topic: busiest.topic });
-  }
+  if (topics.total === null || paused) return;
+  if (selection.topic === null && topics.busiest()) amend({ topic: topics.busiest().topic });
   if (selection.topic === null) return;
-  const windows = topics.find(({ topic }) => topic === selection.topic)?.windows ?? [];
-  // A topic that is not listed yet may have the selected window.
+  const windows = topics.get(selection.topic)?.windows;
+  if (windows === undefined) {
+    ask(selection.topic);
+    return;
+  }
+  // Without an answer of the server the topic may have the selected window.
   const wanted = windows.length === 0 || windows.includes(selection.window) ? selection.window : windows[0];
   const current = followed.window ?? frame?.window ?? null;
   if (followed.topic === selection.topic && (wanted === null || wanted === current) && statsStream.followed) return;
@@ -104,6 +118,13 @@ function follow() {
   followed = { topic: selection.topic, window: wanted };
   const query = wanted === null ? "" : `?window=${encodeURIComponent(wanted)}`;
   statsStream.open(`v1/topics/${encodeURIComponent(selection.topic)}/stats${query}`);
+}
+
+/** Ask for a topic that is not among the known ones, then go on. */
+async function ask(topic) {
+  if (!(await topics.ask(topic))) return;
+  follow();
+  changed();
 }
 
 function clearFrames() {
@@ -170,9 +191,8 @@ function draw() {
     drawChart();
     drawTable();
     drawFooter();
-  } else {
-    drawTopics();
   }
+  topicBox.set(selection.topic);
   showConnection();
 }
 
@@ -224,8 +244,8 @@ function hasEvents() {
 
 function drawWaiting() {
   const { topic } = selection;
-  const known = topics?.some((listed) => listed.topic === topic) ?? false;
-  const waiting = topics !== null && !hasEvents() && (topic === null || frame !== null || !known);
+  const known = topics.get(topic)?.exists ?? false;
+  const waiting = topics.total !== null && !hasEvents() && (topic === null || frame !== null || !known);
   find("welcome").hidden = !waiting;
   find("controls").hidden = waiting && topic === null;
   if (waiting) drawWelcome(topic);
@@ -234,15 +254,9 @@ function drawWaiting() {
   document.title = topic === null ? "pushsvc" : `${topic} · pushsvc`;
 }
 
-function drawTopics() {
-  const names = (topics ?? []).map(({ topic }) => topic);
-  fill(find("topic"), listed(names, selection.topic), selection.topic);
-}
-
 function drawControls() {
-  drawTopics();
-  const windows = topics?.find(({ topic }) => topic === selection.topic)?.windows ?? [frame.window];
-  fill(find("window"), windows.map((name) => [name, windowName(name)]), frame.window);
+  const windows = topics.get(selection.topic)?.windows ?? [];
+  fill(find("window"), (windows.length > 0 ? windows : [frame.window]).map((name) => [name, windowName(name)]), frame.window);
   fill(find("key"), [choice(null, keyName), ...listed(ranking.keys, selection.key, keyName)], JSON.stringify(selection.key));
   const fields = listed(ranking.fields, selection.field, fieldName);
   fill(find("field"), [choice(null, fieldName), ...fields], JSON.stringify(selection.field));
@@ -266,16 +280,27 @@ function drawTotals() {
   const events = rowOf(null, null);
   const field = selection.field ?? ranking.fields[0] ?? null;
   const totals = rowOf(null, field);
-  const columns = frame.columns;
+  const of = (row, name) => row[frame.columns.indexOf(name)];
+  const period = frame.window.startsWith("last ") ? "the window" : windowName(frame.window);
   const tiles = [
-    ["count", frame.window.startsWith("last ") ? "Events" : `Events in ${windowName(frame.window)}`, events[columns.indexOf("count")]],
-    ["rate", "Events per second", events[columns.indexOf("rate")]],
-    ["keys", "Keys", ranking.keys.length],
+    ["count", `Events in ${period}`, of(events, "count")],
+    ["rate", "Events per second", of(events, "rate"), filling()],
+    ["keys", `Keys in ${period}`, ranking.keys.length],
   ];
+  if (field !== null) tiles.push(["field-count", `Events with ${fieldName(field)}`, of(totals, "count")]);
   for (const name of field === null ? [] : ["mean", "min", "max"]) {
-    tiles.push([name, `${statisticHeading(name)} ${fieldName(field)}`, totals[columns.indexOf(name)]]);
+    tiles.push([name, `${statisticHeading(name)} ${fieldName(field)}`, of(totals, name)]);
   }
   drawTiles(find("tiles"), tiles);
+}
+
+/** How much of the window has passed since the topic began, as text; empty once it is full. */
+function filling() {
+  const [from, to, since] = [frame.from, frame.to, frame.since].map((time) => Date.parse(time));
+  // On an event clock the window may lie years before the topic's beginning.
+  if (!(from < since && since <= to)) return "";
+  const passed = Math.max(to, clock.now()) - since;
+  return passed < to - from ? formatFilling(passed, to - from) : "";
 }
 
 function drawChart() {
@@ -286,8 +311,10 @@ function drawChart() {
   const age = time - (history.begin(id) ?? time);
   const last = history.last(id, index);
   text(find("chart-title"), statisticTitle(name, selection.field));
-  text(find("chart-subtitle"), `${keyName(selection.key)} · rolling window of ${windowName(frame.window)}`);
-  text(find("current"), formatValue(last, name));
+  const note = name === "rate" ? filling() : "";
+  const period = `rolling window of ${windowName(frame.window)}${note && ` (${note})`}`;
+  text(find("chart-subtitle"), `${keyName(selection.key)} · ${period}`);
+  number(find("current"), last, name);
   find("chart").dataset.last = last ?? "";
   chart.draw({
     lines: history.lines(id, index, time),
@@ -306,7 +333,10 @@ function drawTable() {
   const columns = statisticsOf(frame.columns, field);
   // The table always has the charted row.
   const keys = ranking.ranked.includes(key) ? [null, ...ranking.ranked] : [...new Set([null, key]), ...ranking.ranked];
+  const counted = field === null ? "Events" : `Events with ${fieldName(field)}`;
+  text(find("rows-title"), `${fieldName(field)} by key`);
   table.draw({
+    caption: `${counted} in the window of ${windowName(frame.window)}, by key`,
     columns, field, descending,
     rows: keys.map((each) => rowOf(each, field)),
     selected: key,
@@ -358,7 +388,7 @@ function pause() {
 function resume() {
   clearTimeout(pauseTimer);
   paused = false;
-  topicStream.open("v1/topics");
+  topicStream.open("v1/topics?changes=1");
   follow();
   schedule();
 }
@@ -382,9 +412,6 @@ function animate() {
 }
 
 function listen() {
-  find("topic").addEventListener("change", (event) => {
-    choose({ topic: event.target.value, key: null, field: null, statistic: null });
-  });
   find("window").addEventListener("change", (event) => choose({ window: event.target.value }));
   find("key").addEventListener("change", (event) => choose({ key: JSON.parse(event.target.value) }));
   find("field").addEventListener("change", (event) => {

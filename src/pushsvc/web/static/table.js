@@ -1,8 +1,13 @@
-/** The rows of one field by key: totals first, then the keys in the order of the chosen column. */
+/**
+ * The rows of one field by key: totals first, then the keys in the order of the chosen column. The keyboard works as in
+ * the grid of the WAI-ARIA Authoring Practices: one tab stop, arrow keys between the cells, Enter to choose.
+ */
 
-import { formatValue, keyName, statisticHeading, statisticName } from "./format.js";
+import { number, text } from "./dom.js";
+import { keyName, statisticHeading, statisticName } from "./format.js";
 import { isNumber } from "./ranking.js";
 
+const PAGE_OF_ROWS = 10;
 const FLASH = { duration: 700, easing: "ease-out" };
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -11,9 +16,10 @@ export class Table {
   #rows = new Map();
   #columns = [];
   #onSort;
+  #stop = null;
 
   /**
-   * @param {HTMLTableElement} table with an empty thead and tbody
+   * @param {HTMLTableElement} table with a caption, and an empty thead and tbody
    * @param {function(string): void} onSort called with a column, "key" among them
    * @param {function(?string, ?string): void} onPick called with a row's key and, for a click on a number, its column
    */
@@ -26,14 +32,17 @@ export class Table {
       const column = event.target.closest("td")?.dataset.column ?? null;
       if (view) onPick(view.key, column !== null && isNumber(column) ? column : null);
     });
+    table.addEventListener("keydown", (event) => this.#press(event));
+    table.addEventListener("focusin", (event) => this.#setStop(event.target));
   }
 
   /**
-   * @param {object} view `columns` to show as [name, index in a row], `rows` in order, `field`, `selected` key and
+   * @param {object} view `caption`, `columns` to show as [name, index in a row], `rows` in order, `field`, `selected` key and
    *   `statistic`, `sort`, `descending`, `scale` (the value of a full bar in the sorted column), `approximate` (the index
    *   in a row of the flag for approximate `distinct` or most frequent values, or -1)
    */
   draw(view) {
+    text(this.#table.caption, view.caption);
     this.#drawHead(view);
     const body = this.#table.tBodies[0];
     const focused = body.contains(document.activeElement) ? document.activeElement : null;
@@ -52,6 +61,32 @@ export class Table {
     }
     // Moving a row removes its focus.
     if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
+    if (!this.#table.contains(this.#stop)) this.#setStop(focusable(this.#table.tHead.rows[0].cells[0]));
+  }
+
+  #setStop(element) {
+    if (this.#stop) this.#stop.tabIndex = -1;
+    this.#stop = element;
+    element.tabIndex = 0;
+  }
+
+  #press(event) {
+    const cell = event.target.closest("th, td");
+    if (!cell || event.altKey || event.metaKey || event.shiftKey) return;
+    const moves = {
+      ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0],
+      PageDown: [PAGE_OF_ROWS, 0], PageUp: [-PAGE_OF_ROWS, 0],
+      Home: [event.ctrlKey ? -Infinity : 0, -Infinity], End: [event.ctrlKey ? Infinity : 0, Infinity],
+    };
+    if (event.key in moves) this.#move(cell, ...moves[event.key]);
+    else if (cell === event.target && (event.key === "Enter" || event.key === " ")) cell.click();
+    else return;
+    event.preventDefault();
+  }
+
+  #move(cell, down, right) {
+    const row = at(this.#table.rows, cell.parentNode.rowIndex + down);
+    focusable(at(row.cells, cell.cellIndex + right)).focus();
   }
 
   #drawHead({ columns, sort, descending, statistic }) {
@@ -77,11 +112,13 @@ export class Table {
       cell.dataset.column = name;
       row.append(cell);
       if (!isNumber(name)) {
+        cell.tabIndex = -1;
         cell.textContent = statisticHeading(name);
         continue;
       }
       const button = document.createElement("button");
       button.type = "button";
+      button.tabIndex = -1;
       button.textContent = name === "key" ? "Key" : statisticHeading(name);
       button.title = `Sort by ${name === "key" ? "key" : statisticName(name).toLowerCase()}`;
       button.addEventListener("click", () => this.#onSort(name));
@@ -101,6 +138,7 @@ export class Table {
     const dot = document.createElement("i");
     const button = document.createElement("button");
     button.type = "button";
+    button.tabIndex = -1;
     button.textContent = keyName(key);
     button.title = key ?? "";
     head.append(dot, button);
@@ -108,6 +146,7 @@ export class Table {
     const cells = this.#columns.slice(1).map((name) => {
       const cell = document.createElement("td");
       cell.dataset.column = name;
+      cell.tabIndex = -1;
       row.append(cell);
       return cell;
     });
@@ -126,16 +165,27 @@ export class Table {
       const value = values[index] ?? null;
       if (made.values?.[index] !== value || made.values === null) {
         const about = values[approximate] && (name === "distinct" || Array.isArray(value)) ? "≈ " : "";
-        cell.textContent = about + formatValue(value, name);
+        number(cell, value, name, about);
         cell.dataset.value = value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : String(value);
       }
       cell.classList.toggle("chosen", name === statistic);
+      cell.ariaSelected = chosen && name === statistic ? "true" : null;
       const share = name === sort && made.key !== null && scale > 0 ? Math.min(1, Math.abs(value ?? 0) / scale) : 0;
       cell.style.setProperty("--share", share.toFixed(3));
     });
     if (made.values !== null && made.values !== values) flash(made);
     made.values = values;
   }
+}
+
+/** What gets the focus in a cell: its button, else the cell. */
+function focusable(cell) {
+  return cell.querySelector("button") ?? cell;
+}
+
+/** The item at an index, or the nearest one. */
+function at(items, index) {
+  return items[Math.min(Math.max(index, 0), items.length - 1)];
 }
 
 function flash(made) {

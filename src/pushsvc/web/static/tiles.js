@@ -1,25 +1,31 @@
 /** Tiles with one big number each. */
 
-import { text } from "./dom.js";
-import { formatValue } from "./format.js";
+import { number, text } from "./dom.js";
 
-/** Draw `tiles`, each [name, label, value], in a description list. */
+const LONG = 8;
+
+/** Draw `tiles`, each [name, label, value, note] with an optional note, in a description list. */
 export function drawTiles(list, tiles) {
   while (list.children.length > tiles.length) list.lastChild.remove();
-  tiles.forEach(([name, label, value], i) => {
+  tiles.forEach(([name, label, value, note = ""], i) => {
     const tile = list.children[i] ?? list.appendChild(emptyTile());
-    const [term, number] = tile.children;
+    const [term, shown] = tile.children;
+    const [labelled, noted] = term.children;
     tile.dataset.tile = name;
-    text(term, label);
+    text(labelled, label);
+    text(noted, note);
     term.title = label;
-    text(number, formatValue(value, name));
-    number.dataset.value = value ?? "";
+    number(shown, value, name);
+    shown.dataset.value = value ?? "";
+    shown.classList.toggle("long", (shown.firstElementChild ?? shown).textContent.length > LONG);
   });
 }
 
 function emptyTile() {
   const tile = document.createElement("div");
   tile.className = "tile";
-  tile.append(document.createElement("dt"), document.createElement("dd"));
+  const term = document.createElement("dt");
+  term.append(document.createElement("span"), document.createElement("small"));
+  tile.append(term, document.createElement("dd"));
   return tile;
 }

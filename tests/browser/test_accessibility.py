@@ -1,0 +1,89 @@
+"""What axe-core finds on the dashboard in each of its states, and the size of its targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.sync_api import Page, Route, ViewportSize, expect
+
+from support.dashboard import PIZZA, open_page, post
+from support.stack import Stack
+
+_AXE = Path(__file__).parents[1] / "clients/js/node_modules/axe-core/axe.min.js"
+_RUN = """async () => {
+  const found = await axe.run(document, {resultTypes: ["violations"], rules: {"target-size": {enabled: true}}});
+  return found.violations.map(({id, nodes}) => `${id}: ${nodes.map((node) => node.html).join(" | ")}`);
+}"""
+_SMALL = """() => [...document.querySelectorAll("a, button, input, select, td, [role=option]")]
+  .filter((node) => node.checkVisibility())
+  .map((node) => [node.outerHTML, node.getBoundingClientRect()])
+  .filter(([, {width, height}]) => width < 24 || height < 24)
+  .map(([html]) => html)"""
+_SIZES: list[ViewportSize] = [{"width": 1280, "height": 900}, {"width": 390, "height": 844}]
+
+
+@pytest.fixture
+def source() -> str:
+    if not _AXE.exists():
+        pytest.skip("axe-core is not installed: make .venv/node.done")
+    return _AXE.read_text()
+
+
+@pytest.mark.parametrize("size", _SIZES, ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_state(
+    page: Page, own_server: Stack, source: str, scheme: Literal["light", "dark"], size: ViewportSize
+) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size(size)
+
+    def check(state: str) -> None:
+        # The page's policy forbids scripts of others; the debugger's protocol is not bound by it.
+        page.evaluate(f"() => {{ if (!window.axe) {{ {source} }} }}")
+        assert page.evaluate(_RUN) == [], state
+        assert page.evaluate(_SMALL) == [], state
+
+    open_page(page, own_server)
+    expect(page.locator("#welcome")).to_be_visible()
+    check("empty server")
+
+    post(own_server, "feedback", [*PIZZA, {"key": "cake", "rating": 123456789}])
+    post(own_server, "other", PIZZA)
+    expect(page.locator("#rows tbody tr")).to_have_count(4)
+    check("live")
+    page.locator("#topic").click()
+    expect(page.locator("#topic-list li")).to_have_count(2)
+    check("open list")
+    page.locator("#topic").fill("nothing")
+    expect(page.locator("#topic-box [role=status]")).to_contain_text("No topic contains")
+    check("nothing found")
+    page.keyboard.press("Escape")
+
+    cell = page.locator('tr[data-key="soup"] td[data-column="mean"]')
+    cell.focus()
+    page.keyboard.press("Enter")
+    expect(cell).to_have_attribute("aria-selected", "true")
+    check("table focused")
+    page.locator("#filter").fill("nothing")
+    expect(page.locator("#more")).to_contain_text("No key contains")
+    check("no key found")
+    page.locator("#filter").fill("")
+
+    page.evaluate("dispatchEvent(new Event('pagehide'))")
+    expect(page.locator("#connection")).to_have_text("Paused")
+    check("paused")
+    page.evaluate("dispatchEvent(new Event('pageshow'))")
+    expect(page.locator("#connection")).to_have_text("Live")
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=503)
+
+    page.route("**/v1/**", refuse)
+    own_server.stop("web")
+    expect(page.locator("#connection")).to_have_text("Disconnected")
+    check("disconnected")
+    page.locator("#topic").click()
+    expect(page.locator("#topic-box [role=status]")).to_have_text("The server cannot list its topics now.")
+    check("error")
