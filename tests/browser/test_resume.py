@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
+import time
+from contextlib import closing, suppress
+from itertools import pairwise
 from typing import Any
 
 import redis
@@ -12,6 +17,8 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Keys
 from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
+from pushsvc.hub.delivery.chunked import LAST_CHUNK, frame
+from pushsvc.hub.messages import OPENING
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import PARTITIONS, partition_of
 from support.stack import Stack
@@ -64,3 +71,27 @@ def test_chromium_resumes_every_topic_from_one_cursor(
             f"{topic} {offset}" for topic in topics for offset in range(1, last + 1)
         )
     assert page.evaluate("window.resets") == 0
+
+
+def test_chromium_obeys_the_delay_of_a_stream_that_ends_without_a_message(page: Page) -> None:
+    """No blank line follows the delay of a farewell. Its own delay would be three seconds."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nAccess-Control-Allow-Origin: *\r\n"
+    answer = head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer += frame(OPENING) + frame(b"retry: 200\n: the server is restarting\n") + LAST_CHUNK
+    times: list[float] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    if b"text/event-stream" in client.recv(65_536):
+                        times.append(time.monotonic())
+                    client.sendall(answer)
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        page.evaluate("(url) => { new EventSource(url); }", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        until(lambda: len(times) >= 5)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert min(later - earlier for earlier, later in pairwise(times)) < 1.5

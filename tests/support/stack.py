@@ -175,7 +175,7 @@ class Answer:
 
 
 class Stream:
-    """An open event stream. A read fails after the test's deadline."""
+    """An open event stream. A read fails after the test's deadline, or if a blank line ends a message without data."""
 
     def __init__(self, port: int, path: str, headers: dict[str, str], seconds: float = DEADLINE) -> None:
         self.decoder = Decoder()
@@ -184,6 +184,7 @@ class Stream:
         self._connection.request("GET", path, headers={"Accept": "text/event-stream", **named})
         self.response = self._connection.getresponse()
         self._messages: list[Message] = []
+        self._unended = b""
         self.raw = b""
 
     @property
@@ -194,6 +195,9 @@ class Stream:
         """Return the next bytes; empty at the end of the stream."""
         data = self.response.read1(65_536)
         self.raw += data
+        *ended, self._unended = (self._unended + data).split(b"\n\n")
+        for message in ended:
+            assert b"\ndata: " in b"\n" + message, message
         self._messages.extend(self.decoder.feed(data))
         return data
 
