@@ -124,6 +124,11 @@ export function keyName(key) {
   return key.trim() === "" ? "(blank)" : key;
 }
 
+/** What the name of a key does not say, or the whole name where it may be cut off. */
+export function keyTitle(key) {
+  return key === OTHER ? "Keys beyond the topic's max_keys, counted together" : key ?? "";
+}
+
 export function fieldName(field) {
   if (field === null) return "Events";
   return field.trim() === "" ? "(blank)" : field;

@@ -347,7 +347,7 @@ function drawTable() {
   });
   const more = ranking.matching - ranking.ranked.length;
   find("more").hidden = more === 0 && ranking.matching > 0;
-  text(find("more"), more ? `${formatCount(more)} more; find one by its name above.` : nothingFound());
+  text(find("more"), more ? `${formatCount(more)} more keys: use the search above.` : nothingFound());
 }
 
 function nothingFound() {

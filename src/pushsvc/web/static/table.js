@@ -4,7 +4,7 @@
  */
 
 import { number, text } from "./dom.js";
-import { keyName, statisticHeading, statisticName } from "./format.js";
+import { keyName, keyTitle, statisticHeading, statisticName } from "./format.js";
 import { isNumber } from "./ranking.js";
 
 const PAGE_OF_ROWS = 10;
@@ -140,7 +140,7 @@ export class Table {
     button.type = "button";
     button.tabIndex = -1;
     button.textContent = keyName(key);
-    button.title = key ?? "";
+    button.title = keyTitle(key);
     head.append(dot, button);
     row.append(head);
     const cells = this.#columns.slice(1).map((name) => {
