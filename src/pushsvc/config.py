@@ -297,8 +297,8 @@ def _clock(value: Any) -> str:
 
 def _windows(value: Any) -> tuple[Window, ...]:
     windows = tuple(map(Window.parse, _texts(value)))
-    if not windows or len({window.name for window in windows}) < len(windows):
-        raise ValueError("must have at least one window, and none twice")
+    if len({window.name for window in windows}) < len(windows):
+        raise ValueError("must have no window twice; [] means events only, without statistics")
     return windows
 
 
@@ -354,6 +354,8 @@ def _check_parts(pattern: str, settings: TopicSettings) -> None:
         return
     if is_pattern(pattern):
         raise _Fault("only a single topic can have parts, and this is a pattern", "parts")
+    if not settings.windows:
+        raise _Fault("a topic without windows has no statistics to divide", "parts")
     for reason, is_set in (
         ("values", settings.values),
         ("exact windows", settings.exact),

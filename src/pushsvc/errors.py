@@ -9,6 +9,7 @@
     │   ├── InvalidBatch             400  events are invalid; ``errors`` lists line, field and detail of each
     │   └── InvalidSetting           400  a setting is invalid (seen by the operator only)
     ├── Forbidden                    403  the Host or Origin header is not allowed
+    ├── NoStatistics                 404  the topic has no windows
     ├── NotAcceptable                406  the server has no representation that the client accepts
     ├── Fenced                       409  another process owns the partition now (never sent to clients)
     ├── TooLarge                     413  the request has too many bytes or events
@@ -106,6 +107,13 @@ def fault_members(faults: list[Fault], more: int) -> dict[str, Any]:
 
 class Forbidden(PushError):
     status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class NoStatistics(PushError):
+    status, slug, title = 404, "no-statistics", "The topic has no statistics"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"{topic} has events only: the setting windows of this topic is []")
 
 
 class NotAcceptable(PushError):

@@ -19,7 +19,7 @@ LOG_FULL_FACTOR = 4  # times ``retention_bytes``, at which a log is full: window
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """How the events of a topic are aggregated and retained.
+    """How the events of a topic are aggregated and retained. A topic without ``windows`` has events only.
 
     ``key`` lists the groupings: names of fields or attributes, several joined by ``+``. ``statistics`` are the
     statistics of rows beside STATISTICS: quantiles such as ``p50``, and for the fields named in ``values`` also
@@ -79,23 +79,23 @@ class TopicSettings:
     @property
     def longest_window(self) -> int:
         """Length of the longest time window in milliseconds; 0 if there is none."""
-        return max(window.length for window in self.windows)
+        return max((window.length for window in self.windows), default=0)
 
     @property
     def largest_count_window(self) -> int:
         """Events of the largest count window; 0 if there is none."""
-        return max(window.events for window in self.windows)
+        return max((window.events for window in self.windows), default=0)
 
     def late_before(self, clock: int) -> int | None:
-        """Return the ms before which an event is too old for every window; None if a window takes events of any age."""
-        if self.largest_count_window:
+        """Return the ms before which an event is too old for every window; None if no event is."""
+        if self.largest_count_window or not self.windows:
             return None
         return min(window.start(clock) for window in self.windows)
 
     @property
     def full_bytes(self) -> int:
-        """Bytes at which the log is full; 0: never."""
-        return LOG_FULL_FACTOR * self.retention_bytes
+        """Bytes at which the log is full; 0: never. Without windows nothing keeps the log from dropping events."""
+        return LOG_FULL_FACTOR * self.retention_bytes if self.windows else 0
 
     def window(self, name: str) -> Window | None:
         """Return a window by its name, or None. A count window has several spellings, such as ``last1000``."""

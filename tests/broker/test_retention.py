@@ -74,6 +74,17 @@ def test_the_byte_count_is_exact_after_publishes_trims_and_a_deletion(broker):
     assert held(broker) == size_of(batches[0])
 
 
+@pytest.mark.parametrize("bound", [{"retention": 0}, {"retention_bytes": 1}, {"retention": 3}])
+def test_a_log_without_windows_keeps_what_retention_says_but_always_the_last_entry(broker, fence, bound):
+    settings = TopicSettings(windows=(), **bound)
+    for number in range(5):
+        broker.publish(LOG.topic, texts(1, 300), settings)
+        assert offsets(broker)[-1] == (number + 1, number + 1)
+    sweep(broker, fence, settings)
+    kept = max(1, bound.get("retention", 0))
+    assert offsets(broker) == [(number, number) for number in range(6 - kept, 6)]
+
+
 def test_the_oldest_entries_beyond_the_byte_bound_are_trimmed(broker):
     one = size_of(texts(1))
     for _ in range(9):

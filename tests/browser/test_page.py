@@ -382,3 +382,23 @@ def test_the_page_works_below_a_prefix(page: Page, shared_server: Stack, topic: 
     page.locator("#topic").fill(topic)
     expect(page.locator("#topic-list li")).to_have_count(1)
     assert outside == []
+
+
+def test_a_topic_without_windows_says_so_and_another_topic_is_shown_after_it(page: Page, stack: Stack) -> None:
+    stack.configure('[topics."user.*"]\nwindows = []\n')
+    stack.start_aggregator()
+    stack.start_web()
+    for _ in range(3):
+        post(stack, "user.1", PIZZA)
+    post(stack, "feedback", PIZZA)
+    open_page(page, stack)
+    expect(page.locator("#topic")).to_have_value("feedback")
+    expect(page.locator("#live")).to_be_visible()
+
+    page.goto(f"{stack.url}/#topic=user.1")
+    expect(page.locator("#events-only")).to_contain_text("it has events only")
+    expect(page.locator("#live")).to_be_hidden()
+
+    page.go_back()
+    expect(page.locator("#live")).to_be_visible()
+    expect(page.locator("#events-only")).to_be_hidden()

@@ -14,6 +14,11 @@ def test_default_windows_are_1_5_and_15_minutes():
     assert (DEFAULT.longest_window, DEFAULT.largest_count_window, DEFAULT.percents) == (900_000, 0, (50, 95, 99))
 
 
+def test_no_event_is_late_without_windows():
+    settings = replace(DEFAULT, windows=())
+    assert (settings.longest_window, settings.largest_count_window, settings.late_before(10**13)) == (0, 0, None)
+
+
 def test_columns_follow_from_the_statistics_and_the_key():
     assert DEFAULT.columns == ("key", "field", *STATISTICS, "p50", "p95", "p99")
     assert VALUES.columns == ("key", "field", *STATISTICS, "p50", "distinct", "top5", "first", "approximate")

@@ -16,7 +16,7 @@ from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import ChangedLogs, FrameKind, LogRead, PartitionRead
-from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age
+from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
@@ -232,7 +232,7 @@ class Broker:
         arguments = script.SweepArguments(
             fence=fence, max_entries=max_entries, retention=settings.retention,
             retention_age=settings.retention_age, retention_bytes=settings.retention_bytes,
-            window_age=window_age(settings), window_events=settings.largest_count_window,
+            window_age=window_age(settings), window_events=window_events(settings),
         )  # fmt: skip
         return ScriptCall(script.SWEEP, keys, arguments)
 

@@ -178,15 +178,21 @@ class EventPublisher:
                 ids_window=self._limits.ids_window, max_ids=self._limits.max_ids,
                 retention=settings.retention, retention_age=settings.retention_age,
                 retention_bytes=settings.retention_bytes, full_bytes=settings.full_bytes,
-                window_age=window_age(settings), window_events=settings.largest_count_window,
+                window_age=window_age(settings), window_events=window_events(settings),
             ),
             limits=self._limits,
         )  # fmt: skip
 
 
 def window_age(settings: TopicSettings) -> int:
-    """Return the age in ms up to which a window may need an entry, whatever the retention."""
-    return settings.longest_window + 2 * FUTURE_ALLOWANCE
+    """Return the age in ms up to which a window may need an entry, whatever the retention; 0 without windows."""
+    return settings.longest_window + 2 * FUTURE_ALLOWANCE if settings.windows else 0
+
+
+def window_events(settings: TopicSettings) -> int:
+    """Return how many of the last events a window may need. Without windows it is 1: subscribers may still have to read
+    the last entry, because a notification carries no large one."""
+    return settings.largest_count_window if settings.windows else 1
 
 
 def _check_confirmed(missing: str) -> None:

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode
-from pushsvc.errors import InvalidParameter
+from pushsvc.errors import InvalidParameter, NoStatistics
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection, read_window
@@ -37,10 +37,11 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/stats")
     @resource.get("/stats.<any(json, csv):suffix>")
     def read(topic: str, suffix: str | None = None) -> Response:
-        check_topic(topic)
+        settings = context.rules.settings_of(check_topic(topic))
+        if not settings.windows:
+            raise NoStatistics(topic)
         parameters = Parameters(request, (*_PARAMETERS, *_SNAPSHOT_ONLY, *(() if suffix else _STREAM_ONLY)))
         chosen = choose_format(request, parameters, ("sse", "json", "csv"), suffix)
-        settings = context.rules.settings_of(topic)
         windows = _windows(settings, parameters)
         logs = tuple(Log(topic, window.name) for window in windows)
         if chosen == "sse":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from pushsvc.errors import InvalidInput, InvalidParameter, NotAcceptable
+from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable
 from pushsvc.hub.query import EVERY_WINDOW, Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
@@ -69,7 +69,11 @@ def _patterns(parameters: Parameters, name: str) -> tuple[str, ...]:
 
 
 def _check_windows(query: Query, rules: TopicRules) -> None:
-    """Refuse a window that no named topic has. A pattern may match later topics that have it."""
+    """Refuse a named topic without windows, and a window that no named topic has. A pattern leaves topics without
+    windows out, and may match later topics that have a window."""
+    for topic in query.statistics:
+        if not is_pattern(topic) and not rules.settings_of(topic).windows:
+            raise NoStatistics(topic)
     if any(map(is_pattern, query.statistics)):
         return
     for name in query.windows:

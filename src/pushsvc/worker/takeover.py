@@ -38,8 +38,9 @@ class Takeover:
         self._start_shard = partial(ShardHandle, timeout=shard_timeout)
 
     def load(self, partition: Partition) -> None:
-        """Mark all topics of a partition as unread. The first time, restore the engines from checkpoints."""
-        names = self._broker.topics_of(partition.number)
+        """Mark all topics with windows as unread. The first time, restore the engines from checkpoints."""
+        every = self._broker.topics_of(partition.number)
+        names = [name for name in every if self._rules.settings_of(name).windows]
         if partition.epoch is None:
             epoch, headers = self._broker.checkpoints.headers(partition.number)
             keys = {engine_key(self._rules.settings_of(name), name) for name in names}
@@ -49,8 +50,11 @@ class Takeover:
         partition.loaded = True
 
     def begin(self, partition: Partition, name: str) -> None:
-        """Open a topic that no checkpoint has; its windows will be built from the part of the log that they cover."""
+        """Open a topic that no checkpoint has; its windows will be built from the part of the log that they cover. A
+        topic without windows is left alone."""
         settings = self._rules.settings_of(name)
+        if not settings.windows:
+            return
         events, *windows = self._broker.metadata(_logs_of(name, settings))
         if "created" not in events:
             return

@@ -197,9 +197,10 @@ class AggregatorWorker:
     def _take_unread(self, partition: Partition) -> list[str]:
         """Return the topics that may have new entries; open new ones."""
         unread, partition.unread = partition.unread, set()
-        for name in unread - set(partition.topics):
+        topics = partition.topics
+        for name in [name for name in unread if name not in topics]:
             self._takeover.begin(partition, name)  # a notification meanwhile makes the topic unread again
-        return sorted(unread & set(partition.topics))
+        return sorted(name for name in unread if name in topics)
 
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].counts.offset for name in names})

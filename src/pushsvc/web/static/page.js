@@ -110,8 +110,15 @@ function follow() {
     ask(selection.topic);
     return;
   }
+  if (windows?.length === 0) {
+    clearFrames();
+    followed = { topic: selection.topic, window: null };
+    statsStream.close();
+    changed();
+    return;
+  }
   // Without an answer of the server the topic may have the selected window.
-  const wanted = windows.length === 0 || windows.includes(selection.window) ? selection.window : windows[0];
+  const wanted = windows === null || windows.includes(selection.window) ? selection.window : windows[0];
   const current = followed.window ?? frame?.window ?? null;
   if (followed.topic === selection.topic && (wanted === null || wanted === current) && statsStream.followed) return;
   if (followed.topic !== selection.topic || wanted !== current) clearFrames();
@@ -248,15 +255,17 @@ function drawWaiting() {
   const waiting = topics.total !== null && !hasEvents() && (topic === null || frame !== null || !known);
   find("welcome").hidden = !waiting;
   find("controls").hidden = waiting && topic === null;
+  const eventsOnly = known && topics.get(topic).windows?.length === 0;
+  find("events-only").hidden = !eventsOnly;
   if (waiting) drawWelcome(topic);
   if (hasEvents()) find("live").hidden = false;
-  else if (waiting) find("live").hidden = true;
+  else if (waiting || eventsOnly) find("live").hidden = true;
   document.title = topic === null ? "pushsvc" : `${topic} · pushsvc`;
 }
 
 function drawControls() {
-  const windows = topics.get(selection.topic)?.windows ?? [];
-  fill(find("window"), (windows.length > 0 ? windows : [frame.window]).map((name) => [name, windowName(name)]), frame.window);
+  const windows = topics.get(selection.topic)?.windows ?? [frame.window];
+  fill(find("window"), windows.map((name) => [name, windowName(name)]), frame.window);
   fill(find("key"), [choice(null, keyName), ...listed(ranking.keys, selection.key, keyName)], JSON.stringify(selection.key));
   const fields = listed(ranking.fields, selection.field, fieldName);
   fill(find("field"), [choice(null, fieldName), ...fields], JSON.stringify(selection.field));

@@ -29,17 +29,17 @@ export class Topics {
     return this.#known.get(name) ?? null;
   }
 
-  /** The known topic with the most events, or null. */
+  /** The known topic with statistics and the most events, or null. */
   busiest() {
-    const existing = [...this.#known.values()].filter(({ exists }) => exists);
+    const existing = [...this.#known.values()].filter(({ exists, windows }) => exists && windows?.length);
     return existing.reduce((most, topic) => (most && most.last_offset >= topic.last_offset ? most : topic), null);
   }
 
-  /** Ask the server for a topic that is not known. Without an answer it is known without windows. */
+  /** Ask the server for a topic that is not known. Without an answer its windows are null. */
   async ask(name) {
     if (this.#asked === name) return false;
     this.#asked = name;
-    let topic = { topic: name, exists: false, windows: [] };
+    let topic = { topic: name, exists: false, windows: null };
     try {
       topic = await read(`v1/topics/${encodeURIComponent(name)}`);
     } catch {
