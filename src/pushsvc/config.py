@@ -283,6 +283,13 @@ def _units(units: Mapping[str, int], expected: str) -> Check:
     return check
 
 
+def _expiry(value: Any) -> int:
+    amount: int = _units(_MILLISECONDS, 'a number of seconds, or text such as "7d" (s, m, h, d)')(value)
+    if 0 < amount < _LEAST_EXPIRY:
+        raise ValueError('must be at least "1h", or 0 for never')
+    return amount
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
         raise ValueError('must be a list of texts, such as ["a", "b"]')
@@ -345,6 +352,12 @@ def _check_values(settings: TopicSettings) -> None:
         raise _Fault("no statistic uses them: add distinct, top, first or last to statistics", "values")
 
 
+def _check_expiry(settings: TopicSettings) -> None:
+    """Raise _Fault for a topic that would end while a window still has events."""
+    if 0 < settings.expire_after <= settings.longest_window:
+        raise _Fault("must be longer than the longest window", "expire_after")
+
+
 def _check_parts(pattern: str, settings: TopicSettings) -> None:
     """Raise _Fault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
 
@@ -375,6 +388,7 @@ def _topic(pattern: str, value: Any) -> TopicSettings:
     found = _table(value, _TOPIC)
     settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
     _check_values(settings)
+    _check_expiry(settings)
     _check_parts(pattern, settings)
     return settings
 
@@ -399,6 +413,7 @@ def _limits(value: Any) -> Limits:
 
 _BARE_KEY = re.compile("[A-Za-z0-9_-]+")
 _MAX_VALUED = 8
+_LEAST_EXPIRY = 3_600_000  # ms: ids and idempotency keys are remembered for less
 _MAX_AMOUNT = 10**15
 _MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -420,6 +435,7 @@ _TOPIC: dict[str, Check] = {
     "parts": _number(1, 16),
     "retention": _number(0, 1_000_000_000),
     "retention_age": _units(_MILLISECONDS, 'a number of seconds, or text such as "24h" or "7d" (s, m, h, d)'),
+    "expire_after": _expiry,
     "retention_bytes": _units(_BYTES, 'a number of bytes, or text such as "100MB" (KB, MB, GB, TB)'),
 }
 _SETTINGS: dict[str, Check] = {

@@ -30,6 +30,7 @@ class TopicSettings:
 
     A log drops its oldest events beyond ``retention`` events, those that arrived more than ``retention_age`` ms ago
     (0: no limit), and those beyond ``retention_bytes`` (0: no limit), but never an event that a window may still need.
+    A topic without events and streams for ``expire_after`` ms (0: for ever) ends.
     """
 
     windows: tuple[Window, ...] = tuple(map(Window.parse, ("1m", "5m", "15m")))
@@ -49,6 +50,7 @@ class TopicSettings:
     retention: int = 100_000
     retention_age: int = 0
     retention_bytes: int = 500_000_000
+    expire_after: int = 0
 
     def __post_init__(self) -> None:
         if self.exact:

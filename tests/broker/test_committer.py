@@ -142,7 +142,7 @@ def test_requests_are_unknown_and_stored_once_if_their_replies_are_lost(
             return data
         until(lambda: len(stored(broker)) == CALLERS + 1)
         proxy.downward = lambda _: None
-        return b"*5".join(data.split(b"*5")[: replies + 1]) + b"*5\r\n$2\r\no"
+        return b"$".join(data.split(b"$")[: replies + 1]) + b"$47\r\n9"
 
     proxy.downward = cut
     results = publish_together(proxy, through, CALLERS)

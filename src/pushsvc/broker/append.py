@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.script import PUBLISH, Argument, PublishKeys, RequestArguments, ScriptCall, TopicArguments
+from pushsvc.broker.script import PUBLISH, Argument, IdKeys, PublishKeys, RequestArguments, ScriptCall, TopicArguments
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
@@ -27,6 +27,7 @@ class AppendTarget(Struct, frozen=True, eq=False):
     settings: TopicSettings
     mergeable: bool
     keys: PublishKeys
+    id_keys: IdKeys
     arguments: TopicArguments
     limits: BrokerLimits
 
@@ -65,7 +66,8 @@ class Append(Struct, frozen=True, eq=False):
         chunks = list(batch.split(limits.chunk_events, limits.chunk_bytes)) if batch.count else []
         fence = "" if self.fence is None else self.fence
         request = RequestArguments(run, fence, self.request_key, self.note, len(chunks))
-        command = ["EVALSHA", PUBLISH.sha, len(target.keys), *target.keys, *target.arguments, *request]
+        keys = target.keys if batch.ids is None and not self.request_key else target.keys + target.id_keys
+        command = ["EVALSHA", PUBLISH.sha, len(keys), *keys, *target.arguments, *request]
         for chunk in chunks:
             command += _chunk_arguments(chunk)
         if batch.ids is not None:
@@ -122,7 +124,12 @@ class MergedAppend:
         return Append(self._first.target, Batch.concatenate(self._batches))
 
     def replies(self, reply: Any) -> Iterator[Any]:
-        """Yield the reply to each merged call, or RETRY_ALONE."""
+        """Yield the reply to each merged call, or RETRY_ALONE. Of events that were stored it is a list: STORED, first
+        and last offset, arrival and head."""
+        if isinstance(self._first, Append) and isinstance(reply, bytes):
+            _, first, count, _, greatest, arrival, *head = map(int, reply.split())
+            last = first + count - 1
+            reply = [STORED, last - self._events + 1, last, arrival, head[0] if head else greatest]
         if len(self.places) == 1:
             yield reply
         elif isinstance(reply, PushError):  # one object each: a shared one would collect the tracebacks of all raises
@@ -153,10 +160,12 @@ def merge_calls(calls: Sequence[ScriptCall | Append]) -> list[MergedAppend]:
     return merged
 
 
-def _chunk_arguments(chunk: Batch) -> tuple[int, int | str, int | str, int, bytes]:
-    """Return count, least and greatest time, whether an event has no time, and the events."""
+def _chunk_arguments(chunk: Batch) -> tuple[int | str, bytes]:
+    """Return the shape of a chunk and its events. The shape is its count, and if an event has a time: whether one has
+    none, the least and the greatest time."""
     if chunk.times is None:
-        return chunk.count, "", "", 1, chunk.data
+        return chunk.count, chunk.data
     times = [time for time in chunk.times if time is not None]
-    least, greatest = (min(times), max(times)) if times else ("", "")
-    return chunk.count, least, greatest, int(len(times) < chunk.count), chunk.data
+    if not times:
+        return chunk.count, chunk.data
+    return f"{chunk.count} {int(len(times) < chunk.count)} {min(times)} {max(times)}", chunk.data

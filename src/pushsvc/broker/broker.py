@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 CHANGED_LOGS = 1_000  # logs of which one call returns the changes
 READ_BYTES = 1_000_000  # bytes that one read of a partition returns at most (and at least one entry per log)
-TOPICS = Limits().topics
-DELETION_REMEMBERED = 7 * 86_400_000  # milliseconds
+TOPICS = Limits().partition_topics
+LAYOUT = 2  # version of the layout in Redis; a program with an older one must not write
 _MEMORY = Ack()
 _LIMITS = BrokerLimits()
 
@@ -58,11 +58,27 @@ class AppendedFrame:
 
 @dataclass(frozen=True, slots=True)
 class SweptLog:
-    """The result of trimming a log: removed entries, whether more could go, and the bytes of events left."""
+    """The result of trimming a log: removed entries, whether more could go, and the bytes of events left.
+
+    ``idle`` is true if its topic had no events and no streams for so long that it is to end.
+    """
 
     entries: int
     more: bool
     bytes: int
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTopics:
+    """What a partition remembers of topics that ended: how many, and how many were forgotten early for lack of room.
+
+    ``cursor`` is where the next step over them begins.
+    """
+
+    cursor: bytes
+    remembered: int
+    forgotten: int
 
 
 class Broker:
@@ -88,6 +104,8 @@ class Broker:
         self.committer = topology.committer(self.connections, ack, limits)
         self.publish_command = self.connections.publish_command
         commit = self.committer.call
+        self._max_remains = topics
+        self._limits = limits
         self._publisher = EventPublisher(self.keys, self.publish_command, commit, max_topics=topics, limits=limits)
 
     def close(self) -> None:
@@ -112,12 +130,23 @@ class Broker:
         return min(map(int, self.connections.everywhere("WAIT", ack.replicas, 1))) if ack.replicas else 0
 
     def check_layout(self) -> None:
-        """Store the number of partitions, or raise StartupError if another number is stored."""
+        """Store the number of partitions and the version of the layout, or raise StartupError if the data in Redis have
+        another number, or a later version."""
         key = self.keys.layout
-        self.connections.commands([("HSETNX", key, "partitions", PARTITIONS)])
-        count = int(self.connections.command("HGET", key, "partitions"))
-        if count != PARTITIONS:
-            raise StartupError(f"the data in Redis has {count} partitions, this program works with {PARTITIONS}")
+        _, (partitions, version) = self.connections.commands([
+            ("HSETNX", key, "partitions", PARTITIONS), ("HMGET", key, "partitions", "version"),
+        ])  # fmt: skip
+        if int(partitions) != PARTITIONS:
+            raise StartupError(
+                f"the data in Redis has {int(partitions)} partitions, this program works with {PARTITIONS}"
+            )
+        if int(version or 1) > LAYOUT:
+            raise StartupError(
+                f"the data in Redis has the layout {int(version)} of a later version of this program, which works with "
+                f"{LAYOUT}"
+            )
+        if int(version or 1) < LAYOUT:
+            self.connections.commands([("HSET", key, "version", LAYOUT)])
 
     def check_commands(self) -> None:
         """Raise StartupError for a cluster that is too old for sharded channels."""
@@ -188,27 +217,53 @@ class Broker:
 
     def delete(self, topic: str) -> bool:
         """Delete a topic; its streams get a reset. Return whether it existed."""
-        while (deleted := self._delete(topic)) < 0:
-            pass  # a window got its first frame meanwhile
-        return bool(deleted)
+        return self._end(topic)
 
-    def _delete(self, topic: str) -> int:
+    def expire(self, topic: str, fence: int, idle: int) -> bool:
+        """Delete a topic that had no event and no stream for ``idle`` ms; return whether it was deleted.
+
+        Only the owner of its partition may: otherwise nothing is deleted.
+        """
+        return self._end(topic, fence, idle)
+
+    def _end(self, topic: str, fence: int | str = "", idle: int | str = "") -> bool:
+        while (ended := self._delete(topic, fence, idle)) < 0:
+            pass  # a window got its first frame meanwhile
+        return bool(ended)
+
+    def _delete(self, topic: str, fence: int | str, idle: int | str) -> int:
         events = Log(topic)
         windows = self.connections.command("HGET", self.keys.metadata(events), "windows") or b""
         statistics = [Log(topic, name) for name in windows.decode().split()]
         names, (ids, previous_ids) = self.keys, self.keys.ids(topic)
         keys = script.DeleteKeys(
             partition=names.partition(events.partition), topics=names.topics(events.partition),
-            changed=names.changed(events.partition), ids=ids, previous_ids=previous_ids,
-            log=names.log(events), metadata=names.metadata(events),
+            changed=names.changed(events.partition), remains=names.remains(events.partition),
+            ids=ids, previous_ids=previous_ids, log=names.log(events), metadata=names.metadata(events),
         )  # fmt: skip
         statistics_keys = [key for one in statistics for key in (names.log(one), names.metadata(one))]
         arguments = script.DeleteArguments(
             run=RUN, publish_command=self.publish_command, partition_channel=names.partition_channel(events.partition),
-            topic=topic, windows=windows, remembered_for=DELETION_REMEMBERED,
+            topic=topic, windows=windows, max_remains=self._max_remains, fence=fence, idle=idle,
+            numsub=self.connections.numsub,
         )  # fmt: skip
         channels = [names.log_channel(one) for one in (events, *statistics)]
         return int(self.connections.call(script.DELETE, [*keys, *statistics_keys], [*arguments, *channels]))
+
+    def forget_ended(self, partition: int, fence: int, cursor: bytes) -> EndedTopics:
+        """Forget some topics that ended long ago: one step over all that are remembered, from ``cursor`` on (b"0":
+        from the first one on).
+
+        Raise Fenced, or the errors of the connection.
+        """
+        keys = [self.keys.partition(partition), self.keys.remains(partition), self.keys.changed(partition)]
+        arguments = script.ForgetArguments(
+            fence=fence, cursor=cursor, age=self._limits.ended_age, max_remains=self._max_remains
+        )
+        state, *values = self.connections.call(script.FORGET, keys, arguments)
+        if state == b"fenced":
+            raise Fenced(f"another aggregator owns partition {partition}")
+        return EndedTopics(*values)
 
     def sweep(self, logs: Mapping[str, TopicSettings], fence: int, max_entries: int) -> dict[str, SweptLog]:
         """Trim the logs of topics of one partition to their retention, by at most ``max_entries`` entries each.
@@ -222,8 +277,8 @@ class Broker:
             if state == b"fenced":
                 raise Fenced(f"another aggregator owns the partition of {topic!r}")
             if state == b"ok":
-                entries, more, size = values
-                swept[topic] = SweptLog(entries, bool(more), size)
+                entries, more, size, idle = values
+                swept[topic] = SweptLog(entries, bool(more), size, bool(idle))
         return swept
 
     def _sweep_call(self, topic: str, settings: TopicSettings, fence: int, max_entries: int) -> ScriptCall:
@@ -233,17 +288,20 @@ class Broker:
             fence=fence, max_entries=max_entries, retention=settings.retention,
             retention_age=settings.retention_age, retention_bytes=settings.retention_bytes,
             window_age=window_age(settings), window_events=window_events(settings),
+            expire_after=settings.expire_after, numsub=self.connections.numsub,
         )  # fmt: skip
-        return ScriptCall(script.SWEEP, keys, arguments)
+        logs = [log, *(Log(topic, window.name) for window in settings.windows)] if settings.expire_after else []
+        return ScriptCall(script.SWEEP, keys, [*arguments, *map(self.keys.log_channel, logs)])
 
     # Reading
 
     def read(self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES) -> PartitionRead:
         """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NO_ENTRIES), at one instant."""
-        keys = [self.keys.partition(partition), self.keys.lease(partition)]
-        for log in logs:
+        keys = [self.keys.partition(partition), self.keys.lease(partition), self.keys.remains(partition)]
+        args = [RUN, budget]
+        for log, after in logs.items():
             keys += [self.keys.log(log), self.keys.metadata(log)]
-        args = [RUN, budget, *logs.values()]
+            args += [log.name, after]
         opened, *answer = self.connections.call(script.READ, keys, args)
         if not opened:
             # After a restart Redis may have lost entries that readers have seen: a new epoch tells them.
@@ -281,7 +339,8 @@ class Broker:
 
     def _seek(self, topic: str, by: str, value: int) -> int:
         log = Log(topic)
-        return int(self.connections.call(script.SEEK, [self.keys.log(log), self.keys.metadata(log)], [by, value]))
+        keys = [self.keys.log(log), self.keys.metadata(log), self.keys.remains(log.partition)]
+        return int(self.connections.call(script.SEEK, keys, [by, value, topic]))
 
     def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
         """Return all topics (of some partitions), by name, with the time of their creation (ms)."""
@@ -316,11 +375,11 @@ class Broker:
         log, keys = write.log, self.keys
         arguments = script.StatisticsArguments(
             run=RUN, publish_command=self.publish_command, log_channel=keys.log_channel(log), fence=fence,
-            kind=write.kind, source=write.source, frame=write.frame, late=write.late, log=log.name,
-            window=log.suffix,
+            kind=write.kind, source=write.source, frame=write.frame, late=write.late, topic=log.topic,
+            log=log.name, window=log.suffix,
         )  # fmt: skip
         metadata = [keys.metadata(log), keys.metadata(Log(log.topic))]
-        partition = [keys.partition(log.partition), keys.changed(log.partition)]
+        partition = [keys.partition(log.partition), keys.changed(log.partition), keys.remains(log.partition)]
         return ScriptCall(script.STATISTICS, [*partition, keys.log(log), *metadata], arguments)
 
     # Leases

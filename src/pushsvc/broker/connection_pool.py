@@ -32,6 +32,7 @@ class Connections(ABC):
     """Calls to the primaries that a URL names, in one round trip per primary."""
 
     publish_command: str
+    numsub: str  # the subcommand of PUBSUB that counts the subscribers of such channels
 
     @abstractmethod
     def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
@@ -87,6 +88,7 @@ class ConnectionPool(Connections):
     """
 
     publish_command = "PUBLISH"
+    numsub = "NUMSUB"
 
     def __init__(
         self,

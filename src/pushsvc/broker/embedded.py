@@ -28,6 +28,7 @@ _SETTINGS = {
     "appendfsync": "everysec",
     "save": "",
     "maxmemory-policy": "noeviction",
+    "stream-node-max-bytes": "1024",  # a stream takes this at once: most topics have a few events
     "daemonize": "no",
     "logfile": "",
     "shutdown-on-sigterm": "force",

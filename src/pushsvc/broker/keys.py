@@ -63,7 +63,7 @@ class Keys:
         self.prefix = prefix
         self.ingest = f"{prefix}ingest:"  # prefix of the channels on which producers publish directly in Redis
         self.aggregators = f"{prefix}aggregators"  # sorted set: aggregator -> time in ms until which it is alive
-        self.layout = f"{prefix}layout"  # hash: partitions (their count); a program with another count must not write
+        self.layout = f"{prefix}layout"  # hash: partitions (their count) and version, see check_layout
 
     def _in(self, partition: int, rest: str) -> str:
         return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
@@ -79,6 +79,10 @@ class Keys:
     def changed(self, partition: int) -> str:
         """Sorted set: name of a log -> the sequence of its last change (its last entry, or its deletion)."""
         return self._in(partition, "changed")
+
+    def remains(self, partition: int) -> str:
+        """Hash: topic that ended -> what is kept of it for a while (see scripts/remains.lua)."""
+        return self._in(partition, "remains")
 
     def lease(self, partition: int) -> str:
         """String with an expiry: the aggregator that owns the partition."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 from pushsvc.broker.append import STORED, Append, AppendTarget
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.script import RECALL, PublishKeys, ScriptCall, TopicArguments
+from pushsvc.broker.script import RECALL, IdKeys, PublishKeys, ScriptCall, TopicArguments, TopicLimits
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
@@ -162,23 +162,25 @@ class EventPublisher:
     def _make_target(self, topic: str, settings: TopicSettings) -> AppendTarget:
         keys, log = self._keys, Log(topic)
         bounded = settings.clock == "event" and not settings.jump and settings.longest_window > 0
-        ids, previous_ids = keys.ids(topic)
         return AppendTarget(
             settings,
             mergeable=not bounded,  # whether an event is too far ahead depends on the request before it
             keys=PublishKeys(
-                partition=keys.partition(log.partition), topics=keys.topics(log.partition),
-                changed=keys.changed(log.partition), log=keys.log(log), metadata=keys.metadata(log),
-                ids=ids, previous_ids=previous_ids,
+                partition=keys.partition(log.partition), changed=keys.changed(log.partition),
+                log=keys.log(log), metadata=keys.metadata(log),
+                topics=keys.topics(log.partition), remains=keys.remains(log.partition),
             ),
+            id_keys=IdKeys(*keys.ids(topic)),
             arguments=TopicArguments(
                 publish_command=self._publish_command, log_channel=keys.log_channel(log),
-                partition_channel=keys.partition_channel(log.partition), topic=topic, max_topics=self._max_topics,
-                max_ahead=settings.longest_window if bounded else "",
-                ids_window=self._limits.ids_window, max_ids=self._limits.max_ids,
-                retention=settings.retention, retention_age=settings.retention_age,
-                retention_bytes=settings.retention_bytes, full_bytes=settings.full_bytes,
-                window_age=window_age(settings), window_events=window_events(settings),
+                partition_channel=keys.partition_channel(log.partition) if settings.windows else "", topic=topic,
+                limits=TopicLimits(
+                    max_topics=self._max_topics, max_ahead=settings.longest_window if bounded else -1,
+                    ids_window=self._limits.ids_window, max_ids=self._limits.max_ids,
+                    retention=settings.retention, retention_age=settings.retention_age,
+                    retention_bytes=settings.retention_bytes, full_bytes=settings.full_bytes,
+                    window_age=window_age(settings), window_events=window_events(settings),
+                ).pack(),
             ),
             limits=self._limits,
         )  # fmt: skip

@@ -6,6 +6,8 @@ the same names (keys with the suffix ``_key``), generated from the tuple's field
 
 from __future__ import annotations
 
+import re
+import struct
 from collections import namedtuple
 from collections.abc import Sequence
 from hashlib import sha1
@@ -16,18 +18,15 @@ from msgspec import Struct
 
 Argument = bytes | str | int
 
-PublishKeys = namedtuple("PublishKeys", "partition topics changed log metadata ids previous_ids")
+PublishKeys = namedtuple("PublishKeys", "partition changed log metadata topics remains")
+IdKeys = namedtuple("IdKeys", "ids previous_ids")
 
 
-class TopicArguments(NamedTuple):
-    """The arguments of publish.lua that all requests to a topic share. Times are in ms."""
+class TopicLimits(NamedTuple):
+    """Numbers of a topic, packed into one argument of publish.lua. Times are in ms."""
 
-    publish_command: str
-    log_channel: str
-    partition_channel: str
-    topic: str
     max_topics: int  # topics that a partition may have
-    max_ahead: int | str  # how far an event may be ahead of the event clock; '': any time
+    max_ahead: int  # how far an event may be ahead of the event clock; -1: any time
     ids_window: int  # how long ids are remembered at least
     max_ids: int  # how many ids are remembered at least
     retention: int  # events to keep
@@ -37,9 +36,22 @@ class TopicArguments(NamedTuple):
     window_events: int  # how many of the last events the topic's windows need, whatever the retention
     full_bytes: int  # bytes at which the log takes no more; 0: no bound
 
+    def pack(self) -> bytes:
+        return struct.pack(f"<{len(self)}d", *self)
+
+
+class TopicArguments(NamedTuple):
+    """The arguments of publish.lua that all requests to a topic share."""
+
+    publish_command: str
+    log_channel: str
+    partition_channel: str  # '': no aggregator needs to know
+    topic: str
+    limits: bytes  # TopicLimits
+
 
 class RequestArguments(NamedTuple):
-    """The arguments of publish.lua that each request has. The chunks follow (five values each), then the ids."""
+    """The arguments of publish.lua that each request has. The chunks follow (two values each), then the ids."""
 
     run: str  # the run id of the primary
     fence: int | str  # the fencing token of the partition's owner; '': anyone may write
@@ -49,65 +61,91 @@ class RequestArguments(NamedTuple):
 
 
 SweepArguments = namedtuple(
-    "SweepArguments", "fence max_entries retention retention_age retention_bytes window_age window_events"
+    "SweepArguments",
+    "fence max_entries retention retention_age retention_bytes window_age window_events expire_after numsub",
 )
 StatisticsArguments = namedtuple(
-    "StatisticsArguments", "run publish_command log_channel fence kind source frame late log window"
+    "StatisticsArguments", "run publish_command log_channel fence kind source frame late topic log window"
 )
-DeleteKeys = namedtuple("DeleteKeys", "partition topics changed ids previous_ids log metadata")
-DeleteArguments = namedtuple("DeleteArguments", "run publish_command partition_channel topic windows remembered_for")
+DeleteKeys = namedtuple("DeleteKeys", "partition topics changed remains ids previous_ids log metadata")
+DeleteArguments = namedtuple(
+    "DeleteArguments", "run publish_command partition_channel topic windows max_remains fence idle numsub"
+)
+ForgetArguments = namedtuple("ForgetArguments", "fence cursor age max_remains")
 CheckpointPieceArguments = namedtuple("CheckpointPieceArguments", "run fence epoch number expires piece")
 CheckpointCommitArguments = namedtuple("CheckpointCommitArguments", "run fence epoch engine pieces header")
 
 
 def _source(name: str) -> bytes:
-    return files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+    """Return a Lua file, with those that it includes in their places."""
+    source = files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+    return _INCLUDE.sub(lambda found: _source(found[1].decode()), source)
 
 
-def _locals(table: str, names: Sequence[str]) -> bytes:
-    return f"local {', '.join(names)} = unpack({table}, 1, {len(names)})\n".encode()
+_INCLUDE = re.compile(rb"^ *include\('(\w+)'\)$", re.MULTILINE)
+
+
+def _locals(names: Sequence[str], values: str) -> bytes:
+    return f"local {', '.join(names)} = {values}\n".encode()
 
 
 class Script:
     """A Lua script by name. ``writes`` is true if a lost answer leaves the outcome unknown.
 
-    A script that writes begins with the functions of ``common.lua``, and of ``trim.lua`` if it ``trims``. ``keys`` and
-    ``arguments`` are the names of its leading keys and arguments, if the script does not name them itself.
+    The script begins with the functions of the files in ``parts``. ``keys`` and ``arguments`` are the names of its
+    leading keys and arguments, if the script does not name them itself; ``packed`` are those of the numbers in the
+    argument ``limits``.
     """
 
     def __init__(
-        self, name: str, *, writes: bool, trims: bool = False, keys: Sequence[str] = (), arguments: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        writes: bool,
+        parts: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        packed: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.writes = writes
-        parts = [_source("common")] if writes else []
-        parts += [_source("trim")] if trims else []
-        parts += [_locals("KEYS", [f"{key}_key" for key in keys])] if keys else []
+        sources = [_source(part) for part in parts]
+        if keys:
+            sources.append(_locals([f"{key}_key" for key in keys], f"unpack(KEYS, 1, {len(keys)})"))
+            sources.append(b"local NAMED_KEYS = %d\n" % len(keys))
         if arguments:
-            parts += [_locals("ARGV", arguments), b"local NAMED_ARGUMENTS = %d\n" % len(arguments)]
-        self.source = b"".join([*parts, _source(name)])
+            sources.append(_locals(arguments, f"unpack(ARGV, 1, {len(arguments)})"))
+            sources.append(b"local NAMED_ARGUMENTS = %d\n" % len(arguments))
+        if packed:
+            sources.append(_locals(packed, f"struct.unpack('<{'d' * len(packed)}', limits)"))
+        self.source = b"".join([*sources, _source(name)])
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-OPEN = Script("open", writes=True)
+_COMMON = ("common",)
+OPEN = Script("open", writes=True, parts=_COMMON)
 PUBLISH = Script(
-    "publish", writes=True, trims=True, keys=PublishKeys._fields,
-    arguments=TopicArguments._fields + RequestArguments._fields,
+    "publish", writes=True, keys=PublishKeys._fields + IdKeys._fields,
+    arguments=TopicArguments._fields + RequestArguments._fields, packed=TopicLimits._fields,
 )  # fmt: skip
-SWEEP = Script("sweep", writes=True, trims=True, arguments=SweepArguments._fields)
-STATISTICS = Script("statistics", writes=True, arguments=StatisticsArguments._fields)
+SWEEP = Script("sweep", writes=True, parts=("common", "streams"), arguments=SweepArguments._fields)
+STATISTICS = Script("statistics", writes=True, parts=_COMMON, arguments=StatisticsArguments._fields)
 RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
 SEEK = Script("seek", writes=False)
-LEASE = Script("lease", writes=True)
+LEASE = Script("lease", writes=True, parts=_COMMON)
 RELEASE = Script("release", writes=True)
-DELETE = Script("delete", writes=True, keys=DeleteKeys._fields, arguments=DeleteArguments._fields)
-CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, arguments=CheckpointPieceArguments._fields)
-CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, arguments=CheckpointCommitArguments._fields)
-CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True)
+DELETE = Script(
+    "delete", writes=True, parts=("common", "streams", "remains"), keys=DeleteKeys._fields,
+    arguments=DeleteArguments._fields,
+)  # fmt: skip
+FORGET = Script("forget", writes=True, parts=("common", "remains"), arguments=ForgetArguments._fields)
+CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, parts=_COMMON, arguments=CheckpointPieceArguments._fields)
+CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, parts=_COMMON, arguments=CheckpointCommitArguments._fields)
+CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True, parts=_COMMON)
 SCRIPTS = (
-    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, CHECKPOINT_PIECE, CHECKPOINT_COMMIT,
-    CHECKPOINT_DISCARD,
+    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
+    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

@@ -31,7 +31,7 @@ class Limits:
     fields: int = 32  # numeric ones of an event
     depth: int = 8  # levels of nesting; the event is the first
     topics: int = 1_000  # of a stream
-    partition_topics: int = 10_000  # topics of a partition
+    partition_topics: int = 20_000  # topics of a partition; a million spread evenly are 15,625
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic
 
 

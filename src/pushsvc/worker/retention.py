@@ -1,7 +1,7 @@
-"""Trims the logs of the partitions that this process owns, also those that get no more events.
+"""Trims the logs of the partitions that this process owns, and ends topics that are not used any more.
 
-The publish script trims the log that it appends to. This room enforces the bound on age, and removes events that a
-window needed when the last event came.
+The publish script trims the log that it appends to. This room enforces the bound on age, removes events that a window
+needed when the last event came, and forgets topics that ended long ago.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import gevent
 from prometheus_client import Counter, Gauge
 
-from pushsvc.broker.broker import Broker
+from pushsvc.broker.broker import Broker, EndedTopics
 from pushsvc.errors import Fenced, PushError
 from pushsvc.settings import TopicRules, TopicSettings
 
@@ -28,6 +28,15 @@ _PAUSE = 0.02  # seconds between two batches, so that many topics do not take al
 
 BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
 FILL = Gauge("pushsvc_log_fill_ratio", "Size of the fullest log, as a share of its limit", multiprocess_mode="livemax")
+EXPIRED = Counter("pushsvc_topics_expired_total", "Topics that ended because they had no events and no streams")
+REMEMBERED = Gauge(
+    "pushsvc_topics_remembered", "Ended topics of the owned partitions whose offsets would go on",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+FORGOTTEN = Gauge(
+    "pushsvc_topics_forgotten", "Ended topics of the owned partitions that were forgotten early, for lack of room",
+    multiprocess_mode="livesum",
+)  # fmt: skip
 SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries trimmed while no events were published")
 
 
@@ -38,6 +47,7 @@ class Sweeper:
         self._broker = broker
         self._rules = rules
         self._fences = fences
+        self._cursors: dict[int, bytes] = {}  # by partition: where the next step over its ended topics begins
 
     def run(self) -> None:
         """Sweep in rounds, until the greenlet is killed."""
@@ -57,19 +67,32 @@ class Sweeper:
 
         After an error the gauges stay: the sums would lack a partition.
         """
-        held, fullest = 0, 0.0
+        held, fullest, remembered, forgotten = 0, 0.0, 0, 0
         failure: PushError | None = None
         for partition in sorted(self._fences()):
             try:
                 size, full = self._sweep_partition(partition)
+                ended = self._forget_ended(partition)
+            except Fenced:  # the next renewal of the leases notices it
+                continue
             except PushError as error:  # the next partitions may be at another primary
                 failure = error
             else:
                 held, fullest = held + size, max(fullest, full)
+                remembered, forgotten = remembered + ended.remembered, forgotten + ended.forgotten
         if failure is not None:
             raise failure
         BYTES.set(held)
         FILL.set(fullest)
+        REMEMBERED.set(remembered)
+        FORGOTTEN.set(forgotten)
+
+    def _forget_ended(self, partition: int) -> EndedTopics:
+        """Forget some topics of a partition that ended long ago; return what is remembered."""
+        cursor = self._cursors.get(partition, b"0")
+        ended = self._broker.forget_ended(partition, self._fences().get(partition, 0), cursor)
+        self._cursors[partition] = ended.cursor
+        return ended
 
     def _sweep_partition(self, partition: int) -> tuple[int, float]:
         """Trim the logs of a partition; return their bytes afterwards, and the fill ratio of the fullest."""
@@ -85,7 +108,7 @@ class Sweeper:
         return held, fullest
 
     def _sweep(self, partition: int, topics: Mapping[str, TopicSettings]) -> dict[str, int]:
-        """Trim some topics of a partition; return the bytes of their logs afterwards."""
+        """Trim some topics of a partition, and end those not used; return the bytes of the logs afterwards."""
         found: dict[str, int] = {}
         for _ in range(_ROUND_TRIPS):
             fence = self._fences().get(partition)
@@ -97,5 +120,9 @@ class Sweeper:
                 break
             SWEPT.inc(sum(one.entries for one in swept.values()))
             found.update({topic: one.bytes for topic, one in swept.items()})
+            for topic in [topic for topic, one in swept.items() if one.idle]:
+                if self._broker.expire(topic, fence, topics[topic].expire_after):
+                    EXPIRED.inc()
+                    del found[topic], swept[topic]
             topics = {topic: topics[topic] for topic, one in swept.items() if one.more}
         return found

@@ -35,6 +35,7 @@ class Cluster(Connections):
     """Each call goes to the primary of its key. ``size`` bounds the connections to each primary."""
 
     publish_command = "SPUBLISH"
+    numsub = "SHARDNUMSUB"
 
     def __init__(self, address: Address, *, size: int, timeout: float = 5.0) -> None:
         self._address = address

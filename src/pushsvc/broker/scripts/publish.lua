@@ -1,186 +1,157 @@
 -- Append one request's events to a topic's log, all or none, and notify subscribers.
--- Named in script.py: PublishKeys, TopicArguments, RequestArguments. Then, in ARGV:
---   per chunk: count, least time or '', greatest time or '', '1' if an event has no time, events as NDJSON;
+-- Named in script.py: PublishKeys, IdKeys (only if an event has an id, or the request a key), TopicArguments,
+-- RequestArguments. Then, in ARGV:
+--   per chunk: its count, or if an event has a time: count, '1' if one has none else '0', least, greatest time; then
+--   the events as NDJSON;
 --   if an event has an id: for each event of the request its id or ''
--- Returns {'ok', first, last, arrival, head} | {'known', index, offset, …} | {'again', remembered outcome and note}
+-- Returns 'sequence first count least greatest arrival[ head]' of the last entry (no head: it is `greatest`)
+--       | {'known', index, offset, …} | {'again', remembered outcome and note}
 --       | {'kept'} (no chunks) | {'ahead', head} | {'crowded'} (too many topics) | {'fenced'}
 --       | {'full', bytes, ms until no window needs the oldest entry}
-local UNPACKED = 2000 -- unpack() is bounded by the stack
+-- Most calls append one short entry to a topic that exists. Every function, argument and command that such a call does
+-- not need is left out: a number costs Redis 0.3 us to pass and parse, a command 1 us beside its own work.
+local call = redis.call
 local TRIMMED, TRIMMED_WHEN_FULL = 32, 256 -- entries: a few more than are appended
 local FIRST_CHUNK = NAMED_ARGUMENTS + 1
 chunks = tonumber(chunks)
-local before_ids = FIRST_CHUNK - 1 + 5 * chunks -- the id of event i, from 1, is ARGV[before_ids + i]
-local id_count = #ARGV - before_ids
+local before_ids = NAMED_ARGUMENTS + 2 * chunks -- the id of event i, from 1, is ARGV[before_ids + i]
 
 -- All checks come before the first write: a script that fails half-way leaves what it wrote.
-if fence ~= '' and redis.call('HGET', partition_key, 'fence') ~= fence then
+if fence ~= '' and call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
 end
 
-if request_key ~= '' then
-  local remembered = redis.call('HGET', ids_key, request_key) or redis.call('HGET', previous_ids_key, request_key)
-  if remembered then
-    return {'again', remembered}
-  end
+local remember
+if ids_key then
+  include('ids')
 end
 
-local known = {}
-for start = 1, id_count, UNPACKED do
-  local ids, indexes = {}, {}
-  for i = start, math.min(start + UNPACKED - 1, id_count) do
-    local id = ARGV[before_ids + i]
-    if id ~= '' then
-      ids[#ids + 1], indexes[#indexes + 1] = id, i - 1
-    end
-  end
-  if #ids > 0 then
-    local current = redis.call('HMGET', ids_key, unpack(ids))
-    local previous = redis.call('HMGET', previous_ids_key, unpack(ids))
-    for i = 1, #ids do
-      local offset = current[i] or previous[i]
-      if offset then
-        known[#known + 1], known[#known + 2] = indexes[i], tonumber(offset)
-      end
-    end
-  end
-end
-if #known > 0 then
-  return {'known', unpack(known, 1, math.min(#known, UNPACKED))}
-end
-
-local metadata = redis.call('HMGET', metadata_key,
-  'created', 'last', 'first', 'arrival', 'head', 'ids_since', 'bytes', 'oldest')
-local created, ids_since = metadata[1], tonumber(metadata[6])
-local head = metadata[5] and tonumber(metadata[5])
+local metadata = call('HMGET', metadata_key, 'last', 'arrival', 'head', 'bytes', 'oldest')
+local last, head, bytes, oldest = metadata[1], metadata[3], tonumber(metadata[4] or 0), metadata[5]
+local created = head -- every topic has a head, and no deleted one
 
 -- The machine's clock may go back; arrivals in a log never do.
-local now = math.max(milliseconds(), tonumber(metadata[4] or '0'))
-
--- Remember the offset of each id (the first event has offset `first`), and the request's outcome and note. This
--- function exists only if it is needed: creating it takes a microsecond.
-local remember
-if id_count > 0 or request_key ~= '' then
-  remember = function(first, outcome)
-    local window = tonumber(ids_window)
-    if ids_since and (now - ids_since > window or redis.call('HLEN', ids_key) > tonumber(max_ids)) then
-      redis.call('DEL', previous_ids_key)
-      if redis.call('EXISTS', ids_key) == 1 then
-        redis.call('RENAME', ids_key, previous_ids_key)
-        redis.call('PEXPIRE', previous_ids_key, window)
-      end
-      ids_since = nil
-    end
-    for start = 1, id_count, UNPACKED do
-      local fields = {}
-      for i = start, math.min(start + UNPACKED - 1, id_count) do
-        local id = ARGV[before_ids + i]
-        if id ~= '' then
-          fields[#fields + 1], fields[#fields + 2] = id, int(first + i - 1)
-        end
-      end
-      if #fields > 0 then
-        redis.call('HSET', ids_key, unpack(fields))
-      end
-    end
-    if request_key ~= '' then
-      redis.call('HSET', ids_key, request_key, outcome .. ' ' .. note)
-    end
-    if not ids_since then
-      redis.call('HSET', metadata_key, 'ids_since', int(now))
-      redis.call('PEXPIRE', ids_key, 2 * window)
-    end
-  end
-end
+local time = call('TIME')
+local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), metadata[2] or 0)
 
 if chunks == 0 then
   if created then -- else the topic was deleted meanwhile, with its keys
-    remember(0, '0 0 0 0')
+    remember(now, 0, '0 0 0 0')
   end
   return {'kept'}
 end
 
-local least, greatest, untimed = nil, nil, false
-for at = FIRST_CHUNK, before_ids, 5 do
-  local low, high = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  if low and (not least or low < least) then least = low end
-  if high and (not greatest or high > greatest) then greatest = high end
-  untimed = untimed or ARGV[at + 3] == '1'
+local entries, least, greatest, added, size = {}, nil, nil, 0, 0 -- entries: per chunk count, least and greatest time
+for chunk = 1, chunks do
+  local shape = ARGV[NAMED_ARGUMENTS + 2 * chunk - 1]
+  local count, low, high = tonumber(shape), now, now
+  if not count then
+    local untimed
+    count, untimed, low, high = string.match(shape, '(%d+) ([01]) (%-?%d+) (%-?%d+)')
+    count, low, high = tonumber(count), tonumber(low), tonumber(high)
+    if untimed == '1' then
+      low, high = math.min(low, now), math.max(high, now)
+    end
+  end
+  entries[#entries + 1], entries[#entries + 2], entries[#entries + 3] = count, low, high
+  least, greatest = math.min(least or low, low), math.max(greatest or high, high)
+  added, size = added + count, size + #ARGV[NAMED_ARGUMENTS + 2 * chunk]
 end
-
-if untimed then
-  least, greatest = math.min(least or now, now), math.max(greatest or now, now)
-end
-max_ahead = tonumber(max_ahead)
-if max_ahead and head and greatest > head + max_ahead and least <= head + max_ahead then
+head = tonumber(head)
+if max_ahead >= 0 and head and greatest > head + max_ahead and least <= head + max_ahead then
   return {'ahead', head}
 end
 
-if not created and redis.call('HLEN', topics_key) >= tonumber(max_topics) then
-  return {'crowded'}
-end
-
-local last = tonumber(metadata[2] or '0')
-local log = {
-  key = log_key, metadata_key = metadata_key, last = last, bytes = tonumber(metadata[7] or '0'),
-  oldest = metadata[8] or describe_oldest(log_key)
-}
-local bounds = {
-  events = tonumber(retention), age = tonumber(retention_age), bytes = tonumber(retention_bytes),
-  window_age = tonumber(window_age), window_events = tonumber(window_events)
-}
-full_bytes = tonumber(full_bytes)
-if full_bytes > 0 and log.bytes >= full_bytes then
-  -- Trimming may only be late.
-  trim(log, bounds, now, TRIMMED_WHEN_FULL)
-  if log.bytes >= full_bytes then
-    local arrival = string.match(log.oldest, '%d+ %d+ (%d+)')
-    return {'full', log.bytes, math.max(0, tonumber(arrival) + bounds.window_age - now)}
+local deleted
+if not created then
+  if call('HLEN', topics_key) >= max_topics then
+    return {'crowded'}
+  end
+  local remains = not last and call('HGET', remains_key, topic)
+  if remains then
+    deleted, last = string.match(remains, '(%d+) %d+ (%d+)')
   end
 end
+last = tonumber(last or 0)
 
-local epoch, sequence, newest_topic_sequence = open_partition(partition_key, run)
+local trim, describe_oldest, log, bounds
+if retention_age > 0 or last + added >= retention or retention_bytes > 0 and bytes + size > retention_bytes
+  or created and not oldest then
+  include('trim')
+  log = {
+    key = log_key, metadata_key = metadata_key, last = last, bytes = bytes, oldest = oldest or describe_oldest(log_key)
+  }
+  bounds = {
+    events = retention, age = retention_age, bytes = retention_bytes,
+    window_age = window_age, window_events = window_events
+  }
+  if full_bytes > 0 and bytes >= full_bytes then
+    -- Trimming may only be late.
+    trim(log, bounds, now, TRIMMED_WHEN_FULL)
+    if log.bytes >= full_bytes then
+      local arrival = string.match(log.oldest, '%d+ %d+ (%d+)')
+      return {'full', log.bytes, math.max(0, tonumber(arrival) + window_age - now)}
+    end
+  end
+  bytes, oldest = log.bytes, log.oldest
+end
+
+local partition = call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
+local epoch, sequence, newest_topic_sequence = partition[2], tonumber(partition[3] or 0), partition[4] or '0'
+if partition[1] ~= run then
+  include('new_epoch')
+end
 local first = last + 1
 if not created then
-  newest_topic_sequence = sequence + 1
-  redis.call('HSET', topics_key, topic, int(now))
+  newest_topic_sequence = string.format('%d', sequence + 1)
+  call('HSET', topics_key, topic, now)
   -- Readers of the partition see by it that they do not know the topic yet.
-  redis.call('HSET', partition_key, 'born', int(newest_topic_sequence))
+  call('HSET', partition_key, 'born', newest_topic_sequence)
   -- Subscribers of a pattern learn of the topic before its first event.
-  redis.call(publish_command, topics_key, topic)
-  redis.call('HSET', metadata_key, 'created', int(now), 'first', int(first))
-  redis.call('PERSIST', metadata_key)
+  call(publish_command, topics_key, topic)
+  call('HSET', metadata_key, 'created', now, 'first', first)
+  if deleted then
+    call('HSET', metadata_key, 'trimmed', deleted, 'deleted', deleted)
+  end
+  call('PERSIST', metadata_key) -- an earlier version let the metadata of deleted topics expire
 end
 
-local header
-for at = FIRST_CHUNK, before_ids, 5 do
-  local count, events = tonumber(ARGV[at]), ARGV[at + 4]
-  local low, high = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  if ARGV[at + 3] == '1' then
-    low, high = math.min(low or now, now), math.max(high or now, now)
-  end
+local header, data
+local is_empty = not oldest or oldest == ''
+for chunk = 1, chunks do
+  local count, low, high = entries[3 * chunk - 2], entries[3 * chunk - 1], entries[3 * chunk]
+  data = ARGV[NAMED_ARGUMENTS + 2 * chunk]
   sequence = sequence + count
   header = string.format('%d %d %d %d %d %d', sequence, last + 1, count, low, high, now)
   last = last + count
-  redis.call('XADD', log_key, int(last) .. '-0', 'h', header, 'd', events)
-  log.bytes = log.bytes + #events
-  if log.oldest == '' then
-    log.oldest = describe(sequence, last, now, events)
+  call('XADD', log_key, string.format('%d-0', last), 'h', header, 'd', data)
+  if is_empty then
+    oldest, is_empty = string.format('%d %d %d %d', sequence, last, now, #data), false
+    call('HSET', metadata_key, 'oldest', oldest)
   end
 end
-log.last = last
-head = math.max(head or greatest, greatest)
-redis.call('HSET', partition_key, 'sequence', int(sequence))
-redis.call('HSET', metadata_key, 'last', int(last), 'arrival', int(now), 'sequence', int(sequence), 'head', int(head),
-  'bytes', int(log.bytes), 'oldest', log.oldest)
-redis.call('ZADD', changed_key, int(sequence), topic)
+bytes, head = bytes + size, math.max(head or greatest, greatest)
+call('HSET', partition_key, 'sequence', sequence)
+call('HSET', metadata_key, 'last', last, 'arrival', now, 'head', head, 'bytes', bytes)
+call('ZADD', changed_key, sequence, topic)
 
 if remember then
-  remember(first, string.format('%d %d %d %d', first, last, now, head))
+  remember(now, first, string.format('%d %d %d %d', first, last, now, head))
 end
 
-trim(log, bounds, now, TRIMMED + chunks)
+if trim then
+  log.last, log.bytes, log.oldest = last, bytes, oldest
+  trim(log, bounds, now, TRIMMED + chunks)
+end
 -- Every append notifies within its script, so a subscriber gets one message per append, in order.
-redis.call(publish_command, log_channel, chunks == 1
-  and notification(epoch, newest_topic_sequence, sequence, header, ARGV[FIRST_CHUNK + 4]) or int(sequence))
-redis.call(publish_command, partition_channel, topic)
-return {'ok', first, last, now, head}
+local message
+if chunks == 1 then
+  include('notification')
+else
+  message = sequence
+end
+call(publish_command, log_channel, message)
+if partition_channel ~= '' then
+  call(publish_command, partition_channel, topic)
+end
+return head == entries[#entries] and header or string.format('%s %d', header, head)

@@ -1,11 +1,12 @@
 -- Read several logs of one partition at one instant. Writes nothing, so it works on a full disk too.
--- KEYS: partition, lease, then per log: log, metadata
--- ARGV: run, byte budget, then per log: offset to read after; -1: from the last snapshot on; -2: only metadata
+-- KEYS: partition, lease, remains, then per log: log, metadata
+-- ARGV: run, byte budget, then per log: its name, and the offset to read after; -1: from the last snapshot on;
+-- -2: only metadata
 -- Returns {1 if the partition's epoch belongs to this run, {epoch, sequence, now, owned, sequence of the first event of
 -- the newest topic}, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
-local partition_key, lease_key = unpack(KEYS, 1, 2)
+local partition_key, lease_key, remains_key = unpack(KEYS, 1, 3)
 local run, budget = ARGV[1], tonumber(ARGV[2])
-local logs = #ARGV - 2
+local logs = (#ARGV - 2) / 2
 local state = redis.call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -16,9 +17,17 @@ local answer = {
 -- Each log gets an equal share of the budget, and what the logs before it left of theirs.
 local share = budget / math.max(1, logs)
 for i = 1, logs do
-  local log_key = KEYS[1 + 2 * i]
-  local metadata = redis.call('HMGET', KEYS[2 + 2 * i], 'last', 'trimmed', 'deleted', 'created', 'snapshot')
-  local after, last = tonumber(ARGV[2 + i]), tonumber(metadata[1] or '0')
+  local log_key = KEYS[2 + 2 * i]
+  local metadata = redis.call('HMGET', KEYS[3 + 2 * i], 'last', 'trimmed', 'deleted', 'created', 'snapshot')
+  if not metadata[1] then
+    local topic, window = string.match(ARGV[1 + 2 * i], '([^$]*)%.%$stats%.(.*)')
+    local remains = redis.call('HGET', remains_key, topic or ARGV[1 + 2 * i])
+    if remains then
+      local ended, last, frames = string.match(remains, '(%d+) %d+ (%d+) (%d+)')
+      metadata = {window and frames or last, ended, ended}
+    end
+  end
+  local after, last = tonumber(ARGV[2 + 2 * i]), tonumber(metadata[1] or '0')
   if after == -1 then
     after = tonumber(metadata[5] or tostring(last + 1)) - 1
   elseif after == -2 then

@@ -1,8 +1,12 @@
 -- Find the last entry of a topic's log whose sequence or arrival is not above a value.
--- KEYS: log, metadata. ARGV: 'sequence' or 'arrival', value. Returns the offset to read after. Writes nothing.
+-- KEYS: log, metadata, remains. ARGV: 'sequence' or 'arrival', value, topic. Returns the offset to read after. Writes nothing.
 -- Both grow along the log, and offsets are entry ids, so a binary search over offsets finds it.
-local log_key, metadata_key = unpack(KEYS)
+local log_key, metadata_key, remains_key = unpack(KEYS)
 local metadata = redis.call('HMGET', metadata_key, 'first', 'last')
+if not metadata[2] then
+  local remains = redis.call('HGET', remains_key, ARGV[3])
+  return remains and tonumber(string.match(remains, '%d+ %d+ (%d+)')) or 0
+end
 local low, high = tonumber(metadata[1] or '1'), tonumber(metadata[2] or '0')
 local value = tonumber(ARGV[2])
 while low <= high do

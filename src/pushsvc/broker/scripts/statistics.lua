@@ -1,9 +1,9 @@
 -- Append one frame to the statistics log of a topic's window, and notify subscribers.
--- KEYS: partition, changed, log, metadata of the log, metadata of the topic.
+-- KEYS: partition, changed, remains, log, metadata of the log, metadata of the topic.
 -- Arguments: StatisticsArguments (script.py); `log` is the name of the log,
 -- `source` is the offset of the events log up to which the frame is exact, `late` the late events since the last frame.
 -- Returns {'ok', sequence, receivers} | {'fenced'} | {'deleted'}
-local partition_key, changed_key, log_key, metadata_key, topic_key = unpack(KEYS)
+local partition_key, changed_key, remains_key, log_key, metadata_key, topic_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
 end
@@ -12,6 +12,14 @@ if redis.call('HEXISTS', topic_key, 'created') == 0 then
 end
 local epoch, sequence, newest_topic_sequence = open_partition(partition_key, run)
 local metadata = redis.call('HMGET', metadata_key, 'last', 'sequence', 'snapshot', 'before_snapshot')
+if not metadata[1] then
+  -- Its numbers go on after those of a deleted topic of this name.
+  local remains = redis.call('HGET', remains_key, topic)
+  if remains then
+    metadata[2], metadata[1] = string.match(remains, '(%d+) %d+ %d+ (%d+)')
+    redis.call('HSET', metadata_key, 'trimmed', metadata[2], 'deleted', metadata[2])
+  end
+end
 local last = tonumber(metadata[1] or '0') + 1
 sequence = sequence + 1
 local header = table.concat({int(sequence), kind, source, int(milliseconds()), int(last)}, ' ')
