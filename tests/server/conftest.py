@@ -20,7 +20,11 @@ SCRIPT = Path(__file__).parent / "wsgi_server.py"
 def start(folder: Path, **options: Any) -> ServerProcess:
     log = (folder / "server.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), json.dumps(options)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+        [sys.executable, str(SCRIPT), json.dumps(options)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        pass_fds=[options["listener"]] if "listener" in options else [],
     )
     assert process.stdout is not None
     line = process.stdout.readline()

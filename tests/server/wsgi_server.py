@@ -1,7 +1,7 @@
 """Runs pushsvc's HTTP server with an app for its tests: ``python wsgi_server.py '{"head": 0.2}'``.
 
-The options are deadlines and ``total``, ``per_address``, ``files``, ``certfile``. It prints its port and serves until
-SIGTERM.
+The options are deadlines and ``total``, ``per_address``, ``files``, ``certfile``, ``listener`` (the descriptor of a
+listening socket). It prints its port and serves until SIGTERM.
 """
 
 import itertools
@@ -209,6 +209,11 @@ def refuses(environ, start_response):
     return [environ["pushsvc.refused"].encode()]
 
 
+def tells_process(environ, start_response):
+    start_response("200 OK", TEXT)
+    return [b"%d" % os.getpid()]
+
+
 class FastAdmission:
     """Admits POST /fast to the publish fast path and, as JSON, to batches."""
 
@@ -247,7 +252,7 @@ APPS = {
     "/unread": unread, "/lines": lines, "/pieces": pieces, "/dated": dated, "/written": written, "/raises": raises,
     "/raises-late": raises_late, "/recovers": recovers, "/splits": splits, "/long": long, "/short": short,
     "/nothing": nothing, "/silent": silent, "/closes": closes, "/closed": closed, "/endless": endless, "/big": big,
-    "/waits": waits, "/exhausts": exhausts, "/stream": hands_over,
+    "/waits": waits, "/exhausts": exhausts, "/stream": hands_over, "/process": tells_process,
 }  # fmt: skip
 
 
@@ -268,7 +273,8 @@ def main(options):
     names = {field.name for field in fields(Deadlines)}
     deadlines = replace(Deadlines(), **{name: value for name, value in options.items() if name in names})
     tls = tls_context(options["certfile"], None) if "certfile" in options else None
-    listener = socket.create_server(("127.0.0.1", 0))
+    inherited = options.get("listener")
+    listener = socket.create_server(("127.0.0.1", 0)) if inherited is None else socket.socket(fileno=inherited)
     port = listener.getsockname()[1]
     environ, draining, stopping = base_environ(listener.getsockname(), "http"), Event(), Event()
     admission, publisher = FastAdmission(), EchoPublisher()

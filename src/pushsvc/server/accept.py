@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
+import os
 import resource
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import gevent
 from gevent import get_hub, monkey
@@ -30,25 +36,45 @@ _PAUSE = 1.0
 RESERVED_DESCRIPTORS = 256
 """Descriptors kept free for Redis, for files, and for connections that are refused with an answer."""
 
+_MAX_SLICE, _SLICE_SECONDS = 512, 0.002
+"""Bounds of what is accepted in one turn of the loop."""
+
+_BEGUN = 8
+"""Connections that begin in one turn. Their requests take longer than accepting the next ones."""
+
+_TABLE = 65_536
+"""Descriptors for which a worker prepares the kernel's table, which takes 8 bytes for each."""
+
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _Socket: type[socket.socket] = monkey.get_original("socket", "socket")
 """Sockets that gevent does not patch: ``Transport`` does all waiting."""
 
 
 class Acceptor:
-    """Accepts one connection per turn of the loop, so that the workers share them evenly."""
+    """Accepts connections in slices, and lets a few of them begin in each turn of the loop.
+
+    A slice starts with one connection and doubles as long as the queue of the listening socket does not get empty. So
+    the workers share connections evenly that come one after the other, and many that come at once soon leave the
+    queue: the kernel drops what it has no room for, and those clients try again after a second or more.
+    """
 
     def __init__(self, listener: socket.socket, context: ServerContext, caps: Caps) -> None:
         self._listener = _Socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._listener.setblocking(False)
         self._context = context
         self._caps = caps
-        self._max_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._max_open = max(1, files - RESERVED_DESCRIPTORS)
+        _enlarge_descriptor_table(self._listener.fileno(), min(files, _TABLE))
         self._connections: set[HttpConnection] = set()
         self._open = self._accepted = self._refused = 0
+        self._slice = 1
+        self._accept_due = 0.0
+        self._queue: deque[tuple[int, tuple[Any, ...]]] = deque()  # descriptor and address of accepted connections
         self._all_closed = Event()
-        loop = get_hub().loop
-        self._readable = loop.io(self._listener.fileno(), 1)
+        loop: Any = get_hub().loop
+        self._readable = loop.io(self._listener.fileno(), 1, priority=loop.MAXPRI)  # before the work of this turn
+        self._next_turn = loop.timer(0)
         # With a repeat time: libev fires a restarted timer without one at once.
         self._pause = loop.timer(_PAUSE, _PAUSE)
         self._tick = loop.timer(TICK, TICK)
@@ -61,7 +87,9 @@ class Acceptor:
 
     def stop(self) -> None:
         """Stop accepting. Open connections continue; other workers and the parent hold the listening socket, too."""
-        for watcher in (self._readable, self._pause):
+        while self._queue:
+            self._admit(*self._queue.popleft())
+        for watcher in (self._readable, self._pause, self._next_turn):
             watcher.stop()
             watcher.close()
         self._listener.close()
@@ -81,22 +109,39 @@ class Acceptor:
     # These run in gevent's hub and must not wait.
 
     def _accept(self) -> None:
+        until = time.perf_counter() + _SLICE_SECONDS
+        room = max(1, self._max_open - self._open)  # one: it is refused with an answer
+        most = min(len(self._queue) + self._slice, room)
+        while len(self._queue) < most:
+            if not self._accept_one():
+                self._slice = 1
+                break
+            if time.perf_counter() > until:
+                break
+        else:
+            self._slice = min(2 * self._slice, _MAX_SLICE)
+        self._accept_due = time.perf_counter() + _SLICE_SECONDS
+        if not self._next_turn.active:
+            self._begin()
+
+    def _accept_one(self) -> bool:
+        """Accept a connection; return False if there is none."""
         try:
-            descriptor, address = self._listener._accept()  # type: ignore[attr-defined]
+            accepted = self._listener._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-            return  # another worker accepted it, or the peer has gone
+            return False  # another worker accepted it, or the peer has gone
         except OSError as error:
             self._pause_accepting(error)
-            return
-        sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
-        self._accepted += 1
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
-            sock.close()  # the peer has gone
-            return
-        self._admit(sock, (str(address[0]), int(address[1])))
+            return False
+        self._queue.append(accepted)
+        return True
+
+    def _begin(self) -> None:
+        """Let the next few accepted connections begin; only one while many more wait to be accepted."""
+        for _ in range(min(len(self._queue), _BEGUN if self._slice < _MAX_SLICE else 1)):
+            self._admit(*self._queue.popleft())
+        if self._queue:
+            self._next_turn.start(self._begin)
 
     def _pause_accepting(self, error: OSError) -> None:
         if error.errno not in _EXHAUSTED:
@@ -110,21 +155,30 @@ class Acceptor:
         self._pause.stop()
         self._readable.start(self._accept)
 
-    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def _admit(self, descriptor: int, address: tuple[Any, ...]) -> None:
+        sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
+        self._accepted += 1
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            sock.close()  # the peer has gone
+            return
+        host, port = str(address[0]), int(address[1])
         if self._open < self._max_open:
-            refusal = self._caps.acquire(address[0])
+            refusal = self._caps.acquire(host)
         else:
             refusal = f"too many connections: this process accepts {self._max_open}"
         if refusal is None:
             self._open += 1
-            self._spawn(sock, address, None, lambda: self._release(address[0]))
+            self._spawn(sock, (host, port), None, partial(self._release, host))
             return
         metrics.REFUSED.inc()
         if self._refused >= RESERVED_DESCRIPTORS // 2:
             sock.close()  # no descriptor is left for an answer
             return
         self._refused += 1
-        self._spawn(sock, address, refusal, self._release_refused)
+        self._spawn(sock, (host, port), refusal, self._release_refused)
 
     def _spawn(
         self, sock: socket.socket, address: tuple[str, int], refusal: str | None, on_closed: Callable[[], None]
@@ -139,6 +193,9 @@ class Acceptor:
         finally:
             self._connections.discard(connection)
             self._note_end()
+            # Where thousands of streams begin in one turn, the queue of the listening socket would overflow meanwhile.
+            if self._readable.active and time.perf_counter() > self._accept_due:
+                self._accept()
 
     def _release(self, address: str) -> None:
         self._open -= 1
@@ -166,6 +223,16 @@ class Acceptor:
             self._accepted = 0
         for connection in [one for one in self._connections if one.transport.deadline < now]:
             connection.transport.interrupt(DeadlineExceeded)
+
+
+def _enlarge_descriptor_table(descriptor: int, size: int) -> None:
+    """Let the kernel enlarge the table of this process's descriptors now.
+
+    Linux doubles the table when it is full. In a process with threads it then waits for all processors, 10 to 75 ms
+    each time, in which the queue of the listening socket overflows. The table never shrinks.
+    """
+    with suppress(OSError):
+        os.close(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, size - 1))
 
 
 class _Once:

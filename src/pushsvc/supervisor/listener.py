@@ -14,7 +14,9 @@ from ipaddress import ip_address
 
 from pushsvc.errors import StartupError
 
-BACKLOG = 1024
+BACKLOG = 65_535
+"""Connections that may wait to be accepted. The system lowers it to its own maximum, on Linux ``somaxconn``."""
+
 _POLL_INTERVAL = 0.05
 _WARN_AFTER = 15.0  # seconds without readiness before one warning
 
