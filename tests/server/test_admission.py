@@ -50,6 +50,8 @@ ADMITTED: list[tuple[Request, set[str]]] = [
     (get(SSE, "Last-Event-ID: abc", "User-Agent: x", "Sec-Fetch-Mode: cors", "X-Forwarded-For: 10.0.0.1"), {STREAM}),
     (get(SSE, "Origin: http://page.example"), {STREAM}),
     (get(SSE, target="/v1/stream?events=a&stats=b"), {STREAM}),
+    (get(SSE, target="/v1/topics/t/stats?window=1m&last_event_id=earliest"), {STREAM}),
+    (get(SSE, target="/v1/topics/t/events?last_event_id=AQ-_"), {STREAM}),
     # A CloudEvent in binary mode, and a page whose Origin must be checked
     (post(JSON, LENGTH, "ce-id: a"), set()),
     (post(JSON, LENGTH, "CE-Anything: a"), set()),
@@ -68,7 +70,7 @@ ADMITTED: list[tuple[Request, set[str]]] = [
     (post(SSE), set()),
     (get(SSE, method="HEAD"), set()),
     (get(SSE, target="/v1/topics/%74/events"), set()),
-    (get(SSE, target="/v1/topics/t/events?last_event_id=earliest"), set()),
+    (get(SSE, target="/v1/stream?events=a&last_event_id=earliest"), set()),
     (get(SSE, target="/v1/topics/t/events?last%5Fevent_id=earliest"), set()),
     (get(SSE, target="/v1/topics/t/events?%6cast_event_id=earliest"), set()),
     (get(SSE, target=f"/v1/stream?events={'a' * 2_000}"), set()),
@@ -120,7 +122,7 @@ def test_a_request_is_admitted_to_exactly_these_fast_paths(app: Flask, request_:
     decisions = {
         PUBLISH: admission.publish_topic(request_),
         BATCH: admission.batch_topic(request_),
-        STREAM: admission.stream_key(request_),
+        STREAM: admission.stream_request(request_),
     }
     assert {path for path, admitted in decisions.items() if admitted is not None} == paths
 

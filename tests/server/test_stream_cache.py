@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 
-from pushsvc.server.fastpath.admission import Admission, StreamKey
+from pushsvc.server.fastpath.admission import Admission, StreamRequest
 from pushsvc.server.fastpath.stream_cache import StreamCache
 from pushsvc.server.request import HeadLimits, parse_head
 from pushsvc.web.security import Security
@@ -18,9 +19,11 @@ from support.stack import Stack
 ACCEPT = "Accept: text/event-stream"
 
 
-def key(*fields: str, target: str = "/v1/topics/t/events", host: str = "localhost", version: str = "1.1") -> StreamKey:
+def key(
+    *fields: str, target: str = "/v1/stream?events=t", host: str = "localhost", version: str = "1.1"
+) -> StreamRequest:
     head = "\r\n".join([f"GET {target} HTTP/{version}", f"Host: {host}", *fields, "", ""]).encode()
-    found = Admission(Security(), 1_000).stream_key(parse_head(head, HeadLimits()))
+    found = Admission(Security(), 1_000).stream_request(parse_head(head, HeadLimits()))
     assert found is not None
     return found
 
@@ -48,12 +51,13 @@ def test_a_repeated_request_finds_the_head_and_the_stream_whatever_its_position(
         key(ACCEPT, host="evil.example"),
         key(ACCEPT, "Origin: http://page.example"),
         key(ACCEPT, version="1.0"),
-        key(ACCEPT, target="/v1/topics/u/events"),
+        key(ACCEPT, target="/v1/stream?events=u"),
+        key(ACCEPT, target="/v1/topics/t/events"),
         key(ACCEPT, target="/v1/topics/t/events?names=off"),
     ],
     ids=str,
 )
-def test_a_different_request_finds_nothing(other: StreamKey) -> None:
+def test_a_different_request_finds_nothing(other: StreamRequest) -> None:
     cache = StreamCache()
     cache.remember(key(ACCEPT), "head", factory)
     assert cache.find(other) is None
@@ -65,6 +69,48 @@ def test_the_oldest_entry_is_dropped_at_the_limit() -> None:
         cache.remember(key(ACCEPT, target=f"/{number}"), "head", partial(factory, str(number)))
     assert cache.find(key(ACCEPT, target="/0")) is None
     assert all(cache.find(key(ACCEPT, target=f"/{number}")) for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        ("/v1/topics/u/events", {}),
+        ("/v1/topics/u/events?last_event_id=abc", {"last_event_id": ["abc"]}),
+        ("/v1/topics/u/events?window=1m&window=", {"window": ["1m", ""]}),
+    ],
+)
+def test_a_request_for_another_topic_finds_the_head_and_a_stream_of_its_own(
+    target: str, args: dict[str, list[str]]
+) -> None:
+    made: list[Any] = []
+    cache = StreamCache({"events": lambda *request: made.append(request)})
+    cache.remember(key(ACCEPT, target="/v1/topics/t/events"), "head", factory)
+    found = cache.find(key(ACCEPT, target=target))
+    assert found is not None
+    assert found.head == "head"
+    found.factory("position")
+    [(topic, given, position)] = made
+    assert (topic, given.to_dict(flat=False), position) == ("u", args, "position")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        key(ACCEPT, target="/v1/topics/u/stats"),
+        key(ACCEPT, target="/v1/topics/u/events?format=json"),
+        key(ACCEPT, target="/v1/topics/u/events?names=off"),
+        key(ACCEPT, target="/v1/topics/u/events?window=%2a"),
+        key("Accept: application/json", target="/v1/topics/u/events"),
+        key(ACCEPT, "Origin: http://page.example", target="/v1/topics/u/events"),
+        key(ACCEPT, target="/v1/topics/u/events", host="evil.example"),
+        key(ACCEPT, target="/v1/topics/u/events", version="1.0"),
+    ],
+    ids=str,
+)
+def test_a_different_request_for_another_topic_finds_nothing(other: StreamRequest) -> None:
+    cache = StreamCache()
+    cache.remember(key(ACCEPT, target="/v1/topics/t/events"), "head", factory)
+    assert cache.find(other) is None
 
 
 def opened(stack: Stack, *lines: str) -> tuple[list[str], bytes]:
@@ -84,6 +130,54 @@ def test_the_head_is_that_of_flask(shared_server: Stack, topic: str, path: str, 
     assert first[0] == second[0] == through_flask[0]
     assert ("Transfer-Encoding: chunked" in first[0]) == (version == "1.1")
     assert first[1] == second[1] == through_flask[1]
+
+
+@pytest.mark.parametrize(
+    "path", ["events", "stats", "stats?window=1m", "stats?window=*", "events?last_event_id=earliest"]
+)
+def test_the_stream_of_another_topic_is_that_of_flask(shared_server: Stack, topic: str, path: str) -> None:
+    def ask(name: str, *lines: str) -> tuple[list[str], bytes]:
+        return opened(shared_server, f"GET /v1/topics/{name}/{path} HTTP/1.1", "Host: localhost", ACCEPT, *lines)
+
+    ask(f"{topic}.first")
+    head, body = ask(f"{topic}.second")
+    assert head == ask(f"{topic}.second", "X-Unheard-Of: 1")[0]
+    assert b": pushsvc\n" in body
+
+
+def test_streams_of_different_topics_have_their_own_events(shared_server: Stack, topic: str) -> None:
+    names = [f"{topic}.{number}" for number in range(20)]
+    with ExitStack() as opened_streams:
+        streams = [
+            opened_streams.enter_context(shared_server.stream(f"/v1/topics/{name}/events", Host="localhost"))
+            for name in names
+        ]
+        for number, name in enumerate(names):
+            assert shared_server.post(name, {"number": number}).status == 202
+        assert [stream.until(lambda _, data: "number" in data)["number"] for stream in streams] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/topics/a..b/events",
+        f"/v1/topics/{'a' * 201}/events",
+        "/v1/topics/t/events?window=1m",
+        "/v1/topics/t/events?last_event_id=a&last_event_id=b",
+        "/v1/topics/t/stats?window=",
+        "/v1/topics/t/stats?window=unheard-of",
+        "/v1/topics/t/stats?window=1m&window=1m",
+    ],
+)
+def test_a_bad_request_is_refused_after_a_good_one_too(shared_server: Stack, path: str) -> None:
+    accept = {"Accept": "text/event-stream"}
+    lines = ("GET /v1/topics/good/{} HTTP/1.1", "Host: localhost", ACCEPT)
+    for resource in ("events", "stats"):
+        opened(shared_server, lines[0].format(resource), *lines[1:])
+    through_flask = shared_server.get(path, **accept, **{"X-Unheard-Of": "1"})
+    refused = shared_server.get(path, **accept)
+    assert refused.status == through_flask.status == 400
+    assert refused.json() == through_flask.json()
 
 
 def test_each_origin_and_each_host_gets_its_own_answer(stack: Stack, topic: str) -> None:

@@ -225,7 +225,7 @@ class FastAdmission:
         is_json = request.headers.get("content-type") == "application/json"
         return self.publish_topic(request) if repeatable and is_json else None
 
-    def stream_key(self, request):
+    def stream_request(self, request):
         return None
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pushsvc.errors import PushError
 from pushsvc.server.body import RequestBody
 from pushsvc.server.context import FastPaths, ServerContext
-from pushsvc.server.fastpath.admission import StreamKey
+from pushsvc.server.fastpath.admission import StreamRequest
 from pushsvc.server.fastpath.pending_read import LastAnswerSent
 from pushsvc.server.fastpath.stream_cache import CachedStream
 from pushsvc.server.request import BadRequest, Request
@@ -111,21 +111,21 @@ class HttpConnection:
             if paths is not None and (topic := paths.admission.publish_topic(request)) is not None:
                 self._publish(paths, topic, request)
                 return None
-            if paths is not None and (key := paths.admission.stream_key(request)) is not None:
-                return self._answer_stream(paths, key, request)
+            if paths is not None and (wanted := paths.admission.stream_request(request)) is not None:
+                return self._answer_stream(paths, wanted, request)
             return self._respond(request).take_over
         except DeadlineExceeded:
             raise BadRequest(408, "the body of the request did not arrive in time") from None
 
-    def _answer_stream(self, paths: FastPaths, key: StreamKey, request: Request) -> TakeOver | None:
+    def _answer_stream(self, paths: FastPaths, wanted: StreamRequest, request: Request) -> TakeOver | None:
         """Answer from the stream cache; else let the app answer and remember its stream."""
-        cached = paths.streams.find(key)
+        cached = paths.streams.find(wanted)
         take_over = None if cached is None else self._open_cached(cached, request)
         if take_over is not None:
             return take_over
         response = self._respond(request)
         if response.take_over is not None and response.factory is not None:
-            paths.streams.remember(key, response.stream_head, response.factory)
+            paths.streams.remember(wanted, response.stream_head, response.factory)
         return response.take_over
 
     def _publish(self, paths: FastPaths, topic: str, request: Request) -> None:

@@ -12,7 +12,7 @@ from gevent.event import Event
 from pushsvc.server.fastpath.admission import Admission
 from pushsvc.server.fastpath.post_batcher import PostBatcher
 from pushsvc.server.fastpath.publish import Publisher
-from pushsvc.server.fastpath.stream_cache import StreamCache
+from pushsvc.server.fastpath.stream_cache import StreamCache, topic_streams
 from pushsvc.server.request import HeadLimits
 from pushsvc.server.wsgi import WsgiApp
 from pushsvc.web.app import context_of
@@ -49,7 +49,10 @@ class FastPaths(NamedTuple):
             return None
         publisher = Publisher(context_of(app))
         return cls(
-            admission, publisher, StreamCache(), PostBatcher(publisher, admission, draining) if batching else None
+            admission,
+            publisher,
+            StreamCache(topic_streams(context_of(app))),
+            PostBatcher(publisher, admission, draining) if batching else None,
         )
 
 

@@ -28,7 +28,7 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("/openapi.json")
     def openapi() -> Response:
-        Parameters(request, ())
+        Parameters(request.args, ())
         text = files(__package__).joinpath("openapi.json").read_bytes()
         return _revalidated(Response(text, content_type="application/json"))
 

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import orjson
 from flask import Blueprint, Response, request
+from werkzeug.datastructures import MultiDict
 
 from pushsvc.errors import UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
@@ -35,22 +36,39 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/events")
     @resource.get("/events.<any(json, ndjson, csv):suffix>")
     def read(topic: str, suffix: str | None = None) -> Response:
-        check_topic(topic)
-        parameters = Parameters(request, ("format", *_HISTORY_ONLY, *(() if suffix else _STREAM_ONLY)))
+        parameters = _parameters(topic, request.args, suffix)
         chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"), suffix)
         if chosen == "sse":
-            parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
-            query = _stream_query(topic, parameters)
-            return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
+            return stream_response(_stream(context, topic, parameters, request.headers.get("Last-Event-ID")))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         return of_suffix(_history(context, topic, parameters, chosen), suffix)
 
     return resource
 
 
+def _parameters(topic: str, args: MultiDict[str, str], suffix: str | None = None) -> Parameters:
+    check_topic(topic)
+    return Parameters(args, ("format", *_HISTORY_ONLY, *(() if suffix else _STREAM_ONLY)))
+
+
+def open_stream(context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None) -> QueryStream:
+    """Return the stream that the view would answer with. Raise PushError where it would refuse."""
+    return _stream(context, topic, _parameters(topic, args), last_event_id)
+
+
+def _stream(context: Context, topic: str, parameters: Parameters, last_event_id: str | None) -> QueryStream:
+    parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
+    query = Query(
+        events=(topic,),
+        named=parameters.choice("names", ("on", "off"), "on") == "on",
+        visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
+    )
+    return QueryStream(context.hub, query, cursor_of(last_event_id, parameters))
+
+
 def _publish(context: Context, topic: str) -> Response:
     check_topic(topic)
-    parameters = Parameters(request, ("on_error", *_ATTRIBUTES))
+    parameters = Parameters(request.args, ("on_error", *_ATTRIBUTES))
     skip = parameters.choice("on_error", ("refuse", "skip"), "refuse") == "skip"
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("a compressed body is not supported")
@@ -84,14 +102,6 @@ def _ce_headers() -> dict[str, str]:
     """Return the headers of the request that make it a CloudEvent, with names in lower case."""
     named = ((name.lower(), value) for name, value in request.headers.items())
     return {name: value for name, value in named if name.startswith(HEADER_PREFIX)}
-
-
-def _stream_query(topic: str, parameters: Parameters) -> Query:
-    return Query(
-        events=(topic,),
-        named=parameters.choice("names", ("on", "off"), "on") == "on",
-        visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
-    )
 
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:

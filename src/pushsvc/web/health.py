@@ -21,14 +21,14 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/livez")
     def livez() -> Response:
         """Whether the process works. If not, only a restart helps."""
-        Parameters(request, ())
+        Parameters(request.args, ())
         healthy = context.hub.healthy
         return json_response({"status": "ok" if healthy else "dead"}, 200 if healthy else 503)
 
     @resource.get("/readyz")
     def readyz() -> Response:
         """Whether the process can store events and receives those of others."""
-        Parameters(request, ())
+        Parameters(request.args, ())
         redis = _reaches_redis(context)
         live = redis and context.hub.wait_up(1.0)
         checks = {"redis": "ok" if redis else "not reachable", "live": "ok" if live else "not connected"}
@@ -44,7 +44,7 @@ def blueprint(context: Context) -> Blueprint:
 
 
 def metrics() -> Response:
-    Parameters(request, ())
+    Parameters(request.args, ())
     return Response(exposition(), content_type=CONTENT_TYPE)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from flask import Request
+from werkzeug.datastructures import MultiDict
 
 from pushsvc.clock import parse_time
 from pushsvc.errors import InvalidParameter, NotAcceptable
@@ -16,10 +17,10 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Parameters:
-    """The query of one request. Raise InvalidParameter for names outside ``allowed`` and for bad values."""
+    """The query ``args`` of one request. Raise InvalidParameter for names outside ``allowed`` and for bad values."""
 
-    def __init__(self, request: Request, allowed: Iterable[str]) -> None:
-        self._args = request.args
+    def __init__(self, args: MultiDict[str, str], allowed: Iterable[str]) -> None:
+        self._args = args
         known = frozenset(allowed)
         for name in self._args:
             if name not in known:
@@ -84,9 +85,9 @@ class Parameters:
                 raise InvalidParameter(name, reason)
 
 
-def cursor_of(request: Request, parameters: Parameters) -> str | None:
-    """Return the cursor to resume from. The header wins over the parameter."""
-    return request.headers.get("Last-Event-ID") or parameters.text("last_event_id") or None
+def cursor_of(last_event_id: str | None, parameters: Parameters) -> str | None:
+    """Return the cursor to resume from. The header ``Last-Event-ID`` wins over the parameter."""
+    return last_event_id or parameters.text("last_event_id") or None
 
 
 def choose_format(request: Request, parameters: Parameters, offered: tuple[str, ...], suffix: str | None = None) -> str:

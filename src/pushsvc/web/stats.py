@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 from flask import Blueprint, Response, request
+from werkzeug.datastructures import MultiDict
 
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode
@@ -37,27 +38,45 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/stats")
     @resource.get("/stats.<any(json, csv):suffix>")
     def read(topic: str, suffix: str | None = None) -> Response:
-        settings = context.rules.settings_of(check_topic(topic))
-        if not settings.windows:
-            raise NoStatistics(topic)
-        parameters = Parameters(request, (*_PARAMETERS, *_SNAPSHOT_ONLY, *(() if suffix else _STREAM_ONLY)))
+        settings, parameters = _parameters(context, topic, request.args, suffix)
         chosen = choose_format(request, parameters, ("sse", "json", "csv"), suffix)
-        windows = _windows(settings, parameters)
-        logs = tuple(Log(topic, window.name) for window in windows)
         if chosen == "sse":
-            parameters.refuse(_SNAPSHOT_ONLY, "a stream sends every update at once, so there is nothing to wait for")
-            query = Query(
-                statistics=(topic,),
-                windows=tuple(window.name for window in windows),
-                selection=_selection(settings, parameters),
-                every=parameters.duration("every", *EVERY),
-                visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
-            )
-            return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
+            last_event_id = request.headers.get("Last-Event-ID")
+            return stream_response(_stream(context, topic, settings, parameters, last_event_id))
+        logs = tuple(Log(topic, window.name) for window in _windows(settings, parameters))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         return of_suffix(_snapshot(context, logs, parameters, chosen), suffix)
 
     return resource
+
+
+def _parameters(
+    context: Context, topic: str, args: MultiDict[str, str], suffix: str | None = None
+) -> tuple[TopicSettings, Parameters]:
+    settings = context.rules.settings_of(check_topic(topic))
+    if not settings.windows:
+        raise NoStatistics(topic)
+    return settings, Parameters(args, (*_PARAMETERS, *_SNAPSHOT_ONLY, *(() if suffix else _STREAM_ONLY)))
+
+
+def open_stream(context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None) -> QueryStream:
+    """Return the stream that the view would answer with. Raise PushError where it would refuse."""
+    return _stream(context, topic, *_parameters(context, topic, args), last_event_id)
+
+
+def _stream(
+    context: Context, topic: str, settings: TopicSettings, parameters: Parameters, last_event_id: str | None
+) -> QueryStream:
+    windows = tuple(window.name for window in _windows(settings, parameters))
+    parameters.refuse(_SNAPSHOT_ONLY, "a stream sends every update at once, so there is nothing to wait for")
+    query = Query(
+        statistics=(topic,),
+        windows=windows,
+        selection=_selection(settings, parameters),
+        every=parameters.duration("every", *EVERY),
+        visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
+    )
+    return QueryStream(context.hub, query, cursor_of(last_event_id, parameters))
 
 
 def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, ...]:

@@ -25,13 +25,15 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("")
     def watch() -> Response:
-        parameters = Parameters(request, _PARAMETERS)
+        parameters = Parameters(request.args, _PARAMETERS)
         parameters.choice("format", ("sse",), "sse")
         if parameters.text("format") is None and not _accepts_stream():
             raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
         query = _query(parameters, context.limits.topics)
         _check_windows(query, context.rules)
-        return stream_response(QueryStream(context.hub, query, cursor_of(request, parameters)))
+        return stream_response(
+            QueryStream(context.hub, query, cursor_of(request.headers.get("Last-Event-ID"), parameters))
+        )
 
     return resource
 

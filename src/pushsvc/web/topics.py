@@ -33,7 +33,7 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/topics")
     @resource.get("/topics.<any(json):suffix>")
     def list_topics(suffix: str | None = None) -> Response:
-        parameters = Parameters(request, ("format", *_OF_A_LIST, *(() if suffix else ("changes",))))
+        parameters = Parameters(request.args, ("format", *_OF_A_LIST, *(() if suffix else ("changes",))))
         changes = parameters.choice("changes", ("0", "1"), "0") == "1"
         if choose_format(request, parameters, ("sse", "json"), suffix) == "sse":
             parameters.refuse(_OF_A_LIST, "belongs to the list as JSON, and this is a stream")
@@ -43,12 +43,12 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("/topics/<topic>")
     def metadata(topic: str) -> Response:
-        Parameters(request, ())
+        Parameters(request.args, ())
         return json_response(_metadata(context, check_topic(topic)))
 
     @resource.delete("/topics/<topic>")
     def delete(topic: str) -> Response:
-        Parameters(request, ())
+        Parameters(request.args, ())
         context.broker.delete(check_topic(topic))
         return Response(status=204)
 

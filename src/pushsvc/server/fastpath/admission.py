@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from urllib.parse import unquote
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
 
 from flask import Flask
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from pushsvc.errors import Forbidden
 from pushsvc.event.formats import CLOUDEVENT, CLOUDEVENTS, CSV, JSON, NDJSON
@@ -35,8 +38,28 @@ _HARMLESS_TO_STREAMS = _HARMLESS | {
 _STREAM_IDENTITY = ("host", "accept", "origin")
 """Headers that decide the answer to a stream request."""
 
-StreamKey = tuple[str | int | None, ...]
-"""Path, query, HTTP version and identifying headers of a stream request. Requests with equal keys get equal answers."""
+_TOPIC_STREAM = re.compile(r"/v1/topics/([^/]+)/(events|stats)")
+_TOPIC_QUERY = re.compile(r"((window|last_event_id)=[A-Za-z0-9_.*-]*&?)*")
+_NO_ARGS: MultiDict[str, str] = ImmutableMultiDict()
+
+
+class TopicRequest(NamedTuple):
+    """A request for the stream of one topic: the last part of its path, the topic and the query."""
+
+    resource: str
+    topic: str
+    args: MultiDict[str, str]
+
+
+class StreamRequest(NamedTuple):
+    """What decides the answer to a stream request. Requests with equal keys get equal heads.
+
+    The key has the HTTP version and the identifying headers. With ``of_topic`` it has the resource, and requests with
+    equal keys may differ in their topic; else it has path and query, and they get equal streams.
+    """
+
+    key: tuple[str | int | None, ...]
+    of_topic: TopicRequest | None
 
 
 class Admission:
@@ -81,14 +104,18 @@ class Admission:
             return None
         return self.publish_topic(request)
 
-    def stream_key(self, request: Request) -> StreamKey | None:
-        """Return the key by which the stream cache may remember a request; None if the request goes to Flask."""
+    def stream_request(self, request: Request) -> StreamRequest | None:
+        """Return what the stream cache may remember of a request; None if the request goes to Flask."""
         query = request.query
         if not _is_plain(request, "GET", _HARMLESS_TO_STREAMS) or len(query) > _MAX_QUERY:
             return None
+        identity = (request.version, *map(request.headers.get, _STREAM_IDENTITY))
+        of_topic = _topic_request(request.path, query)
+        if of_topic is not None:
+            return StreamRequest((of_topic.resource, *identity), of_topic)
         if "last_event_id" in unquote(query):  # the position belongs to this one request
             return None
-        return (request.path, query, request.version, *map(request.headers.get, _STREAM_IDENTITY))
+        return StreamRequest((request.path, query, *identity), None)
 
     def _check_host(self, host: str) -> bool:
         """Return whether the app accepts a Host. Flask words the refusal of any other."""
@@ -97,6 +124,18 @@ class Admission:
         except Forbidden:
             return False
         return True
+
+
+def _topic_request(path: str, query: str) -> TopicRequest | None:
+    """Return the parts of a request for the stream of one topic; None if the query has more than window and position.
+
+    Names and values that need an escape are left to Flask, so that no second parser may read them differently.
+    """
+    found = _TOPIC_STREAM.fullmatch(path)
+    if found is None or not _TOPIC_QUERY.fullmatch(query):
+        return None
+    args = MultiDict(parse_qsl(query, keep_blank_values=True)) if query else _NO_ARGS
+    return TopicRequest(found[2], found[1], args)
 
 
 def _is_plain(request: Request, method: str, harmless: frozenset[str]) -> bool:

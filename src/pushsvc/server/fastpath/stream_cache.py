@@ -1,15 +1,31 @@
 """Remembers stream requests that the app has accepted, so that equal requests skip Flask.
 
-Thousands of browsers that reconnect send equal requests except for ``Last-Event-ID``. Flask answers the first one; the
-others get the same head and a stream of the same query from their own position.
+Thousands of browsers that reconnect send equal requests except for ``Last-Event-ID``, or except for the topic. Flask
+answers the first one; the others get the same head, and a stream from their own position. The streams of other topics
+are made by the functions that the views of Flask call, so whatever a view checks of a topic is checked here, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
-from pushsvc.server.fastpath.admission import StreamKey
+from werkzeug.datastructures import MultiDict
+
+from pushsvc.hub.streams import Stream
+from pushsvc.server.fastpath.admission import StreamRequest
+from pushsvc.web import events, stats
+from pushsvc.web.context import Context
 from pushsvc.web.responses import StreamFactory
+
+TopicStreams = Mapping[str, Callable[[str, MultiDict[str, str], str | None], Stream]]
+"""For each resource of a topic the function that makes its stream from topic, query and position. It may raise
+PushError."""
+
+
+def topic_streams(context: Context) -> TopicStreams:
+    return {"events": partial(events.open_stream, context), "stats": partial(stats.open_stream, context)}
 
 
 class CachedStream(NamedTuple):
@@ -22,14 +38,18 @@ class CachedStream(NamedTuple):
 class StreamCache:
     """The newest accepted stream requests of one worker."""
 
-    def __init__(self, max_entries: int = 512) -> None:
-        self._entries: dict[StreamKey, CachedStream] = {}
+    def __init__(self, of_topics: TopicStreams | None = None, max_entries: int = 512) -> None:
+        self._entries: dict[tuple[str | int | None, ...], CachedStream] = {}
+        self._of_topics = of_topics or {}
         self._max_entries = max_entries
 
-    def find(self, key: StreamKey) -> CachedStream | None:
-        return self._entries.get(key)
+    def find(self, request: StreamRequest) -> CachedStream | None:
+        found, of_topic = self._entries.get(request.key), request.of_topic
+        if found is None or of_topic is None:
+            return found
+        return CachedStream(found.head, partial(self._of_topics[of_topic.resource], of_topic.topic, of_topic.args))
 
-    def remember(self, key: StreamKey, head: str, factory: StreamFactory) -> None:
+    def remember(self, request: StreamRequest, head: str, factory: StreamFactory) -> None:
         if len(self._entries) >= self._max_entries:
             del self._entries[next(iter(self._entries))]
-        self._entries[key] = CachedStream(head, factory)
+        self._entries[request.key] = CachedStream(head, factory)
