@@ -10,7 +10,9 @@ from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, FrameKind
 from pushsvc.errors import Fenced, StartupError, TooManyTopics
 from pushsvc.event import Event
-from pushsvc.settings import TopicSettings
+from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.worker.retention import Sweeper
+from support.owner import metric as counted
 from support.waiting import until
 
 PARTITION = 5
@@ -204,6 +206,26 @@ def test_there_is_room_for_a_topic_after_another_ended(redis_url, prefix, fence)
     until(lambda: few.expire(NAME, fence, 1))
     few.publish(NAMES[1], EVENT, SHORT)
     few.close()
+
+
+def test_the_sweeper_ends_idle_topics_and_counts_what_remains(broker, fence):
+    for name in NAMES[:45]:
+        broker.publish(name, EVENT, SETTINGS)
+    rules = TopicRules([(name, SHORT) for name in NAMES[:30]])
+    before = counted("pushsvc_topics_expired_total")
+    sweeper = Sweeper(broker, rules, lambda: {PARTITION: fence})
+    live = broker.live_connection(lambda *_: True, lambda _: None)
+    try:
+        live.start()
+        assert live.subscribe(broker.keys.log_channel(LOG)).wait(10)
+        until(lambda: sweeper.round() or len(broker.topics()) == 16)
+    finally:
+        live.close()
+    assert set(broker.topics()) == {NAME, *NAMES[30:45]}
+    assert counted("pushsvc_topics_expired_total") == before + 29
+    assert counted("pushsvc_topics_remembered") == 29
+    assert counted("pushsvc_topics_forgotten") == 0
+    Sweeper(broker, rules, lambda: {PARTITION: fence - 1}).round()
 
 
 def test_a_later_layout_is_refused(broker):

@@ -17,6 +17,7 @@ from pushsvc.worker.retention import Sweeper
 from support.fleet import Fleet, client, kill
 from support.owner import metric
 from support.reference.logs import Windowless
+from support.waiting import until
 
 
 @pytest.fixture
@@ -51,4 +52,28 @@ def test_retention_continues_on_other_primaries_while_one_is_away(fleet: Fleet) 
         swept(Windowless(retention=1))
     assert [metadata["first"] for metadata in broker.metadata([Log(topic) for topic in topics[1:]])] == ["3", "3"]
     assert metric("pushsvc_log_bytes") == before, "the size of the unread logs is unknown"
+    broker.close()
+
+
+def test_topics_without_streams_end_on_every_primary(fleet: Fleet) -> None:
+    """A cluster counts the subscribers of a sharded channel where its slot is."""
+    broker = Broker(fleet.cluster_url)
+    by_primary = {fleet.of_slot(slot_of(TAGS[partition_of(topic)]))[0].port: topic for topic in map(str, range(40))}
+    followed = {
+        topic: next(name for n in range(10_000) if partition_of(name := f"f{n}") == partition_of(topic))
+        for topic in by_primary.values()
+    }
+    fences = broker.lease([partition_of(topic) for topic in followed], "me", 3_600_000)
+    for topic in [*followed, *followed.values()]:
+        broker.publish(topic, [Event(data={"n": 1})], TopicSettings())
+    live = broker.live_connection(lambda *_: True, lambda _: None)
+    live.start()
+    assert all(live.subscribe(broker.keys.log_channel(Log(name))).wait(30) for name in followed.values())
+    sweeper = Sweeper(broker, TopicRules([], TopicSettings(expire_after=1)), lambda: fences)
+    until(lambda: sweeper.round() or set(broker.topics()) == set(followed.values()))
+    live.close()
+    for topic in followed:
+        assert broker.publish(topic, [Event(data={"n": 1})], TopicSettings()).first_offset == 2
+        assert broker.delete(topic)
+        assert topic in broker.changed(partition_of(topic), 0).sequences
     broker.close()

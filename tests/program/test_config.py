@@ -87,6 +87,15 @@ def test_retention_has_units(age: str, size: str, expected: tuple[int, int]) -> 
     assert Settings.decode(found.encode()).topics.settings_of("a") == settings
 
 
+@pytest.mark.parametrize(("text", "expected"), [("'7d'", 604_800_000), ("'1h'", 3_600_000), ("0", 0)])
+def test_topics_expire(text: str, expected: int) -> None:
+    found = load({}, write(f"[topics.'user.*']\nexpire_after = {text}\n"))
+    settings = found.topics.settings_of("user.1")
+    assert settings.expire_after == expected
+    assert found.topics.settings_of("b").expire_after == 0
+    assert Settings.decode(found.encode()).topics.settings_of("user.1") == settings
+
+
 def test_statistics_of_values_need_their_fields() -> None:
     text = "statistics = ['distinct', 'p90', 'top', 'top100', 'last']\nvalues = ['user', 'dish']\nmax_values = 5"
     settings = load({}, write("[topics.a]\n" + text)).topics.settings_of("a")
@@ -171,6 +180,10 @@ def test_limits() -> None:
         ("[topics.a]\nretention_age = -1", "other.toml:2: topics.a.retention_age: must be a number of seconds"),
         ("[topics.a]\nretention_age = 1.5", "other.toml:2: topics.a.retention_age: must be a number of seconds"),
         ("[topics.a]\nretention_age = ''", "other.toml:2: topics.a.retention_age: must be a number of seconds"),
+        ("[topics.a]\nexpire_after = '59m'", 'other.toml:2: topics.a.expire_after: must be at least "1h", or 0'),
+        ("[topics.a]\nexpire_after = '7w'", "other.toml:2: topics.a.expire_after: must be a number of seconds"),
+        ("[topics.a]\nwindows = ['24h']\nexpire_after = '1d'",
+         "other.toml:3: topics.a.expire_after: must be longer than the longest window"),
         ("[topics.a]\nretention_bytes = true", "other.toml:2: topics.a.retention_bytes: must be a number of bytes"),
         ("[topics.a]\nretention_bytes = '2 GB'", "other.toml:2: topics.a.retention_bytes: must be a number of bytes"),
         ("[topics.a]\nretention_bytes = '1MiB'", "other.toml:2: topics.a.retention_bytes: must be a number of bytes"),

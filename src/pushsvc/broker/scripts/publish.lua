@@ -27,12 +27,13 @@ if ids_key then
 end
 
 local metadata = call('HMGET', metadata_key, 'last', 'arrival', 'head', 'bytes', 'oldest')
-local last, head, bytes, oldest = metadata[1], metadata[3], tonumber(metadata[4] or 0), metadata[5]
-local created = head -- every topic has a head, and no deleted one
+local last, created, head, bytes, oldest = metadata[1], metadata[2], metadata[3], (metadata[4] or 0) + 0, metadata[5]
 
--- The machine's clock may go back; arrivals in a log never do.
 local time = call('TIME')
-local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), metadata[2] or 0)
+local now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
+if created and now < created + 0 then -- `created` is true, and the last arrival
+  now = created + 0 -- the machine's clock may go back; arrivals in a log never do
+end
 
 if chunks == 0 then
   if created then -- else the topic was deleted meanwhile, with its keys
@@ -41,9 +42,11 @@ if chunks == 0 then
   return {'kept'}
 end
 
-local entries, least, greatest, added, size = {}, nil, nil, 0, 0 -- entries: per chunk count, least and greatest time
+-- Per chunk: count, least and greatest time. `head` is the greatest time of all events: without one of its own, a topic
+-- has had none later than its last arrival.
+local entries, least, greatest, added, size = {}, nil, nil, 0, 0
 for chunk = 1, chunks do
-  local shape = ARGV[NAMED_ARGUMENTS + 2 * chunk - 1]
+  local shape, at = ARGV[NAMED_ARGUMENTS + 2 * chunk - 1], 3 * chunk
   local count, low, high = tonumber(shape), now, now
   if not count then
     local untimed
@@ -53,11 +56,13 @@ for chunk = 1, chunks do
       low, high = math.min(low, now), math.max(high, now)
     end
   end
-  entries[#entries + 1], entries[#entries + 2], entries[#entries + 3] = count, low, high
-  least, greatest = math.min(least or low, low), math.max(greatest or high, high)
+  entries[at - 2], entries[at - 1], entries[at] = count, low, high
+  if not least or low < least then least = low end
+  if not greatest or high > greatest then greatest = high end
   added, size = added + count, size + #ARGV[NAMED_ARGUMENTS + 2 * chunk]
 end
-head = tonumber(head)
+local stored_head = head
+head = tonumber(head or created)
 if max_ahead >= 0 and head and greatest > head + max_ahead and least <= head + max_ahead then
   return {'ahead', head}
 end
@@ -96,12 +101,12 @@ if retention_age > 0 or last + added >= retention or retention_bytes > 0 and byt
   bytes, oldest = log.bytes, log.oldest
 end
 
-local partition = call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
-local epoch, sequence, newest_topic_sequence = partition[2], tonumber(partition[3] or 0), partition[4] or '0'
+local partition = call('HMGET', partition_key, 'run', 'epoch', 'born')
+local epoch, newest_topic_sequence = partition[2], partition[3] or '0'
 if partition[1] ~= run then
   include('new_epoch')
 end
-local first = last + 1
+local sequence, first = call('HINCRBY', partition_key, 'sequence', added) - added, last + 1
 if not created then
   newest_topic_sequence = string.format('%d', sequence + 1)
   call('HSET', topics_key, topic, now)
@@ -130,9 +135,15 @@ for chunk = 1, chunks do
     call('HSET', metadata_key, 'oldest', oldest)
   end
 end
-bytes, head = bytes + size, math.max(head or greatest, greatest)
-call('HSET', partition_key, 'sequence', sequence)
-call('HSET', metadata_key, 'last', last, 'arrival', now, 'head', head, 'bytes', bytes)
+bytes = bytes + size
+if not head or head < greatest then
+  head = greatest
+end
+if stored_head or head ~= now then
+  call('HSET', metadata_key, 'last', last, 'arrival', now, 'bytes', bytes, 'head', head)
+else
+  call('HSET', metadata_key, 'last', last, 'arrival', now, 'bytes', bytes)
+end
 call('ZADD', changed_key, sequence, topic)
 
 if remember then
@@ -154,4 +165,4 @@ call(publish_command, log_channel, message)
 if partition_channel ~= '' then
   call(publish_command, partition_channel, topic)
 end
-return head == entries[#entries] and header or string.format('%s %d', header, head)
+return head == entries[3 * chunks] and header or string.format('%s %d', header, head)
