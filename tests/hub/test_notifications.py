@@ -13,7 +13,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
-from support.hubs import captured
+from support.hubs import captured, count_as_listed
 from support.waiting import DEADLINE, turn_until
 
 ONE, BESIDE, NEW = "near.0", "near.54", "near.172"  # of one partition
@@ -29,7 +29,7 @@ class Notified:
         broker.open_partitions()
         self.broker = broker
         self.hub = Hub(broker, feed_limits=limits)
-        self.hub.feed.subscriptions.are_confirmed = lambda logs: True
+        self.hub.feed.subscriptions.is_confirmed = lambda of: True
         self.reads = 0
         self.sent = []
         self._listener = redis.Redis.from_url(redis_url).pubsub()
@@ -135,13 +135,29 @@ def test_large_entry_is_read(notified):
     assert notified.reads
 
 
-def test_topic_created_in_between_is_looked_for_first(notified):
+def test_topic_created_in_between_is_looked_for_first_by_those_who_want_all(notified):
+    group = notified.follow(ONE)
+    everything = notified.hub.group(Query(events=("near.*",)))
+    count_as_listed(notified.hub)
+    everything.extend([ONE])
+    turn_until(lambda: everything.settled.is_set() and notified.follower.is_live)
+    sent, notified.reads = captured(everything), 0
+    notified.publish(NEW, 1)
+    notified.publish(ONE, 2)
+    notified.notify()
+    turn_until(lambda: len(sent) == 2 and notified.sent)
+    assert notified.reads, "a cursor after the entry would be ahead of the new topic"
+    assert [b'"n":1' in message for message in sent] == [True, False]
+    assert group.logs.keys() == {Log(ONE)}
+
+
+def test_topic_created_in_between_costs_nothing_where_it_is_not_wanted(notified):
     notified.follow(ONE)
     notified.publish(NEW, 1)
     notified.publish(ONE, 2)
     notified.notify()
     turn_until(lambda: notified.sent)
-    assert notified.reads, "a cursor after the entry would be ahead of the new topic"
+    assert not notified.reads
 
 
 def test_new_epoch_is_sent_as_a_reset(notified):

@@ -111,7 +111,11 @@ class Keys:
 
     def log_channel(self, log: Log) -> str:
         """Channel of a log: a LogNotification, or only a sequence, per append."""
-        return self._in(log.partition, f"live:{log.name}")
+        return self.named_log_channel(log.partition, log.name)
+
+    def named_log_channel(self, partition: int, name: str) -> str:
+        """Channel of the log of that name in a partition."""
+        return self._in(partition, f"live:{name}")
 
     def partition_channel(self, partition: int) -> str:
         """Channel of a partition, for its aggregator: the topic of each append."""

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 from redis import exceptions
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 PROBE_INTERVAL = 3.0  # seconds of silence until a PING; after as many again the connection is given up
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _PONGS = (b"PONG", [b"pong", b""])  # replies to PING: without a subscription, and with one
+_ARRIVED = b"arrived"
+_ARRIVED_PONGS = (_ARRIVED, [b"pong", _ARRIVED])
 _MESSAGES = (b"message", b"smessage", b"pmessage")
 
 OnMessage = Callable[[str, bytes], bool]
@@ -59,6 +61,8 @@ class LiveConnection:
         self._unanswered: dict[str, int] = {}  # channel -> number of subscriptions under way
         self._connection: Any = None
         self._reader: ReplyReader | None = None
+        self._arrival: AsyncResult[bool] | None = None  # set by the reply to the PING under way
+        self._next_arrival: AsyncResult[bool] | None = None  # by that to the PING that is sent after it
         self._sending = RLock()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.up = Event()
@@ -90,6 +94,28 @@ class LiveConnection:
         """Return whether every message on the channel arrives from now on."""
         confirmed = self._confirmed.get(channel)
         return confirmed is not None and confirmed.is_set()
+
+    def wait_arrived(self, channel: str, timeout: float) -> bool:
+        """Wait until every message on a channel that Redis has sent up to now has arrived; return whether it has.
+
+        False: the connection breaks or the subscription is not confirmed, so that messages may be lost. The reply to a
+        PING comes behind the messages. One PING serves all callers that come while another is under way.
+        """
+        if not self.up.is_set() or not self.is_confirmed(channel):
+            return False
+        if self._arrival is None:
+            arrival = self._arrival = AsyncResult()
+            self._send("PING", _ARRIVED.decode())
+        else:
+            arrival = self._next_arrival = self._next_arrival or AsyncResult()
+        return bool(arrival.wait(timeout)) and self.is_confirmed(channel)
+
+    def _on_arrived(self) -> None:
+        arrival, self._arrival, self._next_arrival = self._arrival, self._next_arrival, None
+        if arrival is not None:
+            arrival.set(True)
+        if self._arrival is not None:
+            self._send("PING", _ARRIVED.decode())
 
     def subscribe_again(self, channel: str) -> None:
         """Repeat a subscription that Redis has not confirmed."""
@@ -166,6 +192,10 @@ class LiveConnection:
         connection, self._connection = self._connection, None
         for confirmed in self._confirmed.values():
             confirmed.clear()
+        for arrival in (self._arrival, self._next_arrival):
+            if arrival is not None:
+                arrival.set(False)
+        self._arrival = self._next_arrival = None
         if connection is not None:
             with suppress(OSError, exceptions.RedisError):
                 connection.disconnect()
@@ -188,7 +218,12 @@ class LiveConnection:
 
     def _handle(self, reply: Any) -> bool:
         """Deliver a message within gevent's hub; return whether the reply is done with."""
-        if not isinstance(reply, list) or reply[0] not in _MESSAGES:
+        if not isinstance(reply, list):
+            return False
+        if reply[0] not in _MESSAGES:
+            if self._next_arrival is None and reply in _ARRIVED_PONGS:
+                self._on_arrived()  # sends nothing, so it does not block
+                return True
             return False
         try:
             return self._on_message(reply[-2].decode("utf-8", "replace"), reply[-1])
@@ -204,6 +239,8 @@ class LiveConnection:
             if not str(reply).startswith("MOVED "):
                 raise reply
             self._on_moved(int(str(reply).split()[1]))
+        elif reply in _ARRIVED_PONGS:
+            self._on_arrived()
         elif reply in _PONGS:
             if not self.up.is_set():
                 self._on_up()

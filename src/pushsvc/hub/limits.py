@@ -25,7 +25,7 @@ class FanoutLimits:
 
 @dataclass(frozen=True, slots=True)
 class FeedLimits:
-    read_anyway: float = 5.0  # a followed log is read this often without a notification: one may be lost
+    read_anyway: float = 5.0  # time between two looks for entries whose notification was lost
     pause: float = 0.2  # time between two attempts while Redis is away
     # Entries taken from notifications in one turn of the loop. The rest is read, as fast as it is sent.
     notified_bytes: int = 1_000_000
@@ -33,6 +33,8 @@ class FeedLimits:
     # notifications, with gaps, until this process has subscribed elsewhere.
     unsure: float = 15.0
     wait: float = 5.0  # time in which Redis must confirm a subscription or answer
+    # Logs that are read at once. More are read piece by piece, and other work is done in between.
+    read_logs: int = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,11 @@ class ClusterLiveConnection:
         confirmed = self._channels.get(channel)
         return confirmed is not None and confirmed.is_set()
 
+    def wait_arrived(self, channel: str, timeout: float) -> bool:
+        """Wait until every message on a channel that Redis has sent up to now has arrived; return whether it has."""
+        connection = self._places.get(channel)
+        return connection is not None and connection.wait_arrived(channel, timeout)
+
     def unsubscribe(self, channel: str) -> None:
         known = self._channels.pop(channel, None) is not None
         if known and (connection := self._places.pop(channel, None)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from gevent.lock import RLock
@@ -38,7 +38,28 @@ class Directory:
         self._consumers: dict[TopicConsumer, None] = {}
         self._unlisted: dict[TopicConsumer, None] = {}  # consumers that still need the current list
         self._relisted: set[int] = set()  # partitions that were listed again during a listing
+        self._stale: dict[int, object] = {}  # partitions to be listed: announcements before the subscription were lost
         self._listing = RLock()
+
+    @property
+    def has_consumers(self) -> bool:
+        return bool(self._consumers)
+
+    def is_current(self, partition: int) -> bool:
+        """Return whether the consumers know every topic of a partition that has been announced until now."""
+        if not self._consumers:
+            return True
+        return partition not in self._stale and self._live.is_confirmed(self._broker.keys.topics(partition))
+
+    def on_subscribed(self, partition: int) -> None:
+        """Note that every later announcement of a topic arrives. Earlier ones may be lost."""
+        self._stale[partition] = object()
+
+    def _mark_current(self, stale: Mapping[int, object]) -> None:
+        """Note that partitions were listed, unless they were subscribed to again meanwhile."""
+        for partition, mark in stale.items():
+            if self._stale.get(partition) is mark:
+                del self._stale[partition]
 
     def add(self, consumer: TopicConsumer) -> None:
         """Pass new topics to a consumer from now on. ``wait_listed`` passes the existing ones."""
@@ -66,7 +87,7 @@ class Directory:
             confirmed = [self._live.subscribe(self._broker.keys.topics(partition)) for partition in range(PARTITIONS)]
             if not all(event.wait(self._wait) for event in confirmed):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
-            waiting = list(self._unlisted)
+            waiting, stale = list(self._unlisted), dict(self._stale)
             new = {}
             found = self._list()
             # First all consumers are registered, then Redis is asked: a topic created in between reaches each of them.
@@ -74,6 +95,8 @@ class Directory:
                 if consumer in self._unlisted:  # else it was discarded meanwhile
                     del self._unlisted[consumer]
                     new[consumer] = consumer.follow(found)
+            if len(self._consumers) == len(new):
+                self._mark_current(stale)
             for consumer, logs in new.items():
                 consumer.subscribe(logs)
 
@@ -96,8 +119,10 @@ class Directory:
         if not self._consumers:
             return
         self._relisted.update(partitions)
+        stale = {partition: self._stale[partition] for partition in partitions if partition in self._stale}
         listed = [consumer for consumer in self._consumers if consumer not in self._unlisted]
         found = self._broker.topics(partitions)
         for consumer in listed:
             if consumer in self._consumers:
                 consumer.subscribe(consumer.follow(found, from_start=True))
+        self._mark_current(stale)

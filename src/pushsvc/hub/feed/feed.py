@@ -10,7 +10,8 @@ from gevent.event import Event
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.hub.feed.directory import Directory
-from pushsvc.hub.feed.follower import Follower, Subscriptions
+from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.topic import PARTITIONS
 
@@ -31,7 +32,7 @@ class Feed:
         self._room = room
         self._most = most
         self._followers: dict[int, Follower] = {}
-        self._topic_channels = {broker.keys.topics(partition) for partition in range(PARTITIONS)}
+        self._topic_channels = {broker.keys.topics(partition): partition for partition in range(PARTITIONS)}
 
     def close(self) -> None:
         self.live.close()
@@ -51,16 +52,20 @@ class Feed:
 
     def has_room(self, logs: Sequence[Log]) -> bool:
         """Return whether logs may be followed beside those that are."""
-        tails = {partition: follower.tails for partition, follower in self._followers.items()}
-        new = sum(of not in tails.get(of.partition, ()) for of in logs)
+        new = 0
+        for of in logs:
+            follower = self._followers.get(of.partition)
+            new += follower is None or of not in follower.tails
         return not new or self.followed + new <= self._most
 
     def follower(self, partition: int) -> Follower:
         """Return the follower of a partition, a new one if there is none."""
         follower = self._followers.get(partition)
         if follower is None or follower.greenlet.dead:
-            refresh, on_end = self.directory.refresh, partial(self._on_end, partition)
-            follower = Follower(partition, self._broker, self.subscriptions, self._room, refresh, on_end, self.limits)
+            follower = Follower(
+                partition, self._broker, self.subscriptions, self._room, self.directory,
+                partial(self._on_end, partition), self.limits,
+            )  # fmt: skip
             self._followers[partition] = follower
         return follower
 
@@ -83,8 +88,15 @@ class Feed:
         return True
 
     def _on_other_message(self, channel: str, message: bytes) -> None:
-        if channel in self._topic_channels and message:
+        partition = self._topic_channels.get(channel)
+        if partition is None:
+            return
+        if message:
+            if (follower := self._followers.get(partition)) is not None:
+                follower.on_announcement()
             self.directory.on_new_topic(message.decode())
+        else:
+            self.directory.on_subscribed(partition)
 
     def _on_up(self, partitions: Sequence[int]) -> None:
         """Read and list again: notifications may be lost. The next read of each partition shows a restart of Redis."""
@@ -92,4 +104,4 @@ class Feed:
         self.directory.refresh(partitions)
         for partition in partitions:
             if (follower := self._followers.get(partition)) is not None:
-                follower.wake()
+                follower.advance()

@@ -1,128 +1,67 @@
-"""Follows the logs of one partition: one script reads them all, and notifications continue from there.
+"""Follows the logs of one partition: by notifications, and by reads of the logs that are in doubt.
 
-A read of all logs at one instant gives what a cursor needs: the sequence of the partition up to which nothing of them
-is missing. From there on every notification arrives, in order, on one connection. A notification with the very next
-entry of its log leaves nothing to read. Any other notification leads to a read of all logs.
+A notification with the very next entry of its log leaves nothing to read. Any other puts its log in doubt, as a new
+subscription and a reconnect do. Only logs in doubt are read. A read also returns the partition's sequence at that
+instant. Redis has sent the entries of all other logs up to there on the live connection: once they have arrived,
+everything up to that sequence is known, and is handed out in order. Until then later entries wait.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Protocol
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-from pushsvc.broker.broker import Broker
-from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
-from pushsvc.broker.keys import Keys, Log
-from pushsvc.broker.live import LiveConnection
-from pushsvc.broker.log import (
-    FROM_SNAPSHOT,
-    NO_ENTRIES,
-    LogEntry,
-    LogNotification,
-    LogRead,
-    PartitionRead,
-    StatisticsEntry,
-)
+from pushsvc.broker.broker import READ_BYTES, Broker
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
+from pushsvc.hub.feed.directory import Directory
+from pushsvc.hub.feed.subscriptions import Subscriptions
+from pushsvc.hub.feed.tail import LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
-from pushsvc.hub.window_state import WindowState
 
 log = logging.getLogger(__name__)
 
-REPLAY_AFTER_RESET = 1_000  # the most events that are sent of the rest of a log after a reset
-
-
-class Subscriptions:
-    """The subscriptions of the process, all on its live connection. ``logs`` holds the subscribed logs by channel.
-
-    The events that are returned are set once Redis has confirmed the subscription.
-    """
-
-    def __init__(self, live: LiveConnection | ClusterLiveConnection, keys: Keys) -> None:
-        self.logs: dict[str, Log] = {}
-        self._live = live
-        self._keys = keys
-
-    def subscribe(self, of: Log) -> Event:
-        channel = self._keys.log_channel(of)
-        self.logs[channel] = of
-        return self._live.subscribe(channel)
-
-    def unsubscribe(self, of: Log) -> None:
-        channel = self._keys.log_channel(of)
-        self.logs.pop(channel, None)
-        self._live.unsubscribe(channel)
-
-    def are_confirmed(self, logs: Iterable[Log]) -> bool:
-        """Return whether every notification of logs arrives from now on."""
-        return all(self._live.is_confirmed(self._keys.log_channel(of)) for of in logs)
-
-
-class LogConsumer(Protocol):
-    """Gets the entries of the logs for which it is registered at a follower. All but ``fail`` may raise."""
-
-    def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
-        """Process entries of a partition, which come in order of sequence. At least one."""
-
-    def on_read(self) -> None:
-        """Note that logs of this consumer were read, with or without entries."""
-
-    def reset(self, of: Log, reason: str) -> None:
-        """Note that a log starts over: its entries so far may come again or be lost."""
-
-    def skip(self, of: Log, offset: int) -> None:
-        """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
-
-    def fail(self) -> None:
-        """End after an error of our own."""
-
-
-class Tail:
-    """Where the next read of a log continues: ``after`` an offset, FROM_SNAPSHOT or NO_ENTRIES.
-
-    A tail is ``catching_up`` until its log was read as far as the other logs of its partition, and up to ``end``.
-    ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
-    a log whose topic was created while a consumer was subscribed.
-    """
-
-    def __init__(self, of: Log) -> None:
-        self.log = of
-        self.consumers: dict[LogConsumer, None] = {}
-        self.starting_at_end: dict[LogConsumer, None] = {}
-        self.window_state = WindowState(of) if of.window is not None else None
-        self.trimmed = self.deleted = 0
-        self.created_while_followed = False
-        self.rewind()
-
-    def rewind(self, last: int | None = None) -> None:
-        """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
-        self.catching_up = True
-        self.end = 0
-        self.starting_at_end.clear()
-        if self.window_state is not None:
-            self.window_state = WindowState(self.log)
-            self.after = FROM_SNAPSHOT
-        else:
-            self.after = NO_ENTRIES if last is None else max(0, last - REPLAY_AFTER_RESET)
-
-
 Batch = list[tuple[int, Tail, LogEntry]]  # entries of several logs in order of their sequences
+Notified = list[tuple[Log | None, bytes]]  # notifications as they arrived; no log: a new topic was announced
+
+
+class Restarted(Exception):
+    """The partition has another epoch: Redis may have lost entries, and the sequences start over."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"epoch {epoch}")
+        self.epoch = epoch
+
+
+@dataclass(slots=True)
+class TailRead:
+    """What a read of a tail's log returned, and the sequence of the partition at that instant."""
+
+    tail: Tail
+    log: LogRead
+    sequence: int
+
+    @property
+    def end(self) -> int:
+        """The offset of the last entry that was read, or after which nothing was."""
+        return max(self.log.entries[-1].last if self.log.entries else self.log.after, self.tail.after)
 
 
 class Follower:
     """Reads the followed logs of one partition and gives their entries to consumers, in order of sequence.
 
-    It reads while ``room`` is set. ``on_new_topics(partitions)`` is called when the partition has a topic that is not
-    known here; it returns once the topic is followed. ``on_end`` is called when no log is left.
+    It reads while ``room`` is set. ``on_end`` is called when no log is left.
     """
 
     def __init__(
@@ -131,7 +70,7 @@ class Follower:
         reader: Broker,
         subscriptions: Subscriptions,
         room: Event,
-        on_new_topics: Callable[[Sequence[int]], None],
+        directory: Directory,
         on_end: Callable[[], None],
         limits: FeedLimits,
     ) -> None:
@@ -139,20 +78,27 @@ class Follower:
         self.tails: dict[Log, Tail] = {}
         self.epoch: int | None = None
         self.through = 0
-        self._newest_topic_sequence = 0
+        self._newest_topic_sequence: int | None = None  # None: before the first read
+        self._announced = False  # a topic was announced after that one
         self._reader = reader
         self._subscriptions = subscriptions
         self._room = room
-        self._on_new_topics = on_new_topics
+        self._directory = directory
         self._on_end = on_end
         self._limits = limits
         self._wake = Event()
         self._moved = Event()
         self._failing = False
-        self._complete = False  # the last read was complete and every later notification arrived
+        self._doubted: dict[Log, Tail] = {}  # to be read before any later entry of the partition is handed out
+        self._unconfirmed: dict[Log, Tail] = {}  # new: to be read once Redis has confirmed the subscription
+        self._joining: dict[LogConsumer, Log] = {}  # consumers of a log that need not be read for them
+        self._reading = False
         self._unsure_until = 0.0
-        self._notified: list[tuple[Log, bytes]] = []
+        self._checked: int | None = None  # changes up to this sequence were checked; None: before the first read
+        self._check_at = monotonic() + limits.read_anyway
+        self._notified: Notified = []
         self._notified_bytes = 0
+        self._taking = False  # the notifications of this turn of the loop will be taken
         self.greenlet = gevent.spawn(self._run)
 
     @property
@@ -160,63 +106,154 @@ class Follower:
         """Return the position up to which the consumers got every entry of every log."""
         return Position(self.epoch or 0, self.through)
 
+    def advance(self) -> None:
+        """Move soon to the current position of the partition."""
+        self._wake.set()
+
     def wake(self) -> None:
-        """Read soon."""
+        """Look soon for entries whose notification was lost."""
+        self._check_at = 0.0
+        self._wake.set()
+
+    # Doubt
+
+    def doubt(self, logs: Iterable[Log]) -> None:
+        """Read logs soon: something of them may be missing."""
+        for of in logs:
+            if (tail := self.tails.get(of)) is not None:
+                self._doubt(tail)
+        self._wake.set()
+
+    def _doubt(self, tail: Tail) -> None:
+        tail.continuous = False
+        self._unconfirmed.pop(tail.log, None)
+        self._doubted[tail.log] = tail
+
+    def _doubt_all(self) -> None:
+        for tail in self.tails.values():
+            tail.continuous = False
+        self._doubted = dict(self.tails)
+        self._unconfirmed.clear()
         self._wake.set()
 
     # Notifications
 
     def on_notification(self, of: Log, message: bytes) -> None:
         """Take a notification of a log, together with all others of this turn of the loop."""
-        if not self.is_live or self._notified_bytes + len(message) > self._limits.notified_bytes:
-            self._wake.set()
+        tail = self.tails.get(of)
+        if tail is None:
             return
-        if not self._notified:
-            get_hub().loop.run_callback(self._take_notified)
+        if not message:
+            self._on_confirmed(tail)
+            return
         self._notified.append((of, message))
         self._notified_bytes += len(message)
+        if not self._room.is_set() or self._notified_bytes > self._limits.notified_bytes:
+            self._drop_notified()
+        elif self._reading:
+            pass  # they are taken with what is read
+        elif self._doubted:
+            self._wake.set()
+        elif not self._taking:
+            self._taking = True
+            get_hub().loop.run_callback(self._take_notified)
+
+    def on_announcement(self) -> None:
+        """Note that a new topic was announced. ``add`` follows if a consumer wants it."""
+        self._notified.append((None, b""))
+
+    def _on_confirmed(self, tail: Tail) -> None:
+        """Every later notification of a log arrives. If earlier ones did too, the connection was interrupted."""
+        if tail.continuous:
+            self._doubt_all()
+        else:
+            self._doubt(tail)
+        if self._subscriptions.is_up:  # else the other logs are confirmed first
+            self._wake.set()
+
+    def _drop_notified(self) -> None:
+        """Leave what waits in Redis, to be read."""
+        notified, self._notified, self._notified_bytes = self._notified, [], 0
+        self._announced |= any(of is None for of, _ in notified)
+        self.doubt(of for of, _ in notified if of is not None)
 
     @property
     def is_live(self) -> bool:
         """True while notifications take the place of reads."""
-        sure = self._complete and monotonic() >= self._unsure_until
-        return sure and not self._wake.is_set() and self._room.is_set()
+        waits = self._doubted or self._unconfirmed or self._reading or self._wake.is_set()
+        return not waits and self._room.is_set()
 
     def _take_notified(self) -> None:
-        notified, self._notified, self._notified_bytes = self._notified, [], 0
-        if not self.is_live:
-            self._wake.set()
+        """Hand out the entries of notifications, up to the first that needs a read."""
+        self._taking = False
+        if self._reading or not self._notified:
             return
-        try:
-            batch = self._continuation(notified)
-            if batch:
-                self._hand_out(batch)
-                self._signal_moved()
-        except Exception:
-            log.exception("partition %d: reading its logs failed", self.partition)
-            self._start_over()
+        if not self._room.is_set():
+            self._drop_notified()
+        elif self._doubted:
+            self._wake.set()
+        else:
+            try:
+                taken, limit, rest = self._continuation(self._notified, {}, sys.maxsize)
+                self._keep_notified(rest)
+                if taken:
+                    self._offer({}, taken, min(limit, taken[-1][0]))
+            except Exception:
+                log.exception("partition %d", self.partition)
+                self._start_over()
 
-    def _continuation(self, notified: list[tuple[Log, bytes]]) -> Batch:
-        """Return the entries of notifications, up to the first that needs a read, and advance past them."""
+    def _keep_notified(self, notified: Notified) -> None:
+        self._notified = notified
+        self._notified_bytes = sum(len(message) for _, message in notified)
+
+    def _continuation(
+        self, notified: Notified, reads: Mapping[Log, TailRead], limit: int
+    ) -> tuple[Batch, int, Notified]:
+        """Return the entries of notifications that continue logs, after reads of some of them, up to a sequence.
+
+        Also returns up to where nothing is missing, at most that sequence, and the notifications that have to wait.
+        """
         batch: Batch = []
-        for of, message in notified:
-            tail = self.tails.get(of)
-            if tail is None:
+        ends = {of: (read.end, read.sequence) for of, read in reads.items()}
+        for number, (of, message) in enumerate(notified):
+            tail = None if of is None else self.tails.get(of)
+            self._announced |= of is None
+            if of is None or tail is None:
                 continue
+            after, complete = ends.get(of) or (tail.after, tail.complete)
+            if after < 0:
+                continue  # the log was never read
             notification = LogNotification.parse(of, message)
-            if notification is None or notification.epoch != self.epoch:
-                self._wake.set()
-                break
-            entry = notification.entry
-            if entry.last <= tail.after:
+            sequence = int(message) if notification is None else notification.entry.sequence
+            if notification is not None and notification.epoch != self.epoch:
+                self._doubt_all()
+                return [], self.through, []
+            if sequence <= complete or (notification is not None and notification.entry.last <= after):
                 continue
-            knows_topics = notification.newest_topic_sequence <= self._newest_topic_sequence
-            if not knows_topics or entry.before != tail.after or entry.sequence <= self.through:
+            if sequence > limit:
+                return batch, limit, notified[number:]
+            if notification is None:  # an entry that is too large, or a deletion
+                self.doubt([of])
+                return batch, sequence - 1, notified[number:]
+            if not self._knows_topics(notification.newest_topic_sequence):
                 self._wake.set()
-                break
-            tail.after, self.through = entry.last, entry.sequence
-            batch.append((entry.sequence, tail, entry))
-        return batch
+                return batch, sequence - 1, notified[number:]
+            if notification.entry.before != after:  # what is missing may be older than the entries before this one
+                self.doubt([of])
+                return [], self.through, notified
+            ends[of] = (notification.entry.last, sequence)
+            batch.append((sequence, tail, notification.entry))
+        return batch, limit, []
+
+    def _knows_topics(self, newest_topic_sequence: int) -> bool:
+        """Return whether the consumers know the newest topic. Its announcement precedes every later notification."""
+        known = self._newest_topic_sequence
+        if known is None or newest_topic_sequence > known:
+            announced = known is None or self._announced or not self._directory.has_consumers
+            if not announced or not self._directory.is_current(self.partition):
+                return False
+            self._newest_topic_sequence, self._announced = newest_topic_sequence, False
+        return True
 
     # Consumers
 
@@ -229,11 +266,14 @@ class Follower:
             tail = self.tails.get(of)
             if tail is None or (from_start and tail.window_state is None and tail.after != 0):
                 tail = self.tails[of] = self._new_tail(of, tail, from_start=from_start)
+                self._await_confirmation(tail, from_start=from_start)
             elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
                 tail.starting_at_end[consumer] = None
+            if tail.continuous:
+                self._joining[consumer] = of
+                self._wake.set()
             tail.consumers[consumer] = None
             tail.created_while_followed |= from_start
-        self._wake.set()
 
     @staticmethod
     def _new_tail(of: Log, before: Tail | None, *, from_start: bool) -> Tail:
@@ -249,6 +289,17 @@ class Follower:
                 consumer.skip(of, before.after)
         return tail
 
+    def _await_confirmation(self, tail: Tail, *, from_start: bool) -> None:
+        """Read a new log, once its subscription is confirmed if that is to be expected."""
+        soon = self._subscriptions.is_up and not self._subscriptions.is_confirmed(tail.log)
+        self._doubted.pop(tail.log, None)
+        if soon and not from_start:
+            self._unconfirmed[tail.log] = tail
+        else:
+            self._doubt(tail)  # entries of a new topic come before later ones of other topics
+        if not soon:
+            self._wake.set()
+
     def discard(self, consumer: LogConsumer, logs: Sequence[Log]) -> None:
         """Remove a consumer from logs. Logs without a consumer are not followed any more."""
         for of in logs:
@@ -258,7 +309,10 @@ class Follower:
             del tail.consumers[consumer]
             if not tail.consumers:
                 del self.tails[of]
+                self._doubted.pop(of, None)
+                self._unconfirmed.pop(of, None)
                 self._subscriptions.unsubscribe(of)
+        self._joining.pop(consumer, None)
         if not self.tails:
             self._wake.set()
 
@@ -276,119 +330,238 @@ class Follower:
                 return False
             if monotonic() >= deadline:
                 break
-            self.wake()
+            self.advance()
             self._moved.wait(self._limits.pause)
         return reached
 
     # Reads
 
     def _run(self) -> None:
-        more = True
         try:
             while True:
-                if not more:
-                    self._wake.wait(self._limits.read_anyway)
+                self._wake.wait(max(0.0, self._check_at - monotonic()))
                 # Entries that cannot be sent fast enough wait in Redis, not here.
                 self._room.wait()
                 self._wake.clear()
-                self._complete = False
                 if not self.tails:
                     return
-                confirmed = self._subscriptions.are_confirmed(self.tails)
-                more = self.step()
-                self._complete = confirmed and not more and not any(t.catching_up for t in self.tails.values())
+                self.step()
         finally:
             self._on_end()
 
-    def step(self) -> bool:
-        """Read all logs once and hand out what is new; return whether there is more to read at once."""
+    def step(self) -> None:
+        """Read the logs in doubt, and hand out what is new."""
+        self._reading = True
         try:
-            requested = dict(self.tails)
-            read = self._reader.read(self.partition, {of: tail.after for of, tail in requested.items()})
+            if monotonic() >= self._check_at:
+                self._find_changed()
+            self._read_doubted()
             self._failing = False
-            return self._take(read, requested)
         except PushError as error:
             if not self._failing:  # once: Redis may be away for long, and there may be 64 followers
-                log.warning("partition %d cannot be read: %s", self.partition, error)
+                log.warning("partition %d: %s", self.partition, error)
             self._failing = True
+            self._wake.set()
+            gevent.sleep(self._limits.pause)
         except Exception:
-            log.exception("partition %d: reading its logs failed", self.partition)
+            log.exception("partition %d", self.partition)
             self._start_over()
-        gevent.sleep(self._limits.pause)
+            gevent.sleep(self._limits.pause)
+        finally:
+            self._reading = False
+        self._take_notified()
+
+    def _find_changed(self) -> None:
+        """Doubt the logs that changed without a notification."""
+        for tail in list(self._unconfirmed.values()):
+            self._doubt(tail)
+        while self._checked is not None:
+            changed = self._reader.changed(self.partition, self._checked)
+            if changed.epoch != self.epoch:
+                self._doubt_all()
+                break
+            for name, sequence in changed.sequences.items():
+                of = self._subscriptions.named(self.partition, name)
+                if of in self.tails and self.tails[of].complete < sequence:
+                    self._doubt(self.tails[of])
+            self._checked = changed.through
+            if not changed.more:
+                break
+        self._check_at = monotonic() + self._limits.read_anyway
+
+    def _read_doubted(self) -> None:
+        doubted, self._doubted = self._doubted, {}
+        joining, self._joining = self._joining, {}
+        done = False
+        try:
+            done = self._read_and_offer(doubted)
+        except Restarted as restarted:
+            self._on_restart(restarted.epoch)
+        finally:
+            if not done:
+                kept = {of: tail for of, tail in doubted.items() if self.tails.get(of) is tail}
+                self._doubted = kept | self._doubted
+                self._joining = joining | self._joining
+        if done:
+            for consumer, of in joining.items():
+                if of in self.tails and consumer in self.tails[of].consumers:
+                    self._guarded(consumer, consumer.on_read)
+            if self._checked is None:
+                self._checked = self.through
+
+    def _read_and_offer(self, doubted: dict[Log, Tail]) -> bool:
+        """Read logs and hand out everything up to then, theirs and that of others; return False if it is to be redone.
+
+        ``doubted`` gets the logs that come into doubt meanwhile.
+        """
+        reads: dict[Log, TailRead] = {}
+        read = self._read(doubted, reads)
+        known = self._newest_topic_sequence
+        new_topics = (known is None or read.newest_topic_sequence > known) and self._directory.has_consumers
+        pieces = len(reads) > self._limits.read_logs
+        partly = len(reads) < len(self.tails)
+        if read.sequence > self.through and (partly or pieces or new_topics) and not self._wait_arrived(reads):
+            self._doubt_all()
+            if partly:
+                return False
+        self._announced |= any(of is None for of, _ in self._notified)
+        if not self._knows_topics(read.newest_topic_sequence):
+            self._directory.refresh([self.partition])
+            self._newest_topic_sequence, self._announced = read.newest_topic_sequence, False
+        # Logs that came into doubt before the last of these notifications may have entries below them.
+        notified, self._notified, self._notified_bytes = self._notified, [], 0
+        late = {of: tail for of, tail in self._doubted.items() if of not in reads and tail.after != NO_ENTRIES}
+        try:
+            if late:
+                for of in late:
+                    del self._doubted[of]
+                doubted |= late
+                self._read(late, reads)
+            reads = {of: one for of, one in reads.items() if of in self.tails}
+            replaced = any(self.tails[of] is not one.tail for of, one in reads.items())
+            if replaced or self._rewind_lost(reads):
+                self._wake.set()
+                return False
+            taken, limit, notified = self._continuation(notified, reads, self._limit(reads, read.sequence))
+        finally:
+            self._keep_notified(notified + self._notified)
+        self._offer(reads, taken, limit)
         return True
+
+    def _read(self, tails: Mapping[Log, Tail], reads: dict[Log, TailRead]) -> PartitionRead:
+        """Read logs in pieces, between which the event loop gets a turn, into ``reads``; return the last read."""
+        # A log that is followed from its end is of use only if it is read before the others.
+        waiting = sorted(tails.values(), key=lambda tail: tail.after != NO_ENTRIES)
+        size = self._limits.read_logs
+        pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
+        budget = {"budget": READ_BYTES // len(pieces)} if len(pieces) > 1 else {}
+        for piece in pieces:
+            sure = monotonic() >= self._unsure_until
+            for tail in piece:
+                tail.continuous = sure and self._subscriptions.is_confirmed(tail.log)
+            read = self._reader.read(self.partition, {tail.log: tail.after for tail in piece}, **budget)
+            if self.epoch is None:
+                self.epoch = read.epoch
+            elif read.epoch != self.epoch:
+                raise Restarted(read.epoch)
+            for tail in piece:
+                reads[tail.log] = TailRead(tail, read.logs[tail.log], read.sequence)
+        return read
+
+    def _wait_arrived(self, reads: Mapping[Log, TailRead]) -> bool:
+        """Wait for the notifications up to now of the logs that were not read; return False if some may be lost."""
+        of = next((of for of in self.tails if of not in reads), None) or next(iter(self.tails), None)
+        return of is not None and self._subscriptions.wait_arrived(of, self._limits.wait)
+
+    @staticmethod
+    def _limit(reads: Mapping[Log, TailRead], limit: int) -> int:
+        """Return up to where nothing is missing, if nothing is of the logs that were not read."""
+        for one in reads.values():
+            if one.log.more:
+                limit = min(limit, one.log.entries[-1].sequence)
+            elif not one.tail.continuous:
+                limit = min(limit, one.sequence)
+        return limit
 
     def _start_over(self) -> None:
         """Continue after an entry that cannot be processed: one entry must not stop the process."""
+        self._keep_notified([])
         self._reset_all("trimmed", {})
-        self._wake.set()
+
+    def _on_restart(self, epoch: int) -> None:
+        """Start over in a new epoch, at most some entries before the end of each log."""
+        last: dict[Log, int] = {}
+        logs, size = list(self.tails), self._limits.read_logs
+        for start in range(0, len(logs), size):
+            read = self._reader.read(self.partition, dict.fromkeys(logs[start : start + size], NO_ENTRIES))
+            if read.epoch != epoch:
+                self._wake.set()
+                return
+            last |= {of: logged.last for of, logged in read.logs.items()}
+        self.epoch, self.through, self._newest_topic_sequence, self._checked = epoch, 0, 0, None
+        self._announced = False
+        self._unsure_until = monotonic() + self._limits.unsure
+        self._keep_notified([])
+        self._reset_all("broker-restarted", last)
+        self._signal_moved()
 
     def _signal_moved(self) -> None:
         self._moved.set()
         self._moved.clear()
 
-    def _take(self, read: PartitionRead, requested: dict[Log, Tail]) -> bool:
-        if self.epoch is not None and read.epoch != self.epoch:
-            self.epoch, self.through, self._newest_topic_sequence = read.epoch, 0, 0
-            self._unsure_until = monotonic() + self._limits.unsure
-            self._reset_all("broker-restarted", {of: logged.last for of, logged in read.logs.items()})
-            self._signal_moved()
-            return True
-        self.epoch = read.epoch
-        if read.newest_topic_sequence > self._newest_topic_sequence:
-            self._on_new_topics([self.partition])
-            self._newest_topic_sequence = read.newest_topic_sequence
-        if any(requested.get(of) is not tail and tail.created_while_followed for of, tail in self.tails.items()):
-            return True  # a topic was created before some of these entries: its own must come first
-        # A tail that replaced another meanwhile stands elsewhere: this read does not continue it.
-        found = {of: logged for of, logged in read.logs.items() if self.tails.get(of) is requested[of]}
-        if self._rewind_lost(found):
-            return True
-        # A log whose read was cut may continue below entries of others: nothing above its end is handed out yet.
-        cuts = [logged.entries[-1].sequence for logged in found.values() if logged.more]
-        limit = min(cuts, default=read.sequence)
-        if cuts:
-            # A log that is followed from its end has this end above the limit: it starts with a later read.
-            found = {of: logged for of, logged in found.items() if self.tails[of].after != NO_ENTRIES}
-        # A new log whose read was cut may end below what the consumers of others already got.
-        below = limit < self.through
-        self.through = max(self.through, limit)
-        self._offer(found, limit, below=below, cut=bool(cuts))
-        self._signal_moved()
-        return bool(cuts) or len(found) < len(self.tails)
-
-    def _rewind_lost(self, found: dict[Log, LogRead]) -> bool:
+    def _rewind_lost(self, reads: Mapping[Log, TailRead]) -> bool:
         """Rewind the tails whose position in the log was deleted or trimmed; return whether there were any."""
         rewound = False
-        for of, logged in found.items():
-            tail = self.tails[of]
-            tail.trimmed, tail.deleted = logged.trimmed, logged.deleted
+        for of, one in reads.items():
+            tail = one.tail
+            tail.trimmed, tail.deleted = one.log.trimmed, one.log.deleted
             if not tail.catching_up and max(tail.trimmed, tail.deleted) > self.through:
                 rewound = True
-                tail.rewind(logged.last)
+                tail.rewind(one.log.last)
                 for consumer in tail.consumers:
                     consumer.reset(of, "deleted" if tail.deleted > self.through else "trimmed")
         return rewound
 
-    def _offer(self, found: dict[Log, LogRead], limit: int, *, below: bool, cut: bool) -> None:
-        """Hand out the entries up to a sequence, and advance past them."""
+    def _offer(self, reads: Mapping[Log, TailRead], taken: Batch, limit: int) -> None:
+        """Hand out the entries of reads and notifications up to a sequence, and advance past them."""
+        # A new log whose read was cut may end below what the consumers of others already got.
+        below = limit < self.through
+        self.through = max(self.through, limit)
         batch: Batch = []
-        for of, logged in found.items():
-            tail = self.tails[of]
-            for consumer in tail.starting_at_end:
-                consumer.skip(of, logged.last)
-                tail.end = logged.last
-            tail.starting_at_end.clear()
-            tail.after = max(logged.after, tail.after)
-            for entry in logged.entries:
-                if entry.sequence > limit:
-                    break
-                batch.append((entry.sequence, tail, entry))
-                tail.after = entry.last
-            tail.catching_up = tail.catching_up and (below or (cut and tail.after < tail.end))
-        batch.sort(key=lambda item: item[0])
+        for one in reads.values():
+            self._advance(one, limit, batch, below=below)
+        for sequence, tail, entry in taken:
+            tail.after, tail.complete = entry.last, sequence
+        batch += taken
+        if reads:
+            batch.sort(key=lambda item: item[0])
         self._hand_out(batch)
-        for consumer in {consumer: None for of in found for consumer in self.tails[of].consumers}:
+        for consumer in {consumer: None for one in reads.values() for consumer in one.tail.consumers}:
             self._guarded(consumer, consumer.on_read)
+        self._signal_moved()
+
+    def _advance(self, one: TailRead, limit: int, batch: Batch, *, below: bool) -> None:
+        """Take the entries of a read up to a sequence. The log stays in doubt if there are more."""
+        tail, logged = one.tail, one.log
+        if tail.after == NO_ENTRIES and one.sequence > limit:
+            self.doubt([tail.log])  # its end is above the limit
+            return
+        for consumer in tail.starting_at_end:
+            consumer.skip(tail.log, logged.last)
+            tail.end = logged.last
+        tail.starting_at_end.clear()
+        tail.after = max(logged.after, tail.after)
+        entries = [entry for entry in logged.entries if entry.sequence <= limit]
+        for entry in entries:
+            batch.append((entry.sequence, tail, entry))
+            tail.after = entry.last
+        cut = logged.more or len(entries) < len(logged.entries)
+        tail.catching_up = tail.catching_up and (below or (cut and tail.after < tail.end))
+        tail.complete = limit if cut else one.sequence
+        if cut or tail.catching_up:
+            self.doubt([tail.log])
+        elif not tail.continuous:
+            self._doubt(tail)
 
     def _hand_out(self, batch: Batch) -> None:
         """Apply entries to the window states, and give each consumer its own."""
@@ -408,7 +581,7 @@ class Follower:
         try:
             call()
         except Exception:
-            log.exception("%s failed", consumer)
+            log.exception("%s", consumer)
             consumer.fail()
 
     def _reset_all(self, reason: str, last: Mapping[Log, int]) -> None:
@@ -418,3 +591,4 @@ class Follower:
             tail.rewind(last.get(of))
             for consumer in tail.consumers:
                 consumer.reset(of, reason)
+        self._doubt_all()

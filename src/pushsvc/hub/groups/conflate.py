@@ -32,9 +32,13 @@ _CURSORS = 64  # cursors with cached changes: after a disconnect most streams co
 
 
 class Conflation:
-    """Makes messages of the newest rows of a group's windows: those of its ``logs`` that hold statistics."""
+    """Makes messages of the newest rows of a group's windows: those of its ``logs`` that hold statistics.
+
+    ``paces_cursor`` is true while no log of the group holds events, so that the cursor may wait with the updates.
+    """
 
     def __init__(self, query: Query, logs: Collection[Log], sent: SentPositions, channel: Channel) -> None:
+        self.paces_cursor = True
         self._selection = query.selection
         self._every = query.every
         self._logs = logs
@@ -54,7 +58,7 @@ class Conflation:
     def note(self, of: Log, entry: StatisticsEntry) -> None:
         """Note that a window changed."""
         if entry.kind is not FrameKind.BASELINE:
-            if not self._pending and all(each.window is not None for each in self._logs):
+            if not self._pending and self.paces_cursor:
                 self._sent.paced_cursor = self._sent.cursors(of.partition)(entry.sequence - 1)
             self._pending.setdefault(of, entry.sequence - 1)
 

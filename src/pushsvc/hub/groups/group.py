@@ -18,7 +18,8 @@ from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.feed import Feed
-from pushsvc.hub.feed.follower import Follower, Tail
+from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.query import Query
@@ -63,6 +64,7 @@ class Group:
         self.followers: dict[int, Follower] = {}
         self.settled = Event()
         self.generation = 0
+        self.has_events = self.has_statistics = False
         self.paces_statistics = bool(query.every or query.selection.top)  # they are not sent entry by entry
         self._rules = rules
         self._feed = feed
@@ -71,8 +73,10 @@ class Group:
         self._exceeds_feed = False
         self._reset_is_newest = False
         self._was_settled = False
+        self._unread: set[Log] = set()  # logs that are new or start over
         self._sent = SentPositions(self.followers)
         self._skip: dict[Log, int] = {}
+        self._sent_deletions: dict[str, int] = {}  # topic: the sequence of its deletion, which all its logs report
         self._sent_resets: dict[tuple[str, str], int] = {}  # (topic, reason): the partition that is not read yet
         self.channel = open_channel(self)
         self.conflation = Conflation(query, self.logs, self._sent, self.channel)
@@ -122,7 +126,12 @@ class Group:
     def _follow(self, logs: list[Log], *, from_start: bool) -> None:
         self.settled.clear()
         self.logs.update(dict.fromkeys(logs))
-        self._sent.unsent_states.update(of for of in logs if of.window is not None)
+        self._unread.update(logs)
+        statistics = [of for of in logs if of.window is not None]
+        self._sent.unsent_states.update(statistics)
+        self.has_statistics |= bool(statistics)
+        self.has_events |= len(statistics) < len(logs)
+        self.conflation.paces_cursor = not self.has_events
         follower = self._feed.follower(logs[0].partition)
         if follower.partition not in self.followers:
             self._sent.join(follower.partition)
@@ -148,8 +157,6 @@ class Group:
             if not self._feed.subscriptions.subscribe(of).wait(wait):
                 raise BrokerUnavailable("Redis did not confirm a subscription in time")
         self._check()
-        for follower in self.followers.values():
-            follower.wake()
         if not self.logs:
             self.on_read()
         if not self.settled.wait(wait):
@@ -170,14 +177,6 @@ class Group:
 
     def tail(self, of: Log) -> Tail:
         return self.followers[of.partition].tails[of]
-
-    @property
-    def has_events(self) -> bool:
-        return any(of.window is None for of in self.logs)
-
-    @property
-    def has_statistics(self) -> bool:
-        return any(of.window is not None for of in self.logs)
 
     # Positions
 
@@ -229,15 +228,16 @@ class Group:
         """Broadcast the state of logs that are new or start over, partition by partition; then be settled."""
         if self.settled.is_set():
             return
-        unread = {of.partition for of in self.logs if self.tail(of).catching_up}
+        self._unread = {of for of in self._unread if self.tail(of).catching_up}
+        unread = {of.partition for of in self._unread}
         if unread and not self._was_settled:
             return
         self._sent.release_all_but(unread)
         self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread}
-        known = [of for of in self.logs if of in self._sent.unsent_states and of.partition not in unread]
-        self._sent.unsent_states.difference_update(known)
+        known = {of for of in self._sent.unsent_states if of.partition not in unread}
+        self._sent.unsent_states -= known
         if known and self._was_settled:
-            self.channel.broadcast(self.conflation.snapshots(known))
+            self.channel.broadcast(self.conflation.snapshots(of for of in self.logs if of in known))
         if not unread:
             self.settled.set()
             self._was_settled = True
@@ -247,6 +247,7 @@ class Group:
     def reset(self, of: Log, reason: str) -> None:
         """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
         self.settled.clear()
+        self._unread.add(of)
         self.generation += 1
         self._skip.pop(of, None)
         self._sent.start_over(of.partition)
@@ -255,12 +256,18 @@ class Group:
             self.conflation.reset(of)
         if reason == "trimmed" and of.window is not None:
             return  # nothing is lost: the snapshot has all rows
+        if reason == "deleted":
+            deleted = self.tail(of).deleted
+            if self._sent_deletions.get(of.topic) == deleted:
+                return
+            self._sent_deletions[of.topic] = deleted
         if self._was_settled and (of.topic, reason) not in self._sent_resets:
             self._sent_resets[of.topic, reason] = of.partition
             self.channel.broadcast([sse_messages.reset(of.topic, reason)])
             self.note_reset()
 
     def skip(self, of: Log, offset: int) -> None:
+        self._unread.add(of)
         self._skip[of] = max(offset, self._skip.get(of, 0))
 
     def fail(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from pushsvc import sse
@@ -23,11 +23,12 @@ class LogPosition:
 
 
 class HistoryLost(Exception):
-    """The logs of a ``partition`` do not hold the events any more that were to be read."""
+    """The ``logs`` of a ``partition`` do not hold the events any more that were to be read."""
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, partition: int, logs: Collection[Log]) -> None:
         super().__init__(f"the logs of partition {partition} lost events that were to be read")
         self.partition = partition
+        self.logs = logs
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +54,7 @@ class History:
             read = self.broker.read(partition, logs, budget=self.read_bytes)
             trimmed = any(logged.trimmed > self.log_positions[of].sequence > 0 for of, logged in read.logs.items())
             if trimmed or read.epoch != until.epoch:
-                raise HistoryLost(partition)
+                raise HistoryLost(partition, logs)
             return self._messages(partition, read, until)
         return None
 

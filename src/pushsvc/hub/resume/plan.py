@@ -10,7 +10,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.log import NO_ENTRIES
 from pushsvc.cursor import Position
 from pushsvc.hub import messages as sse_messages
-from pushsvc.hub.feed.follower import REPLAY_AFTER_RESET
+from pushsvc.hub.feed.tail import REPLAY_AFTER_RESET
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.resume.history import LogPosition
 from pushsvc.topic import is_pattern
@@ -119,13 +119,17 @@ class ResumePlan:
         tail = self.group.tail(of)
         if position is None:
             created_later = self.client_positions is not None and of.topic not in self.group.query.named_topics
-            has_start = of.window is not None or tail.trimmed <= tail.deleted
-            return None if created_later and has_start else "trimmed"
+            return None if created_later and (of.window is not None or self._has_start(of)) else "trimmed"
         if not self._reaches(of.partition):
             return "broker-restarted"
         if tail.deleted > position.sequence:
             return "deleted"
         return "trimmed" if of.window is None and tail.trimmed > position.sequence else None
+
+    def _has_start(self, of: Log) -> bool:
+        """Return whether a log of events holds everything since its topic was created."""
+        logged = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of]  # the tail does not hear of trimming
+        return logged.trimmed <= logged.deleted
 
     def _log_position(self, of: Log, *, lost: bool) -> LogPosition:
         """Return where to read a log of events: after the client's position, or some events before the end."""

@@ -211,7 +211,7 @@ class Replay:
         except HistoryLost as lost:
             # The next plan finds the lost logs, once the follower has read them too.
             self._begin_again(history.client_positions)
-            self.group.followers[lost.partition].wake()
+            self.group.followers[lost.partition].doubt(lost.logs)
             gevent.sleep(self.limits.recheck)
             return True
         if messages:

@@ -1,0 +1,65 @@
+"""A followed log: its consumers, where its next read continues, and whether its notifications can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, LogEntry
+from pushsvc.hub.messages import Rendering
+from pushsvc.hub.window_state import WindowState
+
+REPLAY_AFTER_RESET = 1_000  # the most events that are sent of the rest of a log after a reset
+
+
+class LogConsumer(Protocol):
+    """Gets the entries of the logs for which it is registered at a follower. All but ``fail`` may raise."""
+
+    def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
+        """Process entries of a partition, which come in order of sequence. At least one."""
+
+    def on_read(self) -> None:
+        """Note that logs of this consumer were read, with or without entries."""
+
+    def reset(self, of: Log, reason: str) -> None:
+        """Note that a log starts over: its entries so far may come again or be lost."""
+
+    def skip(self, of: Log, offset: int) -> None:
+        """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
+
+    def fail(self) -> None:
+        """End after an error of our own."""
+
+
+class Tail:
+    """Where the next read of a log continues: ``after`` an offset, FROM_SNAPSHOT or NO_ENTRIES.
+
+    A tail is ``continuous`` while every entry after the last one arrives as a notification. Nothing of its log is
+    missing up to the sequence ``complete``. It is ``catching_up`` until its log was read as far as the other logs of
+    its partition, and up to ``end``.
+
+    ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
+    a log whose topic was created while a consumer was subscribed.
+    """
+
+    def __init__(self, of: Log) -> None:
+        self.log = of
+        self.consumers: dict[LogConsumer, None] = {}
+        self.starting_at_end: dict[LogConsumer, None] = {}
+        self.window_state = WindowState(of) if of.window is not None else None
+        self.trimmed = self.deleted = 0
+        self.continuous = False
+        self.created_while_followed = False
+        self.rewind()
+
+    def rewind(self, last: int | None = None) -> None:
+        """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
+        self.catching_up = True
+        self.complete = self.end = 0
+        self.starting_at_end.clear()
+        if self.window_state is not None:
+            self.window_state = WindowState(self.log)
+            self.after = FROM_SNAPSHOT
+        else:
+            self.after = NO_ENTRIES if last is None else max(0, last - REPLAY_AFTER_RESET)
