@@ -198,7 +198,11 @@ class Scenario:
         kind = self.random.random()
         if kind < 0.03:
             return Query(events=("user.*",), topics=100_000)
-        return Query(events=tuple(self.random.sample(self.topics, 1 if kind < 0.7 else self.random.randint(2, 20))))
+        return Query(
+            events=tuple(
+                self.random.sample(self.topics, 1 if kind < 0.7 else self.random.randint(2, min(20, len(self.topics))))
+            )
+        )
 
     def _open(self, clients):
         greenlets = [gevent.spawn(client.open, self.random.choice(self.workers)) for client in clients]
