@@ -22,7 +22,7 @@ class HeldWriter:
 
 def test_broadcast_schedules_the_new_bytes():
     writer = HeldWriter()
-    channel = Channel(writer, Clock(), StubRecovery(), lambda: None, lambda: None)
+    channel = Channel(writer, Clock(), StubRecovery(), lambda: None, lambda _: None)
     channel.broadcast([b"one", b"two"])
     channel.broadcast([])
     assert writer.scheduled == [(channel, 6)]

@@ -161,18 +161,65 @@ def test_closed_hub_releases_its_io_uring(broker):
     group = hub.group(Query())
     group.on_read()
     before = open_io_urings()
-    peer = Peer(group.channel, hub=hub)
+    peers = [Peer(group.channel, hub=hub) for _ in range(2)]
     group.channel.broadcast([b"one\n"])
-    turn_until(lambda: peer.read() == b"one\n")
+    turn_until(lambda: all(peer.read() == b"one\n" for peer in peers))
     group.channel.broadcast([b"two\n"])
-    turn_until(lambda: peer.read() == b"one\ntwo\n")
+    turn_until(lambda: all(peer.read() == b"one\ntwo\n" for peer in peers))
     assert open_io_urings() > before or isinstance(hub.writer.sender, SyscallSender)
     hub.close()
     del group
     assert isinstance(hub.writer.sender, SyscallSender)
     assert open_io_urings() == before
     assert value(metrics.IO_URING) == 0
-    peer.theirs.close()
+    for peer in peers:
+        peer.theirs.close()
+
+
+def test_only_member_gets_every_message_once_in_order_and_is_counted(site):
+    channel = site.channel
+    peer = Peer(channel)
+    size, messages = counted(metrics.STREAM_BYTES), counted(metrics.DELIVERIES)
+    expected = b""
+    for number in range(50):
+        expected += (message := b"%d\n" % number)
+        channel.broadcast([message])
+        if number % 3:
+            turn_until(lambda: not channel.in_pass)
+    turn_until(lambda: peer.read() == expected)
+    assert counted(metrics.DELIVERIES) - messages == 50
+    assert counted(metrics.STREAM_BYTES) - size == peer.taken
+
+
+def test_only_member_that_is_full_continues_when_it_has_room(site):
+    channel = site.channel
+    peer = Peer(channel)
+    channel.broadcast([b"first\n"])
+    turn_until(lambda: peer.read() == b"first\n")
+    sent = b"first\n"
+    while peer.connection.rest is None:
+        sent += (message := b"x" * 50_000 + b"\n")
+        channel.broadcast([message])
+        turn_until(lambda: not channel.in_pass)
+    assert peer.connection in channel.slow
+    sent += b"last\n"
+    channel.broadcast([b"last\n"])
+    turn_until(lambda: peer.read() == sent)
+    turn_until(lambda: not channel.slow)
+    channel.broadcast([b"later\n"])
+    turn_until(lambda: peer.read() == sent + b"later\n")
+
+
+def test_only_member_whose_socket_is_broken_leaves(site):
+    channel = site.channel
+    peer = Peer(channel)
+    channel.broadcast([b"one\n"])
+    turn_until(lambda: peer.read() == b"one\n")
+    peer.reset()
+    channel.broadcast([b"two\n"])
+    turn_until(lambda: peer.connection.closed)
+    assert channel.roster.is_empty
+    assert site.left == 1
 
 
 def open_io_urings():

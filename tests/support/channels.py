@@ -36,7 +36,7 @@ class Site:
     def _on_left(self):
         self.left += 1
 
-    def _on_failed(self):
+    def _on_failed(self, _recovery):
         self.failed += 1
         for connection in list(self.channel.roster.members):
             connection.end(b"failed\n")

@@ -61,32 +61,37 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
+        self._names: dict[tuple[int, str], str] = {}
         self.ingest = f"{prefix}ingest:"  # prefix of the channels on which producers publish directly in Redis
         self.aggregators = f"{prefix}aggregators"  # sorted set: aggregator -> time in ms until which it is alive
         self.layout = f"{prefix}layout"  # hash: partitions (their count) and version, see check_layout
+
+    def _of(self, partition: int, rest: str) -> str:
+        """Return a name of which a partition has one. Kept: publishers hold several for each topic."""
+        return self._names.setdefault((partition, rest), self._in(partition, rest))
 
     def _in(self, partition: int, rest: str) -> str:
         return f"{self.prefix}{{{TAGS[partition]}}}:{rest}"
 
     def partition(self, partition: int) -> str:
         """Hash: run (id of the primary), epoch, sequence, born (the newest topic's first), owner, fence (its token)."""
-        return self._in(partition, "partition")
+        return self._of(partition, "partition")
 
     def topics(self, partition: int) -> str:
         """Hash: topic -> time of its creation in ms. Also the channel that announces new topics."""
-        return self._in(partition, "topics")
+        return self._of(partition, "topics")
 
     def changed(self, partition: int) -> str:
         """Sorted set: name of a log -> the sequence of its last change (its last entry, or its deletion)."""
-        return self._in(partition, "changed")
+        return self._of(partition, "changed")
 
     def remains(self, partition: int) -> str:
         """Hash: topic that ended -> what is kept of it for a while (see scripts/remains.lua)."""
-        return self._in(partition, "remains")
+        return self._of(partition, "remains")
 
     def lease(self, partition: int) -> str:
         """String with an expiry: the aggregator that owns the partition."""
-        return self._in(partition, "lease")
+        return self._of(partition, "lease")
 
     def log(self, log: Log) -> str:
         """Stream of entries; an entry's id is the offset of its last event."""
@@ -103,7 +108,7 @@ class Keys:
 
     def checkpoints(self, partition: int) -> str:
         """Hash: engine -> header of its last checkpoint."""
-        return self._in(partition, "checkpoints")
+        return self._of(partition, "checkpoints")
 
     def pieces(self, partition: int, engine: str, place: int) -> str:
         """List: pieces of a checkpoint. The last checkpoint and the next one use the places 0 and 1 in turns."""
@@ -119,4 +124,4 @@ class Keys:
 
     def partition_channel(self, partition: int) -> str:
         """Channel of a partition, for its aggregator: the topic of each append."""
-        return self._in(partition, "wake")
+        return self._of(partition, "wake")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from time import monotonic
 
@@ -61,6 +61,9 @@ class Hub:
         self.writer = FanoutWriter(fanout_limits, io_uring=io_uring)
         self.feed = Feed(broker, self.writer.room, followed, feed_limits)
         self.replays = Replays(broker, self.feed.directory.refresh, resume_limits)
+        # Bound once: each method that an object keeps would else take 64 bytes of every group.
+        self._resume, self._end_group, self._note_left = self.replays.begin, self._end, self._on_left
+        self._end_failed: Callable[[Group | Listing], None] = partial(self._end, reason="internal server error")
         self._rules = rules or TopicRules()
         self._refresh = refresh
         self._sources: dict[Hashable, Group | Listing] = {}
@@ -127,7 +130,7 @@ class Hub:
         found = self._sources.get(query)
         if not isinstance(found, Group):
             connect = partial(self._open_channel, visible_heartbeat=query.visible_heartbeat)
-            found = Group(query, self._rules, self.feed, self.replays.begin, self._end, connect)
+            found = Group(query, self._rules, self.feed, self._resume, self._end_group, connect)
             self._sources[query] = found
             found.open()
         found.channel.idle_since = self.clock.tick
@@ -142,9 +145,14 @@ class Hub:
         return found
 
     def _open_channel(self, source: Group | Listing, *, visible_heartbeat: bool = False) -> Channel:
-        fail = partial(self._end, source, "internal server error")
         return Channel(
-            self.writer, self.clock, source, self._on_left, fail, name=source.key, visible_heartbeat=visible_heartbeat
+            self.writer,
+            self.clock,
+            source,
+            self._note_left,
+            self._end_failed,
+            name=source.key,
+            visible_heartbeat=visible_heartbeat,
         )
 
     def _end(self, source: Group | Listing, reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from pushsvc import sse
@@ -13,6 +13,7 @@ from pushsvc.settings import TopicRules
 from pushsvc.topic import is_pattern, matches
 
 EVERY_WINDOW = "*"
+_EVERYTHING = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Query:
     events: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     windows: tuple[str, ...] = ()
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = _EVERYTHING
     every: float = 0.0
     named: bool = True
     visible_heartbeat: bool = False

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import gevent
@@ -68,6 +67,7 @@ class Acceptor:
         _enlarge_descriptor_table(self._listener.fileno(), min(files, _TABLE))
         self._connections: set[HttpConnection] = set()
         self._open = self._accepted = self._refused = 0
+        self._on_closed, self._on_refused_closed = self._release, self._release_refused  # bound once for all
         self._slice = 1
         self._accept_due = 0.0
         self._queue: deque[tuple[int, tuple[Any, ...]]] = deque()  # descriptor and address of accepted connections
@@ -171,19 +171,19 @@ class Acceptor:
             refusal = f"too many connections: this process accepts {self._max_open}"
         if refusal is None:
             self._open += 1
-            self._spawn(sock, (host, port), None, partial(self._release, host))
+            self._spawn(sock, (host, port), None, _Once(self._on_closed, host))
             return
         metrics.REFUSED.inc()
         if self._refused >= RESERVED_DESCRIPTORS // 2:
             sock.close()  # no descriptor is left for an answer
             return
         self._refused += 1
-        self._spawn(sock, (host, port), refusal, self._release_refused)
+        self._spawn(sock, (host, port), refusal, _Once(self._on_refused_closed, host))
 
     def _spawn(
         self, sock: socket.socket, address: tuple[str, int], refusal: str | None, on_closed: Callable[[], None]
     ) -> None:
-        connection = HttpConnection(self._context, sock, address, refusal, _Once(on_closed))
+        connection = HttpConnection(self._context, sock, address, refusal, on_closed)
         self._connections.add(connection)
         gevent.spawn(self._run, connection)
 
@@ -202,7 +202,7 @@ class Acceptor:
         self._caps.release(address)
         self._note_end()
 
-    def _release_refused(self) -> None:
+    def _release_refused(self, _address: str) -> None:
         self._refused -= 1
 
     def _note_end(self) -> None:
@@ -236,14 +236,15 @@ def _enlarge_descriptor_table(descriptor: int, size: int) -> None:
 
 
 class _Once:
-    """Calls back the first time only: a stream may report the end of its socket and then fail."""
+    """Calls back with an address the first time only: a stream may report the end of its socket and then fail."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_address", "_call")
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call: Callable[[], None] | None = call
+    def __init__(self, call: Callable[[str], None], address: str) -> None:
+        self._call: Callable[[str], None] | None = call
+        self._address = address
 
     def __call__(self) -> None:
         call, self._call = self._call, None
         if call is not None:
-            call()
+            call(self._address)

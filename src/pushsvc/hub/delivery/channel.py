@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Set
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import gevent
 
@@ -16,6 +16,8 @@ from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.delivery.roster import Roster
 from pushsvc.hub.delivery.wheel import Clock
 from pushsvc.hub.limits import FanoutLimits
+
+_NONE: frozenset[Connection] = frozenset()
 
 
 class Recovery(Protocol):
@@ -46,8 +48,8 @@ class Writer(Protocol):
 class Channel:
     """Sends every message broadcast from now on to each connection that joined.
 
-    ``on_left`` is called for each connection that closes. ``on_failed`` is called, in a greenlet of its own, after an
-    error that all connections share; it must end them. ``name`` stands in log lines.
+    ``on_left`` is called for each connection that closes. ``on_failed`` is called with ``recovery``, in a greenlet of
+    its own, after an error that all connections share; it must end them. ``name`` stands in log lines.
 
     Connections that are behind, or read history, are in ``slow``. ``in_pass`` is true from the schedule of a pass to
     its end. ``idle_since`` is the tick since which no connection is left.
@@ -59,7 +61,7 @@ class Channel:
         clock: Clock,
         recovery: Recovery,
         on_left: Callable[[], None],
-        on_failed: Callable[[], None],
+        on_failed: Callable[[Any], None],
         *,
         name: Hashable = "",
         visible_heartbeat: bool = False,
@@ -68,7 +70,7 @@ class Channel:
         self.name = name
         self.backlog = Backlog(recovery.cursor() or "", writer.limits)
         self.roster: Roster[Connection] = Roster()
-        self.slow: set[Connection] = set()
+        self.slow: Set[Connection] = _NONE
         self.in_pass = False
         self.idle_since = clock.tick
         self.closed = False
@@ -127,7 +129,7 @@ class Channel:
     def start(self, connection: Connection, chunk: Chunk, first: bytes) -> None:
         """Send a connection its first bytes, and then the messages after ``chunk``."""
         connection.at = chunk
-        self.slow.add(connection)
+        self.add_slow(connection)
         if connection.push(first):
             self.resume(connection)
 
@@ -139,12 +141,23 @@ class Channel:
                 return
             chunk = connection.at.next
             if chunk is None:
-                self.slow.discard(connection)
+                self.discard_slow(connection)
                 return
             connection.at = chunk
             metrics.DELIVERIES.inc(chunk.count)
             if not connection.push_framed(chunk.data):
                 return
+
+    def add_slow(self, connection: Connection) -> None:
+        if isinstance(self.slow, set):
+            self.slow.add(connection)
+        else:
+            self.slow = {connection}
+
+    def discard_slow(self, connection: Connection) -> None:
+        if isinstance(self.slow, set):
+            self.slow.discard(connection)
+            self.slow = self.slow or _NONE  # most channels have one connection, which is never slow for long
 
     def chunk_at(self, position: int) -> Chunk:
         """Return the newest chunk of a caught-up connection at a position of the roster."""
@@ -153,7 +166,7 @@ class Channel:
 
     def discard(self, connection: Connection) -> None:
         """Remove a connection that was closed."""
-        self.slow.discard(connection)
+        self.discard_slow(connection)
         self.roster.note_closed(in_pass=self.in_pass)
         if self.roster.is_empty:
             self.idle_since = self.clock.tick
@@ -181,7 +194,7 @@ class Channel:
         """End every stream after an error of our own. The clients come back and resume."""
         metrics.ERRORS.inc()
         # In a greenlet of its own: ending asks Redis, which a callback or a loop over several channels must not.
-        gevent.spawn(self._on_failed)
+        gevent.spawn(self._on_failed, self._recovery)
 
     def close(self) -> None:
         self.closed = True

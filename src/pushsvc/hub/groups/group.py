@@ -60,7 +60,7 @@ class Group:
     ) -> None:
         self.key = self.query = query
         self.logs: dict[Log, None] = {}
-        self.topics: set[str] = set()
+        self.topics = 0  # their number
         self.followers: dict[int, Follower] = {}
         self.settled = Event()
         self.generation = 0
@@ -79,7 +79,7 @@ class Group:
         self._sent_deletions: dict[str, int] = {}  # topic: the sequence of its deletion, which all its logs report
         self._sent_resets: dict[tuple[str, str], int] = {}  # (topic, reason): the partition that is not read yet
         self.channel = open_channel(self)
-        self.conflation = Conflation(query, self.logs, self._sent, self.channel)
+        self._conflation: Conflation | None = None
 
     def __str__(self) -> str:
         return f"a group of streams, {self.query}"
@@ -87,6 +87,13 @@ class Group:
     @property
     def closed(self) -> bool:
         return self.channel.closed
+
+    @property
+    def conflation(self) -> Conflation:
+        """Return the messages of rows. Made at the first use: groups of events alone never need them."""
+        if self._conflation is None:
+            self._conflation = Conflation(self.query, self.logs, self._sent, self.channel)
+        return self._conflation
 
     # Logs
 
@@ -110,7 +117,7 @@ class Group:
                 self._exceeds_feed = True
                 self._on_end(self, TooManyLogsFollowed.title)
                 break
-            self.topics.add(topic)
+            self.topics += 1
             if self._has_too_many_topics:
                 self._on_end(self, f"more than {self.query.topics} topics")
                 return []
@@ -173,7 +180,7 @@ class Group:
 
     @property
     def _has_too_many_topics(self) -> bool:
-        return len(self.topics) > self.query.topics
+        return self.topics > self.query.topics
 
     def tail(self, of: Log) -> Tail:
         return self.followers[of.partition].tails[of]
@@ -221,7 +228,8 @@ class Group:
         self.channel.broadcast(messages)
         if messages and self.settled.is_set():
             self._reset_is_newest = False
-        self.conflation.emit()
+        if self.paces_statistics:
+            self.conflation.emit()
         self._sent.advance(partition, through)
 
     def on_read(self) -> None:
@@ -328,11 +336,12 @@ class Group:
         data = self.conflation.since_chunk(chunk)
         connection.at = end
         if connection.push_framed(data):
-            self.channel.slow.discard(connection)
+            self.channel.discard_slow(connection)
 
     def close(self) -> None:
         self._feed.directory.discard(self)
         self.channel.close()
-        self.conflation.close()
+        if self._conflation is not None:
+            self._conflation.close()
         for follower in self.followers.values():
             follower.discard(self, list(self.logs))

@@ -59,7 +59,7 @@ class Replays:
         replay = Replay(group, connection, plan, reason, self._broker, self._submit, self._limits)
         connection.at = None
         connection.source = replay
-        group.channel.slow.add(connection)
+        group.channel.add_slow(connection)
         self._submit(replay)
 
     def _submit(self, replay: Replay) -> None:
