@@ -1,25 +1,34 @@
 """The time that Redis spends on each script, for an event, a frame or a read.
 
 The script makes one call at a time to a real Valkey. The times are microseconds of wall time per call within the
-server, from ``INFO commandstats``.
+server, from ``INFO commandstats``. A second table has the CPU of the whole server (network, subscriber and append-only
+file included) for single events to random topics, sent in groups as concurrent requests are.
 
     python benchmarks/scripts.py [--quick]
 """
 
 from __future__ import annotations
 
+import random
 import re
 import tempfile
+import threading
 from argparse import ArgumentParser
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import redis
+
 from measure import Table, machine
+from pushsvc.broker.append import Append
 from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.log import FrameKind
+from pushsvc.broker.publisher import EventPublisher
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 
@@ -80,6 +89,57 @@ def measure(broker: Broker, part: int) -> None:
     table.print()
 
 
+def cpu(broker: Broker) -> float:
+    """Return the CPU seconds of the server so far."""
+    info = broker.connections.command("INFO", "cpu").decode()
+    return sum(map(float, re.findall(r"used_cpu_(?:user|sys):([0-9.]+)", info)))
+
+
+def drain(subscriber: redis.client.PubSub) -> None:
+    with suppress(redis.RedisError):  # when the server stops
+        for _ in subscriber.listen():
+            pass
+
+
+def measure_quiet_topics(broker: Broker, url: str, part: int) -> None:
+    topics = [f"user.{number}" for number in range(10_000 // part)]
+    table = Table(
+        f"Redis's CPU for one event to one of {len(topics)} topics, each with a subscriber",
+        ("events in a group", "with windows, us", "windows = [], us"), f"The least of {REPEATS} repeats.",
+    )  # fmt: skip
+    subscriber = redis.from_url(url, socket_timeout=None).pubsub()
+    subscriber.subscribe(*[broker.keys.log_channel(Log(topic)) for topic in topics])
+    threading.Thread(target=drain, args=[subscriber], daemon=True).start()
+    connection = broker.connections.open()
+    run = broker.connections.run_id(connection)
+
+    commit = broker.committer.call
+    publisher = EventPublisher(broker.keys, broker.publish_command, commit, max_topics=20_000, limits=BrokerLimits())
+
+    def publish(settings: TopicSettings, group: int, count: int) -> None:
+        for _ in range(count // group):
+            calls = [Append(publisher.target(random.choice(topics), settings), events(1)) for _ in range(group)]
+            commands = [call.command(run) for call in calls]
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in calls:
+                assert isinstance(connection.read_response(), bytes)
+
+    publish(SETTINGS, 16, 2 * len(topics))
+    for group in (1, 4, 16):
+        found = []
+        for settings in (SETTINGS, TopicSettings(windows=())):
+            count = 16_000 // part
+            costs = []
+            for _ in range(REPEATS):
+                begun = cpu(broker)
+                publish(settings, group, count)
+                costs.append((cpu(broker) - begun) / count * 1e6)
+            found.append(f"{min(costs):.1f}")
+        table.add(str(group), *found)
+    connection.disconnect()
+    table.print()
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
@@ -91,6 +151,7 @@ def main() -> None:
         broker = Broker(server.url)
         try:
             measure(broker, part)
+            measure_quiet_topics(broker, server.url, part)
         finally:
             broker.close()
             server.stop()

@@ -88,7 +88,7 @@ class EventPublisher:
     ) -> Receipt:
         """Append the events (at least one) that are not known yet; see ``Broker.publish``."""
         fresh = batch.without(batch.repeated_ids())
-        target = self._target(topic, settings)
+        target = self.target(topic, settings)
         known: list[int] = []
         while True:
             note = idempotency.value(known, fresh.count, batch.count - fresh.count) if idempotency else b""
@@ -131,7 +131,7 @@ class EventPublisher:
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
         """Append the events of several requests in one call, or none; see ``Broker.publish_new``."""
-        target = self._target(topic, settings)
+        target = self.target(topic, settings)
         if not target.mergeable or batch.repeated_ids():
             return None
         reply, missing = self._commit(Append(target, batch))
@@ -151,7 +151,8 @@ class EventPublisher:
         _check_confirmed(missing)
         return receipt
 
-    def _target(self, topic: str, settings: TopicSettings) -> AppendTarget:
+    def target(self, topic: str, settings: TopicSettings) -> AppendTarget:
+        """Return what all publish calls to a topic share."""
         target = self._targets.get(topic)
         if target is None or target.settings is not settings:
             if len(self._targets) == _CACHED_TARGETS:

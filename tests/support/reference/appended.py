@@ -20,7 +20,7 @@ SECOND = 1_000_000
 
 
 def requests(broker: Broker, topic: str, batches: Sequence[Batch], settings: TopicSettings) -> list[_Request]:
-    target = broker._publisher._target(topic, settings)
+    target = broker._publisher.target(topic, settings)
     return [_Request(Append(target, batch), "") for batch in batches]
 
 
