@@ -114,6 +114,8 @@ class Subscriber(threading.Thread):
         if self._last_message is not None:
             self.longest_gap = max(self.longest_gap, now - self._last_message)
         self._last_message = now
+        if message.event == "heartbeat":
+            return  # it has moved the cursor
         self.messages += 1
         data = json.loads(message.data)
         if message.event == "reset":

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from support.effort import rounds
+from support.reference.open_aggregate import OpenAggregate
 from support.reference.values import (
     EVENT_CLOCK,
     GROUPED,
@@ -92,8 +92,8 @@ def test_restored_aggregate_emits_the_same_bytes(series, stop, settings):
                 restored.advance(now)
             assert [frame.to_json(now) for frame in restored.due(now) + restored.flush(now)] == sent
         if number == stop:
-            restored = Aggregate.restore(settings, b"".join(stayed.all.save()))
-    assert Aggregate.restore(settings, b"".join(stayed.all.save())).save() == stayed.all.save()
+            restored = OpenAggregate.restore(settings, b"".join(stayed.all.save()))
+    assert OpenAggregate.restore(settings, b"".join(stayed.all.save())).save() == stayed.all.save()
 
 
 @given(steps, st.sampled_from([NOW, EVENT_CLOCK, *RECENT, *capped(NOW, *RECENT)]))
@@ -105,9 +105,9 @@ def test_reader_of_updates_has_the_rows_of_a_snapshot(series, settings):
                 del windows[frame.window][(*place, None)[:3]]
             windows[frame.window].update(rows_of(frame))
     recorder.all.flush(now)
-    for frame in Aggregate.restore(settings, b"".join(recorder.all.save())).flush(now):
+    for frame in OpenAggregate.restore(settings, b"".join(recorder.all.save())).flush(now):
         assert not frame.rows
-    restored = Aggregate.restore(settings, b"".join(recorder.all.save()))
+    restored = OpenAggregate.restore(settings, b"".join(recorder.all.save()))
     for name in windows if read else ():
         live = {place: row for place, row in windows[name].items() if row["count"] or place[0] is None}
         assert live == rows_of(restored.snapshot("t", name))
