@@ -68,3 +68,20 @@ def test_a_restored_aggregate_emits_the_same_bytes(series, stop, options):
     assert stayed.saved_and_restored().all.save() == stayed.all.save()
     for window in options.windows:
         assert stayed.saved_and_restored().snapshot(window.name) == stayed.snapshot(window.name)
+
+
+@given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
+def test_the_first_frame_of_a_fresh_topic_is_a_snapshot(series, options):
+    fresh, whole = topic(options), topic(options)
+    first: set[str] = set()
+    for (_, now, _), _ in zip(play(fresh, series), play(whole, series), strict=True):
+        frames = fresh.all.due(now, () if first else {"t"})
+        if frames and not first:
+            first = {frame.window for frame in frames}
+            for frame in frames:
+                other = whole.snapshot(frame.window)
+                assert (frame.kind, frame.gone, frame.ending) == ("snapshot", [], False)
+                assert sorted(frame.rows, key=repr) == sorted(other.rows, key=repr)
+                assert (frame.offset, frame.start, frame.end) == (other.offset, other.start, other.end)
+        elif first:
+            assert {frame.kind for frame in frames} <= {"update"}

@@ -38,7 +38,9 @@ class Owner:
     broker: Broker
     topics: list[str]
     rules: TopicRules = field(default_factory=TopicRules)
-    policy: WorkerPolicy = field(default_factory=lambda: WorkerPolicy(retry_pause=0.0, checkpoints=EAGER))
+    policy: WorkerPolicy = field(
+        default_factory=lambda: WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, checkpoints=EAGER)
+    )
     worker: AggregatorWorker = field(init=False)
 
     def __post_init__(self) -> None:

@@ -93,7 +93,7 @@ def test_an_unreachable_redis_is_logged_once(owner, monkeypatch, caplog):
 
 def test_the_event_loop_runs_while_a_long_log_is_counted(owner):
     """Else the leases expire, and the next owner does not reach the end of the log either."""
-    owner = Owner(owner.broker, owner.topics, policy=WorkerPolicy(yield_interval=0.0, run_bytes=1))
+    owner = Owner(owner.broker, owner.topics, policy=WorkerPolicy(yield_interval=0.0, run_bytes=1, quiet_pause=0.0))
     for number in range(100):
         owner.publish("good", x=number)
     turns = []

@@ -6,7 +6,7 @@ those in ``gone``. Its rows are then those of a snapshot of that moment, column 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
@@ -193,10 +193,14 @@ class Aggregate:
             ready = min(int(self._cadence.ready_at(w, topics)[0]) for w in range(len(self._settings.windows)))
             self._wake = ready if self._wake is None else min(self._wake, ready)
 
-    def due(self, now: int) -> list[Frame]:
-        """Return the updates of the windows that changed and whose cadence allows it."""
+    def due(self, now: int, fresh: Container[str] = ()) -> list[Frame]:
+        """Return the updates of the windows that changed and whose cadence allows it.
+
+        The first update of a topic has all of its rows, and costs less than a snapshot. For topics that are ``fresh``
+        (no frame of them was returned yet) it is called one, and as after any snapshot an update may follow at once.
+        """
         wake = self.wake_at()
-        return [] if wake is None or wake > now else self._updates(now, paced=True)
+        return [] if wake is None or wake > now else self._updates(now, paced=True, fresh=fresh)
 
     def flush(self, now: int) -> list[Frame]:
         """Return the updates of all windows that changed, whatever the cadence."""
@@ -268,7 +272,7 @@ class Aggregate:
 
     # -- frames
 
-    def _updates(self, now: int, *, paced: bool) -> list[Frame]:
+    def _updates(self, now: int, *, paced: bool, fresh: Container[str] = ()) -> list[Frame]:
         frames: list[Frame] = []
         self._wake_known = False
         ended = False
@@ -280,13 +284,13 @@ class Aggregate:
                 continue
             changes = self._ledger.update(window, rows)
             ended |= bool(len(changes.gone))
-            frames += self._frames(window, changes, now)
+            frames += self._frames(window, changes, now, fresh)
         if ended:
             self._ledger.release()
         return frames
 
-    def _frames(self, window: int, changes: RowChanges, now: int) -> list[Frame]:
-        """Return an update for each topic with changed rows."""
+    def _frames(self, window: int, changes: RowChanges, now: int, fresh: Container[str]) -> list[Frame]:
+        """Return an update for each topic with changed rows, a snapshot for those that are ``fresh``."""
         owners, left = (self._engine.rows.topic[rows] for rows in (changes.rows, changes.gone))
         numbers = np.unique(np.concatenate([owners, left]))
         edges = _edges(owners, numbers)
@@ -298,11 +302,15 @@ class Aggregate:
             self._parts(topic, array, self._gone(changes.gone[slice(*away)]), changes.rows[slice(*own)], extent)
             for topic, array, own, away, extent in zip(topics, data, rows, gone, extents, strict=True)
         ]
-        self._cadence.spend(window, numbers, now, np.array([sum(map(len, parts)) for parts in bodies]))
+        kinds: list[Literal["snapshot", "update"]]
+        kinds = ["snapshot" if topic.name in fresh else "update" for topic in topics]
+        paced = [place for place, kind in enumerate(kinds) if kind == "update"]
+        sizes = np.array([sum(map(len, bodies[place])) for place in paced], np.int64)
+        self._cadence.spend(window, numbers[paced], now, sizes)
         cadences = self._cadence.intervals(window, numbers).tolist()
         return [
-            self._frame(window, topic, "update", *frame)
-            for topic, *frame in zip(topics, extents, cadences, self._ending(changes, edges), bodies, strict=True)
+            self._frame(window, *frame)
+            for frame in zip(topics, kinds, extents, cadences, self._ending(changes, edges), bodies, strict=True)
         ]
 
     def _ending(self, changes: RowChanges, edges: Ints) -> list[bool]:

@@ -56,6 +56,11 @@ class Log:
         return (self.window or "").replace(" ", "")
 
 
+def is_statistics(name: str) -> bool:
+    """Return whether the log of that name has statistics: no topic has a ``$`` in its name."""
+    return ".$stats." in name
+
+
 class Keys:
     """Key and channel names with a common prefix."""
 

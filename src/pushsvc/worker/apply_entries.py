@@ -43,6 +43,7 @@ class EntryApplier:
                 name, partition.poison.emptied(name, run), reported=run[-1].last <= topic.silent_through
             )
         metrics.COUNTED.inc(applied)
+        topic.sequence = run[-1].sequence
         engine.unsaved.entries += len(run)
         metrics.ENTRIES.inc(len(run))
         metrics.LAG.set(max(0, now_ms() - run[-1].arrival))

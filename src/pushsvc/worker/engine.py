@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -77,8 +77,9 @@ class TopicEngine(Protocol):
     def wake_at(self) -> int | None:
         """Return the ms at which ``advance`` and ``due`` may bring frames; None: not before new entries."""
 
-    def due(self, now: int) -> list[Frame]:
-        """Return updates of the windows that changed and whose cadence allows one at ``now`` (ms)."""
+    def due(self, now: int, fresh: Container[str] = ()) -> list[Frame]:
+        """Return updates of the windows that changed and whose cadence allows one at ``now`` (ms); in their place
+        snapshots for the topics that are ``fresh``: no frame of them was returned yet."""
 
     def snapshot(self, name: str, window: str) -> Frame:
         """Return all rows of a window."""

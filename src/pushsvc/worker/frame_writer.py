@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.broker import AppendedFrame, Broker, StatisticsWrite
@@ -27,14 +27,27 @@ class FrameWriter:
 
     def write(self, partition: Partition, names: Iterable[str], now: int) -> None:
         """Write what is due at ``now`` (ms), and the first snapshots of those named topics that were caught up."""
-        writes = self._first_snapshots(partition, names, now)
+        begun = self._announce(partition, names)
+        fresh = {
+            topic.counts.name: {window.name for window in topic.settings.windows} for topic in begun if topic.fresh
+        }
+        writes = [write for topic in begun if not topic.fresh for write in self._snapshots(topic, now)]
         for engine in partition.engines.values():
             with engine.working():
-                frames = engine.engine.due(now)
+                frames = engine.engine.due(now, fresh)
             for frame in frames:
                 topic = partition.topics[frame.topic]
-                if topic.announced:  # else its first snapshot will contain the update
+                if frame.kind == "snapshot":
+                    fresh[frame.topic].discard(frame.window)
+                    writes.append(self._as_write(topic, frame, now))
+                elif topic.announced:  # else its first snapshot will contain the update
                     writes += self._writes_of(topic, frame, now)
+                else:
+                    topic.fresh = False
+        for name, windows in fresh.items():
+            topic = partition.topics[name]
+            topic.fresh = False
+            writes += self._snapshots(topic, now, windows)
         writes = self._with_late(partition, writes)
         if not writes:
             return
@@ -47,16 +60,19 @@ class FrameWriter:
         for write, answer in zip(writes, answers, strict=True):
             self._settle(partition, write, answer)
 
-    def _first_snapshots(self, partition: Partition, names: Iterable[str], now: int) -> list[StatisticsWrite]:
-        """Return the first snapshots of topics that have passed the frames of a predecessor."""
-        writes = []
-        for name in names:
-            topic = partition.topics.get(name)
-            if topic is not None and not topic.announced and topic.counts.offset >= topic.silent_through:
-                topic.announced = True
-                frames = [topic.engine.engine.snapshot(name, window.name) for window in topic.settings.windows]
-                writes += [self._as_write(topic, frame, now) for frame in frames]
-        return writes
+    @staticmethod
+    def _announce(partition: Partition, names: Iterable[str]) -> list[OwnedTopic]:
+        """Return the topics without snapshots that have passed the frames of a predecessor; they are announced now."""
+        found = [topic for name in names if (topic := partition.topics.get(name)) is not None and not topic.announced]
+        begun = [topic for topic in found if topic.counts.offset >= topic.silent_through]
+        for topic in begun:
+            topic.announced = True
+        return begun
+
+    def _snapshots(self, topic: OwnedTopic, now: int, only: Container[str] | None = None) -> list[StatisticsWrite]:
+        """Return a snapshot of each window, or only of some."""
+        names = [window.name for window in topic.settings.windows if only is None or window.name in only]
+        return [self._as_write(topic, topic.engine.engine.snapshot(topic.counts.name, name), now) for name in names]
 
     def _writes_of(self, topic: OwnedTopic, frame: Frame, now: int) -> list[StatisticsWrite]:
         """Return an update, and the snapshot that follows when the updates outweigh the last one."""
@@ -102,6 +118,7 @@ class FrameWriter:
             metrics.FRAMES.labels(kind=write.kind).inc()
             topic.counts.reported_late += write.late
             topic.engine.engine.watch(name, window, answer.receivers > 0)
+            partition.note_watched(name, window, answer.receivers > 0)
         elif answer is None:
             partition.forget(name)  # it was deleted
         elif isinstance(answer, Fenced):

@@ -75,7 +75,8 @@ class OwnedTopic:
     """A topic that this process aggregates.
 
     A predecessor wrote frames up to the offset ``silent_through``; none are written before it is passed. The topic is
-    ``announced`` once a snapshot was written. By window, ``snapshot_bytes`` is the size of the last snapshot and
+    ``announced`` once a snapshot was written, and ``fresh`` if its engine has returned no frame of it yet, so that the
+    first update has all of its rows. By window, ``snapshot_bytes`` is the size of the last snapshot and
     ``update_bytes`` that of all updates since.
     """
 
@@ -84,6 +85,8 @@ class OwnedTopic:
     settings: TopicSettings
     silent_through: int
     announced: bool = False
+    fresh: bool = False
+    sequence: int = 0  # of the last entry that was applied here
     update_bytes: dict[str, int] = field(default_factory=dict)
     snapshot_bytes: dict[str, int] = field(default_factory=dict)
 
@@ -130,6 +133,11 @@ class Partition:
     unread: set[str] = field(default_factory=set)  # topics whose logs may have new entries
     stale: set[str] = field(default_factory=set)  # names of engines whose checkpoints are useless
     loaded: bool = False  # the list of topics is current
+    watched: dict[str, set[str]] = field(default_factory=dict)  # topics and windows that had subscribers at last
+    hurried: bool = False  # an unread topic is watched, or is behind
+    wake: int | None = None  # what ``wake_at`` was when the engines were last used
+    unsure: bool = False  # a notification may be lost
+    sure_through: int = 0  # the sequence up to which none is lost
     ended: bool = False
     skew: int = 0  # ms that the clock of the partition's primary is ahead of ours
     away: bool = False  # its primary is unreachable, which was logged
@@ -150,6 +158,30 @@ class Partition:
         wakes = [wake for one in self.engines.values() if (wake := one.engine.wake_at()) is not None]
         return min(wakes, default=None)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether an engine may have frames."""
+        return self.wake is not None and self.wake <= self.now
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether there is work that somebody waits for, or may wait for."""
+        return not self.loaded or self.hurried or (bool(self.watched) and self.is_due)
+
+    def add_unread(self, name: str) -> None:
+        """Note that the log of a topic has new entries."""
+        self.unread.add(name)
+        self.hurried |= name in self.watched
+
+    def note_watched(self, name: str, window: str, watched: bool) -> None:
+        """Note whether a window has subscribers."""
+        if watched:
+            self.watched.setdefault(name, set()).add(window)
+        elif windows := self.watched.get(name):
+            windows.discard(window)
+            if not windows:
+                del self.watched[name]
+
     def look_everywhere(self) -> None:
         """Assume that every log has new entries and that topics were created: notifications may be lost."""
         self.unread.update(self.topics)
@@ -163,6 +195,7 @@ class Partition:
 
     def forget(self, name: str) -> None:
         """Remove a topic, and its engine if it was the last one there."""
+        self.watched.pop(name, None)
         engine = self.topics.pop(name).engine
         engine.engine.close(name)
         engine.unsaved.forgot = True

@@ -27,6 +27,8 @@ class WorkerPolicy:
     leave_timeout: float = 1.0  # of giving the leases back, as they expire by themselves
     retry_pause: float = 0.5  # before a partition that failed is tried again
     poll_interval: float = 5.0  # after which logs are read without a notification: one may be lost
+    quiet_share: float = 0.2  # of the time, what the statistics may take that nobody watches
+    quiet_pause: float = 0.5  # longest time for which these wait
     yield_interval: float = 0.005  # after which sockets and leases get a turn
     run_bytes: int = 64_000  # of entries that are applied as one: more would not make an event cheaper
     shard_timeout: float = 30.0  # after which a shard that takes or answers nothing is given up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from pushsvc.aggregate.row_updates import TopicCounts
@@ -49,19 +49,27 @@ class Takeover:
         partition.unread.update(names)
         partition.loaded = True
 
-    def begin(self, partition: Partition, name: str) -> None:
-        """Open a topic that no checkpoint has; its windows will be built from the part of the log that they cover. A
-        topic without windows is left alone."""
-        settings = self._rules.settings_of(name)
-        if not settings.windows:
-            return
-        events, *windows = self._broker.metadata(_logs_of(name, settings))
-        if "created" not in events:
-            return
-        now = self._broker.time(partition.number)
+    def begin(self, partition: Partition, names: Sequence[str]) -> None:
+        """Open topics that no checkpoint has; their windows will be built from the part of the log that they cover.
+        Topics without windows are left alone."""
+        found = {name: settings for name in names if (settings := self._rules.settings_of(name)).windows}
+        for batch in _batches(list(found)):
+            logs = [_logs_of(name, found[name]) for name in batch]
+            answers = iter(self._broker.metadata([one for several in logs for one in several]))
+            now = self._broker.time(partition.number)
+            for name, several in zip(batch, logs, strict=True):
+                events, *windows = [next(answers) for _ in several]
+                if "created" in events:
+                    self._open(partition, name, found[name], events, windows, now)
+
+    def _open(
+        self, partition: Partition, name: str, settings: TopicSettings, events: Mapping[str, str],
+        windows: list[dict[str, str]], now: int,
+    ) -> None:  # fmt: skip
         after = int(events.get("first", 1)) - 1
-        if settings.clock == "wall":
-            needed = self._broker.seek_arrival(name, now - settings.longest_window - _REPLAY_MARGIN)
+        covered = now - settings.longest_window - _REPLAY_MARGIN
+        if settings.clock == "wall" and _oldest_arrival(events) <= covered:
+            needed = self._broker.seek_arrival(name, covered)
             if settings.largest_count_window:
                 needed = min(needed, int(events["last"]) - settings.largest_count_window)
             after = max(after, needed)
@@ -69,7 +77,8 @@ class Takeover:
         counts = engine.engine.open(name, int(events["created"]))
         counts.offset = after
         counts.deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _topic_of(engine, counts, settings, windows)
+        partition.topics[name] = topic = _topic_of(engine, counts, settings, windows)
+        topic.fresh = settings.parts == 1
 
     # Engines
 
@@ -139,8 +148,7 @@ class Takeover:
         settings, _ = key
         found: dict[str, OwnedTopic] = {}
         every = list(engine.engine.topics)
-        for start in range(0, len(every), _METADATA_BATCH):
-            names = every[start : start + _METADATA_BATCH]
+        for names in _batches(every):
             logs = [_logs_of(name, settings) for name in names]
             answers = iter(self._broker.metadata([one for several in logs for one in several]))
             for name, several in zip(names, logs, strict=True):
@@ -156,6 +164,16 @@ class Takeover:
             partition.engines[key] = engine
         else:
             partition.stale.add(engine.name)
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + _METADATA_BATCH] for start in range(0, len(names), _METADATA_BATCH))
+
+
+def _oldest_arrival(events: Mapping[str, str]) -> int:
+    """Return the arrival (ms) of the oldest entry of a log; 0 if it is not known."""
+    _, _, arrival, _ = (events.get("oldest") or "0 0 0 0").split()
+    return int(arrival)
 
 
 def _logs_of(name: str, settings: TopicSettings) -> list[Log]:

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.keys import TAGS, Log
+from pushsvc.broker.keys import TAGS, Log, is_statistics
 from pushsvc.broker.log import PartitionRead
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
@@ -46,6 +46,8 @@ class AggregatorWorker:
         self.partitions: dict[int, Partition] = {}
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
         self._wake = Event()
+        self._pace = QuietPace(policy.quiet_share, policy.quiet_pause)
+        self._waits_until = 0.0  # monotonic time; 0 while there is work
         self._stopping = False
         yield_to_loop = LoopYielder(policy.yield_interval)
         self._takeover = Takeover(broker, rules, yield_to_loop, policy.shard_timeout)
@@ -75,12 +77,15 @@ class AggregatorWorker:
                 # Sockets and leases get a turn even if there is always more to read.
                 gevent.sleep(0)
                 if not busy:
-                    self._wake.wait(self._idle_time())
+                    wait = self._idle_time()
+                    self._waits_until = time.monotonic() + wait
+                    self._wake.wait(wait)
+                    self._waits_until = 0.0
                 if time.monotonic() > poll_at:
                     # A lost notification delays statistics by no more than this interval.
                     poll_at = time.monotonic() + self._policy.poll_interval
                     for partition in self.partitions.values():
-                        partition.look_everywhere()
+                        partition.unsure = partition.loaded
             self.checkpointer.finish(list(self.partitions.values()))
         finally:
             self._live.close()
@@ -121,10 +126,11 @@ class AggregatorWorker:
         partition = self.partitions.get(self._by_tag[tag])
         if partition is not None:
             if data:
-                partition.unread.add(data.decode())
+                partition.add_unread(data.decode())
             else:
                 partition.loaded = False  # the subscription is new: topics may have been created before it
-            self._wake.set()
+            if partition.is_urgent or self._waits_until > self._pace.until:
+                self._wake.set()
         return True
 
     def _on_connected(self, partitions: Sequence[int]) -> None:
@@ -134,23 +140,40 @@ class AggregatorWorker:
         self._wake.set()
 
     def _idle_time(self) -> float:
-        """Return the seconds until an engine may have frames, at most the poll interval."""
+        """Return the seconds until a partition may have work, at most the poll interval."""
         waits = [self._policy.poll_interval]
+        now = time.monotonic()
+        quiet = self._pace.until - now
         for partition in self.partitions.values():
-            if (pause := partition.retry_at - time.monotonic()) > 0:
+            if (pause := partition.retry_at - now) > 0:
                 waits.append(pause)
-            elif (wake := partition.wake_at) is not None:
-                waits.append((wake - partition.now) / 1000)
+                continue
+            if partition.unread or partition.unsure:
+                waits.append(0.0 if partition.hurried else quiet)
+            if partition.wake is not None:
+                wait = (partition.wake - partition.now) / 1000
+                waits.append(wait if partition.watched else max(wait, quiet))
         return max(0.001, min(waits))
 
     # Aggregating
 
     def step(self) -> bool:
-        """Bring every partition up to date; return whether any has more to read."""
+        """Bring partitions up to date; return whether any has more to read.
+
+        Those whose statistics nobody watches take turns together, between which they rest.
+        """
+        now = time.monotonic()
+        ready = [partition for partition in self.partitions.values() if partition.retry_at <= now]
+        busy = self._bring_up_all([partition for partition in ready if partition.is_urgent])
+        if self._pace.until <= now:
+            begun = time.monotonic()
+            busy |= self._bring_up_all([partition for partition in ready if not partition.is_urgent])
+            self._pace.rest(time.monotonic() - begun)
+        return busy
+
+    def _bring_up_all(self, partitions: Sequence[Partition]) -> bool:
         busy = False
-        for partition in list(self.partitions.values()):
-            if partition.retry_at > time.monotonic():
-                continue
+        for partition in partitions:
             try:
                 busy |= self._bring_up(partition)
             except Fenced:
@@ -185,21 +208,37 @@ class AggregatorWorker:
     def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:
             self._takeover.load(partition)
+        if partition.unsure:
+            self._find_changed(partition)
         names = self._take_unread(partition)
-        if not names and ((wake := partition.wake_at) is None or wake > partition.now):
+        if not names and not partition.is_due:
             return False
         try:
-            return self._read_and_write(partition, names)
+            busy = self._read_and_write(partition, names)
         except PushError:
             partition.unread.update(names)  # their entries may not have been read
             raise
+        partition.wake = partition.wake_at
+        partition.hurried |= busy
+        return busy
+
+    def _find_changed(self, partition: Partition) -> None:
+        """Mark topics whose last change was not read as unread: its notification may be lost."""
+        changed = self._broker.changed(partition.number, partition.sure_through)
+        if changed.epoch != partition.epoch:
+            partition.look_everywhere()
+        for name, sequence in changed.sequences.items():
+            topic = partition.topics.get(name)
+            if not is_statistics(name) and (topic is None or topic.sequence < sequence):
+                partition.unread.add(name)
+        partition.sure_through, partition.unsure = changed.through, changed.more
 
     def _take_unread(self, partition: Partition) -> list[str]:
         """Return the topics that may have new entries; open new ones."""
-        unread, partition.unread = partition.unread, set()
+        unread, partition.unread, partition.hurried = partition.unread, set(), False
         topics = partition.topics
-        for name in [name for name in unread if name not in topics]:
-            self._takeover.begin(partition, name)  # a notification meanwhile makes the topic unread again
+        # A notification meanwhile makes a topic unread again.
+        self._takeover.begin(partition, [name for name in unread if name not in topics])
         return sorted(name for name in unread if name in topics)
 
     def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
@@ -244,6 +283,19 @@ class AggregatorWorker:
             partition.unread.add(name)  # it was created again
             self._wake.set()
         return False
+
+
+class QuietPace:
+    """Lets work rest so that it takes at most a ``share`` of the time; each rest takes at most ``most`` seconds."""
+
+    def __init__(self, share: float, most: float) -> None:
+        self._factor = 1 / share - 1
+        self._most = most
+        self.until = 0.0  # monotonic time
+
+    def rest(self, took: float) -> None:
+        """Begin a rest after ``took`` seconds of work."""
+        self.until = time.monotonic() + min(self._most, took * self._factor)
 
 
 class LoopYielder:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 import numpy as np
@@ -224,7 +224,7 @@ class ShardPool:
                 times.append(max(self._ready_at(window), 0 if pending or change is None else change))
         return min(times, default=None)
 
-    def due(self, now: int) -> list[Frame]:
+    def due(self, now: int, _fresh: Container[str] = ()) -> list[Frame]:
         windows = [window for window in range(len(self._pending)) if self._is_due(window, now)]
         return self._frames(windows, now, full=False) if windows else []
 
