@@ -204,7 +204,6 @@ def _positions(cursor: str) -> dict[int, Position] | None:
 
 
 def _prepare(sock: Any, write_deadline: int) -> None:
-    """Send at once, and let the kernel notice a peer that does not answer any more."""
+    """Let the kernel notice a peer that does not answer any more. The server has chosen that data are sent at once."""
     with suppress(OSError, AttributeError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_deadline * 1_000)

@@ -38,7 +38,7 @@ RESERVED_DESCRIPTORS = 256
 _MAX_SLICE, _SLICE_SECONDS = 512, 0.002
 """Bounds of what is accepted in one turn of the loop."""
 
-_BEGUN = 8
+_BEGUN = 32
 """Connections that begin in one turn. Their requests take longer than accepting the next ones."""
 
 _TABLE = 65_536

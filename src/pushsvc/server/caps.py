@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from typing import BinaryIO
@@ -71,6 +72,7 @@ class Caps:
         self._counts = memoryview(memory).cast("I")
         self._rows = range(_COUNTERS, len(self._counts), _COUNTERS)
         self._row = row * _COUNTERS
+        self._counter_of = lru_cache(1_024)(self._find_counter)  # many connections may come from one proxy
         self._counts[self._row : self._row + _COUNTERS] = memoryview(bytes(_ROW_BYTES)).cast("I")
 
     def acquire(self, address: str) -> str | None:
@@ -93,7 +95,7 @@ class Caps:
     def _sum(self, counter: int) -> int:
         return sum([self._counts[row + counter] for row in self._rows])
 
-    def _counter_of(self, address: str) -> int:
+    def _find_counter(self, address: str) -> int:
         """Return the counter of an address, 0 if it has none."""
         try:
             ip = ip_address(address.partition("%")[0])

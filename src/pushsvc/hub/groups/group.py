@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
+from types import MappingProxyType
+from typing import Any
 
 from gevent.event import Event
 
@@ -21,12 +23,16 @@ from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.feed.follower import Follower
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
-from pushsvc.hub.groups.positions import SentPositions
+from pushsvc.hub.groups.positions import NO_LOGS, SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 
 FAR = 4  # chunks by which a stream of statistics alone may be behind before its updates are conflated
 _RECONNECTING = 0.1  # seconds to wait for a live connection that was up: it comes back soon, or Redis is away
+
+
+_NOTHING: Mapping[Any, int] = MappingProxyType({})
+"""For what few groups have: an empty dictionary would take 64 bytes of each."""
 
 
 class ResumeReason(Enum):
@@ -73,11 +79,13 @@ class Group:
         self._exceeds_feed = False
         self._reset_is_newest = False
         self._was_settled = False
-        self._unread: set[Log] = set()  # logs that are new or start over
+        self._unread = NO_LOGS  # logs that are new or start over
         self._sent = SentPositions(self.followers)
-        self._skip: dict[Log, int] = {}
+        self._skip: Mapping[Log, int] = _NOTHING
         self._sent_deletions: dict[str, int] = {}  # topic: the sequence of its deletion, which all its logs report
-        self._sent_resets: dict[tuple[str, str], int] = {}  # (topic, reason): the partition that is not read yet
+        self._sent_resets: Mapping[tuple[str, str], int] = (
+            _NOTHING  # (topic, reason): the partition that is not read yet
+        )
         self.channel = open_channel(self)
         self._conflation: Conflation | None = None
 
@@ -133,12 +141,14 @@ class Group:
     def _follow(self, logs: list[Log], *, from_start: bool) -> None:
         self.settled.clear()
         self.logs.update(dict.fromkeys(logs))
-        self._unread.update(logs)
+        self._unread = self._unread.union(logs)
         statistics = [of for of in logs if of.window is not None]
-        self._sent.unsent_states.update(statistics)
-        self.has_statistics |= bool(statistics)
         self.has_events |= len(statistics) < len(logs)
-        self.conflation.paces_cursor = not self.has_events
+        if statistics:
+            self.has_statistics = True
+            self._sent.unsent_states = self._sent.unsent_states.union(statistics)
+        if self.has_statistics:
+            self.conflation.paces_cursor = not self.has_events
         follower = self._feed.follower(logs[0].partition)
         if follower.partition not in self.followers:
             self._sent.join(follower.partition)
@@ -236,14 +246,14 @@ class Group:
         """Broadcast the state of logs that are new or start over, partition by partition; then be settled."""
         if self.settled.is_set():
             return
-        self._unread = {of for of in self._unread if self.tail(of).catching_up}
+        self._unread = frozenset(of for of in self._unread if self.tail(of).catching_up) or NO_LOGS
         unread = {of.partition for of in self._unread}
         if unread and not self._was_settled:
             return
         self._sent.release_all_but(unread)
-        self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread}
+        self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread} or _NOTHING
         known = {of for of in self._sent.unsent_states if of.partition not in unread}
-        self._sent.unsent_states -= known
+        self._sent.unsent_states = self._sent.unsent_states - known or NO_LOGS
         if known and self._was_settled:
             self.channel.broadcast(self.conflation.snapshots(of for of in self.logs if of in known))
         if not unread:
@@ -255,12 +265,12 @@ class Group:
     def reset(self, of: Log, reason: str) -> None:
         """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
         self.settled.clear()
-        self._unread.add(of)
+        self._unread |= {of}
         self.generation += 1
-        self._skip.pop(of, None)
+        self._skip = {other: offset for other, offset in self._skip.items() if other != of} or _NOTHING
         self._sent.start_over(of.partition)
         if of.window is not None:
-            self._sent.unsent_states.add(of)
+            self._sent.unsent_states |= {of}
             self.conflation.reset(of)
         if reason == "trimmed" and of.window is not None:
             return  # nothing is lost: the snapshot has all rows
@@ -270,22 +280,21 @@ class Group:
                 return
             self._sent_deletions[of.topic] = deleted
         if self._was_settled and (of.topic, reason) not in self._sent_resets:
-            self._sent_resets[of.topic, reason] = of.partition
+            self._sent_resets = {**self._sent_resets, (of.topic, reason): of.partition}
             self.channel.broadcast([sse_messages.reset(of.topic, reason)])
             self.note_reset()
 
     def skip(self, of: Log, offset: int) -> None:
-        self._unread.add(of)
-        self._skip[of] = max(offset, self._skip.get(of, 0))
+        self._unread |= {of}
+        self._skip = {**self._skip, of: max(offset, self._skip.get(of, 0))}
 
     def fail(self) -> None:
         self.channel.fail()
 
     def _start_states(self, partition: int) -> set[Log]:
         """Return the statistics logs of a partition whose state is known now but unsent, and count them as sent."""
-        unsent = self._sent.unsent_states
-        found = {of for of in unsent if of.partition == partition and not self.tail(of).catching_up}
-        unsent -= found
+        found = {of for of in self._sent.unsent_states if of.partition == partition and not self.tail(of).catching_up}
+        self._sent.unsent_states = self._sent.unsent_states - found or NO_LOGS
         return found
 
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
