@@ -49,7 +49,13 @@ def test_messages_have_the_limits_of_requests(own_server_limits: Stack) -> None:
     stack = own_server_limits
     assert stack.post("t", [{"n": 1}, {"n": 2}]).status == 413
     with client_of(stack.redis_url) as producer:
-        until(lambda: producer.publish(f"{stack.prefix}ingest:t", '{"n": 1}'))
+
+        def is_stored() -> bool:
+            """Publish until an aggregator owns the partition; the id stores the event once."""
+            producer.publish(f"{stack.prefix}ingest:t", '{"id": "a", "n": 1}')
+            return bool(stack.get("/v1/topics/t").json()["last_offset"])
+
+        until(is_stored)
         producer.publish(f"{stack.prefix}ingest:t", '[{"n": 2}, {"n": 3}]')
         until(lambda: "more than 1 events" in (stack.get("/v1/topics/t").json()["last_refusal"] or ""))
         producer.publish(f"{stack.prefix}ingest:t", '{"n": 4}')
