@@ -192,7 +192,8 @@ def test_missing_scripts_are_loaded_and_only_refused_calls_are_sent_again(
     results = publish_together(proxy, through, CALLERS)
     assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
-    assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
+    # The leader's call twice, the others once; or each once, if another process over this Redis has loaded the script.
+    assert b"".join(sent).count(b"EVALSHA") in (CALLERS, CALLERS + 1)
 
 
 def test_only_calls_of_a_group_that_did_not_run_are_sent_again(proxy: Proxy, through: Broker, broker: Broker) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def run(server: Stack, *arguments: str) -> list[dict[str, Any]]:
 def running(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Yield a running tail, whose standard error is the file ``errors``."""
     with (folder / "errors").open("wb") as errors:
-        process = subprocess.Popen(tail(*arguments), stdout=subprocess.PIPE, stderr=errors)
+        # The tests may run in the background of a shell, which lets its jobs ignore SIGINT.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(tail(*arguments), stdout=subprocess.PIPE, stderr=errors, preexec_fn=heed)
     with process:
         try:
             yield process

@@ -105,7 +105,7 @@ def test_frames_of_an_exact_window_are_exact_before_and_after_a_restart(stack, b
         length = instant(frame["to"]) - instant(frame["from"])
         assert length < 60_000 if frame.get("truncated") else length == 60_000
         edges.add(instant(frame["to"]) % 250)
-    assert len(edges) > 3
+    assert len(edges) > 1, "every edge is one of panes"
     restart_aggregator(stack, broker, topic, "1m")
     frame = server.stats(topic, "?window=1m")
     assert summarize({(row[0], row[1]): row for row in frame["data"]}) == expected(events, frame)
