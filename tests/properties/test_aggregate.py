@@ -72,14 +72,15 @@ def test_a_restored_aggregate_emits_the_same_bytes(series, stop, options):
 
 @given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
 def test_the_first_frame_of_a_fresh_topic_is_a_snapshot(series, options):
-    fresh, whole = topic(options), topic(options)
+    fresh = topic(options)
     first: set[str] = set()
-    for (_, now, _), _ in zip(play(fresh, series), play(whole, series), strict=True):
+    for _, now, _ in play(fresh, series):
         frames = fresh.all.due(now, () if first else {"t"})
         if frames and not first:
             first = {frame.window for frame in frames}
             for frame in frames:
-                other = whole.snapshot(frame.window)
+                # Of the same engine: the last bits of a standard deviation depend on when panes were merged.
+                other = fresh.snapshot(frame.window)
                 assert (frame.kind, frame.gone, frame.ending) == ("snapshot", [], False)
                 assert sorted(frame.rows, key=repr) == sorted(other.rows, key=repr)
                 assert (frame.offset, frame.start, frame.end) == (other.offset, other.start, other.end)
