@@ -221,7 +221,7 @@ def test_a_topic_deleted_during_a_request_remembers_no_key(
     deleted: list[bool] = []
 
     def delete_first(reply: bytes) -> bytes:
-        if b"known" in reply:
+        if b"$5\r\nknown\r\n" in reply:
             deleted.append(broker.delete("orders"))
         return reply
 
