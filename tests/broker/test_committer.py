@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
@@ -182,18 +183,23 @@ def test_waiting_requests_survive_a_group_whose_connection_breaks(
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
-def test_missing_scripts_are_loaded_and_only_refused_calls_are_sent_again(
-    proxy: Proxy, through: Broker, broker: Broker
-) -> None:
-    sent: list[bytes] = []
-    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
-    with redis.Redis.from_url(proxy.url) as admin:
-        admin.script_flush()
-    results = publish_together(proxy, through, CALLERS)
-    assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
-    assert sorted(stored(broker)) == list(range(-1, CALLERS))
-    # The leader's call twice, the others once; or each once, if another process over this Redis has loaded the script.
-    assert b"".join(sent).count(b"EVALSHA") in (CALLERS, CALLERS + 1)
+def test_missing_scripts_are_loaded_and_only_refused_calls_are_sent_again(tmp_path: Path, prefix: str) -> None:
+    """The server has no other client, which could load the scripts before this one."""
+    server = EmbeddedServer(tmp_path / "data")
+    server.start()
+    proxy = Proxy(unquote(urlsplit(server.url).path))
+    try:
+        with connected(proxy, prefix, BrokerLimits()) as through, redis.Redis.from_url(server.url) as admin:
+            sent: list[bytes] = []
+            proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+            admin.script_flush()
+            results = publish_together(proxy, through, CALLERS)
+            assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
+            assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
+            assert sorted(stored(through)) == list(range(-1, CALLERS))
+    finally:
+        proxy.close()
+        server.stop()
 
 
 def test_only_calls_of_a_group_that_did_not_run_are_sent_again(proxy: Proxy, through: Broker, broker: Broker) -> None:
