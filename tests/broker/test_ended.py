@@ -1,4 +1,4 @@
-"""Topics that were deleted, or that ended because nobody used them: what remains of them, and for how long."""
+"""Deleted and expired topics: what Redis remembers of them, and for how long."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_readers_of_a_deleted_topic_see_the_deletion_of_its_logs(broker, fence):
     assert broker.metadata([LOG, WINDOW]) == [{}, {}]
 
 
-def test_offsets_and_numbers_of_frames_go_on_when_a_topic_returns(broker, fence):
+def test_offsets_and_frame_numbers_continue_when_a_topic_is_created_again(broker, fence):
     for life in range(3):
         assert broker.publish(NAME, EVENT * 2, SETTINGS).first_offset == 1 + 2 * life
         write_frames(broker, fence, 3)
@@ -94,7 +94,7 @@ def test_offsets_and_numbers_of_frames_go_on_when_a_topic_returns(broker, fence)
     assert state(broker, WINDOW, FROM_SNAPSHOT) == (9, 10, ended, ended, False, 1)
 
 
-def test_a_topic_that_an_earlier_version_deleted_goes_on(broker):
+def test_offsets_continue_after_a_deletion_by_an_earlier_version(broker):
     metadata = broker.keys.metadata(LOG)
     tombstone = ("last", 4, "first", 5, "trimmed", 9, "deleted", 9, "sequence", 9)
     broker.connections.commands([("HSET", metadata, *tombstone), ("PEXPIRE", metadata, 60_000)])
@@ -103,7 +103,7 @@ def test_a_topic_that_an_earlier_version_deleted_goes_on(broker):
     assert broker.connections.command("PTTL", metadata) == -1
 
 
-def test_ended_topics_are_forgotten_about_in_order_beyond_the_bound(redis_url, prefix, fence):
+def test_beyond_the_bound_old_ended_topics_are_forgotten_before_new_ones(redis_url, prefix, fence):
     few = Broker(redis_url, prefix, topics=40)
     for name in NAMES[:100]:
         few.publish(name, EVENT, SETTINGS)
@@ -118,7 +118,7 @@ def test_ended_topics_are_forgotten_about_in_order_beyond_the_bound(redis_url, p
     few.close()
 
 
-def test_a_lower_bound_is_reached_in_steps(broker, redis_url, prefix, fence):
+def test_a_lowered_bound_is_reached_in_several_calls(broker, redis_url, prefix, fence):
     for name in NAMES[:150]:
         broker.publish(name, EVENT, SETTINGS)
         broker.delete(name)
@@ -128,7 +128,7 @@ def test_a_lower_bound_is_reached_in_steps(broker, redis_url, prefix, fence):
     few.close()
 
 
-def test_ended_topics_are_forgotten_after_a_time(broker, redis_url, prefix, fence):
+def test_ended_topics_are_forgotten_after_their_time(broker, redis_url, prefix, fence):
     for name in NAMES[:600]:
         broker.publish(name, EVENT, SETTINGS)
         broker.delete(name)
@@ -141,7 +141,7 @@ def test_ended_topics_are_forgotten_after_a_time(broker, redis_url, prefix, fenc
         cursor, steps = ended.cursor, steps + 1
     assert (ended.remembered, ended.forgotten) == (0, 0)
     assert steps > 1
-    assert list(broker.changed(PARTITION, 0).sequences) == [NAMES[0]], "it came back and changed"
+    assert list(broker.changed(PARTITION, 0).sequences) == [NAMES[0]], "the topic that was created again"
     assert broker.publish(NAMES[0], EVENT, SETTINGS).first_offset == write.last_offset + 1
     with pytest.raises(Fenced):
         later.forget_ended(PARTITION, fence - 1, b"0")
@@ -155,10 +155,10 @@ def idle(broker, fence, settings=SHORT):
     return broker.sweep({NAME: settings}, fence, 10)[NAME].idle
 
 
-def test_a_topic_without_events_and_streams_ends(broker, fence):
+def test_a_topic_without_events_and_streams_expires(broker, fence):
     broker.publish(NAME, EVENT * 2, SHORT)
     write_frames(broker, fence, 1)
-    assert not idle(broker, fence, SETTINGS), "it never ends by default"
+    assert not idle(broker, fence, SETTINGS), "topics never expire by default"
     assert not idle(broker, fence, replace(SETTINGS, expire_after=3_600_000))
     until(lambda: idle(broker, fence))
     assert not broker.expire(NAME, fence, 3_600_000)
@@ -170,7 +170,7 @@ def test_a_topic_without_events_and_streams_ends(broker, fence):
     assert broker.publish(NAME, EVENT, SHORT).first_offset == 3
 
 
-def test_an_event_before_the_end_keeps_a_topic(broker, fence):
+def test_a_new_event_keeps_an_idle_topic(broker, fence):
     broker.publish(NAME, EVENT, SHORT)
     until(lambda: idle(broker, fence))
     broker.publish(NAME, EVENT, SHORT)
@@ -179,7 +179,7 @@ def test_an_event_before_the_end_keeps_a_topic(broker, fence):
 
 
 @pytest.mark.parametrize("followed", [LOG, WINDOW])
-def test_a_topic_with_a_stream_does_not_end(broker, fence, followed):
+def test_a_topic_with_a_stream_does_not_expire(broker, fence, followed):
     broker.publish(NAME, EVENT, SHORT)
     write_frames(broker, fence, 1)
     until(lambda: idle(broker, fence))
@@ -195,10 +195,10 @@ def test_a_topic_with_a_stream_does_not_end(broker, fence, followed):
         live.close()
     watched = int(broker.metadata([LOG])[0]["watched"])
     assert watched > 0
-    assert not broker.expire(NAME, fence, 60_000), "it counts as watched for a while after the stream"
+    assert not broker.expire(NAME, fence, 60_000), "the topic stays watched for a while after its stream closed"
 
 
-def test_there_is_room_for_a_topic_after_another_ended(redis_url, prefix, fence):
+def test_a_topic_that_expired_makes_room_for_another(redis_url, prefix, fence):
     few = Broker(redis_url, prefix, topics=1)
     few.publish(NAME, EVENT, SHORT)
     with pytest.raises(TooManyTopics):
@@ -208,7 +208,7 @@ def test_there_is_room_for_a_topic_after_another_ended(redis_url, prefix, fence)
     few.close()
 
 
-def test_the_sweeper_ends_idle_topics_and_counts_what_remains(broker, fence):
+def test_the_sweeper_expires_idle_topics_and_reports_how_many_are_remembered(broker, fence):
     for name in NAMES[:45]:
         broker.publish(name, EVENT, SETTINGS)
     rules = TopicRules([(name, SHORT) for name in NAMES[:30]])

@@ -1,4 +1,4 @@
-"""Clients that people use read streams at first try: each event at once, no message that nobody sent, and resuming."""
+"""Widely used SSE clients get each event at once, get no other messages, and resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.waiting import DEADLINE, until
 
 FOLDER = Path(__file__).parent
 AT_ONCE = 0.3
-"""Seconds within which a client sees an event. Clients that fill a buffer first needed seconds, or for ever."""
+"""Seconds within which a client sees an event. One that waits for a full buffer needs seconds, or never sees it."""
 
 PYTHON = ("requests", "sseclient-py", "httpx-sse", "aiohttp-sse-client2")
 NODE = ("eventsource", "fetch", "fetch-event-source")
@@ -77,11 +77,11 @@ def map_json(lines: Iterator[str]) -> Iterator[dict[str, str]]:
 def go_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     go = shutil.which("go")
     if go is None:
-        pytest.skip("Go is not there")
+        pytest.skip("Go is not installed")
     program = tmp_path_factory.mktemp("go") / "watch"
     built = subprocess.run([go, "build", "-o", program, "."], cwd=FOLDER / "go", capture_output=True, text=True)
     if built.returncode and "dial tcp" in built.stderr:
-        pytest.skip(f"the modules of Go cannot be loaded: {built.stderr}")
+        pytest.skip(f"Go's modules cannot be downloaded: {built.stderr}")
     assert built.returncode == 0, built.stderr
     return str(program)
 
@@ -97,13 +97,13 @@ def command_of(request: pytest.FixtureRequest) -> Callable[[str, str, str], list
         if client in NODE:
             node = shutil.which("node")
             if node is None or not (FOLDER / "js" / "node_modules").is_dir():
-                pytest.skip("Node or tests/clients/js/node_modules is not there: make .venv/node.done installs them")
+                pytest.skip("Node or tests/clients/js/node_modules is missing: make .venv/node.done installs them")
             return [node, str(FOLDER / "js" / "watch.js"), *arguments]
         if client in GO:
             return [request.getfixturevalue("go_program"), *arguments]
         curl = shutil.which("curl")
         if curl is None:
-            pytest.skip("curl is not there")
+            pytest.skip("curl is not installed")
         resume = ["--header", f"Last-Event-ID: {cursor}"] if cursor else []
         return [curl, "--silent", "--no-buffer", CURL[client], "--header", "Accept: text/event-stream", *resume, url]
 
@@ -129,29 +129,29 @@ def watch(command_of: Callable[[str, str, str], list[str]]) -> Iterator[Callable
 
 
 @pytest.fixture(autouse=True)
-def _without_other_streams(shared_server: Stack, beating_server: Stack) -> None:
-    """Streams are counted: those of an earlier test must have been noticed to be closed."""
-    for server in (shared_server, beating_server):
+def _without_other_streams(shared_server: Stack, heartbeat_server: Stack) -> None:
+    """Wait until the servers have closed the streams of earlier tests: the tests count streams."""
+    for server in (shared_server, heartbeat_server):
         until(lambda: server.metric("pushsvc_streams") == 0)  # noqa: B023
 
 
 @pytest.fixture(scope="session")
-def beating_server(shared_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def heartbeat_server(shared_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A server over the same Redis whose streams send a heartbeat each second."""
-    with Stack(shared_server.redis_url, shared_server.prefix, tmp_path_factory.mktemp("beating")) as stack:
+    with Stack(shared_server.redis_url, shared_server.prefix, tmp_path_factory.mktemp("heartbeat")) as stack:
         stack.start_web("--heartbeat", "1")
         yield stack
 
 
 def await_heartbeats(server: Stack, path: str) -> None:
-    """Return after streams that are open had their turn for a heartbeat twice."""
+    """Return when every open stream was due for a heartbeat at least twice."""
     with server.stream(path) as stream:
         until(lambda: (stream.read(), stream.raw.count(b"heartbeat") >= 3)[1])
 
 
 @pytest.mark.parametrize("client", ALL)
 def test_a_single_event_arrives_at_once(client: str, watch: Any, shared_server: Stack, topic: str) -> None:
-    """On a busy machine one event may take longer, so some more are tried. None may need another one behind it."""
+    """On a busy machine one event may take longer: the best of 20 counts. Each arrives before the next is published."""
     watcher = watch(client, shared_server, f"/v1/topics/{topic}/events")
     best = float("inf")
     for number in range(20):
@@ -167,35 +167,35 @@ def test_a_single_event_arrives_at_once(client: str, watch: Any, shared_server: 
 
 @pytest.mark.parametrize("client", ALL)
 def test_a_client_sees_the_published_events_and_nothing_else(
-    client: str, watch: Any, beating_server: Stack, topic: str
+    client: str, watch: Any, heartbeat_server: Stack, topic: str
 ) -> None:
-    """Blank lines after the opening and after heartbeats were taken for empty messages."""
+    """Clients took blank lines after the opening and after heartbeats for empty messages."""
     path = f"/v1/topics/{topic}/events"
-    watcher = watch(client, beating_server, path)
-    await_heartbeats(beating_server, path)
-    beating_server.post(topic, [{"n": 1}, {"n": 2, "type": "update"}])
+    watcher = watch(client, heartbeat_server, path)
+    await_heartbeats(heartbeat_server, path)
+    heartbeat_server.post(topic, [{"n": 1}, {"n": 2, "type": "update"}])
     until(lambda: len(watcher.seen) >= 2)
-    await_heartbeats(beating_server, path)
-    beating_server.post(topic, {"n": 3})
+    await_heartbeats(heartbeat_server, path)
+    heartbeat_server.post(topic, {"n": 3})
     until(lambda: len(watcher.seen) >= 3)
     assert [event and event["n"] for event in watcher.data] == [1, 2, 3]
     assert watcher.names == ["message", "update", "message"]
 
 
 @pytest.mark.parametrize("client", ALL)
-def test_statistics_of_one_key(client: str, watch: Any, beating_server: Stack, topic: str) -> None:
-    """The stream filters, so its heartbeats are events with a cursor. They have data, and a name of their own."""
+def test_statistics_of_one_key(client: str, watch: Any, heartbeat_server: Stack, topic: str) -> None:
+    """The stream is filtered, so its heartbeats are events that carry the cursor. They have a name and data."""
     path = f"/v1/topics/{topic}/stats?key=a"
-    beating_server.post(topic, {"key": "a", "n": 1})
-    until(lambda: beating_server.stats(topic)["offset"] == 1)
-    watcher = watch(client, beating_server, path)
+    heartbeat_server.post(topic, {"key": "a", "n": 1})
+    until(lambda: heartbeat_server.stats(topic)["offset"] == 1)
+    watcher = watch(client, heartbeat_server, path)
     until(lambda: watcher.names[:1] == ["snapshot"])
-    await_heartbeats(beating_server, path)
-    last = beating_server.post(topic, {"key": "a", "n": 2}).json()["last_offset"]
+    await_heartbeats(heartbeat_server, path)
+    last = heartbeat_server.post(topic, {"key": "a", "n": 2}).json()["last_offset"]
     until(lambda: any(data.get("offset") == last for data in watcher.data))
     names = set(watcher.names)
     assert names - {"heartbeat"} == {"snapshot", "update"}
-    assert ("heartbeat" in names) == (client != "eventsource"), "a browser shows names only to their listeners"
+    assert ("heartbeat" in names) == (client != "eventsource"), "it hides events that have no listener"
 
 
 @pytest.mark.parametrize("client", ALL)

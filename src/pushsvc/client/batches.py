@@ -127,7 +127,10 @@ class _Encoder:
         try:
             return self._encode(event).encode(), event.get("id") is not None
         except (TypeError, ValueError, RecursionError):
-            pass  # the slow way finds the field
+            return self._encode_field_by_field(row, event)
+
+    def _encode_field_by_field(self, row: int, event: Mapping[str, Any]) -> tuple[bytes, bool]:
+        """Do the same without missing values; raise InvalidValue with the name of the field."""
         try:
             present = self._present(event, "")
             return self._encode(present).encode(), present.get("id") is not None
@@ -178,7 +181,7 @@ def _plain(value: Any) -> Any:
     if _is_missing(value):
         raise ValueError("missing")
     if isinstance(value, datetime):
-        # A Timestamp or datetime64 without a zone is UTC, as for pandas and numpy. A plain datetime is local or not.
+        # pandas and numpy take a time without a zone as UTC. A plain datetime without one may be local time.
         utc = value.tzinfo is None and hasattr(value, "to_datetime64")
         return value.isoformat() + ("Z" if utc else "")
     if isinstance(value, date):

@@ -16,7 +16,8 @@ import numpy as np
 
 from pushsvc.stats.pause import Pause, no_pause
 
-VERSION = 2  # of the layout, and of the meaning of attributes whose names stayed; bytes of another version are refused
+# To be raised when the layout changes, or when an attribute keeps its name but changes its meaning.
+VERSION = 2
 _ARRAY_OF_FOUR, _ARRAY = b"\x94", b"\xdd"  # prefixes in MessagePack; the length of the second array has four bytes
 
 
