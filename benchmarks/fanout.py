@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -137,6 +137,33 @@ class Client:
     nap = 500
 
 
+class Program:
+    """A compiled program of the load: it answers each line with a line, and ends with its input."""
+
+    def __init__(self, command: list[str], cores: set[int], environment: Mapping[str, str] | None = None) -> None:
+        self._process = pinned(command, cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+
+    def line(self) -> str:
+        """Return the next line of its output."""
+        assert self._process.stdout is not None
+        line: str = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{Path(self._process.args[0]).name} ended")
+        return line
+
+    def ask(self, request: str) -> Any:
+        """Send a line; return the JSON of the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(request + "\n")
+        self._process.stdin.flush()
+        return json.loads(self.line())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
 class Subscribers:
     """Streams of the C client, counted and timed since the last report."""
 
@@ -145,21 +172,11 @@ class Subscribers:
     ) -> None:
         command = [str(client), str(port), path, str(count), str(stalled)]
         environment = {**os.environ, "NAP": str(Client.nap), **({} if cursor is None else {"LAST_EVENT_ID": cursor})}
-        self._process = pinned(command, OTHER_CORES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        self.opened_in = float(self._line().split()[1])
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the load client ended")
-        return line
+        self._program = Program(command, OTHER_CORES, environment)
+        self.opened_in = float(self._program.line().split()[1])
 
     def report(self) -> dict[str, float]:
-        assert self._process.stdin is not None
-        self._process.stdin.write("report\n")
-        self._process.stdin.flush()
-        found: dict[str, float] = json.loads(self._line())
+        found: dict[str, float] = self._program.ask("report")
         return found
 
     def received(self, wanted: int, seconds: float) -> dict[str, float]:
@@ -181,9 +198,7 @@ class Subscribers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        self._program.close()
         time.sleep(0.5)
 
 
@@ -206,29 +221,21 @@ class Floor:
     def __init__(self, floor: Path, client: Path, subscribers: int, size: int) -> None:
         port = free_port()
         command = [str(floor), str(port), str(subscribers), str(size)]
-        self._process = pinned(command, SERVER_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._program = Program(command, SERVER_CORE)
         self._subscribers = subscribers
-        self._line()
+        self._program.line()
         self._streams = Subscribers(client, port, "/", subscribers)
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
 
     def send(self) -> float:
         """Send one message to all subscribers; return the CPU microseconds per send."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("send\n")
-        self._process.stdin.flush()
-        return float(self._line()) / self._subscribers * 1e6
+        seconds: float = self._program.ask("send")
+        return seconds / self._subscribers * 1e6
 
     def __enter__(self) -> Floor:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        self._program.close()
         self._streams.__exit__(*reason)
 
 

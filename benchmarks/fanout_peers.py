@@ -32,8 +32,9 @@ from measure import Table, machine
 from pushsvc.broker.embedded import EmbeddedServer
 
 SITES = Path(__file__).parent / "fanout"
-NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
-NGINX = """
+_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+NCHAN_MISSING = None if _MODULE.exists() else "libnginx-mod-nchan is not installed"
+_NGINX = """
 load_module {module};
 daemon off;
 worker_processes 1;
@@ -43,15 +44,26 @@ error_log {folder}/error.log;
 events {{ worker_connections 19000; }}
 http {{
   access_log off;
+  keepalive_requests 100000000;
   client_body_temp_path {folder}/body;
-  nchan_max_reserved_memory 512M;
+  nchan_max_reserved_memory 1G;
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    location = /pub {{ nchan_publisher; nchan_channel_id all; nchan_message_buffer_length 1000; }}
-    location = /sub {{ nchan_subscriber eventsource; nchan_channel_id all; nchan_subscriber_first_message newest; }}
+    {locations}
   }}
 }}
 """
+_LOCATIONS = """
+    location = /pub { nchan_publisher; nchan_channel_id all; nchan_message_buffer_length 1000; }
+    location = /sub { nchan_subscriber eventsource; nchan_channel_id all; nchan_subscriber_first_message newest; }
+"""
+
+
+def nchan(folder: Path, port: int, locations: str) -> list[str]:
+    """Return the command of an nginx with nchan, whose configuration is written to a folder."""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(module=_MODULE, folder=folder, port=port, locations=locations))
+    return [shutil.which("nginx") or "nginx", "-c", str(configuration), "-p", str(folder)]
 
 
 @dataclass
@@ -98,26 +110,24 @@ class Peer:
 
     def cpu(self) -> float:
         """Return the CPU seconds of all processes of the server so far."""
-        return sum(map(_cpu, _tree(self._process.pid)))
+        return sum(map(cpu_of, tree_of(self._process.pid)))
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree_of(pid: int) -> Iterator[int]:
+    """Yield a process and all its descendants."""
     yield pid
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        yield from _tree(int(child))
+        yield from tree_of(int(child))
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Return the CPU seconds of a process, all its threads."""
     return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def peers(folder: Path, redis: str, node_modules: Path | None) -> Iterator[Peer]:
     port = free_port()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(module=NCHAN, folder=folder, port=port))
-    nginx = [shutil.which("nginx") or "nginx", "-c", str(configuration), "-p", str(folder)]
-    yield Peer("nchan", nginx, port, None if NCHAN.exists() else "libnginx-mod-nchan is not installed")
+    yield Peer("nchan", nchan(folder, port, _LOCATIONS), port, NCHAN_MISSING)
     port = free_port()
     node = [shutil.which("node") or "node", "site_better_sse.mjs", str(port)]
     there = node_modules is not None and (node_modules / "better-sse").exists()

@@ -27,8 +27,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fanout import free_port
-from fanout_peers import NCHAN, _cpu, _tree
+from fanout import Program, free_port
+from fanout_peers import NCHAN_MISSING, cpu_of, tree_of
+from fanout_peers import nchan as nchan_command
 from measure import Table, machine
 from pushsvc.broker.embedded import EmbeddedServer
 
@@ -38,27 +39,11 @@ BODY = '{"t":%t,"key":"a","pad":"' + "x" * 40 + '"}'
 PLAIN = "windows = []"
 """Settings of a topic of events alone."""
 
-NGINX = """
-load_module {module};
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 19000; }}
-http {{
-  access_log off;
-  keepalive_requests 100000000;
-  client_body_temp_path {folder}/body;
-  nchan_max_reserved_memory 1G;
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location ~ /pub/(.*)$ {{ nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 10; }}
-    location ~ /sub/(.*)$ {{
+NCHAN_LOCATIONS = """
+    location ~ /pub/(.*)$ { nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 10; }
+    location ~ /sub/(.*)$ {
       nchan_subscriber eventsource; nchan_channel_id $1; nchan_subscriber_first_message newest;
-    }}
-  }}
-}}
+    }
 """
 
 
@@ -81,7 +66,7 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[Server]:
-        """Start the server, and its Redis if it has one of its own; end both."""
+        """Start the server, and its Redis if it has one of its own; end both and remove their data."""
         if self.redis is not None:
             self.redis.start()
         self._started = subprocess.Popen(
@@ -92,7 +77,7 @@ class Server:
             stderr=(self.folder / "log").open("wb"),
         )
         try:
-            self._wait_ready()
+            self.wait_ready()
             yield self
         finally:
             self._started.terminate()
@@ -102,8 +87,10 @@ class Server:
                 self._started.kill()
             if self.redis is not None:
                 self.redis.stop()
+            for name in ("data", "redis"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def _wait_ready(self) -> None:
+    def wait_ready(self) -> None:
         until = time.monotonic() + 60
         while True:
             connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -121,7 +108,7 @@ class Server:
 
     def processes(self) -> dict[int, str]:
         """Return the processes by their id, with what each is."""
-        found = {pid: _role(pid) for pid in _tree(self._started.pid)}
+        found = {pid: _role(pid) for pid in tree_of(self._started.pid)}
         if self.redis is not None and self.redis.pid is not None:
             found[self.redis.pid] = "redis"
         return found
@@ -130,7 +117,7 @@ class Server:
         """Return the CPU seconds so far by the role of the process."""
         total: dict[str, float] = {}
         for pid, role in self.processes().items():
-            total[role] = total.get(role, 0.0) + _cpu(pid)
+            total[role] = total.get(role, 0.0) + cpu_of(pid)
         return total
 
     def kill(self, role: str) -> None:
@@ -146,33 +133,29 @@ def _role(pid: int) -> str:
     return next((role for name, role in names.items() if name in command), "other")
 
 
-class Load:
+class Load(Program):
     """The load client: streams of many topics, and producers."""
 
     def __init__(self, binary: Path, server: Server, topics: int, streams: int, producers: int = PRODUCERS) -> None:
         command = [str(binary), str(server.port), server.stream, server.publish, server.body, server.header]
         command += [str(topics), str(streams), str(producers)]
-        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        super().__init__(command, os.sched_getaffinity(0))
 
     def __enter__(self) -> Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
+        self.close()
         time.sleep(1)
 
-    def ask(self, command: str) -> dict[str, float]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the load client ended")
-        found: dict[str, float] = json.loads(line)
-        return found
+
+def installed(servers: list[Server], table: Table) -> Iterator[Server]:
+    """Yield the servers that can be measured; add a line for each of the others."""
+    for server in servers:
+        if server.missing:
+            table.add(server.name, f"not measured: {server.missing}", *[""] * (len(table.header) - 2))
+        else:
+            yield server
 
 
 def pushsvc(folder: Path, name: str, topics: str, *, workers: int = 1) -> Server:
@@ -189,10 +172,8 @@ def pushsvc(folder: Path, name: str, topics: str, *, workers: int = 1) -> Server
 def nchan(folder: Path) -> Server:
     port = free_port()
     folder.mkdir()
-    (folder / "nginx.conf").write_text(NGINX.format(module=NCHAN, folder=folder, port=port))
-    command = [shutil.which("nginx") or "nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
-    missing = None if NCHAN.exists() else "libnginx-mod-nchan is not installed"
-    return Server("nchan", command, port, "/sub/user.%d", "/pub/user.%d", folder, missing=missing)
+    command = nchan_command(folder, port, NCHAN_LOCATIONS)
+    return Server("nchan", command, port, "/sub/user.%d", "/pub/user.%d", folder, missing=NCHAN_MISSING)
 
 
 def centrifugo(folder: Path, binary: Path) -> Server:
@@ -249,11 +230,8 @@ def messages_table(servers: list[Server], binary: Path, counts: list[int], messa
         "CPU per message of all processes of the server. × nchan: that of nchan with the fewest topics, in this run.",
     )
     floor = 0.0
-    for server in servers:
+    for server in installed(servers, table):
         for topics in counts:
-            if server.missing:
-                table.add(server.name, "", "", f"not measured: {server.missing}", *[""] * 7)
-                break
             streams = min(topics, 15_000)
             with server.running(), Load(binary, server, topics, streams) as load:
                 load.ask("open 256")
@@ -271,7 +249,6 @@ def messages_table(servers: list[Server], binary: Path, counts: list[int], messa
                 f"{found['p99_ms']:.1f}",
                 f"{lost:.0f}",
             )
-            _forget(server)
             if server.name == "nchan" and topics >= 10_000:
                 break  # one process may hold 19,000 connections, streams and producers alike
     table.print()
@@ -284,10 +261,7 @@ def wide_table(servers: list[Server], binary: Path, messages: int) -> None:
         "CPU of all processes of the server.",
     )
     floor = 0.0
-    for server in servers:
-        if server.missing:
-            table.add(server.name, f"not measured: {server.missing}", "", "", "")
-            continue
+    for server in installed(servers, table):
         with server.running(), Load(binary, server, 1, 200, producers=1) as load:
             load.ask("open 256")
             load.ask(f"publish {messages // 10} 0")
@@ -305,7 +279,6 @@ def wide_table(servers: list[Server], binary: Path, messages: int) -> None:
             f"{messages / found['seconds']:,.0f}",
             f"{found['p99_ms']:.1f}",
         )
-        _forget(server)
     table.print()
 
 
@@ -315,10 +288,7 @@ def open_table(servers: list[Server], binary: Path, streams: int) -> None:
         ["server", "new topics s", "known topics s", "with cursors after kill -9 s"],
         "Until every stream has its head. The killed web process is started again by the supervisor; that time counts.",
     )
-    for server in servers:
-        if server.missing:
-            table.add(server.name, f"not measured: {server.missing}", "", "")
-            continue
+    for server in installed(servers, table):
         with server.running(), Load(binary, server, streams, streams) as load:
             took = [load.ask("open 256")["seconds"]]
             load.ask(f"publish {streams * 2} 0")
@@ -332,14 +302,13 @@ def open_table(servers: list[Server], binary: Path, streams: int) -> None:
                 load.ask("close")
                 while True:
                     try:
-                        server._wait_ready()
+                        server.wait_ready()
                         break
                     except OSError:
                         time.sleep(0.02)
                 load.ask("open 256")
                 took.append(time.monotonic() - started)
         table.add(server.name, *(f"{seconds:.2f}" for seconds in took), *[""] * (3 - len(took)))
-        _forget(server)
     table.print()
 
 
@@ -349,17 +318,13 @@ def latency_table(servers: list[Server], binary: Path, topics: int, rate: int, s
         ["server", "p50 ms", "p99 ms", "max ms", "lost"],
         "From the time at which the message was due until its subscriber has it. Median of three runs.",
     )
-    for server in servers:
-        if server.missing:
-            table.add(server.name, f"not measured: {server.missing}", "", "", "")
-            continue
+    for server in installed(servers, table):
         with server.running(), Load(binary, server, topics, topics, producers=64) as load:
             load.ask("open 256")
             load.ask(f"publish {rate} {rate}")
             runs = [load.ask(f"publish {rate * seconds} {rate}") for _ in range(3)]
         cells = [f"{median(run[name] for run in runs):.1f}" for name in ("p50_ms", "p99_ms", "max_ms")]
         table.add(server.name, *cells, f"{sum(rate * seconds - run['received'] for run in runs):.0f}")
-        _forget(server)
     table.print()
 
 
@@ -369,16 +334,12 @@ def burst_table(servers: list[Server], binary: Path, streams: int) -> None:
         ["server", "all open after s", "ListenOverflows", "ListenDrops"],
         "One topic for all. The counters are of the kernel, for this machine.",
     )
-    for server in servers:
-        if server.missing:
-            table.add(server.name, f"not measured: {server.missing}", "", "")
-            continue
+    for server in installed(servers, table):
         with server.running(), Load(binary, server, 1, streams) as load:
             before = _drops()
             took = load.ask(f"open {streams}")["seconds"]
             after = _drops()
         table.add(server.name, f"{took:.2f}", *(str(now - then) for now, then in zip(after, before, strict=True)))
-        _forget(server)
     table.print()
 
 
@@ -386,12 +347,6 @@ def _drops() -> tuple[int, int]:
     lines = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:")]
     counters = dict(zip(lines[0], lines[1], strict=True))
     return int(counters["ListenOverflows"]), int(counters["ListenDrops"])
-
-
-def _forget(server: Server) -> None:
-    """Remove the data of a server, so that each run begins empty."""
-    for name in ("data", "redis"):
-        shutil.rmtree(server.folder / name, ignore_errors=True)
 
 
 @contextmanager
