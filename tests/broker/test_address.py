@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushsvc.broker.cluster.address import Address
+from pushsvc.broker.cluster.address import Address, without_password
 from pushsvc.broker.keys import TAGS, slot_of
 
 SENTINELS = {
@@ -75,3 +75,10 @@ def test_the_hash_tag_of_a_key_decides_its_slot(key: str, same: str) -> None:
     assert slot_of(key) == slot_of(same)
     assert slot_of("123456789") == 0x31C3  # from the Redis Cluster specification
     assert len({slot_of(tag) for tag in TAGS}) == len(TAGS)
+
+
+def test_without_password_hides_every_password() -> None:
+    assert without_password("rediss://me:secret@h:1/0?a=b") == "rediss://…@h:1/0?a=b"
+    assert without_password("unix:///a/b.sock") == "unix:///a/b.sock"
+    several = "redis+sentinel://me:secret@a:1,[::1]:2/m/0?sentinel_password=secret&ssl_ca_certs=ca"
+    assert without_password(several) == "redis+sentinel://…@a:1,[::1]:2/m/0?sentinel_password=…&ssl_ca_certs=ca"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pushsvc.config import Settings, check_bind, is_loopback, load, without_password
-from pushsvc.errors import InvalidSetting, PushError, StartupError
+from pushsvc.config import Settings, load
+from pushsvc.errors import InvalidSetting, StartupError
 from pushsvc.settings import Ack, TopicSettings
 
 
@@ -236,31 +236,6 @@ def test_settings_are_encoded_for_a_child() -> None:
     decoded = Settings.decode(settings.encode())
     assert decoded.topics.settings_of("a.b") == settings.topics.settings_of("a.b") != TopicSettings()
     assert replace(decoded, topics=settings.topics) == settings
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_binding_to_loopback_is_allowed(host: str) -> None:
-    assert is_loopback(host)
-    check_bind(Settings(host=host))
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1"])
-def test_binding_to_other_addresses_needs_insecure(host: str) -> None:
-    with pytest.raises(StartupError, match="--insecure"):
-        check_bind(Settings(host=host))
-    check_bind(Settings(host=host, insecure=True))
-
-
-def test_an_unknown_host_raises_with_its_name() -> None:
-    with pytest.raises(PushError, match=r"no\.such\.host\.invalid"):
-        check_bind(Settings(host="no.such.host.invalid"))
-
-
-def test_without_password_hides_every_password() -> None:
-    assert without_password("rediss://me:secret@h:1/0?a=b") == "rediss://…@h:1/0?a=b"
-    assert without_password("unix:///a/b.sock") == "unix:///a/b.sock"
-    several = "redis+sentinel://me:secret@a:1,[::1]:2/m/0?sentinel_password=secret&ssl_ca_certs=ca"
-    assert without_password(several) == "redis+sentinel://…@a:1,[::1]:2/m/0?sentinel_password=…&ssl_ca_certs=ca"
 
 
 def test_count_windows_and_exact_windows() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushsvc.config import line_of
+from pushsvc.config.toml_lines import line_of
 
 Path = tuple[str, ...]
 

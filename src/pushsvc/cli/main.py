@@ -124,7 +124,7 @@ def _event_clock() -> TopicSettings:
 
 
 def _supervise(settings: Settings, **roles: Any) -> None:
-    from pushsvc.config import check_bind, check_metrics_bind
+    from pushsvc.supervisor.preflight import check_bind, check_metrics_bind
     from pushsvc.supervisor.supervisor import Supervisor
 
     (check_bind if "web" in roles else check_metrics_bind)(settings)

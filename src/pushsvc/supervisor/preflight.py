@@ -1,14 +1,17 @@
-"""Checks before the start: is Redis suitable, and can the certificate be used?"""
+"""Checks before the start: is Redis suitable, can the certificate be used, and who could reach the server?"""
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 from pushsvc.broker.broker import Broker
-from pushsvc.config import without_password
+from pushsvc.broker.cluster.address import without_password
+from pushsvc.config import Settings
 from pushsvc.errors import PushError, StartupError, Unavailable
 from pushsvc.settings import Ack
 
@@ -82,6 +85,34 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise StartupError(f"{names}: not a certificate and its unencrypted private key ({error})") from None
     except OSError as error:
         raise StartupError(f"{names}: {error.strerror}") from None
+
+
+def check_bind(settings: Settings) -> None:
+    """Raise StartupError if other machines could reach the server, which asks for no credentials."""
+    _check_reach(settings.host, settings.insecure, "read and publish")
+
+
+def check_metrics_bind(settings: Settings) -> None:
+    """Raise StartupError if other machines could reach the metrics."""
+    if settings.metrics_port is not None:
+        _check_reach(settings.metrics_host, settings.insecure, "read the metrics")
+
+
+def _check_reach(host: str, insecure: bool, action: str) -> None:
+    if not insecure and not is_loopback(host):
+        raise StartupError(
+            f"refused to listen on {host}: no credentials are configured, so every machine that reaches the port "
+            f"could {action}. Use --insecure to allow this on a private network"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether all addresses of a host are loopback addresses; raise StartupError for an unknown host."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise StartupError(f"cannot listen on {host!r}: there is no such host") from None
+    return all(ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
 
 
 def _wait_for_redis(broker: Broker, shown: str, wait: bool, warn: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,3 +116,9 @@ def _host(text: str, port: int) -> Host:
     if not name or not number.isdecimal():
         raise ValueError(f"{text!r} is not host:port")
     return name.strip("[]"), int(number)
+
+
+def without_password(url: str) -> str:
+    """Return a URL without its passwords, for messages. It may list several hosts, which urllib cannot parse."""
+    shown = re.sub(r"(?<=://)[^?]*@", "…@", url)
+    return re.sub(r"(?<=password=)[^&]*", "…", shown)

@@ -1,0 +1,269 @@
+"""Checks of the values in ``pushsvc.toml``, which make settings of them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pushsvc.errors import InvalidTopic
+from pushsvc.event import Limits
+from pushsvc.settings import Ack, TopicRules, TopicSettings
+from pushsvc.stats.statistic_names import is_of_values, percent_of
+from pushsvc.stats.window import Window
+from pushsvc.topic import check_pattern, is_pattern
+
+Check = Callable[[Any], Any]
+"""A function from a value of the file to the value of the setting; it raises ValueError."""
+
+
+class Fault(ValueError):
+    """What is wrong with the key at ``path``, which begins in the table that is checked."""
+
+    def __init__(self, detail: str, *path: str) -> None:
+        super().__init__(detail)
+        self.path = path
+
+    @classmethod
+    def under(cls, name: str, error: ValueError) -> Fault:
+        """Return an error of the value of ``name`` as an error of the table around it."""
+        return cls(str(error), name, *(error.path if isinstance(error, Fault) else ()))
+
+
+def check_table(table: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the checked values of a table; raise Fault."""
+    found = {}
+    for name, value in table.items():
+        if name not in checks:
+            near = difflib.get_close_matches(name, checks, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(checks))}"
+            raise Fault(f"there is no such setting; {hint}", name)
+        try:
+            found[name] = checks[name](value)
+        except ValueError as error:
+            raise Fault.under(name, error) from None
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be text in quotes")
+    return value
+
+
+def _path(value: Any) -> Path:
+    return Path(os.path.expanduser(_text(value)))
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _number(least: int, most: int) -> Check:
+    def check(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return check
+
+
+def _units(units: Mapping[str, int], expected: str) -> Check:
+    """Return a check of a number, or of text such as ``7d`` that ends with a unit."""
+
+    def check(value: Any) -> int:
+        found = re.fullmatch("([0-9]{1,15})([A-Za-z]*)", str(value), re.ASCII)
+        if isinstance(value, bool) or not isinstance(value, int | str) or not found or found[2] not in units:
+            raise ValueError(f"must be {expected}")
+        if (amount := int(found[1]) * units[found[2]]) > _MAX_AMOUNT:
+            raise ValueError(f"{value!r} is too large: write 0 for no limit")
+        return amount
+
+    return check
+
+
+def _expiry(value: Any) -> int:
+    amount: int = _units(_MILLISECONDS, 'a number of seconds, or text such as "7d" (s, m, h, d)')(value)
+    if 0 < amount < _LEAST_EXPIRY:
+        raise ValueError('must be at least "1h", or 0 for never')
+    return amount
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise ValueError('must be a list of texts, such as ["a", "b"]')
+    return tuple(value)
+
+
+def _clock(value: Any) -> str:
+    if value not in ("wall", "event"):
+        raise ValueError('must be "wall" or "event"')
+    return str(value)
+
+
+def _windows(value: Any) -> tuple[Window, ...]:
+    windows = tuple(map(Window.parse, _texts(value)))
+    if len({window.name for window in windows}) < len(windows):
+        raise ValueError("must have no window twice; [] means events only, without statistics")
+    return windows
+
+
+def _key(value: Any) -> tuple[str, ...]:
+    groupings = (_text(value),) if isinstance(value, str) else _texts(value)
+    if not groupings or len(set(groupings)) < len(groupings):
+        raise ValueError("must have at least one grouping, and none twice")
+    for grouping in groupings:
+        names = grouping.split("+")
+        if "" in names or "time" in names or any(name.startswith("$") for name in names):
+            raise ValueError(f"{grouping!r} must be the name of a field, or several names joined by +")
+    return groupings
+
+
+def _statistics(value: Any) -> tuple[str, ...]:
+    texts = _texts(value)
+    if len(set(texts)) < len(texts):
+        raise ValueError("must have no statistic twice")
+    for text in texts:
+        if not percent_of(text) and not is_of_values(text):
+            raise ValueError(
+                f"{text!r} is not an optional statistic; these are p1 to p99 and, for fields in values, "
+                "distinct, top (top1 to top100), first and last"
+            )
+    return texts
+
+
+def _values(value: Any) -> tuple[str, ...]:
+    names = _texts(value)
+    if len(set(names)) < len(names) or len(names) > _MAX_VALUED:
+        raise ValueError(f"must have at most {_MAX_VALUED} fields, and none twice")
+    for name in names:
+        if name == "time" or name.startswith("$"):
+            raise ValueError(f"{name!r} must be the name of a field")
+    return names
+
+
+def _check_values(settings: TopicSettings) -> None:
+    """Raise Fault for fields without a statistic of values, and for such a statistic without a field."""
+    chosen = settings.value_statistics
+    if chosen and not settings.values:
+        raise Fault(f"{chosen[0]!r} needs fields: name them in values", "statistics")
+    if settings.values and not chosen:
+        raise Fault("no statistic uses them: add distinct, top, first or last to statistics", "values")
+
+
+def _check_expiry(settings: TopicSettings) -> None:
+    """Raise Fault for a topic that would end while a window still has events."""
+    if 0 < settings.expire_after <= settings.longest_window:
+        raise Fault("must be longer than the longest window", "expire_after")
+
+
+def _check_parts(pattern: str, settings: TopicSettings) -> None:
+    """Raise Fault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
+
+    With a pattern, every matching topic would start as many processes.
+    """
+    if settings.parts == 1:
+        return
+    if is_pattern(pattern):
+        raise Fault("only a single topic can have parts, and this is a pattern", "parts")
+    if not settings.windows:
+        raise Fault("a topic without windows has no statistics to divide", "parts")
+    for reason, is_set in (
+        ("values", settings.values),
+        ("exact windows", settings.exact),
+        ("windows of the last N events", settings.largest_count_window),
+    ):
+        if is_set:
+            raise Fault(f"a topic with {reason} cannot have parts: their results cannot be merged exactly", "parts")
+
+
+def _topic(pattern: str, value: Any) -> TopicSettings:
+    try:
+        check_pattern(pattern)
+    except InvalidTopic as error:
+        raise ValueError(error.detail) from None
+    if not isinstance(value, dict):
+        raise ValueError("must be a table")
+    found = check_table(value, _TOPIC)
+    settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+    _check_values(settings)
+    _check_expiry(settings)
+    _check_parts(pattern, settings)
+    return settings
+
+
+def _topics(value: Any) -> TopicRules:
+    if not isinstance(value, dict):
+        raise ValueError('must have a table per topic or pattern, such as [topics."a.*"]')
+    rules = []
+    for pattern, table in value.items():
+        try:
+            rules.append((pattern, _topic(pattern, table)))
+        except ValueError as error:
+            raise Fault.under(pattern, error) from None
+    return TopicRules(tuple(rules))
+
+
+def _limits(value: Any) -> Limits:
+    if not isinstance(value, dict):
+        raise ValueError("must be a table [limits]")
+    return Limits(**check_table(value, {one.name: _number(1, 1 << 31) for one in fields(Limits)}))
+
+
+_MAX_VALUED = 8
+_LEAST_EXPIRY = 3_600_000  # ms: ids and idempotency keys are remembered for less
+_MAX_AMOUNT = 10**15
+_MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
+_TOPIC: dict[str, Check] = {
+    "windows": _windows,
+    "key": _key,
+    "statistics": _statistics,
+    "values": _values,
+    "clock": _clock,
+    "jump": _switch,
+    "cadence_ms": _number(0, 3_600_000),
+    "idle_cadence_ms": _number(0, 3_600_000),
+    "max_keys": _number(1, 1_000_000),
+    "max_fields": _number(1, 1_000),
+    "exact": _switch,
+    "max_events": _number(1, 1_000_000),
+    "max_values": _number(1, 1_000_000),
+    "parts": _number(1, 16),
+    "retention": _number(0, 1_000_000_000),
+    "retention_age": _units(_MILLISECONDS, 'a number of seconds, or text such as "24h" or "7d" (s, m, h, d)'),
+    "expire_after": _expiry,
+    "retention_bytes": _units(_BYTES, 'a number of bytes, or text such as "100MB" (KB, MB, GB, TB)'),
+}
+SETTINGS: dict[str, Check] = {
+    "redis": _text,
+    "prefix": _text,
+    "host": _text,
+    "port": _number(0, 65_535),
+    "workers": _number(1, 256),
+    "aggregators": _number(1, 64),
+    "metrics_host": _text,
+    "metrics_port": _number(0, 65_535),
+    "data_dir": _path,
+    "allow_host": _texts,
+    "allow_origin": _texts,
+    "insecure": _switch,
+    "drain": _number(0, 3_600),
+    "heartbeat": _number(1, 3_600),
+    "wait": _switch,
+    "ack": lambda value: Ack.parse(_text(value)),
+    "certfile": _path,
+    "keyfile": _path,
+    "max_connections": _number(0, 10_000_000),
+    "max_connections_per_address": _number(0, 10_000_000),
+    "topics": _topics,
+    "io_uring": _switch,
+    "limits": _limits,
+}

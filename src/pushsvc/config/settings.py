@@ -1,0 +1,108 @@
+"""The settings of all processes, and the file that sets them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pushsvc.config.checks import SETTINGS, Fault, check_table
+from pushsvc.config.toml_lines import line_of, with_position
+from pushsvc.errors import InvalidSetting, StartupError
+from pushsvc.event import Limits
+from pushsvc.settings import Ack, TopicRules
+
+DEFAULT_FILE = Path("pushsvc.toml")
+"""The file in the working directory that is read if no other is named."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of all processes.
+
+    ``drain`` and ``heartbeat`` are in seconds. Without ``redis``, an embedded server runs. ``certfile`` enables TLS;
+    without ``keyfile``, it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run
+    without web processes. ``io_uring`` has an effect only if the kernel supports it.
+    """
+
+    redis: str | None = None
+    prefix: str = "pushsvc:"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    aggregators: int = 1
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    data_dir: Path = Path("pushsvc-data")
+    allow_host: tuple[str, ...] = ()
+    allow_origin: tuple[str, ...] = ()
+    insecure: bool = False
+    drain: int = 5
+    heartbeat: int = 15
+    wait: bool = False
+    ack: Ack = field(default_factory=Ack)
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    max_connections: int = 50_000
+    max_connections_per_address: int = 1_000
+    io_uring: bool = True
+    topics: TopicRules = field(default_factory=TopicRules)
+    limits: Limits = field(default_factory=Limits)
+
+    def encode(self) -> str:
+        """Return all settings as text for a child process."""
+        return msgspec.json.encode(self, enc_hook=str).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Settings:
+        return msgspec.json.decode(text, type=cls, dec_hook=lambda kind, value: kind(value))
+
+
+def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
+    """Return the settings: ``options`` that are neither None nor empty, then those of the file, then the defaults.
+
+    Without ``file``, read ``pushsvc.toml`` in the working directory if it exists. Raise InvalidSetting with the file,
+    the line and the key, and StartupError if the file cannot be read.
+    """
+    found = _read(file or DEFAULT_FILE) if file is not None or DEFAULT_FILE.exists() else {}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return replace(Settings(), **(found | given))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = _decode(path, path.read_bytes())
+    except OSError as error:
+        raise StartupError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: a number too long, arrays nested too deep
+        raise InvalidSetting(with_position(path, text, str(error))) from error
+    try:
+        found = check_table(document, SETTINGS)
+    except Fault as error:
+        key = ".".join(map(_spelled, error.path))
+        raise InvalidSetting(f"{path}:{line_of(text, error.path)}: {key}: {error}") from None
+    for name in ("data_dir", "certfile", "keyfile"):
+        if name in found:
+            found[name] = path.parent / found[name]
+    return found
+
+
+def _decode(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidSetting(f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8") from error
+
+
+def _spelled(name: str) -> str:
+    """Return a name as a key of the file."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

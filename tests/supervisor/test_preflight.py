@@ -1,0 +1,27 @@
+"""Checks before the start."""
+
+from __future__ import annotations
+
+import pytest
+
+from pushsvc.config import Settings
+from pushsvc.errors import PushError, StartupError
+from pushsvc.supervisor.preflight import check_bind, is_loopback
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_binding_to_loopback_is_allowed(host: str) -> None:
+    assert is_loopback(host)
+    check_bind(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1"])
+def test_binding_to_other_addresses_needs_insecure(host: str) -> None:
+    with pytest.raises(StartupError, match="--insecure"):
+        check_bind(Settings(host=host))
+    check_bind(Settings(host=host, insecure=True))
+
+
+def test_an_unknown_host_raises_with_its_name() -> None:
+    with pytest.raises(PushError, match=r"no\.such\.host\.invalid"):
+        check_bind(Settings(host="no.such.host.invalid"))
