@@ -1,7 +1,5 @@
 """Entry point. Processes that run on gevent are patched before their other imports."""
 
-from __future__ import annotations
-
 import sys
 
 from pushsvc.supervisor.lifeline import end_with_parent

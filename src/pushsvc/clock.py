@@ -1,7 +1,5 @@
 """Times as text. A time is an integer of milliseconds since 1970-01-01T00:00Z; ``system_clock`` reads the present."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 

@@ -6,8 +6,6 @@ The position in a partition is an epoch (32 bits) and a sequence. Partitions wit
     version (1 byte) { epoch (4 bytes) n (1 byte) n × { partition (1 byte) sequence (varint) } } …   in base64url
 """
 
-from __future__ import annotations
-
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping

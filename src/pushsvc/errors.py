@@ -27,8 +27,6 @@
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

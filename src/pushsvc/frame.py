@@ -1,7 +1,5 @@
 """How the frames of a statistics stream change a table of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from operator import itemgetter
 from typing import Any

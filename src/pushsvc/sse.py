@@ -6,8 +6,6 @@ Source: WHATWG HTML, section 9.2 "Server-sent events". Lines end at CR, LF or CR
 ``splitlines`` (which also splits at U+2028) and ``strip`` are never used on stream text.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The wall clock in milliseconds, for rooms above the core. ``clock`` formats and parses such times."""
 
-from __future__ import annotations
-
 import time
 
 

@@ -1,7 +1,5 @@
 """Frames and events as pandas tables and as CSV. Only this module imports pandas, so import it only where needed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Topic names, patterns of them, and the partition of a topic."""
 
-from __future__ import annotations
-
 import re
 from zlib import crc32
 

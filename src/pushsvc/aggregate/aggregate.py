@@ -4,8 +4,6 @@ A reader applies each frame: a ``snapshot`` replaces all rows; an ``update`` rep
 those in ``gone``. Its rows are then those of a snapshot of that moment, column for column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from functools import partial
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Decides when updates may be sent."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pushsvc.stats.arrays import Index, Ints

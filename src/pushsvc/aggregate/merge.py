@@ -4,8 +4,6 @@ The keys of each grouping are divided among the shards, so the rows of a key are
 keys together and of ``__other__`` are in every report, as partials that are merged.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Puts events into the rows of an engine: by key, field and value."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType

@@ -8,8 +8,6 @@ All shards see the times and fields of all events. So their clocks and windows a
 and the same fields get rows as in a single engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar

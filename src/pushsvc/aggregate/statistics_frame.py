@@ -1,7 +1,5 @@
 """The frames of windows, and their rows as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

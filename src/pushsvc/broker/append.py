@@ -1,7 +1,5 @@
 """Publish calls: the events of one request, or of several requests to one topic merged into one call."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any

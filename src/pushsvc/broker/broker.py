@@ -1,7 +1,5 @@
 """The broker: every request of the program to Redis."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

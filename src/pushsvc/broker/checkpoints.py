@@ -4,8 +4,6 @@ Checkpoints alternate between two places, and the header names the place of the 
 checkpoint is never read. Every write carries the owner's fencing token and the epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from zlib import crc32
 

@@ -10,8 +10,6 @@ call is sent again only if Redis replied that it did not run.
 If memory is not safe enough (``Ack``), each round trip ends with one command that waits for the disk or for replicas.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import deque

@@ -1,7 +1,5 @@
 """The embedded Valkey: started by this program, reached through a Unix socket, ended with this program."""
 
-from __future__ import annotations
-
 import fcntl
 import importlib.util
 import os

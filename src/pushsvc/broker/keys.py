@@ -4,8 +4,6 @@ All keys and channels of a partition share one hash tag, so a cluster serves the
 so that the 64 partitions spread evenly over the 16,384 slots.
 """
 
-from __future__ import annotations
-
 from binascii import crc_hqx
 from dataclasses import dataclass
 from itertools import count

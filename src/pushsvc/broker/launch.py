@@ -3,8 +3,6 @@
 It is a separate program because almost nothing is safe between fork and exec of a threaded process.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """Limits of the broker; tests inject smaller ones."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

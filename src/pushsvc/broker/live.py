@@ -1,7 +1,5 @@
 """The live connection of a process to a primary: it receives messages of subscribed channels and detects silence."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress

@@ -1,7 +1,5 @@
 """Appending events to a topic's log: the calls that a request needs, and its receipt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

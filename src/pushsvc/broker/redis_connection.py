@@ -1,7 +1,5 @@
 """Single connections to Redis. They never send anything twice."""
 
-from __future__ import annotations
-
 import os
 import select
 import socket

@@ -1,7 +1,5 @@
 """Replies of Redis, and the errors that they mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

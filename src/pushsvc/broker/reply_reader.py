@@ -1,7 +1,5 @@
 """Reads Redis's replies within gevent's hub: most messages are handled without waking a greenlet."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable
 from time import monotonic

@@ -4,8 +4,6 @@ A script with more than five keys or arguments takes them as a named tuple. The 
 the same names (keys with the suffix ``_key``), generated from the tuple's fields: neither side counts positions.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections import namedtuple

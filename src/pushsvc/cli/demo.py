@@ -4,8 +4,6 @@
 the U.S. Bureau of Transportation Statistics).
 """
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import random

@@ -1,7 +1,5 @@
 """Reads events from a file or a pipe and sends them: as they arrive, or replayed by their own times."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Prints streams on a terminal: events as JSON lines, statistics as live tables."""
 
-from __future__ import annotations
-
 import json
 import os
 import select

@@ -1,7 +1,5 @@
 """Encodes events as requests of bounded size. Values of numpy and pandas are read without importing either."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

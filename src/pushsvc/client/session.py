@@ -1,7 +1,5 @@
 """HTTP connections to one server: kept alive, shared between threads, and retries of failed requests."""
 
-from __future__ import annotations
-
 import json
 import random
 import socket

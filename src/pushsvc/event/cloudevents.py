@@ -1,7 +1,5 @@
 """CloudEvents 1.0 as flat events: in the JSON format, and in the binary mode of HTTP, with attributes as headers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

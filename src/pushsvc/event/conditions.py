@@ -1,7 +1,5 @@
 """Conditions on the data of an event, such as ``rating<3``."""
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Reads CSV (RFC 4180 with a header line) as the values of events."""
 
-from __future__ import annotations
-
 import csv
 import math
 import re

@@ -1,7 +1,5 @@
 """Parses request bodies in JSON, NDJSON, CSV and CloudEvents to events."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Reads request bodies: by the fast path of their topic, else by the parser that reports all faults."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field

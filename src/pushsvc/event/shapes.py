@@ -8,8 +8,6 @@ A body with anything new, unusual or wrong is left to ``formats.parse``, which r
 rules: it accepts only what the validator accepts, with the same result for readers of the log.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any

@@ -5,8 +5,6 @@ round them). Text that it refuses is decoded again by a slow parser that reports
 JSON but not allowed in an event becomes an UnusableValue, so that the validator can name its field.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The rules for valid events. Events are validated here once; all later code trusts them."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

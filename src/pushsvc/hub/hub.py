@@ -1,7 +1,5 @@
 """The hub of a process: composes feed, groups and delivery, and owns their life."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Hashable
 from functools import partial

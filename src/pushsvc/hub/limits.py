@@ -1,7 +1,5 @@
 """Bounds of the hub's rooms. Times are in seconds, sizes in bytes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

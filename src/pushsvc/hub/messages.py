@@ -1,7 +1,5 @@
 """Log entries as event-stream messages. Streams with equal wishes share a message, but for its id line."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from random import randrange
 from typing import Any

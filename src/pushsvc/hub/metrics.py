@@ -1,7 +1,5 @@
 """Metrics of the hub. Sums over the deliveries of a pass are added once, not delivery by delivery."""
 
-from __future__ import annotations
-
 from prometheus_client import Counter, Gauge, Histogram
 
 from pushsvc.metrics import BufferedCounter, BufferedGauge, BufferedHistogram

@@ -1,7 +1,5 @@
 """The query of a stream. Streams with equal queries share everything but their sockets."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache

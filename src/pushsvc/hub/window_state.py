@@ -1,7 +1,5 @@
 """The rows of a window as a client knows them, kept once per process, and selections of them."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Accepts connections from the listening socket that the workers share, and enforces their deadlines."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

@@ -1,7 +1,5 @@
 """The body of a request: a length or chunks, read on demand."""
 
-from __future__ import annotations
-
 import io
 import re
 import time

@@ -5,8 +5,6 @@ clearing a row forgets the counts of a killed worker. Workers that check at the 
 connection: the limits may be exceeded by the number of workers.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """One connection: answers its requests until it closes or hands its socket to a stream."""
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections.abc import Callable

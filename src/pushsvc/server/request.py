@@ -6,8 +6,6 @@ or repeated Host, a Transfer-Encoding beside a length or in HTTP/1.0. Request sm
 the same bytes differently, so everything ambiguous is refused.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Reads the heads of the requests of one connection, within their deadlines."""
 
-from __future__ import annotations
-
 from math import inf
 
 from gevent import get_hub

@@ -1,7 +1,5 @@
 """HTTP responses as bytes."""
 
-from __future__ import annotations
-
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """Serves an app from one worker process, over an inherited listening socket."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import ssl

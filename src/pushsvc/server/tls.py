@@ -1,7 +1,5 @@
 """TLS on non-blocking sockets."""
 
-from __future__ import annotations
-
 import ssl
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A non-blocking socket on which one greenlet waits. The acceptor enforces the deadline of the wait."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

@@ -1,7 +1,5 @@
 """Runs a WSGI application for one request and sends its response (PEP 3333)."""
 
-from __future__ import annotations
-
 import io
 import logging
 import re

@@ -1,7 +1,5 @@
 """Array types, and helpers for sorted arrays and the runs of equal elements in them."""
 
-from __future__ import annotations
-
 from itertools import pairwise, starmap
 from typing import Any
 

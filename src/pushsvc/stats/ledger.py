@@ -1,7 +1,5 @@
 """The rows that a reader of the frames has of each window, hence those that the next frame must contain."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Counts are integers, so that the subtraction is exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

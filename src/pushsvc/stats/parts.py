@@ -1,7 +1,5 @@
 """Lists of parts that are merged now and then, batches of parallel arrays, and the bytes of all these."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 

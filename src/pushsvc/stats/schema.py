@@ -1,7 +1,5 @@
 """The classes that the saved state of an engine consists of."""
 
-from __future__ import annotations
-
 from pushsvc.stats.engine import Engine
 from pushsvc.stats.ledger import Ledger
 from pushsvc.stats.moments import Moments

@@ -5,8 +5,6 @@ attributes only. A class declares its attributes as ``STATE``, a dataclass as it
 not saved: the caller of ``deserialize`` sets them anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any

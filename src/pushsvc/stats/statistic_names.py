@@ -1,7 +1,5 @@
 """Names of the statistics that settings may choose."""
 
-from __future__ import annotations
-
 import re
 
 TOP = 10  # length of the list of ``top``

@@ -1,7 +1,5 @@
 """The processes under the supervisor, each with a growing pause between its restarts."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Private temporary folders. The next call removes the folders that killed processes left."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -3,8 +3,6 @@
 The parent holds the writing end of a pipe and never writes. When the parent ends, the child reads the end of the pipe.
 """
 
-from __future__ import annotations
-
 import _thread
 import os
 import signal

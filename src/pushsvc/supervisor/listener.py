@@ -1,7 +1,5 @@
 """The listening socket that all web processes share, and the wait until a server answers there."""
 
-from __future__ import annotations
-
 import errno
 import math
 import socket

@@ -1,7 +1,5 @@
 """Checks before the start: is Redis suitable, can the certificate be used, and who could reach the server?"""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

@@ -1,7 +1,5 @@
 """The signals of the parent process. A handler only takes a note and ends the sleep of the main loop."""
 
-from __future__ import annotations
-
 import select
 import signal
 import socket

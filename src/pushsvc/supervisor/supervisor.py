@@ -3,8 +3,6 @@
 It uses no gevent and patches nothing: signals, processes and sockets are those of the system.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import resource

@@ -1,7 +1,5 @@
 """Answers requests on connections beyond a limit. The server marks them in the environ."""
 
-from __future__ import annotations
-
 from flask import Flask, Response, request
 
 from pushsvc import sse

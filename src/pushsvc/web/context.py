@@ -1,7 +1,5 @@
 """What every resource uses."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from pushsvc.broker.broker import Broker

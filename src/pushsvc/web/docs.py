@@ -1,7 +1,5 @@
 """``/docs``: the API as a page for people, and ``/openapi.json`` for programs."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 from flask import Blueprint, Response, render_template, request, send_from_directory

@@ -1,7 +1,5 @@
 """``/v1/topics/{topic}/events``: publish events, stream them, look them up."""
 
-from __future__ import annotations
-
 from urllib.parse import urlencode
 
 import orjson

@@ -1,7 +1,5 @@
 """Pages of a topic's history, read from its log and filtered by conditions such as ``rating<3``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Metrics of the web processes. Those of streams are in hub/metrics.py."""
 
-from __future__ import annotations
-
 from prometheus_client import Counter, Gauge, Histogram
 
 from pushsvc.metrics import BufferedCounter, BufferedGauge, BufferedHistogram

@@ -1,7 +1,5 @@
 """``/``: the dashboard."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response, make_response, render_template
 
 from pushsvc.web.context import Context

@@ -1,7 +1,5 @@
 """Query parameters and formats. Unknown names are refused, so that no misspelled one is silently ignored."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 Nothing here uses Flask's request, so a server may call it without Flask.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Responses that several resources use, and the hand-over of a stream to the server."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol

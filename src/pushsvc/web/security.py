@@ -1,7 +1,5 @@
 """Which hosts and origins may use a server that has no credentials."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address

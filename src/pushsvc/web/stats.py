@@ -1,7 +1,5 @@
 """``/v1/topics/{topic}/stats``: the statistics of a topic's windows, once or as a stream."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``/v1/stream``: several topics and patterns on one connection."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response, request
 
 from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable

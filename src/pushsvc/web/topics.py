@@ -1,7 +1,5 @@
 """``/v1/topics``: the list of topics, and the metadata of one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain

@@ -4,8 +4,6 @@ The comparison covers everything that an app holds, so it also notices ways of e
 not know.
 """
 
-from __future__ import annotations
-
 from types import FunctionType
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Applies the entries that a read returned to an engine, in the order of their arrival."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pushsvc.broker.keys import Log

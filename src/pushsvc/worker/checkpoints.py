@@ -4,8 +4,6 @@ A checkpoint is worth while if repeating the counting since the last one would c
 checkpoints take a bounded share of the CPU that counting takes, and a successor repeats a bounded amount of counting.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 ``shards/pool.py`` has the engine that counts in several others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar, Protocol
 

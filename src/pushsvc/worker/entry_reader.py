@@ -1,7 +1,5 @@
 """Reads the events of log entries as columns."""
 
-from __future__ import annotations
-
 import logging
 
 from pushsvc.event.columns import ColumnReader, Columns

@@ -1,7 +1,5 @@
 """Writes the frames of a partition's engines to the statistics logs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Container, Iterable
 

@@ -1,7 +1,5 @@
 """Publishes raw messages of producers that only ``PUBLISH`` to Redis: at most once, under the limits of requests."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Callable

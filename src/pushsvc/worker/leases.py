@@ -1,7 +1,5 @@
 """The leases of this process: an equal share of the partitions, each a key in Redis that expires unless renewed."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The metrics of aggregators, for Prometheus."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Limits and time constants of an aggregator process. Times are in seconds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

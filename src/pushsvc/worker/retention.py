@@ -4,8 +4,6 @@ The publish script trims the log that it appends to. This room enforces the boun
 needed when the last event came, and forgets topics that ended long ago.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Begins a partition: from the checkpoints of its last owner, else from its logs."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

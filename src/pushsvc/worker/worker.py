@@ -4,8 +4,6 @@ One script reads a log and Redis's time, so when everything is read an engine's 
 that arrived before it is still unread.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

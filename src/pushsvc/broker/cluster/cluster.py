@@ -5,8 +5,6 @@ is not followed, because a node that is importing a slot refuses scripts if one 
 a call fails with BrokerUnavailable and may be repeated.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic

@@ -1,7 +1,5 @@
 """The live connections of a process to a cluster: one to each primary, for the channels of its slots."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Opens what the URL of Redis names: one server, Sentinels or a cluster. Callers treat all of them alike."""
 
-from __future__ import annotations
-
 from pushsvc.broker.cluster.address import Address, ask_in_turn
 from pushsvc.broker.cluster.cluster import Cluster, ClusterCommitter
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp

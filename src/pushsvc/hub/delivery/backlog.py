@@ -1,7 +1,5 @@
 """What the connections of a channel were sent: a chain of chunks, newest last."""
 
-from __future__ import annotations
-
 from pushsvc.hub.limits import FanoutLimits
 
 

@@ -4,8 +4,6 @@ Without it a response of unknown length ends with the connection, and clients th
 hold events back. A chunk tells them where its bytes end.
 """
 
-from __future__ import annotations
-
 LAST_CHUNK = b"0\r\n\r\n"
 
 

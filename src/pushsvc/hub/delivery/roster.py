@@ -1,7 +1,5 @@
 """The members of a channel in sending order, and the descriptors of those that a pass may send to unseen."""
 
-from __future__ import annotations
-
 from array import array
 from typing import Generic, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """A timing wheel that finds silent connections: one wheel for all of them instead of a timer for each."""
 
-from __future__ import annotations
-
 from typing import Generic, Protocol, TypeVar
 
 

@@ -1,7 +1,5 @@
 """Sends the messages of channels to their sockets, in passes that pause so that the event loop stays prompt."""
 
-from __future__ import annotations
-
 import logging
 import os
 from array import array

@@ -1,7 +1,5 @@
 """The topics that exist, for consumers with patterns: listed once, then notified of as they are created."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 

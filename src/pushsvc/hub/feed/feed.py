@@ -1,7 +1,5 @@
 """Composes the feed of a process: one live connection, a follower per followed partition, the directory of topics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -6,8 +6,6 @@ instant. Redis has sent the entries of all other logs up to there on the live co
 everything up to that sequence is known, and is handed out in order. Until then later entries wait.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence

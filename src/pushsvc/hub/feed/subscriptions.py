@@ -1,7 +1,5 @@
 """The subscriptions of a process to the channels of logs, all on its live connection."""
 
-from __future__ import annotations
-
 from gevent.event import Event
 
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection

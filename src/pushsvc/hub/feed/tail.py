@@ -1,7 +1,5 @@
 """A followed log: its consumers, where its next read continues, and whether its notifications can be trusted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """Up to where a group has sent each partition: the positions that the cursors of its messages name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Mapping
 
 from pushsvc.broker.keys import Log

@@ -1,7 +1,5 @@
 """Reads from the logs, piece by piece, what lies between a client's position and the live messages."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 

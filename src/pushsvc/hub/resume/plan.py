@@ -1,7 +1,5 @@
 """Compares a client's positions with the logs of its group: where to read from, and what is lost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ one step, by one greenlet, while the greenlets of their connections keep waiting
 greenlet of its connection.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from dataclasses import dataclass

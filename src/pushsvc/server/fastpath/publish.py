@@ -1,7 +1,5 @@
 """The publish fast path: calls the function that the Flask view calls, without Flask."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pushsvc.server.request import Request

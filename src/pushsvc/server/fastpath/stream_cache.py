@@ -5,8 +5,6 @@ answers the first one; the others get the same head, and a stream from their own
 are made by the functions that the views of Flask call, so whatever a view checks of a topic is checked here, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Batches of events by row, and the partial aggregates by row that they make."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

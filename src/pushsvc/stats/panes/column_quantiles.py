@@ -1,7 +1,5 @@
 """Quantiles of all columns: from their newest values while these are complete, else from histograms."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Moments and quantiles of columns in windows of panes. A column is a row that bears numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

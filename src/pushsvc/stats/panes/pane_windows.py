@@ -1,7 +1,5 @@
 """Windows made of panes: counts and statistics of each row in each window, and which rows changed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import gcd
 

@@ -4,8 +4,6 @@ Count, sum, min, max and histogram are exactly those of one engine that counted 
 (see moments.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import msgspec

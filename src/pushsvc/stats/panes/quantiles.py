@@ -8,8 +8,6 @@ are integers: a pane that leaves a window is subtracted exactly.
 Beside its histogram a column keeps its newest values: a quantile of no more values than are kept is exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ are replaced by the merge of all *newer* panes, and ``front`` becomes the merge 
 expires, its stored partials become ``front``: a copy, no subtraction. The closed part of a window is front plus back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

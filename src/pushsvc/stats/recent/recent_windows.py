@@ -6,8 +6,6 @@ only, to the last bit: not on the order of arrival, nor on the division into ent
 field are tracked, when there are too many, depends on that order (see dictionary.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

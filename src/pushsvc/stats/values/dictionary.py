@@ -4,8 +4,6 @@ Two values are equal if their JSON is: texts by their characters, numbers by the
 integers of 64 bits stay exact). Booleans equal no number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import blake2b
 from operator import itemgetter

@@ -9,8 +9,6 @@ is 1.04 / sqrt(4,096) = 1.6 %. The estimator has no bias for small numbers (O. E
 algorithms for HyperLogLog sketches, 2017, algorithm 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -3,8 +3,6 @@
 Among equal times the order of the log decides, which is the order in which values are added.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

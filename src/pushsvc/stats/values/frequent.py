@@ -4,8 +4,6 @@ Tracked values are counted exactly. All others of a row count together as UNTRAC
 result is approximate: it may lack a value, but none that occurred more often than all untracked ones together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

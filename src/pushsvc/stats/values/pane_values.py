@@ -4,8 +4,6 @@ Values take the same ways as the events they belong to (see pane_windows.py): in
 panes that are still in a window, or as early values into a list until their pane comes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Windows of panes compute a ValueSummary from structures of their own (pane_value
 compute it here. Both become the same columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
