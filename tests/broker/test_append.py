@@ -55,8 +55,9 @@ def test_the_event_clock_judges_each_request_alone(broker: Broker) -> None:
 def test_merged_entries_keep_the_limits_of_an_entry(redis_url: str, prefix: str, name: str, bound: int) -> None:
     batches = [Batch.from_events([Event(data={"n": n}), Event(data={"n": n})]) for n in range(5)]
     assert len(batches[0].data) == 15
-    with closing(Broker(redis_url, prefix, limits=replace(BrokerLimits(), **{name: bound}))) as broker:
-        replies = commit(broker, requests(broker, "t", batches, WALL))
+    limits = replace(BrokerLimits(), **{name: bound})
+    with closing(Broker(redis_url, prefix, limits=limits)) as broker:
+        replies = commit(broker, requests(broker, "t", batches, WALL, limits))
         assert [reply[1] for reply in replies] == [1, 3, 5, 7, 9]
         assert [count for count, _, _ in headers(broker, "t")] == [4, 4, 2]
 

@@ -257,10 +257,10 @@ def test_groups_are_bounded(
     proxy: Proxy, prefix: str, monkeypatch: pytest.MonkeyPatch, limits: BrokerLimits, callers: int, groups: list[int]
 ) -> None:
     sizes: list[int] = []
-    commit = Committer._commit
+    commit = Committer.commit
     with connected(proxy, prefix, limits) as through:
         monkeypatch.setattr(
-            Committer, "_commit", lambda self, group, **how: sizes.append(len(group)) or commit(self, group, **how)
+            Committer, "commit", lambda self, group, **how: sizes.append(len(group)) or commit(self, group, **how)
         )
         assert len(set(publish_together(proxy, through, callers))) == callers
     assert sizes == groups
@@ -358,7 +358,7 @@ def test_every_append_of_a_round_trip_is_notified_in_order_of_sequences(
         until(lambda: [listener.get_message(timeout=0.1) for _ in channels][-1])
         proxy.go.clear()
         first = pool.submit(publish, through, 0)
-        until(lambda: through.committer._leader is not None and not through.committer.waiting)
+        until(lambda: proxy.held)
         others = [pool.submit(publish_alone, through, n, "tu"[n % 2]) for n in range(1, CALLERS)]
         until(lambda: through.committer.waiting == CALLERS - 1)
         proxy.go.set()

@@ -12,7 +12,7 @@ from pushsvc.errors import Fenced, StartupError, TooManyTopics
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.retention import Sweeper
-from support.owner import metric as counted
+from support.metrics import metric
 from support.waiting import until
 
 PARTITION = 5
@@ -212,7 +212,7 @@ def test_the_sweeper_expires_idle_topics_and_reports_how_many_are_remembered(bro
     for name in NAMES[:45]:
         broker.publish(name, EVENT, SETTINGS)
     rules = TopicRules([(name, SHORT) for name in NAMES[:30]])
-    before = counted("pushsvc_topics_expired_total")
+    before = metric("pushsvc_topics_expired_total")
     sweeper = Sweeper(broker, rules, lambda: {PARTITION: fence})
     live = broker.live_connection(lambda *_: True, lambda _: None)
     try:
@@ -222,9 +222,9 @@ def test_the_sweeper_expires_idle_topics_and_reports_how_many_are_remembered(bro
     finally:
         live.close()
     assert set(broker.topics()) == {NAME, *NAMES[30:45]}
-    assert counted("pushsvc_topics_expired_total") == before + 29
-    assert counted("pushsvc_topics_remembered") == 29
-    assert counted("pushsvc_topics_forgotten") == 0
+    assert metric("pushsvc_topics_expired_total") == before + 29
+    assert metric("pushsvc_topics_remembered") == 29
+    assert metric("pushsvc_topics_forgotten") == 0
     Sweeper(broker, rules, lambda: {PARTITION: fence - 1}).round()
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import gevent
 import pytest
-from prometheus_client import REGISTRY
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
@@ -19,6 +18,7 @@ from pushsvc.topic import partition_of
 from pushsvc.web.app import create_app
 from pushsvc.worker.ingest import Ingest
 from pushsvc.worker.retention import ENTRIES, TOPICS, Sweeper
+from support.metrics import metric
 from support.reference.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 from support.waiting import until
 
@@ -49,10 +49,6 @@ def refusal(kind, broker, settings, size=100):
         except kind as refused:
             return refused
     raise AssertionError("every publish was accepted")
-
-
-def counted(name, **labels):
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def test_the_byte_count_is_exact_after_publishes_trims_and_a_deletion(broker):
@@ -146,16 +142,16 @@ def test_a_former_owner_cannot_trim(broker, fence):
 def test_the_sweeper_trims_logs_without_publishes(broker, fence):
     for _ in range(2 * ENTRIES + 1):
         broker.publish(LOG.topic, texts(1), TopicSettings())
-    before = counted("pushsvc_log_entries_swept_total")
+    before = metric("pushsvc_log_entries_swept_total")
     rules = TopicRules([("orders.*", Windowless(retention=1, retention_bytes=100))])
     Sweeper(broker, rules, dict).round()
     Sweeper(broker, rules, lambda: {PARTITION: fence - 1}).round()
     assert len(entries(broker)) == 2 * ENTRIES + 1, "a process that does not own the partition trims nothing"
     Sweeper(broker, rules, lambda: {PARTITION: fence}).round()
     assert offsets(broker) == [(2 * ENTRIES + 1, 2 * ENTRIES + 1)]
-    assert counted("pushsvc_log_entries_swept_total") == before + 2 * ENTRIES
-    assert counted("pushsvc_log_bytes") == held(broker)
-    assert counted("pushsvc_log_fill_ratio") == held(broker) / (LOG_FULL_FACTOR * 100)
+    assert metric("pushsvc_log_entries_swept_total") == before + 2 * ENTRIES
+    assert metric("pushsvc_log_bytes") == held(broker)
+    assert metric("pushsvc_log_fill_ratio") == held(broker) / (LOG_FULL_FACTOR * 100)
 
 
 def test_a_round_of_the_sweeper_covers_every_topic(broker, fence):
@@ -164,7 +160,7 @@ def test_a_round_of_the_sweeper_covers_every_topic(broker, fence):
         broker.publish(name, texts(3), TopicSettings())
     sweeper = Sweeper(broker, TopicRules([(names[-1], Windowless(retention=0))]), lambda: {PARTITION: fence})
     sweeper.round()
-    assert counted("pushsvc_log_bytes") == (len(names) - 1) * size_of(texts(3))
+    assert metric("pushsvc_log_bytes") == (len(names) - 1) * size_of(texts(3))
     assert broker.metadata([Log(names[-1])])[0]["bytes"] == "0"
 
 
@@ -223,7 +219,7 @@ def test_a_log_without_a_byte_bound_is_never_full(broker):
 
 def test_a_publish_to_a_full_log_is_answered_with_503_and_stores_nothing(broker):
     client = create_app(broker, TopicRules(default=TIGHT)).test_client()
-    before = counted("pushsvc_publish_unavailable_total", problem="log-full")
+    before = metric("pushsvc_publish_unavailable_total", problem="log-full")
     stored = 0
     while (answer := client.post(URL, json={"t": "x" * 500})).status_code == 202:
         stored += 1
@@ -232,23 +228,23 @@ def test_a_publish_to_a_full_log_is_answered_with_503_and_stores_nothing(broker)
     assert answer.json["type"] == "urn:pushsvc:problem:log-full"
     assert "retention_bytes" in answer.json["detail"]
     assert 0 < int(answer.headers["Retry-After"]) <= 60
-    assert counted("pushsvc_publish_unavailable_total", problem="log-full") == before + 1
+    assert metric("pushsvc_publish_unavailable_total", problem="log-full") == before + 1
     metadata = client.get(f"/v1/topics/{LOG.topic}").json
     assert (metadata["last_offset"], metadata["bytes"]) == (stored, held(broker))
     assert (metadata["refused"], metadata["last_refusal"]) == (1, answer.json["detail"])
 
 
-def test_ingested_messages_for_a_full_log_are_dropped_and_counted(broker, fence):
+def test_ingested_messages_for_a_full_log_are_dropped_and_metric(broker, fence):
     refusal(LogFull, broker, TIGHT)
-    before = counted("pushsvc_ingest_log_full_total"), counted("pushsvc_ingest_dropped_total")
+    before = metric("pushsvc_ingest_log_full_total"), metric("pushsvc_ingest_dropped_total")
     ingest = Ingest(broker, TopicRules(default=TIGHT), lambda partition: fence)
     ingest.offer(LOG.topic, b'{"t":1}')
     greenlet = gevent.spawn(ingest.run)
     with gevent.Timeout(10):
-        while counted("pushsvc_ingest_log_full_total") == before[0]:
+        while metric("pushsvc_ingest_log_full_total") == before[0]:
             gevent.sleep(0.001)
     greenlet.kill()
-    assert counted("pushsvc_ingest_dropped_total") == before[1]
+    assert metric("pushsvc_ingest_dropped_total") == before[1]
     assert broker.metadata([LOG])[0]["refused"] == "1"
 
 

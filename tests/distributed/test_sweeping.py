@@ -15,7 +15,7 @@ from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.topic import partition_of
 from pushsvc.worker.retention import Sweeper
 from support.fleet import Fleet, client, kill
-from support.owner import metric
+from support.metrics import metric
 from support.reference.logs import Windowless
 from support.waiting import until
 

@@ -7,31 +7,28 @@ import socket
 import ssl
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 
 import gevent
 import pytest
 
-from pushsvc.hub import metrics, streams
+from pushsvc.hub import streams
 from pushsvc.hub.delivery import uring
 from pushsvc.hub.delivery.connection import MAX_RECEIVED, Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.delivery.sender import SyscallSender
-from pushsvc.hub.delivery.uring import UringSender
+from pushsvc.hub.delivery.uring import UringSender, system_call
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FanoutLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
-from pushsvc.metrics import FLUSHER
 from support.chunked import ChunkDecoder
+from support.metrics import metric
 from support.peer import Peer, tls_pair
 from support.waiting import DEADLINE, turn_until
 
 NO_TIME = FanoutLimits(slice=0.0)
 """A pass pauses after every step."""
-
-
-def value(metric):
-    return metric._value.get()
 
 
 def test_messages_of_one_turn_arrive_together_and_in_order(channel):
@@ -106,7 +103,7 @@ def test_error_in_one_delivery_is_counted_and_affects_no_other(site, caplog):
 
     channel = site.channel
     peers = [Peer(channel) for _ in range(10)]
-    before = value(metrics.ERRORS)
+    before = metric("pushsvc_dispatch_errors_total")
     broken = peers[4].connection
     os.close(broken.fd)
     broken.__class__, broken.fd = Broken, -1
@@ -115,14 +112,9 @@ def test_error_in_one_delivery_is_counted_and_affects_no_other(site, caplog):
     channel.broadcast([b"two\n"])
     turn_until(lambda: all(peer.read() == b"one\ntwo\n" for peer in peers if peer is not peers[4]))
     assert peers[4].closed == 1
-    assert value(metrics.ERRORS) == before + 1
+    assert metric("pushsvc_dispatch_errors_total") == before + 1
     assert "broken" in caplog.text
     assert site.left == 1
-
-
-def counted(metric):
-    FLUSHER.flush()
-    return metric._counter._value.get()
 
 
 def test_every_delivery_is_counted_once(make_site):
@@ -140,7 +132,7 @@ def test_every_delivery_is_counted_once(make_site):
 
     broadcast(b"zero\n")  # the last pass of an earlier test has ended then, and is counted
     turn_until(lambda: all(peer.read() == b"zero\n" for peer in peers))
-    messages, size = counted(metrics.DELIVERIES), counted(metrics.STREAM_BYTES)
+    messages, size = metric("pushsvc_deliveries_total"), metric("pushsvc_stream_bytes_total")
     before = sum(peer.taken for peer in peers)
     first = channel.backlog.end.number
     broadcast(b"one\n")
@@ -158,9 +150,9 @@ def test_every_delivery_is_counted_once(make_site):
         turn_until(lambda: peer.read().endswith(b"three\n"))  # noqa: B023
     for peer in peers:
         peer.read()
-    assert counted(metrics.STREAM_BYTES) - size == sum(peer.taken for peer in peers) - before
+    assert metric("pushsvc_stream_bytes_total") - size == sum(peer.taken for peer in peers) - before
     # Seven have all, one was closed before the last two, and the broken one was offered the last.
-    assert counted(metrics.DELIVERIES) - messages == 7 * (sent + 2) + sent + (sent + 2)
+    assert metric("pushsvc_deliveries_total") - messages == 7 * (sent + 2) + sent + (sent + 2)
 
 
 def test_closed_hub_releases_its_io_uring(broker):
@@ -178,7 +170,7 @@ def test_closed_hub_releases_its_io_uring(broker):
     del group
     assert isinstance(hub.writer.sender, SyscallSender)
     assert open_io_urings() == before
-    assert value(metrics.IO_URING) == 0
+    assert metric("pushsvc_io_uring") == 0
     for peer in peers:
         peer.theirs.close()
 
@@ -189,7 +181,7 @@ def test_only_member_gets_every_message_once_in_order_and_is_counted(site):
     channel.broadcast([b"start\n"])
     turn_until(lambda: peer.read() == b"start\n")
     turn_until(lambda: not channel.in_pass)  # the last pass of an earlier test has ended before, and is counted
-    size, messages, taken = counted(metrics.STREAM_BYTES), counted(metrics.DELIVERIES), peer.taken
+    size, messages, taken = metric("pushsvc_stream_bytes_total"), metric("pushsvc_deliveries_total"), peer.taken
     expected = b"start\n"
     for number in range(50):
         expected += (message := b"%d\n" % number)
@@ -198,8 +190,8 @@ def test_only_member_gets_every_message_once_in_order_and_is_counted(site):
             turn_until(lambda: not channel.in_pass)
     turn_until(lambda: peer.read() == expected)
     turn_until(lambda: not channel.in_pass)
-    assert counted(metrics.DELIVERIES) - messages == 50
-    assert counted(metrics.STREAM_BYTES) - size == peer.taken - taken
+    assert metric("pushsvc_deliveries_total") - messages == 50
+    assert metric("pushsvc_stream_bytes_total") - size == peer.taken - taken
 
 
 def test_only_member_that_is_full_continues_when_it_has_room(site):
@@ -242,16 +234,21 @@ def open_io_urings():
 
 
 @pytest.mark.parametrize("make_site", [True], ids=["io_uring"], indirect=True)
-def test_io_uring_that_fails_during_a_pass_loses_no_message(site, monkeypatch):
+def test_io_uring_that_fails_during_a_pass_loses_no_message(make_site, monkeypatch):
+    failing = False
+
+    def submit(call, number, fd, count, *rest):
+        return call(number, fd, 4 if failing else count, *rest)
+
+    monkeypatch.setattr(uring, "system_call", lambda: partial(submit, system_call()))
+    site = make_site()
     channel = site.channel
     peers = [Peer(channel) for _ in range(10)]
     channel.broadcast([b"one\n"])
     turn_until(lambda: all(peer.read() == b"one\n" for peer in peers))
-    sender = site.writer.sender
-    if not isinstance(sender, UringSender):
+    if not isinstance(site.writer.sender, UringSender):
         pytest.skip("this kernel grants no io_uring")
-    call = sender._call
-    monkeypatch.setattr(sender, "_call", lambda number, fd, count, *rest: call(number, fd, 4, *rest))
+    failing = True
     channel.broadcast([b"two\n"])
     turn_until(lambda: all(peer.read() == b"one\ntwo\n" for peer in peers))
     assert not isinstance(site.writer.sender, UringSender)
@@ -259,8 +256,7 @@ def test_io_uring_that_fails_during_a_pass_loses_no_message(site, monkeypatch):
     turn_until(lambda: all(peer.read() == b"one\ntwo\nthree\n" for peer in peers))
     turn_until(lambda: not channel.in_pass)
     assert channel.backlog.size == 0
-    assert value(metrics.IO_URING) == 0
-    uring._leaked.clear()
+    assert metric("pushsvc_io_uring") == 0
 
 
 def test_slow_reader_gets_every_byte_from_the_shared_backlog(channel):
@@ -308,9 +304,9 @@ def test_dropped_backlog_of_a_group_is_counted(broker, io_uring):
     hub = Hub(broker, io_uring=io_uring, fanout_limits=FanoutLimits(backlog_bytes=50_000))
     group = hub.group(Query())
     group.on_read()
-    dropped = value(metrics.DROPPED)
+    dropped = metric("pushsvc_backlogs_dropped_total")
     slow = overflow(group.channel)
-    turn_until(lambda: slow.read() and value(metrics.DROPPED) == dropped + 1)
+    turn_until(lambda: slow.read() and metric("pushsvc_backlogs_dropped_total") == dropped + 1)
     hub.close()
 
 
@@ -478,7 +474,7 @@ def test_peer_behind_a_pulled_cable_is_noticed(channel):
         ours, _ = listener.accept()
     ours.setblocking(False)
     closed = []
-    streams._prepare(ours, write_deadline=1)
+    streams.prepare(ours, write_deadline=1)
     connection = Connection(ours.detach(), channel, lambda: closed.append(1))
     channel.join(connection)
     connection.listen()

@@ -13,7 +13,8 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.engine import ShardLost
 from pushsvc.worker.shards.pool import ShardHandle
-from support.owner import Owner, metric, neighbours
+from support.metrics import metric
+from support.owner import Owner, neighbours
 from support.processes import children, needs_proc
 from support.producers import BatchProducer
 from support.reference.numbers import assert_same

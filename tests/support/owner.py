@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import REGISTRY
-
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import StatisticsEntry
@@ -88,10 +86,6 @@ def lease(broker: Broker, number: int) -> int:
     broker.connections.command("DEL", broker.keys.lease(number))
     broker.connections.command("HDEL", broker.keys.partition(number), "owner")
     return broker.lease([number], "owner", HOUR)[number]
-
-
-def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def neighbours(topic: str, count: int) -> list[str]:

@@ -30,8 +30,9 @@ class Proxy:
     """Forwards between clients and a server on a Unix socket or a TCP address.
 
     ``upward(data)`` and ``downward(data)`` return the data to forward, Last to cut the connection after it, or None to
-    cut it at once. Data of clients waits while ``go`` is cleared. With ``mute_subscribers``, connections that have
-    subscribed to a channel of Redis stay open, but receive nothing.
+    cut it at once. While ``go`` is cleared, data of clients waits, and its connections are in ``held``. With
+    ``mute_subscribers``, connections that have subscribed to a channel of Redis stay open, but receive nothing.
+    ``accepted`` counts the connections of clients.
     """
 
     def __init__(self, target: str | tuple[str, int]) -> None:
@@ -42,6 +43,8 @@ class Proxy:
         self.upward: Callable[[bytes], bytes | None] = lambda data: data
         self.downward: Callable[[bytes], bytes | None] = lambda data: data
         self.mute_subscribers = False
+        self.held: set[object] = set()
+        self.accepted = 0
         self.go = threading.Event()
         self.go.set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -62,6 +65,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
             try:
                 server.connect(self._target)
@@ -78,7 +82,9 @@ class Proxy:
             while data := source.recv(1 << 16):
                 if up:
                     link.subscribed |= b"SUBSCRIBE\r\n" in data
+                    self.held.add(link)
                     self.go.wait()
+                    self.held.discard(link)
                 else:
                     link.muted |= self.mute_subscribers and link.subscribed
                     if link.muted:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client import REGISTRY
 from werkzeug.test import TestResponse
 
 from pushsvc.broker.broker import Broker
@@ -17,6 +16,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.web.app import create_app
 from pushsvc.web.context import Context
+from support.metrics import metric
 from support.proxy import Proxy
 from support.waiting import until
 
@@ -43,20 +43,16 @@ def stored(broker: Broker) -> list[Any]:
     return [event.data["n"] for entry in found.entries for event in entry.events]
 
 
-def count(name: str) -> float:
-    return REGISTRY.get_sample_value(name) or 0.0
-
-
 def test_a_repeated_request_is_stored_once_and_gets_the_first_answer(client: FlaskClient, broker: Broker) -> None:
     names = ("pushsvc_events_accepted_total", "pushsvc_publish_repeated_total")
-    before = [count(name) for name in names]
+    before = [metric(name) for name in names]
     first = post(client, [{"n": 1}, {"n": 2}])
     post(client, [{"n": 3}], key="another")
     again = post(client, [{"n": 1}, {"n": 2}])
     assert (first.status_code, first.json["last_offset"]) == (202, 2)
     assert (again.status_code, again.data) == (202, first.data)
     assert stored(broker) == [1, 2, 3]
-    assert [count(name) - then for name, then in zip(names, before, strict=True)] == [3, 1]
+    assert [metric(name) - then for name, then in zip(names, before, strict=True)] == [3, 1]
 
 
 def test_each_topic_has_its_own_keys(client: FlaskClient) -> None:

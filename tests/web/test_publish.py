@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from prometheus_client import REGISTRY
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -15,6 +14,7 @@ from pushsvc.web.app import create_app
 from pushsvc.web.context import Context
 from pushsvc.web.publish import publish
 from pushsvc.web.security import Security
+from support.metrics import metric
 
 URL = "/v1/topics/feedback/events"
 
@@ -141,18 +141,14 @@ def test_the_metrics_count_each_outcome(client, known):
     if known:
         assert post(client, '{"id":"x","n":1,"time":1767225600000}\n' * 64, NDJSON).status_code == 202
     names = ("accepted", "duplicate", "rejected", "late")
-    before = [value(f"pushsvc_events_{name}_total") for name in names]
+    before = [metric(f"pushsvc_events_{name}_total") for name in names]
     body = '{"id":"a","n":1}\n{"id":"a","n":2}\n{"id":"b","n":3,"time":1767225600000}\n'
     assert post(client, body, NDJSON).json["duplicates"] == 1
     assert post(client, body, NDJSON).json["duplicates"] == 3
     assert post(client, '{"n":1}\n{"n":NaN}\n', NDJSON, "?on_error=skip").status_code == 202
     assert post(client, '{"n":1}\n{"n":NaN}\n', NDJSON).status_code == 400
-    after = [value(f"pushsvc_events_{name}_total") for name in names]
+    after = [metric(f"pushsvc_events_{name}_total") for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == [3, 4, 2, 1]
-
-
-def value(name):
-    return REGISTRY.get_sample_value(name)
 
 
 def test_one_bad_event_refuses_the_batch_and_names_its_line(client):
@@ -237,13 +233,13 @@ def test_a_partition_refuses_topics_beyond_its_limit(redis_url, prefix):
     def send(name):
         return client.post(f"/v1/topics/{name}/events", json={"id": "a", "n": 1}, headers={"Idempotency-Key": "k"})
 
-    before = value("pushsvc_topics_refused_total")
+    before = metric("pushsvc_topics_refused_total")
     assert [send(name).status_code for name in names] == [202, 202, 507]
     refused = send(names[2])
     assert refused.content_type == "application/problem+json"
     assert refused.json["type"] == "urn:pushsvc:problem:too-many-topics"
     assert names[2] in refused.json["detail"]
-    assert value("pushsvc_topics_refused_total") - before == 2
+    assert metric("pushsvc_topics_refused_total") - before == 2
     assert sorted(broker.topics()) == sorted(names[:2])
     assert broker.metadata([Log(names[2])]) == [{}]
     assert client.post(f"/v1/topics/{names[0]}/events", json={"n": 2}).json["last_offset"] == 2

@@ -17,7 +17,8 @@ from pushsvc.worker.checkpoints import Checkpointer
 from pushsvc.worker.engine import LocalEngine
 from pushsvc.worker.partition import OwnedEngine, Unsaved
 from pushsvc.worker.policy import CheckpointPolicy
-from support.owner import Owner, lease, metric, neighbours
+from support.metrics import metric
+from support.owner import Owner, lease, neighbours
 
 
 @pytest.fixture

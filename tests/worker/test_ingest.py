@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gevent
 import pytest
-from prometheus_client import REGISTRY
 
 from pushsvc.broker.broker import Broker
 from pushsvc.settings import TopicRules
 from pushsvc.topic import partition_of
 from pushsvc.worker.ingest import Ingest
+from support.metrics import metric
 from support.stack import Stack, client_of
 from support.waiting import until
 
@@ -20,7 +20,7 @@ def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, p
     second = next(name for n in range(10_000) if partition_of(name := f"second-{n}") == number)
     fence = broker.lease([number], "me", 60_000)[number]
     names = ("pushsvc_ingest_topics_refused_total", "pushsvc_ingest_events_total", "pushsvc_ingest_dropped_total")
-    before = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    before = [metric(name) for name in names]
     ingest = Ingest(broker, TopicRules(), lambda partition: fence)
     for topic in ("first", second, "first"):
         ingest.offer(topic, b'{"n":1}')
@@ -29,7 +29,7 @@ def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, p
         while ingest.waiting:
             gevent.sleep(0)
     greenlet.kill()
-    after = [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    after = [metric(name) for name in names]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2, 0]
     assert list(broker.topics()) == ["first"]
     broker.close()
@@ -37,11 +37,11 @@ def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, p
 
 def test_messages_without_data_fill_the_backlog_too(broker: Broker) -> None:
     ingest = Ingest(broker, TopicRules(), lambda partition: 1, backlog_bytes=100_000)  # not started
-    before = REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0
+    before = metric("pushsvc_ingest_dropped_total")
     for _ in range(1_000):
         ingest.offer("t", b"")
     assert ingest.waiting <= 500
-    dropped = (REGISTRY.get_sample_value("pushsvc_ingest_dropped_total") or 0.0) - before
+    dropped = metric("pushsvc_ingest_dropped_total") - before
     assert dropped == 1_000 - ingest.waiting
 
 

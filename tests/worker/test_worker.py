@@ -10,7 +10,8 @@ from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.worker.policy import WorkerPolicy
 from pushsvc.worker.worker import AggregatorWorker
-from support.owner import Owner, metric, neighbours
+from support.metrics import metric
+from support.owner import Owner, neighbours
 
 
 @pytest.fixture

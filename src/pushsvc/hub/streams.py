@@ -71,7 +71,7 @@ class Stream(ABC):
 
         ``chunked`` as the head of the response says.
         """
-        _prepare(sock, self.hub.writer.limits.write_deadline)
+        prepare(sock, self.hub.writer.limits.write_deadline)
         if isinstance(sock, ssl.SSLSocket):
             self._begin(lambda channel: SecureConnection(sock, channel, on_close, chunked=chunked))
         else:
@@ -203,7 +203,7 @@ def _positions(cursor: str) -> dict[int, Position] | None:
         return None
 
 
-def _prepare(sock: Any, write_deadline: int) -> None:
+def prepare(sock: Any, write_deadline: int) -> None:
     """Let the kernel notice a peer that does not answer any more. The server has chosen that data are sent at once."""
     with suppress(OSError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_deadline * 1_000)

@@ -119,4 +119,15 @@ def test_the_number_of_kept_schemas_is_bounded() -> None:
         found.learn(f"t{number}", [Event(data={f"n{number}": 1})] * LEARN_AFTER)
         assert found.read(f"t{number}", b"{}", EventValidator(NOW, LIMITS), lines=True) is not None
     assert found.read("t0", b"{}", EventValidator(NOW, LIMITS), lines=True) is None
-    assert max(map(len, (found._schemas, found._unknown, found._shapes))) == 5
+    known = [n for n in range(8) if found.read(f"t{n}", b"{}", EventValidator(NOW, LIMITS), lines=True) is not None]
+    assert known == [3, 4, 5, 6, 7]
+
+
+def test_the_number_of_topics_that_are_about_to_be_learned_is_bounded() -> None:
+    found = TopicShapes(LIMITS, max_topics=5)
+    for number in range(6):
+        found.learn(f"t{number}", [Event(data={"n": 1})] * (LEARN_AFTER - 1))
+    for name in ("t5", "t0"):
+        found.learn(name, [Event(data={"n": 1})])
+    assert found.read("t5", b"{}", EventValidator(NOW, LIMITS), lines=True) is not None
+    assert found.read("t0", b"{}", EventValidator(NOW, LIMITS), lines=True) is None, "it was forgotten"

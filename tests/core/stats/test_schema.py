@@ -27,10 +27,10 @@ SETTINGS = {
 }
 
 
-def filled(aggregate):
-    """Return the aggregate with events in every structure: on time, late, early, and of several panes."""
+def filled(kind, settings):
+    """Return an aggregate of a kind with events in every structure: on time, late, early, and of several panes."""
+    aggregate = kind(settings, T)
     aggregate.open("t", T)
-    settings = aggregate._settings
     for turn in range(8):
         now = T + 500 * turn
         times = [now, now - 4_000, now + 3_000]
@@ -64,7 +64,7 @@ def attributes_of(value):
 
 def both_lives(settings):
     """Return an aggregate that was filled, and one restored from its state."""
-    saved = filled(Aggregate(settings, T))
+    saved = filled(Aggregate, settings)
     return saved, Aggregate.restore(settings, b"".join(saved.save()))
 
 
@@ -80,11 +80,11 @@ def test_every_attribute_is_declared_as_state_or_as_derived(settings):
 @pytest.mark.parametrize("cls", [Shard, LocalEngine])
 def test_every_attribute_of_an_engine_is_declared(cls):
     settings = TopicSettings(windows=PANES.windows, parts=2)
-    saved = filled(cls(settings, T))
+    saved = filled(cls, settings)
     for engine in (saved, cls.restore(settings, b"".join(saved.save()))):
         assert attributes_of(engine) == {*cls.STATE, *cls.DERIVED}
 
 
 def test_these_aggregates_contain_every_saved_class():
-    met = {type(value) for settings in SETTINGS.values() for value in objects_of(filled(Aggregate(settings, T)))}
+    met = {type(value) for settings in SETTINGS.values() for value in objects_of(filled(Aggregate, settings))}
     assert met == {Aggregate, *_CLASSES}

@@ -46,7 +46,8 @@ def test_sketch_is_that_of_the_panes_in_the_window():
         fresh.add(codes(3, cells(inside) | SKETCHED), np.array([0]))
         assert distinct.read(0, np.array([3]), NO_CELLS) == fresh.read(0, np.array([3]), NO_CELLS)
     assert distinct.read(0, np.array([2, 4]), NO_CELLS)[0].tolist() == [0, 0]
-    assert len(distinct._codes) < 6_000  # 10,000 were added
+    bytes_per_code = 8 * (1 + 2)  # the code, and its newest pane in each window
+    assert distinct.bytes < 6_000 * bytes_per_code, "10,000 codes were added"
 
 
 def test_thousands_of_tracked_and_sketched_values_make_one_estimate():

@@ -7,26 +7,34 @@ from typing import Any
 
 from pushsvc.broker.append import Append
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.committer import _Request
+from pushsvc.broker.committer import Request
 from pushsvc.broker.keys import Log
+from pushsvc.broker.limits import BrokerLimits
+from pushsvc.broker.publisher import EventPublisher
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 
+LIMITS = BrokerLimits()
 WALL = TopicSettings()
 EVENT = TopicSettings(clock="event", windows=(Window.parse("10s"),))
 SECOND = 1_000_000
 
 
-def requests(broker: Broker, topic: str, batches: Sequence[Batch], settings: TopicSettings) -> list[_Request]:
-    target = broker._publisher.target(topic, settings)
-    return [_Request(Append(target, batch), "") for batch in batches]
+def requests(
+    broker: Broker, topic: str, batches: Sequence[Batch], settings: TopicSettings, limits: BrokerLimits = LIMITS
+) -> list[Request]:
+    publisher = EventPublisher(
+        broker.keys, broker.publish_command, broker.committer.call, max_topics=1_000, limits=limits
+    )
+    target = publisher.target(topic, settings)
+    return [Request(Append(target, batch), "") for batch in batches]
 
 
-def commit(broker: Broker, group: list[_Request]) -> list[Any]:
+def commit(broker: Broker, group: list[Request]) -> list[Any]:
     """Run requests as one group; return the replies without arrival and head."""
-    broker.committer._commit(group, idle=True)
+    broker.committer.commit(group, idle=True)
     return [request.reply if isinstance(request.reply, PushError) else request.reply[:3] for request in group]
 
 
