@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec import Struct
 
 from pushsvc.event.model import Event
+from pushsvc.event.pause import Pause, no_pause
 
 
 class Batch(Struct, frozen=True):
@@ -19,11 +20,15 @@ class Batch(Struct, frozen=True):
     times: Sequence[int | None] | None = None
 
     @classmethod
-    def from_events(cls, events: Sequence[Event]) -> Batch:
+    def from_events(cls, events: Sequence[Event], pause: Pause = no_pause) -> Batch:
+        lines = []
+        for event in events:
+            lines.append(event.encode())
+            pause()
         ids = [event.id or "" for event in events]
         times = [event.time for event in events]
         return cls(
-            b"\n".join([event.encode() for event in events]),
+            b"\n".join(lines),
             len(events),
             ids if any(ids) else None,
             times if times.count(None) < len(times) else None,

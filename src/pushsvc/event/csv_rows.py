@@ -3,30 +3,38 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from typing import Any
 
-from pushsvc.errors import Fault, InvalidBatch, InvalidParameter
-from pushsvc.event.model import ATTRIBUTES
+from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge
+from pushsvc.event.model import ATTRIBUTES, Limits
+from pushsvc.event.pause import Pause, no_pause
 from pushsvc.event.strictjson import UnusableValue
 from pushsvc.event.validator import InvalidEvent
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST_NUMBER = 400
+_LIMITS = Limits()
 # For each member of the event: its name, the index of its cell, and a function that reads the cell.
 _Plan = list[tuple[str, int, Callable[[str], Any]]]
 
 
-def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
+def read(
+    body: bytes, columns: Mapping[str, str], limits: Limits = _LIMITS, pause: Pause = no_pause
+) -> Iterator[tuple[int, Any]]:
     """Yield the first line of each row and its event or an InvalidEvent; ``columns`` maps attributes to columns. A cell
-    that is a JSON number is a number; an empty cell is absent. Raise InvalidParameter and InvalidBatch."""
-    # newline="" keeps the line ends: the csv module must not split at U+2028 or inside quotes.
-    reader = csv.reader(StringIO(_text(body), newline=""), strict=True)
+    that is a JSON number is a number; an empty cell is absent. Raise InvalidParameter, InvalidBatch and TooLarge."""
+    _check_text(body)
+    lines = _Lines(body, limits.values)
+    reader = csv.reader(lines, strict=True)
     header: list[str] | None = None
     plan: _Plan = []
+    values = 0
     while True:
-        line = reader.line_num + 1
+        pause()
+        line = lines.begin_row()
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -36,19 +44,55 @@ def read(body: bytes, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
         if not cells:
             continue
         if header is None:
+            if len(cells) > limits.names:
+                detail = f"{len(cells)} columns, at most {limits.names} are allowed"
+                raise InvalidBatch([Fault(line, None, detail)])
             header, plan = cells, _plan(cells, columns, line)
         elif len(cells) != len(header):
             found = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
             yield line, InvalidEvent(None, f"{found}, but the header has {len(header)}")
         else:
-            yield line, {name: read_cell(cells[at]) for name, at, read_cell in plan if cells[at]}
+            event = {name: read_cell(cells[at]) for name, at, read_cell in plan if cells[at]}
+            values += len(event)
+            if values > limits.request_values:
+                raise TooLarge(f"more than {limits.request_values} values in one request: send several requests")
+            yield line, event
+
+
+class _Lines:
+    """The lines of a body. Raises InvalidBatch for a row with more than ``most`` commas: the csv module makes all cells
+    of a row at once."""
+
+    def __init__(self, body: bytes, most: int) -> None:
+        # newline="" keeps the line ends: the csv module must not split at U+2028 or inside quotes.
+        self._lines = TextIOWrapper(BytesIO(body), "utf-8", newline="")
+        self._most = most
+        self._read = self._first = self._commas = 0
+
+    def begin_row(self) -> int:
+        """Count the commas of the next row; return the number of its first line."""
+        self._commas = 0
+        self._first = self._read + 1
+        return self._first
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._read += 1
+        self._commas += line.count(",")
+        if self._commas > self._most:
+            raise InvalidBatch([Fault(self._first, None, f"more than {self._most} commas in one row")])
+        return line
 
 
 def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan:
+    counts = Counter(header)
     for column in header:
         if not column:
             raise InvalidBatch([Fault(line, None, "a column has no name: the first line must name all columns")])
-        if header.count(column) > 1:
+        if counts[column] > 1:
             raise InvalidBatch([Fault(line, column, "two columns have this name")])
     plan: _Plan = []
     for attribute, column in columns.items():
@@ -84,9 +128,9 @@ def _value(cell: str) -> Any:
     return value if math.isfinite(value) else UnusableValue(f"{cell[:40]} is too large for a number")
 
 
-def _text(body: bytes) -> str:
+def _check_text(body: bytes) -> None:
     try:
-        return body.decode("utf-8")
+        body.decode("utf-8")
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
         raise InvalidBatch([Fault(line, None, "not UTF-8")]) from None

@@ -11,7 +11,8 @@ from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, Unsu
 from pushsvc.event import csv_rows
 from pushsvc.event.cloudevents import flatten, header_of, join, read_headers
 from pushsvc.event.model import Event, Limits
-from pushsvc.event.strictjson import NotJson, load
+from pushsvc.event.pause import Pause, no_pause
+from pushsvc.event.strictjson import MOST_SLOW, NotJson, at_most_values, has_more_values, load, load_elements
 from pushsvc.event.validator import EventValidator, InvalidEvent
 
 MAX_FAULTS = 100  # faults that are listed; further ones are only counted
@@ -56,12 +57,14 @@ class ParsedEvents:
 
 
 def parse(
-    body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS, limits: Limits = _LIMITS
-) -> ParsedEvents:
+    body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS, limits: Limits = _LIMITS,
+    pause: Pause = no_pause,
+) -> ParsedEvents:  # fmt: skip
     """Return the events of a body; ``now`` in ms bounds their times, ``columns`` maps attributes to CSV columns.
 
-    Raise UnsupportedMediaType, TooLarge (bytes or events), InvalidParameter (a missing column) and InvalidBatch (the
-    body is empty or unreadable as a whole). An invalid event does not raise: it is in ``ParsedEvents.faults``.
+    ``pause`` is called at least once for each event. Raise UnsupportedMediaType, TooLarge (bytes, events or values),
+    InvalidParameter (a missing column) and InvalidBatch (the body is empty or unreadable as a whole). An invalid event
+    does not raise: it is in ``ParsedEvents.faults``.
     """
     media_type = plain_media_type(media_type)
     _check_size(body, limits)
@@ -70,15 +73,20 @@ def parse(
     body = body.removeprefix(BOM)
     if not body.strip():
         raise InvalidBatch([Fault(1, None, "the body is empty")])
+    if media_type in (NDJSON, CSV) and body.count(b"\n") + body.count(b"\r") > limits.request_values:
+        raise TooLarge(f"more than {limits.request_values} lines in one request: send several requests")
     if media_type == NDJSON and body.count(b"\n") >= limits.batch:
-        _check_lines(body, limits.batch)
-    items = csv_rows.read(body, columns) if media_type == CSV else _READERS[media_type](body)
-    return _validate_all(items, EventValidator(now, limits))
+        _check_lines(body, limits.batch, pause)
+    items = (
+        csv_rows.read(body, columns, limits, pause) if media_type == CSV else _READERS[media_type](body, limits, pause)
+    )
+    return _validate_all(items, EventValidator(now, limits), pause)
 
 
 def parse_binary(
-    body: bytes, media_type: str, headers: Mapping[str, str], *, now: int, limits: Limits = _LIMITS
-) -> ParsedEvents:
+    body: bytes, media_type: str, headers: Mapping[str, str], *, now: int, limits: Limits = _LIMITS,
+    pause: Pause = no_pause,
+) -> ParsedEvents:  # fmt: skip
     """Return the event of a CloudEvent in binary mode: ``headers`` are its attributes, the body is its data.
 
     The errors are those of ``parse``. The field of a fault is the header if the fault is in a header.
@@ -89,7 +97,9 @@ def parse_binary(
     try:
         context = read_headers(headers)
         body = body.removeprefix(BOM)
-        data = _load_whole(body) if body.strip() else None
+        data = _load_whole(body, limits, pause) if body.strip() else None
+        if type(data) is InvalidEvent:
+            raise data
         try:
             event = EventValidator(now, limits).validate(join(context, data))
         except InvalidEvent as refused:
@@ -144,10 +154,11 @@ def _check_size(body: bytes, limits: Limits) -> None:
         raise TooLarge(f"a request body has at most {limits.body} bytes: send several requests")
 
 
-def _validate_all(items: Items, validator: EventValidator) -> ParsedEvents:
+def _validate_all(items: Items, validator: EventValidator, pause: Pause) -> ParsedEvents:
     parsed = ParsedEvents()
     events, most = parsed.events, validator.limits.batch
     for line, item in items:
+        pause()
         if len(events) + parsed.rejected == most:
             raise _too_many(most)
         try:
@@ -162,57 +173,98 @@ def _validate_all(items: Items, validator: EventValidator) -> ParsedEvents:
     return parsed
 
 
-def _check_lines(body: bytes, most: int) -> None:
+def _check_lines(body: bytes, most: int, pause: Pause) -> None:
     """Refuse too many lines before any is read: reporting the faults of all would take long."""
-    if sum(not line.isspace() for line in BytesIO(body)) > most:
-        raise _too_many(most)
+    lines = 0
+    for line in BytesIO(body):
+        pause()
+        lines += not line.isspace()
+        if lines > most:
+            raise _too_many(most)
 
 
 def _too_many(most: int) -> TooLarge:
     return TooLarge(f"more than {most} events in one request: send several requests")
 
 
-def _load_whole(body: bytes) -> Any:
+def _too_many_values(limits: Limits) -> TooLarge:
+    return TooLarge(f"more than {limits.request_values} values in one request: send several requests")
+
+
+def _load_event(raw: bytes, limits: Limits, pause: Pause) -> Any:
+    """Return the value of one event, or an InvalidEvent if it has too many values; raise NotJson."""
+    if has_more_values(raw, limits.values, pause):
+        return InvalidEvent(None, f"more than {limits.values} values, counted on all levels of nesting")
+    pause()
+    return load(raw)
+
+
+def _load_whole(body: bytes, limits: Limits, pause: Pause) -> Any:
+    """Return the value of a body that is one event, or an InvalidEvent; raise InvalidBatch."""
     try:
-        return load(body)
+        return _load_event(body, limits, pause)
     except NotJson as error:
-        raise InvalidBatch([Fault(error.line, None, _not_json(error))]) from None
+        raise _broken(error) from None
+
+
+def _broken(error: NotJson) -> InvalidBatch:
+    return InvalidBatch([Fault(error.line, None, _not_json(error))])
 
 
 def _not_json(error: NotJson) -> str:
     return f"not JSON, at column {error.column}: {error.detail}"
 
 
-def _read_json(body: bytes) -> Items:
-    value = _load_whole(body)
-    return iter(enumerate(value, 1)) if type(value) is list else iter([(1, value)])
+def _read_values(body: bytes, limits: Limits, pause: Pause) -> tuple[bool, Items]:
+    """Return whether a body is an array, and its elements or its one value; raise InvalidBatch and TooLarge."""
+    if at_most_values(body) <= min(MOST_SLOW, limits.values):
+        value = _load_whole(body, limits, pause)
+        return type(value) is list, iter(enumerate(value, 1) if type(value) is list else [(1, value)])
+    if has_more_values(body, limits.request_values, pause):
+        raise _too_many_values(limits)
+    if body.lstrip()[:1] != b"[":
+        return False, iter([(1, _load_whole(body, limits, pause))])
+    return True, _read_elements(body, limits, pause)
 
 
-def _read_ndjson(body: bytes) -> Items:
+def _read_elements(body: bytes, limits: Limits, pause: Pause) -> Items:
+    try:
+        yield from load_elements(body, lambda raw: _load_event(raw, limits, pause), pause)
+    except NotJson as error:
+        raise _broken(error) from None
+
+
+def _read_json(body: bytes, limits: Limits, pause: Pause) -> Items:
+    return _read_values(body, limits, pause)[1]
+
+
+def _read_ndjson(body: bytes, limits: Limits, pause: Pause) -> Items:
+    if has_more_values(body, limits.request_values, pause):
+        raise _too_many_values(limits)
     for number, line in enumerate(BytesIO(body), 1):
+        pause()
         if line := line.strip():
             try:
-                yield number, load(line)
+                yield number, _load_event(line, limits, pause)
             except NotJson as error:
                 yield number, InvalidEvent(None, _not_json(error))
 
 
-def _read_cloudevent(body: bytes) -> Items:
-    value = _load_whole(body)
-    if type(value) is list:
+def _read_cloudevent(body: bytes, limits: Limits, pause: Pause) -> Items:
+    is_array, items = _read_values(body, limits, pause)
+    if is_array:
         raise InvalidBatch([Fault(1, None, f"one event is expected, but this is an array: send it as {CLOUDEVENTS}")])
-    yield 1, flatten(value)
+    yield from ((number, flatten(item)) for number, item in items)
 
 
-def _read_cloudevents(body: bytes) -> Items:
-    value = _load_whole(body)
-    if type(value) is not list:
+def _read_cloudevents(body: bytes, limits: Limits, pause: Pause) -> Items:
+    is_array, items = _read_values(body, limits, pause)
+    if not is_array:
         raise InvalidBatch([Fault(1, None, f"not an array: send a single event as {CLOUDEVENT}")])
-    for number, item in enumerate(value, 1):
-        yield number, flatten(item)
+    yield from ((number, flatten(item)) for number, item in items)
 
 
-_READERS: Mapping[str, Callable[[bytes], Items]] = {
+_READERS: Mapping[str, Callable[[bytes, Limits, Pause], Items]] = {
     JSON: _read_json,
     NDJSON: _read_ndjson,
     CLOUDEVENT: _read_cloudevent,

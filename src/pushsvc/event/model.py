@@ -29,7 +29,12 @@ class Limits:
     id: int = 200
     name: int = 200
     fields: int = 32  # numeric ones of an event
+    names: int = 1_000  # members of an event, and columns of a CSV body
+    values: int = 100_000  # of an event: members and elements on all levels, or cells of a CSV row
+    request_values: int = 1_000_000  # of all events of a request
     depth: int = 8  # levels of nesting; the event is the first
+    conditions: int = 20  # `where` of a request
+    cells: int = 1_000_000  # rows times columns of a CSV answer with events
     topics: int = 1_000  # of a stream
     partition_topics: int = 20_000  # topics of a partition; a million spread evenly are 15,625
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic

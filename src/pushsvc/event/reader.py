@@ -19,10 +19,14 @@ from pushsvc.event.formats import (
     plain_media_type,
 )  # fmt: skip
 from pushsvc.event.model import Limits
+from pushsvc.event.pause import Pause, no_pause
 from pushsvc.event.shapes import TopicShapes
+from pushsvc.event.strictjson import at_most_values
 from pushsvc.event.validator import EventValidator
 
 _LIMITS = Limits()
+_MOST_AT_ONCE = 300_000  # values that msgspec decodes and checks in one go: 20 to 40 ms
+_SHORT = 2 * _MOST_AT_ONCE  # bytes: a value has a separator and at least one more byte
 
 
 class ParsedBatch(Struct, frozen=True):
@@ -44,7 +48,7 @@ class EventReader:
 
     def read(
         self, topic: str, body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS,
-        ce_headers: Mapping[str, str] = NO_HEADERS,
+        ce_headers: Mapping[str, str] = NO_HEADERS, pause: Pause = no_pause,
     ) -> ParsedBatch:  # fmt: skip
         """Return the events of a body for a topic; see ``parse`` for the other arguments and the errors.
 
@@ -52,14 +56,16 @@ class EventReader:
         the data of one event, as ``parse_binary`` reads it.
         """
         if ce_headers and not is_structured(media_type):
-            return self._learned(topic, parse_binary(body, media_type, ce_headers, now=now, limits=self._limits))
+            parsed = parse_binary(body, media_type, ce_headers, now=now, limits=self._limits, pause=pause)
+            return self._learned(topic, parsed, pause)
         plain = plain_media_type(media_type)
-        if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body:
+        if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body and _is_short(body):
             lines = plain == NDJSON
             batch = self._shapes.read(topic, body.removeprefix(BOM), EventValidator(now, self._limits), lines=lines)
             if batch is not None:
                 return ParsedBatch(batch, range(1, batch.count + 1))
-        return self._learned(topic, parse(body, media_type, now=now, columns=columns, limits=self._limits))
+        parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits, pause=pause)
+        return self._learned(topic, parsed, pause)
 
     def read_together(self, topic: str, bodies: Sequence[bytes], *, now: int) -> Batch | None:
         """Return the events of JSON bodies that hold one event each, in order. Return None if any body may be something
@@ -70,7 +76,13 @@ class EventReader:
         batch = self._shapes.read(topic, body, EventValidator(now, self._limits), lines=True)
         return batch if batch is not None and batch.count == len(bodies) else None
 
-    def _learned(self, topic: str, parsed: ParsedEvents) -> ParsedBatch:
+    def _learned(self, topic: str, parsed: ParsedEvents, pause: Pause) -> ParsedBatch:
         """Return parsed events as a batch, and let the topic's fast path learn from them."""
-        self._shapes.learn(topic, parsed.events)
-        return ParsedBatch(Batch.from_events(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected)
+        self._shapes.learn(topic, parsed.events, pause)
+        batch = Batch.from_events(parsed.events, pause)
+        return ParsedBatch(batch, parsed.lines, parsed.faults, parsed.more, parsed.rejected)
+
+
+def _is_short(body: bytes) -> bool:
+    """Return whether one call may decode the whole body: it cannot pause."""
+    return len(body) <= _SHORT or at_most_values(body) <= _MOST_AT_ONCE

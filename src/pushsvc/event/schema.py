@@ -15,7 +15,7 @@ import msgspec
 
 from pushsvc.event.model import ATTRIBUTES
 
-NUMBER, NULL, OTHER, TEXT = 1, 2, 4, 8  # kinds of values, as bits
+NUMBER, NULL, OTHER, TEXT, NESTED = 1, 2, 4, 8, 16  # kinds of values, as bits
 _DECODABLE_NAME = re.compile(r'[^"\\\x00-\x1f\x7f]*')  # names that msgspec accepts for a field
 
 FieldType = tuple[Any, Any]  # the type of an attribute of the Struct and its default

@@ -8,7 +8,7 @@ A body with anything new, unusual or wrong is left to ``formats.parse``, which r
 rules: it accepts only what the validator accepts, with the same result for readers of the log.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -17,16 +17,20 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pushsvc.event.batch import Batch
 from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event, Limits
-from pushsvc.event.schema import OTHER, FieldType, Schema
-from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent
+from pushsvc.event.pause import Pause, no_pause
+from pushsvc.event.schema import NESTED, OTHER, FieldType, Schema
+from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent, check_nested
 
 MAX_TOPICS = 1_000  # topics whose schemas are kept
+MAX_SHAPES = 250  # a decoder of 32 fields takes some 40 KB
 LEARN_AFTER = 64  # events that do not fit before the schema grows: making a Struct costs as much as validating these
 
 # Unsigned integers of 64 bits may be greater; they are rare and left to the validator.
 _INTEGER = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_SCALAR = _INTEGER | float | str | bool | None
 _GETTERS: dict[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ATTRIBUTES}
 _EMPTY = Schema()
+_NESTED_TYPES = {dict, list}
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -37,8 +41,14 @@ class Shape:
     def __init__(self, schema: Schema, limits: Limits) -> None:
         self._limits = limits
         self._attributes = frozenset(schema.attributes)
-        value = _value_type(limits.depth - 1) | UnsetType
-        struct = schema.struct(lambda name: _attribute_type(name, limits), lambda _: (value, UNSET), omit_defaults=True)
+        # Types that spell out what may nest cost milliseconds and 12 KB a field: msgspec would build them for each.
+        nested = {name for name, kinds in schema.kinds.items() if kinds & NESTED}
+        self._nested = [(name, attrgetter(schema.slots[name])) for name in nested]
+        struct = schema.struct(
+            lambda name: _attribute_type(name, limits),
+            lambda name: (Any if name in nested else _SCALAR | UnsetType, UNSET),
+            omit_defaults=True,
+        )
         self._one = msgspec.json.Decoder(struct)
         self._many: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
 
@@ -64,6 +74,8 @@ class Shape:
 
     def _validate(self, events: list[Any], lines: bytes | None, validator: EventValidator) -> Batch:
         """Return events as a batch, with ``lines`` as its data if no event changes; raise InvalidEvent."""
+        if len(events) > self._limits.batch:
+            raise InvalidEvent(None, "too many events")
         ids, ids_changed = self._texts(events, "id", self._limits.id)
         keys, keys_changed = self._texts(events, "key", self._limits.key)
         if keys is not None and OVERFLOW_KEY in keys:
@@ -71,6 +83,9 @@ class Shape:
         if "type" in self._attributes:
             for kind in set(map(_GETTERS["type"], events)) - {""}:
                 validator.check_type(kind)
+        for name, getter in self._nested:
+            for value in map(getter, events):
+                check_nested(name, value, self._limits.depth - 1)
         times, times_changed = self._times(events, validator)
         if lines is None or ids_changed or keys_changed or times_changed:
             lines = _encode_lines(events)[:-1]
@@ -113,14 +128,16 @@ class Shape:
 
 
 class TopicShapes:
-    """The shapes of at most ``max_topics`` topics; topics with the same names share one."""
+    """The schemas of at most ``max_topics`` topics and at most ``max_shapes`` shapes; topics with the same names share
+    one."""
 
-    def __init__(self, limits: Limits, max_topics: int = MAX_TOPICS) -> None:
+    def __init__(self, limits: Limits, max_topics: int = MAX_TOPICS, max_shapes: int = MAX_SHAPES) -> None:
         self._limits = limits
         self._max_topics = max_topics
+        self._max_shapes = max_shapes
         self._schemas: dict[str, Schema] = {}
         self._unknown: dict[str, int] = {}
-        self._shapes: dict[tuple[str, ...], Shape] = {}
+        self._shapes: dict[tuple[tuple[str, ...], tuple[int, ...]], Shape] = {}
 
     def read(self, topic: str, body: bytes, validator: EventValidator, *, lines: bool) -> Batch | None:
         """Return the events of a body of NDJSON (``lines``) or JSON; None if ``formats.parse`` must read it."""
@@ -134,40 +151,54 @@ class TopicShapes:
             return None
         return batch if batch is not None and 0 < batch.count <= self._limits.batch else None
 
-    def learn(self, topic: str, events: Sequence[Event]) -> None:
+    def learn(self, topic: str, events: Sequence[Event], pause: Pause = no_pause) -> None:
         """Count valid events that did not fit the topic's schema, and extend it after LEARN_AFTER of them."""
         unknown = self._unknown.pop(topic, 0) + len(events)
         if unknown >= LEARN_AFTER:
-            self._extend(topic, events)
+            found = _kinds_of(events, len(ATTRIBUTES) + self._limits.fields, pause)
+            self._extend(topic, found)
             unknown = 0
-        self._put(self._unknown, topic, unknown)
+        self._put(self._unknown, topic, unknown, self._max_topics)
 
-    def _extend(self, topic: str, events: Iterable[Event]) -> None:
+    def _extend(self, topic: str, found: dict[str, int]) -> None:
         known = self._schemas.pop(topic, _EMPTY)
-        names = dict.fromkeys(name for event in events for name in _names_of(event))
-        if names.keys() <= set(known.names):  # an attribute leaves no trace in an Event, such as the type "message"
-            names |= dict.fromkeys(ATTRIBUTES)
         # With so few fields, no event can have too many numbers.
-        self._put(self._schemas, topic, known.extend(((name, OTHER) for name in names), self._limits.fields))
+        extended = known.extend(found.items(), self._limits.fields)
+        if extended is known:  # an attribute leaves no trace in an Event, such as the type "message"
+            extended = known.extend((found | dict.fromkeys(ATTRIBUTES, OTHER)).items(), self._limits.fields)
+        self._put(self._schemas, topic, extended, self._max_topics)
 
     def _shape(self, schema: Schema) -> Shape:
-        shape = self._shapes.get(schema.names)
+        key = schema.names, tuple(schema.kinds.values())
+        shape = self._shapes.get(key)
         if shape is None:
             shape = Shape(schema, self._limits)
-            self._put(self._shapes, schema.names, shape)
+            self._put(self._shapes, key, shape, self._max_shapes)
         return shape
 
-    def _put(self, cache: dict[Any, Any], key: Any, value: Any) -> None:
-        """Put a value into a cache; drop the oldest entry if it is full."""
-        if key not in cache and len(cache) >= self._max_topics:
+    @staticmethod
+    def _put(cache: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+        """Put a value into a cache of at most ``most`` entries; drop the oldest one if it is full."""
+        if key not in cache and len(cache) >= most:
             del cache[next(iter(cache))]
         cache[key] = value
 
 
-def _names_of(event: Event) -> Iterable[str]:
-    given = (event.id is not None, event.type != DEFAULT_TYPE, event.time is not None, event.key is not None)
-    yield from (name for name, there in zip(ATTRIBUTES, given, strict=True) if there)
-    yield from event.data
+def _kinds_of(events: Sequence[Event], most: int, pause: Pause) -> dict[str, int]:
+    """Return the names in events, each with whether a value of it nests; those found first if there are more than
+    ``most``."""
+    found: dict[str, int] = {}
+    for event in events:
+        given = (event.id is not None, event.type != DEFAULT_TYPE, event.time is not None, event.key is not None)
+        data = event.data
+        found |= {name: OTHER for name, there in zip(ATTRIBUTES, given, strict=True) if there}
+        found |= {name: OTHER for name in data if name not in found}
+        if not _NESTED_TYPES.isdisjoint(map(type, data.values())):
+            found |= {name: NESTED for name, value in data.items() if type(value) in _NESTED_TYPES}
+        if len(found) > most:
+            break
+        pause()
+    return found
 
 
 def _attribute_type(name: str, limits: Limits) -> FieldType:
@@ -175,11 +206,3 @@ def _attribute_type(name: str, limits: Limits) -> FieldType:
         return _INTEGER | str, None
     text = Annotated[str, Meta(min_length=1, max_length=getattr(limits, name))]
     return (text if name == "type" else text | _INTEGER), ""
-
-
-def _value_type(levels: int) -> Any:
-    """Return the type of values that may nest so many levels."""
-    kind: Any = _INTEGER | float | str | bool | None
-    for _ in range(levels):
-        kind = _INTEGER | float | str | bool | list[kind] | dict[str, kind] | None
-    return kind

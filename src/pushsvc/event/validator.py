@@ -83,6 +83,8 @@ class EventValidator:
 
     def _data(self, data: dict[str, Any]) -> None:
         numbers, names = 0, self._names
+        if len(data) > self.limits.names:
+            raise InvalidEvent(None, f"{len(data)} members, at most {self.limits.names} are allowed")
         for name, value in data.items():
             if name not in names:
                 self._name(name)
@@ -92,7 +94,7 @@ class EventValidator:
                 if kind is int and not _LEAST_INTEGER <= value <= _MOST_INTEGER:
                     raise InvalidEvent(name, _LONG_INTEGER)
             elif kind is dict or kind is list or kind is UnusableValue:
-                _check_inside(name, value, self.limits.depth - 1)
+                check_nested(name, value, self.limits.depth - 1)
         if numbers > self.limits.fields:
             raise InvalidEvent(None, f"{numbers} numeric fields, at most {self.limits.fields} are allowed")
 
@@ -134,7 +136,7 @@ def _milliseconds(value: float) -> int:
     return int(value)
 
 
-def _check_inside(name: str, value: Any, levels: int) -> None:
+def check_nested(name: str, value: Any, levels: int) -> None:
     """Raise InvalidEvent for a nested value with a fault, or with more than ``levels`` further levels."""
     if type(value) is UnusableValue:
         raise InvalidEvent(name, value.detail)
@@ -145,7 +147,7 @@ def _check_inside(name: str, value: Any, levels: int) -> None:
     if levels == 0:
         raise InvalidEvent(name, "nested too deeply")
     for inner in value.values() if type(value) is dict else value:
-        _check_inside(name, inner, levels - 1)
+        check_nested(name, inner, levels - 1)
 
 
 _PLAIN = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "an array", dict: "an object"}

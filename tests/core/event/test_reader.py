@@ -65,7 +65,7 @@ FAST = [
 
 
 def test_a_body_of_known_names_is_read_by_the_fast_path() -> None:
-    found = shapes(USUAL)
+    found = shapes(USUAL, b'{"b":[true]}')
     for body, media_type, stored in FAST:
         batch = found.read("t", body, EventValidator(NOW, LIMITS), lines=media_type == NDJSON)
         assert batch is not None, body
@@ -73,9 +73,13 @@ def test_a_body_of_known_names_is_read_by_the_fast_path() -> None:
 
 
 def test_any_other_body_is_left_to_the_parser() -> None:
-    found = shapes(USUAL)
+    found = shapes(USUAL, b'{"b":[1]}')
     for body in [
         b'{"d":1}',
+        b'{"a":[1]}',
+        b'{"b":[[[1]]]}',
+        b'{"b":[18446744073709551616]}',
+        b'{"b":18446744073709551616}',
         b'{"a":1}\n\n{"a":2}',
         b'{"key":null}',
         b'{"a":18446744073709551615}',
@@ -114,7 +118,7 @@ def test_names_that_msgspec_cannot_decode_are_not_learned() -> None:
 
 
 def test_the_number_of_kept_schemas_is_bounded() -> None:
-    found = TopicShapes(LIMITS, max_topics=5)
+    found = TopicShapes(LIMITS, max_topics=5, max_shapes=4)
     for number in range(8):
         found.learn(f"t{number}", [Event(data={f"n{number}": 1})] * LEARN_AFTER)
         assert found.read(f"t{number}", b"{}", EventValidator(NOW, LIMITS), lines=True) is not None
