@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +22,8 @@ class Subscriber(LiveConnection):
         self._connect()
 
     def read(self) -> bytes:
-        """Process one reply, and return its kind."""
+        """End this turn of the loop, process one reply, and return its kind."""
+        self._send_changes()
         reply = self._connection.read_response()
         self._dispatch(reply)
         return reply[0] if isinstance(reply, list) else reply
@@ -53,12 +55,34 @@ def test_one_channel_is_confirmed_once(subscriber: Subscriber, prefix: str) -> N
     assert subscriber.messages == [(prefix, b"")]
 
 
+def test_subscriptions_of_one_turn_are_one_command(
+    subscriber: Subscriber, connections: ConnectionPool, prefix: str
+) -> None:
+    def calls() -> int:
+        statistics = connections.command("INFO", "commandstats")
+        return sum(int(number) for number in re.findall(rb"cmdstat_subscribe:calls=(\d+)", statistics))
+
+    before = calls()
+    names = [f"{prefix}{number}" for number in range(100)]
+    confirmed = [subscriber.subscribe(name) for name in names]
+    gone = subscriber.subscribe(f"{prefix}gone")
+    subscriber.unsubscribe(f"{prefix}gone")
+    kinds = [subscriber.read() for _ in range(101)]
+    assert kinds == [b"unsubscribe"] + [b"subscribe"] * 100
+    assert calls() == before + 1
+    assert all(one.wait(0) for one in confirmed)
+    assert [channel for channel, _ in subscriber.messages] == names
+    assert not gone.wait(0)
+
+
 def test_after_an_unsubscribe_only_the_last_answer_confirms(
     subscriber: Subscriber, connections: ConnectionPool, prefix: str
 ) -> None:
     """The first answer belongs to the subscription before the unsubscribe: messages after it may be lost."""
     subscriber.subscribe(prefix)
+    subscriber._send_changes()
     subscriber.unsubscribe(prefix)
+    subscriber._send_changes()
     confirmed = subscriber.subscribe(prefix)
     for kind in (b"subscribe", b"unsubscribe"):
         assert subscriber.read() == kind
@@ -90,6 +114,7 @@ def test_a_refused_subscription_counts_as_answered(subscriber: Subscriber, prefi
     """In a cluster the slot may return to the primary that refused, over the same connection."""
     subscriber.subscribe(f"{prefix}beside")
     subscriber.subscribe(prefix)
+    subscriber._send_changes()
     subscriber._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
     assert not subscriber.is_confirmed(prefix)
     for _ in range(2):  # the replies of this server, which is no cluster
@@ -98,6 +123,7 @@ def test_a_refused_subscription_counts_as_answered(subscriber: Subscriber, prefi
     subscriber.unsubscribe(prefix)
     subscriber.read()
     subscriber.subscribe(prefix)
+    subscriber._send_changes()
     subscriber._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
     subscriber.subscribe_again(prefix)
     subscriber.read()

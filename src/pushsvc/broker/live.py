@@ -1,15 +1,18 @@
 """The live connection of a process to a primary: it receives messages of subscribed channels and detects silence."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
+from itertools import islice
 from typing import Any
 
 import gevent
+from gevent import get_hub
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 from redis import exceptions
 
+from pushsvc.broker.confirmations import Confirmation, Confirmations
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import slot_of
 from pushsvc.broker.reply_reader import ReplyReader
@@ -23,6 +26,7 @@ _PONGS = (b"PONG", [b"pong", b""])  # replies to PING: without a subscription, a
 _ARRIVED = b"arrived"
 _ARRIVED_PONGS = (_ARRIVED, [b"pong", _ARRIVED])
 _MESSAGES = (b"message", b"smessage", b"pmessage")
+_TOGETHER = 500  # channels that are subscribed with one command
 
 OnMessage = Callable[[str, bytes], bool]
 OnUnhandled = Callable[[str, bytes], None]
@@ -36,6 +40,8 @@ class LiveConnection:
     is read meanwhile. ``on_up`` means that earlier messages may be lost: read the logs. A message without data means
     that every later message on the channel will arrive. In a cluster channels are ``sharded``, and
     ``on_slots_changed()`` means that the primary is gone or has given slots away.
+
+    The channels of one turn of the loop are subscribed together.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class LiveConnection:
         on_unhandled: OnUnhandled = lambda *_: None,
         sharded: bool = False,
         on_slots_changed: Callable[[], None] = lambda: None,
+        confirmations: Confirmations | None = None,
     ) -> None:
         self._connections = connections
         self._on_message = on_message
@@ -54,8 +61,12 @@ class LiveConnection:
         self._on_up = on_up
         self._on_slots_changed = on_slots_changed
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
+        self._sharded = sharded
         self._patterns: set[str] = set()
-        self._confirmed: dict[str, Event] = {}
+        self._channels: dict[str, None] = {}
+        self._confirmations = Confirmations() if confirmations is None else confirmations
+        self._changes: dict[str, bool] = {}  # channel -> whether to subscribe to it; to be sent in this turn
+        self._sends_changes = False
         self._unanswered: dict[str, int] = {}  # channel -> number of subscriptions under way
         self._connection: Any = None
         self._reader: ReplyReader | None = None
@@ -81,17 +92,16 @@ class LiveConnection:
         """Return whether messages of these partitions arrive now."""
         return self.up.is_set()
 
-    def subscribe(self, channel: str, confirmed: Event | None = None) -> Event:
-        """Subscribe; return an event that is set while Redis has confirmed the subscription."""
-        if channel not in self._confirmed:
-            self._confirmed[channel] = confirmed or Event()
-            self._send(self._subscribe, channel)
-        return self._confirmed[channel]
+    def subscribe(self, channel: str) -> Confirmation:
+        """Subscribe, together with all others of this turn of the loop; return the confirmation to come."""
+        if channel not in self._channels:
+            self._channels[channel] = None
+            self._change(channel, subscribe=True)
+        return Confirmation(self._confirmations, channel)
 
     def is_confirmed(self, channel: str) -> bool:
         """Return whether every message on the channel arrives from now on."""
-        confirmed = self._confirmed.get(channel)
-        return confirmed is not None and confirmed.is_set()
+        return channel in self._channels and channel in self._confirmations
 
     def wait_arrived(self, channel: str, timeout: float) -> bool:
         """Wait until every message on a channel that Redis has sent up to now has arrived; return whether it has.
@@ -117,11 +127,47 @@ class LiveConnection:
 
     def subscribe_again(self, channel: str) -> None:
         """Repeat a subscription that Redis has not confirmed."""
-        self._send(self._subscribe, channel)
+        self._change(channel, subscribe=True)
 
     def unsubscribe(self, channel: str) -> None:
-        if self._confirmed.pop(channel, None) is not None:
-            self._send(self._unsubscribe, channel)
+        if channel in self._channels:
+            del self._channels[channel]
+            self._confirmations.discard(channel)
+            self._change(channel, subscribe=False)
+
+    def _change(self, channel: str, *, subscribe: bool) -> None:
+        """Let a change be sent at the end of this turn, if connected: every connect sends all subscriptions."""
+        if self._connection is None:
+            return
+        self._changes[channel] = subscribe
+        if not self._sends_changes:
+            self._sends_changes = True
+            gevent.spawn(self._send_changes)
+
+    def _send_changes(self) -> None:
+        """Send the changes, in pieces between which the event loop gets a turn."""
+        try:
+            while self._changes:
+                with self._sending:
+                    piece = dict(islice(self._changes.items(), _TOGETHER))
+                    for channel in piece:
+                        del self._changes[channel]
+                    for command, wanted in ((self._unsubscribe, False), (self._subscribe, True)):
+                        self._send_channels(command, [channel for channel in piece if piece[channel] is wanted])
+                if self._changes:
+                    get_hub().wait(get_hub().loop.timer(0))
+        finally:
+            self._sends_changes = False
+
+    def _send_channels(self, command: str, channels: Sequence[str]) -> None:
+        if channels:
+            self._send_all(self._commands(command, channels))
+
+    def _commands(self, command: str, channels: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return commands for channels. One command must not name sharded channels of several slots, and a refusal
+        must tell which channel it is about."""
+        size = 1 if self._sharded else _TOGETHER
+        return [(command, *channels[start : start + size]) for start in range(0, len(channels), size)]
 
     def subscribe_pattern(self, pattern: str) -> None:
         if pattern not in self._patterns:
@@ -134,15 +180,20 @@ class LiveConnection:
             self._send("PUNSUBSCRIBE", pattern)
 
     def _send(self, *command: str) -> None:
+        self._send_all([command])
+
+    def _send_all(self, commands: Sequence[Sequence[str]]) -> None:
         """Send if connected. Else nothing is lost: every connect sends all subscriptions."""
         with self._sending:
             connection = self._connection
             if connection is None:
                 return
-            if command[0] == self._subscribe:
-                self._unanswered[command[1]] = self._unanswered.get(command[1], 0) + 1
+            for command, *channels in commands:
+                if command == self._subscribe:
+                    for channel in channels:
+                        self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
             try:
-                connection.send_command(*command, check_health=False)
+                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             except (exceptions.RedisError, OSError) as error:
                 self._drop(error)
             except BaseException:  # a killed greenlet: half a command may have been sent
@@ -176,10 +227,10 @@ class LiveConnection:
         connection = self._connections.open()
         with self._sending:
             self._connection = connection
-            # A concurrent subscription may be sent twice, which is harmless. One channel per command: one command must
-            # not name sharded channels of several slots.
-            self._unanswered = dict.fromkeys(self._confirmed, 1)
-            wanted: list[tuple[str, ...]] = [(self._subscribe, channel) for channel in self._confirmed]
+            # A concurrent subscription may be sent twice, which is harmless.
+            self._changes.clear()
+            self._unanswered = dict.fromkeys(self._channels, 1)
+            wanted = self._commands(self._subscribe, list(self._channels))
             wanted += [("PSUBSCRIBE", pattern) for pattern in self._patterns]
             wanted.append(("PING",))
             connection.send_packed_command(connection.pack_commands(wanted), check_health=False)
@@ -188,8 +239,8 @@ class LiveConnection:
         self.up.clear()
         self._reader = None
         connection, self._connection = self._connection, None
-        for confirmed in self._confirmed.values():
-            confirmed.clear()
+        for channel in self._channels:
+            self._confirmations.discard(channel)
         for arrival in (self._arrival, self._next_arrival):
             if arrival is not None:
                 arrival.set(False)
@@ -267,17 +318,16 @@ class LiveConnection:
     def _on_subscribed(self, channel: str) -> None:
         if not self._is_last_answer(channel):
             return  # an unsubscribe came between: only the last subscription is in force
-        confirmed = self._confirmed.get(channel)
-        if confirmed is not None:
-            confirmed.set()
+        if channel in self._channels:
+            self._confirmations.add(channel)
             # Earlier messages did not arrive: a message without data makes the channel's followers read the log.
             self._deliver(channel, b"")
 
     def _on_sunsubscribe(self, channel: bytes | None) -> None:
         """Redis sends this for an own command, and when the channel's slot moves to another primary."""
-        confirmed = self._confirmed.get((channel or b"").decode())
-        if confirmed is not None:
-            confirmed.clear()
+        name = (channel or b"").decode()
+        if name in self._channels:
+            self._confirmations.discard(name)
             self._on_slots_changed()
 
     def _deliver(self, channel: str, data: bytes) -> None:

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from time import monotonic
 
 import gevent
 from gevent.event import Event
 
 from pushsvc.broker.cluster.cluster import Cluster
+from pushsvc.broker.confirmations import Confirmation, Confirmations
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import TAGS, slot_of
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
@@ -35,7 +37,8 @@ class ClusterLiveConnection:
         self._on_message = on_message
         self._on_unhandled = on_unhandled
         self._on_up = on_up
-        self._channels: dict[str, Event] = {}
+        self._channels: dict[str, None] = {}
+        self._confirmations = Confirmations()
         self._patterns: set[str] = set()
         self._connections: dict[ConnectionPool, LiveConnection] = {}
         self._places: dict[str, LiveConnection] = {}
@@ -67,17 +70,16 @@ class ClusterLiveConnection:
         found = [self._connection_of(slot_of(TAGS[partition])) for partition in partitions]
         return all(connection is not None and connection.up.is_set() for connection in found)
 
-    def subscribe(self, channel: str) -> Event:
-        """Subscribe; return an event that is set while the channel's primary has confirmed the subscription."""
+    def subscribe(self, channel: str) -> Confirmation:
+        """Subscribe; return the confirmation to come of the channel's primary."""
         if channel not in self._channels:
-            self._channels[channel] = Event()
+            self._channels[channel] = None
             self._place(channel)
-        return self._channels[channel]
+        return Confirmation(self._confirmations, channel)
 
     def is_confirmed(self, channel: str) -> bool:
         """Return whether every message on the channel arrives from now on."""
-        confirmed = self._channels.get(channel)
-        return confirmed is not None and confirmed.is_set()
+        return channel in self._confirmations
 
     def wait_arrived(self, channel: str, timeout: float) -> bool:
         """Wait until every message on a channel that Redis has sent up to now has arrived; return whether it has."""
@@ -85,8 +87,11 @@ class ClusterLiveConnection:
         return connection is not None and connection.wait_arrived(channel, timeout)
 
     def unsubscribe(self, channel: str) -> None:
-        known = self._channels.pop(channel, None) is not None
-        if known and (connection := self._places.pop(channel, None)) is not None:
+        if channel not in self._channels:
+            return
+        del self._channels[channel]
+        self._confirmations.discard(channel)
+        if (connection := self._places.pop(channel, None)) is not None:
             connection.unsubscribe(channel)
 
     def subscribe_pattern(self, pattern: str) -> None:
@@ -105,12 +110,10 @@ class ClusterLiveConnection:
             return None
         if connection is before:
             return None
-        confirmed = self._channels[channel]
         if before is not None:
             before.unsubscribe(channel)
-            confirmed.clear()
         self._places[channel] = connection
-        connection.subscribe(channel, confirmed)
+        connection.subscribe(channel)
         return connection
 
     # Following the cluster
@@ -140,7 +143,7 @@ class ClusterLiveConnection:
     def _settled(self) -> bool:
         connections = self._connections.values()
         up = bool(connections) and all(connection.up.is_set() for connection in connections)
-        return up and not self._missed and all(confirmed.is_set() for confirmed in self._channels.values())
+        return up and not self._missed and all(map(self.is_confirmed, self._channels))
 
     def _check(self) -> None:
         self._cluster.refresh()
@@ -150,6 +153,7 @@ class ClusterLiveConnection:
                 self._connections[pool] = connection = LiveConnection(
                     pool, self._on_message, partial(self._on_connection_up, pool),
                     on_unhandled=self._on_unhandled, sharded=True, on_slots_changed=self._check_now.set,
+                    confirmations=self._confirmations,
                 )  # fmt: skip
                 connection.start()
         self._move_channels()
@@ -163,17 +167,19 @@ class ClusterLiveConnection:
     def _move_channels(self) -> None:
         """Move every channel to the primary that has its slot now."""
         moved = []
-        for channel, confirmed in list(self._channels.items()):
+        for channel in list(self._channels):
             connection = self._place(channel)
             if connection is not None and connection.up.is_set():
-                moved.append((channel, confirmed))
-            elif connection is None and not confirmed.is_set() and channel in self._places:
+                moved.append(channel)
+            elif connection is None and not self.is_confirmed(channel) and channel in self._places:
                 self._places[channel].subscribe_again(channel)
         self._move_patterns()
         if moved:
             # Messages between the two subscriptions are lost. (A connection that comes up calls on_up by itself.)
-            gevent.wait([confirmed for _, confirmed in moved], timeout=_CONFIRM_TIMEOUT)
-            slots = {slot_of(channel) for channel, _ in moved}
+            deadline = monotonic() + _CONFIRM_TIMEOUT
+            for channel in moved:
+                self._confirmations.wait(channel, max(0.0, deadline - monotonic()))
+            slots = {slot_of(channel) for channel in moved}
             self._missed.update(number for number, tag in enumerate(TAGS) if slot_of(tag) in slots)
         if self._missed:
             self._on_up(sorted(self._missed))

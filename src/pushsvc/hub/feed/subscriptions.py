@@ -1,8 +1,7 @@
 """The subscriptions of a process to the channels of logs, all on its live connection."""
 
-from gevent.event import Event
-
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
+from pushsvc.broker.confirmations import Confirmation
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import LiveConnection
 
@@ -20,8 +19,8 @@ class Subscriptions:
         """True while subscriptions are confirmed soon."""
         return self._live.up.is_set()
 
-    def subscribe(self, of: Log) -> Event:
-        """Subscribe; return an event that is set while Redis has confirmed the subscription."""
+    def subscribe(self, of: Log) -> Confirmation:
+        """Subscribe; return the confirmation to come."""
         channel = self._keys.log_channel(of)
         self.logs[channel] = of
         return self._live.subscribe(channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -169,14 +170,16 @@ class Group:
             raise BrokerUnavailable("no connection to Redis")
         if self.query.has_patterns:
             directory.wait_listed()
-        for of in list(self.logs):
-            self._check()  # a closed group would subscribe to a log that nothing unsubscribes from
-            if not self._feed.subscriptions.subscribe(of).wait(wait):
-                raise BrokerUnavailable("Redis did not confirm a subscription in time")
-        self._check()
+        self._check()  # a closed group would subscribe to a log that nothing unsubscribes from
+        confirmations = [self._feed.subscriptions.subscribe(of) for of in self.logs]
         if not self.logs:
             self.on_read()
-        if not self.settled.wait(wait):
+        deadline = monotonic() + wait
+        settled = self.settled.wait(wait)
+        self._check()
+        if not all(confirmation.wait(max(0.0, deadline - monotonic())) for confirmation in confirmations):
+            raise BrokerUnavailable("Redis did not confirm a subscription in time")
+        if not settled:
             raise BrokerUnavailable("Redis did not answer in time")
 
     def _check(self) -> None:
