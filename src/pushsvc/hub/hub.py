@@ -12,7 +12,7 @@ from pushsvc.broker.broker import Broker
 from pushsvc.errors import StartupError
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
-from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.channel import Channel, WatchedChannels
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
@@ -65,6 +65,7 @@ class Hub:
         self._rules = rules or TopicRules()
         self._refresh = refresh
         self._sources: dict[Hashable, Group | Listing] = {}
+        self._watched = WatchedChannels()
         self._wheel: Wheel[Connection] = Wheel(self.clock, max(1, round(heartbeat)))
         self._ticker: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
@@ -131,7 +132,7 @@ class Hub:
             found = Group(query, self._rules, self.feed, self._resume, self._end_group, connect)
             self._sources[query] = found
             found.open()
-        found.channel.idle_since = self.clock.tick
+        found.channel.touch()
         return found
 
     def listing(self, key: str, poll: Poll, describe: Describe | None = None) -> Listing:
@@ -139,7 +140,7 @@ class Hub:
         found = self._sources.get(key)
         if not isinstance(found, Listing):
             found = self._sources[key] = Listing(key, poll, self._open_channel, self._refresh, describe)
-        found.channel.idle_since = self.clock.tick
+        found.channel.touch()
         return found
 
     def _open_channel(self, source: Group | Listing, *, visible_heartbeat: bool = False) -> Channel:
@@ -151,6 +152,7 @@ class Hub:
             self._end_failed,
             name=source.key,
             visible_heartbeat=visible_heartbeat,
+            watched=self._watched,
         )
 
     def _end(self, source: Group | Listing, reason: str) -> None:
@@ -191,10 +193,15 @@ class Hub:
     def _tick(self) -> None:
         self._ticked = monotonic()
         self._send_heartbeats(self._wheel.turn())
+        self._end_stuck()
+        self._close_idle()
+        metrics.FOLLOWED.set(self.feed.followed)
+
+    def _end_stuck(self) -> None:
+        """End streams whose peer takes nothing, and note how much is kept for slow ones."""
         held = behind = 0
         deadline = self.clock.tick - self.writer.limits.write_deadline
-        for source in list(self._sources.values()):
-            channel = source.channel
+        for channel in list(self._watched.slow):
             for connection in list(channel.slow):
                 if connection.rest is not None and connection.pushed_at < deadline:
                     metrics.SLOW_CLOSES.inc()
@@ -202,20 +209,32 @@ class Hub:
             if channel.slow:
                 held += channel.held_bytes
                 behind += len(channel.slow)
-            elif channel.roster.is_empty and self.clock.tick - channel.idle_since > LINGER:
-                self._close(source)
-        metrics.FOLLOWED.set(self.feed.followed)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)
 
+    def _close_idle(self) -> None:
+        """Close the sources that had no stream for a while."""
+        empty = self._watched.empty
+        begun = monotonic()
+        while empty and self.clock.tick - (channel := next(iter(empty))).idle_since > LINGER:
+            del empty[channel]
+            source = self._sources.get(channel.name)
+            if source is not None and source.channel is channel:
+                self._close(source)
+            begun = self._yield_after(begun)
+
+    def _yield_after(self, begun: float) -> float:
+        """Let the event loop have a turn if the work since ``begun`` took long; return when the work goes on."""
+        if monotonic() - begun > self.writer.limits.slice:
+            gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
+            return monotonic()
+        return begun
+
     def _send_heartbeats(self, due: list[Connection]) -> None:
         """Send heartbeats to silent connections, in slices between which the event loop gets a turn."""
-        loop = gevent.get_hub().loop
         begun = monotonic()
         for connection in due:
-            if monotonic() - begun > self.writer.limits.slice:
-                gevent.get_hub().wait(loop.timer(0))
-                begun = monotonic()
+            begun = self._yield_after(begun)
             if connection.closed:
                 continue
             try:

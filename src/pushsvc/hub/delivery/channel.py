@@ -45,6 +45,19 @@ class Writer(Protocol):
     def schedule(self, channel: Channel, size: int) -> None: ...
 
 
+class WatchedChannels:
+    """The channels of a hub that need work of it: ``slow`` ones have slow members, ``empty`` ones have no member.
+
+    The channel that is empty for the longest time comes first.
+    """
+
+    __slots__ = ("empty", "slow")
+
+    def __init__(self) -> None:
+        self.slow: dict[Channel, None] = {}
+        self.empty: dict[Channel, None] = {}
+
+
 class Channel:
     """Sends every message broadcast from now on to each connection that joined.
 
@@ -52,7 +65,7 @@ class Channel:
     its own, after an error that all connections share; it must end them. ``name`` stands in log lines.
 
     Connections that are behind, or read history, are in ``slow``. ``in_pass`` is true from the schedule of a pass to
-    its end. ``idle_since`` is the tick since which no connection is left.
+    its end. ``idle_since`` is the tick since which no connection is left. A channel notes in ``watched`` what it needs.
     """
 
     def __init__(
@@ -65,6 +78,7 @@ class Channel:
         *,
         name: Hashable = "",
         visible_heartbeat: bool = False,
+        watched: WatchedChannels | None = None,
     ) -> None:
         self.clock = clock
         self.name = name
@@ -72,7 +86,6 @@ class Channel:
         self.roster: Roster[Connection] = Roster()
         self.slow: Set[Connection] = _NONE
         self.in_pass = False
-        self.idle_since = clock.tick
         self.closed = False
         self._writer = writer
         self._recovery = recovery
@@ -82,6 +95,8 @@ class Channel:
         self._messages: list[bytes] = []
         self._read_at = 0.0
         self._heartbeat: tuple[int, int, bytes, bytes] | None = None
+        self._watched = watched or WatchedChannels()
+        self.touch()
 
     # Messages
 
@@ -122,8 +137,16 @@ class Channel:
 
     # Connections
 
+    def touch(self) -> None:
+        """Begin the time anew for which the channel is kept without a member."""
+        self.idle_since = self.clock.tick
+        self._watched.empty.pop(self, None)
+        if self.roster.is_empty and not self.closed:
+            self._watched.empty[self] = None
+
     def join(self, connection: Connection) -> None:
         connection.pushed_at = self.clock.tick
+        self._watched.empty.pop(self, None)
         self.roster.add(connection)
 
     def start(self, connection: Connection, chunk: Chunk, first: bytes) -> None:
@@ -153,11 +176,14 @@ class Channel:
             self.slow.add(connection)
         else:
             self.slow = {connection}
+            self._watched.slow[self] = None
 
     def discard_slow(self, connection: Connection) -> None:
         if isinstance(self.slow, set):
             self.slow.discard(connection)
-            self.slow = self.slow or _NONE  # most channels have one connection, which is never slow for long
+            if not self.slow:
+                self.slow = _NONE  # most channels have one connection, which is never slow for long
+                self._watched.slow.pop(self, None)
 
     def chunk_at(self, position: int) -> Chunk:
         """Return the newest chunk of a caught-up connection at a position of the roster."""
@@ -169,7 +195,7 @@ class Channel:
         self.discard_slow(connection)
         self.roster.note_closed(in_pass=self.in_pass)
         if self.roster.is_empty:
-            self.idle_since = self.clock.tick
+            self.touch()
         self._on_left()
 
     @property
@@ -198,3 +224,4 @@ class Channel:
 
     def close(self) -> None:
         self.closed = True
+        self._watched.empty.pop(self, None)
