@@ -226,7 +226,7 @@ broker = Broker(sys.argv[1], sys.argv[2])
 broker.check_layout()
 broker.open_partitions()
 hub, sent, reads, read = Hub(broker), [], [], broker.read
-broker.read = lambda *of: reads.append(of) or read(*of)
+broker.read = lambda *of, **options: reads.append(of) or read(*of, **options)
 hub.start()
 group = hub.group(Query(events=("a",)))
 group.wait_settled()

@@ -148,7 +148,7 @@ def test_topic_may_be_created_while_positions_are_looked_up(hub, broker, subscri
         group.extend([new], from_start=True)
         settle(group)
 
-    meanwhile(broker, monkeypatch, "seek_sequence", create)
+    meanwhile(broker, monkeypatch, "seek_sequences", create)
     subscriber = subscribe(group, here(group, 1))
     assert sorted(subscriber.received(3)) == sorted([(KNOWN, 2), (KNOWN, 3), (new, 1)])
 
@@ -164,7 +164,7 @@ def test_redis_may_restart_while_positions_are_looked_up(hub, broker, subscribe,
         follower.wake()
         turn_until(lambda: follower.epoch != before and group.settled.is_set())
 
-    meanwhile(broker, monkeypatch, "seek_sequence", restart_here)
+    meanwhile(broker, monkeypatch, "seek_sequences", restart_here)
     subscriber = subscribe(group, here(group, 1))
     assert subscriber.received(4) == [("reset", KNOWN, "broker-restarted"), (KNOWN, 1), (KNOWN, 2), (KNOWN, 3)]
 
@@ -266,14 +266,14 @@ def test_cursor_names_a_new_partition_only_after_its_statistics(hub, broker, wri
 
 
 def fail_to_read(broker, monkeypatch, partition, when=lambda: True):
-    original = broker.read
+    original = broker.reads
 
-    def read(asked, logs, **options):
-        if asked == partition and when():
-            raise BrokerUnavailable("away")
-        return original(asked, logs, **options)
+    def reads(requests):
+        away = [request.partition == partition and when() for request in requests]
+        found = original(requests)
+        return [BrokerUnavailable("away") if failed else one for failed, one in zip(away, found, strict=True)]
 
-    monkeypatch.setattr(broker, "read", read)
+    monkeypatch.setattr(broker, "reads", reads)
 
 
 def test_partition_has_a_position_while_another_is_not_read(hub, broker, monkeypatch):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pushsvc.broker import script
 from pushsvc.broker.checkpoints import CheckpointStore
@@ -13,7 +13,7 @@ from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
-from pushsvc.broker.log import ChangedLogs, FrameKind, LogRead, PartitionRead
+from pushsvc.broker.log import ChangedLogs, FrameKind, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CHANGED_LOGS = 1_000  # logs of which one call returns the changes
 READ_BYTES = 1_000_000  # bytes that one read of a partition returns at most (and at least one entry per log)
+SEEKS = 200  # logs that are searched in one round trip
 TOPICS = Limits().partition_topics
 LAYOUT = 2  # version of the layout in Redis; a program with an older one must not write
 _MEMORY = Ack()
@@ -52,6 +53,14 @@ class AppendedFrame:
 
     sequence: int
     receivers: int
+
+
+class ReadRequest(NamedTuple):
+    """Logs of one partition to read, each after an offset, and the most bytes to return."""
+
+    partition: int
+    logs: Mapping[Log, int]
+    budget: int = READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +218,7 @@ class Broker:
 
     def record_refusal(self, topic: str, detail: str) -> None:
         """Count a refused request in the metadata of a topic, if the topic exists."""
-        key = self.keys.metadata(Log(topic))
-        if self.connections.command("HEXISTS", key, "created"):
-            self.connections.commands([("HINCRBY", key, "refused", 1), ("HSET", key, "last_refusal", detail[:500])])
+        self.connections.call(script.REFUSE, [self.keys.metadata(Log(topic))], [detail[:500]])
 
     def delete(self, topic: str) -> bool:
         """Delete a topic; its streams get a reset. Return whether it existed."""
@@ -295,20 +302,36 @@ class Broker:
 
     def read(self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES) -> PartitionRead:
         """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NO_ENTRIES), at one instant."""
-        keys = [self.keys.partition(partition), self.keys.lease(partition), self.keys.remains(partition)]
-        args = [RUN, budget]
-        for log, after in logs.items():
-            keys += [self.keys.log(log), self.keys.metadata(log)]
-            args += [log.name, after]
-        opened, *answer = self.connections.call(script.READ, keys, args)
-        if not opened:
+        found = self.reads([ReadRequest(partition, logs, budget)])[0]
+        if isinstance(found, PushError):
+            raise found
+        return found
+
+    def reads(self, requests: Sequence[ReadRequest]) -> list[PartitionRead | PushError]:
+        """Read logs of several partitions in one round trip, as ``read``. A result is the error of its read."""
+        calls = [self._read_call(request) for request in requests]
+        answers = self.connections.calls(calls)
+        closed = [n for n, answer in enumerate(answers) if not isinstance(answer, PushError) and not answer[0]]
+        if closed:
             # After a restart Redis may have lost entries that readers have seen: a new epoch tells them.
             with suppress(BrokerFull):  # reading works on a full disk too
-                self.connections.call(script.OPEN, [self.keys.partition(partition)], [RUN])
-                _, *answer = self.connections.call(script.READ, keys, args)
-        (epoch, sequence, now, owned, newest_topic_sequence), *found = answer
-        read = {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)}
-        return PartitionRead(epoch, sequence, now, bool(owned), newest_topic_sequence, read)
+                self.open_partitions([requests[n].partition for n in closed])
+                for n, answer in zip(closed, self.connections.calls([calls[n] for n in closed]), strict=True):
+                    answers[n] = answer
+        return [
+            answer if isinstance(answer, PushError) else PartitionRead.parse(request.logs, answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def _read_call(self, request: ReadRequest) -> ScriptCall:
+        partition = request.partition
+        names = self.keys
+        keys = [names.partition(partition), names.lease(partition), names.remains(partition), names.changed(partition)]
+        args = [RUN, request.budget]
+        for log, after in request.logs.items():
+            keys += [self.keys.log(log), self.keys.metadata(log)]
+            args += [log.name, after]
+        return ScriptCall(script.READ, keys, args)
 
     def changed(self, partition: int, after: int, *, limit: int = CHANGED_LOGS) -> ChangedLogs:
         """Return the logs of a partition that changed after a sequence: at most ``limit``, more than a topic
@@ -329,16 +352,22 @@ class Broker:
 
     def seek_sequence(self, topic: str, sequence: int) -> int:
         """Return the offset after which a topic's entries have events above ``sequence``."""
-        return self._seek(topic, "sequence", sequence)
+        return self.seek_sequences([(topic, sequence)])[0]
+
+    def seek_sequences(self, wanted: Sequence[tuple[str, int]]) -> list[int]:
+        """Return for each topic and sequence what ``seek_sequence`` returns, in a few round trips."""
+        calls = [self._seek_call(topic, "sequence", sequence) for topic, sequence in wanted]
+        pieces = (calls[start : start + SEEKS] for start in range(0, len(calls), SEEKS))
+        return [int(found) for piece in pieces for found in raise_first(self.connections.calls(piece))]
 
     def seek_arrival(self, topic: str, arrival: int) -> int:
         """Return the offset after which a topic's entries arrived later than ``arrival`` (ms)."""
-        return self._seek(topic, "arrival", arrival)
+        return int(raise_first(self.connections.calls([self._seek_call(topic, "arrival", arrival)]))[0])
 
-    def _seek(self, topic: str, by: str, value: int) -> int:
+    def _seek_call(self, topic: str, by: str, value: int) -> ScriptCall:
         log = Log(topic)
         keys = [self.keys.log(log), self.keys.metadata(log), self.keys.remains(log.partition)]
-        return int(self.connections.call(script.SEEK, keys, [by, value, topic]))
+        return ScriptCall(script.SEEK, keys, [by, value, topic])
 
     def topics(self, partitions: Sequence[int] = range(PARTITIONS)) -> dict[str, int]:
         """Return all topics (of some partitions), by name, with the time of their creation (ms)."""

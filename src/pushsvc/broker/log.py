@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,7 +14,7 @@ from pushsvc.event import Event
 
 # Instead of the offset to read after:
 FROM_SNAPSHOT = -1  # from a statistics log's last snapshot on
-NO_ENTRIES = -2  # only metadata
+NO_ENTRIES = -2  # only metadata, and when the log changed last
 
 
 @dataclass(slots=True)
@@ -105,6 +105,7 @@ class LogRead:
 
     ``more`` is true if the byte budget cut the read short. ``trimmed`` and ``deleted`` are the sequences at which that
     last happened (0: never), ``created`` is the time in ms at which the topic was created (0: there is no topic).
+    ``changed`` is the sequence of the last change, None if it is unknown or was not asked for (see NO_ENTRIES).
     """
 
     after: int
@@ -114,13 +115,14 @@ class LogRead:
     created: int
     more: bool
     entries: list[Any]
+    changed: int | None = None
 
     @classmethod
     def parse(cls, log: Log, values: Sequence[Any]) -> LogRead:
         """Return one log's part of the answer of read.lua."""
-        after, last, trimmed, deleted, created, more, flat = values
+        after, last, trimmed, deleted, created, more, flat, *changed = values
         entries = [parse_entry(log, header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
-        return cls(after, last, trimmed, deleted, created, bool(more), entries)
+        return cls(after, last, trimmed, deleted, created, bool(more), entries, changed[0] if changed else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,13 @@ class PartitionRead:
     owned: bool
     newest_topic_sequence: int
     logs: dict[Log, LogRead]
+
+    @classmethod
+    def parse(cls, logs: Iterable[Log], answer: Sequence[Any]) -> PartitionRead:
+        """Return the answer of read.lua about logs."""
+        _, (epoch, sequence, now, owned, newest_topic_sequence), *found = answer
+        read = {log: LogRead.parse(log, values) for log, values in zip(logs, found, strict=True)}
+        return cls(epoch, sequence, now, bool(owned), newest_topic_sequence, read)
 
 
 @dataclass(frozen=True, slots=True)

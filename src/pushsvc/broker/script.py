@@ -131,6 +131,7 @@ STATISTICS = Script("statistics", writes=True, parts=_COMMON, arguments=Statisti
 RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
 SEEK = Script("seek", writes=False)
+REFUSE = Script("refuse", writes=True)
 LEASE = Script("lease", writes=True, parts=_COMMON)
 RELEASE = Script("release", writes=True)
 DELETE = Script(
@@ -142,7 +143,7 @@ CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, parts=_COMMON, argume
 CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, parts=_COMMON, arguments=CheckpointCommitArguments._fields)
 CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True, parts=_COMMON)
 SCRIPTS = (
-    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
+    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
     CHECKPOINT_COMMIT, CHECKPOINT_DISCARD,
 )  # fmt: skip
 

@@ -1,10 +1,11 @@
 -- Read several logs of one partition at one instant. Writes nothing, so it works on a full disk too.
--- KEYS: partition, lease, remains, then per log: log, metadata
+-- KEYS: partition, lease, remains, changed, then per log: log, metadata
 -- ARGV: run, byte budget, then per log: its name, and the offset to read after; -1: from the last snapshot on;
 -- -2: only metadata
 -- Returns {1 if the partition's epoch belongs to this run, {epoch, sequence, now, owned, sequence of the first event of
--- the newest topic}, per log: {after, last, trimmed, deleted, created, more, {header, data, …}}}
-local partition_key, lease_key, remains_key = unpack(KEYS, 1, 3)
+-- the newest topic}, per log: {after, last, trimmed, deleted, created, more, {header, data, …}[, sequence of its last
+-- change, if known, with -2]}}
+local partition_key, lease_key, remains_key, changed_key = unpack(KEYS, 1, 4)
 local run, budget = ARGV[1], tonumber(ARGV[2])
 local logs = (#ARGV - 2) / 2
 local state = redis.call('HMGET', partition_key, 'run', 'epoch', 'sequence', 'born')
@@ -17,8 +18,8 @@ local answer = {
 -- Each log gets an equal share of the budget, and what the logs before it left of theirs.
 local share = budget / math.max(1, logs)
 for i = 1, logs do
-  local log_key = KEYS[2 + 2 * i]
-  local metadata = redis.call('HMGET', KEYS[3 + 2 * i], 'last', 'trimmed', 'deleted', 'created', 'snapshot')
+  local log_key = KEYS[3 + 2 * i]
+  local metadata = redis.call('HMGET', KEYS[4 + 2 * i], 'last', 'trimmed', 'deleted', 'created', 'snapshot')
   if not metadata[1] then
     local topic, window = string.match(ARGV[1 + 2 * i], '([^$]*)%.%$stats%.(.*)')
     local remains = redis.call('HGET', remains_key, topic or ARGV[1 + 2 * i])
@@ -27,11 +28,12 @@ for i = 1, logs do
       metadata = {window and frames or last, ended, ended}
     end
   end
-  local after, last = tonumber(ARGV[2 + 2 * i]), tonumber(metadata[1] or '0')
+  local after, last, changed = tonumber(ARGV[2 + 2 * i]), tonumber(metadata[1] or '0'), nil
   if after == -1 then
     after = tonumber(metadata[5] or tostring(last + 1)) - 1
   elseif after == -2 then
     after = last
+    changed = tonumber(redis.call('ZSCORE', changed_key, ARGV[1 + 2 * i]) or last == 0 and '0' or nil)
   end
   local entries, more, at = {}, 0, after
   local reserved = share * (logs - i)
@@ -54,7 +56,8 @@ for i = 1, logs do
     end
   end
   answer[#answer + 1] = {
-    after, last, tonumber(metadata[2] or '0'), tonumber(metadata[3] or '0'), tonumber(metadata[4] or '0'), more, entries
+    after, last, tonumber(metadata[2] or '0'), tonumber(metadata[3] or '0'), tonumber(metadata[4] or '0'), more, entries,
+    changed
   }
 end
 return answer

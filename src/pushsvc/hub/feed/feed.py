@@ -8,7 +8,8 @@ from gevent.event import Event
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.hub.feed.directory import Directory
-from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.follower import Follower, Tally
+from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.topic import PARTITIONS
@@ -26,7 +27,8 @@ class Feed:
         self.subscriptions = Subscriptions(self.live, broker.keys)
         self.directory = Directory(broker, self.live, self.limits.wait)
         self.has_been_up = False
-        self._broker = broker
+        self._reads = SharedReads(broker, self.limits.read_logs)
+        self._tally = Tally()
         self._room = room
         self._most = most
         self._followers: dict[int, Follower] = {}
@@ -46,7 +48,7 @@ class Feed:
     @property
     def followed(self) -> int:
         """Return how many logs are followed."""
-        return sum(len(follower.tails) for follower in self._followers.values())
+        return self._tally.logs
 
     def has_room(self, logs: Sequence[Log]) -> bool:
         """Return whether logs may be followed beside those that are."""
@@ -60,9 +62,11 @@ class Feed:
         """Return the follower of a partition, a new one if there is none."""
         follower = self._followers.get(partition)
         if follower is None or follower.greenlet.dead:
+            if follower is not None:
+                follower.leave_tally()
             follower = Follower(
-                partition, self._broker, self.subscriptions, self._room, self.directory,
-                partial(self._on_end, partition), self.limits,
+                partition, self._reads, self.subscriptions, self._room, self.directory,
+                partial(self._on_end, partition), self.limits, self._tally,
             )  # fmt: skip
             self._followers[partition] = follower
         return follower

@@ -17,12 +17,13 @@ import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-from pushsvc.broker.broker import READ_BYTES, Broker
+from pushsvc.broker.broker import READ_BYTES
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub.feed.directory import Directory
+from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.feed.tail import LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
@@ -56,6 +57,15 @@ class TailRead:
         return max(self.log.entries[-1].last if self.log.entries else self.log.after, self.tail.after)
 
 
+class Tally:
+    """How many logs the followers of a process follow."""
+
+    __slots__ = ("logs",)
+
+    def __init__(self) -> None:
+        self.logs = 0
+
+
 class Follower:
     """Reads the followed logs of one partition and gives their entries to consumers, in order of sequence.
 
@@ -65,12 +75,13 @@ class Follower:
     def __init__(
         self,
         partition: int,
-        reader: Broker,
+        reader: SharedReads,
         subscriptions: Subscriptions,
         room: Event,
         directory: Directory,
         on_end: Callable[[], None],
         limits: FeedLimits,
+        tally: Tally,
     ) -> None:
         self.partition = partition
         self.tails: dict[Log, Tail] = {}
@@ -84,6 +95,7 @@ class Follower:
         self._directory = directory
         self._on_end = on_end
         self._limits = limits
+        self._tally = tally
         self._wake = Event()
         self._moved = Event()
         self._failing = False
@@ -263,6 +275,7 @@ class Follower:
         for of in logs:
             tail = self.tails.get(of)
             if tail is None or (from_start and tail.window_state is None and tail.after != 0):
+                self._tally.logs += tail is None
                 tail = self.tails[of] = self._new_tail(of, tail, from_start=from_start)
                 self._await_confirmation(tail, from_start=from_start)
             elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
@@ -307,12 +320,18 @@ class Follower:
             del tail.consumers[consumer]
             if not tail.consumers:
                 del self.tails[of]
+                self._tally.logs -= 1
                 self._doubted.pop(of, None)
                 self._unconfirmed.pop(of, None)
                 self._subscriptions.unsubscribe(of)
         self._joining.pop(consumer, None)
         if not self.tails:
             self._wake.set()
+
+    def leave_tally(self) -> None:
+        """Count no more: another follower takes the place of this one."""
+        self._tally.logs -= len(self.tails)
+        self._tally = Tally()
 
     def wait_for(self, position: Position, timeout: float) -> bool:
         """Wait until the consumers got everything up to a position; return False if Redis has not been there.
@@ -529,7 +548,7 @@ class Follower:
         for one in reads.values():
             self._advance(one, limit, batch, below=below)
         for sequence, tail, entry in taken:
-            tail.after, tail.complete = entry.last, sequence
+            tail.after, tail.complete, tail.changed = entry.last, sequence, sequence
         batch += taken
         if reads:
             batch.sort(key=lambda item: item[0])
@@ -549,10 +568,12 @@ class Follower:
             tail.end = logged.last
         tail.starting_at_end.clear()
         tail.after = max(logged.after, tail.after)
+        if logged.changed is not None:
+            tail.changed = logged.changed
         entries = [entry for entry in logged.entries if entry.sequence <= limit]
         for entry in entries:
             batch.append((entry.sequence, tail, entry))
-            tail.after = entry.last
+            tail.after, tail.changed = entry.last, entry.sequence
         cut = logged.more or len(entries) < len(logged.entries)
         tail.catching_up = tail.catching_up and (below or (cut and tail.after < tail.end))
         tail.complete = limit if cut else one.sequence

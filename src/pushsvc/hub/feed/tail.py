@@ -34,8 +34,9 @@ class Tail:
     """Where the next read of a log continues: ``after`` an offset, FROM_SNAPSHOT or NO_ENTRIES.
 
     A tail is ``continuous`` while every entry after the last one arrives as a notification. Nothing of its log is
-    missing up to the sequence ``complete``. It is ``catching_up`` until its log was read as far as the other logs of
-    its partition, and up to ``end``.
+    missing up to the sequence ``complete``; ``changed`` is the sequence of its last entry up to there, or of its
+    deletion (None: unknown). It is ``catching_up`` until its log was read as far as the other logs of its partition,
+    and up to ``end``.
 
     ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
     a log whose topic was created while a consumer was subscribed.
@@ -55,6 +56,7 @@ class Tail:
         """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
         self.catching_up = True
         self.complete = self.end = 0
+        self.changed: int | None = None
         self.starting_at_end.clear()
         if self.window_state is not None:
             self.window_state = WindowState(self.log)

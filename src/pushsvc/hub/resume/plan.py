@@ -59,11 +59,9 @@ class ResumePlan:
             self._in_epoch[partition] = self._exists(partition)
             return True
         logs = [of for of in self.group.logs if of not in self._looked_up]
-        for of in logs:
-            reason = self._reason_lost(of)
-            if of.window is None:
-                self.log_positions[of] = self._log_position(of, lost=reason is not None)
-            self._looked_up[of] = reason
+        reasons = {of: self._reason_lost(of) for of in logs}
+        self._look_up_offsets({of: reason is not None for of, reason in reasons.items() if of.window is None})
+        self._looked_up |= reasons
         return bool(logs)
 
     def resets(self) -> list[bytes]:
@@ -76,13 +74,27 @@ class ResumePlan:
         return [sse_messages.reset(topic, reason) for topic, reason in resets]
 
     def positions(self) -> dict[int, Position]:
-        """Return the client's position in each partition of the group, 0 if it is not of the current epoch."""
+        """Return the client's position in each partition of the group, 0 if it is not of the current epoch.
+
+        A client that has everything of a partition is where its follower is.
+        """
         found = {}
+        changed: dict[int, bool] = {}
+        for of in self.log_positions:
+            changed[of.partition] = changed.get(of.partition, False) or not self._has_everything(of)
         for partition, follower in self.group.followers.items():
             position = self.position(partition)
             known = position is not None and self._in_epoch.get(partition, False)
             found[partition] = Position(follower.position.epoch, position.sequence if position and known else 0)
+            if not changed.get(partition, True):
+                found[partition] = follower.position
         return found
+
+    def _has_everything(self, of: Log) -> bool:
+        """Return whether the client has all of a log that its follower has."""
+        position, changed = self.position(of.partition), self.group.tail(of).changed
+        known = position is not None and self._in_epoch.get(of.partition, False) and of not in self.lost
+        return known and position is not None and changed is not None and changed <= position.sequence
 
     def _unknown_partitions(self) -> list[int]:
         """Return the partitions that the cursor names and in which the group, with its patterns, has no topic."""
@@ -129,14 +141,21 @@ class ResumePlan:
         logged = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of]  # the tail does not hear of trimming
         return logged.trimmed <= logged.deleted
 
-    def _log_position(self, of: Log, *, lost: bool) -> LogPosition:
-        """Return where to read a log of events: after the client's position, or some events before the end."""
-        if lost:
-            last = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of].last
-            return LogPosition(max(0, last - REPLAY_AFTER_RESET), 0)
-        position = self.position(of.partition)
-        if position is None or not position.sequence:
-            return LogPosition(0, 0)
-        if position == self.group.followers[of.partition].position:
-            return LogPosition(self.group.tail(of).after, position.sequence)  # the client has everything
-        return LogPosition(self.broker.seek_sequence(of.topic, position.sequence), position.sequence)
+    def _look_up_offsets(self, lost: Mapping[Log, bool]) -> None:
+        """Note where to read logs of events: after the client's position, or some events before the end."""
+        sought: dict[Log, int] = {}
+        for of, is_lost in lost.items():
+            position = self.position(of.partition)
+            if is_lost:
+                last = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of].last
+                self.log_positions[of] = LogPosition(max(0, last - REPLAY_AFTER_RESET), 0)
+            elif position is None or not position.sequence:
+                self.log_positions[of] = LogPosition(0, 0)
+            elif position == self.group.followers[of.partition].position or self._has_everything(of):
+                self.log_positions[of] = LogPosition(self.group.tail(of).after, position.sequence)
+            else:
+                sought[of] = position.sequence
+        if sought:
+            offsets = self.broker.seek_sequences([(of.topic, sequence) for of, sequence in sought.items()])
+            for (of, sequence), offset in zip(sought.items(), offsets, strict=True):
+                self.log_positions[of] = LogPosition(offset, sequence)
