@@ -1,7 +1,5 @@
 """Reads of partitions: those that are asked for in one turn of the loop share a round trip."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any
