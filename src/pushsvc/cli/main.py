@@ -124,10 +124,10 @@ def _event_clock() -> TopicSettings:
 
 
 def _supervise(settings: Settings, **roles: Any) -> None:
-    from pushsvc.supervisor.preflight import check_bind, check_metrics_bind
+    from pushsvc.supervisor.preflight import check_bind
     from pushsvc.supervisor.supervisor import Supervisor
 
-    (check_bind if "web" in roles else check_metrics_bind)(settings)
+    check_bind(settings, web="web" in roles)
     if settings.redis is None and not {"web", "aggregators"} <= roles.keys():
         command = "web" if "web" in roles else "aggregator"
         raise StartupError(f"pushsvc {command} shares a Redis with the other processes: name it with --redis URL")

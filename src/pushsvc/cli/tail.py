@@ -35,10 +35,8 @@ def selection(keys: Collection[str], conditions: Sequence[str]) -> Selection:
     tests = [parse_condition(text) for text in conditions]
 
     def selects(event: Mapping[str, Any]) -> bool:
-        if keys and event.get("key", "") not in keys:
-            return False
         data = data_of(event)
-        return all(test(data) for test in tests)
+        return (not keys or event.get("key", "") in keys) and all(test(data) for test in tests)
 
     return selects
 

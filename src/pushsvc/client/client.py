@@ -30,7 +30,7 @@ class Client:
         self, url: str, *, timeout: float = 10.0, patience: float = 10.0, on_outage: OnOutage | None = None
     ) -> None:
         self.url = url
-        self._on_outage = on_outage or _ignore
+        self._on_outage = on_outage or (lambda _: None)
         self._session = Session(url, timeout, patience)
 
     def __enter__(self) -> Client:
@@ -119,25 +119,16 @@ class Client:
 
 
 class _Outage:
-    """Reports the beginning and the end of an outage of a stream, each once."""
+    """Reports the beginning of an outage of a stream with its reason, and its end with None, each once."""
 
     def __init__(self, report: OnOutage) -> None:
         self._report = report
         self._lasts = False
 
-    def begin(self, reason: str) -> None:
-        if not self._lasts:
-            self._lasts = True
+    def note(self, reason: str | None) -> None:
+        if self._lasts != (reason is not None):
+            self._lasts = reason is not None
             self._report(reason)
-
-    def end(self) -> None:
-        if self._lasts:
-            self._lasts = False
-            self._report(None)
-
-
-def _ignore(_: str | None) -> None:
-    pass
 
 
 def _watch(session: Session, path: str, last_id: str, outage: _Outage, *, with_heartbeats: bool) -> Iterator[Message]:
@@ -152,8 +143,9 @@ def _watch(session: Session, path: str, last_id: str, outage: _Outage, *, with_h
         finally:
             connection.close()
         if decoder.comment not in _ROUTINE:
-            outage.begin(f"{session.url} ended the stream: {decoder.comment}")
-        decoder = _without_rest(decoder)
+            outage.note(f"{session.url} ended the stream: {decoder.comment}")
+        retry, decoder = decoder.retry, Decoder(decoder.last_id)  # a new one drops the incomplete message
+        decoder.retry = retry
         connection, response = _reconnect(session, path, decoder, outage)
 
 
@@ -162,7 +154,7 @@ def _open(session: Session, path: str, decoder: Decoder, outage: _Outage) -> tup
         return session.open_stream(path, decoder.last_id)
     except ClientError as error:
         if error.temporary:
-            outage.begin(error.detail)
+            outage.note(error.detail)
         raise
 
 
@@ -187,12 +179,5 @@ def _messages(response: HTTPResponse, decoder: Decoder, outage: _Outage) -> Iter
             return
         messages = list(decoder.feed(data))
         if decoder.comment in _ROUTINE:  # else the server answers, but cannot serve the stream yet
-            outage.end()
+            outage.note(None)
         yield from messages
-
-
-def _without_rest(decoder: Decoder) -> Decoder:
-    """Return a decoder for the next connection: it drops the incomplete message of the lost one."""
-    successor = Decoder(decoder.last_id)
-    successor.retry = decoder.retry
-    return successor

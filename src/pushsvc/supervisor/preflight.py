@@ -85,19 +85,12 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise StartupError(f"{names}: {error.strerror}") from None
 
 
-def check_bind(settings: Settings) -> None:
-    """Raise StartupError if other machines could reach the server, which asks for no credentials."""
-    _check_reach(settings.host, settings.insecure, "read and publish")
-
-
-def check_metrics_bind(settings: Settings) -> None:
-    """Raise StartupError if other machines could reach the metrics."""
-    if settings.metrics_port is not None:
-        _check_reach(settings.metrics_host, settings.insecure, "read the metrics")
-
-
-def _check_reach(host: str, insecure: bool, action: str) -> None:
-    if not insecure and not is_loopback(host):
+def check_bind(settings: Settings, *, web: bool = True) -> None:
+    """Raise StartupError if other machines could reach the server, or without ``web`` the metrics: neither asks for
+    credentials."""
+    host, action = (settings.host, "read and publish") if web else (settings.metrics_host, "read the metrics")
+    listens = web or settings.metrics_port is not None
+    if listens and not settings.insecure and not is_loopback(host):
         raise StartupError(
             f"refused to listen on {host}: no credentials are configured, so every machine that reaches the port "
             f"could {action}. Use --insecure to allow this on a private network"

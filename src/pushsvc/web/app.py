@@ -11,7 +11,7 @@ from pushsvc.errors import StartupError
 from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import capacity, docs, events, health, page, problem, stats, stream, topics
+from pushsvc.web import capacity, events, health, pages, problem, stats, stream, topics
 from pushsvc.web.context import Context
 from pushsvc.web.security import Security
 from pushsvc.web.unmodified import remember_state
@@ -41,7 +41,7 @@ def create_app(
     problem.install(app)
     security.install(app)
     capacity.install(app)
-    for resource in (events, stats, stream, topics, health, docs, page):
+    for resource in (events, stats, stream, topics, health, pages):
         app.register_blueprint(resource.blueprint(context))
     remember_state(app)
     return app

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from ssl import SSLWantReadError, SSLWantWriteError
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from gevent import get_hub
@@ -66,21 +67,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_at",
-        "_on_close",
-        "channel",
-        "chunked",
-        "closed",
-        "ending",
-        "fd",
-        "joined_after",
-        "position",
-        "pushed_at",
-        "read_watcher",
-        "received",
-        "rest",
-        "source",
-        "write_watcher",
+        "_at", "_on_close", "channel", "chunked", "closed", "ending", "fd", "joined_after", "position", "pushed_at",
+        "read_watcher", "received", "rest", "source", "write_watcher",
     )  # fmt: skip
 
     def __init__(
@@ -295,60 +283,15 @@ class SecureConnection(Connection):
 class IteratedConnection(Connection):
     """A connection whose bytes a WSGI server iterates: it takes one piece, sends it, and asks for the next.
 
-    The server frames the pieces itself.
+    There is room for one piece. The server frames the pieces itself.
     """
 
-    __slots__ = ("_pipe",)
+    __slots__ = ("_data", "_ready")
 
     def __init__(self, channel: ConnectionOwner) -> None:
         super().__init__(-1, channel, lambda: None, chunked=False)
-        self._pipe = Pipe()
-
-    def send(self, data: bytes | memoryview) -> int:
-        return self._pipe.send(data)
-
-    def listen(self) -> None:
-        """Do nothing: the server notices when its peer goes away, and closes the iterable."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        while (data := self._pipe.take()) is not None:
-            yield data
-            if self.write_watcher is not None and self._pipe.has_room:
-                self.on_room()
-
-    def _shut(self) -> None:
-        self._pipe.close()
-
-    def _await_room(self) -> None:
-        self.write_watcher = _NoWatcher
-
-    def _stop_awaiting_room(self) -> None:
-        self.write_watcher = None
-
-
-class _NoWatcher:
-    """Takes the place of a write watcher: the iteration itself continues the connection."""
-
-    @staticmethod
-    def stop() -> None:
-        """Do nothing."""
-
-    close = stop
-
-
-class Pipe:
-    """Takes the place of the socket of an iterated stream. It has room for one piece of bytes."""
-
-    __slots__ = ("_closed", "_data", "_ready")
-
-    def __init__(self) -> None:
         self._data: bytes | None = None
         self._ready = Event()
-        self._closed = False
-
-    @property
-    def has_room(self) -> bool:
-        return self._data is None
 
     def send(self, data: bytes | memoryview) -> int:
         if self._data is not None:
@@ -357,16 +300,34 @@ class Pipe:
         self._ready.set()
         return len(data)
 
-    def take(self) -> bytes | None:
+    def listen(self) -> None:
+        """Do nothing: the server notices when its peer goes away, and closes the iterable."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (data := self._take()) is not None:
+            yield data
+            if self.write_watcher is not None and self._data is None:
+                self.on_room()
+
+    def _take(self) -> bytes | None:
         """Wait for a piece and return it; None at the end."""
         while self._data is None:
-            if self._closed:
+            if self.closed:
                 return None
             self._ready.wait()
             self._ready.clear()
         data, self._data = self._data, None
         return data
 
-    def close(self) -> None:
-        self._closed = True
+    def _shut(self) -> None:
         self._ready.set()
+
+    def _await_room(self) -> None:
+        self.write_watcher = _ITERATION
+
+    def _stop_awaiting_room(self) -> None:
+        self.write_watcher = None
+
+
+_ITERATION = SimpleNamespace(stop=lambda: None, close=lambda: None)
+"""Takes the place of a write watcher: the iteration itself continues the connection."""

@@ -1,4 +1,4 @@
-"""``/docs``: the API as a page for people, and ``/openapi.json`` for programs."""
+"""The pages: the dashboard at ``/`` and the API at ``/docs``; and ``/openapi.json``, the API for programs."""
 
 from importlib.resources import files
 
@@ -12,10 +12,14 @@ _VIEWER = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
 def blueprint(context: Context) -> Blueprint:
-    resource = Blueprint("docs", __name__)
+    resource = Blueprint("pages", __name__)
+
+    @resource.get("/")
+    def dashboard() -> Response:
+        return Response(render_template("index.html"), headers={"Cache-Control": "no-cache"})
 
     @resource.get("/docs")
-    def page() -> Response:
+    def docs() -> Response:
         return _revalidated(Response(render_template("docs.html")))
 
     def viewer(name: str) -> Response:
