@@ -1,5 +1,6 @@
 """A non-blocking socket on which one greenlet waits. The acceptor enforces the deadline of the wait."""
 
+import select
 import socket
 import ssl
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from gevent import get_hub
 from gevent.hub import Waiter
+from gevent.monkey import get_original
 
 from pushsvc.server.tls import TlsSocket
 
@@ -19,6 +21,8 @@ _PIECE_SECONDS = 60.0
 """A peer must take ``_PIECE`` bytes within this many seconds: a slow reader is served, a stalled one is not."""
 
 _READ_SIZE = 65_536
+_poll: Callable[[], Any] = get_original("select", "poll")  # gevent's own would yield
+_GONE = getattr(select, "POLLRDHUP", 0)  # where it is missing, poll reports a broken connection only
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
@@ -141,6 +145,12 @@ class Transport:
                 raise Disconnected from error
             else:
                 data = data[sent:]
+
+    def peer_gone(self) -> bool:
+        """Return whether the peer has closed the connection, or will send nothing more."""
+        poll = _poll()
+        poll.register(self.sock.fileno(), _GONE)
+        return bool(poll.poll(0))
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Wrap the socket in TLS and do the handshake. Raise Disconnected if the peer does not speak TLS."""

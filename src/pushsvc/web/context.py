@@ -8,6 +8,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.system_clock import now_ms
 from pushsvc.web.history import ScanLimits
+from pushsvc.web.long_requests import LongRequests
 from pushsvc.web.security import Security
 
 
@@ -26,6 +27,7 @@ class Context:
     reader: EventReader
     security: Security
     scan: ScanLimits = field(default_factory=ScanLimits)
+    long: LongRequests = field(default_factory=LongRequests)
     described_topics: int = 100
     listed_topics: int = 100
 

@@ -18,6 +18,8 @@ CONNECTIONS = BufferedGauge(
 ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
 REFUSED = Counter("pushsvc_connections_refused_total", "Connections refused at a limit")
 BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were not HTTP, too large or too slow")
+BUSY = Counter("pushsvc_long_requests_refused_total", "Long requests refused because too many wait for their turn")
+ABANDONED = Counter("pushsvc_long_requests_abandoned_total", "Long requests ended because their client was gone")
 LOOP_LAG = BufferedHistogram(
     Histogram(
         "pushsvc_loop_lag_seconds",
