@@ -1,7 +1,8 @@
 """Runs pushsvc's HTTP server with an app for its tests: ``python wsgi_server.py '{"head": 0.2}'``.
 
-The options are deadlines and ``total``, ``per_address``, ``files``, ``certfile``, ``listener`` (the descriptor of a
-listening socket). It prints its port and serves until SIGTERM.
+The options are deadlines, ``body`` and ``rate`` of a pace, ``memory``, ``memory_per_address``, ``total``,
+``per_address``, ``files``, ``certfile``, ``listener`` (the descriptor of a listening socket). It prints its port and
+serves until SIGTERM.
 """
 
 import itertools
@@ -23,11 +24,14 @@ from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.fastpath.post_batcher import PostBatcher
 from pushsvc.server.fastpath.stream_cache import StreamCache
 from pushsvc.server.tls import tls_context
+from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
+from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
 TEXT = [("Content-Type", "text/plain")]
 handed_over = []
+working = []
 
 
 def echo(environ, start_response):
@@ -214,6 +218,19 @@ def tells_process(environ, start_response):
     return [b"%d" % os.getpid()]
 
 
+def waits_after_body(environ, start_response):
+    """Tell how many requests with a body are worked on at the same time."""
+    environ["wsgi.input"].read()
+    working.append(environ)
+    most = 0
+    for _ in range(5):
+        most = max(most, len(working))
+        gevent.sleep(0.02)
+    working.remove(environ)
+    start_response("200 OK", TEXT)
+    return [b"at most %d at a time" % most]
+
+
 class FastAdmission:
     """Admits POST /fast to the publish fast path and, as JSON, to batches."""
 
@@ -232,7 +249,7 @@ class FastAdmission:
 class EchoPublisher:
     """Answers with the body and the way it was published."""
 
-    def publish(self, topic, request, body, client):
+    def publish(self, topic, request, body):
         if body == b"raise":
             raise ValueError("on purpose in the fast path")
         return HttpResponse(202, TEXT, b"alone " + body)
@@ -253,6 +270,7 @@ APPS = {
     "/raises-late": raises_late, "/recovers": recovers, "/splits": splits, "/long": long, "/short": short,
     "/nothing": nothing, "/silent": silent, "/closes": closes, "/closed": closed, "/endless": endless, "/big": big,
     "/waits": waits, "/exhausts": exhausts, "/stream": hands_over, "/process": tells_process,
+    "/waits-after-body": waits_after_body,
 }  # fmt: skip
 
 
@@ -271,16 +289,24 @@ def main(options):
     if "files" in options:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options["files"], options["files"]))
     names = {field.name for field in fields(Deadlines)}
-    deadlines = replace(Deadlines(), **{name: value for name, value in options.items() if name in names})
+    pace = Pace(options.get("body", 30.0), options.get("rate", 16_384))
+    deadlines = replace(Deadlines(pace=pace), **{name: value for name, value in options.items() if name in names})
+    memory = MemoryBudget(options.get("memory", 128_000_000), options.get("memory_per_address", 48_000_000))
     tls = tls_context(options["certfile"], None) if "certfile" in options else None
     inherited = options.get("listener")
     listener = socket.create_server(("127.0.0.1", 0)) if inherited is None else socket.socket(fileno=inherited)
     port = listener.getsockname()[1]
     environ, draining, stopping = base_environ(listener.getsockname(), "http"), Event(), Event()
     admission, publisher = FastAdmission(), EchoPublisher()
+
+    def tells_held(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [b"%d" % (memory.held + memory.work.used)]
+
+    APPS["/held"] = tells_held
     batcher = PostBatcher(publisher, admission, draining) if tls is None else None
     fast_paths = FastPaths(admission, publisher, StreamCache(), batcher)
-    context = ServerContext(app, environ, fast_paths, tls, deadlines=deadlines, draining=draining)
+    context = ServerContext(app, environ, fast_paths, tls, deadlines=deadlines, memory=memory, draining=draining)
     caps = Caps(options.get("total", 0), options.get("per_address", 0), loopback_counts=True)
     acceptor = Acceptor(listener, context, caps)
     gevent.signal_handler(signal.SIGTERM, stopping.set)

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -82,7 +81,10 @@ def read(descriptor: int, media_type: str | None, columns: Mapping[str, str]) ->
     first = os.read(descriptor, _READ)
     kind = media_type or _guess(first)
     if kind == JSON:
-        body = b"".join([first, *iter(partial(os.read, descriptor, _READ), b"")])
+        parts = [first]
+        while data := os.read(descriptor, _READ):
+            parts.append(data)
+        body = b"".join(parts)
         yield parse(body, JSON, now=_NO_FUTURE, limits=_LIMITS), len(body)
         return
     if columns and kind != CSV:

@@ -216,11 +216,19 @@ class Acceptor:
         metrics.LOOP_LAG.observe(max(0.0, now - self._tick_due))
         self._tick_due = max(self._tick_due + TICK, now)  # as libev schedules the timer
         metrics.CONNECTIONS.set(self._open)
+        self._count_memory()
         if self._accepted:
             metrics.ACCEPTED.inc(self._accepted)
             self._accepted = 0
         for connection in [one for one in self._connections if one.transport.deadline < now]:
             connection.transport.interrupt(DeadlineExceeded)
+
+    def _count_memory(self) -> None:
+        memory = self._context.memory
+        metrics.MEMORY.set(memory.held + memory.work.used)
+        if memory.refusals:
+            metrics.MEMORY_REFUSALS.inc(memory.refusals)
+            memory.refusals = 0
 
 
 def _enlarge_descriptor_table(descriptor: int, size: int) -> None:

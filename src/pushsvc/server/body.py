@@ -4,10 +4,22 @@ import io
 import re
 import time
 
+from gevent.event import Event
+
+from pushsvc.errors import MemoryFull
 from pushsvc.server.request import CONTROL_CHARACTER, TOKEN, BadRequest, Request
 from pushsvc.server.transport import DeadlineExceeded, Disconnected, Transport
+from pushsvc.web.memory.budget import Hold, MemoryBudget
+from pushsvc.web.memory.work import Work
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+WORK_FACTOR = 14
+"""Bytes that a byte of a body takes at most while its events are read and stored. It is what the first 10,000 events of
+a topic take; the next ones take 3.5, and bodies of ten thousands of different names 33."""
+
+_WORK_WAIT = 5.0
+"""Seconds that a complete body waits for the work on others to end."""
 
 
 class SizedBody:
@@ -104,18 +116,22 @@ def framing_of(request: Request) -> SizedBody | ChunkedBody:
 class RequestBody:
     """Takes bytes from ``buffer``, which holds what arrived after the head, then from the transport.
 
-    The first byte may take ``seconds``; each ``rate`` bytes add one second. So a client cannot hold a connection by
-    sending a byte now and then. ``fault`` is the error that ended the body early.
+    A body that has arrived with its head is at most one read, so it is not counted. Any other counts in ``memory`` from
+    its first byte to ``release``, and again, as work, from its last byte. It must arrive at the pace of the transport.
+    ``fault`` is the error that ended the body early.
     """
 
-    def __init__(self, transport: Transport, buffer: bytearray, request: Request, seconds: float, rate: int) -> None:
+    def __init__(self, transport: Transport, buffer: bytearray, request: Request, memory: MemoryBudget) -> None:
         self._transport = transport
         self._buffer = buffer
         self._framing = framing_of(request)
         self._continue_expected = request.expects
-        self._seconds, self._rate = seconds, rate
-        self._started: float | None = None
+        self._memory = memory
+        self._hold: Hold | None = None
+        self._work: Work | None = None
+        self._begun = 0.0
         self._received = len(buffer)
+        self._taken = 0
         self.fault: Exception | None = None
 
     @property
@@ -145,20 +161,40 @@ class RequestBody:
         return self.done
 
     def take(self, most: int) -> bytes:
-        """Return at most ``most`` following bytes; none at the end."""
+        """Return at most ``most`` following bytes; none at the end. Raise MemoryFull if the process is short of it."""
         while True:
             data = self._framing.take(self._buffer, most)
+            self._taken += len(data)
+            if self._framing.done and self._hold is not None and self._work is None:
+                self._begin_work(self._hold)
             if data or self._framing.done:
                 return data
             self._fill()
 
+    def raise_fault(self) -> None:
+        """Raise the error that ended the body early, if one did."""
+        fault, self.fault = (
+            self.fault,
+            None,
+        )  # its traceback refers to this body: together they would outlive the request
+        if fault is not None:
+            raise fault
+
+    def release(self) -> None:
+        """Count the body no more: nothing refers to its bytes now."""
+        if self._work is not None:
+            self._memory.work.leave(self._work)
+        if self._hold is not None:
+            self._hold.release()
+
     def _fill(self) -> None:
         if self._continue_expected and not self._received:
             self._transport.send(_CONTINUE)
-        if self._started is None:
-            self._started = time.monotonic()
-        allowed = self._seconds + self._received / self._rate
-        self._transport.set_deadline(self._started + allowed - time.monotonic())
+        if self._hold is None:
+            self._begun = time.monotonic()
+            self._hold = self._transport.hold(len(self._buffer))
+        now = time.monotonic()
+        self._transport.set_deadline(self._transport.pace.deadline(self._begun, now, self._received) - now)
         if self._received:
             self._transport.yield_to_loop()
         data = self._transport.receive()
@@ -167,6 +203,16 @@ class RequestBody:
             raise Disconnected
         self._received += len(data)
         self._buffer += data
+        self._hold.resize(self._taken + len(self._buffer))
+
+    def _begin_work(self, hold: Hold) -> None:
+        """Wait for room for the work on a complete body. The work ends by itself, so it is not let go."""
+        hold.keep()
+        admitted = Event()
+        self._work = self._memory.work.join(WORK_FACTOR * self._taken, admitted.set)
+        if not self._work.admitted and not admitted.wait(_WORK_WAIT):
+            self._memory.refusals += 1
+            raise MemoryFull
 
 
 class _Input(io.RawIOBase):
@@ -181,7 +227,7 @@ class _Input(io.RawIOBase):
     def readinto(self, into: memoryview) -> int:  # type: ignore[override]
         try:
             data = self._body.take(len(into))
-        except (BadRequest, DeadlineExceeded, Disconnected) as fault:
+        except (BadRequest, DeadlineExceeded, Disconnected, MemoryFull) as fault:
             self._body.fault = fault
             raise OSError("the body of the request ended early") from fault
         into[: len(data)] = data

@@ -10,8 +10,9 @@ import os
 import tempfile
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import ip_address
 from typing import BinaryIO
+
+from pushsvc.web.memory.networks import network_of
 
 _COUNTERS = 65_536
 """Counters of a row. The first is the total; each other one counts the addresses that share a hash."""
@@ -45,10 +46,8 @@ class ConnectionCounts:
 class Caps:
     """Admits connections. A limit of 0 is none.
 
-    Loopback addresses have no limit of their own: they belong to a proxy on this machine, which forwards everybody, or
-    to a local user, who could take all descriptors anyway. Of an IPv6 address the first 64 bits count, because one
-    subscriber usually has all addresses of such a network. Two addresses may share one of 65,535 counters; the salt
-    makes it unpredictable which.
+    ``network_of`` says which addresses count together, and which have no limit of their own. Two networks may share one
+    of 65,535 counters; the salt makes it unpredictable which.
 
     ``table`` is the descriptor of a ``ConnectionCounts`` and ``row`` the worker's own row; without a table the worker
     counts alone.
@@ -95,13 +94,7 @@ class Caps:
 
     def _find_counter(self, address: str) -> int:
         """Return the counter of an address, 0 if it has none."""
-        try:
-            ip = ip_address(address.partition("%")[0])
-        except ValueError:
+        network = network_of(address, loopback_counts=self._loopback_counts)
+        if network is None:
             return 0
-        if ip.version == 6 and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        if ip.is_loopback and not self._loopback_counts:
-            return 0
-        packed = ip.packed[:8] if ip.version == 6 else ip.packed
-        return int.from_bytes(blake2b(packed, digest_size=8, key=self._salt).digest(), "big") % (_COUNTERS - 1) + 1
+        return int.from_bytes(blake2b(network, digest_size=8, key=self._salt).digest(), "big") % (_COUNTERS - 1) + 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from pushsvc.errors import PushError
+from pushsvc.errors import MemoryFull, PushError
 from pushsvc.server.body import RequestBody
 from pushsvc.server.context import FastPaths, ServerContext
 from pushsvc.server.fastpath.admission import StreamRequest
@@ -19,9 +19,8 @@ from pushsvc.server.transport import DeadlineExceeded, Disconnected, Draining, T
 from pushsvc.server.wsgi import WsgiResponse, environ_of
 from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSAL
-from pushsvc.web.long_requests import CLIENT, Client
-from pushsvc.web.problem import http_problem, internal_error
-from pushsvc.web.responses import HANDOFF, TakeOver
+from pushsvc.web.problem import document_of, http_problem, internal_error
+from pushsvc.web.responses import HANDOFF, HttpResponse, TakeOver
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +48,7 @@ class HttpConnection:
         self._on_closed = on_closed
         self._keep_alive = False  # after the last answer
         self._unread = False  # the app left a part of the last request's body unread
-        self.transport = Transport(sock)
-        self._client = Client(address[0], self.transport.peer_gone)
+        self.transport = Transport(sock, address[0], context.memory, context.deadlines.pace)
         self._reader = RequestReader(self.transport, context)
 
     def run(self) -> None:
@@ -94,8 +92,12 @@ class HttpConnection:
                     return None
                 take_over = self._answer(request)
             except BadRequest as error:
-                self._refuse(error)
-                return None
+                metrics.BAD_REQUESTS.inc()
+                refusal = http_problem(error.status, error.detail)
+                break
+            except MemoryFull as error:
+                refusal = document_of(error)
+                break
             if take_over is not None:
                 return partial(take_over, chunked=request.version == 1)
             if not self._keep_alive:
@@ -103,6 +105,8 @@ class HttpConnection:
                 if self._unread or self._reader.buffer:
                     self._linger()
                 return None
+        self._refuse(refusal)  # here, because the error refers to what was held for the request
+        return None
 
     def _answer(self, request: Request) -> TakeOver | None:
         """Send the answer; return the callback that takes the socket, if the answer is a stream."""
@@ -129,9 +133,22 @@ class HttpConnection:
         return response.take_over
 
     def _publish(self, paths: FastPaths, topic: str, request: Request) -> None:
-        data = self._whole_body(request)
+        """Answer a request of the publish fast path."""
+        length, buffer = request.length or 0, self._reader.buffer
+        if len(buffer) >= length:  # it arrived with the head, as single events do
+            data = bytes(buffer[:length])
+            del buffer[:length]
+            self._publish_body(paths, topic, request, data)
+            return
+        body = self._body_of(request)
         try:
-            response = paths.publisher.publish(topic, request, data, self._client)
+            self._publish_body(paths, topic, request, body.read_whole())
+        finally:
+            body.release()
+
+    def _publish_body(self, paths: FastPaths, topic: str, request: Request, data: bytes) -> None:
+        try:
+            response = paths.publisher.publish(topic, request, data)
         except Exception:
             log.exception("POST %s failed", request.path)
             self._keep_alive = False
@@ -141,14 +158,6 @@ class HttpConnection:
             self._reader.batch_repetitions(paths.batcher, request)
         keep_alive = self._keep_alive = request.keep_alive and not self._context.draining.is_set()
         self.transport.send(encode(response, keep_alive=keep_alive, version=request.version))
-
-    def _whole_body(self, request: Request) -> bytes:
-        length, buffer = request.length or 0, self._reader.buffer
-        if len(buffer) < length:
-            return self._body_of(request).read_whole()
-        data = bytes(buffer[:length])  # it arrived with the head, as single events do
-        del buffer[:length]
-        return data
 
     def _open_cached(self, cached: CachedStream, request: Request) -> TakeOver | None:
         """Send the cached head of a stream; None if the stream cannot open now, which the app must explain."""
@@ -167,20 +176,19 @@ class HttpConnection:
         may_keep_alive = request.keep_alive and self._refusal is None
         response = WsgiResponse(self.transport, request, body, lambda: may_keep_alive and not context.draining.is_set())
         environ = environ_of(context.environ, request, self._address, body.stream(request.length))
-        environ[CLIENT] = self._client
         if self._refusal is not None:
             environ[REFUSAL] = self._refusal
         elif request.method != "HEAD":
             environ[HANDOFF] = response.handoff
         try:
             response.run(context.app, environ)
-        except (BadRequest, DeadlineExceeded, Disconnected):
+        except (BadRequest, DeadlineExceeded, Disconnected, MemoryFull):
             if response.started:
                 raise Disconnected from None  # an error response cannot follow half a response
             raise
         except Exception:
-            if body.fault is not None and not response.started:
-                raise body.fault from None
+            if not response.started:
+                body.raise_fault()
             log.exception("%s %s failed", request.method, request.path)
             if response.started:
                 raise Disconnected from None
@@ -189,16 +197,15 @@ class HttpConnection:
             response.take_over = None
         finally:
             self._unread = not body.done
+            body.release()
         self._keep_alive = response.keep_alive
         return response
 
     def _body_of(self, request: Request) -> RequestBody:
-        deadlines = self._context.deadlines
-        return RequestBody(self.transport, self._reader.buffer, request, deadlines.body, deadlines.rate)
+        return RequestBody(self.transport, self._reader.buffer, request, self._context.memory)
 
-    def _refuse(self, error: BadRequest) -> None:
-        metrics.BAD_REQUESTS.inc()
-        self.transport.send(closing(http_problem(error.status, error.detail)))
+    def _refuse(self, refusal: HttpResponse) -> None:
+        self.transport.send(closing(refusal))
         self._shutdown_write()
         self._linger()
 

@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 from flask import Flask
 from gevent.event import Event
 
+from pushsvc.event import Limits
 from pushsvc.server.fastpath.admission import Admission
 from pushsvc.server.fastpath.post_batcher import PostBatcher
 from pushsvc.server.fastpath.publish import Publisher
 from pushsvc.server.fastpath.stream_cache import StreamCache, topic_streams
 from pushsvc.server.request import HeadLimits
+from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import WsgiApp
 from pushsvc.web.app import context_of
+from pushsvc.web.memory.budget import MemoryBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,8 @@ class Deadlines:
     handshake: float = 10.0
     head: float = 10.0
     idle: float = 75.0
-    body: float = 30.0
-    rate: int = 4_096
-    """Bytes of a body that extend its deadline by one second."""
+    pace: Pace = field(default_factory=Pace)
+    """Of bodies and answers."""
 
     linger: float = 5.0
     """For a peer that still sends unread bytes: closing at once could destroy the answer before the peer reads it."""
@@ -58,7 +60,10 @@ class FastPaths(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """The app, its fast paths and the limits. ``draining`` is set when the server begins to end."""
+    """The app, its fast paths and the limits. ``draining`` is set when the server begins to end.
+
+    ``memory`` counts what the process holds for its clients.
+    """
 
     app: WsgiApp
     environ: dict[str, Any]
@@ -66,4 +71,5 @@ class ServerContext:
     tls: ssl.SSLContext | None = None
     head_limits: HeadLimits = field(default_factory=HeadLimits)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(Limits().memory, Limits().memory_per_address))
     draining: Event = field(default_factory=Event)

@@ -13,7 +13,8 @@ from gevent.event import Event
 
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
-from pushsvc.server.context import FastPaths, ServerContext
+from pushsvc.server.context import Deadlines, FastPaths, ServerContext
+from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import context_of
 
@@ -27,12 +28,15 @@ def serve(
     tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Then end every stream with a time to reconnect, within ``drain`` seconds."""
-    hub = context_of(app).hub
+    context = context_of(app)
+    hub = context.hub
     hub.start()
     environ = base_environ(listener.getsockname(), "http" if tls is None else "https")
     draining, stopping = Event(), Event()
     fast_paths = FastPaths.of(app, draining, batching=tls is None)
-    acceptor = Acceptor(listener, ServerContext(app, environ, fast_paths, tls, draining=draining), caps or Caps())
+    deadlines = Deadlines(pace=Pace(rate=context.limits.rate))
+    shared = ServerContext(app, environ, fast_paths, tls, deadlines=deadlines, memory=context.memory, draining=draining)
+    acceptor = Acceptor(listener, shared, caps or Caps())
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
     acceptor.start()

@@ -1,29 +1,31 @@
 """A non-blocking socket on which one greenlet waits. The acceptor enforces the deadline of the wait."""
 
-import select
 import socket
 import ssl
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import inf
 from ssl import SSLWantReadError, SSLWantWriteError
 from typing import Any
 
 from gevent import get_hub
 from gevent.hub import Waiter
-from gevent.monkey import get_original
 
+from pushsvc.errors import MemoryFull
 from pushsvc.server.tls import TlsSocket
+from pushsvc.web.memory.budget import Hold, MemoryBudget
 
 _READ, _WRITE = 1, 2
 _PIECE = 262_144
-_PIECE_SECONDS = 60.0
-"""A peer must take ``_PIECE`` bytes within this many seconds: a slow reader is served, a stalled one is not."""
+"""Bytes that are given to the socket at a time. A larger answer is counted before it is sent."""
 
 _READ_SIZE = 65_536
-_poll: Callable[[], Any] = get_original("select", "poll")  # gevent's own would yield
-_GONE = getattr(select, "POLLRDHUP", 0)  # where it is missing, poll reports a broken connection only
 _MORE = getattr(socket, "MSG_MORE", 0)
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing the socket drops what the kernel has not sent yet."""
 
 
 class DeadlineExceeded(Exception):
@@ -38,16 +40,38 @@ class Disconnected(Exception):
     """The peer closed or broke the connection."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a body must arrive, and how fast an answer must be read.
+
+    The first byte may take ``seconds``, and so may any pause. The whole may take one second more for each ``rate``
+    bytes. So a client cannot hold a connection by a byte now and then, nor by stopping near the end.
+    """
+
+    seconds: float = 30.0
+    rate: int = 16_384
+
+    def deadline(self, begun: float, now: float, done: int, size: int = 0) -> float:
+        """Return when the next ``size`` bytes must be done, where ``done`` bytes were since ``begun``."""
+        return min(begun + (done + size) / self.rate, now + size / self.rate) + self.seconds
+
+
 class Transport:
     """Sends and receives bytes. ``deadline`` is in ``time.monotonic`` seconds.
 
     The acceptor checks all deadlines periodically and interrupts the waits that have passed theirs. So a wait needs no
     timer of its own, and a computation is never interrupted.
+
+    Bytes that ``address`` has not taken count in ``memory``. It must take them at ``pace``.
     """
 
-    __slots__ = ("_interrupted", "_readable", "_waiter", "_writable", "deadline", "sock")
+    __slots__ = (
+        "_address", "_hold", "_interrupted", "_memory", "_readable", "_waiter", "_writable", "deadline", "pace", "sock",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, address: str, memory: MemoryBudget, pace: Pace) -> None:
+        self._address, self._memory, self.pace = address, memory, pace
+        self._hold: Hold | None = None  # the newest one
         self.sock = sock
         self.deadline = inf
         self._readable = get_hub().loop.io(sock.fileno(), _READ)
@@ -109,20 +133,44 @@ class Transport:
         # gevent.sleep(0) would resume before other sockets are polled.
         get_hub().wait(get_hub().loop.timer(0))
 
-    def send(self, data: bytes, *, more: bool = False) -> None:
-        """Send all of ``data``. Raise Disconnected, also if the peer reads too slowly.
+    def send(self, data: bytes, *, after: bytes = b"", more: bool = False) -> None:
+        """Send all of ``after`` and of ``data``. Raise Disconnected, also if the peer reads too slowly.
 
-        ``more`` announces that further bytes follow at once, so the kernel may send them together.
+        Raise MemoryFull if there is no room for data that may have to wait; then nothing was sent. ``more`` announces
+        that further bytes follow at once, so the kernel may send them together.
         """
-        first = data if len(data) <= _PIECE else memoryview(data)[:_PIECE]
-        rest = memoryview(data)[self._try(first, _MORE if more and not isinstance(self.sock, TlsSocket) else 0) :]
+        if len(data) > _PIECE:
+            with self._holding(len(data)):
+                self._send_at_pace(after)
+                self._send_at_pace(data)
+            return
+        data = after + data if after else data
+        sent = self._try(data, _MORE if more and not isinstance(self.sock, TlsSocket) else 0)
+        if sent == len(data):
+            return
         try:
-            for start in range(0, len(rest), _PIECE):
-                self.set_deadline(_PIECE_SECONDS)
-                self._send(rest[start : start + _PIECE])
-        except DeadlineExceeded:
+            with self._holding(len(data)):
+                self._send_at_pace(memoryview(data)[sent:])
+        except MemoryFull:
+            self._cut()
+            raise Disconnected from None
+
+    def _send_at_pace(self, data: bytes | memoryview) -> None:
+        data, begun = memoryview(data), time.monotonic()
+        try:
+            for start in range(0, len(data), _PIECE):
+                piece = data[start : start + _PIECE]
+                self.deadline = self.pace.deadline(begun, time.monotonic(), start, len(piece))
+                self._send(piece)
+        except (DeadlineExceeded, MemoryFull):
+            self._cut()
             raise Disconnected from None
         self.clear_deadline()
+
+    def _cut(self) -> None:
+        """Let the kernel drop what it has not sent when the socket is closed: the peer does not read it."""
+        with suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def _try(self, data: bytes | memoryview, flags: int) -> int:
         """Send without waiting; return how many bytes were sent, usually all."""
@@ -146,11 +194,30 @@ class Transport:
             else:
                 data = data[sent:]
 
-    def peer_gone(self) -> bool:
-        """Return whether the peer has closed the connection, or will send nothing more."""
-        poll = _poll()
-        poll.register(self.sock.fileno(), _GONE)
-        return bool(poll.poll(0))
+    def hold(self, size: int) -> Hold:
+        """Count bytes that are held for the peer. Raise MemoryFull if there is no room.
+
+        If they must make room for others, the present wait raises MemoryFull.
+        """
+        self._hold = self._memory.hold(self._address, size, self._on_let_go)
+        return self._hold
+
+    @contextmanager
+    def _holding(self, size: int) -> Iterator[None]:
+        before, self._interrupted = self._hold, None
+        hold = self.hold(size)
+        try:
+            yield
+        finally:
+            hold.release()
+            self._hold = before
+
+    def _on_let_go(self) -> None:
+        get_hub().loop.run_callback(self._interrupt_holder)
+
+    def _interrupt_holder(self) -> None:
+        if self._hold is not None and self._hold.gone and self._waiter is not None:
+            self.interrupt(MemoryFull)
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Wrap the socket in TLS and do the handshake. Raise Disconnected if the peer does not speak TLS."""

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from pushsvc.errors import MemoryFull
 from pushsvc.hub.delivery.chunked import LAST_CHUNK, frame
 from pushsvc.server.body import RequestBody
 from pushsvc.server.request import COMMON_HEADERS, Request
@@ -103,8 +104,7 @@ class WsgiResponse:
         """Send the app's response. Raise what the app raises, and the fault of a request body that ended early."""
         chunks = app(environ, self.start_response)
         try:
-            if self._body.fault is not None:
-                raise self._body.fault
+            self._body.raise_fault()
             if isinstance(chunks, list | tuple) and len(chunks) == 1 and not (self.started or self._bodiless):
                 self._left = len(chunks[0])
             for chunk in chunks:
@@ -144,7 +144,14 @@ class WsgiResponse:
         if not self.started:
             self.take_over = None  # a response with a body of its own does not hand its socket over
             head = self._head()
-            self._transport.send(head if self._bodiless else head + self._part(data))
+            if self._bodiless:
+                self._transport.send(head)
+                return
+            try:
+                self._transport.send(self._part(data), after=head)
+            except MemoryFull:
+                self.started = False  # nothing was sent: another answer may follow
+                raise
         elif not self._bodiless:
             self._transport.send(self._part(data))
 

@@ -13,6 +13,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.web import capacity, events, health, pages, problem, stats, stream, topics
 from pushsvc.web.context import Context
+from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.security import Security
 from pushsvc.web.unmodified import remember_state
 
@@ -36,7 +37,8 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
     hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
-    context = Context(broker, hub, rules, limits, EventReader(limits), security)
+    memory = MemoryBudget(limits.memory, limits.memory_per_address)
+    context = Context(broker, hub, rules, limits, EventReader(limits), security, memory)
     app.extensions["pushsvc"] = context
     problem.install(app)
     security.install(app)

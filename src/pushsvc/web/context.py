@@ -8,7 +8,7 @@ from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.system_clock import now_ms
 from pushsvc.web.history import ScanLimits
-from pushsvc.web.long_requests import LongRequests
+from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.security import Security
 
 
@@ -18,6 +18,7 @@ class Context:
 
     The list of topics reads the metadata of ``described_topics`` at once, in about 3 ms; thousands would delay all
     streams. A stream of its changes begins with at most ``listed_topics``, and sends the list anew after more changes.
+    ``memory`` counts what the process holds for its clients.
     """
 
     broker: Broker
@@ -26,8 +27,8 @@ class Context:
     limits: Limits
     reader: EventReader
     security: Security
+    memory: MemoryBudget
     scan: ScanLimits = field(default_factory=ScanLimits)
-    long: LongRequests = field(default_factory=LongRequests)
     described_topics: int = 100
     listed_topics: int = 100
 

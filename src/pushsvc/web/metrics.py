@@ -18,8 +18,10 @@ CONNECTIONS = BufferedGauge(
 ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
 REFUSED = Counter("pushsvc_connections_refused_total", "Connections refused at a limit")
 BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were not HTTP, too large or too slow")
-BUSY = Counter("pushsvc_long_requests_refused_total", "Long requests refused because too many wait for their turn")
-ABANDONED = Counter("pushsvc_long_requests_abandoned_total", "Long requests ended because their client was gone")
+MEMORY = BufferedGauge(
+    Gauge("pushsvc_memory_held_bytes", "Bytes held for clients: bodies, unread answers", multiprocess_mode="livesum")
+)
+MEMORY_REFUSALS = Counter("pushsvc_memory_refusals_total", "Requests and answers that ended for want of memory")
 LOOP_LAG = BufferedHistogram(
     Histogram(
         "pushsvc_loop_lag_seconds",

@@ -44,12 +44,17 @@ def problem_of(error: Exception, where: str) -> HttpResponse:
     if not isinstance(error, PushError):
         log.error("%s: %s", where, error, exc_info=error)
         return internal_error(PushError.title)
+    if error.status >= 500:
+        log.warning("%s: %s", where, error.detail)
+    return document_of(error)
+
+
+def document_of(error: PushError) -> HttpResponse:
+    """Return the problem of an error of ours, without a line in the log."""
     detail = error.title if isinstance(error, Unavailable) and not error.detail_is_public else error.detail
     answer = problem(error.status, error.slug, error.title, detail, **error.members())
     if isinstance(error, Unavailable):
         answer.headers.append(("Retry-After", str(error.retry_after)))
-    if error.status >= 500:
-        log.warning("%s: %s", where, error.detail)
     return answer
 
 
