@@ -59,7 +59,7 @@ _LOCATIONS = """
 """
 
 
-def nchan(folder: Path, port: int, locations: str) -> list[str]:
+def nchan_command(folder: Path, port: int, locations: str) -> list[str]:
     """Return the command of an nginx with nchan, whose configuration is written to a folder."""
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(module=_MODULE, folder=folder, port=port, locations=locations))
@@ -127,7 +127,7 @@ def cpu_of(pid: int) -> float:
 
 def peers(folder: Path, redis: str, node_modules: Path | None) -> Iterator[Peer]:
     port = free_port()
-    yield Peer("nchan", nchan(folder, port, _LOCATIONS), port, NCHAN_MISSING)
+    yield Peer("nchan", nchan_command(folder, port, _LOCATIONS), port, NCHAN_MISSING)
     port = free_port()
     node = [shutil.which("node") or "node", "site_better_sse.mjs", str(port)]
     there = node_modules is not None and (node_modules / "better-sse").exists()

@@ -28,8 +28,7 @@ from statistics import median
 from typing import Any
 
 from fanout import Program, free_port
-from fanout_peers import NCHAN_MISSING, cpu_of, tree_of
-from fanout_peers import nchan as nchan_command
+from fanout_peers import NCHAN_MISSING, cpu_of, nchan_command, tree_of
 from measure import Table, machine
 from pushsvc.broker.embedded import EmbeddedServer
 

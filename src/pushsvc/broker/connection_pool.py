@@ -91,15 +91,9 @@ class ConnectionPool(Connections):
     numsub = "NUMSUB"
 
     def __init__(
-        self,
-        url: str,
-        *,
-        size: int = 32,
-        timeout: float = 5.0,
-        kind: ServerKind = "standalone",
-        primary: Callable[[], Host] | None = None,
-        backoff: float = 0.0,
-    ) -> None:
+        self, url: str, *, size: int = 32, timeout: float = 5.0, kind: ServerKind = "standalone",
+        primary: Callable[[], Host] | None = None, backoff: float = 0.0,
+    ) -> None:  # fmt: skip
         self._run_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._kind = kind
         self._primary = primary

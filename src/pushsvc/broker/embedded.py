@@ -41,13 +41,9 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self,
-        data_dir: Path,
-        *,
-        port: int | None = None,
-        options: Mapping[str, str] | None = None,
+        self, data_dir: Path, *, port: int | None = None, options: Mapping[str, str] | None = None,
         watchdog: bool = not sys.platform.startswith("linux"),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.data_dir = data_dir.absolute()
         self.log = self.data_dir / "valkey.log"
         self.port = port

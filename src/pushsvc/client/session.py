@@ -40,15 +40,9 @@ class ClientError(PushError):
     slug, title = "client", "The request failed"
 
     def __init__(
-        self,
-        detail: str,
-        *,
-        reply: int | None = None,
-        problem: Mapping[str, Any] | None = None,
-        temporary: bool = False,
-        unknown: bool = False,
-        retry_after: float | None = None,
-    ) -> None:
+        self, detail: str, *, reply: int | None = None, problem: Mapping[str, Any] | None = None,
+        temporary: bool = False, unknown: bool = False, retry_after: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(detail)
         self.reply = reply
         self.problem = problem or {}

@@ -45,12 +45,9 @@ class Replays:
         return not self._readers and not self._parked
 
     def begin(
-        self,
-        group: Group,
-        connection: Connection,
-        client_positions: Mapping[int, Position] | None,
+        self, group: Group, connection: Connection, client_positions: Mapping[int, Position] | None,
         reason: ResumeReason,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Bring a connection from the client's positions (None: unreadable) to the live messages."""
         if connection.closed:
             return
