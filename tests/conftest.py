@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:  # imported where used: the core's tests start without them
     from pushsvc.broker.broker import Broker
+    from pushsvc.broker.embedded import EmbeddedServer
     from support.proxy import Proxy
     from support.stack import Stack
 
@@ -75,6 +76,23 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     yield server.url
     server.stop()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
+    """Start a server of this test alone with options such as ``appendonly="no"``; it ends with the test."""
+    from pushsvc.broker.embedded import EmbeddedServer
+
+    started: list[EmbeddedServer] = []
+
+    def start(**options: str) -> EmbeddedServer:
+        started.append(EmbeddedServer(tmp_path / f"redis-{len(started)}", options=options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture

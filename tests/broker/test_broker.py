@@ -1,11 +1,11 @@
 """The scripts on a real server: offsets, sequences, ids, epochs, trimming, leases."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from pushsvc.broker.broker import Broker, StatisticsWrite
-from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, FrameKind
@@ -249,11 +249,9 @@ def test_refusals_are_recorded_for_existing_topics_only(broker):
     assert broker.metadata([LOG])[0]["last_refusal"] == "line 1: bad"
 
 
-def test_a_restarted_server_starts_a_new_epoch(tmp_path):
-    server = EmbeddedServer(tmp_path / "data")
-    server.start()
-    broker = Broker(server.url)
-    try:
+def test_a_restarted_server_starts_a_new_epoch(start_redis):
+    server = start_redis()
+    with closing(Broker(server.url)) as broker:
         broker.publish(LOG.topic, events(1), SETTINGS)
         before = read(broker)
         server.stop()
@@ -264,9 +262,6 @@ def test_a_restarted_server_starts_a_new_epoch(tmp_path):
         assert after.epoch != before.epoch
         assert after.sequence == before.sequence
         assert numbers(broker) == [1]
-    finally:
-        broker.close()
-        server.stop()
 
 
 def fill(broker, batch):
@@ -279,18 +274,12 @@ def fill(broker, batch):
     raise AssertionError("the server never became full")
 
 
-def test_a_full_server_refuses_whole_batches(tmp_path):
-    server = EmbeddedServer(tmp_path / "data", options={"maxmemory": "3mb"})
-    server.start()
-    broker = Broker(server.url)
-    try:
+def test_a_full_server_refuses_whole_batches(start_redis):
+    with closing(Broker(start_redis(maxmemory="3mb").url)) as broker:
         big = events("x" * 100_000)
         stored = fill(broker, big)
         assert read(broker, NO_ENTRIES).logs[LOG].last == stored
         assert read(broker).sequence == stored
-    finally:
-        broker.close()
-        server.stop()
 
 
 def test_partitions_spread_evenly_over_a_clusters_slots():

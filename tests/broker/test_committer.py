@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,6 +32,7 @@ from pushsvc.settings import TopicSettings
 from support.proxy import Proxy
 from support.waiting import DEADLINE, until
 
+StartRedis = Callable[..., EmbeddedServer]
 SETTINGS = TopicSettings()
 CALLERS = 30
 
@@ -183,23 +184,21 @@ def test_waiting_requests_survive_a_group_whose_connection_breaks(
     assert sorted(stored(broker)) == list(range(-1, CALLERS))
 
 
-def test_missing_scripts_are_loaded_and_only_refused_calls_are_sent_again(tmp_path: Path, prefix: str) -> None:
+def test_missing_scripts_are_loaded_and_only_refused_calls_are_sent_again(start_redis: StartRedis, prefix: str) -> None:
     """The server has no other client, which could load the scripts before this one."""
-    server = EmbeddedServer(tmp_path / "data")
-    server.start()
+    server, sent = start_redis(), list[bytes]()
     proxy = Proxy(unquote(urlsplit(server.url).path))
-    try:
-        with connected(proxy, prefix, BrokerLimits()) as through, redis.Redis.from_url(server.url) as admin:
-            sent: list[bytes] = []
-            proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
-            admin.script_flush()
-            results = publish_together(proxy, through, CALLERS)
-            assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
-            assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
-            assert sorted(stored(through)) == list(range(-1, CALLERS))
-    finally:
-        proxy.close()
-        server.stop()
+    with (
+        closing(proxy),
+        connected(proxy, prefix, BrokerLimits()) as through,
+        redis.Redis.from_url(server.url) as admin,
+    ):
+        proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+        admin.script_flush()
+        results = publish_together(proxy, through, CALLERS)
+        assert b"".join(sent).count(b"EVALSHA") == CALLERS + 1, "the leader's call twice, the others once"
+        assert sorted(map(int, results)) == list(range(2, CALLERS + 2))
+        assert sorted(stored(through)) == list(range(-1, CALLERS))
 
 
 def test_only_calls_of_a_group_that_did_not_run_are_sent_again(proxy: Proxy, through: Broker, broker: Broker) -> None:
@@ -282,11 +281,8 @@ def test_each_request_gets_its_own_known_ids_and_errors(proxy: Proxy, through: B
         assert list(pool.map(one, range(0, CALLERS, 2))) == ["0 1"] * (CALLERS // 2)
 
 
-def test_requests_to_a_hanging_server_time_out(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path / "data")
-    server.start()
-    broker = Broker(server.url, limits=BrokerLimits(timeout=0.3))
-    try:
+def test_requests_to_a_hanging_server_time_out(start_redis: StartRedis) -> None:
+    with closing(Broker(start_redis().url, limits=BrokerLimits(timeout=0.3))) as broker:
         broker.publish("t", [Event(data={"n": -1})], SETTINGS)
         process = process_of(broker)
         os.kill(process, signal.SIGSTOP)
@@ -296,9 +292,6 @@ def test_requests_to_a_hanging_server_time_out(tmp_path: Path) -> None:
         assert "OutcomeUnknown" in results
         os.kill(process, signal.SIGCONT)
         until(lambda: publish(broker, 1).isdigit())
-    finally:
-        broker.close()
-        server.stop()
 
 
 def process_of(broker: Broker) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import gevent
 import pytest
 
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.errors import BrokerFull, Fenced, LogFull
@@ -164,20 +164,14 @@ def test_a_round_of_the_sweeper_covers_every_topic(broker, fence):
     assert broker.metadata([Log(names[-1])])[0]["bytes"] == "0"
 
 
-def test_the_sweeper_frees_memory_of_a_full_redis(tmp_path):
-    server = EmbeddedServer(tmp_path / "data", options={"maxmemory": "3mb"})
-    server.start()
-    broker = Broker(server.url)
-    try:
+def test_the_sweeper_frees_memory_of_a_full_redis(start_redis):
+    with closing(Broker(start_redis(maxmemory="3mb").url)) as broker:
         fence = broker.lease([PARTITION], "me", 60_000)[PARTITION]
         refusal(BrokerFull, broker, TopicSettings(), size=100_000)
         assert sweep(broker, fence, Windowless(retention=2)).entries > 2
         assert len(entries(broker)) == 2
         held(broker)
         broker.publish(LOG.topic, texts(1), TopicSettings())
-    finally:
-        broker.close()
-        server.stop()
 
 
 # A full log

@@ -8,7 +8,6 @@ import signal
 import pytest
 import redis
 
-from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Keys
 from pushsvc.cursor import MAX_LENGTH
 from pushsvc.event import Event
@@ -89,12 +88,9 @@ def test_publish_whose_reply_was_lost_is_stored_once(proxy, prefix, tmp_path):
 
 
 @pytest.fixture
-def forgetful(tmp_path):
+def forgetful(start_redis):
     """A Redis that loses everything since its last SAVE when it is killed."""
-    server = EmbeddedServer(tmp_path / "redis", options={"appendonly": "no"})
-    server.start()
-    yield server
-    server.stop()
+    return start_redis(appendonly="no")
 
 
 @pytest.fixture

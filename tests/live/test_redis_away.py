@@ -2,7 +2,6 @@
 
 import pytest
 
-from pushsvc.broker.embedded import EmbeddedServer
 from support.stack import Stack, Table
 from support.waiting import until
 
@@ -11,11 +10,8 @@ STATS = "/v1/topics/feedback/stats"
 
 
 @pytest.fixture
-def redis(tmp_path):
-    server = EmbeddedServer(tmp_path / "data")
-    server.start()
-    yield server
-    server.stop()
+def redis(start_redis):
+    return start_redis()
 
 
 @pytest.fixture
