@@ -1,5 +1,6 @@
 """Serves an app from one worker process, over an inherited listening socket."""
 
+import gc
 import signal
 import socket
 import ssl
@@ -17,6 +18,8 @@ from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import context_of
+
+_NEW_OBJECTS = 5_000  # objects beyond those that were freed, after which the collector looks for cycles
 
 
 def serve(
@@ -39,6 +42,7 @@ def serve(
     acceptor = Acceptor(listener, shared, caps or Caps())
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
+    _spare_collections()
     acceptor.start()
     stopping.wait()
     until = monotonic() + drain
@@ -48,6 +52,16 @@ def serve(
     ended.wait(max(0.1, until - monotonic()))
     acceptor.close()
     hub.close()
+
+
+def _spare_collections() -> None:
+    """Let the garbage collector leave out what the program has loaded, and look at new objects less often.
+
+    Streams live long. With the defaults of Python a seventh of the time in which thousands open is spent on looking at
+    their objects, and at those of the program, for cycles that are not there.
+    """
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
 
 
 @contextmanager
