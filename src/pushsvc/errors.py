@@ -15,12 +15,14 @@
     ├── TooLarge                     413  the request has too many bytes or events
     ├── UnsupportedMediaType         415  the server cannot read this Content-Type
     ├── KeyReused                    422  the Idempotency-Key belongs to an earlier, different request
+    ├── ClientGone                   499  the client closed its connection (never sent to clients)
     ├── Unavailable                  503  the same request may succeed later
     │   ├── BrokerUnavailable        503  Redis cannot be reached; nothing was stored
     │   ├── BrokerFull               503  Redis is full and refuses writes; nothing was stored
     │   ├── LogFull                  503  the log of the topic is full; nothing was stored
     │   ├── Overloaded               503  too many requests wait for Redis; nothing was stored
     │   ├── MemoryFull               503  the process holds too much for its clients; nothing was stored
+    │   ├── Busy                     503  too many long requests wait for their turn
     │   ├── TooManyLogsFollowed      503  the streams of this process follow too many topics
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
@@ -135,6 +137,10 @@ class KeyReused(PushError):
     status, slug, title = 422, "idempotency-key-reused", "The Idempotency-Key was used for another request"
 
 
+class ClientGone(PushError):
+    status, slug, title = 499, "client-gone", "The client closed its connection"
+
+
 class TooManyTopics(PushError):
     status, slug, title = 507, "too-many-topics", "Too many topics"
 
@@ -183,6 +189,11 @@ class MemoryFull(Unavailable):
 
     def __init__(self, detail: str = title) -> None:
         super().__init__(detail)
+
+
+class Busy(Unavailable):
+    slug, title = "busy", "Too many long requests wait for their turn"
+    detail_is_public = True
 
 
 class TooManyLogsFollowed(Unavailable):

@@ -1,67 +1,103 @@
-"""Frames and events as pandas tables and as CSV. Only this module imports pandas, so import it only where needed."""
+"""Tables as CSV (RFC 4180), row by row.
 
-from collections.abc import Mapping, Sequence
+Missing values are empty cells, lists and objects are JSON text. With ``safe``, text that a spreadsheet would run as a
+formula begins with an apostrophe: events may come from anybody, and the table is opened on another machine.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
-import pandas as pd
 
 _EVENT_COLUMNS = ("$offset", "time", "type", "id", "key")
+_QUOTED = re.compile('[",\r\n]')
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def frame_to_table(frame: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a statistics frame (lists or records) with its columns."""
-    rows = frame["data"]
-    if rows and isinstance(rows[0], Mapping):
-        rows = [list(row.values()) for row in rows]
-    return pd.DataFrame(rows, columns=list(frame["columns"]), dtype=object)
+class TooManyCells(Exception):
+    """A table would have more cells than allowed. ``rows`` fit."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__(f"{rows} rows of {columns} columns")
+        self.rows = rows
+        self.columns = columns
 
 
-def frames_to_table(frames: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the rows of several windows in one table.
+def cell(value: Any, *, safe: bool = False) -> str:
+    """Return a value as a cell."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        text = orjson.dumps(value).decode()
+    elif not isinstance(value, str):
+        return str(value)
+    else:
+        text = "'" + value if safe and value.startswith(_FORMULA) else value
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
-    The first columns are ``window`` and ``scope``. The scope says what empty cells in CSV mean: ``events`` counts
-    events (no field), ``all`` is a field over all keys, ``key`` a field of one key.
+
+class EventTable:
+    """Events of a history: ``$offset,time,type,id,key``, then the fields in the order of their appearance. ``$topic``
+    is left out. A table has at most ``most`` cells."""
+
+    def __init__(self, most: int, *, safe: bool = False) -> None:
+        self._most = most
+        self._safe = safe
+        self._columns: dict[str, int] = {name: at for at, name in enumerate(_EVENT_COLUMNS)}
+        self._rows: list[tuple[int, bytes]] = []  # the number of columns that were known, and the cells of these
+
+    def add(self, event: Mapping[str, Any]) -> int:
+        """Add a row, and return its bytes. Raise TooManyCells; then the table is as before."""
+        columns = self._columns
+        fresh = [name for name in event if name not in columns and name != "$topic"]
+        total = len(columns) + len(fresh)
+        if total * (len(self._rows) + 1) > self._most:
+            raise TooManyCells(len(self._rows), total)
+        columns |= {name: at for at, name in enumerate(fresh, len(columns))}
+        cells = [""] * total
+        for name, value in event.items():
+            if name != "$topic":
+                cells[columns[name]] = cell(value, safe=self._safe)
+        row = ",".join(cells).encode()
+        self._rows.append((total, row))
+        return len(row)
+
+    def encode(self) -> bytes:
+        """Return the table with its header line."""
+        total = len(self._columns)
+        lines = [",".join([cell(name, safe=self._safe) for name in self._columns]).encode()]
+        lines += [row + b"," * (total - known) for known, row in self._rows]
+        return b"\n".join([*lines, b""])
+
+
+def frames_to_csv(frames: Iterable[Mapping[str, Any]], pause: Callable[[], None], *, safe: bool = False) -> bytes:
+    """Return the rows (lists or records) of several windows as one table. ``pause`` is called after each row.
+
+    The first columns are ``window`` and ``scope``. The scope says what empty cells mean: ``events`` counts events (no
+    field), ``all`` is a field over all keys, ``key`` a field of one key.
     """
-    tables = []
+    lines: list[str] = []
     for frame in frames:
-        table = frame_to_table(frame)
-        if "key" in table.columns:
-            scopes = [_scope(key, field) for key, field in zip(table["key"], table["field"], strict=True)]
-        else:
-            scopes = []
-        table.insert(0, "scope", pd.Series(scopes, dtype=object))
-        table.insert(0, "window", frame["window"])
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+        if not lines:
+            lines.append(",".join(["window", "scope", *(cell(name, safe=safe) for name in frame["columns"])]))
+        for row in _rows(frame):
+            lines.append(",".join([cell(value, safe=safe) for value in row]))
+            pause()
+    return "\n".join([*lines, ""]).encode()
+
+
+def _rows(frame: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    columns = frame["columns"]
+    key, field = columns.index("key"), columns.index("field")
+    for given in frame["data"]:
+        row = list(given.values()) if isinstance(given, Mapping) else given
+        yield frame["window"], _scope(row[key], row[field]), *row
 
 
 def _scope(key: str | None, field: str | None) -> str:
     if field is None:
         return "events"
     return "all" if key is None else "key"
-
-
-def events_to_table(events: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return events of a history: ``$offset,time,type,id,key``, then the fields in the order of their appearance.
-
-    Objects and arrays become JSON text. ``$topic`` is left out.
-    """
-    fields = dict.fromkeys(name for event in events for name in event if name not in (*_EVENT_COLUMNS, "$topic"))
-    columns = [*_EVENT_COLUMNS, *fields]
-    rows = [[_cell(event.get(name)) for name in columns] for event in events]
-    return pd.DataFrame(rows, columns=columns, dtype=object)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return orjson.dumps(value).decode() if isinstance(value, dict | list) else value
-
-
-def table_to_csv(table: pd.DataFrame) -> str:
-    """Return CSV with a header line: missing values are empty, whole numbers stay whole, lists are JSON text."""
-    for name in table.columns:
-        if any(isinstance(value, list | bool) for value in table[name]):
-            table = table.assign(**{name: [_cell(value) for value in table[name]]})
-    return table.to_csv(index=False, lineterminator="\n")

@@ -10,6 +10,7 @@ from pushsvc.broker.broker import Broker
 from pushsvc.server.fastpath.publish import Publisher
 from pushsvc.server.request import HeadLimits, parse_head
 from pushsvc.web.app import context_of, create_app
+from pushsvc.web.long_requests import UNKNOWN
 from pushsvc.web.security import Security
 from support.stack import Stack
 
@@ -49,5 +50,5 @@ def test_the_answer_varies_with_the_origin_if_origins_are_allowed(broker: Broker
     security = Security(insecure=True, allow_origins=("http://a",))
     publisher = Publisher(context_of(create_app(broker, security=security)))
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"
-    response = publisher.publish("t", parse_head(head, HeadLimits()), b'{"n":1}')
+    response = publisher.publish("t", parse_head(head, HeadLimits()), b'{"n":1}', UNKNOWN)
     assert ("Vary", "Origin") in response.headers

@@ -19,6 +19,7 @@ from pushsvc.server.transport import DeadlineExceeded, Disconnected, Draining, T
 from pushsvc.server.wsgi import WsgiResponse, environ_of
 from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSAL
+from pushsvc.web.long_requests import CLIENT, Client
 from pushsvc.web.problem import document_of, http_problem, internal_error
 from pushsvc.web.responses import HANDOFF, HttpResponse, TakeOver
 
@@ -49,6 +50,7 @@ class HttpConnection:
         self._keep_alive = False  # after the last answer
         self._unread = False  # the app left a part of the last request's body unread
         self.transport = Transport(sock, address[0], context.memory, context.deadlines.pace)
+        self._client = Client(address[0], self.transport.peer_gone)
         self._reader = RequestReader(self.transport, context)
 
     def run(self) -> None:
@@ -148,7 +150,7 @@ class HttpConnection:
 
     def _publish_body(self, paths: FastPaths, topic: str, request: Request, data: bytes) -> None:
         try:
-            response = paths.publisher.publish(topic, request, data)
+            response = paths.publisher.publish(topic, request, data, self._client)
         except Exception:
             log.exception("POST %s failed", request.path)
             self._keep_alive = False
@@ -176,6 +178,7 @@ class HttpConnection:
         may_keep_alive = request.keep_alive and self._refusal is None
         response = WsgiResponse(self.transport, request, body, lambda: may_keep_alive and not context.draining.is_set())
         environ = environ_of(context.environ, request, self._address, body.stream(request.length))
+        environ[CLIENT] = self._client
         if self._refusal is not None:
             environ[REFUSAL] = self._refusal
         elif request.method != "HEAD":

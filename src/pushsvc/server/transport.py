@@ -1,5 +1,6 @@
 """A non-blocking socket on which one greenlet waits. The acceptor enforces the deadline of the wait."""
 
+import select
 import socket
 import ssl
 import struct
@@ -13,6 +14,7 @@ from typing import Any
 
 from gevent import get_hub
 from gevent.hub import Waiter
+from gevent.monkey import get_original
 
 from pushsvc.errors import MemoryFull
 from pushsvc.server.tls import TlsSocket
@@ -23,6 +25,8 @@ _PIECE = 262_144
 """Bytes that are given to the socket at a time. A larger answer is counted before it is sent."""
 
 _READ_SIZE = 65_536
+_poll: Callable[[], Any] = get_original("select", "poll")  # gevent's own would yield
+_GONE = getattr(select, "POLLRDHUP", 0)  # where it is missing, poll reports a broken connection only
 _MORE = getattr(socket, "MSG_MORE", 0)
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: closing the socket drops what the kernel has not sent yet."""
@@ -218,6 +222,12 @@ class Transport:
     def _interrupt_holder(self) -> None:
         if self._hold is not None and self._hold.gone and self._waiter is not None:
             self.interrupt(MemoryFull)
+
+    def peer_gone(self) -> bool:
+        """Return whether the peer has closed the connection, or will send nothing more."""
+        poll = _poll()
+        poll.register(self.sock.fileno(), _GONE)
+        return bool(poll.poll(0))
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Wrap the socket in TLS and do the handshake. Raise Disconnected if the peer does not speak TLS."""

@@ -9,6 +9,7 @@ from pushsvc.settings import TopicRules
 from pushsvc.system_clock import now_ms
 from pushsvc.web.history import ScanLimits
 from pushsvc.web.memory.budget import MemoryBudget
+from pushsvc.web.long_requests import LongRequests
 from pushsvc.web.security import Security
 
 
@@ -29,6 +30,7 @@ class Context:
     security: Security
     memory: MemoryBudget
     scan: ScanLimits = field(default_factory=ScanLimits)
+    long: LongRequests = field(default_factory=LongRequests)
     described_topics: int = 100
     listed_topics: int = 100
 

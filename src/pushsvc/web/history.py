@@ -1,8 +1,8 @@
 """Pages of a topic's history, read from its log and filtered by conditions such as ``rating<3``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -11,14 +11,17 @@ from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
 from pushsvc.event.conditions import Condition
+from pushsvc.event.pause import Pause
 
 
 @dataclass(frozen=True, slots=True)
 class ScanLimits:
-    """How much of a log one request reads, at most, and one entry more. ``next`` continues from there."""
+    """How much of a log one request reads, at most, and one entry more; and the bytes of its ``answer``, with one event
+    more. ``next`` continues from there."""
 
     events: int = 200_000
     bytes: int = 32_000_000
+    answer: int = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +45,39 @@ class HistoryFilter:
         )
 
 
+class EventRows(Protocol):
+    """Takes the events of a page in their public form, in order of offset."""
+
+    def add(self, event: Mapping[str, Any]) -> int:
+        """Add an event; return how many bytes it adds to the answer."""
+        ...
+
+
 @dataclass(slots=True)
 class HistoryPage:
-    """Events in order of offset, and the cursor of the next page; None if there is none.
+    """The cursor of the next page; None if there is none.
 
     ``first_kept`` is the first offset of the log, set if events between this page and the one before were trimmed.
     """
 
-    events: list[dict[str, Any]]
     next: str | None = None
     first_kept: int | None = None
 
 
 def read_page(
-    broker: Broker, topic: str, selected: HistoryFilter, limit: int, after: str | None, scan: ScanLimits
-) -> HistoryPage:
-    """Return at most ``limit`` events after the cursor ``after``. Raise InvalidParameter for an unusable cursor."""
+    broker: Broker, topic: str, selected: HistoryFilter, limit: int, after: str | None, scan: ScanLimits,
+    rows: EventRows, pause: Pause,
+) -> HistoryPage:  # fmt: skip
+    """Add at most ``limit`` events after the cursor ``after`` to ``rows``. ``pause`` is called for each event read.
+
+    Raise InvalidParameter for an unusable cursor.
+    """
     log = Log(topic)
     begin, epoch = _begin(after, log)
     offset = broker.seek_sequence(topic, begin) if begin else 0
-    page = HistoryPage([])
+    page = HistoryPage()
     sequence = begin
-    events = size = 0
+    events = size = found = answered = 0
     while True:
         read = broker.read(log.partition, {log: offset})
         if epoch is not None and read.epoch != epoch:
@@ -74,9 +88,10 @@ def read_page(
         for entry in logged.entries:
             offset, sequence = entry.last, entry.sequence
             is_last = entry.last == logged.last
-            for event_sequence, public in _matching(entry, topic, selected, begin):
-                page.events.append(public)
-                if len(page.events) == limit:
+            for event_sequence, public in _matching(entry, topic, selected, begin, pause):
+                answered += rows.add(public)
+                found += 1
+                if found == limit or answered >= scan.answer:
                     if not (is_last and event_sequence == entry.sequence):
                         page.next = encode({log.partition: Position(read.epoch, event_sequence)})
                     return page
@@ -101,10 +116,14 @@ def _begin(after: str | None, log: Log) -> tuple[int, int | None]:
 
 
 def _matching(
-    entry: EventsEntry, topic: str, selected: HistoryFilter, after: int
+    entry: EventsEntry, topic: str, selected: HistoryFilter, after: int, pause: Pause
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the sequence and the public form of the selected events of an entry."""
-    for offset, event in enumerate(entry.events, entry.first):
+    for offset, line in enumerate(entry.data.split(b"\n"), entry.first):
+        pause()
         sequence = entry.sequence_of(offset)
-        if sequence > after and selected.matches(event, entry.arrival):
+        if sequence <= after:
+            continue
+        event = Event.decode(line)
+        if selected.matches(event, entry.arrival):
             yield sequence, event.public(topic, offset, entry.arrival)

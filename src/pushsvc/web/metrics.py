@@ -22,6 +22,8 @@ MEMORY = BufferedGauge(
     Gauge("pushsvc_memory_held_bytes", "Bytes held for clients: bodies, unread answers", multiprocess_mode="livesum")
 )
 MEMORY_REFUSALS = Counter("pushsvc_memory_refusals_total", "Requests and answers that ended for want of memory")
+BUSY = Counter("pushsvc_long_requests_refused_total", "Long requests refused because too many wait for their turn")
+ABANDONED = Counter("pushsvc_long_requests_abandoned_total", "Long requests ended because their client was gone")
 LOOP_LAG = BufferedHistogram(
     Histogram(
         "pushsvc_loop_lag_seconds",

@@ -83,6 +83,17 @@ class Parameters:
                 raise InvalidParameter(name, reason)
 
 
+def is_spreadsheet_safe(request: Request, parameters: Parameters) -> bool:
+    """Return whether a CSV table must not contain formulas: ``?formulas=escape``, and by default what browsers load.
+
+    Browsers send ``Sec-Fetch-Mode``, but over plain HTTP only to the own machine.
+    """
+    asked = parameters.choice("formulas", ("escape", "keep"), "")
+    if asked:
+        return asked == "escape"
+    return "Sec-Fetch-Mode" in request.headers or request.headers.get("User-Agent", "").startswith("Mozilla/")
+
+
 def cursor_of(last_event_id: str | None, parameters: Parameters) -> str | None:
     """Return the cursor to resume from. The header ``Last-Event-ID`` wins over the parameter."""
     return last_event_id or parameters.text("last_event_id") or None

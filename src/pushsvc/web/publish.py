@@ -21,6 +21,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
 from pushsvc.web.context import Context
+from pushsvc.web.long_requests import UNKNOWN, Client
 from pushsvc.web.problem import problem_of
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
@@ -42,6 +43,7 @@ def publish(
     columns: Mapping[str, str] = _NOTHING,
     ce_headers: Mapping[str, str] = _NOTHING,
     idempotency_key: str | None = None,
+    client: Client = UNKNOWN,
 ) -> HttpResponse:
     """Publish the events of ``body``, and answer once they are in the log. Never raises.
 
@@ -56,7 +58,7 @@ def publish(
         if idempotency_key is not None:
             request = [content_type, skip, sorted(columns.items()), *sorted(ce_headers.items())]
             key = _key_of(idempotency_key, request, body, now)
-        read = partial(context.reader.read, topic, body, content_type, columns=columns, ce_headers=ce_headers)
+        read = partial(_read, context, client, topic, body, content_type, columns=columns, ce_headers=ce_headers)
         try:
             parsed = read(now=now)
             receipt = _store(context, topic, parsed, settings, skip, key)
@@ -75,6 +77,16 @@ def publish(
         return _accepted(topic, parsed, receipt, settings)
     except Exception as error:  # noqa: BLE001 - becomes a problem
         return _problem_of(error, topic)
+
+
+def _read(
+    context: Context, client: Client, topic: str, body: bytes, content_type: str, **arguments: Any
+) -> ParsedBatch:
+    """Return the events of a body. A large one waits for its turn and is read in slices."""
+    if len(body) <= context.long.limits.body:
+        return context.reader.read(topic, body, content_type, **arguments)
+    with context.long.writing(client) as pause:
+        return context.reader.read(topic, body, content_type, **arguments, pause=pause)
 
 
 def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:

@@ -15,14 +15,17 @@ from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection, read_window
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
+from pushsvc.table import frames_to_csv
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
-from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of
+from pushsvc.web.long_requests import client_of
+from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
 from pushsvc.web.responses import json_response, of_suffix, stream_response, text_response
 
 _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")
 _SNAPSHOT_ONLY = ("at_least",)
+_CSV_ONLY = ("formulas",)
 EVERY = (0.1, 3_600.0)
 """Least and greatest number of seconds between updates that a stream may ask for."""
 
@@ -43,6 +46,7 @@ def blueprint(context: Context) -> Blueprint:
             return stream_response(_stream(context, topic, settings, parameters, last_event_id))
         logs = tuple(Log(topic, window.name) for window in _windows(settings, parameters))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
+        parameters.refuse(_CSV_ONLY if chosen != "csv" else (), "belongs to CSV")
         return of_suffix(_snapshot(context, logs, parameters, chosen), suffix)
 
     return resource
@@ -54,7 +58,8 @@ def _parameters(
     settings = context.rules.settings_of(check_topic(topic))
     if not settings.windows:
         raise NoStatistics(topic)
-    return settings, Parameters(args, (*_PARAMETERS, *_SNAPSHOT_ONLY, *(() if suffix else _STREAM_ONLY)))
+    csv_only = _CSV_ONLY if suffix in (None, "csv") else ()
+    return settings, Parameters(args, (*_PARAMETERS, *_SNAPSHOT_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY)))
 
 
 def open_stream(context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None) -> QueryStream:
@@ -66,6 +71,7 @@ def _stream(
     context: Context, topic: str, settings: TopicSettings, parameters: Parameters, last_event_id: str | None
 ) -> QueryStream:
     windows = tuple(window.name for window in _windows(settings, parameters))
+    parameters.refuse(_CSV_ONLY, "belongs to CSV")
     parameters.refuse(_SNAPSHOT_ONLY, "a stream sends every update at once, so there is nothing to wait for")
     query = Query(
         statistics=(topic,),
@@ -109,7 +115,10 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
     selection = _selection(context.rules.settings_of(logs[0].topic), parameters)
     frames, tag = _frames(context, logs, selection, parameters.integer("at_least", None, 1, 2**53))
     if chosen == "csv":
-        response = text_response(_csv(frames), FORMATS["csv"])
+        safe = is_spreadsheet_safe(request, parameters)
+        with context.long.reading(client_of(request)) as pause:
+            response = text_response(frames_to_csv(frames, pause, safe=safe), FORMATS["csv"])
+        tag += "-safe" * safe
     else:
         every_window = parameters.text("window") == "*"
         response = json_response({"windows": frames} if every_window else frames[0], Vary="Accept")
@@ -147,10 +156,3 @@ def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) ->
         if all(int(stored.get("source", 0)) >= offset for stored in context.broker.metadata(logs)):
             return
         gevent.sleep(_POLL_INTERVAL)
-
-
-def _csv(frames: list[dict[str, Any]]) -> str:
-    """Return the rows of all windows, with a column ``scope``: ``key``, ``all`` (totals) or ``events`` (counts)."""
-    from pushsvc.table import frames_to_table, table_to_csv  # loads pandas, which takes seconds
-
-    return table_to_csv(frames_to_table(frames))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pushsvc.server.request import Request
 from pushsvc.web.context import Context
+from pushsvc.web.long_requests import Client
 from pushsvc.web.publish import publish, publish_batch
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
@@ -15,8 +16,9 @@ class Publisher:
         self._context = context
         self._common = context.security.headers(None)
 
-    def publish(self, topic: str, request: Request, body: bytes) -> HttpResponse:
-        status, headers, text = publish(self._context, topic, request.headers["content-type"], body)
+    def publish(self, topic: str, request: Request, body: bytes, client: Client) -> HttpResponse:
+        content_type = request.headers["content-type"]
+        status, headers, text = publish(self._context, topic, content_type, body, client=client)
         return HttpResponse(status, headers + self._common, text)
 
     def publish_batch(self, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:

@@ -1,0 +1,82 @@
+"""``python -m tests.hostile``, run in the project's folder: all attacks on a live server that serves others.
+
+Prints for each attack how long events took to 100 subscribers, the longest stall, and the memory of the web process.
+Exits with 1 if the server broke a promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hostile import attacks
+from hostile.run import QUIET, strike
+from hostile.site import Site
+from hostile.watch import Report, Watch
+
+SUBSCRIBERS = 100
+MOST_MEMORY = 400
+MOST_STALL = 0.05
+
+
+def load(only: list[str]) -> list[tuple[str, ModuleType]]:
+    """Return the attacks by the names of their modules."""
+    names = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+    return [(name, import_module(f"hostile.attacks.{name}")) for name in names if not only or name in only]
+
+
+def line(name: str, statuses: dict[int, int], seconds: float, seen: Report) -> str:
+    told = " ".join(f"{status}×{count}" for status, count in sorted(statuses.items()))
+    return (
+        f"{name:28} {seconds:6.1f} s {seen.p99 * 1000:8.1f} ms {max(seen.latencies, default=0) * 1000:8.1f} ms "
+        f"{seen.stall * 1000:8.1f} ms {seen.greatest:6.0f} MB {seen.last:6.0f} MB  {seen.missing or ''} {told}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
+    parser.add_argument("attacks", nargs="*", help="names of modules in tests/hostile/attacks [default: all]")
+    parser.add_argument("--subscribers", type=int, default=SUBSCRIBERS, help="normal subscribers [default: 100]")
+    parser.add_argument("--folder", type=Path, help="folder for data and logs [default: a new temporary one]")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="hostile-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write = sys.stdout.write
+    write(f"logs are in {folder}\n")
+    write(f"{'attack':28} {'took':>8} {'p99':>11} {'longest':>11} {'/livez':>11} {'greatest':>9} {'after':>9}\n")
+    wrong = []
+    with Site(folder) as site:
+        watch = Watch(site.url, given.subscribers, site.web())
+        time.sleep(QUIET)
+        write(line("(none)", {}, QUIET, watch.report()) + "\n")
+        for name, module in load(given.attacks):
+            statuses, seconds, seen = strike(name, site.url, watch)
+            write(line(module.NAME, statuses, seconds, seen) + "\n")
+            sys.stdout.flush()
+            if not statuses:
+                wrong.append(f"{module.NAME}: the attack did not end")
+            if seen.greatest > MOST_MEMORY:
+                wrong.append(f"{module.NAME}: {seen.greatest:.0f} MB, at most {MOST_MEMORY} are promised")
+            if seen.stall > MOST_STALL:
+                wrong.append(f"{module.NAME}: /livez took {seen.stall * 1000:.0f} ms")
+            if seen.missing:
+                wrong.append(f"{module.NAME}: subscribers lack {seen.missing} events")
+            if not site.is_alive():
+                wrong.append(f"{module.NAME}: a process ended")
+                break
+        watch.close()
+    for text in wrong:
+        write(f"WRONG: {text}\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

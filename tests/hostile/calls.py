@@ -1,0 +1,56 @@
+"""Requests of attacks: plain HTTP on sockets, without a client that would be kind."""
+
+from __future__ import annotations
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+SECONDS = 300.0
+
+
+class Answer(NamedTuple):
+    """``status`` is 0 if the connection broke."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def call(url: str, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+    place = urlsplit(url)
+    connection = HTTPConnection(place.hostname or "", place.port, timeout=SECONDS)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return Answer(response.status, response.read())
+    except (OSError, HTTPException):
+        return Answer(0, b"")
+    finally:
+        connection.close()
+
+
+def post(url: str, topic: str, body: bytes, media_type: str = "application/json") -> Answer:
+    return call(url, "POST", f"/v1/topics/{topic}/events", body, {"Content-Type": media_type})
+
+
+def get(url: str, path: str) -> Answer:
+    return call(url, "GET", path)
+
+
+def get_all(url: str, paths: list[str]) -> list[Answer]:
+    """Send all requests at the same time."""
+    with ThreadPoolExecutor(len(paths)) as pool:
+        return list(pool.map(lambda path: get(url, path), paths))
+
+
+def abandon(url: str, path: str) -> None:
+    """Send a request, and close the connection at once."""
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname or "", place.port or 80)) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
