@@ -217,6 +217,7 @@ def _not_json(error: NotJson) -> str:
 
 def _read_values(body: bytes, limits: Limits, pause: Pause) -> tuple[bool, Items]:
     """Return whether a body is an array, and its elements or its one value; raise InvalidBatch and TooLarge."""
+    pause()
     if at_most_values(body) <= min(MOST_SLOW, limits.values):
         value = _load_whole(body, limits, pause)
         return type(value) is list, iter(enumerate(value, 1) if type(value) is list else [(1, value)])

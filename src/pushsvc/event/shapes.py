@@ -60,6 +60,8 @@ class Shape:
         # No value contains `}` and then `{` without a comma between them. So if every line end stands between these
         # two, each ends an event; and with as many events as lines, each line is one event.
         ends = body.count(b"\n")
+        if ends >= self._limits.batch:
+            return None
         if body[:1] != b"{" or body[-1:] != b"}" or body.count(b"}\n{") != ends:
             return None
         events = self._one.decode_lines(body)

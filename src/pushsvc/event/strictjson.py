@@ -67,6 +67,7 @@ def at_most_values(raw: bytes) -> int:
 
 def has_more_values(raw: bytes, most: int, pause: Pause = no_pause) -> bool:
     """Return whether there are more than ``most`` values, counted as members, elements, arrays and objects."""
+    pause()
     if at_most_values(raw) <= most:
         return False
     values = 1

@@ -8,8 +8,8 @@ from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
 from pushsvc.system_clock import now_ms
 from pushsvc.web.history import ScanLimits
-from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.long_requests import LongRequests
+from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.security import Security
 
 

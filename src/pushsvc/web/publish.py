@@ -86,7 +86,9 @@ def _read(
     if len(body) <= context.long.limits.body:
         return context.reader.read(topic, body, content_type, **arguments)
     with context.long.writing(client) as pause:
-        return context.reader.read(topic, body, content_type, **arguments, pause=pause)
+        batch = context.reader.read(topic, body, content_type, **arguments, pause=pause)
+        pause()  # what follows sends all of it
+        return batch
 
 
 def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:

@@ -1,0 +1,237 @@
+"""What a request may cost: columns, cells, conditions, values, scans and shapes."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+
+import gevent
+import pytest
+
+from hostile.attacks import bodies, cells, columns, conditions, scans, shapes
+from hostile.calls import abandon, get
+from pushsvc.broker.broker import Broker
+from pushsvc.errors import Busy, PushError
+from pushsvc.event import EventReader, Limits, parse
+from pushsvc.web import events
+from pushsvc.web.app import context_of, create_app
+from pushsvc.web.context import Context
+from pushsvc.web.long_requests import CLIENT, Client, LongLimits, LongRequests, Seats
+from support.stack import Stack
+from support.waiting import turn_until, until
+from support.web_app import client_of
+
+NOW = 1_767_225_600_000  # 2026-01-01T00:00Z
+URL = "/v1/topics/t/events"
+
+
+@pytest.fixture
+def context(broker: Broker) -> Context:
+    """A context whose long requests pause at every step."""
+    return replace(context_of(create_app(broker)), long=LongRequests(LongLimits(slice=0.0)))
+
+
+def test_columns_are_bounded(shared_server: Stack) -> None:
+    wide, long, quoted, many = columns.attack(shared_server.url, 110_000)
+    for answer, words in [
+        (wide, "more than 100000 commas"),
+        (long, "more than 100000 commas"),
+        (quoted, "more than 100000 commas"),
+        (many, "5000 columns, at most 1000"),
+    ]:
+        assert answer.status == 400
+        assert words in answer.json()["detail"]
+
+
+def test_cells_of_a_table_are_bounded(shared_server: Stack) -> None:
+    stored, table = cells.attack(shared_server.url, events=300)
+    assert (stored.status, table.status) == (202, 400)
+    assert "at most 1000000 cells, and 224 events have 4485 columns: ask for at most 223" in table.json()["detail"]
+    page = get(shared_server.url, f"/v1/topics/{cells.TOPIC}/events?format=csv&limit=223")
+    assert (page.status, page.body.count(b"\n")) == (200, 224)
+
+
+def test_conditions_are_bounded(shared_server: Stack) -> None:
+    refused, scanned = conditions.attack(shared_server.url, events=100)
+    assert (refused.status, scanned.status) == (400, 200)
+    assert refused.json()["detail"] == "where: 300 conditions, at most 20 are allowed"
+    assert len(scanned.json()["events"]) == 100
+
+
+def test_an_event_has_a_bounded_number_of_members() -> None:
+    for count, faults in ((1_000, 0), (1_001, 1)):
+        body = b"{%b}" % b",".join(b'"n%d":"x"' % name for name in range(count))
+        assert len(parse(body, "application/json", now=NOW).faults) == faults
+
+
+@pytest.mark.parametrize("query", ["where=a=2", "limit=10000", "limit=10000&format=csv", "limit=10000&format=ndjson"])
+def test_a_scan_pauses_for_each_event(context: Context, query: str) -> None:
+    client = client_of(events, context)
+    assert client.post(URL, json=[{"a": 1}] * 1_000).status_code == 202
+    turns, hub = 0, gevent.get_hub()
+
+    def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            hub.wait(hub.loop.timer(0))
+
+    other = gevent.spawn(turn)
+    begun = context.long.slices
+    assert client.get(f"{URL}?{query}").status_code == 200
+    other.kill()
+    assert context.long.slices - begun >= 1_000
+    assert turns >= 1_000, "others had no turn of the loop"
+
+
+def test_a_scan_ends_when_its_client_is_gone(context: Context) -> None:
+    client = client_of(events, context)
+    client.post(URL, json=[{"a": 1}] * 2_000)
+    begun, asked = context.long.slices, 0
+
+    def gone() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 10
+
+    answer = client.get(URL, environ_overrides={CLIENT: Client("10.0.0.1", gone)})
+    assert answer.status_code == 499
+    assert context.long.slices - begun <= 10
+    assert context.long.readers.free == 2, "its seat is not free"
+
+
+def test_scans_of_clients_that_went_away_are_not_made(shared_server: Stack) -> None:
+    scans.fill(shared_server.url, scans.TOPIC, 20_000)
+    before = shared_server.metric("pushsvc_long_requests_abandoned_total")
+    for _ in range(20):
+        abandon(shared_server.url, scans.SCAN)
+    until(lambda: shared_server.metric("pushsvc_long_requests_abandoned_total") >= before + 10)
+    assert get(shared_server.url, scans.SCAN).status == 200
+
+
+def test_a_page_ends_at_the_bytes_of_an_answer(context: Context) -> None:
+    context = replace(context, scan=replace(context.scan, answer=20_000))
+    client = client_of(events, context)
+    client.post(URL, json=[{"text": "x" * 1_000}] * 50)
+    found, after = [], ""
+    while after is not None:
+        page = client.get(f"{URL}?{after and 'after=' + after}")
+        assert len(page.data) < 22_000
+        found += [event["$offset"] for event in page.json["events"]]
+        after = page.json["next"]
+    assert found == list(range(1, 51))
+
+
+def taken(seats: Seats, address: str, order: list[str], name: str) -> gevent.Greenlet[..., None]:
+    """Take a seat, note the name, and give the seat back."""
+
+    def hold() -> None:
+        with seats.seat(address):
+            order.append(name)
+            gevent.sleep(0)
+
+    return gevent.spawn(hold)
+
+
+@pytest.fixture
+def full() -> Iterator[Seats]:
+    """One seat, which is taken; at most four requests wait, three of an address."""
+    seats = Seats(1, 4, 3)
+    with seats.seat("first"):
+        yield seats
+
+
+def test_seats_are_given_by_turns_of_addresses() -> None:
+    seats, order = Seats(1, 10, 10), []
+    with seats.seat("first"):
+        waiting = [taken(seats, name[0], order, name) for name in ("a1", "a2", "a3", "b1", "c1", "b2")]
+        turn_until(lambda: seats.waiting == 6)
+    gevent.joinall(waiting, raise_error=True)
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert (seats.free, seats.waiting) == (1, 0)
+
+
+def test_a_bounded_number_of_requests_waits(full: Seats) -> None:
+    waiting = [taken(full, "a", [], "") for _ in range(3)]
+    turn_until(lambda: full.waiting == 3)
+    with pytest.raises(Busy), full.seat("a"):
+        pass
+    waiting.append(taken(full, "b", [], ""))
+    turn_until(lambda: full.waiting == 4)
+    with pytest.raises(Busy), full.seat("c"):
+        pass
+    gevent.killall(waiting)
+    assert full.waiting == 0
+
+
+def test_a_request_that_is_killed_passes_its_seat_on() -> None:
+    seats, order = Seats(1, 10, 10), []
+    with seats.seat("first"):
+        waiting = [taken(seats, "a", order, name) for name in ("a1", "a2", "a3")]
+        turn_until(lambda: seats.waiting == 3)
+        waiting[0].kill(block=False)  # it ends after its turn has come, and before it runs
+    gevent.joinall(waiting)
+    assert order == ["a2", "a3"]
+    assert (seats.free, seats.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("number", range(len(bodies.bodies(100_000))))
+def test_readers_of_costly_bodies_pause_between_bounded_steps(number: int) -> None:
+    """A body that is read has a pause for each event, one that is refused names a limit or a place."""
+    body, media_type = bodies.bodies(100_000)[number]
+    limits = Limits(values=1_000, request_values=10_000)
+    pauses = 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    refused = ""
+    try:
+        parsed = EventReader(limits).read("t", body, media_type, now=NOW, pause=pause)
+    except PushError as error:
+        refused = error.detail
+    if refused:
+        assert "more than" in refused or refused.startswith("line")
+    else:
+        assert pauses >= parsed.batch.count
+
+
+def test_one_broken_event_of_a_large_array_is_named() -> None:
+    body = b"[" + bodies.EVENT * 9_000 + b'{"a":NaN},\n{"b":2}]'
+    parsed = parse(body, "application/json", now=NOW)
+    assert (len(parsed.events), parsed.rejected) == (9_001, 1)
+    assert (parsed.faults[0].line, parsed.faults[0].field) == (9_001, "a")
+
+
+def test_a_large_array_that_is_not_json_is_refused_where_it_breaks() -> None:
+    for end, line, words in [
+        (b'\n{"a" 2}]', 2, "at column 6: unexpected character"),
+        (b"\n{}", 2, "unexpected end of data"),
+        (b"{}]\n]", 1, "text after the end"),
+    ]:
+        with pytest.raises(PushError) as refused:
+            parse(b"[" + bodies.EVENT * 9_000 + end, "application/json", now=NOW)
+        assert refused.value.detail.startswith(f"line {line}: ")
+        assert words in refused.value.detail
+
+
+def test_a_shape_holds_few_bytes() -> None:
+    """Types that nest seven levels took 0.4 MB for 32 fields, and a thousand shapes were kept."""
+    reader = EventReader()
+    reader.read("warm", shapes.body(0), "application/x-ndjson", now=NOW)
+    reader.read("warm", b"{}", "application/json", now=NOW)
+    tracemalloc.start()
+    for shape in range(10):
+        reader.read(f"t{shape}", shapes.body(shape + 1), "application/x-ndjson", now=NOW)
+        reader.read(f"t{shape}", b"{}", "application/json", now=NOW)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 10 * 100_000
+
+
+@pytest.mark.parametrize("attack", [bodies, cells, columns, conditions, scans, shapes])
+def test_every_attack_has_a_name_of_its_own(attack: ModuleType) -> None:
+    assert len(attack.NAME) <= 28  # a column of the runner's table
