@@ -20,6 +20,7 @@ from pushsvc.server.caps import Caps
 from pushsvc.server.connection import HttpConnection
 from pushsvc.server.context import ServerContext
 from pushsvc.server.transport import DeadlineExceeded
+from pushsvc.server.trim import Trimmer
 from pushsvc.web import metrics
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Acceptor:
         self._pause = loop.timer(_PAUSE, _PAUSE)
         self._tick = loop.timer(TICK, TICK)
         self._tick_due = 0.0
+        self._trimmer = Trimmer()
 
     def start(self) -> None:
         self._readable.start(self._accept)
@@ -225,7 +227,8 @@ class Acceptor:
 
     def _count_memory(self) -> None:
         memory = self._context.memory
-        metrics.MEMORY.set(memory.held + memory.work.used)
+        metrics.MEMORY.set(memory.held)
+        self._trimmer.note(memory.held + memory.work.used)
         if memory.refusals:
             metrics.MEMORY_REFUSALS.inc(memory.refusals)
             memory.refusals = 0
