@@ -63,7 +63,7 @@ class LiveConnection:
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._sharded = sharded
         self._patterns: set[str] = set()
-        self._channels: dict[str, None] = {}
+        self._channels: dict[str, str] = {}  # each maps to itself: a copy of the name costs as much as a topic
         self._confirmations = Confirmations() if confirmations is None else confirmations
         self._changes: dict[str, bool] = {}  # channel -> whether to subscribe to it; to be sent in this turn
         self._sends_changes = False
@@ -95,7 +95,7 @@ class LiveConnection:
     def subscribe(self, channel: str) -> Confirmation:
         """Subscribe, together with all others of this turn of the loop; return the confirmation to come."""
         if channel not in self._channels:
-            self._channels[channel] = None
+            self._channels[channel] = channel
             self._change(channel, subscribe=True)
         return Confirmation(self._confirmations, channel)
 
@@ -318,8 +318,9 @@ class LiveConnection:
     def _on_subscribed(self, channel: str) -> None:
         if not self._is_last_answer(channel):
             return  # an unsubscribe came between: only the last subscription is in force
-        if channel in self._channels:
-            self._confirmations.add(channel)
+        known = self._channels.get(channel)
+        if known is not None:
+            self._confirmations.add(known)
             # Earlier messages did not arrive: a message without data makes the channel's followers read the log.
             self._deliver(channel, b"")
 

@@ -18,6 +18,7 @@ from pushsvc.hub.delivery.wheel import Clock
 from pushsvc.hub.limits import FanoutLimits
 
 _NONE: frozenset[Connection] = frozenset()
+_NO_MESSAGES: list[bytes] = []  # never changed: most channels have none, most of the time
 
 
 class Recovery(Protocol):
@@ -92,7 +93,7 @@ class Channel:
         self._on_left = on_left
         self._on_failed = on_failed
         self._visible_heartbeat = visible_heartbeat
-        self._messages: list[bytes] = []
+        self._messages: list[bytes] = _NO_MESSAGES
         self._read_at = 0.0
         self._heartbeat: tuple[int, int, bytes, bytes] | None = None
         self._watched = watched or WatchedChannels()
@@ -105,6 +106,7 @@ class Channel:
         if not messages:
             return
         if not self._messages:
+            self._messages = []
             self._read_at = monotonic()
         self._messages += messages
         self._writer.schedule(self, sum(map(len, messages)))
@@ -112,7 +114,7 @@ class Channel:
     def seal(self) -> Chunk:
         """Make one chunk of the waiting messages; return the newest chunk."""
         if self._messages:
-            messages, self._messages = self._messages, []
+            messages, self._messages = self._messages, _NO_MESSAGES
             self.backlog.append(frame(*messages), len(messages), self._recovery.cursor() or "", self._read_at)
         return self.backlog.end
 

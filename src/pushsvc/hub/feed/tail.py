@@ -1,10 +1,11 @@
 """A followed log: its consumers, where its next read continues, and whether its notifications can be trusted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, LogEntry
+from pushsvc.hub.feed.few import Few, excluding, including
 from pushsvc.hub.messages import Rendering
 from pushsvc.hub.window_state import WindowState
 
@@ -42,22 +43,39 @@ class Tail:
     a log whose topic was created while a consumer was subscribed.
     """
 
+    __slots__ = (
+        "after", "catching_up", "changed", "complete", "consumers", "continuous", "created_while_followed", "deleted",
+        "end", "log", "starting_at_end", "trimmed", "window_state",
+    )  # fmt: skip
+
     def __init__(self, of: Log) -> None:
         self.log = of
-        self.consumers: dict[LogConsumer, None] = {}
-        self.starting_at_end: dict[LogConsumer, None] = {}
+        self.consumers: Few[LogConsumer] = ()
+        self.starting_at_end: Few[LogConsumer] = ()
         self.window_state = WindowState(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
         self.continuous = False
         self.created_while_followed = False
         self.rewind()
 
+    def add(self, consumers: Iterable[LogConsumer]) -> None:
+        for consumer in consumers:
+            self.consumers = including(self.consumers, consumer)
+
+    def add_at_end(self, consumers: Iterable[LogConsumer]) -> None:
+        """Let consumers ignore what the next read finds."""
+        for consumer in consumers:
+            self.starting_at_end = including(self.starting_at_end, consumer)
+
+    def discard(self, consumer: LogConsumer) -> None:
+        self.consumers = excluding(self.consumers, consumer)
+
     def rewind(self, last: int | None = None) -> None:
         """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
         self.catching_up = True
         self.complete = self.end = 0
         self.changed: int | None = None
-        self.starting_at_end.clear()
+        self.starting_at_end = ()
         if self.window_state is not None:
             self.window_state = WindowState(self.log)
             self.after = FROM_SNAPSHOT

@@ -41,7 +41,7 @@ class Conflation:
         self.paces_cursor = True
         self._selection = query.selection
         self._every = query.every
-        self._logs = logs
+        self.logs = logs
         self._sent = sent
         self._channel = channel
         self._pending: dict[Log, int] = {}  # log: the sequence after which its changes are pending
@@ -139,7 +139,7 @@ class Conflation:
         """Return the snapshots for a new stream. Streams of the same second get the same bytes."""
         key = (self._channel.clock.tick, self._sent.cursor())
         if self._initial is None or self._initial[:2] != key:
-            self._initial = (*key, b"".join(self.snapshots(self._logs)))
+            self._initial = (*key, b"".join(self.snapshots(self.logs)))
         return self._initial[2]
 
     def since(self, of: Log, sequence: int, *, full_snapshot: bool, skipping: bool = False) -> bytes | None:
@@ -181,7 +181,7 @@ class Conflation:
 
     def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
         messages = []
-        for of in self._logs:
+        for of in self.logs:
             position = positions.get(of.partition)
             follower = self._sent.followers[of.partition]
             known = position is not None and position.epoch == follower.position.epoch

@@ -8,8 +8,6 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
-from gevent.event import Event
-
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, LogEntry
@@ -21,9 +19,11 @@ from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.feed import Feed
+from pushsvc.hub.feed.few import Few, including
 from pushsvc.hub.feed.follower import Follower
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
+from pushsvc.hub.groups.latch import Latch
 from pushsvc.hub.groups.positions import NO_LOGS, SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
@@ -32,7 +32,7 @@ FAR = 4  # chunks by which a stream of statistics alone may be behind before its
 _RECONNECTING = 0.1  # seconds to wait for a live connection that was up: it comes back soon, or Redis is away
 
 
-_NOTHING: Mapping[Any, int] = MappingProxyType({})
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 """For what few groups have: an empty dictionary would take 64 bytes of each."""
 
 
@@ -66,10 +66,10 @@ class Group:
         open_channel: Callable[[Group], Channel],
     ) -> None:
         self.key = self.query = query
-        self.logs: dict[Log, None] = {}
+        self.logs: Few[Log] = ()
         self.topics = 0  # their number
-        self.followers: dict[int, Follower] = {}
-        self.settled = Event()
+        self.followers: Mapping[int, Follower] = _NOTHING
+        self.settled = Latch()
         self.generation = 0
         self.has_events = self.has_statistics = False
         self.paces_statistics = bool(query.every or query.selection.top)  # they are not sent entry by entry
@@ -83,7 +83,8 @@ class Group:
         self._unread = NO_LOGS  # logs that are new or start over
         self._sent = SentPositions(self.followers)
         self._skip: Mapping[Log, int] = _NOTHING
-        self._sent_deletions: dict[str, int] = {}  # topic: the sequence of its deletion, which all its logs report
+        # topic: the sequence of its deletion, which all its logs report
+        self._sent_deletions: Mapping[str, int] = _NOTHING
         self._sent_resets: Mapping[tuple[str, str], int] = (
             _NOTHING  # (topic, reason): the partition that is not read yet
         )
@@ -141,7 +142,10 @@ class Group:
 
     def _follow(self, logs: list[Log], *, from_start: bool) -> None:
         self.settled.clear()
-        self.logs.update(dict.fromkeys(logs))
+        for of in logs:
+            self.logs = including(self.logs, of)
+        if self._conflation is not None:
+            self._conflation.logs = self.logs
         self._unread = self._unread.union(logs)
         statistics = [of for of in logs if of.window is not None]
         self.has_events |= len(statistics) < len(logs)
@@ -153,7 +157,10 @@ class Group:
         follower = self._feed.follower(logs[0].partition)
         if follower.partition not in self.followers:
             self._sent.join(follower.partition)
-        self.followers[follower.partition] = follower
+        if self.followers.get(follower.partition) is not follower:
+            others = {p: other for p, other in self.followers.items() if p != follower.partition}
+            self.followers = {**others, follower.partition: follower} if others else follower.alone
+            self._sent.followers = self.followers
         follower.add(self, logs, from_start=from_start)
 
     def wait_settled(self) -> None:
@@ -281,7 +288,7 @@ class Group:
             deleted = self.tail(of).deleted
             if self._sent_deletions.get(of.topic) == deleted:
                 return
-            self._sent_deletions[of.topic] = deleted
+            self._sent_deletions = {**self._sent_deletions, of.topic: deleted}
         if self._was_settled and (of.topic, reason) not in self._sent_resets:
             self._sent_resets = {**self._sent_resets, (of.topic, reason): of.partition}
             self.channel.broadcast([sse_messages.reset(of.topic, reason)])

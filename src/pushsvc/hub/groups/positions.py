@@ -1,6 +1,7 @@
 """Up to where a group has sent each partition: the positions that the cursors of its messages name."""
 
 from collections.abc import Callable, Container, Mapping
+from types import MappingProxyType
 
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode, sequence_encoder
@@ -8,6 +9,9 @@ from pushsvc.hub.feed.follower import Follower
 
 NO_LOGS: frozenset[Log] = frozenset()
 """For what most groups have none of, most of the time: an empty set of its own would take 216 bytes of each."""
+
+
+_NONE_HELD: Mapping[int, Position | None] = MappingProxyType({})
 
 
 class SentPositions:
@@ -18,29 +22,33 @@ class SentPositions:
     whole. ``paced_cursor`` is the cursor of the last paced update while others are pending, else None.
     """
 
+    __slots__ = ("_held", "followers", "paced_cursor", "unsent_states")
+
     def __init__(self, followers: Mapping[int, Follower]) -> None:
         self.unsent_states = NO_LOGS
         self.paced_cursor: str | None = None
         self.followers = followers
-        self._held: dict[int, Position | None] = {}  # None: cursors leave the partition out
+        self._held: Mapping[int, Position | None] = _NONE_HELD  # None: cursors leave the partition out
 
     def join(self, partition: int) -> None:
         """Hold a partition of which nothing was sent."""
-        self._held[partition] = None
+        self._held = {**self._held, partition: None}
 
     def start_over(self, partition: int) -> None:
         """Hold a partition where it is, if it was sent in this epoch."""
         position = self.followers[partition].position
         held = self._held.get(partition, position)
-        self._held[partition] = held if held is None or held.epoch == position.epoch else position
+        kept = held if held is None or held.epoch == position.epoch else position
+        self._held = {**self._held, partition: kept}
 
     def advance(self, partition: int, sequence: int) -> None:
         """Move a held partition to a sequence, unless statistics of it are unsent."""
         if partition in self._held and not self._lacks_states(partition):
-            self._held[partition] = Position(self.followers[partition].position.epoch, sequence)
+            moved = Position(self.followers[partition].position.epoch, sequence)
+            self._held = {**self._held, partition: moved}
 
     def release_all_but(self, unread: Container[int]) -> None:
-        self._held = {p: position for p, position in self._held.items() if p in unread}
+        self._held = {p: position for p, position in self._held.items() if p in unread} or _NONE_HELD
 
     def cursor(self) -> str:
         """Return the position of a client that has every message up to now."""
