@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event as Done
 from gevent.lock import Semaphore
 
-from pushsvc.broker.broker import READ_BYTES, StatisticsWrite
+from pushsvc.broker.broker import READ_BYTES, SEEKS, StatisticsWrite
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.cursor import Position, decode
@@ -260,6 +260,57 @@ def test_cursor_names_a_new_partition_only_after_its_statistics(hub, broker, wri
     messages = parsed(sent)
     assert [message.event for message in messages] == ["snapshot", "message"]
     assert [HERE in decode(message.id) for message in messages if message.id] == [True]
+
+
+# What is not asked
+
+
+def count_calls(broker, monkeypatch):
+    """Return a list that gets the number of calls in each round trip from now on."""
+    calls, sent = broker.connections.calls, []
+    monkeypatch.setattr(broker.connections, "calls", lambda group: sent.append(len(group)) or calls(group))
+    return sent
+
+
+def test_client_that_has_everything_of_its_topics_asks_redis_nothing(hub, broker, subscribe, monkeypatch):
+    """Its position is that of its own last event: other topics of the partition went on."""
+    publish(broker, KNOWN, 3)
+    publish(broker, BESIDE, 2)
+    group = hub.group(Query(events=(KNOWN,)))
+    settle(group)
+    sent = count_calls(broker, monkeypatch)
+    subscriber = subscribe(group, here(group, 3))
+    turn_until(lambda: subscriber.connection.at is not None)
+    assert not sent
+    publish(broker, KNOWN)
+    wake(group)
+    assert subscriber.received(1) == [(KNOWN, 4)]
+    later = subscribe(group, here(group, 3))
+    assert later.received(1) == [(KNOWN, 4)]
+
+
+def test_client_that_has_everything_before_a_deletion_learns_of_it(hub, broker, subscribe):
+    publish(broker, KNOWN, 3)
+    broker.delete(KNOWN)
+    publish(broker, KNOWN)
+    group = hub.group(Query(events=(KNOWN,)))
+    settle(group)
+    assert subscribe(group, here(group, 3)).received(2) == [("reset", KNOWN, "deleted"), (KNOWN, 4)]
+
+
+def test_positions_in_many_topics_share_round_trips(hub, broker, subscribe, monkeypatch):
+    topics = [f"near.{number}" for number in range(300)]
+    for topic in topics:
+        publish(broker, topic)
+    positions = {partition: Position(broker.read(partition, {}).epoch, 1) for partition in map(partition_of, topics)}
+    for topic in topics:
+        publish(broker, topic)
+    group = joined(hub, *topics)
+    sent = count_calls(broker, monkeypatch)
+    found = subscribe(group, positions).received(2 * len(topics) - len(positions))
+    assert sorted(found) == sorted(set(found))
+    assert max(sent) == SEEKS
+    assert len(sent) <= 2 + 2 * len(positions), "two round trips for the searches, and reads of each partition"
 
 
 # Partitions that are not read yet
