@@ -90,8 +90,7 @@ _COMMENTS = {
     4: ("Tasty, and quick.", "We will come again.", "Very good for the price."),
     5: ("The best in town!", "Perfect, as always.", "Please never change the recipe."),
 }
-_COMMENTED = 0.4
-"""Share of the guests who write a comment."""
+_COMMENTED = 0.4  # share of the guests who write a comment
 
 
 def feedback() -> Iterator[Item]:

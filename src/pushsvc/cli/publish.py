@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -81,10 +82,7 @@ def read(descriptor: int, media_type: str | None, columns: Mapping[str, str]) ->
     first = os.read(descriptor, _READ)
     kind = media_type or _guess(first)
     if kind == JSON:
-        parts = [first]
-        while data := os.read(descriptor, _READ):
-            parts.append(data)
-        body = b"".join(parts)
+        body = b"".join([first, *iter(partial(os.read, descriptor, _READ), b"")])
         yield parse(body, JSON, now=_NO_FUTURE, limits=_LIMITS), len(body)
         return
     if columns and kind != CSV:

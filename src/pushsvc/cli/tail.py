@@ -23,8 +23,7 @@ from pushsvc.topic import matches
 
 _REFRESH_RATE = 8  # times a second that the tables are drawn
 
-Selection = Callable[[Mapping[str, Any]], bool]
-"""Returns whether an event, in its public form, is to be printed."""
+Selection = Callable[[Mapping[str, Any]], bool]  # returns whether an event, in its public form, is to be printed
 
 
 def selection(keys: Collection[str], conditions: Sequence[str]) -> Selection:

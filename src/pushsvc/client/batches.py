@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pushsvc.client.session import ClientError
 
-MAX_EVENTS, MAX_BYTES = 10_000, 8_000_000
-"""What a server accepts in one request, by default."""
+MAX_EVENTS, MAX_BYTES = 10_000, 8_000_000  # what a server accepts in one request, by default
 
 ATTRIBUTES = ("id", "key", "time", "type")
 _MAX_FAULTS = 100  # faults that a receipt lists
@@ -107,8 +106,7 @@ def _rows(table: Table, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, row, strict=True))
 
 
-_ABSENT: Any = object()
-"""Stands for a missing value that is left out."""
+_ABSENT: Any = object()  # stands for a missing value that is left out
 
 
 class _Encoder:

@@ -17,8 +17,7 @@ from pushsvc.stats.statistic_names import is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_pattern, is_pattern
 
-Check = Callable[[Any], Any]
-"""A function from a value of the file to the value of the setting; it raises ValueError."""
+Check = Callable[[Any], Any]  # a function from a value of the file to the value of the setting; it raises ValueError
 
 
 class Fault(ValueError):

@@ -18,8 +18,7 @@ from pushsvc.errors import InvalidSetting, StartupError
 from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules
 
-DEFAULT_FILE = Path("pushsvc.toml")
-"""The file in the working directory that is read if no other is named."""
+DEFAULT_FILE = Path("pushsvc.toml")  # the file in the working directory that is read if no other is named
 
 
 @dataclass(frozen=True)

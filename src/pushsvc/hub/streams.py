@@ -27,8 +27,7 @@ C = TypeVar("C", bound=Connection)
 
 EARLIEST = "earliest"
 
-_NO_POSITION = 2**63
-"""Number of a chunk that never comes: a stream after it never has a position."""
+_NO_POSITION = 2**63  # number of a chunk that never comes: a stream after it never has a position
 
 
 class Stream(ABC):

@@ -6,8 +6,7 @@ from pushsvc import sse
 from pushsvc.hub.messages import farewell
 from pushsvc.web.problem import problem
 
-REFUSAL = "pushsvc.refused"
-"""Why the connection is one too many. The key is absent if the connection is accepted."""
+REFUSAL = "pushsvc.refused"  # why the connection is one too many; absent if it is accepted
 
 _ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered despite the limit: restarting a full server would make all its subscribers reconnect at once."""

@@ -24,8 +24,7 @@ class TakeOver(Protocol):
     def __call__(self, sock: socket.socket, on_close: Callable[[], None], *, chunked: bool) -> None: ...
 
 
-StreamFactory = Callable[[str | None], Stream]
-"""Makes a stream of the same query from another cursor."""
+StreamFactory = Callable[[str | None], Stream]  # makes a stream of the same query from another cursor
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close", "Vary": "Accept"}
 

@@ -33,8 +33,7 @@ from typing import Literal
 
 log = logging.getLogger(__name__)
 
-ENTRIES = 128
-"""Size of the submission queue: the most sockets of one call."""
+ENTRIES = 128  # size of the submission queue: the most sockets of one call
 
 SYS_io_uring_setup, SYS_io_uring_enter = 425, 426
 IORING_SETUP_SUBMIT_ALL = 1 << 7  # Linux 5.18: an entry that the kernel rejects does not stop those after it
@@ -44,8 +43,7 @@ IORING_OFF_SQES = 0x10000000
 IORING_ENTER_GETEVENTS = 1 << 0
 IORING_OP_SEND = 26
 
-SystemCall = Callable[..., int]
-"""syscall(2): takes the number of the call and six arguments."""
+SystemCall = Callable[..., int]  # syscall(2): takes the number of the call and six arguments
 
 
 class IoUringSqe(ctypes.Structure):

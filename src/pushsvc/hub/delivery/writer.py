@@ -21,8 +21,7 @@ from pushsvc.hub.limits import FanoutLimits
 
 log = logging.getLogger(__name__)
 
-_STUCK = 10.0
-"""Seconds without progress after which a pass counts as stuck."""
+_STUCK = 10.0  # seconds without progress after which a pass counts as stuck
 
 
 class FanoutWriter:
