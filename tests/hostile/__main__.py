@@ -33,7 +33,7 @@ def load(only: list[str]) -> list[tuple[str, ModuleType]]:
     return [(name, import_module(f"hostile.attacks.{name}")) for name in names if not only or name in only]
 
 
-def line(name: str, statuses: dict[int, int], seconds: float, seen: Report) -> str:
+def line(name: str, statuses: dict[str, int], seconds: float, seen: Report) -> str:
     told = " ".join(f"{status}×{count}" for status, count in sorted(statuses.items()))
     return (
         f"{name:28} {seconds:6.1f} s {seen.p99 * 1000:8.1f} ms {max(seen.latencies, default=0) * 1000:8.1f} ms "

@@ -16,16 +16,19 @@ LONGEST = 600.0
 """Seconds after which an attack is ended."""
 
 
-def run_attack(name: str, url: str, answers: multiprocessing.Queue[dict[int, int]]) -> None:
+def run_attack(name: str, url: str, answers: multiprocessing.Queue[dict[str, int]]) -> None:
     """Run an attack in a process of its own, and report the statuses it got."""
     result = import_module(f"hostile.attacks.{name}").attack(url)
-    answers.put(Counter(getattr(answer, "status", 200) for answer in result or []))
+    if isinstance(result, Counter):
+        answers.put({str(outcome): count for outcome, count in result.items()})
+    else:
+        answers.put(Counter(str(getattr(answer, "status", answer)) for answer in result or ["done"]))
 
 
-def strike(name: str, url: str, watch: Watch) -> tuple[dict[int, int], float, Report]:
+def strike(name: str, url: str, watch: Watch) -> tuple[dict[str, int], float, Report]:
     """Run one attack; return the statuses, its seconds, and what normal clients saw until it was quiet again."""
     context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[dict[int, int]] = context.Queue()
+    answers: multiprocessing.Queue[dict[str, int]] = context.Queue()
     process = context.Process(target=run_attack, args=(name, url, answers), daemon=True)
     begun = time.monotonic()
     process.start()

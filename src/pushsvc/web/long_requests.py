@@ -26,14 +26,15 @@ CLIENT = "pushsvc.client"
 
 @dataclass(frozen=True, slots=True)
 class LongLimits:
-    """``readers`` requests scan or make tables, ``writers`` requests have their body read, at the same time. A body is
-    large above ``body`` bytes. A slice takes ``slice`` seconds, plus the step that crosses that time."""
+    """``readers`` requests scan or make tables, ``writers`` requests have their body read, at the same time. A body
+    needs a seat above ``body`` bytes, and no slices up to ``short_body``. A slice takes ``slice`` seconds, plus the step that crosses that time."""
 
     readers: int = 2
     writers: int = 1
     waiting: int = 1_000
     waiting_per_address: int = 100
     body: int = 100_000
+    short_body: int = 4_000
     slice: float = 0.005
 
 
@@ -67,15 +68,16 @@ class LongRequests:
         """Wait for a seat and yield a pause, which raises ClientGone if the client is gone. Raise Busy if too many
         wait."""
         with self.readers.seat(client.address):
-            yield self._pauses(client.gone)
+            yield self.pauses(client.gone)
 
     @contextmanager
     def writing(self, client: Client) -> Iterator[Pause]:
         """Do the same for a large body. It is read to its end: a producer need not wait for the answer."""
         with self.writers.seat(client.address):
-            yield self._pauses(UNKNOWN.gone)
+            yield self.pauses()
 
-    def _pauses(self, gone: Callable[[], bool]) -> Pause:
+    def pauses(self, gone: Callable[[], bool] = UNKNOWN.gone) -> Pause:
+        """Return a pause for one request, which raises ClientGone if its client is ``gone``."""
         length, end = self.limits.slice, 0.0
 
         def check() -> None:

@@ -82,9 +82,11 @@ def publish(
 def _read(
     context: Context, client: Client, topic: str, body: bytes, content_type: str, **arguments: Any
 ) -> ParsedBatch:
-    """Return the events of a body. A large one waits for its turn and is read in slices."""
-    if len(body) <= context.long.limits.body:
+    """Return the events of a body. All but a short one is read in slices, and a large one waits for its turn."""
+    if len(body) <= context.long.limits.short_body:
         return context.reader.read(topic, body, content_type, **arguments)
+    if len(body) <= context.long.limits.body:
+        return context.reader.read(topic, body, content_type, **arguments, pause=context.long.pauses())
     with context.long.writing(client) as pause:
         batch = context.reader.read(topic, body, content_type, **arguments, pause=pause)
         pause()  # what follows sends all of it
