@@ -26,8 +26,11 @@ CLIENT = "pushsvc.client"
 
 @dataclass(frozen=True, slots=True)
 class LongLimits:
-    """``readers`` requests scan or make tables, ``writers`` requests have their body read, at the same time. A body
-    needs a seat above ``body`` bytes, and no slices up to ``short_body``. A slice takes ``slice`` seconds, plus the step that crosses that time."""
+    """``readers`` requests scan or make tables, ``writers`` requests have their body read, at the same time.
+
+    A body above ``body`` bytes needs a seat, one up to ``short_body`` is read without a pause. A slice takes ``slice``
+    seconds, plus the step that crosses that time.
+    """
 
     readers: int = 2
     writers: int = 1
