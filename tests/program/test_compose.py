@@ -31,12 +31,14 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 # Replaces the client that a health check runs, if no client is installed.
 CLIENT = """#!{python} -IS
-import socket, sys
+import os, socket, sys
 _, raise_errors, _, port, *command = sys.argv
 try:
     with socket.create_connection(("127.0.0.1", int(port))) as server:
-        server.sendall(" ".join(command).encode() + b"\\r\\n")
-        answer = server.recv(1000).decode()
+        commands = [["AUTH", os.environ["REDISCLI_AUTH"]], command]
+        for words in commands:
+            server.sendall(" ".join(words).encode() + b"\\r\\n")
+            answer = server.recv(1000).decode()
 except OSError as error:
     sys.exit(f"Could not connect: {{error}}")
 print(answer)
@@ -73,6 +75,13 @@ def test_services_run_without_privileges(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
+def test_services_have_limits_of_memory_and_processes(name: str) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"(\$\{REDIS_MEMORY:-)?\dg\}?", service["mem_limit"])
+    assert service["pids_limit"] <= 200
+
+
+@pytest.mark.parametrize("name", SERVICES)
 def test_services_restart_and_wait_for_their_dependencies(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
@@ -87,6 +96,8 @@ def test_redis_persists_acknowledged_events() -> None:
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
+    assert options["--maxmemory"] == "${REDIS_MAXMEMORY:-1gb}"
+    assert options["--requirepass"] == SERVICES["redis"]["environment"]["REDISCLI_AUTH"]
     assert f"events:{options['--dir']}" in SERVICES["redis"]["volumes"]
 
 
@@ -136,6 +147,7 @@ class Composition:
 
     def local(self, text: str) -> str:
         """Return a text of the compose file with names, ports and paths of this machine."""
+        text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
         assert "${" not in text, "no variable of the caller is known here"
         text = re.sub(r"\b(redis|web)(?=:\d)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
         text = re.sub(r"\b(6379|8000|9464)\b", lambda port: self.ports[port[0]], text)

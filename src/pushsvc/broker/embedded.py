@@ -25,6 +25,7 @@ _SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "everysec",
     "save": "",
+    "maxmemory": "0",
     "maxmemory-policy": "noeviction",
     "stream-node-max-bytes": "1024",  # a stream takes this at once: most topics have a few events
     "daemonize": "no",
@@ -64,6 +65,11 @@ class EmbeddedServer:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    @property
+    def maxmemory(self) -> int:
+        """The bytes of memory beyond which the server refuses writes; 0 if there is no limit."""
+        return int((_SETTINGS | self._options)["maxmemory"])
 
     def alive(self) -> bool:
         """Return whether the server runs. If it has ended, ``start`` may be called again."""

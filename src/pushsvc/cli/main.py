@@ -51,7 +51,7 @@ def program() -> None:
 
 
 @program.command(short_help="Run everything on this machine.")
-@server_options(*WEB, *TLS, "aggregators", "data_dir", *COMMON)
+@server_options(*WEB, *TLS, "aggregators", "data_dir", "maxmemory", *COMMON)
 def serve(settings: Settings) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
     _supervise(settings, web=settings.workers, aggregators=settings.aggregators)
@@ -82,7 +82,7 @@ def aggregator(settings: Settings) -> None:
     show_default=True,
     help="Count events by their arrival, or by their own times.",
 )
-@server_options(*WEB, "aggregators", *COMMON)
+@server_options(*WEB, "aggregators", "maxmemory", *COMMON)
 def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str) -> None:
     """Show live data of the demo NAME (flights, feedback).
 

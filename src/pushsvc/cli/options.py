@@ -33,6 +33,18 @@ class _AckType(click.ParamType["Ack"]):
             self.fail(str(error), param, ctx)
 
 
+class _MemoryType(click.ParamType["int"]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from pushsvc.config.checks import memory
+
+        try:
+            return memory(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 _PORT = click.IntRange(0, 65_535)
 _CONNECTIONS = click.IntRange(0, 10_000_000)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -49,6 +61,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         help="Directory for the data of the embedded server, which runs without --redis. [default: pushsvc-data]",
+    ),
+    "maxmemory": option(
+        "--maxmemory",
+        type=_MemoryType(),
+        metavar="SIZE",
+        help="Most memory of the embedded server, such as 2GB; 0: no limit. [default: half of the memory]",
     ),
     "workers": option("--workers", type=click.IntRange(1, 256), help="Web processes. [default: 1]"),
     "aggregators": option("--aggregators", type=click.IntRange(1, 64), help="Aggregator processes. [default: 1]"),

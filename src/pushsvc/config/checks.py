@@ -94,6 +94,14 @@ def _expiry(value: Any) -> int:
     return amount
 
 
+def memory(value: Any) -> int:
+    """Return the bytes of a value such as ``2GB``; raise ValueError."""
+    amount: int = _units(_BYTES, 'a number of bytes, or text such as "2GB" (KB, MB, GB, TB)')(value)
+    if 0 < amount < _LEAST_MEMORY:
+        raise ValueError('must be at least "16MB", or 0 for no limit')
+    return amount
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
         raise ValueError('must be a list of texts, such as ["a", "b"]')
@@ -217,6 +225,7 @@ def _limits(value: Any) -> Limits:
 
 _MAX_VALUED = 8
 _LEAST_EXPIRY = 3_600_000  # ms: ids and idempotency keys are remembered for less
+_LEAST_MEMORY = 16 * 10**6
 _MAX_AMOUNT = 10**15
 _MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -251,6 +260,7 @@ SETTINGS: dict[str, Check] = {
     "metrics_host": _text,
     "metrics_port": _number(0, 65_535),
     "data_dir": _path,
+    "maxmemory": memory,
     "allow_host": _texts,
     "allow_origin": _texts,
     "insecure": _switch,

@@ -25,9 +25,10 @@ DEFAULT_FILE = Path("pushsvc.toml")  # the file in the working directory that is
 class Settings:
     """The settings of all processes.
 
-    ``drain`` and ``heartbeat`` are in seconds. Without ``redis``, an embedded server runs. ``certfile`` enables TLS;
-    without ``keyfile``, it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run
-    without web processes. ``io_uring`` has an effect only if the kernel supports it.
+    ``drain`` and ``heartbeat`` are in seconds. Without ``redis``, an embedded server runs. ``maxmemory`` is in bytes: 0
+    means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``, it also has the key. 0
+    connections mean no limit. ``metrics_port`` is for aggregators that run without web processes. ``io_uring`` has an
+    effect only if the kernel supports it.
     """
 
     redis: str | None = None
@@ -39,6 +40,7 @@ class Settings:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     data_dir: Path = Path("pushsvc-data")
+    maxmemory: int | None = None
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.broker.system_memory import usable_memory
+from pushsvc.config import Settings
 from pushsvc.errors import StartupError
 from pushsvc.metrics import SLOT_VARIABLE
 
@@ -85,6 +87,12 @@ class ChildProcess:
         return self._process is not None and self._process.poll() is None
 
 
+def embedded_server(settings: Settings) -> EmbeddedServer:
+    """Return the embedded server of the settings. Without a setting it may take half of the memory."""
+    limit = usable_memory() // 2 if settings.maxmemory is None else settings.maxmemory
+    return EmbeddedServer(settings.data_dir, options={"maxmemory": str(limit)})
+
+
 class EmbeddedChild:
     """The embedded server as a child of the supervisor."""
 
@@ -103,7 +111,9 @@ class EmbeddedChild:
         """Start the server and return its URL, which stays the same over restarts."""
         self._started = time.monotonic()
         self._server.start()
-        self._announce(f"data is kept in {self._server.data_dir}")
+        limit = self._server.maxmemory
+        bound = f"at most {limit / 10**6:,.0f} MB of memory" if limit else "no limit of memory"
+        self._announce(f"data is kept in {self._server.data_dir}, with {bound} (--maxmemory)")
         return self._server.url
 
     def restart_if_due(self) -> None:

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from prometheus_client import multiprocess
 
-from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
 from pushsvc.metrics import DIRECTORY_VARIABLE
 from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
-from pushsvc.supervisor.children import ChildProcess, EmbeddedChild
+from pushsvc.supervisor.children import ChildProcess, EmbeddedChild, embedded_server
 from pushsvc.supervisor.folders import private_folder
 from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
 from pushsvc.supervisor.listener import address_of, listen, wait_ready
@@ -90,7 +89,7 @@ class Supervisor:
             self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
         redis = settings.redis
         if redis is None:
-            self._embedded = EmbeddedChild(EmbeddedServer(settings.data_dir), self._announce)
+            self._embedded = EmbeddedChild(embedded_server(settings), self._announce)
             redis = self._embedded.start()
         ack = settings.ack if self._web else Ack()
         check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack)
