@@ -156,7 +156,7 @@ def test_work_waits_for_room_and_small_work_overtakes() -> None:
     large, small, other = join("large", 90), join("small", 20), join("other", 20)
     assert (first.admitted, second.admitted, queue.waiting, queue.used) == (True, True, 3, 90)
     queue.leave(second)
-    assert admitted == ["small", "other"]
+    assert admitted == ["first", "second", "small", "other"]
     for work in (first, small, other):
         assert not large.admitted
         queue.leave(work)
@@ -170,6 +170,19 @@ def test_the_only_work_may_be_larger_than_the_room() -> None:
     huge = queue.join(1_000, lambda: None)
     assert huge.admitted
     assert not queue.join(1, lambda: None).admitted
+
+
+def test_work_is_not_overtaken_for_ever() -> None:
+    queue = WorkQueue(100, overtakers=2)
+    running, large = queue.join(10, lambda: None), queue.join(100, lambda: None)
+    small = [queue.join(10, lambda: None) for _ in range(4)]
+    assert [work.admitted for work in small] == [True, True, False, False]
+    for work in (running, *small[:2]):
+        assert not large.admitted
+        queue.leave(work)
+    assert large.admitted
+    queue.leave(large)
+    assert [work.admitted for work in small[2:]] == [True, True]
 
 
 def test_work_that_left_while_it_waited_never_begins() -> None:

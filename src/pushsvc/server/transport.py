@@ -206,6 +206,12 @@ class Transport:
         self._hold = self._memory.hold(self._address, size, self._on_let_go)
         return self._hold
 
+    def end_hold(self, hold: Hold) -> None:
+        """Count these bytes no more, and let nothing interrupt the peer because of them."""
+        hold.release()
+        if self._hold is hold:
+            self._hold = None
+
     @contextmanager
     def _holding(self, size: int) -> Iterator[None]:
         before, self._interrupted = self._hold, None

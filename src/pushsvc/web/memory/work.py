@@ -6,26 +6,28 @@ from collections.abc import Callable
 
 
 class Work:
-    """A piece of work that takes ``size`` bytes. ``admitted`` is true once it may begin."""
+    """A piece of work that takes ``size`` bytes. ``admitted`` is true while it may run."""
 
-    __slots__ = ("admitted", "on_admitted", "size")
+    __slots__ = ("admitted", "on_admitted", "overtaken", "size")
 
     def __init__(self, size: int, on_admitted: Callable[[], None]) -> None:
         self.size = size
         self.on_admitted = on_admitted
         self.admitted = False
+        self.overtaken = 0
 
 
 class WorkQueue:
-    """Work that has begun, and work that waits in the order of its arrival.
+    """Work that runs, and work that waits in the order of its arrival.
 
-    Work begins when it fits into ``room`` bytes; the only work may be larger. Smaller work may overtake larger work:
-    work that has begun ends by itself, and soon, so the larger work gets its turn.
+    Work is admitted if it fits into ``room`` bytes; the only work may be larger. At most ``overtakers`` pieces of later
+    work that fits are admitted before the first that waits. Work must end by itself, so everything gets its turn.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, overtakers: int = 16) -> None:
         self.room = room
         self.used = 0
+        self._overtakers = overtakers
         self._waiting: dict[Work, None] = {}
 
     @property
@@ -34,30 +36,32 @@ class WorkQueue:
         return len(self._waiting)
 
     def join(self, size: int, on_admitted: Callable[[], None]) -> Work:
-        """Return work that is admitted if there is room; else it waits, and ``on_admitted`` is called later."""
+        """Return work that is admitted, or waits. ``on_admitted`` is called when it is admitted."""
         work = Work(size, on_admitted)
-        if self._fits(work):
-            self._admit(work)
-        else:
-            self._waiting[work] = None
+        self._waiting[work] = None
+        self._admit()
         return work
 
     def leave(self, work: Work) -> None:
         """End work, or stop waiting."""
-        if not work.admitted:
+        if work.admitted:
+            work.admitted = False
+            self.used -= work.size
+        else:
             self._waiting.pop(work, None)
-            return
-        work.admitted = False
-        self.used -= work.size
-        for waiting in [one for one in self._waiting if self._fits(one)]:
-            if self._fits(waiting):
-                del self._waiting[waiting]
-                self._admit(waiting)
-                waiting.on_admitted()
+        self._admit()
 
-    def _fits(self, work: Work) -> bool:
-        return not self.used or self.used + work.size <= self.room
-
-    def _admit(self, work: Work) -> None:
-        work.admitted = True
-        self.used += work.size
+    def _admit(self) -> None:
+        """Admit the work that waits, as far as there is room."""
+        for work in list(self._waiting) if self.used < self.room else ():
+            if self.used and self.used + work.size > self.room:
+                continue
+            first = next(iter(self._waiting))
+            if work is not first:
+                if first.overtaken >= self._overtakers:
+                    return
+                first.overtaken += 1
+            del self._waiting[work]
+            work.admitted = True
+            self.used += work.size
+            work.on_admitted()
