@@ -150,13 +150,15 @@ def test_work_waits_for_room_and_small_work_overtakes() -> None:
     queue, admitted = WorkQueue(100), []
 
     def join(name: str, size: int) -> Work:
-        return queue.join(size, lambda: admitted.append(name))
+        work = queue.join(size)
+        work.on_admitted = lambda: admitted.append(name)
+        return work
 
     first, second = join("first", 60), join("second", 30)
     large, small, other = join("large", 90), join("small", 20), join("other", 20)
     assert (first.admitted, second.admitted, queue.waiting, queue.used) == (True, True, 3, 90)
     queue.leave(second)
-    assert admitted == ["first", "second", "small", "other"]
+    assert admitted == ["small", "other"]
     for work in (first, small, other):
         assert not large.admitted
         queue.leave(work)
@@ -167,15 +169,15 @@ def test_work_waits_for_room_and_small_work_overtakes() -> None:
 
 def test_the_only_work_may_be_larger_than_the_room() -> None:
     queue = WorkQueue(100)
-    huge = queue.join(1_000, lambda: None)
+    huge = queue.join(1_000)
     assert huge.admitted
-    assert not queue.join(1, lambda: None).admitted
+    assert not queue.join(1).admitted
 
 
 def test_work_is_not_overtaken_for_ever() -> None:
     queue = WorkQueue(100, overtakers=2)
-    running, large = queue.join(10, lambda: None), queue.join(100, lambda: None)
-    small = [queue.join(10, lambda: None) for _ in range(4)]
+    running, large = queue.join(10), queue.join(100)
+    small = [queue.join(10) for _ in range(4)]
     assert [work.admitted for work in small] == [True, True, False, False]
     for work in (running, *small[:2]):
         assert not large.admitted
@@ -186,11 +188,11 @@ def test_work_is_not_overtaken_for_ever() -> None:
 
 
 def test_work_that_left_while_it_waited_never_begins() -> None:
-    queue, admitted = WorkQueue(100), []
-    first, second = queue.join(100, lambda: None), queue.join(100, lambda: admitted.append("second"))
+    queue = WorkQueue(100)
+    first, second = queue.join(100), queue.join(100)
     queue.leave(second)
     queue.leave(first)
-    assert (admitted, queue.used, second.admitted) == ([], 0, False)
+    assert (queue.used, second.admitted) == (0, False)
 
 
 @pytest.mark.parametrize(

@@ -208,11 +208,13 @@ class RequestBody:
     def _begin_work(self, hold: Hold) -> None:
         """Wait for room for the work on a complete body. The work ends by itself, so it is not let go."""
         hold.keep()
-        admitted = Event()
-        self._work = self._memory.work.join(WORK_FACTOR * self._taken, admitted.set)
-        if not self._work.admitted and not admitted.wait(_WORK_WAIT):
-            self._memory.refusals += 1
-            raise MemoryFull
+        work = self._work = self._memory.work.join(WORK_FACTOR * self._taken)
+        if not work.admitted:
+            admitted = Event()
+            work.on_admitted = admitted.set
+            if not admitted.wait(_WORK_WAIT):
+                self._memory.refusals += 1
+                raise MemoryFull
 
 
 class _Input(io.RawIOBase):

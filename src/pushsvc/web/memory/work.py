@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 
 class Work:
-    """A piece of work that takes ``size`` bytes. ``admitted`` is true while it may run."""
+    """A piece of work that takes ``size`` bytes. ``admitted`` is true while it may run.
+
+    Set ``on_admitted`` on work that waits; it is called once the work is admitted.
+    """
 
     __slots__ = ("admitted", "on_admitted", "overtaken", "size")
 
-    def __init__(self, size: int, on_admitted: Callable[[], None]) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        self.on_admitted = on_admitted
+        self.on_admitted: Callable[[], object] | None = None
         self.admitted = False
         self.overtaken = 0
 
@@ -35,9 +38,9 @@ class WorkQueue:
         """The number of pieces of work that wait."""
         return len(self._waiting)
 
-    def join(self, size: int, on_admitted: Callable[[], None]) -> Work:
-        """Return work that is admitted, or waits. ``on_admitted`` is called when it is admitted."""
-        work = Work(size, on_admitted)
+    def join(self, size: int) -> Work:
+        """Return work that is admitted, or waits."""
+        work = Work(size)
         self._waiting[work] = None
         self._admit()
         return work
@@ -64,4 +67,5 @@ class WorkQueue:
             del self._waiting[work]
             work.admitted = True
             self.used += work.size
-            work.on_admitted()
+            if work.on_admitted is not None:
+                work.on_admitted()
