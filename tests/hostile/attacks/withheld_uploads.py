@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -14,11 +15,15 @@ BODY = orjson.dumps([{"number": number, "text": "x" * 760} for number in range(1
 TIMEOUT = 60.0
 
 
-def attack(url: str, uploads: int = 200) -> Counter[str]:
-    """Return how many uploads were answered with each status, ``cut`` for those that got no answer."""
+def attack(url: str, uploads: int = 200, meanwhile: Callable[[], object] = bool) -> Counter[str]:
+    """Return how many uploads were answered with each status, ``cut`` for those that got no answer.
+
+    ``meanwhile`` is called while the last bytes are withheld.
+    """
     host = urlsplit(url)
     address = (host.hostname or "127.0.0.1", host.port or 80)
     opened = [_begin(address, host.netloc, number) for number in range(uploads)]
+    meanwhile()
     for connection in opened:
         _send(connection, BODY[-2:])
     return Counter(map(_status, opened))
