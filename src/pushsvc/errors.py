@@ -24,6 +24,7 @@
     │   ├── MemoryFull               503  the process holds too much for its clients; nothing was stored
     │   ├── Busy                     503  too many long requests wait for their turn
     │   ├── TooManyLogsFollowed      503  the streams of this process follow too many topics
+    │   ├── StatisticsUnavailable    503  no aggregator has counted a topic that has events
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
     ├── TooManyTopics                507  the partition has as many topics as allowed
@@ -198,6 +199,12 @@ class Busy(Unavailable):
 
 class TooManyLogsFollowed(Unavailable):
     slug, title = "too-much-followed", "The streams of this process follow too many topics and windows"
+
+
+class StatisticsUnavailable(Unavailable):
+    """No aggregator has written statistics of a topic that has events."""
+
+    slug, title = "statistics-unavailable", "No aggregator has counted the topic yet"
 
 
 class OutcomeUnknown(Unavailable):

@@ -24,8 +24,9 @@ class TopicSettings:
     ``key`` lists the groupings: names of fields or attributes, several joined by ``+``. ``statistics`` are the
     statistics of rows beside STATISTICS: quantiles such as ``p50``, and for the fields named in ``values`` also
     ``distinct``, ``top`` (``top5``), ``first`` and ``last``, which count at most ``max_values`` values of a field.
-    ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, with and without
-    subscribers. ``exact`` makes time windows exact to the millisecond, for at most ``max_events`` events of the topic.
+    ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, with subscribers and
+    with requests alone. ``exact`` makes time windows exact to the millisecond, for at most ``max_events`` events of the
+    topic.
     ``parts`` is the number of shards, each a process, that share its keys.
 
     A log drops its oldest events beyond ``retention`` events, those that arrived more than ``retention_age`` ms ago

@@ -33,7 +33,7 @@ def apply_a_second_apart(limit: Limit, keys: list[str]) -> TopicCounts:
 
 
 def test_memory_is_measured_once_events_may_have_taken_a_tenth_of_the_limit() -> None:
-    limit = Limit(50_000_000)  # of which an event may take 1 %
+    limit = Limit(4_800_000)  # an event may take 1 % of it: two rows of 8,000 bytes in each of three windows
     assert apply_a_second_apart(limit, ["a"] * 19).folded == 0
     assert limit.compared == 1
 

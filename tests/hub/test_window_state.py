@@ -4,7 +4,7 @@ import pytest
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
-from pushsvc.hub.window_state import WindowState, read_window
+from pushsvc.hub.window_state import WindowState, read_windows
 from support.reference.statistics_log import entries
 
 
@@ -25,7 +25,7 @@ def test_every_kind_of_frame_makes_an_unknown_window_known(kind):
 
 
 def test_window_that_was_never_written_does_not_exist(broker):
-    window = read_window(broker, Log("topic", "1m"))
+    (window,) = read_windows(broker, [Log("topic", "1m")])
     assert not window.state.exists
-    assert not window.owned
+    assert window.stale
     assert window.state.snapshot()["data"] == []

@@ -1,5 +1,7 @@
 """Frames of any series of events against an independent account of them."""
 
+import copy
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,19 +72,52 @@ def test_a_restored_aggregate_emits_the_same_bytes(series, stop, options):
         assert stayed.saved_and_restored().snapshot(window.name) == stayed.snapshot(window.name)
 
 
-@given(steps, st.sampled_from([SHORT, NOW, EVENT_CLOCK]))
-def test_the_first_frame_of_a_fresh_topic_is_a_snapshot(series, options):
-    fresh = topic(options)
-    first: set[str] = set()
-    for _, now, _ in play(fresh, series):
-        frames = fresh.all.due(now, () if first else {"t"})
-        if frames and not first:
-            first = {frame.window for frame in frames}
-            for frame in frames:
+@given(steps, st.lists(st.sets(st.sampled_from(["10s", "1m"])), min_size=12, max_size=12), st.data())
+def test_windows_are_reported_while_somebody_reads_them(series, wanted, draws):
+    """The first frame of a window after each pause is a snapshot; a reader of the frames has the rows of the window."""
+    aggregate = topic(draws.draw(st.sampled_from([SHORT, NOW, EVENT_CLOCK])))
+    reader, reported, first = Reader(), {"10s", "1m"}, {"10s", "1m"}
+    for (_, now, read), windows in zip(play(aggregate, series), wanted, strict=False):
+        for window in reported - windows:
+            aggregate.all.suspend("t", window)
+        for window in windows - reported:
+            aggregate.all.resume("t", window)
+        first = (first | (windows - reported)) & windows
+        reported = windows
+        frames = aggregate.all.due(now, {"t": first})
+        assert {frame.window for frame in frames} <= windows
+        for frame in frames:
+            assert (frame.kind == "snapshot") == (frame.window in first)
+            if frame.kind == "snapshot":
                 # Of the same engine: the last bits of a standard deviation depend on when panes were merged.
-                other = fresh.snapshot(frame.window)
-                assert (frame.kind, frame.gone, frame.ending) == ("snapshot", [], False)
+                other = copy.deepcopy(aggregate).snapshot(frame.window)
+                assert (frame.gone, frame.ending) == ([], False)
                 assert sorted(frame.rows, key=repr) == sorted(other.rows, key=repr)
                 assert (frame.offset, frame.start, frame.end) == (other.offset, other.start, other.end)
-        elif first:
-            assert {frame.kind for frame in frames} <= {"update"}
+        first -= {frame.window for frame in frames}
+        reader.take(frames)
+        if read:
+            reader.take(aggregate.all.flush(now)) if not first else None
+            for window in windows - first:
+                assert reader.rows(window) == state(aggregate, window)
+    if not reported:
+        assert aggregate.all.wake_at() is None
+
+
+@given(steps, st.integers(0, 11))
+def test_a_window_without_readers_costs_no_row_that_is_empty(series, stop):
+    """Rows that left a window are freed once readers know that they are gone; a suspended window has no readers."""
+    aggregate = topic(NOW)
+    for window in ("10s", "1m"):
+        aggregate.all.suspend("t", window)
+    now = 0
+    for number, (_, now, _) in enumerate(play(aggregate, series)):
+        if number == stop:
+            for window in ("10s", "1m"):
+                aggregate.all.resume("t", window)
+            aggregate.all.due(now, {"t": {"10s", "1m"}})
+            for window in ("10s", "1m"):
+                aggregate.all.suspend("t", window)
+    aggregate.all.advance(now + 10 * 61_000)
+    aggregate.all.save()
+    assert aggregate.topic.table.room() == topic(NOW).topic.table.room()

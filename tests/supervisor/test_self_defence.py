@@ -1,4 +1,4 @@
-"""A server defends itself against full memory and full limits."""
+"""A server defends itself against full memory."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ EAGER = CheckpointPolicy(
 
 @dataclass
 class Owner:
-    """A worker that owns the partition of some topics for an hour."""
+    """A worker that owns the partition of topics for an hour. Their windows are wanted, unless ``unwanted``."""
 
     broker: Broker
     topics: list[str]
@@ -39,13 +39,21 @@ class Owner:
     policy: WorkerPolicy = field(
         default_factory=lambda: WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, checkpoints=EAGER)
     )
+    unwanted: bool = False
     worker: AggregatorWorker = field(init=False)
 
     def __post_init__(self) -> None:
         self.number = Log(self.topics[0]).partition
         assert {Log(topic).partition for topic in self.topics} == {self.number}
+        if not self.unwanted:
+            self.want()
         self.worker = AggregatorWorker(self.broker, self.rules, policy=self.policy)
         self.worker.adopt(self.number, lease(self.broker, self.number))
+
+    def want(self) -> None:
+        """Ask for the frames of all windows, as streams do."""
+        windows = [Log(topic, window.name) for topic in self.topics for window in self.rules.settings_of(topic).windows]
+        self.broker.demand.ask(windows, unborn=True)
 
     @property
     def partition(self) -> Partition:

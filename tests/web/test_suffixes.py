@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from pushsvc.web.app import create_app
+from support.owner import Owner
 from support.stack import Stack
 from support.waiting import until
 
@@ -27,6 +28,7 @@ URLS = {
 def client(broker):
     client = create_app(broker).test_client()
     assert client.post("/v1/topics/a.csv/events", json=EVENTS).status_code == 202
+    Owner(broker, ["a.csv"]).step()
     return client
 
 

@@ -11,7 +11,7 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.policy import WorkerPolicy
 from pushsvc.worker.worker import AggregatorWorker, QuietPace
-from support.owner import Owner, neighbours
+from support.owner import HOUR, Owner, neighbours
 from support.stack import client_of
 from support.waiting import until
 
@@ -103,6 +103,7 @@ def test_resting_topics_are_counted_without_a_further_notification(broker):
     owned = worker.partitions
     until(lambda: len(owned) == 64 and all(one.loaded for one in owned.values()), sleep=gevent.sleep, seconds=20)
     logs = [Log(f"t{topic}", "1m") for topic in range(20)]
+    broker.demand.ask(logs, unborn=True)
     for number in range(1, 4):
         for topic in range(20):
             broker.publish(f"t{topic}", [Event(data={"n": number})], TopicSettings())
@@ -129,6 +130,7 @@ def test_a_lost_notification_is_found_and_nothing_is_read_twice_for_it(broker, t
     monkeypatch.setattr(broker, "read", note)
     owner.publish(topics[2], x=2)
     late = neighbours("good", 5)[-1]
+    owner.partition.ask(Log(late, "1m").name, HOUR)
     owner.publish(late, x=1)
     owner.publish(topics[1], x=2)
     bring_up(owner, topics[1])

@@ -4,15 +4,16 @@ A reader applies each frame: a ``snapshot`` replaces all rows; an ``update`` rep
 those in ``gone``. Its rows are then those of a snapshot of that moment, column for column.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 import orjson
 
-from pushsvc.aggregate.cadence import Cadence
+from pushsvc.aggregate.cadence import EVER, Cadence
 from pushsvc.aggregate.row_updates import RowUpdater, TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts_to_json, encode_ranges
 from pushsvc.event.columns import NO_TIME, Columns
@@ -29,6 +30,9 @@ from pushsvc.stats.window import TimeRange
 
 # Milliseconds that an event may be ahead of its arrival: what producers may be, twice, because machines' clocks differ.
 EARLY_ALLOWANCE = 2 * FUTURE_ALLOWANCE
+FreshWindows = Mapping[str, Container[str]]
+"""Topics with windows that were resumed and of which no frame was returned since."""
+NONE_FRESH: FreshWindows = MappingProxyType({})
 ENGINE_BYTES = 512_000_000  # bound of an engine's memory: beyond it, new keys are counted under ``__other__``
 
 
@@ -45,7 +49,7 @@ class Aggregate:
     )  # fmt: skip
     DERIVED: ClassVar[tuple[str, ...]] = (
         "_settings", "_pause", "_wall", "_columns", "_value_places", "_timed", "_numbers", "_shortest", "_row_names",
-        "_updater",
+        "_suspends", "_updater",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +77,7 @@ class Aggregate:
         """Set what is not saved."""
         self._settings = settings
         self._pause = pause
+        self._suspends = False
         self._engine.use_pause(pause)
         self._wall = settings.clock == "wall"
         self._columns = settings.columns
@@ -80,7 +85,7 @@ class Aggregate:
         self._value_places = [n - _BEFORE_NUMBERS for n in np.flatnonzero(valued).tolist()]
         self._timed = [window for window in settings.windows if not window.events]
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
-        self._shortest = min((window.length - window.pane for window in self._timed), default=_EVER)
+        self._shortest = min((window.length - window.pane for window in self._timed), default=EVER)
         self._row_names = RowNames(self._engine.rows, several=len(settings.key) > 1)
         self._updater = RowUpdater(self._engine, settings.values)
 
@@ -89,6 +94,8 @@ class Aggregate:
     def save(self) -> list[bytes]:
         """Return the state in parts of any size. A restored aggregate emits the same frames, byte for byte."""
         self._engine.settle()
+        if self._suspends:  # rows that left a suspended window are not reported as gone, which would free them
+            self._ledger.release()
         return list(serialize(self, (type(self), *_CLASSES), PARAMETERS, self._pause))
 
     @classmethod
@@ -114,6 +121,7 @@ class Aggregate:
     def close(self, name: str) -> None:
         topic = self.topics.pop(name)
         del self._by_number[topic.table.number]
+        self._cadence.close(topic.table.number)
         self._ledger.drop_topic(topic.table)
         self._wake_known = False
 
@@ -123,6 +131,22 @@ class Aggregate:
         cadence = settings.cadence if watched else settings.idle_cadence
         if self._cadence.set(self._numbers[window], self.topics[name].table.number, cadence):
             self._wake_known = False
+
+    def suspend(self, name: str, window: str) -> None:
+        """Return no frames of a window, until ``resume``: nobody reads them."""
+        number, table = self._numbers[window], self.topics[name].table
+        self._suspends = True
+        self._cadence.suspend(number, table.number)
+        self._ledger.end(number, self._engine.rows.of_topic(table))
+        self._wake_known = False
+
+    def resume(self, name: str, window: str) -> None:
+        """Return frames of a window again. The first one has all rows, and may follow at once."""
+        number, topic = self._numbers[window], self.topics[name]
+        self._cadence.resume(number, topic.table.number)
+        if topic.begun:
+            self._ledger.begin(number, topic.table)
+        self._wake_known = False
 
     # -- in
 
@@ -152,7 +176,7 @@ class Aggregate:
         else:
             times = np.full(len(events), arrival) if times is None else times
             in_range = self._in_range_of_events(topic, times)
-        self._make_room(topic, len(events))
+        self._make_room(topic, events)
         times = np.full(len(events), arrival) if times is None else times
         self._updater.apply(topic, events, times, in_range, self._own(events))
         self._wake_for(topic)
@@ -175,14 +199,29 @@ class Aggregate:
         return self._wake
 
     def _next_wake(self) -> int | None:
-        windows = range(len(self._settings.windows))
-        changes = self._engine.next_changes(self._cadence.ready_at) if self._wall else [None] * len(windows)
+        windows = [window for window in range(len(self._settings.windows)) if self._cadence.reports(window)]
+        changes = self._next_changes() if windows else []
         times = [change for change in changes if change is not None]
         for window in windows:
-            topics = self._engine.rows.topic[self._ledger.pending(window)]
+            topics = self._engine.rows.topic[self._pending(window)]
             if len(topics):
                 times.append(int(self._cadence.ready_at(window, topics).min()))
         return min(times, default=None)
+
+    def _next_changes(self) -> list[int | None]:
+        """Return for each window the next ms at which the clock may bring an update."""
+        changes = self._engine.next_changes(self._cadence.ready_at) if self._wall else []
+        found = [change if self._cadence.reports(window) else None for window, change in enumerate(changes)]
+        return found or [None] * len(self._settings.windows)
+
+    def _pending(self, window: int) -> Ints:
+        """Return the rows that an update may have to contain."""
+        rows = self._ledger.pending(window)
+        unread = self._cadence.suspended(window, self._engine.rows.topic[rows])
+        if unread.any():
+            self._ledger.end(window, rows[unread])
+            rows = rows[~unread]
+        return rows
 
     def _wake_for(self, topic: TopicCounts) -> None:
         """Note that a topic has an update as soon as its cadence allows."""
@@ -191,11 +230,11 @@ class Aggregate:
             ready = min(int(self._cadence.ready_at(w, topics)[0]) for w in range(len(self._settings.windows)))
             self._wake = ready if self._wake is None else min(self._wake, ready)
 
-    def due(self, now: int, fresh: Container[str] = ()) -> list[Frame]:
+    def due(self, now: int, fresh: FreshWindows = NONE_FRESH) -> list[Frame]:
         """Return the updates of the windows that changed and whose cadence allows it.
 
-        The first update of a topic has all of its rows, and costs less than a snapshot. For topics that are ``fresh``
-        (no frame of them was returned yet) it is called one, and as after any snapshot an update may follow at once.
+        The first update of a window after ``resume`` has all of its rows, and costs less than a snapshot. For windows
+        that are ``fresh`` it is called one, and as after any snapshot an update may follow at once.
         """
         wake = self.wake_at()
         return [] if wake is None or wake > now else self._updates(now, paced=True, fresh=fresh)
@@ -254,28 +293,29 @@ class Aggregate:
 
     # -- room
 
-    def _make_room(self, topic: TopicCounts, keys: int) -> None:
+    def _make_room(self, topic: TopicCounts, events: Columns) -> None:
         """Free unneeded rows when they may be short, and measure the memory; each at most once a pane."""
         # Measuring takes milliseconds, half of the time of replaying a log whose events lie panes apart. So it waits
         # until new events may have taken a tenth of the memory.
-        self._unmeasured += keys * _EVENT_BYTES
+        rows = len(events) * len(events.keys) * (1 + len(events.fields) + 2 * len(events.values))
+        self._unmeasured += rows * len(self._settings.windows) * _ROW_BYTES
         due = self._engine.rows.full or self._unmeasured >= self._most_bytes / 10
         if due and self._measured_at != self._engine.step:
             self._measured_at, self._unmeasured = self._engine.step, 0
             self._engine.check_memory(self._most_bytes)
         self._engine.sweep_values()
-        if topic.table.room() < keys and self._released_at != self._engine.step:
+        if topic.table.room() < len(events) and self._released_at != self._engine.step:
             self._ledger.release()
             self._released_at = self._engine.step
 
     # -- frames
 
-    def _updates(self, now: int, *, paced: bool, fresh: Container[str] = ()) -> list[Frame]:
+    def _updates(self, now: int, *, paced: bool, fresh: FreshWindows = NONE_FRESH) -> list[Frame]:
         frames: list[Frame] = []
         self._wake_known = False
         ended = False
         for window in range(len(self._settings.windows)):
-            rows = self._ledger.pending(window)
+            rows = self._pending(window)
             if paced and len(rows):
                 rows = rows[self._cadence.ready_at(window, self._engine.rows.topic[rows]) <= now]
             if not len(rows):
@@ -287,8 +327,8 @@ class Aggregate:
             self._ledger.release()
         return frames
 
-    def _frames(self, window: int, changes: RowChanges, now: int, fresh: Container[str]) -> list[Frame]:
-        """Return an update for each topic with changed rows, a snapshot for those that are ``fresh``."""
+    def _frames(self, window: int, changes: RowChanges, now: int, fresh: FreshWindows) -> list[Frame]:
+        """Return an update for each topic with changed rows, a snapshot for those whose window is ``fresh``."""
         owners, left = (self._engine.rows.topic[rows] for rows in (changes.rows, changes.gone))
         numbers = np.unique(np.concatenate([owners, left]))
         edges = _edges(owners, numbers)
@@ -301,7 +341,8 @@ class Aggregate:
             for topic, array, own, away, extent in zip(topics, data, rows, gone, extents, strict=True)
         ]
         kinds: list[Literal["snapshot", "update"]]
-        kinds = ["snapshot" if topic.name in fresh else "update" for topic in topics]
+        name = self._settings.windows[window].name
+        kinds = ["snapshot" if name in fresh.get(topic.name, ()) else "update" for topic in topics]
         paced = [place for place, kind in enumerate(kinds) if kind == "update"]
         sizes = np.array([sum(map(len, bodies[place])) for place in paced], np.int64)
         self._cadence.spend(window, numbers[paced], now, sizes)
@@ -361,7 +402,6 @@ def _edges(owners: Index, numbers: Index) -> Ints:
     return np.append(np.searchsorted(owners, numbers), len(owners))
 
 
-_EVER = 1 << 62
-_EVENT_BYTES = 500_000  # most bytes of an event: a place in every window, for many fields, under each of several keys
+_ROW_BYTES = 8_000  # most bytes of a new row in a window: with quantiles, in each of 60 panes
 _BEFORE_NUMBERS = 4  # columns before the first number: key, field, count and rate
 _CLASSES = (Cadence, TopicCounts, *CLASSES)

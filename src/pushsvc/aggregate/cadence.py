@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from pushsvc.stats.arrays import Index, Ints
+from pushsvc.stats.arrays import Flags, Index, Ints
 
 BYTES_PER_SECOND = 2_000_000  # bound of the updates of a topic in all windows; intervals are stretched to keep it
 _NEVER = -(2**62)
+EVER = 2**62  # ms of a time that does not come
 
 
 class Cadence:
-    """The time (ms) of the next update of each window [W] of each topic [T]."""
+    """The time (ms) of the next update of each window [W] of each topic [T]; EVER or more for a suspended window."""
 
     STATE = ("_share", "_sent", "_rest", "_interval")
 
@@ -25,11 +26,31 @@ class Cadence:
         if more > 0:
             more += topic // 2
             self._sent, self._rest, self._interval = (
-                np.pad(array, ((0, 0), (0, more))) for array in (self._sent, self._rest, self._interval)
+                np.pad(array, ((0, 0), (0, more)), constant_values=unused)
+                for array, unused in ((self._sent, EVER), (self._rest, 0), (self._interval, 0))
             )
         self._rest[:, topic] = 0
         self._interval[:, topic] = cadence
         self._sent[:, topic] = since - cadence
+
+    def close(self, topic: int) -> None:
+        self._sent[:, topic] = EVER
+
+    def suspend(self, window: int, topic: int) -> None:
+        """Let no update of a window be sent, until ``resume``."""
+        self._sent[window, topic] = EVER
+
+    def resume(self, window: int, topic: int) -> None:
+        """Let an update of a window be sent at once."""
+        self._sent[window, topic] = _NEVER
+
+    def suspended(self, window: int, topics: Index) -> Flags:
+        """Return for each topic [n] whether a window is suspended."""
+        return np.asarray(self._sent[window, topics] >= EVER)
+
+    def reports(self, window: int) -> bool:
+        """Return whether any topic's window is not suspended."""
+        return bool((self._sent[window] < EVER).any())
 
     def set(self, window: int, topic: int, cadence: int) -> bool:
         """Set the interval of a window; return whether it changed."""

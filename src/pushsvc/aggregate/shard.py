@@ -56,9 +56,8 @@ class Shard(Aggregate):
 
     def schedule(self) -> list[tuple[bool, int | None]]:
         """Return for each window whether it has changes, and the next ms at which the clock may bring some."""
-        windows = range(len(self._settings.windows))
-        changes = self._engine.next_changes(self._cadence.ready_at) if self._wall else [None for _ in windows]
-        return [(bool(len(self._ledger.pending(window))), changes[window]) for window in windows]
+        changes = self._next_changes()
+        return [(bool(len(self._pending(window))), change) for window, change in enumerate(changes)]
 
     def report(self, name: str, window: int, *, full: bool) -> ShardReport:
         """Return the rows of a window: all, or those that changed since the last report."""
@@ -70,7 +69,7 @@ class Shard(Aggregate):
         elif full:
             changes = self._ledger.snapshot(window, topic.table)
         else:
-            changes = self._ledger.update(window, self._ledger.pending(window))
+            changes = self._ledger.update(window, self._pending(window))
             changed = np.isin(shared, changes.rows)
         rows = zip(shared.tolist(), changed.tolist(), np.isin(shared, changes.gone).tolist(), strict=True)
         partials = engine.partials(window, shared)

@@ -10,6 +10,7 @@ from pushsvc.broker import script
 from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
+from pushsvc.broker.demand import DemandStore
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
@@ -108,6 +109,7 @@ class Broker:
         self.keys = Keys(prefix)
         self.connections = topology.connect(url, size=pool, timeout=limits.timeout)
         self.checkpoints = CheckpointStore(self.keys, self.connections)
+        self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
         self.committer = topology.committer(self.connections, ack, limits)
         self.publish_command = self.connections.publish_command
         commit = self.committer.call
@@ -122,11 +124,8 @@ class Broker:
     # Health and start
 
     def ping(self) -> None:
-        """Return if Redis (any primary of a cluster) answers; else raise BrokerUnavailable.
-
-        It has a connection of its own, so it answers while requests use all others.
-        """
-        self.connections.ping()
+        """Return if Redis (any primary of a cluster) answers; else raise BrokerUnavailable."""
+        self.connections.anywhere("PING")
 
     def configuration(self, name: str) -> set[str]:
         """Return the values that a Redis setting has on the primaries; none where it may not be read."""
@@ -411,6 +410,19 @@ class Broker:
         metadata = [keys.metadata(log), keys.metadata(Log(log.topic))]
         partition = [keys.partition(log.partition), keys.changed(log.partition), keys.remains(log.partition)]
         return ScriptCall(script.STATISTICS, [*partition, keys.log(log), *metadata], arguments)
+
+    def report_late(self, partition: int, fence: int, late: Mapping[str, tuple[int, int]]) -> None:
+        """Add late events to the metadata of topics: their number, and the offset up to which they are counted.
+
+        Raise Fenced.
+        """
+        keys = self.keys
+        calls = [
+            ScriptCall(script.LATE, [keys.partition(partition), keys.metadata(Log(topic))], [fence, *numbers])
+            for topic, numbers in late.items()
+        ]
+        if b"fenced" in raise_first(self.connections.calls(calls)):
+            raise Fenced(f"another aggregator owns partition {partition}")
 
     # Leases
 

@@ -92,6 +92,10 @@ class Keys:
         """Hash: topic that ended -> what is kept of it for a while (see scripts/remains.lua)."""
         return self._of(partition, "remains")
 
+    def wanted(self, partition: int) -> str:
+        """Hash: name of a window's log -> until when its frames are wanted (ms), and its last frame before that."""
+        return self._of(partition, "wanted")
+
     def lease(self, partition: int) -> str:
         """String with an expiry: the aggregator that owns the partition."""
         return self._of(partition, "lease")

@@ -22,4 +22,5 @@ class BrokerLimits:
     # How long, and how many, ids and idempotency keys of a topic are remembered at least (at most twice that).
     ids_window: int = 600_000
     max_ids: int = 1_000_000
+    wanted_for: int = 60_000  # how long the frames of a window are wanted after somebody asked for them
     ended_age: int = 7 * 86_400_000  # how long a topic that ended is remembered, so that its offsets go on

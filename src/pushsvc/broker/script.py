@@ -142,9 +142,12 @@ FORGET = Script("forget", writes=True, parts=("common", "remains"), arguments=Fo
 CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, parts=_COMMON, arguments=CheckpointPieceArguments._fields)
 CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, parts=_COMMON, arguments=CheckpointCommitArguments._fields)
 CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True, parts=_COMMON)
+WANT = Script("want", writes=True, parts=_COMMON)
+UNWANT = Script("unwant", writes=True, parts=_COMMON)
+LATE = Script("late", writes=True)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
-    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD,
+    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

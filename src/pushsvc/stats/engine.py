@@ -34,7 +34,7 @@ class EngineOptions:
 
 
 class Engine:
-    """Windows [W] over rows [R]. A row counts as changed from its first change until ``clear_changed``.
+    """Windows [W] over rows [R]. A row counts as changed from its first change until ``set_changed``.
 
     Windows made of panes and windows that keep their events are two sets, ``PaneWindows`` and ``RecentWindows``, over
     the same rows; an engine has one set or both. ``time`` (ms) is where the clock starts. ``pause`` is called every few
@@ -147,9 +147,10 @@ class Engine:
         changed = windows.changed(place)
         return changed if self._value_statistics is None else changed & (self.rows.kind[: self.rows.size] != HIDDEN)
 
-    def clear_changed(self, window: int, rows: Ints) -> None:
+    def set_changed(self, window: int, rows: Ints, *, changed: bool) -> None:
+        """Let rows count as changed in a window or not, whatever happened to them."""
         windows, place = self._of(window)
-        windows.clear_changed(place, rows)
+        windows.set_changed(place, rows, changed=changed)
 
     def counts(self, window: int, rows: Ints) -> Counts:
         """Return the numbers of events in rows [n]."""

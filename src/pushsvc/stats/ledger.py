@@ -42,7 +42,7 @@ class Ledger:
         rows = rows[self._engine.rows.topic[rows] != CLOSED]
         rows = rows[np.argsort(self._engine.rows.topic[rows], kind="stable")]
         self._engine.pause()
-        self._engine.clear_changed(window, rows)
+        self._engine.set_changed(window, rows, changed=False)
         count = self._engine.counts(window, rows)
         live = (count > 0) | self._total(rows)
         known = self._known[window, rows]
@@ -55,16 +55,32 @@ class Ledger:
     def snapshot(self, window: int, topic: TopicRows) -> RowChanges:
         """Return all rows of a topic that are not empty, and totals. They replace all that readers have."""
         self._reserve()
-        own = self._engine.rows.of_topic(topic)
-        own = own[self._engine.rows.kind[own] != HIDDEN]
+        own = self._visible_rows(topic)
         self._engine.pause()
-        self._engine.clear_changed(window, own)
+        self._engine.set_changed(window, own, changed=False)
         count = self._engine.counts(window, own)
         self._engine.pause()
         live = (count > 0) | self._total(own)
         self._known[window, own] = np.where(live, _LIVE, _ABSENT)
         self._engine.pause()
         return RowChanges(own[live], count[live], np.zeros(0, np.int64))
+
+    def begin(self, window: int, topic: TopicRows) -> None:
+        """Let the next update have all rows of a topic, as for readers that have nothing."""
+        self._reserve()
+        own = self._visible_rows(topic)
+        self._known[window, own] = _ABSENT
+        self._engine.set_changed(window, own, changed=True)
+
+    def end(self, window: int, rows: Ints) -> None:
+        """Note that nobody reads changes of rows: readers have nothing of them."""
+        self._reserve()
+        self._known[window, rows] = _ABSENT
+        self._engine.set_changed(window, rows, changed=False)
+
+    def _visible_rows(self, topic: TopicRows) -> Ints:
+        own = self._engine.rows.of_topic(topic)
+        return np.asarray(own[self._engine.rows.kind[own] != HIDDEN])
 
     @staticmethod
     def no_changes() -> RowChanges:

@@ -12,7 +12,7 @@ from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter, NoStatistics
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
-from pushsvc.hub.window_state import Selection, read_window
+from pushsvc.hub.window_state import Selection, read_windows
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv
@@ -134,23 +134,24 @@ def _frames(
     """Return a frame per window and their cursor, once all count the event at offset ``at_least``."""
     if at_least is not None:
         _wait_until_counted(context, logs, at_least)
-    windows = [read_window(context.broker, log) for log in logs]
+    windows = read_windows(context.broker, logs)
     frames = []
     for window in windows:
         frame = selection.apply(window.state.snapshot())
         frame["at"] = context.now()
         frame["exists"] = window.state.exists
-        if not window.owned:
+        if window.stale:
             frame["stale"] = True
         frames.append(frame)
     first = windows[0]
     # Every topic of the partition advances its sequence, so the tag uses the last entry of these logs.
     sequence = max(window.state.sequence for window in windows)
-    return frames, encode({logs[0].partition: Position(first.epoch, sequence)}) + ("" if first.owned else "-stale")
+    return frames, encode({logs[0].partition: Position(first.epoch, sequence)}) + ("-stale" if first.stale else "")
 
 
 def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) -> None:
     """Poll the metadata of the logs, whose cost does not depend on the size of the statistics."""
+    context.broker.demand.ask(logs)
     deadline = time.monotonic() + _WAIT
     while time.monotonic() < deadline:
         if all(int(stored.get("source", 0)) >= offset for stored in context.broker.metadata(logs)):

@@ -11,9 +11,9 @@ from flask import Blueprint, Response, request
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
-from pushsvc.errors import InvalidParameter
+from pushsvc.errors import InvalidParameter, StatisticsUnavailable
 from pushsvc.hub.streams import ListingStream
-from pushsvc.hub.window_state import read_window
+from pushsvc.hub.window_state import WindowState, read_windows
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.context import Context
@@ -124,13 +124,21 @@ def _names_of(settings: TopicSettings) -> list[str]:
 def _metadata(context: Context, topic: str) -> dict[str, Any]:
     [stored] = context.broker.metadata([Log(topic)])
     described = _describe(context, topic, stored)
-    described["rates"] = {name: _rate(context, Log(topic, name)) for name in described["windows"]}
+    described["rates"] = _rates(context, [Log(topic, name) for name in described["windows"]])
     return described
 
 
-def _rate(context: Context, log: Log) -> float | None:
-    """Return the events per second of a window; None before it has statistics."""
-    frame = read_window(context.broker, log).state.snapshot()
+def _rates(context: Context, logs: Sequence[Log]) -> dict[str, float | None]:
+    """Return the events per second of each window; None before it has statistics."""
+    try:
+        windows = read_windows(context.broker, logs)
+    except StatisticsUnavailable:
+        return dict.fromkeys((of.window or "" for of in logs), None)
+    return {window.state.log.window or "": _rate(window.state) for window in windows}
+
+
+def _rate(state: WindowState) -> float | None:
+    frame = state.snapshot()
     rate = next((row[3] for row in frame["data"] if row[0] is None and row[1] is None), None)
     return None if rate is None else float(rate)
 

@@ -3,12 +3,12 @@
 ``shards/pool.py`` has the engine that counts in several others.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.aggregate import NONE_FRESH, Aggregate, FreshWindows
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.log import EventsEntry
@@ -60,6 +60,12 @@ class TopicEngine(Protocol):
     def watch(self, name: str, window: str, watched: bool) -> None:
         """Choose the cadence of a window: it has subscribers or not."""
 
+    def suspend(self, name: str, window: str) -> None:
+        """Return no frames of a window, until ``resume``: nobody reads them."""
+
+    def resume(self, name: str, window: str) -> None:
+        """Return frames of a window again. The first one has all rows, and may follow at once."""
+
     def reach(self, arrival: int) -> int:
         """Return the arrival (ms) up to which entries may be applied together with the next one, of ``arrival``."""
 
@@ -75,9 +81,9 @@ class TopicEngine(Protocol):
     def wake_at(self) -> int | None:
         """Return the ms at which ``advance`` and ``due`` may bring frames; None: not before new entries."""
 
-    def due(self, now: int, fresh: Container[str] = ()) -> list[Frame]:
-        """Return updates of the windows that changed and whose cadence allows one at ``now`` (ms); in their place
-        snapshots for the topics that are ``fresh``: no frame of them was returned yet."""
+    def due(self, now: int, fresh: FreshWindows = NONE_FRESH) -> list[Frame]:
+        """Return updates of the windows that changed and whose cadence allows one at ``now`` (ms), and snapshots of
+        such windows that are ``fresh``: resumed, without a frame since."""
 
     def snapshot(self, name: str, window: str) -> Frame:
         """Return all rows of a window."""

@@ -1,7 +1,7 @@
-"""Writes the frames of a partition's engines to the statistics logs."""
+"""Writes the frames of a partition's engines to the statistics logs: those of the windows that somebody reads."""
 
 import logging
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.broker import AppendedFrame, Broker, StatisticsWrite
@@ -24,12 +24,11 @@ class FrameWriter:
         self._broker = broker
 
     def write(self, partition: Partition, names: Iterable[str], now: int) -> None:
-        """Write what is due at ``now`` (ms), and the first snapshots of those named topics that were caught up."""
-        begun = self._announce(partition, names)
-        fresh = {
-            topic.counts.name: {window.name for window in topic.settings.windows} for topic in begun if topic.fresh
-        }
-        writes = [write for topic in begun if not topic.fresh for write in self._snapshots(topic, now)]
+        """Write what is due at ``now`` (ms), and of the named topics the first snapshots of wanted windows and the
+        late events."""
+        touched = {name: topic for name in names if (topic := partition.topics.get(name)) is not None}
+        fresh = {name: windows for name, topic in touched.items() if (windows := self._resume(partition, topic))}
+        writes: list[StatisticsWrite] = []
         for engine in partition.engines.values():
             with engine.working():
                 frames = engine.engine.due(now, fresh)
@@ -38,16 +37,14 @@ class FrameWriter:
                 if frame.kind == "snapshot":
                     fresh[frame.topic].discard(frame.window)
                     writes.append(self._as_write(topic, frame, now))
-                elif topic.announced:  # else its first snapshot will contain the update
-                    writes += self._writes_of(topic, frame, now)
                 else:
-                    topic.fresh = False
-        for name, windows in fresh.items():
+                    writes += self._writes_of(topic, frame, now)
+        for name, windows in fresh.items():  # no event has changed them
             topic = partition.topics[name]
-            topic.fresh = False
-            writes += self._snapshots(topic, now, windows)
+            writes += [self._as_write(topic, topic.engine.engine.snapshot(name, window), now) for window in windows]
         writes = self._with_late(partition, writes)
         if not writes:
+            self._report_late(partition, touched)
             return
         try:
             answers = self._broker.append_statistics(writes, partition.fence)
@@ -57,20 +54,29 @@ class FrameWriter:
             raise
         for write, answer in zip(writes, answers, strict=True):
             self._settle(partition, write, answer)
+        self._report_late(partition, touched)
 
     @staticmethod
-    def _announce(partition: Partition, names: Iterable[str]) -> list[OwnedTopic]:
-        """Return the topics without snapshots that have passed the frames of a predecessor; they are announced now."""
-        found = [topic for name in names if (topic := partition.topics.get(name)) is not None and not topic.announced]
-        begun = [topic for topic in found if topic.counts.offset >= topic.silent_through]
-        for topic in begun:
-            topic.announced = True
-        return begun
+    def _resume(partition: Partition, topic: OwnedTopic) -> set[str]:
+        """Return the wanted windows of a topic without a snapshot of this process. They are reported from now on, once
+        the frames of a predecessor are passed."""
+        if topic.counts.offset < topic.silent_through:
+            return set()
+        name = topic.counts.name
+        found = partition.demand.windows(name, topic.settings) - topic.reported
+        for window in found:
+            topic.engine.engine.resume(name, window)
+        topic.reported |= found
+        return found
 
-    def _snapshots(self, topic: OwnedTopic, now: int, only: Container[str] | None = None) -> list[StatisticsWrite]:
-        """Return a snapshot of each window, or only of some."""
-        names = [window.name for window in topic.settings.windows if only is None or window.name in only]
-        return [self._as_write(topic, topic.engine.engine.snapshot(topic.counts.name, name), now) for name in names]
+    @staticmethod
+    def suspend(partition: Partition, topic: OwnedTopic) -> None:
+        """Write no more frames of the windows of a topic that nobody wants."""
+        name = topic.counts.name
+        for window in topic.reported.difference(partition.demand.windows(name, topic.settings)):
+            topic.engine.engine.suspend(name, window)
+            topic.reported.discard(window)
+            partition.note_watched(name, window, watched=False)
 
     def _writes_of(self, topic: OwnedTopic, frame: Frame, now: int) -> list[StatisticsWrite]:
         """Return an update, and the snapshot that follows when the updates outweigh the last one."""
@@ -95,6 +101,18 @@ class FrameWriter:
             reported.add(counts.name)
             found.append(StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write)
         return found
+
+    def _report_late(self, partition: Partition, topics: dict[str, OwnedTopic]) -> None:
+        """Write the late events of topics that had no frame to go with."""
+        late = {
+            name: (topic.counts.late - topic.counts.reported_late, topic.counts.offset)
+            for name, topic in topics.items()
+            if topic.counts.late > topic.counts.reported_late and topic.counts.offset >= topic.silent_through
+        }
+        if late:
+            self._broker.report_late(partition.number, partition.fence, late)
+            for name in late:
+                topics[name].counts.reported_late = topics[name].counts.late
 
     @staticmethod
     def _as_write(topic: OwnedTopic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
@@ -129,5 +147,5 @@ class FrameWriter:
     def _write_snapshot_next(partition: Partition, write: StatisticsWrite) -> None:
         """Replace a frame that may not be written by a snapshot: the engine does not repeat an update."""
         if (topic := partition.topics.get(write.log.topic)) is not None:
-            topic.announced = False
+            topic.reported.discard(write.log.window or "")
             partition.unread.add(write.log.topic)

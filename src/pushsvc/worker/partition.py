@@ -10,10 +10,12 @@ from hashlib import blake2b
 
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.broker.checkpoints import Owner, Stored
+from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry
 from pushsvc.settings import TopicSettings
 from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
+from pushsvc.worker.demand import Demand, topic_of
 from pushsvc.worker.engine import EntryFailed, TopicEngine
 
 EngineKey = tuple[TopicSettings, str | None]  # the topic if it has an engine of its own
@@ -74,9 +76,8 @@ class OwnedEngine:
 class OwnedTopic:
     """A topic that this process aggregates.
 
-    A predecessor wrote frames up to the offset ``silent_through``; none are written before it is passed. The topic is
-    ``announced`` once a snapshot was written, and ``fresh`` if its engine has returned no frame of it yet, so that the
-    first update has all of its rows. By window, ``snapshot_bytes`` is the size of the last snapshot and
+    A predecessor wrote frames up to the offset ``silent_through``; none are written before it is passed. ``reported``
+    are the windows of which a snapshot was written. By window, ``snapshot_bytes`` is the size of the last snapshot and
     ``update_bytes`` that of all updates since.
     """
 
@@ -84,8 +85,7 @@ class OwnedTopic:
     counts: TopicCounts
     settings: TopicSettings
     silent_through: int
-    announced: bool = False
-    fresh: bool = False
+    reported: set[str] = field(default_factory=set)
     sequence: int = 0  # of the last entry that was applied here
     update_bytes: dict[str, int] = field(default_factory=dict)
     snapshot_bytes: dict[str, int] = field(default_factory=dict)
@@ -133,6 +133,7 @@ class Partition:
     unread: set[str] = field(default_factory=set)  # topics whose logs may have new entries
     stale: set[str] = field(default_factory=set)  # names of engines whose checkpoints are useless
     loaded: bool = False  # the list of topics is current
+    demand: Demand = field(default_factory=Demand)
     watched: dict[str, set[str]] = field(default_factory=dict)  # topics and windows that had subscribers at last
     hurried: bool = False  # an unread topic is watched, or is behind
     wake: int | None = None  # what ``wake_at`` was when the engines were last used
@@ -166,7 +167,19 @@ class Partition:
     @property
     def is_urgent(self) -> bool:
         """Whether there is work that somebody waits for, or may wait for."""
-        return not self.loaded or self.hurried or (bool(self.watched) and self.is_due)
+        return not self.loaded or self.hurried or bool(self.demand.asked) or (bool(self.watched) and self.is_due)
+
+    def ask(self, name: str, lifetime: int) -> None:
+        """Note that somebody asked for a window whose frames are not current, by the name of its log, for some ms."""
+        self.demand.ask(name, self.now + lifetime)
+
+    def take_asked(self) -> set[str]:
+        """Return the names of the logs that need a snapshot with all that the next read returns."""
+        asked = self.demand.take_asked()
+        for topic in {topic_of(name) for name in asked}:
+            if (owned := self.topics.get(topic)) is not None:
+                owned.reported -= {one.name for one in owned.settings.windows if Log(topic, one.name).name in asked}
+        return asked
 
     def add_unread(self, name: str) -> None:
         """Note that the log of a topic has new entries."""

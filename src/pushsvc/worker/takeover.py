@@ -44,6 +44,9 @@ class Takeover:
             keys = {engine_key(self._rules.settings_of(name), name) for name in names}
             self._restore_all(partition, headers, {engine_name(key): key for key in keys})
             partition.epoch = epoch
+        for wanted in self._broker.demand.read(partition.number):
+            if wanted not in partition.demand:
+                partition.ask(wanted, 0)
         partition.unread.update(names)
         partition.loaded = True
 
@@ -75,8 +78,7 @@ class Takeover:
         counts = engine.engine.open(name, int(events["created"]))
         counts.offset = after
         counts.deleted = int(events.get("deleted", 0))
-        partition.topics[name] = topic = _topic_of(engine, counts, settings, windows)
-        topic.fresh = settings.parts == 1
+        partition.topics[name] = _topic_of(engine, counts, settings, events, windows)
 
     # Engines
 
@@ -153,7 +155,7 @@ class Takeover:
                 events, *windows = [next(answers) for _ in several]
                 counts = engine.engine.topics[name]
                 if self._rules.settings_of(name) == settings and _continues(counts, events):
-                    found[name] = _topic_of(engine, counts, settings, windows)
+                    found[name] = _topic_of(engine, counts, settings, events, windows)
         for name in set(every) - set(found):
             engine.engine.close(name)
             engine.unsaved.forgot = True
@@ -185,9 +187,12 @@ def _continues(counts: TopicCounts, events: Mapping[str, str]) -> bool:
 
 
 def _topic_of(
-    engine: OwnedEngine, counts: TopicCounts, settings: TopicSettings, windows: list[dict[str, str]]
-) -> OwnedTopic:
-    written = max(int(window.get("source", 0)) for window in windows)
+    engine: OwnedEngine, counts: TopicCounts, settings: TopicSettings, events: Mapping[str, str],
+    windows: list[dict[str, str]],
+) -> OwnedTopic:  # fmt: skip
+    for window in settings.windows:
+        engine.engine.suspend(counts.name, window.name)
+    written = max(int(events.get("late_through", 0)), *(int(window.get("source", 0)) for window in windows))
     if counts.offset <= written:
         counts.reported_late = counts.late  # the owner that wrote the frames reported them
     return OwnedTopic(engine, counts, settings, written)

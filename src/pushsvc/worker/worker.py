@@ -21,6 +21,7 @@ from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.apply_entries import EntryApplier
 from pushsvc.worker.checkpoints import Checkpointer
+from pushsvc.worker.demand import topic_of
 from pushsvc.worker.engine import EntryFailed, ShardLost
 from pushsvc.worker.frame_writer import FrameWriter
 from pushsvc.worker.ingest import Ingest
@@ -123,8 +124,11 @@ class AggregatorWorker:
         tag = channel[channel.index("{") + 1 : channel.index("}")]
         partition = self.partitions.get(self._by_tag[tag])
         if partition is not None:
-            if data:
-                partition.add_unread(data.decode())
+            name = data.decode()
+            if is_statistics(name):
+                partition.ask(name, self._broker.demand.lifetime)
+            elif name:
+                partition.add_unread(name)
             else:
                 partition.loaded = False  # the subscription is new: topics may have been created before it
             if partition.is_urgent or self._waits_until > self._pace.until:
@@ -208,13 +212,15 @@ class AggregatorWorker:
             self._takeover.load(partition)
         if partition.unsure:
             self._find_changed(partition)
-        names = self._take_unread(partition)
-        if not names and not partition.is_due:
+            self._review_demand(partition)
+        names, asked = self._take_unread(partition), partition.take_asked()
+        if not names and not asked and not partition.is_due:
             return False
         try:
-            busy = self._read_and_write(partition, names)
+            busy = self._read_and_write(partition, names, {topic_of(name) for name in asked})
         except PushError:
             partition.unread.update(names)  # their entries may not have been read
+            partition.demand.asked |= asked
             raise
         partition.wake = partition.wake_at
         partition.hurried |= busy
@@ -231,6 +237,17 @@ class AggregatorWorker:
                 partition.unread.add(name)
         partition.sure_through, partition.unsure = changed.through, changed.more
 
+    def _review_demand(self, partition: Partition) -> None:
+        """Suspend the windows that nobody asked for within the last minute."""
+        now = partition.now
+        over = partition.demand.over(now)
+        if not over:
+            return
+        left = self._broker.demand.end(partition.number, partition.fence, over)
+        for name in partition.demand.renew(left, now):
+            if (topic := partition.topics.get(name)) is not None:
+                self.frames.suspend(partition, topic)
+
     def _take_unread(self, partition: Partition) -> list[str]:
         """Return the topics that may have new entries; open new ones."""
         unread, partition.unread, partition.hurried = partition.unread, set(), False
@@ -239,7 +256,7 @@ class AggregatorWorker:
         self._takeover.begin(partition, [name for name in unread if name not in topics])
         return sorted(name for name in unread if name in topics)
 
-    def _read_and_write(self, partition: Partition, names: list[str]) -> bool:
+    def _read_and_write(self, partition: Partition, names: list[str], asked: set[str]) -> bool:
         read = self._broker.read(partition.number, {Log(name): partition.topics[name].counts.offset for name in names})
         partition.away = False
         partition.skew = read.now - now_ms()
@@ -251,7 +268,7 @@ class AggregatorWorker:
         partition.unread |= lagging
         partition.poison.isolating &= bool(lagging)
         # A topic that lags is written too: each frame is exact for its offset, and its readers see the lag.
-        self.frames.write(partition, names, read.now)
+        self.frames.write(partition, asked.union(names), read.now)
         return bool(lagging)
 
     def _apply(self, partition: Partition, names: list[str], read: PartitionRead) -> set[str]:

@@ -7,6 +7,7 @@ from gevent.event import Event
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
+from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.follower import Follower, Tally
 from pushsvc.hub.feed.reads import SharedReads
@@ -26,6 +27,7 @@ class Feed:
         self.live = broker.live_connection(self._on_message, self._on_up, on_unhandled=self._on_other_message)
         self.subscriptions = Subscriptions(self.live, broker.keys)
         self.directory = Directory(broker, self.live, self.limits.wait)
+        self._demand = WindowDemand(broker.demand, self._on_window, self.limits)
         self.has_been_up = False
         self._reads = SharedReads(broker, self.limits.read_logs)
         self._tally = Tally()
@@ -36,6 +38,7 @@ class Feed:
 
     def close(self) -> None:
         self.live.close()
+        self._demand.close()
         for follower in list(self._followers.values()):
             follower.greenlet.kill()
 
@@ -43,7 +46,7 @@ class Feed:
     def healthy(self) -> bool:
         """False when a greenlet ended that never should."""
         ended = any(follower.greenlet.dead for follower in self._followers.values() if follower.tails)
-        return not self.live.dead and not ended
+        return not self.live.dead and not ended and self._demand.healthy
 
     @property
     def followed(self) -> int:
@@ -65,7 +68,7 @@ class Feed:
             if follower is not None:
                 follower.leave_tally()
             follower = Follower(
-                partition, self._reads, self.subscriptions, self._room, self.directory,
+                partition, self._reads, self.subscriptions, self._room, self.directory, self._demand,
                 partial(self._on_end, partition), self.limits, self._tally,
             )  # fmt: skip
             self._followers[partition] = follower
@@ -75,6 +78,10 @@ class Feed:
         follower = self._followers.get(partition)
         if follower is not None and not follower.tails:
             del self._followers[partition]
+
+    def _on_window(self, of: Log, current: bool) -> None:
+        if (follower := self._followers.get(of.partition)) is not None:
+            follower.on_window(of, current)
 
     def _on_message(self, channel: str, message: bytes) -> bool:
         """Pass on a notification of a log; return False for a message of any other channel.
@@ -104,6 +111,7 @@ class Feed:
         """Read and list again: notifications may be lost. The next read of each partition shows a restart of Redis."""
         self.has_been_up = True
         self.directory.refresh(partitions)
+        self._demand.ask_again(partitions)
         for partition in partitions:
             if (follower := self._followers.get(partition)) is not None:
                 follower.advance()

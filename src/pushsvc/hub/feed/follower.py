@@ -22,6 +22,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
+from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
@@ -79,6 +80,7 @@ class Follower:
         subscriptions: Subscriptions,
         room: Event,
         directory: Directory,
+        demand: WindowDemand,
         on_end: Callable[[], None],
         limits: FeedLimits,
         tally: Tally,
@@ -95,6 +97,7 @@ class Follower:
         self._subscriptions = subscriptions
         self._room = room
         self._directory = directory
+        self._demand = demand
         self._on_end = on_end
         self._limits = limits
         self._tally = tally
@@ -158,6 +161,8 @@ class Follower:
         if not message:
             self._on_confirmed(tail)
             return
+        if tail.window_state is not None:
+            self._demand.on_frame(of)
         self._notified.append((of, message))
         self._notified_bytes += len(message)
         if not self._room.is_set() or self._notified_bytes > self._limits.notified_bytes:
@@ -178,9 +183,19 @@ class Follower:
         """Every later notification of a log arrives. If earlier ones did too, the connection was interrupted."""
         if tail.continuous:
             self._doubt_all()
-        else:
+        elif not self._demand.awaits(tail.log):
             self._doubt(tail)
         if self._subscriptions.is_up:  # else the other logs are confirmed first
+            self._wake.set()
+
+    def on_window(self, of: Log, current: bool) -> None:
+        """Note whether the frames of a window are current. The log of a new one is read once it is subscribed to."""
+        tail = self.tails.get(of)
+        if tail is None:
+            return
+        tail.stale = not current
+        if of in self._unconfirmed and self._subscriptions.is_confirmed(of):
+            self._doubt(tail)
             self._wake.set()
 
     def _drop_notified(self) -> None:
@@ -278,6 +293,8 @@ class Follower:
             tail = self.tails.get(of)
             if tail is None or (from_start and tail.window_state is None and tail.after != 0):
                 self._tally.logs += tail is None
+                if of.window is not None:
+                    self._demand.add(of, awaited=not from_start)
                 tail = self.tails[of] = self._new_tail(of, tail, from_start=from_start)
                 self._await_confirmation(tail, from_start=from_start)
             elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
@@ -303,10 +320,10 @@ class Follower:
         return tail
 
     def _await_confirmation(self, tail: Tail, *, from_start: bool) -> None:
-        """Read a new log, once its subscription is confirmed if that is to be expected."""
+        """Read a new log, once its subscription is confirmed if that is to be expected, and its frames are current."""
         soon = self._subscriptions.is_up and not self._subscriptions.is_confirmed(tail.log)
         self._doubted.pop(tail.log, None)
-        if soon and not from_start:
+        if (soon and not from_start) or self._demand.awaits(tail.log):
             self._unconfirmed[tail.log] = tail
         else:
             self._doubt(tail)  # entries of a new topic come before later ones of other topics
@@ -326,6 +343,8 @@ class Follower:
                 self._doubted.pop(of, None)
                 self._unconfirmed.pop(of, None)
                 self._subscriptions.unsubscribe(of)
+                if of.window is not None:
+                    self._demand.discard(of)
         self._joining.pop(consumer, None)
         if not self.tails:
             self._wake.set()
@@ -393,7 +412,8 @@ class Follower:
     def _find_changed(self) -> None:
         """Doubt the logs that changed without a notification."""
         for tail in list(self._unconfirmed.values()):
-            self._doubt(tail)
+            if not self._demand.awaits(tail.log):
+                self._doubt(tail)
         while self._checked is not None:
             changed = self._reader.changed(self.partition, self._checked)
             if changed.epoch != self.epoch:

@@ -39,13 +39,15 @@ class Tail:
     deletion (None: unknown). It is ``catching_up`` until its log was read as far as the other logs of its partition,
     and up to ``end``.
 
+    It is ``stale`` while its window has no frame that was written since this process asked for it.
+
     ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
     a log whose topic was created while a consumer was subscribed.
     """
 
     __slots__ = (
         "after", "catching_up", "changed", "complete", "consumers", "continuous", "created_while_followed", "deleted",
-        "end", "log", "starting_at_end", "trimmed", "window_state",
+        "end", "log", "stale", "starting_at_end", "trimmed", "window_state",
     )  # fmt: skip
 
     def __init__(self, of: Log) -> None:
@@ -55,6 +57,7 @@ class Tail:
         self.window_state = WindowState(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
         self.continuous = False
+        self.stale = False
         self.created_while_followed = False
         self.rewind()
 

@@ -21,6 +21,7 @@ from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.chunked import frame
+from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import Selection, WindowState
@@ -110,8 +111,11 @@ class Conflation:
 
     # States
 
+    def _tail(self, of: Log) -> Tail:
+        return self._sent.followers[of.partition].tails[of]
+
     def _window_state(self, of: Log) -> WindowState:
-        state = self._sent.followers[of.partition].tails[of].window_state
+        state = self._tail(of).window_state
         if state is None:
             raise LookupError(f"{of} is a log of events")
         return state
@@ -123,6 +127,8 @@ class Conflation:
 
     def snapshot(self, of: Log, **extra: Any) -> bytes:
         """Return all rows of a window, or its ranking as it was emitted last."""
+        if self._tail(of).stale:
+            extra["stale"] = True
         if self._selection.top is not None:
             return self._ranking(of).snapshot(**extra)
         frame = {**self._window_state(of).snapshot(), "at": now_ms(), **extra}

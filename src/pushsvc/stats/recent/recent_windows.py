@@ -223,9 +223,10 @@ class RecentWindows:
         self.settle()
         return self._changed[window, : self._rows.size]
 
-    def clear_changed(self, window: int, rows: Ints) -> None:
+    def set_changed(self, window: int, rows: Ints, *, changed: bool) -> None:
         self.settle()
-        self._changed[window, rows] = False
+        self._reserve()
+        self._changed[window, rows] = changed
 
     def counts(self, window: int) -> Counts:
         """Return the number of events in each row [R]."""

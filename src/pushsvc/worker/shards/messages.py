@@ -38,6 +38,13 @@ class ApplyEntry(msgspec.Struct, tag=True):
     data: bytes
 
 
+class SetDemand(msgspec.Struct, tag=True):
+    """Note whether reports of a window are wanted. While they are not, the rows that leave it are freed."""
+
+    window: str
+    wanted: bool
+
+
 class GetReports(msgspec.Struct, tag=True):
     """Report some windows, in ``full`` or what changed. The clock first moves to ``time`` (ms)."""
 
@@ -103,7 +110,7 @@ class ApplyFailed(msgspec.Struct, tag=True):
     offset: int
 
 
-Request = OpenShard | ApplyEntry | GetReports | GetState
+Request = OpenShard | ApplyEntry | SetDemand | GetReports | GetState
 Response = Reports | State | StateRejected | ApplyFailed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,11 +11,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
+from pushsvc.aggregate.aggregate import NONE_FRESH, FreshWindows
 from pushsvc.aggregate.cadence import Cadence
 from pushsvc.aggregate.merge import Merger
 from pushsvc.aggregate.row_updates import TopicCounts
@@ -141,6 +142,15 @@ class ShardPool:
         settings = self._settings
         self._cadence.set(self._numbers[window], 0, settings.cadence if watched else settings.idle_cadence)
 
+    def suspend(self, name: str, window: str) -> None:
+        self._cadence.suspend(self._numbers[window], 0)
+        self._send(messages.SetDemand(window, wanted=False))
+
+    def resume(self, name: str, window: str) -> None:
+        self._cadence.resume(self._numbers[window], 0)
+        self._pending[self._numbers[window]] = True
+        self._send(messages.SetDemand(window, wanted=True))
+
     def _add_topic(self, name: str, since: int) -> TopicCounts:
         rows = Rows().add_topic(0, 0)  # the rows are in the shards
         self.topics[name] = counts = TopicCounts(name, since, rows, dict.fromkeys(self._numbers, 0))
@@ -224,9 +234,13 @@ class ShardPool:
                 times.append(max(self._ready_at(window), 0 if pending or change is None else change))
         return min(times, default=None)
 
-    def due(self, now: int, _fresh: Container[str] = ()) -> list[Frame]:
-        windows = [window for window in range(len(self._pending)) if self._is_due(window, now)]
-        return self._frames(windows, now, full=False) if windows else []
+    def due(self, now: int, fresh: FreshWindows = NONE_FRESH) -> list[Frame]:
+        (name,) = self.topics
+        due = [window for window in range(len(self._pending)) if self._is_due(window, now)]
+        full = [window for window in due if self._settings.windows[window].name in fresh.get(name, ())]
+        rest = [window for window in due if window not in full]
+        frames = self._frames(full, None, full=True) if full else []
+        return frames + self._frames(rest, now, full=False) if rest else frames
 
     def snapshot(self, name: str, window: str) -> Frame:
         (frame,) = self._frames([self._numbers[window]], None, full=True)
@@ -264,7 +278,7 @@ class ShardPool:
 
     # -- shards
 
-    def _send(self, request: messages.ApplyEntry | messages.GetReports | messages.GetState) -> None:
+    def _send(self, request: messages.Request) -> None:
         message = messages.encode(request)
         for shard in self.shards:
             shard.send(message)

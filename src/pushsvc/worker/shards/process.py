@@ -50,6 +50,10 @@ class ShardServer:
             if self._failed is None:
                 self._apply(request)
             return None
+        if isinstance(request, messages.SetDemand):
+            if self._failed is None:
+                (self._shard.resume if request.wanted else self._shard.suspend)(self._name, request.window)
+            return None
         if self._failed is not None:
             return messages.ApplyFailed(self._failed)
         if isinstance(request, messages.GetReports):

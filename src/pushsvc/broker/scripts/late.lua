@@ -1,0 +1,13 @@
+-- Report late events of a topic for which no frame is written.
+-- KEYS: partition, metadata of the topic. ARGV: fence, late events since the last report, the offset up to which they
+-- are counted
+-- Returns 'ok' | 'fenced' | 'deleted'
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then
+  return 'fenced'
+end
+if redis.call('HEXISTS', KEYS[2], 'created') == 0 then
+  return 'deleted'
+end
+redis.call('HINCRBY', KEYS[2], 'late', ARGV[2])
+redis.call('HSET', KEYS[2], 'late_through', ARGV[3])
+return 'ok'
