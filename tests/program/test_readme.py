@@ -69,7 +69,7 @@ def server_options() -> list[click.Parameter]:
 
 def shown(key: str, value: Any) -> str:
     if value is None:
-        return "embedded" if key == "redis" else "none"
+        return {"redis": "embedded", "maxmemory": "half"}.get(key, "none")
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value) if value != () else "none"
