@@ -313,6 +313,19 @@ def test_positions_in_many_topics_share_round_trips(hub, broker, subscribe, monk
     assert len(sent) <= 2 + 2 * len(positions), "two round trips for the searches, and reads of each partition"
 
 
+def test_lost_positions_in_many_topics_share_a_round_trip(hub, broker, subscribe, monkeypatch):
+    topics = [f"near.{number}" for number in range(300)]
+    for topic in topics:
+        publish(broker, topic)
+    group = joined(hub, *topics)
+    partitions = set(map(partition_of, topics))
+    sent = count_calls(broker, monkeypatch)
+    subscriber = subscribe(group, {partition: Position(12345, 1) for partition in partitions})
+    found = subscriber.received(2 * len(topics))
+    assert len(set(found)) == len(found)
+    assert len(sent) <= 1 + 3 * len(partitions), "epochs and events of each partition, and the ends of all logs at once"
+
+
 # Partitions that are not read yet
 
 

@@ -1,12 +1,13 @@
 """Compares a client's positions with the logs of its group: where to read from, and what is lost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pushsvc.broker.broker import Broker
+from pushsvc.broker.broker import Broker, ReadRequest
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import NO_ENTRIES
+from pushsvc.broker.log import NO_ENTRIES, LogRead
 from pushsvc.cursor import Position
+from pushsvc.errors import PushError
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub.feed.tail import REPLAY_AFTER_RESET
 from pushsvc.hub.groups.group import Group
@@ -59,7 +60,10 @@ class ResumePlan:
             self._in_epoch[partition] = self._exists(partition)
             return True
         logs = [of for of in self.group.logs if of not in self._looked_up]
-        reasons = {of: self._reason_lost(of) for of in logs}
+        created = self._read_metadata(of for of in logs if of.window is None and self._is_created_later(of))
+        # The tail does not hear of trimming. A log has its start if nothing was trimmed since its topic was created.
+        with_start = {of for of, logged in created.items() if logged.trimmed <= logged.deleted}
+        reasons = {of: self._reason_lost(of, with_start) for of in logs}
         self._look_up_offsets({of: reason is not None for of, reason in reasons.items() if of.window is None})
         self._looked_up |= reasons
         return bool(logs)
@@ -92,9 +96,10 @@ class ResumePlan:
 
     def _has_everything(self, of: Log) -> bool:
         """Return whether the client has all of a log that its follower has."""
-        position, changed = self.position(of.partition), self.group.tail(of).changed
-        known = position is not None and self._in_epoch.get(of.partition, False) and of not in self.lost
-        return known and position is not None and changed is not None and changed <= position.sequence
+        position, tail = self.position(of.partition), self.group.followers[of.partition].tails.get(of)
+        if position is None or tail is None or tail.changed is None or self._looked_up.get(of) is not None:
+            return False
+        return self._in_epoch.get(of.partition, False) and tail.changed <= position.sequence
 
     def _unknown_partitions(self) -> list[int]:
         """Return the partitions that the cursor names and in which the group, with its patterns, has no topic."""
@@ -121,34 +126,50 @@ class ResumePlan:
             self._in_epoch[partition] = reached
         return self._in_epoch[partition]
 
-    def _reason_lost(self, of: Log) -> str | None:
-        """Return why the position in a log is lost; None if it is not, or if a snapshot makes up for it."""
+    def _is_created_later(self, of: Log) -> bool:
+        """Return whether the topic of a log may be newer than the client's cursor, which lacks its partition."""
+        lacks = self.client_positions is not None and of.partition not in self.client_positions
+        return lacks and not self.earliest and of.topic not in self.group.query.named_topics
+
+    def _reason_lost(self, of: Log, with_start: Container[Log]) -> str | None:
+        """Return why the position in a log is lost; None if it is not, or if a snapshot makes up for it.
+
+        Logs ``with_start`` hold all events of a topic that was created later.
+        """
         if self.earliest:
             return None
         position = self.position(of.partition)
         tail = self.group.tail(of)
         if position is None:
-            created_later = self.client_positions is not None and of.topic not in self.group.query.named_topics
-            return None if created_later and (of.window is not None or self._has_start(of)) else "trimmed"
+            return None if self._is_created_later(of) and (of.window is not None or of in with_start) else "trimmed"
         if not self._reaches(of.partition):
             return "broker-restarted"
         if tail.deleted > position.sequence:
             return "deleted"
         return "trimmed" if of.window is None and tail.trimmed > position.sequence else None
 
-    def _has_start(self, of: Log) -> bool:
-        """Return whether a log of events holds everything since its topic was created."""
-        logged = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of]  # the tail does not hear of trimming
-        return logged.trimmed <= logged.deleted
+    def _read_metadata(self, logs: Iterable[Log]) -> dict[Log, LogRead]:
+        """Return the metadata of logs, in one round trip."""
+        wanted: dict[int, dict[Log, int]] = {}
+        for of in logs:
+            wanted.setdefault(of.partition, {})[of] = NO_ENTRIES
+        found: dict[Log, LogRead] = {}
+        if not wanted:
+            return found
+        for read in self.broker.reads([ReadRequest(partition, asked) for partition, asked in wanted.items()]):
+            if isinstance(read, PushError):
+                raise read
+            found |= read.logs
+        return found
 
     def _look_up_offsets(self, lost: Mapping[Log, bool]) -> None:
         """Note where to read logs of events: after the client's position, or some events before the end."""
         sought: dict[Log, int] = {}
+        ends = self._read_metadata(of for of, is_lost in lost.items() if is_lost)
         for of, is_lost in lost.items():
             position = self.position(of.partition)
             if is_lost:
-                last = self.broker.read(of.partition, {of: NO_ENTRIES}).logs[of].last
-                self.log_positions[of] = LogPosition(max(0, last - REPLAY_AFTER_RESET), 0)
+                self.log_positions[of] = LogPosition(max(0, ends[of].last - REPLAY_AFTER_RESET), 0)
             elif position is None or not position.sequence:
                 self.log_positions[of] = LogPosition(0, 0)
             elif position == self.group.followers[of.partition].position or self._has_everything(of):
