@@ -28,13 +28,12 @@ def read(
     that is a JSON number is a number; an empty cell is absent. Raise InvalidParameter, InvalidBatch and TooLarge."""
     _check_text(body)
     lines = _Lines(body, limits.values)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(iter(lines), strict=True)
     header: list[str] | None = None
     plan: _Plan = []
     values = 0
     while True:
-        pause()
-        line = lines.begin_row()
+        line = lines.begin_row(reader.line_num + 1)
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -42,6 +41,7 @@ def read(
         if cells is None:
             return
         if not cells:
+            pause()
             continue
         if header is None:
             if len(cells) > limits.names:
@@ -67,24 +67,19 @@ class _Lines:
         # newline="" keeps the line ends: the csv module must not split at U+2028 or inside quotes.
         self._lines = TextIOWrapper(BytesIO(body), "utf-8", newline="")
         self._most = most
-        self._read = self._first = self._commas = 0
+        self._first = self._commas = 0
 
-    def begin_row(self) -> int:
-        """Count the commas of the next row; return the number of its first line."""
-        self._commas = 0
-        self._first = self._read + 1
-        return self._first
+    def begin_row(self, line: int) -> int:
+        """Count the commas of the row that begins at ``line``; return ``line``."""
+        self._first, self._commas = line, 0
+        return line
 
     def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self._read += 1
-        self._commas += line.count(",")
-        if self._commas > self._most:
-            raise InvalidBatch([Fault(self._first, None, f"more than {self._most} commas in one row")])
-        return line
+        for line in self._lines:
+            self._commas += line.count(",")
+            if self._commas > self._most:
+                raise InvalidBatch([Fault(self._first, None, f"more than {self._most} commas in one row")])
+            yield line
 
 
 def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan:

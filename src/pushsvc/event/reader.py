@@ -26,7 +26,7 @@ from pushsvc.event.validator import EventValidator
 
 _LIMITS = Limits()
 _MOST_AT_ONCE = 300_000  # values that msgspec decodes and checks in one go: 20 to 40 ms
-_SHORT = 2 * _MOST_AT_ONCE  # bytes: a value has a separator and at least one more byte
+_SHORT = 2_000_000  # bytes that have few enough values in any case, unless their events are too many
 
 
 class ParsedBatch(Struct, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from pushsvc.event.model import ATTRIBUTES
 
-NUMBER, NULL, OTHER, TEXT, NESTED = 1, 2, 4, 8, 16  # kinds of values, as bits
+NUMBER, NULL, OTHER, TEXT, NESTED, DEEP = 1, 2, 4, 8, 16, 32  # kinds of values, as bits
 _DECODABLE_NAME = re.compile(r'[^"\\\x00-\x1f\x7f]*')  # names that msgspec accepts for a field
 
 FieldType = tuple[Any, Any]  # the type of an attribute of the Struct and its default
@@ -24,14 +24,18 @@ TypeOf = Callable[[str], FieldType]
 
 class Schema:
     """The ``attributes`` that occurred, and the ``kinds`` of values of each field, in the order of appearance.
-    ``names`` has all names. ``slots`` maps a field to its attribute of the Struct: not every name is an identifier."""
 
-    __slots__ = ("attributes", "kinds", "names", "slots")
+    ``names`` has all names, ``identity`` also their kinds. ``slots`` maps a field to its attribute of the Struct: not
+    every name is an identifier.
+    """
+
+    __slots__ = ("attributes", "identity", "kinds", "names", "slots")
 
     def __init__(self, attributes: Iterable[str] = (), kinds: Iterable[tuple[str, int]] = ()) -> None:
         self.attributes = tuple(sorted(attributes))
         self.kinds = dict(kinds)
         self.names = (*self.attributes, *self.kinds)
+        self.identity = self.names, tuple(self.kinds.values())
         self.slots = {name: f"f{number}" for number, name in enumerate(self.kinds)}
 
     def extend(self, values: Iterable[tuple[str, int]], max_fields: int) -> Schema:

@@ -18,7 +18,8 @@ from msgspec import UNSET, Meta, UnsetType
 from pushsvc.event.batch import Batch
 from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event, Limits
 from pushsvc.event.pause import Pause, no_pause
-from pushsvc.event.schema import NESTED, OTHER, FieldType, Schema
+from pushsvc.event.schema import DEEP, NESTED, OTHER, FieldType, Schema
+from pushsvc.event.strictjson import at_most_values
 from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent, check_nested
 
 MAX_TOPICS = 1_000  # topics whose schemas are kept
@@ -27,10 +28,11 @@ LEARN_AFTER = 64  # events that do not fit before the schema grows: making a Str
 
 # Unsigned integers of 64 bits may be greater; they are rare and left to the validator.
 _INTEGER = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_SCALAR = _INTEGER | float | str | bool | None
 _GETTERS: dict[str, Callable[[Any], Any]] = {name: attrgetter(name) for name in ATTRIBUTES}
 _EMPTY = Schema()
 _NESTED_TYPES = {dict, list}
+_SHALLOW = 2  # levels of nesting that a type spells out
+_MOST_CHECKED = 100_000  # values of a body whose deep ones are checked in one go: 10 ms
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -41,12 +43,14 @@ class Shape:
     def __init__(self, schema: Schema, limits: Limits) -> None:
         self._limits = limits
         self._attributes = frozenset(schema.attributes)
-        # Types that spell out what may nest cost milliseconds and 12 KB a field: msgspec would build them for each.
-        nested = {name for name, kinds in schema.kinds.items() if kinds & NESTED}
-        self._nested = [(name, attrgetter(schema.slots[name])) for name in nested]
+        # msgspec builds the types of a field anew for each, and each level doubles them: seven levels of 32 fields take
+        # 87 ms. So values that nest deeply are checked after decoding.
+        deep = {name for name, kinds in schema.kinds.items() if kinds & DEEP}
+        self.deep = [(name, attrgetter(schema.slots[name])) for name in deep]
+        scalar, shallow = _value_type(0) | UnsetType, _value_type(_shallow_levels(limits)) | UnsetType
         struct = schema.struct(
             lambda name: _attribute_type(name, limits),
-            lambda name: (Any if name in nested else _SCALAR | UnsetType, UNSET),
+            lambda name: (Any if name in deep else shallow if schema.kinds[name] & NESTED else scalar, UNSET),
             omit_defaults=True,
         )
         self._one = msgspec.json.Decoder(struct)
@@ -85,7 +89,7 @@ class Shape:
         if "type" in self._attributes:
             for kind in set(map(_GETTERS["type"], events)) - {""}:
                 validator.check_type(kind)
-        for name, getter in self._nested:
+        for name, getter in self.deep:
             for value in map(getter, events):
                 check_nested(name, value, self._limits.depth - 1)
         times, times_changed = self._times(events, validator)
@@ -147,6 +151,8 @@ class TopicShapes:
         if schema is None:
             return None
         shape = self._shape(schema)
+        if shape.deep and at_most_values(body) > _MOST_CHECKED:
+            return None
         try:
             batch = (shape.read_ndjson if lines else shape.read_json)(body, validator)
         except (msgspec.MsgspecError, ValueError, RecursionError, InvalidEvent):
@@ -157,7 +163,7 @@ class TopicShapes:
         """Count valid events that did not fit the topic's schema, and extend it after LEARN_AFTER of them."""
         unknown = self._unknown.pop(topic, 0) + len(events)
         if unknown >= LEARN_AFTER:
-            found = _kinds_of(events, len(ATTRIBUTES) + self._limits.fields, pause)
+            found = _kinds_of(events, self._limits, pause)
             self._extend(topic, found)
             unknown = 0
         self._put(self._unknown, topic, unknown, self._max_topics)
@@ -171,11 +177,10 @@ class TopicShapes:
         self._put(self._schemas, topic, extended, self._max_topics)
 
     def _shape(self, schema: Schema) -> Shape:
-        key = schema.names, tuple(schema.kinds.values())
-        shape = self._shapes.get(key)
+        shape = self._shapes.get(schema.identity)
         if shape is None:
             shape = Shape(schema, self._limits)
-            self._put(self._shapes, key, shape, self._max_shapes)
+            self._put(self._shapes, schema.identity, shape, self._max_shapes)
         return shape
 
     @staticmethod
@@ -186,21 +191,45 @@ class TopicShapes:
         cache[key] = value
 
 
-def _kinds_of(events: Sequence[Event], most: int, pause: Pause) -> dict[str, int]:
-    """Return the names in events, each with whether a value of it nests; those found first if there are more than
-    ``most``."""
+def _kinds_of(events: Sequence[Event], limits: Limits, pause: Pause) -> dict[str, int]:
+    """Return the names in events, each with how its values nest; those found first if there are more than a schema
+    may have."""
     found: dict[str, int] = {}
+    most, levels = len(ATTRIBUTES) + limits.fields, _shallow_levels(limits)
     for event in events:
         given = (event.id is not None, event.type != DEFAULT_TYPE, event.time is not None, event.key is not None)
         data = event.data
         found |= {name: OTHER for name, there in zip(ATTRIBUTES, given, strict=True) if there}
         found |= {name: OTHER for name in data if name not in found}
         if not _NESTED_TYPES.isdisjoint(map(type, data.values())):
-            found |= {name: NESTED for name, value in data.items() if type(value) in _NESTED_TYPES}
+            for name, value in data.items():
+                if type(value) in _NESTED_TYPES and not found[name] & DEEP:
+                    found[name] |= NESTED | (DEEP if _is_deep(value, levels) else 0)
         if len(found) > most:
             break
         pause()
     return found
+
+
+def _shallow_levels(limits: Limits) -> int:
+    return min(_SHALLOW, limits.depth - 1)
+
+
+def _is_deep(value: Any, levels: int) -> bool:
+    """Return whether a value nests more than so many levels."""
+    if type(value) not in _NESTED_TYPES:
+        return False
+    if levels == 0:
+        return True
+    return any(_is_deep(inner, levels - 1) for inner in (value.values() if type(value) is dict else value))
+
+
+def _value_type(levels: int) -> Any:
+    """Return the type of values that may nest so many levels."""
+    kind: Any = _INTEGER | float | str | bool | None
+    for _ in range(levels):
+        kind = _INTEGER | float | str | bool | list[kind] | dict[str, kind] | None
+    return kind
 
 
 def _attribute_type(name: str, limits: Limits) -> FieldType:

@@ -73,7 +73,7 @@ def test_a_body_of_known_names_is_read_by_the_fast_path() -> None:
 
 
 def test_any_other_body_is_left_to_the_parser() -> None:
-    found = shapes(USUAL, b'{"b":[1]}')
+    found = shapes(USUAL, b'{"b":[1]}', b'{"b":[1]}')
     for body in [
         b'{"d":1}',
         b'{"a":[1]}',
