@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
@@ -89,4 +90,44 @@ def test_an_unread_reply_is_noticed_before_a_connection_is_used_again(connection
     assert connection.can_read()  # the parser has read the second reply with the first: the socket is empty
     assert connection.read_response() == b"second"
     assert not connection.can_read()
+    connection.disconnect()
+
+
+def test_a_probe_is_answered_while_every_connection_of_the_pool_is_in_use(
+    connections: ConnectionPool, prefix: str
+) -> None:
+    taken = Thread(target=connections.command, args=["BLPOP", prefix + "list", 0])
+    taken.start()
+    until(lambda: blocked_clients(connections) == 1)
+    for _ in range(3):
+        connections.ping()
+    assert taken.is_alive()
+    push(connections, prefix)
+    taken.join()
+
+
+def test_a_probe_replaces_a_connection_that_redis_has_ended(connections: ConnectionPool, accepted: int) -> None:
+    connections.ping()
+    connections.ping()
+    assert accepted_by(connections) == accepted + 1
+    connections.command("CLIENT", "KILL", "TYPE", "normal")
+    connections.ping()
+    assert accepted_by(connections) == accepted + 2
+
+
+def blocked_clients(connections: ConnectionPool) -> int:
+    """Return how many clients wait for a list, asked over a connection outside the pool."""
+    connection = connections.open()
+    try:
+        connection.send_command("INFO", "clients")
+        text: bytes = connection.read_response()
+        return int(text.split(b"blocked_clients:")[1].split()[0])
+    finally:
+        connection.disconnect()
+
+
+def push(connections: ConnectionPool, prefix: str) -> None:
+    connection = connections.open()
+    connection.send_command("LPUSH", prefix + "list", "x")
+    connection.read_response()
     connection.disconnect()

@@ -1,5 +1,6 @@
 """The limit of connections, as browsers and producers see it."""
 
+import socket
 import time
 from contextlib import ExitStack
 
@@ -30,6 +31,17 @@ def test_stream_beyond_the_connection_limit_gets_a_retry(stack, topic):
         assert "pushsvc_connections_refused_total 0.0" not in metrics
         assert "pushsvc_connections_refused_total" in metrics
     until(lambda: stack.post(topic, {"n": 1}).status == 202)
+
+
+def test_health_checks_are_answered_while_idle_connections_fill_every_room(stack, topic):
+    stack.start_web("--max-connections", "1")
+    with ExitStack() as opened:
+        until(lambda: admitted(stack, f"/v1/topics/{topic}/events", opened))
+        for _ in range(300):
+            opened.enter_context(socket.create_connection(("127.0.0.1", stack.port)))
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert stack.get(path).status == 200
+        assert stack.metric("pushsvc_connections_refused_total") >= 300
 
 
 def test_connections_and_bad_requests_are_counted(own_server):

@@ -1,4 +1,4 @@
-"""A server defends itself against full memory."""
+"""A server defends itself against full memory and full limits."""
 
 from __future__ import annotations
 

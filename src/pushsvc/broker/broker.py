@@ -124,8 +124,11 @@ class Broker:
     # Health and start
 
     def ping(self) -> None:
-        """Return if Redis (any primary of a cluster) answers; else raise BrokerUnavailable."""
-        self.connections.anywhere("PING")
+        """Return if Redis (any primary of a cluster) answers; else raise BrokerUnavailable.
+
+        It has a connection of its own, so it answers while requests use all others.
+        """
+        self.connections.ping()
 
     def configuration(self, name: str) -> set[str]:
         """Return the values that a Redis setting has on the primaries; none where it may not be read."""

@@ -69,12 +69,12 @@ class Connections(ABC):
         """Send one command to every primary, and return the replies; raise the first error."""
         return [node.command(*words) for node in self.primaries()]
 
-    def anywhere(self, *words: Argument) -> Any:
-        """Send one command to primaries until one answers."""
+    def ping(self) -> None:
+        """Return if one of the primaries answers."""
         failure: PushError = BrokerUnavailable("the cluster has no primaries")
         for node in self.primaries():
             try:
-                return node.command(*words)
+                return node.probe()
             except PushError as error:
                 failure = error
         raise failure
@@ -101,6 +101,9 @@ class ConnectionPool(Connections):
         self._retry_at = 0.0
         self._watcher: threading.Thread | None = None
         self._closed = threading.Event()
+        self._timeout = timeout
+        self._probing = threading.Lock()
+        self._probe: Any = None  # the connection of probes, outside the pool
         self._pool: Any = BlockingConnectionPool.from_url(
             url, max_connections=size, timeout=timeout, client_name="pushsvc", redis_connect_func=self._on_connect,
             connection_class=connection_class(url, primary), **without_retries(timeout),
@@ -148,6 +151,30 @@ class ConnectionPool(Connections):
         # The pool's own make_connection() would keep every one that it ever made.
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         self._connecting(connection.connect)
+        return connection
+
+    def probe(self) -> None:
+        """Return if the primary answers, on a connection that no other call uses. Probes take turns."""
+        if not self._probing.acquire(timeout=self._timeout):
+            raise BrokerUnavailable("other probes wait for its answer")
+        try:
+            connection, self._probe = self._probe, None
+            if connection is not None and _is_ended(connection):
+                connection.disconnect()
+                connection = None
+            self._probe = self._ask(connection or self.open())
+        finally:
+            self._probing.release()
+
+    def _ask(self, connection: Any) -> Any:
+        """Send PING; return the connection if it may be used again."""
+        try:
+            raise_first(self._round_trip(connection, [("PING",)]))
+        except BaseException as error:
+            connection.disconnect()
+            if isinstance(error, exceptions.RedisError | OSError):
+                raise BrokerUnavailable(reason(error)) from error
+            raise
         return connection
 
     def run_id(self, connection: Any) -> str:
@@ -211,3 +238,15 @@ class ConnectionPool(Connections):
         self._closed.set()
         with suppress(OSError):
             self._pool.disconnect(inuse_connections=busy)
+        with suppress(OSError):
+            connection, self._probe = self._probe, None
+            if connection is not None:
+                connection.disconnect()
+
+
+def _is_ended(connection: Any) -> bool:
+    """Return whether an unused connection was ended by its peer, or has bytes that nothing asked for."""
+    try:
+        return bool(connection.can_read())
+    except (exceptions.RedisError, OSError):
+        return True

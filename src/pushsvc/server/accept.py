@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +22,7 @@ from pushsvc.server.context import ServerContext
 from pushsvc.server.transport import DeadlineExceeded
 from pushsvc.server.trim import Trimmer
 from pushsvc.web import metrics
+from pushsvc.web.memory.networks import network_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ _PAUSE = 1.0
 
 RESERVED_DESCRIPTORS = 256
 """Descriptors kept free for Redis, for files, and for connections that are refused with an answer."""
+
+_ANSWERED = RESERVED_DESCRIPTORS // 2
+"""Refused connections that may be open: one more ends the oldest of the network that has most of them."""
 
 _MAX_SLICE, _SLICE_SECONDS = 512, 0.002
 """Bounds of what is accepted in one turn of the loop."""
@@ -65,7 +69,8 @@ class Acceptor:
         self._max_open = max(1, files - RESERVED_DESCRIPTORS)
         _enlarge_descriptor_table(self._listener.fileno(), min(files, _TABLE))
         self._connections: set[HttpConnection] = set()
-        self._open = self._accepted = self._refused = 0
+        self._open = self._accepted = self._refused_open = 0
+        self._refused: dict[HttpConnection, bytes | None] = {}  # with their networks, the oldest first
         self._on_closed, self._on_refused_closed = self._release, self._release_refused  # bound once for all
         self._slice = 1
         self._accept_due = 0.0
@@ -174,24 +179,36 @@ class Acceptor:
             self._spawn(sock, (host, port), None, _Once(self._on_closed, host))
             return
         metrics.REFUSED.inc()
-        if self._refused >= RESERVED_DESCRIPTORS // 2:
+        if self._refused_open >= RESERVED_DESCRIPTORS - _ANSWERED // 2:
             sock.close()  # no descriptor is left for an answer
             return
-        self._refused += 1
-        self._spawn(sock, (host, port), refusal, _Once(self._on_refused_closed, host))
+        if len(self._refused) >= _ANSWERED:
+            self._end_refused()
+        self._refused_open += 1
+        connection = self._spawn(sock, (host, port), refusal, _Once(self._on_refused_closed, host))
+        self._refused[connection] = network_of(host, loopback_counts=True)
+
+    def _end_refused(self) -> None:
+        """End a refused connection: many that send nothing must not keep out the probe of a balancer."""
+        [(most, _)] = Counter(self._refused.values()).most_common(1)
+        oldest = next(connection for connection, network in self._refused.items() if network == most)
+        del self._refused[oldest]
+        get_hub().loop.run_callback(oldest.transport.interrupt, DeadlineExceeded)
 
     def _spawn(
         self, sock: socket.socket, address: tuple[str, int], refusal: str | None, on_closed: Callable[[], None]
-    ) -> None:
+    ) -> HttpConnection:
         connection = HttpConnection(self._context, sock, address, refusal, on_closed)
         self._connections.add(connection)
         gevent.spawn(self._run, connection)
+        return connection
 
     def _run(self, connection: HttpConnection) -> None:
         try:
             connection.run()
         finally:
             self._connections.discard(connection)
+            self._refused.pop(connection, None)
             self._note_end()
             # Where thousands of streams begin in one turn, the queue of the listening socket would overflow meanwhile.
             if self._readable.active and time.perf_counter() > self._accept_due:
@@ -203,7 +220,7 @@ class Acceptor:
         self._note_end()
 
     def _release_refused(self, _address: str) -> None:
-        self._refused -= 1
+        self._refused_open -= 1
 
     def _note_end(self) -> None:
         if self._context.draining.is_set() and not self._open and not self._connections:
