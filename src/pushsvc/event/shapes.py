@@ -47,6 +47,7 @@ class Shape:
         # 87 ms. So values that nest deeply are checked after decoding.
         deep = {name for name, kinds in schema.kinds.items() if kinds & DEEP}
         self.deep = [(name, attrgetter(schema.slots[name])) for name in deep]
+        self.nests = any(kinds & NESTED for kinds in schema.kinds.values())
         scalar, shallow = _value_type(0) | UnsetType, _value_type(_shallow_levels(limits)) | UnsetType
         struct = schema.struct(
             lambda name: _attribute_type(name, limits),
@@ -151,13 +152,21 @@ class TopicShapes:
         if schema is None:
             return None
         shape = self._shape(schema)
-        if shape.deep and at_most_values(body) > _MOST_CHECKED:
+        if shape.nests and len(body) > 2 * self._limits.values and self._may_have_many_values(shape, body, lines):
             return None
         try:
             batch = (shape.read_ndjson if lines else shape.read_json)(body, validator)
         except (msgspec.MsgspecError, ValueError, RecursionError, InvalidEvent):
             return None
         return batch if batch is not None and 0 < batch.count <= self._limits.batch else None
+
+    def _may_have_many_values(self, shape: Shape, body: bytes, lines: bool) -> bool:
+        """Return whether an event may have too many values, or the body too many for one go. A value and what separates
+        it take two bytes."""
+        values = at_most_values(body)
+        if values <= min(_MOST_CHECKED, self._limits.values):
+            return False
+        return bool(shape.deep) or not lines or max(map(len, body.split(b"\n"))) > 2 * self._limits.values
 
     def learn(self, topic: str, events: Sequence[Event], pause: Pause = no_pause) -> None:
         """Count valid events that did not fit the topic's schema, and extend it after LEARN_AFTER of them."""

@@ -89,6 +89,20 @@ def test_any_other_body_is_left_to_the_parser() -> None:
         assert found.read("t", body, EventValidator(NOW, LIMITS), lines=True) is None, body
 
 
+def test_an_event_with_too_many_values_is_left_to_the_parser() -> None:
+    limits = Limits(values=100)
+    for nested in (b"[%b]", b'{"x":[[%b]]}'):
+        reader = trained(limits, b'{"a":%b}' % (nested % b"1"))
+        event = b'{"a":%b}' % (nested % b",".join([b"1"] * 101))
+        few = b'{"a":%b}' % (nested % b",".join([b"1"] * 90))
+        for body, media_type, rejected in [
+            (event, JSON, 1),
+            (event + b"\n{}", NDJSON, 1),
+            (b"\n".join([few] * 3), NDJSON, 0),
+        ]:
+            assert reader.read("t", body, media_type, now=NOW).rejected == rejected
+
+
 def test_each_topic_learns_its_schema_after_some_events() -> None:
     validator, line = EventValidator(NOW, LIMITS), [Event(data={"a": 1})]
     found = TopicShapes(LIMITS)
