@@ -253,6 +253,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     from pushsvc.server.caps import Caps
     from pushsvc.server.serve import serve
     from pushsvc.server.tls import tls_context
+    from pushsvc.supervisor.heartbeat import start_heartbeat
     from pushsvc.web.app import create_app
     from pushsvc.web.security import Security
 
@@ -265,6 +266,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)
     bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])
+    start_heartbeat()
     tls = None if settings.certfile is None else tls_context(settings.certfile, settings.keyfile)
     serve(app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls)
 
@@ -277,6 +279,7 @@ def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
     import gevent
 
     from pushsvc.broker.broker import Broker
+    from pushsvc.supervisor.heartbeat import start_heartbeat
     from pushsvc.worker.worker import AggregatorWorker
 
     settings = _child_settings()
@@ -284,6 +287,7 @@ def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
     worker = AggregatorWorker(broker, settings.topics, settings.limits)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
+    start_heartbeat()
     with nullcontext() if metrics_fd is None else _metrics_server(settings, metrics_fd):
         worker.run()
 

@@ -92,6 +92,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "drain": option(
         "--drain", type=click.IntRange(0, 3600), metavar="SECONDS", help="Time for an orderly shutdown. [default: 5]"
     ),
+    "watchdog": option(
+        "--watchdog",
+        type=click.IntRange(0, 3600),
+        metavar="SECONDS",
+        help="Replace a process whose event loop stands still for so long; 0: never. [default: 10]",
+    ),
     "ack": option(
         "--ack",
         type=_AckType(),
@@ -121,7 +127,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 TLS = ("certfile", "keyfile")
 _LIMITS = ("max_connections", "max_connections_per_address")
 WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", "heartbeat", "io_uring", *_LIMITS)
-COMMON = ("redis", "prefix", "drain", "wait")
+COMMON = ("redis", "prefix", "drain", "watchdog", "wait")
 """Names of the options that commands share."""
 
 

@@ -265,6 +265,7 @@ SETTINGS: dict[str, Check] = {
     "allow_origin": _texts,
     "insecure": _switch,
     "drain": _number(0, 3_600),
+    "watchdog": _number(0, 3_600),
     "heartbeat": _number(1, 3_600),
     "wait": _switch,
     "ack": lambda value: Ack.parse(_text(value)),

@@ -25,10 +25,10 @@ DEFAULT_FILE = Path("pushsvc.toml")  # the file in the working directory that is
 class Settings:
     """The settings of all processes.
 
-    ``drain`` and ``heartbeat`` are in seconds. Without ``redis``, an embedded server runs. ``maxmemory`` is in bytes: 0
-    means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``, it also has the key. 0
-    connections mean no limit. ``metrics_port`` is for aggregators that run without web processes. ``io_uring`` has an
-    effect only if the kernel supports it.
+    ``drain``, ``heartbeat`` and ``watchdog`` (0: off) are in seconds. Without ``redis``, an embedded server runs.
+    ``maxmemory`` is in bytes: 0 means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``,
+    it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run without web
+    processes. ``io_uring`` has an effect only if the kernel supports it.
     """
 
     redis: str | None = None
@@ -45,6 +45,7 @@ class Settings:
     allow_origin: tuple[str, ...] = ()
     insecure: bool = False
     drain: int = 5
+    watchdog: int = 10
     heartbeat: int = 15
     wait: bool = False
     ack: Ack = field(default_factory=Ack)

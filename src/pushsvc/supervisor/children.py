@@ -12,6 +12,7 @@ from pushsvc.broker.system_memory import usable_memory
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError
 from pushsvc.metrics import SLOT_VARIABLE
+from pushsvc.supervisor.heartbeat import HEARTBEAT_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,15 @@ class RestartBackoff:
 
 
 class ChildProcess:
-    """A web, aggregator or demo process. ``due`` is the time of its next start (None: not planned)."""
+    """A web, aggregator or demo process. ``due`` is the time of its next start (None: not planned).
 
-    def __init__(self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()) -> None:
+    ``beats`` is the number of its heartbeat counter, if it has a loop that is watched.
+    """
+
+    def __init__(
+        self, role: str, number: int, arguments: Sequence[str] = (), descriptors: Sequence[int] = (), *,
+        beats: int | None = None,
+    ) -> None:  # fmt: skip
         self.role, self.number = role, number
         self.name = f"{role.lstrip('_')} {number}"
         self.slot = self.name.replace(" ", "-")
@@ -43,6 +50,7 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._arguments = list(arguments)
         self._descriptors = tuple(descriptors)
+        self.beats = beats
         self._backoff = RestartBackoff()
         self._started = 0.0
 
@@ -51,14 +59,23 @@ class ChildProcess:
         """Whether it is time to start the process."""
         return self._process is None and self.due is not None and self.due <= time.monotonic()
 
-    def start(self, environment: dict[str, str], lifeline: int) -> None:
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def start(self, environment: dict[str, str], lifeline: int, heartbeats: int) -> None:
+        """Start the process; it inherits both descriptors if it has a heartbeat, else only ``lifeline``."""
+        descriptors = (*self._descriptors, lifeline)
+        if self.beats is not None:
+            environment = environment | {HEARTBEAT_VARIABLE: f"{heartbeats} {self.beats}"}
+            descriptors = (*descriptors, heartbeats)
         self._started, self.due = time.monotonic(), None
         # -P: a module in the user's folder must not replace one of ours.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pushsvc", self.role, *self._arguments],
             env=environment | {SLOT_VARIABLE: self.slot},
             stdin=subprocess.DEVNULL,
-            pass_fds=(*self._descriptors, lifeline),
+            pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C in the terminal reaches only the parent, which stops the children in order
         )
 
@@ -74,8 +91,12 @@ class ChildProcess:
         return code
 
     def terminate(self) -> None:
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if there is one."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
 
     def kill(self) -> None:
         if self._process is not None:

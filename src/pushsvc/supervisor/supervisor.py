@@ -6,6 +6,7 @@ It uses no gevent and patches nothing: signals, processes and sockets are those 
 import logging
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -22,8 +23,10 @@ from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
 from pushsvc.supervisor.children import ChildProcess, EmbeddedChild, embedded_server
 from pushsvc.supervisor.folders import private_folder
+from pushsvc.supervisor.heartbeat import DUMP, INTERVAL, Heartbeats
 from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
 from pushsvc.supervisor.listener import address_of, listen, wait_ready
+from pushsvc.supervisor.loop_watch import LoopWatch, Verdict
 from pushsvc.supervisor.preflight import check_certificate, check_redis
 from pushsvc.supervisor.signals import Signals
 
@@ -62,6 +65,8 @@ class Supervisor:
         self._metrics = Path()
         self._lifeline, self._lifeline_writer = os.pipe()
         self._signals = Signals()
+        self._heartbeats = Heartbeats(web + aggregators + 1)
+        self._watch = LoopWatch(settings.watchdog, time.monotonic())
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -70,10 +75,11 @@ class Supervisor:
             try:
                 self._signals.call_unless_stopping(self._start)
                 while not self._signals.stopping:
+                    self._watch_loops()
                     self._restart_children()
                     if self._embedded is not None:
                         self._embedded.restart_if_due()
-                    self._signals.sleep(self._until_next_start())
+                    self._signals.sleep(self._until_next_look())
             finally:
                 self._stop()
 
@@ -113,16 +119,17 @@ class Supervisor:
     def _aggregator(self, number: int) -> ChildProcess:
         """Return an aggregator process. It serves the metrics itself if there is no web process to do so."""
         if self._web or self._listener is None:
-            return ChildProcess("_aggregator", number)
+            return ChildProcess("_aggregator", number, beats=number)
         descriptor = self._listener.fileno()
-        return ChildProcess("_aggregator", number, ["--metrics-fd", str(descriptor)], [descriptor])
+        return ChildProcess("_aggregator", number, ["--metrics-fd", str(descriptor)], [descriptor], beats=number)
 
     def _start_web(self, listener: socket.socket) -> None:
         self._caps = ConnectionCounts(self._web)
         descriptors = [listener.fileno(), self._caps.descriptor]
         for number in range(1, self._web + 1):
             arguments = ["--fd", str(descriptors[0]), "--caps", str(descriptors[1]), str(number)]
-            self._children.append(ChildProcess("_web", number, arguments, descriptors))
+            child = ChildProcess("_web", number, arguments, descriptors, beats=self._aggregators + number)
+            self._children.append(child)
         threading.Thread(target=self._announce_ready, args=[listener], daemon=True).start()
 
     def _announce_ready(self, listener: socket.socket) -> None:
@@ -139,16 +146,35 @@ class Supervisor:
 
     # Restarts
 
+    def _watch_loops(self) -> None:
+        """Replace children whose loop stands still; before that they write their stacks."""
+        if not self._settings.watchdog:
+            return
+        watched = {child.pid: child for child in self._children if child.beats is not None and child.pid is not None}
+        counts = {pid: self._heartbeats.count(child.beats or 0) for pid, child in watched.items()}
+        for pid, verdict in self._watch.look(counts, time.monotonic()).items():
+            child = watched[pid]
+            if verdict is Verdict.DUMP:
+                log.error(
+                    "the loop of %s (process %d) stands still for %d s; it is about to be replaced. Its stacks:",
+                    child.name, pid, self._settings.watchdog,
+                )  # fmt: skip
+                child.send(DUMP)
+            elif verdict is Verdict.REPLACE:
+                child.send(signal.SIGKILL)
+
     def _restart_children(self) -> None:
         for child in self._children:
             code = child.reap()
             if code is not None:
                 self._on_end(child, code)
             if child.is_due:
-                child.start(self._environment, self._lifeline)
+                child.start(self._environment, self._lifeline, self._heartbeats.descriptor)
 
     def _on_end(self, child: ChildProcess, code: int) -> None:
         multiprocess.mark_process_dead(child.slot, str(self._metrics))  # type: ignore[no-untyped-call]
+        if child.beats is not None:
+            self._heartbeats.clear(child.beats)
         if child.role == "_web" and self._caps is not None:
             self._caps.clear(child.number)
         again = "" if child.due is None else f"; it starts again in {child.due - time.monotonic():.1f} s"
@@ -156,13 +182,16 @@ class Supervisor:
         if child.due is None:
             raise StartupError(f"{child.name} cannot run, and the demo needs it")
 
-    def _until_next_start(self) -> float | None:
-        """Return the seconds until a process is due; None if all run."""
+    def _until_next_look(self) -> float | None:
+        """Return the seconds until a process is due or the loops are to be looked at; None if neither."""
         dues = [child.due for child in self._children]
         if self._embedded is not None:
             dues.append(self._embedded.due)
         due = min((due for due in dues if due is not None), default=None)
-        return None if due is None else max(0.0, due - time.monotonic())
+        until = None if due is None else max(0.0, due - time.monotonic())
+        if not self._settings.watchdog:
+            return until
+        return INTERVAL if until is None else min(INTERVAL, until)
 
     # Stop
 
@@ -178,6 +207,7 @@ class Supervisor:
         self._resources.close()
         if self._caps is not None:
             self._caps.close()
+        self._heartbeats.close()
         os.close(self._lifeline)
         os.close(self._lifeline_writer)
 
