@@ -268,7 +268,7 @@ def test_folders_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: py
 
 def test_the_table_follows_the_frames() -> None:
     state = StatisticsView()
-    assert state.table().title == "waiting"
+    assert str(state.table().title) == "waiting"
     frame = {"topic": "t", "window": "1m", "to": "now", "columns": ["key", "field", "count"]}
     state.apply("snapshot", frame | {"data": [[None, None, 2], ["b", "x", 1], ["a", "x", 1]]})
     state.apply("update", frame | {"data": [["a", "x", 5]], "gone": [["b", "x"]]})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shlex
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from rich.console import Console, RenderableType
 
 from pushsvc.cli.main import program
 from pushsvc.cli.tail import StatisticsTables, StatisticsView, selection
+from pushsvc.cli.terminal import VisibleFormatter
 from support.stack import Stack
 from support.waiting import DEADLINE, until
 
@@ -174,6 +177,40 @@ def test_the_table_shows_values_of_every_type() -> None:
         ["a", "events", "1", "", "", "false"],
         ["a", "v", "1", "", "2.5", "true"],
     ]
+
+
+HOSTILE = "\x1b]52;c;eA==\x07\x9b2J\u202e[/x][link=a]:bomb:\n"
+SHOWN = r"\u001b]52;c;eA==\u0007\u009b2J\u202e[/x][link=a]:bomb:\u000a"
+
+
+def test_the_table_shows_control_characters_and_markup_as_text() -> None:
+    tables = StatisticsTables()
+    frame = {"topic": HOSTILE, "window": HOSTILE, "to": HOSTILE, "columns": ["key", "field", HOSTILE]}
+    tables.apply("snapshot", frame | {"data": [[HOSTILE, HOSTILE, [[HOSTILE, 1]]], [HOSTILE, None, HOSTILE]]})
+    console = Console(width=1_000, file=StringIO(), force_terminal=True, color_system=None)
+    with console.capture() as shown:
+        console.print(tables.render())
+    text = shown.get()
+    assert text.count(SHOWN) == 3 + 1 + 3 + 2
+    plain = re.sub("\x1b\\[[0-9;]*m", "", text)  # the styles of the table itself
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", plain)
+
+
+def test_printed_events_are_the_same_json_without_control_characters(shared_server: Stack, topic: str) -> None:
+    shared_server.post(topic, {"key": "\x9b2J", "text": HOSTILE + "\x7f"})
+    command = tail(topic, "--after", "earliest", "--limit", "1", "--url", shared_server.url)
+    line = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=True).stdout.decode()
+    assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", line) is None
+    event = json.loads(line)
+    assert (event["key"], event["text"]) == ("\x9b2J", HOSTILE + "\x7f")
+
+
+def test_logs_and_errors_have_no_control_characters() -> None:
+    record = logging.LogRecord("pushsvc", logging.ERROR, "", 0, "%s\nnext", ("a\x1b[2J",), None)
+    assert VisibleFormatter("pushsvc: %(message)s").format(record) == "pushsvc: a\\u001b[2J\nnext"
+    done = CliRunner().invoke(program, ["tail", "a\x1b[2Jb"])
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
 
 
 def test_every_topic_and_window_has_a_table_of_its_own() -> None:

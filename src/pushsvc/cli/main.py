@@ -6,7 +6,6 @@ Each command imports what it needs when it runs: a shell starts this program for
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ import click
 
 from pushsvc import __version__
 from pushsvc.cli.options import COMMON, TLS, WEB, option, server_options
+from pushsvc.cli.terminal import log_to_terminal, visible, visible_lines
 from pushsvc.errors import InvalidInput, PushError, StartupError
 from pushsvc.supervisor.folders import private_folder
 from pushsvc.topic import check_pattern, check_topic
@@ -38,7 +38,7 @@ class _Program(click.Group):
         try:
             return super().invoke(ctx)
         except PushError as error:
-            raise click.ClickException(error.detail) from error
+            raise click.ClickException(visible_lines(error.detail)) from error
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,7 +112,7 @@ def _run_producer(name: str, url: str, rate: float, clock: str) -> None:
     # The signal may end the process anywhere, even while it reads its data: event ids make a cut request harmless.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    run(name, url, rate, clock, threading.Event(), click.echo)
+    run(name, url, rate, clock, threading.Event(), lambda text: click.echo(visible(text)))
 
 
 def _event_clock() -> TopicSettings:
@@ -162,7 +162,7 @@ def publish(
     from pushsvc.client import Client
 
     def report(text: str) -> None:
-        click.echo(f"{file}: {text}", err=True)
+        click.echo(visible_lines(f"{file}: {text}"), err=True)
 
     named = {name.rstrip("_"): column for name, column in columns.items() if column}
     replay = ReplayClock(speed) if speed else None
@@ -171,7 +171,7 @@ def publish(
         try:
             publish_file(sender, file, kind, named)
         except InvalidInput as error:
-            raise click.ClickException(f"{file}: {error.detail}") from error
+            raise click.ClickException(visible_lines(f"{file}: {error.detail}")) from error
         finally:
             click.echo(json.dumps(sender.totals))
 
@@ -223,7 +223,7 @@ def tail(
 
 
 def _report_outage(reason: str | None) -> None:
-    click.echo("pushsvc: connected again" if reason is None else f"pushsvc: waiting: {reason}", err=True)
+    click.echo("pushsvc: connected again" if reason is None else visible(f"pushsvc: waiting: {reason}"), err=True)
 
 
 # Child processes of the supervisor and of aggregators
@@ -322,4 +322,4 @@ def _child_settings() -> Settings:
 
 
 def _log_with_pid() -> None:
-    logging.basicConfig(level=logging.INFO, format=f"pushsvc[{os.getpid()}]: %(message)s")
+    log_to_terminal(f"pushsvc[{os.getpid()}]")

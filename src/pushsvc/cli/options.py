@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from pushsvc.cli.terminal import log_to_terminal
 
 if TYPE_CHECKING:
     from pushsvc.settings import Ack
@@ -139,7 +140,7 @@ def server_options(*names: str) -> Callable[[F], F]:
             own = {name: given.pop(name) for name in names}
             from pushsvc.config import load
 
-            logging.basicConfig(level=logging.INFO, format="pushsvc: %(message)s")
+            log_to_terminal("pushsvc")
             return command(load(own, config), **given)
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__

@@ -13,9 +13,10 @@ from typing import Any
 import click
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from pushsvc.cli.terminal import visible
 from pushsvc.event.conditions import data_of, parse_condition
 from pushsvc.frame import Row, RowId, apply_frame
 from pushsvc.sse import Message
@@ -45,9 +46,9 @@ def print_events(messages: Iterator[Message], selects: Selection | None = None, 
     printed = 0
     while printed != limit and (message := next(messages, None)) is not None:
         if message.event in ("reset", "error"):
-            click.echo(message.data, err=True)
+            click.echo(visible(message.data), err=True)
         elif message.event != "heartbeat" and (selects is None or selects(json.loads(message.data))):
-            click.echo(message.data)
+            click.echo(visible(message.data))
             printed += 1
 
 
@@ -121,14 +122,19 @@ class StatisticsView:
     def table(self) -> Table:
         """Return the table: totals first, then the keys in the order of their names."""
         frame = self._frame
-        table = Table(title=f"{frame['topic']}, {frame['window']} to {frame['to']}" if frame else "waiting")
+        table = Table(title=_plain(f"{frame['topic']}, {frame['window']} to {frame['to']}" if frame else "waiting"))
         for name in frame.get("columns", ()):
-            table.add_column(name, justify="left" if name in ("key", "field") else "right")
+            table.add_column(_plain(name), justify="left" if name in ("key", "field") else "right")
         for row_id in sorted(self.rows, key=lambda row_id: tuple((name is not None, name or "") for name in row_id)):
             key, field, *values = self.rows[row_id]
             names = "all" if key is None else key, "events" if field is None else field
-            table.add_row(*names, *(_text(value) for value in values))
+            table.add_row(*map(_plain, names), *(_plain(_text(value)) for value in values))
         return table
+
+
+def _plain(text: str) -> Text:
+    """Return text of events as it is: not as markup, without control characters."""
+    return Text(visible(str(text)))
 
 
 def _text(value: Any) -> str:
@@ -137,4 +143,4 @@ def _text(value: Any) -> str:
         return ", ".join(f"{_text(one)} ({count})" for one, count in value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:,.6g}" if isinstance(value, int | float) else escape(value or "")
+    return f"{value:,.6g}" if isinstance(value, int | float) else str(value or "")
