@@ -38,7 +38,7 @@ class LongLimits:
     waiting_per_address: int = 100
     body: int = 100_000
     short_body: int = 4_000
-    slice: float = 0.005
+    slice: float = 0.002
 
 
 class Client(NamedTuple):
