@@ -133,9 +133,10 @@ def test_the_topic_is_that_of_the_path(app: Flask) -> None:
     assert admission.publish_topic(request) == admission.batch_topic(request) == "a.b"
 
 
-def test_insecure_admits_any_host(broker: Broker) -> None:
+def test_insecure_admits_addresses_but_no_names(broker: Broker) -> None:
     admission = admission_of(create_app(broker, security=Security(insecure=True)))
-    assert admission.publish_topic(post(JSON, LENGTH, host="any.example")) == "t"
+    assert admission.publish_topic(post(JSON, LENGTH, host="192.0.2.7:8000")) == "t"
+    assert admission.publish_topic(post(JSON, LENGTH, host="any.example")) is None
 
 
 def refuse() -> Response:

@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 import pytest
 
 from pushsvc.web.app import create_app
+from pushsvc.web.security import Security
 
 PAGE = ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/static/docs.js", "/openapi.json")
 
@@ -32,9 +33,19 @@ def test_a_cache_keeps_the_page_and_asks_whether_it_has_changed(client, path):
 @pytest.mark.parametrize("path", PAGE)
 def test_the_page_has_the_policy_of_every_answer(client, path):
     answer = client.get(path)
-    for name in ("Content-Security-Policy", "X-Content-Type-Options"):
+    for name in ("Content-Security-Policy", "X-Content-Type-Options", "Cross-Origin-Resource-Policy"):
         assert answer.headers[name] == client.get("/livez").headers[name]
-    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    policy = answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert {"frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} <= set(policy.split("; "))
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_a_browser_that_used_tls_is_told_to_keep_to_it(broker):
+    client = create_app(broker, security=Security(allow_hosts=("push.example",))).test_client()
+    named = {"http://push.example": False, "https://push.example": True, "https://localhost": False}
+    for url, told in named.items():
+        assert ("Strict-Transport-Security" in client.get("/livez", base_url=url).headers) == told, url
 
 
 def test_all_urls_of_the_page_are_relative_and_lead_to_its_files(client):

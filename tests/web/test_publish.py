@@ -299,7 +299,14 @@ HOSTS = [
     ("evil.example", Security(), 403),
     ("evil.example", Security(allow_hosts=("push.example",)), 403),
     ("push.example:8000", Security(allow_hosts=("push.example",)), 200),
-    ("anything", Security(insecure=True), 200),
+    ("anything", Security(insecure=True), 403),  # a name that another site may point at this server
+    ("192.0.2.7:8000", Security(insecure=True), 200),
+    ("[2001:db8::7]:8000", Security(insecure=True), 200),
+    ("push.local:8000", Security(insecure=True, bind_host="Push.local"), 200),
+    ("192.0.2.7", Security(), 403),
+    ("192.0.2.7", Security(insecure=True, allow_hosts=("push.example",)), 403),
+    ("192.0.2.7.evil.example", Security(insecure=True), 403),
+    ("3221225991", Security(insecure=True), 403),
     ("anything", Security(insecure=True, allow_hosts=("push.example",)), 403),
 ]
 
@@ -307,7 +314,20 @@ HOSTS = [
 @pytest.mark.parametrize(("host", "security", "status"), HOSTS)
 def test_only_allowed_hosts_are_served(broker, host, security, status):
     client = create_app(broker, security=security).test_client()
-    assert client.get("/v1/topics", headers={"Host": host}).status_code == status
+    answer = client.get("/v1/topics", headers={"Host": host})
+    assert answer.status_code == status
+    assert status == 200 or "--allow-host" in answer.json["detail"]
+
+
+SITES = [(None, 202), ("none", 202), ("same-origin", 202), ("cross-site", 403), ("same-site", 403)]
+
+
+@pytest.mark.parametrize(("site", "status"), SITES)
+def test_a_page_of_another_site_may_not_write_without_an_origin(broker, site, status):
+    client = create_app(broker).test_client()
+    headers = {} if site is None else {"Sec-Fetch-Site": site}
+    assert client.post(URL, json={"a": 1}, headers=headers).status_code == status
+    assert client.delete(URL.removesuffix("/events"), headers=headers).status_code == (403 if status == 403 else 204)
 
 
 ORIGINS = [

@@ -258,7 +258,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     from pushsvc.web.security import Security
 
     settings = _child_settings()
-    security = Security(settings.allow_host, settings.allow_origin, settings.insecure)
+    security = Security(settings.allow_host, settings.allow_origin, settings.insecure, settings.host)
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
     app = create_app(
         broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat, io_uring=settings.io_uring
@@ -299,7 +299,7 @@ def _metrics_server(settings: Settings, descriptor: int) -> AbstractContextManag
     from pushsvc.web.security import Security
 
     os.set_inheritable(descriptor, False)
-    app = create_metrics_app(Security(settings.allow_host, (), settings.insecure))
+    app = create_metrics_app(Security(settings.allow_host, (), settings.insecure, settings.metrics_host))
     return serving(app, socket.socket(fileno=descriptor), Caps(_METRICS_CONNECTIONS))
 
 
