@@ -37,7 +37,7 @@ class Owner:
     topics: list[str]
     rules: TopicRules = field(default_factory=TopicRules)
     policy: WorkerPolicy = field(
-        default_factory=lambda: WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, checkpoints=EAGER)
+        default_factory=lambda: WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, rebuilt_entries=0, checkpoints=EAGER)
     )
     unwanted: bool = False
     worker: AggregatorWorker = field(init=False)

@@ -7,6 +7,8 @@ from pushsvc.broker.log import FrameKind
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
+from pushsvc.worker.policy import WorkerPolicy
+from support.metrics import metric
 from support.owner import Owner, neighbours
 from support.waiting import until
 
@@ -171,3 +173,124 @@ def test_late_events_of_a_window_that_nobody_wants_are_reported_once(broker):
     successor.publish_all("sales", [Event(time=successor.partition.now - 600_000, data={"n": 1})])
     successor.step()
     assert reported() == 3
+
+
+# Dormant topics
+
+
+@pytest.fixture
+def thrifty(broker):
+    """An owner that counts a topic that nobody wants only if it has more than 100 entries."""
+    broker.check_layout()
+    policy = WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, rebuilt_entries=100)
+    return Owner(broker, ["sales", *neighbours("sales", 1)], TopicRules(default=WINDOWS), policy, unwanted=True)
+
+
+def notify(owner, topic="sales", count=1):
+    """Publish events one by one, and notify the owner of each, as Redis does."""
+    for number in range(count):
+        owner.publish(topic, n=number)
+        owner.partition.add_unread(topic)
+        owner.worker.step()
+
+
+def test_a_small_topic_that_nobody_wants_is_not_counted(thrifty):
+    notify(thrifty, count=5)
+    partition = thrifty.partition
+    assert (list(partition.topics), list(partition.engines), "sales" in partition.dormant) == ([], [], True)
+    ask(thrifty)
+    thrifty.worker.step()
+    assert thrifty.totals("sales") == (5, 5)
+    notify(thrifty)
+    until(lambda: (thrifty.step(1), thrifty.totals("sales"))[1] == (6, 6))
+    end_of_demand(thrifty)
+    assert (list(partition.topics), "sales" in partition.dormant) == ([], True)
+    notify(thrifty)
+    ask(thrifty)
+    thrifty.worker.step()
+    assert thrifty.totals("sales") == (7, 7)
+
+
+def test_a_topic_with_many_entries_is_counted_whether_somebody_wants_it_or_not(thrifty):
+    notify(thrifty, count=129)
+    assert thrifty.partition.topics["sales"].counts.offset == 129
+    ask(thrifty)
+    thrifty.worker.step()
+    end_of_demand(thrifty)
+    assert "sales" in thrifty.partition.topics
+
+
+def test_a_topic_with_long_entries_is_counted(thrifty):
+    for _ in range(65):
+        thrifty.publish("sales", text="x" * 10_000)
+        thrifty.partition.add_unread("sales")
+        thrifty.worker.step()
+    assert thrifty.partition.topics["sales"].counts.offset >= 64
+
+
+def test_a_topic_is_dormant_again_once_its_many_entries_have_left_the_windows(thrifty, monkeypatch):
+    notify(thrifty, count=129)
+    partition = thrifty.partition
+    for _ in range(2):  # the entries of the last and of the present period count
+        assert "sales" in partition.topics
+        monkeypatch.setattr(partition, "skew", partition.skew + 2 * 3_600_000)
+        partition.rest(100)
+    assert "sales" in partition.dormant
+
+
+def test_a_deleted_topic_is_not_remembered_as_dormant(thrifty):
+    notify(thrifty)
+    thrifty.broker.delete("sales")
+    thrifty.partition.note_ended("sales")
+    assert "sales" not in thrifty.partition.dormant
+    notify(thrifty)
+    ask(thrifty)
+    thrifty.worker.step()
+    assert thrifty.totals("sales") == (2, 1)
+
+
+def test_a_deletion_that_was_not_noticed_leaves_nothing_behind(thrifty):
+    notify(thrifty)
+    thrifty.broker.delete("sales")
+    thrifty.partition.look_everywhere()
+    thrifty.worker.step()
+    assert "sales" not in thrifty.partition.dormant
+
+
+@pytest.mark.parametrize("setting", [{"clock": "event"}, {"windows": (Window.parse("last 200"),)}])
+def test_windows_that_need_more_than_a_few_entries_are_counted(broker, setting):
+    broker.check_layout()
+    rules = TopicRules(default=TopicSettings(**setting))
+    policy = WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, rebuilt_entries=100)
+    owner = Owner(broker, ["sales"], rules, policy, unwanted=True)
+    notify(owner)
+    assert owner.partition.topics["sales"].counts.offset == 1
+
+
+def test_late_events_of_a_dormant_topic_are_reported_when_somebody_asks(thrifty):
+    notify(thrifty)
+    thrifty.publish_all("sales", [Event(time=thrifty.partition.now - 7_200_000, data={"n": 1})])
+    thrifty.partition.add_unread("sales")
+    thrifty.worker.step()
+
+    def reported():
+        (metadata,) = thrifty.broker.metadata([Log("sales")])
+        return int(metadata.get("late", 0))
+
+    assert reported() == 0
+    for _ in range(2):
+        ask(thrifty)
+        thrifty.worker.step()
+        assert reported() == 1
+        end_of_demand(thrifty)
+        assert "sales" in thrifty.partition.dormant
+
+
+def test_old_events_that_are_counted_on_demand_are_no_lag(thrifty):
+    notify(thrifty, count=3)
+    gauge = "pushsvc_aggregator_lag_ms"
+    before = metric(gauge)
+    ask(thrifty)
+    thrifty.worker.step()
+    assert metric(gauge) == before
+    assert thrifty.totals("sales") == (3, 3)

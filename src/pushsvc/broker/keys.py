@@ -54,6 +54,9 @@ class Log:
         return (self.window or "").replace(" ", "")
 
 
+ENDED = "$ended."  # before the name of a deleted topic on a partition channel; no topic has a ``$`` in its name
+
+
 def is_statistics(name: str) -> bool:
     """Return whether the log of that name has statistics: no topic has a ``$`` in its name."""
     return ".$stats." in name

@@ -42,9 +42,11 @@ class EntryApplier:
             )
         metrics.COUNTED.inc(applied)
         topic.sequence = run[-1].sequence
+        topic.load.add([entry.data for entry in run])
         engine.unsaved.entries += len(run)
         metrics.ENTRIES.inc(len(run))
-        metrics.LAG.set(max(0, now_ms() - run[-1].arrival))
+        if run[-1].last > topic.rebuilt_through:
+            metrics.LAG.set(max(0, now_ms() - run[-1].arrival))
 
     def _runs(
         self, partition: Partition, engine: OwnedEngine, entries: Sequence[tuple[str, EventsEntry]]

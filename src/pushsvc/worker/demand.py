@@ -32,6 +32,10 @@ class Demand:
         asked, self.asked = self.asked, set()
         return asked
 
+    def wants(self, topic: str) -> bool:
+        """Return whether any window of a topic is wanted."""
+        return topic in self._until
+
     def windows(self, topic: str, settings: TopicSettings) -> set[str]:
         """Return the names of the wanted windows of a topic."""
         wanted = self._until.get(topic)

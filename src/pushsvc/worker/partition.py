@@ -16,6 +16,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.demand import Demand, topic_of
+from pushsvc.worker.dormant import DormantTopics, RecentLoad, may_rest
 from pushsvc.worker.engine import EntryFailed, TopicEngine
 
 EngineKey = tuple[TopicSettings, str | None]  # the topic if it has an engine of its own
@@ -85,10 +86,18 @@ class OwnedTopic:
     counts: TopicCounts
     settings: TopicSettings
     silent_through: int
+    load: RecentLoad
+    rebuilt_through: int = 0  # the offset of the log's end when the windows began to be built from it
     reported: set[str] = field(default_factory=set)
     sequence: int = 0  # of the last entry that was applied here
     update_bytes: dict[str, int] = field(default_factory=dict)
     snapshot_bytes: dict[str, int] = field(default_factory=dict)
+
+    def is_dispensable(self, now: int, most: int) -> bool:
+        """Return whether the state can be rebuilt from at most ``most`` entries, and everything was reported."""
+        counts, settings = self.counts, self.settings
+        settled = counts.offset >= self.silent_through and counts.late == counts.reported_late
+        return settled and may_rest(settings, most) and self.load.at(now, settings.longest_window) <= most
 
 
 @dataclass(slots=True)
@@ -134,6 +143,7 @@ class Partition:
     stale: set[str] = field(default_factory=set)  # names of engines whose checkpoints are useless
     loaded: bool = False  # the list of topics is current
     demand: Demand = field(default_factory=Demand)
+    dormant: DormantTopics = field(default_factory=DormantTopics)
     watched: dict[str, set[str]] = field(default_factory=dict)  # topics and windows that had subscribers at last
     hurried: bool = False  # an unread topic is watched, or is behind
     wake: int | None = None  # what ``wake_at`` was when the engines were last used
@@ -177,14 +187,33 @@ class Partition:
         """Return the names of the logs that need a snapshot with all that the next read returns."""
         asked = self.demand.take_asked()
         for topic in {topic_of(name) for name in asked}:
-            if (owned := self.topics.get(topic)) is not None:
+            if (owned := self.topics.get(topic)) is None:
+                self.unread.add(topic)
+            else:
                 owned.reported -= {one.name for one in owned.settings.windows if Log(topic, one.name).name in asked}
         return asked
 
-    def add_unread(self, name: str) -> None:
-        """Note that the log of a topic has new entries."""
+    def add_unread(self, name: str) -> bool:
+        """Note that the log of a topic has new entries; return False if nothing has to be done."""
+        if name in self.dormant and not self.dormant.note(name):
+            return False
         self.unread.add(name)
         self.hurried |= name in self.watched
+        return True
+
+    def note_ended(self, name: str) -> None:
+        """Note that a topic was deleted."""
+        self.dormant.discard(name)
+        if name in self.topics:
+            self.unread.add(name)
+
+    def rest(self, most: int) -> None:
+        """Let the topics rest that nobody wants, if their windows can be rebuilt from at most ``most`` entries."""
+        now = self.now
+        for name, topic in list(self.topics.items()):
+            if topic.is_dispensable(now, most) and not self.demand.wants(name) and name not in self.unread:
+                self.forget(name)
+                self.dormant.add(name, topic.load.current)
 
     def note_watched(self, name: str, window: str, watched: bool) -> None:
         """Note whether a window has subscribers."""

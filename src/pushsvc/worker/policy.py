@@ -27,6 +27,8 @@ class WorkerPolicy:
     poll_interval: float = 5.0  # after which logs are read without a notification: one may be lost
     quiet_share: float = 0.2  # of the time, what the statistics may take that nobody watches
     quiet_pause: float = 0.5  # longest time for which these wait
+    # Entries of a log from which the windows of a topic are rebuilt when somebody asks for them; 0: all are counted.
+    rebuilt_entries: int = 1_000
     yield_interval: float = 0.005  # after which sockets and leases get a turn
     run_bytes: int = 64_000  # of entries that are applied as one: more would not make an event cheaper
     shard_timeout: float = 30.0  # after which a shard that takes or answers nothing is given up

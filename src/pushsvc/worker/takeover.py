@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import inf
 
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.broker.broker import Broker
@@ -12,8 +13,10 @@ from pushsvc.broker.keys import Log
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
+from pushsvc.worker.dormant import RecentLoad, may_rest
 from pushsvc.worker.engine import LocalEngine, TopicEngine
 from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, engine_key, engine_name
+from pushsvc.worker.policy import WorkerPolicy
 from pushsvc.worker.shards.pool import ShardHandle, ShardPool
 
 log = logging.getLogger(__name__)
@@ -29,11 +32,12 @@ class Takeover:
     Methods raise ShardLost, and errors of ``pushsvc.errors``.
     """
 
-    def __init__(self, broker: Broker, rules: TopicRules, pause: Callable[[], None], shard_timeout: float) -> None:
+    def __init__(self, broker: Broker, rules: TopicRules, pause: Callable[[], None], policy: WorkerPolicy) -> None:
         self._broker = broker
         self._rules = rules
         self._pause = pause
-        self._start_shard = partial(ShardHandle, timeout=shard_timeout)
+        self._start_shard = partial(ShardHandle, timeout=policy.shard_timeout)
+        self._rebuilt_entries = policy.rebuilt_entries
 
     def load(self, partition: Partition) -> None:
         """Mark all topics with windows as unread. The first time, restore the engines from checkpoints."""
@@ -47,21 +51,37 @@ class Takeover:
         for wanted in self._broker.demand.read(partition.number):
             if wanted not in partition.demand:
                 partition.ask(wanted, 0)
-        partition.unread.update(names)
+        partition.dormant.keep(set(names))
+        partition.unread.update(name for name in names if name not in partition.dormant)
         partition.loaded = True
 
     def begin(self, partition: Partition, names: Sequence[str]) -> None:
         """Open topics that no checkpoint has; their windows will be built from the part of the log that they cover.
-        Topics without windows are left alone."""
+
+        Topics without windows are left alone. Small topics whose windows nobody wants become dormant.
+        """
         found = {name: settings for name in names if (settings := self._rules.settings_of(name)).windows}
+        for name in [name for name, settings in found.items() if self._may_rest(partition, name, settings)]:
+            if name not in partition.dormant:
+                partition.dormant.add(name)
+                del found[name]
         for batch in _batches(list(found)):
             logs = [_logs_of(name, found[name]) for name in batch]
             answers = iter(self._broker.metadata([one for several in logs for one in several]))
             now = self._broker.time(partition.number)
             for name, several in zip(batch, logs, strict=True):
                 events, *windows = [next(answers) for _ in several]
-                if "created" in events:
+                if "created" in events and not self._stays_dormant(partition, name, found[name], events):
                     self._open(partition, name, found[name], events, windows, now)
+
+    def _may_rest(self, partition: Partition, name: str, settings: TopicSettings) -> bool:
+        return not partition.demand.wants(name) and may_rest(settings, self._rebuilt_entries)
+
+    def _stays_dormant(
+        self, partition: Partition, name: str, settings: TopicSettings, events: Mapping[str, str]
+    ) -> bool:
+        rests = name in partition.dormant and self._may_rest(partition, name, settings)
+        return rests and partition.dormant.is_small(name, int(events.get("bytes", 0)), self._rebuilt_entries)
 
     def _open(
         self, partition: Partition, name: str, settings: TopicSettings, events: Mapping[str, str],
@@ -78,7 +98,9 @@ class Takeover:
         counts = engine.engine.open(name, int(events["created"]))
         counts.offset = after
         counts.deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _topic_of(engine, counts, settings, events, windows)
+        partition.topics[name] = _topic_of(engine, counts, settings, events, windows, RecentLoad(now))
+        partition.topics[name].rebuilt_through = int(events["last"])
+        partition.dormant.discard(name)
 
     # Engines
 
@@ -155,7 +177,8 @@ class Takeover:
                 events, *windows = [next(answers) for _ in several]
                 counts = engine.engine.topics[name]
                 if self._rules.settings_of(name) == settings and _continues(counts, events):
-                    found[name] = _topic_of(engine, counts, settings, events, windows)
+                    load = RecentLoad(partition.now, previous=inf)
+                    found[name] = _topic_of(engine, counts, settings, events, windows, load)
         for name in set(every) - set(found):
             engine.engine.close(name)
             engine.unsaved.forgot = True
@@ -188,11 +211,11 @@ def _continues(counts: TopicCounts, events: Mapping[str, str]) -> bool:
 
 def _topic_of(
     engine: OwnedEngine, counts: TopicCounts, settings: TopicSettings, events: Mapping[str, str],
-    windows: list[dict[str, str]],
+    windows: list[dict[str, str]], load: RecentLoad,
 ) -> OwnedTopic:  # fmt: skip
     for window in settings.windows:
         engine.engine.suspend(counts.name, window.name)
     written = max(int(events.get("late_through", 0)), *(int(window.get("source", 0)) for window in windows))
     if counts.offset <= written:
         counts.reported_late = counts.late  # the owner that wrote the frames reported them
-    return OwnedTopic(engine, counts, settings, written)
+    return OwnedTopic(engine, counts, settings, written, load)

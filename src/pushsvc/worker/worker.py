@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.keys import TAGS, Log, is_statistics
+from pushsvc.broker.keys import ENDED, TAGS, Log, is_statistics
 from pushsvc.broker.log import PartitionRead
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
@@ -49,7 +49,7 @@ class AggregatorWorker:
         self._waits_until = 0.0  # monotonic time; 0 while there is work
         self._stopping = False
         yield_to_loop = LoopYielder(policy.yield_interval)
-        self._takeover = Takeover(broker, rules, yield_to_loop, policy.shard_timeout)
+        self._takeover = Takeover(broker, rules, yield_to_loop, policy)
         self._applier = EntryApplier(policy.run_bytes, yield_to_loop)
         self.frames = FrameWriter(broker)
         self.checkpointer = Checkpointer(broker.checkpoints, policy.checkpoints, self._on_engine_failure)
@@ -127,8 +127,11 @@ class AggregatorWorker:
             name = data.decode()
             if is_statistics(name):
                 partition.ask(name, self._broker.demand.lifetime)
+            elif name.startswith(ENDED):
+                partition.note_ended(name.removeprefix(ENDED))
             elif name:
-                partition.add_unread(name)
+                if not partition.add_unread(name):
+                    return True
             else:
                 partition.loaded = False  # the subscription is new: topics may have been created before it
             if partition.is_urgent or self._waits_until > self._pace.until:
@@ -213,10 +216,12 @@ class AggregatorWorker:
         if partition.unsure:
             self._find_changed(partition)
             self._review_demand(partition)
-        names, asked = self._take_unread(partition), partition.take_asked()
-        if not names and not asked and not partition.is_due:
-            return False
+            partition.rest(self._policy.rebuilt_entries)
+        asked, names = partition.take_asked(), []
         try:
+            names = self._take_unread(partition)
+            if not names and not asked and not partition.is_due:
+                return False
             busy = self._read_and_write(partition, names, {topic_of(name) for name in asked})
         except PushError:
             partition.unread.update(names)  # their entries may not have been read
@@ -233,7 +238,8 @@ class AggregatorWorker:
             partition.look_everywhere()
         for name, sequence in changed.sequences.items():
             topic = partition.topics.get(name)
-            if not is_statistics(name) and (topic is None or topic.sequence < sequence):
+            known = is_statistics(name) or name in partition.dormant
+            if not known and (topic is None or topic.sequence < sequence):
                 partition.unread.add(name)
         partition.sure_through, partition.unsure = changed.through, changed.more
 
@@ -253,7 +259,11 @@ class AggregatorWorker:
         unread, partition.unread, partition.hurried = partition.unread, set(), False
         topics = partition.topics
         # A notification meanwhile makes a topic unread again.
-        self._takeover.begin(partition, [name for name in unread if name not in topics])
+        try:
+            self._takeover.begin(partition, [name for name in unread if name not in topics])
+        except PushError:
+            partition.unread |= unread
+            raise
         return sorted(name for name in unread if name in topics)
 
     def _read_and_write(self, partition: Partition, names: list[str], asked: set[str]) -> bool:

@@ -45,5 +45,5 @@ make_room(partition_key, remains_key, changed_key, tonumber(max_remains))
 for i = NAMED_ARGUMENTS + 1, #ARGV do
   redis.call(publish_command, ARGV[i], sequence)
 end
-redis.call(publish_command, partition_channel, topic)
+redis.call(publish_command, partition_channel, '$ended.' .. topic)
 return 1
