@@ -52,12 +52,21 @@ def test_the_url_of_one_server_is_kept(url: str) -> None:
         ("redis+cluster://a:1/2", "a cluster has no database '2', only 0"),
         ("redis+ring://a:1", "the schemes are redis://"),
         ("http+cluster://a:1", "the schemes are redis://"),
+        ("redis://:sec?ret@h:1/0", "write these as %2F, %3F and %23"),
+        ("redis://:a@sec#ret@h:1/0", "write these as %2F, %3F and %23"),
+        ("redis+cluster://:sec/ret@h:1", "write these as %2F, %3F and %23"),
+        ("redis://h?bogus=1", "there is no parameter 'bogus'; the parameters are "),
+        ("redis://h?socket_timeot=1", "there is no parameter 'socket_timeot'; did you mean socket_timeout?"),
+        ("redis://h?ssl_ca_certs=a", "the parameter ssl_ca_certs needs TLS: use rediss"),
+        ("redis://h?parser_class=a", "there is no parameter 'parser_class'"),
+        ("redis+cluster://h?sentinel_username=a", "there is no parameter 'sentinel_username'"),
     ],
 )
 def test_an_invalid_url_is_refused_with_a_reason(url: str, sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         Address.parse(url)
     assert sentence in str(error.value)
+    assert "sec" not in without_password(url) + str(error.value).replace("socket", "")
 
 
 @pytest.mark.parametrize(

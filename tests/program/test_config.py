@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pushsvc.cli.main import program
 from pushsvc.config import Settings, load
 from pushsvc.errors import InvalidSetting, StartupError
 from pushsvc.settings import Ack, TopicSettings
@@ -39,6 +42,57 @@ def test_options_override_the_file_and_the_file_overrides_defaults() -> None:
 def test_the_file_in_the_working_directory_is_the_default() -> None:
     write("drain = 9\n", "pushsvc.toml")
     assert load({}).drain == 9
+
+
+def test_settings_and_data_of_another_user_are_used_only_if_named(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    file = write("drain = 9\n", "pushsvc.toml")
+    os.chown(file, 12_345, -1)
+    with pytest.raises(StartupError, match=r"pushsvc\.toml .* another user \(uid 12345\); use --config pushsvc\.toml"):
+        load({})
+    assert load({}, file).drain == 9
+    file.unlink()
+    data = tmp_path / "pushsvc-data"
+    data.mkdir()
+    os.chown(data, 12_345, -1)
+    with pytest.raises(StartupError, match=r"another user .*; use --data-dir pushsvc-data"):
+        load({"data_dir": None})
+    assert load({"data_dir": data}).data_dir == data
+    load({"data_dir": None, "redis": "redis://h"})
+    data.rmdir()
+    data.symlink_to(tmp_path)
+    os.lchown(data, 12_345, -1)
+    with pytest.raises(StartupError, match="another user"):
+        load({"data_dir": None})
+
+
+ORIGINS = {
+    "*": "would let every page",
+    "null": "is the origin of files",
+    "https://page.example/": "write https://page.example$",
+    "HTTPS://Page.example:443": "write https://page.example$",
+    "http://page.example:80": "write http://page.example$",
+    "page.example": "it has a scheme, a host",
+    "https://page.example/app": "it has a scheme, a host",
+    "https://": "it has a scheme, a host",
+}
+
+
+@pytest.mark.parametrize("text", ORIGINS)
+def test_a_text_that_is_no_origin_is_refused_with_a_reason(text: str) -> None:
+    with pytest.raises(InvalidSetting, match=ORIGINS[text]):
+        load({}, write(f'allow_origin = ["{text}"]\n'))
+    done = CliRunner().invoke(program, ["web", "--allow-origin", text])
+    assert done.exit_code == 2
+    assert "Invalid value for '--allow-origin'" in done.output
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.example", "http://a:8080", "http://[::1]:5173", "chrome-extension://abc", "http://a:443"]
+)
+def test_origins_are_kept_as_browsers_send_them(text: str) -> None:
+    assert load({}, write(f'allow_origin = ["{text}"]\n')).allow_origin == (text,)
 
 
 def test_a_path_in_the_file_is_relative_to_the_file(tmp_path: Path) -> None:

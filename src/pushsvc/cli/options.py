@@ -34,14 +34,17 @@ class _AckType(click.ParamType["Ack"]):
             self.fail(str(error), param, ctx)
 
 
-class _MemoryType(click.ParamType["int"]):
-    name = "size"
+class _CheckedType(click.ParamType[Any]):
+    """A value that a function of the settings' checks takes."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from pushsvc.config.checks import memory
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pushsvc.config import checks
 
         try:
-            return memory(value)
+            return getattr(checks, self.name)(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -65,7 +68,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "maxmemory": option(
         "--maxmemory",
-        type=_MemoryType(),
+        type=_CheckedType("memory"),
         metavar="SIZE",
         help="Most memory of the embedded server, such as 2GB; 0: no limit. [default: half of the memory]",
     ),
@@ -79,7 +82,11 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--allow-host", multiple=True, metavar="NAME", help="Also answer requests for this Host (repeatable)."
     ),
     "allow_origin": option(
-        "--allow-origin", multiple=True, metavar="ORIGIN", help="Let pages of this Origin use the API (repeatable)."
+        "--allow-origin",
+        type=_CheckedType("origin"),
+        multiple=True,
+        metavar="ORIGIN",
+        help="Let pages of this Origin use the API (repeatable).",
     ),
     "insecure": option(
         "--insecure", is_flag=True, default=None, help="Listen where other machines can connect, without credentials."

@@ -94,6 +94,24 @@ def _expiry(value: Any) -> int:
     return amount
 
 
+def origin(value: Any) -> str:
+    """Return an origin as browsers send it; raise ValueError with the reason why another text cannot be one."""
+    if value == "*":
+        raise ValueError("'*' would let every page of the web publish; name the origins")
+    if value == "null":
+        raise ValueError("'null' is the origin of files and of pages that any site makes; name the origins")
+    text = _text(value)
+    if _ORIGIN.fullmatch(text) and not _DEFAULT_PORT.search(text):
+        return text
+    likely = _DEFAULT_PORT.sub(r"\1\2", text.strip().lower().rstrip("/"))
+    hint = f"write {likely}" if _ORIGIN.fullmatch(likely) else "it has a scheme, a host and perhaps a port"
+    raise ValueError(f"{text!r} is not an origin as browsers send it, such as https://page.example:8443; {hint}")
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    return tuple(map(origin, _texts(value)))
+
+
 def memory(value: Any) -> int:
     """Return the bytes of a value such as ``2GB``; raise ValueError."""
     amount: int = _units(_BYTES, 'a number of bytes, or text such as "2GB" (KB, MB, GB, TB)')(value)
@@ -225,6 +243,8 @@ def _limits(value: Any) -> Limits:
 
 _MAX_VALUED = 8
 _LEAST_EXPIRY = 3_600_000  # ms: ids and idempotency keys are remembered for less
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+_DEFAULT_PORT = re.compile("^(http(?=://.*:80$)|https(?=://.*:443$))(.*):[0-9]+$")
 _LEAST_MEMORY = 16 * 10**6
 _MAX_AMOUNT = 10**15
 _MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -262,7 +282,7 @@ SETTINGS: dict[str, Check] = {
     "data_dir": _path,
     "maxmemory": memory,
     "allow_host": _texts,
-    "allow_origin": _texts,
+    "allow_origin": _origins,
     "insecure": _switch,
     "drain": _number(0, 3_600),
     "watchdog": _number(0, 3_600),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,27 @@ def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
     Without ``file``, read ``pushsvc.toml`` in the working directory if it exists. Raise InvalidSetting with the file,
     the line and the key, and StartupError if the file cannot be read.
     """
-    found = _read(file or DEFAULT_FILE) if file is not None or DEFAULT_FILE.exists() else {}
+    if file is None and DEFAULT_FILE.exists():
+        _check_owner(DEFAULT_FILE, "--config")
+        file = DEFAULT_FILE
+    found = _read(file) if file is not None else {}
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    return replace(Settings(), **(found | given))
+    settings = replace(Settings(), **(found | given))
+    if settings.redis is None and "data_dir" in options and "data_dir" not in found | given:
+        _check_owner(settings.data_dir, "--data-dir")
+    return settings
+
+
+def _check_owner(path: Path, option: str) -> None:
+    """Raise StartupError if another user made what the working directory has at ``path``: in a folder that many may
+    write to, such as /tmp, it could be a trap."""
+    with suppress(FileNotFoundError):
+        owners = {os.lstat(path).st_uid, os.stat(path).st_uid}
+        if others := owners - {os.geteuid(), 0}:
+            raise StartupError(
+                f"{path} in the working directory belongs to another user (uid {others.pop()}); use {option} {path} "
+                "if you trust it"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

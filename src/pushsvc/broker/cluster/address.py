@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -15,6 +16,18 @@ from pushsvc.broker.redis_connection import ask
 from pushsvc.broker.replies import Host
 from pushsvc.broker.script import Argument
 from pushsvc.errors import BrokerUnavailable, StartupError
+
+_PARAMETERS = frozenset({
+    "client_name", "db", "health_check_interval", "lib_name", "lib_version", "password", "protocol", "retry_on_timeout",
+    "socket_connect_timeout", "socket_keepalive", "socket_read_size", "socket_timeout", "username",
+})  # fmt: skip
+_POOL_PARAMETERS = frozenset({"max_connections", "timeout"})  # of one server
+_TLS_PARAMETERS = frozenset({
+    "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers",
+    "ssl_keyfile", "ssl_ocsp_expected_cert", "ssl_password", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled",
+})  # fmt: skip
+_SENTINEL_PARAMETERS = frozenset({"sentinel_username", "sentinel_password"})
+"""Parameters of redis-py that can be given as text. Another one would be an error of its own when it connects."""
 
 _DEFAULT_PORTS: dict[ServerKind, int] = {"sentinel": 26_379, "cluster": 6_379}
 
@@ -41,6 +54,8 @@ class Address:
         ``redis[s]+cluster://[user:password@]host[:port],…``, or the URL of one server; raise ValueError."""
         scheme, _, rest = url.partition("://")
         base, _, kind = scheme.lower().partition("+")
+        _check_at_sign(base, rest)
+        _check_parameters(base, kind, rest.partition("?")[2])
         if not kind:
             if "," in rest.partition("?")[0].partition("/")[0].rpartition("@")[2]:
                 raise ValueError("several hosts need redis+cluster:// (a cluster) or redis+sentinel:// (Sentinels)")
@@ -118,7 +133,34 @@ def _host(text: str, port: int) -> Host:
     return name.strip("[]"), int(number)
 
 
+def _check_at_sign(base: str, rest: str) -> None:
+    """Refuse what is most likely a password with an unescaped character; the message must not show a part of it."""
+    hosts = re.split("[/?#]", rest, maxsplit=1)
+    if base != "unix" and len(hosts) == 2 and "@" in hosts[1]:
+        raise ValueError(
+            "there is an @ after the first /, ? or #: in a password write these as %2F, %3F and %23, and an @ in a "
+            "parameter as %40"
+        )
+
+
+def _check_parameters(base: str, kind: str, query: str) -> None:
+    """Refuse parameters that nothing reads."""
+    known = _PARAMETERS | (_SENTINEL_PARAMETERS if kind == "sentinel" else frozenset())
+    known |= frozenset() if kind else _POOL_PARAMETERS
+    known |= _TLS_PARAMETERS if base == "rediss" else frozenset()
+    for name, _ in parse_qsl(query.partition("#")[0]):
+        if name in _TLS_PARAMETERS and name not in known:
+            raise ValueError(f"the parameter {name} needs TLS: use rediss")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the parameters are {', '.join(sorted(known))}"
+            raise ValueError(f"there is no parameter {name!r}; {hint}")
+
+
 def without_password(url: str) -> str:
-    """Return a URL without its passwords, for messages. It may list several hosts, which urllib cannot parse."""
-    shown = re.sub(r"(?<=://)[^?]*@", "…@", url)
+    """Return a URL without its passwords, for messages. It may list several hosts, which urllib cannot parse.
+
+    A password may have any character, also one that should have been escaped: all before the last @ is hidden.
+    """
+    shown = re.sub(r"(?<=://).*@", "…@", url, flags=re.DOTALL)
     return re.sub(r"(?<=password=)[^&]*", "…", shown)
