@@ -1,10 +1,14 @@
 """The limit of connections, as browsers and producers see it."""
 
+import os
+import select
+import signal
 import socket
 import time
 from contextlib import ExitStack
 
 from pushsvc.server.accept import TICK
+from support.processes import children, needs_proc
 from support.waiting import until
 
 
@@ -42,6 +46,49 @@ def test_health_checks_are_answered_while_idle_connections_fill_every_room(stack
         for path in ("/livez", "/readyz", "/metrics"):
             assert stack.get(path).status == 200
         assert stack.metric("pushsvc_connections_refused_total") >= 300
+
+
+@needs_proc
+def test_a_worker_near_its_descriptor_limit_leaves_accepting_to_another(stack, topic):
+    """Each of two workers may have 144 connections. One of them is stopped while 200 arrive."""
+    supervisor = stack.start_web_with(400, "--workers", "2")
+    stack.post(topic, {"n": 1})
+    workers = until(lambda: len(found := children(supervisor.pid, "_web")) == 2 and found)
+    until(lambda: all(listens_alone(stack, workers, worker) for worker in workers))
+    os.kill(workers[1], signal.SIGSTOP)
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(socket.create_connection(("127.0.0.1", stack.port))) for _ in range(200)]
+        for sock in sockets:
+            sock.sendall(f"GET /v1/topics/{topic} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until(lambda: len(answered(sockets)) >= 135)
+        os.kill(workers[1], signal.SIGCONT)
+        until(lambda: len(answered(sockets)) == 200)
+        assert {sock.recv(12) for sock in sockets} == {b"HTTP/1.1 200"}
+    assert stack.metric("pushsvc_connections_refused_total") == 0
+
+
+def answered(sockets):
+    """Return the sockets that have bytes to read."""
+    poll = select.poll()
+    for sock in sockets:
+        poll.register(sock, select.POLLIN)
+    return poll.poll(0)
+
+
+def listens_alone(stack, workers, worker):
+    """Return whether a worker answers while the others are stopped."""
+    others = [one for one in workers if one != worker]
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        with socket.create_connection(("127.0.0.1", stack.port), 0.5) as sock:
+            sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return sock.recv(12) == b"HTTP/1.1 200"
+    except TimeoutError:
+        return False
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
 
 
 def test_connections_and_bad_requests_are_counted(own_server):

@@ -79,6 +79,17 @@ class Stack:
         until(lambda: self.ready() or self.ended("web"))
         assert not self.ended("web"), self.output("web")
 
+    def start_web_with(self, descriptors: int, *arguments: str) -> subprocess.Popen[bytes]:
+        """Run web processes that may have so many open descriptors each."""
+        script = (
+            f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))\n"
+            "from pushsvc.__main__ import main; main()"
+        )
+        process = self._start("web", ["-c", script, "web", "--port", str(self.port), *arguments])
+        until(lambda: self.ready() or self.ended("web"))
+        assert not self.ended("web"), self.output("web")
+        return process
+
     def start_iterated(self, heartbeat: int = 15) -> None:
         """Run the app under a foreign WSGI server."""
         script = Path(__file__).parent / "iterated.py"

@@ -35,6 +35,9 @@ _PAUSE = 1.0
 RESERVED_DESCRIPTORS = 256
 """Descriptors kept free for Redis, for files, and for connections that are refused with an answer."""
 
+_FULL = 15 / 16
+"""Of its connections, from which on a worker leaves accepting to others that have more room."""
+
 _ANSWERED = RESERVED_DESCRIPTORS // 2
 """Refused connections that may be open: one more ends the oldest of the network that has most of them."""
 
@@ -67,6 +70,8 @@ class Acceptor:
         self._caps = caps
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_open = max(1, files - RESERVED_DESCRIPTORS)
+        self._full = max(1, int(self._max_open * _FULL))
+        self._left_to_others = False
         _enlarge_descriptor_table(self._listener.fileno(), min(files, _TABLE))
         self._connections: set[HttpConnection] = set()
         self._open = self._accepted = self._refused_open = 0
@@ -97,6 +102,7 @@ class Acceptor:
         for watcher in (self._readable, self._pause, self._next_turn):
             watcher.stop()
             watcher.close()
+        self._left_to_others = False
         self._listener.close()
 
     def drain(self) -> Event:
@@ -114,6 +120,8 @@ class Acceptor:
     # These run in gevent's hub and must not wait.
 
     def _accept(self) -> None:
+        if self._leave_to_others():
+            return
         until = time.perf_counter() + _SLICE_SECONDS
         room = max(1, self._max_open - self._open)  # one: it is refused with an answer
         most = min(len(self._queue) + self._slice, room)
@@ -128,6 +136,16 @@ class Acceptor:
         self._accept_due = time.perf_counter() + _SLICE_SECONDS
         if not self._next_turn.active:
             self._begin()
+
+    def _leave_to_others(self) -> bool:
+        """Stop accepting while this worker is nearly full and another is not; return whether that is so."""
+        leave = self._open + len(self._queue) >= self._full and self._caps.another_below(self._full)
+        if leave and not self._left_to_others:
+            self._readable.stop()
+        elif self._left_to_others and not leave and not self._pause.active:
+            self._readable.start(self._accept)
+        self._left_to_others = leave
+        return leave
 
     def _accept_one(self) -> bool:
         """Accept a connection; return False if there is none."""
@@ -158,7 +176,8 @@ class Acceptor:
 
     def _resume_accepting(self) -> None:
         self._pause.stop()
-        self._readable.start(self._accept)
+        if not self._left_to_others:
+            self._readable.start(self._accept)
 
     def _admit(self, descriptor: int, address: tuple[Any, ...]) -> None:
         sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
@@ -235,6 +254,8 @@ class Acceptor:
         metrics.LOOP_LAG.observe(max(0.0, now - self._tick_due))
         self._tick_due = max(self._tick_due + TICK, now)  # as libev schedules the timer
         metrics.CONNECTIONS.set(self._open)
+        if self._left_to_others:
+            self._leave_to_others()
         self._count_memory()
         if self._accepted:
             metrics.ACCEPTED.inc(self._accepted)

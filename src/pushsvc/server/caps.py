@@ -89,6 +89,10 @@ class Caps:
         self._counts[self._row] -= 1
         self._counts[self._row + counter] -= 1 if counter else 0
 
+    def another_below(self, count: int) -> bool:
+        """Return whether another worker has fewer connections than ``count``."""
+        return any(self._counts[row] < count for row in self._rows if row != self._row)
+
     def _sum(self, counter: int) -> int:
         return sum([self._counts[row + counter] for row in self._rows])
 
