@@ -37,17 +37,6 @@ def test_stream_beyond_the_connection_limit_gets_a_retry(stack, topic):
     until(lambda: stack.post(topic, {"n": 1}).status == 202)
 
 
-def test_health_checks_are_answered_while_idle_connections_fill_every_room(stack, topic):
-    stack.start_web("--max-connections", "1")
-    with ExitStack() as opened:
-        until(lambda: admitted(stack, f"/v1/topics/{topic}/events", opened))
-        for _ in range(300):
-            opened.enter_context(socket.create_connection(("127.0.0.1", stack.port)))
-        for path in ("/livez", "/readyz", "/metrics"):
-            assert stack.get(path).status == 200
-        assert stack.metric("pushsvc_connections_refused_total") >= 300
-
-
 @needs_proc
 def test_a_worker_near_its_descriptor_limit_leaves_accepting_to_another(stack, topic):
     """Each of two workers may have 144 connections. One of them is stopped while 200 arrive."""
