@@ -135,6 +135,22 @@ def test_stats_yields_statistics_of_published_events(shared_server: Stack, topic
     assert rows["soup", "rating"][frame["columns"].index("mean")] == 3
 
 
+def test_statistics_are_a_table_of_pandas(shared_server: Stack, topic: str) -> None:
+    with Client(shared_server.url) as client:
+        receipt = client.publish(topic, [{"key": "a", "x": 1}, {"key": "a", "x": 3}, {"key": "b", "x": 5}])
+        table = client.table(topic, window="5m", at_least=receipt["last_offset"])
+        rows = table[table["field"] == "x"].set_index("key")
+        assert rows.loc["a", ["count", "mean", "max"]].tolist() == [2, 2.0, 3.0]
+        assert rows.loc["b", "sum"] == 5.0
+        assert (table.attrs["window"], table.attrs["offset"]) == ("5m", 3)
+        every = client.table(topic, window="*")
+        assert every.columns[0] == "window"
+        counts = every[every["key"].isna() & every["field"].isna()].set_index("window")["count"]
+        assert counts["5m"] == 3
+        with pytest.raises(ClientError, match=r"400 .* is not a window of this topic"):
+            client.table(topic, window="7y")
+
+
 def test_many_threads_share_a_client(shared_server: Stack, topic: str) -> None:
     with Client(shared_server.url) as client, ThreadPoolExecutor(8) as pool:
         receipts = list(pool.map(lambda n: client.publish(topic, [{"n": n}]), range(64)))

@@ -6,11 +6,15 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BatchLimits, Events, Missing, Table, add_receipts, batches
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
+from pushsvc.client.tables import to_table
 from pushsvc.sse import Decoder, Message
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _RECONNECT = 2.0  # seconds before a reconnection, unless the server sets another delay
 _ROUTINE = ("", "pushsvc", "heartbeat")  # comments of a stream that goes on; any other is the reason why it ends
@@ -105,6 +109,17 @@ class Client:
         ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
         """
         return self._watch(self._session.path(topic, "stats", query), last_id, query)
+
+    def table(self, topic: str, **query: Parameter) -> DataFrame:
+        """Return the statistics of a window now, as a pandas DataFrame with a row per key and field.
+
+        ``query`` holds parameters of the call, such as ``window``, ``top`` and ``at_least``. With ``window="*"`` the
+        first column is the window. Otherwise ``attrs`` has the other members of the frame: ``from``, ``to``,
+        ``offset`` and more. Raise ClientError.
+        """
+        path = self._session.path(topic, "stats", query)
+        answer = self._session.retry(lambda: self._session.get(path), repeatable=True)
+        return to_table(answer)
 
     def stream(
         self, *, events: Sequence[str] = (), stats: Sequence[str] = (), last_id: str = "", **query: Parameter

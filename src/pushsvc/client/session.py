@@ -106,16 +106,23 @@ class Session:
 
     def post(self, path: str, body: bytes, content_type: str) -> dict[str, Any]:
         """Send a POST request once and return the JSON object of the answer; raise ClientError."""
+        return self._request("POST", path, body, {"Content-Type": content_type})
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Send a GET request once and return the JSON object of the answer; raise ClientError."""
+        return self._request("GET", path, None, {})
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         connection = self._take()
         try:
-            connection.request("POST", path, body, _headers(JSON) | {"Content-Type": content_type})
+            connection.request(method, path, body, _headers(JSON) | headers)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, HTTPException) as error:
             connection.close()
             raise ClientError(
-                f"{self.url}: the connection was lost before the answer came ({_reason(error)}); "
-                "the events may have been stored",
+                f"{self.url}: the connection was lost before the answer came ({_reason(error)})"
+                + ("; the events may have been stored" if body is not None else ""),
                 temporary=True,
                 unknown=True,
             ) from error
