@@ -22,11 +22,12 @@ FETCH = """async ([url, value]) => {
     return String(error.name);
   }
 }"""
-# What sends the request without reading the answer, as a page of another site would.
+# What sends the request without reading the answer, as a page of another site would. The browser rejects the answers,
+# because they are for pages of the server's own origin.
 BLIND = """async ([url, value]) => {
-  await fetch(url, {method: "POST", mode: "no-cors", body: JSON.stringify(value)});
+  await fetch(url, {method: "POST", mode: "no-cors", body: JSON.stringify(value)}).catch(() => {});
   const form = new URLSearchParams(); form.set(JSON.stringify(value), "");
-  await fetch(url, {method: "POST", mode: "no-cors", body: form});
+  await fetch(url, {method: "POST", mode: "no-cors", body: form}).catch(() => {});
   return navigator.sendBeacon(url, JSON.stringify(value));
 }"""
 BEACON = "([url, value]) => navigator.sendBeacon(url, JSON.stringify(value))"
@@ -75,11 +76,12 @@ def test_a_page_of_another_port_stores_nothing(page: Page, server: Stack, topic:
     with other_port() as origin:
         page.goto(origin)
         assert page.evaluate(FETCH, [url, {"n": 1}]) == "TypeError"
-        answers: list[int] = []
-        page.on("response", lambda answer: answers.append(answer.status))
+        ended: list[str] = []
+        page.on("requestfailed", lambda request: ended.append(request.method))
+        page.on("requestfinished", lambda request: ended.append(request.method))
         assert page.evaluate(BLIND, [url, {"n": 2}])
-        until(lambda: len(answers) == 3, sleep=lambda _: page.wait_for_timeout(50))
-    assert set(answers) == {403}
+        until(lambda: len(ended) == 3, sleep=lambda _: page.wait_for_timeout(50), seconds=20)
+    assert set(ended) == {"POST"}
     assert stored(server, topic) == []
 
 

@@ -97,6 +97,7 @@ def test_a_condition_selects_what_it_selects_in_the_history(shared_server: Stack
 def test_a_window_selects_statistics_and_the_server_selects_their_keys(shared_server: Stack, topic: str) -> None:
     shared_server.post(f"{topic}.a", [{"key": "soup", "x": 1}, {"key": "pizza", "x": 2}])
     until(lambda: shared_server.stats(f"{topic}.a")["offset"] == 2)
+    until(lambda: "stale" not in shared_server.stats(f"{topic}.a", "?window=5m"))
     [frame] = run(shared_server, f"{topic}.*", "--window", "5m", "--key", "soup", "--limit", "1")
     assert (frame["topic"], frame["window"]) == (f"{topic}.a", "5m")
     assert {row[0] for row in frame["data"]} == {"soup"}

@@ -180,6 +180,7 @@ def test_metrics_sum_over_workers(parents: Any) -> None:
         connection.close()
         return "pushsvc_events_counted_total 20.0" in text
 
+    until(lambda: ask(port, "GET", "/v1/topics/t/stats")[0] == 200)  # the events are counted when somebody asks
     until(counted)
 
 

@@ -156,7 +156,9 @@ class Stack:
         return self.request("POST", f"/v1/topics/{topic}/events{query}", body, Content_Type=media_type)
 
     def stats(self, topic: str, query: str = "") -> dict[str, Any]:
-        answer = self.get(f"/v1/topics/{topic}/stats{query}", Accept="application/json")
+        """Return the statistics of a topic, as soon as an aggregator has counted it."""
+        path = f"/v1/topics/{topic}/stats{query}"
+        answer = until(lambda: None if (found := self.get(path, Accept="application/json")).status == 503 else found)
         assert answer.status == 200, answer.body
         return answer.json()
 

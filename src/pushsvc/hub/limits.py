@@ -34,7 +34,7 @@ class FeedLimits:
     # Windows are asked for again and again, as a demand ends after a minute. The first frame comes within a fraction
     # of a second; after current_wait the log is read as it is. Meanwhile the aggregator is reminded.
     renew_interval: float = 20.0
-    current_wait: float = 2.0
+    current_wait: float = 4.0
     remind_interval: float = 0.5
     # Logs that are read at once. More are read piece by piece, and other work is done in between.
     read_logs: int = 200

@@ -17,7 +17,7 @@ from pushsvc.frame import RowId, row_id_getter
 from pushsvc.settings import TopicSettings
 
 # Seconds: how long a request waits for the first frame, how often it looks, and how often it reminds the aggregator.
-_LONGEST_WAIT, _POLL_INTERVAL, _REMIND_INTERVAL = 2.0, 0.01, 0.5
+_LONGEST_WAIT, _POLL_INTERVAL, _REMIND_INTERVAL = 4.0, 0.01, 0.5
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
 _COUNTED = 10_000  # updates that are remembered to be counted
 
