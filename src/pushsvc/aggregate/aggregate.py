@@ -228,7 +228,8 @@ class Aggregate:
         if self._wake_known:
             topics = np.array([topic.table.number])
             ready = min(int(self._cadence.ready_at(w, topics)[0]) for w in range(len(self._settings.windows)))
-            self._wake = ready if self._wake is None else min(self._wake, ready)
+            if ready < EVER:
+                self._wake = ready if self._wake is None else min(self._wake, ready)
 
     def due(self, now: int, fresh: FreshWindows = NONE_FRESH) -> list[Frame]:
         """Return the updates of the windows that changed and whose cadence allows it.
