@@ -372,8 +372,8 @@ def test_heartbeat_of_a_stream_that_filters_moves_the_cursor(stack):
     stack.start_web("--heartbeat", "1")
     with stack.stream("/v1/topics/shop/stats?key=a") as stream:
         newest = heartbeat = stream.next()
-        stack.post("shop", [{"key": "b", "n": n} for n in range(50)])
         while heartbeat.event != "heartbeat" or heartbeat.id == newest.id:
+            stack.post("shop", [{"key": "b", "n": n} for n in range(50)])
             newest, heartbeat = (newest if heartbeat.event == "heartbeat" else heartbeat), stream.next()
         assert json.loads(heartbeat.data)["at"] > 1_600_000_000_000
     with stack.stream("/v1/topics/shop/stats?key=a", Last_Event_ID=heartbeat.id) as resumed:

@@ -11,15 +11,14 @@ import pytest
 
 from pushsvc import __version__
 from pushsvc.aggregate.aggregate import Aggregate
-from pushsvc.broker.broker import Broker, StatisticsWrite
-from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry, FrameKind
+from pushsvc.broker.broker import Broker
 from pushsvc.errors import OutcomeUnknown, Unavailable
 from pushsvc.event import Event
-from pushsvc.event.columns import ColumnReader, Columns
+from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.web.app import create_app
+from support.owner import Owner
 from support.waiting import until
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -40,23 +39,8 @@ PARAMETER_VALUES = {
 def client(broker):
     client = create_app(broker).test_client()
     assert client.post("/v1/topics/feedback/events", json=[{"key": "pizza", "rating": 4}]).status_code == 202
-    count(broker, "feedback")
+    Owner(broker, ["feedback"]).step()
     return client
-
-
-def count(broker, topic: str) -> None:
-    """Act as an aggregator once: read the log and write a snapshot of each window."""
-    log = Log(topic)
-    fence = broker.lease([log.partition], "test", 60_000)[log.partition]
-    read = broker.read(log.partition, {log: 0})
-    aggregate = Aggregate(TopicSettings(), read.logs[log].created)
-    aggregate.open(topic, read.logs[log].created)
-    for entry in read.logs[log].entries:
-        assert isinstance(entry, EventsEntry)
-        aggregate.apply(topic, entry.last, entry.arrival, ColumnReader().read(entry.data))
-    frames = [aggregate.snapshot(topic, window.name) for window in TopicSettings().windows]
-    writes = [StatisticsWrite(Log(topic, f.window), FrameKind.SNAPSHOT, f.offset, f.to_json(read.now)) for f in frames]
-    broker.append_statistics(writes, fence)
 
 
 @pytest.fixture
