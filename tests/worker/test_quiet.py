@@ -51,8 +51,11 @@ def test_a_rest_is_a_share_of_the_work_and_bounded():
     pace = QuietPace(0.2, 0.5)
     for took, rest in ((0.05, 0.2), (0.125, 0.5), (9.0, 0.5), (0.0, 0.0)):
         before = time.monotonic()
-        pace.rest(took)
+        pace.rest(took, wanted=True)
         assert before + rest <= pace.until <= time.monotonic() + rest
+    before = time.monotonic()
+    pace.rest(0.0, wanted=False)
+    assert before + 0.5 <= pace.until <= time.monotonic() + 0.5
 
 
 def test_quiet_topics_rest_while_a_watched_one_is_brought_up_at_once(broker, redis_url, topics):

@@ -32,6 +32,11 @@ class Demand:
         asked, self.asked = self.asked, set()
         return asked
 
+    @property
+    def wanted(self) -> bool:
+        """True if any window is wanted."""
+        return bool(self._until)
+
     def wants(self, topic: str) -> bool:
         """Return whether any window of a topic is wanted."""
         return topic in self._until

@@ -172,8 +172,9 @@ class AggregatorWorker:
         busy = self._bring_up_all([partition for partition in ready if partition.is_urgent])
         if self._pace.until <= now:
             begun = time.monotonic()
-            busy |= self._bring_up_all([partition for partition in ready if not partition.is_urgent])
-            self._pace.rest(time.monotonic() - begun)
+            quiet = [partition for partition in ready if not partition.is_urgent]
+            busy |= self._bring_up_all(quiet)
+            self._pace.rest(time.monotonic() - begun, wanted=any(partition.demand.wanted for partition in quiet))
         return busy
 
     def _bring_up_all(self, partitions: Sequence[Partition]) -> bool:
@@ -311,16 +312,17 @@ class AggregatorWorker:
 
 
 class QuietPace:
-    """Lets work rest so that it takes at most a ``share`` of the time; each rest takes at most ``most`` seconds."""
+    """Lets work rest so that it takes at most a ``share`` of the time; each rest takes at most ``most`` seconds, and as
+    long if nobody wants the result."""
 
     def __init__(self, share: float, most: float) -> None:
         self._factor = 1 / share - 1
         self._most = most
         self.until = 0.0  # monotonic time
 
-    def rest(self, took: float) -> None:
+    def rest(self, took: float, *, wanted: bool) -> None:
         """Begin a rest after ``took`` seconds of work."""
-        self.until = time.monotonic() + min(self._most, took * self._factor)
+        self.until = time.monotonic() + (min(self._most, took * self._factor) if wanted else self._most)
 
 
 class LoopYielder:
