@@ -145,3 +145,16 @@ def test_a_frame_is_expected_of_an_owner_or_if_there_is_none(broker, fence):
     assert ask(broker) == (True, False)
     broker.connections.command("HDEL", broker.keys.wanted(WINDOW.partition), WINDOW.name)
     assert ask(broker) == (False, False)
+
+
+def test_demand_that_no_aggregator_ends_takes_bounded_room(broker, redis_url, prefix):
+    """Without an aggregator nobody ends a demand. Streams of ever new topics go on."""
+    broker.check_layout()
+    brief = Broker(redis_url, prefix, limits=BrokerLimits(wanted_for=1))
+    names = [name for n in range(40_000) if Log(name := f"user.{n}").partition == WINDOW.partition]
+    for name in names:
+        brief.demand.ask([Log(name, "1m")], unborn=True)
+    # Each new demand looks at three others, so about a third of the demand may be over.
+    assert len(names) > 500
+    assert len(broker.demand.read(WINDOW.partition)) < 100
+    brief.close()

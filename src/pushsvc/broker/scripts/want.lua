@@ -9,6 +9,18 @@ local wanted_key, lease_key = KEYS[1], KEYS[2]
 local lifetime, publish_command, partition_channel, unborn, remind = unpack(ARGV, 1, 5)
 local now = milliseconds()
 local answer = {redis.call('EXISTS', lease_key)}
+
+-- The aggregator ends demand that is over. While there is none, streams of ever new topics would fill the hash, so a new
+-- demand replaces some of those that ended long ago.
+local function forget_some()
+  local found = redis.call('HRANDFIELD', wanted_key, 3, 'WITHVALUES')
+  for j = 1, #found, 2 do
+    if tonumber(string.match(found[j + 1], '%d+')) + lifetime <= now then
+      redis.call('HDEL', wanted_key, found[j])
+    end
+  end
+end
+
 for i = 6, #ARGV do
   local name, exists = ARGV[i], redis.call('HEXISTS', KEYS[2 * i - 8], 'created') == 1
   local last = tonumber(redis.call('HGET', KEYS[2 * i - 9], 'last') or '0')
@@ -26,7 +38,9 @@ for i = 6, #ARGV do
     if asked <= now or (state < 2 and remind == '1') then
       redis.call(publish_command, partition_channel, name)
     end
-    redis.call('HSET', wanted_key, name, int(now + lifetime) .. ' ' .. int(since))
+    if redis.call('HSET', wanted_key, name, int(now + lifetime) .. ' ' .. int(since)) == 1 then
+      forget_some()
+    end
   end
   answer[#answer + 1] = state
 end
