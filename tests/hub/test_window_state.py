@@ -4,7 +4,7 @@ import pytest
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
-from pushsvc.hub.window_state import WindowState, read_windows
+from pushsvc.hub.window_state import WindowState
 from support.reference.statistics_log import entries
 
 
@@ -22,10 +22,3 @@ def test_every_kind_of_frame_makes_an_unknown_window_known(kind):
     state = WindowState(Log("topic", "1m"))
     state.apply(entries([(kind, [("a", "n", 1)], [])])[-1])
     assert state.exists
-
-
-def test_window_that_was_never_written_does_not_exist(broker):
-    (window,) = read_windows(broker, [Log("topic", "1m")])
-    assert not window.state.exists
-    assert window.stale
-    assert window.state.snapshot()["data"] == []

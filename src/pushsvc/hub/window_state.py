@@ -1,23 +1,16 @@
 """The rows of a window as a client knows them, kept once per process, and selections of them."""
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from time import monotonic
 from typing import Any
 
-import gevent
-
-from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import FROM_SNAPSHOT, FrameKind, StatisticsEntry
-from pushsvc.errors import StatisticsUnavailable
+from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.frame import RowId, row_id_getter
 from pushsvc.settings import TopicSettings
 
-# Seconds: how long a request waits for the first frame, how often it looks, and how often it reminds the aggregator.
-_LONGEST_WAIT, _POLL_INTERVAL, _REMIND_INTERVAL = 4.0, 0.01, 0.5
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
 _COUNTED = 10_000  # updates that are remembered to be counted
 
@@ -163,52 +156,3 @@ class WindowState:
     def updates_since(self, sequence: int) -> int:
         """Return how many of the remembered updates came after a sequence."""
         return sum(1 for _ in takewhile(lambda update: update > sequence, reversed(self._updates)))
-
-
-@dataclass(frozen=True, slots=True)
-class CurrentWindow:
-    """A window as its log holds it. It is ``stale`` if no aggregator writes what is missing."""
-
-    state: WindowState
-    epoch: int
-    stale: bool
-
-
-def read_windows(broker: Broker, logs: Sequence[Log]) -> list[CurrentWindow]:
-    """Read whole statistics logs, once an aggregator has written frames that include all that it knows.
-
-    Raises StatisticsUnavailable if a topic with events has no frames, and as ``Broker.read``.
-    """
-    stale = _wait_current(broker, logs)
-    return [_read_window(broker, log, stale=log in stale) for log in logs]
-
-
-def _wait_current(broker: Broker, logs: Sequence[Log]) -> Collection[Log]:
-    """Ask for the frames of windows, and wait until they are current; return those whose frames are not in time."""
-    begun = reminded = monotonic()
-    answers = broker.demand.ask(logs)
-    while waiting := [answer.log for answer in answers if answer.pending]:
-        now = monotonic()
-        if now > begun + _LONGEST_WAIT:
-            break
-        gevent.sleep(_POLL_INTERVAL)
-        remind = now > reminded + _REMIND_INTERVAL
-        reminded = now if remind else reminded
-        answers = [answer for answer in answers if answer.log not in waiting]
-        answers += broker.demand.ask(waiting, remind=remind)
-    return {answer.log for answer in answers if not answer.current}
-
-
-def _read_window(broker: Broker, of: Log, *, stale: bool) -> CurrentWindow:
-    state, after = WindowState(of), FROM_SNAPSHOT
-    while True:
-        read = broker.read(of.partition, {of: after})
-        logged = read.logs[of]
-        for entry in logged.entries:
-            state.apply(entry)
-            after = entry.last
-        if not logged.more:
-            break
-    if stale and not state.exists:
-        raise StatisticsUnavailable(f"no aggregator has counted the events of {of.topic!r} yet")
-    return CurrentWindow(state, read.epoch, stale or not read.owned)

@@ -12,7 +12,7 @@ from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter, NoStatistics
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
-from pushsvc.hub.window_state import Selection, read_windows
+from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv
@@ -21,6 +21,7 @@ from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
 from pushsvc.web.responses import json_response, of_suffix, stream_response, text_response
+from pushsvc.web.windows import read_windows
 
 _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")

@@ -13,12 +13,13 @@ from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import InvalidParameter, StatisticsUnavailable
 from pushsvc.hub.streams import ListingStream
-from pushsvc.hub.window_state import WindowState, read_windows
+from pushsvc.hub.window_state import WindowState
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, of_suffix, stream_response
+from pushsvc.web.windows import read_windows
 
 _OF_A_LIST = ("search", "limit")
 _FOUND = 100
