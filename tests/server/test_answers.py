@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import ssl
 import struct
@@ -10,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,19 @@ def test_a_connection_beyond_the_file_limit_is_refused_with_the_reason(start_ser
             connection.sendall(get("/unread"))
             assert connection.recv(1_000).startswith(b"HTTP/1.1 200")
         assert server.exchange(NEXT)[0].body == b"too many connections: this process accepts 2"
+
+
+def test_a_slow_server_answers_the_newest_of_many_refused_connections(start_server: StartServer) -> None:
+    server = start_server(total=1, switch_interval=1e-9)
+    server.process.send_signal(signal.SIGSTOP)  # all of them wait together
+    with ExitStack() as opened:
+        opened.callback(server.process.send_signal, signal.SIGCONT)
+        connections = [opened.enter_context(server.connect()) for _ in range(800)]
+        newest = connections[-100:]
+        for connection in newest:
+            connection.sendall(NEXT)
+        server.process.send_signal(signal.SIGCONT)
+        assert [parse_responses(read_all(connection))[0].status for connection in newest] == [503] * len(newest)
 
 
 def test_accepting_pauses_while_descriptors_are_exhausted(start_server: StartServer, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Runs pushsvc's HTTP server with an app for its tests: ``python wsgi_server.py '{"head": 0.2}'``.
 
 The options are deadlines, ``body`` and ``rate`` of a pace, ``memory``, ``memory_per_address``, ``total``,
-``per_address``, ``files``, ``certfile``, ``listener`` (the descriptor of a listening socket). It prints its port and
-serves until SIGTERM.
+``per_address``, ``files``, ``certfile``, ``listener`` (the descriptor of a listening socket), ``switch_interval`` (the
+seconds for which gevent runs callbacks in one turn of its loop). It prints its port and serves until SIGTERM.
 """
 
 import itertools
@@ -26,6 +26,7 @@ from pushsvc.server.fastpath.stream_cache import StreamCache
 from pushsvc.server.tls import tls_context
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
+from pushsvc.supervisor.listener import BACKLOG
 from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
@@ -289,12 +290,17 @@ def main(options):
     if "files" in options:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options["files"], options["files"]))
     names = {field.name for field in fields(Deadlines)}
+    gevent.setswitchinterval(options.get("switch_interval", gevent.getswitchinterval()))
     pace = Pace(options.get("body", 30.0), options.get("rate", 16_384))
     deadlines = replace(Deadlines(pace=pace), **{name: value for name, value in options.items() if name in names})
     memory = MemoryBudget(options.get("memory", 128_000_000), options.get("memory_per_address", 48_000_000))
     tls = tls_context(options["certfile"], None) if "certfile" in options else None
     inherited = options.get("listener")
-    listener = socket.create_server(("127.0.0.1", 0)) if inherited is None else socket.socket(fileno=inherited)
+    listener = (
+        socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        if inherited is None
+        else socket.socket(fileno=inherited)
+    )
     port = listener.getsockname()[1]
     environ, draining, stopping = base_environ(listener.getsockname(), "http"), Event(), Event()
     admission, publisher = FastAdmission(), EchoPublisher()

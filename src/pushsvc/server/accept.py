@@ -74,7 +74,7 @@ class Acceptor:
         self._left_to_others = False
         _enlarge_descriptor_table(self._listener.fileno(), min(files, _TABLE))
         self._connections: set[HttpConnection] = set()
-        self._open = self._accepted = self._refused_open = 0
+        self._open = self._accepted = self._refused_open = self._ending = 0
         self._refused: dict[HttpConnection, bytes | None] = {}  # with their networks, the oldest first
         self._on_closed, self._on_refused_closed = self._release, self._release_refused  # bound once for all
         self._slice = 1
@@ -162,6 +162,8 @@ class Acceptor:
     def _begin(self) -> None:
         """Let the next few accepted connections begin; only one while many more wait to be accepted."""
         for _ in range(min(len(self._queue), _BEGUN if self._slice < _MAX_SLICE else 1)):
+            if self._ending >= _BEGUN:
+                break  # a slow process ends them in the next turns; until then it has no descriptor for more answers
             self._admit(*self._queue.popleft())
         if self._queue:
             self._next_turn.start(self._begin)
@@ -212,7 +214,12 @@ class Acceptor:
         [(most, _)] = Counter(self._refused.values()).most_common(1)
         oldest = next(connection for connection, network in self._refused.items() if network == most)
         del self._refused[oldest]
-        get_hub().loop.run_callback(oldest.transport.interrupt, DeadlineExceeded)
+        self._ending += 1
+        get_hub().loop.run_callback(self._interrupt_refused, oldest)
+
+    def _interrupt_refused(self, connection: HttpConnection) -> None:
+        self._ending -= 1
+        connection.transport.interrupt(DeadlineExceeded)
 
     def _spawn(
         self, sock: socket.socket, address: tuple[str, int], refusal: str | None, on_closed: Callable[[], None]

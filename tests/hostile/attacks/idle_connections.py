@@ -14,7 +14,7 @@ PROBES = ("/livez", "/readyz", "/metrics")
 
 
 def attack(url: str, connections: int = 500) -> Counter[str]:
-    """Return how many probes were answered with each status, ``reset`` for those that got no answer."""
+    """Return how many probes were answered with each status; or how one got none."""
     place = urlsplit(url)
     host, port = place.hostname or "127.0.0.1", place.port or 80
     with ExitStack() as opened:
@@ -28,7 +28,7 @@ def _status(host: str, port: int, path: str) -> str:
     try:
         connection.request("GET", path)
         return str(connection.getresponse().status)
-    except (OSError, HTTPException):
-        return "reset"
+    except (OSError, HTTPException) as error:
+        return f"no answer to {path}: {error!r}"
     finally:
         connection.close()
