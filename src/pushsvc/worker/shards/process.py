@@ -87,11 +87,14 @@ class ShardServer:
 
 
 def run(descriptor: int) -> None:
-    """Serve the owner at an inherited socket until it closes."""
-    with socket.socket(fileno=descriptor) as owner:
-        owner.setblocking(True)  # the owner's gevent made it non-blocking
-        with suppress(ConnectionError):
-            _serve(owner)
+    """Serve the owner at an inherited socket until it closes. Then the process must end.
+
+    The socket stays open until then: closing it would fail the thread that reads it.
+    """
+    owner = socket.socket(fileno=descriptor)
+    owner.setblocking(True)  # the owner's gevent made it non-blocking
+    with suppress(ConnectionError):
+        _serve(owner)
 
 
 def _serve(owner: socket.socket) -> None:
