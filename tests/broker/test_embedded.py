@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from pushsvc.broker.embedded import EmbeddedServer, _runnable, find_binary
+from pushsvc.broker.embedded import EmbeddedServer, find_binary, runnable
 from pushsvc.errors import StartupError
 from support.ports import free_port
 from support.waiting import until
@@ -166,7 +166,7 @@ def test_a_binary_without_execute_permission_is_copied(tmp_path: Path) -> None:
     bare.chmod(0o600)
     data = tmp_path / "data"
     data.mkdir()
-    copy = _runnable(bare, data)
+    copy = runnable(bare, data)
     assert copy.parent == data
     assert os.access(copy, os.X_OK)
-    assert _runnable(find_binary(), data) == find_binary()
+    assert runnable(find_binary(), data) == find_binary()

@@ -19,13 +19,13 @@ class Subscriber(LiveConnection):
     def __init__(self, connections: ConnectionPool) -> None:
         self.messages: list[tuple[str, bytes]] = []
         super().__init__(connections, lambda channel, data: not self.messages.append((channel, data)), lambda: None)
-        self._connect()
+        self.connect()
 
     def read(self) -> bytes:
         """End this turn of the loop, process one reply, and return its kind."""
-        self._send_changes()
+        self.send_changes()
         reply = self._connection.read_response()
-        self._dispatch(reply)
+        self.dispatch(reply)
         return reply[0] if isinstance(reply, list) else reply
 
     def close(self) -> None:
@@ -80,9 +80,9 @@ def test_after_an_unsubscribe_only_the_last_answer_confirms(
 ) -> None:
     """The first answer belongs to the subscription before the unsubscribe: messages after it may be lost."""
     subscriber.subscribe(prefix)
-    subscriber._send_changes()
+    subscriber.send_changes()
     subscriber.unsubscribe(prefix)
-    subscriber._send_changes()
+    subscriber.send_changes()
     confirmed = subscriber.subscribe(prefix)
     for kind in (b"subscribe", b"unsubscribe"):
         assert subscriber.read() == kind
@@ -105,7 +105,7 @@ def test_subscriptions_under_way_are_forgotten_with_their_connection(subscriber:
     subscriber.subscribe(prefix)
     subscriber.close()
     assert not subscriber.is_confirmed(prefix)
-    subscriber._connect()
+    subscriber.connect()
     assert subscriber.read() == b"subscribe"
     assert subscriber.is_confirmed(prefix)
 
@@ -114,8 +114,8 @@ def test_a_refused_subscription_counts_as_answered(subscriber: Subscriber, prefi
     """In a cluster the slot may return to the primary that refused, over the same connection."""
     subscriber.subscribe(f"{prefix}beside")
     subscriber.subscribe(prefix)
-    subscriber._send_changes()
-    subscriber._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
+    subscriber.send_changes()
+    subscriber.dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
     assert not subscriber.is_confirmed(prefix)
     for _ in range(2):  # the replies of this server, which is no cluster
         subscriber.read()
@@ -123,15 +123,15 @@ def test_a_refused_subscription_counts_as_answered(subscriber: Subscriber, prefi
     subscriber.unsubscribe(prefix)
     subscriber.read()
     subscriber.subscribe(prefix)
-    subscriber._send_changes()
-    subscriber._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
+    subscriber.send_changes()
+    subscriber.dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
     subscriber.subscribe_again(prefix)
     subscriber.read()
     assert subscriber.is_confirmed(prefix)
-    subscriber._dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
+    subscriber.dispatch(ResponseError(f"MOVED {slot_of(prefix)} 127.0.0.1:7000"))
     assert subscriber.is_confirmed(prefix)
 
 
 def test_any_other_error_ends_the_connection(subscriber: Subscriber) -> None:
     with pytest.raises(ResponseError, match="NOAUTH"):
-        subscriber._dispatch(ResponseError("NOAUTH Authentication required."))
+        subscriber.dispatch(ResponseError("NOAUTH Authentication required."))

@@ -35,7 +35,7 @@ def test_group_ends_some_time_after_its_last_stream(hub, enter):
         if tick == 5:
             for connection in connections:
                 connection.close()
-        hub._tick()
+        hub.tick()
         assert not kept.closed
         assert never.closed is (hub.clock.tick > LINGER)
         assert left.closed is (hub.clock.tick > 5 + LINGER)
@@ -46,7 +46,7 @@ def test_group_that_is_asked_for_again_is_kept(hub):
     queries = [Query(events=(f"near.{number}",)) for number in range(2)]
     asked, other = map(hub.group, queries)
     for _ in range(LINGER + 1):
-        hub._tick()
+        hub.tick()
         assert hub.group(queries[0]) is asked
     assert other.closed
     assert not asked.closed
@@ -56,7 +56,7 @@ def test_slow_streams_are_looked_at_alone(hub, enter):
     groups = [hub.group(Query(events=(f"near.{number}",))) for number in range(3)]
     connections = [enter(group) for group in groups]
     groups[1].channel.add_slow(connections[1])
-    assert list(hub._watched.slow) == [groups[1].channel]
-    hub._tick()
+    assert list(hub.watched.slow) == [groups[1].channel]
+    hub.tick()
     groups[1].channel.discard_slow(connections[1])
-    assert not hub._watched.slow
+    assert not hub.watched.slow

@@ -191,7 +191,7 @@ def test_notifications_are_read_later_while_the_writer_has_no_room(notified):
     notified.notify(3)
     gevent.sleep(0.05)
     assert not notified.sent
-    assert not notified.follower._notified
+    assert not notified.follower.notified_bytes
     notified.hub.writer.room.set()
     turn_until(lambda: len(notified.sent) == 3)
     assert notified.numbers() == [0, 1, 2]

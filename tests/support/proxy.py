@@ -32,7 +32,7 @@ class Proxy:
     ``upward(data)`` and ``downward(data)`` return the data to forward, Last to cut the connection after it, or None to
     cut it at once. While ``go`` is cleared, data of clients waits, and its connections are in ``held``. With
     ``mute_subscribers``, connections that have subscribed to a channel of Redis stay open, but receive nothing.
-    ``accepted`` counts the connections of clients.
+    ``accepted`` counts the connections of clients, ``ended`` has those that were cut or closed.
     """
 
     def __init__(self, target: str | tuple[str, int]) -> None:
@@ -45,6 +45,7 @@ class Proxy:
         self.mute_subscribers = False
         self.held: set[object] = set()
         self.accepted = 0
+        self.ended: set[_Link] = set()
         self.go = threading.Event()
         self.go.set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -96,3 +97,4 @@ class Proxy:
                 if isinstance(passed, Last):
                     break
         link.end()  # the sockets close with the last of the two threads
+        self.ended.add(link)

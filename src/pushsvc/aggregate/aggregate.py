@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import orjson
 
-from pushsvc.aggregate.cadence import EVER, Cadence
+from pushsvc.aggregate.cadence import BYTES_PER_SECOND, EVER, Cadence
 from pushsvc.aggregate.row_updates import RowUpdater, TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts_to_json, encode_ranges
 from pushsvc.event.columns import NO_TIME, Columns
@@ -53,8 +53,9 @@ class Aggregate:
     )  # fmt: skip
 
     def __init__(
-        self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Pause = no_pause
-    ) -> None:
+        self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Pause = no_pause,
+        *, bytes_per_second: int = BYTES_PER_SECOND,
+    ) -> None:  # fmt: skip
         self.topics: dict[str, TopicCounts] = {}
         self._by_number: dict[int, TopicCounts] = {}
         self._form = repr(settings)
@@ -65,7 +66,7 @@ class Aggregate:
         )  # fmt: skip
         self._engine = Engine(options, time, pause)
         self._ledger = Ledger(self._engine, len(settings.windows))
-        self._cadence = Cadence(len(settings.windows))
+        self._cadence = Cadence(len(settings.windows), bytes_per_second)
         self._most_bytes = most_bytes
         self._released_at = self._measured_at = self._engine.step
         self._unmeasured = 0
@@ -96,12 +97,12 @@ class Aggregate:
         self._engine.settle()
         if self._suspends:  # rows that left a suspended window are not reported as gone, which would free them
             self._ledger.release()
-        return list(serialize(self, (type(self), *_CLASSES), PARAMETERS, self._pause))
+        return list(serialize(self, (type(self), *SAVED_CLASSES), PARAMETERS, self._pause))
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause) -> Self:
         """Return the aggregate that was saved with equal settings; raise InvalidState."""
-        restored = deserialize(data, (cls, *_CLASSES), PARAMETERS, pause)
+        restored = deserialize(data, (cls, *SAVED_CLASSES), PARAMETERS, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise InvalidState("a state of other settings")
         restored._derive(settings, pause)
@@ -405,4 +406,4 @@ def _edges(owners: Index, numbers: Index) -> Ints:
 
 _ROW_BYTES = 8_000  # most bytes of a new row in a window: with quantiles, in each of 60 panes
 _BEFORE_NUMBERS = 4  # columns before the first number: key, field, count and rate
-_CLASSES = (Cadence, TopicCounts, *CLASSES)
+SAVED_CLASSES = (Cadence, TopicCounts, *CLASSES)

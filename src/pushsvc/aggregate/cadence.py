@@ -4,18 +4,21 @@ import numpy as np
 
 from pushsvc.stats.arrays import Flags, Index, Ints
 
-BYTES_PER_SECOND = 2_000_000  # bound of the updates of a topic in all windows; intervals are stretched to keep it
+BYTES_PER_SECOND = 2_000_000
 _NEVER = -(2**62)
 EVER = 2**62  # ms of a time that does not come
 
 
 class Cadence:
-    """The time (ms) of the next update of each window [W] of each topic [T]; EVER or more for a suspended window."""
+    """The time (ms) of the next update of each window [W] of each topic [T]; EVER or more for a suspended window.
+
+    ``bytes_per_second`` bounds the updates of a topic in all windows: intervals are stretched to keep it.
+    """
 
     STATE = ("_share", "_sent", "_rest", "_interval")
 
-    def __init__(self, windows: int) -> None:
-        self._share = BYTES_PER_SECOND / windows
+    def __init__(self, windows: int, bytes_per_second: int = BYTES_PER_SECOND) -> None:
+        self._share = bytes_per_second / windows
         self._sent: Ints = np.full((windows, 0), _NEVER, np.int64)
         self._rest: Ints = np.zeros((windows, 0), np.int64)
         self._interval: Ints = np.zeros((windows, 0), np.int64)

@@ -86,7 +86,7 @@ class EmbeddedServer:
         self._prepare_folder()
         lock = self._lock(wait)
         try:
-            self._launch(_runnable(binary, self.data_dir), lock)
+            self._launch(runnable(binary, self.data_dir), lock)
             os.pwrite(lock, f"pushsvc process {os.getpid()}, its server {self.pid}\n".encode(), 0)
         finally:
             os.close(lock)  # the server's copy holds the lock exactly as long as the server lives
@@ -234,7 +234,7 @@ def find_binary() -> Path:
     )
 
 
-def _runnable(binary: Path, data_dir: Path) -> Path:
+def runnable(binary: Path, data_dir: Path) -> Path:
     """Return ``binary``, or an executable copy in the data folder if unpacking lost the permission to run it."""
     if os.access(binary, os.X_OK):
         return binary

@@ -41,7 +41,8 @@ class LiveConnection:
     that every later message on the channel will arrive. In a cluster channels are ``sharded``, and
     ``on_slots_changed()`` means that the primary is gone or has given slots away.
 
-    The channels of one turn of the loop are subscribed together.
+    The channels of one turn of the loop are subscribed together. ``start`` runs ``connect``, ``send_changes`` and
+    ``dispatch`` when it is their time.
     """
 
     def __init__(
@@ -142,9 +143,9 @@ class LiveConnection:
         self._changes[channel] = subscribe
         if not self._sends_changes:
             self._sends_changes = True
-            gevent.spawn(self._send_changes)
+            gevent.spawn(self.send_changes)
 
-    def _send_changes(self) -> None:
+    def send_changes(self) -> None:
         """Send the changes, in pieces between which the event loop gets a turn."""
         try:
             while self._changes:
@@ -211,7 +212,7 @@ class LiveConnection:
         pause = _FIRST_PAUSE
         while True:
             try:
-                self._connect()
+                self.connect()
                 self._receive()
             except (PushError, exceptions.RedisError, OSError) as error:
                 log.warning("live connection to Redis lost: %s", error)
@@ -223,7 +224,8 @@ class LiveConnection:
             self._on_slots_changed()
             gevent.sleep(pause)
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Connect and subscribe to all channels."""
         connection = self._connections.open()
         with self._sending:
             self._connection = connection
@@ -258,7 +260,7 @@ class LiveConnection:
                 if replies is not None:
                     probed = False
                     for reply in replies:
-                        self._dispatch(reply)
+                        self.dispatch(reply)
                 elif probed:
                     raise exceptions.TimeoutError("Redis was silent and did not answer a PING")
                 else:
@@ -282,7 +284,7 @@ class LiveConnection:
             )  # the connection must survive a faulty subscriber
             return True
 
-    def _dispatch(self, reply: Any) -> None:
+    def dispatch(self, reply: Any) -> None:
         """Process a reply in the reading greenlet, which may block."""
         if isinstance(reply, exceptions.ResponseError):
             if not str(reply).startswith("MOVED "):

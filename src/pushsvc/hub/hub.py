@@ -65,7 +65,7 @@ class Hub:
         self._rules = rules or TopicRules()
         self._refresh = refresh
         self._sources: dict[Hashable, Group | Listing] = {}
-        self._watched = WatchedChannels()
+        self.watched = WatchedChannels()
         self._wheel: Wheel[Connection] = Wheel(self.clock, max(1, round(heartbeat)))
         self._ticker: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
@@ -152,7 +152,7 @@ class Hub:
             self._end_failed,
             name=source.key,
             visible_heartbeat=visible_heartbeat,
-            watched=self._watched,
+            watched=self.watched,
         )
 
     def _end(self, source: Group | Listing, reason: str) -> None:
@@ -185,12 +185,12 @@ class Hub:
         while True:
             gevent.sleep(1.0)
             try:
-                self._tick()
+                self.tick()
             except Exception:
                 metrics.ERRORS.inc()
                 log.exception("the periodic work of the hub failed")
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         self._ticked = monotonic()
         self._send_heartbeats(self._wheel.turn())
         self._end_stuck()
@@ -201,7 +201,7 @@ class Hub:
         """End streams whose peer takes nothing, and note how much is kept for slow ones."""
         held = behind = 0
         deadline = self.clock.tick - self.writer.limits.write_deadline
-        for channel in list(self._watched.slow):
+        for channel in list(self.watched.slow):
             for connection in list(channel.slow):
                 if connection.rest is not None and connection.pushed_at < deadline:
                     metrics.SLOW_CLOSES.inc()
@@ -214,7 +214,7 @@ class Hub:
 
     def _close_idle(self) -> None:
         """Close the sources that had no stream for a while."""
-        empty = self._watched.empty
+        empty = self.watched.empty
         begun = monotonic()
         while empty and self.clock.tick - (channel := next(iter(empty))).idle_since > LINGER:
             del empty[channel]

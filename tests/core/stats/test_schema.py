@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pushsvc.aggregate.aggregate import _CLASSES, Aggregate
+from pushsvc.aggregate.aggregate import SAVED_CLASSES, Aggregate
 from pushsvc.aggregate.shard import Shard
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
@@ -51,7 +51,7 @@ def objects_of(root):
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list | tuple | set):
             waiting += value
-        elif type(value) in (type(root), *_CLASSES):
+        elif type(value) in (type(root), *SAVED_CLASSES):
             found[id(value)] = value
             waiting += [getattr(value, name) for name in state_of(type(value))]
     return list(found.values())
@@ -87,4 +87,4 @@ def test_every_attribute_of_an_engine_is_declared(cls):
 
 def test_these_aggregates_contain_every_saved_class():
     met = {type(value) for settings in SETTINGS.values() for value in objects_of(filled(Aggregate, settings))}
-    assert met == {Aggregate, *_CLASSES}
+    assert met == {Aggregate, *SAVED_CLASSES}

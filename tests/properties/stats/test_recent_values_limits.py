@@ -151,7 +151,7 @@ def test_deleted_topic_leaves_no_values_to_its_successor(settings):
         columns = Columns.from_events([event(T + 3_000, v=name, k2="q"), event(v=name)], settings.key, settings.values)
         recorder.all.apply(name, 2, T, columns)
     recorder.all.close("t")
-    assert len(recorder.all.engine.dictionary._tables) == 1
+    assert recorder.all.engine.dictionary.owners == 1
     recorder.topic = recorder.all.open("t", T)
     recorder.log.clear()
     recorder.send(T + 100, event(v="new", k2="p"))
@@ -160,7 +160,7 @@ def test_deleted_topic_leaves_no_values_to_its_successor(settings):
         check(recorder, window.name)
     recorder.all.close("t")
     recorder.all.close("u")
-    assert (recorder.all.engine.dictionary.used, recorder.all.engine.dictionary._tables) == (1, {})
+    assert (recorder.all.engine.dictionary.used, recorder.all.engine.dictionary.owners) == (1, 0)
     assert OpenAggregate.restore(settings, b"".join(recorder.all.save())).save() == recorder.all.save()
 
 

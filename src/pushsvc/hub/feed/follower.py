@@ -112,7 +112,7 @@ class Follower:
         self._checked: int | None = None  # changes up to this sequence were checked; None: before the first read
         self._check_at = monotonic() + limits.read_anyway
         self._notified: Notified = []
-        self._notified_bytes = 0
+        self.notified_bytes = 0
         self._taking = False  # the notifications of this turn of the loop will be taken
         self.greenlet = gevent.spawn(self._run)
 
@@ -164,8 +164,8 @@ class Follower:
         if tail.window_state is not None:
             self._demand.on_frame(of)
         self._notified.append((of, message))
-        self._notified_bytes += len(message)
-        if not self._room.is_set() or self._notified_bytes > self._limits.notified_bytes:
+        self.notified_bytes += len(message)
+        if not self._room.is_set() or self.notified_bytes > self._limits.notified_bytes:
             self._drop_notified()
         elif self._reading:
             pass  # they are taken with what is read
@@ -200,7 +200,7 @@ class Follower:
 
     def _drop_notified(self) -> None:
         """Leave what waits in Redis, to be read."""
-        notified, self._notified, self._notified_bytes = self._notified, [], 0
+        notified, self._notified, self.notified_bytes = self._notified, [], 0
         self._announced |= any(of is None for of, _ in notified)
         self.doubt(of for of, _ in notified if of is not None)
 
@@ -231,7 +231,7 @@ class Follower:
 
     def _keep_notified(self, notified: Notified) -> None:
         self._notified = notified
-        self._notified_bytes = sum(len(message) for _, message in notified)
+        self.notified_bytes = sum(len(message) for _, message in notified)
 
     def _continuation(
         self, notified: Notified, reads: Mapping[Log, TailRead], limit: int
@@ -468,7 +468,7 @@ class Follower:
             self._directory.refresh([self.partition])
             self._newest_topic_sequence, self._announced = read.newest_topic_sequence, False
         # Logs that came into doubt before the last of these notifications may have entries below them.
-        notified, self._notified, self._notified_bytes = self._notified, [], 0
+        notified, self._notified, self.notified_bytes = self._notified, [], 0
         late = {of: tail for of, tail in self._doubted.items() if of not in reads and tail.after != NO_ENTRIES}
         try:
             if late:

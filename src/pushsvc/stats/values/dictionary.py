@@ -73,6 +73,11 @@ class ValueDictionary:
         return len(self._keys)
 
     @property
+    def owners(self) -> int:
+        """Number of owners that have values."""
+        return len(self._tables)
+
+    @property
     def used(self) -> int:
         return self.size - len(self._free)
 

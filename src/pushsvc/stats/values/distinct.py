@@ -37,6 +37,10 @@ class DistinctCounts:
         self._oldest: Ints = np.full(windows, _NEVER + 1)
         self._advances = 0
 
+    def __len__(self) -> int:
+        """Return the number of codes."""
+        return len(self._codes)
+
     @property
     def bytes(self) -> int:
         return bytes_of(self._codes, self._newest)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from pushsvc.aggregate.aggregate import NONE_FRESH, FreshWindows
-from pushsvc.aggregate.cadence import Cadence
+from pushsvc.aggregate.cadence import BYTES_PER_SECOND, Cadence
 from pushsvc.aggregate.merge import Merger
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame
@@ -106,7 +106,9 @@ class ShardPool:
     ``start(number)`` starts a shard.
     """
 
-    def __init__(self, settings: TopicSettings, time: int, start: StartShard) -> None:
+    def __init__(
+        self, settings: TopicSettings, time: int, start: StartShard, *, bytes_per_second: int = BYTES_PER_SECOND
+    ) -> None:
         windows = settings.windows
         self.topics: dict[str, TopicCounts] = {}
         self._settings = settings
@@ -115,7 +117,7 @@ class ShardPool:
         self.shards: list[ShardHandle] = []
         self._merger = Merger(windows, settings.percents, len(settings.key) > 1)
         self._numbers = {window.name: number for number, window in enumerate(windows)}
-        self._cadence = Cadence(len(windows))
+        self._cadence = Cadence(len(windows), bytes_per_second)
         self._pending = [False] * len(windows)
         self._next_changes: list[int | None] = [None] * len(windows)
         self._time: int | None = None
