@@ -54,3 +54,14 @@ def abandon(url: str, path: str) -> None:
     place = urlsplit(url)
     with socket.create_connection((place.hostname or "", place.port or 80)) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
+
+
+def open_stream(url: str, path: str) -> socket.socket:
+    """Ask for a stream on a socket that takes few bytes before they are read."""
+    place = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    sock.settimeout(SECONDS)
+    sock.connect((place.hostname or "", place.port or 80))
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    return sock

@@ -40,7 +40,7 @@ class Consumer:
     def take(self, partition, batch, rendering):
         self.sequences += [entry.sequence for _, entry in batch]
         self.entries += [(of.topic, entry.last) for of, entry in batch]
-    def on_read(self): pass
+    def on_read(self, logs): pass
     def skip(self, of, offset): pass
     def reset(self, of, reason): raise AssertionError(reason)
     def fail(self): raise AssertionError

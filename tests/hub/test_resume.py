@@ -109,7 +109,7 @@ def restart(broker, *partitions):
 def settle(group):
     wake(group)
     if not group.logs:
-        group.on_read()
+        group.on_read(())
     assert group.settled.wait(DEADLINE)
 
 

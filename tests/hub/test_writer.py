@@ -158,7 +158,7 @@ def test_every_delivery_is_counted_once(make_site):
 def test_closed_hub_releases_its_io_uring(broker):
     hub = Hub(broker)
     group = hub.group(Query())
-    group.on_read()
+    group.on_read(())
     before = open_io_urings()
     peers = [Peer(group.channel, hub=hub) for _ in range(2)]
     group.channel.broadcast([b"one\n"])
@@ -303,7 +303,7 @@ def test_connection_beyond_the_backlog_is_recovered(make_site):
 def test_dropped_backlog_of_a_group_is_counted(broker, io_uring):
     hub = Hub(broker, io_uring=io_uring, fanout_limits=FanoutLimits(backlog_bytes=50_000))
     group = hub.group(Query())
-    group.on_read()
+    group.on_read(())
     dropped = metric("pushsvc_backlogs_dropped_total")
     slow = overflow(group.channel)
     turn_until(lambda: slow.read() and metric("pushsvc_backlogs_dropped_total") == dropped + 1)
@@ -404,7 +404,7 @@ def test_stream_that_is_cut_has_no_last_chunk(channel):
 def test_closed_hub_ends_its_streams_in_order(broker):
     hub = Hub(broker)
     group = hub.group(Query())
-    group.on_read()
+    group.on_read(())
     peer = Peer(group.channel, hub=hub)
     hub.close()
     turn_until(lambda: peer.read() and peer.complete)

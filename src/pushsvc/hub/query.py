@@ -1,6 +1,6 @@
 """The query of a stream. Streams with equal queries share everything but their sockets."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,10 +50,16 @@ class Query:
 
     def logs_of(self, topic: str, rules: TopicRules) -> list[Log]:
         """Return the logs of a topic that this query covers."""
-        logs = [Log(topic)] if _covers(self.events, topic) else []
-        if _covers(self.statistics, topic):
-            logs += [Log(topic, name) for name in self._windows(topic, rules)]
-        return logs
+        return next(self.logs_of_each([topic], rules))
+
+    def logs_of_each(self, topics: Iterable[str], rules: TopicRules) -> Iterator[list[Log]]:
+        """Yield for each topic its logs that this query covers."""
+        events, statistics = _topics_and_patterns(self.events), _topics_and_patterns(self.statistics)
+        for topic in topics:
+            logs = [Log(topic)] if _covers(*events, topic) else []
+            if _covers(*statistics, topic):
+                logs += [Log(topic, name) for name in self._windows(topic, rules)]
+            yield logs
 
     def _windows(self, topic: str, rules: TopicRules) -> list[str]:
         names = [window.name for window in rules.settings_of(topic).windows]
@@ -62,12 +68,12 @@ class Query:
         return names if EVERY_WINDOW in self.windows else [name for name in names if name in self.windows]
 
 
-def _covers(names: tuple[str, ...], topic: str) -> bool:
-    topics, patterns = _topics_and_patterns(names)
+def _covers(topics: Container[str], patterns: Iterable[str], topic: str) -> bool:
     return topic in topics or any(matches(pattern, topic) for pattern in patterns)
 
 
 @lru_cache(256)
 def _topics_and_patterns(names: tuple[str, ...]) -> tuple[dict[str, None], tuple[str, ...]]:
-    """Split names into topics and patterns. Cached: a stream may name a thousand topics, and each is looked up."""
+    """Split names into topics and patterns. Cached for patterns, which are compared with every new topic. The hash of
+    a thousand names takes time too, so this is called once for many topics."""
     return dict.fromkeys(name for name in names if not is_pattern(name)), tuple(filter(is_pattern, names))

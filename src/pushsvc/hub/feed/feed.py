@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -29,6 +30,7 @@ class Feed:
         self.directory = Directory(broker, self.live, self.limits.wait)
         self._demand = WindowDemand(broker.demand, self._on_window, self.limits)
         self.has_been_up = False
+        self.opening = BoundedSemaphore()  # of the group that follows its next topics
         self._reads = SharedReads(broker, self.limits.read_logs)
         self._tally = Tally()
         self._room = room

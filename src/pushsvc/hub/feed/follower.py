@@ -106,7 +106,7 @@ class Follower:
         self._failing = False
         self._doubted: dict[Log, Tail] = {}  # to be read before any later entry of the partition is handed out
         self._unconfirmed: dict[Log, Tail] = {}  # new: to be read once Redis has confirmed the subscription
-        self._joining: dict[LogConsumer, Log] = {}  # consumers of a log that need not be read for them
+        self._joining: dict[LogConsumer, dict[Log, None]] = {}  # consumers of logs that need not be read for them
         self._reading = False
         self._unsure_until = 0.0
         self._checked: int | None = None  # changes up to this sequence were checked; None: before the first read
@@ -300,7 +300,7 @@ class Follower:
             elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
                 tail.add_at_end([consumer])
             if tail.continuous:
-                self._joining[consumer] = of
+                self._joining.setdefault(consumer, {})[of] = None
                 self._wake.set()
             tail.add([consumer])
             tail.created_while_followed |= from_start
@@ -440,11 +440,13 @@ class Follower:
             if not done:
                 kept = {of: tail for of, tail in doubted.items() if self.tails.get(of) is tail}
                 self._doubted = kept | self._doubted
-                self._joining = joining | self._joining
+                for consumer, logs in joining.items():
+                    self._joining[consumer] = logs | self._joining.get(consumer, {})
         if done:
-            for consumer, of in joining.items():
-                if of in self.tails and consumer in self.tails[of].consumers:
-                    self._guarded(consumer, consumer.on_read)
+            for consumer, logs in joining.items():
+                joined = [of for of in logs if of in self.tails and consumer in self.tails[of].consumers]
+                if joined:
+                    self._guarded(consumer, partial(consumer.on_read, joined))
             if self._checked is None:
                 self._checked = self.through
 
@@ -575,8 +577,12 @@ class Follower:
         if reads:
             batch.sort(key=lambda item: item[0])
         self._hand_out(batch)
-        for consumer in {consumer: None for one in reads.values() for consumer in one.tail.consumers}:
-            self._guarded(consumer, consumer.on_read)
+        read: dict[LogConsumer, list[Log]] = {}
+        for of, one in reads.items():
+            for consumer in one.tail.consumers:
+                read.setdefault(consumer, []).append(of)
+        for consumer, logs in read.items():
+            self._guarded(consumer, partial(consumer.on_read, logs))
         self._signal_moved()
 
     def _advance(self, one: TailRead, limit: int, batch: Batch, *, below: bool) -> None:

@@ -18,8 +18,8 @@ class LogConsumer(Protocol):
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
         """Process entries of a partition, which come in order of sequence. At least one."""
 
-    def on_read(self) -> None:
-        """Note that logs of this consumer were read, with or without entries."""
+    def on_read(self, logs: Iterable[Log]) -> None:
+        """Note that logs were read, with or without entries: some that this consumer is registered for."""
 
     def reset(self, of: Log, reason: str) -> None:
         """Note that a log starts over: its entries so far may come again or be lost."""

@@ -8,6 +8,8 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
+from gevent import get_hub
+
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, LogEntry
@@ -24,7 +26,7 @@ from pushsvc.hub.feed.follower import Follower
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.latch import Latch
-from pushsvc.hub.groups.positions import NO_LOGS, SentPositions
+from pushsvc.hub.groups.positions import LogsByPartition, SentPositions
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 
@@ -32,8 +34,12 @@ FAR = 4  # chunks by which a stream of statistics alone may be behind before its
 _RECONNECTING = 0.1  # seconds to wait for a live connection that was up: it comes back soon, or Redis is away
 
 
+_AT_ONCE = 50  # named topics that are followed in one turn of the loop
+
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 """For what few groups have: an empty dictionary would take 64 bytes of each."""
+
+_NO_OFFSETS: dict[Log, int] = {}  # never changed
 
 
 class ResumeReason(Enum):
@@ -80,9 +86,10 @@ class Group:
         self._exceeds_feed = False
         self._reset_is_newest = False
         self._was_settled = False
-        self._unread = NO_LOGS  # logs that are new or start over
+        self._unfollowed: Sequence[str] = ()  # topics that the query names
+        self._unread = LogsByPartition()  # logs that are new or start over
         self._sent = SentPositions(self.followers)
-        self._skip: Mapping[Log, int] = _NOTHING
+        self._skip: dict[Log, int] = _NO_OFFSETS
         # topic: the sequence of its deletion, which all its logs report
         self._sent_deletions: Mapping[str, int] = _NOTHING
         self._sent_resets: Mapping[tuple[str, str], int] = (
@@ -108,10 +115,15 @@ class Group:
     # Logs
 
     def open(self) -> None:
-        """Follow the topics of the query."""
-        self.extend(self.query.named_topics)
+        """Follow the first topics of the query, and the others with ``wait_settled``: a query may name a thousand."""
+        self._unfollowed = list(self.query.named_topics)
+        self._follow_piece()
         if self.query.has_patterns and not self.closed:
             self._feed.directory.add(self)
+
+    def _follow_piece(self) -> None:
+        piece, self._unfollowed = self._unfollowed[:_AT_ONCE], self._unfollowed[_AT_ONCE:]
+        self.extend(piece)
 
     def extend(self, topics: Iterable[str], *, from_start: bool = False) -> None:
         """Follow topics too. Those created while this group was subscribed are read ``from_start``."""
@@ -119,8 +131,8 @@ class Group:
 
     def follow(self, topics: Iterable[str], *, from_start: bool = False) -> list[Log]:
         new: list[Log] = []
-        for topic in topics:
-            logs = [of for of in self.query.logs_of(topic, self._rules) if of not in self.logs]
+        for covered in self.query.logs_of_each(topics, self._rules):
+            logs = [of for of in covered if of not in self.logs]
             if not logs:
                 continue
             if not self._feed.has_room(logs):
@@ -146,12 +158,12 @@ class Group:
             self.logs = including(self.logs, of)
         if self._conflation is not None:
             self._conflation.logs = self.logs
-        self._unread = self._unread.union(logs)
+        self._unread.add(logs)
         statistics = [of for of in logs if of.window is not None]
         self.has_events |= len(statistics) < len(logs)
         if statistics:
             self.has_statistics = True
-            self._sent.unsent_states = self._sent.unsent_states.union(statistics)
+            self._sent.unsent_states.add(statistics)
         if self.has_statistics:
             self.conflation.paces_cursor = not self.has_events
         follower = self._feed.follower(logs[0].partition)
@@ -170,6 +182,7 @@ class Group:
         InvalidInput or TooManyLogsFollowed if the query has too many topics.
         """
         live, directory, wait = self._feed.live, self._feed.directory, self._feed.limits.wait
+        self._follow_rest()
         listed = directory.has_listed(self)
         if self.settled.is_set() and listed and live.receives(self.followers):
             return
@@ -180,7 +193,7 @@ class Group:
         self._check()  # a closed group would subscribe to a log that nothing unsubscribes from
         confirmations = [self._feed.subscriptions.subscribe(of) for of in self.logs]
         if not self.logs:
-            self.on_read()
+            self.on_read(())
         deadline = monotonic() + wait
         settled = self.settled.wait(wait)
         self._check()
@@ -188,6 +201,18 @@ class Group:
             raise BrokerUnavailable("Redis did not confirm a subscription in time")
         if not settled:
             raise BrokerUnavailable("Redis did not answer in time")
+
+    def _follow_rest(self) -> None:
+        """Follow the topics that are named but not followed yet, in pieces between which the event loop gets a turn."""
+        if not self._unfollowed:
+            return
+        while self._unfollowed and not self.closed:
+            with self._feed.opening:  # else each of a hundred streams that open would take a piece of every turn
+                get_hub().wait(get_hub().loop.timer(0))
+                if not self.closed:
+                    self._follow_piece()
+        if not self._unread:
+            self.on_read(())
 
     def _check(self) -> None:
         """Raise the reason why this group has ended, if it has."""
@@ -203,7 +228,11 @@ class Group:
         return self.topics > self.query.topics
 
     def tail(self, of: Log) -> Tail:
-        return self.followers[of.partition].tails[of]
+        """Return a followed log; raise BrokerUnavailable if the group has ended, as a replay may still look it up."""
+        tail = self.followers[of.partition].tails.get(of)
+        if tail is None:
+            raise BrokerUnavailable("the group of the stream ended")
+        return tail
 
     # Positions
 
@@ -227,6 +256,8 @@ class Group:
     # LogConsumer
 
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering) -> None:
+        if self.closed:
+            return  # its logs may be followed no more
         starting = self._start_states(partition)
         messages = self._states(starting)
         states = len(messages)
@@ -252,18 +283,19 @@ class Group:
             self.conflation.emit()
         self._sent.advance(partition, through)
 
-    def on_read(self) -> None:
+    def on_read(self, logs: Iterable[Log]) -> None:
         """Broadcast the state of logs that are new or start over, partition by partition; then be settled."""
-        if self.settled.is_set():
+        if self.closed or self.settled.is_set():
             return
-        self._unread = frozenset(of for of in self._unread if self.tail(of).catching_up) or NO_LOGS
-        unread = {of.partition for of in self._unread}
-        if unread and not self._was_settled:
+        self._unread.discard([of for of in logs if of in self._unread and not self.tail(of).catching_up])
+        unread = self._unread.partitions
+        if (unread or self._unfollowed) and not self._was_settled:
             return
         self._sent.release_all_but(unread)
         self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread} or _NOTHING
-        known = {of for of in self._sent.unsent_states if of.partition not in unread}
-        self._sent.unsent_states = self._sent.unsent_states - known or NO_LOGS
+        unsent = self._sent.unsent_states
+        known = {of for partition in unsent.partitions if partition not in unread for of in unsent.of(partition)}
+        unsent.discard(known)
         if known and self._was_settled:
             self.channel.broadcast(self.conflation.snapshots(of for of in self.logs if of in known))
         if not unread:
@@ -274,13 +306,16 @@ class Group:
 
     def reset(self, of: Log, reason: str) -> None:
         """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
+        if self.closed:
+            return
         self.settled.clear()
-        self._unread |= {of}
+        self._unread.add([of])
         self.generation += 1
-        self._skip = {other: offset for other, offset in self._skip.items() if other != of} or _NOTHING
+        if of in self._skip:
+            del self._skip[of]
         self._sent.start_over(of.partition)
         if of.window is not None:
-            self._sent.unsent_states |= {of}
+            self._sent.unsent_states.add([of])
             self.conflation.reset(of)
         if reason == "trimmed" and of.window is not None:
             return  # nothing is lost: the snapshot has all rows
@@ -295,16 +330,18 @@ class Group:
             self.note_reset()
 
     def skip(self, of: Log, offset: int) -> None:
-        self._unread |= {of}
-        self._skip = {**self._skip, of: max(offset, self._skip.get(of, 0))}
+        self._unread.add([of])
+        if not self._skip:
+            self._skip = {}
+        self._skip[of] = max(offset, self._skip.get(of, 0))
 
     def fail(self) -> None:
         self.channel.fail()
 
     def _start_states(self, partition: int) -> set[Log]:
         """Return the statistics logs of a partition whose state is known now but unsent, and count them as sent."""
-        found = {of for of in self._sent.unsent_states if of.partition == partition and not self.tail(of).catching_up}
-        self._sent.unsent_states = self._sent.unsent_states - found or NO_LOGS
+        found = {of for of in self._sent.unsent_states.of(partition) if not self.tail(of).catching_up}
+        self._sent.unsent_states.discard(found)
         return found
 
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
@@ -362,5 +399,8 @@ class Group:
         self.channel.close()
         if self._conflation is not None:
             self._conflation.close()
-        for follower in self.followers.values():
-            follower.discard(self, list(self.logs))
+        logs: dict[int, list[Log]] = {}
+        for of in self.logs:
+            logs.setdefault(of.partition, []).append(of)
+        for partition, followed in logs.items():
+            self.followers[partition].discard(self, followed)

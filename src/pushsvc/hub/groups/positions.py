@@ -1,6 +1,6 @@
 """Up to where a group has sent each partition: the positions that the cursors of its messages name."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from pushsvc.broker.keys import Log
@@ -8,10 +8,53 @@ from pushsvc.cursor import Position, encode, sequence_encoder
 from pushsvc.hub.feed.follower import Follower
 
 NO_LOGS: frozenset[Log] = frozenset()
-"""For what most groups have none of, most of the time: an empty set of its own would take 216 bytes of each."""
 
-
+_NO_PARTITIONS: dict[int, set[Log]] = {}  # never changed
 _NONE_HELD: Mapping[int, Position | None] = MappingProxyType({})
+
+
+class LogsByPartition:
+    """A set of logs that is looked at partition by partition: a group may have a thousand, and one of them changes.
+
+    Most groups have none of them, most of the time: they share an empty dictionary.
+    """
+
+    __slots__ = ("_logs",)
+
+    def __init__(self) -> None:
+        self._logs = _NO_PARTITIONS
+
+    def __bool__(self) -> bool:
+        return bool(self._logs)
+
+    def __contains__(self, of: Log) -> bool:
+        return of in self._logs.get(of.partition, NO_LOGS)
+
+    def __iter__(self) -> Iterator[Log]:
+        return (of for logs in self._logs.values() for of in logs)
+
+    @property
+    def partitions(self) -> Collection[int]:
+        return self._logs.keys()
+
+    def of(self, partition: int) -> Collection[Log]:
+        return self._logs.get(partition, NO_LOGS)
+
+    def add(self, logs: Iterable[Log]) -> None:
+        for of in logs:
+            if not self._logs:
+                self._logs = {}
+            self._logs.setdefault(of.partition, set()).add(of)
+
+    def discard(self, logs: Iterable[Log]) -> None:
+        for of in logs:
+            if of in self:
+                kept = self._logs[of.partition]
+                kept.discard(of)
+                if not kept:
+                    del self._logs[of.partition]
+        if not self._logs:
+            self._logs = _NO_PARTITIONS
 
 
 class SentPositions:
@@ -25,7 +68,7 @@ class SentPositions:
     __slots__ = ("_held", "followers", "paced_cursor", "unsent_states")
 
     def __init__(self, followers: Mapping[int, Follower]) -> None:
-        self.unsent_states = NO_LOGS
+        self.unsent_states = LogsByPartition()
         self.paced_cursor: str | None = None
         self.followers = followers
         self._held: Mapping[int, Position | None] = _NONE_HELD  # None: cursors leave the partition out
@@ -68,7 +111,7 @@ class SentPositions:
         return lambda sequence: before
 
     def _lacks_states(self, partition: int) -> bool:
-        return partition in self._held and any(of.partition == partition for of in self.unsent_states)
+        return partition in self._held and bool(self.unsent_states.of(partition))
 
     def _positions(self) -> dict[int, Position]:
         held, followers = self._held, self.followers.items()
