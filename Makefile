@@ -42,8 +42,8 @@ check: $(VENV)/dev.done $(VENV)/project.done
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml now asks for changes.
 lock: $(VENV)/dev.done
-	$(COMPILE) --extra embedded --extra demo --extra test --extra check pyproject.toml requirements/build.in --output-file requirements/dev.txt
-	$(COMPILE) --extra embedded --extra demo pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	$(COMPILE) --extra crypto --extra embedded --extra demo --extra test --extra check pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	$(COMPILE) --extra crypto --extra embedded --extra demo pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 
 clean:

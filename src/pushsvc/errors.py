@@ -107,6 +107,10 @@ def fault_members(faults: list[Fault], more: int) -> dict[str, Any]:
     }
 
 
+class InvalidToken(PushError):
+    status, slug, title = 401, "invalid-token", "Missing or invalid credentials"
+
+
 class Forbidden(PushError):
     status, slug, title = 403, "forbidden", "Forbidden"
 
