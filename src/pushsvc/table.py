@@ -73,20 +73,24 @@ class EventTable:
         return b"\n".join([*lines, b""])
 
 
-def frames_to_csv(frames: Iterable[Mapping[str, Any]], pause: Callable[[], None], *, safe: bool = False) -> bytes:
-    """Return the rows (lists or records) of several windows as one table. ``pause`` is called after each row.
+def frames_to_csv(
+    frames: Iterable[Mapping[str, Any]], pause: Callable[[], None], *, safe: bool = False
+) -> Iterator[bytes]:
+    """Yield the rows (lists or records) of several windows as the lines of one table. ``pause`` is called after each.
 
     The first columns are ``window`` and ``scope``. The scope says what empty cells mean: ``events`` counts events (no
     field), ``all`` is a field over all keys, ``key`` a field of one key.
     """
-    lines: list[str] = []
-    for frame in frames:
-        if not lines:
-            lines.append(",".join(["window", "scope", *(cell(name, safe=safe) for name in frame["columns"])]))
+    for number, frame in enumerate(frames):
+        if not number:
+            yield _line(["window", "scope", *frame["columns"]], safe=safe)
         for row in _rows(frame):
-            lines.append(",".join([cell(value, safe=safe) for value in row]))
+            yield _line(row, safe=safe)
             pause()
-    return "\n".join([*lines, ""]).encode()
+
+
+def _line(row: Iterable[Any], *, safe: bool) -> bytes:
+    return ",".join([cell(value, safe=safe) for value in row]).encode() + b"\n"
 
 
 def _rows(frame: Mapping[str, Any]) -> Iterator[Sequence[Any]]:

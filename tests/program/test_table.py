@@ -16,7 +16,7 @@ ROWS = [[None, None, 3, None, None], [None, "rating", 2, 4.25, 4], ["pizza", "ra
 
 
 def of_frames(*frames: dict[str, Any], safe: bool = False) -> str:
-    return frames_to_csv(frames, lambda: None, safe=safe).decode()
+    return b"".join(frames_to_csv(frames, lambda: None, safe=safe)).decode()
 
 
 def of_events(events: Sequence[dict[str, Any]], *, most: int = 1_000, safe: bool = False) -> str:
@@ -63,7 +63,8 @@ def test_several_windows_become_one_table_with_scopes() -> None:
 
 def test_each_row_of_a_frame_can_pause() -> None:
     pauses: list[None] = []
-    frames_to_csv([{"window": "1m", "columns": COLUMNS, "data": ROWS}] * 2, lambda: pauses.append(None))
+    lines = frames_to_csv([{"window": "1m", "columns": COLUMNS, "data": ROWS}] * 2, lambda: pauses.append(None))
+    assert len(list(lines)) == 7
     assert len(pauses) == 6
 
 

@@ -391,6 +391,12 @@ class Broker:
         replies = self.connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])
         return [dict(zip(as_text(reply[::2]), as_text(reply[1::2]), strict=True)) for reply in replies]
 
+    def memory_of(self, logs: Sequence[Log]) -> int:
+        """Return about how many bytes of Redis logs of one topic take, without reading them."""
+        keys = [self.keys.log(log) for log in logs]
+        replies = self.connections.at(keys[0]).commands([("MEMORY", "USAGE", key) for key in keys])
+        return sum(reply or 0 for reply in replies)
+
     # Statistics
 
     def append_statistics(

@@ -17,7 +17,7 @@ from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.errors import Busy, ClientGone
-from pushsvc.event.pause import Pause
+from pushsvc.event.pause import Pause, no_pause
 from pushsvc.web import metrics
 
 CLIENT = "pushsvc.client"
@@ -26,14 +26,17 @@ CLIENT = "pushsvc.client"
 
 @dataclass(frozen=True, slots=True)
 class LongLimits:
-    """``readers`` requests scan or make tables, ``writers`` requests have their body read, at the same time.
+    """``readers`` requests scan or make tables, ``writers`` requests have their body read, and ``statistics`` requests
+    read large statistics, at the same time.
 
-    A body above ``body`` bytes needs a seat, one up to ``short_body`` is read without a pause. A slice takes ``slice``
-    seconds, plus the step that crosses that time.
+    Statistics above ``large_statistics`` bytes of Redis need a seat, and so does a body above ``body`` bytes; one up to
+    ``short_body`` is read without a pause. A slice takes ``slice`` seconds, plus the step that crosses that time.
     """
 
     readers: int = 2
     writers: int = 1
+    statistics: int = 1
+    large_statistics: int = 200_000
     waiting: int = 1_000
     waiting_per_address: int = 100
     body: int = 100_000
@@ -64,6 +67,7 @@ class LongRequests:
         self.limits = limits = limits or LongLimits()
         self.readers = Seats(limits.readers, limits.waiting, limits.waiting_per_address)
         self.writers = Seats(limits.writers, limits.waiting, limits.waiting_per_address)
+        self.statistics = Seats(limits.statistics, limits.waiting, limits.waiting_per_address)
         self.slices = 0
 
     @contextmanager
@@ -78,6 +82,15 @@ class LongRequests:
         """Do the same for a large body. It is read to its end: a producer need not wait for the answer."""
         with self.writers.seat(client.address):
             yield self.pauses()
+
+    @contextmanager
+    def reading_statistics(self, client: Client, size: int | None) -> Iterator[Pause]:
+        """Do as ``reading`` for statistics of about ``size`` bytes (None: unknown); small ones are read at once."""
+        if size is not None and size <= self.limits.large_statistics:
+            yield no_pause
+            return
+        with self.statistics.seat(client.address):
+            yield self.pauses(client.gone)
 
     def pauses(self, gone: Callable[[], bool] = UNKNOWN.gone) -> Pause:
         """Return a pause for one request, which raises ClientGone if its client is ``gone``."""

@@ -1,15 +1,21 @@
 """``/v1/topics/{topic}/stats``: the statistics of a topic's windows, once or as a stream."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import gevent
+import orjson
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter, NoStatistics
+from pushsvc.event.pause import Pause
+from pushsvc.frame import Row
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
@@ -19,9 +25,10 @@ from pushsvc.table import frames_to_csv
 from pushsvc.topic import check_topic
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
+from pushsvc.web.memory.answer import GrowingAnswer
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
-from pushsvc.web.responses import json_response, of_suffix, stream_response, text_response
-from pushsvc.web.windows import read_windows
+from pushsvc.web.responses import of_suffix, stream_response, text_response
+from pushsvc.web.windows import ReadWindow, read_stored_windows, stored_bytes, wait_current
 
 _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")
@@ -114,40 +121,83 @@ def chosen(parameters: Parameters, name: str) -> frozenset[str | None] | None:
 
 def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, chosen: str) -> Response:
     selection = _selection(context.rules.settings_of(logs[0].topic), parameters)
-    frames, tag = _frames(context, logs, selection, parameters.integer("at_least", None, 1, 2**53))
-    if chosen == "csv":
-        safe = is_spreadsheet_safe(request, parameters)
-        with context.long.reading(client_of(request)) as pause:
-            response = text_response(frames_to_csv(frames, pause, safe=safe), FORMATS["csv"])
-        tag += "-safe" * safe
-    else:
-        every_window = parameters.text("window") == "*"
-        response = json_response({"windows": frames} if every_window else frames[0], Vary="Accept")
+    at_least = parameters.integer("at_least", None, 1, 2**53)
+    safe = chosen == "csv" and is_spreadsheet_safe(request, parameters)
+    client = client_of(request)
+    if at_least is not None:
+        _wait_until_counted(context, logs, at_least)
+    stale = wait_current(context.broker, logs)
+    size = stored_bytes(context.broker, logs)
+    answer = GrowingAnswer(context.memory, client.address)
+    with context.long.reading_statistics(client, size) as pause, closing(answer):
+        snapshots = _Snapshots(read_stored_windows(context.broker, logs, stale, pause), selection, context.now, pause)
+        if chosen == "csv":
+            pieces = frames_to_csv(snapshots.tables(), pause, safe=safe)
+        else:
+            pieces = snapshots.json(every_window=parameters.text("window") == "*")
+        for piece in pieces:
+            answer.add(piece)
+        response = text_response(answer.bytes(), FORMATS[chosen])
     response.headers["Cache-Control"] = "no-cache"
+    tag = snapshots.tag(logs[0].partition) + "-safe" * safe
     response.set_etag(tag if chosen == "json" else f"{tag}-{chosen}")
     response.make_conditional(request)
     return response
 
 
-def _frames(
-    context: Context, logs: tuple[Log, ...], selection: Selection, at_least: int | None
-) -> tuple[list[dict[str, Any]], str]:
-    """Return a frame per window and their cursor, once all count the event at offset ``at_least``."""
-    if at_least is not None:
-        _wait_until_counted(context, logs, at_least)
-    windows = read_windows(context.broker, logs)
-    frames = []
-    for window in windows:
-        frame = selection.apply(window.state.snapshot())
-        frame["at"] = context.now()
-        frame["exists"] = window.state.exists
-        if window.stale:
-            frame["stale"] = True
-        frames.append(frame)
-    first = windows[0]
-    # Every topic of the partition advances its sequence, so the tag uses the last entry of these logs.
-    sequence = max(window.state.sequence for window in windows)
-    return frames, encode({logs[0].partition: Position(first.epoch, sequence)}) + ("-stale" if first.stale else "")
+class _Snapshots:
+    """The selected rows of the windows of one answer, read while the answer is made."""
+
+    def __init__(
+        self, windows: Iterator[ReadWindow], selection: Selection, now: Callable[[], int], pause: Pause
+    ) -> None:
+        self._windows = windows
+        self._selection = selection
+        self._now = now
+        self._pause = pause
+        self._read: list[tuple[int, int, bool]] = []  # of each window: epoch, sequence, and whether it is stale
+
+    def tag(self, partition: int) -> str:
+        """Return what identifies the answer, once it is made."""
+        epoch, _, stale = self._read[0]
+        # Every topic of the partition advances its sequence, so the tag uses the last entry of these logs.
+        sequence = max(sequence for _, sequence, _ in self._read)
+        return encode({partition: Position(epoch, sequence)}) + ("-stale" if stale else "")
+
+    def _frames(self) -> Iterator[tuple[dict[str, Any], Iterator[list[Row]]]]:
+        """Yield for each window a frame without rows, and its rows in slices."""
+        for window in self._windows:
+            stored = window.stored
+            self._read.append((window.epoch, stored.sequence, window.stale))
+            frame = self._selection.apply(stored.snapshot())
+            frame["at"] = self._now()
+            frame["exists"] = stored.exists
+            if window.stale:
+                frame["stale"] = True
+            yield frame, stored.rows(self._selection, self._pause)
+
+    def tables(self) -> Iterator[dict[str, Any]]:
+        for frame, slices in self._frames():
+            yield frame | {"data": chain.from_iterable(slices)}
+
+    def json(self, *, every_window: bool) -> Iterator[bytes]:
+        """Yield the answer in pieces."""
+        if every_window:
+            yield b'{"windows":['
+        for number, (frame, slices) in enumerate(self._frames()):
+            names = list(frame)
+            before, after = names[: names.index("data")], names[names.index("data") + 1 :]
+            yield b"," * (number > 0) + orjson.dumps({name: frame[name] for name in before})[:-1]
+            yield b',"data":['
+            columns, comma = frame["columns"], b""
+            for rows in slices:
+                if rows:
+                    shaped = [dict(zip(columns, row, strict=True)) for row in rows] if self._selection.records else rows
+                    yield comma + orjson.dumps(shaped)[1:-1]
+                    comma = b","
+            yield b"]," + orjson.dumps({name: frame[name] for name in after})[1:]
+        if every_window:
+            yield b"]}"
 
 
 def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) -> None:

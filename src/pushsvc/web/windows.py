@@ -1,16 +1,20 @@
 """Reads the windows of one answer from their statistics logs, once their frames are current."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import gevent
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import FROM_SNAPSHOT
-from pushsvc.errors import StatisticsUnavailable
+from pushsvc.broker.log import FROM_SNAPSHOT, PartitionRead, StatisticsEntry
+from pushsvc.errors import PushError, StatisticsUnavailable
+from pushsvc.event.pause import Pause
 from pushsvc.hub.window_state import WindowState
+from pushsvc.web.stored_window import StoredWindow
 
 # Seconds: how long a request waits for the first frame, and how often it reminds the aggregator.
 _LONGEST_WAIT, _REMIND_INTERVAL = 4.0, 0.5
@@ -27,16 +31,47 @@ class CurrentWindow:
     stale: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReadWindow:
+    """The same of a window whose rows are decoded when they are needed: it may be large."""
+
+    stored: StoredWindow
+    epoch: int
+    stale: bool
+
+
+def stored_bytes(broker: Broker, logs: Sequence[Log]) -> int | None:
+    """Return about how many bytes logs have; None if Redis does not tell (not each provider has the command)."""
+    with suppress(PushError):
+        return broker.memory_of(logs)
+    return None
+
+
+def read_stored_windows(
+    broker: Broker, logs: Sequence[Log], stale: Collection[Log], pause: Pause
+) -> Iterator[ReadWindow]:
+    """Read whole statistics logs one after the other, as ``read_windows`` after the wait."""
+    for log in logs:
+        stored = StoredWindow(log)
+        read = _read_window(broker, log, partial(stored.apply, pause=pause))
+        yield ReadWindow(stored, read.epoch, _is_stale(read, log, late=log in stale, exists=stored.exists))
+
+
 def read_windows(broker: Broker, logs: Sequence[Log]) -> list[CurrentWindow]:
     """Read whole statistics logs, once an aggregator has written frames that include all that it knows.
 
     Raises StatisticsUnavailable if a topic with events has no frames, and as ``Broker.read``.
     """
-    stale = _wait_current(broker, logs)
-    return [_read_window(broker, log, stale=log in stale) for log in logs]
+    stale = wait_current(broker, logs)
+    windows = []
+    for log in logs:
+        state = WindowState(log)
+        read = _read_window(broker, log, state.apply)
+        windows.append(CurrentWindow(state, read.epoch, _is_stale(read, log, late=log in stale, exists=state.exists)))
+    return windows
 
 
-def _wait_current(broker: Broker, logs: Sequence[Log]) -> Collection[Log]:
+def wait_current(broker: Broker, logs: Sequence[Log]) -> Collection[Log]:
     """Ask for the frames of windows, and wait until they are current; return those whose frames are not in time."""
     begun = reminded = monotonic()
     interval = _FIRST_POLL
@@ -54,16 +89,20 @@ def _wait_current(broker: Broker, logs: Sequence[Log]) -> Collection[Log]:
     return {answer.log for answer in answers if not answer.current}
 
 
-def _read_window(broker: Broker, of: Log, *, stale: bool) -> CurrentWindow:
-    state, after = WindowState(of), FROM_SNAPSHOT
+def _read_window(broker: Broker, log: Log, apply: Callable[[StatisticsEntry], None]) -> PartitionRead:
+    """Apply the last snapshot of a log and the updates after it; return the last read."""
+    after = FROM_SNAPSHOT
     while True:
-        read = broker.read(of.partition, {of: after})
-        logged = read.logs[of]
-        for entry in logged.entries:
-            state.apply(entry)
+        read = broker.read(log.partition, {log: after})
+        for entry in read.logs[log].entries:
+            apply(entry)
             after = entry.last
-        if not logged.more:
-            break
-    if stale and not state.exists:
-        raise StatisticsUnavailable(f"no aggregator has counted the events of {of.topic!r} yet")
-    return CurrentWindow(state, read.epoch, stale or not read.owned)
+        if not read.logs[log].more:
+            return read
+
+
+def _is_stale(read: PartitionRead, log: Log, *, late: bool, exists: bool) -> bool:
+    """Return whether no aggregator writes what is missing. Raise StatisticsUnavailable if there is nothing."""
+    if late and not exists:
+        raise StatisticsUnavailable(f"no aggregator has counted the events of {log.topic!r} yet")
+    return late or not read.owned
