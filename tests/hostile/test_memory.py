@@ -3,7 +3,7 @@
 import re
 from urllib.request import urlopen
 
-from hostile.attacks import unread_answers, withheld_uploads
+from hostile.attacks import slow_streams, unread_answers, withheld_uploads
 from support.processes import children, needs_proc
 from support.stack import Stack
 from support.waiting import until
@@ -54,5 +54,14 @@ def test_unread_answers(stack: Stack) -> None:
     states = unread_answers.attack(stack.url, pages=15)
     assert states["cut"] + states["503"] >= 10
     until(lambda: metric(stack, "memory_refusals_total") >= 10)
+    until(lambda: metric(stack, "memory_held_bytes") == 0)
+    assert greatest_resident(supervisor) < LIMIT
+
+
+def test_slow_streams(stack: Stack) -> None:
+    """Their backlogs, of at most a megabyte each, do not fit into the budget together."""
+    supervisor = start_web(stack)
+    slow_streams.attack(stack.url, streams=120, bodies=60, pause=0.0, rest=0.0)
+    until(lambda: metric(stack, "slow_closes_total") >= 20)
     until(lambda: metric(stack, "memory_held_bytes") == 0)
     assert greatest_resident(supervisor) < LIMIT

@@ -268,12 +268,12 @@ def test_slow_reader_gets_every_byte_from_the_shared_backlog(channel):
         channel.broadcast([message])
         turn_until(lambda: quick.read() == sent)  # noqa: B023
     assert slow.connection in channel.slow
-    assert 0 < channel.held_bytes <= len(sent) + 4_096
+    assert 0 < channel.recount() <= len(sent) + 4_096
     turn_until(lambda: slow.read(1_000) == sent)
     turn_until(lambda: not channel.slow)
     channel.broadcast([b"more\n"])
     turn_until(lambda: slow.read() == sent + b"more\n" == quick.read())
-    assert channel.held_bytes == 0
+    assert channel.recount() == 0
 
 
 def test_peer_may_read_one_byte_at_a_time(channel):

@@ -14,6 +14,7 @@ from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.channel import Channel, WatchedChannels
 from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.delivery.slow import Memory
 from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
@@ -71,6 +72,10 @@ class Hub:
         self._ticked = 0.0
 
     # Life
+
+    def count_in(self, memory: Memory) -> None:
+        """Count what is kept for slow streams in a budget; without room the largest ones are ended."""
+        self.watched.slow.memory = memory
 
     def start(self) -> None:
         if self._ticker is None:
@@ -201,13 +206,15 @@ class Hub:
         """End streams whose peer takes nothing, and note how much is kept for slow ones."""
         held = behind = 0
         deadline = self.clock.tick - self.writer.limits.write_deadline
-        for channel in list(self.watched.slow):
+        begun = monotonic()
+        for channel in self.watched.slow:
+            begun = self._yield_after(begun)
             for connection in list(channel.slow):
                 if connection.rest is not None and connection.pushed_at < deadline:
                     metrics.SLOW_CLOSES.inc()
                     connection.close()
             if channel.slow:
-                held += channel.held_bytes
+                held += channel.recount()
                 behind += len(channel.slow)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)

@@ -36,8 +36,9 @@ def create_app(
     # Werkzeug silently cuts a body of unknown length at this size. With one byte more the reader can refuse it.
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
-    hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
     memory = MemoryBudget(limits.memory, limits.memory_per_address)
+    hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
+    hub.count_in(memory)
     context = Context(broker, hub, rules, limits, EventReader(limits), security, memory)
     app.extensions["pushsvc"] = context
     problem.install(app)

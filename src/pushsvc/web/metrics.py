@@ -19,7 +19,11 @@ ACCEPTED = Counter("pushsvc_connections_accepted_total", "Connections accepted")
 REFUSED = Counter("pushsvc_connections_refused_total", "Connections refused at a limit")
 BAD_REQUESTS = Counter("pushsvc_bad_requests_total", "Requests that were not HTTP, too large or too slow")
 MEMORY = BufferedGauge(
-    Gauge("pushsvc_memory_held_bytes", "Bytes held for clients: bodies, unread answers", multiprocess_mode="livesum")
+    Gauge(
+        "pushsvc_memory_held_bytes",
+        "Bytes held for clients: bodies, unread answers, backlogs",
+        multiprocess_mode="livesum",
+    )
 )
 MEMORY_REFUSALS = Counter("pushsvc_memory_refusals_total", "Requests and answers that ended for want of memory")
 BUSY = Counter("pushsvc_long_requests_refused_total", "Long requests refused because too many wait for their turn")

@@ -14,6 +14,7 @@ from pushsvc.hub.delivery.backlog import Backlog, Chunk
 from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.delivery.roster import Roster
+from pushsvc.hub.delivery.slow import SlowChannels
 from pushsvc.hub.delivery.wheel import Clock
 from pushsvc.hub.limits import FanoutLimits
 
@@ -55,7 +56,7 @@ class WatchedChannels:
     __slots__ = ("empty", "slow")
 
     def __init__(self) -> None:
-        self.slow: dict[Channel, None] = {}
+        self.slow: SlowChannels[Channel] = SlowChannels()
         self.empty: dict[Channel, None] = {}
 
 
@@ -178,14 +179,14 @@ class Channel:
             self.slow.add(connection)
         else:
             self.slow = {connection}
-            self._watched.slow[self] = None
+            self._watched.slow.add(self)
 
     def discard_slow(self, connection: Connection) -> None:
         if isinstance(self.slow, set):
             self.slow.discard(connection)
             if not self.slow:
                 self.slow = _NONE  # most channels have one connection, which is never slow for long
-                self._watched.slow.pop(self, None)
+                self._watched.slow.discard(self)
 
     def chunk_at(self, position: int) -> Chunk:
         """Return the newest chunk of a caught-up connection at a position of the roster."""
@@ -200,10 +201,44 @@ class Channel:
             self.touch()
         self._on_left()
 
+    # Memory
+
+    def note_rest(self, size: int) -> None:
+        """Note that a member holds ``size`` more bytes that no other has."""
+        self._watched.slow.add_rest(self, size)
+
+    def note_backlog(self) -> None:
+        """Note what is kept for slow members. There are some."""
+        self._watched.slow.count(self)
+
+    def recount(self) -> int:
+        """Count everything that is kept for slow members; return the bytes."""
+        # Members share the chunks of the backlog, whose bytes are counted there, and the messages made for several.
+        alone = {}
+        for member in self.slow:
+            at, rest = member.at, member.rest
+            if rest is not None and (at is None or rest.obj is not at.data):
+                alone[id(rest.obj)] = memoryview(rest.obj).nbytes
+        rests = sum(alone.values())
+        self._watched.slow.count(self, rests)
+        return self.backlog.size + rests
+
     @property
-    def held_bytes(self) -> int:
-        """Return the bytes that are kept for connections that are behind."""
-        return self.backlog.size + sum(len(c.rest) for c in self.slow if c.rest is not None)
+    def backlog_bytes(self) -> int:
+        return self.backlog.size
+
+    def end_slow(self) -> None:
+        """End the members that hold bytes, and drop the backlog: the process has no room for it.
+
+        These clients come back and resume. Members that read history go on: they hold nothing yet.
+        """
+        for member in list(self.slow):
+            if member.rest is not None:
+                metrics.SLOW_CLOSES.inc()
+                member.close()
+        self.backlog.trim(behind=False)
+        if self.slow:
+            self.recount()
 
     # The end
 

@@ -48,6 +48,7 @@ class ConnectionOwner(Source, Protocol):
     def add_slow(self, connection: Connection) -> None: ...
     def chunk_at(self, position: int) -> Chunk: ...
     def heartbeat(self, connection: Connection) -> bytes: ...
+    def note_rest(self, size: int) -> None: ...
     def discard(self, connection: Connection) -> None: ...
 
 
@@ -132,7 +133,10 @@ class Connection:
 
     def push(self, data: bytes) -> bool:
         """Send messages, after the rest of an unfinished one; return whether all was sent. Keep the rest."""
-        return self._push(frame(data) if self.chunked else data)
+        if self._push(frame(data) if self.chunked else data):
+            return True
+        self.channel.note_rest(len(data))
+        return False
 
     def push_framed(self, chunk: bytes) -> bool:
         """As ``push``, of messages that several connections share: they were framed once for all of them."""

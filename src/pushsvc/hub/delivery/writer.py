@@ -133,6 +133,8 @@ class FanoutWriter:
             roster.position = 0
             backlog.front = chunk
             backlog.trim(behind=bool(channel.slow))
+            if channel.slow:
+                channel.note_backlog()
             roster.compact()
             self._count(chunk)
             channel.seal()  # messages that came during the pauses of this pass leave together
