@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
+import orjson
 import pytest
 
-from hostile.attacks import unknown_topics
-from pushsvc.broker.broker import Broker
+from hostile.attacks import rankings, unknown_topics
+from pushsvc.broker.broker import Broker, StatisticsWrite
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
 from pushsvc.cursor import Position
 from pushsvc.errors import BrokerUnavailable
+from pushsvc.event import Event
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups import group as groups
 from pushsvc.hub.groups.group import Group, ResumeReason
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.query import Query
+from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.settings import TopicSettings
 from support.peer import Peer
 from support.stack import Stack
 from support.waiting import DEADLINE, turn_until
@@ -118,5 +126,103 @@ def test_a_group_that_has_ended_ignores_what_is_still_handed_out(hub: Hub) -> No
         group.tail(logs[0])
 
 
+KEYS, FIELDS = 300, 10
+WINDOW = Log("ranked", "1m")
+COLUMNS = ["key", "field", "count"]
+Write = Callable[[FrameKind, list[list[Any]]], None]
+
+
+@pytest.fixture
+def write(hub: Hub, broker: Broker) -> Write:
+    """Write a frame of a window, as an aggregator does."""
+    broker.publish(WINDOW.topic, [Event(data={})], TopicSettings())
+    fence = broker.lease([WINDOW.partition], "me", 60_000)[WINDOW.partition]
+
+    def append(kind: FrameKind, rows: list[list[Any]]) -> None:
+        frame = {"topic": WINDOW.topic, "window": WINDOW.window, "offset": 1, "columns": COLUMNS, "data": rows}
+        broker.append_statistics([StatisticsWrite(WINDOW, kind, 1, orjson.dumps(frame))], fence)
+
+    return append
+
+
+@pytest.fixture
+def window(write: Write) -> Write:
+    rows = [[f"k{key}", f"f{field}", key + 1] for key in range(KEYS) for field in range(FIELDS)]
+    write(FrameKind.SNAPSHOT, rows)
+    return write
+
+
+def ranked(hub: Hub, top: int) -> Group:
+    """Return a group with a ranking that is known."""
+    group = opened(hub, Query(statistics=(WINDOW.topic,), windows=("1m",), selection=Selection(top=top)))
+    group.prepare()
+    return group
+
+
+def state_of(group: Group) -> WindowState:
+    state = group.tail(WINDOW).window_state
+    assert state is not None
+    return state
+
+
+def change(group: Group, write: Write, row: list[Any]) -> None:
+    """Write an update; return once the window has it and the groups had their turns."""
+    before = state_of(group).sequence
+    write(FrameKind.UPDATE, [row])
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).sequence > before and not group.conflation.has_pending)
+
+
+def test_one_ranking_serves_all_its_prefixes(hub: Hub, window: Write) -> None:
+    """Each of 30 groups ranked and encoded all rows of the window for each update."""
+    groups = [ranked(hub, KEYS - number) for number in range(30)]
+    peers = [reading(hub, group) for group in groups]
+    ranking = hub.rankings.of(state_of(groups[0]), Selection(top=1))
+    assert ranking.ranked == KEYS
+    assert ranking.encoded <= KEYS * FIELDS
+    change(groups[0], window, ["k7", "f0", 1_000])
+    turn_until(lambda: not any(group.conflation.has_pending for group in groups))
+    assert ranking.ranked == KEYS + 1
+    assert ranking.encoded <= 2 * KEYS * FIELDS
+    for peer in peers:
+        turn_until(lambda: b'["k7","f0",1000]' in peer.read())  # noqa: B023
+
+
+def reading(hub: Hub, group: Group, buffer: int | None = None) -> Peer:
+    """Return a peer that began a stream of a group, and reads nothing by itself."""
+    peer = Peer(group.channel, buffer, hub)
+    group.channel.start(peer.connection, group.channel.seal(), group.conflation.initial_state())
+    return peer
+
+
+def test_nothing_is_made_for_streams_that_are_not_read(hub: Hub, window: Write) -> None:
+    groups = [ranked(hub, KEYS - number) for number in range(5)]
+    peers = [reading(hub, group, 4_096) for group in groups]
+    assert all(peer.connection.rest is not None for peer in peers)
+    ranking = hub.rankings.of(state_of(groups[0]), Selection(top=1))
+    held, encoded = [group.channel.held_bytes for group in groups], ranking.encoded
+    for number in range(20):
+        change(groups[0], window, [f"k{number}", "f0", 1_000 + number])
+    turn_until(lambda: not any(group.conflation.has_pending for group in groups))
+    assert ranking.encoded == encoded
+    assert [group.channel.held_bytes for group in groups] == held
+    for peer in peers:  # a stream that is read again gets the newest state
+        turn_until(lambda: b'["k19","f0",1019]' in peer.read())  # noqa: B023
+
+
+def test_what_slow_streams_keep_is_bounded(hub: Hub, window: Write) -> None:
+    hub.writer.limits = replace(hub.writer.limits, held_bytes=100_000)
+    peers = [reading(hub, ranked(hub, KEYS - number), 4_096) for number in range(10)]
+    kept = len(peers[-1].connection.rest or b"")
+    hub.let_go()
+    open_ones = [peer for peer in peers if not peer.closed]
+    assert sum(len(peer.connection.rest or b"") for peer in open_ones) <= 100_000
+    assert len(open_ones) >= 100_000 // (2 * kept)
+
+
 def test_streams_of_unknown_topics(shared_server: Stack) -> None:
     assert unknown_topics.attack(shared_server.url, streams=10, pause=1.0) == {"200": 10}
+
+
+def test_unread_rankings(shared_server: Stack) -> None:
+    assert rankings.attack(shared_server.url, keys=300, fields=10, streams=5, events=3) == {"200": 5}

@@ -1,6 +1,7 @@
 """A channel is made of a writer, a clock, a recovery and two callbacks. It needs no hub and no broker."""
 
 from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.wheel import Clock
 from pushsvc.hub.limits import FanoutLimits
 from support.channels import StubRecovery
@@ -57,7 +58,7 @@ def test_started_connection_gets_its_first_bytes_and_then_the_messages_after_a_c
     channel.broadcast([b"two\n"])
     channel.seal()
     peer = Peer(channel)
-    channel.start(peer.connection, start, b"one\n")
+    channel.start(peer.connection, start, frame(b"one\n"))
     turn_until(lambda: peer.read() == b"one\ntwo\n")
     assert not channel.slow
 

@@ -20,6 +20,7 @@ from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.groups.listing import REFRESH, Describe, Listing, Poll
+from pushsvc.hub.groups.rankings import Rankings
 from pushsvc.hub.limits import FanoutLimits, FeedLimits, ResumeLimits
 from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
@@ -33,6 +34,11 @@ DRAINING = "the server is restarting"
 LINGER = 10  # seconds for which a group without streams is kept: a reconnecting client finds everything in memory
 _DEAD = 10.0  # seconds without a tick after which the process counts as dead
 _ENDED_PER_SECOND = 1_000
+
+
+def _size(connection: Connection) -> int:
+    """Return the bytes that the unsent rest of a message keeps in memory."""
+    return 0 if connection.rest is None else len(memoryview(connection.rest.obj))
 
 
 class Hub:
@@ -59,6 +65,7 @@ class Hub:
         self.clock = Clock()
         self.writer = FanoutWriter(fanout_limits, io_uring=io_uring)
         self.feed = Feed(broker, self.writer.room, followed, feed_limits)
+        self.rankings = Rankings(self.writer.room, self.writer.limits.slice, self.let_go)
         self.replays = Replays(broker, self.feed.directory.refresh, resume_limits)
         # Bound once: each method that an object keeps would else take 64 bytes of every group.
         self._resume, self._end_group, self._note_left = self.replays.begin, self._end, self._on_left
@@ -134,7 +141,7 @@ class Hub:
         found = self._sources.get(query)
         if not isinstance(found, Group):
             connect = partial(self._open_channel, visible_heartbeat=query.visible_heartbeat)
-            found = Group(query, self._rules, self.feed, self._resume, self._end_group, connect)
+            found = Group(query, self._rules, self.feed, self._resume, self._end_group, connect, self.rankings)
             self._sources[query] = found
             found.open()
         found.channel.touch()
@@ -218,6 +225,24 @@ class Hub:
                 behind += len(channel.slow)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """End the streams that keep most, until all slow ones keep what is allowed. Streams may keep the same bytes."""
+        keepers: dict[int, list[Connection]] = {}
+        for channel in self.watched.slow:
+            for connection in channel.slow:
+                if connection.rest is not None:
+                    keepers.setdefault(id(connection.rest.obj), []).append(connection)
+        kept = {number: _size(connections[0]) for number, connections in keepers.items()}
+        excess = sum(kept.values()) - self.writer.limits.held_bytes
+        for number in sorted(kept, key=kept.__getitem__, reverse=True):
+            if excess <= 0:
+                break
+            excess -= kept[number]
+            for connection in keepers[number]:
+                metrics.SLOW_CLOSES.inc()
+                connection.close()
 
     def _close_idle(self) -> None:
         """Close the sources that had no stream for a while."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pushsvc.cursor import Position, UnreadableCursor, decode
 from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.connection import Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.groups.listing import Describe, Poll
@@ -27,6 +28,7 @@ C = TypeVar("C", bound=Connection)
 
 EARLIEST = "earliest"
 
+_OPENING = frame(OPENING)
 _NO_POSITION = 2**63  # number of a chunk that never comes: a stream after it never has a position
 
 
@@ -130,6 +132,7 @@ class QueryStream(Stream):
             self._cursor = self._cursor or self._from.cursor
             self._group = self.hub.group(self._group.query)
         self._group.wait_settled()
+        self._group.prepare()
         self._from = self.channel.seal()
 
     def start(self, connection: Connection) -> None:
@@ -150,7 +153,7 @@ class QueryStream(Stream):
         group = self._group
         changes = group.changes_for(cursor)
         if changes is not None:
-            group.channel.start(connection, group.channel.seal(), OPENING + changes)
+            group.channel.start(connection, group.channel.seal(), changes)
             return
         connection.push(OPENING)
         if cursor == EARLIEST:
@@ -161,10 +164,10 @@ class QueryStream(Stream):
     def _start_live(self, connection: Connection) -> None:
         """Send the state, and the messages after it. Nothing here yields, so no message falls between the two."""
         group = self._group
-        first = OPENING
         if group.has_statistics:
-            first += group.conflation.initial_state()
+            first = group.conflation.initial_state()
         else:
+            first = _OPENING
             connection.joined_after = self._from.number
         group.channel.start(connection, self._from, first)
 
@@ -192,7 +195,7 @@ class ListingStream(Stream):
 
     def start(self, connection: Connection) -> None:
         connection.joined_after = _NO_POSITION
-        self.channel.start(connection, self.channel.seal(), OPENING + self._listing.state())
+        self.channel.start(connection, self.channel.seal(), frame(OPENING, self._listing.state()))
 
 
 def _positions(cursor: str) -> dict[int, Position] | None:

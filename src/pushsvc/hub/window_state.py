@@ -1,14 +1,14 @@
 """The rows of a window as a client knows them, kept once per process, and selections of them."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
-from pushsvc.frame import RowId, row_id_getter
+from pushsvc.frame import Row, RowId, row_id_getter
 from pushsvc.settings import TopicSettings
 
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
@@ -37,7 +37,7 @@ class Selection:
         """True if a frame may have rows of which none is selected."""
         return self.keys is not None or self.fields is not None or self.top is not None
 
-    def covers(self, row: list[Any]) -> bool:
+    def covers(self, row: Sequence[Any]) -> bool:
         """Return whether a row (or a ``[key, field]`` of ``gone``) is selected."""
         return (self.keys is None or row[0] in self.keys) and (self.fields is None or row[1] in self.fields)
 
@@ -77,6 +77,7 @@ class WindowState:
         self.sequence = self.offset = 0
         self._most_removed = removed
         self._rows: dict[RowId, list[Any]] = {}
+        self._tails: dict[RowId, None] = {}  # what follows the key in the rows' ids: a key has at most a row of each
         self._changed: dict[RowId, int] = {}  # row: sequence of its last change; oldest first, as is _removed
         self._removed: dict[RowId, int] = {}
         self._horizon = 0  # changes up to this sequence are not known row by row
@@ -91,6 +92,7 @@ class WindowState:
             self._put(frame, entry.sequence)
         elif entry.kind is FrameKind.SNAPSHOT or not self.exists:
             self._rows.clear()
+            self._tails.clear()
             self._changed.clear()
             self._removed.clear()
             self._partial.clear()
@@ -105,6 +107,8 @@ class WindowState:
         row_id_of = row_id_getter(frame["columns"])
         for row in frame["data"]:
             row_id = row_id_of(row)
+            if row_id not in self._rows:
+                self._tails[row_id[1:]] = None
             self._rows[row_id] = row
             self._changed.pop(row_id, None)
             self._changed[row_id] = sequence
@@ -120,38 +124,65 @@ class WindowState:
         while len(self._removed) > max(self._most_removed, len(self._rows)):
             self._horizon = self._removed.pop(next(iter(self._removed)))
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return all rows as a snapshot frame, without rows that count zero, but with the totals."""
+    def head(self) -> dict[str, Any]:
+        """Return a snapshot frame without its rows."""
         if not self.exists:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
-                "offset": 0, "since": None, "columns": list(TopicSettings().columns), "data": [],
+                "offset": 0, "since": None, "columns": list(TopicSettings().columns),
             }  # fmt: skip
-        frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial")}
+        frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial", "data")}
         if self._partial:
             frame["partial"] = sorted(self._partial)
-        columns = frame["columns"]
-        count = columns.index("count")
+        return frame
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all rows as a snapshot frame, without rows that count zero, but with the totals."""
+        frame = self.head()
+        count = frame["columns"].index("count")
         frame["data"] = [row for row in self._rows.values() if row[count] or row[0] is None]
         return frame
 
-    def since(self, sequence: int) -> dict[str, Any] | None:
-        """Return the changes after a sequence as one update; None if they are not known or longer than a snapshot."""
+    def keys(self) -> set[str | None]:
+        return {row_id[0] for row_id in self._rows}
+
+    def column(self, name: str) -> int:
+        """Return the index of a column. The window exists."""
+        columns: list[str] = self._head["columns"]
+        return columns.index(name)
+
+    def rows_of(self, key: str | None) -> list[Row]:
+        """Return the rows of a key, None for the totals, also those that count zero."""
+        rows = self._rows
+        return [row for tail in self._tails if (row := rows.get((key, *tail))) is not None]
+
+    def ids_of(self, key: str | None) -> list[RowId]:
+        return [row_id for tail in self._tails if (row_id := (key, *tail)) in self._rows]
+
+    def shows(self, row_id: RowId) -> bool:
+        """Return whether a snapshot has a row."""
+        row = self._rows.get(row_id)
+        return row is not None and (row[0] is None or bool(row[self.column("count")]))
+
+    def changes_since(self, sequence: int) -> tuple[list[RowId], list[RowId]] | None:
+        """Return the rows that changed and those that were removed after a sequence, oldest first; None if unknown."""
         if not self.exists or sequence < self._horizon:
             return None
         changed = list(takewhile(lambda row_id: self._changed[row_id] > sequence, reversed(self._changed)))
         removed = list(takewhile(lambda row_id: self._removed[row_id] > sequence, reversed(self._removed)))
-        if len(changed) + len(removed) > len(self._rows):
+        return changed[::-1], removed[::-1]
+
+    def since(self, sequence: int) -> dict[str, Any] | None:
+        """Return the changes after a sequence as one update; None if they are not known or longer than a snapshot."""
+        changes = self.changes_since(sequence)
+        if changes is None or sum(map(len, changes)) > len(self._rows):
             return None
+        changed, removed = changes
         frame = {name: value for name, value in self._head.items() if name != "partial"}
         partial = self._partial.intersection(row_id[0] for row_id in changed if row_id[0] is not None)
         if partial:
             frame["partial"] = sorted(partial)
-        return {
-            **frame,
-            "data": [self._rows[row_id] for row_id in reversed(changed)],
-            "gone": [*map(list, reversed(removed))],
-        }
+        return {**frame, "data": [self._rows[row_id] for row_id in changed], "gone": [*map(list, removed)]}
 
     def updates_since(self, sequence: int) -> int:
         """Return how many of the remembered updates came after a sequence."""

@@ -44,6 +44,15 @@ class Backlog:
         self.size += len(data)
         self._chunks += 1
 
+    def restart(self, cursor: str) -> None:
+        """Drop all chunks: connections at any of them recover. Requires that no pass is under way."""
+        chunk: Chunk | None = self.base
+        while chunk is not None:
+            chunk.lost, chunk.data = True, b""
+            chunk.next, chunk = None, chunk.next
+        self.base = self.front = self.end = Chunk(b"", 0, cursor, 0.0, self.end.number + 1)
+        self.size = self._chunks = 0
+
     def trim(self, *, behind: bool) -> None:
         """Drop the chunks before ``front``: those beyond the bound while a connection is ``behind``, else all."""
         while (kept := self.base.next) is not None and self.base is not self.front and not (behind and self._fits()):

@@ -119,6 +119,13 @@ class Channel:
             self.backlog.append(frame(*messages), len(messages), self._recovery.cursor() or "", self._read_at)
         return self.backlog.end
 
+    def restart(self) -> bool:
+        """Let every member recover once it has room, if all of them are slow; return whether they are."""
+        if self.in_pass or self._messages or self.roster.count > len(self.slow):
+            return False
+        self.backlog.restart(self._recovery.cursor() or "")
+        return True
+
     def heartbeat(self, connection: Connection) -> bytes:
         """Return a framed heartbeat; empty if messages are on their way to the connection.
 
@@ -153,10 +160,10 @@ class Channel:
         self.roster.add(connection)
 
     def start(self, connection: Connection, chunk: Chunk, first: bytes) -> None:
-        """Send a connection its first bytes, and then the messages after ``chunk``."""
+        """Send a connection its first bytes, which are framed, and then the messages after ``chunk``."""
         connection.at = chunk
         self.add_slow(connection)
-        if connection.push(first):
+        if connection.push_framed(first):
             self.resume(connection)
 
     def resume(self, connection: Connection) -> None:

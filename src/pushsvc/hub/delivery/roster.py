@@ -36,6 +36,11 @@ class Roster(Generic[M]):
         """True when every member is closed."""
         return self._closed >= len(self.members)
 
+    @property
+    def count(self) -> int:
+        """Return the number of members that are not closed."""
+        return len(self.members) - self._closed
+
     def add(self, member: M) -> None:
         self.members.append(member)
         self.descriptors.append(-1)

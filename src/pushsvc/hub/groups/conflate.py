@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
-import orjson
 from gevent import get_hub
 
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.cursor import Position, decode
-from pushsvc.frame import RowId, row_id_getter
+from pushsvc.frame import RowId
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.chunked import frame
+from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.positions import SentPositions
+from pushsvc.hub.groups.rankings import LARGE, Edition, Pause, Ranking, Rankings, without_pause
 from pushsvc.hub.query import Query
-from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.hub.window_state import WindowState
 from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
 
+_WAITING: Any = SimpleNamespace(resume=lambda connection: None)  # source of a connection whose snapshot is not made yet
 _CURSORS = 64  # cursors with cached changes: after a disconnect most streams come back with the same few
+
+
+@dataclass(slots=True)
+class Given:
+    """What clients may have of a ranking: the ``keys`` that were sent at a ``sequence``, and ``others`` sent since."""
+
+    sequence: int
+    keys: tuple[str, ...]
+    others: set[str] = field(default_factory=set)
 
 
 class Conflation:
@@ -38,9 +50,12 @@ class Conflation:
     ``paces_cursor`` is true while no log of the group holds events, so that the cursor may wait with the updates.
     """
 
-    def __init__(self, query: Query, logs: Collection[Log], sent: SentPositions, channel: Channel) -> None:
+    def __init__(
+        self, query: Query, logs: Collection[Log], sent: SentPositions, channel: Channel, rankings: Rankings
+    ) -> None:
         self.paces_cursor = True
         self._selection = query.selection
+        self._top = query.selection.top
         self._every = query.every
         self.logs = logs
         self._sent = sent
@@ -48,7 +63,10 @@ class Conflation:
         self._pending: dict[Log, int] = {}  # log: the sequence after which its changes are pending
         self._emitted_at = 0.0
         self._timer: Any = None
-        self._rankings: dict[Log, Ranking] = {}
+        self._rankings = rankings
+        self._ranking_of: dict[Log, Ranking] = {}
+        self._given: dict[Log, Given] = {}
+        self._recovering: list[Connection] = []
         # Caches, each with the key for which it is valid.
         self._initial: tuple[int, str, bytes] | None = None
         self._since_chunks: tuple[Chunk, dict[str, bytes]] | None = None
@@ -63,12 +81,19 @@ class Conflation:
                 self._sent.paced_cursor = self._sent.cursors(of.partition)(entry.sequence - 1)
             self._pending.setdefault(of, entry.sequence - 1)
 
+    @property
+    def has_pending(self) -> bool:
+        """Return whether a change was noted that was not broadcast."""
+        return bool(self._pending)
+
     def emit(self) -> None:
         """Broadcast the pending changes, now or as soon as the interval has passed."""
         if not self._pending or self._timer is not None:
             return
         wait = self._emitted_at + self._every - monotonic()
-        if wait <= 0:
+        if wait <= 0 and self._top is not None:
+            self._rankings.submit(self)
+        elif wait <= 0:
             self._emit()
         else:
             self._timer = get_hub().loop.timer(wait)
@@ -78,7 +103,7 @@ class Conflation:
         self._timer.close()
         self._timer = None
         try:
-            self._emit()
+            self.emit()
         except Exception:
             log.exception("the streams of %s failed", self._channel.name)
             self._channel.fail()
@@ -87,24 +112,148 @@ class Conflation:
         pending, self._pending = self._pending, {}
         self._sent.paced_cursor = None
         self._emitted_at = monotonic()
-        messages = [message for of, sequence in pending.items() if (message := self._update(of, sequence))]
+        messages = [
+            message for of, sequence in pending.items() if (message := self.since(of, sequence, full_snapshot=False))
+        ]
         if messages:
             messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
             self._channel.broadcast(messages)
 
-    def _update(self, of: Log, sequence: int) -> bytes | None:
-        if self._selection.top is not None:
-            return self._ranking(of).update(self._window_state(of))
-        return self.since(of, sequence, full_snapshot=False)
+    # Rankings
+
+    def prepare(self) -> None:
+        """Make what snapshots need, in slices: they themselves cannot yield."""
+        if self._top is not None:
+            with self._rankings.turn() as pause:
+                for of in self.logs:
+                    if not self._channel.closed:
+                        self._renew(of, self._top, pause)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Return whether snapshots take little time."""
+        return self._top is None or all(self._edition(of) is not None for of in self.logs)
+
+    def recover(self, connection: Connection) -> None:
+        """Prepare in slices, and then let a connection recover."""
+        connection.source = _WAITING
+        self._recovering.append(connection)
+        self._rankings.submit(self)
+
+    def work(self, pause: Pause) -> None:
+        if self._channel.closed or self._top is None:
+            return
+        if self._pending and self._timer is None:
+            self._emit_rankings(self._top, pause)
+        if self._recovering and not self._channel.closed:
+            for of in self.logs:
+                self._renew(of, self._top, pause)
+            recovering, self._recovering = self._recovering, []
+            for connection in recovering:
+                if connection.source is _WAITING and not connection.closed:
+                    connection.source = self._channel
+                    self._channel.resume(connection)
+                    self._rankings.let_go()
+
+    def fail(self) -> None:
+        self._channel.fail()
+
+    def _emit_rankings(self, top: int, pause: Pause) -> None:
+        """Broadcast the rankings that changed. If no member can take them now, make none: members recover later."""
+        self._emitted_at = monotonic()
+        if self._channel.restart():
+            self._pending.clear()
+            self._given.clear()
+            self._sent.paced_cursor = None
+            return
+        editions = {of: (ranking, self._renew(of, top, pause)) for of in list(self._pending)
+                    if (ranking := self._ranking(of))}  # fmt: skip
+        if self._channel.closed:
+            return
+        messages = []
+        for of, (ranking, edition) in editions.items():
+            if of in self._pending and self._ranking_of.get(of) is ranking:
+                del self._pending[of]
+                if edition.sequence < self._window_state(of).sequence:
+                    self._pending[of] = edition.sequence  # it changed during a pause
+                if (message := self._update(of, edition, top)) is not None:
+                    messages.append(message)
+        self._sent.paced_cursor = None
+        if self._pending:
+            partition = next(iter(self._pending)).partition  # all rankings of a group are of one topic
+            self._sent.paced_cursor = self._sent.cursors(partition)(min(self._pending.values()))
+        if messages:
+            messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
+            self._channel.broadcast(messages)
+            if sum(map(len, messages)) > LARGE:
+                self._rankings.let_go()
+        self.emit()
+
+    def _update(self, of: Log, edition: Edition, top: int) -> bytes | None:
+        """Return all rows of a ranking with those that left it in ``gone``; None if nothing changed.
+
+        It is a snapshot if it is not known which rows left.
+        """
+        state, before, keys = self._window_state(of), self._given.get(of), edition.keys(top)
+        self._given[of] = Given(edition.sequence, keys)
+        changes = state.changes_since(before.sequence) if before is not None else None
+        if before is None or changes is None:
+            return edition.message("snapshot", top)
+        known, had = {*keys, None}, {*before.keys, *before.others, None}
+        covers = self._selection.covers
+        touched = [row_id for row_ids in changes for row_id in row_ids if row_id[0] in known and covers(row_id)]
+        if before.keys == keys and had == known and not touched:
+            return None
+        gone: dict[RowId, None] = {}
+        for row_id in (*touched, *changes[1], *(one for key in had - known for one in state.ids_of(key))):
+            if row_id[0] in had and covers(row_id) and (row_id[0] not in known or not state.shows(row_id)):
+                gone[row_id] = None
+        return edition.message("update", top, gone=[*map(list, gone)])
+
+    def _ranking(self, of: Log) -> Ranking:
+        if of not in self._ranking_of:
+            self._ranking_of[of] = self._rankings.of(self._window_state(of), self._selection)
+        return self._ranking_of[of]
+
+    def _renew(self, of: Log, top: int, pause: Pause) -> Edition:
+        ranking = self._ranking(of)
+        edition = ranking.renew(top, pause)
+        self._rankings.note_used(ranking)
+        return edition
+
+    def _edition(self, of: Log) -> Edition | None:
+        """Return the edition for a snapshot, if it is known. What came after it must be pending."""
+        edition, top = self._ranking(of).edition, self._top or 0
+        if edition is None or not edition.has(top, encoded=True):
+            return None
+        is_newest = edition.sequence == self._window_state(of).sequence
+        return edition if is_newest or edition.sequence >= self._pending.get(of, edition.sequence + 1) else None
+
+    def _ranked_snapshot(self, of: Log, top: int, **extra: Any) -> bytes:
+        edition = self._edition(of)
+        if edition is None:
+            ranking = self._ranking(of)
+            if ranking.busy:
+                ranking = Ranking(self._window_state(of), ranking.order)
+            edition = ranking.renew(top, without_pause)
+        keys, given = edition.keys(top), self._given.get(of)
+        if given is None:
+            self._given[of] = Given(edition.sequence, keys)
+        elif given.keys != keys:
+            given.others.update(keys)
+        return edition.message("snapshot", top, **extra)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
+        self._recovering.clear()
+        self._ranking_of.clear()
 
     def reset(self, of: Log) -> None:
         """Forget what was emitted of a window: its log starts over."""
-        self._rankings.pop(of, None)
+        self._ranking_of.pop(of, None)
+        self._given.pop(of, None)
         self._pending.pop(of, None)
         if not self._pending:
             self._sent.paced_cursor = None
@@ -120,17 +269,12 @@ class Conflation:
             raise LookupError(f"{of} is a log of events")
         return state
 
-    def _ranking(self, of: Log) -> Ranking:
-        if of not in self._rankings:
-            self._rankings[of] = Ranking(self._selection, self._window_state(of))
-        return self._rankings[of]
-
     def snapshot(self, of: Log, **extra: Any) -> bytes:
-        """Return all rows of a window, or its ranking as it was emitted last."""
+        """Return all rows of a window, or its ranking."""
         if self._tail(of).stale:
             extra["stale"] = True
-        if self._selection.top is not None:
-            return self._ranking(of).snapshot(**extra)
+        if self._top is not None:
+            return self._ranked_snapshot(of, self._top, **extra)
         frame = {**self._window_state(of).snapshot(), "at": now_ms(), **extra}
         return sse_messages.snapshot(frame, self._selection)
 
@@ -142,10 +286,11 @@ class Conflation:
         return messages
 
     def initial_state(self) -> bytes:
-        """Return the snapshots for a new stream. Streams of the same second get the same bytes."""
+        """Return the beginning of a new stream, framed. Streams of the same second get the same bytes."""
         key = (self._channel.clock.tick, self._sent.cursor())
         if self._initial is None or self._initial[:2] != key:
-            self._initial = (*key, b"".join(self.snapshots(self.logs)))
+            self._initial = (*key, frame(sse_messages.OPENING, *self.snapshots(self.logs)))
+            self._expire(self._initial[2])
         return self._initial[2]
 
     def since(self, of: Log, sequence: int, *, full_snapshot: bool, skipping: bool = False) -> bytes | None:
@@ -154,7 +299,7 @@ class Conflation:
         It is a snapshot if ``full_snapshot`` or if that is shorter. If ``skipping``, it counts the updates it replaces.
         """
         state = self._window_state(of)
-        frame = None if full_snapshot or self._selection.top is not None else state.since(sequence)
+        frame = None if full_snapshot or self._top is not None else state.since(sequence)
         skipped = state.updates_since(sequence) if skipping else 0
         extra = {"skipped": skipped} if skipped else {}
         if skipped:
@@ -171,10 +316,14 @@ class Conflation:
         made = self._since_chunks[1]
         if chunk.cursor not in made:
             made[chunk.cursor] = frame(self._since(decode(chunk.cursor), skipping=True))
+            self._expire(made[chunk.cursor])
         return made[chunk.cursor]
 
     def changes_for(self, cursor: str, positions: Mapping[int, Position]) -> bytes:
-        """Return what a client with a cursor lacks. Clients of the same second get the same bytes."""
+        """Return the beginning of a stream with what a client with a cursor lacks, framed.
+
+        Clients of the same second get the same bytes.
+        """
         key = (self._channel.clock.tick, self._sent.cursor())
         if self._for_cursors is None or self._for_cursors[0] != key:
             self._for_cursors = (key, {})
@@ -182,8 +331,19 @@ class Conflation:
         if cursor not in made:
             if len(made) == _CURSORS:
                 made.clear()
-            made[cursor] = self._since(positions, skipping=False)
+            made[cursor] = frame(sse_messages.OPENING, self._since(positions, skipping=False))
+            self._expire(made[cursor])
         return made[cursor]
+
+    def _expire(self, made: bytes) -> None:
+        """Keep a large message for a second at most, and only the newest one of the process."""
+        if len(made) > LARGE:
+            self._rankings.let_go()
+            self._rankings.keep_large(self)
+
+    def forget(self) -> None:
+        """Drop the messages that are kept for others that want the same."""
+        self._initial = self._since_chunks = self._for_cursors = None
 
     def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
         messages = []
@@ -198,30 +358,3 @@ class Conflation:
         if not messages:
             return b""
         return b"".join(messages[:-1]) + sse.with_id(messages[-1], cursor)
-
-
-class Ranking:
-    """The keys with the greatest values, as they were emitted last. Every update has all their rows, in order."""
-
-    def __init__(self, selection: Selection, state: WindowState) -> None:
-        self._selection = selection
-        self._frame: Mapping[str, Any] = selection.apply(state.snapshot())
-
-    def snapshot(self, **extra: Any) -> bytes:
-        return sse.encode(orjson.dumps({**self._frame, "at": now_ms(), **extra}), event="snapshot")
-
-    def update(self, state: WindowState) -> bytes | None:
-        """Return the current rows, with those that left since the last time in ``gone``; None if nothing changed."""
-        frame = self._selection.apply(state.snapshot())
-        before, self._frame = self._frame, frame
-        if before["data"] == frame["data"]:
-            return None
-        row_id_of = self._row_id_getter(frame["columns"])
-        current = set(map(row_id_of, frame["data"]))
-        gone = [list(row_id) for row in before["data"] if (row_id := row_id_of(row)) not in current]
-        return sse.encode(orjson.dumps({**frame, "at": now_ms(), "gone": gone}), event="update")
-
-    def _row_id_getter(self, columns: Sequence[str]) -> Callable[[Any], RowId]:
-        if self._selection.records:
-            return itemgetter("key", "field", "by") if "by" in columns else itemgetter("key", "field")
-        return row_id_getter(columns)

@@ -27,6 +27,7 @@ from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.latch import Latch
 from pushsvc.hub.groups.positions import LogsByPartition, SentPositions
+from pushsvc.hub.groups.rankings import Rankings
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicRules
 
@@ -70,6 +71,7 @@ class Group:
         resume: Resume,
         on_end: Callable[[Group, str], None],
         open_channel: Callable[[Group], Channel],
+        rankings: Rankings,
     ) -> None:
         self.key = self.query = query
         self.logs: Few[Log] = ()
@@ -83,6 +85,7 @@ class Group:
         self._feed = feed
         self._resume = resume
         self._on_end = on_end
+        self._rankings = rankings
         self._exceeds_feed = False
         self._reset_is_newest = False
         self._was_settled = False
@@ -109,7 +112,7 @@ class Group:
     def conflation(self) -> Conflation:
         """Return the messages of rows. Made at the first use: groups of events alone never need them."""
         if self._conflation is None:
-            self._conflation = Conflation(self.query, self.logs, self._sent, self.channel)
+            self._conflation = Conflation(self.query, self.logs, self._sent, self.channel, self._rankings)
         return self._conflation
 
     # Logs
@@ -213,6 +216,12 @@ class Group:
                     self._follow_piece()
         if not self._unread:
             self.on_read(())
+
+    def prepare(self) -> None:
+        """Do what would take long once a stream starts."""
+        if self.query.selection.top is not None and self.has_statistics:
+            self.conflation.prepare()
+            self._check()
 
     def _check(self) -> None:
         """Raise the reason why this group has ended, if it has."""
@@ -350,9 +359,10 @@ class Group:
         return [self.conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
 
     def changes_for(self, cursor: str) -> bytes | None:
-        """Return what a client with a cursor lacks; None unless it wants statistics alone and none of them was lost.
+        """Return the beginning of a stream with what a client lacks, framed.
 
-        Clients that come with one cursor in the same second get the same bytes.
+        None unless it wants statistics alone and none of them was lost. Clients that come with one cursor in the same
+        second get the same bytes.
         """
         if not self._can_conflate:
             return None
@@ -387,6 +397,9 @@ class Group:
             metrics.DROPPED.inc()
         if not self._can_conflate:
             self._resume(self, connection, decode(chunk.cursor), ResumeReason.TOO_SLOW)
+            return
+        if not self.conflation.is_prepared:
+            self.conflation.recover(connection)
             return
         end = self.channel.seal()
         data = self.conflation.since_chunk(chunk)

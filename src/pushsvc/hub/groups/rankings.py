@@ -1,0 +1,298 @@
+"""Rankings of windows: one of a window and an order for all streams, kept up to date in slices.
+
+Nothing here depends on how many keys a stream asks for: the ``top`` keys of a stream are the first ones of the ranking,
+and their rows are the first ones of its encoded blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from time import monotonic
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import gevent
+import orjson
+from gevent import get_hub
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+
+from pushsvc import sse
+from pushsvc.frame import Row
+from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.system_clock import now_ms
+
+log = logging.getLogger(__name__)
+
+BLOCK = 32  # keys whose rows are encoded together
+LARGE = 64_000  # bytes of a message that is not kept longer than needed
+_RESTARTS = 3  # after so many changes during the slices of an edition it is made in one
+_KEPT = 16_000_000  # bytes of encoded blocks of all editions
+_EXPIRE = 2.0  # seconds for which an edition is kept after its last use
+
+Pause = Callable[[], None]
+
+
+def without_pause() -> None:
+    """Go on at once."""
+
+
+class Edition:
+    """A ranking at a ``sequence`` of its window. Its rows do not change. They are encoded when they are asked for."""
+
+    def __init__(self, state: WindowState, selection: Selection, order: list[str]) -> None:
+        self.sequence = state.sequence
+        self.size = 0  # bytes of the blocks
+        self._selection = selection
+        self._order = order
+        self._head = selection.apply({**state.head(), "data": state.rows_of(None)})
+        self._totals = _encoded(self._head.pop("data"))
+        self._columns = self._head["columns"]
+        self._count = self._columns.index("count")
+        self._rows: list[list[Row]] = []
+        self._blocks: list[bytes] = []
+
+    def keys(self, top: int) -> tuple[str, ...]:
+        return tuple(islice(self._order, top))
+
+    def capture(self, state: WindowState, top: int, pause: Pause) -> None:
+        """Take the rows of the first keys, as long as their window is at this sequence."""
+        covers, count = self._selection.covers, self._count
+        for key in self._order[len(self._rows) : top]:
+            if state.sequence != self.sequence:
+                return
+            self._rows.append([row for row in state.rows_of(key) if row[count] and covers(row)])
+            pause()
+
+    def has(self, top: int, *, encoded: bool = False) -> bool:
+        """Return whether the rows of the first keys are known, and ``encoded`` in whole blocks."""
+        known = min(top, len(self._order))
+        return len(self._rows) >= known and (not encoded or len(self._blocks) >= known // BLOCK)
+
+    def encode(self, top: int, pause: Pause) -> int:
+        """Encode the whole blocks of the first keys; return the number of rows that were not encoded before."""
+        rows = 0
+        while (len(self._blocks) + 1) * BLOCK <= min(top, len(self._rows)):
+            start = len(self._blocks) * BLOCK
+            block, count = self._encoded_keys(start, start + BLOCK)
+            self._blocks.append(block)
+            self.size += len(block)
+            rows += count
+            pause()
+        return rows
+
+    def _encoded_keys(self, start: int, end: int) -> tuple[bytes, int]:
+        rows: list[Any] = [row for rows in self._rows[start:end] for row in rows]
+        if self._selection.records:
+            rows = [dict(zip(self._columns, row, strict=True)) for row in rows]
+        return _encoded(rows), len(rows)
+
+    def message(self, event: str, top: int, **extra: Any) -> bytes:
+        """Return the rows of the totals and of the first keys, in order, as a message without an id."""
+        self.encode(top, without_pause)
+        top = min(top, len(self._rows))
+        whole = top // BLOCK
+        pieces = [self._totals, *self._blocks[:whole], self._encoded_keys(whole * BLOCK, top)[0]]
+        head = orjson.dumps({**self._head, "at": now_ms(), **extra})
+        data = b'%b,"data":[%b]}' % (head[:-1], b",".join(filter(None, pieces)))
+        return sse.encode(data, event=event)
+
+
+def _encoded(rows: list[Any]) -> bytes:
+    """Return rows as JSON, without the brackets."""
+    return orjson.dumps(rows)[1:-1]
+
+
+class Ranking:
+    """The keys of a window, those with the greatest values first.
+
+    ``ranked`` and ``encoded`` count the keys that were compared and the rows that were encoded. While it is ``busy``,
+    a greenlet works on it and pauses.
+    """
+
+    def __init__(self, state: WindowState, order: Selection) -> None:
+        self.edition: Edition | None = None
+        self.used_at = 0.0
+        self.busy = False
+        self.ranked = self.encoded = 0
+        self._state = state
+        self.order = order
+        self._sequence = -1
+        self._values: dict[str, float] = {}
+        self._order: list[tuple[float, str]] = []
+
+    def renew(self, top: int, pause: Pause) -> Edition:
+        """Return the edition of now, with its first keys."""
+        self.busy = True
+        try:
+            attempts = 0
+            while (edition := self._capture(top, pause)).sequence != self._state.sequence:
+                attempts += 1
+                if attempts == _RESTARTS:
+                    pause = without_pause
+            self.edition = edition
+            self.encoded += edition.encode(top, pause)
+            return edition
+        finally:
+            self.busy = False
+            self.used_at = monotonic()
+
+    def _capture(self, top: int, pause: Pause) -> Edition:
+        """Return an edition with the first keys. It is outdated if the window changed during a pause."""
+        self._catch_up(pause)
+        edition = self.edition
+        if edition is None or edition.sequence != self._sequence:
+            edition = Edition(self._state, self.order, [key for _, key in self._order])
+        edition.capture(self._state, top, pause)
+        return edition
+
+    def _catch_up(self, pause: Pause) -> None:
+        """Compare the keys that changed. The window may change during a pause."""
+        rounds = 0
+        while self._sequence != self._state.sequence:
+            rounds += 1
+            if rounds > _RESTARTS:
+                pause = without_pause
+            changes = self._state.changes_since(self._sequence)
+            self._sequence = self._state.sequence
+            if changes is None:
+                keys = self._state.keys()
+                for gone in self._values.keys() - keys:
+                    self._place(gone, None)
+            else:
+                keys = {row_id[0] for row_ids in changes for row_id in row_ids}
+            column = self._state.column(self.order.by) if keys else 0
+            count = self._state.column("count") if keys else 0
+            for key in keys:
+                if key is not None and (self.order.keys is None or key in self.order.keys):
+                    self._place(key, self._value(key, column, count))
+                    pause()
+
+    def _value(self, key: str, column: int, count: int) -> float | None:
+        covers = self.order.covers
+        values = [row[column] for row in self._state.rows_of(key) if row[count] and covers(row)]
+        return max((value for value in values if value is not None), default=None)
+
+    def _place(self, key: str, value: float | None) -> None:
+        self.ranked += 1
+        before = self._values.get(key)
+        if before == value:
+            return
+        if before is not None:
+            del self._order[bisect_left(self._order, (-before, key))]
+            del self._values[key]
+        if value is not None:
+            self._values[key] = value
+            insort(self._order, (-value, key))
+
+
+class RankedGroup(Protocol):
+    """Has work on rankings to do. ``fail`` ends its streams, ``forget`` drops the messages that it keeps."""
+
+    def work(self, pause: Pause) -> None: ...
+    def fail(self) -> None: ...
+    def forget(self) -> None: ...
+
+
+class Rankings:
+    """The rankings of a process, and the groups with work on them, which take turns.
+
+    It waits for ``room`` before a group makes messages. ``let_go`` is called after large ones were made. A turn yields
+    to the event loop whenever it has taken ``slice`` seconds.
+    """
+
+    def __init__(self, room: Event, slice_: float, let_go: Callable[[], None]) -> None:
+        self.let_go = let_go
+        self._room = room
+        self._slice = slice_
+        self._turn = BoundedSemaphore()
+        self._begun = 0.0
+        self._waiting: dict[RankedGroup, None] = {}
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._known: WeakKeyDictionary[WindowState, WeakValueDictionary[Selection, Ranking]] = WeakKeyDictionary()
+        self._recent: dict[Ranking, None] = {}  # with an edition, the last used at the end
+        self._large: RankedGroup | None = None  # keeps a large message
+        self._expiry: gevent.Greenlet[..., None] | None = None
+
+    def of(self, state: WindowState, selection: Selection) -> Ranking:
+        """Return the ranking of a window for a selection, the same for every ``top``."""
+        order = replace(selection, top=None)
+        rankings = self._known.setdefault(state, WeakValueDictionary())
+        ranking = rankings.get(order)
+        if ranking is None:
+            ranking = rankings[order] = Ranking(state, order)
+        return ranking
+
+    @contextmanager
+    def turn(self) -> Iterator[Pause]:
+        """Wait for a turn; give the function that lets the event loop have one."""
+        with self._turn:
+            self._begun = monotonic()
+            yield self._pause
+
+    def _pause(self) -> None:
+        if monotonic() - self._begun > self._slice:
+            get_hub().wait(get_hub().loop.timer(0))
+            self._begun = monotonic()
+
+    def submit(self, group: RankedGroup) -> None:
+        """Let a group work soon."""
+        self._waiting[group] = None
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        try:
+            while self._waiting:
+                self._room.wait()
+                with self.turn() as pause:
+                    group = next(iter(self._waiting))
+                    del self._waiting[group]
+                    try:
+                        group.work(pause)
+                    except Exception:
+                        log.exception("a ranking failed")
+                        group.fail()
+                    pause()
+        finally:
+            self._greenlet = None
+
+    def note_used(self, ranking: Ranking) -> None:
+        """Keep the edition of a ranking for a while, and of all not more than fits."""
+        self._recent.pop(ranking, None)
+        self._recent[ranking] = None
+        held = sum(one.edition.size for one in self._recent if one.edition is not None)
+        while held > _KEPT and len(self._recent) > 1:
+            oldest = next(iter(self._recent))
+            del self._recent[oldest]
+            held -= oldest.edition.size if oldest.edition is not None else 0
+            oldest.edition = None
+        self._start_expiry()
+
+    def keep_large(self, group: RankedGroup) -> None:
+        """Let a group keep a large message for a second. Others drop theirs."""
+        if self._large is not None and self._large is not group:
+            self._large.forget()
+        self._large = group
+        self._start_expiry()
+
+    def _start_expiry(self) -> None:
+        if self._expiry is None:
+            self._expiry = gevent.spawn(self._expire)
+
+    def _expire(self) -> None:
+        while self._recent or self._large is not None:
+            gevent.sleep(_EXPIRE / 2)
+            if self._large is not None:
+                self._large.forget()
+                self._large = None
+            old = monotonic() - _EXPIRE
+            for ranking in [one for one in self._recent if one.used_at < old and not one.busy]:
+                ranking.edition = None
+                del self._recent[ranking]
+        self._expiry = None
