@@ -8,7 +8,7 @@ Source: WHATWG HTML, section 9.2 "Server-sent events". Lines end at CR, LF or CR
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
@@ -29,7 +29,7 @@ def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> b
         head += f"id: {_one_line(id)}\n"
     if event is not None:
         head += f"event: {_one_line(event)}\n"
-    return head.encode() + _data_lines(data) + b"\n"
+    return b"".join((head.encode(), *_data_lines(data), b"\n"))  # one copy: the list of topics takes megabytes
 
 
 def comment(text: str) -> bytes:
@@ -53,11 +53,11 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _data_lines(data: bytes) -> bytes:
+def _data_lines(data: bytes) -> Iterable[bytes]:
     if b"\n" not in data and b"\r" not in data:
-        return b"data: " + data + b"\n"
+        return b"data: ", data, b"\n"
     lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    return b"".join(b"data: " + line + b"\n" for line in lines)
+    return (b"data: " + line + b"\n" for line in lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,10 @@
 """Topic names, patterns of them, and the partition of a topic."""
 
 import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 from zlib import crc32
 
 from pushsvc.errors import InvalidTopic
@@ -48,3 +52,83 @@ def partition_of(topic: str) -> int:
 def is_pattern(name: str) -> bool:
     """Return whether a name is a pattern and not a topic."""
     return "*" in name or ">" in name
+
+
+class Shape(NamedTuple):
+    """What patterns have in common that differ only in their literal words.
+
+    ``words`` counts the words before a final ``>``, ``wildcards`` are the places of ``*`` among them, and ``rest`` is
+    true if there is a ``>``.
+    """
+
+    words: int
+    wildcards: tuple[int, ...]
+    rest: bool
+
+    @classmethod
+    def of(cls, pattern: str) -> "Shape":
+        words = pattern.split(".")
+        rest = words[-1] == ">"
+        return cls(len(words) - rest, tuple(i for i, word in enumerate(words) if word == "*"), rest)
+
+
+class Shapes:
+    """Finds patterns by look-ups in place of comparisons: one for each shape, however many patterns have it.
+
+    For each shape there is at most one pattern that matches a topic: the topic itself with wildcards in their places.
+    """
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self._exact: dict[int, Counter[tuple[int, ...]]] = {}  # number of words: places of wildcards
+        self._rest: dict[int, Counter[tuple[int, ...]]] = {}
+        for pattern in patterns:
+            self.add(pattern)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._exact.values())) + sum(map(len, self._rest.values()))
+
+    def add(self, pattern: str) -> None:
+        """Count the shape of a pattern. A topic is a pattern without wildcards."""
+        shape = Shape.of(pattern)
+        (self._rest if shape.rest else self._exact).setdefault(shape.words, Counter())[shape.wildcards] += 1
+
+    def discard(self, pattern: str) -> None:
+        """Take back one ``add`` of a pattern."""
+        shape = Shape.of(pattern)
+        by_words = self._rest if shape.rest else self._exact
+        counts = by_words[shape.words]
+        counts[shape.wildcards] -= 1
+        if not counts[shape.wildcards]:
+            del counts[shape.wildcards]
+        if not counts:
+            del by_words[shape.words]
+
+    def candidates(self, topic: str) -> Iterator[str]:
+        """Yield the patterns that match a topic, if they exist: one of each shape that does. May be changed between
+        two of them."""
+        words = topic.split(".")
+        for wildcards in tuple(self._exact.get(len(words), ())):
+            yield ".".join(_with_wildcards(words, wildcards)) if wildcards else topic
+        for count in [count for count in self._rest if count < len(words)]:
+            for wildcards in tuple(self._rest.get(count, ())):
+                yield ".".join([*_with_wildcards(words[:count], wildcards), ">"])
+
+
+def _with_wildcards(words: list[str], wildcards: tuple[int, ...]) -> list[str]:
+    replaced = words.copy()
+    for place in wildcards:
+        replaced[place] = "*"
+    return replaced
+
+
+def range_of(pattern: str, names: Sequence[str]) -> range:
+    """Return where the topics that a pattern may match stand in a sorted list: those with the words before its first
+    wildcard."""
+    places = [place for place in (pattern.find("*"), pattern.find(">")) if place >= 0]
+    if not places:
+        start = bisect_left(names, pattern)
+        return range(start, start + (names[start : start + 1] == [pattern]))
+    prefix = pattern[: min(places)]
+    if not prefix:
+        return range(len(names))
+    return range(bisect_left(names, prefix), bisect_left(names, prefix[:-1] + "/"))  # "/" comes next after "."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from typing import Any, NamedTuple
@@ -56,12 +57,32 @@ def abandon(url: str, path: str) -> None:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
 
 
-def open_stream(url: str, path: str) -> socket.socket:
-    """Ask for a stream on a socket that takes few bytes before they are read."""
+def open_stream(url: str, path: str, buffer: int = 4_096) -> socket.socket:
+    """Ask for a stream on a socket that takes few bytes before they are read; 0: as many as usual."""
     place = urlsplit(url)
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     sock.settimeout(SECONDS)
     sock.connect((place.hostname or "", place.port or 80))
     sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
     return sock
+
+
+def create_topics(url: str, topics: Iterable[str]) -> None:
+    """Publish one event to each topic, over a few connections."""
+    place = urlsplit(url)
+    names = iter(list(topics))
+
+    def work() -> None:
+        connection = HTTPConnection(place.hostname or "", place.port, timeout=SECONDS)
+        while (name := next(names, None)) is not None:
+            connection.request("POST", f"/v1/topics/{name}/events", b'{"a":1}', {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 202, f"{name}: {response.status}"
+        connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work) for _ in range(8)]:
+            done.result()

@@ -440,17 +440,17 @@ def test_topic_created_during_a_listing_is_in_the_list(hub, broker, monkeypatch)
     confirmed = Done()
     confirmed.set()
     monkeypatch.setattr(hub.feed.live, "subscribe", lambda channel: confirmed)
-    original, listings = broker.topics, []
+    original, listings = hub.feed.topics.read, []
 
-    def topics(*args):
+    def read(*args):
         found = original(*args)
-        listings.append(set(found))
+        listings.append({name for partition in found for name in partition.names})
         if len(listings) == 1:
             publish(broker, BESIDE)
             hub.feed.directory.refresh([HERE])
         return found
 
-    monkeypatch.setattr(broker, "topics", topics)
+    monkeypatch.setattr(hub.feed.topics, "read", read)
     hub.feed.directory.wait_listed()
     assert listings[0] == {KNOWN}
     assert {log.topic for log in group.logs} == {KNOWN, BESIDE}

@@ -4,7 +4,7 @@ from threading import Event
 
 import pytest
 
-from pushsvc.broker.broker import Broker
+from pushsvc.hub.feed.topic_list import TopicList
 
 
 def count_as_listed(hub):
@@ -13,7 +13,7 @@ def count_as_listed(hub):
     confirmed.set()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub.feed.live, "subscribe", lambda channel: confirmed)
-        patch.setattr(Broker, "topics", lambda *_: {})
+        patch.setattr(TopicList, "read", lambda *_: [])
         hub.feed.directory.wait_listed()
 
 

@@ -9,8 +9,11 @@ from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
+from pushsvc.system_clock import now_ms
+from pushsvc.topic import partition_of
 from pushsvc.web import topics
 from pushsvc.web.app import context_of, create_app
+from support.waiting import until
 from support.web_app import client_of
 
 
@@ -140,6 +143,10 @@ def test_changes_name_the_topics_that_were_added_and_removed(broker, context):
 
 def test_a_topic_that_was_created_again_is_removed_and_added(broker, context):
     _publish(broker, "a")
-    created = broker.topics()
-    [(_, data)] = _events_of(topics.describe_changes(context, {"a": created["a"] - 1}, created))
+    before, _ = topics.poll_first(context, None)
+    broker.delete("a")
+    until(lambda: now_ms() > before[partition_of("a")].created["a"])
+    _publish(broker, "a")
+    after, _ = topics.poll_first(context, before)
+    [(_, data)] = _events_of(topics.describe_changes(context, before, after))
     assert (data["removed"], [topic["topic"] for topic in data["added"]]) == (["a"], ["a"])

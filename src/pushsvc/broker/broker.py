@@ -386,6 +386,19 @@ class Broker:
         reply = self.connections.command("HGETALL", self.keys.topics(partition))
         return dict(zip(as_text(reply[::2]), map(int, reply[1::2]), strict=True))
 
+    def topic_marks(self, partitions: Sequence[int]) -> list[tuple[object, ...]]:
+        """Return for each partition a value that differs after a topic was created or deleted."""
+        replies = self.connections.commands([
+            command
+            for partition in partitions
+            for command in (
+                # A deletion alone makes the number smaller; after a creation ``born`` is another one.
+                ("HMGET", self.keys.partition(partition), "epoch", "born"),
+                ("HLEN", self.keys.topics(partition)),
+            )
+        ])  # fmt: skip
+        return [(*state, count) for state, count in zip(replies[::2], replies[1::2], strict=True)]
+
     def metadata(self, logs: Sequence[Log]) -> list[dict[str, str]]:
         """Return the metadata of each log: first, last, created, arrival, late, refused, windows, source …"""
         replies = self.connections.commands([("HGETALL", self.keys.metadata(log)) for log in logs])

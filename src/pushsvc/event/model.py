@@ -36,6 +36,7 @@ class Limits:
     conditions: int = 20  # `where` of a request
     cells: int = 1_000_000  # rows times columns of a CSV answer with events
     topics: int = 1_000  # of a stream
+    pattern_shapes: int = 50  # arrangements of wildcards in the patterns of a stream
     partition_topics: int = 20_000  # topics of a partition; a million spread evenly are 15,625
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic
     memory: int = 96_000_000  # bytes that a web process holds for clients: bodies under way, answers not yet read

@@ -18,6 +18,7 @@ from pushsvc.hub.delivery.slow import Memory
 from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
+from pushsvc.hub.feed.slices import Slices
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.groups.listing import REFRESH, Describe, Listing, Poll
 from pushsvc.hub.groups.rankings import Rankings
@@ -207,15 +208,16 @@ class Hub:
         self._send_heartbeats(self._wheel.turn())
         self._end_stuck()
         self._close_idle()
+        self.feed.topics.forget_unused()
         metrics.FOLLOWED.set(self.feed.followed)
 
     def _end_stuck(self) -> None:
         """End streams whose peer takes nothing, and note how much is kept for slow ones."""
         held = behind = 0
         deadline = self.clock.tick - self.writer.limits.write_deadline
-        begun = monotonic()
+        pause = Slices(self.writer.limits.slice)
         for channel in self.watched.slow:
-            begun = self._yield_after(begun)
+            pause()
             for connection in list(channel.slow):
                 if connection.rest is not None and connection.pushed_at < deadline:
                     metrics.SLOW_CLOSES.inc()
@@ -247,26 +249,19 @@ class Hub:
     def _close_idle(self) -> None:
         """Close the sources that had no stream for a while."""
         empty = self.watched.empty
-        begun = monotonic()
+        pause = Slices(self.writer.limits.slice)
         while empty and self.clock.tick - (channel := next(iter(empty))).idle_since > LINGER:
             del empty[channel]
             source = self._sources.get(channel.name)
             if source is not None and source.channel is channel:
                 self._close(source)
-            begun = self._yield_after(begun)
-
-    def _yield_after(self, begun: float) -> float:
-        """Let the event loop have a turn if the work since ``begun`` took long; return when the work goes on."""
-        if monotonic() - begun > self.writer.limits.slice:
-            gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
-            return monotonic()
-        return begun
+            pause()
 
     def _send_heartbeats(self, due: list[Connection]) -> None:
         """Send heartbeats to silent connections, in slices between which the event loop gets a turn."""
-        begun = monotonic()
+        pause = Slices(self.writer.limits.slice)
         for connection in due:
-            begun = self._yield_after(begun)
+            pause()
             if connection.closed:
                 continue
             try:

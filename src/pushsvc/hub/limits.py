@@ -37,6 +37,7 @@ class FeedLimits:
     renew_interval: float = 20.0
     current_wait: float = 4.0
     remind_interval: float = 0.5
+    slice: float = 0.002  # work after which the event loop gets a turn
     # Logs that are read at once. More are read piece by piece, and other work is done in between.
     read_logs: int = 200
 

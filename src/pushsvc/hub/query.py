@@ -1,14 +1,14 @@
 """The query of a stream. Streams with equal queries share everything but their sockets."""
 
-from collections.abc import Collection, Container, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
-from pushsvc.topic import is_pattern, matches
+from pushsvc.topic import Shapes, is_pattern
 
 EVERY_WINDOW = "*"
 _EVERYTHING = Selection()
@@ -31,10 +31,17 @@ class Query:
     named: bool = True
     visible_heartbeat: bool = False
     topics: int = 1_000
+    # Of events and statistics. Made at the first use: most queries have no pattern.
+    _indexes: tuple["_Index", "_Index"] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def has_patterns(self) -> bool:
-        return any(map(is_pattern, (*self.events, *self.statistics)))
+        return bool(self.patterns)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Return the patterns of events and statistics."""
+        return _topics_and_patterns(self.events + self.statistics)[1]
 
     @property
     def reserved_names(self) -> frozenset[str] | None:
@@ -54,12 +61,25 @@ class Query:
 
     def logs_of_each(self, topics: Iterable[str], rules: TopicRules) -> Iterator[list[Log]]:
         """Yield for each topic its logs that this query covers."""
-        events, statistics = _topics_and_patterns(self.events), _topics_and_patterns(self.statistics)
+        events, statistics = self._covers
         for topic in topics:
-            logs = [Log(topic)] if _covers(*events, topic) else []
-            if _covers(*statistics, topic):
+            logs = [Log(topic)] if events(topic) else []
+            if statistics(topic):
                 logs += [Log(topic, name) for name in self._windows(topic, rules)]
             yield logs
+
+    @property
+    def _covers(self) -> tuple[Callable[[str], bool], Callable[[str], bool]]:
+        """Return whether a topic is one of the events, and whether it is one of the statistics."""
+        if not self.has_patterns:
+            return _topics_and_patterns(self.events)[0].__contains__, _topics_and_patterns(self.statistics)[
+                0
+            ].__contains__
+        indexes = self._indexes
+        if indexes is None:
+            indexes = (_Index(self.events), _Index(self.statistics))
+            object.__setattr__(self, "_indexes", indexes)
+        return indexes[0].covers, indexes[1].covers
 
     def _windows(self, topic: str, rules: TopicRules) -> list[str]:
         names = [window.name for window in rules.settings_of(topic).windows]
@@ -68,8 +88,17 @@ class Query:
         return names if EVERY_WINDOW in self.windows else [name for name in names if name in self.windows]
 
 
-def _covers(topics: Container[str], patterns: Iterable[str], topic: str) -> bool:
-    return topic in topics or any(matches(pattern, topic) for pattern in patterns)
+class _Index:
+    """Finds out whether names of topics and patterns cover a topic, by a few look-ups however many names there are."""
+
+    __slots__ = ("_names", "_shapes")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = frozenset(names)
+        self._shapes = Shapes(filter(is_pattern, names))
+
+    def covers(self, topic: str) -> bool:
+        return topic in self._names or not self._names.isdisjoint(self._shapes.candidates(topic))
 
 
 @lru_cache(256)

@@ -195,7 +195,9 @@ class ListingStream(Stream):
 
     def start(self, connection: Connection) -> None:
         connection.joined_after = _NO_POSITION
-        self.channel.start(connection, self.channel.seal(), frame(OPENING, self._listing.state()))
+        self.channel.start(connection, self.channel.seal(), frame(OPENING))
+        if not connection.closed:
+            connection.push_framed(self._listing.framed_state())
 
 
 def _positions(cursor: str) -> dict[int, Position] | None:

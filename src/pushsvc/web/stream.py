@@ -3,12 +3,13 @@
 from flask import Blueprint, Response, request
 
 from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable
+from pushsvc.event import Limits
 from pushsvc.hub.query import EVERY_WINDOW, Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
-from pushsvc.topic import check_pattern, is_pattern
+from pushsvc.topic import Shapes, check_pattern, is_pattern
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, cursor_of
 from pushsvc.web.responses import stream_response
@@ -27,7 +28,7 @@ def blueprint(context: Context) -> Blueprint:
         parameters.choice("format", ("sse",), "sse")
         if parameters.text("format") is None and not _accepts_stream():
             raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
-        query = _query(parameters, context.limits.topics)
+        query = _query(parameters, context.limits)
         _check_windows(query, context.rules)
         return stream_response(
             QueryStream(context.hub, query, cursor_of(request.headers.get("Last-Event-ID"), parameters))
@@ -40,14 +41,20 @@ def _accepts_stream() -> bool:
     return not request.accept_mimetypes or bool(request.accept_mimetypes[MEDIA_TYPE])
 
 
-def _query(parameters: Parameters, topics: int) -> Query:
+def _query(parameters: Parameters, limits: Limits) -> Query:
     named = parameters.choice("names", ("on", "off"), "on") == "on"
     visible_heartbeat = parameters.choice("heartbeat", ("comment", "event"), "comment") == "event"
     events, statistics = _patterns(parameters, "events"), _patterns(parameters, "stats")
     if not events and not statistics:
         raise InvalidInput("name what to watch: events=TOPIC or stats=TOPIC, both repeatable; a.* and a.> are patterns")
-    if len(events) + len(statistics) > topics:
-        raise InvalidInput(f"a stream has at most {topics} topics")
+    if len(events) + len(statistics) > limits.topics:
+        raise InvalidInput(f"a stream has at most {limits.topics} topics")
+    shapes = len(Shapes(filter(is_pattern, events + statistics)))
+    if shapes > limits.pattern_shapes:
+        raise InvalidInput(
+            f"the patterns have {shapes} arrangements of wildcards, at most {limits.pattern_shapes} are allowed: "
+            "a.*.x and b.*.y have the same, a.*.x and a.*.* do not"
+        )
     if not statistics:
         parameters.refuse(_STATISTICS_ONLY, "belongs to statistics, and stats= names no topic")
     if not events:
@@ -60,7 +67,7 @@ def _query(parameters: Parameters, topics: int) -> Query:
         every=parameters.duration("every", *EVERY),
         named=named,
         visible_heartbeat=visible_heartbeat,
-        topics=topics,
+        topics=limits.topics,
     )
 
 

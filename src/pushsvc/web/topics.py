@@ -1,8 +1,9 @@
 """``/v1/topics``: the list of topics, and the metadata of one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import chain
+from heapq import nsmallest
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -12,11 +13,14 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import InvalidParameter, StatisticsUnavailable
+from pushsvc.event.pause import Pause
+from pushsvc.hub.feed.topic_list import PartitionTopics, changes, in_order
 from pushsvc.hub.streams import ListingStream
 from pushsvc.hub.window_state import WindowState
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.context import Context
+from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, of_suffix, stream_response
 from pushsvc.web.windows import read_windows
@@ -33,10 +37,10 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/topics.<any(json):suffix>")
     def list_topics(suffix: str | None = None) -> Response:
         parameters = Parameters(request.args, ("format", *_OF_A_LIST, *(() if suffix else ("changes",))))
-        changes = parameters.choice("changes", ("0", "1"), "0") == "1"
+        as_changes = parameters.choice("changes", ("0", "1"), "0") == "1"
         if choose_format(request, parameters, ("sse", "json"), suffix) == "sse":
             parameters.refuse(_OF_A_LIST, "belongs to the list as JSON, and this is a stream")
-            return stream_response(_stream(context, changes))
+            return stream_response(_stream(context, as_changes))
         parameters.refuse(("changes",), "belongs to the stream of the list")
         return of_suffix(_begun(_chosen(context, parameters)), suffix)
 
@@ -54,8 +58,8 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _stream(context: Context, changes: bool) -> ListingStream:
-    if changes:
+def _stream(context: Context, as_changes: bool) -> ListingStream:
+    if as_changes:
         poll, describe = partial(poll_first, context), partial(describe_changes, context)
         return ListingStream(context.hub, "changes of topics", poll, describe)
     return ListingStream(context.hub, "topics", partial(poll_list, context))
@@ -66,31 +70,49 @@ def _chosen(context: Context, parameters: Parameters) -> Iterator[bytes]:
     search, limit = parameters.text("search"), parameters.integer("limit", None, 1, _MOST)
     if search is not None and len(search) > MAX_LENGTH:
         raise InvalidParameter("search", f"longer than {MAX_LENGTH} characters: a topic cannot be")
-    names = list(context.broker.topics())
-    if search is None and limit is None:
-        return _list_pieces(context, names)
-    found = _matching(names, (search or "").lower())
-    return _list_pieces(context, found[: limit or _FOUND], total=len(found))
+    topics = context.hub.feed.topics.read()
+    if search is not None:
+        pause = context.long.pauses(client_of(request).gone)
+        found, total = _matching(topics, search.lower(), limit or _FOUND, pause)
+        return _list_pieces(context, found, total=total)
+    if limit is not None:
+        return _list_pieces(context, islice(in_order(topics), limit), total=_count(topics))
+    return _list_pieces(context, in_order(topics))
 
 
-def _matching(names: Sequence[str], search: str) -> list[str]:
-    """Return the names that contain a text in lower case: those that begin with it first, the text itself before."""
-    found = [(name.lower(), name) for name in names]
-    ranked = [(not low.startswith(search), low != search, name) for low, name in found if search in low]
-    return [name for _, _, name in sorted(ranked)]
+def _count(topics: Iterable[PartitionTopics]) -> int:
+    return sum(len(partition.names) for partition in topics)
 
 
-def _list_pieces(context: Context, names: Sequence[str], *, total: int | None = None) -> Iterator[bytes]:
+def _matching(topics: Iterable[PartitionTopics], search: str, most: int, pause: Pause) -> tuple[list[str], int]:
+    """Return at most some names that contain a text in lower case, and the number of all such: those that begin with
+    it first, the text itself before. Pauses after each partition."""
+    first: list[tuple[bool, bool, str]] = []
+    total = 0
+    for partition in topics:
+        found = [(name.lower(), name) for name in partition.names]
+        ranked = [(not low.startswith(search), low != search, name) for low, name in found if search in low]
+        total += len(ranked)
+        first = nsmallest(most, chain(first, ranked))
+        pause()
+    return [name for _, _, name in first], total
+
+
+def _list_pieces(context: Context, names: Iterable[str], *, total: int | None = None) -> Iterator[bytes]:
     """Yield a JSON object with the metadata of topics, in pieces; a limited list has the ``total`` of the whole one."""
     end = b"]}" if total is None else b'],"total":%d}' % total
-    head = b'{"topics":['
-    for start in range(0, len(names), context.described_topics):
-        some = names[start : start + context.described_topics]
-        stored = context.broker.metadata([Log(topic) for topic in some])
-        described = [_describe(context, topic, fields) for topic, fields in zip(some, stored, strict=True)]
-        yield head + orjson.dumps(described)[1:-1]
+    head = begin = b'{"topics":['
+    names = iter(names)
+    while some := list(islice(names, context.described_topics)):
+        yield head + orjson.dumps(_described(context, some))[1:-1]
         head = b","
-    yield end if names else head + end
+    yield begin + end if head is begin else end
+
+
+def _described(context: Context, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the public metadata of a few topics."""
+    stored = context.broker.metadata([Log(topic) for topic in names])
+    return [_describe(context, topic, fields) for topic, fields in zip(names, stored, strict=True)]
 
 
 def _begun(pieces: Iterator[bytes]) -> Response:
@@ -144,35 +166,35 @@ def _rate(state: WindowState) -> float | None:
     return None if rate is None else float(rate)
 
 
-def poll_list(context: Context, known: Any) -> tuple[Any, bytes] | None:
+Topics = Sequence[PartitionTopics]
+
+
+def poll_list(context: Context, known: Topics | None) -> tuple[Topics, bytes] | None:
     """Return the topics with the list as a message; None while no topic was created, deleted or created again."""
-    created = context.broker.topics()
-    if created == known:
+    topics = context.hub.feed.topics.read()
+    if known is not None and not any(changes(known, topics)):
         return None
-    return created, sse.encode(b"".join(_list_pieces(context, list(created))), event="topics")
+    return topics, sse.encode(b"".join(_list_pieces(context, in_order(topics))), event="topics")
 
 
-def poll_first(context: Context, known: Any) -> tuple[Any, bytes] | None:
+def poll_first(context: Context, known: Topics | None) -> tuple[Topics, bytes] | None:
     """Return the topics with the first of them and their total as a message; None as ``poll_list``."""
-    created = context.broker.topics()
-    return None if created == known else (created, _first_topics(context, created))
+    topics = context.hub.feed.topics.read()
+    return None if known is not None and not any(changes(known, topics)) else (topics, _first_topics(context, topics))
 
 
-def describe_changes(context: Context, before: Mapping[str, int], after: Mapping[str, int]) -> bytes:
+def describe_changes(context: Context, before: Topics, after: Topics) -> bytes:
     """Return which topics were added and removed, as a message; a topic that was created again is both.
 
     If they are too many, return the first topics anew.
     """
-    removed = sorted(name for name, _ in before.items() - after.items())
-    added = sorted(name for name, _ in after.items() - before.items())
+    added, removed = changes(before, after)
     if len(added) + len(removed) > context.listed_topics:
         return _first_topics(context, after)
-    stored = context.broker.metadata([Log(topic) for topic in added])
-    described = [_describe(context, topic, fields) for topic, fields in zip(added, stored, strict=True)]
-    data = {"added": described, "removed": removed, "total": len(after)}
+    data = {"added": _described(context, added), "removed": removed, "total": _count(after)}
     return sse.encode(orjson.dumps(data), event="changes")
 
 
-def _first_topics(context: Context, created: Mapping[str, int]) -> bytes:
-    first = list(created)[: context.listed_topics]
-    return sse.encode(b"".join(_list_pieces(context, first, total=len(created))), event="topics")
+def _first_topics(context: Context, topics: Topics) -> bytes:
+    first = islice(in_order(topics), context.listed_topics)
+    return sse.encode(b"".join(_list_pieces(context, first, total=_count(topics))), event="topics")

@@ -27,6 +27,10 @@ FULL = (BlockingIOError, SSLWantWriteError, SSLWantReadError)
 MAX_RECEIVED = 65_536
 """Bytes that a client may send after its request. They mean nothing and are read only to notice the end."""
 
+MOST_AT_ONCE = 262_144
+"""Bytes that one system call offers. The kernel takes megabytes at once, for milliseconds in which nobody else is
+served: the list of 20,000 topics for 20 streams took 0.2 seconds."""
+
 _READ, _WRITE = 1, 2
 
 
@@ -149,7 +153,7 @@ class Connection:
         if not data:
             return True
         try:
-            count = self.send(data)
+            count = self.send(data if len(data) <= MOST_AT_ONCE else memoryview(data)[:MOST_AT_ONCE])
         except FULL:
             count = 0
         except OSError:
@@ -180,14 +184,16 @@ class Connection:
             self.fail()
 
     def _continue(self) -> None:
-        while self.rest is not None:
+        if self.rest is not None:
             try:
-                count = self.send(self.rest)
+                count = self.send(self.rest[:MOST_AT_ONCE])
             except FULL:
                 return
             self.pushed_at = self.channel.clock.tick
             metrics.STREAM_BYTES.inc(count)
             self.rest = self.rest[count:] if count < len(self.rest) else None
+            if self.rest is not None:
+                return  # the next turn of the loop continues
         self._stop_awaiting_room()
         if self.ending:
             self.close()

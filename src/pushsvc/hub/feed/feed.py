@@ -13,6 +13,7 @@ from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.follower import Follower, Tally
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
+from pushsvc.hub.feed.topic_list import TopicList
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.topic import PARTITIONS
 
@@ -27,7 +28,8 @@ class Feed:
         self.limits = limits or FeedLimits()
         self.live = broker.live_connection(self._on_message, self._on_up, on_unhandled=self._on_other_message)
         self.subscriptions = Subscriptions(self.live, broker.keys)
-        self.directory = Directory(broker, self.live, self.limits.wait)
+        self.topics = TopicList(broker)
+        self.directory = Directory(broker.keys, self.topics, self.live, self.limits)
         self._demand = WindowDemand(broker.demand, self._on_window, self.limits)
         self.has_been_up = False
         self.opening = BoundedSemaphore()  # of the group that follows its next topics
@@ -103,9 +105,10 @@ class Feed:
         if partition is None:
             return
         if message:
+            self.directory.on_new_topic(message.decode())
+            # Last: the consumers get the topic in slices, between which a follower would take it for known.
             if (follower := self._followers.get(partition)) is not None:
                 follower.on_announcement()
-            self.directory.on_new_topic(message.decode())
         else:
             self.directory.on_subscribed(partition)
 

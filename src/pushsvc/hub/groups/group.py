@@ -117,6 +117,10 @@ class Group:
 
     # Logs
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return self.query.patterns
+
     def open(self) -> None:
         """Follow the first topics of the query, and the others with ``wait_settled``: a query may name a thousand."""
         self._unfollowed = list(self.query.named_topics)

@@ -16,11 +16,13 @@ from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel
+from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.connection import Connection
 
 log = logging.getLogger(__name__)
 
 REFRESH = 2.0  # seconds between two polls
+BYTES_PER_SECOND = 200_000  # of the lists that one stream gets
 Poll = Callable[[Any], tuple[Any, bytes] | None]
 """Returns a value to compare with that of the poll before, and the message that shows it. Returns None if the value is
 equal to the argument: comparing may cost less than making the message. Raises what the broker raises."""
@@ -32,7 +34,8 @@ Describe = Callable[[Any, Any], bytes]
 class Listing:
     """Polls once for all its streams. Implements Recovery: a client cannot resume, and a slow stream is ended.
 
-    After a change all streams get the new list, or the message of ``describe`` if it is given.
+    After a change all streams get the new list, or the message of ``describe`` if it is given. A list that is long
+    comes less often, because all of it is made and sent whatever has changed.
     """
 
     def __init__(
@@ -50,13 +53,14 @@ class Listing:
         self._polling = RLock()
         self._seen: tuple[Any, bytes] | None = None
         self._seen_at = 0.0
+        self._framed = b""
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.channel = open_channel(self)
 
     def refresh(self) -> None:
         """Poll for a new stream, unless that happened just now; broadcast a change."""
         with self._polling:
-            if self._seen is None or monotonic() - self._seen_at >= self._refresh / 2:
+            if self._seen is None or (monotonic() - self._seen_at >= self._refresh / 2 and not self._rests):
                 self._take(self._poll(None))
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
@@ -69,16 +73,29 @@ class Listing:
         if before is not None and changed and self._describe is not None:
             message = self._describe(before[0], seen[0])  # may fail: then the next poll finds the same change
         self._seen, self._seen_at = seen, monotonic()
+        self._framed = b""
         if changed:
             self.channel.broadcast([message])
+
+    @property
+    def _rests(self) -> bool:
+        """Return whether the last list is too long to be made again yet."""
+        return monotonic() - self._seen_at < len(self.state()) / BYTES_PER_SECOND
 
     def state(self) -> bytes:
         """Return the message of the last poll, for a new stream."""
         return b"" if self._seen is None else self._seen[1]
 
+    def framed_state(self) -> bytes:
+        """Return the same with its frame: one object for all streams, which may leave it unread."""
+        self._framed = self._framed or frame(self.state())
+        return self._framed
+
     def _run(self) -> None:
         while not self.channel.closed:
             gevent.sleep(self._refresh)
+            if self._rests:
+                continue
             try:
                 with self._polling:
                     self._take(self._poll(self._seen and self._seen[0]))
