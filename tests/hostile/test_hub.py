@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -26,6 +25,7 @@ from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.settings import TopicSettings
+from pushsvc.web.memory.budget import MemoryBudget
 from support.peer import Peer
 from support.stack import Stack
 from support.waiting import DEADLINE, turn_until
@@ -200,24 +200,22 @@ def test_nothing_is_made_for_streams_that_are_not_read(hub: Hub, window: Write) 
     peers = [reading(hub, group, 4_096) for group in groups]
     assert all(peer.connection.rest is not None for peer in peers)
     ranking = hub.rankings.of(state_of(groups[0]), Selection(top=1))
-    held, encoded = [group.channel.held_bytes for group in groups], ranking.encoded
+    held, encoded = [group.channel.recount() for group in groups], ranking.encoded
     for number in range(20):
         change(groups[0], window, [f"k{number}", "f0", 1_000 + number])
     turn_until(lambda: not any(group.conflation.has_pending for group in groups))
     assert ranking.encoded == encoded
-    assert [group.channel.held_bytes for group in groups] == held
+    assert [group.channel.recount() for group in groups] == held
     for peer in peers:  # a stream that is read again gets the newest state
         turn_until(lambda: b'["k19","f0",1019]' in peer.read())  # noqa: B023
 
 
 def test_what_slow_streams_keep_is_bounded(hub: Hub, window: Write) -> None:
-    hub.writer.limits = replace(hub.writer.limits, held_bytes=100_000)
+    memory = MemoryBudget(200_000, 200_000)
+    hub.count_in(memory)
     peers = [reading(hub, ranked(hub, KEYS - number), 4_096) for number in range(10)]
-    kept = len(peers[-1].connection.rest or b"")
-    hub.let_go()
-    open_ones = [peer for peer in peers if not peer.closed]
-    assert sum(len(peer.connection.rest or b"") for peer in open_ones) <= 100_000
-    assert len(open_ones) >= 100_000 // (2 * kept)
+    turn_until(lambda: memory.held <= 200_000 and sum(peer.closed for peer in peers) >= 5)
+    assert any(not peer.closed for peer in peers)
 
 
 def test_streams_of_unknown_topics(shared_server: Stack) -> None:

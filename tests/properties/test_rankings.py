@@ -46,7 +46,7 @@ class Subject:
         room = Event()
         room.set()
         query = Query(statistics=("topic",), selection=selection)
-        self.rankings = Rankings(room, 0.0, lambda: None)
+        self.rankings = Rankings(room, 0.0)
         self.conflation = Conflation(query, (LOG,), sent, self.site.channel, self.rankings)
         self.clients = []
         self.site.channel.restart = lambda: False
@@ -118,7 +118,7 @@ def test_every_client_ends_with_the_ranking(steps, selection, paused):
 @given(STEPS, SELECTIONS)
 def test_a_ranking_that_is_kept_up_to_date_has_the_order_of_a_new_one(steps, selection):
     state = WindowState(LOG)
-    rankings = Rankings(Event(), 0.0, lambda: None)
+    rankings = Rankings(Event(), 0.0)
     kept = rankings.of(state, selection)
     for entry in entries([frame for frame, _ in steps]):
         state.apply(entry)

@@ -37,11 +37,6 @@ _DEAD = 10.0  # seconds without a tick after which the process counts as dead
 _ENDED_PER_SECOND = 1_000
 
 
-def _size(connection: Connection) -> int:
-    """Return the bytes that the unsent rest of a message keeps in memory."""
-    return 0 if connection.rest is None else len(memoryview(connection.rest.obj))
-
-
 class Hub:
     """Groups of streams over the logs that they follow. Starts with its first use, so it may be created before a fork.
 
@@ -66,7 +61,7 @@ class Hub:
         self.clock = Clock()
         self.writer = FanoutWriter(fanout_limits, io_uring=io_uring)
         self.feed = Feed(broker, self.writer.room, followed, feed_limits)
-        self.rankings = Rankings(self.writer.room, self.writer.limits.slice, self.let_go)
+        self.rankings = Rankings(self.writer.room, self.writer.limits.slice)
         self.replays = Replays(broker, self.feed.directory.refresh, resume_limits)
         # Bound once: each method that an object keeps would else take 64 bytes of every group.
         self._resume, self._end_group, self._note_left = self.replays.begin, self._end, self._on_left
@@ -227,24 +222,6 @@ class Hub:
                 behind += len(channel.slow)
         metrics.BACKLOG.set(held)
         metrics.BEHIND.set(behind)
-        self.let_go()
-
-    def let_go(self) -> None:
-        """End the streams that keep most, until all slow ones keep what is allowed. Streams may keep the same bytes."""
-        keepers: dict[int, list[Connection]] = {}
-        for channel in self.watched.slow:
-            for connection in channel.slow:
-                if connection.rest is not None:
-                    keepers.setdefault(id(connection.rest.obj), []).append(connection)
-        kept = {number: _size(connections[0]) for number, connections in keepers.items()}
-        excess = sum(kept.values()) - self.writer.limits.held_bytes
-        for number in sorted(kept, key=kept.__getitem__, reverse=True):
-            if excess <= 0:
-                break
-            excess -= kept[number]
-            for connection in keepers[number]:
-                metrics.SLOW_CLOSES.inc()
-                connection.close()
 
     def _close_idle(self) -> None:
         """Close the sources that had no stream for a while."""

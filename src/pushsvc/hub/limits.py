@@ -18,7 +18,6 @@ class FanoutLimits:
     # What one channel keeps for its slow connections, which share it (or one larger chunk).
     backlog_chunks: int = 1_000
     backlog_bytes: int = 1_000_000
-    held_bytes: int = 64_000_000  # of all unsent rests of messages; beyond it the largest end
     write_deadline: int = 60  # a peer that takes nothing of the waiting bytes for this time is disconnected
 
 

@@ -19,6 +19,7 @@ from pushsvc.hub.delivery.wheel import Clock
 from pushsvc.hub.limits import FanoutLimits
 
 _NONE: frozenset[Connection] = frozenset()
+_LARGE = 64_000  # bytes of a first message that are counted at once: members that begin together share them
 _NO_MESSAGES: list[bytes] = []  # never changed: most channels have none, most of the time
 
 
@@ -123,7 +124,10 @@ class Channel:
         """Let every member recover once it has room, if all of them are slow; return whether they are."""
         if self.in_pass or self._messages or self.roster.count > len(self.slow):
             return False
+        kept = self.backlog.size
         self.backlog.restart(self._recovery.cursor() or "")
+        if kept and self.slow:
+            self.recount()
         return True
 
     def heartbeat(self, connection: Connection) -> bytes:
@@ -165,6 +169,10 @@ class Channel:
         self.add_slow(connection)
         if connection.push_framed(first):
             self.resume(connection)
+        elif len(first) > _LARGE:
+            self.recount()
+        else:
+            self.note_rest(len(first))
 
     def resume(self, connection: Connection) -> None:
         """Send a connection the chunks that it lacks, as long as its socket has room."""

@@ -153,7 +153,6 @@ class Conflation:
                 if connection.source is _WAITING and not connection.closed:
                     connection.source = self._channel
                     self._channel.resume(connection)
-                    self._rankings.let_go()
 
     def fail(self) -> None:
         self._channel.fail()
@@ -185,8 +184,6 @@ class Conflation:
         if messages:
             messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
             self._channel.broadcast(messages)
-            if sum(map(len, messages)) > LARGE:
-                self._rankings.let_go()
         self.emit()
 
     def _update(self, of: Log, edition: Edition, top: int) -> bytes | None:
@@ -338,7 +335,6 @@ class Conflation:
     def _expire(self, made: bytes) -> None:
         """Keep a large message for a second at most, and only the newest one of the process."""
         if len(made) > LARGE:
-            self._rankings.let_go()
             self._rankings.keep_large(self)
 
     def forget(self) -> None:

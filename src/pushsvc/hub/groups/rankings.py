@@ -202,12 +202,11 @@ class RankedGroup(Protocol):
 class Rankings:
     """The rankings of a process, and the groups with work on them, which take turns.
 
-    It waits for ``room`` before a group makes messages. ``let_go`` is called after large ones were made. A turn yields
-    to the event loop whenever it has taken ``slice`` seconds.
+    It waits for ``room`` before a group makes messages. A turn yields to the event loop after each ``slice_``
+    seconds.
     """
 
-    def __init__(self, room: Event, slice_: float, let_go: Callable[[], None]) -> None:
-        self.let_go = let_go
+    def __init__(self, room: Event, slice_: float) -> None:
         self._room = room
         self._slice = slice_
         self._turn = BoundedSemaphore()
