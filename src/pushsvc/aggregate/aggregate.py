@@ -19,6 +19,7 @@ from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts
 from pushsvc.event.columns import NO_TIME, Columns
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 from pushsvc.stats.arrays import Flags, Index, Ints
+from pushsvc.stats.cells import CellAccount, CellLedger
 from pushsvc.stats.engine import Engine, EngineOptions
 from pushsvc.stats.ledger import Ledger, RowChanges
 from pushsvc.stats.pause import Pause, no_pause
@@ -40,7 +41,8 @@ class Aggregate:
     """The windows of topics that share settings and a clock.
 
     The clock begins at ``time`` (ms). Beyond ``most_bytes`` of memory no new key gets rows of its own. Every few
-    milliseconds of work ``pause`` is called; it may do anything but call this aggregate.
+    milliseconds of work ``pause`` is called; it may do anything but call this aggregate. ``cells`` bounds its rows
+    together with those of other aggregates of the process.
     """
 
     STATE: ClassVar[tuple[str, ...]] = (
@@ -54,7 +56,7 @@ class Aggregate:
 
     def __init__(
         self, settings: TopicSettings, time: int, most_bytes: int = ENGINE_BYTES, pause: Pause = no_pause,
-        *, bytes_per_second: int = BYTES_PER_SECOND,
+        *, bytes_per_second: int = BYTES_PER_SECOND, cells: CellLedger | None = None,
     ) -> None:  # fmt: skip
         self.topics: dict[str, TopicCounts] = {}
         self._by_number: dict[int, TopicCounts] = {}
@@ -64,7 +66,7 @@ class Aggregate:
             settings.windows, settings.percents, settings.exact, settings.max_events, settings.value_statistics,
             settings.max_values,
         )  # fmt: skip
-        self._engine = Engine(options, time, pause)
+        self._engine = Engine(options, time, pause, CellAccount(cells or CellLedger(), len(settings.windows)))
         self._ledger = Ledger(self._engine, len(settings.windows))
         self._cadence = Cadence(len(settings.windows), bytes_per_second)
         self._most_bytes = most_bytes
@@ -100,13 +102,25 @@ class Aggregate:
         return list(serialize(self, (type(self), *SAVED_CLASSES), PARAMETERS, self._pause))
 
     @classmethod
-    def restore(cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause) -> Self:
-        """Return the aggregate that was saved with equal settings; raise InvalidState."""
+    def restore(
+        cls, settings: TopicSettings, data: bytes, pause: Pause = no_pause, cells: CellLedger | None = None
+    ) -> Self:
+        """Return the aggregate that was saved with equal settings; raise InvalidState, also for too many cells."""
         restored = deserialize(data, (cls, *SAVED_CLASSES), PARAMETERS, pause)
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise InvalidState("a state of other settings")
+        account, rows = CellAccount(cells or CellLedger(), len(settings.windows)), restored._engine.rows
+        if not account.admits(rows.open_count):
+            raise InvalidState(f"{rows.open_count} rows are more than this process has room for")
+        account.draw(rows.open_count)
+        account.pledge(sum(topic.table.pledged for topic in restored.topics.values()))
+        rows.cells = account
         restored._derive(settings, pause)
         return restored
+
+    def release_cells(self) -> None:
+        """Give the room of all rows back, because the aggregate is of no more use."""
+        self._engine.rows.cells.close()
 
     # -- topics
 
@@ -386,6 +400,8 @@ class Aggregate:
         keys = [] if extent.start is None else topic.table.partial_keys(rows, extent.start)
         if keys:
             parts += (b',"partial":', orjson.dumps(keys))
+        if extent.start is not None and topic.table.is_crowded(extent.start):
+            parts.append(b',"full":true')
         return parts
 
     def _frame(

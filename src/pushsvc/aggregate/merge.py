@@ -38,6 +38,7 @@ class ShardReport(msgspec.Struct, frozen=True, array_like=True):
     partial: list[str]  # keys whose rows may lack events
     ending: bool  # a row is zero
     shared: list[SharedRow]  # all of them
+    full: bool = False  # keys are under ``__other__`` because the process has no room for more
 
 
 class Merger:
@@ -58,6 +59,8 @@ class Merger:
             return None
         partial = sorted({key for report in reports for key in report.partial})
         tail = [b',"partial":', orjson.dumps(partial)] if partial else []
+        if any(report.full for report in reports):
+            tail.append(b',"full":true')
         parts = [b'"data":[', b",".join(rows), b'],"gone":[', b",".join(gone), b"]", *tail]
         return parts, ending or any(report.ending for report in reports)
 

@@ -9,7 +9,7 @@ import numpy as np
 from pushsvc.event.columns import Columns, NumberColumn
 from pushsvc.stats.arrays import Flags, Ints
 from pushsvc.stats.engine import Engine
-from pushsvc.stats.rows import ALL_KEYS, COUNT, TopicRows
+from pushsvc.stats.rows import ALL_KEYS, COUNT, RowNumbers, TopicRows
 from pushsvc.stats.values.dictionary import NONE
 
 
@@ -51,6 +51,7 @@ class RowUpdater:
         values = self._values_of(topic, events, in_range)
         for grouping, names in enumerate(events.keys):
             taken = in_range if own is None else own[grouping] if in_range is None else own[grouping] & in_range
+            topic.table.begin_keys()
             keys = self._keys(topic, names, grouping, taken)
             if grouping:  # without a key an event counts for the totals, which the first grouping has
                 taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
@@ -90,6 +91,7 @@ class RowUpdater:
         table, chosen = topic.table, slice(None) if taken is None else np.flatnonzero(taken)
         if not len(keys[chosen]):
             return
+        newest = int(times[chosen].max())
         folded = times[chosen][(keys[chosen] > ALL_KEYS) & (keys[chosen] <= table.groupings)]
         if len(folded):
             topic.folded += len(folded)
@@ -98,7 +100,8 @@ class RowUpdater:
         for number, kept in values:
             there = np.flatnonzero((kept != NONE) if taken is None else (kept != NONE) & taken)
             if len(there):
-                self._sink.put_values(ids[there], times[there], table.rows(number, keys[there]), kept[there])
+                rows = self._rows_of(table, number, keys[there], newest)
+                self._sink.put_values(ids[there], times[there], rows, kept[there])
         for number, column in fields:
             where, numbers = column.positions, column.values
             if taken is not None:
@@ -106,7 +109,15 @@ class RowUpdater:
                 where, numbers = places[taken[places]], numbers[taken[places]]
             if len(numbers):
                 at = slice(None) if where is None else where
-                self._sink.put(ids[at], table.rows(number, keys[at]), numbers)
+                self._sink.put(ids[at], self._rows_of(table, number, keys[at], newest), numbers)
+        table.record_refused(newest)
+
+    def _rows_of(self, table: TopicRows, field: int, keys: Ints, newest: int) -> RowNumbers:
+        """Return the rows of a field for keys of events up to the time ``newest`` (ms)."""
+        rows = table.rows(field, keys)
+        if table.refused and bool((self._engine.rows.key[rows] != keys).any()):
+            table.record_rows_folded(newest)
+        return rows
 
     def _field(self, topic: TopicCounts, name: str) -> int | None:
         """Return the number of a field, and open its totals if it is new; None beyond the limit."""

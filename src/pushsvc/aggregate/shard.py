@@ -22,6 +22,7 @@ from pushsvc.aggregate.statistics_frame import encode_ranges
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.arrays import Flags
+from pushsvc.stats.cells import CellLedger
 from pushsvc.stats.ledger import RowChanges
 from pushsvc.stats.pause import Pause, no_pause
 
@@ -35,8 +36,11 @@ class Shard(Aggregate):
     STATE: ClassVar[tuple[str, ...]] = (*Aggregate.STATE, "_number")
     DERIVED: ClassVar[tuple[str, ...]] = (*Aggregate.DERIVED, "_shard_of")
 
-    def __init__(self, settings: TopicSettings, time: int, number: int = 0, pause: Pause = no_pause) -> None:
-        super().__init__(settings, time, pause=pause)
+    def __init__(
+        self, settings: TopicSettings, time: int, number: int = 0, pause: Pause = no_pause,
+        cells: CellLedger | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(settings, time, pause=pause, cells=cells)
         self._number = number
 
     def _derive(self, settings: TopicSettings, pause: Pause) -> None:
@@ -90,8 +94,8 @@ class Shard(Aggregate):
         start, end = extent.start or 0, extent.end or 0
         (data,) = encode_ranges([(0, size)], size, partial(self._encode, window, changes))
         keys = [key for key in topic.table.partial_keys(changes.rows, start) if key is not None]
-        ending = bool((changes.count == 0).any())
-        return ShardReport(start, end, b"".join(data)[1:-1], self._gone(changes.gone)[1:-1], keys, ending, shared)
+        ending, full = bool((changes.count == 0).any()), topic.table.is_crowded(start)
+        return ShardReport(start, end, b"".join(data)[1:-1], self._gone(changes.gone)[1:-1], keys, ending, shared, full)
 
 
 class _ShardOfKey(dict[str | None, int]):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
+from pushsvc.stats.cells import CellAccount
 from pushsvc.stats.moments import MOMENTS
 from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.panes.partials import RowPartial
@@ -44,8 +45,10 @@ class Engine:
     STATE = ("rows", "_value_statistics", "_panes", "_recent", "_sets", "_places")
     DERIVED = ("pause",)
 
-    def __init__(self, options: EngineOptions, time: int, pause: Pause = no_pause) -> None:
-        self.rows = Rows()
+    def __init__(
+        self, options: EngineOptions, time: int, pause: Pause = no_pause, cells: CellAccount | None = None
+    ) -> None:
+        self.rows = Rows(cells)
         values = options.value_statistics
         self._value_statistics = ValueStatistics(values, options.max_values) if values else None
         shared = (time, self.rows, options.percents, self._value_statistics)

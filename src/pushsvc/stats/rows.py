@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushsvc.stats.arrays import Counts, Index, Ints
+from pushsvc.stats.cells import CellAccount, CellLedger
 from pushsvc.stats.parts import bytes_of
 
 OTHER = "__other__"  # the key that counts events of keys without room of their own; producers may not use it
@@ -43,8 +44,10 @@ class Rows:
         "topics", "size", "columns", "full", "topic", "key", "field", "total", "column", "generation", "_generations",
         "kind", "partner", "_free_rows", "_free_columns", "_free_topics",
     )  # fmt: skip
+    DERIVED = ("cells",)
 
-    def __init__(self) -> None:
+    def __init__(self, cells: CellAccount | None = None) -> None:
+        self.cells = cells or CellAccount(CellLedger(), 1)
         self.topics: list[TopicRows | None] = []
         self.size = 0
         self.columns = 0
@@ -94,11 +97,13 @@ class Rows:
     def drop_topic(self, topic: TopicRows) -> None:
         """Free all rows of a topic; they must be empty."""
         self.free(self.of_topic(topic))
+        self.cells.pledge(-topic.pledged)
         self.topics[topic.number] = None
         self._free_topics.append(topic.number)
 
     def open(self, topic: int, keys: Ints, field: int, total: int, kind: int) -> RowNumbers:
         """Open rows of one field; with ``total`` CLOSED each row is its own total."""
+        self.cells.draw(len(keys))
         rows = np.array([self._next_row() for _ in range(len(keys))], np.int32)
         self.topic[rows], self.key[rows], self.field[rows] = topic, keys, field
         self._generations = (self._generations + 1) % _GENERATIONS
@@ -129,7 +134,13 @@ class Rows:
         order = order[np.searchsorted(columns[order], 0) :]
         return columns[order].astype(np.int64), order
 
+    @property
+    def open_count(self) -> int:
+        """Number of open rows."""
+        return self.size - len(self._free_rows)
+
     def free(self, rows: Ints) -> None:
+        self.cells.give_back(len(rows))
         partners = self.partner[rows]
         self.partner[partners[partners != CLOSED]] = CLOSED
         columns = self.column[rows]
@@ -169,7 +180,8 @@ class TopicRows:
 
     STATE = (
         "number", "fields", "groupings", "keys", "indexes", "table", "_grouping", "_rows", "_max_keys", "_max_fields",
-        "_free_keys", "_folded", "_since_fold", "_by", "_names", "_kinds", "_valued", "_numbers",
+        "_free_keys", "_folded", "_since_fold", "_by", "_names", "_kinds", "_valued", "_numbers", "held", "_crowded",
+        "_rows_folded", "refused",
     )  # fmt: skip
 
     def __init__(
@@ -195,14 +207,26 @@ class TopicRows:
         self._kinds: list[int] = []
         self._valued = tuple(values)
         self._numbers: dict[int, int] = {}
+        self.held = 0  # open rows
+        self._crowded = NEVER
+        self._rows_folded = NEVER
+        self.refused = False  # the bound of cells kept the present entry from opening rows
         self.field(None)
 
     @property
     def bytes(self) -> int:
         return bytes_of(self.table, self._since_fold, self._grouping) + _NAME_BYTES * len(self.keys)
 
+    @property
+    def pledged(self) -> int:
+        """Number of rows that ``__other__`` may need: one of each field and grouping."""
+        return self.groupings * len(self._names)
+
     def room(self) -> int:
         """Number of keys that still get rows of their own."""
+        return min(self._keys_left(), self._rows.cells.room(self.held) // len(self._names))
+
+    def _keys_left(self) -> int:
         return 0 if self._rows.full else self._max_keys - (sum(map(len, self.indexes)) - self.groupings)
 
     def key(self, name: str | None, grouping: int = 0) -> int:
@@ -210,8 +234,12 @@ class TopicRows:
         number = self.indexes[grouping].get(name)
         if number is not None:
             return number
-        if self.room() <= 0 or name == OTHER:
+        if self._keys_left() <= 0 or name == OTHER:
             return 1 + grouping
+        if self.room() <= 0:
+            self._refuse(1)
+            return 1 + grouping
+        self._rows.cells.promised += len(self._names)
         if self._free_keys:
             number = self._free_keys.pop()
             self.keys[number] = name
@@ -231,10 +259,31 @@ class TopicRows:
         """Record that an event of that time (ms) was counted under ``__other__``."""
         self._folded = max(self._folded, time)
 
+    def _refuse(self, count: int) -> None:
+        self.refused = True
+        self._rows.cells.refuse(count)
+
+    def begin_keys(self) -> None:
+        """Begin to number the keys of an entry: the rows of those before are open."""
+        self._rows.cells.promised, self.refused = 0, False
+
+    def record_refused(self, time: int) -> None:
+        """If there was no room for rows since ``begin_keys``, record that it was for events up to ``time`` (ms)."""
+        if self.refused:
+            self._crowded = max(self._crowded, time)
+
+    def record_rows_folded(self, time: int) -> None:
+        """Record that numbers of a key with rows, of an event of that time (ms), were counted under ``__other__``."""
+        self._rows_folded = max(self._rows_folded, time)
+
+    def is_crowded(self, first: int) -> bool:
+        """Return whether events with times from ``first`` (ms) on may be under ``__other__`` because of that bound."""
+        return self._crowded >= first
+
     def partial_keys(self, rows: Ints, first: int) -> list[str | None]:
         """Return the keys of ``rows`` that may lack events with times from ``first`` (ms) on. Such a key got its rows
         after some of those events had been counted under ``__other__``."""
-        if self._folded < first:
+        if max(self._folded, self._rows_folded) < first:
             return []
         keys = np.unique(self._rows.key[rows])
         return [self.keys[key] for key in keys[(self._since_fold[keys] >= first) & (keys > self.groupings)].tolist()]
@@ -244,6 +293,9 @@ class TopicRows:
         number = self.fields.get(name)
         if number is None:
             if len(self.fields) > self._max_fields:
+                return None
+            if self.fields and not self._rows.cells.has_room_for_field():
+                self._rows.cells.refuse()
                 return None
             kind = VALUES if name in self._valued else NUMBERS if self.fields else EVENTS
             number = self.fields[name] = self._open(name, kind)
@@ -264,6 +316,8 @@ class TopicRows:
         self._kinds.append(kind)
         self.table = np.vstack([self.table, np.full((1, self.table.shape[1]), CLOSED, np.int32)])
         self.table[number, ALL_KEYS] = self._rows.open(self.number, np.array([ALL_KEYS]), number, CLOSED, kind)[0]
+        self.held += 1
+        self._rows.cells.pledge(self.groupings)
         return number
 
     def _pair(self, values: int, numbers: int, keys: Ints) -> None:
@@ -281,19 +335,51 @@ class TopicRows:
         return np.asarray(rows[rows != CLOSED])
 
     def rows(self, field: int, keys: Ints) -> RowNumbers:
-        """Return the rows of a field for keys; open missing ones. Open rows of values before their numbers' rows."""
+        """Return the rows of a field for keys; open missing ones. Open rows of values before their numbers' rows.
+
+        Where there is no room for another row, the row is that of ``__other__``.
+        """
         rows: RowNumbers = self.table[field, keys]
         if rows.min(initial=0) == CLOSED:
-            missing = np.unique(keys[rows == CLOSED])
-            for first in (True, False):
-                chosen = missing[(self._grouping[missing] == 0) == first]
-                total = int(self.table[field, ALL_KEYS]) if first else CLOSED
-                kind = self._kinds[field]
-                self.table[field, chosen] = self._rows.open(self.number, chosen, field, total, kind)
-            if self._kinds[field] == HIDDEN:
-                self._pair(self.fields[self._names[field]], field, missing)
+            self._open_missing(field, np.unique(keys[rows == CLOSED]))
             rows = self.table[field, keys]
+            if rows.min(initial=0) == CLOSED:
+                places = rows == CLOSED
+                others = 1 + self._grouping[keys[places]]
+                self._open_missing(field, np.unique(others))
+                rows[places] = self.table[field, others]
         return rows
+
+    def _open_missing(self, field: int, missing: Ints) -> None:
+        """Open the rows of a field for keys, as far as there is room."""
+        missing = self._with_room(field, missing)
+        kind = self._kinds[field]
+        for first in (True, False):
+            chosen = missing[(self._grouping[missing] == 0) == first]
+            total = int(self.table[field, ALL_KEYS]) if first else CLOSED
+            self.table[field, chosen] = self._rows.open(self.number, chosen, field, total, kind)
+        self.held += len(missing)
+        if kind == HIDDEN:
+            self._pair(self.fields[self._names[field]], field, missing)
+        if self._rows_folded != NEVER:  # events of these rows may be under ``__other__``, though their keys had rows
+            self._since_fold[missing] = np.maximum(self._since_fold[missing], self._rows_folded)
+
+    def _with_room(self, field: int, missing: Ints) -> Ints:
+        """Return the keys that get a row of a field. Every key has a row that counts its events, and every row of
+        values one of its numbers."""
+        kind = self._kinds[field]
+        if kind == EVENTS:
+            return missing
+        if kind == HIDDEN:
+            return np.asarray(missing[self.table[self.fields[self._names[field]], missing] != CLOSED])
+        own = missing > self.groupings
+        refused = int(np.count_nonzero(own)) - self._rows.cells.room_of_promised(self.held)
+        if refused <= 0:
+            return missing
+        self._refuse(refused)
+        return np.asarray(
+            missing[: len(missing) - refused]
+        )  # the keys with the greatest numbers; those of ``__other__`` are first
 
     def name(self, row: int) -> tuple[str | None, str | None]:
         """Return the key and the field of a row."""
@@ -306,6 +392,7 @@ class TopicRows:
 
     def forget(self, rows: Ints) -> None:
         """Remove rows from the table, and keys that have no row left."""
+        self.held -= len(rows)
         keys = self._rows.key[rows]
         self.table[self._rows.field[rows], keys] = CLOSED
         keys = np.unique(keys)

@@ -15,6 +15,11 @@ def may_rest(settings: TopicSettings, most: int) -> bool:
     return most > 0 and settings.clock == "wall" and settings.parts == 1 and settings.largest_count_window <= most
 
 
+def is_short(log_bytes: int, most: int) -> bool:
+    """Return whether a log is as little work as ``most`` entries."""
+    return log_bytes <= most * _ENTRY_BYTES
+
+
 @dataclass(slots=True)
 class RecentLoad:
     """At most how many entries of a log the windows of its topic cover; a long entry counts as several.
@@ -63,4 +68,4 @@ class DormantTopics:
 
     def is_small(self, name: str, log_bytes: int, most: int) -> bool:
         """Return whether the log of a topic has at most ``most`` entries, as far as is known."""
-        return self._appends[name] < most and log_bytes <= most * _ENTRY_BYTES
+        return self._appends[name] < most and is_short(log_bytes, most)

@@ -109,7 +109,8 @@ class LocalEngine(Aggregate):
         self._readers.pop(name, None)
 
     def end(self) -> None:
-        """Hold nothing outside of this object."""
+        """Give the cells of the process back."""
+        self.release_cells()
 
     def take_spent(self) -> float:
         return 0.0

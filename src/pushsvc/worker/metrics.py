@@ -25,6 +25,19 @@ IGNORED = BufferedCounter(
 MISSED = Counter("pushsvc_events_missed_total", "Events that were too late for a window", ["window"])
 LAG = Gauge("pushsvc_aggregator_lag_ms", "Age of the newest event when it was counted", multiprocess_mode="livemax")
 
+CELLS = Gauge(
+    "pushsvc_statistics_cells", "Cells held: keys times fields times windows of all topics", multiprocess_mode="livesum"
+)
+MOST_CELLS = Gauge(
+    "pushsvc_statistics_cells_limit", "Cells that the aggregators may hold together", multiprocess_mode="livesum"
+)
+CROWDED = Counter(
+    "pushsvc_keys_folded_total", "Keys, once an entry, and fields without room of their own in limits.statistics_cells"
+)
+WAITING = Gauge(
+    "pushsvc_topics_waiting", "Topics whose statistics wait for limits.opened_topics", multiprocess_mode="livesum"
+)
+
 CHECKPOINTS = Counter("pushsvc_checkpoints_written_total", "Checkpoints of engines written to Redis")
 UNWRITTEN = Counter("pushsvc_checkpoints_failed_total", "Checkpoints that could not be written")
 LOADED = Counter("pushsvc_checkpoints_loaded_total", "Checkpoints from which an aggregator restored an engine")

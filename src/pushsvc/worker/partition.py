@@ -144,6 +144,8 @@ class Partition:
     loaded: bool = False  # the list of topics is current
     demand: Demand = field(default_factory=Demand)
     dormant: DormantTopics = field(default_factory=DormantTopics)
+    by_demand: set[str] = field(default_factory=set)  # topics that were opened because somebody asked for them
+    waiting: set[str] = field(default_factory=set)  # dormant topics that somebody asked for, while too many are open
     watched: dict[str, set[str]] = field(default_factory=dict)  # topics and windows that had subscribers at last
     hurried: bool = False  # an unread topic is watched, or is behind
     wake: int | None = None  # what ``wake_at`` was when the engines were last used
@@ -238,6 +240,7 @@ class Partition:
     def forget(self, name: str) -> None:
         """Remove a topic, and its engine if it was the last one there."""
         self.watched.pop(name, None)
+        self.by_demand.discard(name)
         engine = self.topics.pop(name).engine
         engine.engine.close(name)
         engine.unsaved.forgot = True

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 
+from pushsvc.aggregate.aggregate import ENGINE_BYTES
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.checkpoints import NotStored, Stored
@@ -13,10 +14,11 @@ from pushsvc.broker.keys import Log
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
-from pushsvc.worker.dormant import RecentLoad, may_rest
+from pushsvc.worker.dormant import RecentLoad, is_short, may_rest
 from pushsvc.worker.engine import LocalEngine, TopicEngine
 from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, engine_key, engine_name
 from pushsvc.worker.policy import WorkerPolicy
+from pushsvc.worker.room import Room
 from pushsvc.worker.shards.pool import ShardHandle, ShardPool
 
 log = logging.getLogger(__name__)
@@ -32,12 +34,15 @@ class Takeover:
     Methods raise ShardLost, and errors of ``pushsvc.errors``.
     """
 
-    def __init__(self, broker: Broker, rules: TopicRules, pause: Callable[[], None], policy: WorkerPolicy) -> None:
+    def __init__(
+        self, broker: Broker, rules: TopicRules, pause: Callable[[], None], policy: WorkerPolicy, room: Room
+    ) -> None:
         self._broker = broker
         self._rules = rules
         self._pause = pause
         self._start_shard = partial(ShardHandle, timeout=policy.shard_timeout)
         self._rebuilt_entries = policy.rebuilt_entries
+        self._room = room
 
     def load(self, partition: Partition) -> None:
         """Mark all topics with windows as unread. The first time, restore the engines from checkpoints."""
@@ -71,8 +76,25 @@ class Takeover:
             now = self._broker.time(partition.number)
             for name, several in zip(batch, logs, strict=True):
                 events, *windows = [next(answers) for _ in several]
-                if "created" in events and not self._stays_dormant(partition, name, found[name], events):
+                if "created" not in events or self._stays_dormant(partition, name, found[name], events):
+                    continue
+                if not self._waits(partition, name, found[name], events):
                     self._open(partition, name, found[name], events, windows, now)
+
+    def _waits(self, partition: Partition, name: str, settings: TopicSettings, events: Mapping[str, str]) -> bool:
+        """Return whether a small topic that somebody asked for must wait, because too many are open; note if so."""
+        most = self._rebuilt_entries
+        small = may_rest(settings, most) and is_short(int(events.get("bytes", 0)), most)
+        partition.waiting.discard(name)
+        if not small or not partition.demand.wants(name):
+            return False
+        if self._room.topics_left:
+            partition.by_demand.add(name)
+            return False
+        partition.waiting.add(name)
+        if name not in partition.dormant:
+            partition.dormant.add(name)
+        return True
 
     def _may_rest(self, partition: Partition, name: str, settings: TopicSettings) -> bool:
         return not partition.demand.wants(name) and may_rest(settings, self._rebuilt_entries)
@@ -113,13 +135,13 @@ class Takeover:
 
     def _new_engine(self, settings: TopicSettings, time: int) -> TopicEngine:
         if settings.parts > 1:
-            return ShardPool(settings, time, self._start_shard)
-        return LocalEngine(settings, time, pause=self._pause)
+            return ShardPool(settings, time, self._start_shard, cells=self._room.cells.limit)
+        return LocalEngine(settings, time, pause=self._pause, cells=self._room.cells)
 
     def _restored_engine(self, settings: TopicSettings, data: bytes) -> TopicEngine:
         if settings.parts > 1:
-            return ShardPool.restore(settings, data, self._start_shard)
-        return LocalEngine.restore(settings, data, self._pause)
+            return ShardPool.restore(settings, data, self._start_shard, cells=self._room.cells.limit)
+        return LocalEngine.restore(settings, data, self._pause, self._room.cells)
 
     # Checkpoints
 
@@ -128,7 +150,8 @@ class Takeover:
     ) -> None:
         """Restore engines from the checkpoints that ``headers`` names; ``engines`` are the keys by these names."""
         now = self._broker.time(partition.number)
-        for name, stored in headers.items():
+        # The smallest first: if not all fit, one large engine is rebuilt from its logs, and not many small ones.
+        for name, stored in sorted(headers.items(), key=lambda item: item[1].size if item[1] else 0):
             if name in engines and engines[name] in partition.engines:
                 continue  # it was restored before Redis went away
             try:
@@ -156,6 +179,8 @@ class Takeover:
         if key is None:
             raise NotStored("no topic has these settings any more")
         settings, _ = key
+        if stored.size > settings.parts * ENGINE_BYTES or not self._room.cells.free:
+            raise NotStored("it is larger than this process has room for")
         if (
             settings.clock == "wall"
             and not settings.largest_count_window

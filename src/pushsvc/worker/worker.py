@@ -29,6 +29,7 @@ from pushsvc.worker.leases import Leases
 from pushsvc.worker.partition import Partition
 from pushsvc.worker.policy import WorkerPolicy
 from pushsvc.worker.retention import Sweeper
+from pushsvc.worker.room import Room
 from pushsvc.worker.takeover import Takeover
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class AggregatorWorker:
         self._waits_until = 0.0  # monotonic time; 0 while there is work
         self._stopping = False
         yield_to_loop = LoopYielder(policy.yield_interval)
-        self._takeover = Takeover(broker, rules, yield_to_loop, policy)
+        self.room = Room(limits or Limits(), self.partitions)
+        self._takeover = Takeover(broker, rules, yield_to_loop, policy, self.room)
         self._applier = EntryApplier(policy.run_bytes, yield_to_loop)
         self.frames = FrameWriter(broker)
         self.checkpointer = Checkpointer(broker.checkpoints, policy.checkpoints, self._on_engine_failure)
@@ -85,6 +87,7 @@ class AggregatorWorker:
                     poll_at = time.monotonic() + self._policy.poll_interval
                     for partition in self.partitions.values():
                         partition.unsure = partition.loaded
+                    self.room.review()
             self.checkpointer.finish(list(self.partitions.values()))
         finally:
             self._live.close()

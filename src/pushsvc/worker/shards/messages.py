@@ -14,12 +14,14 @@ import msgspec
 from pushsvc.aggregate.merge import ShardReport
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.cells import UNBOUNDED
 
 _LENGTH = 4
 
 
 class OpenShard(msgspec.Struct, tag=True):
-    """Become a shard of a topic created at ``since`` (ms): from a ``state``, or with the clock at ``time`` (ms)."""
+    """Become a shard of a topic created at ``since`` (ms): from a ``state``, or with the clock at ``time`` (ms). It
+    holds at most ``cells``."""
 
     settings: TopicSettings
     number: int
@@ -27,6 +29,7 @@ class OpenShard(msgspec.Struct, tag=True):
     since: int
     time: int
     state: bytes | None = None
+    cells: int = UNBOUNDED
 
 
 class ApplyEntry(msgspec.Struct, tag=True):

@@ -23,6 +23,7 @@ from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.log import EventsEntry
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.cells import UNBOUNDED
 from pushsvc.stats.rows import Rows
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
@@ -103,13 +104,15 @@ class PoolState(msgspec.Struct, array_like=True):
 class ShardPool:
     """The windows of one topic, counted by several processes: a TopicEngine.
 
-    ``start(number)`` starts a shard.
+    ``start(number)`` starts a shard. Together they hold at most ``cells``.
     """
 
     def __init__(
-        self, settings: TopicSettings, time: int, start: StartShard, *, bytes_per_second: int = BYTES_PER_SECOND
-    ) -> None:
+        self, settings: TopicSettings, time: int, start: StartShard, *, bytes_per_second: int = BYTES_PER_SECOND,
+        cells: int = UNBOUNDED,
+    ) -> None:  # fmt: skip
         windows = settings.windows
+        self._cells = cells
         self.topics: dict[str, TopicCounts] = {}
         self._settings = settings
         self._first_time = time
@@ -166,6 +169,7 @@ class ShardPool:
                 self.shards.append(self._start_shard(number))
             for number, (shard, state) in enumerate(zip(self.shards, states, strict=True)):
                 opening = messages.OpenShard(self._settings, number, counts.name, counts.since, self._first_time, state)
+                opening.cells = max(1, self._cells // self._settings.parts)
                 shard.send(messages.encode(opening))
             self._note(self._answers(), [])
         except BaseException:
@@ -190,7 +194,7 @@ class ShardPool:
         return [msgspec.msgpack.encode(state)]
 
     @classmethod
-    def restore(cls, settings: TopicSettings, data: bytes, start: StartShard) -> ShardPool:
+    def restore(cls, settings: TopicSettings, data: bytes, start: StartShard, cells: int = UNBOUNDED) -> ShardPool:
         """Return the pool that was saved with equal settings; raise InvalidState, ShardLost."""
         try:
             state = msgspec.msgpack.decode(data, type=PoolState)
@@ -198,7 +202,7 @@ class ShardPool:
             raise InvalidState(f"not a state: {error}") from None
         if (state.version, state.form, len(state.shards)) != (_VERSION, repr(settings), settings.parts):
             raise InvalidState("a state of another version or other settings")
-        restored = cls(settings, 0, start)
+        restored = cls(settings, 0, start, cells=cells)
         counts = restored._add_topic(state.name, state.since)
         counts.deleted, counts.offset = state.deleted, state.offset
         state.counts.set_on(counts)  # metrics count what later reports add to these

@@ -10,6 +10,7 @@ from queue import Queue
 from threading import Thread
 
 from pushsvc.aggregate.shard import Shard
+from pushsvc.stats.cells import CellLedger
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker.entry_reader import EntryReader
 from pushsvc.worker.shards import messages
@@ -26,11 +27,12 @@ class ShardServer:
 
     def __init__(self, opening: messages.OpenShard) -> None:
         settings, self._name = opening.settings, opening.name
+        cells = CellLedger(opening.cells)
         if opening.state is None:
-            self._shard = Shard(settings, opening.time, opening.number)
+            self._shard = Shard(settings, opening.time, opening.number, cells=cells)
             self._shard.open(opening.name, opening.since)
         else:
-            self._shard = Shard.restore(settings, opening.state)
+            self._shard = Shard.restore(settings, opening.state, cells=cells)
         self._reader = EntryReader(opening.name, settings)
         self._failed: int | None = None
         self._answered_at = time.process_time()

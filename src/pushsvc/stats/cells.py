@@ -1,0 +1,83 @@
+"""A bound of the cells that all engines of a process hold together. A cell is one row in one window."""
+
+from __future__ import annotations
+
+UNBOUNDED = 1 << 62
+_SHARE = 7  # times what is free: the most that one topic may hold
+_RESERVED = 16  # one part of so many is for totals: every topic has some, whatever the keys of others take
+
+
+class CellLedger:
+    """At most ``limit`` cells; ``held`` are taken. ``pledged`` are set aside for rows of ``__other__``, which must have
+    room when nothing else has. ``refused`` counts the keys and fields without room, each time."""
+
+    def __init__(self, limit: int = UNBOUNDED) -> None:
+        self.limit = limit
+        self.for_keys = limit - limit // _RESERVED
+        self.held = 0
+        self.pledged = 0
+        self.refused = 0
+
+    @property
+    def free(self) -> int:
+        return max(0, self.limit - self.held - self.pledged)
+
+    @property
+    def free_for_keys(self) -> int:
+        return self.for_keys - self.held - self.pledged
+
+
+class CellAccount:
+    """The cells of one engine: ``weight`` for each of its rows, one in each window.
+
+    A topic may hold seven times what is free. So a single topic gets most of the bound, and some is left for the topics
+    that come later, however many there are. ``promised`` rows belong to new keys of the present entry.
+    """
+
+    def __init__(self, ledger: CellLedger, weight: int) -> None:
+        self.promised = 0
+        self._ledger = ledger
+        self._weight = max(1, weight)
+        self._held = 0
+        self._pledged = 0
+
+    def pledge(self, rows: int) -> None:
+        """Set cells aside for rows of ``__other__``; with a negative number, no longer."""
+        self._pledged += rows * self._weight
+        self._ledger.pledged += rows * self._weight
+
+    def draw(self, rows: int) -> None:
+        """Take cells for rows, also beyond the limit: the caller has asked for ``room``, or cannot do without them."""
+        self._held += rows * self._weight
+        self._ledger.held += rows * self._weight
+
+    def give_back(self, rows: int) -> None:
+        self.draw(-rows)
+
+    def close(self) -> None:
+        """Give everything back; what is drawn later is counted nowhere."""
+        self._ledger.held -= self._held
+        self._ledger.pledged -= self._pledged
+        self._ledger, self._held, self._pledged = CellLedger(), 0, 0
+
+    def room(self, held: int) -> int:
+        """Return how many rows of keys a topic with ``held`` rows may open."""
+        free = self._ledger.free_for_keys // self._weight - self.promised
+        return max(0, (_SHARE * free - held - self.promised) // (_SHARE + 1))
+
+    def room_of_promised(self, held: int) -> int:
+        """Return how many rows a topic with ``held`` rows may open, for promised and other keys."""
+        free = self._ledger.free_for_keys // self._weight
+        return max(0, (_SHARE * free - held) // (_SHARE + 1))
+
+    def has_room_for_field(self) -> bool:
+        """Return whether a topic may have another field, with a total and a row of ``__other__``."""
+        return 2 * self._weight <= self._ledger.free
+
+    def admits(self, rows: int) -> bool:
+        """Return whether the rows of a saved engine fit."""
+        return rows * self._weight <= self._ledger.free
+
+    def refuse(self, count: int = 1) -> None:
+        """Count keys or fields that got no room."""
+        self._ledger.refused += count

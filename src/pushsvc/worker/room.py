@@ -1,0 +1,42 @@
+"""What an aggregator process may hold, whatever the number of topics."""
+
+from collections.abc import Mapping
+from itertools import islice
+
+from pushsvc.event import Limits
+from pushsvc.stats.cells import CellLedger
+from pushsvc.worker import metrics
+from pushsvc.worker.partition import Partition
+
+
+class Room:
+    """The cells of all engines of a process, and the small topics that it counts because somebody asked for them.
+
+    ``partitions`` are those of the process.
+    """
+
+    def __init__(self, limits: Limits, partitions: Mapping[int, Partition]) -> None:
+        self.cells = CellLedger(limits.statistics_cells)
+        self._most_topics = limits.opened_topics
+        self._partitions = partitions
+        self._refused = 0
+
+    @property
+    def topics_left(self) -> int:
+        """How many more topics may be opened because somebody asked for them."""
+        return max(0, self._most_topics - sum(len(one.by_demand) for one in self._partitions.values()))
+
+    def review(self) -> None:
+        """Let topics be opened that wait and are still wanted, as far as there is room, and set the metrics."""
+        left = self.topics_left
+        for partition in self._partitions.values():
+            partition.by_demand.intersection_update(partition.topics)  # opening one may have failed
+            partition.waiting = {name for name in partition.waiting if partition.demand.wants(name)}
+            chosen = list(islice(partition.waiting, left))
+            partition.unread.update(chosen)
+            left -= len(chosen)
+        metrics.WAITING.set(sum(len(one.waiting) for one in self._partitions.values()))
+        metrics.CELLS.set(self.cells.held)
+        metrics.MOST_CELLS.set(self.cells.limit)
+        metrics.CROWDED.inc(self.cells.refused - self._refused)
+        self._refused = self.cells.refused
