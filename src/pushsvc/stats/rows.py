@@ -346,7 +346,7 @@ class TopicRows:
             if rows.min(initial=0) == CLOSED:
                 places = rows == CLOSED
                 others = 1 + self._grouping[keys[places]]
-                self._open_missing(field, np.unique(others))
+                self._open_missing(field, np.unique(others[self.table[field, others] == CLOSED]))
                 rows[places] = self.table[field, others]
         return rows
 
