@@ -62,7 +62,7 @@ def test_keys_of_all_topics_together_are_bounded_and_totals_are_exact(owner: Own
     for topic in owner.topics:
         frame = owner.partition.topics[topic].engine.engine.snapshot(topic, "1m").to_json(0)
         assert b'"full":true' in frame
-        assert f'[null,null,{KEYS},'.encode() in frame
+        assert f"[null,null,{KEYS},".encode() in frame
         assert b'["__other__",null,' in frame
     owner.worker.drop(owner.number)
     assert worker.room.cells.held == worker.room.cells.pledged == 0
