@@ -47,8 +47,8 @@ def test_the_url_of_one_server_is_kept(url: str) -> None:
         ("redis://a:1,b:2/0", "several hosts need redis+cluster://"),
         ("redis+sentinel://a:1", "ends with the name of the master"),
         ("redis+sentinel://a:1/m/one", "database 'one' is not a number"),
-        ("redis+sentinel://a:x/m", "'a:x' is not host:port"),
-        ("redis+cluster://a:1,/", "'' is not host:port"),
+        ("redis+sentinel://a:x/m", "a host is written host or host:port"),
+        ("redis+cluster://a:1,/", "a host is written host or host:port"),
         ("redis+cluster://a:1/2", "a cluster has no database '2', only 0"),
         ("redis+ring://a:1", "the schemes are redis://"),
         ("http+cluster://a:1", "the schemes are redis://"),
@@ -91,3 +91,24 @@ def test_without_password_hides_every_password() -> None:
     assert without_password("unix:///a/b.sock") == "unix:///a/b.sock"
     several = "redis+sentinel://me:secret@a:1,[::1]:2/m/0?sentinel_password=secret&ssl_ca_certs=ca"
     assert without_password(several) == "redis+sentinel://…@a:1,[::1]:2/m/0?sentinel_password=…&ssl_ca_certs=ca"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:secret", "redis://host:secret/0", "redis://:secret@host:secret", "redis://a:1,b:secret",
+        "redis+sentinel://h:secret/x", "redis+cluster://h:secret,b:secret", "redis://[::1]:secret", "redis:secret",
+        "rediss://h:secret?db=1",
+    ],
+)  # fmt: skip
+def test_a_password_in_the_place_of_a_port_is_hidden(url: str) -> None:
+    assert "secret" not in without_password(url)
+    if "://" in url:
+        with pytest.raises(ValueError) as error:
+            Address.parse(url)
+        assert "secret" not in str(error.value)
+
+
+def test_ports_are_shown() -> None:
+    for url in ("redis://h:6379/0", "redis://[::1]:6379", "redis+cluster://a:1,[::1]:2", "redis://h", "redis://[::1]"):
+        assert without_password(url) == url

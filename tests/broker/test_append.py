@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
+import hiredis
 import pytest
 
+from pushsvc.broker.append import pack_calls
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
@@ -77,3 +79,13 @@ def test_each_merged_request_gets_its_own_error(broker: Broker) -> None:
     replies = commit(broker, group)
     assert all(isinstance(reply, PushError) and "WRONGTYPE" in reply.detail for reply in replies)
     assert len(set(map(id, replies))) == 3
+
+
+def test_a_large_publish_is_packed_without_another_copy(broker: Broker) -> None:
+    events = [Event(id=f"id {n}", data={"text": "ü" * 1_000}) for n in range(1_000)]
+    group = requests(broker, "t", [Batch.from_events(some) for some in (events[:1], events[1:], events[:2])], WALL)
+    calls = [request.call for request in group]
+    pieces = pack_calls(calls, "run")
+    assert b"".join(pieces) == b"".join(hiredis.pack_command(tuple(call.command("run"))) for call in calls)
+    assert max(map(len, pieces)) <= BrokerLimits().chunk_bytes
+    assert commit(broker, group[1:2]) == [[b"ok", 1, 999]]

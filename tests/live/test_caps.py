@@ -108,3 +108,37 @@ def admitted(stack, path, streams):
     closes it."""
     stream = streams.enter_context(stack.stream(path))
     return b": pushsvc" in stream.read()
+
+
+@needs_proc
+def test_new_connections_go_to_the_emptier_worker(stack, topic):
+    """All connections of the first 300 belong to one worker. Those of the next 250, one by one, belong to the other."""
+    supervisor = stack.start_web_with(4_000, "--workers", "2")
+    workers = until(lambda: len(found := children(supervisor.pid, "_web")) == 2 and found)
+    until(lambda: all(listens_alone(stack, workers, worker) for worker in workers))
+    with ExitStack() as opened:
+        os.kill(workers[1], signal.SIGSTOP)
+        try:
+            first = connect(stack, opened, 300)
+            until(lambda: len(answered(first)) == 300)  # although it is ahead: the other accepts nothing
+        finally:
+            os.kill(workers[1], signal.SIGCONT)
+        before = sockets_of(workers[0])
+        for _ in range(50):
+            later = connect(stack, opened, 5)
+            until(lambda later=later: len(answered(later)) == 5)
+        assert sockets_of(workers[0]) - before <= 50, "the fuller worker went on accepting"
+    assert stack.metric("pushsvc_connections_refused_total") == 0
+
+
+def connect(stack, opened, count):
+    """Return connections with a request each, which stay open."""
+    sockets = [opened.enter_context(socket.create_connection(("127.0.0.1", stack.port))) for _ in range(count)]
+    for sock in sockets:
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return sockets
+
+
+def sockets_of(worker):
+    """Return how many descriptors a process has."""
+    return len(os.listdir(f"/proc/{worker}/fd"))

@@ -60,10 +60,18 @@ def test_a_beat_begins_anew_even_after_the_dump() -> None:
     assert [watched.look() for _ in range(11)] == [RUNS] * 11
 
 
-def test_the_time_before_the_first_beat_does_not_count() -> None:
+def test_a_child_that_never_begins_to_beat_is_replaced_after_six_times_the_limit() -> None:
     watched = Watched()
     watched.count = 0
-    assert {watched.look() for _ in range(100)} == {RUNS}
+    assert [watched.look() for _ in range(65)] == [RUNS] * 61 + [DUMP, RUNS, REPLACE, REPLACE]
+
+
+def test_a_child_may_start_slowly() -> None:
+    watched = Watched()
+    watched.count = 0
+    assert {watched.look() for _ in range(60)} == {RUNS}
+    watched.count = 1
+    assert {watched.look() for _ in range(10)} == {RUNS}
 
 
 def test_of_a_time_in_which_the_supervisor_itself_slept_one_interval_counts() -> None:

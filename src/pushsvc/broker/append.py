@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
+import hiredis
 from msgspec import Struct
 
 from pushsvc.broker.limits import BrokerLimits
@@ -11,6 +12,9 @@ from pushsvc.broker.script import PUBLISH, Argument, IdKeys, PublishKeys, Reques
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.settings import TopicSettings
+
+_pack: Any = hiredis.pack_command
+_LARGE_CALL, _LARGE_ARGUMENT = 256_000, 16_000  # bytes that are sent without another copy
 
 RETRY_ALONE = object()  # in place of a reply: the call stored nothing and has to be sent unmerged
 STORED = b"ok"
@@ -156,6 +160,34 @@ def merge_calls(calls: Sequence[ScriptCall | Append]) -> list[MergedAppend]:
         if one is None or not one.repeats_id(call.batch):
             latest[id(call.target)] = merged[-1]
     return merged
+
+
+def pack_calls(calls: Sequence[ScriptCall | Append], run: str) -> list[bytes]:
+    """Return the bytes to send for calls. Those of a large publish are many pieces: one copy of 8 MB takes 13 ms."""
+    pieces: list[bytes] = []
+    together: list[bytes] = []
+    for call in calls:
+        if isinstance(call, Append) and call.size > _LARGE_CALL:
+            pieces += [*together, *_pack_in_pieces(call.command(run))]
+            together = []
+        else:
+            together.append(_pack(tuple(call.command(run))))
+    return [*pieces, b"".join(together)] if together else pieces
+
+
+def _pack_in_pieces(command: Sequence[Argument]) -> Iterator[bytes]:
+    """Yield a command as Redis reads it, with large arguments as they are."""
+    small = [b"*%d\r\n" % len(command)]
+    for argument in command:
+        data = argument if isinstance(argument, bytes) else str(argument).encode()
+        small.append(b"$%d\r\n" % len(data))
+        if len(data) > _LARGE_ARGUMENT:
+            yield b"".join(small)
+            yield data
+            small = [b"\r\n"]
+        else:
+            small += (data, b"\r\n")
+    yield b"".join(small)
 
 
 def _chunk_arguments(chunk: Batch) -> tuple[int | str, bytes]:

@@ -19,7 +19,7 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
-from pushsvc.broker.append import RETRY_ALONE, Append, MergedAppend, merge_calls
+from pushsvc.broker.append import RETRY_ALONE, Append, MergedAppend, merge_calls, pack_calls
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.replies import Demoted, ScriptMissing, read_reply, reason
@@ -200,7 +200,7 @@ class Committer:
         """Send calls and hand out their replies; return the requests that did not run and may be sent again, alone."""
         calls = [one.call() for one in sent]
         run = self.connections.run_id(connection)
-        data = [b"".join([_pack(tuple(call.command(run))) for call in calls])]
+        data = pack_calls(calls, run)
         if self._ack:
             data += self._confirmation_commands(calls[0].keys[0])
         connection.send_packed_command(data, check_health=False)

@@ -38,6 +38,10 @@ RESERVED_DESCRIPTORS = 256
 _FULL = 15 / 16
 """Of its connections, from which on a worker leaves accepting to others that have more room."""
 
+_AHEAD, _AHEAD_SHARE = 100, 8
+"""By how many connections, or by which part of the emptiest worker's, a worker may be ahead of it. Then it leaves
+accepting to others for a tick."""
+
 _ANSWERED = RESERVED_DESCRIPTORS // 2
 """Refused connections that may be open: one more ends the oldest of the network that has most of them."""
 
@@ -72,6 +76,8 @@ class Acceptor:
         self._max_open = max(1, files - RESERVED_DESCRIPTORS)
         self._full = max(1, int(self._max_open * _FULL))
         self._left_to_others = False
+        self._emptiest = caps.emptiest_other()
+        self._waits = self._accepts_anyway = False  # as this worker is ahead of the emptiest; although it is
         _enlarge_descriptor_table(self._listener.fileno(), min(files, _TABLE))
         self._connections: set[HttpConnection] = set()
         self._open = self._accepted = self._refused_open = self._ending = 0
@@ -102,7 +108,7 @@ class Acceptor:
         for watcher in (self._readable, self._pause, self._next_turn):
             watcher.stop()
             watcher.close()
-        self._left_to_others = False
+        self._left_to_others = self._waits = False
         self._listener.close()
 
     def drain(self) -> Event:
@@ -120,7 +126,7 @@ class Acceptor:
     # These run in gevent's hub and must not wait.
 
     def _accept(self) -> None:
-        if self._leave_to_others():
+        if self._leave_to_others() or self._wait_for_others():
             return
         until = time.perf_counter() + _SLICE_SECONDS
         room = max(1, self._max_open - self._open)  # one: it is refused with an answer
@@ -142,10 +148,46 @@ class Acceptor:
         leave = self._open + len(self._queue) >= self._full and self._caps.another_below(self._full)
         if leave and not self._left_to_others:
             self._readable.stop()
-        elif self._left_to_others and not leave and not self._pause.active:
-            self._readable.start(self._accept)
+        elif self._left_to_others and not leave:
+            self._left_to_others = False
+            self._listen()
         self._left_to_others = leave
         return leave
+
+    @property
+    def _is_ahead(self) -> bool:
+        if self._emptiest is None:
+            return False
+        least = self._emptiest.connections
+        return self._open + len(self._queue) >= least + max(_AHEAD, least // _AHEAD_SHARE)
+
+    def _wait_for_others(self) -> bool:
+        """Stop accepting until the next tick if an emptier worker may accept instead; return whether that is so."""
+        if self._accepts_anyway or not self._is_ahead:
+            return False
+        self._emptiest = self._caps.emptiest_other()  # it was known as of the last tick
+        if self._is_ahead:
+            self._waits = True
+            self._readable.stop()
+        return self._waits
+
+    def _look_at_others(self) -> None:
+        """Accept again after a tick, unless the emptiest worker accepts. One that hangs, or only starts, does not."""
+        before, self._emptiest = self._emptiest, self._caps.emptiest_other()
+        self._accepts_anyway = False
+        if (
+            self._waits
+            and before is not None
+            and not (self._is_ahead and self._caps.count(before.row) > before.connections)
+        ):
+            self._accepts_anyway = self._is_ahead
+            self._waits = False
+            self._listen()
+
+    def _listen(self) -> None:
+        """Watch the listening socket again, unless there is another reason not to."""
+        if not (self._left_to_others or self._waits or self._pause.active):
+            self._readable.start(self._accept)
 
     def _accept_one(self) -> bool:
         """Accept a connection; return False if there is none."""
@@ -178,8 +220,7 @@ class Acceptor:
 
     def _resume_accepting(self) -> None:
         self._pause.stop()
-        if not self._left_to_others:
-            self._readable.start(self._accept)
+        self._listen()
 
     def _admit(self, descriptor: int, address: tuple[Any, ...]) -> None:
         sock = _Socket(self._listener.family, self._listener.type, self._listener.proto, fileno=descriptor)
@@ -263,6 +304,7 @@ class Acceptor:
         metrics.CONNECTIONS.set(self._open)
         if self._left_to_others:
             self._leave_to_others()
+        self._look_at_others()
         self._count_memory()
         if self._accepted:
             metrics.ACCEPTED.inc(self._accepted)

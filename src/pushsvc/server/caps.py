@@ -10,7 +10,7 @@ import os
 import tempfile
 from functools import lru_cache
 from hashlib import blake2b
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pushsvc.web.memory.networks import network_of
 
@@ -41,6 +41,13 @@ class ConnectionCounts:
     def close(self) -> None:
         self._memory.close()
         self._file.close()
+
+
+class WorkerCount(NamedTuple):
+    """How many connections a worker has, and where its row begins."""
+
+    connections: int
+    row: int
 
 
 class Caps:
@@ -92,6 +99,15 @@ class Caps:
     def another_below(self, count: int) -> bool:
         """Return whether another worker has fewer connections than ``count``."""
         return any(self._counts[row] < count for row in self._rows if row != self._row)
+
+    def emptiest_other(self) -> WorkerCount | None:
+        """Return the other worker with the fewest connections; None without others."""
+        others = [WorkerCount(self._counts[row], row) for row in self._rows if row != self._row]
+        return min(others, default=None)
+
+    def count(self, row: int) -> int:
+        """Return how many connections the worker of a row has now."""
+        return self._counts[row]
 
     def _sum(self, counter: int) -> int:
         return sum([self._counts[row + counter] for row in self._rows])

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pushsvc.supervisor.heartbeat import INTERVAL
 
+_START = 6  # times the limit: imports, connecting and a wait for Redis's data come before the first beat
 _GRACE = 2.0  # seconds for the stacks of a process that is to be replaced
 
 
@@ -51,7 +52,8 @@ class _Watched:
 
 
 class LoopWatch:
-    """Watches children, each by its process id. A loop may stand still for ``limit`` seconds."""
+    """Watches children, each by its process id. A loop may stand still for ``limit`` seconds, and a child may take
+    ``_START`` times as long to its first beat."""
 
     def __init__(self, limit: float, now: float, state: Callable[[int], ProcessState] = process_state) -> None:
         self._limit = limit
@@ -72,10 +74,10 @@ class LoopWatch:
             self._watched[pid] = _Watched(count, self._state(pid).waited)
             return Verdict.RUNS
         stopped, waited = self._state(pid)
-        if not count or stopped:
-            return Verdict.RUNS  # it starts, or an operator has stopped it
+        if stopped:
+            return Verdict.RUNS  # by an operator
         watched.still += passed
-        if watched.still - (waited - watched.waited) <= self._limit:
+        if watched.still - (waited - watched.waited) <= (self._limit if count else self._limit * _START):
             return Verdict.RUNS
         if watched.dumped is None:
             watched.dumped = watched.still

@@ -29,6 +29,7 @@ _TLS_PARAMETERS = frozenset({
 _SENTINEL_PARAMETERS = frozenset({"sentinel_username", "sentinel_password"})
 """Parameters of redis-py that can be given as text. Another one would be an error of its own when it connects."""
 
+_NO_PORT = "a host is written host or host:port, and a port is a number (a password goes before an @)"
 _DEFAULT_PORTS: dict[ServerKind, int] = {"sentinel": 26_379, "cluster": 6_379}
 
 
@@ -59,6 +60,8 @@ class Address:
         if not kind:
             if "," in rest.partition("?")[0].partition("/")[0].rpartition("@")[2]:
                 raise ValueError("several hosts need redis+cluster:// (a cluster) or redis+sentinel:// (Sentinels)")
+            if base != "unix" and (number := _PORT.search(_host_part(rest))) and not number[1].isdecimal():
+                raise ValueError(_NO_PORT)
             return cls("standalone", url)
         if base not in ("redis", "rediss") or kind not in _DEFAULT_PORTS:
             raise ValueError(
@@ -124,12 +127,21 @@ def _host_text(host: Host) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
+_PORT = re.compile(r":([^]:]*)\Z")
+_HIDDEN = re.compile(r":(?![0-9]{0,5}(?:,|\Z))[^],:]*(?=,|\Z)")  # not a colon of [::1]
+
+
+def _host_part(rest: str) -> str:
+    """Return the hosts and ports of a URL without its scheme."""
+    return re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+
+
 def _host(text: str, port: int) -> Host:
     name, colon, number = text.rpartition(":")
     if not colon or text.endswith("]"):
         name, number = text, str(port)
     if not name or not number.isdecimal():
-        raise ValueError(f"{text!r} is not host:port")
+        raise ValueError(_NO_PORT)  # without the text: it may be a password
     return name.strip("[]"), int(number)
 
 
@@ -160,7 +172,13 @@ def _check_parameters(base: str, kind: str, query: str) -> None:
 def without_password(url: str) -> str:
     """Return a URL without its passwords, for messages. It may list several hosts, which urllib cannot parse.
 
-    A password may have any character, also one that should have been escaped: all before the last @ is hidden.
+    A password may have any character, also one that should have been escaped: all before the last @ is hidden. What
+    stands in the place of a port and is none is most likely a password, too.
     """
+    if "://" not in url:
+        return "…"
     shown = re.sub(r"(?<=://).*@", "…@", url, flags=re.DOTALL)
+    scheme, _, rest = shown.partition("://")
+    place = re.split("[/?#]", rest, maxsplit=1)[0]
+    shown = f"{scheme}://{_HIDDEN.sub(':…', place)}{rest[len(place) :]}"
     return re.sub(r"(?<=password=)[^&]*", "…", shown)
