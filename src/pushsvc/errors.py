@@ -8,6 +8,7 @@
     │   ├── InvalidParameter         400  a query parameter is invalid; ``parameter`` names it
     │   ├── InvalidBatch             400  events are invalid; ``errors`` lists line, field and detail of each
     │   └── InvalidSetting           400  a setting is invalid (seen by the operator only)
+    ├── InvalidToken                 401  the credentials are missing or not valid
     ├── Forbidden                    403  the Host or Origin header is not allowed
     ├── NoStatistics                 404  the topic has no windows
     ├── NotAcceptable                406  the server has no representation that the client accepts
