@@ -65,6 +65,15 @@ class CellAccount:
         free = self._ledger.free_for_keys // self._weight - self.promised
         return max(0, (_SHARE * free - held - self.promised) // (_SHARE + 1))
 
+    def promise(self, held: int, rows: int) -> bool:
+        """Promise rows to a new key of a topic with ``held`` rows; return False without ``room`` for them."""
+        ledger = self._ledger
+        free = (ledger.for_keys - ledger.held - ledger.pledged) // self._weight - self.promised
+        if _SHARE * free - held - self.promised < (_SHARE + 1) * rows:
+            return False
+        self.promised += rows
+        return True
+
     def room_of_promised(self, held: int) -> int:
         """Return how many rows a topic with ``held`` rows may open, for promised and other keys."""
         free = self._ledger.free_for_keys // self._weight

@@ -236,10 +236,9 @@ class TopicRows:
             return number
         if self._keys_left() <= 0 or name == OTHER:
             return 1 + grouping
-        if self.room() <= 0:
+        if not self._rows.cells.promise(self.held, len(self._names)):
             self._refuse(1)
             return 1 + grouping
-        self._rows.cells.promised += len(self._names)
         if self._free_keys:
             number = self._free_keys.pop()
             self.keys[number] = name
