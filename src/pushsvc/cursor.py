@@ -4,17 +4,20 @@ The position in a partition is an epoch (32 bits) and a sequence. Partitions wit
 64 partitions of one Redis fit in 600 bytes::
 
     version (1 byte) { epoch (4 bytes) n (1 byte) n × { partition (1 byte) sequence (varint) } } …   in base64url
+
+The byte of a partition has the bit 64 if the position is partial.
 """
 
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pushsvc.topic import PARTITIONS
 
 MAX_LENGTH = 600
 _VERSION = 1
+_PARTIAL = 64
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -24,10 +27,14 @@ class UnreadableCursor(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The client has seen a partition up to and including ``sequence``. ``epoch`` identifies the life of Redis."""
+    """The client has seen a partition up to and including ``sequence``. ``epoch`` identifies the life of Redis.
+
+    It is ``partial`` if the client has the events up to there, but not all statistics.
+    """
 
     epoch: int
     sequence: int
+    partial: bool = field(default=False, compare=False)
 
 
 def encode(positions: Mapping[int, Position]) -> str:
@@ -35,27 +42,29 @@ def encode(positions: Mapping[int, Position]) -> str:
     return _text(_raw(positions)[0])
 
 
-def sequence_encoder(positions: Mapping[int, Position], partition: int, epoch: int) -> Callable[[int], str]:
+def sequence_encoder(
+    positions: Mapping[int, Position], partition: int, epoch: int, *, partial: bool = False
+) -> Callable[[int], str]:
     """Return a function from a sequence of ``partition`` to the cursor with it; the other positions stay the same."""
-    raw, index = _raw({**positions, partition: Position(epoch, 0)}, partition)
+    raw, index = _raw({**positions, partition: Position(epoch, 0, partial)}, partition)
     before, after = bytes(raw[:index]), bytes(raw[index + 1 :])
     return lambda sequence: _text(before + _varint(sequence) + after)
 
 
 def _raw(positions: Mapping[int, Position], marked: int = -1) -> tuple[bytearray, int]:
     """Return a cursor's bytes and the index of the ``marked`` partition's sequence in them."""
-    by_epoch: dict[int, list[tuple[int, int]]] = {}
+    by_epoch: dict[int, list[tuple[int, Position]]] = {}
     for partition, position in sorted(positions.items()):
-        by_epoch.setdefault(position.epoch, []).append((partition, position.sequence))
+        by_epoch.setdefault(position.epoch, []).append((partition, position))
     raw, index = bytearray([_VERSION]), 0
     for epoch, members in by_epoch.items():
         raw += epoch.to_bytes(4, "big")
         raw.append(len(members))
-        for partition, sequence in members:
-            raw.append(partition)
+        for partition, position in members:
+            raw.append(partition | _PARTIAL * position.partial)
             if partition == marked:
                 index = len(raw)
-            raw += _varint(sequence)
+            raw += _varint(position.sequence)
     return raw, index
 
 
@@ -84,11 +93,11 @@ def _parse(raw: bytes) -> dict[int, Position]:
         members = raw[at + 4]
         at += 5
         for _ in range(members):
-            partition = raw[at]
-            if partition >= PARTITIONS:
+            partial, partition = divmod(raw[at], _PARTIAL)
+            if partial > 1 or partition >= PARTITIONS:
                 raise UnreadableCursor("no such partition")
             sequence, at = _read_varint(raw, at + 1)
-            positions[partition] = Position(epoch, sequence)
+            positions[partition] = Position(epoch, sequence, bool(partial))
     return positions
 
 

@@ -1,8 +1,11 @@
+import socket
+
 import pytest
 
 from pushsvc.hub.hub import Hub
 from support.channels import Site
 from support.peer import Peer
+from support.resuming import Subscriber
 
 
 @pytest.fixture
@@ -14,6 +17,21 @@ def hub(broker):
     yield made
     made.close()
     close_peers()
+
+
+@pytest.fixture
+def subscribe(hub):
+    """Make subscribers of a group that resume from positions."""
+    sockets = []
+
+    def subscribe(group, positions):
+        ours, theirs = socket.socketpair()
+        sockets.extend((ours, theirs))
+        return Subscriber(hub, group, ours, theirs, positions)
+
+    yield subscribe
+    for end in sockets:
+        end.close()
 
 
 @pytest.fixture(params=[True, False], ids=["io_uring", "syscalls"])

@@ -1,8 +1,6 @@
 """Logs may join, start over or fail while a stream resumes: no event is left out, and none comes twice."""
 
-import contextlib
 import json
-import socket
 from itertools import count
 
 import pytest
@@ -15,14 +13,12 @@ from pushsvc.broker.log import FrameKind
 from pushsvc.cursor import Position, decode
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
-from pushsvc.hub.delivery.connection import Connection
-from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.topic import partition_of
-from support.chunked import ChunkDecoder
 from support.hubs import captured, count_as_listed
+from support.resuming import summary
 from support.waiting import DEADLINE, turn_until
 
 SETTINGS = TopicSettings()
@@ -40,51 +36,6 @@ class Windowless(TopicSettings):
     """No window needs an entry, so every entry beyond the retention is trimmed."""
 
     longest_window = -100_000
-
-
-@pytest.fixture
-def subscribe(hub):
-    """Make subscribers of a group that resume from positions."""
-    sockets = []
-
-    def subscribe(group, positions):
-        ours, theirs = socket.socketpair()
-        sockets.extend((ours, theirs))
-        return Subscriber(hub, group, ours, theirs, positions)
-
-    yield subscribe
-    for end in sockets:
-        end.close()
-
-
-class Subscriber:
-    def __init__(self, hub, group, ours, theirs, positions):
-        for end in (ours, theirs):
-            end.setblocking(False)
-        self.messages = []
-        self._theirs = theirs
-        self._decoder, self._chunks = Decoder(), ChunkDecoder()
-        self.connection = Connection(ours.detach(), group.channel, lambda: None)
-        hub.enter(group.channel, self.connection)
-        hub.replays.begin(group, self.connection, positions, ResumeReason.CURSOR)
-
-    def received(self, number):
-        """Return a summary of the messages, once there are so many."""
-        turn_until(lambda: self._receive() >= number)
-        return [summary(message) for message in self.messages]
-
-    def _receive(self):
-        assert not self.connection.closed
-        with contextlib.suppress(BlockingIOError):
-            self.messages += self._decoder.feed(self._chunks.feed(self._theirs.recv(65_536)))
-        return len(self.messages)
-
-
-def summary(message):
-    data = json.loads(message.data)
-    if "reason" in data:
-        return message.event, data["topic"], data["reason"]
-    return (data["topic"], data["offset"]) if "offset" in data else (data["$topic"], data["$offset"])
 
 
 def parsed(messages):

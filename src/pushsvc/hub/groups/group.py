@@ -382,7 +382,7 @@ class Group:
 
     def _is_within_reach(self, of: Log, position: Position | None) -> bool:
         follower, tail = self.followers[of.partition], self.tail(of)
-        if position is None or position.epoch != follower.position.epoch:
+        if position is None or position.partial or position.epoch != follower.position.epoch:
             return False
         return max(tail.deleted, tail.trimmed) <= position.sequence <= follower.position.sequence
 

@@ -1,6 +1,7 @@
 """Up to where a group has sent each partition: the positions that the cursors of its messages name."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from pushsvc.broker.keys import Log
@@ -62,7 +63,8 @@ class SentPositions:
 
     A partition is held while it joins or starts over: its follower may be ahead of what the group has sent, and a
     client that resumes gets all of it. ``unsent_states`` are the statistics logs whose rows are still to be sent as a
-    whole. ``paced_cursor`` is the cursor of the last paced update while others are pending, else None.
+    whole: meanwhile the position of their partition is partial, so that a client that resumes gets the rows, but no
+    event again. ``paced_cursor`` is the cursor of the last paced update while others are pending, else None.
     """
 
     __slots__ = ("_held", "followers", "paced_cursor", "unsent_states")
@@ -85,8 +87,8 @@ class SentPositions:
         self._held = {**self._held, partition: kept}
 
     def advance(self, partition: int, sequence: int) -> None:
-        """Move a held partition to a sequence, unless statistics of it are unsent."""
-        if partition in self._held and not self._lacks_states(partition):
+        """Move a held partition to a sequence."""
+        if partition in self._held:
             moved = Position(self.followers[partition].position.epoch, sequence)
             self._held = {**self._held, partition: moved}
 
@@ -100,19 +102,14 @@ class SentPositions:
     def cursors(self, partition: int) -> Callable[[int], str]:
         """Return a function from a sequence of a partition to the cursor of a client that has the partition up to
         there, and everything of the others. Valid until another position moves.
-
-        While statistics of the partition are unsent, the cursor stays at the position before: a client that resumed
-        after some events would get only the changes since, and not the statistics themselves.
         """
-        positions = self._positions()
-        if not self._lacks_states(partition):
-            return sequence_encoder(positions, partition, self.followers[partition].position.epoch)
-        before = encode(positions)
-        return lambda sequence: before
-
-    def _lacks_states(self, partition: int) -> bool:
-        return partition in self._held and bool(self.unsent_states.of(partition))
+        epoch, partial = self.followers[partition].position.epoch, bool(self.unsent_states.of(partition))
+        return sequence_encoder(self._positions(), partition, epoch, partial=partial)
 
     def _positions(self) -> dict[int, Position]:
         held, followers = self._held, self.followers.items()
-        return {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
+        found = {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
+        for partition in self.unsent_states.partitions:
+            if (position := found.get(partition)) is not None:
+                found[partition] = replace(position, partial=True)
+        return found

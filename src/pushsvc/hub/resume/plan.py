@@ -78,7 +78,8 @@ class ResumePlan:
         return [sse_messages.reset(topic, reason) for topic, reason in resets]
 
     def positions(self) -> dict[int, Position]:
-        """Return the client's position in each partition of the group, 0 if it is not of the current epoch.
+        """Return the client's position in each partition of the group, 0 if it is not of the current epoch. None is
+        partial: the statistics are sent before the events.
 
         A client that has everything of a partition is where its follower is.
         """

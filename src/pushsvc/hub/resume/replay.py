@@ -191,7 +191,7 @@ class Replay:
         for of in group.logs:
             if of.window is not None:
                 position = plan.position(of.partition)
-                full = unknown or of in lost or position is None
+                full = unknown or of in lost or position is None or position.partial
                 sequence = 0 if position is None else position.sequence
                 message = group.conflation.since(of, sequence, full_snapshot=full, skipping=skipping)
                 messages += [] if message is None else [message]
