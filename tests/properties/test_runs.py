@@ -66,7 +66,8 @@ def test_entries_counted_together_have_the_frames_of_entries_counted_in_turn(rea
                 at += 1
             events = [event for _, _, some in run for event in some]
             arrivals = np.repeat([arrival for _, arrival, _ in run], [len(some) for _, _, some in run])
-            runs.all.apply("t", run[-1][0], arrivals, Columns.from_events(events, options.key))
+            columns = Columns.from_events(events, options.key, options.values)
+            runs.all.apply("t", run[-1][0], arrivals, columns)
         now = own[-1][1]
         assert frames_of(runs, options, now) == frames_of(each, options, now)
         for name in ("offset", "late", "late_by_window", "ahead", "folded", "ignored"):

@@ -125,13 +125,14 @@ class WindowState:
             self._horizon = self._removed.pop(next(iter(self._removed)))
 
     def head(self) -> dict[str, Any]:
-        """Return a snapshot frame without its rows."""
+        """Return a snapshot frame whose ``data`` is empty."""
         if not self.exists:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
-                "offset": 0, "since": None, "columns": list(TopicSettings().columns),
+                "offset": 0, "since": None, "columns": list(TopicSettings().columns), "data": [],
             }  # fmt: skip
-        frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial", "data")}
+        frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial")}
+        frame["data"] = []
         if self._partial:
             frame["partial"] = sorted(self._partial)
         return frame

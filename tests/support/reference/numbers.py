@@ -30,7 +30,7 @@ class TopicAggregate:
         self.topic = self.all.open("t", since)
 
     def apply(self, offset, arrival, events):
-        self.all.apply("t", offset, arrival, Columns.from_events(events, self.options.key))
+        self.all.apply("t", offset, arrival, Columns.from_events(events, self.options.key, self.options.values))
 
     def snapshot(self, window):
         return self.all.snapshot("t", window)
