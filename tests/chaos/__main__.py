@@ -30,13 +30,17 @@ def main() -> int:
         "--seed", type=int, default=secrets.randbelow(10**6), help="decides the order of faults [default: random]"
     )
     parser.add_argument("--replica", action="store_true", help="let a replica take over when Redis is killed")
+    parser.add_argument("--quiet", type=int, default=0, help="topics with a subscriber each [default: 0]")
     parser.add_argument("--folder", type=Path, help="folder for data and logs [default: a new temporary one]")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.write(f"seed {given.seed}; logs are in {folder}\n")
     rounds = max(1, round(given.minutes * 60 / (ROUND * 1.3)))
-    report = run(folder, given.seed, seconds=ROUND, pause=PAUSE, rounds=rounds, on_round=show, replicated=given.replica)
+    report = run(
+        folder, given.seed, seconds=ROUND, pause=PAUSE, rounds=rounds, on_round=show, replicated=given.replica,
+        quiet_topics=given.quiet,
+    )  # fmt: skip
     show(report)
     return 1 if report.wrong else 0
 

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos import verdict
+from chaos import quiet, verdict
 from chaos.faults import Faults
 from chaos.producers import Producer
+from chaos.quiet import QuietSubscribers
 from chaos.site import TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber, Subscription
 from support.waiting import until
@@ -56,6 +57,7 @@ class Report:
     doubled: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     resets: Counter[str] = field(default_factory=Counter)
+    subscribers: int = 0
     connects: int = 0
     messages: int = 0
     gaps: dict[str, float] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class Report:
                 f"requests: {self.requests}, which took {self.attempts} attempts",
                 f"faults: {sum(self.kills.values())} ({faults})",
                 f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
-                f"subscribers: {len(STREAMS) * EACH}, connects: {self.connects}, messages: {self.messages}",
+                f"subscribers: {self.subscribers}, connects: {self.connects}, messages: {self.messages}",
                 f"resets: {resets}",
                 f"longest gaps: {gaps}",
                 f"descriptors of a process: at most {self.descriptors[0]} in the beginning, {self.descriptors[1]} now",
@@ -91,13 +93,15 @@ def run(
     on_round: Callable[[Report], None],
     rounds: int = 1,
     replicated: bool = False,
+    quiet_topics: int = 0,
 ) -> Report:
     """Run ``rounds`` of faults, ``seconds`` each, with at most ``pause`` seconds between two; return the report.
 
-    ``on_round`` takes the report after each round. If ``replicated``, a replica takes over when Redis is killed.
+    ``on_round`` takes the report after each round. If ``replicated``, a replica takes over when Redis is killed. There
+    are ``quiet_topics`` with a subscriber each, and without windows.
     """
     report, begun = Report(seed), time.monotonic()
-    with _site(folder, random.Random(f"site {seed}"), replicated) as site:
+    with _site(folder, random.Random(f"site {seed}"), replicated, quiet_topics) as site:
         report.ack = site.servers.ack
         report.descriptors = (max(site.descriptors().values()), 0)
         faults = Faults(site, random.Random(f"faults {seed}"), pause)
@@ -107,10 +111,15 @@ def run(
             for number in range(EACH)
         ]
         _start(subscribers)
+        names = quiet.topics(quiet_topics)
+        others = quiet.QuietSubscribers(site.stack.port, names)
+        others.start()
+        until(others.all_open)
         producers: list[Producer] = []
         while report.rounds < rounds and not report.wrong:
             report.rounds += 1
             fresh = _producers(report, site)
+            fresh += quiet.producers(report.rounds, site.to_web.port, names, seed) if names else []
             producers += fresh
             for subscriber in subscribers:
                 subscriber.forget_silence()  # the verdict before this round was no gap
@@ -118,15 +127,15 @@ def run(
                 producer.start()
             faults.deal_for(seconds)
             if _settles(site, fresh, subscribers):
-                _judge(report, site, producers, subscribers)
+                _judge(report, site, producers, subscribers, others)
             else:
                 report.wrong.append("producers did not finish, or a process did not recover")
-            _count(report, faults, producers, subscribers)
+            _count(report, faults, producers, subscribers, others)
             report.seconds = time.monotonic() - begun
             on_round(report)
-        for subscriber in subscribers:
+        for subscriber in (*subscribers, others):
             subscriber.stop()
-        for subscriber in subscribers:
+        for subscriber in (*subscribers, others):
             subscriber.join()
         site.close()
         if left := site.processes():
@@ -136,8 +145,8 @@ def run(
 
 
 @contextmanager
-def _site(folder: Path, chance: random.Random, replicated: bool) -> Iterator[Site]:
-    site = Site(folder, chance, replicated=replicated)
+def _site(folder: Path, chance: random.Random, replicated: bool, quiet_topics: int) -> Iterator[Site]:
+    site = Site(folder, chance, replicated=replicated, heartbeat=quiet.HEARTBEAT if quiet_topics else 1)
     try:
         yield site
     finally:
@@ -174,7 +183,9 @@ def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber
     return settled
 
 
-def _judge(report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+def _judge(
+    report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber], others: QuietSubscribers
+) -> None:
     logs = verdict.read_logs(site, producers)
     report.topics = len(logs)
     report.events = sum(map(len, logs.values()))
@@ -184,21 +195,25 @@ def _judge(report: Report, site: Site, producers: list[Producer], subscribers: l
     report.wrong += verdict.check_statistics(site, logs)
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
+    report.wrong += verdict.check_quiet(logs, others)
     if errors := site.errors():
         report.wrong.append(f"{errors} errors of our own in the logs")
     before, now = report.descriptors[0], max(site.descriptors().values())
     report.descriptors = before, now
-    if now > before + _GROWTH:
+    if now > before + _GROWTH + len(others.topics):  # one process may have all streams
         report.wrong.append("descriptors leak")
 
 
-def _count(report: Report, faults: Faults, producers: list[Producer], subscribers: list[Subscriber]) -> None:
+def _count(
+    report: Report, faults: Faults, producers: list[Producer], subscribers: list[Subscriber], others: QuietSubscribers
+) -> None:
     report.kills = faults.counts
     report.requests = sum(len(producer.requests) for producer in producers)
     report.attempts = sum(producer.attempts for producer in producers)
-    report.resets = sum((subscriber.resets for subscriber in subscribers), Counter())
-    report.connects = sum(subscriber.connects for subscriber in subscribers)
-    report.messages = sum(subscriber.messages for subscriber in subscribers)
+    report.resets = sum((subscriber.received.resets for subscriber in subscribers), others.resets())
+    report.subscribers = len(subscribers) + len(others.topics)
+    report.connects = sum(subscriber.connects for subscriber in subscribers) + others.connects
+    report.messages = sum(subscriber.received.messages for subscriber in subscribers)
     report.gaps = {
         name: max(subscriber.longest_gap for subscriber in subscribers if subscriber.subscription is subscription)
         for name, subscription in STREAMS.items()

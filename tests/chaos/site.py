@@ -25,7 +25,7 @@ SUPPORTED = sys.platform.startswith("linux")
 """Processes are found in /proc, and prlimit simulates a full disk."""
 
 _ARGUMENTS = {
-    WEB: ["--workers", str(WORKERS), "--heartbeat", "1", "--drain", "1", "--wait"],
+    WEB: ["--workers", str(WORKERS), "--drain", "1", "--wait"],
     AGGREGATOR: ["--aggregators", str(AGGREGATORS), "--drain", "1", "--wait"],
 }
 
@@ -36,14 +36,17 @@ class Site:
     Only one thread may use it, and must outlive it, as with its servers.
     """
 
-    def __init__(self, folder: Path, chance: random.Random, *, replicated: bool = False) -> None:
+    def __init__(self, folder: Path, chance: random.Random, *, replicated: bool = False, heartbeat: int = 1) -> None:
         self.prefix = f"chaos-{os.getpid()}-{chance.randrange(1 << 30)}:"
         self._chance = chance
+        self._heartbeat = str(heartbeat)
         self.servers = Servers(folder, chance, replicated=replicated)
         self.to_redis = self.servers.proxy
         self.stack = Stack(self.to_redis.url, self.prefix, folder)
         windows = f"windows = {list(WINDOWS)}\n"
-        self.stack.configure(f'[topics.order]\nparts = 2\n{windows}[topics.">"]\n{windows}')
+        self.stack.configure(
+            f'[topics.order]\nparts = 2\n{windows}[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n'
+        )
         self.to_web = Proxy(("127.0.0.1", self.stack.port))
         self.started = {WEB: 0, AGGREGATOR: 0}
         for name in (WEB, AGGREGATOR):
@@ -74,7 +77,8 @@ class Site:
         self.servers.tend()
 
     def _start(self, name: str) -> None:
-        more = ["--port", str(self.stack.port), "--ack", self.servers.ack] if name == WEB else []
+        more = ["--port", str(self.stack.port), "--ack", self.servers.ack, "--heartbeat", self._heartbeat]
+        more = more if name == WEB else []
         self.stack.start(name, name, *more, *_ARGUMENTS[name])
         self.started[name] += 1
 
