@@ -102,7 +102,7 @@ def test_a_group_may_end_while_a_stream_of_it_is_looked_up(
     def reads(broker: Broker, requests: object) -> object:
         if not ended:
             ended.append(True)
-            hub._end(group, "the test ends it")
+            hub.end(group, "the test ends it")
         return read(broker, requests)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Broker, "reads", reads)

@@ -110,7 +110,7 @@ def test_networks_without_holds_are_forgotten() -> None:
         budget.hold(f"192.0.2.{number % 250}", 10).release()
     with pytest.raises(MemoryFull):
         budget.hold(ALICE, 5_000)
-    assert not budget._networks
+    assert not budget.networks
 
 
 def test_random_holds_stay_within_the_budget_and_end_at_zero() -> None:
@@ -132,7 +132,7 @@ def test_random_holds_stay_within_the_budget_and_end_at_zero() -> None:
             open_holds.pop(0).release()
     for hold in open_holds:
         hold.release()
-    assert (budget.held, budget._networks, budget._by_size.largest()) == (0, {}, None)
+    assert (budget.held, budget.networks) == (0, 0)
 
 
 def test_one_of_the_largest_is_found() -> None:

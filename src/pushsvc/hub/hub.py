@@ -64,8 +64,8 @@ class Hub:
         self.rankings = Rankings(self.writer.room, self.writer.limits.slice)
         self.replays = Replays(broker, self.feed.directory.refresh, resume_limits)
         # Bound once: each method that an object keeps would else take 64 bytes of every group.
-        self._resume, self._end_group, self._note_left = self.replays.begin, self._end, self._on_left
-        self._end_failed: Callable[[Group | Listing], None] = partial(self._end, reason="internal server error")
+        self._resume, self._end_group, self._note_left = self.replays.begin, self.end, self._on_left
+        self._end_failed: Callable[[Group | Listing], None] = partial(self.end, reason="internal server error")
         self._rules = rules or TopicRules()
         self._refresh = refresh
         self._sources: dict[Hashable, Group | Listing] = {}
@@ -163,7 +163,7 @@ class Hub:
             watched=self.watched,
         )
 
-    def _end(self, source: Group | Listing, reason: str) -> None:
+    def end(self, source: Group | Listing, reason: str) -> None:
         """End all streams of a source and forget it."""
         self._close(source)
         for connection in list(source.channel.roster.members):

@@ -81,6 +81,11 @@ class MemoryBudget:
         self._by_size: BySize[_Network] = BySize()
         self._key_of = lru_cache(1_024)(network_of)
 
+    @property
+    def networks(self) -> int:
+        """Return the number of networks for which something is held."""
+        return len(self._networks)
+
     def hold(self, address: str, size: int, let_go: Callable[[], None] | None = None) -> Hold:
         """Return a hold of ``size`` bytes. Raise MemoryFull if there is no room.
 
