@@ -54,7 +54,7 @@ def is_pattern(name: str) -> bool:
     return "*" in name or ">" in name
 
 
-class Shape(NamedTuple):
+class PatternShape(NamedTuple):
     """What patterns have in common that differ only in their literal words.
 
     ``words`` counts the words before a final ``>``, ``wildcards`` are the places of ``*`` among them, and ``rest`` is
@@ -66,7 +66,7 @@ class Shape(NamedTuple):
     rest: bool
 
     @classmethod
-    def of(cls, pattern: str) -> "Shape":
+    def of(cls, pattern: str) -> "PatternShape":
         words = pattern.split(".")
         rest = words[-1] == ">"
         return cls(len(words) - rest, tuple(i for i, word in enumerate(words) if word == "*"), rest)
@@ -89,12 +89,12 @@ class Shapes:
 
     def add(self, pattern: str) -> None:
         """Count the shape of a pattern. A topic is a pattern without wildcards."""
-        shape = Shape.of(pattern)
+        shape = PatternShape.of(pattern)
         (self._rest if shape.rest else self._exact).setdefault(shape.words, Counter())[shape.wildcards] += 1
 
     def discard(self, pattern: str) -> None:
         """Take back one ``add`` of a pattern."""
-        shape = Shape.of(pattern)
+        shape = PatternShape.of(pattern)
         by_words = self._rest if shape.rest else self._exact
         counts = by_words[shape.words]
         counts[shape.wildcards] -= 1

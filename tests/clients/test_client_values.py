@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from pushsvc.client import Client, ClientError, InvalidValue
-from pushsvc.client.batches import Batch, BatchLimits, add_receipts, batches
+from pushsvc.client.batches import BodyLimits, EventBody, add_receipts, batches
 from support.stack import Stack
 from support.waiting import DEADLINE
 
@@ -42,8 +42,8 @@ def data(server: Stack, topic: str) -> list[dict[str, Any]]:
     ]
 
 
-def made(events: Any, limits: BatchLimits | None = None) -> list[Batch]:
-    return list(batches(events, {}, "error", limits or BatchLimits()))
+def made(events: Any, limits: BodyLimits | None = None) -> list[EventBody]:
+    return list(batches(events, {}, "error", limits or BodyLimits()))
 
 
 # Shapes
@@ -228,7 +228,7 @@ def test_pandas_is_not_imported() -> None:
 
 
 def test_an_iterator_is_sent_in_bounded_requests() -> None:
-    found = made(({"n": n} for n in range(5)), BatchLimits(events=2))
+    found = made(({"n": n} for n in range(5)), BodyLimits(events=2))
     assert [(json.loads(batch.body), batch.first_row) for batch in found] == [
         ([{"n": 0}, {"n": 1}], 0),
         ([{"n": 2}, {"n": 3}], 2),
@@ -239,13 +239,13 @@ def test_an_iterator_is_sent_in_bounded_requests() -> None:
 @pytest.mark.parametrize("size", range(20, 60))
 def test_no_request_is_larger_than_its_bound(size: int) -> None:
     events = [{"n": "x" * (n % 7)} for n in range(30)]
-    found = made(events, BatchLimits(bytes=size))
+    found = made(events, BodyLimits(bytes=size))
     assert [event for batch in found for event in json.loads(batch.body)] == events
     assert max(len(batch.body) for batch in found) <= size
 
 
 def test_a_large_event_is_sent_alone() -> None:
-    found = made([{"n": 1}, {"n": "x" * 100}, {"n": 2}], BatchLimits(bytes=50))
+    found = made([{"n": 1}, {"n": "x" * 100}, {"n": 2}], BodyLimits(bytes=50))
     assert [len(json.loads(batch.body)) for batch in found] == [1, 1, 1]
 
 
@@ -254,7 +254,7 @@ def test_a_long_iterator_is_not_held_in_memory() -> None:
     events = ({"n": n, "text": "x" * 1_000} for n in range(3_000))
     tracemalloc.start()
     try:
-        sizes = [len(batch.body) for batch in batches(events, {}, "error", BatchLimits(bytes=100_000))]
+        sizes = [len(batch.body) for batch in batches(events, {}, "error", BodyLimits(bytes=100_000))]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -310,7 +310,7 @@ def test_what_an_iterator_raises_is_raised(client: Client, shared_server: Stack,
 def test_only_requests_whose_events_all_have_ids_are_repeatable() -> None:
     """An id that is missing is no id, however it is left out."""
     events = [{"id": "a"}, {"id": "b"}, {"id": NAN}, {"id": "c"}, {"id": None}, {"x": 1}]
-    found = batches(events, {}, "absent", BatchLimits(events=1))
+    found = batches(events, {}, "absent", BodyLimits(events=1))
     assert [batch.all_have_ids for batch in found] == [True, True, False, True, False, False]
-    pairs = batches(events, {}, "absent", BatchLimits(events=2))
+    pairs = batches(events, {}, "absent", BodyLimits(events=2))
     assert [batch.all_have_ids for batch in pairs] == [True, False, False]

@@ -18,7 +18,7 @@ from pushsvc.event import EventReader, Limits, parse
 from pushsvc.web import events
 from pushsvc.web.app import context_of, create_app
 from pushsvc.web.context import Context
-from pushsvc.web.long_requests import CLIENT, Client, LongLimits, LongRequests, Seats
+from pushsvc.web.long_requests import CLIENT, LongLimits, LongRequests, Requester, Seats
 from support.stack import Stack
 from support.waiting import turn_until, until
 from support.web_app import client_of
@@ -96,7 +96,7 @@ def test_a_scan_ends_when_its_client_is_gone(context: Context) -> None:
         asked += 1
         return asked > 10
 
-    answer = client.get(URL, environ_overrides={CLIENT: Client("10.0.0.1", gone)})
+    answer = client.get(URL, environ_overrides={CLIENT: Requester("10.0.0.1", gone)})
     assert answer.status_code == 499
     assert context.long.slices - begun <= 10
     assert context.long.readers.free == 2, "its seat is not free"

@@ -12,7 +12,7 @@ from pushsvc.broker.broker import Broker
 from pushsvc.web import stats
 from pushsvc.web.app import context_of, create_app
 from pushsvc.web.context import Context
-from pushsvc.web.long_requests import CLIENT, Client, LongLimits, LongRequests
+from pushsvc.web.long_requests import CLIENT, LongLimits, LongRequests, Requester
 from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.stored_window import ROWS_A_SLICE
 from support.owner import Owner
@@ -71,7 +71,7 @@ def test_an_answer_ends_when_its_client_is_gone(context: Context) -> None:
         asked += 1
         return asked > 5
 
-    answer = client_of(stats, context).get(URL, environ_overrides={CLIENT: Client("10.0.0.1", gone)})
+    answer = client_of(stats, context).get(URL, environ_overrides={CLIENT: Requester("10.0.0.1", gone)})
     assert answer.status_code == 499
     assert context.long.slices <= 5
     assert context.long.statistics.free == 1

@@ -34,7 +34,7 @@ _PENDING = object()
 _pack: Any = hiredis.pack_command
 
 
-class Request:
+class CommitRequest:
     """A waiting call. ``latch`` opens when the reply is there, or when the request becomes the leader.
 
     ``missing`` says which confirmation the reply lacks ('': none).
@@ -60,9 +60,9 @@ class Committer:
         self._limits = limits
         self._unconfirmed = "no confirmation arrived" if ack else ""
         self._connection: Any = None
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[CommitRequest] = deque()
         self._size = 0
-        self._leader: Request | None = None
+        self._leader: CommitRequest | None = None
         self._lock = threading.Lock()
 
     @property
@@ -81,7 +81,7 @@ class Committer:
 
         Raise BrokerUnavailable or Overloaded (nothing done), OutcomeUnknown or BrokerFull.
         """
-        request = Request(call, self._unconfirmed)
+        request = CommitRequest(call, self._unconfirmed)
         first = self._join(request)
         if not first:
             try:
@@ -95,7 +95,7 @@ class Committer:
             raise request.reply
         return request.reply, request.missing
 
-    def _join(self, request: Request) -> bool:
+    def _join(self, request: CommitRequest) -> bool:
         """Queue up; return whether the request leads."""
         limits = self._limits
         with self._lock:
@@ -108,7 +108,7 @@ class Committer:
                 self._leader = request
             return self._leader is request
 
-    def _leave(self, request: Request) -> None:
+    def _leave(self, request: CommitRequest) -> None:
         with self._lock:
             if request in self._waiting:
                 self._waiting.remove(request)
@@ -122,7 +122,7 @@ class Committer:
         if self._leader is not None:
             self._leader.latch.release()
 
-    def _lead(self, leader: Request, *, idle: bool) -> None:
+    def _lead(self, leader: CommitRequest, *, idle: bool) -> None:
         group = self._take_group()
         try:
             self.commit(group, idle=idle)
@@ -136,7 +136,7 @@ class Committer:
                 if request is not leader:
                     request.latch.release()
 
-    def _take_group(self) -> list[Request]:
+    def _take_group(self) -> list[CommitRequest]:
         """Take the first requests off the queue; the leader is the first of all."""
         limits = self._limits
         if self._ack:
@@ -152,7 +152,7 @@ class Committer:
             self._size -= size
             return group
 
-    def commit(self, group: list[Request], *, idle: bool) -> None:
+    def commit(self, group: list[CommitRequest], *, idle: bool) -> None:
         """Run the calls of a group, in one round trip if none has to be repeated, and set their replies."""
         try:
             connection = self._connected(idle=idle)
@@ -196,7 +196,9 @@ class Committer:
         self._connection = self.connections.open()
         return self._connection
 
-    def _exchange(self, connection: Any, requests: Sequence[Request], sent: Sequence[MergedAppend]) -> list[Request]:
+    def _exchange(
+        self, connection: Any, requests: Sequence[CommitRequest], sent: Sequence[MergedAppend]
+    ) -> list[CommitRequest]:
         """Send calls and hand out their replies; return the requests that did not run and may be sent again, alone."""
         calls = [one.call() for one in sent]
         run = self.connections.run_id(connection)
@@ -234,7 +236,7 @@ class Committer:
         wait = ("WAITAOF", 1, 0, timeout) if self._ack.fsync else ("WAIT", self._ack.replicas, timeout)
         return [_pack(("HSET", key, "confirmed", 0)), _pack(wait)]
 
-    def _read_confirmation(self, connection: Any, requests: Sequence[Request]) -> None:
+    def _read_confirmation(self, connection: Any, requests: Sequence[CommitRequest]) -> None:
         written, confirmed = read_reply(connection), read_reply(connection)
         refused = next((one for one in (written, confirmed) if isinstance(one, PushError)), None)
         if refused is not None:

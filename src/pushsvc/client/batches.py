@@ -32,7 +32,7 @@ class InvalidValue(ClientError, ValueError):
     """An event cannot be written as JSON. The text names its row, counted from 0, and its field."""
 
 
-class Batch(NamedTuple):
+class EventBody(NamedTuple):
     """The body of one request, and the number of its first row."""
 
     body: bytes
@@ -41,14 +41,14 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchLimits:
+class BodyLimits:
     """Largest sizes of the body of a request. An event that is larger is sent alone."""
 
     events: int = MAX_EVENTS
     bytes: int = MAX_BYTES
 
 
-def batches(events: Events, columns: Mapping[str, str], missing: Missing, limits: BatchLimits) -> Iterator[Batch]:
+def batches(events: Events, columns: Mapping[str, str], missing: Missing, limits: BodyLimits) -> Iterator[EventBody]:
     """Yield the requests that publish ``events``; raise InvalidValue.
 
     ``columns`` maps attributes to columns of a table. NaN, NaT and NA raise, or are left out if they may be ``absent``.
@@ -56,19 +56,19 @@ def batches(events: Events, columns: Mapping[str, str], missing: Missing, limits
     encode = _Encoder(missing).encode
     if isinstance(events, Mapping):
         body, has_id = encode(0, events)
-        yield Batch(body, 0, has_id)
+        yield EventBody(body, 0, has_id)
         return
     first, size, bodies, all_have_ids = 0, 2, list[bytes](), True
     for row, event in enumerate(_rows(events, columns) if isinstance(events, Table) else events):
         body, has_id = encode(row, event)
         if bodies and (len(bodies) >= limits.events or size + len(body) > limits.bytes):
-            yield Batch(_array(bodies), first, all_have_ids)
+            yield EventBody(_array(bodies), first, all_have_ids)
             first, size, bodies, all_have_ids = row, 2, [], True
         bodies.append(body)
         size += len(body) + 1
         all_have_ids = all_have_ids and has_id
     if bodies or not first:
-        yield Batch(_array(bodies), first, all_have_ids)
+        yield EventBody(_array(bodies), first, all_have_ids)
 
 
 def add_receipts(one: dict[str, Any] | None, other: dict[str, Any], first_row: int) -> dict[str, Any]:

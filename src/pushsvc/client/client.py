@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
-from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BatchLimits, Events, Missing, Table, add_receipts, batches
+from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BodyLimits, Events, Missing, Table, add_receipts, batches
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.client.tables import to_table
 from pushsvc.sse import Decoder, Message
@@ -82,7 +82,7 @@ class Client:
         path = self._session.path(topic, "events", query)
         receipt: dict[str, Any] | None = None
         try:
-            for batch in batches(events, columns, missing, BatchLimits(batch_size)):
+            for batch in batches(events, columns, missing, BodyLimits(batch_size)):
                 safe = batch.all_have_ids if repeatable is None else repeatable
                 one = self._post(path, batch.body, JSON, repeatable=safe)
                 receipt = add_receipts(receipt, one, batch.first_row)

@@ -20,7 +20,7 @@ from pushsvc.topic import check_pattern, is_pattern
 Check = Callable[[Any], Any]  # a function from a value of the file to the value of the setting; it raises ValueError
 
 
-class Fault(ValueError):
+class SettingFault(ValueError):
     """What is wrong with the key at ``path``, which begins in the table that is checked."""
 
     def __init__(self, detail: str, *path: str) -> None:
@@ -28,23 +28,23 @@ class Fault(ValueError):
         self.path = path
 
     @classmethod
-    def under(cls, name: str, error: ValueError) -> Fault:
+    def under(cls, name: str, error: ValueError) -> SettingFault:
         """Return an error of the value of ``name`` as an error of the table around it."""
-        return cls(str(error), name, *(error.path if isinstance(error, Fault) else ()))
+        return cls(str(error), name, *(error.path if isinstance(error, SettingFault) else ()))
 
 
 def check_table(table: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Return the checked values of a table; raise Fault."""
+    """Return the checked values of a table; raise SettingFault."""
     found = {}
     for name, value in table.items():
         if name not in checks:
             near = difflib.get_close_matches(name, checks, 1)
             hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(checks))}"
-            raise Fault(f"there is no such setting; {hint}", name)
+            raise SettingFault(f"there is no such setting; {hint}", name)
         try:
             found[name] = checks[name](value)
         except ValueError as error:
-            raise Fault.under(name, error) from None
+            raise SettingFault.under(name, error) from None
     return found
 
 
@@ -174,38 +174,40 @@ def _values(value: Any) -> tuple[str, ...]:
 
 
 def _check_values(settings: TopicSettings) -> None:
-    """Raise Fault for fields without a statistic of values, and for such a statistic without a field."""
+    """Raise SettingFault for fields without a statistic of values, and for such a statistic without a field."""
     chosen = settings.value_statistics
     if chosen and not settings.values:
-        raise Fault(f"{chosen[0]!r} needs fields: name them in values", "statistics")
+        raise SettingFault(f"{chosen[0]!r} needs fields: name them in values", "statistics")
     if settings.values and not chosen:
-        raise Fault("no statistic uses them: add distinct, top, first or last to statistics", "values")
+        raise SettingFault("no statistic uses them: add distinct, top, first or last to statistics", "values")
 
 
 def _check_expiry(settings: TopicSettings) -> None:
-    """Raise Fault for a topic that would end while a window still has events."""
+    """Raise SettingFault for a topic that would end while a window still has events."""
     if 0 < settings.expire_after <= settings.longest_window:
-        raise Fault("must be longer than the longest window", "expire_after")
+        raise SettingFault("must be longer than the longest window", "expire_after")
 
 
 def _check_parts(pattern: str, settings: TopicSettings) -> None:
-    """Raise Fault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
+    """Raise SettingFault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
 
     With a pattern, every matching topic would start as many processes.
     """
     if settings.parts == 1:
         return
     if is_pattern(pattern):
-        raise Fault("only a single topic can have parts, and this is a pattern", "parts")
+        raise SettingFault("only a single topic can have parts, and this is a pattern", "parts")
     if not settings.windows:
-        raise Fault("a topic without windows has no statistics to divide", "parts")
+        raise SettingFault("a topic without windows has no statistics to divide", "parts")
     for reason, is_set in (
         ("values", settings.values),
         ("exact windows", settings.exact),
         ("windows of the last N events", settings.largest_count_window),
     ):
         if is_set:
-            raise Fault(f"a topic with {reason} cannot have parts: their results cannot be merged exactly", "parts")
+            raise SettingFault(
+                f"a topic with {reason} cannot have parts: their results cannot be merged exactly", "parts"
+            )
 
 
 def _topic(pattern: str, value: Any) -> TopicSettings:
@@ -231,7 +233,7 @@ def _topics(value: Any) -> TopicRules:
         try:
             rules.append((pattern, _topic(pattern, table)))
         except ValueError as error:
-            raise Fault.under(pattern, error) from None
+            raise SettingFault.under(pattern, error) from None
     return TopicRules(tuple(rules))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pushsvc.config.checks import SETTINGS, Fault, check_table
+from pushsvc.config.checks import SETTINGS, SettingFault, check_table
 from pushsvc.config.toml_lines import line_of, with_position
 from pushsvc.errors import InvalidSetting, StartupError
 from pushsvc.event import Limits
@@ -108,7 +108,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InvalidSetting(with_position(path, text, str(error))) from error
     try:
         found = check_table(document, SETTINGS)
-    except Fault as error:
+    except SettingFault as error:
         key = ".".join(map(_spelled, error.path))
         raise InvalidSetting(f"{path}:{line_of(text, error.path)}: {key}: {error}") from None
     for name in ("data_dir", "certfile", "keyfile"):

@@ -19,7 +19,7 @@ from pushsvc.server.transport import DeadlineExceeded, Disconnected, Draining, T
 from pushsvc.server.wsgi import WsgiResponse, environ_of
 from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSAL
-from pushsvc.web.long_requests import CLIENT, Client
+from pushsvc.web.long_requests import CLIENT, Requester
 from pushsvc.web.problem import document_of, http_problem, internal_error
 from pushsvc.web.responses import HANDOFF, HttpResponse, TakeOver
 
@@ -50,7 +50,7 @@ class HttpConnection:
         self._keep_alive = False  # after the last answer
         self._unread = False  # the app left a part of the last request's body unread
         self.transport = Transport(sock, address[0], context.memory, context.deadlines.pace)
-        self._client = Client(address[0], self.transport.peer_gone)
+        self._client = Requester(address[0], self.transport.peer_gone)
         self._reader = RequestReader(self.transport, context)
 
     def run(self) -> None:

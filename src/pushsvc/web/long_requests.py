@@ -21,7 +21,7 @@ from pushsvc.event.pause import Pause, no_pause
 from pushsvc.web import metrics
 
 CLIENT = "pushsvc.client"
-"""``environ[CLIENT]`` is the Client of a request. The key is absent if the server does not know it."""
+"""``environ[CLIENT]`` is the Requester of a request. The key is absent if the server does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class LongLimits:
     slice: float = 0.002
 
 
-class Client(NamedTuple):
+class Requester(NamedTuple):
     """The ``address`` that a request came from, and whether its connection is ``gone``."""
 
     address: str
     gone: Callable[[], bool]
 
 
-UNKNOWN = Client("", lambda: False)
+UNKNOWN = Requester("", lambda: False)
 
 
-def client_of(request: Request) -> Client:
+def client_of(request: Request) -> Requester:
     """Return the client of a request."""
-    client: Client = request.environ.get(CLIENT) or Client(request.remote_addr or "", UNKNOWN.gone)
+    client: Requester = request.environ.get(CLIENT) or Requester(request.remote_addr or "", UNKNOWN.gone)
     return client
 
 
@@ -71,20 +71,20 @@ class LongRequests:
         self.slices = 0
 
     @contextmanager
-    def reading(self, client: Client) -> Iterator[Pause]:
+    def reading(self, client: Requester) -> Iterator[Pause]:
         """Wait for a seat and yield a pause, which raises ClientGone if the client is gone. Raise Busy if too many
         wait."""
         with self.readers.seat(client.address):
             yield self.pauses(client.gone)
 
     @contextmanager
-    def writing(self, client: Client) -> Iterator[Pause]:
+    def writing(self, client: Requester) -> Iterator[Pause]:
         """Do the same for a large body. It is read to its end: a producer need not wait for the answer."""
         with self.writers.seat(client.address):
             yield self.pauses()
 
     @contextmanager
-    def reading_statistics(self, client: Client, size: int | None) -> Iterator[Pause]:
+    def reading_statistics(self, client: Requester, size: int | None) -> Iterator[Pause]:
         """Do as ``reading`` for statistics of about ``size`` bytes (None: unknown); small ones are read at once."""
         if size is not None and size <= self.limits.large_statistics:
             yield no_pause

@@ -21,7 +21,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
 from pushsvc.web.context import Context
-from pushsvc.web.long_requests import UNKNOWN, Client
+from pushsvc.web.long_requests import UNKNOWN, Requester
 from pushsvc.web.problem import problem_of
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
@@ -43,7 +43,7 @@ def publish(
     columns: Mapping[str, str] = _NOTHING,
     ce_headers: Mapping[str, str] = _NOTHING,
     idempotency_key: str | None = None,
-    client: Client = UNKNOWN,
+    client: Requester = UNKNOWN,
 ) -> HttpResponse:
     """Publish the events of ``body``, and answer once they are in the log. Never raises.
 
@@ -80,7 +80,7 @@ def publish(
 
 
 def _read(
-    context: Context, client: Client, topic: str, body: bytes, content_type: str, **arguments: Any
+    context: Context, client: Requester, topic: str, body: bytes, content_type: str, **arguments: Any
 ) -> ParsedBatch:
     """Return the events of a body. All but a short one is read in slices, and a large one waits for its turn."""
     if len(body) <= context.long.limits.short_body:

@@ -15,7 +15,7 @@ from pushsvc.errors import MemoryFull
 _STEP = 4_000  # bytes by which a channel grows before it is counted again
 
 
-class Hold(Protocol):
+class CountedBytes(Protocol):
     """Bytes that the budget counts. ``resize`` raises MemoryFull without room, or after the hold was let go."""
 
     @property
@@ -27,7 +27,7 @@ class Hold(Protocol):
 class Memory(Protocol):
     """Counts bytes held for clients; see MemoryBudget."""
 
-    def hold(self, address: str, size: int, let_go: Callable[[], None] | None = None) -> Hold: ...
+    def hold(self, address: str, size: int, let_go: Callable[[], None] | None = None) -> CountedBytes: ...
 
 
 class SlowChannel(Protocol):
@@ -47,7 +47,7 @@ class _Held:
     __slots__ = ("hold", "rests")
 
     def __init__(self) -> None:
-        self.hold: Hold | None = None
+        self.hold: CountedBytes | None = None
         self.rests = 0
 
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchLimits:
+class PostBatchLimits:
     """``heads`` are remembered, of at most ``head_bytes`` each. A batch is closed at ``requests``. ``idle_workers``
     greenlets are kept for the next batches."""
 
@@ -50,12 +50,12 @@ class PostBatcher:
     """The batched posts of one worker. While the worker is ``draining`` it claims none."""
 
     def __init__(
-        self, publisher: Publisher, admission: Admission, draining: Event, limits: BatchLimits | None = None
+        self, publisher: Publisher, admission: Admission, draining: Event, limits: PostBatchLimits | None = None
     ) -> None:
         self._publisher = publisher
         self._admission = admission
         self._draining = draining
-        self._limits = limits or BatchLimits()
+        self._limits = limits or PostBatchLimits()
         self._heads: dict[bytes, tuple[str, int]] = {}  # topic and length of the body
         self._waiting: dict[str, list[ClaimedPosts]] = {}
         self._idle: list[Waiter[tuple[str, list[ClaimedPosts]]]] = []

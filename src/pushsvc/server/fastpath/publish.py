@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pushsvc.server.request import Request
 from pushsvc.web.context import Context
-from pushsvc.web.long_requests import Client
+from pushsvc.web.long_requests import Requester
 from pushsvc.web.publish import publish, publish_batch
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
@@ -16,7 +16,7 @@ class Publisher:
         self._context = context
         self._common = context.security.headers(None)
 
-    def publish(self, topic: str, request: Request, body: bytes, client: Client) -> HttpResponse:
+    def publish(self, topic: str, request: Request, body: bytes, client: Requester) -> HttpResponse:
         content_type = request.headers["content-type"]
         status, headers, text = publish(self._context, topic, content_type, body, client=client)
         return HttpResponse(status, headers + self._common, text)
