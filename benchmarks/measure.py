@@ -24,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event.columns import ColumnReader, Columns, NumberColumn
+from pushsvc.pause import no_pause
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.pause import no_pause
 from pushsvc.stats.window import Window
 
 Result = TypeVar("Result")

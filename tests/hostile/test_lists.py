@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
 
-import gevent
 import pytest
 
 from hostile.attacks import patterns, topic_lists
@@ -25,6 +24,7 @@ from pushsvc.web.app import context_of, create_app
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import LongLimits, LongRequests
 from support.stack import Stack
+from support.turns import counted_turns
 from support.waiting import turn_until
 from support.web_app import client_of
 
@@ -68,16 +68,8 @@ def reads(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def turns() -> Iterator[list[int]]:
     """Grows with each turn of the event loop."""
-    taken = [0]
-
-    def turn() -> None:
-        while True:
-            taken[0] += 1
-            gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
-
-    other = gevent.spawn(turn)
-    yield taken
-    other.kill()
+    with counted_turns() as taken:
+        yield taken
 
 
 def publish(broker: Broker, *names: str) -> None:

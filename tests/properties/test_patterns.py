@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.event.pause import no_pause
 from pushsvc.hub.feed.directory import Patterns
+from pushsvc.pause import no_pause
 from pushsvc.topic import Shapes, check_pattern, check_topic, matches, range_of
 
 WORDS = st.sampled_from(["a", "b", "a-b", "A", "_", "0", "ab"])

@@ -14,9 +14,10 @@ from pushsvc.frame import apply_frame
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.positions import SentPositions
-from pushsvc.hub.groups.rankings import Ranking, Rankings, without_pause
+from pushsvc.hub.groups.rankings import Ranking, Rankings
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.pause import no_pause
 from pushsvc.sse import Decoder
 from support.channels import Site
 from support.reference.statistics_log import entries
@@ -71,7 +72,7 @@ class Subject:
         """No client can take an update now. Later each of them gets a snapshot."""
         if self.conflation.has_pending:
             self.site.channel.restart = lambda: True
-            self.conflation.work(without_pause)
+            self.conflation.work(no_pause)
             self.site.channel.restart = lambda: False
             for _ in range(len(self.clients)):
                 self.join()
@@ -104,13 +105,13 @@ def test_every_client_ends_with_the_ranking(steps, selection, paused):
         elif step == "join":
             subject.join()
         elif step == "renew":  # for another group
-            subject.rankings.of(subject.tail.window_state, selection).renew(selection.top, without_pause)
+            subject.rankings.of(subject.tail.window_state, selection).renew(selection.top, no_pause)
         elif step == "slow":
             subject.work_while_slow()
     while subject.log:
         subject.take()
     for _ in range(3):
-        subject.conflation.work(without_pause)
+        subject.conflation.work(no_pause)
     for rows in subject.clients:
         assert rows == expected(subject.tail.window_state, selection)
 
@@ -124,8 +125,8 @@ def test_a_ranking_that_is_kept_up_to_date_has_the_order_of_a_new_one(steps, sel
         state.apply(entry)
         if entry.kind is FrameKind.BASELINE:
             continue
-        edition = kept.renew(selection.top, without_pause)
-        new = Ranking(state, kept.order).renew(selection.top, without_pause)
+        edition = kept.renew(selection.top, no_pause)
+        new = Ranking(state, kept.order).renew(selection.top, no_pause)
         assert edition.keys(10) == new.keys(10)
         rows = json.loads(next(Decoder().feed(edition.message("snapshot", selection.top))).data)["data"]
         assert sorted(map(repr, rows)) == sorted(map(repr, selection.apply(state.snapshot())["data"]))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
-from pushsvc.event.pause import no_pause
 from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.pause import no_pause
 from pushsvc.web.stored_window import ROWS_A_SLICE, FrameText, StoredWindow
 
 LOG = Log("t", "1m")

@@ -17,12 +17,12 @@ from pushsvc.aggregate.cadence import BYTES_PER_SECOND, EVER, Cadence
 from pushsvc.aggregate.row_updates import RowUpdater, TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts_to_json, encode_ranges
 from pushsvc.event.columns import NO_TIME, Columns
+from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicSettings
 from pushsvc.stats.arrays import Flags, Index, Ints
 from pushsvc.stats.cells import CellAccount, CellLedger
 from pushsvc.stats.engine import Engine, EngineOptions
 from pushsvc.stats.ledger import Ledger, RowChanges
-from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.rows import ALL_KEYS, EVENTS
 from pushsvc.stats.schema import CLASSES, PARAMETERS
 from pushsvc.stats.serialize import InvalidState, deserialize, serialize

@@ -20,11 +20,11 @@ from pushsvc.aggregate.merge import ShardReport, SharedRow
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import encode_ranges
 from pushsvc.event.columns import Columns
+from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.arrays import Flags
 from pushsvc.stats.cells import CellLedger
 from pushsvc.stats.ledger import RowChanges
-from pushsvc.stats.pause import Pause, no_pause
 
 _ANY_SHARD = -1
 _MAX_KNOWN_KEYS = 200_000  # keys whose shards are remembered: a lookup costs a fifth of a CRC

@@ -1,1 +1,1 @@
-"""Who may do what: tokens, keys and grants. Pure decisions, without I/O and without a clock."""
+"""Who may do what: tokens, keys and grants. It does no I/O and reads no clock."""

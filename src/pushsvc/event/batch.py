@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec import Struct
 
 from pushsvc.event.model import Event
-from pushsvc.event.pause import Pause, no_pause
+from pushsvc.pause import Pause, no_pause
 
 
 class Batch(Struct, frozen=True):

@@ -10,9 +10,9 @@ from typing import Any
 
 from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge
 from pushsvc.event.model import ATTRIBUTES, Limits
-from pushsvc.event.pause import Pause, no_pause
 from pushsvc.event.strictjson import UnusableValue
 from pushsvc.event.validator import InvalidEvent
+from pushsvc.pause import Pause, no_pause
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST_NUMBER = 400

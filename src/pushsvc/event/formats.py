@@ -11,9 +11,9 @@ from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, Unsu
 from pushsvc.event import csv_rows
 from pushsvc.event.cloudevents import flatten, header_of, join, read_headers
 from pushsvc.event.model import Event, Limits
-from pushsvc.event.pause import Pause, no_pause
 from pushsvc.event.strictjson import MOST_SLOW, NotJson, at_most_values, has_more_values, load, load_elements
 from pushsvc.event.validator import EventValidator, InvalidEvent
+from pushsvc.pause import Pause, no_pause
 
 MAX_FAULTS = 100  # faults that are listed; further ones are only counted
 JSON = "application/json"

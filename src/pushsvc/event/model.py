@@ -40,7 +40,7 @@ class Limits:
     partition_topics: int = 20_000  # topics of a partition; a million spread evenly are 15,625
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic
     statistics_cells: int = 1_500_000  # keys times fields times windows of all topics of an aggregator
-    opened_topics: int = 20_000  # small topics that an aggregator counts only because somebody asked for them
+    opened_topics: int = 20_000  # small topics that an aggregator counts on demand
     memory: int = 96_000_000  # bytes that a web process holds for clients: bodies under way, answers not yet read
     memory_per_address: int = 32_000_000  # of these, for one address; for IPv6, one /64
     rate: int = 16_384  # bytes a second at which a body must arrive and an answer must be read, in the mean

@@ -19,10 +19,10 @@ from pushsvc.event.formats import (
     plain_media_type,
 )  # fmt: skip
 from pushsvc.event.model import Limits
-from pushsvc.event.pause import Pause, no_pause
 from pushsvc.event.shapes import TopicShapes
 from pushsvc.event.strictjson import at_most_values
 from pushsvc.event.validator import EventValidator
+from pushsvc.pause import Pause, no_pause
 
 _LIMITS = Limits()
 _MOST_AT_ONCE = 300_000  # values that msgspec decodes and checks in one go: 20 to 40 ms

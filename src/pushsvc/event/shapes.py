@@ -17,10 +17,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pushsvc.event.batch import Batch
 from pushsvc.event.model import ATTRIBUTES, DEFAULT_TYPE, OVERFLOW_KEY, Event, Limits
-from pushsvc.event.pause import Pause, no_pause
 from pushsvc.event.schema import DEEP, NESTED, OTHER, FieldType, Schema
 from pushsvc.event.strictjson import at_most_values
 from pushsvc.event.validator import CONTROL, LEAST_NUMERIC_TIME, EventValidator, InvalidEvent, check_nested
+from pushsvc.pause import Pause, no_pause
 
 MAX_TOPICS = 1_000  # topics whose schemas are kept
 MAX_SHAPES = 250  # a decoder of 32 fields takes some 40 KB

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from pushsvc.event.pause import Pause, no_pause
+from pushsvc.pause import Pause, no_pause
 
 MOST_SLOW = 20_000  # values that the slow parser reads: 25 ms
 _TOKENS_A_PAUSE = 2_000
@@ -85,7 +85,7 @@ def load_elements(raw: bytes, load_one: Callable[[bytes], Any], pause: Pause) ->
     try:
         elements = _decode_elements(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass
+        pass  # what follows names the element that is wrong
     else:
         for number, element in enumerate(elements, 1):
             yield number, load_one(bytes(element))

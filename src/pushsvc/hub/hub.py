@@ -18,7 +18,6 @@ from pushsvc.hub.delivery.slow import Memory
 from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
-from pushsvc.hub.feed.slices import Slices
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.groups.listing import REFRESH, Describe, Listing, Poll
 from pushsvc.hub.groups.rankings import Rankings
@@ -27,6 +26,7 @@ from pushsvc.hub.messages import farewell
 from pushsvc.hub.query import Query
 from pushsvc.hub.resume.replay import Replays
 from pushsvc.settings import TopicRules
+from pushsvc.slices import Slices
 
 log = logging.getLogger(__name__)
 

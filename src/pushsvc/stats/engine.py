@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from pushsvc.pause import Pause, no_pause
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
 from pushsvc.stats.cells import CellAccount
 from pushsvc.stats.moments import MOMENTS
 from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.parts import bytes_of
-from pushsvc.stats.pause import Pause, no_pause
 from pushsvc.stats.recent.recent_windows import ReadyTimes, RecentWindows
 from pushsvc.stats.rows import CLOSED, HIDDEN, Rows, TopicRows
 from pushsvc.stats.values.dictionary import ValueDictionary

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pushsvc.stats.pause import Pause, no_pause
+from pushsvc.pause import Pause, no_pause
 
 # To be raised when the layout changes, or when an attribute keeps its name but changes its meaning.
 VERSION = 2

@@ -11,7 +11,7 @@ from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
 from pushsvc.event.conditions import Condition
-from pushsvc.event.pause import Pause
+from pushsvc.pause import Pause
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from gevent import get_hub
 from gevent.event import Event
 
 from pushsvc.errors import Busy, ClientGone
-from pushsvc.event.pause import Pause, no_pause
+from pushsvc.pause import Pause, no_pause
 from pushsvc.web import metrics
 
 CLIENT = "pushsvc.client"

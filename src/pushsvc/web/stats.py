@@ -14,11 +14,11 @@ from werkzeug.datastructures import MultiDict
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode
 from pushsvc.errors import InvalidParameter, NoStatistics
-from pushsvc.event.pause import Pause
 from pushsvc.frame import Row
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
+from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv

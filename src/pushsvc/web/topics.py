@@ -13,10 +13,10 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import InvalidParameter, StatisticsUnavailable
-from pushsvc.event.pause import Pause
 from pushsvc.hub.feed.topic_list import PartitionTopics, changes, in_order
 from pushsvc.hub.streams import ListingStream
 from pushsvc.hub.window_state import WindowState
+from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.context import Context

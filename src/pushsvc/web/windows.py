@@ -12,8 +12,8 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FROM_SNAPSHOT, PartitionRead, StatisticsEntry
 from pushsvc.errors import PushError, StatisticsUnavailable
-from pushsvc.event.pause import Pause
 from pushsvc.hub.window_state import WindowState
+from pushsvc.pause import Pause
 from pushsvc.web.stored_window import StoredWindow
 
 # Seconds: how long a request waits for the first frame, and how often it reminds the aggregator.

@@ -13,9 +13,9 @@ from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.log import EventsEntry
 from pushsvc.event.columns import Columns
+from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.arrays import Ints
-from pushsvc.stats.pause import Pause
 from pushsvc.worker import metrics
 from pushsvc.worker.entry_reader import EntryReader
 

@@ -144,7 +144,7 @@ class Partition:
     loaded: bool = False  # the list of topics is current
     demand: Demand = field(default_factory=Demand)
     dormant: DormantTopics = field(default_factory=DormantTopics)
-    by_demand: set[str] = field(default_factory=set)  # topics that were opened because somebody asked for them
+    by_demand: set[str] = field(default_factory=set)  # topics that are counted on demand
     waiting: set[str] = field(default_factory=set)  # dormant topics that somebody asked for, while too many are open
     watched: dict[str, set[str]] = field(default_factory=dict)  # topics and windows that had subscribers at last
     hurried: bool = False  # an unread topic is watched, or is behind

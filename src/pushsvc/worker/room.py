@@ -10,7 +10,7 @@ from pushsvc.worker.partition import Partition
 
 
 class Room:
-    """The cells of all engines of a process, and the small topics that it counts because somebody asked for them.
+    """The cells of all engines of a process, and the small topics that it counts on demand.
 
     ``partitions`` are those of the process.
     """
@@ -23,7 +23,7 @@ class Room:
 
     @property
     def topics_left(self) -> int:
-        """How many more topics may be opened because somebody asked for them."""
+        """How many more topics may be opened on demand."""
         return max(0, self._most_topics - sum(len(one.by_demand) for one in self._partitions.values()))
 
     def review(self) -> None:

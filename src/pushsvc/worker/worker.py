@@ -17,6 +17,7 @@ from pushsvc.broker.log import PartitionRead
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules
+from pushsvc.slices import Slices
 from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.apply_entries import EntryApplier
@@ -49,7 +50,7 @@ class AggregatorWorker:
         self._pace = QuietPace(policy.quiet_share, policy.quiet_pause)
         self._waits_until = 0.0  # monotonic time; 0 while there is work
         self._stopping = False
-        yield_to_loop = LoopYielder(policy.yield_interval)
+        yield_to_loop = Slices(policy.yield_interval)
         self.room = Room(limits or Limits(), self.partitions)
         self._takeover = Takeover(broker, rules, yield_to_loop, policy, self.room)
         self._applier = EntryApplier(policy.run_bytes, yield_to_loop)
@@ -315,8 +316,8 @@ class AggregatorWorker:
 
 
 class QuietPace:
-    """Lets work rest so that it takes at most a ``share`` of the time; each rest takes at most ``most`` seconds, and as
-    long if nobody wants the result."""
+    """Lets work rest so that it takes at most a ``share`` of the time. A rest takes at most ``most`` seconds; it takes
+    all of them if the result is not wanted."""
 
     def __init__(self, share: float, most: float) -> None:
         self._factor = 1 / share - 1
@@ -326,17 +327,3 @@ class QuietPace:
     def rest(self, took: float, *, wanted: bool) -> None:
         """Begin a rest after ``took`` seconds of work."""
         self.until = time.monotonic() + (min(self._most, took * self._factor) if wanted else self._most)
-
-
-class LoopYielder:
-    """Gives sockets and leases a turn once ``interval`` seconds passed since their last one."""
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._last >= self._interval:
-            hub = gevent.get_hub()
-            hub.wait(hub.loop.timer(0))  # gevent.sleep(0) would return before any socket is polled
-            self._last = time.monotonic()

@@ -9,11 +9,11 @@ from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.live import LiveConnection
 from pushsvc.errors import BrokerUnavailable
-from pushsvc.event.pause import Pause
 from pushsvc.hub.feed.few import Few, excluding, including
-from pushsvc.hub.feed.slices import Slices
 from pushsvc.hub.feed.topic_list import PartitionTopics, TopicList
 from pushsvc.hub.limits import FeedLimits
+from pushsvc.pause import Pause
+from pushsvc.slices import Slices
 from pushsvc.topic import PARTITIONS, Shapes, range_of
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any
 
 from gevent import get_hub
@@ -24,14 +23,23 @@ from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.positions import SentPositions
-from pushsvc.hub.groups.rankings import LARGE, Edition, Pause, Ranking, Rankings, without_pause
+from pushsvc.hub.groups.rankings import LARGE, Edition, Ranking, Rankings
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import WindowState
+from pushsvc.pause import Pause, no_pause
 from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
 
-_WAITING: Any = SimpleNamespace(resume=lambda connection: None)  # source of a connection whose snapshot is not made yet
+
+class _NotReady:
+    """The source of a connection whose rankings are not prepared yet."""
+
+    def resume(self, connection: Connection) -> None:
+        """Send nothing: the connection recovers once they are."""
+
+
+_NOT_READY = _NotReady()
 _CURSORS = 64  # cursors with cached changes: after a disconnect most streams come back with the same few
 
 
@@ -136,7 +144,7 @@ class Conflation:
 
     def recover(self, connection: Connection) -> None:
         """Prepare in slices, and then let a connection recover."""
-        connection.source = _WAITING
+        connection.source = _NOT_READY
         self._recovering.append(connection)
         self._rankings.submit(self)
 
@@ -150,7 +158,7 @@ class Conflation:
                 self._renew(of, self._top, pause)
             recovering, self._recovering = self._recovering, []
             for connection in recovering:
-                if connection.source is _WAITING and not connection.closed:
+                if connection.source is _NOT_READY and not connection.closed:
                     connection.source = self._channel
                     self._channel.resume(connection)
 
@@ -165,8 +173,10 @@ class Conflation:
             self._given.clear()
             self._sent.paced_cursor = None
             return
-        editions = {of: (ranking, self._renew(of, top, pause)) for of in list(self._pending)
-                    if (ranking := self._ranking(of))}  # fmt: skip
+        editions = {}
+        for of in list(self._pending):
+            ranking = self._ranking(of)
+            editions[of] = ranking, self._renew(of, top, pause)
         if self._channel.closed:
             return
         messages = []
@@ -232,7 +242,7 @@ class Conflation:
             ranking = self._ranking(of)
             if ranking.busy:
                 ranking = Ranking(self._window_state(of), ranking.order)
-            edition = ranking.renew(top, without_pause)
+            edition = ranking.renew(top, no_pause)
         keys, given = edition.keys(top), self._given.get(of)
         if given is None:
             self._given[of] = Given(edition.sequence, keys)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -18,13 +18,14 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import gevent
 import orjson
-from gevent import get_hub
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from pushsvc import sse
 from pushsvc.frame import Row
 from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.pause import Pause, no_pause
+from pushsvc.slices import Slices
 from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
@@ -34,12 +35,6 @@ LARGE = 64_000  # bytes of a message that is not kept longer than needed
 _RESTARTS = 3  # after so many changes during the slices of an edition it is made in one
 _KEPT = 16_000_000  # bytes of encoded blocks of all editions
 _EXPIRE = 2.0  # seconds for which an edition is kept after its last use
-
-Pause = Callable[[], None]
-
-
-def without_pause() -> None:
-    """Go on at once."""
 
 
 class Edition:
@@ -94,7 +89,7 @@ class Edition:
 
     def message(self, event: str, top: int, **extra: Any) -> bytes:
         """Return the rows of the totals and of the first keys, in order, as a message without an id."""
-        self.encode(top, without_pause)
+        self.encode(top, no_pause)
         top = min(top, len(self._rows))
         whole = top // BLOCK
         pieces = [self._totals, *self._blocks[:whole], self._encoded_keys(whole * BLOCK, top)[0]]
@@ -134,7 +129,7 @@ class Ranking:
             while (edition := self._capture(top, pause)).sequence != self._state.sequence:
                 attempts += 1
                 if attempts == _RESTARTS:
-                    pause = without_pause
+                    pause = no_pause
             self.edition = edition
             self.encoded += edition.encode(top, pause)
             return edition
@@ -157,7 +152,7 @@ class Ranking:
         while self._sequence != self._state.sequence:
             rounds += 1
             if rounds > _RESTARTS:
-                pause = without_pause
+                pause = no_pause
             changes = self._state.changes_since(self._sequence)
             self._sequence = self._state.sequence
             if changes is None:
@@ -210,7 +205,6 @@ class Rankings:
         self._room = room
         self._slice = slice_
         self._turn = BoundedSemaphore()
-        self._begun = 0.0
         self._waiting: dict[RankedGroup, None] = {}
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._known: WeakKeyDictionary[WindowState, WeakValueDictionary[Selection, Ranking]] = WeakKeyDictionary()
@@ -231,13 +225,7 @@ class Rankings:
     def turn(self) -> Iterator[Pause]:
         """Wait for a turn; give the function that lets the event loop have one."""
         with self._turn:
-            self._begun = monotonic()
-            yield self._pause
-
-    def _pause(self) -> None:
-        if monotonic() - self._begun > self._slice:
-            get_hub().wait(get_hub().loop.timer(0))
-            self._begun = monotonic()
+            yield Slices(self._slice)
 
     def submit(self, group: RankedGroup) -> None:
         """Let a group work soon."""

@@ -5,6 +5,7 @@ from math import gcd
 
 import numpy as np
 
+from pushsvc.pause import no_pause
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, slices_of
 from pushsvc.stats.pane_counts import PaneCounts
 from pushsvc.stats.panes.batches import RowBatch, chosen, group, joined, merged, without
@@ -12,7 +13,6 @@ from pushsvc.stats.panes.column_statistics import ColumnStatistics
 from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.panes.two_stack import BLOCK
 from pushsvc.stats.parts import bytes_of
-from pushsvc.stats.pause import no_pause
 from pushsvc.stats.rows import ALL_KEYS, Rows, TopicRows
 from pushsvc.stats.values.pane_values import PaneValues
 from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pushsvc.pause import no_pause
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, runs_of
 from pushsvc.stats.moments import MOMENTS, Moments, describe, empty, reduce
 from pushsvc.stats.parts import bytes_of
-from pushsvc.stats.pause import no_pause
 from pushsvc.stats.recent.event_buffer import NO_OBSERVATIONS, EventBuffer, Observations, PendingEntry
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, NEVER, VALUES, Rows, TopicRows
 from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary

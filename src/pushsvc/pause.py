@@ -1,4 +1,4 @@
-"""Cooperative pauses: long work calls a pause every few milliseconds, so that the caller can serve others."""
+"""Cooperative pauses: long work calls one between two steps, so that the caller can serve others."""
 
 from collections.abc import Callable
 
