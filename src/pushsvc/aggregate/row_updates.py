@@ -51,7 +51,6 @@ class RowUpdater:
         values = self._values_of(topic, events, in_range)
         for grouping, names in enumerate(events.keys):
             taken = in_range if own is None else own[grouping] if in_range is None else own[grouping] & in_range
-            topic.table.begin_keys()
             keys = self._keys(topic, names, grouping, taken)
             if grouping:  # without a key an event counts for the totals, which the first grouping has
                 taken = (keys != ALL_KEYS) if taken is None else taken & (keys != ALL_KEYS)
@@ -134,7 +133,4 @@ class RowUpdater:
             keys = np.full(len(names), ALL_KEYS)
             keys[chosen] = self._keys(topic, [names[at] for at in chosen.tolist()], grouping, None)
             return keys
-        try:
-            return np.fromiter(map(topic.table.indexes[grouping].__getitem__, names), np.int64, len(names))
-        except KeyError:
-            return np.array([topic.table.key(name, grouping) for name in names], np.int64)
+        return topic.table.key_numbers(names, grouping)

@@ -31,11 +31,10 @@ class CellAccount:
     """The cells of one engine: ``weight`` for each of its rows, one in each window.
 
     A topic may hold seven times what is free. So a single topic gets most of the bound, and some is left for the topics
-    that come later, however many there are. ``promised`` rows belong to new keys of the present entry.
+    that come later, however many there are.
     """
 
     def __init__(self, ledger: CellLedger, weight: int) -> None:
-        self.promised = 0
         self._ledger = ledger
         self._weight = max(1, weight)
         self._held = 0
@@ -62,20 +61,6 @@ class CellAccount:
 
     def room(self, held: int) -> int:
         """Return how many rows of keys a topic with ``held`` rows may open."""
-        free = self._ledger.free_for_keys // self._weight - self.promised
-        return max(0, (_SHARE * free - held - self.promised) // (_SHARE + 1))
-
-    def promise(self, held: int, rows: int) -> bool:
-        """Promise rows to a new key of a topic with ``held`` rows; return False without ``room`` for them."""
-        ledger = self._ledger
-        free = (ledger.for_keys - ledger.held - ledger.pledged) // self._weight - self.promised
-        if _SHARE * free - held - self.promised < (_SHARE + 1) * rows:
-            return False
-        self.promised += rows
-        return True
-
-    def room_of_promised(self, held: int) -> int:
-        """Return how many rows a topic with ``held`` rows may open, for promised and other keys."""
         free = self._ledger.free_for_keys // self._weight
         return max(0, (_SHARE * free - held) // (_SHARE + 1))
 

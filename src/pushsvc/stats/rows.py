@@ -229,16 +229,30 @@ class TopicRows:
     def _keys_left(self) -> int:
         return 0 if self._rows.full else self._max_keys - (sum(map(len, self.indexes)) - self.groupings)
 
-    def key(self, name: str | None, grouping: int = 0) -> int:
-        """Return the number of a key: a new one if there is room, else that of ``__other__``."""
-        number = self.indexes[grouping].get(name)
-        if number is not None:
-            return number
-        if self._keys_left() <= 0 or name == OTHER:
-            return 1 + grouping
-        if not self._rows.cells.promise(self.held, len(self._names)):
-            self._refuse(1)
-            return 1 + grouping
+    def key_numbers(self, names: Sequence[str | None], grouping: int = 0) -> Ints:
+        """Return the numbers of the keys [n] of an entry's events. A new key gets a number if there is room, else it
+        has that of ``__other__``. The rows of the numbers that were returned before must be open."""
+        index, self.refused = self.indexes[grouping], False
+        try:
+            return np.fromiter(map(index.__getitem__, names), np.int64, len(names))
+        except KeyError:
+            left, refused = self.room(), 0
+        numbers = []
+        for name in names:
+            number = index.get(name)
+            if number is None:
+                if left and name != OTHER:
+                    number = self._add_key(name, grouping)
+                    left -= 1
+                else:
+                    number = 1 + grouping
+                    refused += name != OTHER
+            numbers.append(number)
+        if refused and self._keys_left() > 0:  # it is the cells that are short
+            self._refuse(refused)
+        return np.array(numbers, np.int64)
+
+    def _add_key(self, name: str | None, grouping: int) -> int:
         if self._free_keys:
             number = self._free_keys.pop()
             self.keys[number] = name
@@ -262,12 +276,8 @@ class TopicRows:
         self.refused = True
         self._rows.cells.refuse(count)
 
-    def begin_keys(self) -> None:
-        """Begin to number the keys of an entry: the rows of those before are open."""
-        self._rows.cells.promised, self.refused = 0, False
-
     def record_refused(self, time: int) -> None:
-        """If there was no room for rows since ``begin_keys``, record that it was for events up to ``time`` (ms)."""
+        """If there was no room for rows since ``key_numbers``, record that it was for events up to ``time`` (ms)."""
         if self.refused:
             self._crowded = max(self._crowded, time)
 
@@ -372,7 +382,7 @@ class TopicRows:
         if kind == HIDDEN:
             return np.asarray(missing[self.table[self.fields[self._names[field]], missing] != CLOSED])
         own = missing > self.groupings
-        refused = int(np.count_nonzero(own)) - self._rows.cells.room_of_promised(self.held)
+        refused = int(np.count_nonzero(own)) - self._rows.cells.room(self.held)
         if refused <= 0:
             return missing
         self._refuse(refused)

@@ -43,11 +43,11 @@ def test_a_reused_row_number_gets_the_name_of_the_new_row():
     names = RowNames(rows, several=True)
     topic = rows.add_topic(10, 4, ("key", "dish"))
     field = topic.field("x")
-    mine = topic.rows(field, np.array([topic.key('so"up', 1)]))
+    mine = topic.rows(field, topic.key_numbers(['so"up'], 1))
     assert (names.of(mine), names.groupings_of(mine)) == ([b'["so\\"up","x"'], [b'"dish"'])
     assert names.of(topic.totals()) == [b"[null,null", b'[null,"x"']
     assert names.groupings_of(topic.totals()) == [b"null", b"null"]
     rows.close(mine)
-    other = topic.rows(COUNT, np.array([topic.key("tea")]))
+    other = topic.rows(COUNT, topic.key_numbers(["tea"]))
     assert other.tolist() == mine.tolist()
     assert (names.of(other), names.groupings_of(other)) == ([b'["tea",null'], [b'"key"'])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pushsvc.stats.rows import ALL_KEYS, COUNT
+from pushsvc.stats.rows import COUNT
 from support.reference.engine import WINDOWS, CheckedEngine, T
 
 
@@ -53,7 +53,7 @@ def test_division_into_batches_does_not_matter():
             for part in parts:
                 put(checked, 0, now, *part)
                 checked.engine.settle()
-    keys = np.array([ALL_KEYS, *map(whole.topics[0].key, whole.names)])
+    keys = whole.topics[0].key_numbers([None, *whole.names])
     for window in range(len(WINDOWS)):
         for field in (COUNT, 1):
             counts = [checked.engine.counts(window, checked.topics[0].rows(field, keys)) for checked in (whole, apart)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pushsvc.stats.engine import Engine, EngineOptions
-from pushsvc.stats.rows import ALL_KEYS, COUNT
+from pushsvc.stats.rows import COUNT
 from pushsvc.stats.window import Window
 
 T = 1_700_000_000_000
@@ -23,7 +23,7 @@ class CheckedEngine:
 
     def put(self, topic, times, keys, values):
         table = self.topics[topic]
-        numbers = np.array([table.key(self.names[key]) for key in keys])
+        numbers = table.key_numbers([self.names[key] for key in keys])
         events = self.engine.begin_entry(table, 0, times, None)
         self.engine.put(events, table.rows(COUNT, numbers), None)
         self.engine.put(events, table.rows(table.field("x"), numbers), values)
@@ -34,7 +34,7 @@ class CheckedEngine:
         table, (times, owners, values) = self.topics[topic], self.events[topic]
         (covered,) = self.engine.time_ranges(window, [table])
         inside = (covered.start <= times) & (times < covered.end)
-        numbers = np.array([ALL_KEYS if key is None else table.key(self.names[key]) for key in keys])
+        numbers = table.key_numbers([None if key is None else self.names[key] for key in keys])
         rows = table.rows(table.field("x"), numbers)
         counts = self.engine.counts(window, rows).tolist()
         assert self.engine.counts(window, table.rows(COUNT, numbers)).tolist() == counts
