@@ -8,8 +8,10 @@
     │   ├── InvalidParameter         400  a query parameter is invalid; ``parameter`` names it
     │   ├── InvalidBatch             400  events are invalid; ``errors`` lists line, field and detail of each
     │   └── InvalidSetting           400  a setting is invalid (seen by the operator only)
-    ├── InvalidToken                 401  the credentials are missing or not valid
+    ├── MissingToken                 401  the request needs credentials
+    │   └── InvalidToken             401  the credentials are not valid
     ├── Forbidden                    403  the Host or Origin header is not allowed
+    │   └── NotGranted               403  the credentials do not grant it, whether there is such a topic or not
     ├── NoStatistics                 404  the topic has no windows
     ├── NotAcceptable                406  the server has no representation that the client accepts
     ├── Fenced                       409  another process owns the partition now (never sent to clients)
@@ -108,12 +110,24 @@ def fault_members(faults: list[Fault], more: int) -> dict[str, Any]:
     }
 
 
-class InvalidToken(PushError):
-    status, slug, title = 401, "invalid-token", "Missing or invalid credentials"
+class MissingToken(PushError):
+    """``challenge`` is the value of ``WWW-Authenticate`` (RFC 6750, 3)."""
+
+    status, slug, title = 401, "missing-token", "The request needs credentials"
+    challenge: ClassVar[str] = 'Bearer realm="pushsvc"'
+
+
+class InvalidToken(MissingToken):
+    slug, title = "invalid-token", "The credentials are not valid"
+    challenge = 'Bearer realm="pushsvc", error="invalid_token"'
 
 
 class Forbidden(PushError):
     status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class NotGranted(Forbidden):
+    slug, title = "not-granted", "Not granted"
 
 
 class NoStatistics(PushError):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pushsvc.auth.grants import EVERYTHING, NO_KEYS, NOTHING, Action, InvalidGrants, overlap, read_grants
+from pushsvc.auth.grants import EVERYTHING, NO_KEYS, NOTHING, Action, InvalidGrants, includes, overlap, read_grants
 
 SUBSCRIBE = Action.SUBSCRIBE
 
@@ -75,3 +75,29 @@ def test_a_wrong_claim_is_refused_with_its_place(claim: object, named: str) -> N
 )  # fmt: skip
 def test_overlap_of_patterns(one: str, other: str, expected: bool) -> None:
     assert overlap(one, other) is overlap(other, one) is expected
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        (">", "a.*", True), ("a.>", "a.b.>", True), ("a.>", "a", False), ("a.*", "a.>", False), ("a.*", "a.*", True),
+        ("*.b", "a.b", True), ("a.b", "a.*", False), ("a.*", "a.b.c", False), ("a.>", "*.b", False),
+    ],
+)  # fmt: skip
+def test_one_pattern_includes_another(wide: str, narrow: str, expected: bool) -> None:
+    assert includes(wide, narrow) is expected
+
+
+def test_only_unlimited_grants_include_a_pattern() -> None:
+    subscribe = read_grants({"subscribe": ["a.>", {"topics": "b.>", "keys": ["k"]}]}).subscribe
+    assert subscribe.includes("a.*")
+    assert not subscribe.includes("b.*")
+
+
+def test_grants_that_allow_the_same_are_equal() -> None:
+    one = read_grants({"subscribe": ["a", {"topics": "b", "keys": ["x"]}, {"topics": "b", "keys": ["y"]}]}).subscribe
+    other = read_grants({"subscribe": [{"topics": "b", "keys": ["y", "x"]}, "a", {"topics": "a", "keys": ["z"]}]})
+    assert one == other.subscribe
+    assert hash(one) == hash(other.subscribe)
+    assert one != read_grants({"subscribe": ["a", "b"]}).subscribe
+    assert one | read_grants({"subscribe": ["b"]}).subscribe == read_grants({"subscribe": ["a", "b"]}).subscribe

@@ -121,6 +121,13 @@ def test_a_header_with_an_unknown_extension_is_refused() -> None:
         ({"exp": NOW + 60, "sub": "u" * 201}, {}, "sub"),
         ({"exp": NOW + 60, "pushsvc": {"read": []}}, {}, "'read'"),
         ({"exp": NOW + 60, "aud": [{}]}, {"audience": ("push",)}, "audience"),
+        ({"exp": 10**400}, {}, "exp"),
+        ({"exp": float("inf")}, {}, "exp"),
+        ({"exp": float("nan")}, {}, "exp"),
+        ({"exp": NOW + 60, "nbf": -(10**400)}, {}, "nbf"),
+        ({"exp": NOW + 60, "sub": "u\n42"}, {}, "sub"),
+        ({"exp": NOW + 60, "sub": "\ud800"}, {}, "sub"),
+        ({"exp": NOW + 60, "iss": "\ud800"}, {"name": "us"}, "issuer"),
     ],
 )
 def test_a_refusal_says_why(claims: dict[str, Any], options: dict[str, Any], why: str) -> None:
@@ -149,12 +156,27 @@ def test_each_issuer_has_keys_of_its_own() -> None:
     assert "no key" in reason(both, token(CLAIMS | {"iss": "b"}, "a" * 32))
 
 
-def test_a_remembered_token_expires() -> None:
-    kept = verifier(leeway=0)
-    kept.grants(token(), NOW)
-    assert kept.grants(token(), NOW + 59.9).subject == "u42"
-    assert "expired" in reason(kept, token(), NOW + 60)
-    assert "expired" in reason(kept, token(), NOW + 60)
+def unsigned(header: str, payload: str) -> str:
+    return ".".join([jwt.utils.base64url_encode(text.encode()).decode() for text in (header, payload, "x")])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a.b.c",
+        "\ud800.\ud800.\ud800",
+        "é.é.é",
+        unsigned("{}", "[" * 5_000),
+        unsigned("[" * 5_000, "{}"),
+        unsigned('{"alg":"HS256"}', '{"a":' * 900 + "1" + "}" * 900),
+        unsigned('{"alg":"HS256"}', '{"exp":' + "9" * 5_000 + "}"),
+        unsigned('{"alg":"HS256","crit":["\\ud800"]}', "{}"),
+    ],
+)
+def test_what_is_no_token_is_refused_in_words_that_json_can_hold(text: str) -> None:
+    assert len(text) <= LONGEST_TOKEN
+    reason(verifier(), text).encode("ascii")
 
 
 def test_long_texts_are_refused_unread() -> None:

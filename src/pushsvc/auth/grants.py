@@ -6,14 +6,13 @@ A claim has three lists of grants, and how many streams the subject may hold at 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
 from math import inf
 from typing import Any
 
 from pushsvc.errors import InvalidTopic
-from pushsvc.topic import check_pattern, matches
+from pushsvc.topic import Shapes, check_pattern
 
 MOST_GRANTS = 100
 """Most grants of one action."""
@@ -50,6 +49,78 @@ class Grant:
     keys: frozenset[str] | None = None
 
 
+class TopicGrants:
+    """The grants of one action. Requests with equal ones share streams, so the hash is computed once."""
+
+    __slots__ = ("_hash", "_keys", "_shapes")
+
+    def __init__(self, grants: Iterable[Grant] = ()) -> None:
+        self._keys: dict[str, frozenset[str] | None] = {}
+        for grant in grants:
+            known = self._keys.get(grant.topics, NO_KEYS)
+            united = None if known is None or grant.keys is None else known | grant.keys
+            if united != NO_KEYS:
+                self._keys[grant.topics] = united
+        self._shapes = Shapes(self._keys)
+        self._hash = hash(frozenset(self._keys.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TopicGrants) and self._keys == other._keys
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def __or__(self, other: "TopicGrants") -> "TopicGrants":
+        pairs = (*self._keys.items(), *other._keys.items())
+        return TopicGrants(Grant(topics, keys) for topics, keys in pairs)
+
+    def __repr__(self) -> str:
+        return f"TopicGrants({self._keys})"
+
+    @property
+    def patterns(self) -> frozenset[str]:
+        """Return the names and patterns of the topics."""
+        return frozenset(self._keys)
+
+    @property
+    def unlimited(self) -> "TopicGrants":
+        """Return the grants without a limit to keys."""
+        return TopicGrants(Grant(topics) for topics, keys in self._keys.items() if keys is None)
+
+    @property
+    def is_everything(self) -> bool:
+        """Return whether all keys of all topics are granted."""
+        return self._keys.get(">", NO_KEYS) is None
+
+    def keys(self, topic: str) -> frozenset[str] | None:
+        """Return the keys of a topic that are granted: None for all, NO_KEYS for none at all."""
+        granted = self._keys
+        if granted.get(">", NO_KEYS) is None or granted.get(topic, NO_KEYS) is None:
+            return None
+        keys = NO_KEYS
+        for pattern in self._shapes.candidates(topic):
+            found = granted.get(pattern, NO_KEYS)
+            if found is None:
+                return None
+            keys |= found
+        return keys
+
+    def may_some(self, pattern: str) -> bool:
+        """Return whether a topic may be granted that the pattern matches."""
+        return any(overlap(pattern, topics) for topics in self._keys)
+
+    def includes(self, pattern: str) -> bool:
+        """Return whether one grant covers all topics of a pattern, with all their keys."""
+        return any(keys is None and includes(topics, pattern) for topics, keys in self._keys.items())
+
+
+NO_TOPICS = TopicGrants()
+ALL_TOPICS = TopicGrants([Grant(">")])
+
+
 @dataclass(frozen=True, slots=True)
 class Grants:
     """What ``subject`` may do until ``expires`` (epoch seconds). ``issued`` is None where the token does not say.
@@ -57,9 +128,9 @@ class Grants:
     ``connections`` is how many streams the subject may hold at a time, None for no limit of its own.
     """
 
-    publish: tuple[Grant, ...] = ()
-    subscribe: tuple[Grant, ...] = ()
-    manage: tuple[Grant, ...] = ()
+    publish: TopicGrants = NO_TOPICS
+    subscribe: TopicGrants = NO_TOPICS
+    manage: TopicGrants = NO_TOPICS
     subject: str = ""
     connections: int | None = None
     expires: float = inf
@@ -67,39 +138,38 @@ class Grants:
 
     def keys(self, action: Action, topic: str) -> frozenset[str] | None:
         """Return the keys of a topic that the action may concern: None for all, NO_KEYS for none at all."""
-        return _keys(self._of(action), topic)
+        return self.of(action).keys(topic)
 
     def may(self, action: Action, topic: str) -> bool:
         """Return whether the action is granted for some key of a topic."""
-        return self.keys(action, topic) != NO_KEYS
+        return self.of(action).keys(topic) != NO_KEYS
 
     def may_all(self, action: Action) -> bool:
         """Return whether the action is granted for every topic and key."""
-        return any(grant.topics == ">" and grant.keys is None for grant in self._of(action))
+        return self.of(action).is_everything
 
     def may_some(self, action: Action, pattern: str) -> bool:
         """Return whether the action is granted for a topic that the pattern may match."""
-        return any(overlap(pattern, grant.topics) for grant in self._of(action))
+        return self.of(action).may_some(pattern)
 
-    def _of(self, action: Action) -> tuple[Grant, ...]:
+    def of(self, action: Action) -> TopicGrants:
+        """Return the grants of an action."""
         if action is Action.PUBLISH:
             return self.publish
         return self.subscribe if action is Action.SUBSCRIBE else self.manage
 
+    def plus(self, other: "Grants") -> "Grants":
+        """Return these grants of this subject, with the topics of ``other`` besides."""
+        return replace(
+            self,
+            publish=self.publish | other.publish,
+            subscribe=self.subscribe | other.subscribe,
+            manage=self.manage | other.manage,
+        )
+
 
 NOTHING = Grants()
-EVERYTHING = Grants((Grant(">"),), (Grant(">"),), (Grant(">"),))
-
-
-@lru_cache(4_096)
-def _keys(grants: tuple[Grant, ...], topic: str) -> frozenset[str] | None:
-    keys = NO_KEYS
-    for grant in grants:
-        if matches(grant.topics, topic):
-            if grant.keys is None:
-                return None
-            keys |= grant.keys
-    return keys
+EVERYTHING = Grants(ALL_TOPICS, ALL_TOPICS, ALL_TOPICS)
 
 
 def overlap(one: str, other: str) -> bool:
@@ -110,6 +180,16 @@ def overlap(one: str, other: str) -> bool:
         if mine != theirs and "*" not in (mine, theirs):
             return False
     return len(ones) == len(others)
+
+
+def includes(wide: str, narrow: str) -> bool:
+    """Return whether each topic that matches the pattern ``narrow`` matches ``wide``."""
+    for wanted, given in zip(wides := wide.split("."), narrows := narrow.split("."), strict=False):
+        if wanted == ">":
+            return True
+        if given == ">" or wanted not in ("*", given):
+            return False
+    return len(wides) == len(narrows)
 
 
 def read_grants(claim: Any) -> Grants:
@@ -126,12 +206,12 @@ def read_grants(claim: Any) -> Grants:
     return Grants(publish, subscribe, manage, connections=connections)
 
 
-def _read_list(action: str, grants: Any) -> tuple[Grant, ...]:
+def _read_list(action: str, grants: Any) -> TopicGrants:
     if not isinstance(grants, list):
         raise InvalidGrants(f"{action}: a list is expected, this is {_kind_of(grants)}")
     if len(grants) > MOST_GRANTS:
         raise InvalidGrants(f"{action}: at most {MOST_GRANTS} grants are read, these are {len(grants)}")
-    return tuple(dict.fromkeys(_read_grant(f"{action}[{place}]", grant) for place, grant in enumerate(grants)))
+    return TopicGrants(_read_grant(f"{action}[{place}]", grant) for place, grant in enumerate(grants))
 
 
 def _read_grant(where: str, grant: Any) -> Grant:

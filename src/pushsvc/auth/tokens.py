@@ -4,11 +4,9 @@ The algorithm belongs to the key, and the token's own word on it only chooses am
 token cannot have its signature checked in another way than the operator meant (RFC 8725, 3.1).
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 import jwt
@@ -23,7 +21,12 @@ LONGEST_TOKEN = 8_192
 ALGORITHMS = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 _SHORT_SECRET = 32
 _LONGEST_SUBJECT = 200
+_LATEST = 1e12
+"""The greatest time that a claim may hold, in epoch seconds: beyond the year 30,000."""
+
 _ONLY_THE_SIGNATURE: Any = {f"verify_{name}": False for name in ("aud", "exp", "iat", "iss", "jti", "nbf", "sub")}
+# Beside the errors of PyJWT: characters that are no text (UnicodeError), and values that nest too deep.
+_UNREADABLE = (jwt.PyJWTError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +94,20 @@ class Issuer:
 
 
 class Verifier:
-    """Returns the grants of tokens. Those of verified tokens are remembered, up to ``remembered`` of them."""
+    """Returns the grants of tokens."""
 
-    def __init__(self, issuers: Iterable[Issuer], remembered: int = 10_000) -> None:
+    def __init__(self, issuers: Iterable[Issuer]) -> None:
         self._issuers = tuple(issuers)
-        self._remembered = remembered
-        self._known: OrderedDict[bytes, Grants] = OrderedDict()
 
     def grants(self, token: str, now: float) -> Grants:
         """Return the grants of a token at ``now`` (epoch seconds). Raise InvalidToken."""
         if len(token) > LONGEST_TOKEN:
             raise InvalidToken(f"the token is longer than {LONGEST_TOKEN} characters")
-        digest = blake2b(token.encode("utf-8", "replace"), digest_size=16).digest()
-        grants = self._known.get(digest)
-        if grants is None:
-            grants = self._known[digest] = self._verify(token, now)
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(digest)
-        if now >= grants.expires:
-            del self._known[digest]
-            raise InvalidToken("the token has expired")
-        return grants
-
-    def _verify(self, token: str, now: float) -> Grants:
         try:
             header = jwt.get_unverified_header(token)
             said = jwt.decode(token, options={"verify_signature": False})  # only to choose the issuer
-        except jwt.PyJWTError as error:
-            raise InvalidToken(f"this token cannot be read: {error}") from None
+        except _UNREADABLE as error:
+            raise InvalidToken(f"this token cannot be read: {_shown(str(error))}") from None
         for issuer in self._issuers:
             if issuer.name in (None, said.get("iss")):
                 return self._verify_by(issuer, header, token, now)
@@ -132,7 +119,7 @@ class Verifier:
         for key in named or [key for key in keys if key.id is None or "kid" not in header]:
             try:
                 claims = jwt.decode(token, key.material, [key.algorithm], options=_ONLY_THE_SIGNATURE)
-            except jwt.PyJWTError:
+            except _UNREADABLE:
                 continue
             return _read_claims(claims, issuer, now)
         raise InvalidToken("no key that is known here has signed the token")
@@ -151,8 +138,8 @@ def _read_claims(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Grant
     if issuer.audience and not any(name in issuer.audience for name in _audience_of(claims)):
         raise InvalidToken(f"the token is for another audience than {', '.join(issuer.audience)}")
     subject = claims.get("sub", "")
-    if not isinstance(subject, str) or len(subject) > _LONGEST_SUBJECT:
-        raise InvalidToken(f"sub: a text of at most {_LONGEST_SUBJECT} characters is expected")
+    if not isinstance(subject, str) or len(subject) > _LONGEST_SUBJECT or not subject.isprintable():
+        raise InvalidToken(f"sub: a text of at most {_LONGEST_SUBJECT} printable characters is expected")
     try:
         grants = read_grants(claims.get(CLAIM, {}))
     except InvalidGrants as error:
@@ -169,10 +156,11 @@ def _read_time(claims: Mapping[str, Any], name: str) -> float | None:
     time = claims.get(name)
     if time is None:
         return None
-    if type(time) not in (int, float) or not isfinite(time):
+    if type(time) not in (int, float) or not -_LATEST <= time <= _LATEST:
         raise InvalidToken(f"{name}: a number of seconds is expected")
     return float(time)
 
 
 def _shown(value: Any) -> str:
-    return repr(value)[:100]
+    """Return a short text without characters that a log or a terminal would obey, or that JSON cannot hold."""
+    return ascii(value)[:100]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pushsvc import sse
+from pushsvc.auth.grants import TopicGrants
 from pushsvc.broker.keys import Log
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
@@ -20,7 +21,8 @@ class Query:
 
     ``windows`` are names, or ``*`` for all windows; empty means the first window of each topic. ``every`` is the
     shortest time in seconds between two updates of a window, 0 for the window's own cadence. ``named`` sends the type
-    of an event as the SSE event name. ``topics`` is the most topics of one stream.
+    of an event as the SSE event name. ``topics`` is the most topics of one stream. Topics that the grants ``visible``
+    do not cover without a limit do not exist; None: all do.
     """
 
     events: tuple[str, ...] = ()
@@ -31,6 +33,7 @@ class Query:
     named: bool = True
     visible_heartbeat: bool = False
     topics: int = 1_000
+    visible: TopicGrants | None = None
     # Of events and statistics. Made at the first use: most queries have no pattern.
     _indexes: tuple["_Index", "_Index"] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -63,6 +66,9 @@ class Query:
         """Yield for each topic its logs that this query covers."""
         events, statistics = self._covers
         for topic in topics:
+            if self.visible is not None and self.visible.keys(topic) is not None:
+                yield []
+                continue
             logs = [Log(topic)] if events(topic) else []
             if statistics(topic):
                 logs += [Log(topic, name) for name in self._windows(topic, rules)]

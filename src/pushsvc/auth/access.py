@@ -1,0 +1,87 @@
+"""Finds out what a request may do from the credentials that it presents."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from pushsvc.auth.api_keys import PREFIX, ApiKeys
+from pushsvc.auth.grants import NOTHING, Grants
+from pushsvc.auth.tokens import LONGEST_TOKEN, Verifier
+from pushsvc.errors import InvalidToken
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The credentials of a request: the header ``Authorization``, our cookie, and the query parameter ``token``."""
+
+    authorization: str | None = None
+    cookie: str | None = None
+    parameter: str | None = None
+
+
+NO_CREDENTIALS = Presented()
+
+
+class Access:
+    """Who may do what.
+
+    The first of header, cookie and parameter that is there counts, whether it is valid or not. The parameter is refused
+    unless ``accepts_parameter``: URLs get into logs. Every request may also do what ``anonymous`` may. The grants of
+    verified credentials are remembered, up to ``remembered`` of them.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        keys: ApiKeys | None = None,
+        anonymous: Grants = NOTHING,
+        *,
+        accepts_parameter: bool = False,
+        remembered: int = 10_000,
+    ) -> None:
+        self._verifier = verifier
+        self._keys = keys or ApiKeys()
+        self._anonymous = anonymous
+        self._accepts_parameter = accepts_parameter
+        self._remembered = remembered
+        self._known: OrderedDict[bytes, Grants] = OrderedDict()
+
+    def grants(self, presented: Presented, now: float) -> Grants:
+        """Return the grants of a request at ``now`` (epoch seconds). Raise InvalidToken."""
+        text = self._chosen(presented)
+        if text is None:
+            return self._anonymous
+        if len(text) > LONGEST_TOKEN:
+            raise InvalidToken(f"the token is longer than {LONGEST_TOKEN} characters")
+        digest = blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+        grants = self._known.get(digest)
+        if grants is None:
+            grants = self._known[digest] = self._find(text, now).plus(self._anonymous)
+            if len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(digest)
+        if not self.is_current(grants, now):
+            self._known.pop(digest, None)
+            raise InvalidToken("the token has expired")
+        return grants
+
+    def is_current(self, grants: Grants, now: float) -> bool:
+        """Return whether grants that were returned earlier still hold. Whoever keeps some asks before each use."""
+        return now < grants.expires
+
+    def _chosen(self, presented: Presented) -> str | None:
+        """Return the token or key that counts; None without any."""
+        if presented.authorization is not None:
+            scheme, _, text = presented.authorization.partition(" ")
+            if scheme.lower() != "bearer" or not (text := text.strip()):
+                raise InvalidToken("Authorization: Bearer and a token or key are expected")
+            return text
+        if presented.cookie is not None:
+            return presented.cookie
+        if presented.parameter is not None and not self._accepts_parameter:
+            raise InvalidToken("token: this server takes no token in the URL")
+        return presented.parameter
+
+    def _find(self, text: str, now: float) -> Grants:
+        return self._keys.grants(text) if text.startswith(PREFIX) else self._verifier.grants(text, now)

@@ -1,0 +1,92 @@
+"""Which credentials of a request count, and for how long they are remembered."""
+
+from __future__ import annotations
+
+import jwt
+import pytest
+
+from pushsvc.auth.access import Access, Presented
+from pushsvc.auth.api_keys import PREFIX, ApiKeys, hash_of, read_api_key
+from pushsvc.auth.grants import NOTHING, Action, Grants, read_grants
+from pushsvc.auth.tokens import LONGEST_TOKEN, Issuer, Verifier, read_key
+from pushsvc.errors import InvalidToken
+
+SECRET = "a secret of more than thirty-two bytes"
+API_KEY = PREFIX + "producer-0123456789"
+NOW = 1_800_000_000.0
+
+
+def token(topic: str = "a", seconds: float = 60) -> str:
+    claims = {"exp": NOW + seconds, "sub": "u42", "iat": NOW, "pushsvc": {"subscribe": [topic]}}
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+def access(anonymous: Grants = NOTHING, *, accepts_parameter: bool = False) -> Access:
+    keys = ApiKeys((read_api_key("producer", {"hash": hash_of(API_KEY), "publish": ["a"]}),))
+    verifier = Verifier([Issuer([read_key(SECRET, "HS256")], leeway=0)])
+    return Access(verifier, keys, anonymous, accepts_parameter=accepts_parameter, remembered=2)
+
+
+def bearer(text: str) -> Presented:
+    return Presented(f"Bearer {text}")
+
+
+def test_the_header_counts_before_the_cookie_and_this_before_the_parameter() -> None:
+    of = access(accepts_parameter=True)
+    for presented, topic in (
+        (Presented(f"bearer  {token('a')}", token("b"), token("c")), "a"),
+        (Presented(None, token("b"), token("c")), "b"),
+        (Presented(None, None, token("c")), "c"),
+    ):
+        grants = of.grants(presented, NOW)
+        assert [name for name in "abc" if grants.may(Action.SUBSCRIBE, name)] == [topic]
+        assert (grants.subject, grants.issued) == ("u42", NOW)
+
+
+@pytest.mark.parametrize(
+    "presented",
+    [
+        Presented("Basic dTpw", token()),
+        Presented("Bearer", token()),
+        Presented("Bearer ", token()),
+        Presented("", token()),
+        Presented(None, "nonsense", token()),
+        Presented(None, None, token()),
+        bearer("\ud800"),
+        bearer("a" * (LONGEST_TOKEN + 1)),
+        bearer(API_KEY + "x"),
+    ],
+)
+def test_what_counts_is_refused_even_if_something_valid_follows(presented: Presented) -> None:
+    with pytest.raises(InvalidToken):
+        access(read_grants({"subscribe": [">"]})).grants(presented, NOW)
+
+
+def test_the_topics_of_anonymous_are_granted_besides() -> None:
+    of = access(read_grants({"subscribe": ["news", {"topics": "a", "keys": ["k"]}]}))
+    assert of.grants(Presented(), NOW).keys(Action.SUBSCRIBE, "a") == {"k"}
+    for presented in (bearer(token()), bearer(API_KEY)):
+        assert of.grants(presented, NOW).may(Action.SUBSCRIBE, "news")
+    assert of.grants(bearer(token()), NOW).keys(Action.SUBSCRIBE, "a") is None
+    assert of.grants(bearer(API_KEY), NOW).may(Action.PUBLISH, "a")
+
+
+def test_a_remembered_token_expires() -> None:
+    of, one = access(), bearer(token())
+    grants = of.grants(one, NOW)
+    assert of.grants(one, NOW + 59.9) is grants
+    assert of.is_current(grants, NOW + 59.9)
+    assert not of.is_current(grants, NOW + 60)
+    for now in (NOW + 60, NOW + 60):
+        with pytest.raises(InvalidToken, match="expired"):
+            of.grants(one, now)
+
+
+def test_as_many_credentials_are_remembered_as_allowed() -> None:
+    of = access()
+    first = of.grants(bearer(token("a")), NOW)
+    for topic in "bc":
+        of.grants(bearer(token(topic)), NOW)
+    again = of.grants(bearer(token("a")), NOW)
+    assert again == first
+    assert again is not first
