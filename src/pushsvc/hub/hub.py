@@ -143,7 +143,7 @@ class Hub:
         found.channel.touch()
         return found
 
-    def listing(self, key: str, poll: Poll, describe: Describe | None = None) -> Listing:
+    def listing(self, key: Hashable, poll: Poll, describe: Describe | None = None) -> Listing:
         """Return the listing of that name, a new one if there is none."""
         found = self._sources.get(key)
         if not isinstance(found, Listing):

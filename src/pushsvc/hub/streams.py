@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -175,7 +175,7 @@ class QueryStream(Stream):
 class ListingStream(Stream):
     """The state of a listing, and its changes."""
 
-    def __init__(self, hub: Hub, key: str, poll: Poll, describe: Describe | None = None) -> None:
+    def __init__(self, hub: Hub, key: Hashable, poll: Poll, describe: Describe | None = None) -> None:
         super().__init__(hub)
         self._source = (key, poll, describe)
         self._listing = hub.listing(*self._source)

@@ -19,7 +19,8 @@ _COUNTED = 10_000  # updates that are remembered to be counted
 class Selection:
     """Which rows of a frame, in which shape. None among the names stands for the totals (key) and the counts (field).
 
-    Equal selections share messages, so a selection is hashable.
+    Equal selections share messages, so a selection is hashable. ``limited``: the subscriber may see the ``keys`` alone,
+    so the frame must not tell of others.
     """
 
     keys: frozenset[str | None] | None = None
@@ -27,6 +28,7 @@ class Selection:
     records: bool = False
     top: int | None = None
     by: str = "count"
+    limited: bool = False
 
     @property
     def everything(self) -> bool:
@@ -50,8 +52,13 @@ class Selection:
         selected = {**frame, "data": [dict(zip(columns, row, strict=True)) for row in rows] if self.records else rows}
         if frame.get("gone"):
             selected["gone"] = [row for row in frame["gone"] if self.covers(row)]
-        if frame.get("partial"):
-            selected["partial"] = [key for key in frame["partial"] if self.keys is None or key in self.keys]
+        if frame.get("partial") and self.keys is not None:
+            # Without a selected one it is left out: an empty list would tell of other keys.
+            del selected["partial"]
+            if partial := [key for key in frame["partial"] if key in self.keys]:
+                selected["partial"] = partial
+        if self.limited:
+            selected.pop("full", None)  # some key has no row of its own
         return selected
 
     def _top(self, rows: list[list[Any]], column: int) -> list[list[Any]]:

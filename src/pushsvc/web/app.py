@@ -6,12 +6,13 @@ from types import FrameType
 import gevent
 from flask import Flask
 
+from pushsvc.auth.access import Access
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import StartupError
 from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import capacity, events, health, pages, problem, stats, stream, topics
+from pushsvc.web import authorization, capacity, events, health, pages, problem, stats, stream, topics
 from pushsvc.web.context import Context
 from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.security import Security
@@ -24,12 +25,14 @@ def create_app(
     security: Security | None = None,
     limits: Limits | None = None,
     *,
+    access: Access | None = None,
     heartbeat: float = 15.0,
     io_uring: bool = True,
 ) -> Flask:
     """Return the WSGI application over a broker. ``heartbeat`` is the longest silence of a stream, in seconds.
 
-    ``io_uring`` sends a frame to many sockets with one system call, if the kernel supports that.
+    Without ``access`` everybody may do everything. ``io_uring`` sends a frame to many sockets with one system call, if
+    the kernel supports that.
     """
     app = Flask(__name__)
     limits = limits or Limits()
@@ -39,11 +42,12 @@ def create_app(
     memory = MemoryBudget(limits.memory, limits.memory_per_address)
     hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
     hub.count_in(memory)
-    context = Context(broker, hub, rules, limits, EventReader(limits), security, memory)
+    context = Context(broker, hub, rules, limits, EventReader(limits), security, memory, access)
     app.extensions["pushsvc"] = context
     problem.install(app)
     security.install(app)
     capacity.install(app)
+    authorization.install(app, access)
     for resource in (events, stats, stream, topics, health, pages):
         app.register_blueprint(resource.blueprint(context))
     remember_state(app)

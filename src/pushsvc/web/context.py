@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pushsvc.auth.access import Access
 from pushsvc.broker.broker import Broker
 from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
@@ -19,7 +20,7 @@ class Context:
 
     The list of topics reads the metadata of ``described_topics`` at once, in about 3 ms; thousands would delay all
     streams. A stream of its changes begins with at most ``listed_topics``, and sends the list anew after more changes.
-    ``memory`` counts what the process holds for its clients.
+    ``memory`` counts what the process holds for its clients. Without ``access`` everybody may do everything.
     """
 
     broker: Broker
@@ -29,6 +30,7 @@ class Context:
     reader: EventReader
     security: Security
     memory: MemoryBudget
+    access: Access | None = None
     scan: ScanLimits = field(default_factory=ScanLimits)
     long: LongRequests = field(default_factory=LongRequests)
     described_topics: int = 100

@@ -8,6 +8,7 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
+from pushsvc.auth.grants import EVERYTHING, Action, Grants
 from pushsvc.errors import InvalidParameter, UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
 from pushsvc.event.conditions import parse_condition
@@ -15,6 +16,7 @@ from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.table import EventTable, TooManyCells
 from pushsvc.topic import check_topic
+from pushsvc.web.authorization import granted, refuse_limited
 from pushsvc.web.context import Context
 from pushsvc.web.history import HistoryFilter, HistoryPage, read_page
 from pushsvc.web.long_requests import client_of
@@ -42,7 +44,8 @@ def blueprint(context: Context) -> Blueprint:
         parameters = _parameters(topic, request.args, suffix)
         chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"), suffix)
         if chosen == "sse":
-            return stream_response(_stream(context, topic, parameters, request.headers.get("Last-Event-ID")))
+            last_event_id = request.headers.get("Last-Event-ID")
+            return stream_response(_stream(context, topic, parameters, last_event_id, granted()))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         parameters.refuse(_CSV_ONLY if chosen != "csv" else (), "belongs to CSV")
         return of_suffix(_history(context, topic, parameters, chosen), suffix)
@@ -56,12 +59,17 @@ def _parameters(topic: str, args: MultiDict[str, str], suffix: str | None = None
     return Parameters(args, ("format", *_HISTORY_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY)))
 
 
-def open_stream(context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None) -> QueryStream:
+def open_stream(
+    context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None, grants: Grants = EVERYTHING
+) -> QueryStream:
     """Return the stream that the view would answer with. Raise PushError where it would refuse."""
-    return _stream(context, topic, _parameters(topic, args), last_event_id)
+    return _stream(context, topic, _parameters(topic, args), last_event_id, grants)
 
 
-def _stream(context: Context, topic: str, parameters: Parameters, last_event_id: str | None) -> QueryStream:
+def _stream(
+    context: Context, topic: str, parameters: Parameters, last_event_id: str | None, grants: Grants
+) -> QueryStream:
+    refuse_limited(grants, topic, "a stream of events")
     parameters.refuse(_CSV_ONLY, "belongs to CSV")
     parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
     query = Query(
@@ -85,7 +93,7 @@ def _publish(context: Context, topic: str) -> Response:
     key = request.headers.get("Idempotency-Key")
     return publish(
         context, topic, _content_type(context), body, skip=skip, columns=columns, ce_headers=_ce_headers(),
-        idempotency_key=key, client=client_of(request),
+        idempotency_key=key, client=client_of(request), keys=granted().keys(Action.PUBLISH, topic),
     ).to_flask()  # fmt: skip
 
 
@@ -129,8 +137,8 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
             "where", f"{len(conditions)} conditions, at most {context.limits.conditions} are allowed"
         )
     selected = HistoryFilter(
-        parameters.time("since"), parameters.time("until"), parameters.text("type"), parameters.text("key"),
-        tuple(map(parse_condition, conditions)),
+        parameters.time("since"), parameters.time("until"), parameters.text("type"),
+        _keys(topic, parameters.text("key")), tuple(map(parse_condition, conditions)),
     )  # fmt: skip
     limit = parameters.integer("limit", _LIMIT, 1, _MAX_LIMIT) or _LIMIT
     after, safe = parameters.text("after"), is_spreadsheet_safe(request, parameters)
@@ -151,6 +159,14 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
     if page.first_kept is not None:
         response.headers["Pushsvc-Trimmed"] = str(page.first_kept)
     return response
+
+
+def _keys(topic: str, asked: str | None) -> frozenset[str] | None:
+    """Return the keys of the events that a request may get; None for all."""
+    keys = granted().keys(Action.SUBSCRIBE, topic)
+    if asked is None:
+        return keys
+    return frozenset([asked]) if keys is None else keys.intersection([asked])
 
 
 def _render(page: HistoryPage, rows: EventTable | _JsonRows, chosen: str) -> Response:

@@ -26,12 +26,12 @@ class ScanLimits:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
-    """Which events a request selects. Times are in ms; ``until`` is exclusive."""
+    """Which events a request selects. Times are in ms; ``until`` is exclusive. ``keys`` None selects all."""
 
     since: int | None
     until: int | None
     type: str | None
-    key: str | None
+    keys: frozenset[str] | None
     conditions: tuple[Condition, ...]
 
     def matches(self, event: Event, arrival: int) -> bool:
@@ -40,7 +40,7 @@ class HistoryFilter:
             (self.since is None or time >= self.since)
             and (self.until is None or time < self.until)
             and (self.type is None or event.type == self.type)
-            and (self.key is None or event.key == self.key)
+            and (self.keys is None or event.key in self.keys)
             and all(condition(event.data) for condition in self.conditions)
         )
 

@@ -8,7 +8,7 @@ import orjson
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from pushsvc.errors import PushError, TooLarge, Unavailable
+from pushsvc.errors import MissingToken, PushError, TooLarge, Unavailable
 from pushsvc.web.responses import HttpResponse
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ def document_of(error: PushError) -> HttpResponse:
     answer = problem(error.status, error.slug, error.title, detail, **error.members())
     if isinstance(error, Unavailable):
         answer.headers.append(("Retry-After", str(error.retry_after)))
+    if isinstance(error, MissingToken):
+        answer.headers.append(("WWW-Authenticate", error.challenge))
     return answer
 
 

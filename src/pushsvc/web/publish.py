@@ -15,8 +15,17 @@ from typing import Any
 import orjson
 
 from pushsvc.broker.publisher import IdempotencyKey, Receipt
-from pushsvc.errors import InvalidBatch, InvalidInput, LogFull, TooManyTopics, Unavailable, fault_members
-from pushsvc.event import Batch, ParsedBatch
+from pushsvc.errors import (
+    InvalidBatch,
+    InvalidInput,
+    LogFull,
+    NotGranted,
+    TooManyTopics,
+    Unavailable,
+    fault_members,
+)
+from pushsvc.event import Batch, Event, ParsedBatch
+from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
@@ -33,7 +42,7 @@ _HEADERS = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
 _KEY = re.compile("[ -~]{1,200}")
 
 
-def publish(
+def publish(  # noqa: PLR0913 - what a request may say
     context: Context,
     topic: str,
     content_type: str,
@@ -44,12 +53,13 @@ def publish(
     ce_headers: Mapping[str, str] = _NOTHING,
     idempotency_key: str | None = None,
     client: Requester = UNKNOWN,
+    keys: frozenset[str] | None = None,
 ) -> HttpResponse:
     """Publish the events of ``body``, and answer once they are in the log. Never raises.
 
     ``skip`` stores the valid events of a body that has invalid ones; ``columns`` maps attributes to CSV columns;
     ``ce_headers`` are the headers of a CloudEvent. A repeated request with the same ``idempotency_key`` gets the first
-    answer, and its events are stored once.
+    answer, and its events are stored once. Every event must have one of the ``keys``, unless they are None.
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
@@ -61,6 +71,10 @@ def publish(
         read = partial(_read, context, client, topic, body, content_type, columns=columns, ce_headers=ce_headers)
         try:
             parsed = read(now=now)
+            if keys is not None:
+                _check_keys(
+                    parsed, keys, no_pause if len(body) <= context.long.limits.short_body else context.long.pauses()
+                )
             receipt = _store(context, topic, parsed, settings, skip, key)
         except InvalidBatch as error:
             metrics.REJECTED.inc(len(error.faults) + error.more)
@@ -91,6 +105,18 @@ def _read(
         batch = context.reader.read(topic, body, content_type, **arguments, pause=pause)
         pause()  # what follows sends all of it
         return batch
+
+
+def _check_keys(parsed: ParsedBatch, keys: frozenset[str], pause: Pause) -> None:
+    """Refuse a batch that has an event without one of the keys."""
+    if not parsed.batch.count:
+        return
+    for line, data in zip(parsed.lines, parsed.batch.data.split(b"\n"), strict=True):
+        pause()
+        key = Event.decode(data).key
+        if key not in keys:
+            named = "an event without a key" if key is None else f"the key {key!r}"
+            raise NotGranted(f"line {line}: {named} is not granted, so nothing was stored")
 
 
 def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:

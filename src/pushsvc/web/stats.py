@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
@@ -11,18 +12,21 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
+from pushsvc.auth.grants import EVERYTHING, Action, Grants
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode
-from pushsvc.errors import InvalidParameter, NoStatistics
+from pushsvc.errors import InvalidParameter, NoStatistics, NotGranted
 from pushsvc.frame import Row
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
 from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.rows import OTHER
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv
 from pushsvc.topic import check_topic
+from pushsvc.web.authorization import granted, refuse_limited
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.memory.answer import GrowingAnswer
@@ -51,7 +55,7 @@ def blueprint(context: Context) -> Blueprint:
         chosen = choose_format(request, parameters, ("sse", "json", "csv"), suffix)
         if chosen == "sse":
             last_event_id = request.headers.get("Last-Event-ID")
-            return stream_response(_stream(context, topic, settings, parameters, last_event_id))
+            return stream_response(_stream(context, topic, settings, parameters, last_event_id, granted()))
         logs = tuple(Log(topic, window.name) for window in _windows(settings, parameters))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
         parameters.refuse(_CSV_ONLY if chosen != "csv" else (), "belongs to CSV")
@@ -70,21 +74,25 @@ def _parameters(
     return settings, Parameters(args, (*_PARAMETERS, *_SNAPSHOT_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY)))
 
 
-def open_stream(context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None) -> QueryStream:
+def open_stream(
+    context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None, grants: Grants = EVERYTHING
+) -> QueryStream:
     """Return the stream that the view would answer with. Raise PushError where it would refuse."""
-    return _stream(context, topic, *_parameters(context, topic, args), last_event_id)
+    return _stream(context, topic, *_parameters(context, topic, args), last_event_id, grants)
 
 
 def _stream(
-    context: Context, topic: str, settings: TopicSettings, parameters: Parameters, last_event_id: str | None
-) -> QueryStream:
+    context: Context, topic: str, settings: TopicSettings, parameters: Parameters, last_event_id: str | None,
+    grants: Grants,
+) -> QueryStream:  # fmt: skip
+    refuse_limited(grants, topic, "a stream of statistics")
     windows = tuple(window.name for window in _windows(settings, parameters))
     parameters.refuse(_CSV_ONLY, "belongs to CSV")
     parameters.refuse(_SNAPSHOT_ONLY, "a stream sends every update at once, so there is nothing to wait for")
     query = Query(
         statistics=(topic,),
         windows=windows,
-        selection=_selection(settings, parameters),
+        selection=_selection(topic, settings, parameters, grants),
         every=parameters.duration("every", *EVERY),
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
     )
@@ -104,14 +112,26 @@ def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, .
     return (window,)
 
 
-def _selection(settings: TopicSettings, parameters: Parameters) -> Selection:
+def _selection(topic: str, settings: TopicSettings, parameters: Parameters, grants: Grants) -> Selection:
     return Selection(
-        keys=chosen(parameters, "key"),
+        limited=grants.keys(Action.SUBSCRIBE, topic) is not None,
+        keys=_keys(topic, settings, parameters, grants),
         fields=chosen(parameters, "field"),
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
         by=parameters.choice("by", settings.rankable, "count"),
     )
+
+
+def _keys(topic: str, settings: TopicSettings, parameters: Parameters, grants: Grants) -> frozenset[str | None] | None:
+    """Return the keys whose rows a request gets; None for all. A key limit leaves out the totals and ``__other__``."""
+    asked, limit = chosen(parameters, "key"), grants.keys(Action.SUBSCRIBE, topic)
+    if limit is None:
+        return asked
+    if settings.key != ("key",):
+        raise NotGranted(f"{topic} is granted for some keys only, and its statistics are not grouped by key")
+    visible: frozenset[str | None] = limit - {OTHER}
+    return visible if asked is None else visible & asked
 
 
 def chosen(parameters: Parameters, name: str) -> frozenset[str | None] | None:
@@ -120,7 +140,8 @@ def chosen(parameters: Parameters, name: str) -> frozenset[str | None] | None:
 
 
 def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, chosen: str) -> Response:
-    selection = _selection(context.rules.settings_of(logs[0].topic), parameters)
+    topic = logs[0].topic
+    selection = _selection(topic, context.rules.settings_of(topic), parameters, granted())
     at_least = parameters.integer("at_least", None, 1, 2**53)
     safe = chosen == "csv" and is_spreadsheet_safe(request, parameters)
     client = client_of(request)
@@ -130,7 +151,8 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
     size = stored_bytes(context.broker, logs)
     answer = GrowingAnswer(context.memory, client.address)
     with context.long.reading_statistics(client, size) as pause, closing(answer):
-        snapshots = _Snapshots(read_stored_windows(context.broker, logs, stale, pause), selection, context.now, pause)
+        windows = read_stored_windows(context.broker, logs, stale, pause)
+        snapshots = _Snapshots(windows, selection, context.now, pause)
         if chosen == "csv":
             pieces = frames_to_csv(snapshots.tables(), pause, safe=safe)
         else:
@@ -146,7 +168,10 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
 
 
 class _Snapshots:
-    """The selected rows of the windows of one answer, read while the answer is made."""
+    """The selected rows of the windows of one answer, read while the answer is made.
+
+    The tag of a limited selection is a digest of the answer: rows of other keys do not change it.
+    """
 
     def __init__(
         self, windows: Iterator[ReadWindow], selection: Selection, now: Callable[[], int], pause: Pause
@@ -156,9 +181,12 @@ class _Snapshots:
         self._now = now
         self._pause = pause
         self._read: list[tuple[int, int, bool]] = []  # of each window: epoch, sequence, and whether it is stale
+        self._content = blake2b(digest_size=12) if selection.limited else None
 
     def tag(self, partition: int) -> str:
         """Return what identifies the answer, once it is made."""
+        if self._content is not None:
+            return self._content.hexdigest()
         epoch, _, stale = self._read[0]
         # Every topic of the partition advances its sequence, so the tag uses the last entry of these logs.
         sequence = max(sequence for _, sequence, _ in self._read)
@@ -170,11 +198,22 @@ class _Snapshots:
             stored = window.stored
             self._read.append((window.epoch, stored.sequence, window.stale))
             frame = self._selection.apply(stored.snapshot())
-            frame["at"] = self._now()
             frame["exists"] = stored.exists
             if window.stale:
                 frame["stale"] = True
-            yield frame, stored.rows(self._selection, self._pause)
+            rows = stored.rows(self._selection, self._pause)
+            if self._content is not None:
+                self._content.update(orjson.dumps({**frame, "at": None}))
+                rows = self._tagged(rows)
+            frame["at"] = self._now()
+            yield frame, rows
+
+    def _tagged(self, slices: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        """Yield the same rows, and let the tag tell of them."""
+        for rows in slices:
+            if self._content is not None:
+                self._content.update(orjson.dumps(rows))
+            yield rows
 
     def tables(self) -> Iterator[dict[str, Any]]:
         for frame, slices in self._frames():

@@ -1,7 +1,10 @@
 """``/v1/stream``: several topics and patterns on one connection."""
 
+from dataclasses import replace
+
 from flask import Blueprint, Response, request
 
+from pushsvc.auth.grants import Grants
 from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable
 from pushsvc.event import Limits
 from pushsvc.hub.query import EVERY_WINDOW, Query
@@ -10,6 +13,7 @@ from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
 from pushsvc.topic import Shapes, check_pattern, is_pattern
+from pushsvc.web.authorization import check_granted, granted, refuse_limited
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, cursor_of
 from pushsvc.web.responses import stream_response
@@ -28,7 +32,7 @@ def blueprint(context: Context) -> Blueprint:
         parameters.choice("format", ("sse",), "sse")
         if parameters.text("format") is None and not _accepts_stream():
             raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
-        query = _query(parameters, context.limits)
+        query = _limited(_query(parameters, context.limits), granted())
         _check_windows(query, context.rules)
         return stream_response(
             QueryStream(context.hub, query, cursor_of(request.headers.get("Last-Event-ID"), parameters))
@@ -69,6 +73,21 @@ def _query(parameters: Parameters, limits: Limits) -> Query:
         visible_heartbeat=visible_heartbeat,
         topics=limits.topics,
     )
+
+
+def _limited(query: Query, grants: Grants) -> Query:
+    """Return the query of the topics that are granted: others that a pattern matches do not exist for the stream.
+
+    Refuse names that are not granted, and patterns that no granted topic can match.
+    """
+    names = dict.fromkeys(query.events + query.statistics)
+    for name in names:
+        check_granted(grants, name, pattern=is_pattern(name))
+        if not is_pattern(name):
+            refuse_limited(grants, name, "a stream of several topics")
+    if all(grants.subscribe.includes(name) for name in names):
+        return query  # it is shared with all who may see as much
+    return replace(query, visible=grants.subscribe)
 
 
 def _patterns(parameters: Parameters, name: str) -> tuple[str, ...]:

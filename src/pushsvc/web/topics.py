@@ -18,16 +18,21 @@ from pushsvc.hub.streams import ListingStream
 from pushsvc.hub.window_state import WindowState
 from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.rows import OTHER
 from pushsvc.topic import MAX_LENGTH, check_topic
+from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import Parameters, choose_format
 from pushsvc.web.responses import json_response, of_suffix, stream_response
+from pushsvc.web.visible_topics import EVERY_TOPIC, Topics, VisibleTopics
 from pushsvc.web.windows import read_windows
 
 _OF_A_LIST = ("search", "limit")
 _FOUND = 100
 _MOST = 1_000
+_HIDDEN = dict.fromkeys(("bytes", "last_arrival", "late", "refused", "last_refusal"))
+"""Members that tell of all keys of a topic."""
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -47,7 +52,7 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/topics/<topic>")
     def metadata(topic: str) -> Response:
         Parameters(request.args, ())
-        return json_response(_metadata(context, check_topic(topic)))
+        return json_response(_metadata(context, check_topic(topic), granted().subscribe.keys(topic)))
 
     @resource.delete("/topics/<topic>")
     def delete(topic: str) -> Response:
@@ -59,10 +64,15 @@ def blueprint(context: Context) -> Blueprint:
 
 
 def _stream(context: Context, as_changes: bool) -> ListingStream:
+    """Return the stream of the topics that the request may see. Requests that may see the same share it."""
+    visible = VisibleTopics(granted().subscribe)
     if as_changes:
-        poll, describe = partial(poll_first, context), partial(describe_changes, context)
-        return ListingStream(context.hub, "changes of topics", poll, describe)
-    return ListingStream(context.hub, "topics", partial(poll_list, context))
+        poll, describe = (
+            partial(poll_first, context, visible=visible),
+            partial(describe_changes, context, visible=visible),
+        )
+        return ListingStream(context.hub, ("changes of topics", visible.shared_by), poll, describe)
+    return ListingStream(context.hub, ("topics", visible.shared_by), partial(poll_list, context, visible=visible))
 
 
 def _chosen(context: Context, parameters: Parameters) -> Iterator[bytes]:
@@ -70,14 +80,14 @@ def _chosen(context: Context, parameters: Parameters) -> Iterator[bytes]:
     search, limit = parameters.text("search"), parameters.integer("limit", None, 1, _MOST)
     if search is not None and len(search) > MAX_LENGTH:
         raise InvalidParameter("search", f"longer than {MAX_LENGTH} characters: a topic cannot be")
-    topics = context.hub.feed.topics.read()
+    visible, pause = VisibleTopics(granted().subscribe), context.long.pauses(client_of(request).gone)
+    topics = visible.read(context.hub.feed.topics, pause)
     if search is not None:
-        pause = context.long.pauses(client_of(request).gone)
         found, total = _matching(topics, search.lower(), limit or _FOUND, pause)
-        return _list_pieces(context, found, total=total)
+        return _list_pieces(context, found, visible, total=total)
     if limit is not None:
-        return _list_pieces(context, islice(in_order(topics), limit), total=_count(topics))
-    return _list_pieces(context, in_order(topics))
+        return _list_pieces(context, islice(in_order(topics), limit), visible, total=_count(topics))
+    return _list_pieces(context, in_order(topics), visible)
 
 
 def _count(topics: Iterable[PartitionTopics]) -> int:
@@ -98,21 +108,26 @@ def _matching(topics: Iterable[PartitionTopics], search: str, most: int, pause: 
     return [name for _, _, name in first], total
 
 
-def _list_pieces(context: Context, names: Iterable[str], *, total: int | None = None) -> Iterator[bytes]:
+def _list_pieces(
+    context: Context, names: Iterable[str], visible: VisibleTopics, *, total: int | None = None
+) -> Iterator[bytes]:
     """Yield a JSON object with the metadata of topics, in pieces; a limited list has the ``total`` of the whole one."""
     end = b"]}" if total is None else b'],"total":%d}' % total
     head = begin = b'{"topics":['
     names = iter(names)
     while some := list(islice(names, context.described_topics)):
-        yield head + orjson.dumps(_described(context, some))[1:-1]
+        yield head + orjson.dumps(_described(context, some, visible))[1:-1]
         head = b","
     yield begin + end if head is begin else end
 
 
-def _described(context: Context, names: Sequence[str]) -> list[dict[str, Any]]:
+def _described(context: Context, names: Sequence[str], visible: VisibleTopics) -> list[dict[str, Any]]:
     """Return the public metadata of a few topics."""
     stored = context.broker.metadata([Log(topic) for topic in names])
-    return [_describe(context, topic, fields) for topic, fields in zip(names, stored, strict=True)]
+    return [
+        _describe(context, topic, fields, limited=visible.is_limited(topic))
+        for topic, fields in zip(names, stored, strict=True)
+    ]
 
 
 def _begun(pieces: Iterator[bytes]) -> Response:
@@ -121,10 +136,13 @@ def _begun(pieces: Iterator[bytes]) -> Response:
     return Response(begun, content_type="application/json", headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
-def _describe(context: Context, topic: str, stored: dict[str, str]) -> dict[str, Any]:
-    """Return the public metadata of one topic from its stored fields."""
+def _describe(context: Context, topic: str, stored: dict[str, str], *, limited: bool) -> dict[str, Any]:
+    """Return the public metadata of one topic from its stored fields.
+
+    Where the request is ``limited`` to some keys, figures of all keys are None. Offsets are no secret.
+    """
     exists = "created" in stored
-    return {
+    described = {
         "topic": topic,
         "exists": exists,
         "first_offset": int(stored["first"]) if exists else None,
@@ -137,6 +155,7 @@ def _describe(context: Context, topic: str, stored: dict[str, str]) -> dict[str,
         "last_refusal": stored.get("last_refusal"),
         "windows": _names_of(context.rules.settings_of(topic)),
     }
+    return described | _HIDDEN if limited else described
 
 
 @lru_cache(1_000)
@@ -144,57 +163,69 @@ def _names_of(settings: TopicSettings) -> list[str]:
     return [window.name for window in settings.windows]
 
 
-def _metadata(context: Context, topic: str) -> dict[str, Any]:
+def _metadata(context: Context, topic: str, keys: frozenset[str] | None) -> dict[str, Any]:
+    """Return the metadata of a topic with its rates: those of ``keys`` together, None for all."""
     [stored] = context.broker.metadata([Log(topic)])
-    described = _describe(context, topic, stored)
-    described["rates"] = _rates(context, [Log(topic, name) for name in described["windows"]])
+    described = _describe(context, topic, stored, limited=keys is not None)
+    if keys is not None and context.rules.settings_of(topic).key != ("key",):
+        described["rates"] = dict.fromkeys(described["windows"], None)
+    else:
+        described["rates"] = _rates(context, [Log(topic, name) for name in described["windows"]], keys)
     return described
 
 
-def _rates(context: Context, logs: Sequence[Log]) -> dict[str, float | None]:
+def _rates(context: Context, logs: Sequence[Log], keys: frozenset[str] | None) -> dict[str, float | None]:
     """Return the events per second of each window; None before it has statistics."""
     try:
         windows = read_windows(context.broker, logs)
     except StatisticsUnavailable:
         return dict.fromkeys((of.window or "" for of in logs), None)
-    return {window.state.log.window or "": _rate(window.state) for window in windows}
+    return {window.state.log.window or "": _rate(window.state, keys) for window in windows}
 
 
-def _rate(state: WindowState) -> float | None:
-    frame = state.snapshot()
-    rate = next((row[3] for row in frame["data"] if row[0] is None and row[1] is None), None)
-    return None if rate is None else float(rate)
+def _rate(state: WindowState, keys: frozenset[str] | None) -> float | None:
+    if not state.exists:
+        return None
+    counts = [row for row in state.snapshot()["data"] if row[1] is None]
+    if keys is None:
+        rates = [row[3] for row in counts if row[0] is None][:1]  # each grouping has the same totals
+    else:
+        rates = [row[3] for row in counts if row[0] in keys and row[0] != OTHER]
+    return None if None in rates else float(sum(rates))
 
 
-Topics = Sequence[PartitionTopics]
-
-
-def poll_list(context: Context, known: Topics | None) -> tuple[Topics, bytes] | None:
+def poll_list(
+    context: Context, known: Topics | None, *, visible: VisibleTopics = EVERY_TOPIC
+) -> tuple[Topics, bytes] | None:
     """Return the topics with the list as a message; None while no topic was created, deleted or created again."""
-    topics = context.hub.feed.topics.read()
+    topics = visible.read(context.hub.feed.topics, context.long.pauses())
     if known is not None and not any(changes(known, topics)):
         return None
-    return topics, sse.encode(b"".join(_list_pieces(context, in_order(topics))), event="topics")
+    return topics, sse.encode(b"".join(_list_pieces(context, in_order(topics), visible)), event="topics")
 
 
-def poll_first(context: Context, known: Topics | None) -> tuple[Topics, bytes] | None:
+def poll_first(
+    context: Context, known: Topics | None, *, visible: VisibleTopics = EVERY_TOPIC
+) -> tuple[Topics, bytes] | None:
     """Return the topics with the first of them and their total as a message; None as ``poll_list``."""
-    topics = context.hub.feed.topics.read()
-    return None if known is not None and not any(changes(known, topics)) else (topics, _first_topics(context, topics))
+    topics = visible.read(context.hub.feed.topics, context.long.pauses())
+    if known is not None and not any(changes(known, topics)):
+        return None
+    return topics, _first_topics(context, topics, visible)
 
 
-def describe_changes(context: Context, before: Topics, after: Topics) -> bytes:
+def describe_changes(context: Context, before: Topics, after: Topics, *, visible: VisibleTopics = EVERY_TOPIC) -> bytes:
     """Return which topics were added and removed, as a message; a topic that was created again is both.
 
     If they are too many, return the first topics anew.
     """
     added, removed = changes(before, after)
     if len(added) + len(removed) > context.listed_topics:
-        return _first_topics(context, after)
-    data = {"added": _described(context, added), "removed": removed, "total": _count(after)}
+        return _first_topics(context, after, visible)
+    data = {"added": _described(context, added, visible), "removed": removed, "total": _count(after)}
     return sse.encode(orjson.dumps(data), event="changes")
 
 
-def _first_topics(context: Context, topics: Topics) -> bytes:
+def _first_topics(context: Context, topics: Topics, visible: VisibleTopics) -> bytes:
     first = islice(in_order(topics), context.listed_topics)
-    return sse.encode(b"".join(_list_pieces(context, first, total=_count(topics))), event="topics")
+    return sse.encode(b"".join(_list_pieces(context, first, visible, total=_count(topics))), event="topics")

@@ -1,0 +1,128 @@
+"""Asks the credentials of each request what it may do. A route that has no rule here is refused."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from flask import Flask, Request, Response, g, request
+from werkzeug.datastructures import ImmutableMultiDict
+
+from pushsvc.auth.access import NO_CREDENTIALS, Access, Presented
+from pushsvc.auth.grants import EVERYTHING, NO_KEYS, NOTHING, Action, Grants
+from pushsvc.errors import MissingToken, NotGranted
+from pushsvc.system_clock import now_ms
+
+COOKIE = "__Host-pushsvc"
+PARAMETER = "token"
+
+Rule = Callable[[Grants, Mapping[str, str]], bool]
+"""Returns whether grants allow a request with these parts of its path."""
+
+
+def _topic(action: Action) -> Rule:
+    return lambda grants, parts: grants.may(action, parts["topic"])
+
+
+def _whole_topic(action: Action) -> Rule:
+    return lambda grants, parts: grants.keys(action, parts["topic"]) is None
+
+
+def _some_topics(grants: Grants, _parts: Mapping[str, str]) -> bool:
+    return bool(grants.subscribe)
+
+
+def _manage_all(grants: Grants, _parts: Mapping[str, str]) -> bool:
+    return grants.may_all(Action.MANAGE)
+
+
+def _open(_grants: Grants, _parts: Mapping[str, str]) -> bool:
+    return True
+
+
+RULES: Mapping[str, Rule] = {
+    "events.post": _topic(Action.PUBLISH),
+    "events.read": _topic(Action.SUBSCRIBE),
+    "stats.read": _topic(Action.SUBSCRIBE),
+    "topics.metadata": _topic(Action.SUBSCRIBE),
+    "topics.delete": _whole_topic(Action.MANAGE),
+    "topics.list_topics": _some_topics,  # the list has those that the request may see
+    "stream.watch": _some_topics,  # the view checks the topics, which are in the query
+    "health.metrics": _manage_all,
+    "health.livez": _open,
+    "health.readyz": _open,
+    "pages.dashboard": _open,
+    "pages.docs": _open,
+    "pages.viewer": _open,
+    "pages.openapi": _open,
+    "static": _open,
+}
+
+
+def authorize(access: Access, presented: Presented, endpoint: str, parts: Mapping[str, str], now: float) -> Grants:
+    """Return the grants of a request to an endpoint. Raise InvalidToken, or MissingToken or NotGranted.
+
+    The answer does not depend on whether a topic exists. Flask and the fast paths call this.
+    """
+    grants = access.grants(presented, now)
+    rule = RULES.get(endpoint)
+    if rule is None or not rule(grants, parts):
+        raise refusal(presented)
+    return grants
+
+
+def refusal(presented: Presented) -> MissingToken | NotGranted:
+    """Return the error for a request without a grant: credentials may help one that has presented none."""
+    if presented == NO_CREDENTIALS:
+        return MissingToken("this needs a token or key: Authorization: Bearer …")
+    return NotGranted("the token or key does not grant this")
+
+
+def install(app: Flask, access: Access | None) -> None:
+    """Refuse what is not granted. Without ``access`` everything is."""
+    if access is None:
+        return
+
+    @app.before_request
+    def check() -> None:
+        g.grants = NOTHING
+        if request.endpoint is None:
+            return  # there is no such route, or not with this method
+        if RULES.get(request.endpoint) is _open:
+            return  # without a look at credentials: an expired cookie must not hide the page to sign in
+        presented = presented_by(request)
+        g.grants = authorize(access, presented, request.endpoint, request.view_args or {}, now_ms() / 1_000)
+        if presented.parameter is not None:  # the routes know no such parameter
+            request.args = ImmutableMultiDict(one for one in request.args.items(multi=True) if one[0] != PARAMETER)
+
+    @app.after_request
+    def keep_private(response: Response) -> Response:
+        """Let no shared cache answer others with what these credentials may see."""
+        if g.get("grants", NOTHING) is not NOTHING and not response.cache_control.no_store:
+            response.cache_control.private = True
+            response.vary.update(("Authorization", "Cookie"))
+        return response
+
+
+def granted() -> Grants:
+    """Return what the present request may do."""
+    grants: Grants = g.get("grants", EVERYTHING)
+    return grants
+
+
+def check_granted(grants: Grants, name: str, *, pattern: bool = False) -> None:
+    """Refuse a topic without a grant to subscribe, or a pattern that no granted topic can match."""
+    if not (grants.may_some(Action.SUBSCRIBE, name) if pattern else grants.may(Action.SUBSCRIBE, name)):
+        raise refusal(presented_by(request))
+
+
+def refuse_limited(grants: Grants, topic: str, what: str) -> None:
+    """Refuse what cannot be limited to keys."""
+    if grants.keys(Action.SUBSCRIBE, topic) not in (None, NO_KEYS):
+        raise NotGranted(f"{topic} is granted for some keys only, and {what} cannot be limited to them")
+
+
+def presented_by(request: Request) -> Presented:
+    """Return the credentials of a request."""
+    headers = request.headers.getlist("Authorization")
+    found = Presented(None, request.cookies.get(COOKIE), request.args.get(PARAMETER))
+    # Two of them would let a proxy and us see different ones.
+    return replace(found, authorization=", ".join(headers)) if headers else found
