@@ -85,6 +85,12 @@ class TopicGrants:
         """Return the names and patterns of the topics."""
         return frozenset(self._keys)
 
+    def listed(self) -> list[str | dict[str, Any]]:
+        """Return the grants as in a claim."""
+        return [
+            topics if keys is None else {"topics": topics, "keys": sorted(keys)} for topics, keys in self._keys.items()
+        ]
+
     @property
     def unlimited(self) -> "TopicGrants":
         """Return the grants without a limit to keys."""
@@ -204,6 +210,14 @@ def read_grants(claim: Any) -> Grants:
         raise InvalidGrants(f"connections: a whole number from 0 to {MOST_CONNECTIONS} is expected")
     publish, subscribe, manage = (_read_list(action, claim.get(action, [])) for action in Action)
     return Grants(publish, subscribe, manage, connections=connections)
+
+
+def claim_of(grants: Grants) -> dict[str, Any]:
+    """Return the claim of grants, as ``read_grants`` reads it."""
+    claim: dict[str, Any] = {action.value: grants.of(action).listed() for action in Action if grants.of(action)}
+    if grants.connections is not None:
+        claim["connections"] = grants.connections
+    return claim
 
 
 def _read_list(action: str, grants: Any) -> TopicGrants:

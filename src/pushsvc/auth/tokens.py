@@ -20,7 +20,7 @@ LONGEST_TOKEN = 8_192
 
 ALGORITHMS = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 _SHORT_SECRET = 32
-_LONGEST_SUBJECT = 200
+LONGEST_SUBJECT = 200
 _LATEST = 1e12
 """The greatest time that a claim may hold, in epoch seconds: beyond the year 30,000."""
 
@@ -138,8 +138,8 @@ def _read_claims(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Grant
     if issuer.audience and not any(name in issuer.audience for name in _audience_of(claims)):
         raise InvalidToken(f"the token is for another audience than {', '.join(issuer.audience)}")
     subject = claims.get("sub", "")
-    if not isinstance(subject, str) or len(subject) > _LONGEST_SUBJECT or not subject.isprintable():
-        raise InvalidToken(f"sub: a text of at most {_LONGEST_SUBJECT} printable characters is expected")
+    if not isinstance(subject, str) or len(subject) > LONGEST_SUBJECT or not subject.isprintable():
+        raise InvalidToken(f"sub: a text of at most {LONGEST_SUBJECT} printable characters is expected")
     try:
         grants = read_grants(claims.get(CLAIM, {}))
     except InvalidGrants as error:

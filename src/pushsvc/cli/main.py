@@ -20,6 +20,7 @@ import click
 from pushsvc import __version__
 from pushsvc.cli.options import COMMON, TLS, WEB, option, server_options
 from pushsvc.cli.terminal import log_to_terminal, visible, visible_lines
+from pushsvc.cli.token import token
 from pushsvc.errors import InvalidInput, PushError, StartupError
 from pushsvc.supervisor.folders import private_folder
 from pushsvc.topic import check_pattern, check_topic
@@ -224,6 +225,9 @@ def tail(
 
 def _report_outage(reason: str | None) -> None:
     click.echo("pushsvc: connected again" if reason is None else visible(f"pushsvc: waiting: {reason}"), err=True)
+
+
+program.add_command(token)
 
 
 # Child processes of the supervisor and of aggregators
