@@ -1,28 +1,34 @@
-"""Which hosts and origins may use a server that has no credentials."""
+"""Which hosts and origins may use the server, and the headers of every answer."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, request
 
 from pushsvc.errors import Forbidden
+from pushsvc.web.authorization import COOKIE
+from pushsvc.web.cors import Cors
 
-_ATTRIBUTE = re.compile("ce-[a-z0-9]{1,200}", re.ASCII | re.IGNORECASE)
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 _HSTS = "max-age=31536000"
-_PREFLIGHT = {"Access-Control-Allow-Methods": "GET, POST, DELETE", "Access-Control-Max-Age": "600"}
-_SENT_BY_PAGES = ("Content-Type", "Idempotency-Key", "Last-Event-ID")
+_COMMON = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),  # for browsers that do not know frame-ancestors
+    ("Content-Security-Policy", _POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),  # concerns embedding, not the fetch of a listed origin
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """``allow_hosts`` are names without port; ``allow_origins`` are as in the Origin header.
+    """``allow_hosts`` are names without port. Pages of ``allow_origins`` may read and POST, those of
+    ``allow_read_origins`` only read, those of ``allow_write_origins`` use every method (see ``cors.Origins``).
 
     ``insecure`` also accepts addresses and ``bind_host``, the name that the server listens on, if ``allow_hosts`` is
     empty. Use it only in a private network.
@@ -32,6 +38,13 @@ class Security:
     allow_origins: tuple[str, ...] = ()
     insecure: bool = False
     bind_host: str = ""
+    allow_read_origins: tuple[str, ...] = ()
+    allow_write_origins: tuple[str, ...] = ()
+    _cors: Cors = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        cors = Cors(self.allow_origins, self.allow_read_origins, self.allow_write_origins)
+        object.__setattr__(self, "_cors", cors)
 
     def check_host(self, host: str) -> None:
         """Refuse an unknown Host: DNS rebinding could let a page of another site use our address."""
@@ -51,14 +64,20 @@ class Security:
         host over plain HTTP, while the proxy is reached by TLS. Older browsers do not send it.
         """
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-        if origin is None and site in ("cross-site", "same-site"):
-            raise Forbidden(f"a page of another site may not write: there is no Origin, and Sec-Fetch-Site is {site}")
-        if origin is None or origin in self.allow_origins:
+        if origin is None:
+            if site in ("cross-site", "same-site"):
+                raise Forbidden(
+                    f"a page of another site may not write: there is no Origin, and Sec-Fetch-Site is {site}"
+                )
             return
-        own = origin in (f"{request.scheme}://{request.host}", f"https://{request.host}")
-        if own and site in (None, "same-origin"):
+        if _is_own(request, origin, site):
             return
-        raise Forbidden(f"the Origin {origin!r} may not write; --allow-origin {origin} would allow it")
+        # The browser adds the cookie by itself, so it does not show that its owner wants the write.
+        if site == "cross-site" and COOKIE in request.cookies and "Authorization" not in request.headers:
+            raise Forbidden("a page of another site may not write with the cookie: send Authorization instead")
+        if not self._cors.may(origin, request.method):
+            option = "--allow-origin" if request.method == "POST" else "--allow-write-origin"
+            raise Forbidden(f"the Origin {origin!r} may not {request.method}; {option} {origin} would allow it")
 
     def install(self, app: Flask) -> None:
         """Check every request of the app, and answer preflight requests of allowed origins."""
@@ -66,8 +85,9 @@ class Security:
         @app.before_request
         def check() -> Response | None:
             self.check_host(request.host)
-            if request.method == "OPTIONS" and request.headers.get("Origin") in self.allow_origins:
-                return _preflight(request.headers.get("Access-Control-Request-Headers", ""))
+            if request.method == "OPTIONS":
+                requested = request.headers.get("Access-Control-Request-Headers", "")
+                return self._cors.preflight(request.headers.get("Origin"), requested)
             if request.method in _WRITES:
                 self.check_origin(request)
             return None
@@ -85,24 +105,19 @@ class Security:
             return response
 
     def headers(self, origin: str | None) -> list[tuple[str, str]]:
-        """Return the headers of every answer."""
-        common = [
-            ("X-Content-Type-Options", "nosniff"),
-            ("Content-Security-Policy", _POLICY),
-            ("Cross-Origin-Resource-Policy", "same-origin"),
-        ]
-        if self.allow_origins:
-            common.append(("Vary", "Origin"))
-        if origin is not None and origin in self.allow_origins:
-            common.append(("Access-Control-Allow-Origin", origin))
-        return common
+        """Return the headers of every answer to a page of this origin; None: there was no header Origin."""
+        return _COMMON + self._cors.headers(origin)
 
 
-def _preflight(requested: str) -> Response:
-    """Allow the headers that the API reads: those of a CloudEvent have names of its producer's choice."""
-    attributes = [name for name in map(str.strip, requested.split(",")) if _ATTRIBUTE.fullmatch(name)]
-    allowed = ", ".join([*_SENT_BY_PAGES, *attributes])
-    return Response(status=204, headers=_PREFLIGHT | {"Access-Control-Allow-Headers": allowed})
+def _is_own(request: Request, origin: str, site: str | None) -> bool:
+    """Return whether a page of this server sends the request.
+
+    The browser says ``null`` for a beacon of a page with our Referrer-Policy. Then its Sec-Fetch-Site alone decides.
+    """
+    if origin == "null":
+        return site == "same-origin"
+    own = origin in (f"{request.scheme}://{request.host}", f"https://{request.host}")
+    return own and site in (None, "same-origin")
 
 
 def _name_of(host: str) -> str:
