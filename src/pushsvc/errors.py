@@ -18,6 +18,7 @@
     ├── TooLarge                     413  the request has too many bytes or events
     ├── UnsupportedMediaType         415  the server cannot read this Content-Type
     ├── KeyReused                    422  the Idempotency-Key belongs to an earlier, different request
+    ├── TooManyRequests              429  a limit of the subject or address is used up
     ├── ClientGone                   499  the client closed its connection (never sent to clients)
     ├── Unavailable                  503  the same request may succeed later
     │   ├── BrokerUnavailable        503  Redis cannot be reached; nothing was stored
@@ -35,6 +36,7 @@
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, ClassVar
 
 
@@ -155,6 +157,32 @@ class UnsupportedMediaType(PushError):
 
 class KeyReused(PushError):
     status, slug, title = 422, "idempotency-key-reused", "The Idempotency-Key was used for another request"
+
+
+class TooManyRequests(PushError):
+    """``policy`` names the limit, of ``quota`` a second, or at a time if ``seconds`` is None. It has room again after
+    ``wait`` seconds."""
+
+    status, slug, title = 429, "too-many-requests", "Too many requests"
+
+    def __init__(self, detail: str, policy: str, quota: int, wait: float, seconds: int | None = 1) -> None:
+        super().__init__(detail)
+        self.policy = policy
+        self.wait = wait
+        self.retry_after = max(1, ceil(wait))
+        window = "" if seconds is None else f";w={seconds}"
+        self.quota = f'"{policy}";q={quota}{window}'
+
+    def members(self) -> dict[str, Any]:
+        return {"violated-policies": [self.policy]}
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the headers of the answer: RFC 9110, and draft-ietf-httpapi-ratelimit-headers-10."""
+        return [
+            ("Retry-After", str(self.retry_after)),
+            ("RateLimit-Policy", self.quota),
+            ("RateLimit", f'"{self.policy}";r=0;t={self.retry_after}'),
+        ]
 
 
 class ClientGone(PushError):

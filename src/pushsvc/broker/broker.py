@@ -16,6 +16,7 @@ from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import ChangedLogs, FrameKind, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
+from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
@@ -110,6 +111,7 @@ class Broker:
         self.connections = topology.connect(url, size=pool, timeout=limits.timeout)
         self.checkpoints = CheckpointStore(self.keys, self.connections)
         self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
+        self.rates = RateStore(self.keys, self.connections)
         self.committer = topology.committer(self.connections, ack, limits)
         self.publish_command = self.connections.publish_command
         commit = self.committer.call

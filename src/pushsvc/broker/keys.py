@@ -132,6 +132,14 @@ class Keys:
         """Channel of the log of that name in a partition."""
         return self._in(partition, f"live:{name}")
 
+    def rate(self, name: str, who: str) -> str:
+        """String with an expiry: what is left of a rate of a subject or address, and since when (two doubles)."""
+        return f"{self.prefix}rate:{name}:{who}"
+
+    def streams(self, who: str) -> str:
+        """Hash with an expiry: process -> the streams that it has reserved of a subject or address, and until when."""
+        return f"{self.prefix}streams:{who}"
+
     def partition_channel(self, partition: int) -> str:
         """Channel of a partition, for its aggregator: the topic of each append."""
         return self._of(partition, "wake")

@@ -145,9 +145,11 @@ CHECKPOINT_DISCARD = Script("checkpoint_discard", writes=True, parts=_COMMON)
 WANT = Script("want", writes=True, parts=_COMMON)
 UNWANT = Script("unwant", writes=True, parts=_COMMON)
 LATE = Script("late", writes=True)
+DRAW = Script("draw", writes=True)
+RESERVE = Script("reserve", writes=True)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
-    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE,
+    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call
