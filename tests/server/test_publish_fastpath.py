@@ -25,17 +25,18 @@ def test_the_answer_is_that_of_flask(shared_server: Stack, topic: str, body: byt
     assert (fast.status, flask.status) in {(status, status), (400, 400)}
     for answer in (fast, flask):
         answer.headers.pop("Date")
+        answer.headers.pop("X-Request-Id")
     assert {name: value for name, value in fast.headers.items() if name != "Content-Length"} == {
         name: value for name, value in flask.headers.items() if name != "Content-Length"
     }
-    assert fast.body.replace(topic.encode(), b"") == flask.body.replace(f"{topic}.other".encode(), b"")
+    assert {**fast.json_without_id(), "topic": ""} == {**flask.json_without_id(), "topic": ""}
 
 
 def test_a_bad_topic_is_the_same_problem(shared_server: Stack) -> None:
     fast = shared_server.post("a..b", b"{}")
     flask = shared_server.post("a..b", b"{}", query="?on_error=refuse")
     assert fast.status == flask.status == 400
-    assert fast.json() == flask.json()
+    assert fast.json_without_id() == flask.json_without_id()
 
 
 def test_an_unknown_host_is_refused(shared_server: Stack, topic: str) -> None:

@@ -183,6 +183,10 @@ class Answer:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    def json_without_id(self) -> Any:
+        """Return the JSON without the id of the request, which each answer has for itself."""
+        return {name: value for name, value in self.json().items() if name != "request_id"}
+
     def __repr__(self) -> str:
         return f"{self.status} {self.body[:500]!r}"
 

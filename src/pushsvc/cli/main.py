@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pushsvc.config import Settings
     from pushsvc.settings import TopicSettings
 
+_LOG_FORMAT, _LOG_LEVEL = "PUSHSVC_LOG_FORMAT", "PUSHSVC_LOG_LEVEL"
 _METRICS_CONNECTIONS = 64  # most connections to the metrics port of an aggregator
 
 
@@ -255,6 +256,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     """Serve on an inherited listener; count connections in an inherited table (its descriptor and a row)."""
     from pushsvc.broker.broker import Broker
     from pushsvc.server.caps import Caps
+    from pushsvc.server.client_address import TrustedProxies
     from pushsvc.server.serve import serve
     from pushsvc.server.tls import tls_context
     from pushsvc.supervisor.heartbeat import start_heartbeat
@@ -262,7 +264,10 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     from pushsvc.web.security import Security
 
     settings = _child_settings()
-    security = Security(settings.allow_host, settings.allow_origin, settings.insecure, settings.host)
+    security = Security(
+        settings.allow_host, settings.allow_origin, settings.insecure, settings.host,
+        settings.allow_read_origin, settings.allow_write_origin,
+    )  # fmt: skip
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
     app = create_app(
         broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat, io_uring=settings.io_uring
@@ -272,7 +277,10 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])
     start_heartbeat()
     tls = None if settings.certfile is None else tls_context(settings.certfile, settings.keyfile)
-    serve(app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls)
+    serve(
+        app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls,
+        proxies=TrustedProxies(settings.trusted_proxy), access_log=settings.access_log,
+    )  # fmt: skip
 
 
 @program.command("_aggregator", hidden=True)
@@ -313,7 +321,7 @@ def shard_worker(descriptor: int) -> None:
     """Aggregate one shard of a topic for an aggregator."""
     from pushsvc.worker.shards import process
 
-    _log_with_pid()
+    _log_with_pid(os.environ.get(_LOG_FORMAT, "text"), os.environ.get(_LOG_LEVEL, "info"))
     process.run(descriptor)
 
 
@@ -321,9 +329,11 @@ def _child_settings() -> Settings:
     from pushsvc.config import Settings
     from pushsvc.supervisor.supervisor import SETTINGS_VARIABLE
 
-    _log_with_pid()
-    return Settings.decode(os.environ.pop(SETTINGS_VARIABLE))
+    settings = Settings.decode(os.environ.pop(SETTINGS_VARIABLE))
+    _log_with_pid(settings.log_format, settings.log_level)
+    os.environ |= {_LOG_FORMAT: settings.log_format, _LOG_LEVEL: settings.log_level}  # for shards
+    return settings
 
 
-def _log_with_pid() -> None:
-    log_to_terminal(f"pushsvc[{os.getpid()}]")
+def _log_with_pid(form: str, level: str) -> None:
+    log_to_terminal(f"pushsvc[{os.getpid()}]", form, level)

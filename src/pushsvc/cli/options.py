@@ -49,6 +49,16 @@ class _CheckedType(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+def _origin_option(name: str, rights: str) -> Callable[[F], F]:
+    return option(
+        name,
+        type=_CheckedType("origin"),
+        multiple=True,
+        metavar="ORIGIN",
+        help=f"Let pages of this Origin, or of https://*.example.com, {rights} (repeatable).",
+    )
+
+
 _PORT = click.IntRange(0, 65_535)
 _CONNECTIONS = click.IntRange(0, 10_000_000)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -81,13 +91,9 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "allow_host": option(
         "--allow-host", multiple=True, metavar="NAME", help="Also answer requests for this Host (repeatable)."
     ),
-    "allow_origin": option(
-        "--allow-origin",
-        type=_CheckedType("origin"),
-        multiple=True,
-        metavar="ORIGIN",
-        help="Let pages of this Origin use the API (repeatable).",
-    ),
+    "allow_origin": _origin_option("--allow-origin", "read and publish"),
+    "allow_read_origin": _origin_option("--allow-read-origin", "read"),
+    "allow_write_origin": _origin_option("--allow-write-origin", "read, publish and delete"),
     "insecure": option(
         "--insecure", is_flag=True, default=None, help="Listen where other machines can connect, without credentials."
     ),
@@ -129,13 +135,33 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         default=None,
         help="Send a message to many streams with one call, if the kernel supports io_uring. [default: --io-uring]",
     ),
+    "trusted_proxy": option(
+        "--trusted-proxy",
+        type=_CheckedType("network"),
+        multiple=True,
+        metavar="CIDR",
+        help="Take the client's address from Forwarded or X-Forwarded-For of proxies in this network (repeatable).",
+    ),
+    "log_format": option(
+        "--log-format", type=click.Choice(["text", "json"]), help="Form of the log's lines. [default: text]"
+    ),
+    "log_level": option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Least level of what is logged. [default: info]",
+    ),
+    "access_log": option("--access-log", is_flag=True, default=None, help="Log every answer."),
     "wait": option("--wait", is_flag=True, default=None, help="Wait for Redis if it does not answer yet."),
 }
 
 TLS = ("certfile", "keyfile")
 _LIMITS = ("max_connections", "max_connections_per_address")
-WEB = ("host", "port", "workers", "allow_host", "allow_origin", "insecure", "ack", "heartbeat", "io_uring", *_LIMITS)
-COMMON = ("redis", "prefix", "drain", "watchdog", "wait")
+_ORIGINS = ("allow_origin", "allow_read_origin", "allow_write_origin")
+WEB = (
+    "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", "ack", "heartbeat", "io_uring",
+    *_LIMITS, "access_log",
+)  # fmt: skip
+COMMON = ("redis", "prefix", "drain", "watchdog", "wait", "log_format", "log_level")
 """Names of the options that commands share."""
 
 
@@ -148,7 +174,9 @@ def server_options(*names: str) -> Callable[[F], F]:
             from pushsvc.config import load
 
             log_to_terminal("pushsvc")
-            return command(load(own, config), **given)
+            settings = load(own, config)
+            log_to_terminal("pushsvc", settings.log_format, settings.log_level)
+            return command(settings, **given)
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,15 @@ def _expiry(value: Any) -> int:
 
 
 def origin(value: Any) -> str:
-    """Return an origin as browsers send it; raise ValueError with the reason why another text cannot be one."""
+    """Return an origin as browsers send it, or a pattern of origins; raise ValueError with the reason why another text
+    cannot be one."""
     if value == "*":
-        raise ValueError("'*' would let every page of the web publish; name the origins")
+        raise ValueError("'*' would let every page of the web use the API; name the origins")
     if value == "null":
         raise ValueError("'null' is the origin of files and of pages that any site makes; name the origins")
     text = _text(value)
+    if "*" in text:
+        return _origin_pattern(text)
     if _ORIGIN.fullmatch(text) and not _DEFAULT_PORT.search(text):
         return text
     likely = _DEFAULT_PORT.sub(r"\1\2", text.strip().lower().rstrip("/"))
@@ -108,8 +112,44 @@ def origin(value: Any) -> str:
     raise ValueError(f"{text!r} is not an origin as browsers send it, such as https://page.example:8443; {hint}")
 
 
+def _origin_pattern(text: str) -> str:
+    if _TOP_LEVEL.fullmatch(text):
+        raise ValueError(f"{text!r} would let every site under that name use the API; name a domain")
+    if not _ORIGIN_PATTERN.fullmatch(text) or _DEFAULT_PORT.search(text):
+        raise ValueError(
+            f"{text!r} is not a pattern of origins, such as https://*.example.com: the * stands for one or more labels "
+            "before a domain, in lower case and without the default port of the scheme"
+        )
+    return text
+
+
 def _origins(value: Any) -> tuple[str, ...]:
     return tuple(map(origin, _texts(value)))
+
+
+def network(value: Any) -> str:
+    """Return a network such as ``10.0.0.0/8``, or of one address; raise ValueError with the reason."""
+    text = _text(value)
+    try:
+        found = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8, nor an address") from None
+    if not found.prefixlen:
+        raise ValueError(f"{text!r} would trust the headers of everybody; name the networks of the proxies")
+    return str(found)
+
+
+def _networks(value: Any) -> tuple[str, ...]:
+    return tuple(map(network, _texts(value)))
+
+
+def _one_of(*choices: str) -> Check:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}, in quotes")
+        return str(value)
+
+    return check
 
 
 def memory(value: Any) -> int:
@@ -246,6 +286,8 @@ def _limits(value: Any) -> Limits:
 _MAX_VALUED = 8
 _LEAST_EXPIRY = 3_600_000  # ms: ids and idempotency keys are remembered for less
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+_ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\*(\.[a-z0-9_-]+)+\.[a-z][a-z0-9-]*(:[0-9]{1,5})?", re.ASCII)
+_TOP_LEVEL = re.compile(r"[a-z][a-z0-9+.-]*://\*\.[a-z0-9_-]+(:[0-9]{1,5})?", re.ASCII)
 _DEFAULT_PORT = re.compile("^(http(?=://.*:80$)|https(?=://.*:443$))(.*):[0-9]+$")
 _LEAST_MEMORY = 16 * 10**6
 _MAX_AMOUNT = 10**15
@@ -285,6 +327,12 @@ SETTINGS: dict[str, Check] = {
     "maxmemory": memory,
     "allow_host": _texts,
     "allow_origin": _origins,
+    "allow_read_origin": _origins,
+    "allow_write_origin": _origins,
+    "trusted_proxy": _networks,
+    "log_format": _one_of("text", "json"),
+    "log_level": _one_of("debug", "info", "warning", "error"),
+    "access_log": _switch,
     "insecure": _switch,
     "drain": _number(0, 3_600),
     "watchdog": _number(0, 3_600),

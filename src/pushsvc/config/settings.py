@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,7 +30,8 @@ class Settings:
     ``drain``, ``heartbeat`` and ``watchdog`` (0: off) are in seconds. Without ``redis``, an embedded server runs.
     ``maxmemory`` is in bytes: 0 means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``,
     it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run without web
-    processes. ``io_uring`` has an effect only if the kernel supports it.
+    processes. ``io_uring`` has an effect only if the kernel supports it. ``trusted_proxy`` are networks such as
+    ``10.0.0.0/8``.
     """
 
     redis: str | None = None
@@ -45,6 +46,9 @@ class Settings:
     maxmemory: int | None = None
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
+    allow_read_origin: tuple[str, ...] = ()
+    allow_write_origin: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()
     insecure: bool = False
     drain: int = 5
     watchdog: int = 10
@@ -56,6 +60,9 @@ class Settings:
     max_connections: int = 50_000
     max_connections_per_address: int = 1_000
     io_uring: bool = True
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = False
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 

@@ -83,9 +83,10 @@ def heartbeat(visible: bool, id: str | None) -> bytes:
     return sse.comment("heartbeat")
 
 
-def farewell(reason: str) -> bytes:
+def farewell(reason: str, wait: float = 0) -> bytes:
     """Return the end of a stream whose client shall come back. Any status but 200 stops an EventSource for ever.
 
-    The delay is one to two times the usual one, so that many clients do not come back at once.
+    The delay is one to two times the usual one, so that many clients do not come back at once, and at least ``wait``
+    seconds.
     """
-    return sse.retry(_RETRY + randrange(_RETRY)) + sse.comment(reason)
+    return sse.retry(max(_RETRY, int(wait * 1_000)) + randrange(_RETRY)) + sse.comment(reason)

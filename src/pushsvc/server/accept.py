@@ -45,6 +45,9 @@ accepting to others for a tick."""
 _ANSWERED = RESERVED_DESCRIPTORS // 2
 """Refused connections that may be open: one more ends the oldest of the network that has most of them."""
 
+_FLOODS_ANSWERED = 16
+"""Connections beyond the rates of their addresses that get an answer in a tick. The others are closed at once."""
+
 _MAX_SLICE, _SLICE_SECONDS = 512, 0.002
 """Bounds of what is accepted in one turn of the loop."""
 
@@ -95,6 +98,7 @@ class Acceptor:
         self._tick = loop.timer(TICK, TICK)
         self._tick_due = 0.0
         self._trimmer = Trimmer()
+        self._flooding = 0  # connections beyond a rate in this tick
 
     def start(self) -> None:
         self._readable.start(self._accept)
@@ -232,13 +236,18 @@ class Acceptor:
             sock.close()  # the peer has gone
             return
         host, port = str(address[0]), int(address[1])
+        if self._floods(host):
+            metrics.REFUSED.inc()
+            sock.close()
+            return
+        counted = "" if host in self._context.proxies else host  # a proxy forwards everybody
         if self._open < self._max_open:
-            refusal = self._caps.acquire(host)
+            refusal = self._caps.acquire(counted)
         else:
             refusal = f"too many connections: this process accepts {self._max_open}"
         if refusal is None:
             self._open += 1
-            self._spawn(sock, (host, port), None, _Once(self._on_closed, host))
+            self._spawn(sock, (host, port), None, _Once(self._on_closed, counted))
             return
         metrics.REFUSED.inc()
         if self._refused_open >= RESERVED_DESCRIPTORS - _ANSWERED // 2:
@@ -249,6 +258,16 @@ class Acceptor:
         self._refused_open += 1
         connection = self._spawn(sock, (host, port), refusal, _Once(self._on_refused_closed, host))
         self._refused[connection] = network_of(host, loopback_counts=True)
+
+    def _floods(self, host: str) -> bool:
+        """Return whether an address goes on connecting beyond its rate, and enough got an answer in this tick."""
+        accounts = self._context.accounts
+        if accounts is None or host in self._context.proxies:
+            return False
+        if not any(account.refuses_connections for account in accounts.of_address(host)):
+            return False
+        self._flooding += 1
+        return self._flooding > _FLOODS_ANSWERED
 
     def _end_refused(self) -> None:
         """End a refused connection: many that send nothing must not keep out the probe of a balancer."""
@@ -305,6 +324,7 @@ class Acceptor:
         if self._left_to_others:
             self._leave_to_others()
         self._look_at_others()
+        self._flooding = 0
         self._count_memory()
         if self._accepted:
             metrics.ACCEPTED.inc(self._accepted)

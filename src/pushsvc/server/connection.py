@@ -5,9 +5,12 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from time import perf_counter
 
-from pushsvc.errors import MemoryFull, PushError
+from pushsvc.errors import MemoryFull, PushError, TooManyRequests
+from pushsvc.server.access_log import note_answer
 from pushsvc.server.body import RequestBody
+from pushsvc.server.client_address import AmbiguousClient, Client
 from pushsvc.server.context import FastPaths, ServerContext
 from pushsvc.server.fastpath.admission import StreamRequest
 from pushsvc.server.fastpath.pending_read import LastAnswerSent
@@ -17,10 +20,13 @@ from pushsvc.server.request_reader import RequestReader
 from pushsvc.server.response import closing, complete_head, encode
 from pushsvc.server.transport import DeadlineExceeded, Disconnected, Draining, Transport
 from pushsvc.server.wsgi import WsgiResponse, environ_of
-from pushsvc.web import metrics
+from pushsvc.web import audit, metrics
 from pushsvc.web.capacity import REFUSAL
 from pushsvc.web.long_requests import CLIENT, Requester
 from pushsvc.web.problem import document_of, http_problem, internal_error
+from pushsvc.web.rates.accounts import is_loopback
+from pushsvc.web.rates.streams import call_all, hold
+from pushsvc.web.request_id import HEADER, REQUEST_ID, accepted_id, identified, new_id
 from pushsvc.web.responses import HANDOFF, HttpResponse, TakeOver
 
 log = logging.getLogger(__name__)
@@ -45,18 +51,24 @@ class HttpConnection:
         self._context = context
         self._fast_paths = context.fast_paths if refusal is None else None
         self._address = address
-        self._refusal = refusal
+        self._refusal: str | TooManyRequests | None = refusal
         self._on_closed = on_closed
         self._keep_alive = False  # after the last answer
         self._unread = False  # the app left a part of the last request's body unread
         self.transport = Transport(sock, address[0], context.memory, context.deadlines.pace)
-        self._client = Requester(address[0], self.transport.peer_gone)
+        self._at_close: list[Callable[[], None]] = []
+        self._behind_proxy = address[0] in context.proxies
+        self._client = self._requester(Client(address[0]))
+        self._scheme: str | None = None  # that of the client, if a proxy tells it
+        self._request_id = ""
+        self._begun = 0.0
         self._reader = RequestReader(self.transport, context)
 
     def run(self) -> None:
         """Serve until the end of the connection, or until a stream has taken the socket."""
         handed_over = False
         try:
+            self._count_connection()
             if self._context.tls is not None:
                 self.transport.set_deadline(self._context.deadlines.handshake)
                 self.transport.start_tls(self._context.tls)
@@ -78,7 +90,23 @@ class HttpConnection:
         finally:
             if not handed_over:
                 self.transport.release().close()
-                self._on_closed()
+                call_all([*self._at_close, self._on_closed])
+
+    def _count_connection(self) -> None:
+        """Count the connection for its address. A refused one gets an answer, too."""
+        if self._refusal is None and not self._behind_proxy:
+            try:
+                for account in self._client.accounts or ():
+                    account.count_connection()
+            except TooManyRequests as error:
+                metrics.REFUSED.inc()
+                self._refusal, self._fast_paths = error, None
+
+    def _requester(self, client: Client) -> Requester:
+        accounts = self._context.accounts
+        own = () if accounts is None else accounts.of_address(client.address, forwarded=client.forwarded)
+        local = not client.forwarded and is_loopback(client.address)
+        return Requester(client.address, self.transport.peer_gone, own, local, self._at_close.append)
 
     def drain(self) -> None:
         """End the connection unless a request is under way. Call it in gevent's hub."""
@@ -87,11 +115,13 @@ class HttpConnection:
     def _serve(self) -> Callable[[socket.socket, Callable[[], None]], None] | None:
         """Answer requests; return the callback that takes the socket, None at the end of the connection."""
         while True:
+            request = None
             try:
                 request = self._reader.next()
                 if request is None:
                     self._shutdown_write()
                     return None
+                self._identify(request)
                 take_over = self._answer(request)
             except BadRequest as error:
                 metrics.BAD_REQUESTS.inc()
@@ -108,7 +138,32 @@ class HttpConnection:
                     self._linger()
                 return None
         self._refuse(refusal)  # here, because the error refers to what was held for the request
+        if request is not None:
+            self._note(request, refusal.status)
         return None
+
+    def _identify(self, request: Request) -> None:
+        """Choose the id of a request and, if a trusted proxy forwards it, find out the client. Raise BadRequest."""
+        if self._context.access_log:
+            self._begun = perf_counter()
+        if not self._behind_proxy:
+            self._request_id = new_id()
+            return
+        self._request_id = accepted_id(request.headers.get("x-request-id"))
+        try:
+            client = self._context.proxies.client(self._address[0], request.headers)
+        except AmbiguousClient as error:
+            raise BadRequest(400, str(error)) from None
+        self._scheme = client.scheme
+        if client.address != self._client.address or client.forwarded == self._client.local:
+            self._client = self._requester(client)
+            self.transport.count_for(client.address)
+
+    def _note(self, request: Request, status: int) -> None:
+        """Write the line of an answer to the access log, if there is one."""
+        if self._context.access_log:
+            address = self._client.address
+            note_answer(request, status=status, id=self._request_id, address=address, begun=self._begun)
 
     def _answer(self, request: Request) -> TakeOver | None:
         """Send the answer; return the callback that takes the socket, if the answer is a stream."""
@@ -125,6 +180,8 @@ class HttpConnection:
 
     def _answer_stream(self, paths: FastPaths, wanted: StreamRequest, request: Request) -> TakeOver | None:
         """Answer from the stream cache; else let the app answer and remember its stream."""
+        if self._scheme is not None:  # an answer over TLS has one more header
+            wanted = wanted._replace(key=(*wanted.key, self._scheme))
         cached = paths.streams.find(wanted)
         take_over = None if cached is None else self._open_cached(cached, request)
         if take_over is not None:
@@ -154,22 +211,34 @@ class HttpConnection:
         except Exception:
             log.exception("POST %s failed", request.path)
             self._keep_alive = False
-            self.transport.send(closing(internal_error()))
+            self._note(request, 500)
+            self.transport.send(closing(identified(internal_error(), self._request_id)))
             return
-        if paths.batcher is not None and response.status == 202:
-            self._reader.batch_repetitions(paths.batcher, request)
+        if response.status in audit.STATUSES:
+            address = self._client.address
+            audit.RefusedRequest(self._request_id, "POST", address, topic).note_problem(response.status, response.body)
+        response = identified(response, self._request_id)
+        self._note(request, response.status)
+        if paths.batcher is not None and response.status == 202 and not self._behind_proxy:
+            self._reader.batch_repetitions(paths.batcher, request, self._client.accounts or ())
         keep_alive = self._keep_alive = request.keep_alive and not self._context.draining.is_set()
         self.transport.send(encode(response, keep_alive=keep_alive, version=request.version))
 
     def _open_cached(self, cached: CachedStream, request: Request) -> TakeOver | None:
         """Send the cached head of a stream; None if the stream cannot open now, which the app must explain."""
         try:
+            self._client.count_request()
             stream = cached.factory(request.headers.get("last-event-id") or None)
             stream.open()
+            if self._context.streams is not None:
+                release = hold(self._context.streams, self._client.accounts or ())
+                if release is not None:
+                    self._at_close.append(release)
         except PushError:
             return None
         self._unread = False
-        self.transport.send(complete_head(cached.head), more=True)
+        self._note(request, 200)
+        self.transport.send(complete_head(f"{cached.head}{HEADER}: {self._request_id}\r\n"), more=True)
         return stream.take_over
 
     def _respond(self, request: Request) -> WsgiResponse:
@@ -177,8 +246,12 @@ class HttpConnection:
         context, body = self._context, self._body_of(request)
         may_keep_alive = request.keep_alive and self._refusal is None
         response = WsgiResponse(self.transport, request, body, lambda: may_keep_alive and not context.draining.is_set())
-        environ = environ_of(context.environ, request, self._address, body.stream(request.length))
+        address = self._address if self._client.address == self._address[0] else (self._client.address, 0)
+        environ = environ_of(context.environ, request, address, body.stream(request.length))
         environ[CLIENT] = self._client
+        environ[REQUEST_ID] = self._request_id
+        if self._scheme is not None:
+            environ["wsgi.url_scheme"] = self._scheme
         if self._refusal is not None:
             environ[REFUSAL] = self._refusal
         elif request.method != "HEAD":
@@ -195,20 +268,22 @@ class HttpConnection:
             log.exception("%s %s failed", request.method, request.path)
             if response.started:
                 raise Disconnected from None
-            self.transport.send(closing(internal_error(), bodiless=request.method == "HEAD"))
+            failure = identified(internal_error(), self._request_id)
+            self.transport.send(closing(failure, bodiless=request.method == "HEAD"))
             response.keep_alive = False
             response.take_over = None
         finally:
             self._unread = not body.done
             body.release()
         self._keep_alive = response.keep_alive
+        self._note(request, response.status)
         return response
 
     def _body_of(self, request: Request) -> RequestBody:
         return RequestBody(self.transport, self._reader.buffer, request, self._context.memory)
 
     def _refuse(self, refusal: HttpResponse) -> None:
-        self.transport.send(closing(refusal))
+        self.transport.send(closing(identified(refusal, self._request_id or new_id())))
         self._shutdown_write()
         self._linger()
 
@@ -228,9 +303,10 @@ class HttpConnection:
 
     def _hand_over(self, take_over: Callable[[socket.socket, Callable[[], None]], None]) -> None:
         sock = self.transport.release()
+        on_closed = partial(call_all, (*self._at_close, self._on_closed)) if self._at_close else self._on_closed
         try:
-            take_over(sock, self._on_closed)
+            take_over(sock, on_closed)
         except Exception:
             log.exception("a stream to %s could not take its socket", self._address[0])
             sock.close()
-            self._on_closed()
+            on_closed()

@@ -10,6 +10,7 @@ from flask import Flask
 from gevent.event import Event
 
 from pushsvc.event import Limits
+from pushsvc.server.client_address import TrustedProxies
 from pushsvc.server.fastpath.admission import Admission
 from pushsvc.server.fastpath.post_batcher import PostBatcher
 from pushsvc.server.fastpath.publish import Publisher
@@ -19,6 +20,8 @@ from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import WsgiApp
 from pushsvc.web.app import context_of
 from pushsvc.web.memory.budget import MemoryBudget
+from pushsvc.web.rates.accounts import Accounts
+from pushsvc.web.rates.streams import StreamCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class FastPaths(NamedTuple):
 class ServerContext:
     """The app, its fast paths and the limits. ``draining`` is set when the server begins to end.
 
-    ``memory`` counts what the process holds for its clients.
+    ``memory`` counts what the process holds for its clients; ``accounts`` and ``streams`` what they do, if it is
+    limited. ``proxies`` may tell the addresses of clients.
     """
 
     app: WsgiApp
@@ -73,3 +77,7 @@ class ServerContext:
     deadlines: Deadlines = field(default_factory=Deadlines)
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(Limits().memory, Limits().memory_per_address))
     draining: Event = field(default_factory=Event)
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
+    access_log: bool = False
+    accounts: Accounts | None = None
+    streams: StreamCounts | None = None

@@ -1,5 +1,6 @@
 """Reads the heads of the requests of one connection, within their deadlines."""
 
+from collections.abc import Sequence
 from math import inf
 
 from gevent import get_hub
@@ -9,6 +10,7 @@ from pushsvc.server.fastpath.pending_read import Claim, PendingRead
 from pushsvc.server.fastpath.post_batcher import PostBatcher
 from pushsvc.server.request import BadRequest, Request, find_head, parse_head
 from pushsvc.server.transport import DeadlineExceeded, Draining, Transport
+from pushsvc.web.rates.accounts import Account
 
 _PIPELINED = 16
 """Pipelined requests of one connection that are answered before other connections get a turn."""
@@ -30,6 +32,7 @@ class RequestReader:
         self._head = b""  # the last one
         self._request: Request | None = None  # of the last head
         self._repeated = False  # the last head equals the one before it
+        self._accounts: Sequence[Account] = ()
         self._batcher: PostBatcher | None = None  # set while it may claim the next request
         self.buffer = bytearray()
         self.idle = True
@@ -58,8 +61,10 @@ class RequestReader:
         del buffer[:end]
         return request
 
-    def batch_repetitions(self, batcher: PostBatcher, request: Request) -> None:
-        """Let the batcher claim the next requests if ``request``, the last one, repeated the head before it."""
+    def batch_repetitions(self, batcher: PostBatcher, request: Request, accounts: Sequence[Account]) -> None:
+        """Let the batcher claim the next requests if ``request``, the last one, repeated the head before it. They count
+        for ``accounts``."""
+        self._accounts = accounts
         if self._repeated:
             self._batcher = batcher if batcher.remember(self._head, request) else None
 
@@ -100,7 +105,7 @@ class RequestReader:
         """Offer received bytes to the batcher; return those that it does not claim."""
 
         def claim(data: bytes, pending: PendingRead) -> Claim:
-            claimed = batcher.claim(data, pending)
+            claimed = batcher.claim(data, pending, self._accounts)
             if claimed.size:
                 self.idle = False
                 self._transport.clear_deadline()

@@ -14,6 +14,7 @@ from gevent.event import Event
 
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
+from pushsvc.server.client_address import TrustedProxies
 from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
@@ -29,6 +30,8 @@ def serve(
     *,
     caps: Caps | None = None,
     tls: ssl.SSLContext | None = None,
+    proxies: TrustedProxies | None = None,
+    access_log: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Then end every stream with a time to reconnect, within ``drain`` seconds."""
     context = context_of(app)
@@ -36,9 +39,13 @@ def serve(
     hub.start()
     environ = base_environ(listener.getsockname(), "http" if tls is None else "https")
     draining, stopping = Event(), Event()
-    fast_paths = FastPaths.of(app, draining, batching=tls is None)
+    # The access log has a line for each request, and the batcher reads many as one.
+    fast_paths = FastPaths.of(app, draining, batching=tls is None and not access_log)
     deadlines = Deadlines(pace=Pace(rate=context.limits.rate))
-    shared = ServerContext(app, environ, fast_paths, tls, deadlines=deadlines, memory=context.memory, draining=draining)
+    shared = ServerContext(
+        app, environ, fast_paths, tls, deadlines=deadlines, memory=context.memory, draining=draining,
+        proxies=proxies or TrustedProxies(), access_log=access_log, accounts=context.accounts, streams=context.streams,
+    )  # fmt: skip
     acceptor = Acceptor(listener, shared, caps or Caps())
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)

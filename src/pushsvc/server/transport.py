@@ -88,6 +88,10 @@ class Transport:
         self.deadline = time.monotonic() + seconds
         self._interrupted = None
 
+    def count_for(self, address: str) -> None:
+        """Count what is held from now on for this address: a proxy forwards the requests of many."""
+        self._address = address
+
     def clear_deadline(self) -> None:
         self.deadline = inf
 

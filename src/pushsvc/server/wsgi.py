@@ -14,6 +14,7 @@ from pushsvc.server.body import RequestBody
 from pushsvc.server.request import COMMON_HEADERS, Request
 from pushsvc.server.response import complete_head
 from pushsvc.server.transport import Transport
+from pushsvc.web.request_id import HEADER as REQUEST_ID_HEADER
 from pushsvc.web.responses import StreamFactory, TakeOver
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def base_environ(address: Any, scheme: str) -> dict[str, Any]:
 def environ_of(
     base: dict[str, Any], request: Request, address: tuple[str, int], stream: io.BufferedIOBase
 ) -> dict[str, Any]:
-    """Return the environ of one request from ``address`` whose body is ``stream``."""
+    """Return the environ of one request from ``address`` whose body is ``stream``; port 0 is an unknown one."""
     environ = base.copy()
     environ["REQUEST_METHOD"] = request.method
     environ["PATH_INFO"] = unquote_to_bytes(request.path).decode("latin-1") if "%" in request.path else request.path
@@ -117,6 +118,11 @@ class WsgiResponse:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
+
+    @property
+    def status(self) -> int:
+        """Return the status of the app, 500 if it chose none."""
+        return int(self._status[:3] or 500)
 
     def handoff(self, take_over: TakeOver, factory: StreamFactory | None = None) -> None:
         """Ask for the socket: the ``HANDOFF`` entry of the environ."""
@@ -220,8 +226,10 @@ class WsgiResponse:
     def _begin_stream(self) -> None:
         self.keep_alive = False
         coding = [_CHUNKED] if self._request.version == 1 else []
-        self.stream_head = self._head_text([*self._app_fields(), *coding, ("Connection", "close")])
-        self._transport.send(complete_head(self.stream_head), more=True)
+        fields = [*self._app_fields(), *coding, ("Connection", "close")]
+        own = [field for field in fields if field[0] == REQUEST_ID_HEADER]  # the others fit every equal request
+        self.stream_head = self._head_text([field for field in fields if field not in own])
+        self._transport.send(complete_head(self._head_text(fields)), more=True)
         self.started = True
 
     def _head_text(self, fields: list[tuple[str, str]]) -> str:

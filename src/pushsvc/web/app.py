@@ -12,9 +12,24 @@ from pushsvc.errors import StartupError
 from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.settings import TopicRules
-from pushsvc.web import authorization, capacity, events, health, pages, problem, stats, stream, topics
+from pushsvc.web import (
+    audit,
+    authorization,
+    capacity,
+    count_requests,
+    events,
+    health,
+    pages,
+    problem,
+    request_id,
+    stats,
+    stream,
+    topics,
+)
 from pushsvc.web.context import Context
 from pushsvc.web.memory.budget import MemoryBudget
+from pushsvc.web.rates.accounts import Accounts
+from pushsvc.web.rates.streams import StreamCounts
 from pushsvc.web.security import Security
 from pushsvc.web.unmodified import remember_state
 
@@ -42,12 +57,14 @@ def create_app(
     memory = MemoryBudget(limits.memory, limits.memory_per_address)
     hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
     hub.count_in(memory)
-    context = Context(broker, hub, rules, limits, EventReader(limits), security, memory, access)
+    accounts, streams = Accounts(broker.rates, limits), StreamCounts(broker.rates)
+    context = Context(broker, hub, rules, limits, EventReader(limits), security, memory, access, accounts, streams)
     app.extensions["pushsvc"] = context
-    problem.install(app)
-    security.install(app)
-    capacity.install(app)
+    for part in (problem, request_id, audit, security, capacity):
+        part.install(app)
+    count_requests.install(app, accounts)
     authorization.install(app, access)
+    count_requests.install_subjects(app, accounts)
     for resource in (events, stats, stream, topics, health, pages):
         app.register_blueprint(resource.blueprint(context))
     remember_state(app)
@@ -57,7 +74,7 @@ def create_app(
 def create_metrics_app(security: Security) -> Flask:
     """Return an application with only ``/metrics``, for processes that serve nothing else."""
     app = Flask(__name__, static_folder=None)
-    for part in (problem, security, capacity):
+    for part in (problem, request_id, audit, security, capacity):
         part.install(app)
     app.add_url_rule("/metrics", view_func=health.metrics)
     return app

@@ -2,11 +2,13 @@
 
 from flask import Flask, Response, request
 
-from pushsvc import sse
+from pushsvc.errors import TooManyRequests
 from pushsvc.hub.messages import farewell
 from pushsvc.web.problem import problem
+from pushsvc.web.responses import ended_stream, wants_stream
 
-REFUSAL = "pushsvc.refused"  # why the connection is one too many; absent if it is accepted
+REFUSAL = "pushsvc.refused"
+"""Why the connection is one too many, as text or as TooManyRequests; absent if it is accepted."""
 
 _ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered despite the limit: restarting a full server would make all its subscribers reconnect at once."""
@@ -17,16 +19,13 @@ def install(app: Flask) -> None:
 
     @app.before_request
     def refuse() -> Response | None:
-        reason: str | None = request.environ.get(REFUSAL)
+        reason: str | TooManyRequests | None = request.environ.get(REFUSAL)
         if reason is None or request.path in _ALWAYS:
             return None
-        if _wants_stream():
-            return Response(farewell(reason), content_type=sse.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+        if isinstance(reason, TooManyRequests):
+            raise reason
+        if wants_stream():
+            return ended_stream(farewell(reason))
         response = problem(503, "full", "Too many connections", reason).to_flask()
         response.headers["Retry-After"] = "5"
         return response
-
-
-def _wants_stream() -> bool:
-    asked = request.args.get("format")
-    return asked == "sse" if asked is not None else sse.MEDIA_TYPE in request.headers.get("Accept", "")

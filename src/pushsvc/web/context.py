@@ -11,6 +11,8 @@ from pushsvc.system_clock import now_ms
 from pushsvc.web.history import ScanLimits
 from pushsvc.web.long_requests import LongRequests
 from pushsvc.web.memory.budget import MemoryBudget
+from pushsvc.web.rates.accounts import Accounts
+from pushsvc.web.rates.streams import StreamCounts
 from pushsvc.web.security import Security
 
 
@@ -20,7 +22,8 @@ class Context:
 
     The list of topics reads the metadata of ``described_topics`` at once, in about 3 ms; thousands would delay all
     streams. A stream of its changes begins with at most ``listed_topics``, and sends the list anew after more changes.
-    ``memory`` counts what the process holds for its clients. Without ``access`` everybody may do everything.
+    ``memory`` counts what the process holds for its clients; ``accounts`` and ``streams`` what they do, if that is
+    limited. Without ``access`` everybody may do everything.
     """
 
     broker: Broker
@@ -31,6 +34,8 @@ class Context:
     security: Security
     memory: MemoryBudget
     access: Access | None = None
+    accounts: Accounts | None = None
+    streams: StreamCounts | None = None
     scan: ScanLimits = field(default_factory=ScanLimits)
     long: LongRequests = field(default_factory=LongRequests)
     described_topics: int = 100

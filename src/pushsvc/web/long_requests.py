@@ -19,6 +19,7 @@ from gevent.event import Event
 from pushsvc.errors import Busy, ClientGone
 from pushsvc.pause import Pause, no_pause
 from pushsvc.web import metrics
+from pushsvc.web.rates.accounts import Account
 
 CLIENT = "pushsvc.client"
 """``environ[CLIENT]`` is the Requester of a request. The key is absent if the server does not know it."""
@@ -45,10 +46,33 @@ class LongLimits:
 
 
 class Requester(NamedTuple):
-    """The ``address`` that a request came from, and whether its connection is ``gone``."""
+    """The ``address`` that a request came from, and whether its connection is ``gone``.
+
+    ``accounts`` are those of its limits, None if the server does not know them; ``local`` if it came from a program of
+    this machine. ``at_close`` takes what is to be called when the connection has closed; it is None under another
+    server.
+    """
 
     address: str
     gone: Callable[[], bool]
+    accounts: tuple[Account, ...] | None = None
+    local: bool = False
+    at_close: Callable[[Callable[[], None]], None] | None = None
+
+    def count_request(self) -> None:
+        """Count a request for its accounts; raise TooManyRequests. May wait for Redis."""
+        for account in self.accounts or ():
+            account.count_request()
+
+    def check_events(self) -> None:
+        """Raise TooManyRequests if no events are allowed at the moment."""
+        for account in self.accounts or ():
+            account.check_events()
+
+    def count_events(self, count: int) -> None:
+        """Count events before they are stored; raise TooManyRequests. May wait for Redis."""
+        for account in self.accounts or ():
+            account.count_events(count)
 
 
 UNKNOWN = Requester("", lambda: False)

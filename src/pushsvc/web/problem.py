@@ -8,12 +8,15 @@ import orjson
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from pushsvc.errors import MissingToken, PushError, TooLarge, Unavailable
-from pushsvc.web.responses import HttpResponse
+from pushsvc.errors import MissingToken, PushError, TooLarge, TooManyRequests, Unavailable
+from pushsvc.hub.messages import farewell
+from pushsvc.web.audit import note_refused_stream
+from pushsvc.web.request_id import PROBLEM
+from pushsvc.web.responses import HttpResponse, ended_stream, wants_stream
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = PROBLEM
 
 
 def install(app: Flask) -> None:
@@ -57,10 +60,15 @@ def document_of(error: PushError) -> HttpResponse:
         answer.headers.append(("Retry-After", str(error.retry_after)))
     if isinstance(error, MissingToken):
         answer.headers.append(("WWW-Authenticate", error.challenge))
+    if isinstance(error, TooManyRequests):
+        answer.headers.extend(error.headers())
     return answer
 
 
 def _any(error: Exception) -> Response:
+    if isinstance(error, TooManyRequests) and wants_stream():
+        note_refused_stream(error)
+        return ended_stream(farewell(error.detail, error.wait))
     return problem_of(error, f"{request.method} {request.path}").to_flask()
 
 

@@ -63,6 +63,7 @@ def publish(  # noqa: PLR0913 - what a request may say
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
+        client.check_events()
         now = context.now()
         key = None
         if idempotency_key is not None:
@@ -75,6 +76,7 @@ def publish(  # noqa: PLR0913 - what a request may say
                 _check_keys(
                     parsed, keys, no_pause if len(body) <= context.long.limits.short_body else context.long.pauses()
                 )
+            client.count_events(parsed.batch.count)
             receipt = _store(context, topic, parsed, settings, skip, key)
         except InvalidBatch as error:
             metrics.REJECTED.inc(len(error.faults) + error.more)

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from flask import Response, request
+from flask import Response, current_app, request
 
 from pushsvc.errors import Unavailable
 from pushsvc.hub.streams import Stream
 from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
+from pushsvc.web.long_requests import client_of
+from pushsvc.web.rates.streams import hold
 
 HANDOFF = "pushsvc.handoff"
 """``environ[HANDOFF](take_over, factory)`` asks for the connection's socket. The view then answers 200 with the headers
@@ -70,17 +72,36 @@ def stream_response(stream: Stream) -> Response:
     """Return an open-ended event stream.
 
     A temporary failure is answered with 200 and a time to reconnect: any other status ends a browser's EventSource for
-    good. If the server offers its socket, the hub takes it after the head; else the server iterates the stream.
+    good. Raise TooManyRequests for more streams than the limits allow. If the server offers its socket, the hub takes
+    it after the head; else the server iterates the stream.
     """
+    context, client = current_app.extensions["pushsvc"], client_of(request)
     try:
         stream.open()
+        release = hold(context.streams, client.accounts or ())
     except Unavailable as error:
         return _open_ended(stream.refusal(error))
     handoff = request.environ.get(HANDOFF)
-    if handoff is None or request.method != "GET":
-        return _open_ended(stream)
+    if handoff is None or request.method != "GET" or client.at_close is None:
+        response = _open_ended(stream)
+        if release is not None:
+            response.call_on_close(release)
+        return response
+    if release is not None:
+        client.at_close(release)
     handoff(stream.take_over, stream.factory)
     return _open_ended(())
+
+
+def wants_stream() -> bool:
+    """Return whether the present request asks for a stream, as far as its route does not matter."""
+    asked = request.args.get("format")
+    return asked == "sse" if asked is not None else EVENT_STREAM in request.headers.get("Accept", "")
+
+
+def ended_stream(body: bytes) -> Response:
+    """Return a stream that is complete."""
+    return Response(body, content_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
 
 def _open_ended(body: bytes | Iterable[bytes]) -> Response:

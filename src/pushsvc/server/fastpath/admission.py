@@ -21,17 +21,17 @@ _PREFIX, _SUFFIX = "/v1/topics/", "/events"
 _MEDIA_TYPES = frozenset({JSON, NDJSON, CSV, CLOUDEVENT, CLOUDEVENTS})
 _MAX_QUERY = 2_000
 _HARMLESS = frozenset({
-    "accept", "accept-encoding", "accept-language", "cache-control", "connection", "host", "pragma", "traceparent",
-    "tracestate", "user-agent", "x-request-id",
+    "accept", "accept-encoding", "accept-language", "cache-control", "connection", "forwarded", "host", "pragma",
+    "traceparent", "tracestate", "user-agent", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+    "x-real-ip", "x-request-id",
 })  # fmt: skip
 
 _HARMLESS_TO_PUBLISH = _HARMLESS | {"content-length", "content-type", "date"}
 """Headers that Flask would not treat differently from the publish fast path."""
 
 _HARMLESS_TO_STREAMS = _HARMLESS | {
-    "dnt", "forwarded", "last-event-id", "origin", "priority", "referer", "sec-ch-ua", "sec-ch-ua-mobile",
-    "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-gpc", "via", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
+    "dnt", "last-event-id", "origin", "priority", "referer", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform",
+    "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-gpc",
 }  # fmt: skip
 """Headers that change nothing about a stream except those of ``_STREAM_IDENTITY`` and the position."""
 

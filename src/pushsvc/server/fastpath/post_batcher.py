@@ -8,6 +8,7 @@ greenlet of its connection.
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from pushsvc.server.fastpath.publish import Publisher
 from pushsvc.server.request import Request
 from pushsvc.server.response import add_body, closing, encode_head
 from pushsvc.web.problem import internal_error
+from pushsvc.web.rates.accounts import Account, try_posts
+from pushsvc.web.request_id import identified, is_problem, new_id, with_id
 from pushsvc.web.responses import BatchResponse
 
 log = logging.getLogger(__name__)
@@ -39,11 +42,13 @@ class PostBatchLimits:
 
 
 class ClaimedPosts(NamedTuple):
-    """The bytes claimed from one connection, and the bodies of the requests in them."""
+    """The bytes claimed from one connection, the bodies of the requests in them, and the accounts that they count
+    for."""
 
     pending: PendingRead
     data: bytes
     bodies: list[bytes]
+    accounts: Sequence[Account]
 
 
 class PostBatcher:
@@ -72,8 +77,12 @@ class PostBatcher:
         self._heads[head] = topic, request.length
         return True
 
-    def claim(self, data: bytes, pending: PendingRead) -> Claim:
-        """Claim the requests at the beginning of ``data`` that are complete, have known heads and share one topic."""
+    def claim(self, data: bytes, pending: PendingRead, accounts: Sequence[Account] = ()) -> Claim:
+        """Claim the requests at the beginning of ``data`` that are complete, have known heads and share one topic.
+
+        They count for ``accounts``. Without room in one of them the requests are left to their connection, which may
+        wait for Redis.
+        """
         if self._draining.is_set():
             return Claim(0, incomplete=False)
         bodies: list[bytes] = []
@@ -92,9 +101,11 @@ class PostBatcher:
             bodies.append(data[start:end])
         if not bodies:
             return Claim(0, incomplete)
+        if not try_posts(accounts, len(bodies)):
+            return Claim(0, incomplete=False)
         if not self._waiting:
             get_hub().loop.run_callback(self._publish_waiting)
-        self._waiting.setdefault(topic, []).append(ClaimedPosts(pending, data[:end], bodies))
+        self._waiting.setdefault(topic, []).append(ClaimedPosts(pending, data[:end], bodies, accounts))
         return Claim(end, incomplete)
 
     def _publish_waiting(self) -> None:
@@ -134,20 +145,29 @@ class PostBatcher:
             if response is None:
                 while unanswered:
                     post = unanswered.popleft()
+                    for account in post.accounts:
+                        account.count_posts(-len(post.bodies))
                     post.pending.put_back(post.data)
             else:
                 self._answer(response, unanswered)
         except Exception:
             log.exception("posts to %s failed", topic)
             for post in unanswered:  # not put back: their events may be in the log
-                post.pending.reply(closing(internal_error()), keep_alive=False)
+                post.pending.reply(closing(identified(internal_error(), new_id())), keep_alive=False)
 
     def _answer(self, response: BatchResponse, unanswered: deque[ClaimedPosts]) -> None:
         status, headers, texts = response
         keep_alive, bodies = not self._draining.is_set(), iter(texts)
+        problem = is_problem(headers)
         head, last_head = (encode_head(status, headers, keep_alive=kept) for kept in (True, keep_alive))
         while unanswered:
             post = unanswered.popleft()
-            answers = [add_body(head, next(bodies)) for _ in post.bodies[1:]]
-            data = b"".join([*answers, add_body(last_head, next(bodies))])
+            answers = [_add_body(head, next(bodies), problem) for _ in post.bodies[1:]]
+            data = b"".join([*answers, _add_body(last_head, next(bodies), problem)])
             post.pending.reply(data, keep_alive=keep_alive)
+
+
+def _add_body(head: bytes, body: bytes, problem: bool) -> bytes:
+    """Return one answer, with an id of its own."""
+    id = new_id()
+    return add_body(b"%bX-Request-Id: %b\r\n" % (head, id.encode()), with_id(body, id) if problem else body)

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from pushsvc.errors import TooManyRequests
 from pushsvc.server.request import Request
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import Requester
+from pushsvc.web.problem import document_of
 from pushsvc.web.publish import publish, publish_batch
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
@@ -17,8 +19,13 @@ class Publisher:
         self._common = context.security.headers(None)
 
     def publish(self, topic: str, request: Request, body: bytes, client: Requester) -> HttpResponse:
-        content_type = request.headers["content-type"]
-        status, headers, text = publish(self._context, topic, content_type, body, client=client)
+        try:
+            client.count_request()
+        except TooManyRequests as error:
+            status, headers, text = document_of(error)
+        else:
+            content_type = request.headers["content-type"]
+            status, headers, text = publish(self._context, topic, content_type, body, client=client)
         return HttpResponse(status, headers + self._common, text)
 
     def publish_batch(self, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
