@@ -28,6 +28,7 @@
     │   ├── MemoryFull               503  the process holds too much for its clients; nothing was stored
     │   ├── Busy                     503  too many long requests wait for their turn
     │   ├── TooManyLogsFollowed      503  the streams of this process follow too many topics
+    │   ├── KeysUnavailable          503  the keys that verify tokens could not be fetched yet
     │   ├── StatisticsUnavailable    503  no aggregator has counted a topic that has events
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
@@ -246,6 +247,11 @@ class Busy(Unavailable):
 
 class TooManyLogsFollowed(Unavailable):
     slug, title = "too-much-followed", "The streams of this process follow too many topics and windows"
+
+
+class KeysUnavailable(Unavailable):
+    slug, title = "keys-unavailable", "The keys that verify tokens could not be fetched yet"
+    retry_after = 5
 
 
 class StatisticsUnavailable(Unavailable):

@@ -56,7 +56,7 @@ def settings_rows() -> list[tuple[str, str, str, str]]:
 
 def test_the_table_of_settings_is_complete_with_defaults() -> None:
     rows = {key: (option, variable, default) for option, key, variable, default in settings_rows()}
-    assert set(rows) == {one.name for one in fields(Settings)} - {"topics", "limits"}
+    assert set(rows) == {one.name for one in fields(Settings)} - {"topics", "limits", "jwt_key", "issuers", "keys"}
     options = {option: parameter for parameter in server_options() for option in parameter.opts}
     for key, (option, variable, default) in rows.items():
         assert options[option].envvar == variable
@@ -69,7 +69,7 @@ def server_options() -> list[click.Parameter]:
 
 def shown(key: str, value: Any) -> str:
     if value is None:
-        return {"redis": "embedded", "maxmemory": "half"}.get(key, "none")
+        return {"redis": "embedded", "maxmemory": "half", "jwt_alg": "HS256"}.get(key, "none")
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value) if value != () else "none"

@@ -42,6 +42,8 @@ class Stack:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.config: Path | None = None
+        self.environment: dict[str, str] = {}
+        """Variables of processes that start from now on."""
 
     def __enter__(self) -> Stack:
         return self
@@ -58,7 +60,7 @@ class Stack:
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
-        environment |= {"PUSHSVC_REDIS": self.redis_url, "PUSHSVC_PREFIX": self.prefix}
+        environment |= {"PUSHSVC_REDIS": self.redis_url, "PUSHSVC_PREFIX": self.prefix} | self.environment
         if self.config is not None:
             environment["PUSHSVC_CONFIG"] = str(self.config)
         with (self._folder / f"{name}.log").open("ab") as output:

@@ -127,6 +127,8 @@ def test_every_reference_resolves_and_every_component_is_used(document):
     for value in references(document):
         resolve(document, value)
         used.add(value["$ref"])
+    for _, _, operation, _ in operations(document):
+        used |= {f"#/components/securitySchemes/{name}" for one in operation.get("security", ()) for name in one}
     shared = document["components"]
     everything = {f"#/components/{kind}/{name}" for kind in shared for name in shared[kind]}
     of_streams = {f"#/components/schemas/{name}" for name in ("Frame", "Reset", "TopicChanges")}

@@ -41,7 +41,7 @@ class Access:
     ) -> None:
         self._verifier = verifier
         self._keys = keys or ApiKeys()
-        self._anonymous = anonymous
+        self.anonymous = anonymous
         self._accepts_parameter = accepts_parameter
         self._remembered = remembered
         self._known: OrderedDict[bytes, Grants] = OrderedDict()
@@ -50,13 +50,13 @@ class Access:
         """Return the grants of a request at ``now`` (epoch seconds). Raise InvalidToken."""
         text = self._chosen(presented)
         if text is None:
-            return self._anonymous
+            return self.anonymous
         if len(text) > LONGEST_TOKEN:
             raise InvalidToken(f"the token is longer than {LONGEST_TOKEN} characters")
         digest = blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
         grants = self._known.get(digest)
         if grants is None:
-            grants = self._known[digest] = self._find(text, now).plus(self._anonymous)
+            grants = self._known[digest] = self._find(text, now).plus(self.anonymous)
             if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
         else:

@@ -142,6 +142,9 @@ class Grants:
     expires: float = inf
     issued: float | None = None
 
+    def __bool__(self) -> bool:
+        return bool(self.publish or self.subscribe or self.manage)
+
     def keys(self, action: Action, topic: str) -> frozenset[str] | None:
         """Return the keys of a topic that the action may concern: None for all, NO_KEYS for none at all."""
         return self.of(action).keys(topic)

@@ -4,7 +4,8 @@ The algorithm belongs to the key, and the token's own word on it only chooses am
 token cannot have its signature checked in another way than the operator meant (RFC 8725, 3.1).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -83,7 +84,8 @@ class Issuer:
     """Who signs tokens: its keys, and what its tokens must say.
 
     ``name`` is compared with ``iss`` and ``audience`` with ``aud``; None and () accept any. ``leeway`` is how many
-    seconds the clocks may differ. With ``needs_expiry`` a token without ``exp`` is refused.
+    seconds the clocks may differ. With ``needs_expiry`` a token without ``exp`` is refused. ``refresh`` is called for a
+    ``kid`` that no key has; it returns whether the keys may be newer now, and may raise Unavailable.
     """
 
     keys: Sequence[Key]
@@ -91,6 +93,7 @@ class Issuer:
     audience: tuple[str, ...] = ()
     leeway: float = 10.0
     needs_expiry: bool = True
+    refresh: Callable[[], bool] = lambda: False
 
 
 class Verifier:
@@ -114,15 +117,23 @@ class Verifier:
         raise InvalidToken(f"the issuer {_shown(said.get('iss'))} is not known here")
 
     def _verify_by(self, issuer: Issuer, header: Mapping[str, Any], token: str, now: float) -> Grants:
-        keys = [key for key in issuer.keys if key.algorithm == header.get("alg")]
-        named = [key for key in keys if key.id is not None and key.id == header.get("kid")]
-        for key in named or [key for key in keys if key.id is None or "kid" not in header]:
-            try:
-                claims = jwt.decode(token, key.material, [key.algorithm], options=_ONLY_THE_SIGNATURE)
-            except _UNREADABLE:
-                continue
-            return _read_claims(claims, issuer, now)
-        raise InvalidToken("no key that is known here has signed the token")
+        claims = _signed_by(issuer, header, token)
+        if claims is None and not any(key.id == header.get("kid") for key in issuer.keys) and issuer.refresh():
+            claims = _signed_by(issuer, header, token)
+        if claims is None:
+            raise InvalidToken("no key that is known here has signed the token")
+        return _read_claims(claims, issuer, now)
+
+
+def _signed_by(issuer: Issuer, header: Mapping[str, Any], token: str) -> Mapping[str, Any] | None:
+    """Return the claims of a token that a key of the issuer has signed, else None."""
+    keys = [key for key in issuer.keys if key.algorithm == header.get("alg")]
+    named = [key for key in keys if key.id is not None and key.id == header.get("kid")]
+    for key in named or [key for key in keys if key.id is None or "kid" not in header]:
+        with suppress(*_UNREADABLE):
+            claims: Mapping[str, Any] = jwt.decode(token, key.material, [key.algorithm], options=_ONLY_THE_SIGNATURE)
+            return claims
+    return None
 
 
 def _read_claims(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Grants:

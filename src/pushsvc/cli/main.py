@@ -23,7 +23,7 @@ from pushsvc.cli.terminal import log_to_terminal, visible, visible_lines
 from pushsvc.cli.token import token
 from pushsvc.errors import InvalidInput, PushError, StartupError
 from pushsvc.supervisor.folders import private_folder
-from pushsvc.topic import check_pattern, check_topic
+from pushsvc.topic import check_pattern, check_topic, matches
 
 if TYPE_CHECKING:
     from pushsvc.config import Settings
@@ -95,6 +95,8 @@ def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str
     if url is not None:
         _run_producer(name, url, rate, clock)
         return
+    if settings.authorizes and not any(matches(topics, name) for topics in settings.anonymous_publish):
+        raise StartupError(f"the demo publishes without a token: allow it with --anonymous-publish {name}")
     if clock == "event":
         rules = settings.topics
         settings = replace(settings, topics=replace(rules, rules=((name, _event_clock()), *rules.rules)))
@@ -255,23 +257,28 @@ def demo_producer(name: str, url: str, rate: float, clock: str) -> None:
 def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     """Serve on an inherited listener; count connections in an inherited table (its descriptor and a row)."""
     from pushsvc.broker.broker import Broker
+    from pushsvc.config.access import access_of
     from pushsvc.server.caps import Caps
     from pushsvc.server.client_address import TrustedProxies
     from pushsvc.server.serve import serve
     from pushsvc.server.tls import tls_context
     from pushsvc.supervisor.heartbeat import start_heartbeat
     from pushsvc.web.app import create_app
+    from pushsvc.web.jwks import fetched_keys
     from pushsvc.web.security import Security
 
     settings = _child_settings()
+    access = access_of(settings, fetched_keys)
     security = Security(
         settings.allow_host, settings.allow_origin, settings.insecure, settings.host,
         settings.allow_read_origin, settings.allow_write_origin,
+        any_host=access is not None and not access.anonymous,
     )  # fmt: skip
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
     app = create_app(
-        broker, settings.topics, security, settings.limits, heartbeat=settings.heartbeat, io_uring=settings.io_uring
-    )
+        broker, settings.topics, security, settings.limits, access=access, heartbeat=settings.heartbeat,
+        io_uring=settings.io_uring,
+    )  # fmt: skip
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)
     bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])

@@ -130,6 +130,51 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         type=_CONNECTIONS,
         help="Most connections from one remote address; 0: no limit. [default: 1000]",
     ),
+    "jwt_key_file": option(
+        "--jwt-key-file",
+        type=_FILE,
+        help="Ask for tokens that this key verifies: a secret or, in PEM, a public key. PUSHSVC_JWT_KEY may hold it.",
+    ),
+    "jwt_jwks_url": option(
+        "--jwt-jwks-url", type=_CheckedType("jwks_url"), metavar="URL", help="Fetch the keys of tokens from there."
+    ),
+    "jwt_alg": option(
+        "--jwt-alg", type=_CheckedType("algorithm"), metavar="NAME", help="Algorithm of the key. [default: HS256]"
+    ),
+    "jwt_issuer": option("--jwt-issuer", metavar="NAME", help="Accept tokens with this iss only."),
+    "jwt_audience": option(
+        "--jwt-audience", multiple=True, metavar="NAME", help="Accept tokens with this aud only (repeatable)."
+    ),
+    "jwt_leeway": option(
+        "--jwt-leeway",
+        type=click.FloatRange(0, 600),
+        metavar="SECONDS",
+        help="How far the clock of the issuer may be from ours. [default: 10]",
+    ),
+    "jwt_needs_expiry": option(
+        "--jwt-needs-expiry/--no-jwt-needs-expiry",
+        default=None,
+        help="Refuse tokens that never expire. [default: --jwt-needs-expiry]",
+    ),
+    "anonymous_publish": option(
+        "--anonymous-publish",
+        type=_CheckedType("topic_pattern"),
+        multiple=True,
+        metavar="PATTERN",
+        help="Let everybody publish to these topics (repeatable).",
+    ),
+    "anonymous_subscribe": option(
+        "--anonymous-subscribe",
+        type=_CheckedType("topic_pattern"),
+        multiple=True,
+        metavar="PATTERN",
+        help="Let everybody read these topics (repeatable).",
+    ),
+    "token_parameter": option(
+        "--token-parameter/--no-token-parameter",
+        default=None,
+        help="Accept a token as ?token=, too: URLs get into logs and histories. [default: --no-token-parameter]",
+    ),
     "io_uring": option(
         "--io-uring/--no-io-uring",
         default=None,
@@ -157,9 +202,13 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 TLS = ("certfile", "keyfile")
 _LIMITS = ("max_connections", "max_connections_per_address")
 _ORIGINS = ("allow_origin", "allow_read_origin", "allow_write_origin")
+_ACCESS = (
+    "jwt_key_file", "jwt_jwks_url", "jwt_alg", "jwt_issuer", "jwt_audience", "jwt_leeway", "jwt_needs_expiry",
+    "anonymous_publish", "anonymous_subscribe", "token_parameter",
+)  # fmt: skip
 WEB = (
-    "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", "ack", "heartbeat", "io_uring",
-    *_LIMITS, "access_log",
+    "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", *_ACCESS, "ack", "heartbeat",
+    "io_uring", *_LIMITS, "access_log",
 )  # fmt: skip
 COMMON = ("redis", "prefix", "drain", "watchdog", "wait", "log_format", "log_level")
 """Names of the options that commands share."""
@@ -172,9 +221,11 @@ def server_options(*names: str) -> Callable[[F], F]:
         def run(config: Path | None, **given: Any) -> Any:
             own = {name: given.pop(name) for name in names}
             from pushsvc.config import load
+            from pushsvc.config.access import take_key_variable
 
             log_to_terminal("pushsvc")
-            settings = load(own, config)
+            key = take_key_variable()  # also where it is not used: no child inherits it
+            settings = load(own | {"jwt_key": key} if "jwt_alg" in names else own, config)
             log_to_terminal("pushsvc", settings.log_format, settings.log_level)
             return command(settings, **given)
 

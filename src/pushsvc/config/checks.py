@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from pushsvc.config.credentials import IssuerSettings, algorithm, api_keys, jwks_url, seconds, topic_pattern
 from pushsvc.errors import InvalidTopic
 from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules, TopicSettings
@@ -277,6 +278,30 @@ def _topics(value: Any) -> TopicRules:
     return TopicRules(tuple(rules))
 
 
+def _each(check: Check) -> Check:
+    """Return a check of a list, by a check of its members."""
+    return lambda value: tuple(map(check, _texts(value)))
+
+
+def _issuer(value: Any) -> IssuerSettings:
+    if not isinstance(value, dict):
+        raise ValueError("must be a table [[issuers]]")
+    found = IssuerSettings(**check_table(value, _ISSUER))
+    if sum(given is not None for given in (found.key, found.key_file, found.jwks_url)) != 1:
+        raise ValueError("must have one of key, key_file and jwks_url")
+    return found
+
+
+def _issuers(value: Any) -> tuple[IssuerSettings, ...]:
+    if not isinstance(value, list):
+        raise ValueError("must be tables [[issuers]]")
+    issuers = tuple(map(_issuer, value))
+    names = [issuer.name for issuer in issuers]
+    if len(set(names)) < len(names):
+        raise ValueError("must have different names: a token is verified by the issuer that it names")
+    return issuers
+
+
 def _limits(value: Any) -> Limits:
     if not isinstance(value, dict):
         raise ValueError("must be a table [limits]")
@@ -314,6 +339,16 @@ _TOPIC: dict[str, Check] = {
     "expire_after": _expiry,
     "retention_bytes": _units(_BYTES, 'a number of bytes, or text such as "100MB" (KB, MB, GB, TB)'),
 }
+_ISSUER: dict[str, Check] = {
+    "name": _text,
+    "key": _text,
+    "key_file": _path,
+    "jwks_url": jwks_url,
+    "algorithms": _each(algorithm),
+    "audience": _texts,
+    "leeway": seconds,
+    "needs_expiry": _switch,
+}
 SETTINGS: dict[str, Check] = {
     "redis": _text,
     "prefix": _text,
@@ -345,5 +380,18 @@ SETTINGS: dict[str, Check] = {
     "max_connections_per_address": _number(0, 10_000_000),
     "topics": _topics,
     "io_uring": _switch,
+    "jwt_key": _text,
+    "jwt_key_file": _path,
+    "jwt_alg": algorithm,
+    "jwt_issuer": _text,
+    "jwt_audience": _texts,
+    "jwt_jwks_url": jwks_url,
+    "jwt_leeway": seconds,
+    "jwt_needs_expiry": _switch,
+    "issuers": _issuers,
+    "keys": api_keys,
+    "anonymous_publish": _each(topic_pattern),
+    "anonymous_subscribe": _each(topic_pattern),
+    "token_parameter": _switch,
     "limits": _limits,
 }

@@ -15,11 +15,13 @@ from typing import Any, Literal
 import msgspec
 
 from pushsvc.config.checks import SETTINGS, SettingFault, check_table
+from pushsvc.config.credentials import IssuerSettings
 from pushsvc.config.toml_lines import line_of, with_position
 from pushsvc.errors import InvalidSetting, StartupError
 from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules
 
+_KEYS = ("jwt_key", "jwt_key_file", "jwt_jwks_url")  # one of them is set, or none
 DEFAULT_FILE = Path("pushsvc.toml")  # the file in the working directory that is read if no other is named
 
 
@@ -31,7 +33,8 @@ class Settings:
     ``maxmemory`` is in bytes: 0 means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``,
     it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run without web
     processes. ``io_uring`` has an effect only if the kernel supports it. ``trusted_proxy`` are networks such as
-    ``10.0.0.0/8``.
+    ``10.0.0.0/8``. ``jwt_key``, or one of the two beside it, makes the issuer with the other settings ``jwt_…``;
+    ``issuers`` are further ones. ``keys`` are the tables of API keys. Secrets are not shown by ``repr``.
     """
 
     redis: str | None = None
@@ -63,8 +66,33 @@ class Settings:
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = False
+    jwt_key: str | None = field(default=None, repr=False)
+    jwt_key_file: Path | None = None
+    jwt_alg: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: tuple[str, ...] = ()
+    jwt_jwks_url: str | None = None
+    jwt_leeway: float = 10
+    jwt_needs_expiry: bool = True
+    issuers: tuple[IssuerSettings, ...] = ()
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    anonymous_publish: tuple[str, ...] = ()
+    anonymous_subscribe: tuple[str, ...] = ()
+    token_parameter: bool = False
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def authorizes(self) -> bool:
+        """Return whether requests are asked for credentials."""
+        return bool(
+            self.jwt_key or self.jwt_key_file or self.jwt_jwks_url or self.issuers or self.keys
+            or self.anonymous_publish or self.anonymous_subscribe
+        )  # fmt: skip
+
+    def without_keys(self) -> Settings:
+        """Return the settings for a process that asks nobody for credentials."""
+        return replace(self, jwt_key=None, jwt_key_file=None, jwt_jwks_url=None, issuers=(), keys={})
 
     def encode(self) -> str:
         """Return all settings as text for a child process."""
@@ -86,7 +114,11 @@ def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
         file = DEFAULT_FILE
     found = _read(file) if file is not None else {}
     given = {name: value for name, value in options.items() if value not in (None, ())}
+    if not given.keys().isdisjoint(_KEYS):
+        found = {name: value for name, value in found.items() if name not in _KEYS}
     settings = replace(Settings(), **(found | given))
+    if len(keys := [name for name in _KEYS if getattr(settings, name) is not None]) > 1:
+        raise InvalidSetting(f"{' and '.join(keys)} are both set: several keys belong to several [[issuers]]")
     if settings.redis is None and "data_dir" in options and "data_dir" not in found | given:
         _check_owner(settings.data_dir, "--data-dir")
     return settings
@@ -118,9 +150,13 @@ def _read(path: Path) -> dict[str, Any]:
     except SettingFault as error:
         key = ".".join(map(_spelled, error.path))
         raise InvalidSetting(f"{path}:{line_of(text, error.path)}: {key}: {error}") from None
-    for name in ("data_dir", "certfile", "keyfile"):
+    for name in ("data_dir", "certfile", "keyfile", "jwt_key_file"):
         if name in found:
             found[name] = path.parent / found[name]
+    found["issuers"] = tuple(
+        issuer if issuer.key_file is None else replace(issuer, key_file=path.parent / issuer.key_file)
+        for issuer in found.get("issuers", ())
+    )
     return found
 
 

@@ -86,14 +86,17 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
 
 
 def check_bind(settings: Settings, *, web: bool = True) -> None:
-    """Raise StartupError if other machines could reach the server, or without ``web`` the metrics: neither asks for
-    credentials."""
+    """Raise StartupError if other machines could reach a server without credentials, or without ``web`` the metrics:
+    these ask for none."""
+    if web and settings.authorizes:
+        return
     host, action = (settings.host, "read and publish") if web else (settings.metrics_host, "read the metrics")
     listens = web or settings.metrics_port is not None
     if listens and not settings.insecure and not is_loopback(host):
+        advice = "Set PUSHSVC_JWT_KEY, or use" if web else "Use"
         raise StartupError(
             f"refused to listen on {host}: no credentials are configured, so every machine that reaches the port "
-            f"could {action}. Use --insecure to allow this on a private network"
+            f"could {action}. {advice} --insecure to allow this on a private network"
         )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from prometheus_client import multiprocess
 
 from pushsvc.config import Settings
+from pushsvc.config.access import check_access
 from pushsvc.errors import StartupError
 from pushsvc.metrics import DIRECTORY_VARIABLE
 from pushsvc.server.caps import ConnectionCounts
@@ -90,6 +91,7 @@ class Supervisor:
         settings = self._settings
         if self._web:
             check_certificate(settings.certfile, settings.keyfile)
+            check_access(settings, log.warning)
             self._listener = listen(settings.host, settings.port)
         elif settings.metrics_port is not None:
             self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
@@ -110,7 +112,7 @@ class Supervisor:
     def _child_environment(self, redis: str) -> dict[str, str]:
         self._metrics = self._resources.enter_context(private_folder("metrics"))
         return os.environ | {
-            SETTINGS_VARIABLE: self._settings.encode(),
+            SETTINGS_VARIABLE: self._settings.without_keys().encode(),
             REDIS_VARIABLE: redis,
             LIFELINE_VARIABLE: f"{self._lifeline} {self._settings.drain + _MIN_STOP}",
             DIRECTORY_VARIABLE: str(self._metrics),
@@ -138,7 +140,8 @@ class Supervisor:
         address = address_of(listener, tls)
         if not wait_ready(listener, tls, self._stopped, lambda reason: log.warning("not ready yet: %s", reason)):
             return
-        private = "" if self._settings.insecure else " (for this machine only: no credentials are configured)"
+        is_public = self._settings.insecure or self._settings.authorizes
+        private = "" if is_public else " (for this machine only: no credentials are configured)"
         self._announce(f"pushsvc is ready: {address}/{private}")
         if self._producer is not None:
             self._children.append(ChildProcess("_demo", 1, [*self._producer, "--url", address]))
@@ -169,7 +172,8 @@ class Supervisor:
             if code is not None:
                 self._on_end(child, code)
             if child.is_due:
-                child.start(self._environment, self._lifeline, self._heartbeats.descriptor)
+                keys = {SETTINGS_VARIABLE: self._settings.encode()} if child.role == "_web" else {}
+                child.start(self._environment | keys, self._lifeline, self._heartbeats.descriptor)
 
     def _on_end(self, child: ChildProcess, code: int) -> None:
         multiprocess.mark_process_dead(child.slot, str(self._metrics))  # type: ignore[no-untyped-call]

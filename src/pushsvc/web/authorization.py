@@ -8,8 +8,10 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from pushsvc.auth.access import NO_CREDENTIALS, Access, Presented
 from pushsvc.auth.grants import EVERYTHING, NO_KEYS, NOTHING, Action, Grants
-from pushsvc.errors import MissingToken, NotGranted
+from pushsvc.errors import MissingToken, NotGranted, Unavailable
+from pushsvc.hub.messages import farewell
 from pushsvc.system_clock import now_ms
+from pushsvc.web.responses import ended_stream, wants_stream
 
 COOKIE = "__Host-pushsvc"
 PARAMETER = "token"
@@ -82,16 +84,22 @@ def install(app: Flask, access: Access | None) -> None:
         return
 
     @app.before_request
-    def check() -> None:
+    def check() -> Response | None:
         g.grants = NOTHING
         if request.endpoint is None:
-            return  # there is no such route, or not with this method
+            return None  # there is no such route, or not with this method
         if RULES.get(request.endpoint) is _open:
-            return  # without a look at credentials: an expired cookie must not hide the page to sign in
+            return None  # without a look at credentials: an expired cookie must not hide the page to sign in
         presented = presented_by(request)
-        g.grants = authorize(access, presented, request.endpoint, request.view_args or {}, now_ms() / 1_000)
+        try:
+            g.grants = authorize(access, presented, request.endpoint, request.view_args or {}, now_ms() / 1_000)
+        except Unavailable as error:  # a browser would give a stream up for good
+            if wants_stream():
+                return ended_stream(farewell(error.title))
+            raise
         if presented.parameter is not None:  # the routes know no such parameter
             request.args = ImmutableMultiDict(one for one in request.args.items(multi=True) if one[0] != PARAMETER)
+        return None
 
     @app.after_request
     def keep_private(response: Response) -> Response:

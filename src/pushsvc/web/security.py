@@ -31,7 +31,8 @@ class Security:
     ``allow_read_origins`` only read, those of ``allow_write_origins`` use every method (see ``cors.Origins``).
 
     ``insecure`` also accepts addresses and ``bind_host``, the name that the server listens on, if ``allow_hosts`` is
-    empty. Use it only in a private network.
+    empty. Use it only in a private network. ``any_host`` accepts every name if ``allow_hosts`` is empty: for a server
+    that grants nothing without credentials, because a page that has its name point at our address has none.
     """
 
     allow_hosts: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Security:
     bind_host: str = ""
     allow_read_origins: tuple[str, ...] = ()
     allow_write_origins: tuple[str, ...] = ()
+    any_host: bool = False
     _cors: Cors = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class Security:
     def check_host(self, host: str) -> None:
         """Refuse an unknown Host: DNS rebinding could let a page of another site use our address."""
         name = _name_of(host)
-        if name in self.allow_hosts or _is_loopback(name):
+        if name in self.allow_hosts or _is_loopback(name) or (self.any_host and not self.allow_hosts):
             return
         # A page can have its own name point at our address, but not an address.
         if self.insecure and not self.allow_hosts and name and (_is_address(name) or name == self.bind_host.lower()):

@@ -1,0 +1,246 @@
+"""Every route of a running server with every kind of credentials: the status, and that nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jwt
+import pytest
+
+from pushsvc.auth.api_keys import PREFIX, hash_of
+from support.stack import Answer, Stack
+from support.waiting import until
+
+SECRET = "a secret of more than thirty-two bytes"
+API_KEY = PREFIX + "producer-0123456789"
+SETTINGS = f"""
+jwt_key = "{SECRET}"
+jwt_leeway = 0
+token_parameter = true
+
+[keys.producer]
+hash = "{hash_of(API_KEY)}"
+publish = ["orders"]
+
+[topics.grouped]
+key = ["key", "country"]
+"""
+MINE = {"key": "u42", "mine": 1}
+THEIRS = {"key": "u43", "theirs": 2, "country": "zz"}
+HIDDEN = {"key": "v77", "gold": 3}
+EVERYTHING = {"publish": [">"], "subscribe": [">"], "manage": [">"]}
+
+
+def token(claims: dict[str, Any], secret: str = SECRET, seconds: float = 600) -> str:
+    return jwt.encode({"exp": time.time() + seconds, "sub": "u42", "pushsvc": claims}, secret, "HS256")
+
+
+KINDS: dict[str, Callable[[], str | None]] = {
+    "none": lambda: None,
+    "wrong key": lambda: token(EVERYTHING, "another secret of thirty-two bytes"),
+    "expired": lambda: token(EVERYTHING, seconds=-60),
+    "another topic": lambda: token({name: ["other"] for name in EVERYTHING}),
+    "limited": lambda: token({name: [{"topics": "orders", "keys": ["u42"]}] for name in EVERYTHING}),
+    "right": lambda: token({"publish": ["orders"], "subscribe": ["orders"]}),
+    "manage": lambda: token({"manage": [">"]}),
+    "everything": lambda: token(EVERYTHING),
+}
+ALL_TEXTS = ("u42", "mine", "u43", "theirs", "v77", "gold", "vault")
+SECRETS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(KINDS, ALL_TEXTS),
+    "limited": ("u43", "theirs", "v77", "gold", "vault", "__other__", "partial", '"full"'),
+    "right": ("v77", "gold", "vault"),
+    "everything": (),
+}
+"""What no answer to a kind of credentials may contain."""
+
+STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
+    # none, wrong key, expired, another topic, limited, right, manage, everything
+    ("POST", "/v1/topics/orders/events"): (401, 401, 401, 403, 202, 202, 403, 202),
+    ("GET", "/v1/topics/orders/events"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/events.csv"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/events.ndjson?key=u43"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/events.json?where=theirs%3D2"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/events?format=sse"): (401, 401, 401, 403, 403, 200, 403, 200),
+    ("GET", "/v1/topics/orders/stats"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/stats?key=&key=u43&key=__other__"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/stats.csv?window=*&top=5"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/stats?format=sse"): (401, 401, 401, 403, 403, 200, 403, 200),
+    ("GET", "/v1/topics/orders"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/topics.json?search=v"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/topics?limit=5"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/topics?format=sse"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/topics?format=sse&changes=1"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/stream?events=orders"): (401, 401, 401, 403, 403, 200, 403, 200),
+    ("GET", "/v1/stream?stats=orders"): (401, 401, 401, 403, 403, 200, 403, 200),
+    ("GET", "/v1/stream?events=orders&events=vault"): (401, 401, 401, 403, 403, 403, 403, 200),
+    ("GET", "/v1/stream?events=%3E&stats=%3E"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/stream?events=vault.*"): (401, 401, 401, 403, 403, 403, 403, 200),
+    ("HEAD", "/v1/topics/orders/events"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("OPTIONS", "/v1/topics/orders"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("PUT", "/v1/topics/orders/events"): (405,) * 8,
+    ("GET", "/v1/nothing"): (404,) * 8,
+    ("GET", "/metrics"): (401, 401, 401, 403, 403, 403, 200, 200),
+    ("DELETE", "/v1/topics/gone"): (401, 401, 401, 403, 403, 403, 204, 204),
+    ("GET", "/livez"): (200,) * 8,
+    ("GET", "/readyz"): (200,) * 8,
+    ("GET", "/"): (200,) * 8,
+    ("GET", "/docs"): (200,) * 8,
+    ("GET", "/openapi.json"): (200,) * 8,
+    ("GET", "/static/page.js"): (200,) * 8,
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A server that asks for credentials, with the topics orders, grouped and vault."""
+    with Stack(redis_url, f"test-{os.getpid()}-guarded:", tmp_path_factory.mktemp("guarded")) as stack:
+        stack.configure(SETTINGS)
+        stack.start_aggregator()
+        stack.start_web()
+        for topic, events in (("vault", [HIDDEN]), ("orders", [MINE, THEIRS, MINE]), ("grouped", [MINE, THEIRS])):
+            assert ask(stack, "POST", f"/v1/topics/{topic}/events", "everything", events).status == 202
+            counted = f"/v1/topics/{topic}/stats?at_least={len(events)}"
+            until(lambda path=counted: ask(stack, "GET", path, "everything").status == 200)
+        yield stack
+
+
+def ask(stack: Stack, method: str, path: str, kind: str | None, events: Any = None, **headers: str) -> Answer:
+    credentials = KINDS[kind]() if kind in KINDS else kind
+    headers |= {} if credentials is None else {"Authorization": f"Bearer {credentials}"}
+    if is_stream(path):
+        headers.setdefault("Accept", "text/event-stream")
+        with stack.stream(path, **headers) as stream:
+            read = stream.read() if stream.status == 200 else stream.response.read()
+            return Answer(stream.status, dict(stream.response.getheaders()), read)
+    import json
+
+    headers |= {"Content-Type": "application/json"} if method == "POST" else {}
+    body = json.dumps(events or MINE).encode() if method == "POST" else None
+    return stack.request(method, path, body, **headers)
+
+
+def is_stream(path: str) -> bool:
+    return "format=sse" in path or path.startswith("/v1/stream")
+
+
+@pytest.mark.parametrize("route", STATUSES, ids=" ".join)
+def test_the_status_and_the_bytes_of_every_route(guarded: Stack, route: tuple[str, str]) -> None:
+    found = []
+    for kind in KINDS:
+        answer = ask(guarded, *route, kind)
+        found.append(answer.status)
+        if answer.status in (401, 403):
+            assert answer.headers["Content-Type"] == "application/problem+json"
+        if answer.status == 401:
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+        if "/openapi.json" not in route:  # it describes everything, and is the same for everybody
+            shown = answer.body.decode() + str(answer.headers)
+            asked = re.split(r"\W", route[1])
+            assert [text for text in SECRETS[kind] if text in shown and text not in asked] == [], kind
+            assert "eyJ" not in shown
+            assert SECRET not in shown
+    assert tuple(found) == STATUSES[route]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/topics/{}", "/v1/topics/{}/events", "/v1/topics/{}/events?limit=x", "/v1/topics/{}/stats",
+        "/v1/topics/{}/stats?window=none", "/v1/topics/{}/events?format=sse", "/v1/stream?events={}",
+        "/v1/stream?stats={}&window=none", "/v1/stream?events={}.*", "/v1/topics?search={}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["none", "another topic", "limited", "right"])
+def test_topics_that_are_not_granted_answer_as_if_there_were_none(guarded: Stack, path: str, kind: str) -> None:
+    hidden, absent = (ask(guarded, "GET", path.format(name), kind) for name in ("vault", "nowhere"))
+    assert hidden.status == absent.status
+    assert hidden.body.replace(b"vault", b"nowhere") == absent.body
+    assert hidden.headers.keys() == absent.headers.keys()
+
+
+def test_what_a_limited_reader_sees_of_statistics(guarded: Stack) -> None:
+    answer = ask(guarded, "GET", "/v1/topics/orders/stats", "limited")
+    frame = answer.json()
+    assert {row[0] for row in frame["data"]} == {"u42"}
+    assert {row[1] for row in frame["data"]} == {None, "mine"}
+    whole = ask(guarded, "GET", "/v1/topics/orders/stats", "everything")
+    assert {row[0] for row in whole.json()["data"]} == {None, "u42", "u43"}
+    assert "private" in answer.headers["Cache-Control"]
+    assert "Authorization" in answer.headers["Vary"]
+    again = ask(guarded, "GET", "/v1/topics/orders/stats", "limited", If_None_Match=whole.headers["ETag"])
+    assert again.status == 200
+    for query in ("?key=u43", "?key=", "?key=__other__"):
+        assert ask(guarded, "GET", f"/v1/topics/orders/stats{query}", "limited").json()["data"] == []
+
+
+def test_statistics_that_are_not_grouped_by_key_are_not_served_to_a_limited_reader(guarded: Stack) -> None:
+    limited = token({"subscribe": [{"topics": "grouped", "keys": ["u42"]}]})
+    assert ask(guarded, "GET", "/v1/topics/grouped/stats", limited).status == 403
+    assert set(ask(guarded, "GET", "/v1/topics/grouped", limited).json()["rates"].values()) == {None}
+
+
+def test_what_a_limited_reader_sees_of_a_topic(guarded: Stack) -> None:
+    found = ask(guarded, "GET", "/v1/topics/orders", "limited").json()
+    whole = ask(guarded, "GET", "/v1/topics/orders", "everything").json()
+    hidden = {name for name, value in found.items() if value != whole[name]}
+    assert hidden == {"bytes", "last_arrival", "late", "refused", "rates"}
+    assert 0 < found["rates"]["1m"] < whole["rates"]["1m"]
+    [listed] = ask(guarded, "GET", "/v1/topics?limit=5", "limited").json()["topics"]
+    assert listed.items() <= found.items()
+
+
+def test_a_limited_producer_writes_its_keys_alone(guarded: Stack) -> None:
+    def end() -> int:
+        offset: int = ask(guarded, "GET", "/v1/topics/orders", "everything").json()["last_offset"]
+        return offset
+
+    before = end()
+    for other in (THEIRS, {"mine": 1}, {"key": "u42 ", "mine": 1}):
+        refused = ask(guarded, "POST", "/v1/topics/orders/events?on_error=skip", "limited", [MINE, other])
+        assert (refused.status, "line 2" in refused.json()["detail"]) == (403, True)
+    assert end() == before
+    assert ask(guarded, "POST", "/v1/topics/orders/events", "limited", [MINE]).status == 202
+    assert end() == before + 1
+
+
+def test_an_api_key_publishes_to_its_topic_alone(guarded: Stack) -> None:
+    assert ask(guarded, "POST", "/v1/topics/orders/events", API_KEY).status == 202
+    assert ask(guarded, "POST", "/v1/topics/vault/events", API_KEY).status == 403
+    assert ask(guarded, "GET", "/v1/topics/orders/events", API_KEY).status == 403
+    assert ask(guarded, "POST", "/v1/topics/orders/events", API_KEY + "x").status == 401
+
+
+def test_the_events_of_a_pattern_are_those_of_granted_topics(guarded: Stack) -> None:
+    readers = [
+        guarded.stream("/v1/stream?events=%3E", Authorization=f"Bearer {KINDS[kind]()}")
+        for kind in ("everything", "right")
+    ]
+    with readers[0] as whole, readers[1] as part:
+        assert ask(guarded, "POST", "/v1/topics/vault/events", "everything", [HIDDEN]).status == 202
+        whole.until(lambda _, data: data.get("$topic") == "vault")
+        assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [THEIRS]).status == 202
+        part.until(lambda _, data: data.get("$topic") == "orders")
+        assert b"vault" not in part.raw
+
+
+def test_a_token_in_the_url_is_in_no_link(guarded: Stack) -> None:
+    for kind, keys in (("right", ["u42"]), ("limited", ["u42"])):
+        path = f"/v1/topics/orders/events?limit=1&token={KINDS[kind]()}"
+        answer = guarded.get(path, Accept="application/json")
+        assert [event["key"] for event in answer.json()["events"]] == keys
+        assert "token" not in answer.headers["Link"]
+
+
+def test_what_the_processes_and_the_log_show(guarded: Stack) -> None:
+    """The key is in the settings of the web process alone, and neither it nor a token is in the log."""
+    ask(guarded, "GET", "/v1/topics/orders?token=eyJmine", None)
+    assert SECRET not in guarded.output("web")
+    assert "eyJ" not in guarded.output("web")
+    commands = os.popen("ps axww -o args").read()
+    assert SECRET not in commands
