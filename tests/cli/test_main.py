@@ -128,7 +128,12 @@ def test_help_and_completion_import_nothing_heavy(arguments: list[str], environm
         (["publish", "a b"], {}, 1, "Error: 'a b' is not a topic"),
         (["tail", "a b"], {}, 1, "Error: 'a b' is not a topic"),
         (["publish", "t", "--url", "nonsense"], {}, 1, "is not the address of a server"),
-        (["serve", "--redis", "http://localhost"], {}, 1, "Error: http://localhost is not the address of a Redis"),
+        (
+            ["serve", "--redis", "http://localhost"],
+            {},
+            1,
+            "Error: … is not the address of a Redis: the schemes are redis://",
+        ),
     ],
 )
 def test_an_error_is_one_line(arguments: list[str], environment: dict[str, str], code: int, message: str) -> None:

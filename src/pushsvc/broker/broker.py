@@ -17,7 +17,7 @@ from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import ChangedLogs, FrameKind, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
 from pushsvc.broker.rates import RateStore
-from pushsvc.broker.replies import as_text, raise_first
+from pushsvc.broker.replies import as_text, info_of, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
@@ -132,10 +132,13 @@ class Broker:
         """
         self.connections.ping()
 
-    def configuration(self, name: str) -> set[str]:
-        """Return the values that a Redis setting has on the primaries; none where it may not be read."""
-        replies = self.connections.everywhere("CONFIG", "GET", name)
-        return {reply[1].decode() for reply in replies if len(reply) > 1}
+    def information(self, section: str, name: str) -> set[str]:
+        """Return the values of a field of INFO on the primaries.
+
+        CONFIG GET would need a permission that shows passwords.
+        """
+        found = map(info_of, self.connections.everywhere("INFO", section))
+        return {fields[name] for fields in found if name in fields}
 
     def confirmations(self, ack: Ack) -> int:
         """Return how many replicas (of each primary) confirm writes; raise PushError if ``ack`` is impossible."""

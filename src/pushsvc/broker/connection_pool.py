@@ -13,13 +13,14 @@ from weakref import WeakKeyDictionary
 from redis import exceptions
 from redis.connection import BlockingConnectionPool
 
-from pushsvc.broker.redis_connection import connection_class, shut_down, without_retries
-from pushsvc.broker.replies import Demoted, Host, ScriptMissing, raise_first, read_reply, reason
+from pushsvc.broker.redis_connection import connection_class, connection_settings, shut_down, without_retries
+from pushsvc.broker.replies import Demoted, Host, ScriptMissing, info_of, raise_first, read_reply, reason
 from pushsvc.broker.script import Argument, Script, ScriptCall, load_scripts
 from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, PushError, StartupError
 
 ServerKind = Literal["standalone", "sentinel", "cluster"]
 
+_UntypedPool: Any = BlockingConnectionPool  # redis-py types it only in part
 WATCH_INTERVAL = 0.5  # seconds between two requests to the Sentinels for the primary
 _WRONG_KIND = {
     "standalone": "is a single server: use redis://host:port",
@@ -104,10 +105,9 @@ class ConnectionPool(Connections):
         self._timeout = timeout
         self._probing = threading.Lock()
         self._probe: Any = None  # the connection of probes, outside the pool
-        self._pool: Any = BlockingConnectionPool.from_url(
-            url, max_connections=size, timeout=timeout, client_name="pushsvc", redis_connect_func=self._on_connect,
-            connection_class=connection_class(url, primary), **without_retries(timeout),
-        )  # fmt: skip
+        defaults = {"max_connections": size, "timeout": timeout, "client_name": "pushsvc", **without_retries(timeout)}
+        fixed = {"redis_connect_func": self._on_connect, "connection_class": connection_class(url, primary)}
+        self._pool: Any = _UntypedPool(**defaults | connection_settings(url) | fixed)
 
     def _on_connect(self, connection: Any) -> None:
         try:
@@ -119,8 +119,7 @@ class ConnectionPool(Connections):
     def _greet(self, connection: Any) -> None:
         connection.on_connect()
         connection.send_command("INFO", "server")
-        text: bytes = connection.read_response()
-        info = dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)
+        info = info_of(connection.read_response())
         kind = info.get("redis_mode") or info.get("server_mode", self._kind)  # Redis's name, and Valkey's
         place = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
         if kind != self._kind:

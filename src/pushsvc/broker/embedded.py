@@ -167,6 +167,8 @@ class EmbeddedServer:
             with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(lock), str(pipe), *command],
+                    # Variables of this program may be secrets, which the server does not need.
+                    env={name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")},
                     cwd=self.data_dir,  # the server keeps its data in its working directory
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -12,6 +12,7 @@ from gevent import monkey
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
+from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
 from pushsvc.broker.replies import Host, reason
@@ -33,7 +34,7 @@ def without_retries(timeout: float) -> dict[str, Any]:
 
 def connection_class(url: str, primary: Callable[[], Host] | None) -> type[Any]:
     """Return the class of connections to a URL; ``primary`` returns the current address before each connect."""
-    base: Any = _parsed(url).get("connection_class", Connection)
+    base: Any = connection_settings(url).get("connection_class", Connection)
 
     class RedisConnection(base):  # type: ignore[misc]
         def can_read(self, timeout: float = 0) -> bool:
@@ -61,7 +62,7 @@ def connection_class(url: str, primary: Callable[[], Host] | None) -> type[Any]:
 
 def ask(url: str, *words: Argument, timeout: float = 1.0) -> Any:
     """Send one command over a connection of its own; raise BrokerUnavailable, or redis's ResponseError."""
-    settings = _parsed(url)
+    settings = connection_settings(url)
     kind = settings.pop("connection_class", Connection)
     connection = kind(**settings | without_retries(timeout))
     try:
@@ -84,6 +85,36 @@ def shut_down(connection: Any) -> None:
             twin.shutdown(socket.SHUT_RDWR)
 
 
-def _parsed(url: str) -> dict[str, Any]:
+class PasswordFile(CredentialProvider):
+    """User and password, read from a file at each connect: a new password needs no restart."""
+
+    def __init__(self, username: str | None, path: str) -> None:
+        self._username = username
+        self._path = path
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return the password, after the user if there is one; raise BrokerUnavailable."""
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read(_MAX_PASSWORD + 1)
+            password = data.decode().removesuffix("\n").removesuffix("\r")
+        except OSError as error:
+            raise BrokerUnavailable(f"cannot read the password in {self._path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise BrokerUnavailable(f"the password in {self._path} is not UTF-8") from None
+        if not password or len(data) > _MAX_PASSWORD:
+            raise BrokerUnavailable(
+                f"{self._path} must hold a password of 1 to {_MAX_PASSWORD} bytes, and nothing else"
+            )
+        return (self._username, password) if self._username else (password,)
+
+
+_MAX_PASSWORD = 1_024
+
+
+def connection_settings(url: str) -> dict[str, Any]:
+    """Return the parts of the URL of one server as redis-py's arguments; raise ValueError."""
     settings: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    if path := settings.pop("password_file", None):
+        settings["credential_provider"] = PasswordFile(settings.pop("username", None), path)
     return settings

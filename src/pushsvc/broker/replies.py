@@ -1,5 +1,6 @@
 """Replies of Redis, and the errors that they mean."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ Host = tuple[str, int]
 
 _FULL = ("OOM", "MISCONF", "NOREPLICAS")
 _UNAVAILABLE = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+_ARGUMENTS = re.compile(",? with args beginning with:.*", re.DOTALL)
 _UNAVAILABLE_ERRORS = (exceptions.ClusterDownError, exceptions.TryAgainError, exceptions.AskError)
 
 
@@ -44,7 +46,7 @@ def read_reply(connection: Any) -> Any:
 
 
 def _as_push_error(error: exceptions.ResponseError) -> PushError:
-    text = str(error)
+    text = reason(error)
     if isinstance(error, exceptions.MovedError):
         return Moved(error)
     if isinstance(error, exceptions.ReadOnlyError):
@@ -56,6 +58,11 @@ def _as_push_error(error: exceptions.ResponseError) -> PushError:
     return PushError(f"Redis answered: {text}")
 
 
+def info_of(reply: bytes) -> dict[str, str]:
+    """Return the fields of a reply to INFO."""
+    return dict(line.split(":", 1) for line in reply.decode().split("\r\n") if ":" in line)
+
+
 def raise_first(replies: list[Any]) -> list[Any]:
     """Return the replies, or raise the first error among them."""
     for reply in replies:
@@ -65,8 +72,11 @@ def raise_first(replies: list[Any]) -> list[Any]:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's message, or its class name if it has none."""
-    return str(error) or type(error).__name__
+    """Return an error's message, or its class name if it has none.
+
+    A server that does not know a command quotes its arguments: those of AUTH are user and password.
+    """
+    return _ARGUMENTS.sub("", str(error)) or type(error).__name__
 
 
 def as_text(values: Iterable[bytes]) -> list[str]:

@@ -236,10 +236,6 @@ program.add_command(token)
 # Child processes of the supervisor and of aggregators
 
 
-# Passed in the environment: an argument would show a password in the process list.
-_REDIS = option("--redis", required=True, metavar="URL", help="The Redis or Valkey that the supervisor uses.")
-
-
 @program.command("_demo", hidden=True)
 @click.argument("name")
 @click.option("--url", required=True)
@@ -253,8 +249,7 @@ def demo_producer(name: str, url: str, rate: float, clock: str) -> None:
 @program.command("_web", hidden=True)
 @click.option("--fd", type=int, required=True)
 @click.option("--caps", nargs=2, type=int, required=True)
-@_REDIS
-def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
+def web_worker(fd: int, caps: tuple[int, int]) -> None:
     """Serve on an inherited listener; count connections in an inherited table (its descriptor and a row)."""
     from pushsvc.broker.broker import Broker
     from pushsvc.config.access import access_of
@@ -267,7 +262,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
     from pushsvc.web.jwks import fetched_keys
     from pushsvc.web.security import Security
 
-    settings = _child_settings()
+    settings, redis = _child_settings()
     access = access_of(settings, fetched_keys)
     security = Security(
         settings.allow_host, settings.allow_origin, settings.insecure, settings.host,
@@ -292,8 +287,7 @@ def web_worker(fd: int, caps: tuple[int, int], redis: str) -> None:
 
 @program.command("_aggregator", hidden=True)
 @click.option("--metrics-fd", type=int)
-@_REDIS
-def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
+def aggregator_worker(metrics_fd: int | None) -> None:
     """Aggregate events; serve metrics on an inherited listener if there is one."""
     import gevent
 
@@ -301,7 +295,7 @@ def aggregator_worker(metrics_fd: int | None, redis: str) -> None:
     from pushsvc.supervisor.heartbeat import start_heartbeat
     from pushsvc.worker.worker import AggregatorWorker
 
-    settings = _child_settings()
+    settings, redis = _child_settings()
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
     worker = AggregatorWorker(broker, settings.topics, settings.limits)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -332,14 +326,14 @@ def shard_worker(descriptor: int) -> None:
     process.run(descriptor)
 
 
-def _child_settings() -> Settings:
-    from pushsvc.config import Settings
-    from pushsvc.supervisor.supervisor import SETTINGS_VARIABLE
+def _child_settings() -> tuple[Settings, str]:
+    """Return the settings that the supervisor shares, and the URL of its Redis."""
+    from pushsvc.supervisor.child_settings import read_settings
 
-    settings = Settings.decode(os.environ.pop(SETTINGS_VARIABLE))
+    settings = read_settings()
     _log_with_pid(settings.log_format, settings.log_level)
     os.environ |= {_LOG_FORMAT: settings.log_format, _LOG_LEVEL: settings.log_level}  # for shards
-    return settings
+    return settings, settings.redis or ""
 
 
 def _log_with_pid(form: str, level: str) -> None:

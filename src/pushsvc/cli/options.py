@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pushsvc.cli.terminal import log_to_terminal
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from pushsvc.settings import Ack
 
 F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger(__name__)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -70,6 +73,13 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="URL",
         help="Redis or Valkey to use: redis://host:6379/0, redis+sentinel://host,host/master, redis+cluster://host,host.",
     ),
+    "redis_username": option("--redis-username", metavar="NAME", help="User of Redis's ACL, if the URL names none."),
+    "redis_password_file": option(
+        "--redis-password-file", type=_FILE, help="File with the password, read again at each connect."
+    ),
+    "redis_ca_file": option("--redis-ca-file", type=_FILE, help="Certificates (PEM) that sign those of Redis."),
+    "redis_cert_file": option("--redis-cert-file", type=_FILE, help="Client certificate (PEM) to present to Redis."),
+    "redis_key_file": option("--redis-key-file", type=_FILE, help="Its private key, if it is not in the same file."),
     "prefix": option("--prefix", help="Start of all keys and channels in Redis. [default: pushsvc:]"),
     "data_dir": option(
         "--data-dir",
@@ -210,8 +220,24 @@ WEB = (
     "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", *_ACCESS, "ack", "heartbeat",
     "io_uring", *_LIMITS, "access_log",
 )  # fmt: skip
-COMMON = ("redis", "prefix", "drain", "watchdog", "wait", "log_format", "log_level")
+_REDIS = (
+    "redis", "redis_username", "redis_password_file", "redis_ca_file", "redis_cert_file", "redis_key_file",
+)  # fmt: skip
+COMMON = (*_REDIS, "prefix", "drain", "watchdog", "wait", "log_format", "log_level")
 """Names of the options that commands share."""
+
+
+def _warn_of_password(url: str | None) -> None:
+    """Warn of a password in ``--redis``."""
+    if url is None or click.get_current_context().get_parameter_source("redis") is not ParameterSource.COMMANDLINE:
+        return
+    from pushsvc.broker.cluster.address import has_password
+
+    if has_password(url):
+        log.warning(
+            "WARNING: the command line shows the password of Redis to every user of this machine: "
+            "use --redis-password-file, or the variable PUSHSVC_REDIS"
+        )
 
 
 def server_options(*names: str) -> Callable[[F], F]:
@@ -220,10 +246,11 @@ def server_options(*names: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         def run(config: Path | None, **given: Any) -> Any:
             own = {name: given.pop(name) for name in names}
+            log_to_terminal("pushsvc")
+            _warn_of_password(own.get("redis"))
             from pushsvc.config import load
             from pushsvc.config.access import take_key_variable
 
-            log_to_terminal("pushsvc")
             key = take_key_variable()  # also where it is not used: no child inherits it
             settings = load(own | {"jwt_key": key} if "jwt_alg" in names else own, config)
             log_to_terminal("pushsvc", settings.log_format, settings.log_level)

@@ -351,6 +351,11 @@ _ISSUER: dict[str, Check] = {
 }
 SETTINGS: dict[str, Check] = {
     "redis": _text,
+    "redis_username": _text,
+    "redis_password_file": _path,
+    "redis_ca_file": _path,
+    "redis_cert_file": _path,
+    "redis_key_file": _path,
     "prefix": _text,
     "host": _text,
     "port": _number(0, 65_535),

@@ -22,6 +22,10 @@ from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules
 
 _KEYS = ("jwt_key", "jwt_key_file", "jwt_jwks_url")  # one of them is set, or none
+_PATHS = {
+    "data_dir", "certfile", "keyfile", "jwt_key_file", "redis_password_file", "redis_ca_file", "redis_cert_file",
+    "redis_key_file",
+}  # fmt: skip
 DEFAULT_FILE = Path("pushsvc.toml")  # the file in the working directory that is read if no other is named
 
 
@@ -32,12 +36,18 @@ class Settings:
     ``drain``, ``heartbeat`` and ``watchdog`` (0: off) are in seconds. Without ``redis``, an embedded server runs.
     ``maxmemory`` is in bytes: 0 means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``,
     it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run without web
-    processes. ``io_uring`` has an effect only if the kernel supports it. ``trusted_proxy`` are networks such as
-    ``10.0.0.0/8``. ``jwt_key``, or one of the two beside it, makes the issuer with the other settings ``jwt_…``;
-    ``issuers`` are further ones. ``keys`` are the tables of API keys. Secrets are not shown by ``repr``.
+    processes. ``io_uring`` has an effect only if the kernel supports it. The settings ``redis_…`` complete the URL
+    ``redis``. ``trusted_proxy`` are networks such as ``10.0.0.0/8``. ``jwt_key``, or one of the two beside it, makes
+    the issuer with the other settings ``jwt_…``; ``issuers`` are further ones. ``keys`` are the tables of API keys.
+    Secrets are not shown by ``repr``.
     """
 
-    redis: str | None = None
+    redis: str | None = field(default=None, repr=False)  # may have a password
+    redis_username: str | None = None
+    redis_password_file: Path | None = None
+    redis_ca_file: Path | None = None
+    redis_cert_file: Path | None = None
+    redis_key_file: Path | None = None
     prefix: str = "pushsvc:"
     host: str = "127.0.0.1"
     port: int = 8000
@@ -150,9 +160,8 @@ def _read(path: Path) -> dict[str, Any]:
     except SettingFault as error:
         key = ".".join(map(_spelled, error.path))
         raise InvalidSetting(f"{path}:{line_of(text, error.path)}: {key}: {error}") from None
-    for name in ("data_dir", "certfile", "keyfile", "jwt_key_file"):
-        if name in found:
-            found[name] = path.parent / found[name]
+    for name in _PATHS & found.keys():
+        found[name] = path.parent / found[name]
     found["issuers"] = tuple(
         issuer if issuer.key_file is None else replace(issuer, key_file=path.parent / issuer.key_file)
         for issuer in found.get("issuers", ())

@@ -63,9 +63,9 @@ class ChildProcess:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def start(self, environment: dict[str, str], lifeline: int, heartbeats: int) -> None:
-        """Start the process; it inherits both descriptors if it has a heartbeat, else only ``lifeline``."""
-        descriptors = (*self._descriptors, lifeline)
+    def start(self, environment: dict[str, str], shared: Sequence[int], heartbeats: int) -> None:
+        """Start the process; it inherits the descriptors ``shared``, and ``heartbeats`` if it has a heartbeat."""
+        descriptors = (*self._descriptors, *shared)
         if self.beats is not None:
             environment = environment | {HEARTBEAT_VARIABLE: f"{heartbeats} {self.beats}"}
             descriptors = (*descriptors, heartbeats)

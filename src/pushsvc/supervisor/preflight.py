@@ -3,12 +3,14 @@
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.cluster.address import without_password
+from pushsvc.broker.cluster.address import with_files, without_password
+from pushsvc.broker.redis_connection import PasswordFile
 from pushsvc.config import Settings
 from pushsvc.errors import PushError, StartupError, Unavailable
 from pushsvc.settings import Ack
@@ -30,7 +32,8 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
         raise StartupError(f"{shown} is not the address of a Redis: {error}") from error
     try:
         _wait_for_redis(broker, shown, wait, warn)
-        policies, appendonly, save = map(broker.configuration, ("maxmemory-policy", "appendonly", "save"))
+        policies = broker.information("memory", "maxmemory_policy")
+        appends = broker.information("persistence", "aof_enabled")
         broker.check_commands()
         broker.check_layout()
         _check_ack(broker, ack, shown, warn)
@@ -46,9 +49,56 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
             f"Redis at {shown} evicts keys when its memory is full (maxmemory-policy {evicting.pop()}), "
             "so events could be lost without an error. Set its maxmemory-policy to noeviction"
         )
-    if "no" in appendonly:
-        keeps = "writes only occasional snapshots" if save and "" not in save else "keeps nothing on disk"
-        warn(f"WARNING: Redis at {shown} {keeps}: a crash loses events. Set its appendonly to yes")
+    if "0" in appends:
+        warn(
+            f"WARNING: Redis at {shown} writes at most occasional snapshots: a crash loses events. "
+            "Set its appendonly to yes"
+        )
+
+
+def redis_url(settings: Settings) -> str | None:
+    """Return the URL of Redis with the user and the files that other settings name; None without ``redis``.
+
+    Raise StartupError for settings that exclude each other, and for a file that cannot be used.
+    """
+    url = settings.redis
+    files = {
+        "password_file": settings.redis_password_file, "ca_file": settings.redis_ca_file,
+        "cert_file": settings.redis_cert_file, "key_file": settings.redis_key_file,
+    }  # fmt: skip
+    if url is None:
+        if settings.redis_username is not None or any(files.values()):
+            raise StartupError("the settings redis_… need redis: the embedded server has no users and no TLS")
+        return None
+    try:
+        url = with_files(
+            url, username=settings.redis_username, **{name: path and path.absolute() for name, path in files.items()}
+        )
+        parameters = dict(parse_qsl(url.partition("?")[2]))
+    except ValueError as error:
+        raise StartupError(f"{without_password(url)} cannot be the address of a Redis: {error}") from None
+    _check_files(parameters)
+    return url
+
+
+def _check_files(parameters: Mapping[str, str]) -> None:
+    """Raise StartupError if a file that the parameters of the URL name cannot be used."""
+    for name in ("password_file", "sentinel_password_file"):
+        if path := parameters.get(name):
+            try:
+                PasswordFile(None, path).get_credentials()
+            except PushError as error:
+                raise StartupError(error.detail) from None
+    if path := parameters.get("ssl_ca_certs"):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except ssl.SSLError as error:
+            raise StartupError(f"{path}: no certificates ({error})") from None
+        except OSError as error:
+            raise StartupError(f"{path}: {error.strerror}") from None
+    if (path := parameters.get("ssl_certfile")) and "ssl_password" not in parameters:
+        key = parameters.get("ssl_keyfile")
+        check_certificate(Path(path), None if key is None else Path(key))
 
 
 def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client import multiprocess
@@ -22,20 +23,17 @@ from pushsvc.errors import StartupError
 from pushsvc.metrics import DIRECTORY_VARIABLE
 from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
+from pushsvc.supervisor.child_settings import SETTINGS_VARIABLE, share_settings, without_settings
 from pushsvc.supervisor.children import ChildProcess, EmbeddedChild, embedded_server
 from pushsvc.supervisor.folders import private_folder
 from pushsvc.supervisor.heartbeat import DUMP, INTERVAL, Heartbeats
 from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
 from pushsvc.supervisor.listener import address_of, listen, wait_ready
 from pushsvc.supervisor.loop_watch import LoopWatch, Verdict
-from pushsvc.supervisor.preflight import check_certificate, check_redis
+from pushsvc.supervisor.preflight import check_certificate, check_redis, redis_url
 from pushsvc.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
-
-# Variables that pass to the children what they must have in common, also after a change of the file of settings.
-SETTINGS_VARIABLE = "PUSHSVC_SETTINGS"
-REDIS_VARIABLE = "PUSHSVC_REDIS"  # the URL: no setting names the embedded server
 
 # Roles in the order of their stop: producers first, aggregators last, then the embedded server.
 STOP_ORDER = ("_demo", "_web", "_aggregator")
@@ -62,6 +60,7 @@ class Supervisor:
         self._caps: ConnectionCounts | None = None
         self._children: list[ChildProcess] = []
         self._environment: dict[str, str] = {}
+        self._shared_settings = -1, -1  # without the keys of tokens, and with them, for web processes
         self._resources = ExitStack()
         self._metrics = Path()
         self._lifeline, self._lifeline_writer = os.pipe()
@@ -95,7 +94,7 @@ class Supervisor:
             self._listener = listen(settings.host, settings.port)
         elif settings.metrics_port is not None:
             self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
-        redis = settings.redis
+        redis = redis_url(settings)
         if redis is None:
             self._embedded = EmbeddedChild(embedded_server(settings), self._announce)
             redis = self._embedded.start()
@@ -111,9 +110,11 @@ class Supervisor:
 
     def _child_environment(self, redis: str) -> dict[str, str]:
         self._metrics = self._resources.enter_context(private_folder("metrics"))
-        return os.environ | {
-            SETTINGS_VARIABLE: self._settings.without_keys().encode(),
-            REDIS_VARIABLE: redis,
+        settings = replace(self._settings, redis=redis)
+        self._shared_settings = share_settings(settings.without_keys()), share_settings(settings)
+        for descriptor in self._shared_settings:
+            self._resources.callback(os.close, descriptor)
+        return without_settings(dict(os.environ)) | {
             LIFELINE_VARIABLE: f"{self._lifeline} {self._settings.drain + _MIN_STOP}",
             DIRECTORY_VARIABLE: str(self._metrics),
         }
@@ -172,8 +173,9 @@ class Supervisor:
             if code is not None:
                 self._on_end(child, code)
             if child.is_due:
-                keys = {SETTINGS_VARIABLE: self._settings.encode()} if child.role == "_web" else {}
-                child.start(self._environment | keys, self._lifeline, self._heartbeats.descriptor)
+                settings = self._shared_settings[child.role == "_web"]
+                environment = self._environment | {SETTINGS_VARIABLE: str(settings)}
+                child.start(environment, (self._lifeline, settings), self._heartbeats.descriptor)
 
     def _on_end(self, child: ChildProcess, code: int) -> None:
         multiprocess.mark_process_dead(child.slot, str(self._metrics))  # type: ignore[no-untyped-call]

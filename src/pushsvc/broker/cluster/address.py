@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from redis import exceptions
 
 from pushsvc.broker.connection_pool import ServerKind
-from pushsvc.broker.redis_connection import ask
-from pushsvc.broker.replies import Host
+from pushsvc.broker.redis_connection import ask, connection_settings
+from pushsvc.broker.replies import Host, reason
 from pushsvc.broker.script import Argument
 from pushsvc.errors import BrokerUnavailable, StartupError
 
 _PARAMETERS = frozenset({
-    "client_name", "db", "health_check_interval", "lib_name", "lib_version", "password", "protocol", "retry_on_timeout",
-    "socket_connect_timeout", "socket_keepalive", "socket_read_size", "socket_timeout", "username",
+    "client_name", "db", "health_check_interval", "lib_name", "lib_version", "password", "password_file", "protocol",
+    "retry_on_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size", "socket_timeout", "username",
 })  # fmt: skip
 _POOL_PARAMETERS = frozenset({"max_connections", "timeout"})  # of one server
 _TLS_PARAMETERS = frozenset({
     "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers",
     "ssl_keyfile", "ssl_ocsp_expected_cert", "ssl_password", "ssl_validate_ocsp", "ssl_validate_ocsp_stapled",
 })  # fmt: skip
-_SENTINEL_PARAMETERS = frozenset({"sentinel_username", "sentinel_password"})
-"""Parameters of redis-py that can be given as text. Another one would be an error of its own when it connects."""
+_SENTINEL_PARAMETERS = frozenset({"sentinel_username", "sentinel_password", "sentinel_password_file"})
+"""Parameters of redis-py that can be given as text, and files with passwords. Another one would be an error of its own
+when it connects."""
 
 _NO_PORT = "a host is written host or host:port, and a port is a number (a password goes before an @)"
 _DEFAULT_PORTS: dict[ServerKind, int] = {"sentinel": 26_379, "cluster": 6_379}
@@ -41,45 +43,55 @@ class Address:
     """
 
     kind: ServerKind
-    url: str
+    url: str = field(repr=False)
     hosts: tuple[Host, ...] = ()
     master: str = ""
     secure: bool = False
-    credentials: str = ""
+    credentials: str = field(default="", repr=False)
     database: str = ""
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Address:
         """Parse ``redis[s]+sentinel://[user:password@]host[:port],…/master[/database]``,
-        ``redis[s]+cluster://[user:password@]host[:port],…``, or the URL of one server; raise ValueError."""
+        ``redis[s]+cluster://[user:password@]host[:port],…``, or the URL of one server.
+
+        Raise ValueError. Its message has no part of the URL: with a character that is not escaped, any part may belong
+        to the password.
+        """
         scheme, _, rest = url.partition("://")
         base, _, kind = scheme.lower().partition("+")
-        _check_at_sign(base, rest)
-        _check_parameters(base, kind, rest.partition("?")[2])
-        if not kind:
-            if "," in rest.partition("?")[0].partition("/")[0].rpartition("@")[2]:
-                raise ValueError("several hosts need redis+cluster:// (a cluster) or redis+sentinel:// (Sentinels)")
-            if base != "unix" and (number := _PORT.search(_host_part(rest))) and not number[1].isdecimal():
-                raise ValueError(_NO_PORT)
-            return cls("standalone", url)
-        if base not in ("redis", "rediss") or kind not in _DEFAULT_PORTS:
+        if not _SCHEME.fullmatch(scheme):
             raise ValueError(
                 "the schemes are redis://, rediss://, unix://, redis+sentinel:// and redis+cluster:// (rediss+… "
                 "with TLS)"
             )
+        _check_at_sign(base, rest)
+        _check_parameters(base, kind, rest.partition("?")[2])
+        server_kind: ServerKind = "sentinel" if kind == "sentinel" else "cluster"
+        if not kind:
+            if "," in rest.partition("?")[0].partition("/")[0].rpartition("@")[2]:
+                raise ValueError("several hosts need redis+cluster:// (a cluster) or redis+sentinel:// (Sentinels)")
+            if base != "unix":
+                if (number := _PORT.search(_host_part(rest))) and not number[1].isdecimal():
+                    raise ValueError(_NO_PORT)
+                _check_database(_PLACE.match(rest)[2].strip("/"))  # type: ignore[index]
+            _check_parsing(url)
+            return cls("standalone", url)
         rest, _, query = rest.partition("?")
         place, _, path = rest.partition("/")
         credentials, at, listed = place.rpartition("@")
-        hosts = tuple(_host(host, _DEFAULT_PORTS[kind]) for host in listed.split(","))
+        hosts = tuple(_host(host, _DEFAULT_PORTS[server_kind]) for host in listed.split(","))
         master, _, database = path.strip("/").partition("/")
         if kind == "sentinel" and not master:
             raise ValueError("a Sentinel URL ends with the name of the master: redis+sentinel://host:port/name")
         if kind == "cluster" and path.strip("/") not in ("", "0"):
-            raise ValueError(f"a cluster has no database {path!r}, only 0")
-        if database and not database.isdecimal():
-            raise ValueError(f"the database {database!r} is not a number")
-        return cls(kind, url, hosts, master, base == "rediss", credentials + at, database, tuple(parse_qsl(query)))
+            raise ValueError("a cluster has only the database 0")
+        _check_database(database)
+        options = tuple(parse_qsl(query.partition("#")[0]))
+        address = cls(server_kind, url, hosts, master, base == "rediss", credentials + at, database, options)
+        _check_parsing(address.server(hosts[0]))
+        return address
 
     def server(self, host: Host) -> str:
         """Return the URL of one of the servers."""
@@ -88,10 +100,8 @@ class Address:
 
     def sentinel(self, host: Host) -> str:
         """Return the URL of one of the Sentinels, with their user and password, which are among the options."""
-        given = dict(self.options)
-        user, password = (quote(given.get(f"sentinel_{name}", ""), safe="") for name in ("username", "password"))
-        credentials = f"{user}:{password}@" if user or password else ""
-        return self._url(host, credentials, "", [(n, v) for n, v in self.options if n.startswith("ssl_")])
+        own = [(name.removeprefix("sentinel_"), value) for name, value in self.options if name.startswith("sentinel_")]
+        return self._url(host, "", "", own + [(name, value) for name, value in self.options if name.startswith("ssl_")])
 
     def _url(self, host: Host, credentials: str, database: str, options: list[tuple[str, str]]) -> str:
         scheme = "rediss" if self.secure else "redis"
@@ -117,7 +127,7 @@ def ask_in_turn(
         except exceptions.ResponseError as error:
             if "cluster support disabled" in str(error) or "unknown command" in str(error).lower():
                 raise StartupError(f"{_host_text(host)} {wrong_kind}") from error
-            failures.append(f"{_host_text(host)}: {error}")
+            failures.append(f"{_host_text(host)}: {reason(error)}")
     raise BrokerUnavailable(f"{failure}: {', '.join(failures)}")
 
 
@@ -128,7 +138,8 @@ def _host_text(host: Host) -> str:
 
 
 _PORT = re.compile(r":([^]:]*)\Z")
-_HIDDEN = re.compile(r":(?![0-9]{0,5}(?:,|\Z))[^],:]*(?=,|\Z)")  # not a colon of [::1]
+_PLACE = re.compile("([^/?#]*)([^?#]*)")  # hosts with credentials, and path; matches any text
+_SCHEME = re.compile("unix|rediss?([+](sentinel|cluster))?", re.IGNORECASE)
 
 
 def _host_part(rest: str) -> str:
@@ -141,8 +152,21 @@ def _host(text: str, port: int) -> Host:
     if not colon or text.endswith("]"):
         name, number = text, str(port)
     if not name or not number.isdecimal():
-        raise ValueError(_NO_PORT)  # without the text: it may be a password
+        raise ValueError(_NO_PORT)
     return name.strip("[]"), int(number)
+
+
+def _check_database(text: str) -> None:
+    if text and not text.isdecimal():
+        raise ValueError("the database, which follows the hosts or the master, is not a number")
+
+
+def _check_parsing(url: str) -> None:
+    """Refuse the URL of a server that redis-py or urllib cannot parse; their messages show parts of it."""
+    try:
+        connection_settings(url)
+    except ValueError:
+        raise ValueError("it has characters that must be escaped, or a parameter of the wrong type") from None
 
 
 def _check_at_sign(base: str, rest: str) -> None:
@@ -160,25 +184,62 @@ def _check_parameters(base: str, kind: str, query: str) -> None:
     known = _PARAMETERS | (_SENTINEL_PARAMETERS if kind == "sentinel" else frozenset())
     known |= frozenset() if kind else _POOL_PARAMETERS
     known |= _TLS_PARAMETERS if base == "rediss" else frozenset()
-    for name, _ in parse_qsl(query.partition("#")[0]):
+    pairs = parse_qsl(query.partition("#")[0], keep_blank_values=True)
+    for number, (name, _) in enumerate(pairs, 1):
         if name in _TLS_PARAMETERS and name not in known:
             raise ValueError(f"the parameter {name} needs TLS: use rediss")
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"the parameters are {', '.join(sorted(known))}"
-            raise ValueError(f"there is no parameter {name!r}; {hint}")
+            raise ValueError(f"there is no such parameter as number {number} of the URL; {hint}")
+    given = {name for name, _ in pairs}
+    for name in ("password", "sentinel_password"):
+        if {name, f"{name}_file"} <= given:
+            raise ValueError(f"{name} and {name}_file exclude each other")
+
+
+def with_files(
+    url: str, *, username: str | None = None, password_file: Path | None = None, ca_file: Path | None = None,
+    cert_file: Path | None = None, key_file: Path | None = None,
+) -> str:  # fmt: skip
+    """Return a URL with a user and the names of files as its parameters; raise ValueError.
+
+    The files are read at each connect, so passwords and certificates can be exchanged while the program runs.
+    """
+    given = {
+        "username": username, "password_file": password_file, "ssl_ca_certs": ca_file, "ssl_certfile": cert_file,
+        "ssl_keyfile": key_file,
+    }  # fmt: skip
+    added = {name: str(value) for name, value in given.items() if value is not None}
+    if not added:
+        return url
+    Address.parse(url)
+    if key_file is not None and cert_file is None:
+        raise ValueError("redis_key_file needs redis_cert_file")
+    user, _, password = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[0].partition(":")
+    before, _, query = url.partition("#")[0].partition("?")
+    present = {name for name, _ in parse_qsl(query)}
+    if present & added.keys() or (user and username) or ((password or "password" in present) and password_file):
+        raise ValueError("the URL has a user, password or file that a setting has too: leave one of them out")
+    return f"{before}?{query}{'&' if query else ''}{urlencode(added)}"
+
+
+def has_password(url: str) -> bool:
+    """Return whether a URL seems to have a password."""
+    before, _, query = url.partition("://")[2].partition("?")
+    return ":" in before.rpartition("@")[0] or "password=" in query
 
 
 def without_password(url: str) -> str:
-    """Return a URL without its passwords, for messages. It may list several hosts, which urllib cannot parse.
+    """Return a URL for messages: its scheme, hosts and ports, database or master; of an invalid one only the scheme.
 
-    A password may have any character, also one that should have been escaped: all before the last @ is hidden. What
-    stands in the place of a port and is none is most likely a password, too.
+    What is neither may be a password in the wrong place, or a part of one with a character that is not escaped.
     """
-    if "://" not in url:
-        return "…"
-    shown = re.sub(r"(?<=://).*@", "…@", url, flags=re.DOTALL)
-    scheme, _, rest = shown.partition("://")
-    place = re.split("[/?#]", rest, maxsplit=1)[0]
-    shown = f"{scheme}://{_HIDDEN.sub(':…', place)}{rest[len(place) :]}"
-    return re.sub(r"(?<=password=)[^&]*", "…", shown)
+    scheme, _, rest = url.partition("://")
+    try:
+        Address.parse(url)
+    except ValueError:
+        return "…" if not rest or not _SCHEME.fullmatch(scheme) else f"{scheme}://…"
+    place, path = _PLACE.match(rest).groups()  # type: ignore[union-attr]
+    credentials, _, hosts = place.rpartition("@")
+    return f"{scheme}://{'…@' if credentials else ''}{hosts}{path}"
