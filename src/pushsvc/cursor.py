@@ -5,7 +5,8 @@ The position in a partition is an epoch (32 bits) and a sequence. Partitions wit
 
     version (1 byte) { epoch (4 bytes) n (1 byte) n × { partition (1 byte) sequence (varint) } } …   in base64url
 
-The byte of a partition has the bit 64 if the position is partial.
+The byte of a partition has the bit 64 if the position is partial. In version 2 a digest (4 bytes) of what the client
+has selected follows the version. A process that knows version 1 alone cannot read it, and answers with a reset.
 """
 
 from base64 import b64decode
@@ -16,7 +17,9 @@ from dataclasses import dataclass, field
 from pushsvc.topic import PARTITIONS
 
 MAX_LENGTH = 600
+DIGEST_LENGTH = 4
 _VERSION = 1
+_WITH_DIGEST = 2
 _PARTIAL = 64
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -37,26 +40,26 @@ class Position:
     partial: bool = field(default=False, compare=False)
 
 
-def encode(positions: Mapping[int, Position]) -> str:
-    """Return the cursor of positions by partition."""
-    return _text(_raw(positions)[0])
+def encode(positions: Mapping[int, Position], digest: bytes = b"") -> str:
+    """Return the cursor of positions by partition, with a digest unless that is empty."""
+    return _text(_raw(positions, digest)[0])
 
 
 def sequence_encoder(
-    positions: Mapping[int, Position], partition: int, epoch: int, *, partial: bool = False
+    positions: Mapping[int, Position], partition: int, epoch: int, *, partial: bool = False, digest: bytes = b""
 ) -> Callable[[int], str]:
     """Return a function from a sequence of ``partition`` to the cursor with it; the other positions stay the same."""
-    raw, index = _raw({**positions, partition: Position(epoch, 0, partial)}, partition)
+    raw, index = _raw({**positions, partition: Position(epoch, 0, partial)}, digest, partition)
     before, after = bytes(raw[:index]), bytes(raw[index + 1 :])
     return lambda sequence: _text(before + _varint(sequence) + after)
 
 
-def _raw(positions: Mapping[int, Position], marked: int = -1) -> tuple[bytearray, int]:
+def _raw(positions: Mapping[int, Position], digest: bytes, marked: int = -1) -> tuple[bytearray, int]:
     """Return a cursor's bytes and the index of the ``marked`` partition's sequence in them."""
     by_epoch: dict[int, list[tuple[int, Position]]] = {}
     for partition, position in sorted(positions.items()):
         by_epoch.setdefault(position.epoch, []).append((partition, position))
-    raw, index = bytearray([_VERSION]), 0
+    raw, index = bytearray([_WITH_DIGEST if digest else _VERSION]) + digest, 0
     for epoch, members in by_epoch.items():
         raw += epoch.to_bytes(4, "big")
         raw.append(len(members))
@@ -74,20 +77,25 @@ def _text(raw: bytes | bytearray) -> str:
 
 def decode(text: str) -> dict[int, Position]:
     """Return the positions in a cursor; raise UnreadableCursor."""
+    return decode_with_digest(text)[0]
+
+
+def decode_with_digest(text: str) -> tuple[dict[int, Position], bytes]:
+    """Return the positions in a cursor and its digest, empty if it has none; raise UnreadableCursor."""
     if not text or len(text) > MAX_LENGTH:
         raise UnreadableCursor("empty or too long")
     try:
         raw = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        return _parse(raw)
+        start = 1 + DIGEST_LENGTH * (raw[0] == _WITH_DIGEST)
+        if raw[0] not in (_VERSION, _WITH_DIGEST) or len(raw) < start:
+            raise UnreadableCursor("unknown version")
+        return _parse(raw, start), raw[1:start]
     except (ValueError, IndexError) as error:
         raise UnreadableCursor(str(error)) from None
 
 
-def _parse(raw: bytes) -> dict[int, Position]:
-    if raw[0] != _VERSION:
-        raise UnreadableCursor("unknown version")
+def _parse(raw: bytes, at: int) -> dict[int, Position]:
     positions: dict[int, Position] = {}
-    at = 1
     while at < len(raw):
         epoch = int.from_bytes(raw[at : at + 4], "big")
         members = raw[at + 4]

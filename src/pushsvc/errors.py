@@ -29,6 +29,7 @@
     │   ├── Busy                     503  too many long requests wait for their turn
     │   ├── TooManyLogsFollowed      503  the streams of this process follow too many topics
     │   ├── KeysUnavailable          503  the keys that verify tokens could not be fetched yet
+    │   ├── TooManyFilters           503  the streams of this process compare events with too many filters
     │   ├── StatisticsUnavailable    503  no aggregator has counted a topic that has events
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
@@ -252,6 +253,10 @@ class TooManyLogsFollowed(Unavailable):
 class KeysUnavailable(Unavailable):
     slug, title = "keys-unavailable", "The keys that verify tokens could not be fetched yet"
     retry_after = 5
+
+
+class TooManyFilters(Unavailable):
+    slug, title = "too-many-filters", "The streams of this process compare the events of a topic with too many filters"
 
 
 class StatisticsUnavailable(Unavailable):

@@ -1,23 +1,64 @@
-"""Conditions on the data of an event, such as ``rating<3``."""
+"""Filters of events: by type, by keys, and by conditions on the data such as ``rating<3``."""
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from pushsvc.errors import InvalidParameter
-from pushsvc.event.model import ATTRIBUTES
+from pushsvc.event.model import ATTRIBUTES, Event
 
-Condition = Callable[[Mapping[str, Any]], bool]
+Test = Callable[[Mapping[str, Any]], bool]
 """Returns whether the data of an event, its attributes not included, meets a condition."""
 
 _CONDITION = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)\Z", re.DOTALL)
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-def parse_condition(text: str) -> Condition:
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A test and its text. Equal texts are equal conditions; equal values are not, as ``1`` equals ``true`` here."""
+
+    text: str
+    test: Test = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Selects events by type, by key and by conditions. None selects every type, and events with every key or none."""
+
+    type: str | None = None
+    keys: frozenset[str] | None = None
+    conditions: tuple[Condition, ...] = ()
+
+    @classmethod
+    def of(cls, type: str | None, keys: frozenset[str] | None, conditions: Iterable[str]) -> "EventFilter":
+        """Return the filter with conditions such as ``rating<3``. Filters are equal in whatever order they come."""
+        return cls(type, keys, tuple(Condition(text, parse_condition(text)) for text in sorted(set(conditions))))
+
+    @property
+    def selects_all(self) -> bool:
+        return self.keys is None and not self.has_tests
+
+    @property
+    def has_tests(self) -> bool:
+        """Return whether the key of an event is not enough to select it."""
+        return self.type is not None or bool(self.conditions)
+
+    def matches(self, event: Event) -> bool:
+        return (self.keys is None or event.key in self.keys) and self.passes(event)
+
+    def passes(self, event: Event) -> bool:
+        """Return whether the type and the data of an event are selected, whatever its key."""
+        return (self.type is None or event.type == self.type) and all(
+            condition.test(event.data) for condition in self.conditions
+        )
+
+
+def parse_condition(text: str) -> Test:
     """Return the test for ``rating<3`` or ``dish=soup``. Numbers compare with numbers, texts with texts."""
     found = _CONDITION.match(text)
     if not found:

@@ -39,6 +39,7 @@ class Limits:
     pattern_shapes: int = 50  # arrangements of wildcards in the patterns of a stream
     partition_topics: int = 20_000  # topics of a partition; a million spread evenly are 15,625
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic
+    filters: int = 100  # of streams, with which an event is compared in a web process
     statistics_cells: int = 1_500_000  # keys times fields times windows of all topics of an aggregator
     opened_topics: int = 20_000  # small topics that an aggregator counts on demand
     memory: int = 96_000_000  # bytes that a web process holds for clients: bodies under way, answers not yet read

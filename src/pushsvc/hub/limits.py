@@ -37,6 +37,7 @@ class FeedLimits:
     current_wait: float = 4.0
     remind_interval: float = 0.5
     slice: float = 0.002  # work after which the event loop gets a turn
+    filters: int = 100  # filters that an event of a log is compared with, besides the look-up of its key
     # Logs that are read at once. More are read piece by piece, and other work is done in between.
     read_logs: int = 200
 

@@ -47,15 +47,26 @@ class Rendering:
         messages: list[bytes] = self._made[key]
         return messages
 
+    def event(self, of: Log, entry: EventsEntry, offset: int, reserved: frozenset[str] | None) -> bytes:
+        """Return the message of the event at an offset of an entry, as ``events``."""
+        key = (id(entry), offset, reserved)
+        if key not in self._made:
+            self._made[key] = event(of, entry, offset, reserved)
+        message: bytes = self._made[key]
+        return message
+
 
 def events(of: Log, entry: EventsEntry, reserved: frozenset[str] | None) -> list[bytes]:
     """Return a message for each event. Its type is the event name, unless it is ``reserved`` (None: all types are)."""
-    messages = []
-    for offset, event in enumerate(entry.events, entry.first):
-        plain = reserved is None or event.type == "message" or event.type in reserved
-        name = None if plain else event.type
-        messages.append(sse.encode(orjson.dumps(event.public(of.topic, offset, entry.arrival)), event=name))
-    return messages
+    return [event(of, entry, offset, reserved) for offset in range(entry.first, entry.last + 1)]
+
+
+def event(of: Log, entry: EventsEntry, offset: int, reserved: frozenset[str] | None) -> bytes:
+    """Return the message of the event at an offset of an entry."""
+    event = entry.events[offset - entry.first]
+    plain = reserved is None or event.type == "message" or event.type in reserved
+    name = None if plain else event.type
+    return sse.encode(orjson.dumps(event.public(of.topic, offset, entry.arrival)), event=name)
 
 
 def snapshot(frame: Mapping[str, Any], selection: Selection) -> bytes:

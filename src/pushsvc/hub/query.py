@@ -3,16 +3,20 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 
 from pushsvc import sse
 from pushsvc.auth.grants import TopicGrants
 from pushsvc.broker.keys import Log
+from pushsvc.cursor import DIGEST_LENGTH
+from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.topic import Shapes, is_pattern
 
 EVERY_WINDOW = "*"
 _EVERYTHING = Selection()
+_EVERY_EVENT = EventFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +26,14 @@ class Query:
     ``windows`` are names, or ``*`` for all windows; empty means the first window of each topic. ``every`` is the
     shortest time in seconds between two updates of a window, 0 for the window's own cadence. ``named`` sends the type
     of an event as the SSE event name. ``topics`` is the most topics of one stream. Topics that the grants ``visible``
-    do not cover without a limit do not exist; None: all do.
+    do not cover without a limit do not exist; None: all do. Only a query of the events of one topic has a ``filter``.
     """
 
     events: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     windows: tuple[str, ...] = ()
     selection: Selection = _EVERYTHING
+    filter: EventFilter = _EVERY_EVENT
     every: float = 0.0
     named: bool = True
     visible_heartbeat: bool = False
@@ -36,6 +41,7 @@ class Query:
     visible: TopicGrants | None = None
     # Of events and statistics. Made at the first use: most queries have no pattern.
     _indexes: tuple["_Index", "_Index"] | None = field(default=None, init=False, repr=False, compare=False)
+    _digest: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def has_patterns(self) -> bool:
@@ -45,6 +51,25 @@ class Query:
     def patterns(self) -> tuple[str, ...]:
         """Return the patterns of events and statistics."""
         return _topics_and_patterns(self.events + self.statistics)[1]
+
+    @property
+    def digest(self) -> bytes:
+        """Return what cursors say of the selection; nothing if that is the events of one topic, whatever the filter.
+
+        A position in one log of events holds for each filter, and without a digest the ids of events are shorter.
+        """
+        if self._digest is None:
+            one_log = not self.statistics and len(self.events) == 1 and not self.has_patterns
+            object.__setattr__(self, "_digest", b"" if one_log else self._digest_of_selection())
+        return self._digest or b""
+
+    def _digest_of_selection(self) -> bytes:
+        chosen = self.selection
+        selected = (
+            *map(_in_order, (self.events, self.statistics, self.windows, chosen.keys, chosen.fields)),
+            chosen.records, chosen.top, chosen.by,
+        )  # fmt: skip
+        return blake2b(repr(selected).encode(), digest_size=DIGEST_LENGTH).digest()
 
     @property
     def reserved_names(self) -> frozenset[str] | None:
@@ -105,6 +130,10 @@ class _Index:
 
     def covers(self, topic: str) -> bool:
         return topic in self._names or not self._names.isdisjoint(self._shapes.candidates(topic))
+
+
+def _in_order(names: Collection[str | None] | None) -> list[str | None] | None:
+    return None if names is None else sorted(set(names), key=lambda name: (name is not None, name or ""))
 
 
 @lru_cache(256)

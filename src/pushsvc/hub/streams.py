@@ -134,11 +134,14 @@ class QueryStream(Stream):
         self._group.wait_settled()
         self._group.prepare()
         self._from = self.channel.seal()
+        if not self._group.filter.selects_all:
+            self._group.rebase_cursor(self._from)
 
     def start(self, connection: Connection) -> None:
         group = self._group
-        if self._cursor is not None:
-            self._resume(connection, self._cursor)
+        reselected = self._cursor is not None and group.is_reselected(self._cursor)
+        if self._cursor is not None and (group.has_events or not reselected):
+            self._resume(connection, self._cursor, ResumeReason.RESELECTED if reselected else ResumeReason.CURSOR)
             return
         end = group.channel.seal()
         if group.has_statistics and not group.has_events:
@@ -149,7 +152,7 @@ class QueryStream(Stream):
             connection.push(OPENING)
             self.hub.replays.begin(group, connection, decode(self._from.cursor), ResumeReason.NEW)
 
-    def _resume(self, connection: Connection, cursor: str) -> None:
+    def _resume(self, connection: Connection, cursor: str, reason: ResumeReason) -> None:
         group = self._group
         changes = group.changes_for(cursor)
         if changes is not None:
@@ -159,7 +162,7 @@ class QueryStream(Stream):
         if cursor == EARLIEST:
             self.hub.replays.begin(group, connection, None, ResumeReason.EARLIEST)
         else:
-            self.hub.replays.begin(group, connection, _positions(cursor), ResumeReason.CURSOR)
+            self.hub.replays.begin(group, connection, _positions(cursor), reason)
 
     def _start_live(self, connection: Connection) -> None:
         """Send the state, and the messages after it. Nothing here yields, so no message falls between the two."""
@@ -168,7 +171,8 @@ class QueryStream(Stream):
             first = group.conflation.initial_state()
         else:
             first = _OPENING
-            connection.joined_after = self._from.number
+            if group.filter.selects_all:  # else a heartbeat gives it a position: no event may ever come
+                connection.joined_after = self._from.number
         group.channel.start(connection, self._from, first)
 
 

@@ -11,6 +11,7 @@ from pushsvc.broker.broker import Broker
 from pushsvc.errors import StartupError
 from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
+from pushsvc.hub.limits import FeedLimits
 from pushsvc.settings import TopicRules
 from pushsvc.web import (
     audit,
@@ -55,7 +56,14 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = limits.body + 1
     rules, security = rules or TopicRules(), security or Security()
     memory = MemoryBudget(limits.memory, limits.memory_per_address)
-    hub = Hub(broker, rules, heartbeat, followed=limits.followed, io_uring=io_uring)
+    hub = Hub(
+        broker,
+        rules,
+        heartbeat,
+        followed=limits.followed,
+        io_uring=io_uring,
+        feed_limits=FeedLimits(filters=limits.filters),
+    )
     hub.count_in(memory)
     accounts, streams = Accounts(broker.rates, limits), StreamCounts(broker.rates)
     context = Context(broker, hub, rules, limits, EventReader(limits), security, memory, access, accounts, streams)

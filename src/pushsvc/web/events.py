@@ -11,13 +11,14 @@ from werkzeug.datastructures import MultiDict
 from pushsvc.auth.grants import EVERYTHING, Action, Grants
 from pushsvc.errors import InvalidParameter, UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
-from pushsvc.event.conditions import parse_condition
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.table import EventTable, TooManyCells
 from pushsvc.topic import check_topic
 from pushsvc.web.authorization import granted, refuse_limited
 from pushsvc.web.context import Context
+from pushsvc.web.filters import PARAMETERS as _OF_FILTERS
+from pushsvc.web.filters import read_filter
 from pushsvc.web.history import HistoryFilter, HistoryPage, read_page
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
@@ -26,7 +27,7 @@ from pushsvc.web.responses import of_suffix, stream_response, text_response
 
 _ATTRIBUTES = ("id", "key", "time", "type")
 _STREAM_ONLY = ("last_event_id", "names", "heartbeat")
-_HISTORY_ONLY = ("since", "until", "type", "key", "where", "limit", "after")
+_HISTORY_ONLY = ("since", "until", "limit", "after")
 _CSV_ONLY = ("formulas",)
 _LIMIT, _MAX_LIMIT = 1_000, 10_000
 
@@ -56,7 +57,7 @@ def blueprint(context: Context) -> Blueprint:
 def _parameters(topic: str, args: MultiDict[str, str], suffix: str | None = None) -> Parameters:
     check_topic(topic)
     csv_only = _CSV_ONLY if suffix in (None, "csv") else ()
-    return Parameters(args, ("format", *_HISTORY_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY)))
+    return Parameters(args, ("format", *_OF_FILTERS, *_HISTORY_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY)))
 
 
 def open_stream(
@@ -71,9 +72,10 @@ def _stream(
 ) -> QueryStream:
     refuse_limited(grants, topic, "a stream of events")
     parameters.refuse(_CSV_ONLY, "belongs to CSV")
-    parameters.refuse(_HISTORY_ONLY, "not supported on a stream yet")
+    parameters.refuse(_HISTORY_ONLY, "belongs to history: a stream begins where its cursor is, and has no end")
     query = Query(
         events=(topic,),
+        filter=read_filter(parameters, context.limits),
         named=parameters.choice("names", ("on", "off"), "on") == "on",
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
     )
@@ -131,15 +133,10 @@ class _JsonRows:
 
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
-    conditions = parameters.texts("where")
-    if len(conditions) > context.limits.conditions:
-        raise InvalidParameter(
-            "where", f"{len(conditions)} conditions, at most {context.limits.conditions} are allowed"
-        )
     selected = HistoryFilter(
-        parameters.time("since"), parameters.time("until"), parameters.text("type"),
-        _keys(topic, parameters.text("key")), tuple(map(parse_condition, conditions)),
-    )  # fmt: skip
+        parameters.time("since"), parameters.time("until"),
+        read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic)),
+    )
     limit = parameters.integer("limit", _LIMIT, 1, _MAX_LIMIT) or _LIMIT
     after, safe = parameters.text("after"), is_spreadsheet_safe(request, parameters)
     rows = EventTable(context.limits.cells, safe=safe) if chosen == "csv" else _JsonRows()

@@ -10,7 +10,7 @@ from pushsvc.broker.log import EventsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
-from pushsvc.event.conditions import Condition
+from pushsvc.event.conditions import EventFilter
 from pushsvc.pause import Pause
 
 
@@ -30,18 +30,14 @@ class HistoryFilter:
 
     since: int | None
     until: int | None
-    type: str | None
-    keys: frozenset[str] | None
-    conditions: tuple[Condition, ...]
+    events: EventFilter
 
     def matches(self, event: Event, arrival: int) -> bool:
         time = arrival if event.time is None else event.time
         return (
             (self.since is None or time >= self.since)
             and (self.until is None or time < self.until)
-            and (self.type is None or event.type == self.type)
-            and (self.keys is None or event.key in self.keys)
-            and all(condition(event.data) for condition in self.conditions)
+            and self.events.matches(event)
         )
 
 

@@ -120,6 +120,11 @@ class Channel:
             self.backlog.append(frame(*messages), len(messages), self._recovery.cursor() or "", self._read_at)
         return self.backlog.end
 
+    def move_end(self, cursor: str) -> None:
+        """Move the position of the newest chunk, unless messages wait: it has advanced without a message."""
+        if not self._messages:
+            self.backlog.end.cursor = cursor
+
     def restart(self) -> bool:
         """Let every member recover once it has room, if all of them are slow; return whether they are."""
         if self.in_pass or self._messages or self.roster.count > len(self.slow):

@@ -8,10 +8,12 @@ from gevent.lock import BoundedSemaphore
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
+from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.follower import Follower, Tally
 from pushsvc.hub.feed.reads import SharedReads
+from pushsvc.hub.feed.router import LogSource, Router
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.feed.topic_list import TopicList
 from pushsvc.hub.limits import FeedLimits
@@ -38,6 +40,7 @@ class Feed:
         self._room = room
         self._most = most
         self._followers: dict[int, Follower] = {}
+        self._routers: dict[Log, Router] = {}
         self._topic_channels = {broker.keys.topics(partition): partition for partition in range(PARTITIONS)}
 
     def close(self) -> None:
@@ -77,6 +80,24 @@ class Feed:
             )  # fmt: skip
             self._followers[partition] = follower
         return follower
+
+    def source(self, of: Log, filter: EventFilter) -> LogSource:
+        """Return what gives a consumer the entries of a log: its follower, or a router for what a filter selects."""
+        follower = self.follower(of.partition)
+        if filter.selects_all:
+            return follower
+        router = self._routers.get(of)
+        if router is None:
+            router = self._routers[of] = Router(of, follower, self._reads, self.limits, partial(self._on_routed, of))
+        return router
+
+    def _on_routed(self, of: Log) -> None:
+        del self._routers[of]
+
+    def has_room_for(self, filter: EventFilter, of: Log) -> bool:
+        """Return whether the events of a log may be compared with one more filter."""
+        router = self._routers.get(of)
+        return router is None or router.has_room(filter)
 
     def _on_end(self, partition: int) -> None:
         follower = self._followers.get(partition)

@@ -26,7 +26,7 @@ from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
-from pushsvc.hub.feed.tail import LogConsumer, Tail
+from pushsvc.hub.feed.tail import Joiner, LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
 
@@ -106,7 +106,7 @@ class Follower:
         self._failing = False
         self._doubted: dict[Log, Tail] = {}  # to be read before any later entry of the partition is handed out
         self._unconfirmed: dict[Log, Tail] = {}  # new: to be read once Redis has confirmed the subscription
-        self._joining: dict[LogConsumer, dict[Log, None]] = {}  # consumers of logs that need not be read for them
+        self._joining: dict[Joiner, dict[Log, None]] = {}  # consumers of logs that need not be read for them
         self._reading = False
         self._unsure_until = 0.0
         self._checked: int | None = None  # changes up to this sequence were checked; None: before the first read
@@ -120,6 +120,10 @@ class Follower:
     def position(self) -> Position:
         """Return the position up to which the consumers got every entry of every log."""
         return Position(self.epoch or 0, self.through)
+
+    def offset(self, of: Log) -> int:
+        """Return the offset in a log that belongs to the position."""
+        return self.tails[of].after
 
     def advance(self) -> None:
         """Move soon to the current position of the partition."""
@@ -300,10 +304,14 @@ class Follower:
             elif tail.catching_up and tail.window_state is None and tail.after != NO_ENTRIES and not from_start:
                 tail.add_at_end([consumer])
             if tail.continuous:
-                self._joining.setdefault(consumer, {})[of] = None
-                self._wake.set()
+                self.join(consumer, [of])
             tail.add([consumer])
             tail.created_while_followed |= from_start
+
+    def join(self, joiner: Joiner, logs: Iterable[Log]) -> None:
+        """Tell a joiner by ``on_read`` once everything up to now was handed out, of logs that need not be read."""
+        self._joining.setdefault(joiner, {}).update(dict.fromkeys(logs))
+        self._wake.set()
 
     @staticmethod
     def _new_tail(of: Log, before: Tail | None, *, from_start: bool) -> Tail:
@@ -444,7 +452,7 @@ class Follower:
                     self._joining[consumer] = logs | self._joining.get(consumer, {})
         if done:
             for consumer, logs in joining.items():
-                joined = [of for of in logs if of in self.tails and consumer in self.tails[of].consumers]
+                joined = [of for of in logs if of in self.tails]
                 if joined:
                     self._guarded(consumer, partial(consumer.on_read, joined))
             if self._checked is None:
@@ -623,7 +631,7 @@ class Follower:
             self._guarded(consumer, partial(consumer.take, self.partition, share, rendering))
 
     @staticmethod
-    def _guarded(consumer: LogConsumer, call: Callable[[], None]) -> None:
+    def _guarded(consumer: Joiner, call: Callable[[], None]) -> None:
         """Call a consumer. If it raises, it ends; the other consumers are not affected."""
         try:
             call()

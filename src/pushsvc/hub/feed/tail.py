@@ -12,23 +12,27 @@ from pushsvc.hub.window_state import WindowState
 REPLAY_AFTER_RESET = 1_000  # the most events that are sent of the rest of a log after a reset
 
 
-class LogConsumer(Protocol):
+class Joiner(Protocol):
+    """Is told once it has everything of the logs that it joined. ``on_read`` may raise."""
+
+    def on_read(self, logs: Iterable[Log]) -> None:
+        """Note that logs were read, with or without entries: some that this consumer is registered for."""
+
+    def fail(self) -> None:
+        """End after an error of our own."""
+
+
+class LogConsumer(Joiner, Protocol):
     """Gets the entries of the logs for which it is registered at a follower. All but ``fail`` may raise."""
 
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
         """Process entries of a partition, which come in order of sequence. At least one."""
-
-    def on_read(self, logs: Iterable[Log]) -> None:
-        """Note that logs were read, with or without entries: some that this consumer is registered for."""
 
     def reset(self, of: Log, reason: str) -> None:
         """Note that a log starts over: its entries so far may come again or be lost."""
 
     def skip(self, of: Log, offset: int) -> None:
         """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
-
-    def fail(self) -> None:
-        """End after an error of our own."""
 
 
 class Tail:

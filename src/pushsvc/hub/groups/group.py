@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from enum import Enum, auto
 from time import monotonic
 from types import MappingProxyType
@@ -13,8 +14,9 @@ from gevent import get_hub
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, LogEntry
-from pushsvc.cursor import Position, UnreadableCursor, decode
-from pushsvc.errors import BrokerUnavailable, InvalidInput, TooManyLogsFollowed
+from pushsvc.cursor import Position, UnreadableCursor, decode, decode_with_digest
+from pushsvc.errors import BrokerUnavailable, InvalidInput, PushError, TooManyFilters, TooManyLogsFollowed
+from pushsvc.event.conditions import EventFilter
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.backlog import Chunk
@@ -22,7 +24,7 @@ from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.feed.few import Few, including
-from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.router import LogSource
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.latch import Latch
@@ -47,6 +49,7 @@ class ResumeReason(Enum):
     """Why a connection reads history before it continues live."""
 
     CURSOR = auto()  # the client comes with a cursor
+    RESELECTED = auto()  # the client comes with a cursor of another selection
     EARLIEST = auto()  # the client asks for everything that the logs still hold
     NEW = auto()  # the client has no statistics yet
     TOO_SLOW = auto()  # the backlog lost its place: the messages tell how many updates they replace
@@ -57,7 +60,9 @@ Resume = Callable[["Group", Connection, Mapping[int, Position] | None, ResumeRea
 
 
 class Group:
-    """The logs of a query, and the channel with their messages. Implements Recovery, TopicConsumer and LogConsumer.
+    """The logs of a query, and the channel with their messages.
+
+    Implements Recovery, TopicConsumer and LogConsumer; FilteredConsumer if the query filters events.
 
     ``settled`` is set while every log has been read once and its state is known. ``generation`` increases whenever a
     log starts over. ``on_end(group, reason)`` ends all streams. ``resume`` serves a connection from the logs.
@@ -76,7 +81,7 @@ class Group:
         self.key = self.query = query
         self.logs: Few[Log] = ()
         self.topics = 0  # their number
-        self.followers: Mapping[int, Follower] = _NOTHING
+        self.followers: Mapping[int, LogSource] = _NOTHING
         self.settled = Latch()
         self.generation = 0
         self.has_events = self.has_statistics = False
@@ -86,12 +91,12 @@ class Group:
         self._resume = resume
         self._on_end = on_end
         self._rankings = rankings
-        self._exceeds_feed = False
+        self._refused: PushError | None = None
         self._reset_is_newest = False
         self._was_settled = False
         self._unfollowed: Sequence[str] = ()  # topics that the query names
         self._unread = LogsByPartition()  # logs that are new or start over
-        self._sent = SentPositions(self.followers)
+        self._sent = SentPositions(self.followers, query.digest)
         self._skip: dict[Log, int] = _NO_OFFSETS
         # topic: the sequence of its deletion, which all its logs report
         self._sent_deletions: Mapping[str, int] = _NOTHING
@@ -107,6 +112,14 @@ class Group:
     @property
     def closed(self) -> bool:
         return self.channel.closed
+
+    @property
+    def filter(self) -> EventFilter:
+        return self.query.filter
+
+    @property
+    def is_settled(self) -> bool:
+        return self.settled.is_set()
 
     @property
     def conflation(self) -> Conflation:
@@ -142,9 +155,9 @@ class Group:
             logs = [of for of in covered if of not in self.logs]
             if not logs:
                 continue
-            if not self._feed.has_room(logs):
-                self._exceeds_feed = True
-                self._on_end(self, TooManyLogsFollowed.title)
+            if (refused := self._refusal(logs)) is not None:
+                self._refused = refused
+                self._on_end(self, refused.title)
                 break
             self.topics += 1
             if self._has_too_many_topics:
@@ -153,6 +166,14 @@ class Group:
             self._follow(logs, from_start=from_start)
             new += logs
         return new
+
+    def _refusal(self, logs: Sequence[Log]) -> PushError | None:
+        """Return why logs cannot be followed, if they cannot."""
+        if not self._feed.has_room(logs):
+            return TooManyLogsFollowed("limits.followed is reached: raise it, or run more web processes")
+        if not self._feed.has_room_for(self.filter, logs[0]):
+            return TooManyFilters("limits.filters is reached: raise it, or run more web processes")
+        return None
 
     def subscribe(self, logs: Iterable[Log]) -> None:
         for of in logs:
@@ -173,7 +194,7 @@ class Group:
             self._sent.unsent_states.add(statistics)
         if self.has_statistics:
             self.conflation.paces_cursor = not self.has_events
-        follower = self._feed.follower(logs[0].partition)
+        follower = self._feed.source(logs[0], self.filter)
         if follower.partition not in self.followers:
             self._sent.join(follower.partition)
         if self.followers.get(follower.partition) is not follower:
@@ -231,8 +252,8 @@ class Group:
         """Raise the reason why this group has ended, if it has."""
         if self._has_too_many_topics:
             raise InvalidInput(f"more than {self.query.topics} topics: name fewer, or a narrower pattern")
-        if self._exceeds_feed:
-            raise TooManyLogsFollowed("limits.followed is reached: raise it, or run more web processes")
+        if self._refused is not None:
+            raise copy(self._refused)  # one object would collect the tracebacks of all streams
         if self.closed:
             raise BrokerUnavailable("the group of the stream ended before Redis had answered")
 
@@ -256,7 +277,7 @@ class Group:
     @property
     def moves_silently(self) -> bool:
         """True if the query filters, or if no message with an id followed a reset, which would else be repeated."""
-        return self.query.selection.filters or self._reset_is_newest
+        return self.query.selection.filters or not self.filter.selects_all or self._reset_is_newest
 
     def note_reset(self) -> None:
         """Note that streams were sent a reset."""
@@ -295,6 +316,25 @@ class Group:
         if self.paces_statistics:
             self.conflation.emit()
         self._sent.advance(partition, through)
+
+    def take_selected(
+        self, of: Log, entry: EventsEntry, offsets: Sequence[int], rendering: sse_messages.Rendering
+    ) -> None:
+        if self.closed or entry.last <= self._skip.get(of, 0):
+            return
+        cursors, reserved = self._sent.cursors(of.partition), self.query.reserved_names
+        # A client that is there lacks nothing before these events, and a recovery begins there.
+        self.channel.move_end(cursors(entry.sequence_of(offsets[0]) - 1))
+        self.channel.broadcast(
+            [
+                sse.with_id(rendering.event(of, entry, offset, reserved), cursors(entry.sequence_of(offset)))
+                for offset in offsets
+            ]
+        )
+        if self.settled.is_set():
+            self._reset_is_newest = False
+        self._sent.advance(of.partition, entry.sequence)
+        self._sent.send_ahead(of.partition, entry.sequence)
 
     def on_read(self, logs: Iterable[Log]) -> None:
         """Broadcast the state of logs that are new or start over, partition by partition; then be settled."""
@@ -361,6 +401,14 @@ class Group:
         """Return snapshots without an id: the next message has one."""
         wanted = set(logs) if self._was_settled else ()
         return [self.conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
+
+    def is_reselected(self, cursor: str) -> bool:
+        """Return whether a cursor is that of another selection. One without a digest is taken for one of this."""
+        try:
+            digest = decode_with_digest(cursor)[1]
+        except UnreadableCursor:
+            return False
+        return bool(digest) and digest != self.query.digest and bool(self.query.digest)
 
     def changes_for(self, cursor: str) -> bytes | None:
         """Return the beginning of a stream with what a client lacks, framed.

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode, sequence_encoder
-from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.router import LogSource
 
 NO_LOGS: frozenset[Log] = frozenset()
 
@@ -59,28 +59,36 @@ class LogsByPartition:
 
 
 class SentPositions:
-    """A position is that of the follower, unless the partition is held.
+    """A position is that of the follower (or of the router), unless the partition is held.
 
     A partition is held while it joins or starts over: its follower may be ahead of what the group has sent, and a
     client that resumes gets all of it. ``unsent_states`` are the statistics logs whose rows are still to be sent as a
     whole: meanwhile the position of their partition is partial, so that a client that resumes gets the rows, but no
-    event again. ``paced_cursor`` is the cursor of the last paced update while others are pending, else None.
+    event again. ``paced_cursor`` is the cursor of the last paced update while others are pending, else None. Cursors
+    carry a ``digest`` of the query.
     """
 
-    __slots__ = ("_held", "followers", "paced_cursor", "unsent_states")
+    __slots__ = ("_digest", "_held", "_sent_ahead", "followers", "paced_cursor", "unsent_states")
 
-    def __init__(self, followers: Mapping[int, Follower]) -> None:
+    def __init__(self, followers: Mapping[int, LogSource], digest: bytes = b"") -> None:
         self.unsent_states = LogsByPartition()
         self.paced_cursor: str | None = None
         self.followers = followers
+        self._digest = digest
         self._held: Mapping[int, Position | None] = _NONE_HELD  # None: cursors leave the partition out
+        self._sent_ahead: tuple[int, Position] | None = None
 
     def join(self, partition: int) -> None:
         """Hold a partition of which nothing was sent."""
         self._held = {**self._held, partition: None}
 
+    def send_ahead(self, partition: int, sequence: int) -> None:
+        """Note that everything of a partition up to a sequence was sent, before its source reports so."""
+        self._sent_ahead = partition, Position(self.followers[partition].position.epoch, sequence)
+
     def start_over(self, partition: int) -> None:
         """Hold a partition where it is, if it was sent in this epoch."""
+        self._sent_ahead = None
         position = self.followers[partition].position
         held = self._held.get(partition, position)
         kept = held if held is None or held.epoch == position.epoch else position
@@ -97,18 +105,25 @@ class SentPositions:
 
     def cursor(self) -> str:
         """Return the position of a client that has every message up to now."""
-        return self.paced_cursor or encode(self._positions())
+        return self.paced_cursor or encode(self._positions(), self._digest)
 
     def cursors(self, partition: int) -> Callable[[int], str]:
         """Return a function from a sequence of a partition to the cursor of a client that has the partition up to
         there, and everything of the others. Valid until another position moves.
         """
         epoch, partial = self.followers[partition].position.epoch, bool(self.unsent_states.of(partition))
-        return sequence_encoder(self._positions(), partition, epoch, partial=partial)
+        return sequence_encoder(self._positions(), partition, epoch, partial=partial, digest=self._digest)
 
     def _positions(self) -> dict[int, Position]:
         held, followers = self._held, self.followers.items()
         found = {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
+        if self._sent_ahead is not None:
+            partition, ahead = self._sent_ahead
+            known = found.get(partition)
+            if known is not None and known.epoch == ahead.epoch and known.sequence < ahead.sequence:
+                found[partition] = ahead
+            else:
+                self._sent_ahead = None
         for partition in self.unsent_states.partitions:
             if (position := found.get(partition)) is not None:
                 found[partition] = replace(position, partial=True)

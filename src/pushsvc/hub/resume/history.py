@@ -39,6 +39,9 @@ class History:
     log_positions: dict[Log, LogPosition]
     read_bytes: int
 
+    def cursor(self) -> str:
+        return encode(self.client_positions, self.query.digest)
+
     def read(self, goal: Mapping[int, Position]) -> list[bytes] | None:
         """Return the next messages up to a goal, each with its id; a piece may be empty. None: the goal is reached.
 
@@ -76,9 +79,9 @@ class History:
 
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
         """Yield the messages of an entry after the position in its log, and advance the client's position."""
-        at = self.log_positions[of]
-        for offset, message in enumerate(sse_messages.events(of, entry, self.query.reserved_names), entry.first):
+        at, selected, reserved = self.log_positions[of], self.query.filter, self.query.reserved_names
+        for offset, event in enumerate(entry.events, entry.first):
             sequence = entry.sequence_of(offset)
-            if offset > at.offset and sequence > at.sequence:
+            if offset > at.offset and sequence > at.sequence and selected.matches(event):
                 self.client_positions[partition] = Position(self.client_positions[partition].epoch, sequence)
-                yield sse.with_id(message, encode(self.client_positions))
+                yield sse.with_id(sse_messages.event(of, entry, offset, reserved), self.cursor())

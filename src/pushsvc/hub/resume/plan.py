@@ -20,8 +20,9 @@ class ResumePlan:
     """For a client with ``client_positions``: its ``log_positions`` in the logs of events, and the ``lost`` logs.
 
     ``client_positions`` is None if the client's cursor is unreadable. A client that asks for the ``earliest`` events
-    loses nothing. ``refresh_topics(partitions)`` makes the group follow the topics that it lacks. Valid as long as no
-    log of the group starts over. Logs that join are looked up too.
+    loses nothing. One that comes from another selection, ``reselected``, starts in the partitions that its cursor
+    lacks as a new one. ``refresh_topics(partitions)`` makes the group follow the topics that it lacks. Valid as long as
+    no log of the group starts over. Logs that join are looked up too.
     """
 
     group: Group
@@ -30,11 +31,13 @@ class ResumePlan:
     wait: float
     client_positions: Mapping[int, Position] | None
     earliest: bool
+    reselected: bool = False
 
     def __post_init__(self) -> None:
         self.log_positions: dict[Log, LogPosition] = {}
         self._generation = self.group.generation
         self._in_epoch: dict[int, bool] = {}  # partition: whether the client's position is of the current epoch
+        self._starts: dict[int, Position] = {}  # of a client that is new in a partition
         self._looked_up: dict[Log, str | None] = {}  # log: why the client's position in it is lost, if it is
 
     @property
@@ -93,6 +96,8 @@ class ResumePlan:
             found[partition] = Position(follower.position.epoch, position.sequence if position and known else 0)
             if not changed.get(partition, True):
                 found[partition] = follower.position
+            if position is None and self.reselected:
+                found[partition] = self._starts.get(partition, follower.position)
         return found
 
     def _has_everything(self, of: Log) -> bool:
@@ -130,7 +135,7 @@ class ResumePlan:
     def _is_created_later(self, of: Log) -> bool:
         """Return whether the topic of a log may be newer than the client's cursor, which lacks its partition."""
         lacks = self.client_positions is not None and of.partition not in self.client_positions
-        return lacks and not self.earliest and of.topic not in self.group.query.named_topics
+        return lacks and not self.earliest and not self.reselected and of.topic not in self.group.query.named_topics
 
     def _reason_lost(self, of: Log, with_start: Container[Log]) -> str | None:
         """Return why the position in a log is lost; None if it is not, or if a snapshot makes up for it.
@@ -141,6 +146,8 @@ class ResumePlan:
             return None
         position = self.position(of.partition)
         tail = self.group.tail(of)
+        if position is None and self.reselected:
+            return None
         if position is None:
             return None if self._is_created_later(of) and (of.window is not None or of in with_start) else "trimmed"
         if not self._reaches(of.partition):
@@ -168,13 +175,16 @@ class ResumePlan:
         sought: dict[Log, int] = {}
         ends = self._read_metadata(of for of, is_lost in lost.items() if is_lost)
         for of, is_lost in lost.items():
-            position = self.position(of.partition)
-            if is_lost:
+            position, source = self.position(of.partition), self.group.followers[of.partition]
+            if position is None and self.reselected:
+                self._starts.setdefault(of.partition, source.position)
+                self.log_positions[of] = LogPosition(source.offset(of), 0)
+            elif is_lost:
                 self.log_positions[of] = LogPosition(max(0, ends[of].last - REPLAY_AFTER_RESET), 0)
             elif position is None or not position.sequence:
                 self.log_positions[of] = LogPosition(0, 0)
-            elif position == self.group.followers[of.partition].position or self._has_everything(of):
-                self.log_positions[of] = LogPosition(self.group.tail(of).after, position.sequence)
+            elif position == source.position or self._has_everything(of):
+                self.log_positions[of] = LogPosition(source.offset(of), position.sequence)
             else:
                 sought[of] = position.sequence
         if sought:

@@ -13,6 +13,7 @@ from pushsvc import sse
 from pushsvc.broker.broker import Broker
 from pushsvc.cursor import Position, decode, encode
 from pushsvc.errors import BrokerUnavailable, PushError
+from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.groups.group import Group, ResumeReason
@@ -21,6 +22,8 @@ from pushsvc.hub.resume.history import History, HistoryLost
 from pushsvc.hub.resume.plan import ResumePlan
 
 log = logging.getLogger(__name__)
+
+_REPORT = 5  # seconds of reading without a selected event after which the client gets the position
 
 
 class Replays:
@@ -51,8 +54,10 @@ class Replays:
         """Bring a connection from the client's positions (None: unreadable) to the live messages."""
         if connection.closed:
             return
-        earliest = reason is ResumeReason.EARLIEST
-        plan = ResumePlan(group, self._broker, self._refresh_topics, self._limits.wait, client_positions, earliest)
+        earliest, reselected = reason is ResumeReason.EARLIEST, reason is ResumeReason.RESELECTED
+        plan = ResumePlan(
+            group, self._broker, self._refresh_topics, self._limits.wait, client_positions, earliest, reselected
+        )
         replay = Replay(group, connection, plan, reason, self._broker, self._submit, self._limits)
         connection.at = None
         connection.source = replay
@@ -125,6 +130,7 @@ class Replay:
 
     def __post_init__(self) -> None:
         self._history: History | None = None
+        self._reported = self.connection.channel.clock.tick  # when the client last got a position
         self._goal = self.group.channel.backlog.end
 
     def resume(self, connection: Connection) -> None:
@@ -168,7 +174,7 @@ class Replay:
         if resets:
             group.note_reset()
         messages = resets + self._statistics(plan)
-        if self.reason is ResumeReason.NEW:
+        if self.reason in (ResumeReason.NEW, ResumeReason.RESELECTED):
             self.reason = ResumeReason.CURSOR
         self._history = History(self.broker, group.query, plan.positions(), plan.log_positions, self.limits.read_bytes)
         if not plan.log_positions:
@@ -178,14 +184,15 @@ class Replay:
 
     def _begin_again(self, client_positions: Mapping[int, Position]) -> None:
         # A new plan: a look-up under way must not write into the plan that replaces it.
-        self.plan = replace(self.plan, client_positions=client_positions, earliest=False)
+        self.plan = replace(self.plan, client_positions=client_positions, earliest=False, reselected=False)
         self._history = None
 
     def _statistics(self, plan: ResumePlan) -> list[bytes]:
         """Return the statistics that the client lacks. The last has one id for all, unless events bring it."""
         group, lost = self.group, plan.lost
         # The position follows the events, and may be ahead of paced statistics.
-        unknown = self.reason is ResumeReason.NEW or (group.paces_statistics and group.has_events)
+        is_new = self.reason in (ResumeReason.NEW, ResumeReason.RESELECTED)
+        unknown = is_new or (group.paces_statistics and group.has_events)
         skipping = self.reason is ResumeReason.TOO_SLOW
         messages = []
         for of in group.logs:
@@ -198,7 +205,7 @@ class Replay:
         if messages and not group.has_events:
             messages[-1] = sse.with_id(messages[-1], group.cursor())
         elif messages and self.reason is ResumeReason.NEW and not lost:
-            messages[-1] = sse.with_id(messages[-1], encode(plan.positions()))
+            messages[-1] = sse.with_id(messages[-1], encode(plan.positions(), group.query.digest))
         return messages
 
     def _read_on(self, history: History) -> bool:
@@ -211,10 +218,16 @@ class Replay:
             self.group.followers[lost.partition].doubt(lost.logs)
             gevent.sleep(self.limits.recheck)
             return True
+        if messages is None:
+            return False
+        tick = self.connection.channel.clock.tick
+        if not messages and tick - self._reported >= _REPORT:
+            messages = [sse_messages.heartbeat(False, history.cursor())]
         if messages:
+            self._reported = tick
             metrics.DELIVERIES.inc(len(messages))
             self._push(messages)
-        return messages is not None
+        return True
 
     def _push(self, messages: Sequence[bytes]) -> None:
         if self._is_wanted:
