@@ -256,7 +256,7 @@ class KeysUnavailable(Unavailable):
 
 
 class TooManyFilters(Unavailable):
-    slug, title = "too-many-filters", "The streams of this process compare the events of a topic with too many filters"
+    slug, title = "too-many-filters", "The streams of a topic have too many different filters (limits.filters)"
 
 
 class StatisticsUnavailable(Unavailable):
