@@ -65,11 +65,13 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/topics/orders/events.csv"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/events.ndjson?key=u43"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/events.json?where=theirs%3D2"): (401, 401, 401, 403, 200, 200, 403, 200),
-    ("GET", "/v1/topics/orders/events?format=sse"): (401, 401, 401, 403, 403, 200, 403, 200),
+    ("GET", "/v1/topics/orders/events?format=sse&last_event_id=earliest"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/events?format=sse&key=u43&type=message"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/stats"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/stats?key=&key=u43&key=__other__"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/stats.csv?window=*&top=5"): (401, 401, 401, 403, 200, 200, 403, 200),
-    ("GET", "/v1/topics/orders/stats?format=sse"): (401, 401, 401, 403, 403, 200, 403, 200),
+    ("GET", "/v1/topics/orders/stats?format=sse"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/stats?format=sse&key=&key=u43&top=5"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics"): (401, 401, 401, 200, 200, 200, 403, 200),
     ("GET", "/v1/topics.json?search=v"): (401, 401, 401, 200, 200, 200, 403, 200),
@@ -179,9 +181,60 @@ def test_what_a_limited_reader_sees_of_statistics(guarded: Stack) -> None:
         assert ask(guarded, "GET", f"/v1/topics/orders/stats{query}", "limited").json()["data"] == []
 
 
+def test_a_limited_stream_has_the_events_of_its_keys_alone(guarded: Stack) -> None:
+    """From the start of the log, live, and after a cursor that an unlimited stream has had."""
+    path = "/v1/topics/orders/events"
+    limited, whole = ({"Authorization": f"Bearer {KINDS[kind]()}"} for kind in ("limited", "everything"))
+
+    def history(kind: str) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = ask(guarded, "GET", path + "?limit=10000", kind).json()["events"]
+        return events
+
+    def publish() -> None:
+        assert ask(guarded, "POST", path, "everything", [THEIRS, MINE, THEIRS, MINE]).status == 202
+
+    with (
+        guarded.stream(path + "?last_event_id=earliest", **limited) as stream,
+        guarded.stream(path + "?key=u43", **limited) as theirs,
+        guarded.stream(path, **whole) as everything,
+    ):
+        theirs.read()
+        everything.read()
+        publish()
+        mine = history("limited")
+        assert {event["key"] for event in mine} == {"u42"}
+        assert [stream.frame()[1] for _ in mine] == mine
+        cursor = everything.next().id
+        with guarded.stream(path, Last_Event_ID=cursor, **limited) as resumed:
+            assert [resumed.frame()[1] for _ in range(2)] == mine[-2:]
+            publish()
+            assert [resumed.frame()[1] for _ in range(2)] == history("limited")[-2:]
+        assert [stream.frame()[1] for _ in range(2)] == history("limited")[-2:]
+        assert b"data" not in theirs.raw
+
+
+def test_a_limited_stream_has_the_rows_of_its_keys_alone(guarded: Stack) -> None:
+    path = "/v1/topics/orders/stats?window=*"
+    limited, whole = ({"Authorization": f"Bearer {KINDS[kind]()}"} for kind in ("limited", "everything"))
+    with guarded.stream(path, **whole) as stream:
+        cursor = until(lambda: stream.next().id)
+    assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [THEIRS, MINE]).status == 202
+    with guarded.stream(path, **limited) as new, guarded.stream(path, Last_Event_ID=cursor, **limited) as resumed:
+        for stream in (new, resumed):
+            frames = [stream.frame() for _ in range(3)]
+            assert {event for event, _ in frames} == {"snapshot"}  # the cursor is that of another selection
+            assert {row[0] for _, frame in frames for row in frame["data"]} == {"u42"}
+        assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [THEIRS]).status == 202
+        assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [MINE]).status == 202
+        update = new.until(lambda event, frame: event == "update" and frame["data"])
+        assert {row[0] for row in update["data"]} == {"u42"}
+        assert not any(text in new.raw.decode() for text in SECRETS["limited"])
+
+
 def test_statistics_that_are_not_grouped_by_key_are_not_served_to_a_limited_reader(guarded: Stack) -> None:
     limited = token({"subscribe": [{"topics": "grouped", "keys": ["u42"]}]})
     assert ask(guarded, "GET", "/v1/topics/grouped/stats", limited).status == 403
+    assert ask(guarded, "GET", "/v1/topics/grouped/stats?format=sse", limited).status == 403
     assert set(ask(guarded, "GET", "/v1/topics/grouped", limited).json()["rates"].values()) == {None}
 
 

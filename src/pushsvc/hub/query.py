@@ -67,7 +67,7 @@ class Query:
         chosen = self.selection
         selected = (
             *map(_in_order, (self.events, self.statistics, self.windows, chosen.keys, chosen.fields)),
-            chosen.records, chosen.top, chosen.by,
+            chosen.records, chosen.top, chosen.by, sorted(map(str, self.visible.listed())) if self.visible else None,
         )  # fmt: skip
         return blake2b(repr(selected).encode(), digest_size=DIGEST_LENGTH).digest()
 

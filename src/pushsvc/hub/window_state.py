@@ -55,7 +55,8 @@ class Selection:
         if frame.get("partial") and self.keys is not None:
             # Without a selected one it is left out: an empty list would tell of other keys.
             del selected["partial"]
-            if partial := [key for key in frame["partial"] if key in self.keys]:
+            partial = [key for key in frame["partial"] if key in self.keys]
+            if partial and not self.limited:
                 selected["partial"] = partial
         if self.limited:
             selected.pop("full", None)  # some key has no row of its own

@@ -15,7 +15,7 @@ from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.table import EventTable, TooManyCells
 from pushsvc.topic import check_topic
-from pushsvc.web.authorization import granted, refuse_limited
+from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.filters import PARAMETERS as _OF_FILTERS
 from pushsvc.web.filters import read_filter
@@ -70,12 +70,11 @@ def open_stream(
 def _stream(
     context: Context, topic: str, parameters: Parameters, last_event_id: str | None, grants: Grants
 ) -> QueryStream:
-    refuse_limited(grants, topic, "a stream of events")
     parameters.refuse(_CSV_ONLY, "belongs to CSV")
     parameters.refuse(_HISTORY_ONLY, "belongs to history: a stream begins where its cursor is, and has no end")
     query = Query(
         events=(topic,),
-        filter=read_filter(parameters, context.limits),
+        filter=read_filter(parameters, context.limits, grants.keys(Action.SUBSCRIBE, topic)),
         named=parameters.choice("names", ("on", "off"), "on") == "on",
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
     )
@@ -134,7 +133,8 @@ class _JsonRows:
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
     selected = HistoryFilter(
-        parameters.time("since"), parameters.time("until"),
+        parameters.time("since"),
+        parameters.time("until"),
         read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic)),
     )
     limit = parameters.integer("limit", _LIMIT, 1, _MAX_LIMIT) or _LIMIT
@@ -156,14 +156,6 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
     if page.first_kept is not None:
         response.headers["Pushsvc-Trimmed"] = str(page.first_kept)
     return response
-
-
-def _keys(topic: str, asked: str | None) -> frozenset[str] | None:
-    """Return the keys of the events that a request may get; None for all."""
-    keys = granted().keys(Action.SUBSCRIBE, topic)
-    if asked is None:
-        return keys
-    return frozenset([asked]) if keys is None else keys.intersection([asked])
 
 
 def _render(page: HistoryPage, rows: EventTable | _JsonRows, chosen: str) -> Response:

@@ -26,7 +26,7 @@ from pushsvc.stats.rows import OTHER
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv
 from pushsvc.topic import check_topic
-from pushsvc.web.authorization import granted, refuse_limited
+from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.memory.answer import GrowingAnswer
@@ -85,7 +85,6 @@ def _stream(
     context: Context, topic: str, settings: TopicSettings, parameters: Parameters, last_event_id: str | None,
     grants: Grants,
 ) -> QueryStream:  # fmt: skip
-    refuse_limited(grants, topic, "a stream of statistics")
     windows = tuple(window.name for window in _windows(settings, parameters))
     parameters.refuse(_CSV_ONLY, "belongs to CSV")
     parameters.refuse(_SNAPSHOT_ONLY, "a stream sends every update at once, so there is nothing to wait for")

@@ -308,7 +308,7 @@ class Conflation:
         state = self._window_state(of)
         frame = None if full_snapshot or self._top is not None else state.since(sequence)
         skipped = state.updates_since(sequence) if skipping else 0
-        extra = {"skipped": skipped} if skipped else {}
+        extra = {"skipped": skipped} if skipped and not self._selection.limited else {}
         if skipped:
             metrics.CONFLATED.inc(skipped)
         if frame is None:
