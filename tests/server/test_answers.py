@@ -126,11 +126,13 @@ def test_an_exception_is_a_500_and_other_connections_continue(server: ServerProc
         other.sendall(get("/waits", "Connection: close"))
         answer, rest = ask(server, "/raises")
         assert answer.status == 500
-        assert json.loads(answer.body) == {
+        problem = json.loads(answer.body)
+        assert problem == {
             "type": "urn:pushsvc:problem:internal",
             "title": "Internal Server Error",
             "status": 500,
             "detail": "the log of the server has the details",
+            "request_id": problem["request_id"],
         }
         assert rest == []
         assert parse_responses(read_all(other))[0].body == b"waited"
