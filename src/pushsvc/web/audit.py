@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from pushsvc.errors import PushError
+from pushsvc.web.authorization import granted
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.request_id import PROBLEM, id_of
 
@@ -73,7 +74,7 @@ def _present() -> RefusedRequest:
         request.method,
         client_of(request).address,
         (request.view_args or {}).get("topic") or _named_topics(),
-        getattr(g.get("grants"), "subject", None),
+        granted().subject or None,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Flask, g, request
+from flask import Flask, request
 
+from pushsvc.web.authorization import granted
 from pushsvc.web.long_requests import CLIENT, client_of
 from pushsvc.web.rates.accounts import Account, Accounts, is_loopback
 
@@ -28,8 +29,8 @@ def install_subjects(app: Flask, accounts: Accounts) -> None:
 
     @app.before_request
     def count() -> None:
-        subject = getattr(g.get("grants"), "subject", None)
-        if subject is None:
+        subject = granted().subject
+        if not subject:
             return
         client = client_of(request)
         account = accounts.of_subject(subject, loopback=client.local)

@@ -37,7 +37,9 @@ def id_of(request: Request) -> str:
 def identified(response: HttpResponse, id: str) -> HttpResponse:
     """Return a response with the id of its request, which a problem document also has as a member."""
     status, headers, body = response
-    return HttpResponse(status, [*headers, (HEADER, id)], with_id(body, id) if is_problem(headers) else body)
+    if status >= 400 and is_problem(headers):
+        body = with_id(body, id)
+    return HttpResponse(status, [*headers, (HEADER, id)], body)
 
 
 def is_problem(headers: list[tuple[str, str]]) -> bool:

@@ -30,6 +30,7 @@ KNOWN = 100_000
 """Subjects and addresses that a process remembers; of more, the one that was used least recently is forgotten. Then
 its next slice is free."""
 
+_PARSED = 4_096  # addresses whose account is found without reading them
 _LOCAL = 1_000  # accounts of this machine
 _PATIENCE = 0.2  # seconds to wait for Redis; after that the process grants the limit itself
 _PAUSE = 1.0  # seconds after a failure until Redis is asked again
@@ -142,8 +143,8 @@ class Accounts:
         self._loopback = RateLimits.of(limits, loopback=True)
         self._account = lru_cache(known)(partial(Account, self, limits=self._general))
         self._local_account = lru_cache(_LOCAL)(partial(Account, self, limits=self._loopback))
-        self._direct = lru_cache(known)(partial(self._find, forwarded=False))
-        self._forwarded = lru_cache(known)(partial(self._find, forwarded=True))
+        self._direct = lru_cache(_PARSED)(partial(self._find, forwarded=False))
+        self._forwarded = lru_cache(_PARSED)(partial(self._find, forwarded=True))
         self._retry_at = 0.0
 
     def of_address(self, address: str, *, forwarded: bool = False) -> tuple[Account, ...]:
