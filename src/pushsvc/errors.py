@@ -34,6 +34,7 @@
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
     ├── TooManyTopics                507  the partition has as many topics as allowed
+    ├── TooManyRevocations           507  as many subjects are revoked as are remembered
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
 
@@ -193,6 +194,10 @@ class ClientGone(PushError):
 
 class TooManyTopics(PushError):
     status, slug, title = 507, "too-many-topics", "Too many topics"
+
+
+class TooManyRevocations(PushError):
+    status, slug, title = 507, "too-many-revocations", "Too many subjects are revoked"
 
 
 class Unavailable(PushError):

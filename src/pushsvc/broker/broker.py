@@ -18,6 +18,8 @@ from pushsvc.broker.log import ChangedLogs, FrameKind, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
 from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, info_of, raise_first
+from pushsvc.broker.replies import as_text, raise_first
+from pushsvc.broker.revocations import RevocationStore
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
@@ -110,6 +112,7 @@ class Broker:
         self.keys = Keys(prefix)
         self.connections = topology.connect(url, size=pool, timeout=limits.timeout)
         self.checkpoints = CheckpointStore(self.keys, self.connections)
+        self.revocations = RevocationStore(self.keys, self.connections)
         self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
         self.rates = RateStore(self.keys, self.connections)
         self.committer = topology.committer(self.connections, ack, limits)

@@ -70,6 +70,7 @@ class Keys:
         self._names: dict[tuple[int, str], str] = {}
         self.ingest = f"{prefix}ingest:"  # prefix of the channels on which producers publish directly in Redis
         self.aggregators = f"{prefix}aggregators"  # sorted set: aggregator -> time in ms until which it is alive
+        self.revoked = self._in(0, "revoked")  # sorted set: subject -> time in µs until which it is refused; a channel
         self.layout = f"{prefix}layout"  # hash: partitions (their count) and version, see check_layout
 
     def _of(self, partition: int, rest: str) -> str:

@@ -147,9 +147,10 @@ UNWANT = Script("unwant", writes=True, parts=_COMMON)
 LATE = Script("late", writes=True)
 DRAW = Script("draw", writes=True)
 RESERVE = Script("reserve", writes=True)
+REVOKE = Script("revoke", writes=True, parts=_COMMON)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
-    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE,
+    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

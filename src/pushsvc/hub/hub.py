@@ -1,7 +1,7 @@
 """The hub of a process: composes feed, groups and delivery, and owns their life."""
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from time import monotonic
 
@@ -14,6 +14,7 @@ from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.channel import Channel, WatchedChannels
 from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.delivery.sessions import Sessions
 from pushsvc.hub.delivery.slow import Memory
 from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
@@ -27,11 +28,13 @@ from pushsvc.hub.query import Query
 from pushsvc.hub.resume.replay import Replays
 from pushsvc.settings import TopicRules
 from pushsvc.slices import Slices
+from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 15.0
 DRAINING = "the server is restarting"
+EXPIRED = "the token has expired"
 LINGER = 10  # seconds for which a group without streams is kept: a reconnecting client finds everything in memory
 _DEAD = 10.0  # seconds without a tick after which the process counts as dead
 _ENDED_PER_SECOND = 1_000
@@ -70,6 +73,7 @@ class Hub:
         self._refresh = refresh
         self._sources: dict[Hashable, Group | Listing] = {}
         self.watched = WatchedChannels()
+        self.sessions: Sessions | None = None  # without: no stream ends with its grants
         self._wheel: Wheel[Connection] = Wheel(self.clock, max(1, round(heartbeat)))
         self._ticker: gevent.Greenlet[..., None] | None = None
         self._ticked = 0.0
@@ -169,6 +173,13 @@ class Hub:
         for connection in list(source.channel.roster.members):
             connection.end(farewell(reason))
 
+    def end_streams(self, connections: Iterable[Connection], reason: str) -> None:
+        """End streams, in slices between which the event loop gets a turn."""
+        pause = Slices(self.writer.limits.slice)
+        for connection in connections:
+            pause()
+            connection.end(farewell(reason))
+
     def _close(self, source: Group | Listing) -> None:
         if self._sources.get(source.key) is source:
             del self._sources[source.key]
@@ -201,6 +212,8 @@ class Hub:
     def tick(self) -> None:
         self._ticked = monotonic()
         self._send_heartbeats(self._wheel.turn())
+        if self.sessions is not None:
+            self.end_streams(self.sessions.expired(now_ms() / 1_000), EXPIRED)
         self._end_stuck()
         self._close_idle()
         self.feed.topics.forget_unused()

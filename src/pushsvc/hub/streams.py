@@ -9,10 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from math import inf
+from typing import Any, Self, TypeVar
 
+from pushsvc.auth.grants import Grants
 from pushsvc.cursor import Position, UnreadableCursor, decode
-from pushsvc.errors import BrokerUnavailable, PushError
+from pushsvc.errors import BrokerUnavailable, PushError, Unavailable
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.connection import Connection, IteratedConnection, SecureConnection
@@ -39,6 +41,7 @@ class Stream(ABC):
         hub.start()  # raises under a server without gevent, before anything is made for the stream
         self.hub = hub
         self._connection: IteratedConnection | None = None
+        self._grants: Grants | None = None
 
     @abstractmethod
     def open(self) -> None:
@@ -58,6 +61,12 @@ class Stream(ABC):
     def start(self, connection: Connection) -> None:
         """Send the first bytes, and continue from where the stream starts."""
 
+    def under(self, grants: Grants) -> Self:
+        """Let the stream end with the grants of its request; return the stream."""
+        if grants.subject or grants.expires != inf:  # nobody in particular has no end
+            self._grants = grants
+        return self
+
     def _check_draining(self) -> None:
         if self.hub.draining:
             raise BrokerUnavailable(DRAINING)
@@ -65,7 +74,8 @@ class Stream(ABC):
     def refusal(self, error: PushError) -> bytes:
         """Return a complete stream: the reason why it ends, and the time to come back."""
         # Redis's own words may contain addresses: they are for the log.
-        return OPENING + farewell(DRAINING if self.hub.draining else error.title)
+        reason = error.detail if isinstance(error, Unavailable) and error.detail_is_public else error.title
+        return OPENING + farewell(DRAINING if self.hub.draining else reason)
 
     def take_over(self, sock: Any, on_close: Callable[[], None], *, chunked: bool) -> None:
         """Send the stream on a non-blocking socket from now on; ``on_close`` is called once the socket is closed.
@@ -100,6 +110,8 @@ class Stream(ABC):
         try:
             connection.listen()
             if problem is None:
+                problem = self._enter_session(connection)
+            if problem is None:
                 self.start(connection)
             else:
                 connection.end(self.refusal(problem))
@@ -107,6 +119,16 @@ class Stream(ABC):
             log.exception("a stream of %s failed to start", channel.name)
             connection.fail()
         return connection
+
+    def _enter_session(self, connection: Connection) -> PushError | None:
+        """Let the stream end with its grants; return the reason if they do not hold any more."""
+        if self.hub.sessions is None or self._grants is None:
+            return None
+        try:
+            self.hub.sessions.enter(self._grants, connection)
+        except PushError as error:
+            return error
+        return None
 
 
 class QueryStream(Stream):

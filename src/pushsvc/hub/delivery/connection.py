@@ -72,7 +72,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_at", "_on_close", "channel", "chunked", "closed", "ending", "fd", "joined_after", "position", "pushed_at",
+        "_at", "channel", "chunked", "closed", "ending", "fd", "joined_after", "on_close", "position", "pushed_at",
         "read_watcher", "received", "rest", "source", "write_watcher",
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ class Connection:
         self.received = 0
         self.read_watcher: Any = None
         self.write_watcher: Any = None
-        self._on_close = on_close
+        self.on_close = on_close
 
     @property
     def at(self) -> Chunk | None:
@@ -228,7 +228,7 @@ class Connection:
         try:
             self._shut()
         finally:
-            self._on_close()
+            self.on_close()
 
     def _shut(self) -> None:
         fd, self.fd = self.fd, -1
