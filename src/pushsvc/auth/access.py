@@ -1,13 +1,17 @@
 """Finds out what a request may do from the credentials that it presents."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from math import inf
 
 from pushsvc.auth.api_keys import PREFIX, ApiKeys
 from pushsvc.auth.grants import NOTHING, Grants
+from pushsvc.auth.revocations import Revocations
 from pushsvc.auth.tokens import LONGEST_TOKEN, Verifier
 from pushsvc.errors import InvalidToken
+
+LIFETIME = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Access:
     The first of header, cookie and parameter that is there counts, whether it is valid or not. The parameter is refused
     unless ``accepts_parameter``: URLs get into logs. Every request may also do what ``anonymous`` may. The grants of
     verified credentials are remembered, up to ``remembered`` of them.
+
+    ``revocations`` are remembered for ``lifetime`` seconds, so no token holds for longer after its ``iat``.
     """
 
     def __init__(
@@ -38,12 +44,15 @@ class Access:
         *,
         accepts_parameter: bool = False,
         remembered: int = 10_000,
+        lifetime: float = LIFETIME,
     ) -> None:
         self._verifier = verifier
         self._keys = keys or ApiKeys()
         self.anonymous = anonymous
         self._accepts_parameter = accepts_parameter
         self._remembered = remembered
+        self.lifetime = lifetime
+        self.revocations = Revocations()
         self._known: OrderedDict[bytes, Grants] = OrderedDict()
 
     def grants(self, presented: Presented, now: float) -> Grants:
@@ -53,6 +62,8 @@ class Access:
             return self.anonymous
         if len(text) > LONGEST_TOKEN:
             raise InvalidToken(f"the token is longer than {LONGEST_TOKEN} characters")
+        if not self.revocations.known:
+            self.revocations.load()
         digest = blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
         grants = self._known.get(digest)
         if grants is None:
@@ -61,14 +72,23 @@ class Access:
                 self._known.popitem(last=False)
         else:
             self._known.move_to_end(digest)
-        if not self.is_current(grants, now):
+        try:
+            self.check_current(grants, now)
+        except InvalidToken:
             self._known.pop(digest, None)
-            raise InvalidToken("the token has expired")
+            raise
         return grants
 
     def is_current(self, grants: Grants, now: float) -> bool:
         """Return whether grants that were returned earlier still hold. Whoever keeps some asks before each use."""
-        return now < grants.expires
+        return now < grants.expires and not self.revocations.refuses(grants)
+
+    def check_current(self, grants: Grants, now: float) -> None:
+        """Raise InvalidToken if grants do not hold any more."""
+        if now >= grants.expires:
+            raise InvalidToken("the token has expired")
+        if self.revocations.refuses(grants):
+            raise InvalidToken("the access of this subject was revoked after the token was issued")
 
     def _chosen(self, presented: Presented) -> str | None:
         """Return the token or key that counts; None without any."""
@@ -84,4 +104,11 @@ class Access:
         return presented.parameter
 
     def _find(self, text: str, now: float) -> Grants:
-        return self._keys.grants(text) if text.startswith(PREFIX) else self._verifier.grants(text, now)
+        if text.startswith(PREFIX):
+            return self._keys.grants(text)
+        grants = self._verifier.grants(text, now)
+        if grants.issued is not None:
+            return replace(grants, expires=min(grants.expires, grants.issued + self.lifetime))
+        if now + self.lifetime < grants.expires < inf:
+            raise InvalidToken(f"the token has no iat, and expires in more than the {self.lifetime:.0f} s of token_lifetime")
+        return grants

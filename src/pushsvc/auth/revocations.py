@@ -1,6 +1,6 @@
 """Which tokens are refused because the access of their subject was revoked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pushsvc.auth.grants import Grants
 
@@ -9,14 +9,17 @@ class Revocations:
     """The subjects whose access was revoked, each with the time (epoch seconds) until which its tokens are refused.
 
     A subject's later tokens are accepted. ``generation`` grows with every change, so whoever has checked grants need
-    not check them again while it stays the same.
+    not check them again while it stays the same. While the list is not ``known``, ``load`` gets it, or raises
+    Unavailable.
     """
 
-    __slots__ = ("_times", "generation")
+    __slots__ = ("_times", "generation", "known", "load")
 
     def __init__(self) -> None:
         self._times: dict[str, float] = {}
         self.generation = 0
+        self.known = True
+        self.load: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._times)
@@ -41,4 +44,5 @@ class Revocations:
         """
         new = [subject for subject, time in times.items() if self.add(subject, time)]
         self._times = {subject: time for subject, time in self._times.items() if time >= oldest}
+        self.known = True
         return new

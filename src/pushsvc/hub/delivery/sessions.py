@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import ceil, inf
 from typing import Any
 
@@ -61,7 +61,7 @@ class Sessions:
         _discard(self._by_subject, session.subject, session)
         _discard(self._by_second, session.due, session)
 
-    def expired(self, now: float) -> Iterable[Connection]:
+    def expired(self, now: float) -> list[Connection]:
         """Return the streams whose grants have expired since the last call."""
         second, first = int(now), self._last_second + 1
         self._last_second = second
@@ -71,7 +71,7 @@ class Sessions:
             due = [of for of in self._by_second if of <= second]
         return [session.connection for of in due for session in self._by_second.pop(of)]
 
-    def of(self, subject: str, issued: float) -> Iterable[Connection]:
+    def of(self, subject: str, issued: float) -> list[Connection]:
         """Return the streams of a subject whose grants are from ``issued`` or before, or from an unknown time."""
         found = self._by_subject.get(subject, ())
         return [one.connection for one in found if one.issued is None or one.issued <= issued]

@@ -1,6 +1,6 @@
 """Composes the feed of a process: one live connection, a follower per followed partition, the directory of topics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from gevent.event import Event
@@ -41,6 +41,7 @@ class Feed:
         self._most = most
         self._followers: dict[int, Follower] = {}
         self._routers: dict[Log, Router] = {}
+        self._listeners: dict[str, Callable[[bytes], None]] = {}
         self._topic_channels = {broker.keys.topics(partition): partition for partition in range(PARTITIONS)}
 
     def close(self) -> None:
@@ -59,6 +60,12 @@ class Feed:
     def followed(self) -> int:
         """Return how many logs are followed."""
         return self._tally.logs
+
+    def listen(self, channel: str, on_message: Callable[[bytes], None]) -> None:
+        """Call back with each message of a channel in the reading greenlet, so it must not block. An empty message
+        means that earlier ones may be lost: every later one will arrive."""
+        self._listeners[channel] = on_message
+        self.live.subscribe(channel)
 
     def has_room(self, logs: Sequence[Log]) -> bool:
         """Return whether logs may be followed beside those that are."""
@@ -122,6 +129,8 @@ class Feed:
         return True
 
     def _on_other_message(self, channel: str, message: bytes) -> None:
+        if (listener := self._listeners.get(channel)) is not None:
+            listener(message)
         partition = self._topic_channels.get(channel)
         if partition is None:
             return

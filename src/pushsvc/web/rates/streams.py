@@ -11,10 +11,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from hashlib import blake2b
 
 import gevent
 from gevent.event import Event as GeventEvent
 
+from pushsvc.auth.grants import Grants
 from pushsvc.broker.rates import RateStore, Reservation
 from pushsvc.errors import PushError, TooManyRequests
 from pushsvc.web.rates.accounts import Account
@@ -151,14 +153,19 @@ class _Release:
             counts.release(self._who, self._held)
 
 
-def hold(counts: StreamCounts, accounts: Iterable[Account]) -> Callable[[], None] | None:
-    """Count a stream in each of the accounts that has a limit; return what ends it, None without a limit. Raise
-    TooManyRequests; then it counts in none."""
+def hold(
+    counts: StreamCounts, accounts: Iterable[Account], grants: Grants | None = None
+) -> Callable[[], None] | None:
+    """Count a stream in each of the accounts that has a limit, and in that of its grants; return what ends it, None
+    without a limit. Raise TooManyRequests; then it counts in none."""
+    limits = [(account.who, account.streams) for account in accounts if account.streams is not None]
+    if grants is not None and grants.connections is not None:
+        subject = blake2b(grants.subject.encode(), digest_size=16).hexdigest()
+        limits.append((f"token:{subject}", Rate("streams-of-token", grants.connections)))
     held: list[Callable[[], None]] = []
     try:
-        for account in accounts:
-            if account.streams is not None:
-                held.append(counts.acquire(account.who, account.streams))
+        for who, rate in limits:
+            held.append(counts.acquire(who, rate))
     except BaseException:
         call_all(held)
         raise
