@@ -9,7 +9,7 @@ import pytest
 
 from pushsvc.broker import revocations
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.revocations import RevocationLimits, RevocationStore
+from pushsvc.broker.revocations import RevocationStore
 from pushsvc.errors import TooManyRevocations
 from support.waiting import turn_until, until
 
@@ -18,16 +18,16 @@ MakeStore = Callable[..., RevocationStore]
 
 @pytest.fixture
 def store_of(broker: Broker) -> MakeStore:
-    return lambda **limits: RevocationStore(broker.keys, broker.connections, RevocationLimits(**limits))
+    return lambda **limits: RevocationStore(broker.keys, broker.connections, **limits)
 
 
 def test_revocations_are_read_as_they_were_written(store_of: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocations, "_PAGE", 3)
     store = store_of()
-    times = {subject: store.revoke(subject) for subject in ("u 42", "ü", "{a}", "b", "c", "d", "e")}
+    times = {subject: store.revoke(subject, 60) for subject in ("u 42", "ü", "{a}", "b", "c", "d", "e")}
     assert store.read() == times
     assert abs(times["b"] - time.time()) < 60
-    again = store.revoke("b")
+    again = store.revoke("b", 60)
     assert store.read() == times | {"b": again}
     assert again >= times["b"]
 
@@ -45,18 +45,18 @@ def test_every_process_is_notified(broker: Broker, store_of: MakeStore) -> None:
     live.subscribe(store.channel)
     live.start()
     turn_until(lambda: live.is_confirmed(store.channel))
-    revoked = store.revoke("u 42")
+    revoked = store.revoke("u 42", 60)
     turn_until(lambda: found)
     assert found == [("u 42", revoked)]
     live.close()
 
 
 def test_old_revocations_are_forgotten_and_new_ones_are_refused_without_room(store_of: MakeStore) -> None:
-    store = store_of(revoked=2)
+    store = store_of(most=2)
     for subject in ("a", "b", "a"):
-        store.revoke(subject)
+        store.revoke(subject, 60)
     with pytest.raises(TooManyRevocations, match="2 subjects"):
-        store.revoke("c")
+        store.revoke("c", 60)
     assert set(store.read()) == {"a", "b"}
-    brief = store_of(kept=0)
-    until(lambda: brief.revoke("c") and set(brief.read()) == {"c"})
+    until(lambda: store.revoke("a", 0) and set(store.read()) == {"a"})
+    store.revoke("c", 60)

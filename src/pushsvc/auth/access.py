@@ -110,5 +110,5 @@ class Access:
         if grants.issued is not None:
             return replace(grants, expires=min(grants.expires, grants.issued + self.lifetime))
         if now + self.lifetime < grants.expires < inf:
-            raise InvalidToken(f"the token has no iat, and expires in more than the {self.lifetime:.0f} s of token_lifetime")
+            raise InvalidToken(f"the token has no iat, and is valid for more than {self.lifetime:.0f} s from now")
         return grants

@@ -146,7 +146,7 @@ def _read_claims(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Grant
         raise InvalidToken("the token has expired")
     if begins is not None and now < begins - issuer.leeway:
         raise InvalidToken("the token is not valid yet")
-    if issued is not None and now < issued - issuer.leeway:
+    if issued is not None and now < issued - issuer.leeway - 1:  # our clock counts whole milliseconds
         raise InvalidToken("the token was issued in the future")  # a revocation would not refuse it
     if issuer.audience and not any(name in issuer.audience for name in _audience_of(claims)):
         raise InvalidToken(f"the token is for another audience than {', '.join(issuer.audience)}")

@@ -1,7 +1,5 @@
 """The subjects whose access was revoked, in Redis."""
 
-from dataclasses import dataclass
-
 from pushsvc.broker import script
 from pushsvc.broker.connection_pool import Connections
 from pushsvc.broker.keys import Keys
@@ -10,35 +8,31 @@ from pushsvc.errors import TooManyRevocations
 _PAGE = 1_000  # subjects of one read
 
 
-@dataclass(frozen=True, slots=True)
-class RevocationLimits:
-    """``kept``: for how many seconds a revocation is remembered. ``revoked``: the most subjects that are."""
-
-    kept: int = 30 * 86_400
-    revoked: int = 100_000
-
-
-_LIMITS = RevocationLimits()
+MOST_REVOKED = 100_000
+"""Subjects whose revocation is remembered, at most: each takes about 150 bytes in Redis and in each process."""
 
 
 class RevocationStore:
     """Methods raise errors of ``pushsvc.errors``. Times are in epoch seconds, of the clock of Redis."""
 
-    def __init__(self, keys: Keys, connections: Connections, limits: RevocationLimits = _LIMITS) -> None:
-        self.limits = limits
+    def __init__(self, keys: Keys, connections: Connections, most: int = MOST_REVOKED) -> None:
         self.channel = keys.revoked
+        self._most = most
         self._keys = keys
         self._connections = connections
 
-    def revoke(self, subject: str) -> float:
-        """Refuse the tokens of a subject that were issued until now; return the time. Raise TooManyRevocations."""
+    def revoke(self, subject: str, kept: float) -> float:
+        """Refuse the tokens of a subject that were issued until now, for ``kept`` seconds; return the time.
+
+        Raise TooManyRevocations.
+        """
         arguments = [
-            self._connections.publish_command, self.channel, subject, self.limits.kept * 1_000_000, self.limits.revoked,
+            self._connections.publish_command, self.channel, subject, int(kept * 1e6), self._most,
         ]  # fmt: skip
         time = self._connections.call(script.REVOKE, [self._keys.revoked], arguments)
         if time == b"full":
             raise TooManyRevocations(
-                f"{self.limits.revoked} subjects are revoked, as many as are remembered: end other tokens by a new key"
+                f"{self._most} subjects are revoked, as many as are remembered: end other tokens by a new key"
             )
         return int(time) / 1e6
 

@@ -166,6 +166,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         default=None,
         help="Refuse tokens that never expire. [default: --jwt-needs-expiry]",
     ),
+    "token_lifetime": option(
+        "--token-lifetime",
+        type=_CheckedType("lifetime"),
+        metavar="DURATION",
+        help="Longest lifetime of a token, and of a revocation. [default: 30d]",
+    ),
     "anonymous_publish": option(
         "--anonymous-publish",
         type=_CheckedType("topic_pattern"),
@@ -214,7 +220,7 @@ _LIMITS = ("max_connections", "max_connections_per_address")
 _ORIGINS = ("allow_origin", "allow_read_origin", "allow_write_origin")
 _ACCESS = (
     "jwt_key_file", "jwt_jwks_url", "jwt_alg", "jwt_issuer", "jwt_audience", "jwt_leeway", "jwt_needs_expiry",
-    "anonymous_publish", "anonymous_subscribe", "token_parameter",
+    "anonymous_publish", "anonymous_subscribe", "token_parameter", "token_lifetime",
 )  # fmt: skip
 WEB = (
     "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", *_ACCESS, "ack", "heartbeat",

@@ -7,22 +7,21 @@ the standard input.
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pushsvc.cli.options import option
+from pushsvc.cli.options import server_options
 from pushsvc.cli.terminal import visible, visible_lines
 from pushsvc.errors import InvalidSetting, InvalidToken
 
 if TYPE_CHECKING:
     from pushsvc.auth.grants import Grants
     from pushsvc.cli.options import F
+    from pushsvc.config import Settings
 
 _LONGEST = 10_000  # characters that are read of a token: more than a token may have
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -52,15 +51,6 @@ def _granting(command: F) -> F:
     return command
 
 
-def _keyed(command: F) -> F:
-    """Add the options that name a key; the secret itself may stand in the variable PUSHSVC_JWT_KEY."""
-    file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    algorithm = option("--jwt-alg", metavar="NAME", help="The algorithm of the tokens. [default: HS256]")
-    return option("--jwt-key-file", type=file, help="File with the key. [default: $PUSHSVC_JWT_KEY]")(
-        algorithm(command)
-    )
-
-
 @click.group(short_help="Make, show and check tokens and API keys.")
 def token() -> None:
     """Make, show and check tokens, and make API keys.
@@ -77,13 +67,8 @@ def token() -> None:
 @_granting
 @click.option("--connections", type=click.IntRange(0), metavar="N", help="Most streams at a time.")
 @click.option("--expires", type=_Lifetime(), default="1h", show_default=True, help="How long it is valid.")
-@click.option("--issuer", metavar="NAME", help="Its iss.")
-@click.option("--audience", metavar="NAME", help="Its aud.")
-@_keyed
-def mint(
-    sub: str, connections: int | None, expires: float, issuer: str | None, audience: str | None,
-    jwt_key_file: Path | None, jwt_alg: str | None, **granted: tuple[str, ...],
-) -> None:  # fmt: skip
+@server_options("jwt_key_file", "jwt_alg", "jwt_issuer", "jwt_audience")
+def mint(settings: Settings, sub: str, connections: int | None, expires: float, **granted: tuple[str, ...]) -> None:
     """Print a new token with the given grants.
 
     For HS256 the key is the server's secret; for the others the private key in PEM, of which the server has the
@@ -91,19 +76,18 @@ def mint(
     """
     import jwt
 
-    from pushsvc.auth.tokens import ALGORITHMS, CLAIM, LONGEST_SUBJECT
+    from pushsvc.auth.tokens import CLAIM, LONGEST_SUBJECT
+    from pushsvc.config.access import signing_key
     from pushsvc.system_clock import now_ms
 
     if len(sub) > LONGEST_SUBJECT or not sub.isprintable():
         raise click.UsageError(f"--sub: at most {LONGEST_SUBJECT} printable characters are accepted")
-    algorithm, text = _algorithm(jwt_alg), _key_text(jwt_key_file)
+    algorithm, text = settings.jwt_alg or "HS256", signing_key(settings)
     claim = _claim(granted, connections)
     now = now_ms() // 1_000
-    names = {"iss": issuer, "aud": audience, "sub": sub or None}
-    claims: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+    names = {"iss": settings.jwt_issuer, "aud": next(iter(settings.jwt_audience), None), "sub": sub}
+    claims: dict[str, Any] = {name: value for name, value in names.items() if value}
     claims |= {"iat": now, "exp": now + int(expires), CLAIM: claim}
-    if algorithm not in ALGORITHMS:
-        raise InvalidSetting(f"{algorithm!r} is not an algorithm of tokens: choose one of {', '.join(ALGORITHMS)}")
     if algorithm.startswith("HS") and len(text.encode()) < 32:
         click.echo("warning: the secret has less than 32 bytes, so that it can be guessed", err=True)
     try:
@@ -138,17 +122,21 @@ def show(file: Any) -> None:
 
 @token.command()
 @click.argument("file", type=click.File(), default="-")
-@click.option("--issuer", metavar="NAME", help="The iss that it must have.")
-@click.option("--audience", metavar="NAME", help="The aud that it must have.")
-@_keyed
-def check(file: Any, issuer: str | None, audience: str | None, jwt_key_file: Path | None, jwt_alg: str | None) -> None:
-    """Verify the token in FILE, or of the standard input, and print its grants. Exits with 1 if it is refused."""
-    from pushsvc.auth.tokens import Issuer, Verifier, read_key
-    from pushsvc.system_clock import now_ms
+@server_options("jwt_key_file", "jwt_jwks_url", "jwt_alg", "jwt_issuer", "jwt_audience", "jwt_leeway")
+def check(settings: Settings, file: Any) -> None:
+    """Verify the token or API key in FILE, or of the standard input, as a server with these settings does.
 
-    key = read_key(_key_text(jwt_key_file), _algorithm(jwt_alg))
-    verifier = Verifier([Issuer([key], issuer, () if audience is None else (audience,))])
-    grants = verifier.grants(_token_text(file), now_ms() / 1_000)
+    Prints its grants, with those of everybody. Exits with 1 if it is refused. Does not ask whether it was revoked.
+    """
+    from pushsvc.auth.access import Presented
+    from pushsvc.config.access import access_of
+    from pushsvc.system_clock import now_ms
+    from pushsvc.web.jwks import fetched_keys
+
+    access = access_of(settings, fetched_keys)
+    if access is None:
+        raise InvalidSetting("no key: set PUSHSVC_JWT_KEY, or name a file with --jwt-key-file")
+    grants = access.grants(Presented(f"Bearer {_token_text(file)}"), now_ms() / 1_000)
     click.echo(visible_lines(json.dumps(_described(grants), indent=2, ensure_ascii=False)))
 
 
@@ -200,23 +188,6 @@ def _claim(granted: dict[str, tuple[str, ...]], connections: int | None) -> dict
     except InvalidGrants as error:
         raise click.UsageError(visible(str(error))) from None
     return claim
-
-
-def _algorithm(given: str | None) -> str:
-    return given or "HS256"
-
-
-def _key_text(file: Path | None) -> str:
-    """Return the secret or PEM text. Raise InvalidSetting without one."""
-    if file is not None:
-        try:
-            return file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"cannot read {file}: {error}") from None
-    text = os.environ.get("PUSHSVC_JWT_KEY", "")
-    if not text:
-        raise InvalidSetting("no key: set PUSHSVC_JWT_KEY, or name a file with --jwt-key-file")
-    return text
 
 
 def _token_text(file: Any) -> str:

@@ -50,7 +50,18 @@ def access_of(settings: Settings, fetched: Callable[[str, Sequence[str]], Fetche
     issuers = [_issuer(one, fetched) for one in issuers_of(settings)]
     keys = ApiKeys(tuple(read_api_key(name, entry) for name, entry in settings.keys.items()))
     anonymous = Grants(_topics(settings.anonymous_publish), _topics(settings.anonymous_subscribe))
-    return Access(Verifier(issuers), keys, anonymous, accepts_parameter=settings.token_parameter)
+    return Access(
+        Verifier(issuers), keys, anonymous, accepts_parameter=settings.token_parameter, lifetime=settings.token_lifetime
+    )
+
+
+def signing_key(settings: Settings) -> str:
+    """Return the key that signs the tokens of ``jwt_key``. Raise InvalidSetting without one, or StartupError."""
+    if settings.jwt_key_file is not None:
+        return _read_file(settings.jwt_key_file)
+    if settings.jwt_key is None:
+        raise InvalidSetting("no key: set PUSHSVC_JWT_KEY, or name a file with --jwt-key-file")
+    return settings.jwt_key
 
 
 def check_access(settings: Settings, warn: Callable[[str], None]) -> None:

@@ -96,6 +96,14 @@ def _expiry(value: Any) -> int:
     return amount
 
 
+def lifetime(value: Any) -> int:
+    """Return the longest lifetime of a token, in seconds; raise ValueError."""
+    amount: int = _units(_SECONDS, 'a number of seconds, or text such as "12h" or "30d" (s, m, h, d)')(value)
+    if not 60 <= amount <= 3_660 * 86_400:
+        raise ValueError('must be from "1m" to "3660d"')
+    return amount
+
+
 def origin(value: Any) -> str:
     """Return an origin as browsers send it, or a pattern of origins; raise ValueError with the reason why another text
     cannot be one."""
@@ -317,6 +325,7 @@ _DEFAULT_PORT = re.compile("^(http(?=://.*:80$)|https(?=://.*:443$))(.*):[0-9]+$
 _LEAST_MEMORY = 16 * 10**6
 _MAX_AMOUNT = 10**15
 _MILLISECONDS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SECONDS = {unit: amount // 1_000 for unit, amount in _MILLISECONDS.items()}
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _ATTRIBUTES = {"cadence_ms": "cadence", "idle_cadence_ms": "idle_cadence"}
 _TOPIC: dict[str, Check] = {
@@ -393,6 +402,7 @@ SETTINGS: dict[str, Check] = {
     "jwt_jwks_url": jwks_url,
     "jwt_leeway": seconds,
     "jwt_needs_expiry": _switch,
+    "token_lifetime": lifetime,
     "issuers": _issuers,
     "keys": api_keys,
     "anonymous_publish": _each(topic_pattern),

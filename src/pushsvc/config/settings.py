@@ -89,6 +89,7 @@ class Settings:
     anonymous_publish: tuple[str, ...] = ()
     anonymous_subscribe: tuple[str, ...] = ()
     token_parameter: bool = False
+    token_lifetime: int = 30 * 86_400
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 

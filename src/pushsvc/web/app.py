@@ -23,6 +23,7 @@ from pushsvc.web import (
     pages,
     problem,
     request_id,
+    sessions,
     stats,
     stream,
     topics,
@@ -75,6 +76,8 @@ def create_app(
     count_requests.install_subjects(app, accounts)
     for resource in (events, stats, stream, topics, health, pages):
         app.register_blueprint(resource.blueprint(context))
+    revoked = None if access is None else sessions.RevokedSessions(broker.revocations, access, hub)
+    app.register_blueprint(sessions.blueprint(revoked))
     remember_state(app)
     return app
 

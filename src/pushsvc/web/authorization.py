@@ -49,6 +49,7 @@ RULES: Mapping[str, Rule] = {
     "topics.list_topics": _some_topics,  # the list has those that the request may see
     "stream.watch": _some_topics,  # the view checks the topics, which are in the query
     "health.metrics": _manage_all,
+    "sessions.revoke": _manage_all,
     "health.livez": _open,
     "health.readyz": _open,
     "pages.dashboard": _open,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 
 from pushsvc.errors import Unavailable
 from pushsvc.hub.streams import Stream
@@ -75,10 +75,12 @@ def stream_response(stream: Stream) -> Response:
     good. Raise TooManyRequests for more streams than the limits allow. If the server offers its socket, the hub takes
     it after the head; else the server iterates the stream.
     """
-    context, client = current_app.extensions["pushsvc"], client_of(request)
+    context, client, grants = current_app.extensions["pushsvc"], client_of(request), g.get("grants")
+    if grants is not None:
+        stream.under(grants)
     try:
         stream.open()
-        release = hold(context.streams, client.accounts or ())
+        release = hold(context.streams, client.accounts or (), grants)
     except Unavailable as error:
         return _open_ended(stream.refusal(error))
     handoff = request.environ.get(HANDOFF)

@@ -16,7 +16,6 @@ from pushsvc.errors import InvalidInput, InvalidParameter, Unavailable
 from pushsvc.hub.delivery.sessions import Sessions
 from pushsvc.hub.hub import Hub
 from pushsvc.system_clock import now_ms
-from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters
 from pushsvc.web.responses import json_response
 
@@ -35,6 +34,7 @@ class RevokedSessions:
 
     def __init__(self, store: RevocationStore, access: Access, hub: Hub) -> None:
         self._store = store
+        self._lifetime = access.lifetime
         self._revocations = access.revocations
         self._revocations.known, self._revocations.load = False, self._load
         self._hub = hub
@@ -45,7 +45,7 @@ class RevokedSessions:
 
     def revoke(self, subject: str) -> float:
         """End the streams of a subject in all processes; return the time until which its tokens are refused."""
-        time = self._store.revoke(subject)
+        time = self._store.revoke(subject, self._lifetime)
         self._add(subject, time)
         return time
 
@@ -71,7 +71,7 @@ class RevokedSessions:
 
     def _load(self) -> None:
         times = self._store.read()
-        oldest = now_ms() / 1_000 - self._store.limits.kept
+        oldest = now_ms() / 1_000 - self._lifetime
         for subject in self._revocations.merge(times, oldest):
             self._end(subject, times[subject])
 
@@ -84,7 +84,7 @@ class RevokedSessions:
             gevent.spawn(self._hub.end_streams, found, REVOKED)
 
 
-def blueprint(context: Context, sessions: RevokedSessions | None) -> Blueprint:
+def blueprint(sessions: RevokedSessions | None) -> Blueprint:
     """Return the resource; without ``sessions`` there are no tokens."""
     resource = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 
@@ -92,7 +92,7 @@ def blueprint(context: Context, sessions: RevokedSessions | None) -> Blueprint:
     def revoke() -> Response:
         subject = Parameters(request.args, ("sub",)).text("sub")
         if not subject or len(subject) > LONGEST_SUBJECT or not subject.isprintable():
-            raise InvalidParameter("sub", f"the subject of tokens is expected: 1 to {LONGEST_SUBJECT} printable characters")
+            raise InvalidParameter("sub", f"the sub of tokens is expected, 1 to {LONGEST_SUBJECT} printable characters")
         if sessions is None:
             raise InvalidInput("authorization is off: there are no tokens to revoke")
         time = sessions.revoke(subject)

@@ -153,9 +153,7 @@ class _Release:
             counts.release(self._who, self._held)
 
 
-def hold(
-    counts: StreamCounts, accounts: Iterable[Account], grants: Grants | None = None
-) -> Callable[[], None] | None:
+def hold(counts: StreamCounts, accounts: Iterable[Account], grants: Grants | None = None) -> Callable[[], None] | None:
     """Count a stream in each of the accounts that has a limit, and in that of its grants; return what ends it, None
     without a limit. Raise TooManyRequests; then it counts in none."""
     limits = [(account.who, account.streams) for account in accounts if account.streams is not None]
