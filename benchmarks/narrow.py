@@ -3,7 +3,8 @@
 16 producers publish single events to random topics, each waits for its answer; every topic has one subscriber. The
 result is the CPU of all processes of the server per message, Redis included. The load client is written in C; this
 script compiles it with ``cc``. Peers in the same run: nchan (Debian's ``libnginx-mod-nchan``), which keeps messages in
-memory and computes nothing, and with ``--centrifugo PATH`` the binary of Centrifugo with Redis and history.
+memory and computes nothing, and with ``--centrifugo PATH`` the binary of Centrifugo with Redis and history. ``keys``
+measures one topic whose subscribers have a key each.
 
     python benchmarks/narrow.py [--quick] [--topics 1000,10000] [--only messages,wide] [--centrifugo PATH]
 """
@@ -168,6 +169,13 @@ def pushsvc(folder: Path, name: str, topics: str, *, workers: int = 1) -> Server
     return Server(name, command, port, path, path, folder, ready="/readyz")
 
 
+def keyed(server: Server) -> Server:
+    """Let all subscribers have one topic, and each the events of a key of its own."""
+    server.stream, server.publish = "/v1/topics/users/events?key=u%d", "/v1/topics/users/events"
+    server.body = BODY.replace('"a"', '"u%d"')
+    return server
+
+
 def nchan(folder: Path) -> Server:
     port = free_port()
     folder.mkdir()
@@ -212,7 +220,7 @@ def cost(server: Server, load: Load, messages: int) -> tuple[float, dict[str, fl
 
 def messages_table(servers: list[Server], binary: Path, counts: list[int], messages: int) -> None:
     table = Table(
-        "One topic for each subscriber: 16 producers, single events to random topics",
+        "One topic (or one key of a topic) for each subscriber: 16 producers, single events to random ones",
         [
             "server",
             "topics",
@@ -376,8 +384,10 @@ def main() -> None:
             servers.append(centrifugo(folder / "centrifugo", arguments.centrifugo))
         servers.append(pushsvc(folder / "plain", "pushsvc, no windows", arguments.plain))
         servers.append(pushsvc(folder / "windows", "pushsvc, default windows", ""))
+        of_keys = [keyed(pushsvc(folder / "keys", "pushsvc, no windows, a key each", arguments.plain))]
         tables = {
-            "messages": lambda: messages_table(servers, binary, counts, 50_000 // part),
+            "messages": lambda: messages_table(servers + of_keys, binary, counts, 50_000 // part),
+            "keys": lambda: messages_table(of_keys, binary, counts, 50_000 // part),
             "wide": lambda: wide_table(servers, binary, 2_000 // part),
             "open": lambda: open_table(servers[1:], binary, 10_000 // part),
             "latency": lambda: latency_table(servers, binary, 10_000 // part, 2_000, 10),

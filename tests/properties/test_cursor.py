@@ -3,27 +3,31 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, encode, sequence_encoder
+from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, decode_with_digest, encode, sequence_encoder
 from pushsvc.topic import PARTITIONS
 
 positions = st.builds(Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1), st.booleans())
 
 
-@given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions))
-def test_cursors_round_trip(given_positions):
-    text = encode(given_positions)
+digests = st.sampled_from([b"", b"abcd", bytes(4)])
+
+
+@given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions), digests)
+def test_cursors_round_trip(given_positions, digest):
+    text = encode(given_positions, digest)
     if len(text) <= MAX_LENGTH:
         found = decode(text)
         assert found == given_positions
+        assert decode_with_digest(text)[1] == digest
         assert all(found[partition].partial == one.partial for partition, one in given_positions.items())
 
 
-@given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions), st.integers(0, PARTITIONS - 1), positions)
-def test_sequence_encoder_returns_the_same_cursor_as_encode(given_positions, partition, position):
-    cursors = sequence_encoder(given_positions, partition, position.epoch, partial=position.partial)
+@given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions), st.integers(0, PARTITIONS - 1), positions, digests)
+def test_sequence_encoder_returns_the_same_cursor_as_encode(given_positions, partition, position, digest):
+    cursors = sequence_encoder(given_positions, partition, position.epoch, partial=position.partial, digest=digest)
     for sequence in (0, 127, 128, position.sequence):
         at = replace(position, sequence=sequence)
-        assert cursors(sequence) == encode({**given_positions, partition: at})
+        assert cursors(sequence) == encode({**given_positions, partition: at}, digest)
 
 
 @given(st.text(max_size=40))

@@ -78,6 +78,7 @@ def test_the_oldest_entry_is_dropped_at_the_limit() -> None:
         ("/v1/topics/u/events", {}),
         ("/v1/topics/u/events?last_event_id=abc", {"last_event_id": ["abc"]}),
         ("/v1/topics/u/events?window=1m&window=", {"window": ["1m", ""]}),
+        ("/v1/topics/u/events?key=u42&type=sale", {"key": ["u42"], "type": ["sale"]}),
     ],
 )
 def test_a_request_for_another_topic_finds_the_head_and_a_stream_of_its_own(
@@ -165,6 +166,8 @@ def test_streams_of_different_topics_have_their_own_events(shared_server: Stack,
         "/v1/topics/a..b/events",
         f"/v1/topics/{'a' * 201}/events",
         "/v1/topics/t/events?window=1m",
+        "/v1/topics/t/events?key=a&key=b",
+        "/v1/topics/t/stats?type=a",
         "/v1/topics/t/events?last_event_id=a&last_event_id=b",
         "/v1/topics/t/stats?window=",
         "/v1/topics/t/stats?window=unheard-of",

@@ -39,7 +39,7 @@ _STREAM_IDENTITY = ("host", "accept", "origin")
 """Headers that decide the answer to a stream request."""
 
 _TOPIC_STREAM = re.compile(r"/v1/topics/([^/]+)/(events|stats)")
-_TOPIC_QUERY = re.compile(r"((window|last_event_id)=[A-Za-z0-9_.*-]*&?)*")
+_TOPIC_QUERY = re.compile(r"((window|key|type|last_event_id)=[A-Za-z0-9_.*-]*&?)*")
 _NO_ARGS: MultiDict[str, str] = ImmutableMultiDict()
 
 
@@ -127,7 +127,7 @@ class Admission:
 
 
 def _topic_request(path: str, query: str) -> TopicRequest | None:
-    """Return the parts of a request for the stream of one topic; None if the query has more than window and position.
+    """Return the parts of a request for the stream of one topic; None if the query has other names than these few.
 
     Names and values that need an escape are left to Flask, so that no second parser may read them differently.
     """
