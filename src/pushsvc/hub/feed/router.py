@@ -191,8 +191,10 @@ class Router:
             self._on_end()
 
     def on_joined(self, consumer: FilteredConsumer) -> None:
-        """Settle a consumer as soon as everything up to now was routed."""
-        self._settle_soon([consumer])
+        """Settle a consumer, if it is still here, as soon as everything up to now was routed."""
+        branch = self._branches.get(consumer.filter)
+        if branch is not None and consumer in branch.consumers:
+            self._settle_soon([consumer])
 
     def _settle_soon(self, consumers: Iterable[FilteredConsumer]) -> None:
         position = self._follower.position
