@@ -79,7 +79,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pushsvc "$@"\n')
     program.chmod(0o755)
     script = """eval "$(_PUSHSVC_COMPLETE=bash_source pushsvc)"
-    for COMP_LINE in "pushsvc t" "pushsvc tail --w" "pushsvc _"; do
+    for COMP_LINE in "pushsvc ta" "pushsvc tail --w" "pushsvc _"; do
         COMP_WORDS=($COMP_LINE) COMPREPLY=()
         COMP_CWORD=$((${#COMP_WORDS[*]} - 1))
         _pushsvc_completion pushsvc

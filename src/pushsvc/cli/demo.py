@@ -19,6 +19,7 @@ from secrets import token_hex
 from typing import Any
 
 from pushsvc.client import Client, ClientError
+from pushsvc.client.credentials import Token
 from pushsvc.clock import format_time
 from pushsvc.errors import StartupError
 
@@ -120,8 +121,9 @@ def check_demo(name: str) -> None:
 
 
 def run(
-    name: str, url: str, rate: float, clock: str, stop: threading.Event, announce: Callable[[str], None] = print
-) -> None:
+    name: str, url: str, rate: float, clock: str, stop: threading.Event, announce: Callable[[str], None] = print,
+    token: Token | None = None,
+) -> None:  # fmt: skip
     """Publish a demo's events at ``rate`` per second to the server at ``url`` until ``stop``.
 
     With the ``clock`` ``wall``, events get the time of their arrival; with ``event``, they keep their own. Every event
@@ -129,7 +131,7 @@ def run(
     the producer waits for it.
     """
     check_demo(name)
-    client = Client(url, patience=0)  # this loop does the waiting, so that `stop` ends it at once
+    client = Client(url, token=token, patience=0)  # this loop does the waiting, so that `stop` ends it at once
     events = _endless(DEMOS[name], keep_time=clock == "event")
     owed, away, last = 0.0, False, time.monotonic()
     batch: list[Item] = []

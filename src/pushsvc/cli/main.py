@@ -13,21 +13,28 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pushsvc import __version__
+from pushsvc.cli.credentials import token_from, token_option
 from pushsvc.cli.options import COMMON, TLS, WEB, option, server_options
 from pushsvc.cli.terminal import log_to_terminal, visible, visible_lines
 from pushsvc.cli.token import token
 from pushsvc.errors import InvalidInput, PushError, StartupError
 from pushsvc.supervisor.folders import private_folder
-from pushsvc.topic import check_pattern, check_topic, matches
+from pushsvc.topic import check_pattern, check_topic, is_pattern, matches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pushsvc.client import Client
+    from pushsvc.client.credentials import Token
     from pushsvc.config import Settings
     from pushsvc.settings import TopicSettings
+    from pushsvc.sse import Message
 
 _LOG_FORMAT, _LOG_LEVEL = "PUSHSVC_LOG_FORMAT", "PUSHSVC_LOG_LEVEL"
 _METRICS_CONNECTIONS = 64  # most connections to the metrics port of an aggregator
@@ -84,8 +91,11 @@ def aggregator(settings: Settings) -> None:
     show_default=True,
     help="Count events by their arrival, or by their own times.",
 )
+@token_option
 @server_options(*WEB, "aggregators", "maxmemory", *COMMON)
-def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str) -> None:
+def demo(
+    settings: Settings, name: str, url: str | None, rate: float, clock: str, token_file: Path | None
+) -> None:  # fmt: skip
     """Show live data of the demo NAME (flights, feedback).
 
     It starts a server with its data in a temporary folder, unless --url names a running one."""
@@ -93,10 +103,13 @@ def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str
 
     check_demo(name)
     if url is not None:
-        _run_producer(name, url, rate, clock)
+        _run_producer(name, url, rate, clock, token_from(token_file))
         return
-    if settings.authorizes and not any(matches(topics, name) for topics in settings.anonymous_publish):
-        raise StartupError(f"the demo publishes without a token: allow it with --anonymous-publish {name}")
+    anybody = any(matches(topics, name) for topics in settings.anonymous_publish)
+    if settings.authorizes and not anybody and token_from(token_file) is None:
+        raise StartupError(
+            f"the demo needs a token to publish: name it with --token-file, or allow --anonymous-publish {name}"
+        )
     if clock == "event":
         rules = settings.topics
         settings = replace(settings, topics=replace(rules, rules=((name, _event_clock()), *rules.rules)))
@@ -106,17 +119,18 @@ def demo(settings: Settings, name: str, url: str | None, rate: float, clock: str
     with private_folder("demo") as folder:
         settings = replace(settings, data_dir=folder, certfile=None, keyfile=None)
         producer = [name, "--rate", str(rate), "--clock", clock]
+        producer += [] if token_file is None else ["--token-file", str(token_file)]
         _supervise(settings, web=settings.workers, aggregators=settings.aggregators, producer=producer)
 
 
-def _run_producer(name: str, url: str, rate: float, clock: str) -> None:
+def _run_producer(name: str, url: str, rate: float, clock: str, token: Token | None) -> None:
     """Publish a demo's events to the server at ``url`` until SIGTERM or SIGINT."""
     from pushsvc.cli.demo import run
 
     # The signal may end the process anywhere, even while it reads its data: event ids make a cut request harmless.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    run(name, url, rate, clock, threading.Event(), lambda text: click.echo(visible(text)))
+    run(name, url, rate, clock, threading.Event(), lambda text: click.echo(visible(text)), token)
 
 
 def _event_clock() -> TopicSettings:
@@ -148,6 +162,7 @@ _URL = option("--url", default="http://127.0.0.1:8000", show_default=True, metav
 @click.argument("topic")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
 @_URL
+@token_option
 @click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "json"]), help="[default: by name or content]")
 @click.option("--id", "id_", metavar="COLUMN", help="CSV column with the ids of the events.")
 @click.option("--key", metavar="COLUMN", help="CSV column with their keys.")
@@ -156,8 +171,9 @@ _URL = option("--url", default="http://127.0.0.1:8000", show_default=True, metav
 @click.option("--speed", type=click.FloatRange(0, min_open=True), help="Replay by the events' times, moved to now.")
 @click.option("--skip", is_flag=True, help="Leave out bad events instead of stopping at the first.")
 def publish(
-    topic: str, file: str, url: str, kind: str | None, speed: float | None, skip: bool, **columns: str | None
-) -> None:
+    topic: str, file: str, url: str, token_file: Path | None, kind: str | None, speed: float | None, skip: bool,
+    **columns: str | None,
+) -> None:  # fmt: skip
     """Publish the events of FILE, or of the standard input, to TOPIC, and print the receipt.
 
     The input is CSV, NDJSON or JSON. Events from a pipe are sent as they arrive.
@@ -170,7 +186,7 @@ def publish(
 
     named = {name.rstrip("_"): column for name, column in columns.items() if column}
     replay = ReplayClock(speed) if speed else None
-    with Client(url) as client:
+    with Client(url, token=token_from(token_file)) as client:
         sender = EventSender(client, check_topic(topic), skip=skip, replay=replay, on_fault=report)
         try:
             publish_file(sender, file, kind, named)
@@ -192,17 +208,18 @@ def publish(
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N events, or N frames of statistics.")
 @click.option("--after", metavar="CURSOR", default="", help="Start after this cursor; 'earliest': at the first event.")
 @_URL
+@token_option
 def tail(
-    topic: str, url: str, stats: bool, window: str | None, keys: tuple[str, ...], conditions: tuple[str, ...],
-    limit: int | None, after: str,
+    topic: str, url: str, token_file: Path | None, stats: bool, window: str | None, keys: tuple[str, ...],
+    conditions: tuple[str, ...], limit: int | None, after: str,
 ) -> None:  # fmt: skip
     """Print the events of TOPIC as they come, a JSON line each, or its statistics: live tables on a terminal.
 
     TOPIC may be a pattern: in 'orders.*' the * stands for one segment of a name, in 'orders.>' the > for all further
     ones. If the connection is lost, tail waits for the server and continues after the last event.
 
-    --key and --where select events in this program, with the rules of the history (where=): the server sends all
-    events of TOPIC. The keys of statistics are selected by the server.
+    --key and --where select events with the rules of the history (where=). The server selects them, but for patterns
+    and for several keys: then it sends all events, and this program selects.
     """
     from pushsvc.cli.tail import end_with_reader, print_events, selection, show_stats
     from pushsvc.client import Client
@@ -213,17 +230,27 @@ def tail(
         raise click.UsageError("--where selects events; statistics can be selected by --key and --window")
     selects = selection(keys, conditions)
     end_with_reader()
-    with Client(url, on_outage=_report_outage) as client:
+    with Client(url, token=token_from(token_file), on_outage=_report_outage) as client:
         try:
             if stats:
                 chosen = {"window": window} if window else {}
                 show_stats(client.stream(stats=[topic], last_id=after, key=keys, **chosen), limit)
             else:
-                print_events(client.stream(events=[topic], last_id=after), selects, limit)
+                print_events(_selected(client, topic, keys, conditions, after), selects, limit)
         except KeyboardInterrupt:
             return  # the usual end of a command that runs forever
         except BrokenPipeError:
             os._exit(0)  # an orderly exit would try to write the same line again, and complain
+
+
+def _selected(
+    client: Client, topic: str, keys: Sequence[str], conditions: Sequence[str], after: str
+) -> Iterator[Message]:
+    """Return a stream of events, selected by the server as far as it can."""
+    if is_pattern(topic) or len(keys) > 1 or "" in keys:
+        return client.stream(events=[topic], last_id=after)
+    key = {"key": keys[0]} if keys else {}
+    return client.events(topic, last_id=after, where=conditions, **key)
 
 
 def _report_outage(reason: str | None) -> None:
@@ -241,9 +268,10 @@ program.add_command(token)
 @click.option("--url", required=True)
 @click.option("--rate", type=float, required=True)
 @click.option("--clock", required=True)
-def demo_producer(name: str, url: str, rate: float, clock: str) -> None:
+@token_option
+def demo_producer(name: str, url: str, rate: float, clock: str, token_file: Path | None) -> None:
     """Publish a demo's events to the server of this supervisor."""
-    _run_producer(name, url, rate, clock)
+    _run_producer(name, url, rate, clock, token_from(token_file))
 
 
 @program.command("_web", hidden=True)

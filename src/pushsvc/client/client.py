@@ -9,6 +9,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BodyLimits, Events, Missing, Table, add_receipts, batches
+from pushsvc.client.credentials import Credentials, Token
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.client.tables import to_table
 from pushsvc.sse import Decoder, Message
@@ -25,17 +26,19 @@ OnOutage = Callable[[str | None], None]
 class Client:
     """Talks to the server at ``url``. Many threads or greenlets may share a client, which keeps connections alive.
 
-    ``timeout`` in seconds limits each step of a request. A request that failed for a temporary reason is repeated
-    for ``patience`` seconds. ``on_outage`` is called with the reason when a stream has to wait for its server, once
-    per outage, and with None when the stream continues.
+    ``token`` is a token or API key to present, or a function that returns one, which is called again when the server
+    refuses the last one: tokens expire. ``timeout`` in seconds limits each step of a request. A request that failed
+    for a temporary reason is repeated for ``patience`` seconds. ``on_outage`` is called with the reason when a stream
+    has to wait for its server, once per outage, and with None when the stream continues.
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 10.0, patience: float = 10.0, on_outage: OnOutage | None = None
-    ) -> None:
+        self, url: str, *, token: Token | None = None, timeout: float = 10.0, patience: float = 10.0,
+        on_outage: OnOutage | None = None,
+    ) -> None:  # fmt: skip
         self.url = url
         self._on_outage = on_outage or (lambda _: None)
-        self._session = Session(url, timeout, patience)
+        self._session = Session(url, timeout, patience, Credentials(token))
 
     def __enter__(self) -> Client:
         return self

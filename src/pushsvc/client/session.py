@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from pushsvc import __version__
+from pushsvc.client.credentials import Credentials
 from pushsvc.errors import PushError
 from pushsvc.sse import MEDIA_TYPE
 
@@ -58,7 +59,7 @@ class Session:
     ``timeout`` in seconds limits each step of a request. ``retry`` repeats failed attempts for ``patience`` seconds.
     """
 
-    def __init__(self, url: str, timeout: float, patience: float) -> None:
+    def __init__(self, url: str, timeout: float, patience: float, credentials: Credentials) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ClientError(f"{url!r} is not the address of a server, such as http://127.0.0.1:8000")
@@ -68,6 +69,7 @@ class Session:
         self._base = parts.path.rstrip("/")
         self._timeout = timeout
         self._patience = patience
+        self._credentials = credentials
         self._idle: deque[HTTPConnection] = deque()
 
     def close(self) -> None:
@@ -106,16 +108,29 @@ class Session:
 
     def post(self, path: str, body: bytes, content_type: str) -> dict[str, Any]:
         """Send a POST request once and return the JSON object of the answer; raise ClientError."""
-        return self._request("POST", path, body, {"Content-Type": content_type})
+        headers = {"Accept": JSON, "Content-Type": content_type}
+        return self._authorized(headers, lambda headers: self._request("POST", path, body, headers))
 
     def get(self, path: str) -> dict[str, Any]:
         """Send a GET request once and return the JSON object of the answer; raise ClientError."""
-        return self._request("GET", path, None, {})
+        return self._authorized({"Accept": JSON}, lambda headers: self._request("GET", path, None, headers))
+
+    def _authorized(self, headers: dict[str, str], send: Callable[[dict[str, str]], T]) -> T:
+        """Return what ``send`` returns for the headers with those of every request. If the token is refused, nothing
+        was stored: do it once more with another one, if there is one."""
+        headers = headers | {"User-Agent": f"pushsvc/{__version__}"}
+        token = self._credentials.current()
+        try:
+            return send(headers | _presenting(token))
+        except ClientError as error:
+            if error.reply != 401 or not self._credentials.renew(token):
+                raise
+        return send(headers | _presenting(self._credentials.current()))
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         connection = self._take()
         try:
-            connection.request(method, path, body, _headers(JSON) | headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, HTTPException) as error:
@@ -136,7 +151,10 @@ class Session:
 
     def open_stream(self, path: str, last_id: str) -> tuple[HTTPConnection, HTTPResponse]:
         """Request an event stream on a connection of its own; return both when the answer begins. Raise ClientError."""
-        headers = _headers(MEDIA_TYPE) | ({"Last-Event-ID": last_id} if last_id else {})
+        headers = {"Accept": MEDIA_TYPE} | ({"Last-Event-ID": last_id} if last_id else {})
+        return self._authorized(headers, lambda headers: self._open_stream(path, headers))
+
+    def _open_stream(self, path: str, headers: dict[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
         connection = self._connect()
         try:
             connection.request("GET", path, headers=headers)
@@ -182,8 +200,8 @@ class Session:
             self._idle.append(connection)
 
 
-def _headers(accept: str) -> dict[str, str]:
-    return {"Accept": accept, "User-Agent": f"pushsvc/{__version__}"}
+def _presenting(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def _is_open(connection: HTTPConnection, timeout: float) -> bool:
