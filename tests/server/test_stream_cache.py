@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pushsvc.auth.grants import EVERYTHING
 from pushsvc.server.fastpath.admission import Admission, StreamRequest
 from pushsvc.server.fastpath.stream_cache import StreamCache
 from pushsvc.server.request import HeadLimits, parse_head
@@ -91,7 +92,8 @@ def test_a_request_for_another_topic_finds_the_head_and_a_stream_of_its_own(
     assert found is not None
     assert found.head == "head"
     found.factory("position")
-    [(topic, given, position)] = made
+    [(grants, topic, given, position)] = made
+    assert grants is EVERYTHING
     assert (topic, given.to_dict(flat=False), position) == ("u", args, "position")
 
 

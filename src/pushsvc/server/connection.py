@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
+from pushsvc.auth.grants import Grants
 from pushsvc.errors import MemoryFull, PushError, TooManyRequests
 from pushsvc.server.access_log import note_answer
 from pushsvc.server.body import RequestBody
@@ -59,6 +60,7 @@ class HttpConnection:
         self._at_close: list[Callable[[], None]] = []
         self._behind_proxy = address[0] in context.proxies
         self._client = self._requester(Client(address[0]))
+        self._of_subject: tuple[Grants, Requester, Requester] | None = None  # the last grants, and whom they belong to
         self._scheme: str | None = None  # that of the client, if a proxy tells it
         self._request_id = ""
         self._begun = 0.0
@@ -107,6 +109,17 @@ class HttpConnection:
         own = () if accounts is None else accounts.of_address(client.address, forwarded=client.forwarded)
         local = not client.forwarded and is_loopback(client.address)
         return Requester(client.address, self.transport.peer_gone, own, local, self._at_close.append)
+
+    def _client_of(self, grants: Grants) -> Requester:
+        """Return the client with the account of its subject, as the app would."""
+        accounts, client = self._context.accounts, self._client
+        if accounts is None or not grants.subject:
+            return client
+        known = self._of_subject
+        if known is None or known[0] is not grants or known[1] is not client:
+            account = accounts.of_subject(grants.subject, loopback=client.local)
+            known = self._of_subject = grants, client, client._replace(accounts=(*(client.accounts or ()), *account))
+        return known[2]
 
     def drain(self) -> None:
         """End the connection unless a request is under way. Call it in gevent's hub."""
@@ -170,7 +183,10 @@ class HttpConnection:
         paths = self._fast_paths
         try:
             if paths is not None and (topic := paths.admission.publish_topic(request)) is not None:
-                self._publish(paths, topic, request)
+                grants = paths.admission.publisher(request, topic)
+                if grants is None:
+                    return self._respond(request).take_over
+                self._publish(paths, topic, request, grants)
                 return None
             if paths is not None and (wanted := paths.admission.stream_request(request)) is not None:
                 return self._answer_stream(paths, wanted, request)
@@ -183,7 +199,7 @@ class HttpConnection:
         if self._scheme is not None:  # an answer over TLS has one more header
             wanted = wanted._replace(key=(*wanted.key, self._scheme))
         cached = paths.streams.find(wanted)
-        take_over = None if cached is None else self._open_cached(cached, request)
+        take_over = None if cached is None else self._open_cached(cached, request, wanted.grants)
         if take_over is not None:
             return take_over
         response = self._respond(request)
@@ -191,23 +207,24 @@ class HttpConnection:
             paths.streams.remember(wanted, response.stream_head, response.factory)
         return response.take_over
 
-    def _publish(self, paths: FastPaths, topic: str, request: Request) -> None:
+    def _publish(self, paths: FastPaths, topic: str, request: Request, grants: Grants) -> None:
         """Answer a request of the publish fast path."""
         length, buffer = request.length or 0, self._reader.buffer
         if len(buffer) >= length:  # it arrived with the head, as single events do
             data = bytes(buffer[:length])
             del buffer[:length]
-            self._publish_body(paths, topic, request, data)
+            self._publish_body(paths, topic, request, grants, data)
             return
         body = self._body_of(request)
         try:
-            self._publish_body(paths, topic, request, body.read_whole())
+            self._publish_body(paths, topic, request, grants, body.read_whole())
         finally:
             body.release()
 
-    def _publish_body(self, paths: FastPaths, topic: str, request: Request, data: bytes) -> None:
+    def _publish_body(self, paths: FastPaths, topic: str, request: Request, grants: Grants, data: bytes) -> None:
+        client = self._client_of(grants)
         try:
-            response = paths.publisher.publish(topic, request, data, self._client)
+            response = paths.publisher.publish(topic, request, data, client)
         except Exception:
             log.exception("POST %s failed", request.path)
             self._keep_alive = False
@@ -215,23 +232,24 @@ class HttpConnection:
             self.transport.send(closing(identified(internal_error(), self._request_id)))
             return
         if response.status in audit.STATUSES:
-            address = self._client.address
-            audit.RefusedRequest(self._request_id, "POST", address, topic).note_problem(response.status, response.body)
+            refused = audit.RefusedRequest(self._request_id, "POST", client.address, topic, grants.subject or None)
+            refused.note_problem(response.status, response.body)
         response = identified(response, self._request_id)
         self._note(request, response.status)
         if paths.batcher is not None and response.status == 202 and not self._behind_proxy:
-            self._reader.batch_repetitions(paths.batcher, request, self._client.accounts or ())
+            self._reader.batch_repetitions(paths.batcher, request, client.accounts or (), grants)
         keep_alive = self._keep_alive = request.keep_alive and not self._context.draining.is_set()
         self.transport.send(encode(response, keep_alive=keep_alive, version=request.version))
 
-    def _open_cached(self, cached: CachedStream, request: Request) -> TakeOver | None:
+    def _open_cached(self, cached: CachedStream, request: Request, grants: Grants) -> TakeOver | None:
         """Send the cached head of a stream; None if the stream cannot open now, which the app must explain."""
+        client = self._client_of(grants)
         try:
-            self._client.count_request()
-            stream = cached.factory(request.headers.get("last-event-id") or None)
+            client.count_request()
+            stream = cached.factory(request.headers.get("last-event-id") or None).under(grants)
             stream.open()
             if self._context.streams is not None:
-                release = hold(self._context.streams, self._client.accounts or ())
+                release = hold(self._context.streams, client.accounts or (), grants)
                 if release is not None:
                     self._at_close.append(release)
         except PushError:

@@ -48,9 +48,9 @@ class FastPaths(NamedTuple):
 
     @classmethod
     def of(cls, app: Flask, draining: Event, *, batching: bool) -> FastPaths | None:
-        """Return the fast paths of an app; None if something was added to the app, or if it looks at credentials."""
+        """Return the fast paths of an app; None if something was added to the app."""
         admission = Admission.of(app)
-        if admission is None or context_of(app).access is not None:
+        if admission is None:
             return None
         publisher = Publisher(context_of(app))
         return cls(

@@ -5,6 +5,7 @@ from math import inf
 
 from gevent import get_hub
 
+from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.server.context import ServerContext
 from pushsvc.server.fastpath.pending_read import Claim, PendingRead
 from pushsvc.server.fastpath.post_batcher import PostBatcher
@@ -33,6 +34,7 @@ class RequestReader:
         self._request: Request | None = None  # of the last head
         self._repeated = False  # the last head equals the one before it
         self._accounts: Sequence[Account] = ()
+        self._grants = EVERYTHING
         self._batcher: PostBatcher | None = None  # set while it may claim the next request
         self.buffer = bytearray()
         self.idle = True
@@ -61,12 +63,14 @@ class RequestReader:
         del buffer[:end]
         return request
 
-    def batch_repetitions(self, batcher: PostBatcher, request: Request, accounts: Sequence[Account]) -> None:
+    def batch_repetitions(
+        self, batcher: PostBatcher, request: Request, accounts: Sequence[Account], grants: Grants
+    ) -> None:
         """Let the batcher claim the next requests if ``request``, the last one, repeated the head before it. They count
-        for ``accounts``."""
-        self._accounts = accounts
+        for ``accounts`` and need ``grants``."""
+        self._accounts, self._grants = accounts, grants
         if self._repeated:
-            self._batcher = batcher if batcher.remember(self._head, request) else None
+            self._batcher = batcher if batcher.remember(self._head, request, grants) else None
 
     def drain(self) -> None:
         """Raise Draining in the waiting greenlet unless a request is under way. Call it in gevent's hub."""
@@ -105,7 +109,7 @@ class RequestReader:
         """Offer received bytes to the batcher; return those that it does not claim."""
 
         def claim(data: bytes, pending: PendingRead) -> Claim:
-            claimed = batcher.claim(data, pending, self._accounts)
+            claimed = batcher.claim(data, pending, self._accounts, self._grants)
             if claimed.size:
                 self.idle = False
                 self._transport.clear_deadline()

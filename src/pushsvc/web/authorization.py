@@ -60,18 +60,6 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def authorize(access: Access, presented: Presented, endpoint: str, parts: Mapping[str, str], now: float) -> Grants:
-    """Return the grants of a request to an endpoint. Raise InvalidToken, or MissingToken or NotGranted.
-
-    The answer does not depend on whether a topic exists. Flask and the fast paths call this.
-    """
-    grants = access.grants(presented, now)
-    rule = RULES.get(endpoint)
-    if rule is None or not rule(grants, parts):
-        raise refusal(presented)
-    return grants
-
-
 def refusal(presented: Presented) -> MissingToken | NotGranted:
     """Return the error for a request without a grant: credentials may help one that has presented none."""
     if presented == NO_CREDENTIALS:
@@ -93,11 +81,14 @@ def install(app: Flask, access: Access | None) -> None:
             return None  # without a look at credentials: an expired cookie must not hide the page to sign in
         presented = presented_by(request)
         try:
-            g.grants = authorize(access, presented, request.endpoint, request.view_args or {}, now_ms() / 1_000)
+            grants = g.grants = access.grants(presented, now_ms() / 1_000)
         except Unavailable as error:  # a browser would give a stream up for good
             if wants_stream():
                 return ended_stream(farewell(error.title))
             raise
+        rule = RULES.get(request.endpoint)
+        if rule is None or not rule(grants, request.view_args or {}):
+            raise refusal(presented)
         if presented.parameter is not None:  # the routes know no such parameter
             request.args = ImmutableMultiDict(one for one in request.args.items(multi=True) if one[0] != PARAMETER)
         return None

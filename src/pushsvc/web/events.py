@@ -8,7 +8,7 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
-from pushsvc.auth.grants import EVERYTHING, Action, Grants
+from pushsvc.auth.grants import Action, Grants
 from pushsvc.errors import InvalidParameter, UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
 from pushsvc.hub.query import Query
@@ -61,9 +61,10 @@ def _parameters(topic: str, args: MultiDict[str, str], suffix: str | None = None
 
 
 def open_stream(
-    context: Context, topic: str, args: MultiDict[str, str], last_event_id: str | None, grants: Grants = EVERYTHING
+    context: Context, grants: Grants, topic: str, args: MultiDict[str, str], last_event_id: str | None
 ) -> QueryStream:
-    """Return the stream that the view would answer with. Raise PushError where it would refuse."""
+    """Return the stream that the view would answer with. Raise PushError where it would refuse. The grants cover the
+    topic, for some key at least."""
     return _stream(context, topic, _parameters(topic, args), last_event_id, grants)
 
 

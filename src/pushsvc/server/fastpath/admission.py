@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from flask import Flask
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
+from werkzeug.http import parse_cookie
 
-from pushsvc.errors import Forbidden
+from pushsvc.auth.access import NO_CREDENTIALS, Access, Presented
+from pushsvc.auth.grants import EVERYTHING, Action, Grants
+from pushsvc.errors import Forbidden, PushError
 from pushsvc.event.formats import CLOUDEVENT, CLOUDEVENTS, CSV, JSON, NDJSON
 from pushsvc.server.request import Request
+from pushsvc.system_clock import now_ms
 from pushsvc.web.app import context_of
+from pushsvc.web.authorization import COOKIE, PARAMETER
 from pushsvc.web.security import Security
 from pushsvc.web.unmodified import is_unmodified
 
@@ -35,6 +41,11 @@ _HARMLESS_TO_STREAMS = _HARMLESS | {
 }  # fmt: skip
 """Headers that change nothing about a stream except those of ``_STREAM_IDENTITY`` and the position."""
 
+_CREDENTIALS_TO_PUBLISH = frozenset({"authorization"})
+_CREDENTIALS_TO_STREAMS = frozenset({"authorization", "cookie"})
+"""Headers that the fast paths read where requests are asked for credentials. A write with a cookie goes to Flask, which
+looks at its origin, too."""
+
 _STREAM_IDENTITY = ("host", "accept", "origin")
 """Headers that decide the answer to a stream request."""
 
@@ -55,11 +66,13 @@ class StreamRequest(NamedTuple):
     """What decides the answer to a stream request. Requests with equal keys get equal heads.
 
     The key has the HTTP version and the identifying headers. With ``of_topic`` it has the resource, and requests with
-    equal keys may differ in their topic; else it has path and query, and they get equal streams.
+    equal keys may differ in their topic and in what is granted; else it has path, query and the grants, and they get
+    equal streams. ``grants`` are those of the request.
     """
 
-    key: tuple[str | int | None, ...]
+    key: tuple[Hashable, ...]
     of_topic: TopicRequest | None
+    grants: Grants = EVERYTHING
 
 
 class Admission:
@@ -67,11 +80,15 @@ class Admission:
 
     A request skips Flask only if Flask would answer exactly as the fast path does: the app is unmodified, the method
     and the path are those of the fast path, and no header could change the answer. In doubt a request goes to Flask.
+    With ``access`` a request needs grants, and Flask words every refusal.
     """
 
-    def __init__(self, security: Security, max_body: int) -> None:
+    def __init__(self, security: Security, max_body: int, access: Access | None = None) -> None:
         self._security = security
         self._max_body = max_body
+        self._access = access
+        self._publish_headers = _HARMLESS_TO_PUBLISH | (_CREDENTIALS_TO_PUBLISH if access else frozenset())
+        self._stream_headers = _HARMLESS_TO_STREAMS | (_CREDENTIALS_TO_STREAMS if access else frozenset())
         self._is_allowed = lru_cache(256)(self._check_host)
 
     @classmethod
@@ -80,7 +97,7 @@ class Admission:
         if not is_unmodified(app):
             return None
         context = context_of(app)
-        return cls(context.security, context.limits.body)
+        return cls(context.security, context.limits.body, context.access)
 
     def publish_topic(self, request: Request) -> str | None:
         """Return the topic that the publish fast path may publish to; None if the request goes to Flask."""
@@ -88,7 +105,7 @@ class Admission:
         if not path.startswith(_PREFIX) or not path.endswith(_SUFFIX) or request.query:
             return None
         topic = path[len(_PREFIX) : -len(_SUFFIX)]
-        if not topic or "/" in topic or not _is_plain(request, "POST", _HARMLESS_TO_PUBLISH):
+        if not topic or "/" in topic or not _is_plain(request, "POST", self._publish_headers):
             return None
         if request.length is None or request.length > self._max_body:
             return None
@@ -96,6 +113,15 @@ class Admission:
         if media_type not in _MEDIA_TYPES or not self._is_allowed(request.headers.get("host", "")):
             return None
         return topic
+
+    def publisher(self, request: Request, topic: str) -> Grants | None:
+        """Return the grants of a request that may publish any event to a topic; None if it goes to Flask."""
+        grants = self._grants(request)
+        return None if grants is None or grants.publish.keys(topic) is not None else grants
+
+    def is_current(self, grants: Grants) -> bool:
+        """Return whether grants of an earlier request still hold."""
+        return self._access is None or self._access.is_current(grants, now_ms() / 1_000)
 
     def batch_topic(self, request: Request) -> str | None:
         """Return the topic of a request whose repetitions the post batcher may answer; None for any other."""
@@ -107,15 +133,34 @@ class Admission:
     def stream_request(self, request: Request) -> StreamRequest | None:
         """Return what the stream cache may remember of a request; None if the request goes to Flask."""
         query = request.query
-        if not _is_plain(request, "GET", _HARMLESS_TO_STREAMS) or len(query) > _MAX_QUERY:
+        if not _is_plain(request, "GET", self._stream_headers) or len(query) > _MAX_QUERY:
+            return None
+        grants = self._grants(request)
+        if grants is None:
             return None
         identity = (request.version, *map(request.headers.get, _STREAM_IDENTITY))
         of_topic = _topic_request(request.path, query)
         if of_topic is not None:
-            return StreamRequest((of_topic.resource, *identity), of_topic)
-        if "last_event_id" in unquote(query):  # the position belongs to this one request
+            may = grants.may(Action.SUBSCRIBE, of_topic.topic)
+            return StreamRequest((of_topic.resource, *identity), of_topic, grants) if may else None
+        asked = unquote(query)
+        if "last_event_id" in asked or PARAMETER in asked:  # the position, or the token, is of this one request
             return None
-        return StreamRequest((request.path, query, *identity), None)
+        return StreamRequest((request.path, query, *identity, grants.subscribe), None, grants)
+
+    def _grants(self, request: Request) -> Grants | None:
+        """Return the grants of a request; None if it has no valid credentials. May wait for the keys of an issuer."""
+        if self._access is None:
+            return EVERYTHING
+        headers = request.headers
+        authorization, cookie = headers.get("authorization"), headers.get("cookie")
+        presented = NO_CREDENTIALS
+        if authorization is not None or cookie is not None:
+            presented = Presented(authorization, None if cookie is None else parse_cookie(cookie).get(COOKIE))
+        try:
+            return self._access.grants(presented, now_ms() / 1_000)
+        except PushError:
+            return None
 
     def _check_host(self, host: str) -> bool:
         """Return whether the app accepts a Host. Flask words the refusal of any other."""

@@ -17,6 +17,7 @@ from gevent import get_hub
 from gevent.event import Event
 from gevent.hub import Waiter
 
+from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.server.fastpath.admission import Admission
 from pushsvc.server.fastpath.pending_read import SIZE, Claim, PendingRead
 from pushsvc.server.fastpath.publish import Publisher
@@ -36,9 +37,17 @@ class PostBatchLimits:
     greenlets are kept for the next batches."""
 
     heads: int = 1_024
-    head_bytes: int = 1_024
+    head_bytes: int = 2_048
     requests: int = 256
     idle_workers: int = 8
+
+
+class KnownHead(NamedTuple):
+    """What the requests with a head are: their topic, the length of their bodies, and what their token grants."""
+
+    topic: str
+    length: int
+    grants: Grants
 
 
 class ClaimedPosts(NamedTuple):
@@ -61,43 +70,48 @@ class PostBatcher:
         self._admission = admission
         self._draining = draining
         self._limits = limits or PostBatchLimits()
-        self._heads: dict[bytes, tuple[str, int]] = {}  # topic and length of the body
+        self._heads: dict[bytes, KnownHead] = {}
         self._waiting: dict[str, list[ClaimedPosts]] = {}
         self._idle: list[Waiter[tuple[str, list[ClaimedPosts]]]] = []
 
-    def remember(self, head: bytes, request: Request) -> bool:
-        """Claim requests with this head from now on, if they may be batched; return whether they may."""
-        if head in self._heads:
+    def remember(self, head: bytes, request: Request, grants: Grants = EVERYTHING) -> bool:
+        """Claim requests with this head from now on, if they may be batched; return whether they may. Their token has
+        these grants, which allow it."""
+        known = self._heads.get(head)
+        if known is not None and known.grants is grants:
             return True
         topic = self._admission.batch_topic(request) if len(head) <= self._limits.head_bytes else None
         if topic is None or not request.length:
             return False
         if len(self._heads) >= self._limits.heads:
             del self._heads[next(iter(self._heads))]
-        self._heads[head] = topic, request.length
+        self._heads[head] = KnownHead(topic, request.length, grants)
         return True
 
-    def claim(self, data: bytes, pending: PendingRead, accounts: Sequence[Account] = ()) -> Claim:
+    def claim(
+        self, data: bytes, pending: PendingRead, accounts: Sequence[Account] = (), grants: Grants = EVERYTHING
+    ) -> Claim:
         """Claim the requests at the beginning of ``data`` that are complete, have known heads and share one topic.
 
-        They count for ``accounts``. Without room in one of them the requests are left to their connection, which may
-        wait for Redis.
+        They count for ``accounts``, which are those of ``grants``: a head with another token is not claimed, and none
+        when the grants do not hold any more. Without room in an account the requests are left to their connection,
+        which may wait for Redis.
         """
-        if self._draining.is_set():
+        if self._draining.is_set() or not self._admission.is_current(grants):
             return Claim(0, incomplete=False)
         bodies: list[bytes] = []
         head, topic, end, incomplete = b"", "", 0, False
         while end < len(data):
             start = data.find(b"\r\n\r\n", end) + 4
             known = self._heads.get(data[end:start])
-            if known is None or (topic and known[0] != topic):
+            if known is None or known.grants is not grants or (topic and known.topic != topic):
                 incomplete = start == 3 and head.startswith(data[end:])
                 break
-            body_end = start + known[1]
+            body_end = start + known.length
             if len(data) < body_end:
                 incomplete = body_end - end <= SIZE
                 break
-            head, topic, end = data[end:start], known[0], body_end
+            head, topic, end = data[end:start], known.topic, body_end
             bodies.append(data[start:end])
         if not bodies:
             return Claim(0, incomplete)

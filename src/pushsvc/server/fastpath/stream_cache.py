@@ -5,20 +5,21 @@ answers the first one; the others get the same head, and a stream from their own
 are made by the functions that the views of Flask call, so whatever a view checks of a topic is checked here, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from werkzeug.datastructures import MultiDict
 
+from pushsvc.auth.grants import Grants
 from pushsvc.hub.streams import Stream
 from pushsvc.server.fastpath.admission import StreamRequest
 from pushsvc.web import events, stats
 from pushsvc.web.context import Context
 from pushsvc.web.responses import StreamFactory
 
-TopicStreams = Mapping[str, Callable[[str, MultiDict[str, str], str | None], Stream]]
-"""For each resource of a topic the function that makes its stream from topic, query and position. It may raise
+TopicStreams = Mapping[str, Callable[[Grants, str, MultiDict[str, str], str | None], Stream]]
+"""For each resource of a topic the function that makes its stream from grants, topic, query and position. It may raise
 PushError."""
 
 
@@ -37,7 +38,7 @@ class StreamCache:
     """The newest accepted stream requests of one worker."""
 
     def __init__(self, of_topics: TopicStreams | None = None, max_entries: int = 512) -> None:
-        self._entries: dict[tuple[str | int | None, ...], CachedStream] = {}
+        self._entries: dict[tuple[Hashable, ...], CachedStream] = {}
         self._of_topics = of_topics or {}
         self._max_entries = max_entries
 
@@ -45,7 +46,9 @@ class StreamCache:
         found, of_topic = self._entries.get(request.key), request.of_topic
         if found is None or of_topic is None:
             return found
-        return CachedStream(found.head, partial(self._of_topics[of_topic.resource], of_topic.topic, of_topic.args))
+        return CachedStream(
+            found.head, partial(self._of_topics[of_topic.resource], request.grants, of_topic.topic, of_topic.args)
+        )
 
     def remember(self, request: StreamRequest, head: str, factory: StreamFactory) -> None:
         if len(self._entries) >= self._max_entries:
