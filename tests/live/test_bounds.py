@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import jwt
 import pytest
 
 from support.stack import Answer, Stack
@@ -231,3 +232,62 @@ def test_a_refused_publish_leaves_an_audit_line(stack: Stack, topic: str, body: 
     assert (fields["action"], fields["topic"], fields["address"]) == ("publish", topic, "127.0.0.1")
     assert fields["reason"] == "too-many-requests"
     assert refused.json()["request_id"] in stack.output("web")
+
+
+SECRET = "a secret of thirty-two characters"
+
+
+def bearer(subject: str, **grants: Any) -> dict[str, str]:
+    claims = {
+        "sub": subject,
+        "exp": int(time.time()) + 600,
+        "pushsvc": {"publish": [">"], "subscribe": [">"], **grants},
+    }
+    return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
+
+
+def test_each_subject_has_its_own_limits(stack: Stack, topic: str) -> None:
+    stack.configure(f'jwt_key = "{SECRET}"\n[limits]\nevents_per_second = 50\nstreams_per_subject = 2\n')
+    stack.start_web("--workers", "2", "--trusted-proxy", "127.0.0.1", "--log-format", "json")
+    path, json_type = f"/v1/topics/{topic}/events", {"Content_Type": "application/json"}
+    batch = json.dumps([{"n": 1}] * 100).encode()
+
+    def post(subject: str, address: str) -> int:
+        headers = bearer(subject) | json_type | {"X_Forwarded_For": address}
+        return stack.request("POST", path, batch, **headers).status
+
+    until(lambda: post("ann", "203.0.113.1") == 429)
+    assert post("ann", "203.0.113.2") == 429, "another address has no further events for her"
+    assert post("bob", "203.0.113.3") == 202
+    with ExitStack() as streams:
+        for _ in range(2):
+            opened = streams.enter_context(stack.stream(path, X_Forwarded_For="203.0.113.5", **bearer("ann")))
+            assert b": pushsvc" in opened.read()
+        with stack.stream(path, X_Forwarded_For="203.0.113.6", **bearer("ann")) as refused:
+            assert b": more than 2 streams of your subject\n" in refused.rest()
+        with stack.stream(path, X_Forwarded_For="203.0.113.6", **bearer("bob")) as opened:
+            assert b": pushsvc" in opened.read()
+    lines = [json.loads(line) for line in stack.output("web").splitlines() if "pushsvc.audit" in line]
+    assert {(line["subject"], line["action"], line["reason"]) for line in lines} == {
+        ("ann", "publish", "too-many-requests"), ("ann", "subscribe", "too-many-requests"),
+    }  # fmt: skip
+
+
+def test_a_token_is_in_no_line_of_the_log(stack: Stack, topic: str) -> None:
+    stack.configure(f'jwt_key = "{SECRET}"\ntoken_parameter = true\nlog_level = "debug"\n')
+    stack.start_web("--access-log")
+    path = f"/v1/topics/{topic}/events"
+    good = bearer("ann")["Authorization"].removeprefix("Bearer ")
+    bad = good[:-4] + "AAAA"
+    for token, status in ((good, 200), (bad, 401)):
+        assert stack.get(f"{path}?token={token}").status == status
+        assert stack.get(f"{path}?limit=1&t%6Fken={token}").status == status
+        assert stack.get(path, Authorization=f"Bearer {token}").status == status
+        assert stack.get(path, Cookie=f"__Host-pushsvc={token}").status == status
+        assert stack.get(f"{path}?token={token}&nonsense=1").status in (400, 401)
+    until(lambda: stack.output("web").count("/events?") >= 6)
+    output = stack.output("web")
+    assert "token=***" in output
+    assert "reason=invalid-token" in output
+    for part in (*good.split("."), bad.split(".")[-1]):
+        assert part not in output

@@ -76,16 +76,27 @@ ORIGINS = {
     "page.example": "it has a scheme, a host",
     "https://page.example/app": "it has a scheme, a host",
     "https://": "it has a scheme, a host",
+    "https://*.com": "would let every site under that name",
+    "https://*": "is not a pattern of origins",
+    "https://a.*.example.com": "is not a pattern of origins",
+    "https://*.*.example.com": "is not a pattern of origins",
+    "https://x*.example.com": "is not a pattern of origins",
+    "https://*.example.com/": "is not a pattern of origins",
+    "https://*.example.com:443": "is not a pattern of origins",
+    "https://*.Example.com": "is not a pattern of origins",
+    "https://*.0.0.1": "is not a pattern of origins",
 }
 
 
 @pytest.mark.parametrize("text", ORIGINS)
 def test_a_text_that_is_no_origin_is_refused_with_a_reason(text: str) -> None:
-    with pytest.raises(InvalidSetting, match=ORIGINS[text]):
-        load({}, write(f'allow_origin = ["{text}"]\n'))
-    done = CliRunner().invoke(program, ["web", "--allow-origin", text])
-    assert done.exit_code == 2
-    assert "Invalid value for '--allow-origin'" in done.output
+    for name in ("allow_origin", "allow_read_origin", "allow_write_origin"):
+        with pytest.raises(InvalidSetting, match=ORIGINS[text]):
+            load({}, write(f'{name} = ["{text}"]\n'))
+        option = f"--{name.replace('_', '-')}"
+        done = CliRunner().invoke(program, ["web", option, text])
+        assert done.exit_code == 2
+        assert f"Invalid value for '{option}'" in done.output
 
 
 @pytest.mark.parametrize(
@@ -93,6 +104,36 @@ def test_a_text_that_is_no_origin_is_refused_with_a_reason(text: str) -> None:
 )
 def test_origins_are_kept_as_browsers_send_them(text: str) -> None:
     assert load({}, write(f'allow_origin = ["{text}"]\n')).allow_origin == (text,)
+
+
+@pytest.mark.parametrize("text", ["https://*.example.com", "http://*.push.example.com:8443"])
+def test_patterns_of_origins_are_kept(text: str) -> None:
+    assert load({}, write(f'allow_read_origin = ["{text}"]\n')).allow_read_origin == (text,)
+
+
+NETWORKS = {"10.1.2.3/8": "10.0.0.0/8", "10.1.2.3": "10.1.2.3/32", "2001:db8::/32": "2001:db8::/32"}
+
+
+@pytest.mark.parametrize("text", NETWORKS)
+def test_a_trusted_proxy_is_a_network_or_an_address(text: str) -> None:
+    assert load({}, write(f'trusted_proxy = ["{text}"]\n')).trusted_proxy == (NETWORKS[text],)
+
+
+@pytest.mark.parametrize("text", ["proxy.example", "10.0.0.0/33", "10.0.0", "fe80::1%eth0/64", "0.0.0.0/0", "::/0"])
+def test_a_text_that_is_no_network_of_proxies_is_refused_with_a_reason(text: str) -> None:
+    reason = "would trust the headers of everybody" if text.endswith("/0") else "is not a network"
+    with pytest.raises(InvalidSetting, match=reason):
+        load({}, write(f'trusted_proxy = ["{text}"]\n'))
+    done = CliRunner().invoke(program, ["web", "--trusted-proxy", text])
+    assert done.exit_code == 2
+    assert "Invalid value for '--trusted-proxy'" in done.output
+
+
+def test_a_limit_of_subjects_and_addresses_may_be_none() -> None:
+    limits = load({}, write("[limits]\nrequests_per_second = 0\nstreams_per_address = 0\n")).limits
+    assert (limits.requests_per_second, limits.streams_per_address) == (0, 0)
+    with pytest.raises(InvalidSetting, match="whole number from 1"):
+        load({}, write("[limits]\nmemory_per_address = 0\n"))
 
 
 def test_a_path_in_the_file_is_relative_to_the_file(tmp_path: Path) -> None:

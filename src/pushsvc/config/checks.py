@@ -140,9 +140,11 @@ def network(value: Any) -> str:
     """Return a network such as ``10.0.0.0/8``, or of one address; raise ValueError with the reason."""
     text = _text(value)
     try:
-        found = ip_network(text, strict=False)
+        found = None if "%" in text else ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8, nor an address") from None
+        found = None
+    if found is None:
+        raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8, nor an address")
     if not found.prefixlen:
         raise ValueError(f"{text!r} would trust the headers of everybody; name the networks of the proxies")
     return str(found)
@@ -313,7 +315,10 @@ def _issuers(value: Any) -> tuple[IssuerSettings, ...]:
 def _limits(value: Any) -> Limits:
     if not isinstance(value, dict):
         raise ValueError("must be a table [limits]")
-    return Limits(**check_table(value, {one.name: _number(1, 1 << 31) for one in fields(Limits)}))
+    # Those of subjects and addresses may be 0, which is no limit.
+    checks = {one.name: _number(0 if "_per_" in one.name else 1, 1 << 31) for one in fields(Limits)}
+    checks["memory_per_address"] = _number(1, 1 << 31)
+    return Limits(**check_table(value, checks))
 
 
 _MAX_VALUED = 8

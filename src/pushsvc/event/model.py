@@ -44,11 +44,11 @@ class Limits:
     opened_topics: int = 20_000  # small topics that an aggregator counts on demand
     memory: int = 96_000_000  # bytes that a web process holds for clients: bodies under way, answers not yet read
     memory_per_address: int = 32_000_000  # of these, for one address; for IPv6, one /64
-    requests_per_second: int | None = None  # of a subject, and of an address; None: see web/rates
-    events_per_second: int | None = None  # the same
-    connections_per_second: int | None = None  # of an address
-    streams_per_subject: int | None = None
-    streams_per_address: int | None = None
+    requests_per_second: int = 2_000  # of a subject, and of an address; the defaults of these five spare loopback
+    events_per_second: int = 200_000  # of the same
+    connections_per_second: int = 1_000  # of an address
+    streams_per_subject: int = 100  # at a time
+    streams_per_address: int = 1_000
     rate: int = 16_384  # bytes a second at which a body must arrive and an answer must be read, in the mean
 
 

@@ -147,6 +147,11 @@ class Accounts:
         self._forwarded = lru_cache(_PARSED)(partial(self._find, forwarded=True))
         self._retry_at = 0.0
 
+    @property
+    def known(self) -> int:
+        """How many subjects and addresses the process remembers."""
+        return self._account.cache_info().currsize
+
     def of_address(self, address: str, *, forwarded: bool = False) -> tuple[Account, ...]:
         """Return the account of an address; none for what is no address, and for this machine if it has no limits.
 

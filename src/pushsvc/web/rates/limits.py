@@ -9,10 +9,8 @@ from pushsvc.event import Limits
 _SHARE = 10
 """A process draws a tenth of a limit at a time: its allowance of 100 ms, or the room for a tenth of the streams."""
 
-REQUESTS, EVENTS, CONNECTIONS = 2_000, 200_000, 1_000
-STREAMS_OF_SUBJECT, STREAMS_OF_ADDRESS = 100, 1_000
-"""What holds if a setting is not given. A loopback address is a proxy or a program of this machine, so that these do
-not hold for it, but a limit that was set does."""
+_DEFAULTS = Limits()
+"""They do not hold for a loopback address, which is that of a proxy or a program of this machine. Other limits do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +41,15 @@ class RateLimits:
 
     @classmethod
     def of(cls, limits: Limits, *, loopback: bool = False) -> RateLimits:
-        """Return the limits that were set, where 0 is none, and the defaults of others unless for ``loopback``."""
+        """Return the limits that are not 0, and for ``loopback`` those that are not the default either."""
 
-        def rate(name: str, given: int | None, default: int) -> Rate | None:
-            quota = given if given is not None else 0 if loopback else default
-            return Rate(name, quota) if quota else None
+        def rate(name: str, quota: int, default: int) -> Rate | None:
+            return Rate(name, quota) if quota and not (loopback and quota == default) else None
 
         return cls(
-            rate("requests", limits.requests_per_second, REQUESTS),
-            rate("events", limits.events_per_second, EVENTS),
-            rate("connections", limits.connections_per_second, CONNECTIONS),
-            rate("streams-of-subject", limits.streams_per_subject, STREAMS_OF_SUBJECT),
-            rate("streams-of-address", limits.streams_per_address, STREAMS_OF_ADDRESS),
+            rate("requests", limits.requests_per_second, _DEFAULTS.requests_per_second),
+            rate("events", limits.events_per_second, _DEFAULTS.events_per_second),
+            rate("connections", limits.connections_per_second, _DEFAULTS.connections_per_second),
+            rate("streams-of-subject", limits.streams_per_subject, _DEFAULTS.streams_per_subject),
+            rate("streams-of-address", limits.streams_per_address, _DEFAULTS.streams_per_address),
         )
