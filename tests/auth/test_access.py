@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jwt
 import pytest
 
@@ -21,10 +23,10 @@ def token(topic: str = "a", seconds: float = 60) -> str:
     return jwt.encode(claims, SECRET, "HS256")
 
 
-def access(anonymous: Grants = NOTHING, *, accepts_parameter: bool = False) -> Access:
+def access(anonymous: Grants = NOTHING, **options: Any) -> Access:
     keys = ApiKeys((read_api_key("producer", {"hash": hash_of(API_KEY), "publish": ["a"]}),))
     verifier = Verifier([Issuer([read_key(SECRET, "HS256")], leeway=0)])
-    return Access(verifier, keys, anonymous, accepts_parameter=accepts_parameter, remembered=2)
+    return Access(verifier, keys, anonymous, **options)
 
 
 def bearer(text: str) -> Presented:
@@ -82,11 +84,25 @@ def test_a_remembered_token_expires() -> None:
             of.grants(one, now)
 
 
-def test_as_many_credentials_are_remembered_as_allowed() -> None:
-    of = access()
+def test_credentials_of_as_many_characters_are_remembered_as_allowed() -> None:
+    of = access(remembered=2 * len(token("a")) + 10)
     first = of.grants(bearer(token("a")), NOW)
-    for topic in "bc":
-        of.grants(bearer(token(topic)), NOW)
+    second = of.grants(bearer(token("b")), NOW)
+    assert of.grants(bearer(token("b")), NOW) is second
+    of.grants(bearer(token("c")), NOW)
     again = of.grants(bearer(token("a")), NOW)
     assert again == first
     assert again is not first
+
+
+def test_a_token_is_verified_again_after_a_while() -> None:
+    keys = [read_key(SECRET, "HS256")]
+    of = Access(Verifier([Issuer(keys, leeway=0)]), recheck=10)
+    grants = of.grants(bearer(token()), NOW)
+    keys.clear()  # the issuer has withdrawn it
+    assert of.grants(bearer(token()), NOW + 9) is grants
+    assert of.is_current(grants, NOW + 9)
+    assert not of.is_current(grants, NOW + 10)
+    for _ in range(2):
+        with pytest.raises(InvalidToken, match="no key"):
+            of.grants(bearer(token()), NOW + 10)

@@ -161,3 +161,17 @@ def test_a_connection_is_refused_once_its_token_has_expired(stack: Stack) -> Non
             headers = {} if credentials is None else {"Authorization": f"Bearer {credentials}"}
             with stack.stream(path, **headers) as stream:
                 assert stream.status == status, (path, status)
+
+
+def test_a_remembered_stream_ends_with_the_token_of_its_own_request(stack: Stack) -> None:
+    stack.environment["PUSHSVC_JWT_KEY"] = SECRET
+    stack.start_web("--jwt-leeway", "0")
+    short, long = ({"Authorization": f"Bearer {token(seconds, subscribe=['a'])}"} for seconds in (5, 600))
+    for path in ("/v1/topics/a/events", "/v1/stream?events=a", "/v1/topics?format=sse"):
+        with stack.stream(path, **long) as first, stack.stream(path, **long) as second:
+            with stack.stream(path, **short) as third:  # the head of the first, but not its end
+                assert third.status == 200
+                assert b"expired" in third.rest()
+            assert second.read()
+            assert b"expired" not in first.raw + second.raw
+        short = {"Authorization": f"Bearer {token(2, subscribe=['a'])}"}

@@ -13,6 +13,12 @@ from pushsvc.errors import InvalidToken
 
 LIFETIME = 30 * 86_400.0
 
+REMEMBERED = 5_000_000
+"""Characters of the credentials that a process remembers: they take about ten times their length of memory."""
+
+RECHECK = 300.0
+"""Seconds after which a token is verified again: its key may have been withdrawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Presented:
@@ -30,8 +36,8 @@ class Access:
     """Who may do what.
 
     The first of header, cookie and parameter that is there counts, whether it is valid or not. The parameter is refused
-    unless ``accepts_parameter``: URLs get into logs. Every request may also do what ``anonymous`` may. The grants of
-    verified credentials are remembered, up to ``remembered`` of them.
+    unless ``accepts_parameter``: URLs get into logs. Every request may also do what ``anonymous`` may. Verified
+    credentials of ``remembered`` characters together are remembered, each for ``recheck`` seconds.
 
     ``revocations`` are remembered for ``lifetime`` seconds, so no token holds for longer after its ``iat``.
     """
@@ -43,7 +49,8 @@ class Access:
         anonymous: Grants = NOTHING,
         *,
         accepts_parameter: bool = False,
-        remembered: int = 10_000,
+        remembered: int = REMEMBERED,
+        recheck: float = RECHECK,
         lifetime: float = LIFETIME,
     ) -> None:
         self._verifier = verifier
@@ -51,9 +58,11 @@ class Access:
         self.anonymous = anonymous
         self._accepts_parameter = accepts_parameter
         self._remembered = remembered
+        self._recheck = recheck
         self.lifetime = lifetime
         self.revocations = Revocations()
-        self._known: OrderedDict[bytes, Grants] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[Grants, int]] = OrderedDict()  # with their lengths
+        self._size = 0
 
     def grants(self, presented: Presented, now: float) -> Grants:
         """Return the grants of a request at ``now`` (epoch seconds). Raise InvalidToken."""
@@ -65,23 +74,35 @@ class Access:
         if not self.revocations.known:
             self.revocations.load()
         digest = blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
-        grants = self._known.get(digest)
-        if grants is None:
-            grants = self._known[digest] = self._find(text, now).plus(self.anonymous)
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
+        known = self._known.get(digest)
+        if known is None or now >= known[0].recheck:
+            self._forget(digest)
+            grants = replace(self._find(text, now).plus(self.anonymous), recheck=now + self._recheck)
+            self._remember(digest, grants, len(text))
         else:
+            grants = known[0]
             self._known.move_to_end(digest)
         try:
             self.check_current(grants, now)
         except InvalidToken:
-            self._known.pop(digest, None)
+            self._forget(digest)
             raise
         return grants
 
+    def _remember(self, digest: bytes, grants: Grants, length: int) -> None:
+        self._forget(digest)  # another request may have verified it meanwhile
+        self._known[digest] = grants, length
+        self._size += length
+        while self._size > self._remembered:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, digest: bytes) -> None:
+        _, length = self._known.pop(digest, (None, 0))
+        self._size -= length
+
     def is_current(self, grants: Grants, now: float) -> bool:
-        """Return whether grants that were returned earlier still hold. Whoever keeps some asks before each use."""
-        return now < grants.expires and not self.revocations.refuses(grants)
+        """Return whether grants that were returned earlier may be used without a look at the token."""
+        return now < grants.recheck and now < grants.expires and not self.revocations.refuses(grants)
 
     def check_current(self, grants: Grants, now: float) -> None:
         """Raise InvalidToken if grants do not hold any more."""

@@ -6,7 +6,7 @@ A claim has three lists of grants, and how many streams the subject may hold at 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Any
@@ -52,7 +52,7 @@ class Grant:
 class TopicGrants:
     """The grants of one action. Requests with equal ones share streams, so the hash is computed once."""
 
-    __slots__ = ("_hash", "_keys", "_shapes")
+    __slots__ = ("_hash", "_keys", "_last", "_shapes")
 
     def __init__(self, grants: Iterable[Grant] = ()) -> None:
         self._keys: dict[str, frozenset[str] | None] = {}
@@ -63,6 +63,7 @@ class TopicGrants:
                 self._keys[grant.topics] = united
         self._shapes = Shapes(self._keys)
         self._hash = hash(frozenset(self._keys.items()))
+        self._last: tuple[str, frozenset[str] | None] = "", NO_KEYS  # a producer asks for the same topic again
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TopicGrants) and self._keys == other._keys
@@ -103,6 +104,13 @@ class TopicGrants:
 
     def keys(self, topic: str) -> frozenset[str] | None:
         """Return the keys of a topic that are granted: None for all, NO_KEYS for none at all."""
+        last, keys = self._last
+        if last != topic:
+            keys = self._find(topic)
+            self._last = topic, keys
+        return keys
+
+    def _find(self, topic: str) -> frozenset[str] | None:
         granted = self._keys
         if granted.get(">", NO_KEYS) is None or granted.get(topic, NO_KEYS) is None:
             return None
@@ -131,7 +139,8 @@ ALL_TOPICS = TopicGrants([Grant(">")])
 class Grants:
     """What ``subject`` may do until ``expires`` (epoch seconds). ``issued`` is None where the token does not say.
 
-    ``connections`` is how many streams the subject may hold at a time, None for no limit of its own.
+    ``connections`` is how many streams the subject may hold at a time, None for no limit of its own. Whoever keeps
+    grants asks for them again from ``recheck`` on: a key may have been withdrawn.
     """
 
     publish: TopicGrants = NO_TOPICS
@@ -141,6 +150,7 @@ class Grants:
     connections: int | None = None
     expires: float = inf
     issued: float | None = None
+    recheck: float = field(default=inf, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.publish or self.subscribe or self.manage)
@@ -169,6 +179,8 @@ class Grants:
 
     def plus(self, other: "Grants") -> "Grants":
         """Return these grants of this subject, with the topics of ``other`` besides."""
+        if not other:
+            return self
         return replace(
             self,
             publish=self.publish | other.publish,
@@ -228,6 +240,8 @@ def _read_list(action: str, grants: Any) -> TopicGrants:
         raise InvalidGrants(f"{action}: a list is expected, this is {_kind_of(grants)}")
     if len(grants) > MOST_GRANTS:
         raise InvalidGrants(f"{action}: at most {MOST_GRANTS} grants are read, these are {len(grants)}")
+    if not grants:
+        return NO_TOPICS  # one object for all: thousands of tokens are remembered
     return TopicGrants(_read_grant(f"{action}[{place}]", grant) for place, grant in enumerate(grants))
 
 
