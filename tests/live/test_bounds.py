@@ -291,3 +291,17 @@ def test_a_token_is_in_no_line_of_the_log(stack: Stack, topic: str) -> None:
     assert "reason=invalid-token" in output
     for part in (*good.split("."), bad.split(".")[-1]):
         assert part not in output
+
+
+def test_a_request_that_is_no_http_gets_an_id_of_its_own_and_the_headers_of_every_answer(stack: Stack) -> None:
+    stack.start_web("--allow-origin", "http://page.example")
+    good = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", stack.port)) as connection:
+        connection.sendall(good + good.replace(b"1.1", b"3.1"))
+        received = connection.makefile("rb").read().decode()
+    ids = re.findall("X-Request-Id: ([0-9a-f]{16})\r\n", received)
+    assert len(set(ids)) == len(ids) == 2
+    assert received.count("X-Content-Type-Options: nosniff\r\n") == 2
+    answer = stack.request("POST", "/v1/topics/t/events", b"", Origin="http://page.example", Expect="nothing")
+    assert answer.status == 417
+    assert answer.headers["Content-Type"] == "application/problem+json"

@@ -150,7 +150,7 @@ class HttpConnection:
                 if self._unread or self._reader.buffer:
                     self._linger()
                 return None
-        self._refuse(refusal)  # here, because the error refers to what was held for the request
+        self._refuse(refusal, request)  # here, because the error refers to what was held for the request
         if request is not None:
             self._note(request, refusal.status)
         return None
@@ -300,8 +300,12 @@ class HttpConnection:
     def _body_of(self, request: Request) -> RequestBody:
         return RequestBody(self.transport, self._reader.buffer, request, self._context.memory)
 
-    def _refuse(self, refusal: HttpResponse) -> None:
-        self.transport.send(closing(identified(refusal, self._request_id or new_id())))
+    def _refuse(self, refusal: HttpResponse, request: Request | None) -> None:
+        """Send the last answer, with the headers that the app gives every answer. There may be no request to it."""
+        origin = None if request is None else request.headers.get("origin")
+        id = new_id() if request is None else self._request_id
+        refusal.headers.extend(self._context.common_headers(origin))
+        self.transport.send(closing(identified(refusal, id)))
         self._shutdown_write()
         self._linger()
 

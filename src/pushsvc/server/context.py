@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,7 +67,8 @@ class ServerContext:
     """The app, its fast paths and the limits. ``draining`` is set when the server begins to end.
 
     ``memory`` counts what the process holds for its clients; ``accounts`` and ``streams`` what they do, if it is
-    limited. ``proxies`` may tell the addresses of clients.
+    limited. ``common_headers`` returns the headers of every answer to pages of an origin. ``proxies`` may tell the
+    addresses of clients.
     """
 
     app: WsgiApp
@@ -79,5 +81,6 @@ class ServerContext:
     draining: Event = field(default_factory=Event)
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     access_log: bool = False
+    common_headers: Callable[[str | None], list[tuple[str, str]]] = lambda _origin: []
     accounts: Accounts | None = None
     streams: StreamCounts | None = None

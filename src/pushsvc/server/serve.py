@@ -45,6 +45,7 @@ def serve(
     shared = ServerContext(
         app, environ, fast_paths, tls, deadlines=deadlines, memory=context.memory, draining=draining,
         proxies=proxies or TrustedProxies(), access_log=access_log, accounts=context.accounts, streams=context.streams,
+        common_headers=context.security.headers,
     )  # fmt: skip
     acceptor = Acceptor(listener, shared, caps or Caps())
     for number in (signal.SIGTERM, signal.SIGINT):

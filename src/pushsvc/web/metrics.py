@@ -27,6 +27,7 @@ MEMORY = BufferedGauge(
 )
 MEMORY_REFUSALS = Counter("pushsvc_memory_refusals_total", "Requests and answers that ended for want of memory")
 BUSY = Counter("pushsvc_long_requests_refused_total", "Long requests refused because too many wait for their turn")
+LIMITED = Counter("pushsvc_limited_total", "Requests and streams refused by a limit of a subject or address", ["limit"])
 ABANDONED = Counter("pushsvc_long_requests_abandoned_total", "Long requests ended because their client was gone")
 LOOP_LAG = BufferedHistogram(
     Histogram(

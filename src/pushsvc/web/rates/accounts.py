@@ -22,6 +22,7 @@ from gevent.event import Event as GeventEvent
 from pushsvc.broker.rates import RateStore
 from pushsvc.errors import TooManyRequests, Unavailable
 from pushsvc.event import Limits
+from pushsvc.web import metrics
 from pushsvc.web.rates.limits import Rate, RateLimits
 
 log = logging.getLogger(__name__)
@@ -235,6 +236,7 @@ def try_posts(accounts: Sequence[Account], count: int) -> bool:
     return True
 
 
+@lru_cache(_PARSED)
 def is_loopback(address: str) -> bool:
     ip = _read(address)
     return ip is not None and ip.is_loopback
@@ -249,6 +251,7 @@ def _read(address: str) -> IPv4Address | IPv6Address | None:
 
 
 def _refusal(own: Allowance) -> TooManyRequests:
+    metrics.LIMITED.labels(limit=own.rate.name).inc()
     rate, whose = own.rate, own.who.partition(":")[0]
     detail = f"more than {rate.quota} {rate.name} a second of your {whose}"
     return TooManyRequests(detail, rate.name, rate.quota, max(0.0, own.refused_until - time.monotonic()))

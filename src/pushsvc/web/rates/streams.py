@@ -19,6 +19,7 @@ from gevent.event import Event as GeventEvent
 from pushsvc.auth.grants import Grants
 from pushsvc.broker.rates import RateStore, Reservation
 from pushsvc.errors import PushError, TooManyRequests
+from pushsvc.web import metrics
 from pushsvc.web.rates.accounts import Account
 from pushsvc.web.rates.limits import Rate
 
@@ -75,6 +76,7 @@ class StreamCounts:
             if held.asking is not None:
                 held.asking.wait()
             elif not self._reserve(who, held):
+                metrics.LIMITED.labels(limit=rate.name).inc()
                 whose = who.partition(":")[0]
                 detail = f"more than {rate.quota} streams of your {whose}"
                 raise TooManyRequests(detail, rate.name, rate.quota, _WAIT, None)
