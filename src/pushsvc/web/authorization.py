@@ -63,7 +63,7 @@ RULES: Mapping[str, Rule] = {
 def refusal(presented: Presented) -> MissingToken | NotGranted:
     """Return the error for a request without a grant: credentials may help one that has presented none."""
     if presented == NO_CREDENTIALS:
-        return MissingToken("this needs a token or key: Authorization: Bearer …")
+        return MissingToken("a token or key is needed, as in Authorization: Bearer TOKEN")
     return NotGranted("the token or key does not grant this")
 
 
