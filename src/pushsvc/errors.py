@@ -27,6 +27,7 @@
     │   ├── Overloaded               503  too many requests wait for Redis; nothing was stored
     │   ├── MemoryFull               503  the process holds too much for its clients; nothing was stored
     │   ├── Busy                     503  too many long requests wait for their turn
+    │   ├── ApplicationUnavailable   503  the application at authorize_url gives no answer
     │   ├── TooManyLogsFollowed      503  the streams of this process follow too many topics
     │   ├── KeysUnavailable          503  the keys that verify tokens could not be fetched yet
     │   ├── TooManyFilters           503  the streams of this process compare events with too many filters
@@ -262,6 +263,10 @@ class KeysUnavailable(Unavailable):
 
 class TooManyFilters(Unavailable):
     slug, title = "too-many-filters", "The streams of a topic have too many different filters (limits.filters)"
+
+
+class ApplicationUnavailable(Unavailable):
+    slug, title = "application-unavailable", "The application does not say who may do this"
 
 
 class StatisticsUnavailable(Unavailable):

@@ -72,7 +72,9 @@ def shown(key: str, value: Any) -> str:
         return {"redis": "embedded", "maxmemory": "half", "jwt_alg": "HS256"}.get(key, "none")
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value) if value != () else "none"
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return str(value)
 
 
 def test_the_example_settings_file_has_every_key_with_its_default(tmp_path: Path) -> None:

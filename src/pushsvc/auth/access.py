@@ -52,6 +52,7 @@ class Access:
         remembered: int = REMEMBERED,
         recheck: float = RECHECK,
         lifetime: float = LIFETIME,
+        asks_application: bool = False,
     ) -> None:
         self._verifier = verifier
         self._keys = keys or ApiKeys()
@@ -60,6 +61,7 @@ class Access:
         self._remembered = remembered
         self._recheck = recheck
         self.lifetime = lifetime
+        self._asks_application = asks_application
         self.revocations = Revocations()
         self._known: OrderedDict[bytes, tuple[Grants, int]] = OrderedDict()  # with their lengths
         self._size = 0
@@ -110,6 +112,22 @@ class Access:
             raise InvalidToken("the token has expired")
         if self.revocations.refuses(grants):
             raise InvalidToken("the access of this subject was revoked after the token was issued")
+
+    def decides(self, presented: Presented) -> bool:
+        """Return whether the credentials of a request are looked at here, and not by the operator's application.
+
+        If it is asked at all, it decides about requests without credentials and, without issuers, about all but those
+        with an API key.
+        """
+        if not self._asks_application:
+            return True
+        if presented == NO_CREDENTIALS or self._verifier.has_issuers:
+            return presented != NO_CREDENTIALS
+        try:
+            text = self._chosen(presented)
+        except InvalidToken:
+            return False
+        return text is not None and text.startswith(PREFIX)
 
     def _chosen(self, presented: Presented) -> str | None:
         """Return the token or key that counts; None without any."""

@@ -102,6 +102,10 @@ class Verifier:
     def __init__(self, issuers: Iterable[Issuer]) -> None:
         self._issuers = tuple(issuers)
 
+    @property
+    def has_issuers(self) -> bool:
+        return bool(self._issuers)
+
     def grants(self, token: str, now: float) -> Grants:
         """Return the grants of a token at ``now`` (epoch seconds). Raise InvalidToken."""
         if len(token) > LONGEST_TOKEN:

@@ -287,6 +287,7 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
     from pushsvc.server.tls import tls_context
     from pushsvc.supervisor.heartbeat import start_heartbeat
     from pushsvc.web.app import create_app
+    from pushsvc.web.application import Application
     from pushsvc.web.jwks import fetched_keys
     from pushsvc.web.security import Security
 
@@ -298,9 +299,15 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
         any_host=access is not None and not access.anonymous,
     )  # fmt: skip
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
+    application = None
+    if settings.authorize_url is not None:
+        application = Application(
+            settings.authorize_url, settings.authorize_headers, settings.authorize_timeout,
+            lifetime=settings.token_lifetime,
+        )  # fmt: skip
     app = create_app(
-        broker, settings.topics, security, settings.limits, access=access, heartbeat=settings.heartbeat,
-        io_uring=settings.io_uring,
+        broker, settings.topics, security, settings.limits, access=access, application=application,
+        heartbeat=settings.heartbeat, io_uring=settings.io_uring,
     )  # fmt: skip
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)

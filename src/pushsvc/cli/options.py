@@ -172,6 +172,25 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="DURATION",
         help="Longest lifetime of a token, and of a revocation. [default: 30d]",
     ),
+    "authorize_url": option(
+        "--authorize-url",
+        type=_CheckedType("application_url"),
+        metavar="URL",
+        help="Ask this application what requests without our tokens may do.",
+    ),
+    "authorize_headers": option(
+        "--authorize-headers",
+        type=_CheckedType("header_name"),
+        multiple=True,
+        metavar="NAME",
+        help="Headers that it gets (repeatable). [default: cookie, authorization]",
+    ),
+    "authorize_timeout": option(
+        "--authorize-timeout",
+        type=click.FloatRange(0.1, 30),
+        metavar="SECONDS",
+        help="Time for its answer. [default: 2]",
+    ),
     "anonymous_publish": option(
         "--anonymous-publish",
         type=_CheckedType("topic_pattern"),
@@ -221,6 +240,7 @@ _ORIGINS = ("allow_origin", "allow_read_origin", "allow_write_origin")
 _ACCESS = (
     "jwt_key_file", "jwt_jwks_url", "jwt_alg", "jwt_issuer", "jwt_audience", "jwt_leeway", "jwt_needs_expiry",
     "anonymous_publish", "anonymous_subscribe", "token_parameter", "token_lifetime",
+    "authorize_url", "authorize_headers", "authorize_timeout",
 )  # fmt: skip
 WEB = (
     "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", *_ACCESS, "ack", "heartbeat",

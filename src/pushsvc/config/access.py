@@ -51,7 +51,12 @@ def access_of(settings: Settings, fetched: Callable[[str, Sequence[str]], Fetche
     keys = ApiKeys(tuple(read_api_key(name, entry) for name, entry in settings.keys.items()))
     anonymous = Grants(_topics(settings.anonymous_publish), _topics(settings.anonymous_subscribe))
     return Access(
-        Verifier(issuers), keys, anonymous, accepts_parameter=settings.token_parameter, lifetime=settings.token_lifetime
+        Verifier(issuers),
+        keys,
+        anonymous,
+        accepts_parameter=settings.token_parameter,
+        lifetime=settings.token_lifetime,
+        asks_application=settings.authorize_url is not None,
     )
 
 

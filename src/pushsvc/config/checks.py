@@ -11,7 +11,17 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from pushsvc.config.credentials import IssuerSettings, algorithm, api_keys, jwks_url, seconds, topic_pattern
+from pushsvc.config.credentials import (
+    IssuerSettings,
+    algorithm,
+    api_keys,
+    application_url,
+    header_name,
+    jwks_url,
+    patience,
+    seconds,
+    topic_pattern,
+)  # fmt: skip
 from pushsvc.errors import InvalidTopic
 from pushsvc.event import Limits
 from pushsvc.settings import Ack, TopicRules, TopicSettings
@@ -408,6 +418,9 @@ SETTINGS: dict[str, Check] = {
     "jwt_leeway": seconds,
     "jwt_needs_expiry": _switch,
     "token_lifetime": lifetime,
+    "authorize_url": application_url,
+    "authorize_headers": _each(header_name),
+    "authorize_timeout": patience,
     "issuers": _issuers,
     "keys": api_keys,
     "anonymous_publish": _each(topic_pattern),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,11 @@ from pushsvc.topic import check_pattern
 
 LONGEST_LEEWAY = 600.0
 """Seconds that the clocks of issuers may differ, at most."""
+
+_OF_CONNECTIONS = frozenset({
+    "accept", "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te",
+    "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,39 @@ def seconds(value: Any) -> float:
 
 def jwks_url(value: Any) -> str:
     """Return the URL of a JWK set; raise ValueError."""
+    return _url(value, "https://login.example/.well-known/jwks.json")
+
+
+def application_url(value: Any) -> str:
+    """Return the URL of an application that is asked for grants; raise ValueError."""
+    return _url(value, "http://127.0.0.1:5000/pushsvc")
+
+
+def _url(value: Any, example: str) -> str:
     try:
         url = urlsplit(value if isinstance(value, str) else "")
         fits = url.scheme in ("https", "http") and bool(url.hostname) and url.username is None and value.isascii()
+        fits = fits and url.port != 0 and not url.fragment and value.isprintable() and " " not in value
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError("must be a URL such as https://login.example/.well-known/jwks.json, without a password")
+        raise ValueError(f"must be a URL such as {example}, without a password")
     return str(value)
+
+
+def header_name(value: Any) -> str:
+    """Return the name of a header that an application gets; raise ValueError."""
+    name = str(value).lower()
+    if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}", name) or name in _OF_CONNECTIONS:
+        raise ValueError(f"{value!r} is not a header that can be passed on")
+    return name
+
+
+def patience(value: Any) -> float:
+    """Return how many seconds an application has to answer; raise ValueError."""
+    if type(value) not in (int, float) or not 0.1 <= value <= 30:
+        raise ValueError("must be a number of seconds from 0.1 to 30")
+    return float(value)
 
 
 def api_keys(value: Any) -> dict[str, dict[str, Any]]:

@@ -90,6 +90,9 @@ class Settings:
     anonymous_subscribe: tuple[str, ...] = ()
     token_parameter: bool = False
     token_lifetime: int = 30 * 86_400
+    authorize_url: str | None = None
+    authorize_headers: tuple[str, ...] = ("cookie", "authorization")
+    authorize_timeout: float = 2.0
     topics: TopicRules = field(default_factory=TopicRules)
     limits: Limits = field(default_factory=Limits)
 
@@ -98,12 +101,14 @@ class Settings:
         """Return whether requests are asked for credentials."""
         return bool(
             self.jwt_key or self.jwt_key_file or self.jwt_jwks_url or self.issuers or self.keys
-            or self.anonymous_publish or self.anonymous_subscribe
+            or self.anonymous_publish or self.anonymous_subscribe or self.authorize_url
         )  # fmt: skip
 
     def without_keys(self) -> Settings:
         """Return the settings for a process that asks nobody for credentials."""
-        return replace(self, jwt_key=None, jwt_key_file=None, jwt_jwks_url=None, issuers=(), keys={})
+        return replace(
+            self, jwt_key=None, jwt_key_file=None, jwt_jwks_url=None, issuers=(), keys={}, authorize_url=None
+        )
 
     def encode(self) -> str:
         """Return all settings as text for a child process."""

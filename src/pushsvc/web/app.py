@@ -28,6 +28,7 @@ from pushsvc.web import (
     stream,
     topics,
 )
+from pushsvc.web.application import Application
 from pushsvc.web.context import Context
 from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.rates.accounts import Accounts
@@ -43,13 +44,14 @@ def create_app(
     limits: Limits | None = None,
     *,
     access: Access | None = None,
+    application: Application | None = None,
     heartbeat: float = 15.0,
     io_uring: bool = True,
 ) -> Flask:
     """Return the WSGI application over a broker. ``heartbeat`` is the longest silence of a stream, in seconds.
 
-    Without ``access`` everybody may do everything. ``io_uring`` sends a frame to many sockets with one system call, if
-    the kernel supports that.
+    Without ``access`` everybody may do everything; ``application`` is asked about requests that it does not decide.
+    ``io_uring`` sends a frame to many sockets with one system call, if the kernel supports that.
     """
     app = Flask(__name__)
     limits = limits or Limits()
@@ -72,7 +74,7 @@ def create_app(
     for part in (problem, request_id, audit, security, capacity):
         part.install(app)
     count_requests.install(app, accounts)
-    authorization.install(app, access)
+    authorization.install(app, access, application)
     count_requests.install_subjects(app, accounts)
     for resource in (events, stats, stream, topics, health, pages):
         app.register_blueprint(resource.blueprint(context))

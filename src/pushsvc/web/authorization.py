@@ -11,10 +11,14 @@ from pushsvc.auth.grants import EVERYTHING, NO_KEYS, NOTHING, Action, Grants
 from pushsvc.errors import MissingToken, NotGranted, Unavailable
 from pushsvc.hub.messages import farewell
 from pushsvc.system_clock import now_ms
+from pushsvc.web.application import Application, Question
+from pushsvc.web.long_requests import client_of
 from pushsvc.web.responses import ended_stream, wants_stream
 
 COOKIE = "__Host-pushsvc"
 PARAMETER = "token"
+
+_ACTIONS = {"POST": Action.PUBLISH, "DELETE": Action.MANAGE}
 
 Rule = Callable[[Grants, Mapping[str, str]], bool]
 """Returns whether grants allow a request with these parts of its path."""
@@ -62,13 +66,17 @@ RULES: Mapping[str, Rule] = {
 
 def refusal(presented: Presented) -> MissingToken | NotGranted:
     """Return the error for a request without a grant: credentials may help one that has presented none."""
+    found: MissingToken | NotGranted | None = g.get("refusal")
+    if found is not None:
+        return found  # in the words of the application
     if presented == NO_CREDENTIALS:
         return MissingToken("a token or key is needed, as in Authorization: Bearer TOKEN")
     return NotGranted("the token or key does not grant this")
 
 
-def install(app: Flask, access: Access | None) -> None:
-    """Refuse what is not granted. Without ``access`` everything is."""
+def install(app: Flask, access: Access | None, application: Application | None = None) -> None:
+    """Refuse what is not granted. Without ``access`` everything is. ``application`` is asked about requests without
+    credentials that ``access`` verifies."""
     if access is None:
         return
 
@@ -81,11 +89,15 @@ def install(app: Flask, access: Access | None) -> None:
             return None  # without a look at credentials: an expired cookie must not hide the page to sign in
         presented = presented_by(request)
         try:
-            grants = g.grants = access.grants(presented, now_ms() / 1_000)
+            if application is None or access.decides(presented):
+                grants = access.grants(presented, now_ms() / 1_000)
+            else:
+                grants, g.refusal = _asked(application, access, request)
         except Unavailable as error:  # a browser would give a stream up for good
             if wants_stream():
                 return ended_stream(farewell(error.title))
             raise
+        g.grants = grants
         rule = RULES.get(request.endpoint)
         if rule is None or not rule(grants, request.view_args or {}):
             raise refusal(presented)
@@ -100,6 +112,26 @@ def install(app: Flask, access: Access | None) -> None:
             response.cache_control.private = True
             response.vary.update(("Authorization", "Cookie"))
         return response
+
+
+def _asked(application: Application, access: Access, request: Request) -> tuple[Grants, MissingToken | NotGranted]:
+    """Return what a request may do after the application was asked, and the error for all else. Raise Unavailable."""
+    if request.method in _ACTIONS and request.cookies and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        # The browser adds cookies by itself, so they do not show that their owner wants the write.
+        raise NotGranted("a page of another site may not write with cookies")
+    action = _ACTIONS.get(request.method, Action.SUBSCRIBE)
+    if RULES.get(request.endpoint or "") is _manage_all:
+        action = Action.MANAGE
+    topic = (request.view_args or {}).get("topic")
+    named = [topic] if topic is not None else request.args.getlist("events") + request.args.getlist("stats")
+    sent = [(name, request.headers[name]) for name in application.headers if name in request.headers]
+    question = Question(action, tuple(named), client_of(request).address, tuple(sent))
+    try:
+        grants = application.grants(question)
+    except (MissingToken, NotGranted) as refused:
+        return access.anonymous, refused
+    access.check_current(grants, now_ms() / 1_000)
+    return grants.plus(access.anonymous), NotGranted("the application does not grant this")
 
 
 def granted() -> Grants:

@@ -157,6 +157,8 @@ class Admission:
         presented = NO_CREDENTIALS
         if authorization is not None or cookie is not None:
             presented = Presented(authorization, None if cookie is None else parse_cookie(cookie).get(COOKIE))
+        if not self._access.decides(presented):
+            return None
         try:
             return self._access.grants(presented, now_ms() / 1_000)
         except PushError:
