@@ -159,6 +159,7 @@ def test_without_a_trusted_proxy_a_client_cannot_choose_its_address(stack: Stack
     statuses = [post_all(stack, topic, 1, X_Forwarded_For=f"203.0.113.{n}")[0] for n in range(60)]
     assert 429 in statuses
     assert "203.0.113" not in stack.output("web")
+    until(lambda: stack.output("web").count(f'127.0.0.1 "POST /v1/topics/{topic}/events" ') == 60)
 
 
 def test_the_client_of_a_proxy_is_in_the_logs_with_the_id_of_its_request(stack: Stack, topic: str) -> None:

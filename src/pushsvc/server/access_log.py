@@ -4,7 +4,7 @@ import logging
 from time import perf_counter
 
 from pushsvc.server.request import Request
-from pushsvc.web.redaction import redacted
+from pushsvc.web.redaction import redacted_query
 
 log = logging.getLogger("pushsvc.access")
 
@@ -16,7 +16,7 @@ def note_answer(request: Request, *, status: int, id: str, address: str, begun: 
 
     The line of a stream is written when its head is sent. The value of the parameter ``token`` is left out.
     """
-    target = request.path + (f"?{redacted(request.query)}" if request.query else "")
+    target = request.path + (f"?{redacted_query(request.query)}" if request.query else "")
     milliseconds = round(1_000 * (perf_counter() - begun), 3)
     fields = {
         "request_id": id,
