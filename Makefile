@@ -39,6 +39,7 @@ check: $(VENV)/dev.done $(VENV)/project.done
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/scan.py
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml now asks for changes.
 lock: $(VENV)/dev.done

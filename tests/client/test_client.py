@@ -343,3 +343,11 @@ def test_one_stream_has_events_and_statistics_of_patterns(shared_server: Stack, 
             wanted.discard((body.get("$topic") or body.get("topic"), message.event))
             if not wanted:
                 return
+
+
+def test_password_in_the_url_is_not_shown() -> None:
+    for url in ("http://me:s3cr3t@127.0.0.1:1", "me:s3cr3t@127.0.0.1:1"):
+        with pytest.raises(ClientError) as error:
+            Client(url, patience=0).publish("t", [{"x": 1}])
+        assert "127.0.0.1:1" in str(error.value)
+        assert "s3cr3t" not in str(error.value)

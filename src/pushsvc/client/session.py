@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import socket
 import ssl
 import time
@@ -62,8 +63,10 @@ class Session:
     def __init__(self, url: str, timeout: float, patience: float, credentials: Credentials) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"{url!r} is not the address of a server, such as http://127.0.0.1:8000")
-        self.url = url
+            shown = re.sub(".*@", "", url, flags=re.DOTALL)
+            raise ClientError(f"{shown!r} is not the address of a server, such as http://127.0.0.1:8000")
+        # For messages. A user and password before an @ are not sent, and not shown.
+        self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         self._class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._host, self._port = parts.hostname, parts.port
         self._base = parts.path.rstrip("/")
