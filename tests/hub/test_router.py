@@ -193,6 +193,42 @@ def test_entries_that_wait_too_long_are_read_from_the_log(slow, broker):
     assert offsets(sent) == list(range(1, 301))
 
 
+def test_router_that_reads_the_log_is_never_ahead_of_its_follower(slow, broker, monkeypatch):
+    """Events are published while the router reads, and the follower has not heard of them yet."""
+    group, sent = joined(slow, of_any("n>=0"))
+    settle(group)
+    router, published = group.followers[PARTITION], [0]
+    turn_until(lambda: router.is_idle)
+
+    def more(number):
+        publish(broker, *(Event(data={"n": n, "text": "x" * 500}) for n in range(number)))
+        published[0] += number
+
+    class Reader:
+        reads = 0
+
+        @classmethod
+        def read(cls, *asked):
+            cls.reads += 1
+            more(1)
+            return original.read(*asked)
+
+    original = router._reader
+    monkeypatch.setattr(router, "_reader", Reader)
+    while Reader.reads < 5:
+        for _ in range(2):  # the second batch comes while the router is busy with the first one
+            more(10)
+            router._follower.wake()
+            router._follower.step()
+        for _ in range(100):
+            gevent.sleep(0.0005)  # zero would leave out timers, which the router waits for
+            assert router.position.sequence <= router._follower.position.sequence
+    monkeypatch.setattr(router, "_reader", original)
+    reach(group, published[0])
+    turn_until(lambda: router.is_idle)
+    assert offsets(sent) == list(range(1, published[0] + 1))
+
+
 def test_log_that_was_trimmed_while_filters_were_behind_is_reset(slow, broker):
     group, sent = joined(slow, of_any("n>=0"))
     settle(group)

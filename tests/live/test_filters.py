@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import socket
 import threading
 from contextlib import ExitStack, suppress
@@ -91,7 +92,11 @@ def test_random_work_is_received_once_in_order_and_exactly_as_selected(broker_st
     topic = f"{topic}-{seed}"
     begin = first_cursor(server, topic)
     clients = [(Client(server, path(topic, query), begin), selects) for query, selects in FILTERS * 2]
-    for _ in range(60):
+    for step in range(60):
+        if step == 30:
+            server.stop("web", signal.SIGKILL)
+            until(lambda: not server.listening())
+            server.start_web("--heartbeat", "1")
         for client, _selects in dice.sample(clients, 3):
             client.disconnect()
             if dice.random() < 0.7:

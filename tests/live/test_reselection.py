@@ -32,7 +32,7 @@ def cursor_of(server, path, **headers):
 ])  # fmt: skip
 def test_statistics_of_another_selection_begin_with_a_snapshot(server, topic, before, after, rows):
     server.post(topic, [{"key": "a", "n": 1}, {"key": "b", "n": 2}])
-    server.stats(topic, "?at_least=2")
+    server.stats(topic, "?window=*&at_least=2")
     cursor = cursor_of(server, stats(topic, before))
     server.post(topic, {"key": "c", "n": 1})
     with server.stream(stats(topic, after), Last_Event_ID=cursor) as stream:
@@ -44,7 +44,7 @@ def test_statistics_of_another_selection_begin_with_a_snapshot(server, topic, be
 @pytest.mark.parametrize("version", [1, 2])
 def test_cursor_of_the_same_selection_or_of_an_earlier_version_continues_with_an_update(server, topic, version):
     server.post(topic, [{"key": "a", "n": 1}, {"key": "b", "n": 2}])
-    server.stats(topic, "?at_least=2")
+    server.stats(topic, "?window=*&at_least=2")
     cursor = cursor_of(server, stats(topic, "?key=a"))
     cursor = encode(decode(cursor)) if version == 1 else cursor
     with server.stream(stats(topic, "?key=a"), Last_Event_ID=cursor) as stream:
@@ -77,7 +77,7 @@ def test_topic_that_is_new_to_the_selection_starts_as_for_a_new_subscriber(serve
 def test_statistics_beside_events_begin_with_a_snapshot(server, topics):
     known, new = topics
     server.post(known, [{"key": "a", "n": 1}, {"key": "b", "n": 2}])
-    server.stats(known, "?at_least=2")
+    server.stats(known, "?window=*&at_least=2")
     with server.stream(f"/v1/stream?events={known}&stats={known}&key=a") as stream:
         stream.until(lambda event, _: event == "snapshot")
         server.post(known, {"key": "a", "n": 3})

@@ -237,6 +237,7 @@ class Router:
             consumer.skip(of, offset)
 
     def fail(self) -> None:
+        self.reset(self._log, "trimmed")  # until they have ended, none may count as served
         for consumer in self._consumers():
             consumer.fail()
 
@@ -303,10 +304,12 @@ class Router:
             unsettled, self._unsettled = self._unsettled, {}
             self._settle_soon(unsettled)
             return
-        if logged.more:
+        # The follower may not have come as far. What it has not handed out yet will come from it.
+        entries = [entry for entry in logged.entries if entry.sequence <= self._follower.position.sequence]
+        if logged.more and len(entries) == len(logged.entries):
             self._drop_queue(behind=True)
-        self._queue.extendleft(reversed(logged.entries))
-        self._queued_bytes += sum(len(entry.data) for entry in logged.entries)
+        self._queue.extendleft(reversed(entries))
+        self._queued_bytes += sum(len(entry.data) for entry in entries)
 
     def _forget_work(self) -> None:
         self._generation += 1
