@@ -13,6 +13,7 @@ from pushsvc.broker.log import FrameKind
 from pushsvc.cursor import Position, decode
 from pushsvc.errors import BrokerUnavailable
 from pushsvc.event import Event
+from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
@@ -405,3 +406,22 @@ def test_topic_created_during_a_listing_is_in_the_list(hub, broker, monkeypatch)
     hub.feed.directory.wait_listed()
     assert listings[0] == {KNOWN}
     assert {log.topic for log in group.logs} == {KNOWN, BESIDE}
+
+
+def test_long_search_for_selected_events_tells_how_far_it_has_come(hub, broker, subscribe, monkeypatch):
+    """A client's filter selects nothing of what it missed. If it leaves, it shall not read all of this again."""
+    query = Query(events=(KNOWN,), filter=EventFilter.of(None, frozenset(["nobody"]), ()))
+    publish(broker, KNOWN, 10)
+    group = hub.group(query)
+    settle(group)
+    original = broker.read
+
+    def read(partition, logs, **options):
+        hub.clock.tick += 5
+        return original(partition, logs, **{**options, "budget": 1})
+
+    monkeypatch.setattr(broker, "read", read)
+    subscriber = subscribe(group, here(group, 1))
+    turn_until(lambda: subscriber.receive() >= 9)
+    assert {message.event for message in subscriber.messages} == {"heartbeat"}
+    assert [decode(message.id)[HERE].sequence for message in subscriber.messages] == list(range(2, 11))

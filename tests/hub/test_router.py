@@ -46,7 +46,7 @@ def settle(*groups):
 
 def wake(group):
     for router in group.followers.values():
-        router._follower.wake()
+        router.wake()
     gevent.sleep(0)
 
 
@@ -245,6 +245,25 @@ def test_log_that_was_trimmed_while_filters_were_behind_is_reset(slow, broker):
     found = [int(m.data.split('"$offset":')[1].split(",")[0]) for m in messages[resets[-1] + 1 :]]
     assert found == list(range(found[0], 301))
     assert len(found) <= 300
+
+
+def test_every_group_is_reset_when_redis_was_restarted_and_gets_what_is_left(hub, broker):
+    groups = [joined(hub, filter) for filter in (of_key("u1"), of_any("n>1"), of_key("nobody"))]
+    settle(*(group for group, _ in groups))
+    publish(broker, *(Event(key=f"u{n % 2}", data={"n": n}) for n in range(4)))
+    reach(groups[0][0], 4)
+    before = decode(groups[2][0].cursor())[PARTITION]
+    broker.connections.commands([("HSET", broker.keys.partition(PARTITION), "run", "0" * 40)])
+    router = groups[0][0].followers[PARTITION]
+    turn_until(lambda: wake(groups[0][0]) or router.position.epoch not in (0, before.epoch))
+    settle(*(group for group, _ in groups))
+    found = [
+        [(m.event, None if m.event == "reset" else int(m.data.split('"$offset":')[1].split(",")[0]))
+         for m in Decoder().feed(b"".join(sent))] for _, sent in groups
+    ]  # fmt: skip
+    selected = [[("message", 2), ("message", 4)], [("message", 3), ("message", 4)], []]
+    assert found == [[*events, ("reset", None), *events] for events in selected]
+    assert {decode(group.cursor())[PARTITION].epoch for group, _ in groups} == {router.position.epoch}
 
 
 def test_error_of_one_group_does_not_reach_another(hub, broker, monkeypatch):

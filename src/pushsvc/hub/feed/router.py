@@ -140,6 +140,9 @@ class Router:
     def advance(self) -> None:
         self._follower.advance()
 
+    def wake(self) -> None:
+        self._follower.wake()
+
     def has_room(self, filter: EventFilter) -> bool:
         """Return whether events may be compared with a filter, beside all others."""
         if filter in self._branches or not filter.has_tests:
