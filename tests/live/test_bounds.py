@@ -248,7 +248,7 @@ def bearer(subject: str, **grants: Any) -> dict[str, str]:
 
 
 def test_each_subject_has_its_own_limits(stack: Stack, topic: str) -> None:
-    stack.configure(f'jwt_key = "{SECRET}"\n[limits]\nevents_per_second = 50\nstreams_per_subject = 2\n')
+    stack.configure(f'jwt_key = "{SECRET}"\n[limits]\nevents_per_second = 2\nstreams_per_subject = 2\n')
     stack.start_web("--workers", "2", "--trusted-proxy", "127.0.0.1", "--log-format", "json")
     path, json_type = f"/v1/topics/{topic}/events", {"Content_Type": "application/json"}
     batch = json.dumps([{"n": 1}] * 100).encode()
@@ -272,6 +272,29 @@ def test_each_subject_has_its_own_limits(stack: Stack, topic: str) -> None:
     assert {(line["subject"], line["action"], line["reason"]) for line in lines} == {
         ("ann", "publish", "too-many-requests"), ("ann", "subscribe", "too-many-requests"),
     }  # fmt: skip
+
+
+def test_a_refused_grant_leaves_a_line_with_its_subject(stack: Stack, topic: str) -> None:
+    stack.configure(f'jwt_key = "{SECRET}"\n')
+    stack.start_web("--log-format", "json")
+    path, other = f"/v1/topics/{topic}/events", ["other"]
+    named = bearer("ann smith", publish=other, subscribe=other)
+    assert stack.request("POST", path, EVENT, Content_Type="application/json", **named).status == 403
+    assert stack.get(path, Accept="text/event-stream", **named).status == 403
+    assert stack.get(f"/v1/stream?events={topic}", Accept="text/event-stream", **named).status == 403
+    assert stack.get(path).status == 401
+
+    def audit() -> list[tuple[str, ...]]:
+        lines = [json.loads(line) for line in stack.output("web").splitlines() if '"pushsvc.audit"' in line]
+        return [(line["action"], line["subject"], line["topic"], line["reason"], line["address"]) for line in lines]
+
+    until(lambda: len(audit()) == 4)
+    assert audit() == [
+        ("publish", "ann smith", topic, "not-granted", "127.0.0.1"),
+        ("subscribe", "ann smith", topic, "not-granted", "127.0.0.1"),
+        ("subscribe", "ann smith", topic, "not-granted", "127.0.0.1"),
+        ("subscribe", None, topic, "missing-token", "127.0.0.1"),
+    ]
 
 
 def test_a_token_is_in_no_line_of_the_log(stack: Stack, topic: str) -> None:

@@ -48,6 +48,16 @@ def test_processes_share_a_rate_but_for_a_slice_each(broker: Broker) -> None:
     assert 1_000 <= count <= 1_000 * (1 + time.monotonic() - begun) + 4 * 100
 
 
+def test_requests_that_come_together_draw_once(broker: Broker) -> None:
+    """All wait for the greenlet that draws; none is refused while there is room, and none is counted twice."""
+    account = account_of(Accounts(broker.rates, Limits(requests_per_second=20)))
+    begun = time.monotonic()
+    greenlets = [gevent.spawn(allowed, account, 1) for _ in range(100)]
+    gevent.joinall(greenlets)
+    count = sum(greenlet.value for greenlet in greenlets)
+    assert 20 <= count <= 20 * (1 + time.monotonic() - begun) + 2
+
+
 def test_a_rate_recovers(broker: Broker) -> None:
     account = account_of(Accounts(broker.rates, Limits(requests_per_second=5)))
     assert 5 <= allowed(account, 20) <= 7
