@@ -47,7 +47,7 @@ class Limits:
     requests_per_second: int = 2_000  # of a subject, and of an address; the defaults of these five spare loopback
     events_per_second: int = 200_000  # of the same
     connections_per_second: int = 1_000  # of an address
-    streams_per_subject: int = 100  # at a time
+    streams_per_subject: int = 1_000  # at a time
     streams_per_address: int = 1_000
     rate: int = 16_384  # bytes a second at which a body must arrive and an answer must be read, in the mean
 

@@ -194,6 +194,7 @@ class Accounts:
                 drawing = own.drawing = GeventEvent()
                 gevent.spawn(self._draw, own, drawing)
             if not drawing.wait(_PATIENCE):
+                self._retry_at = time.monotonic() + _PAUSE
                 self._grant_here(own, time.monotonic())
 
     def _draw(self, own: Allowance, done: GeventEvent) -> None:
