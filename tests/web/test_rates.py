@@ -74,6 +74,17 @@ def test_a_batch_beyond_the_rate_is_made_up_for_by_the_next_ones(broker: Broker)
         account.check_events()
 
 
+def test_other_processes_hear_of_a_batch_beyond_the_rate(broker: Broker) -> None:
+    limits = Limits(events_per_second=10)
+    account_of(Accounts(broker.rates, limits)).count_events(100)
+    run_loop(lambda: broker.connections.command("EXISTS", broker.keys.rate("events", f"address:{ADDRESS}")))
+    other = account_of(Accounts(broker.rates, limits))
+    other.count_events(1)  # its free slice
+    with pytest.raises(TooManyRequests) as refused:
+        other.count_events(1)
+    assert refused.value.retry_after > 5
+
+
 def test_a_huge_batch_closes_a_rate_for_a_minute_at_most(broker: Broker) -> None:
     account = account_of(Accounts(broker.rates, Limits(events_per_second=1)))
     account.count_events(10_000)

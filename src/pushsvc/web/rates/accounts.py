@@ -96,6 +96,8 @@ class Account:
             if own.left < 1:
                 self._accounts.refill(own)
             own.left -= count
+            if own.left < -own.rate.slice:
+                self._accounts.report(own)
 
     def count_connection(self) -> None:
         """Count a connection; raise TooManyRequests. May wait for Redis."""
@@ -196,6 +198,12 @@ class Accounts:
             if not drawing.wait(_PATIENCE):
                 self._retry_at = time.monotonic() + _PAUSE
                 self._grant_here(own, time.monotonic())
+
+    def report(self, own: Allowance) -> None:
+        """Tell the other processes of a large debt, without waiting."""
+        if own.drawing is None and time.monotonic() >= self._retry_at:
+            own.drawing = GeventEvent()
+            gevent.spawn(self._draw, own, own.drawing)
 
     def _draw(self, own: Allowance, done: GeventEvent) -> None:
         debt, undrawn = max(0, -own.left), own.undrawn
