@@ -11,6 +11,7 @@ import {
 import { History, SPAN } from "./history.js";
 import { choices, isNumber, numericStatisticsOf, rank, statisticsOf, zeroRow } from "./ranking.js";
 import { formatSelection, parseSelection } from "./selection.js";
+import { SignIn } from "./signin.js";
 import { grouped, reset, rowId, snapshot, update } from "./state.js";
 import { Stream } from "./stream.js";
 import { Table } from "./table.js";
@@ -44,7 +45,10 @@ let rankingTimer = 0;
 
 const topicStream = new Stream(
   { topics: (data) => receiveTopics(() => topics.replace(data)), changes: (data) => receiveTopics(() => topics.change(data)) },
-  showConnection,
+  (state) => {
+    noteRefused(topicStream, state);
+    showConnection();
+  },
 );
 const statsStream = new Stream(
   {
@@ -59,6 +63,7 @@ const statsStream = new Stream(
   },
   (state) => {
     if (state !== "open") history.disconnect(clock.now());
+    noteRefused(statsStream, state);
     showConnection();
   },
 );
@@ -68,6 +73,7 @@ const topicBox = new Combobox(find("topic-box"), {
   failed: "The server cannot list its topics now.",
   choose: (topic) => choose({ topic, key: null, field: null, statistic: null }),
 });
+const signIn = new SignIn(restart);
 const chart = new Chart(find("chart"));
 const table = new Table(find("rows"), sortBy, (key, statistic) => choose(statistic ? { key, statistic } : { key }));
 
@@ -385,6 +391,24 @@ function showConnection() {
   find("live").classList.toggle("stale", state !== "open");
 }
 
+// Session
+
+/** A stream that is followed and yet closed was refused: perhaps for want of a token. */
+function noteRefused(stream, state) {
+  if (state === "closed" && stream.followed) signIn.check(true);
+}
+
+/** Forget everything that was shown, and begin with what the visitor may see now. */
+function restart() {
+  topicStream.close();
+  statsStream.close();
+  clearFrames();
+  topics.replace({ topics: [], total: null });
+  followed = { topic: null, window: null };
+  find("live").hidden = true;
+  resume();
+}
+
 // Page lifecycle
 
 /** Close both streams of a hidden tab: a browser has six HTTP/1.1 connections to a server for all its tabs. */
@@ -441,5 +465,6 @@ function listen() {
 
 listen();
 resume();
+signIn.check(false);
 if (document.hidden) pauseTimer = setTimeout(pause, PAUSE_AFTER);
 animate();
