@@ -4,7 +4,7 @@ import pytest
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
-from pushsvc.hub.window_state import WindowState
+from pushsvc.hub.window_state import Selection, WindowState
 from support.reference.statistics_log import entries
 
 
@@ -22,3 +22,16 @@ def test_every_kind_of_frame_makes_an_unknown_window_known(kind):
     state = WindowState(Log("topic", "1m"))
     state.apply(entries([(kind, [("a", "n", 1)], [])])[-1])
     assert state.exists
+
+
+def test_a_limited_frame_does_not_tell_of_other_keys():
+    frame = {
+        "columns": ["key", "field", "count"], "data": [["a", None, 1], ["b", None, 2], [None, None, 3]],
+        "gone": [["c", None]], "partial": ["b"], "full": True,
+    }  # fmt: skip
+    keys = frozenset(["a"])
+    limited = Selection(keys=keys, limited=True).apply(frame)
+    assert limited == {"columns": frame["columns"], "data": [["a", None, 1]], "gone": []}
+    assert "partial" not in Selection(keys=frozenset(["a", "b"]), limited=True).apply(frame)
+    assert Selection(keys=keys).apply(frame)["full"]  # the client asked for the key, and may have lost some of it
+    assert Selection().apply(frame) == frame

@@ -111,14 +111,13 @@ class Verifier:
         if len(token) > LONGEST_TOKEN:
             raise InvalidToken(f"the token is longer than {LONGEST_TOKEN} characters")
         try:
-            header = jwt.get_unverified_header(token)
-            said = jwt.decode(token, options={"verify_signature": False})  # only to choose the issuer
+            said = jwt.decode_complete(token, options={"verify_signature": False})  # only to choose the key
         except _UNREADABLE as error:
             raise InvalidToken(f"this token cannot be read: {_shown(str(error))}") from None
         for issuer in self._issuers:
-            if issuer.name in (None, said.get("iss")):
-                return self._verify_by(issuer, header, token, now)
-        raise InvalidToken(f"the issuer {_shown(said.get('iss'))} is not known here")
+            if issuer.name in (None, said["payload"].get("iss")):
+                return self._verify_by(issuer, said["header"], token, now)
+        raise InvalidToken(f"the issuer {_shown(said['payload'].get('iss'))} is not known here")
 
     def _verify_by(self, issuer: Issuer, header: Mapping[str, Any], token: str, now: float) -> Grants:
         claims = _signed_by(issuer, header, token)

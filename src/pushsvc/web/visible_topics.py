@@ -9,6 +9,8 @@ from pushsvc.topic import range_of
 
 Topics = Sequence[PartitionTopics]
 
+_AT_ONCE = 50  # names that are looked at between two pauses
+
 
 class VisibleTopics:
     """The topics that are granted for some key. Other topics do not exist in what this returns.
@@ -39,12 +41,16 @@ class VisibleTopics:
         known = self._seen.get(place)
         if known is not None and known[0] is partition:
             return known[1]
-        found: set[str] = set()
+        near: set[int] = set()
         for pattern in self._grants.patterns:
-            near = range_of(pattern, partition.names)
-            found.update(name for name in partition.names[near.start : near.stop] if self._grants.keys(name) != NO_KEYS)
-            pause()
-        part = PartitionTopics(partition.mark, {name: partition.created[name] for name in found}, sorted(found))
+            near.update(range_of(pattern, partition.names))
+        found = []
+        for number, at in enumerate(sorted(near)):
+            if self._grants.keys(name := partition.names[at]) != NO_KEYS:
+                found.append(name)
+            if number % _AT_ONCE == 0:
+                pause()
+        part = PartitionTopics(partition.mark, {name: partition.created[name] for name in found}, found)
         self._seen[place] = partition, part
         return part
 
