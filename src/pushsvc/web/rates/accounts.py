@@ -76,7 +76,8 @@ class Account:
 
     def count_request(self) -> None:
         """Count a request; raise TooManyRequests. May wait for Redis."""
-        if (own := self._of_requests()) is not None:
+        own = self._requests or self._of_requests()
+        if own is not None:
             if own.left < 1:
                 self._accounts.refill(own)
             own.left -= 1
@@ -92,11 +93,12 @@ class Account:
 
         A batch may be larger than what is left: then the next ones wait until the rate has made up for it.
         """
-        if (own := self._of_events()) is not None:
+        own = self._events or self._of_events()
+        if own is not None:
             if own.left < 1:
                 self._accounts.refill(own)
             own.left -= count
-            if own.left < -own.rate.slice:
+            if own.left < 0:
                 self._accounts.report(own)
 
     def count_connection(self) -> None:
@@ -116,7 +118,7 @@ class Account:
 
     def has_posts(self, count: int) -> bool:
         """Return whether so many requests with one event each are left. Does not wait."""
-        requests, events = self._of_requests(), self._of_events()
+        requests, events = self._requests or self._of_requests(), self._events or self._of_events()
         return (requests is None or requests.left >= count) and (events is None or events.left >= count)
 
     def count_posts(self, count: int) -> None:
@@ -201,7 +203,7 @@ class Accounts:
 
     def report(self, own: Allowance) -> None:
         """Tell the other processes of a large debt, without waiting."""
-        if own.drawing is None and time.monotonic() >= self._retry_at:
+        if own.left < -own.rate.slice and own.drawing is None and time.monotonic() >= self._retry_at:
             own.drawing = GeventEvent()
             gevent.spawn(self._draw, own, own.drawing)
 
