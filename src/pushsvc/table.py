@@ -65,6 +65,10 @@ class EventTable:
         self._rows.append((total, row))
         return len(row)
 
+    def reverse(self) -> None:
+        """Turn the order of the rows around. The columns stay as they are."""
+        self._rows.reverse()
+
     def encode(self) -> bytes:
         """Return the table with its header line."""
         total = len(self._columns)

@@ -1,6 +1,7 @@
 """The history of a topic: filters, pages, formats."""
 
 import json
+import re
 from dataclasses import replace
 from urllib.parse import urljoin
 
@@ -36,6 +37,12 @@ def filled(client):
     return client
 
 
+def link(answer, rel):
+    """Return the URL of a linked page; None without one."""
+    found = re.search(rf'<([^>]*)>; rel="{rel}"', answer.headers.get("Link", ""))
+    return found and urljoin(URL, found[1])
+
+
 def offsets(answer):
     assert answer.status_code == 200, answer.data
     return [event["$offset"] for event in answer.json["events"]]
@@ -67,17 +74,18 @@ def test_pages_continue_without_gap_or_repetition(filled, limit):
         answer = filled.get(url)
         seen += offsets(answer)
         if answer.json["next"] is None:
-            assert "Link" not in answer.headers
+            assert 'rel="next"' not in answer.headers.get("Link", "")
             break
         assert len(offsets(answer)) == limit
-        url = urljoin(URL, answer.headers["Link"].split(">")[0].removeprefix("<"))
+        url = link(answer, "next")
         assert answer.json["next"] in url
     assert seen == list(range(1, 26))
 
 
 @pytest.mark.parametrize(
     "query",
-    ["?where=rating", "?limit=0", "?limit=10001", "?limit=x", "?since=yesterday", "?since=1700000000", "?after=xyz",
+    ["?last=0", "?last=5&limit=5", "?last=5&order=desc", "?after=x&before=y", "?before=xyz", "?order=up",
+     "?where=rating", "?limit=0", "?limit=10001", "?limit=x", "?since=yesterday", "?since=1700000000", "?after=xyz",
      "?where=a<true", "?nonsense=1", "?format=xml", "?last_event_id=earliest", "?names=off", "?format=sse&limit=3"],
 )  # fmt: skip
 def test_a_bad_parameter_is_named(filled, query):
@@ -120,3 +128,74 @@ def test_a_page_ends_at_the_scan_limit(app, filled):
         found += [event["$offset"] for event in page["events"]]
         cursor = page["next"]
     assert found == list(range(11, 26))
+
+
+def flat(pages):
+    return [offset for page in pages for offset in page]
+
+
+def walk(client, url, rel):
+    """Return the offsets of a page and of all that follow in one direction, page by page."""
+    pages = []
+    while url is not None:
+        answer = client.get(url)
+        pages.append(offsets(answer))
+        url = link(answer, rel)
+        assert answer.json.get(rel) is None or answer.json[rel] in url
+    return pages
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10, 25, 26])
+@pytest.mark.parametrize(("query", "expected"), [("", range(1, 26)), ("type=order&", range(2, 26, 2)), ("key=x&", [])])
+def test_pages_lead_in_both_directions(filled, limit, query, expected):
+    expected, back = list(expected), list(expected)[::-1]
+    url = f"{URL}?{query}limit={limit}"
+    assert flat(walk(filled, url, "next")) == expected
+    assert flat(walk(filled, f"{url}&order=desc", "next")) == back
+    if not expected:
+        return
+    for order, wanted in (("asc", expected), ("desc", back)):
+        first = filled.get(f"{url}&order={order}")
+        assert link(first, "prev") is None or order == "asc"
+        if (following := link(first, "next")) is not None:
+            second = filled.get(following)
+            assert offsets(second) == wanted[limit : 2 * limit]
+            assert offsets(filled.get(link(second, "prev"))) == wanted[:limit]
+            last = walk(filled, following, "next")
+            assert offsets(first) + flat(last) == wanted
+
+
+def test_last_events_come_oldest_first(filled):
+    answer = filled.get(f"{URL}?last=3")
+    assert offsets(answer) == [23, 24, 25]
+    assert (link(answer, "next"), answer.json["next"]) == (None, None)
+    assert offsets(filled.get(link(answer, "prev"))) == [20, 21, 22]
+    assert offsets(filled.get(f"{URL}?last=2&type=order")) == [22, 24]
+    assert offsets(filled.get(f"{URL}?last=100")) == list(range(1, 26))
+    table = filled.get(f"{URL}.csv?last=2").text.splitlines()
+    assert [line.partition(",")[0] for line in table] == ["$offset", "24", "25"]
+
+
+def test_what_comes_after_the_newest_page_is_linked_once_it_was_reached_from_below(filled):
+    newest = filled.get(f"{URL}?limit=5&order=desc")
+    assert offsets(newest) == [25, 24, 23, 22, 21]
+    older = filled.get(link(newest, "next"))
+    filled.post(URL, json=[{"n": 26}, {"n": 27}])
+    again = filled.get(link(older, "prev"))
+    assert offsets(again) == [25, 24, 23, 22, 21]
+    assert offsets(filled.get(link(again, "prev"))) == [27, 26]
+
+
+def test_pages_backwards_end_at_the_scan_limit_and_go_on(app, filled):
+    client = client_of(events, replace(context_of(app), scan=ScanLimits(bytes=100)))
+    pages = walk(client, f"{URL}?order=desc", "next")
+    assert len(pages) == 3
+    assert flat(pages) == list(range(25, 0, -1))
+    assert flat(walk(client, f"{URL}?order=desc&key=nobody", "next")) == []
+
+
+def test_a_trimmed_log_ends_at_its_first_event(filled, broker):
+    broker.delete("feedback")
+    assert walk(filled, f"{URL}?order=desc", "next") == [[]]
+    filled.post(URL, json=[{"n": 1}])
+    assert walk(filled, f"{URL}?last=10", "prev") == [[26]]

@@ -14,7 +14,7 @@ from pushsvc.broker.demand import DemandStore
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
-from pushsvc.broker.log import ChangedLogs, FrameKind, PartitionRead
+from pushsvc.broker.log import BackwardRead, ChangedLogs, FrameKind, PartitionRead
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
 from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, info_of, raise_first
@@ -361,6 +361,22 @@ class Broker:
             sequences = {name: changed for name, changed in sequences.items() if changed < last}
             through = max(sequences.values())
         return ChangedLogs(int(epoch or 0), through, more, sequences)
+
+    def read_back(self, topic: str, start: str, *, budget: int = READ_BYTES) -> BackwardRead:
+        """Read a topic's entries from the newest one down, at one instant.
+
+        ``start`` is the offset of the last event of the first entry, ``+`` for the end of the log, or ``>`` and an
+        offset for the entry after it.
+        """
+        log = Log(topic)
+        call = ScriptCall(
+            script.READ_BACK, [self.keys.partition(log.partition), self.keys.log(log)], [RUN, budget, start]
+        )
+        answer = raise_first(self.connections.calls([call]))[0]
+        if not answer[0]:
+            self.open_partitions([log.partition])
+            answer = raise_first(self.connections.calls([call]))[0]
+        return BackwardRead.parse(answer)
 
     def seek_sequence(self, topic: str, sequence: int) -> int:
         """Return the offset after which a topic's entries have events above ``sequence``."""

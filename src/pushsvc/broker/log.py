@@ -126,6 +126,22 @@ class LogRead:
 
 
 @dataclass(frozen=True, slots=True)
+class BackwardRead:
+    """Entries of an events log, the newest first. ``more`` is true if there may be older ones."""
+
+    epoch: int
+    more: bool
+    entries: list[EventsEntry]
+
+    @classmethod
+    def parse(cls, answer: Sequence[Any]) -> BackwardRead:
+        """Return the answer of read_back.lua."""
+        _, epoch, more, flat = answer
+        entries = [EventsEntry.parse(header, data) for header, data in zip(flat[::2], flat[1::2], strict=True)]
+        return cls(epoch, bool(more), entries)
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionRead:
     """Several logs of a partition at one instant, ``now`` in Redis's ms: everything up to ``sequence``.
 

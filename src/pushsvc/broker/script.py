@@ -130,6 +130,7 @@ SWEEP = Script("sweep", writes=True, parts=("common", "streams"), arguments=Swee
 STATISTICS = Script("statistics", writes=True, parts=_COMMON, arguments=StatisticsArguments._fields)
 RECALL = Script("recall", writes=False)
 READ = Script("read", writes=False)
+READ_BACK = Script("read_back", writes=False)
 SEEK = Script("seek", writes=False)
 REFUSE = Script("refuse", writes=True)
 LEASE = Script("lease", writes=True, parts=_COMMON)
@@ -149,8 +150,8 @@ DRAW = Script("draw", writes=True)
 RESERVE = Script("reserve", writes=True)
 REVOKE = Script("revoke", writes=True, parts=_COMMON)
 SCRIPTS = (
-    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET, CHECKPOINT_PIECE,
-    CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
+    OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, READ_BACK, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET,
+    CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

@@ -19,7 +19,7 @@ from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.filters import PARAMETERS as _OF_FILTERS
 from pushsvc.web.filters import read_filter
-from pushsvc.web.history import HistoryFilter, HistoryPage, read_page
+from pushsvc.web.history import HistoryFilter, HistoryPage, PageRequest, read_page
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
 from pushsvc.web.publish import publish
@@ -27,7 +27,7 @@ from pushsvc.web.responses import of_suffix, stream_response, text_response
 
 _ATTRIBUTES = ("id", "key", "time", "type")
 _STREAM_ONLY = ("last_event_id", "names", "heartbeat")
-_HISTORY_ONLY = ("since", "until", "limit", "after")
+_HISTORY_ONLY = ("since", "until", "limit", "after", "before", "order", "last")
 _CSV_ONLY = ("formulas",)
 _LIMIT, _MAX_LIMIT = 1_000, 10_000
 
@@ -131,6 +131,9 @@ class _JsonRows:
         self.rows.append(row)
         return len(row)
 
+    def reverse(self) -> None:
+        self.rows.reverse()
+
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
     selected = HistoryFilter(
@@ -138,32 +141,67 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
         parameters.time("until"),
         read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic)),
     )
-    limit = parameters.integer("limit", _LIMIT, 1, _MAX_LIMIT) or _LIMIT
-    after, safe = parameters.text("after"), is_spreadsheet_safe(request, parameters)
+    wanted, safe = _page_request(parameters), is_spreadsheet_safe(request, parameters)
     rows = EventTable(context.limits.cells, safe=safe) if chosen == "csv" else _JsonRows()
     with context.long.reading(client_of(request)) as pause:
         try:
-            page = read_page(context.broker, topic, selected, limit, after, context.scan, rows, pause)
+            page = read_page(context.broker, topic, selected, wanted, context.scan, rows, pause)
         except TooManyCells as error:
             raise InvalidParameter(
                 "limit",
                 f"a table has at most {context.limits.cells} cells, and {error.rows + 1} events have {error.columns} "
                 f"columns: ask for at most {error.rows} events, or for format=ndjson",
             ) from None
-        response = _render(page, rows, chosen)
-    if page.next is not None:
-        query = urlencode({**request.args.to_dict(flat=False), "after": page.next}, doseq=True)
-        response.headers["Link"] = f'<?{query}>; rel="next"'  # relative: a proxy may serve the app under a prefix
+        links = _Links(page, newest_first=wanted.newest_first)
+        response = _render(page, links, rows, chosen)
+    if header := links.header(wanted.limit):
+        response.headers["Link"] = header
     if page.first_kept is not None:
         response.headers["Pushsvc-Trimmed"] = str(page.first_kept)
     return response
 
 
-def _render(page: HistoryPage, rows: EventTable | _JsonRows, chosen: str) -> Response:
+def _page_request(parameters: Parameters) -> PageRequest:
+    """Return which page a request wants. ``last=n`` are the newest n events, the oldest of them first."""
+    last = parameters.integer("last", None, 1, _MAX_LIMIT)
+    if last is not None:
+        parameters.refuse(("limit", "after", "before", "order"), "does not go together with last")
+        return PageRequest(last, at_end=True)
+    if parameters.text("after") is not None:
+        parameters.refuse(("before",), "does not go together with after")
+    newest_first = parameters.choice("order", ("asc", "desc"), "asc") == "desc"
+    return PageRequest(
+        parameters.integer("limit", _LIMIT, 1, _MAX_LIMIT) or _LIMIT, parameters.text("after"),
+        parameters.text("before"), at_end=newest_first, newest_first=newest_first,
+    )  # fmt: skip
+
+
+class _Links:
+    """The pages beside a page, in the order of its events: the parameter and the cursor of each, None without one."""
+
+    def __init__(self, page: HistoryPage, *, newest_first: bool) -> None:
+        newer, older = ("after", page.newer), ("before", page.older)
+        self.next, self.prev = (older, newer) if newest_first else (newer, older)
+
+    def header(self, limit: int) -> str:
+        """Return the header Link; empty without pages. Its URLs are relative: a proxy may serve the app under a
+        prefix."""
+        kept = {name: values for name, values in request.args.lists() if name not in ("after", "before", "last")}
+        if "last" in request.args:
+            kept["limit"] = [str(limit)]
+        found = []
+        for rel, (name, cursor) in (("next", self.next), ("prev", self.prev)):
+            if cursor is not None:
+                found.append(f'<?{urlencode({**kept, name: cursor}, doseq=True)}>; rel="{rel}"')
+        return ", ".join(found)
+
+
+def _render(page: HistoryPage, links: _Links, rows: EventTable | _JsonRows, chosen: str) -> Response:
     if isinstance(rows, EventTable):
         return text_response(rows.encode(), FORMATS["csv"])
     if chosen == "ndjson":
         return text_response(b"\n".join([*rows.rows, b""]), FORMATS["ndjson"])
     trimmed = {} if page.first_kept is None else {"trimmed": True, "first_offset": page.first_kept}
-    rest = orjson.dumps({"next": page.next, **trimmed})
+    prev = {} if links.prev[1] is None else {"prev": links.prev[1]}
+    rest = orjson.dumps({"next": links.next[1], **prev, **trimmed})
     return text_response(b'{"events":[%b],%b' % (b",".join(rows.rows), rest[1:]), FORMATS["json"])

@@ -1,6 +1,6 @@
-"""Pages of a topic's history, read from its log and filtered by conditions such as ``rating<3``."""
+"""Pages of a topic's history, read from its log in both directions, and filtered by conditions such as ``rating<3``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,83 +42,185 @@ class HistoryFilter:
 
 
 class EventRows(Protocol):
-    """Takes the events of a page in their public form, in order of offset."""
+    """Takes the events of a page in their public form, in the order in which they are read."""
 
     def add(self, event: Mapping[str, Any]) -> int:
         """Add an event; return how many bytes it adds to the answer."""
         ...
 
+    def reverse(self) -> None:
+        """Turn the order of the events around."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """At most ``limit`` events after or before a cursor. Without one they are the first of the log, or with ``at_end``
+    the last. ``newest_first`` is the order in which they are wanted."""
+
+    limit: int
+    after: str | None = None
+    before: str | None = None
+    at_end: bool = False
+    newest_first: bool = False
+
+    @property
+    def backwards(self) -> bool:
+        """Return whether the log is read from its end, or from the cursor, towards its beginning."""
+        return self.before is not None or (self.after is None and self.at_end)
+
 
 @dataclass(slots=True)
 class HistoryPage:
-    """The cursor of the next page; None if there is none.
+    """Cursors of what is beside a page: of ``newer`` events for ``after``, of ``older`` ones for ``before``. None if
+    there is nothing, or for newer ones nothing yet.
 
     ``first_kept`` is the first offset of the log, set if events between this page and the one before were trimmed.
     """
 
-    next: str | None = None
+    newer: str | None = None
+    older: str | None = None
     first_kept: int | None = None
 
 
+class _Scan:
+    """One pass over entries, until the page is full or too much was read."""
+
+    def __init__(self, log: Log, request: PageRequest, limits: ScanLimits, rows: EventRows) -> None:
+        self._log = log
+        self._request = request
+        self._limits = limits
+        self._rows = rows
+        self._events = self._bytes = self._found = self._answered = 0
+        self._edges: list[int] = []  # sequences of the first and of the last event that was found
+
+    def take(self, entry: EventsEntry, events: Iterable[tuple[int, dict[str, Any]]]) -> int | None:
+        """Add the selected events of an entry; return the sequence of the last one if the page is full then."""
+        for sequence, public in events:
+            self._answered += self._rows.add(public)
+            self._found += 1
+            self._edges = [*self._edges[:1], sequence]
+            if self._found == self._request.limit or self._answered >= self._limits.answer:
+                return sequence
+        self._events += entry.last - entry.first + 1
+        self._bytes += len(entry.data)
+        return None
+
+    @property
+    def exhausted(self) -> bool:
+        """Return whether one request has read as much as it may."""
+        return self._events >= self._limits.events or self._bytes >= self._limits.bytes
+
+    def cursor(self, epoch: int, sequence: int) -> str:
+        return encode({self._log.partition: Position(epoch, sequence)})
+
+    def first_found(self, otherwise: int) -> int:
+        """Return the sequence of the event that was found first."""
+        return self._edges[0] if self._edges else otherwise
+
+
 def read_page(
-    broker: Broker, topic: str, selected: HistoryFilter, limit: int, after: str | None, scan: ScanLimits,
-    rows: EventRows, pause: Pause,
+    broker: Broker, topic: str, selected: HistoryFilter, request: PageRequest, limits: ScanLimits, rows: EventRows,
+    pause: Pause,
 ) -> HistoryPage:  # fmt: skip
-    """Add at most ``limit`` events after the cursor ``after`` to ``rows``. ``pause`` is called for each event read.
+    """Add the events of a page to ``rows``. ``pause`` is called for each event read.
 
     Raise InvalidParameter for an unusable cursor.
     """
+    scan = _Scan(Log(topic), request, limits, rows)
+    read = _read_backwards if request.backwards else _read_forwards
+    page = read(broker, topic, selected, request, scan, pause)
+    if request.backwards is not request.newest_first:
+        rows.reverse()
+    return page
+
+
+def _read_forwards(
+    broker: Broker, topic: str, selected: HistoryFilter, request: PageRequest, scan: _Scan, pause: Pause
+) -> HistoryPage:
     log = Log(topic)
-    begin, epoch = _begin(after, log)
+    begin, epoch = _position("after", request.after, log)
     offset = broker.seek_sequence(topic, begin) if begin else 0
     page = HistoryPage()
     sequence = begin
-    events = size = found = answered = 0
     while True:
         read = broker.read(log.partition, {log: offset})
-        if epoch is not None and read.epoch != epoch:
-            raise InvalidParameter("after", "the cursor is from before a restart of Redis; begin again without it")
+        _check_epoch("after", epoch, read.epoch)
         logged = read.logs[log]
         if 0 < sequence < logged.trimmed:
             page.first_kept = logged.entries[0].first if logged.entries else logged.last + 1
         for entry in logged.entries:
             offset, sequence = entry.last, entry.sequence
-            is_last = entry.last == logged.last
-            for event_sequence, public in _matching(entry, topic, selected, begin, pause):
-                answered += rows.add(public)
-                found += 1
-                if found == limit or answered >= scan.answer:
-                    if not (is_last and event_sequence == entry.sequence):
-                        page.next = encode({log.partition: Position(read.epoch, event_sequence)})
-                    return page
-            events += entry.last - entry.first + 1
-            size += len(entry.data)
-            if (events >= scan.events or size >= scan.bytes) and not is_last:
-                page.next = encode({log.partition: Position(read.epoch, entry.sequence)})
-                return page
-        if not logged.more:
-            return page
+            events = _matching(entry, topic, selected, pause, above=begin)
+            last, more = scan.take(entry, events), entry.last < logged.last
+            if last is not None or (scan.exhausted and more):
+                reached = entry.sequence if last is None else last
+                if more or reached < entry.sequence:
+                    page.newer = scan.cursor(read.epoch, reached)
+                break
+        if page.newer is not None or not logged.more or not logged.entries or last is not None:
+            break
+    if begin:
+        page.older = scan.cursor(read.epoch, scan.first_found(begin + 1))
+    return page
 
 
-def _begin(after: str | None, log: Log) -> tuple[int, int | None]:
-    """Return the sequence and the epoch of a cursor; without one, the beginning in any epoch."""
-    if after is None:
+def _read_backwards(
+    broker: Broker, topic: str, selected: HistoryFilter, request: PageRequest, scan: _Scan, pause: Pause
+) -> HistoryPage:
+    log = Log(topic)
+    end, epoch = _position("before", request.before, log)
+    # The entry after the last one below the cursor may have events on both sides of it.
+    start = f">{broker.seek_sequence(topic, end - 1)}" if end else "+"
+    page, last = HistoryPage(), None
+    while True:
+        read = broker.read_back(topic, start)
+        _check_epoch("before", epoch, read.epoch)
+        for number, entry in enumerate(read.entries, 1):
+            start, more = str(entry.first - 1), read.more or number < len(read.entries)
+            first = entry.sequence_of(entry.first)
+            if end and first >= end:
+                continue
+            last = scan.take(entry, _matching(entry, topic, selected, pause, below=end, newest_first=True))
+            if last is not None or (scan.exhausted and more):
+                reached = first if last is None else last
+                if more or reached > first:
+                    page.older = scan.cursor(read.epoch, reached)
+                break
+        if page.older is not None or not read.more or not read.entries or last is not None:
+            break
+    if end:
+        page.newer = scan.cursor(read.epoch, scan.first_found(end - 1))
+    return page
+
+
+def _position(name: str, cursor: str | None, log: Log) -> tuple[int, int | None]:
+    """Return the sequence and the epoch of a cursor; 0 in any epoch without one."""
+    if cursor is None:
         return 0, None
     try:
-        position = decode(after)[log.partition]
+        position = decode(cursor)[log.partition]
     except (UnreadableCursor, KeyError):
-        raise InvalidParameter("after", "not a cursor of this topic's history") from None
+        raise InvalidParameter(name, "not a cursor of this topic's history") from None
     return position.sequence, position.epoch
 
 
+def _check_epoch(name: str, cursor: int | None, present: int) -> None:
+    if cursor is not None and cursor != present:
+        raise InvalidParameter(name, "the cursor is from before a restart of Redis; begin again without it")
+
+
 def _matching(
-    entry: EventsEntry, topic: str, selected: HistoryFilter, after: int, pause: Pause
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the sequence and the public form of the selected events of an entry."""
-    for offset, line in enumerate(entry.data.split(b"\n"), entry.first):
+    entry: EventsEntry, topic: str, selected: HistoryFilter, pause: Pause, *, above: int = 0, below: int = 0,
+    newest_first: bool = False,
+) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
+    """Yield the sequence and the public form of the selected events of an entry, ``above`` and ``below`` sequences (0:
+    no bound)."""
+    lines = list(enumerate(entry.data.split(b"\n"), entry.first))
+    for offset, line in reversed(lines) if newest_first else lines:
         pause()
         sequence = entry.sequence_of(offset)
-        if sequence <= after:
+        if sequence <= above or (below and sequence >= below):
             continue
         event = Event.decode(line)
         if selected.matches(event, entry.arrival):
