@@ -109,7 +109,7 @@ def test_a_window_selects_statistics_and_the_server_selects_their_keys(shared_se
     ("arguments", "code", "message"),
     [
         (["t", "--stats", "--where", "x<1"], 2, "Error: --where selects events"),
-        (["t", "--where", "x"], 1, "Error: where: 'x' is not a field, one of = != < <= > >=, and a value"),
+        (["t", "--where", "x"], 1, "Error: where: 'x' is not a field, one of = != < <= > >= ~, and a value, or in(…)"),
         (["t", "--where", "x<true"], 1, "Error: where: 'x<true': true and false have no order"),
         (["a.>.b"], 1, "Error: 'a.>.b' is not a topic or pattern"),
         (["t", "--limit", "0"], 2, "Invalid value for '--limit'"),

@@ -14,7 +14,18 @@ from pushsvc.event.model import ATTRIBUTES, Event
 Test = Callable[[Mapping[str, Any]], bool]
 """Returns whether the data of an event, its attributes not included, meets a condition."""
 
-_CONDITION = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)\Z", re.DOTALL)
+LONGEST = 2_000
+"""Most characters of a condition."""
+
+MOST_VALUES = 100
+"""Most values of ``in(…)``."""
+
+SEARCHED = 10_000
+"""Characters at the beginning of a text that ``~`` looks at: an event may have a text of 8 MB, and meet 2,000 tests."""
+
+_CONDITION = re.compile(r"([^=!<>~]++)(!=|<=|>=|=|<|>|~)(.*)\Z", re.DOTALL)
+_LIST = re.compile(r"in\((.*)\)", re.DOTALL)
+_ITEM = re.compile(r'(\s*+"(?:[^"\\]|\\.)*+"\s*+|[^,"]*+)(,|\Z)', re.DOTALL)
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -59,11 +70,19 @@ class EventFilter:
 
 
 def parse_condition(text: str) -> Test:
-    """Return the test for ``rating<3`` or ``dish=soup``. Numbers compare with numbers, texts with texts."""
-    found = _CONDITION.match(text)
-    if not found:
-        raise InvalidParameter("where", f"{text!r} is not a field, one of = != < <= > >=, and a value")
-    name, comparison, literal = found.groups()
+    """Return the test for ``rating<3``, ``dish=soup``, ``note~cold`` or ``dish=in(soup,pizza)``.
+
+    Numbers compare with numbers, texts with texts. ``~`` finds text within text, whatever its case.
+    """
+    if len(text) > LONGEST:
+        raise InvalidParameter("where", f"a condition of {len(text)} characters, at most {LONGEST} are allowed")
+    name, comparison, literal = _parts(text)
+    if comparison == "~":
+        wanted = str(_value(literal)).casefold() if literal.startswith('"') else literal.casefold()
+        return lambda data: _contains(data.get(name), wanted)
+    if comparison in ("=", "!=") and (listed := _LIST.fullmatch(literal)):
+        values = _values(text, listed[1])
+        return lambda data: any(_equal(data.get(name), value) for value in values) is (comparison == "=")
     value = _value(literal)
     if comparison in ("=", "!="):
         return lambda data: (_equal(data.get(name), value)) is (comparison == "=")
@@ -85,6 +104,36 @@ def _value(literal: str) -> Any:
     except orjson.JSONDecodeError:
         return literal
     return value if isinstance(value, str | int | float | bool) else literal
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Return the field, the comparison and the value of a condition; for ``dish in(…)`` those of ``dish=in(…)``."""
+    name, separator, rest = text.partition(" in(")
+    if separator and name and rest.endswith(")") and not _CONDITION.match(name):
+        return name, "=", f"in({rest}"
+    found = _CONDITION.match(text)
+    if not found:
+        raise InvalidParameter("where", f"{text!r} is not a field, one of = != < <= > >= ~, and a value, or in(…)")
+    return found[1], found[2], found[3]
+
+
+def _values(text: str, items: str) -> list[Any]:
+    """Return the values of a list such as ``soup,"a, b",3``."""
+    values: list[Any] = []
+    place, more = 0, ","
+    while more:
+        if len(values) == MOST_VALUES:
+            raise InvalidParameter("where", f"{text[:100]!r} has more than {MOST_VALUES} values")
+        found = _ITEM.match(items, place)
+        if not found:
+            raise InvalidParameter("where", f"{text!r}: values with quotes or commas stand in double quotes")
+        values.append(_value(found[1].strip()))
+        place, more = found.end(), found[2]
+    return values
+
+
+def _contains(given: Any, wanted: str) -> bool:
+    return isinstance(given, str) and wanted in given[:SEARCHED].casefold()
 
 
 def _equal(given: Any, value: Any) -> bool:
