@@ -124,8 +124,8 @@ def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
         byte = raw[at]
         at += 1
         number |= (byte & 0x7F) << shift
+        shift += 7
+        if number >> 63 or (shift > 63 and byte >= 0x80):
+            raise UnreadableCursor("a sequence of more than 63 bits")
         if byte < 0x80:
             return number, at
-        shift += 7
-        if shift > 63:
-            raise UnreadableCursor("a sequence of more than 63 bits")
