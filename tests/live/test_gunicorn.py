@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
+
+import jwt
 
 from support.waiting import DEADLINE, until
 
@@ -22,6 +25,18 @@ def refuse_the_forbidden():
     return ("not here", 418) if request.path == "/v1/topics/forbidden/events" else None
 """
 
+AUTHORIZED = """
+from pushsvc.broker import Broker
+from pushsvc.config import load
+from pushsvc.config.access import access_of, take_key_variable
+from pushsvc.web import create_app
+from pushsvc.web.jwks import fetched_keys
+
+access = access_of(load({{"jwt_key": take_key_variable()}}), fetched_keys)
+app = create_app(Broker({url!r}, {prefix!r}), access=access)
+"""
+SECRET = "a secret of more than thirty-two bytes"
+
 CONF = """
 worker_class = "gevent"
 
@@ -34,13 +49,14 @@ def post_worker_init(worker):
 
 
 @contextmanager
-def gunicorn(stack, folder, conf, *arguments, ready=True):
-    (folder / "served.py").write_text(APP.format(url=stack.redis_url, prefix=stack.prefix))
+def gunicorn(stack, folder, conf, *arguments, ready=True, app=APP):
+    (folder / "served.py").write_text(app.format(url=stack.redis_url, prefix=stack.prefix))
     (folder / "gunicorn.conf.py").write_text(conf)
     with (folder / "gunicorn.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{stack.port}", *arguments, "served:app"],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ, start_new_session=True,
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | stack.environment,
+            start_new_session=True,
         )  # fmt: skip
     try:
         until(lambda: not ready or stack.ready() or process.poll() is not None)
@@ -50,6 +66,21 @@ def gunicorn(stack, folder, conf, *arguments, ready=True):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_tokens_are_asked_for_under_gunicorn(stack, topic, tmp_path):
+    stack.environment["PUSHSVC_JWT_KEY"] = SECRET
+    claims = {"exp": time.time() + 600, "pushsvc": {"publish": [topic], "subscribe": [topic]}}
+    headers = {"Authorization": f"Bearer {jwt.encode(claims, SECRET)}"}
+    path = f"/v1/topics/{topic}/events"
+    with gunicorn(stack, tmp_path, CONF, app=AUTHORIZED):
+        assert [stack.get(path, **given).status for given in ({}, headers)] == [401, 200]
+        with stack.stream(path) as refused, stack.stream(path, **headers) as stream:
+            assert (refused.status, stream.status) == (401, 200)
+            published = stack.request("POST", path, b'{"n": 1}', Content_Type="application/json", **headers)
+            assert published.status == 202
+            assert stream.frame()[1]["n"] == 1
+        assert stack.get("/v1/topics/other/events", **headers).status == 403
 
 
 def test_app_works_under_gunicorn_and_sigterm_ends_its_streams(stack, topic, tmp_path):
