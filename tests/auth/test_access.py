@@ -11,7 +11,7 @@ from pushsvc.auth.access import Access, Presented
 from pushsvc.auth.api_keys import PREFIX, ApiKeys, hash_of, read_api_key
 from pushsvc.auth.grants import NOTHING, Action, Grants, read_grants
 from pushsvc.auth.tokens import LONGEST_TOKEN, Issuer, Verifier, read_key
-from pushsvc.errors import InvalidToken
+from pushsvc.errors import BrokerUnavailable, InvalidToken
 
 SECRET = "a secret of more than thirty-two bytes"
 API_KEY = PREFIX + "producer-0123456789"
@@ -106,3 +106,56 @@ def test_a_token_is_verified_again_after_a_while() -> None:
     for _ in range(2):
         with pytest.raises(InvalidToken, match="no key"):
             of.grants(bearer(token()), NOW + 10)
+
+
+def test_no_token_outlives_what_is_remembered_of_revocations() -> None:
+    of = access(lifetime=30.0)
+    long = bearer(token(seconds=3_600))
+    assert of.grants(long, NOW + 29.9).expires == NOW + 30
+    with pytest.raises(InvalidToken, match="expired"):
+        of.grants(long, NOW + 30)
+    without_iat = {"exp": NOW + 31, "sub": "u42", "pushsvc": {}}
+    with pytest.raises(InvalidToken, match="no iat"):
+        of.grants(bearer(jwt.encode(without_iat, SECRET, "HS256")), NOW)
+    of.grants(bearer(jwt.encode(without_iat | {"exp": NOW + 30}, SECRET, "HS256")), NOW)
+    with pytest.raises(InvalidToken, match="future"):
+        of.grants(bearer(jwt.encode(without_iat | {"iat": NOW + 5}, SECRET, "HS256")), NOW)
+
+
+def test_revoked_credentials_are_refused_at_their_next_use() -> None:
+    of = access()
+    known, key = of.grants(bearer(token()), NOW), of.grants(bearer(API_KEY), NOW)
+    of.revocations.add("u42", NOW + 1)
+    of.revocations.add("producer", NOW + 1)
+    for grants, presented in ((known, bearer(token())), (key, bearer(API_KEY))):
+        assert not of.is_current(grants, NOW + 2)
+        with pytest.raises(InvalidToken, match="revoked"):
+            of.grants(presented, NOW + 2)
+
+
+def test_tokens_wait_for_the_list_of_revocations() -> None:
+    of = access(read_grants({"subscribe": ["news"]}))
+    of.revocations.known = False
+
+    def fail() -> None:
+        raise BrokerUnavailable("away")
+
+    of.revocations.load = fail
+    with pytest.raises(BrokerUnavailable):
+        of.grants(bearer(token()), NOW)
+    assert of.grants(Presented(), NOW).may(Action.SUBSCRIBE, "news")
+    of.revocations.load = lambda: of.revocations.merge({"u42": NOW + 1}, 0.0) and None
+    with pytest.raises(InvalidToken, match="revoked"):
+        of.grants(bearer(token()), NOW)
+
+
+def test_with_an_application_only_what_is_ours_is_decided_here() -> None:
+    keys = ApiKeys((read_api_key("producer", {"hash": hash_of(API_KEY), "publish": ["a"]}),))
+    without_issuers = Access(Verifier([]), keys, asks_application=True)
+    for presented, expected in ((Presented(), False), (bearer("opaque"), False), (bearer(API_KEY + "x"), True),
+                                (Presented("Basic dTpw"), False), (Presented(cookie=API_KEY), True)):  # fmt: skip
+        assert without_issuers.decides(presented) is expected
+    with_issuers = access(asks_application=True)
+    assert with_issuers.decides(bearer("opaque"))
+    assert not with_issuers.decides(Presented())
+    assert access().decides(Presented())

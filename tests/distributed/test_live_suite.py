@@ -13,7 +13,7 @@ from support.fleet import Fleet
 
 LIVE = Path(__file__).parent.parent / "live"
 SUITE = [
-    "streams", "many", "gap_free", "statistics_log", "takeover", "exactness", "values", "recent", "shards",
+    "streams", "many", "gap_free", "statistics_log", "takeover", "exactness", "values", "recent", "shards", "sessions",
 ]  # fmt: skip
 """The live tests of storage and streams. The others test sockets, or break a Redis of their own."""
 

@@ -90,6 +90,7 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/metrics"): (401, 401, 401, 403, 403, 403, 200, 200),
     ("DELETE", "/v1/topics/gone"): (401, 401, 401, 403, 403, 403, 204, 204),
     ("DELETE", "/v1/sessions?sub=nobody"): (401, 401, 401, 403, 403, 403, 200, 200),
+    ("GET", "/session"): (200,) * 8,
     ("GET", "/livez"): (200,) * 8,
     ("GET", "/readyz"): (200,) * 8,
     ("GET", "/"): (200,) * 8,

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from typing import Any
 
 import jwt
@@ -84,6 +85,24 @@ def test_revoking_ends_the_streams_of_a_subject_and_refuses_its_tokens(guarded: 
     guarded.restart_web()
     assert {status(old) for _ in range(8)} == {401}
     assert status(token("u7")) == 200
+
+
+def test_a_producer_that_repeats_itself_is_refused_from_the_revocation_on(guarded: Stack) -> None:
+    """Repeated posts on one connection are answered without a look at their token, until it does not hold any more."""
+    headers = bearer(token("u13", pushsvc={"publish": ["orders"]})) | {"Content-Type": "application/json"}
+    connection = HTTPConnection("127.0.0.1", guarded.port, timeout=60)
+
+    def post() -> int:
+        connection.request("POST", f"{PATH}", b'{"n": 1}', headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    assert [post() for _ in range(20)] == [202] * 20
+    revoke(guarded, "u13")
+    until(lambda: post() == 401)
+    assert [post() for _ in range(5)] == [401] * 5
+    connection.close()
 
 
 def test_only_manage_over_everything_revokes(guarded: Stack) -> None:

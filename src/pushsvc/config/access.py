@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pushsvc.auth.access import Access
 from pushsvc.auth.api_keys import ApiKeys, read_api_key
@@ -80,6 +81,13 @@ def check_access(settings: Settings, warn: Callable[[str], None]) -> None:
             )
         if one.jwks_url is not None and one.jwks_url.startswith("http:"):
             warn(f"WARNING: the keys {_named(one)} are fetched without TLS: whoever is on the way can replace them")
+    if settings.authorize_url is not None and _crosses_network(settings.authorize_url):
+        warn("WARNING: authorize_url is asked without TLS: whoever is on the way reads the cookies of all clients")
+
+
+def _crosses_network(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
 
 
 def issuers_of(settings: Settings) -> list[IssuerSettings]:
