@@ -76,6 +76,17 @@ def test_who_may_publish_without_flask(fields: list[str], topic: str, admitted: 
     assert (of.publisher(request, topic) is not None) is admitted
 
 
+def test_what_the_application_of_the_operator_decides_goes_to_flask() -> None:
+    """Even where anonymous grants would do: it may grant more, and to a subject."""
+    anonymous = read_grants({"publish": ["open"], "subscribe": ["open"]})
+    of = admission(Access(Verifier([]), anonymous=anonymous, asks_application=True))
+    for fields in ([], ["Cookie: session=1"], [bearer(token(publish=["open"]))]):
+        stream = parsed(head("GET", "/v1/stream?events=*", *fields))
+        assert of.stream_request(stream) is None
+        post_ = parsed(post(*fields, topic="open"))
+        assert of.publish_topic(post_) is None or of.publisher(post_, "open") is None
+
+
 def test_a_post_with_a_cookie_goes_to_flask_which_looks_at_its_origin() -> None:
     assert admission().publish_topic(parsed(post(f"Cookie: __Host-pushsvc={token(publish=['a'])}"))) is None
 

@@ -296,7 +296,7 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
     security = Security(
         settings.allow_host, settings.allow_origin, settings.insecure, settings.host,
         settings.allow_read_origin, settings.allow_write_origin,
-        any_host=access is not None and not access.anonymous,
+        any_host=access is not None and not access.anonymous and settings.authorize_url is None,
     )  # fmt: skip
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics, ack=settings.ack)
     application = None

@@ -149,7 +149,8 @@ class Admission:
         return StreamRequest((request.path, query, *identity, grants.subscribe), None, grants)
 
     def _grants(self, request: Request) -> Grants | None:
-        """Return the grants of a request; None if it has no valid credentials. May wait for the keys of an issuer."""
+        """Return the grants of a request; None if it has no valid credentials, or if the operator's application has to
+        be asked. May wait for the keys of an issuer."""
         if self._access is None:
             return EVERYTHING
         headers = request.headers
@@ -157,6 +158,8 @@ class Admission:
         presented = NO_CREDENTIALS
         if authorization is not None or cookie is not None:
             presented = Presented(authorization, None if cookie is None else parse_cookie(cookie).get(COOKIE))
+        if not self._access.decides(presented):
+            return None
         if not self._access.decides(presented):
             return None
         try:
