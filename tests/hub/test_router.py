@@ -1,9 +1,12 @@
 """Filters of one log: each event is looked up by its key once, and compared with each other filter once."""
 
+import json
+import random
+
 import gevent
 import pytest
 
-from pushsvc.cursor import decode
+from pushsvc.cursor import Position, decode
 from pushsvc.errors import TooManyFilters
 from pushsvc.event import Event
 from pushsvc.event.conditions import EventFilter
@@ -13,6 +16,7 @@ from pushsvc.hub.query import Query
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
 from pushsvc.topic import partition_of
+from support.effort import rounds
 from support.hubs import captured
 from support.waiting import turn_until
 
@@ -274,3 +278,72 @@ def test_error_of_one_group_does_not_reach_another(hub, broker, monkeypatch):
     turn_until(lambda: wake(other) or one.closed)
     assert offsets(sent) == [1]
     assert not other.closed
+
+
+@pytest.mark.parametrize("seed", range(rounds(10)))
+def test_clients_of_a_router_that_is_mostly_behind_get_each_event_once(slow, broker, subscribe, seed):
+    """Clients leave and come back at random, some with a position that the router has not reached."""
+    dice = random.Random(seed)
+    filters = [of_any("n>=0"), of_key("u1"), of_any("n<40", type="sale"), of_key("nobody"), of_key("u2", "half=true")]
+    groups = [slow.group(Query(events=(TOPIC,), filter=one)) for one in filters]
+    settle(*groups)
+    router, published = groups[0].followers[PARTITION], []
+    clients = [Client(group, router.position.epoch) for group in groups * 2]
+    lags = 0
+    for _ in range(60):
+        events = [
+            Event(key=dice.choice(["u1", "u2", None]), type=dice.choice(["sale", "gift"]),
+                  data={"n": dice.randrange(100), "half": dice.random() < 0.5, "text": "x" * 50})
+            for _ in range(dice.choice([1, 2, 30]))
+        ]  # fmt: skip
+        publish(broker, *events)
+        published += events
+        if dice.random() < 0.7:
+            router._follower.wake()
+            router._follower.step()
+            lags += not router.is_idle
+        for client in dice.sample(clients, 2):
+            client.leave()
+            if dice.random() < 0.7:
+                client.come(subscribe, here=router._follower.position if dice.random() < 0.1 else None)
+        for _ in range(dice.randrange(5)):
+            gevent.sleep(0.0005)
+    for client in clients:
+        client.leave()
+        client.come(subscribe)
+    for client in clients:
+        wanted = [n for n, event in enumerate(published, 1) if client.group.filter.matches(event)]
+        wanted = [n for n in wanted if n not in client.passed_over]
+        turn_until(lambda: wake(client.group) or client.receive() >= len(wanted))  # noqa: B023
+        assert client.received == wanted
+    assert lags > 5
+
+
+class Client:
+    """A client that resumes after what it has received. It may also come with a later position, from elsewhere."""
+
+    def __init__(self, group, epoch):
+        self.group, self.received, self.passed_over = group, [], set()
+        self._positions, self._subscriber = {PARTITION: Position(epoch, 0)}, None
+
+    def come(self, subscribe, here=None):
+        if here is not None:
+            before = self._positions[PARTITION].sequence
+            self.passed_over |= set(range(before + 1, here.sequence + 1))
+            self._positions = {PARTITION: here}
+        self._subscriber, self._taken = subscribe(self.group, dict(self._positions)), 0
+
+    def receive(self):
+        if self._subscriber is not None:
+            self._subscriber.receive()
+            for message in self._subscriber.messages[self._taken :]:
+                self._positions = decode(message.id)
+                self.received.append(json.loads(message.data)["$offset"])
+            self._taken = len(self._subscriber.messages)
+        return len(self.received)
+
+    def leave(self):
+        if self._subscriber is not None:
+            self.receive()
+            self._subscriber.connection.close()
+            self._subscriber = None
