@@ -5,7 +5,7 @@ The position in a partition is an epoch (32 bits) and a sequence. Partitions wit
 
     version (1 byte) { epoch (4 bytes) n (1 byte) n × { partition (1 byte) sequence (varint) } } …   in base64url
 
-The byte of a partition has the bit 64 if the position is partial. In version 2 a digest (4 bytes) of what the client
+The byte of a partition has the bit 64 if the position is partial. In version 2 a digest (8 bytes) of what the client
 has selected follows the version. A process that knows version 1 alone cannot read it, and answers with a reset.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pushsvc.topic import PARTITIONS
 
 MAX_LENGTH = 600
-DIGEST_LENGTH = 4
+DIGEST_LENGTH = 8
 _VERSION = 1
 _WITH_DIGEST = 2
 _PARTIAL = 64

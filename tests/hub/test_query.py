@@ -2,6 +2,7 @@
 
 from pushsvc import topic
 from pushsvc.auth.grants import Grant, TopicGrants
+from pushsvc.cursor import DIGEST_LENGTH
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import Selection
@@ -29,22 +30,32 @@ def test_names_of_a_query_are_not_compared_with_each_topic(monkeypatch):
 
 def test_digest_is_that_of_the_selection():
     def digest(**changed):
-        return Query(**{"events": ("a", "b"), "statistics": ("c.>",), **changed}).digest
+        return Query(**{"events": ("a", "b.>"), "statistics": ("c.>",), **changed}).digest
 
-    assert digest(events=("b", "a", "b")) == digest(every=1.0) == digest(named=False) == digest()
-    others = [
-        digest(events=("a",)), digest(statistics=()), digest(windows=("1m",)), digest(windows=("*",)),
+    assert digest(events=("b.>", "a", "b.>")) == digest(every=1.0) == digest(named=False) == digest()
+    grants = [TopicGrants([Grant("a")]), TopicGrants([Grant("a"), Grant("b", frozenset("k"))])]
+    of_events = [digest(events=("a", "b.*")), digest(events=("c", "b.>")), digest(events=("a",))]
+    of_statistics = [
+        digest(statistics=()), digest(windows=("1m",)), digest(windows=("*",)),
         digest(selection=Selection(keys=frozenset(["u"]))), digest(selection=Selection(keys=frozenset(["u", None]))),
         digest(selection=Selection(keys=frozenset())), digest(selection=Selection(fields=frozenset(["u"]))),
         digest(selection=Selection(records=True)), digest(selection=Selection(top=3)),
-        digest(visible=TopicGrants([Grant("a")])),
-        digest(visible=TopicGrants([Grant("a"), Grant("b", frozenset("k"))])),
     ]  # fmt: skip
-    assert len({digest(), *others}) == len(others) + 1
-    assert all(len(one) == 4 for one in others)
+    found = {digest(), *of_events, *of_statistics, *(digest(visible=one) for one in grants)}
+    assert len(found) == 1 + len(of_events) + len(of_statistics) + len(grants)
+    assert all(len(one) == DIGEST_LENGTH for one in found)
 
 
-def test_position_in_the_events_of_one_topic_has_no_digest():
+def test_cursor_tells_whether_patterns_of_events_or_statistics_are_new():
+    asked = Query(events=("a.*",), statistics=("c",))
+    assert asked.reselects(asked.digest) == asked.reselects(b"") == (False, False)
+    assert asked.reselects(Query(events=("a.*",)).digest) == (False, True)
+    assert asked.reselects(Query(events=("a.*", "b"), statistics=("c",)).digest) == (True, False)
+    assert Query(events=("a.*",)).reselects(asked.digest) == (False, False)
+    assert Query(events=("a",)).reselects(asked.digest) == (False, False)
+
+
+def test_position_in_the_events_of_named_topics_has_no_digest():
     filter = EventFilter.of("sale", frozenset(["u"]), ["n=1"])
-    assert Query(events=("a",), filter=filter).digest == Query(events=("a",)).digest == b""
+    assert Query(events=("a",), filter=filter).digest == Query(events=("a", "b")).digest == b""
     assert Query(events=("a.*",)).digest

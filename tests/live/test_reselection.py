@@ -57,7 +57,7 @@ def test_topic_that_is_new_to_the_selection_starts_as_for_a_new_subscriber(serve
     known, new = topics
     for n in range(3):
         server.post(new, {"n": n})
-    with server.stream(f"/v1/stream?events={known}&events={known}.none") as stream:
+    with server.stream(f"/v1/stream?events={known}") as stream:
         stream.read()
         server.post(known, {"n": 0})
         cursor = stream.next().id
@@ -88,3 +88,20 @@ def test_statistics_beside_events_begin_with_a_snapshot(server, topics):
         assert {row[0] for _, frame in frames for row in frame["data"]} == {"b"}
         server.post(known, {"key": "c", "n": 9})
         assert stream.until(lambda event, data: event == "message")["n"] == 9
+
+
+def test_pattern_that_is_new_to_the_selection_starts_as_for_a_new_subscriber(server, topics):
+    """The pattern that the client had is resumed, the other one is not read from the start of its topics."""
+    known, new = topics
+    server.post(f"{known}.a", {"n": 0})
+    server.post(f"new-{new}.b", [{"n": n} for n in range(3)])
+    with server.stream(f"/v1/stream?events={known}.*") as stream:
+        stream.read()
+        server.post(f"{known}.a", {"n": 1})
+        cursor = stream.next().id
+    server.post(f"{known}.a", {"n": 2})
+    with server.stream(f"/v1/stream?events={known}.*&events=new-{new}.*", Last_Event_ID=cursor) as stream:
+        found = [stream.frame()[1]]
+        server.post(f"new-{new}.b", {"n": 3})
+        found.append(stream.frame()[1])
+        assert [(data["$topic"], data["n"]) for data in found] == [(f"{known}.a", 2), (f"new-{new}.b", 3)]

@@ -10,7 +10,7 @@ from pushsvc.topic import PARTITIONS
 positions = st.builds(Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1), st.booleans())
 
 
-digests = st.sampled_from([b"", b"abcd", bytes(4)])
+digests = st.sampled_from([b"", b"abcdefgh", bytes(8)])
 
 
 @given(st.dictionaries(st.integers(0, PARTITIONS - 1), positions), digests)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 from pushsvc import sse
 from pushsvc.auth.grants import TopicGrants
@@ -17,6 +18,17 @@ from pushsvc.topic import Shapes, is_pattern
 EVERY_WINDOW = "*"
 _EVERYTHING = Selection()
 _EVERY_EVENT = EventFilter()
+_NO_DIGEST = bytes(DIGEST_LENGTH // 2)
+
+
+class Reselected(NamedTuple):
+    """Whether the client has selected other patterns of events, or other statistics, since its cursor."""
+
+    events: bool = False
+    statistics: bool = False
+
+
+NOTHING_RESELECTED = Reselected()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +66,39 @@ class Query:
 
     @property
     def digest(self) -> bytes:
-        """Return what cursors say of the selection; nothing if that is the events of one topic, whatever the filter.
+        """Return what cursors say of the selection: 4 bytes of patterns of events and 4 of statistics, zeros without.
 
-        A position in one log of events holds for each filter, and without a digest the ids of events are shorter.
+        It is empty if events are named alone. A cursor has a position of each, so it shows itself which are new.
         """
         if self._digest is None:
-            one_log = not self.statistics and len(self.events) == 1 and not self.has_patterns
-            object.__setattr__(self, "_digest", b"" if one_log else self._digest_of_selection())
+            digest = self._digest_of_events() + self._digest_of_statistics()
+            object.__setattr__(self, "_digest", digest if any(digest) else b"")
         return self._digest or b""
 
-    def _digest_of_selection(self) -> bytes:
+    def _digest_of_events(self) -> bytes:
+        if not any(map(is_pattern, self.events)):
+            return _NO_DIGEST
+        return _digest_of(_in_order(self.events), self._visible)
+
+    def _digest_of_statistics(self) -> bytes:
         chosen = self.selection
-        selected = (
-            *map(_in_order, (self.events, self.statistics, self.windows, chosen.keys, chosen.fields)),
-            chosen.records, chosen.top, chosen.by, sorted(map(str, self.visible.listed())) if self.visible else None,
-        )  # fmt: skip
-        return blake2b(repr(selected).encode(), digest_size=DIGEST_LENGTH).digest()
+        if not self.statistics:
+            return _NO_DIGEST
+        names = map(_in_order, (self.statistics, self.windows, chosen.keys, chosen.fields))
+        return _digest_of(*names, chosen.records, chosen.top, chosen.by, self._visible)
+
+    @property
+    def _visible(self) -> list[str] | None:
+        return None if self.visible is None else sorted(map(str, self.visible.listed()))
+
+    def reselects(self, digest: bytes) -> Reselected:
+        """Return what a cursor with a digest, or an older one without, has not had in its selection."""
+        if not digest or not self.digest:
+            return NOTHING_RESELECTED
+        (events, statistics), (old_events, old_statistics) = _halves(self.digest), _halves(digest)
+        return Reselected(
+            events != _NO_DIGEST and events != old_events, statistics != _NO_DIGEST and statistics != old_statistics
+        )
 
     @property
     def reserved_names(self) -> frozenset[str] | None:
@@ -130,6 +159,14 @@ class _Index:
 
     def covers(self, topic: str) -> bool:
         return topic in self._names or not self._names.isdisjoint(self._shapes.candidates(topic))
+
+
+def _digest_of(*selected: object) -> bytes:
+    return blake2b(repr(selected).encode(), digest_size=DIGEST_LENGTH // 2).digest()
+
+
+def _halves(digest: bytes) -> tuple[bytes, bytes]:
+    return digest[: DIGEST_LENGTH // 2], digest[DIGEST_LENGTH // 2 :]
 
 
 def _in_order(names: Collection[str | None] | None) -> list[str | None] | None:

@@ -22,7 +22,7 @@ from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.groups.listing import Describe, Poll
 from pushsvc.hub.hub import DRAINING, Hub
 from pushsvc.hub.messages import OPENING, farewell
-from pushsvc.hub.query import Query
+from pushsvc.hub.query import NOTHING_RESELECTED, Query, Reselected
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +161,9 @@ class QueryStream(Stream):
 
     def start(self, connection: Connection) -> None:
         group = self._group
-        reselected = self._cursor is not None and group.is_reselected(self._cursor)
-        if self._cursor is not None and (group.has_events or not reselected):
-            self._resume(connection, self._cursor, ResumeReason.RESELECTED if reselected else ResumeReason.CURSOR)
+        reselected = NOTHING_RESELECTED if self._cursor is None else group.reselected(self._cursor)
+        if self._cursor is not None and (group.has_events or not reselected.statistics):
+            self._resume(connection, self._cursor, reselected)
             return
         end = group.channel.seal()
         if group.has_statistics and not group.has_events:
@@ -174,7 +174,7 @@ class QueryStream(Stream):
             connection.push(OPENING)
             self.hub.replays.begin(group, connection, decode(self._from.cursor), ResumeReason.NEW)
 
-    def _resume(self, connection: Connection, cursor: str, reason: ResumeReason) -> None:
+    def _resume(self, connection: Connection, cursor: str, reselected: Reselected) -> None:
         group = self._group
         changes = group.changes_for(cursor)
         if changes is not None:
@@ -184,7 +184,7 @@ class QueryStream(Stream):
         if cursor == EARLIEST:
             self.hub.replays.begin(group, connection, None, ResumeReason.EARLIEST)
         else:
-            self.hub.replays.begin(group, connection, _positions(cursor), reason)
+            self.hub.replays.begin(group, connection, _positions(cursor), ResumeReason.CURSOR, reselected)
 
     def _start_live(self, connection: Connection) -> None:
         """Send the state, and the messages after it. Nothing here yields, so no message falls between the two."""

@@ -30,7 +30,7 @@ from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.latch import Latch
 from pushsvc.hub.groups.positions import LogsByPartition, SentPositions
 from pushsvc.hub.groups.rankings import Rankings
-from pushsvc.hub.query import Query
+from pushsvc.hub.query import NOTHING_RESELECTED, Query, Reselected
 from pushsvc.settings import TopicRules
 
 FAR = 4  # chunks by which a stream of statistics alone may be behind before its updates are conflated
@@ -49,7 +49,6 @@ class ResumeReason(Enum):
     """Why a connection reads history before it continues live."""
 
     CURSOR = auto()  # the client comes with a cursor
-    RESELECTED = auto()  # the client comes with a cursor of another selection
     EARLIEST = auto()  # the client asks for everything that the logs still hold
     NEW = auto()  # the client has no statistics yet
     TOO_SLOW = auto()  # the backlog lost its place: the messages tell how many updates they replace
@@ -402,13 +401,12 @@ class Group:
         wanted = set(logs) if self._was_settled else ()
         return [self.conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
 
-    def is_reselected(self, cursor: str) -> bool:
-        """Return whether a cursor is that of another selection. One without a digest is taken for one of this."""
+    def reselected(self, cursor: str) -> Reselected:
+        """Return what a cursor has not had in its selection."""
         try:
-            digest = decode_with_digest(cursor)[1]
+            return self.query.reselects(decode_with_digest(cursor)[1])
         except UnreadableCursor:
-            return False
-        return bool(digest) and digest != self.query.digest and bool(self.query.digest)
+            return NOTHING_RESELECTED
 
     def changes_for(self, cursor: str) -> bytes | None:
         """Return the beginning of a stream with what a client lacks, framed.

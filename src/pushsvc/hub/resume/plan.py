@@ -11,6 +11,7 @@ from pushsvc.errors import PushError
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub.feed.tail import REPLAY_AFTER_RESET
 from pushsvc.hub.groups.group import Group
+from pushsvc.hub.query import NOTHING_RESELECTED, Reselected
 from pushsvc.hub.resume.history import LogPosition
 from pushsvc.topic import is_pattern
 
@@ -20,9 +21,9 @@ class ResumePlan:
     """For a client with ``client_positions``: its ``log_positions`` in the logs of events, and the ``lost`` logs.
 
     ``client_positions`` is None if the client's cursor is unreadable. A client that asks for the ``earliest`` events
-    loses nothing. One that comes from another selection, ``reselected``, starts in the partitions that its cursor
-    lacks as a new one. ``refresh_topics(partitions)`` makes the group follow the topics that it lacks. Valid as long as
-    no log of the group starts over. Logs that join are looked up too.
+    loses nothing. Topics that it has selected since its cursor, as ``reselected`` tells, start as for a new client if
+    their partition is not in the cursor. ``refresh_topics(partitions)`` makes the group follow the topics that it
+    lacks. Valid as long as no log of the group starts over. Logs that join are looked up too.
     """
 
     group: Group
@@ -31,7 +32,7 @@ class ResumePlan:
     wait: float
     client_positions: Mapping[int, Position] | None
     earliest: bool
-    reselected: bool = False
+    reselected: Reselected = NOTHING_RESELECTED
 
     def __post_init__(self) -> None:
         self.log_positions: dict[Log, LogPosition] = {}
@@ -88,6 +89,7 @@ class ResumePlan:
         """
         found = {}
         changed: dict[int, bool] = {}
+        read_from_start = {of.partition for of, at in self.log_positions.items() if not at.offset}
         for of in self.log_positions:
             changed[of.partition] = changed.get(of.partition, False) or not self._has_everything(of)
         for partition, follower in self.group.followers.items():
@@ -96,7 +98,7 @@ class ResumePlan:
             found[partition] = Position(follower.position.epoch, position.sequence if position and known else 0)
             if not changed.get(partition, True):
                 found[partition] = follower.position
-            if position is None and self.reselected:
+            if self.client_positions is not None and position is None and partition not in read_from_start:
                 found[partition] = self._starts.get(partition, follower.position)
         return found
 
@@ -134,8 +136,16 @@ class ResumePlan:
 
     def _is_created_later(self, of: Log) -> bool:
         """Return whether the topic of a log may be newer than the client's cursor, which lacks its partition."""
-        lacks = self.client_positions is not None and of.partition not in self.client_positions
-        return lacks and not self.earliest and not self.reselected and of.topic not in self.group.query.named_topics
+        return self._lacks(of) and not self.earliest and not self._is_selected_later(of)
+
+    def _lacks(self, of: Log) -> bool:
+        """Return whether the client's cursor has no position for a log."""
+        return self.client_positions is not None and of.partition not in self.client_positions
+
+    def _is_selected_later(self, of: Log) -> bool:
+        """Return whether the client has selected a log since its cursor. It has a position of all topics named then."""
+        reselected = self.reselected.events if of.window is None else self.reselected.statistics
+        return self._lacks(of) and (reselected or of.topic in self.group.query.named_topics)
 
     def _reason_lost(self, of: Log, with_start: Container[Log]) -> str | None:
         """Return why the position in a log is lost; None if it is not, or if a snapshot makes up for it.
@@ -146,7 +156,7 @@ class ResumePlan:
             return None
         position = self.position(of.partition)
         tail = self.group.tail(of)
-        if position is None and self.reselected:
+        if self._is_selected_later(of):
             return None
         if position is None:
             return None if self._is_created_later(of) and (of.window is not None or of in with_start) else "trimmed"
@@ -176,7 +186,7 @@ class ResumePlan:
         ends = self._read_metadata(of for of, is_lost in lost.items() if is_lost)
         for of, is_lost in lost.items():
             position, source = self.position(of.partition), self.group.followers[of.partition]
-            if position is None and self.reselected:
+            if self._is_selected_later(of):
                 self._starts.setdefault(of.partition, source.position)
                 self.log_positions[of] = LogPosition(source.offset(of), 0)
             elif is_lost:

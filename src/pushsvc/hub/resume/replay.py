@@ -18,6 +18,7 @@ from pushsvc.hub import metrics
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.groups.group import Group, ResumeReason
 from pushsvc.hub.limits import ResumeLimits
+from pushsvc.hub.query import NOTHING_RESELECTED, Reselected
 from pushsvc.hub.resume.history import History, HistoryLost
 from pushsvc.hub.resume.plan import ResumePlan
 
@@ -49,15 +50,15 @@ class Replays:
 
     def begin(
         self, group: Group, connection: Connection, client_positions: Mapping[int, Position] | None,
-        reason: ResumeReason,
+        reason: ResumeReason, reselected: Reselected = NOTHING_RESELECTED,
     ) -> None:  # fmt: skip
         """Bring a connection from the client's positions (None: unreadable) to the live messages."""
         if connection.closed:
             return
-        earliest, reselected = reason is ResumeReason.EARLIEST, reason is ResumeReason.RESELECTED
         plan = ResumePlan(
-            group, self._broker, self._refresh_topics, self._limits.wait, client_positions, earliest, reselected
-        )
+            group, self._broker, self._refresh_topics, self._limits.wait, client_positions,
+            reason is ResumeReason.EARLIEST, reselected,
+        )  # fmt: skip
         replay = Replay(group, connection, plan, reason, self._broker, self._submit, self._limits)
         connection.at = None
         connection.source = replay
@@ -174,7 +175,7 @@ class Replay:
         if resets:
             group.note_reset()
         messages = resets + self._statistics(plan)
-        if self.reason in (ResumeReason.NEW, ResumeReason.RESELECTED):
+        if self.reason is ResumeReason.NEW:
             self.reason = ResumeReason.CURSOR
         self._history = History(self.broker, group.query, plan.positions(), plan.log_positions, self.limits.read_bytes)
         if not plan.log_positions:
@@ -184,14 +185,14 @@ class Replay:
 
     def _begin_again(self, client_positions: Mapping[int, Position]) -> None:
         # A new plan: a look-up under way must not write into the plan that replaces it.
-        self.plan = replace(self.plan, client_positions=client_positions, earliest=False, reselected=False)
+        self.plan = replace(self.plan, client_positions=client_positions, earliest=False, reselected=NOTHING_RESELECTED)
         self._history = None
 
     def _statistics(self, plan: ResumePlan) -> list[bytes]:
         """Return the statistics that the client lacks. The last has one id for all, unless events bring it."""
         group, lost = self.group, plan.lost
         # The position follows the events, and may be ahead of paced statistics.
-        is_new = self.reason in (ResumeReason.NEW, ResumeReason.RESELECTED)
+        is_new = self.reason is ResumeReason.NEW or plan.reselected.statistics
         unknown = is_new or (group.paces_statistics and group.has_events)
         skipping = self.reason is ResumeReason.TOO_SLOW
         messages = []
