@@ -57,6 +57,12 @@ def abandon(url: str, path: str) -> None:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
 
 
+def connect_from(address: str, url: str) -> socket.socket:
+    """Return a connection that comes from another address of the loopback network (Linux)."""
+    place = urlsplit(url)
+    return socket.create_connection((place.hostname or "", place.port or 80), SECONDS, (address, 0))
+
+
 def open_stream(url: str, path: str, buffer: int = 4_096) -> socket.socket:
     """Ask for a stream on a socket that takes few bytes before they are read; 0: as many as usual."""
     place = urlsplit(url)
