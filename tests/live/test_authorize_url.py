@@ -132,6 +132,19 @@ def test_a_stream_ends_with_the_answer(asking: Stack, site: Site) -> None:
     assert b": the token has expired" in stream.rest()
 
 
+def test_after_a_revocation_the_application_is_asked_again(asking: Stack, site: Site) -> None:
+    site.replies["s=9"] = granted(subject="eve")
+    site.replies["s=10"] = granted(subject="admin", manage=[">"])
+    stream = Stream(asking.port, "/v1/topics/orders/events", {"Cookie": "s=9"})
+    assert stream.status == 200
+    stream.read()
+    before = len(site.questions("s=9"))
+    assert asking.request("DELETE", "/v1/sessions?sub=eve", Cookie="s=10").status == 200
+    assert b": the access of this subject was revoked" in stream.rest()
+    until(lambda: asking.get("/v1/topics/orders/events", Cookie="s=9").status == 200)
+    assert len(site.questions("s=9")) > before
+
+
 def test_refusals_leave_what_is_granted_to_everybody(asking: Stack, site: Site) -> None:
     site.replies["s=6"] = answer(403, b"")
     assert publish(asking, "s=6").status == 403

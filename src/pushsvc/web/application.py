@@ -10,7 +10,7 @@ import json
 import logging
 import ssl
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -99,10 +99,16 @@ class Application:
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking: dict[bytes, Event] = {}
 
-    def grants(self, question: Question) -> Grants:
-        """Return what a request may do. Raise MissingToken, NotGranted or ApplicationUnavailable. May wait."""
+    def grants(self, question: Question, is_revoked: Callable[[Grants], bool] = lambda _: False) -> Grants:
+        """Return what a request may do. Raise MissingToken, NotGranted or ApplicationUnavailable. May wait.
+
+        An answer from before its subject ``is_revoked`` is asked for again.
+        """
         digest = question.digest
         answer = self._remembered(digest)
+        if answer is not None and answer.grants is not None and is_revoked(answer.grants):
+            del self._answers[digest]
+            answer = None
         if answer is None:
             asking = self._asking.get(digest)
             if asking is None:

@@ -130,7 +130,7 @@ def _asked(application: Application, access: Access, request: Request) -> tuple[
     sent = [(name, request.headers[name]) for name in application.headers if name in request.headers]
     question = Question(action, tuple(named), client_of(request).address, tuple(sent))
     try:
-        grants = application.grants(question)
+        grants = application.grants(question, access.revocations.refuses)
     except (MissingToken, NotGranted) as refused:
         return access.anonymous, refused
     access.check_current(grants, now_ms() / 1_000)
