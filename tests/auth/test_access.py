@@ -144,7 +144,7 @@ def test_tokens_wait_for_the_list_of_revocations() -> None:
     with pytest.raises(BrokerUnavailable):
         of.grants(bearer(token()), NOW)
     assert of.grants(Presented(), NOW).may(Action.SUBSCRIBE, "news")
-    of.revocations.load = lambda: of.revocations.merge({"u42": NOW + 1}, 0.0) and None
+    of.revocations.load = lambda: of.revocations.add("u42", NOW + 1) and of.revocations.complete(0.0)
     with pytest.raises(InvalidToken, match="revoked"):
         of.grants(bearer(token()), NOW)
 

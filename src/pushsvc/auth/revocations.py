@@ -1,6 +1,6 @@
 """Which tokens are refused because the access of their subject was revoked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from pushsvc.auth.grants import Grants
 
@@ -37,12 +37,7 @@ class Revocations:
         self.generation += 1
         return True
 
-    def merge(self, times: Mapping[str, float], oldest: float) -> list[str]:
-        """Take a list that was read, which may lack later revocations, and forget all before ``oldest``.
-
-        Return the subjects that were revoked anew.
-        """
-        new = [subject for subject, time in times.items() if self.add(subject, time)]
+    def complete(self, oldest: float) -> None:
+        """Note that the whole list was added, and forget all before ``oldest``: no token from then is valid."""
         self._times = {subject: time for subject, time in self._times.items() if time >= oldest}
         self.known = True
-        return new

@@ -1,5 +1,7 @@
 """The subjects whose access was revoked, in Redis."""
 
+from collections.abc import Iterator
+
 from pushsvc.broker import script
 from pushsvc.broker.connection_pool import Connections
 from pushsvc.broker.keys import Keys
@@ -42,19 +44,16 @@ class RevocationStore:
         time, _, subject = message.decode().partition(" ")
         return subject, int(time) / 1e6
 
-    def read(self) -> dict[str, float]:
-        """Return the subjects whose access was revoked, each with the time."""
-        found: dict[str, float] = {}
+    def read(self) -> Iterator[dict[str, float]]:
+        """Yield the subjects whose access was revoked, each with the time, in pages."""
         after = "-inf"
         while True:
             # By time, from the last one on: places move when old ones are dropped. A subject that is revoked again
             # moves to the end.
             page = self._connections.command(
-                "ZRANGE", self._keys.revoked, after, "+inf", "BYSCORE", "LIMIT", 0, _PAGE, "WITHSCORES"
+                "ZRANGEBYSCORE", self._keys.revoked, after, "+inf", "WITHSCORES", "LIMIT", 0, _PAGE
             )
-            found.update(
-                (subject.decode(), float(time) / 1e6) for subject, time in zip(page[::2], page[1::2], strict=True)
-            )
+            yield {subject.decode(): float(time) / 1e6 for subject, time in zip(page[::2], page[1::2], strict=True)}
             if len(page) < 2 * _PAGE or page[-1].decode() == after:
-                return found
+                return
             after = page[-1].decode()

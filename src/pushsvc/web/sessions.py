@@ -70,10 +70,10 @@ class RevokedSessions:
                 gevent.sleep(_PAUSE)
 
     def _load(self) -> None:
-        times = self._store.read()
-        oldest = now_ms() / 1_000 - self._lifetime
-        for subject in self._revocations.merge(times, oldest):
-            self._end(subject, times[subject])
+        for page in self._store.read():
+            for subject, time in page.items():
+                self._add(subject, time)
+        self._revocations.complete(now_ms() / 1_000 - self._lifetime)
 
     def _add(self, subject: str, time: float) -> None:
         if self._revocations.add(subject, time):
