@@ -103,6 +103,7 @@ FILES = [
     f'[keys]\na = "{MARK}"', f'[[issuers]]\nname = "a"\nkey = "{MARK}"\nalgorithms = ["RS256"]',
     f'[[issuers]]\nname = "a"\nkey = "{MARK}"\nkey_file = "x"', f'[[issuers]]\nname = "a"\nkey = 1\nkye = "{MARK}"',
     f'redis = "redis://:{MARK}@h"\nredis_username = "u"\nredis_password_file = "/none"',
+    f'authorize_url = "https://me:{MARK}@127.0.0.1:1/x"', f'authorize_url = "{MARK}"',
     f'jwt_jwks_url = "https://me:{MARK}@127.0.0.1:1/x"\njwt_key = "{MARK}"',
 ]  # fmt: skip
 
@@ -152,11 +153,12 @@ def test_running_server_shows_no_secret_whatever_fails(guarded: EmbeddedServer, 
     """The settings and requests have secrets in every place. Redis refuses the login, and then is away."""
     (tmp_path / "password").write_text(PASSWORD)
     (tmp_path / "pushsvc.toml").write_text(
-        f'redis_username = "me"\nredis_password_file = "password"\ntoken_parameter = true\naccess_log = true\n'
-        f'log_level = "debug"\n[[issuers]]\nname = "other"\nkey = "{KEY}-other"\n'
+        'redis_username = "me"\nredis_password_file = "password"\ntoken_parameter = true\naccess_log = true\n'
+        f'log_level = "debug"\nauthorize_url = "http://127.0.0.1:1/ask?key={MARK}"\n'
+        f'[[issuers]]\nname = "other"\nkey = "{KEY}-other"\n'
+        f'[[issuers]]\nname = "remote"\njwks_url = "http://127.0.0.1:1/keys?key={MARK}"\n'
         "[topics.hot]\nparts = 2\n"
     )
-    (tmp_path / "home").mkdir()
     parent = Parent(
         tmp_path, *SERVE, "--workers", "2", PUSHSVC_REDIS=f"redis://127.0.0.1:{guarded.port}/0", PUSHSVC_JWT_KEY=KEY
     )
@@ -164,7 +166,7 @@ def test_running_server_shows_no_secret_whatever_fails(guarded: EmbeddedServer, 
         "good": token(), "expired": token(exp=1), "soon": token(nbf=int(time.time()) + 500),
         "strange": token(pushsvc=MARK),
         "other key": jwt.encode({"sub": MARK}, MARK * 6, "HS256"), "unsigned": jwt.encode({"sub": "u"}, None, "none"),
-        "no token": MARK, "API key": API_KEY,
+        "remote": token(iss="remote"), "no token": MARK, "API key": API_KEY,
     }  # fmt: skip
     hidden = [MARK, *(part for one in tokens.values() for part in one.split(".")[1:] if len(part) > 20)]
     try:
