@@ -21,6 +21,7 @@ from pushsvc.cli.main import program
 from pushsvc.config import Settings, load
 from pushsvc.config.access import access_of, check_access, take_key_variable
 from pushsvc.errors import InvalidSetting, InvalidToken, PushError
+from support.processes import children, needs_proc
 from support.stack import Stack
 from support.waiting import until
 
@@ -181,8 +182,22 @@ def test_the_demo_needs_a_grant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ran.exit_code, "--anonymous-publish feedback" in ran.output) == (1, True)
 
 
-def test_one_variable_is_enough_to_listen_anywhere(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process shows the key: neither in its arguments nor, except the web process, in its environment."""
+@needs_proc
+def test_no_child_shows_a_key(stack: Stack) -> None:
+    stack.environment["PUSHSVC_JWT_KEY"] = SECRET
+    parent = stack.start("serve", "serve", "--port", str(stack.port))
+    until(stack.ready)
+    shown = [
+        Path(f"/proc/{child}/{what}").read_bytes()
+        for role in ("_web", "_aggregator")
+        for child in children(parent.pid, role)
+        for what in ("environ", "cmdline")
+    ]
+    assert len(shown) == 4
+    assert not any(SECRET.encode() in text for text in [*shown, Path(f"/proc/{parent.pid}/cmdline").read_bytes()])
+
+
+def test_one_variable_is_enough_to_listen_anywhere(stack: Stack) -> None:
     stack.environment["PUSHSVC_JWT_KEY"] = SECRET
     stack.start_aggregator()
     stack.start_web("--host", "0.0.0.0", "--workers", "2")
