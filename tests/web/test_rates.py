@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import gevent
 import pytest
 
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.rates import Reservation
 from pushsvc.errors import TooManyRequests
 from pushsvc.event import Limits
 from pushsvc.web.rates.accounts import Account, Accounts, try_posts
 from pushsvc.web.rates.limits import Rate
 from pushsvc.web.rates.streams import StreamCounts, hold
+from support.stack import client_of
 from support.waiting import until
 
 run_loop = partial(until, sleep=gevent.sleep)
@@ -110,6 +113,18 @@ def test_without_redis_a_process_grants_the_rate_itself(tmp_path: Path) -> None:
     count = allowed(account_of(Accounts(broker.rates, Limits(requests_per_second=100))), 1_000)
     broker.close()
     assert 100 <= count <= 100 * (1 + time.monotonic() - begun) + 10
+
+
+def test_a_redis_that_refuses_to_draw_does_not_fail_requests(start_redis: Callable[..., EmbeddedServer]) -> None:
+    url = start_redis().url
+    client_of(url).execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "&*", "+@all", "-set", "-hgetall")
+    broker = Broker(url.replace("unix://", "unix://limited:any@"))
+    begun = time.monotonic()
+    count = allowed(account_of(Accounts(broker.rates, Limits(requests_per_second=100))), 1_000)
+    assert 100 <= count <= 100 * (1 + time.monotonic() - begun) + 10
+    process, rate = StreamCounts(broker.rates), Rate("streams-of-subject", 3)
+    assert [acquired(process, "subject:ann", rate) for _ in range(5)] == [True] * 3 + [False] * 2
+    broker.close()
 
 
 def test_the_addresses_of_a_client_are_one_account(broker: Broker) -> None:

@@ -20,7 +20,7 @@ import gevent
 from gevent.event import Event as GeventEvent
 
 from pushsvc.broker.rates import RateStore
-from pushsvc.errors import TooManyRequests, Unavailable
+from pushsvc.errors import PushError, TooManyRequests
 from pushsvc.event import Limits
 from pushsvc.web import metrics
 from pushsvc.web.rates.limits import Rate, RateLimits
@@ -217,7 +217,7 @@ class Accounts:
             own.left += granted
             own.drawn_at = time.monotonic()
             own.refused_until = own.drawn_at + wait
-        except Unavailable as error:
+        except PushError as error:  # one that may not be used, too: requests must not fail for it
             now = time.monotonic()
             if now >= self._retry_at:
                 log.warning("limits are not shared with other processes for now: %s", error.title)
