@@ -85,7 +85,7 @@ def site() -> Iterator[Site]:
 def asking(site: Site, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(redis_url, f"test-{os.getpid()}-asking:", tmp_path_factory.mktemp("asking")) as stack:
         stack.configure(
-            f'authorize_url = "{site.url}"\nauthorize_headers = ["Cookie", "X-Tenant"]\nauthorize_timeout = 1.0\n'
+            f'authorize_url = "{site.url}"\nauthorize_headers = ["Cookie", "X-Tenant"]\nauthorize_timeout = 3.0\n'
             f'anonymous_subscribe = ["open"]\n[keys.producer]\nhash = "{hash_of(API_KEY)}"\npublish = ["orders"]\n'
         )
         stack.start_web()
@@ -166,7 +166,7 @@ def drip(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
-    for _ in range(50):
+    for _ in range(60):
         handler.wfile.write(b" ")
         time.sleep(0.1)
 
@@ -180,7 +180,7 @@ HOSTILE: dict[str, Reply] = {
     "huge": answer(200, b" " * 100_000 + b"{}"),
     "endless head": answer(200, b"", X_Long="a" * 100_000),
     "slow": drip,
-    "silent": lambda _: time.sleep(3),
+    "silent": lambda _: time.sleep(5),
     "gone": hang_up,
     "redirect": answer(302, b"", Location="http://127.0.0.1:1/"),
     "error": answer(500, b"{}"),

@@ -28,7 +28,8 @@ export class SignIn {
       return; // the page tells that the server cannot be reached
     }
     this.#draw(session);
-    if (!refused || !session.required) return;
+    // The streams try again and again: what the form says of the last attempt stays.
+    if (!refused || !session.required || !find("sign-in").hidden) return;
     if (!session.signed_in) this.#show("");
     else if (!session.reads) this.#show("This token grants no topic to read.");
   }
