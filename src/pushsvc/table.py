@@ -39,6 +39,24 @@ def cell(value: Any, *, safe: bool = False) -> str:
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
+class EventLines:
+    """Events of a history, one by one, as lines of a table. ``note`` is called with all of them first: the columns are
+    ``$offset,time,type,id,key``, then the fields in the order of their appearance."""
+
+    def __init__(self, *, safe: bool) -> None:
+        self.columns = dict.fromkeys(_EVENT_COLUMNS)
+        self._safe = safe
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        self.columns.update(dict.fromkeys(name for name in event if name != "$topic"))
+
+    def header(self) -> bytes:
+        return _line(self.columns, safe=self._safe)
+
+    def line(self, event: Mapping[str, Any]) -> bytes:
+        return _line(map(event.get, self.columns), safe=self._safe)
+
+
 class EventTable:
     """Events of a history: ``$offset,time,type,id,key``, then the fields in the order of their appearance. ``$topic``
     is left out. A table has at most ``most`` cells."""

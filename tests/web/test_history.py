@@ -1,5 +1,6 @@
 """The history of a topic: filters, pages, formats."""
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -7,7 +8,10 @@ from urllib.parse import urljoin
 
 import pytest
 
-from pushsvc.web import events
+from pushsvc.errors import Unavailable
+from pushsvc.event import Event, Limits
+from pushsvc.settings import TopicSettings
+from pushsvc.web import events, export
 from pushsvc.web.app import context_of, create_app
 from pushsvc.web.history import ScanLimits
 from support.web_app import client_of
@@ -199,3 +203,52 @@ def test_a_trimmed_log_ends_at_its_first_event(filled, broker):
     assert walk(filled, f"{URL}?order=desc", "next") == [[]]
     filled.post(URL, json=[{"n": 1}])
     assert walk(filled, f"{URL}?last=10", "prev") == [[26]]
+
+
+@pytest.fixture
+def piecemeal(monkeypatch):
+    """Exports are read in pieces of four events."""
+    monkeypatch.setattr(export, "_PIECE", 4)
+
+
+def test_an_export_has_all_events_in_pieces(filled, piecemeal):
+    lines = filled.get(f"{URL}.ndjson?limit=all").text.splitlines()
+    assert [json.loads(line)["$offset"] for line in lines] == list(range(1, 26))
+    filtered = filled.get(f"{URL}?limit=all&format=ndjson&key=dish-0&where=rating<2").text.splitlines()
+    assert [json.loads(line)["$offset"] for line in filtered] == [1, 7, 16, 22]
+    assert filled.get("/v1/topics/nothing/events.ndjson?limit=all").text == ""
+
+
+def test_an_exported_table_names_the_fields_of_all_events(filled, piecemeal):
+    filled.post(URL, json=[{"late": "=1"}])
+    table = list(csv.DictReader(filled.get(f"{URL}.csv?limit=all&formulas=escape").text.splitlines()))
+    assert [int(row["$offset"]) for row in table] == list(range(1, 27))
+    assert (table[0]["late"], table[-1]["late"], table[3]["note"]) == ("", "'=1", "n3")
+    assert filled.get("/v1/topics/nothing/events.csv?limit=all").text == "$offset,time,type,id,key\n"
+
+
+def test_an_export_ends_where_the_log_ended_at_its_begin(app, filled, piecemeal):
+    answer = filled.get(f"{URL}.ndjson?limit=all", buffered=False)
+    pieces = answer.iter_encoded()
+    first = next(pieces)
+    filled.post(URL, json=[{"n": 1}])
+    assert len((first + b"".join(pieces)).splitlines()) == 25
+
+
+def test_an_export_is_cut_if_events_were_trimmed_before_they_were_read(filled, broker, piecemeal):
+    pieces = filled.get(f"{URL}.ndjson?limit=all", buffered=False).iter_encoded()
+    next(pieces)
+    broker.publish("feedback", [Event(data={"n": 1})], TopicSettings(retention=5, windows=()))
+    with pytest.raises(Unavailable, match="trimmed before they were read"):
+        list(pieces)
+
+
+@pytest.mark.parametrize("query", ["limit=all", "limit=all&format=csv&order=desc", "limit=all&format=csv&after=x"])
+def test_what_an_export_cannot_do_is_named(filled, query):
+    assert filled.get(f"{URL}?{query}").status_code == 400
+
+
+def test_a_table_with_too_many_columns_is_refused_before_it_begins(app, filled):
+    client = client_of(events, replace(context_of(app), limits=Limits(names=6)))
+    refused = client.get(f"{URL}.csv?limit=all")
+    assert (refused.status_code, "more than 6 columns" in refused.json["detail"]) == (400, True)

@@ -17,13 +17,14 @@ from pushsvc.table import EventTable, TooManyCells
 from pushsvc.topic import check_topic
 from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
+from pushsvc.web.export import Export
 from pushsvc.web.filters import PARAMETERS as _OF_FILTERS
 from pushsvc.web.filters import read_filter
 from pushsvc.web.history import HistoryFilter, HistoryPage, PageRequest, read_page
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
 from pushsvc.web.publish import publish
-from pushsvc.web.responses import of_suffix, stream_response, text_response
+from pushsvc.web.responses import begun_response, of_suffix, stream_response, text_response
 
 _ATTRIBUTES = ("id", "key", "time", "type")
 _STREAM_ONLY = ("last_event_id", "names", "heartbeat")
@@ -141,7 +142,10 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
         parameters.time("until"),
         read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic)),
     )
-    wanted, safe = _page_request(parameters), is_spreadsheet_safe(request, parameters)
+    safe = is_spreadsheet_safe(request, parameters)
+    if parameters.text("limit") == "all":
+        return _export(context, topic, selected, parameters, chosen, safe=safe)
+    wanted = _page_request(parameters)
     rows = EventTable(context.limits.cells, safe=safe) if chosen == "csv" else _JsonRows()
     with context.long.reading(client_of(request)) as pause:
         try:
@@ -159,6 +163,17 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
     if page.first_kept is not None:
         response.headers["Pushsvc-Trimmed"] = str(page.first_kept)
     return response
+
+
+def _export(
+    context: Context, topic: str, selected: HistoryFilter, parameters: Parameters, chosen: str, *, safe: bool
+) -> Response:
+    """Return all events, in an answer that is made while it is sent."""
+    if chosen == "json":
+        raise InvalidParameter("limit", "all events come as NDJSON or CSV: ask for format=ndjson or format=csv")
+    parameters.refuse(("after", "before", "order", "last"), "does not go together with limit=all")
+    found = Export(context, topic, selected, client_of(request))
+    return begun_response(found.table(safe=safe) if chosen == "csv" else found.lines(), FORMATS[chosen])
 
 
 def _page_request(parameters: Parameters) -> PageRequest:

@@ -56,13 +56,14 @@ class EventRows(Protocol):
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """At most ``limit`` events after or before a cursor. Without one they are the first of the log, or with ``at_end``
-    the last. ``newest_first`` is the order in which they are wanted."""
+    the last. ``newest_first`` is the order in which they are wanted. None is above the sequence ``through``."""
 
     limit: int
     after: str | None = None
     before: str | None = None
     at_end: bool = False
     newest_first: bool = False
+    through: int | None = None
 
     @property
     def backwards(self) -> bool:
@@ -141,6 +142,7 @@ def _read_forwards(
     log = Log(topic)
     begin, epoch = _position("after", request.after, log)
     offset = broker.seek_sequence(topic, begin) if begin else 0
+    below = 0 if request.through is None else request.through + 1
     page = HistoryPage()
     sequence = begin
     while True:
@@ -150,8 +152,10 @@ def _read_forwards(
         if 0 < sequence < logged.trimmed:
             page.first_kept = logged.entries[0].first if logged.entries else logged.last + 1
         for entry in logged.entries:
+            if request.through is not None and entry.sequence_of(entry.first) > request.through:
+                return page
             offset, sequence = entry.last, entry.sequence
-            events = _matching(entry, topic, selected, pause, above=begin)
+            events = _matching(entry, topic, selected, pause, above=begin, below=below)
             last, more = scan.take(entry, events), entry.last < logged.last
             if last is not None or (scan.exhausted and more):
                 reached = entry.sequence if last is None else last

@@ -1,7 +1,8 @@
 """Responses that several resources use, and the hand-over of a stream to the server."""
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -56,7 +57,12 @@ def json_response(body: Any, status: int = 200, **headers: str) -> Response:
     )
 
 
-def text_response(body: str | bytes, media_type: str) -> Response:
+def begun_response(pieces: Iterator[bytes], media_type: str) -> Response:
+    """Return a response after its first piece was made: most failures happen there, before the head is sent."""
+    return text_response(chain([next(pieces, b"")], pieces), media_type)
+
+
+def text_response(body: str | bytes | Iterable[bytes], media_type: str) -> Response:
     content_type = f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
     return Response(body, content_type=content_type, headers={"Cache-Control": "no-store", "Vary": "Accept"})
 

@@ -23,8 +23,8 @@ from pushsvc.topic import MAX_LENGTH, check_topic
 from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
-from pushsvc.web.parameters import Parameters, choose_format
-from pushsvc.web.responses import json_response, of_suffix, stream_response
+from pushsvc.web.parameters import FORMATS, Parameters, choose_format
+from pushsvc.web.responses import begun_response, json_response, of_suffix, stream_response
 from pushsvc.web.visible_topics import EVERY_TOPIC, Topics, VisibleTopics
 from pushsvc.web.windows import read_windows
 
@@ -47,7 +47,7 @@ def blueprint(context: Context) -> Blueprint:
             parameters.refuse(_OF_A_LIST, "belongs to the list as JSON, and this is a stream")
             return stream_response(_stream(context, as_changes))
         parameters.refuse(("changes",), "belongs to the stream of the list")
-        return of_suffix(_begun(_chosen(context, parameters)), suffix)
+        return of_suffix(begun_response(_chosen(context, parameters), FORMATS["json"]), suffix)
 
     @resource.get("/topics/<topic>")
     def metadata(topic: str) -> Response:
@@ -128,12 +128,6 @@ def _described(context: Context, names: Sequence[str], visible: VisibleTopics) -
         _describe(context, topic, fields, limited=visible.is_limited(topic))
         for topic, fields in zip(names, stored, strict=True)
     ]
-
-
-def _begun(pieces: Iterator[bytes]) -> Response:
-    """Return a JSON response after its first piece was read: most failures happen there, before the head is sent."""
-    begun = chain([next(pieces)], pieces)
-    return Response(begun, content_type="application/json", headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
 def _describe(context: Context, topic: str, stored: dict[str, str], *, limited: bool) -> dict[str, Any]:
