@@ -150,6 +150,15 @@ def check_bind(settings: Settings, *, web: bool = True) -> None:
         )
 
 
+def check_transport(settings: Settings, warn: Callable[[str], None]) -> None:
+    """``warn`` if tokens would come over a network in clear, and no proxy is known that ends TLS."""
+    if settings.authorizes and not (settings.certfile or settings.trusted_proxy or is_loopback(settings.host)):
+        warn(
+            f"WARNING: {settings.host} is served without TLS, so whoever is on the way reads the tokens of requests. "
+            "Use --certfile, or a proxy with TLS and --trusted-proxy"
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Return whether all addresses of a host are loopback addresses; raise StartupError for an unknown host."""
     try:

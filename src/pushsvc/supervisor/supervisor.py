@@ -30,7 +30,7 @@ from pushsvc.supervisor.heartbeat import DUMP, INTERVAL, Heartbeats
 from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
 from pushsvc.supervisor.listener import address_of, listen, wait_ready
 from pushsvc.supervisor.loop_watch import LoopWatch, Verdict
-from pushsvc.supervisor.preflight import check_certificate, check_redis, redis_url
+from pushsvc.supervisor.preflight import check_certificate, check_redis, check_transport, redis_url
 from pushsvc.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class Supervisor:
         if self._web:
             check_certificate(settings.certfile, settings.keyfile)
             check_access(settings, log.warning)
+            check_transport(settings, log.warning)
             self._listener = listen(settings.host, settings.port)
         elif settings.metrics_port is not None:
             self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
