@@ -160,8 +160,6 @@ class Admission:
             presented = Presented(authorization, None if cookie is None else parse_cookie(cookie).get(COOKIE))
         if not self._access.decides(presented):
             return None
-        if not self._access.decides(presented):
-            return None
         try:
             return self._access.grants(presented, now_ms() / 1_000)
         except PushError:
