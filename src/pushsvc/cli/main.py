@@ -196,6 +196,35 @@ def publish(
             click.echo(json.dumps(sender.totals))
 
 
+@program.command(short_help="Write all events of a topic to a file.")
+@click.argument("topic")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@_URL
+@token_option
+@click.option("--format", "kind", type=click.Choice(["ndjson", "csv"]), help="[default: by name, else ndjson]")
+@click.option("--key", metavar="KEY", help="Only events with this key.")
+@click.option("--type", "type_", metavar="TYPE", help="Only events of this type.")
+@click.option(
+    "--where", multiple=True, metavar="CONDITION", help="Only events with, for example, 'rating<3' (repeatable; all "
+    "must hold).",
+)  # fmt: skip
+@click.option("--since", metavar="TIME", help="Only events from this time on, such as 2026-01-31T12:00:00Z.")
+@click.option("--until", metavar="TIME", help="Only events before this time.")
+def export(
+    topic: str, file: str, url: str, token_file: Path | None, kind: str | None, type_: str | None,
+    **selected: str | tuple[str, ...] | None,
+) -> None:  # fmt: skip
+    """Write the events that TOPIC has now to FILE, or to the standard output, as NDJSON or CSV, the oldest first.
+
+    FILE gets its name when it is whole."""
+    from pushsvc.cli.export import format_of, write
+    from pushsvc.client import Client
+
+    query = {name: value for name, value in {**selected, "type": type_}.items() if value}
+    with Client(url, token=token_from(token_file)) as client:
+        write(client.export(check_topic(topic), kind or format_of(file), **query), file)
+
+
 @program.command(short_help="Print events or statistics as they come.")
 @click.argument("topic")
 @click.option("--stats", is_flag=True, help="Show statistics instead of events.")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BodyLimits, Events, Missing, Table, add_receipts, batches
 from pushsvc.client.credentials import Credentials, Token
+from pushsvc.client.history import History
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.client.tables import to_table
 from pushsvc.sse import Decoder, Message
@@ -123,6 +126,22 @@ class Client:
         path = self._session.path(topic, "stats", query)
         answer = self._session.retry(lambda: self._session.get(path), repeatable=True)
         return to_table(answer)
+
+    def history(self, topic: str, **query: Parameter) -> History:
+        """Return the events that a topic has now, to iterate over, or for ``df()``.
+
+        ``query`` selects as in the history of the server: ``key``, ``type``, ``since``, ``until``, and ``where``, which
+        may be a list.
+        """
+        return History(lambda: self.export(topic, "ndjson", **query))
+
+    def export(self, topic: str, format: str, **query: Parameter) -> Iterator[bytes]:
+        """Yield the events that a topic has now in pieces of a document, ``ndjson`` or ``csv``; raise ClientError, also
+        after some pieces if the answer is cut. ``query`` is that of ``history``."""
+        path = self._session.path(topic, f"events.{quote(format, safe='')}", {**query, "limit": "all"})
+        connection, response = self._session.retry(lambda: self._session.open(path), repeatable=True)
+        with closing(connection):
+            yield from self._session.pieces(response)
 
     def stream(
         self, *, events: Sequence[str] = (), stats: Sequence[str] = (), last_id: str = "", **query: Parameter

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,6 +20,7 @@ from pushsvc.sse import MEDIA_TYPE
 JSON = "application/json"
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between two attempts: the pause doubles up to the longest
+_PIECE = 65_536  # bytes that are read at a time
 _SILENCE = 45.0  # seconds without a byte after which a stream is lost: three heartbeats
 _TEMPORARY = frozenset({429, 502, 503, 504})  # statuses after which the same request may succeed later
 _NOTHING_STORED = frozenset(
@@ -155,19 +156,33 @@ class Session:
     def open_stream(self, path: str, last_id: str) -> tuple[HTTPConnection, HTTPResponse]:
         """Request an event stream on a connection of its own; return both when the answer begins. Raise ClientError."""
         headers = {"Accept": MEDIA_TYPE} | ({"Last-Event-ID": last_id} if last_id else {})
-        return self._authorized(headers, lambda headers: self._open_stream(path, headers))
+        connection, response = self._authorized(headers, lambda headers: self._open(path, headers))
+        if (given := response.headers.get_content_type()) != MEDIA_TYPE:
+            connection.close()
+            raise ClientError(f"{self.url} answered {given}, not an event stream")
+        if connection.sock is not None:
+            connection.sock.settimeout(_SILENCE)
+        return connection, response
 
-    def _open_stream(self, path: str, headers: dict[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
+    def open(self, path: str) -> tuple[HTTPConnection, HTTPResponse]:
+        """Request a long answer on a connection of its own; return both when the answer begins. Raise ClientError."""
+        return self._authorized({"Accept": "*/*"}, lambda headers: self._open(path, headers))
+
+    def pieces(self, response: HTTPResponse) -> Iterator[bytes]:
+        """Yield the body of an answer as it comes; raise ClientError if it is cut."""
+        try:
+            while piece := response.read1(_PIECE):
+                yield piece
+        except (OSError, HTTPException) as error:
+            raise ClientError(f"{self.url}: the answer was cut ({_reason(error)})", temporary=True) from error
+
+    def _open(self, path: str, headers: dict[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
         connection = self._connect()
         try:
             connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             if response.status != 200:
                 raise _error_of(response, response.read())
-            if (given := response.headers.get_content_type()) != MEDIA_TYPE:
-                raise ClientError(f"{self.url} answered {given}, not an event stream")
-            if connection.sock is not None:
-                connection.sock.settimeout(_SILENCE)
         except (OSError, HTTPException) as error:
             connection.close()
             raise ClientError(f"{self.url} did not answer: {_reason(error)}", temporary=True) from error
