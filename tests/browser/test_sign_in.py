@@ -28,7 +28,7 @@ subscribe = ["feedback"]
 EVENTS = [{"key": "pizza", "rating": 4}, {"key": "soup", "rating": 2}]
 
 
-def token(seconds: float = 600, subject: str = "ann", **grants: Any) -> str:
+def token(seconds: float = 86_400, subject: str = "ann", **grants: Any) -> str:
     now = time.time()
     return jwt.encode({"exp": now + seconds, "iat": now, "sub": subject, "pushsvc": grants}, SECRET, "HS256")
 

@@ -21,7 +21,7 @@ SETTINGS = f'jwt_key = "{SECRET}"\njwt_leeway = 0\n'
 PATH = "/v1/topics/orders/events"
 
 
-def token(subject: str = "u42", seconds: float = 600, **claims: Any) -> str:
+def token(subject: str = "u42", seconds: float = 86_400, **claims: Any) -> str:
     grants = {"subscribe": [">"], **claims.pop("pushsvc", {})}
     now = time.time()
     return jwt.encode({"iat": now, "exp": now + seconds, "sub": subject, "pushsvc": grants, **claims}, SECRET, "HS256")

@@ -24,7 +24,7 @@ from support.waiting import until
 SECRET = "a secret of more than thirty-two bytes"
 
 
-def token(seconds: float = 600, subject: str = "u42", **grants: Any) -> str:
+def token(seconds: float = 86_400, subject: str = "u42", **grants: Any) -> str:
     return jwt.encode({"exp": time.time() + seconds, "sub": subject, "pushsvc": grants}, SECRET, "HS256")
 
 

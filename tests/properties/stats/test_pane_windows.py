@@ -55,7 +55,7 @@ def test_division_into_batches_does_not_matter():
                 checked.put(0, times[taken], keys[taken], values[taken])
                 checked.engine.settle()
                 start += size
-    keys = np.array([ALL_KEYS, *map(whole.topics[0].key, whole.names)])
+    keys = whole.topics[0].key_numbers([None, *whole.names])
     ours, theirs = ([checked.topics[0].rows(field, keys) for field in (COUNT, 1)] for checked in (whole, apart))
     for window in range(len(WINDOWS)):
         for mine, other in zip(ours, theirs, strict=True):
