@@ -28,6 +28,7 @@ _ARGUMENTS = {
     WEB: ["--workers", str(WORKERS), "--drain", "1", "--wait"],
     AGGREGATOR: ["--aggregators", str(AGGREGATORS), "--drain", "1", "--wait"],
 }
+_MARK = "CHAOS_SITE"  # in the environment of all our processes: children do not inherit the variables of the program
 
 
 class Site:
@@ -43,6 +44,7 @@ class Site:
         self.servers = Servers(folder, chance, replicated=replicated)
         self.to_redis = self.servers.proxy
         self.stack = Stack(self.to_redis.url, self.prefix, folder)
+        self.stack.environment[_MARK] = self.prefix
         windows = f"windows = {list(WINDOWS)}\n"
         self.stack.configure(
             f'[topics.order]\nparts = 2\n{windows}[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n'
@@ -90,7 +92,7 @@ class Site:
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 with suppress(OSError):  # it ended, or belongs to another user
-                    ours = f"PUSHSVC_PREFIX={self.prefix}\0".encode() in (folder / "environ").read_bytes()
+                    ours = f"{_MARK}={self.prefix}\0".encode() in (folder / "environ").read_bytes()
                     if ours and (not role or role.encode() in (folder / "cmdline").read_bytes().split(b"\0")):
                         found.append(int(folder.name))
         return sorted(found)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pushsvc.stats.rows import ALL_KEYS, COUNT
+from pushsvc.stats.rows import COUNT
 from support.effort import rounds
 from support.reference.engine import WINDOWS, CheckedEngine, T
 
