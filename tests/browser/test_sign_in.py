@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_and_can_be_repeated(page: Page, guarded: Stack) -
     page.goto(guarded.url)
     for text, problem in (
         ("nonsense", "not valid"),
-        (token(-5, subscribe=[">"]), "not valid"),
+        (token(-3_600, subscribe=[">"]), "not valid"),
         (token(publish=[">"]), "no topic to read"),
     ):
         expect(page.locator("#sign-in")).to_be_visible()

@@ -51,6 +51,7 @@ export class SignIn {
   async #signIn() {
     const token = find("token").value.trim();
     let problem = "";
+    text(find("sign-in-problem"), problem); // what the last attempt said is not the answer to this one
     try {
       await ask("POST", { token });
       // A browser drops the cookie of a host without TLS, unless that is this machine.
