@@ -15,7 +15,7 @@ INSTALL := $(PIP) install --no-build-isolation --use-pep517
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(UPGRADE)
 
-FAST := $(addprefix tests/,auth core properties metrics hub broker worker web)
+FAST := $(addprefix tests/,auth clean core properties metrics hub broker worker web)
 
 # Every process that a test starts would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -30,6 +30,7 @@ from pushsvc.topic import check_pattern, check_topic, is_pattern, matches
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pushsvc.clean import Cleaned
     from pushsvc.client import Client
     from pushsvc.client.credentials import Token
     from pushsvc.config import Settings
@@ -170,30 +171,59 @@ _URL = option("--url", default="http://127.0.0.1:8000", show_default=True, metav
 @click.option("--type", "type_", metavar="COLUMN", help="CSV column with their types.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), help="Replay by the events' times, moved to now.")
 @click.option("--skip", is_flag=True, help="Leave out bad events instead of stopping at the first.")
+@click.option(
+    "--clean", "rules", type=click.Path(exists=True, dir_okay=False), help="Clean them by rules in this file."
+)
+@click.option("--dry-run", is_flag=True, help="With --clean: print what the rules do and publish nothing.")
+@click.option(
+    "--refused", type=click.Path(dir_okay=False), help="With --clean: write the refused rows to this CSV file."
+)
 def publish(
     topic: str, file: str, url: str, token_file: Path | None, kind: str | None, speed: float | None, skip: bool,
-    **columns: str | None,
+    dry_run: bool, **names: str | None,
 ) -> None:  # fmt: skip
     """Publish the events of FILE, or of the standard input, to TOPIC, and print the receipt.
 
-    The input is CSV, NDJSON or JSON. Events from a pipe are sent as they arrive.
+    The input is CSV, NDJSON or JSON. Events from a pipe are sent as they arrive, unless they are cleaned.
     """
+    from pushsvc.cli.clean import publish_table
     from pushsvc.cli.publish import EventSender, ReplayClock, publish_file
     from pushsvc.client import Client
+
+    rules, refused = names.pop("rules"), names.pop("refused")
+    if rules is None and (dry_run or refused):
+        raise click.UsageError("--dry-run and --refused go with --clean")
 
     def report(text: str) -> None:
         click.echo(visible_lines(f"{file}: {text}"), err=True)
 
-    named = {name.rstrip("_"): column for name, column in columns.items() if column}
+    named = {name.rstrip("_"): column for name, column in names.items() if column}
     replay = ReplayClock(speed) if speed else None
     with Client(url, token=token_from(token_file)) as client:
         sender = EventSender(client, check_topic(topic), skip=skip, replay=replay, on_fault=report)
         try:
-            publish_file(sender, file, kind, named)
+            if rules is None:
+                publish_file(sender, file, kind, named)
+            else:
+                cleaned = _clean(file, kind, rules, refused)
+                sender.totals["cleaned"] = [entry.public() for entry in cleaned.report]
+                if not dry_run:
+                    publish_table(sender, cleaned.table, named)
         except InvalidInput as error:
             raise click.ClickException(visible_lines(f"{file}: {error.detail}")) from error
         finally:
             click.echo(json.dumps(sender.totals))
+
+
+def _clean(file: str, kind: str | None, rules: str, refused: str | None) -> Cleaned:
+    """Return a file after the rules in another one, and print the report; write the refused rows to a third."""
+    from pushsvc.cli.clean import clean_file, show
+
+    cleaned = clean_file(file, kind, rules)
+    show(cleaned)
+    if refused is not None:
+        cleaned.refused.to_csv(refused, index_label="line")
+    return cleaned
 
 
 @program.command(short_help="Write all events of a topic to a file.")

@@ -26,9 +26,9 @@ _MAX_EARLY = 0.02  # seconds that a replayed event may be sent too early, so tha
 _READ = 65_536
 _NO_LIMIT = 1 << 40
 # The server enforces its own limits; these must only not be lower.
-_LIMITS = Limits(body=_NO_LIMIT, batch=_NO_LIMIT, key=_NO_LIMIT, type=_NO_LIMIT, id=_NO_LIMIT, name=_NO_LIMIT,
-                 fields=_NO_LIMIT, depth=64)  # fmt: skip
-_NO_FUTURE = 1 << 47
+EVENT_LIMITS = Limits(body=_NO_LIMIT, batch=_NO_LIMIT, key=_NO_LIMIT, type=_NO_LIMIT, id=_NO_LIMIT, name=_NO_LIMIT,
+                      fields=_NO_LIMIT, depth=64)  # fmt: skip
+NO_FUTURE = 1 << 47
 _SENT = TextColumn("{task.fields[sent]} events")
 
 
@@ -80,10 +80,10 @@ def read(descriptor: int, media_type: str | None, columns: Mapping[str, str]) ->
     format. ``columns`` are those of ``parse``. Raise InvalidInput where the input as a whole cannot be read.
     """
     first = os.read(descriptor, _READ)
-    kind = media_type or _guess(first)
+    kind = media_type or guess_format(first)
     if kind == JSON:
         body = b"".join([first, *iter(partial(os.read, descriptor, _READ), b"")])
-        yield parse(body, JSON, now=_NO_FUTURE, limits=_LIMITS), len(body)
+        yield parse(body, JSON, now=NO_FUTURE, limits=EVENT_LIMITS), len(body)
         return
     if columns and kind != CSV:
         raise InvalidInput("only CSV has columns to name; other events have the members id, key, time and type")
@@ -103,7 +103,8 @@ def read(descriptor: int, media_type: str | None, columns: Mapping[str, str]) ->
         data = os.read(descriptor, _READ)
 
 
-def _guess(first: bytes) -> str:
+def guess_format(first: bytes) -> str:
+    """Return the media type of a file that begins so."""
     text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"{"):
         line = text.partition(b"\n")[0].rstrip()
@@ -114,7 +115,7 @@ def _guess(first: bytes) -> str:
 def _parse(records: list[tuple[int, bytes]], kind: str, header: bytes, columns: Mapping[str, str]) -> ParsedEvents:
     """Parse complete records; number events and faults by the lines of the file."""
     body = header + b"".join(record for _, record in records)
-    parsed = parse(body, kind, now=_NO_FUTURE, columns=columns, limits=_LIMITS)
+    parsed = parse(body, kind, now=NO_FUTURE, columns=columns, limits=EVENT_LIMITS)
     position = header.count(b"\n") + 1
     lines = {}
     for line, record in records:

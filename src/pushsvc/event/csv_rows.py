@@ -93,7 +93,7 @@ def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan
     for attribute, column in columns.items():
         if column not in header:
             raise InvalidParameter(attribute, f"there is no column {column!r}; the columns are {_listed(header)}")
-        plan.append((attribute, header.index(column), _value if attribute == "time" else str))
+        plan.append((attribute, header.index(column), cell_value if attribute == "time" else str))
     served = set(columns.values())
     data = [(column, at) for at, column in enumerate(header) if column not in served]
     for column, _ in data:
@@ -101,7 +101,7 @@ def _plan(header: Sequence[str], columns: Mapping[str, str], line: int) -> _Plan
             advice = "rename it" if column in columns else f"add ?{column}={column}, or rename it"
             detail = f"a column of data must not have the name of an attribute: {advice}"
             raise InvalidBatch([Fault(line, column, detail)])
-    return plan + [(column, at, _value) for column, at in data]
+    return plan + [(column, at, cell_value) for column, at in data]
 
 
 def _listed(header: Sequence[str]) -> str:
@@ -111,7 +111,8 @@ def _listed(header: Sequence[str]) -> str:
     return listed
 
 
-def _value(cell: str) -> Any:
+def cell_value(cell: str) -> Any:
+    """Return the number that a cell is, or its text."""
     match = _NUMBER.fullmatch(cell)
     if match is None:
         return cell
