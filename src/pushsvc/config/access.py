@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from jwt.warnings import InsecureKeyLengthWarning
 
 from pushsvc.auth.access import Access
 from pushsvc.auth.api_keys import ApiKeys, read_api_key
@@ -49,6 +52,7 @@ def access_of(settings: Settings, fetched: Callable[[str, Sequence[str]], Fetche
     if not settings.authorizes:
         return None
     issuers = [_issuer(one, fetched) for one in issuers_of(settings)]
+    warnings.simplefilter("ignore", InsecureKeyLengthWarning)  # check_access says it, once and how to mend it
     keys = ApiKeys(tuple(read_api_key(name, entry) for name, entry in settings.keys.items()))
     anonymous = Grants(_topics(settings.anonymous_publish), _topics(settings.anonymous_subscribe))
     return Access(

@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
+import gevent
+
 from pushsvc.auth.grants import Grants
 from pushsvc.errors import MemoryFull, PushError, TooManyRequests
 from pushsvc.server.access_log import note_answer
@@ -33,6 +35,7 @@ from pushsvc.web.responses import HANDOFF, HttpResponse, TakeOver
 log = logging.getLogger(__name__)
 
 _LINGER_BYTES = 64_000_000
+_PAUSE = 0.1  # seconds after a 429: without it a client that asks again at once would be refused thousands of times
 
 
 class HttpConnection:
@@ -64,6 +67,7 @@ class HttpConnection:
         self._scheme: str | None = None  # that of the client, if a proxy tells it
         self._request_id = ""
         self._begun = 0.0
+        self._status = 0  # of the last answer
         self._reader = RequestReader(self.transport, context)
 
     def run(self) -> None:
@@ -150,6 +154,9 @@ class HttpConnection:
                 if self._unread or self._reader.buffer:
                     self._linger()
                 return None
+            # A proxy sends requests of others on the same connection.
+            if self._status == TooManyRequests.status and not self._behind_proxy:
+                gevent.sleep(_PAUSE)
         self._refuse(refusal, request)  # here, because the error refers to what was held for the request
         if request is not None:
             self._note(request, refusal.status)
@@ -173,7 +180,8 @@ class HttpConnection:
             self.transport.count_for(client.address)
 
     def _note(self, request: Request, status: int) -> None:
-        """Write the line of an answer to the access log, if there is one."""
+        """Remember the status of an answer, and write its line to the access log, if there is one."""
+        self._status = status
         if self._context.access_log:
             address = self._client.address
             note_answer(request, status=status, id=self._request_id, address=address, begun=self._begun)
