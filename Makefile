@@ -1,4 +1,4 @@
-# make demo | test | test-fast | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo,
+# make demo | examples | test | test-fast | check | lock | clean. PYTHON names another interpreter, PORT another port for the demo,
 # TESTS some of the tests, such as tests/core, WORKERS how many processes run them (0: this one alone).
 PYTHON ?= python3
 PORT ?= 8000
@@ -22,10 +22,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast check lock clean
+.PHONY: demo examples test test-fast check lock clean
 
 demo: $(VENV)/runtime.done $(VENV)/project.done
 	$(BIN)/pushsvc demo --port $(PORT)
+
+# Each starts a server of its own, shows what it does, and stops it.
+examples: $(VENV)/runtime.done $(VENV)/project.done
+	for example in examples/*/run.py; do $(BIN)/python $$example || exit; done
 
 test: $(VENV)/dev.done $(VENV)/project.done $(VENV)/node.done
 	$(PYTEST) $(TESTS)
