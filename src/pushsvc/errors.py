@@ -143,6 +143,13 @@ class NoStatistics(PushError):
         super().__init__(f"{topic} has events only: the setting windows of this topic is []")
 
 
+class NoLatest(PushError):
+    status, slug, title = 404, "no-latest", "The topic keeps no latest events"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"{topic} does not keep the newest event of each key: set latest = true for it")
+
+
 class NotAcceptable(PushError):
     status, slug, title = 406, "not-acceptable", "Not acceptable"
 

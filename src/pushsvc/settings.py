@@ -14,6 +14,8 @@ from pushsvc.topic import matches
 
 _LAST = re.compile("last *([0-9]+)")
 STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")  # the statistics of every row
+LATEST_BYTES = 65_536  # of the largest event of a topic with ``latest``
+MAX_LATEST_KEYS = 100_000  # Redis returns the keys of such a topic at one instant
 LOG_FULL_FACTOR = 4  # times ``retention_bytes``, at which a log is full: windows need all events, but memory is limited
 
 
@@ -28,6 +30,9 @@ class TopicSettings:
     with requests alone. ``exact`` makes time windows exact to the millisecond, for at most ``max_events`` events of the
     topic.
     ``parts`` is the number of shards, each a process, that share its keys.
+
+    With ``latest`` the newest event of each key is kept beside the log, of at most ``max_keys`` keys. An event whose
+    type is in ``latest_deletes`` removes its key.
 
     A log drops its oldest events beyond ``retention`` events, those that arrived more than ``retention_age`` ms ago
     (0: no limit), and those beyond ``retention_bytes`` (0: no limit), but never an event that a window may still need.
@@ -52,6 +57,8 @@ class TopicSettings:
     retention_age: int = 0
     retention_bytes: int = 500_000_000
     expire_after: int = 0
+    latest: bool = False
+    latest_deletes: tuple[str, ...] = ("delete", "deleted")
 
     def __post_init__(self) -> None:
         if self.exact:
@@ -134,12 +141,20 @@ class Ack:
         return self.fsync or self.replicas > 0
 
 
+JOBS = "job."
+JOB_SETTINGS = TopicSettings(windows=(), latest=True)
+"""Topics whose names begin with ``job.`` are lists of states, such as progress, unless settings say otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicRules:
-    """Settings by topic or pattern: the first match applies, or else ``default``."""
+    """Settings by topic or pattern: the first match applies, or else JOB_SETTINGS or ``default``."""
 
     rules: Sequence[tuple[str, TopicSettings]] = ()
     default: TopicSettings = field(default_factory=TopicSettings)
 
     def settings_of(self, topic: str) -> TopicSettings:
-        return next((settings for pattern, settings in self.rules if matches(pattern, topic)), self.default)
+        for pattern, settings in self.rules:
+            if matches(pattern, topic):
+                return settings
+        return JOB_SETTINGS if topic.startswith(JOBS) else self.default

@@ -5,12 +5,23 @@ from copy import copy
 from typing import Any
 
 import hiredis
+import msgspec
 from msgspec import Struct
 
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.script import PUBLISH, Argument, IdKeys, PublishKeys, RequestArguments, ScriptCall, TopicArguments
+from pushsvc.broker.script import (
+    PUBLISH,
+    Argument,
+    IdKeys,
+    LatestKeys,
+    PublishKeys,
+    RequestArguments,
+    ScriptCall,
+    TopicArguments,
+)  # fmt: skip
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
+from pushsvc.event.latest import latest_places
 from pushsvc.settings import TopicSettings
 
 _pack: Any = hiredis.pack_command
@@ -32,6 +43,7 @@ class AppendTarget(Struct, frozen=True, eq=False):
     id_keys: IdKeys
     arguments: TopicArguments
     limits: BrokerLimits
+    latest_keys: LatestKeys | None = None  # None: the topic keeps no newest events
 
 
 class Append(Struct, frozen=True, eq=False):
@@ -68,10 +80,17 @@ class Append(Struct, frozen=True, eq=False):
         chunks = list(batch.split(limits.chunk_events, limits.chunk_bytes)) if batch.count else []
         fence = "" if self.fence is None else self.fence
         request = RequestArguments(run, fence, self.request_key, self.note, len(chunks))
-        keys = target.keys if batch.ids is None and not self.request_key else target.keys + target.id_keys
+        keys: tuple[str, ...] = target.keys
+        if target.latest_keys is not None:
+            keys += target.id_keys + target.latest_keys
+        elif batch.ids is not None or self.request_key:
+            keys += target.id_keys
         command = ["EVALSHA", PUBLISH.sha, len(keys), *keys, *target.arguments, *request]
         for chunk in chunks:
             command += _chunk_arguments(chunk)
+        if target.latest_keys is not None:
+            deletes = target.settings.latest_deletes
+            command.append(msgspec.msgpack.encode([latest_places(chunk.data, deletes) for chunk in chunks]))
         if batch.ids is not None:
             command += batch.ids
         return command

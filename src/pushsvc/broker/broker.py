@@ -12,6 +12,7 @@ from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.demand import DemandStore
 from pushsvc.broker.keys import Keys, Log
+from pushsvc.broker.latest import LatestStore
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import BackwardRead, ChangedLogs, FrameKind, PartitionRead
@@ -114,6 +115,7 @@ class Broker:
         self.revocations = RevocationStore(self.keys, self.connections)
         self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
         self.rates = RateStore(self.keys, self.connections)
+        self.latest = LatestStore(self.keys, self.connections, self.read, self.open_partitions)
         self.committer = topology.committer(self.connections, ack, limits)
         self.publish_command = self.connections.publish_command
         commit = self.committer.call
@@ -253,10 +255,12 @@ class Broker:
         windows = self.connections.command("HGET", self.keys.metadata(events), "windows") or b""
         statistics = [Log(topic, name) for name in windows.decode().split()]
         names, (ids, previous_ids) = self.keys, self.keys.ids(topic)
+        latest, latest_order = self.keys.latest(topic)
         keys = script.DeleteKeys(
             partition=names.partition(events.partition), topics=names.topics(events.partition),
             changed=names.changed(events.partition), remains=names.remains(events.partition),
             ids=ids, previous_ids=previous_ids, log=names.log(events), metadata=names.metadata(events),
+            latest=latest, latest_order=latest_order,
         )  # fmt: skip
         statistics_keys = [key for one in statistics for key in (names.log(one), names.metadata(one))]
         arguments = script.DeleteArguments(

@@ -117,6 +117,11 @@ class Keys:
         partition = partition_of(topic)
         return self._in(partition, f"ids:{topic}"), self._in(partition, f"ids-before:{topic}")
 
+    def latest(self, topic: str) -> tuple[str, str]:
+        """Hash: key -> its newest event, as ``offset arrival event``; and a sorted set: key -> that offset."""
+        partition = partition_of(topic)
+        return self._in(partition, f"latest:{topic}"), self._in(partition, f"latest-order:{topic}")
+
     def checkpoints(self, partition: int) -> str:
         """Hash: engine -> header of its last checkpoint."""
         return self._of(partition, "checkpoints")

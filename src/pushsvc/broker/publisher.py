@@ -8,7 +8,7 @@ from msgspec import Struct
 from pushsvc.broker.append import STORED, Append, AppendTarget
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.script import RECALL, IdKeys, PublishKeys, ScriptCall, TopicArguments, TopicLimits
+from pushsvc.broker.script import RECALL, IdKeys, LatestKeys, PublishKeys, ScriptCall, TopicArguments, TopicLimits
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
@@ -179,9 +179,11 @@ class EventPublisher:
                     retention=settings.retention, retention_age=settings.retention_age,
                     retention_bytes=settings.retention_bytes, full_bytes=settings.full_bytes,
                     window_age=window_age(settings), window_events=window_events(settings),
+                    max_latest=settings.max_keys if settings.latest else 0,
                 ).pack(),
             ),
             limits=self._limits,
+            latest_keys=LatestKeys(*keys.latest(topic)) if settings.latest else None,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ Argument = bytes | str | int
 
 PublishKeys = namedtuple("PublishKeys", "partition changed log metadata topics remains")
 IdKeys = namedtuple("IdKeys", "ids previous_ids")
+LatestKeys = namedtuple("LatestKeys", "latest latest_order")
 
 
 class TopicLimits(NamedTuple):
@@ -33,6 +34,7 @@ class TopicLimits(NamedTuple):
     window_age: int  # how long the topic's windows need an entry, whatever the retention
     window_events: int  # how many of the last events the topic's windows need, whatever the retention
     full_bytes: int  # bytes at which the log takes no more; 0: no bound
+    max_latest: int  # keys whose newest events are kept; 0: they are not
 
     def pack(self) -> bytes:
         return struct.pack(f"<{len(self)}d", *self)
@@ -49,7 +51,8 @@ class TopicArguments(NamedTuple):
 
 
 class RequestArguments(NamedTuple):
-    """The arguments of publish.lua that each request has. The chunks follow (two values each), then the ids."""
+    """The arguments of publish.lua that each request has. The chunks follow (two values each), then what changes the
+    newest events if the topic keeps them, then the ids."""
 
     run: str  # the run id of the primary
     fence: int | str  # the fencing token of the partition's owner; '': anyone may write
@@ -65,7 +68,9 @@ SweepArguments = namedtuple(
 StatisticsArguments = namedtuple(
     "StatisticsArguments", "run publish_command log_channel fence kind source frame late topic log window"
 )
-DeleteKeys = namedtuple("DeleteKeys", "partition topics changed remains ids previous_ids log metadata")
+DeleteKeys = namedtuple(
+    "DeleteKeys", "partition topics changed remains ids previous_ids log metadata latest latest_order"
+)
 DeleteArguments = namedtuple(
     "DeleteArguments", "run publish_command partition_channel topic windows max_remains fence idle numsub"
 )
@@ -123,7 +128,7 @@ class Script:
 _COMMON = ("common",)
 OPEN = Script("open", writes=True, parts=_COMMON)
 PUBLISH = Script(
-    "publish", writes=True, keys=PublishKeys._fields + IdKeys._fields,
+    "publish", writes=True, keys=PublishKeys._fields + IdKeys._fields + LatestKeys._fields,
     arguments=TopicArguments._fields + RequestArguments._fields, packed=TopicLimits._fields,
 )  # fmt: skip
 SWEEP = Script("sweep", writes=True, parts=("common", "streams"), arguments=SweepArguments._fields)
@@ -148,10 +153,13 @@ UNWANT = Script("unwant", writes=True, parts=_COMMON)
 LATE = Script("late", writes=True)
 DRAW = Script("draw", writes=True)
 RESERVE = Script("reserve", writes=True)
+LATEST_READ = Script("latest_read", writes=False)
+LATEST_FILL = Script("latest_fill", writes=True)
 REVOKE = Script("revoke", writes=True, parts=_COMMON)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, READ_BACK, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET,
     CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
+    LATEST_READ, LATEST_FILL,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pushsvc.config.credentials import (
 )  # fmt: skip
 from pushsvc.errors import InvalidTopic
 from pushsvc.event import Limits
-from pushsvc.settings import Ack, TopicRules, TopicSettings
+from pushsvc.settings import JOB_SETTINGS, JOBS, MAX_LATEST_KEYS, Ack, TopicRules, TopicSettings
 from pushsvc.stats.statistic_names import is_of_values, percent_of
 from pushsvc.stats.window import Window
 from pushsvc.topic import check_pattern, is_pattern
@@ -249,6 +249,19 @@ def _check_expiry(settings: TopicSettings) -> None:
         raise SettingFault("must be longer than the longest window", "expire_after")
 
 
+def _latest_deletes(value: Any) -> tuple[str, ...]:
+    types = _texts(value)
+    if len(types) > _MAX_DELETES:
+        raise ValueError(f"must have at most {_MAX_DELETES} types")
+    return types
+
+
+def _check_latest(settings: TopicSettings) -> None:
+    """Raise SettingFault for the newest events of more keys than one answer may have."""
+    if settings.latest and settings.max_keys > MAX_LATEST_KEYS:
+        raise SettingFault(f"with latest = true it must be at most {MAX_LATEST_KEYS}", "max_keys")
+
+
 def _check_parts(pattern: str, settings: TopicSettings) -> None:
     """Raise SettingFault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
 
@@ -279,9 +292,11 @@ def _topic(pattern: str, value: Any) -> TopicSettings:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
     found = check_table(value, _TOPIC)
-    settings = TopicSettings(**{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+    base = JOB_SETTINGS if pattern.startswith(JOBS) else TopicSettings()
+    settings = replace(base, **{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
     _check_values(settings)
     _check_expiry(settings)
+    _check_latest(settings)
     _check_parts(pattern, settings)
     return settings
 
@@ -332,6 +347,7 @@ def _limits(value: Any) -> Limits:
 
 
 _MAX_VALUED = 8
+_MAX_DELETES = 20
 _LEAST_EXPIRY = 3_600_000  # ms: ids and idempotency keys are remembered for less
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\*(\.[a-z0-9_-]+)+\.[a-z][a-z0-9-]*(:[0-9]{1,5})?", re.ASCII)
@@ -362,6 +378,8 @@ _TOPIC: dict[str, Check] = {
     "retention_age": _units(_MILLISECONDS, 'a number of seconds, or text such as "24h" or "7d" (s, m, h, d)'),
     "expire_after": _expiry,
     "retention_bytes": _units(_BYTES, 'a number of bytes, or text such as "100MB" (KB, MB, GB, TB)'),
+    "latest": _switch,
+    "latest_deletes": _latest_deletes,
 }
 _ISSUER: dict[str, Check] = {
     "name": _text,

@@ -72,6 +72,13 @@ class Batch(Struct, frozen=True):
                 seen.add(name)
         return found
 
+    def larger(self, size: int) -> dict[int, int]:
+        """Return the positions of events of more than so many bytes, with their bytes."""
+        if len(self.data) <= size:
+            return {}
+        lengths = map(len, self.data.split(b"\n"))
+        return {at: length for at, length in enumerate(lengths) if length > size}
+
     def split(self, events: int, size: int) -> Iterator[Batch]:
         """Yield batches of at most ``events`` events and ``size`` bytes; a larger event is a batch of its own."""
         if self.count <= events and len(self.data) <= size:

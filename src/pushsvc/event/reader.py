@@ -10,6 +10,7 @@ from pushsvc.event.cloudevents import is_structured
 from pushsvc.event.formats import (
     BOM,
     JSON,
+    MAX_FAULTS,
     NDJSON,
     NO_COLUMNS,
     NO_HEADERS,
@@ -37,6 +38,21 @@ class ParsedBatch(Struct, frozen=True):
     faults: list[Fault] = field(default_factory=list)
     more: int = 0
     rejected: int = 0
+
+    def without_larger(self, size: int) -> "ParsedBatch":
+        """Return the batch with a fault for each event of more than so many bytes in its stored form."""
+        lengths = self.batch.larger(size)
+        large = lengths.keys()
+        if not large:
+            return self
+        detail = f"an event of this topic has at most {size} bytes, as the newest one of each key is kept"
+        faults = [Fault(self.lines[at], None, f"{lengths[at]} bytes: {detail}") for at in sorted(large)]
+        every = sorted([*self.faults, *faults], key=lambda fault: fault.line)
+        kept = every[:MAX_FAULTS]
+        return ParsedBatch(
+            self.batch.without(large), [line for at, line in enumerate(self.lines) if at not in large], kept,
+            self.more + len(every) - len(kept), self.rejected + len(large),
+        )  # fmt: skip
 
 
 class EventReader:

@@ -26,7 +26,7 @@ from pushsvc.errors import (
 )
 from pushsvc.event import Batch, Event, ParsedBatch
 from pushsvc.pause import Pause, no_pause
-from pushsvc.settings import TopicSettings
+from pushsvc.settings import LATEST_BYTES, TopicSettings
 from pushsvc.topic import check_topic
 from pushsvc.web import metrics
 from pushsvc.web.context import Context
@@ -69,7 +69,9 @@ def publish(  # noqa: PLR0913 - what a request may say
         if idempotency_key is not None:
             request = [content_type, skip, sorted(columns.items()), *sorted(ce_headers.items())]
             key = _key_of(idempotency_key, request, body, now)
-        read = partial(_read, context, client, topic, body, content_type, columns=columns, ce_headers=ce_headers)
+        read = partial(
+            _read, context, client, topic, settings, body, content_type, columns=columns, ce_headers=ce_headers
+        )
         try:
             parsed = read(now=now)
             if keys is not None:
@@ -96,6 +98,15 @@ def publish(  # noqa: PLR0913 - what a request may say
 
 
 def _read(
+    context: Context, client: Requester, topic: str, settings: TopicSettings, body: bytes, content_type: str,
+    **arguments: Any,
+) -> ParsedBatch:  # fmt: skip
+    """Return the events of a body, as far as the topic takes them."""
+    parsed = _read_body(context, client, topic, body, content_type, **arguments)
+    return parsed.without_larger(LATEST_BYTES) if settings.latest else parsed
+
+
+def _read_body(
     context: Context, client: Requester, topic: str, body: bytes, content_type: str, **arguments: Any
 ) -> ParsedBatch:
     """Return the events of a body. All but a short one is read in slices, and a large one waits for its turn."""
@@ -132,6 +143,8 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
         if settings.clock != "wall":
             return None  # which events are late depends on their order
         batch = context.reader.read_together(topic, bodies, now=context.now())
+        if batch is not None and settings.latest and batch.larger(LATEST_BYTES):
+            batch = None
         receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
     except Exception as error:  # noqa: BLE001 - becomes a problem
         problem = _problem_of(error, topic, len(bodies))

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics
 from pushsvc.event import EventReader, Limits, guess_media_type
-from pushsvc.settings import TopicRules
+from pushsvc.settings import LATEST_BYTES, TopicRules
 from pushsvc.system_clock import now_ms
 from pushsvc.topic import check_topic, partition_of
 
@@ -89,11 +89,14 @@ class Ingest:
         if fence is None:
             return
         try:
+            settings = self._rules.settings_of(topic)
             reading = self._reader.read(topic, data, guess_media_type(data), now=now_ms())
+            if settings.latest:
+                reading = reading.without_larger(LATEST_BYTES)
             if reading.faults:
                 fault = reading.faults[0]
                 raise InvalidInput(f"line {fault.line}, field {fault.field}: {fault.detail}")
-            receipt = self._broker.publish(topic, reading.batch, self._rules.settings_of(topic), fence=fence)
+            receipt = self._broker.publish(topic, reading.batch, settings, fence=fence)
             INGESTED.inc(receipt.accepted)
         except LogFull as error:
             FULL.inc()

@@ -6,7 +6,7 @@ needed when the last event came, and forgets topics that ended long ago.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import gevent
 from prometheus_client import Counter, Gauge
@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 from pushsvc.broker.broker import Broker, EndedTopics
 from pushsvc.errors import Fenced, PushError
 from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.slices import Slices
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ PERIOD = 15.0  # least seconds from the start of one round over all topics to th
 TOPICS, ENTRIES = 20, 50
 _ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
 _UNOWNED = 1.0  # seconds between two rounds while no partition is owned
+_FILL_SLICE = 0.005  # seconds of work on newest events after which the event loop gets a turn
 _PAUSE = 0.02  # seconds between two batches, so that many topics do not take all of the CPU
 
 BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
@@ -96,6 +98,7 @@ class Sweeper:
         """Trim the logs of a partition; return their bytes afterwards, and the fill ratio of the fullest."""
         held, fullest = 0, 0.0
         names = sorted(self._broker.topics_of(partition))
+        self._fill_latest(names)
         for at in range(0, len(names), TOPICS):
             topics = {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
             for topic, size in self._sweep(partition, topics).items():
@@ -104,6 +107,13 @@ class Sweeper:
                 fullest = max(fullest, size / full if full else 0.0)
             gevent.sleep(_PAUSE)
         return held, fullest
+
+    def _fill_latest(self, names: Sequence[str]) -> None:
+        """Fold logs into the newest events that topics keep beside them, before they are trimmed: the setting may just
+        have been switched on."""
+        keeping = {name: settings for name in names if (settings := self._rules.settings_of(name)).latest}
+        for topic in self._broker.latest.behind(list(keeping)):
+            self._broker.latest.fill(topic, keeping[topic], Slices(_FILL_SLICE))
 
     def _sweep(self, partition: int, topics: Mapping[str, TopicSettings]) -> dict[str, int]:
         """Trim some topics of a partition, and end those not used; return the bytes of the logs afterwards."""

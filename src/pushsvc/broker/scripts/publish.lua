@@ -1,8 +1,9 @@
 -- Append one request's events to a topic's log, all or none, and notify subscribers.
--- Named in script.py: PublishKeys, IdKeys (only if an event has an id, or the request a key), TopicArguments,
--- RequestArguments. Then, in ARGV:
+-- Named in script.py: PublishKeys, IdKeys (only if an event has an id, the request a key, or if keys follow), LatestKeys
+-- (only if the topic keeps newest events), TopicArguments, RequestArguments. Then, in ARGV:
 --   per chunk: its count, or if an event has a time: count, '1' if one has none else '0', least, greatest time; then
 --   the events as NDJSON;
+--   if the topic keeps newest events: what the chunks change, see latest.lua
 --   if an event has an id: for each event of the request its id or ''
 -- Returns 'sequence first count least greatest arrival[ head]' of the last entry (no head: it is `greatest`)
 --       | {'known', index, offset, …} | {'again', remembered outcome and note}
@@ -15,6 +16,11 @@ local TRIMMED, TRIMMED_WHEN_FULL = 32, 256 -- entries: a few more than are appen
 local FIRST_CHUNK = NAMED_ARGUMENTS + 1
 chunks = tonumber(chunks)
 local before_ids = NAMED_ARGUMENTS + 2 * chunks -- the id of event i, from 1, is ARGV[before_ids + i]
+local changes -- the argument with those of the newest events
+if max_latest > 0 then
+  before_ids = before_ids + 1
+  changes = ARGV[before_ids]
+end
 
 -- All checks come before the first write: a script that fails half-way leaves what it wrote.
 if fence ~= '' and call('HGET', partition_key, 'fence') ~= fence then
@@ -22,7 +28,7 @@ if fence ~= '' and call('HGET', partition_key, 'fence') ~= fence then
 end
 
 local remember
-if ids_key then
+if ids_key and (#ARGV > before_ids or request_key ~= '') then
   include('ids')
 end
 
@@ -145,6 +151,10 @@ else
   call('HSET', metadata_key, 'last', last, 'arrival', now, 'bytes', bytes)
 end
 call('ZADD', changed_key, sequence, topic)
+
+if changes then
+  include('latest')
+end
 
 if remember then
   remember(now, first, string.format('%d %d %d %d', first, last, now, head))
