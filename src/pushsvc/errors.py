@@ -13,6 +13,7 @@
     ├── Forbidden                    403  the Host or Origin header is not allowed
     │   └── NotGranted               403  the credentials do not grant it, whether there is such a topic or not
     ├── NoStatistics                 404  the topic has no windows
+    ├── NoLatest                     404  the topic does not keep the newest event of each key
     ├── NotAcceptable                406  the server has no representation that the client accepts
     ├── Fenced                       409  another process owns the partition now (never sent to clients)
     ├── TooLarge                     413  the request has too many bytes or events

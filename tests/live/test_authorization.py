@@ -26,6 +26,9 @@ token_parameter = true
 hash = "{hash_of(API_KEY)}"
 publish = ["orders"]
 
+[topics.orders]
+latest = true
+
 [topics.grouped]
 key = ["key", "country"]
 """
@@ -74,6 +77,11 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/topics/orders/stats.csv?window=*&top=5"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/stats?format=sse"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/stats?format=sse&key=&key=u43&top=5"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/latest"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/latest?key=u43"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/latest.csv?key=u42&key=u43"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/latest?format=sse"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/topics/orders/latest?format=sse&key=u43&last_event_id=x"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics"): (401, 401, 401, 200, 200, 200, 403, 200),
     ("GET", "/v1/topics.json?search=v"): (401, 401, 401, 200, 200, 200, 403, 200),
@@ -133,6 +141,22 @@ def ask(stack: Stack, method: str, path: str, kind: str | None, events: Any = No
 
 def is_stream(path: str) -> bool:
     return "format=sse" in path or path.startswith("/v1/stream")
+
+
+def test_a_key_limit_selects_the_newest_events_and_hides_what_others_do(guarded: Stack) -> None:
+    path = "/v1/topics/orders/latest"
+    answer = ask(guarded, "GET", path, "limited")
+    assert [event["key"] for event in answer.json()["events"]] == ["u42"]
+    assert "evicted" not in answer.json()
+    tag = answer.headers["ETag"]
+    with guarded.stream(path, Authorization=f"Bearer {KINDS['limited']()}") as stream:
+        name, data = stream.frame()
+        assert (name, data) == ("snapshot", answer.json())
+        assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [THEIRS]).status == 202
+        assert ask(guarded, "GET", path, "limited", If_None_Match=tag).status == 304
+        assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [THEIRS, MINE]).status == 202
+        name, data = stream.frame()
+        assert (name, [event["key"] for event in data["events"]]) == ("update", ["u42"])
 
 
 @pytest.mark.parametrize("route", STATUSES, ids=" ".join)

@@ -25,3 +25,32 @@ def fold(
             del newest[next(iter(newest))]
             evicted += 1
     return list(newest.values()), evicted
+
+
+class Board:
+    """The state of a client of a stream of newest events: by key, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Mapping[str, Any]] = {}
+        self.names: list[str] = []
+        self.evicted: int | None = None
+
+    def apply(self, name: str, data: Mapping[str, Any]) -> None:
+        self.names.append(name)
+        if name == "heartbeat":
+            return
+        if name == "reset":
+            self.events.clear()
+            return
+        if name == "snapshot":
+            self.events.clear()
+            self.evicted = data.get("evicted")
+        for event in data["events"]:
+            self.events.pop(event["key"], None)
+            self.events[event["key"]] = event
+        for key in data.get("gone", ()):
+            self.events.pop(key, None)
+
+    @property
+    def offset(self) -> int:
+        return max((event["$offset"] for event in self.events.values()), default=0)

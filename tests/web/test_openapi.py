@@ -38,7 +38,8 @@ PARAMETER_VALUES = {
 @pytest.fixture
 def client(broker):
     client = create_app(broker).test_client()
-    assert client.post("/v1/topics/feedback/events", json=[{"key": "pizza", "rating": 4}]).status_code == 202
+    for topic in ("feedback", "job.42"):
+        assert client.post(f"/v1/topics/{topic}/events", json=[{"key": "pizza", "rating": 4}]).status_code == 202
     Owner(broker, ["feedback"]).step()
     return client
 
@@ -87,7 +88,7 @@ def references(value: Any):
 
 
 def url(path: str) -> str:
-    return path.replace("{topic}", "feedback")
+    return path.replace("{topic}", "job.42" if "/latest" in path else "feedback")
 
 
 def documented_paths(rule: str) -> list[str]:
@@ -131,7 +132,7 @@ def test_every_reference_resolves_and_every_component_is_used(document):
         used |= {f"#/components/securitySchemes/{name}" for one in operation.get("security", ()) for name in one}
     shared = document["components"]
     everything = {f"#/components/{kind}/{name}" for kind in shared for name in shared[kind]}
-    of_streams = {f"#/components/schemas/{name}" for name in ("Frame", "Reset", "TopicChanges")}
+    of_streams = {f"#/components/schemas/{name}" for name in ("Frame", "LatestUpdate", "Reset", "TopicChanges")}
     assert everything - used <= {*of_streams, "#/components/schemas/CloudEvent"}
 
 
@@ -275,7 +276,8 @@ def test_every_documented_stream_is_a_stream(shared_server, topic, document):
     for path, method, operation, _ in operations(document):
         if method == "get" and EVENT_STREAM in operation["responses"]["200"].get("content", ()):
             query = f"?events={topic}" if path == "/v1/stream" else ""
-            with shared_server.stream(path.replace("{topic}", topic) + query) as stream:
+            name = f"job.{topic}" if "/latest" in path else topic
+            with shared_server.stream(path.replace("{topic}", name) + query) as stream:
                 assert stream.response.headers["Content-Type"].startswith(EVENT_STREAM), path
                 assert stream.read().startswith(b"retry: 2000\n: "), path
 
@@ -293,6 +295,18 @@ def test_frames_and_resets_have_the_documented_members(shared_server, topic, doc
     for name, data in frames:
         described = schemas["Reset" if name == "reset" else "Frame"] | {"additionalProperties": False}
         assert not faults(document, described, data), (name, data)
+
+
+def test_streams_of_newest_events_have_the_documented_members(shared_server, topic, document):
+    name, schemas = f"job.{topic}", document["components"]["schemas"]
+    shared_server.post(name, [{"key": "pizza", "rating": 4}, {"key": "soup"}])
+    with shared_server.stream(f"/v1/topics/{name}/latest?last_event_id=x") as stream:
+        frames = [stream.frame(), stream.frame()]
+        shared_server.post(name, [{"key": "soup", "type": "delete"}, {"key": "pizza", "rating": 5}])
+        frames.append(stream.frame())
+    assert [name for name, _ in frames] == ["reset", "snapshot", "update"]
+    for (_, data), described in zip(frames, ("Reset", "Latest", "LatestUpdate"), strict=True):
+        assert not faults(document, schemas[described], data), data
 
 
 def test_frames_of_exact_and_count_windows_have_the_documented_members(document):
@@ -320,6 +334,8 @@ def test_answers_have_the_documented_members(client, without_redis, document):
         ("/v1/topics/{topic}/events", "get", client.get("/v1/topics/feedback/events")),
         ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/feedback/stats")),
         ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/feedback/stats?window=*")),
+        ("/v1/topics/{topic}/latest", "get", client.get("/v1/topics/job.42/latest")),
+        ("/v1/topics/{topic}/latest", "get", client.get("/v1/topics/feedback/latest")),
         ("/v1/topics", "get", client.get("/v1/topics")),
         ("/v1/topics/{topic}", "get", client.get("/v1/topics/feedback")),
         ("/v1/topics/{topic}", "get", client.get("/v1/topics/unknown")),

@@ -8,6 +8,7 @@ of the log in.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.log import EventsEntry, PartitionRead
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ScriptCall
+from pushsvc.errors import PushError
 from pushsvc.event.latest import latest_changes
 from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import TopicSettings
@@ -146,6 +148,14 @@ class LatestStore:
             self._open_partitions([log.partition])
             answer = raise_first(self._connections.calls([call]))[0]
         return _Page(answer)
+
+    def size(self, topic: str) -> int | None:
+        """Return about how many bytes of Redis the newest events take; None if it does not tell (not each provider has
+        the command)."""
+        events, _ = self._keys.latest(topic)
+        with suppress(PushError):
+            return self._connections.at(events).command("MEMORY", "USAGE", events) or 0
+        return None
 
     # Folding the log in
 

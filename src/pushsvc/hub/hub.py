@@ -20,11 +20,13 @@ from pushsvc.hub.delivery.wheel import Clock, Wheel
 from pushsvc.hub.delivery.writer import FanoutWriter
 from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.groups.group import Group
+from pushsvc.hub.groups.latest import LatestGroup
+from pushsvc.hub.groups.latest_topic import LatestTopic
 from pushsvc.hub.groups.listing import REFRESH, Describe, Listing, Poll
 from pushsvc.hub.groups.rankings import Rankings
 from pushsvc.hub.limits import FanoutLimits, FeedLimits, ResumeLimits
 from pushsvc.hub.messages import farewell
-from pushsvc.hub.query import Query
+from pushsvc.hub.query import LatestQuery, Query
 from pushsvc.hub.resume.replay import Replays
 from pushsvc.settings import TopicRules
 from pushsvc.slices import Slices
@@ -32,6 +34,7 @@ from pushsvc.system_clock import now_ms
 
 log = logging.getLogger(__name__)
 
+Source = Group | Listing | LatestGroup
 HEARTBEAT = 15.0
 DRAINING = "the server is restarting"
 EXPIRED = "the token has expired"
@@ -68,10 +71,12 @@ class Hub:
         self.replays = Replays(broker, self.feed.directory.refresh, resume_limits)
         # Bound once: each method that an object keeps would else take 64 bytes of every group.
         self._resume, self._end_group, self._note_left = self.replays.begin, self.end, self._on_left
-        self._end_failed: Callable[[Group | Listing], None] = partial(self.end, reason="internal server error")
+        self._end_failed: Callable[[Source], None] = partial(self.end, reason="internal server error")
         self._rules = rules or TopicRules()
         self._refresh = refresh
-        self._sources: dict[Hashable, Group | Listing] = {}
+        self._sources: dict[Hashable, Source] = {}
+        self._latest: dict[str, LatestTopic] = {}
+        self._latest_store = broker.latest
         self.watched = WatchedChannels()
         self.sessions: Sessions | None = None  # without: no stream ends with its grants
         self._wheel: Wheel[Connection] = Wheel(self.clock, max(1, round(heartbeat)))
@@ -155,7 +160,31 @@ class Hub:
         found.channel.touch()
         return found
 
-    def _open_channel(self, source: Group | Listing, *, visible_heartbeat: bool = False) -> Channel:
+    def latest(self, query: LatestQuery) -> LatestGroup:
+        """Return the group of the newest events of a topic, a new one if there is none."""
+        found = self._sources.get(query)
+        if not isinstance(found, LatestGroup):
+            topic = self._latest.get(query.topic) or self._open_latest(query.topic)
+            connect = partial(self._open_channel, visible_heartbeat=query.visible_heartbeat)
+            found = self._sources[query] = LatestGroup(query, topic, self.end, connect, self.rankings)
+            topic.add(found)
+        found.channel.touch()
+        return found
+
+    def _open_latest(self, name: str) -> LatestTopic:
+        topic = LatestTopic(
+            name, self._rules.settings_of(name), self.feed, self._latest_store, self.watched.slow.memory,
+            self._close_latest,
+        )  # fmt: skip
+        topic.open()
+        self._latest[name] = topic
+        return topic
+
+    def _close_latest(self, topic: LatestTopic) -> None:
+        if self._latest.get(topic.log.topic) is topic:
+            del self._latest[topic.log.topic]
+
+    def _open_channel(self, source: Source, *, visible_heartbeat: bool = False) -> Channel:
         return Channel(
             self.writer,
             self.clock,
@@ -167,7 +196,7 @@ class Hub:
             watched=self.watched,
         )
 
-    def end(self, source: Group | Listing, reason: str) -> None:
+    def end(self, source: Source, reason: str) -> None:
         """End all streams of a source and forget it."""
         self._close(source)
         for connection in list(source.channel.roster.members):
@@ -180,7 +209,7 @@ class Hub:
             pause()
             connection.end(farewell(reason))
 
-    def _close(self, source: Group | Listing) -> None:
+    def _close(self, source: Source) -> None:
         if self._sources.get(source.key) is source:
             del self._sources[source.key]
         source.close()

@@ -1,6 +1,6 @@
 """Log entries as event-stream messages. Streams with equal wishes share a message, but for its id line."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from random import randrange
 from typing import Any
 
@@ -80,6 +80,17 @@ def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
     if not selected["data"] and not selected.get("gone"):
         return None
     return sse.encode(orjson.dumps(selected), event="update")
+
+
+def latest_document(topic: str, events: Iterable[bytes], evicted: int | None) -> Iterator[bytes]:
+    """Yield the newest events of a topic as pieces of a JSON object, with the number of keys that went for lack of room
+    unless that is None."""
+    yield b'{"topic":%b,"events":[' % orjson.dumps(topic)
+    comma = b""
+    for event in events:
+        yield comma + event
+        comma = b","
+    yield b"]}" if evicted is None else b'],"evicted":%d}' % evicted
 
 
 def reset(topic: str, reason: str) -> bytes:

@@ -148,6 +148,22 @@ class Query:
         return names if EVERY_WINDOW in self.windows else [name for name in names if name in self.windows]
 
 
+@dataclass(frozen=True, slots=True)
+class LatestQuery:
+    """The newest events of a topic, of some ``keys`` or of all (None). ``limited``: the subscriber may see these keys
+    alone, so nothing may tell of others."""
+
+    topic: str
+    keys: frozenset[str] | None = None
+    limited: bool = False
+    visible_heartbeat: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """Return what cursors say of the selection: a cursor of another one begins with a snapshot."""
+        return _NO_DIGEST + _digest_of("latest", self.topic, None if self.keys is None else sorted(self.keys))
+
+
 class _Index:
     """Finds out whether names of topics and patterns cover a topic, by a few look-ups however many names there are."""
 

@@ -22,7 +22,7 @@ from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.groups.listing import Describe, Poll
 from pushsvc.hub.hub import DRAINING, Hub
 from pushsvc.hub.messages import OPENING, farewell
-from pushsvc.hub.query import NOTHING_RESELECTED, Query, Reselected
+from pushsvc.hub.query import NOTHING_RESELECTED, LatestQuery, Query, Reselected
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +196,42 @@ class QueryStream(Stream):
             if group.filter.selects_all:  # else a heartbeat gives it a position: no event may ever come
                 connection.joined_after = self._from.number
         group.channel.start(connection, self._from, first)
+
+
+class LatestStream(Stream):
+    """The newest events of a topic and their changes, or what a client with a cursor lacks of them."""
+
+    def __init__(self, hub: Hub, query: LatestQuery, cursor: str | None = None) -> None:
+        super().__init__(hub)
+        self._query = query
+        self._cursor = None if cursor == EARLIEST else cursor
+        self._group = hub.latest(query)
+
+    @property
+    def channel(self) -> Channel:
+        return self._group.channel
+
+    @property
+    def factory(self) -> Callable[[str | None], Stream]:
+        return partial(LatestStream, self.hub, self._query)
+
+    def open(self) -> None:
+        self._check_draining()
+        if self._group.topic.closed:
+            self._group = self.hub.latest(self._query)
+        topic, wait = self._group.topic, self.hub.feed.limits.wait
+        topic.wait_settled(wait)
+        position = (_positions(self._cursor) or {}).get(topic.log.partition) if self._cursor else None
+        if position is not None:
+            topic.wait_for(position, wait)
+
+    def start(self, connection: Connection) -> None:
+        group = self._group
+        if not group.topic.is_known:  # the log started over since
+            connection.end(self.refusal(BrokerUnavailable("the newest events are being read")))
+            return
+        first = group.beginning(self._cursor)
+        group.channel.start(connection, group.channel.seal(), first)
 
 
 class ListingStream(Stream):

@@ -20,6 +20,7 @@ from pushsvc.web import (
     count_requests,
     events,
     health,
+    latest,
     pages,
     problem,
     request_id,
@@ -77,7 +78,7 @@ def create_app(
     count_requests.install(app, accounts)
     authorization.install(app, access, application)
     count_requests.install_subjects(app, accounts)
-    for resource in (events, stats, stream, topics, health, pages, session):
+    for resource in (events, latest, stats, stream, topics, health, pages, session):
         app.register_blueprint(resource.blueprint(context))
     revoked = None if access is None else sessions.RevokedSessions(broker.revocations, access, hub)
     app.register_blueprint(sessions.blueprint(revoked))

@@ -48,6 +48,7 @@ RULES: Mapping[str, Rule] = {
     "events.post": _topic(Action.PUBLISH),
     "events.read": _topic(Action.SUBSCRIBE),
     "stats.read": _topic(Action.SUBSCRIBE),
+    "latest.read": _topic(Action.SUBSCRIBE),
     "topics.metadata": _topic(Action.SUBSCRIBE),
     "topics.delete": _whole_topic(Action.MANAGE),
     "topics.list_topics": _some_topics,  # the list has those that the request may see
