@@ -24,8 +24,8 @@ _numbers = count()
 pytest.register_assert_rewrite("support.reference")
 
 FIRST = (
-    "distributed/test_live_suite", "chaos", "program/test_compose", "distributed", "browser", "supervisor", "live",
-    "cli", "client", "replay", "server",
+    "distributed/test_live_suite", "chaos", "compose", "program/test_compose", "distributed", "browser", "supervisor",
+    "live", "cli", "client", "replay", "server",
 )  # fmt: skip
 """Where several processes run the tests, the longest files start first: none of them runs alone at the end."""
 
