@@ -5,6 +5,7 @@ import socket
 
 from pushsvc.sse import Decoder
 from support.chunked import ChunkDecoder
+from support.latest import Board
 from support.stack import Table
 from support.waiting import DEADLINE
 
@@ -64,6 +65,27 @@ def test_slow_reader_receives_every_event_from_the_log(shared_server, topic):
         assert [json.loads(quick.next().data)["$offset"] for _ in range(12_000)] == list(range(1, 12_001))
         late = slow.messages()
         assert [json.loads(next(late).data)["$offset"] for _ in range(12_000)] == list(range(1, 12_001))
+
+
+def test_slow_reader_of_newest_events_gets_the_newest_state_and_no_queue(shared_server, topic):
+    path, text = f"/v1/topics/job.{topic}/latest", "x" * 1_000
+    board, late, updates = Board(), Board(), 0
+    with SlowReader(shared_server, path) as slow, shared_server.stream(path) as quick:
+        board.apply(*quick.frame())
+        for number in range(120):
+            batch = [{"key": f"k{number % 7}-{i}", "n": number, "text": text} for i in range(100)]
+            batch.append({"key": f"k{(number + 3) % 7}-0", "type": "delete"})
+            last = shared_server.post(f"job.{topic}", batch).json()["last_offset"]
+            while board.offset < last - 1:
+                board.apply(*quick.frame())
+                updates += 1
+        wanted = shared_server.get(path).json()["events"]
+        for message in slow.messages():
+            late.apply(message.event, json.loads(message.data))
+            if list(late.events.values()) == wanted:
+                break
+    assert list(board.events.values()) == wanted
+    assert len(late.names) < updates
 
 
 def test_slow_reader_of_statistics_skips_frames_and_reaches_the_same_state(stack):

@@ -1,4 +1,4 @@
-"""The client of one server: publish events, watch events and statistics."""
+"""The client of one server: publish events and progress, watch events and statistics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from urllib.parse import quote
 from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BodyLimits, Events, Missing, Table, add_receipts, batches
 from pushsvc.client.credentials import Credentials, Token
 from pushsvc.client.history import History
+from pushsvc.client.progress import Progress
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
 from pushsvc.client.tables import to_table
 from pushsvc.sse import Decoder, Message
@@ -115,6 +117,23 @@ class Client:
         ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
         """
         return self._watch(self._session.path(topic, "stats", query), last_id, query)
+
+    def latest(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
+        """Yield the newest event of each key forever: a ``snapshot``, then each ``update`` with the changed events and
+        the keys that are ``gone``; otherwise as ``events``. ``query`` may hold a ``key``, or a list of them."""
+        return self._watch(self._session.path(topic, "latest", query), last_id, query)
+
+    def progress(
+        self, topic: str, total: float | None = None, *, key: str = "progress", every: float = 0.5, **fields: Any
+    ) -> Progress:
+        """Return what publishes the progress of a job to a topic such as ``job.42``, at most every ``every`` seconds.
+
+        ``with client.progress("job.42", total=n) as progress:`` and ``progress.update()`` for each step. An event has
+        ``done``, ``total``, ``rate`` (a second), ``elapsed`` and ``remaining`` (seconds), ``state`` (``running``,
+        ``done`` or ``failed``) and the ``fields``. A job with several bars gives each a ``key``.
+        """
+        outage = _Outage(self._on_outage)
+        return Progress(partial(self.publish, topic), total, key=key, every=every, fields=fields, on_outage=outage.note)
 
     def table(self, topic: str, **query: Parameter) -> DataFrame:
         """Return the statistics of a window now, as a pandas DataFrame with a row per key and field.

@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request
+from werkzeug.datastructures import MultiDict
 
-from pushsvc.auth.grants import Action
+from pushsvc.auth.grants import Action, Grants
 from pushsvc.broker.latest import LatestEvents
 from pushsvc.errors import InvalidParameter, NoLatest
 from pushsvc.event import Event
@@ -38,27 +39,48 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/latest")
     @resource.get("/latest.<any(json, csv):suffix>")
     def read(topic: str, suffix: str | None = None) -> Response:
-        settings = context.rules.settings_of(check_topic(topic))
-        if not settings.latest:
-            raise NoLatest(topic)
-        csv_only = _CSV_ONLY if suffix in (None, "csv") else ()
-        parameters = Parameters(request.args, (*_PARAMETERS, *csv_only, *(() if suffix else _STREAM_ONLY)))
+        settings, parameters = _parameters(context, topic, request.args, suffix)
         chosen = choose_format(request, parameters, ("sse", "json", "csv"), suffix)
-        if chosen != "csv":
-            parameters.refuse(_CSV_ONLY, "belongs to CSV")
-        query = _query(context, topic, parameters)
         if chosen == "sse":
-            cursor = cursor_of(request.headers.get("Last-Event-ID"), parameters)
-            return stream_response(LatestStream(context.hub, query, cursor))
+            last_event_id = request.headers.get("Last-Event-ID")
+            return stream_response(_stream(context, topic, parameters, last_event_id, granted()))
         parameters.refuse(_STREAM_ONLY, "belongs to streams")
+        parameters.refuse(_CSV_ONLY if chosen != "csv" else (), "belongs to CSV")
+        query = _query(context, topic, parameters, granted())
         return of_suffix(_snapshot(context, query, settings, parameters, chosen), suffix)
 
     return resource
 
 
-def _query(context: Context, topic: str, parameters: Parameters) -> LatestQuery:
+def _parameters(
+    context: Context, topic: str, args: MultiDict[str, str], suffix: str | None = None
+) -> tuple[TopicSettings, Parameters]:
+    settings = context.rules.settings_of(check_topic(topic))
+    if not settings.latest:
+        raise NoLatest(topic)
+    csv_only = _CSV_ONLY if suffix in (None, "csv") else ()
+    return settings, Parameters(args, (*_PARAMETERS, *csv_only, *(() if suffix else _STREAM_ONLY)))
+
+
+def open_stream(
+    context: Context, grants: Grants, topic: str, args: MultiDict[str, str], last_event_id: str | None
+) -> LatestStream:
+    """Return the stream that the view would answer with. Raise PushError where it would refuse. The grants cover the
+    topic, for some key at least."""
+    return _stream(context, topic, _parameters(context, topic, args)[1], last_event_id, grants)
+
+
+def _stream(
+    context: Context, topic: str, parameters: Parameters, last_event_id: str | None, grants: Grants
+) -> LatestStream:
+    parameters.refuse(_CSV_ONLY, "belongs to CSV")
+    query = _query(context, topic, parameters, grants)
+    return LatestStream(context.hub, query, cursor_of(last_event_id, parameters))
+
+
+def _query(context: Context, topic: str, parameters: Parameters, grants: Grants) -> LatestQuery:
     """Return what a request asks for, within the keys that are granted."""
-    asked, limit = parameters.texts("key"), granted().keys(Action.SUBSCRIBE, topic)
+    asked, limit = parameters.texts("key"), grants.keys(Action.SUBSCRIBE, topic)
     if len(asked) > _MOST_KEYS:
         raise InvalidParameter("key", f"{len(asked)} keys, at most {_MOST_KEYS} are allowed")
     for key in asked:

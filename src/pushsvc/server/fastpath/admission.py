@@ -49,7 +49,7 @@ looks at its origin, too."""
 _STREAM_IDENTITY = ("host", "accept", "origin")
 """Headers that decide the answer to a stream request."""
 
-_TOPIC_STREAM = re.compile(r"/v1/topics/([^/]+)/(events|stats)")
+_TOPIC_STREAM = re.compile(r"/v1/topics/([^/]+)/(events|latest|stats)")
 _TOPIC_QUERY = re.compile(r"((window|key|type|last_event_id)=[A-Za-z0-9_.*-]*&?)*")
 _NO_ARGS: MultiDict[str, str] = ImmutableMultiDict()
 

@@ -14,7 +14,7 @@ from werkzeug.datastructures import MultiDict
 from pushsvc.auth.grants import Grants
 from pushsvc.hub.streams import Stream
 from pushsvc.server.fastpath.admission import StreamRequest
-from pushsvc.web import events, stats
+from pushsvc.web import events, latest, stats
 from pushsvc.web.context import Context
 from pushsvc.web.responses import StreamFactory
 
@@ -24,7 +24,10 @@ PushError."""
 
 
 def topic_streams(context: Context) -> TopicStreams:
-    return {"events": partial(events.open_stream, context), "stats": partial(stats.open_stream, context)}
+    return {name: partial(view.open_stream, context) for name, view in _VIEWS.items()}
+
+
+_VIEWS = {"events": events, "latest": latest, "stats": stats}
 
 
 class CachedStream(NamedTuple):
