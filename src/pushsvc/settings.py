@@ -32,7 +32,8 @@ class TopicSettings:
     ``parts`` is the number of shards, each a process, that share its keys.
 
     With ``latest`` the newest event of each key is kept beside the log, of at most ``max_keys`` keys. An event whose
-    type is in ``latest_deletes`` removes its key.
+    type is in ``latest_deletes`` removes its key. ``index`` lists the fields by whose values history finds events
+    without reading the log: fields, ``key`` and ``type``.
 
     A log drops its oldest events beyond ``retention`` events, those that arrived more than ``retention_age`` ms ago
     (0: no limit), and those beyond ``retention_bytes`` (0: no limit), but never an event that a window may still need.
@@ -59,6 +60,7 @@ class TopicSettings:
     expire_after: int = 0
     latest: bool = False
     latest_deletes: tuple[str, ...] = ("delete", "deleted")
+    index: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.exact:

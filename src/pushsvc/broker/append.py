@@ -13,6 +13,7 @@ from pushsvc.broker.script import (
     PUBLISH,
     Argument,
     IdKeys,
+    IndexKeys,
     LatestKeys,
     PublishKeys,
     RequestArguments,
@@ -21,6 +22,7 @@ from pushsvc.broker.script import (
 )  # fmt: skip
 from pushsvc.errors import PushError
 from pushsvc.event import Batch
+from pushsvc.event.index import digest_of, terms_of
 from pushsvc.event.latest import latest_places
 from pushsvc.settings import TopicSettings
 
@@ -44,6 +46,7 @@ class AppendTarget(Struct, frozen=True, eq=False):
     arguments: TopicArguments
     limits: BrokerLimits
     latest_keys: LatestKeys | None = None  # None: the topic keeps no newest events
+    index_keys: IndexKeys | None = None  # None: the topic has no index
 
 
 class Append(Struct, frozen=True, eq=False):
@@ -81,7 +84,9 @@ class Append(Struct, frozen=True, eq=False):
         fence = "" if self.fence is None else self.fence
         request = RequestArguments(run, fence, self.request_key, self.note, len(chunks))
         keys: tuple[str, ...] = target.keys
-        if target.latest_keys is not None:
+        if target.index_keys is not None:
+            keys += target.id_keys + target.index_keys
+        elif target.latest_keys is not None:
             keys += target.id_keys + target.latest_keys
         elif batch.ids is not None or self.request_key:
             keys += target.id_keys
@@ -91,6 +96,8 @@ class Append(Struct, frozen=True, eq=False):
         if target.latest_keys is not None:
             deletes = target.settings.latest_deletes
             command.append(msgspec.msgpack.encode([latest_places(chunk.data, deletes) for chunk in chunks]))
+        if target.index_keys is not None:
+            command.append(_index_argument(chunks, target.settings.index))
         if batch.ids is not None:
             command += batch.ids
         return command
@@ -207,6 +214,12 @@ def _pack_in_pieces(command: Sequence[Argument]) -> Iterator[bytes]:
         else:
             small += (data, b"\r\n")
     yield b"".join(small)
+
+
+def _index_argument(chunks: Sequence[Batch], names: Sequence[str]) -> bytes:
+    """Return what index.lua takes: the digest of the names, and for each chunk its terms and their places."""
+    terms = [[value for pair in terms_of(chunk.data, names) for value in pair] for chunk in chunks]
+    return msgspec.msgpack.encode([digest_of(names), *terms])
 
 
 def _chunk_arguments(chunk: Batch) -> tuple[int | str, bytes]:

@@ -11,6 +11,7 @@ from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.demand import DemandStore
+from pushsvc.broker.index import IndexStore
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.latest import LatestStore
 from pushsvc.broker.limits import BrokerLimits
@@ -116,6 +117,7 @@ class Broker:
         self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
         self.rates = RateStore(self.keys, self.connections)
         self.latest = LatestStore(self.keys, self.connections, self.read, self.open_partitions)
+        self.index = IndexStore(self.keys, self.connections, self._read_back, self.open_partitions)
         self.committer = topology.committer(self.connections, ack, limits)
         self.publish_command = self.connections.publish_command
         commit = self.committer.call
@@ -260,7 +262,7 @@ class Broker:
             partition=names.partition(events.partition), topics=names.topics(events.partition),
             changed=names.changed(events.partition), remains=names.remains(events.partition),
             ids=ids, previous_ids=previous_ids, log=names.log(events), metadata=names.metadata(events),
-            latest=latest, latest_order=latest_order,
+            latest=latest, latest_order=latest_order, index=names.index(topic),
         )  # fmt: skip
         statistics_keys = [key for one in statistics for key in (names.log(one), names.metadata(one))]
         arguments = script.DeleteArguments(
@@ -304,12 +306,13 @@ class Broker:
 
     def _sweep_call(self, topic: str, settings: TopicSettings, fence: int, max_entries: int) -> ScriptCall:
         log = Log(topic)
-        keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.metadata(log)]
+        keys = [self.keys.partition(log.partition), self.keys.log(log), self.keys.metadata(log), self.keys.index(topic)]
         arguments = script.SweepArguments(
             fence=fence, max_entries=max_entries, retention=settings.retention,
             retention_age=settings.retention_age, retention_bytes=settings.retention_bytes,
             window_age=window_age(settings), window_events=window_events(settings),
-            expire_after=settings.expire_after, numsub=self.connections.numsub,
+            expire_after=settings.expire_after, has_index="1" if settings.index else "",
+            numsub=self.connections.numsub,
         )  # fmt: skip
         logs = [log, *(Log(topic, window.name) for window in settings.windows)] if settings.expire_after else []
         return ScriptCall(script.SWEEP, keys, [*arguments, *map(self.keys.log_channel, logs)])
@@ -365,6 +368,9 @@ class Broker:
             sequences = {name: changed for name, changed in sequences.items() if changed < last}
             through = max(sequences.values())
         return ChangedLogs(int(epoch or 0), through, more, sequences)
+
+    def _read_back(self, topic: str, start: str, budget: int) -> BackwardRead:
+        return self.read_back(topic, start, budget=budget)
 
     def read_back(self, topic: str, start: str, *, budget: int = READ_BYTES) -> BackwardRead:
         """Read a topic's entries from the newest one down, at one instant.

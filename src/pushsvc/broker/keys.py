@@ -122,6 +122,10 @@ class Keys:
         partition = partition_of(topic)
         return self._in(partition, f"latest:{topic}"), self._in(partition, f"latest-order:{topic}")
 
+    def index(self, topic: str) -> str:
+        """Sorted set of the values of the indexed fields with the offsets of their events (see index_add.lua)."""
+        return self._in(partition_of(topic), f"index:{topic}")
+
     def checkpoints(self, partition: int) -> str:
         """Hash: engine -> header of its last checkpoint."""
         return self._of(partition, "checkpoints")

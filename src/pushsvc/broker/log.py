@@ -44,6 +44,18 @@ class EventsEntry:
         return self._events
 
     @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+    def lines(self) -> list[tuple[int, bytes]]:
+        """Return the events in their stored form, with their offsets."""
+        return list(enumerate(self.data.split(b"\n"), self.first))
+
+    @property
     def before(self) -> int:
         """The offset just before the entry."""
         return self.first - 1

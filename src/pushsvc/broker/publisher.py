@@ -8,7 +8,16 @@ from msgspec import Struct
 from pushsvc.broker.append import STORED, Append, AppendTarget
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.script import RECALL, IdKeys, LatestKeys, PublishKeys, ScriptCall, TopicArguments, TopicLimits
+from pushsvc.broker.script import (
+    RECALL,
+    IdKeys,
+    IndexKeys,
+    LatestKeys,
+    PublishKeys,
+    ScriptCall,
+    TopicArguments,
+    TopicLimits,
+)
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
@@ -184,6 +193,7 @@ class EventPublisher:
             ),
             limits=self._limits,
             latest_keys=LatestKeys(*keys.latest(topic)) if settings.latest else None,
+            index_keys=IndexKeys(*keys.latest(topic), keys.index(topic)) if settings.index else None,
         )  # fmt: skip
 
 

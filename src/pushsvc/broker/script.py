@@ -19,6 +19,7 @@ Argument = bytes | str | int
 PublishKeys = namedtuple("PublishKeys", "partition changed log metadata topics remains")
 IdKeys = namedtuple("IdKeys", "ids previous_ids")
 LatestKeys = namedtuple("LatestKeys", "latest latest_order")
+IndexKeys = namedtuple("IndexKeys", "latest latest_order index")
 
 
 class TopicLimits(NamedTuple):
@@ -52,7 +53,7 @@ class TopicArguments(NamedTuple):
 
 class RequestArguments(NamedTuple):
     """The arguments of publish.lua that each request has. The chunks follow (two values each), then what changes the
-    newest events if the topic keeps them, then the ids."""
+    newest events if the topic keeps them, what the index gets if it has one, then the ids."""
 
     run: str  # the run id of the primary
     fence: int | str  # the fencing token of the partition's owner; '': anyone may write
@@ -63,13 +64,13 @@ class RequestArguments(NamedTuple):
 
 SweepArguments = namedtuple(
     "SweepArguments",
-    "fence max_entries retention retention_age retention_bytes window_age window_events expire_after numsub",
+    "fence max_entries retention retention_age retention_bytes window_age window_events expire_after has_index numsub",
 )
 StatisticsArguments = namedtuple(
     "StatisticsArguments", "run publish_command log_channel fence kind source frame late topic log window"
 )
 DeleteKeys = namedtuple(
-    "DeleteKeys", "partition topics changed remains ids previous_ids log metadata latest latest_order"
+    "DeleteKeys", "partition topics changed remains ids previous_ids log metadata latest latest_order index"
 )
 DeleteArguments = namedtuple(
     "DeleteArguments", "run publish_command partition_channel topic windows max_remains fence idle numsub"
@@ -128,7 +129,7 @@ class Script:
 _COMMON = ("common",)
 OPEN = Script("open", writes=True, parts=_COMMON)
 PUBLISH = Script(
-    "publish", writes=True, keys=PublishKeys._fields + IdKeys._fields + LatestKeys._fields,
+    "publish", writes=True, keys=PublishKeys._fields + IdKeys._fields + IndexKeys._fields,
     arguments=TopicArguments._fields + RequestArguments._fields, packed=TopicLimits._fields,
 )  # fmt: skip
 SWEEP = Script("sweep", writes=True, parts=("common", "streams"), arguments=SweepArguments._fields)
@@ -155,11 +156,13 @@ DRAW = Script("draw", writes=True)
 RESERVE = Script("reserve", writes=True)
 LATEST_READ = Script("latest_read", writes=False)
 LATEST_FILL = Script("latest_fill", writes=True)
+INDEX_FILL = Script("index_fill", writes=True)
+LOOK_UP = Script("look_up", writes=False)
 REVOKE = Script("revoke", writes=True, parts=_COMMON)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, READ_BACK, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET,
     CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
-    LATEST_READ, LATEST_FILL,
+    LATEST_READ, LATEST_FILL, INDEX_FILL, LOOK_UP,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

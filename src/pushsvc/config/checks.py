@@ -24,6 +24,7 @@ from pushsvc.config.credentials import (
 )  # fmt: skip
 from pushsvc.errors import InvalidTopic
 from pushsvc.event import Limits
+from pushsvc.event.index import HISTORY_PARAMETERS, MOST_FIELDS
 from pushsvc.settings import JOB_SETTINGS, JOBS, MAX_LATEST_KEYS, Ack, TopicRules, TopicSettings
 from pushsvc.stats.statistic_names import is_of_values, percent_of
 from pushsvc.stats.window import Window
@@ -256,6 +257,18 @@ def _latest_deletes(value: Any) -> tuple[str, ...]:
     return types
 
 
+def _index(value: Any) -> tuple[str, ...]:
+    names = (_text(value),) if isinstance(value, str) else _texts(value)
+    if len(set(names)) < len(names) or len(names) > MOST_FIELDS:
+        raise ValueError(f"must have at most {MOST_FIELDS} fields, and none twice")
+    for name in names:
+        if name in ("id", "time") or name.startswith("$") or not name.isprintable():
+            raise ValueError(f"{name!r} must be the name of a field, key or type")
+        if name in HISTORY_PARAMETERS:
+            raise ValueError(f"{name!r} is a parameter of history with another meaning: use where={name}=…")
+    return names
+
+
 def _check_latest(settings: TopicSettings) -> None:
     """Raise SettingFault for the newest events of more keys than one answer may have."""
     if settings.latest and settings.max_keys > MAX_LATEST_KEYS:
@@ -380,6 +393,7 @@ _TOPIC: dict[str, Check] = {
     "retention_bytes": _units(_BYTES, 'a number of bytes, or text such as "100MB" (KB, MB, GB, TB)'),
     "latest": _switch,
     "latest_deletes": _latest_deletes,
+    "index": _index,
 }
 _ISSUER: dict[str, Check] = {
     "name": _text,

@@ -2,13 +2,14 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from pushsvc.errors import InvalidParameter
+from pushsvc.event.index import is_listed, term, text_of
 from pushsvc.event.model import ATTRIBUTES, Event
 
 Test = Callable[[Mapping[str, Any]], bool]
@@ -19,6 +20,9 @@ LONGEST = 2_000
 
 MOST_VALUES = 100
 """Most values of ``in(…)``."""
+
+MOST_TERMS = 20
+"""Most keys that are looked up together. The events of more are found by reading the log."""
 
 SEARCHED = 10_000
 """Characters at the beginning of a text that ``~`` looks at: an event may have a text of 8 MB, and meet 2,000 tests."""
@@ -39,16 +43,26 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Selects events by type, by key and by conditions. None selects every type, and events with every key or none."""
+    """Selects events by type, by key and by conditions. None selects every type, and events with every key or none.
+
+    ``values`` are the fields and texts of those conditions that ask for the text of a value.
+    """
 
     type: str | None = None
     keys: frozenset[str] | None = None
     conditions: tuple[Condition, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of(cls, type: str | None, keys: frozenset[str] | None, conditions: Iterable[str]) -> "EventFilter":
-        """Return the filter with conditions such as ``rating<3``. Filters are equal in whatever order they come."""
-        return cls(type, keys, tuple(Condition(text, parse_condition(text)) for text in sorted(set(conditions))))
+    def of(
+        cls, type: str | None, keys: frozenset[str] | None, conditions: Iterable[str],
+        values: Iterable[tuple[str, str]] = (),
+    ) -> "EventFilter":  # fmt: skip
+        """Return the filter with conditions such as ``rating<3``, and with fields whose values have some text. Filters
+        are equal in whatever order they come."""
+        tests = [Condition(text, parse_condition(text)) for text in sorted(set(conditions))]
+        texts = tuple(sorted(set(values)))
+        return cls(type, keys, (*tests, *(_has_text(name, text) for name, text in texts)), texts)
 
     @property
     def selects_all(self) -> bool:
@@ -58,6 +72,17 @@ class EventFilter:
     def has_tests(self) -> bool:
         """Return whether the key of an event is not enough to select it."""
         return self.type is not None or bool(self.conditions)
+
+    def terms(self, index: Collection[str]) -> list[str] | None:
+        """Return the terms of an index of which each selected event has one; None if no field of it is asked for."""
+        for name, text in self.values:
+            if name in index and is_listed(text):
+                return [term(name, text)]
+        if "key" in index and self.keys is not None and len(self.keys) <= MOST_TERMS and all(map(is_listed, self.keys)):
+            return [term("key", key) for key in sorted(self.keys)]
+        if "type" in index and self.type is not None and is_listed(self.type):
+            return [term("type", self.type)]
+        return None
 
     def matches(self, event: Event) -> bool:
         return (self.keys is None or event.key in self.keys) and self.passes(event)
@@ -90,6 +115,11 @@ def parse_condition(text: str) -> Test:
         raise InvalidParameter("where", f"{text!r}: true and false have no order")
     compare = _ORDER[comparison]
     return lambda data: _comparable(data.get(name), value) and compare(data[name], value)
+
+
+def _has_text(name: str, text: str) -> Condition:
+    """Return the condition that the value of a field has a text. No other condition begins with a comparison."""
+    return Condition(f"={name}={text}", lambda data: text_of(data.get(name)) == text)
 
 
 def data_of(public: Mapping[str, Any]) -> dict[str, Any]:

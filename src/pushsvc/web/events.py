@@ -43,7 +43,7 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/events")
     @resource.get("/events.<any(json, ndjson, csv):suffix>")
     def read(topic: str, suffix: str | None = None) -> Response:
-        parameters = _parameters(topic, request.args, suffix)
+        parameters = _parameters(context, topic, request.args, suffix)
         chosen = choose_format(request, parameters, ("sse", "json", "ndjson", "csv"), suffix)
         if chosen == "sse":
             last_event_id = request.headers.get("Last-Event-ID")
@@ -55,10 +55,13 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _parameters(topic: str, args: MultiDict[str, str], suffix: str | None = None) -> Parameters:
+def _parameters(context: Context, topic: str, args: MultiDict[str, str], suffix: str | None = None) -> Parameters:
     check_topic(topic)
     csv_only = _CSV_ONLY if suffix in (None, "csv") else ()
-    return Parameters(args, ("format", *_OF_FILTERS, *_HISTORY_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY)))
+    index = context.rules.settings_of(topic).index
+    return Parameters(
+        args, ("format", *_OF_FILTERS, *index, *_HISTORY_ONLY, *csv_only, *(() if suffix else _STREAM_ONLY))
+    )
 
 
 def open_stream(
@@ -66,7 +69,7 @@ def open_stream(
 ) -> QueryStream:
     """Return the stream that the view would answer with. Raise PushError where it would refuse. The grants cover the
     topic, for some key at least."""
-    return _stream(context, topic, _parameters(topic, args), last_event_id, grants)
+    return _stream(context, topic, _parameters(context, topic, args), last_event_id, grants)
 
 
 def _stream(
@@ -76,7 +79,9 @@ def _stream(
     parameters.refuse(_HISTORY_ONLY, "belongs to history: a stream begins where its cursor is, and has no end")
     query = Query(
         events=(topic,),
-        filter=read_filter(parameters, context.limits, grants.keys(Action.SUBSCRIBE, topic)),
+        filter=read_filter(
+            parameters, context.limits, grants.keys(Action.SUBSCRIBE, topic), context.rules.settings_of(topic).index
+        ),
         named=parameters.choice("names", ("on", "off"), "on") == "on",
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
     )
@@ -137,10 +142,12 @@ class _JsonRows:
 
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
+    index = context.rules.settings_of(topic).index
     selected = HistoryFilter(
         parameters.time("since"),
         parameters.time("until"),
-        read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic)),
+        read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic), index),
+        index,
     )
     safe = is_spreadsheet_safe(request, parameters)
     if parameters.text("limit") == "all":

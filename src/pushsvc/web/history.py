@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.index import FoundEntry
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
@@ -12,6 +13,7 @@ from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
 from pushsvc.event.conditions import EventFilter
 from pushsvc.pause import Pause
+from pushsvc.web.log_steps import LogSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,13 @@ class ScanLimits:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
-    """Which events a request selects. Times are in ms; ``until`` is exclusive. ``keys`` None selects all."""
+    """Which events a request selects. Times are in ms; ``until`` is exclusive. ``index`` lists the fields by
+    which the topic finds events."""
 
     since: int | None
     until: int | None
     events: EventFilter
+    index: tuple[str, ...] = ()
 
     def matches(self, event: Event, arrival: int) -> bool:
         time = arrival if event.time is None else event.time
@@ -95,7 +99,7 @@ class _Scan:
         self._events = self._bytes = self._found = self._answered = 0
         self._edges: list[int] = []  # sequences of the first and of the last event that was found
 
-    def take(self, entry: EventsEntry, events: Iterable[tuple[int, dict[str, Any]]]) -> int | None:
+    def take(self, entry: EventsEntry | FoundEntry, events: Iterable[tuple[int, dict[str, Any]]]) -> int | None:
         """Add the selected events of an entry; return the sequence of the last one if the page is full then."""
         for sequence, public in events:
             self._answered += self._rows.add(public)
@@ -103,8 +107,8 @@ class _Scan:
             self._edges = [*self._edges[:1], sequence]
             if self._found == self._request.limit or self._answered >= self._limits.answer:
                 return sequence
-        self._events += entry.last - entry.first + 1
-        self._bytes += len(entry.data)
+        self._events += entry.count
+        self._bytes += entry.size
         return None
 
     @property
@@ -139,49 +143,48 @@ def read_page(
 def _read_forwards(
     broker: Broker, topic: str, selected: HistoryFilter, request: PageRequest, scan: _Scan, pause: Pause
 ) -> HistoryPage:
-    log = Log(topic)
+    log, steps = Log(topic), _steps(broker, topic, selected)
     begin, epoch = _position("after", request.after, log)
     offset = broker.seek_sequence(topic, begin) if begin else 0
     below = 0 if request.through is None else request.through + 1
-    page = HistoryPage()
-    sequence = begin
+    page, last, is_first = HistoryPage(), None, True
     while True:
-        read = broker.read(log.partition, {log: offset})
-        _check_epoch("after", epoch, read.epoch)
-        logged = read.logs[log]
-        if 0 < sequence < logged.trimmed:
-            page.first_kept = logged.entries[0].first if logged.entries else logged.last + 1
-        for entry in logged.entries:
+        step = steps.up(offset)
+        _check_epoch("after", epoch, step.epoch)
+        if 0 < begin < step.trimmed if is_first else offset + 1 < step.first:
+            page.first_kept = step.first
+        is_first = False
+        for entry in step.entries:
             if request.through is not None and entry.sequence_of(entry.first) > request.through:
                 return page
-            offset, sequence = entry.last, entry.sequence
             events = _matching(entry, topic, selected, pause, above=begin, below=below)
-            last, more = scan.take(entry, events), entry.last < logged.last
+            last, more = scan.take(entry, events), entry.last < step.last
             if last is not None or (scan.exhausted and more):
                 reached = entry.sequence if last is None else last
                 if more or reached < entry.sequence:
-                    page.newer = scan.cursor(read.epoch, reached)
+                    page.newer = scan.cursor(step.epoch, reached)
                 break
-        if page.newer is not None or not logged.more or not logged.entries or last is not None:
+        if page.newer is not None or not step.more or last is not None:
             break
+        offset = step.reached
     if begin:
-        page.older = scan.cursor(read.epoch, scan.first_found(begin + 1))
+        page.older = scan.cursor(step.epoch, scan.first_found(begin + 1))
     return page
 
 
 def _read_backwards(
     broker: Broker, topic: str, selected: HistoryFilter, request: PageRequest, scan: _Scan, pause: Pause
 ) -> HistoryPage:
-    log = Log(topic)
+    log, steps = Log(topic), _steps(broker, topic, selected)
     end, epoch = _position("before", request.before, log)
     # The entry after the last one below the cursor may have events on both sides of it.
     start = f">{broker.seek_sequence(topic, end - 1)}" if end else "+"
     page, last = HistoryPage(), None
     while True:
-        read = broker.read_back(topic, start)
-        _check_epoch("before", epoch, read.epoch)
-        for number, entry in enumerate(read.entries, 1):
-            start, more = str(entry.first - 1), read.more or number < len(read.entries)
+        step = steps.down(start)
+        _check_epoch("before", epoch, step.epoch)
+        for number, entry in enumerate(step.entries, 1):
+            more = step.more or number < len(step.entries)
             first = entry.sequence_of(entry.first)
             if end and first >= end:
                 continue
@@ -189,13 +192,18 @@ def _read_backwards(
             if last is not None or (scan.exhausted and more):
                 reached = first if last is None else last
                 if more or reached > first:
-                    page.older = scan.cursor(read.epoch, reached)
+                    page.older = scan.cursor(step.epoch, reached)
                 break
-        if page.older is not None or not read.more or not read.entries or last is not None:
+        if page.older is not None or not step.more or last is not None:
             break
+        start = step.start
     if end:
-        page.newer = scan.cursor(read.epoch, scan.first_found(end - 1))
+        page.newer = scan.cursor(step.epoch, scan.first_found(end - 1))
     return page
+
+
+def _steps(broker: Broker, topic: str, selected: HistoryFilter) -> LogSteps:
+    return LogSteps(broker, topic, selected.index, selected.events.terms(selected.index))
 
 
 def _position(name: str, cursor: str | None, log: Log) -> tuple[int, int | None]:
@@ -215,12 +223,12 @@ def _check_epoch(name: str, cursor: int | None, present: int) -> None:
 
 
 def _matching(
-    entry: EventsEntry, topic: str, selected: HistoryFilter, pause: Pause, *, above: int = 0, below: int = 0,
-    newest_first: bool = False,
+    entry: EventsEntry | FoundEntry, topic: str, selected: HistoryFilter, pause: Pause, *, above: int = 0,
+    below: int = 0, newest_first: bool = False,
 ) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
     """Yield the sequence and the public form of the selected events of an entry, ``above`` and ``below`` sequences (0:
     no bound)."""
-    lines = list(enumerate(entry.data.split(b"\n"), entry.first))
+    lines = entry.lines()
     for offset, line in reversed(lines) if newest_first else lines:
         pause()
         sequence = entry.sequence_of(offset)

@@ -23,7 +23,8 @@ PERIOD = 15.0  # least seconds from the start of one round over all topics to th
 TOPICS, ENTRIES = 20, 50
 _ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
 _UNOWNED = 1.0  # seconds between two rounds while no partition is owned
-_FILL_SLICE = 0.005  # seconds of work on newest events after which the event loop gets a turn
+_FILL_SLICE = 0.005  # seconds of work on newest events and indexes after which the event loop gets a turn
+_INDEX_STEPS = 500  # of filling an index in one round: 500,000 events, or 100 MB
 _PAUSE = 0.02  # seconds between two batches, so that many topics do not take all of the CPU
 
 BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
@@ -106,6 +107,7 @@ class Sweeper:
                 full = topics[topic].full_bytes
                 fullest = max(fullest, size / full if full else 0.0)
             gevent.sleep(_PAUSE)
+        self._fill_indexes(names)
         return held, fullest
 
     def _fill_latest(self, names: Sequence[str]) -> None:
@@ -114,6 +116,12 @@ class Sweeper:
         keeping = {name: settings for name in names if (settings := self._rules.settings_of(name)).latest}
         for topic in self._broker.latest.behind(list(keeping)):
             self._broker.latest.fill(topic, keeping[topic], Slices(_FILL_SLICE))
+
+    def _fill_indexes(self, names: Sequence[str]) -> None:
+        """Add events to the indexes of topics that lack some: the setting may just have been switched on or changed."""
+        indexed = {name: settings.index for name in names if (settings := self._rules.settings_of(name)).index}
+        for topic in self._broker.index.behind(indexed):
+            self._broker.index.fill(topic, indexed[topic], _INDEX_STEPS, Slices(_FILL_SLICE))
 
     def _sweep(self, partition: int, topics: Mapping[str, TopicSettings]) -> dict[str, int]:
         """Trim some topics of a partition, and end those not used; return the bytes of the logs afterwards."""

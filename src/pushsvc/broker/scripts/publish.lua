@@ -1,9 +1,11 @@
 -- Append one request's events to a topic's log, all or none, and notify subscribers.
 -- Named in script.py: PublishKeys, IdKeys (only if an event has an id, the request a key, or if keys follow), LatestKeys
--- (only if the topic keeps newest events), TopicArguments, RequestArguments. Then, in ARGV:
+-- (only if the topic keeps newest events) or IndexKeys (only if it has an index), TopicArguments, RequestArguments. Then,
+-- in ARGV:
 --   per chunk: its count, or if an event has a time: count, '1' if one has none else '0', least, greatest time; then
 --   the events as NDJSON;
 --   if the topic keeps newest events: what the chunks change, see latest.lua
+--   if the topic has an index: what the chunks add to it, see index.lua
 --   if an event has an id: for each event of the request its id or ''
 -- Returns 'sequence first count least greatest arrival[ head]' of the last entry (no head: it is `greatest`)
 --       | {'known', index, offset, …} | {'again', remembered outcome and note}
@@ -20,6 +22,11 @@ local changes -- the argument with those of the newest events
 if max_latest > 0 then
   before_ids = before_ids + 1
   changes = ARGV[before_ids]
+end
+local terms -- the argument with those of the index
+if index_key then
+  before_ids = before_ids + 1
+  terms = ARGV[before_ids]
 end
 
 -- All checks come before the first write: a script that fails half-way leaves what it wrote.
@@ -155,6 +162,9 @@ call('ZADD', changed_key, sequence, topic)
 if changes then
   include('latest')
 end
+if terms then
+  include('index')
+end
 
 if remember then
   remember(now, first, string.format('%d %d %d %d', first, last, now, head))
@@ -163,6 +173,10 @@ end
 if trim then
   log.last, log.bytes, log.oldest = last, bytes, oldest
   trim(log, bounds, now, TRIMMED + chunks)
+  if terms then
+    local first_kept, max_members, more_members = tonumber(call('HGET', metadata_key, 'first')), 64 + 16 * added, nil
+    include('index_trim')
+  end
 end
 -- Every append notifies within its script, so a subscriber gets one message per append, in order.
 local message

@@ -1,12 +1,12 @@
--- Trim a topic's log without a publish, by at most `max_entries`, and see whether the topic is in use.
--- KEYS: partition, log, metadata. Arguments: SweepArguments (script.py), the bounds as in TopicLimits; a topic that
+-- Trim a topic's log without a publish, by at most `max_entries`, and its index, and see whether the topic is in use.
+-- KEYS: partition, log, metadata, index. Arguments: SweepArguments (script.py), the bounds as in TopicLimits; a topic that
 -- ends after `expire_after` ms without events and streams (0: never) has the channels of its logs after them.
 -- Returns {'ok', removed entries, 1 if more could go, bytes left, 1 if the topic is to end} | {'fenced'} | {'deleted'}
-local partition_key, log_key, metadata_key = unpack(KEYS)
+local partition_key, log_key, metadata_key, index_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
 end
-local metadata = redis.call('HMGET', metadata_key, 'created', 'last', 'bytes', 'oldest', 'arrival', 'watched')
+local metadata = redis.call('HMGET', metadata_key, 'created', 'last', 'bytes', 'oldest', 'arrival', 'watched', 'indexed')
 if not metadata[1] then
   return {'deleted'}
 end
@@ -22,6 +22,14 @@ local bounds = {
   window_age = tonumber(window_age), window_events = tonumber(window_events)
 }
 local removed, more = trim(log, bounds, now, tonumber(max_entries))
+if metadata[7] and has_index == '' then -- the topic had one, by other settings
+  redis.call('UNLINK', index_key)
+  redis.call('HDEL', metadata_key, 'indexed')
+elseif metadata[7] then
+  local first_kept, max_members, more_members = tonumber(redis.call('HGET', metadata_key, 'first') or '1'), 2000, nil
+  include('index_trim')
+  more = more or more_members
+end
 
 local ends = false
 expire_after = tonumber(expire_after)
