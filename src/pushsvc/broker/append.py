@@ -217,8 +217,8 @@ def _pack_in_pieces(command: Sequence[Argument]) -> Iterator[bytes]:
 
 
 def _index_argument(chunks: Sequence[Batch], names: Sequence[str]) -> bytes:
-    """Return what index.lua takes: the digest of the names, and for each chunk its terms and their places."""
-    terms = [[value for pair in terms_of(chunk.data, names) for value in pair] for chunk in chunks]
+    """Return what index.lua takes: the digest of the names, and for each chunk what terms_of yields."""
+    terms = [[value for found in terms_of(chunk.data, names) for value in found] for chunk in chunks]
     return msgspec.msgpack.encode([digest_of(names), *terms])
 
 

@@ -155,8 +155,8 @@ class IndexStore:
                 if begin - reached >= _FILL_EVENTS:
                     break
                 reached = entry.first
-                for found, place in terms_of(entry.data, fields):
-                    terms += (found, entry.first + place)
+                for found, place, before in terms_of(entry.data, fields):
+                    terms += (found, entry.first + place, before)
                     pause()
             arguments = [digest, "" if is_new else begin, state.last, reached, msgspec.msgpack.encode(terms)]
             self._connections.call(script.INDEX_FILL, keys, arguments)

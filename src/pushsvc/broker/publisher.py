@@ -191,7 +191,7 @@ class EventPublisher:
                     max_latest=settings.max_keys if settings.latest else 0,
                 ).pack(),
             ),
-            limits=self._limits,
+            limits=self._limits.indexed() if settings.index else self._limits,
             latest_keys=LatestKeys(*keys.latest(topic)) if settings.latest else None,
             index_keys=IndexKeys(*keys.latest(topic), keys.index(topic)) if settings.index else None,
         )  # fmt: skip

@@ -38,14 +38,17 @@ def term(name: str, text: str) -> str:
     return f"{name}\0{text}"
 
 
-def terms_of(data: bytes, names: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Yield the terms of an entry's events, in their stored form, with the place of the event, from 0."""
+def terms_of(data: bytes, names: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield the terms of an entry's events, in their stored form, with the place of the event, from 0, and the bytes
+    before it."""
+    before = 0
     for place, line in enumerate(data.split(b"\n")):
         event = orjson.loads(line)
         for name in names:
             text = text_of(event.get(name, DEFAULT_TYPE if name == "type" else None))
             if text is not None and is_listed(text):
-                yield term(name, text), place
+                yield term(name, text), place, before
+        before += len(line) + 1
 
 
 def digest_of(names: Sequence[str]) -> str:

@@ -1,14 +1,12 @@
 -- Add the events to the index of their topic. Included in publish.lua for topics that have one. `terms` is, in
--- MessagePack, the digest of the indexed fields, then per chunk a term and a place (from 0) for each value.
+-- MessagePack, the digest of the indexed fields, then per chunk three values for each term, see index_add.lua.
 -- `indexed` in the metadata says which events are in the index: those between two offsets, and the digest of the fields.
-if not created then
-  call('DEL', index_key) -- a program that does not know it may have deleted the topic
-end
 local terms_of = cmsgpack.unpack(terms)
 local indexed = created and call('HGET', metadata_key, 'indexed') or ''
 local from, through, digest = string.match(indexed, '^(%d+) (%d+) (%x+)$')
 if digest ~= terms_of[1] or tonumber(through) ~= first - 1 then
-  from = first -- nothing is known of the events before
+  call('UNLINK', index_key) -- events before may be missing, or be those of a topic that ended
+  from = first
 end
 local base = first
 for chunk = 1, chunks do

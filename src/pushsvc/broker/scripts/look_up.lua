@@ -40,22 +40,25 @@ end
 answer[3] = 1
 
 -- Return the offsets of a segment that the terms list from `at` on, each once and in the order of reading, and the last
--- offset up to which they are complete.
+-- offset up to which they are complete. `skipped` has the bytes before each event in its entry.
+local skipped
 local function offsets_of(segment)
-  local complete, offsets, is_listed = forwards and (segment + 1) * SEGMENT - 1 or segment * SEGMENT, {}, {}
+  local complete, offsets = forwards and (segment + 1) * SEGMENT - 1 or segment * SEGMENT, {}
+  skipped = {}
   local prefix, place = struct.pack('>I4', segment), struct.pack('>I2', at % SEGMENT)
   for i = FIRST_TERM, #ARGV do
     local begin, members = prefix .. ARGV[i] .. '\0', nil
     if forwards then
-      members = call('ZRANGEBYLEX', index_key, '[' .. begin .. place, '[' .. begin .. '\255\255', 'LIMIT', 0, most)
+      members = call('ZRANGEBYLEX', index_key, '[' .. begin .. place, '[' .. begin .. '\255', 'LIMIT', 0, most)
     else
-      members = call('ZREVRANGEBYLEX', index_key, '[' .. begin .. place, '[' .. begin .. '\0\0', 'LIMIT', 0, most)
+      members = call('ZREVRANGEBYLEX', index_key, '[' .. begin .. place .. '\255\255\255', '[' .. begin .. '\0\0', 'LIMIT', 0, most)
     end
     local offset
     for _, member in ipairs(members) do
-      offset = segment * SEGMENT + struct.unpack('>I2', member, #member - 1)
-      if not is_listed[offset] then
-        is_listed[offset], offsets[#offsets + 1] = true, offset
+      local within, before = struct.unpack('>I2I3', member, #member - 4)
+      offset = segment * SEGMENT + within
+      if not skipped[offset] then
+        skipped[offset], offsets[#offsets + 1] = before, offset
       end
     end
     if #members == most then
@@ -68,9 +71,9 @@ local function offsets_of(segment)
   return offsets, complete
 end
 
-local events, entry, data, starts, entry_first, entry_last = 0, nil, nil, nil, 1, 0
+local events, entry, data, entry_first, entry_last = 0, nil, nil, 1, 0
 
--- Add the event at an offset to its entry. Its line is found by counting line ends; `starts` has those found so far.
+-- Add the event at an offset to its entry.
 local function add(offset)
   if offset < entry_first or offset > entry_last then
     local one = call('XRANGE', log_key, string.format('%d-0', offset), '+', 'COUNT', 1)[1]
@@ -78,7 +81,7 @@ local function add(offset)
       return
     end
     local header = one[2][2]
-    data, starts, entry = one[2][4], {1}, {header}
+    data, entry = one[2][4], {header}
     budget = budget - #data
     entry_first, entry_last = string.match(header, '%d+ (%d+) (%d+)')
     entry_first = tonumber(entry_first)
@@ -88,11 +91,9 @@ local function add(offset)
     end
     found[#found + 1] = entry
   end
-  local place = offset - entry_first + 1
-  for i = #starts, place do
-    starts[i + 1] = (string.find(data, '\n', starts[i], true) or #data + 1) + 1
-  end
-  entry[#entry + 1], entry[#entry + 2] = offset, string.sub(data, starts[place], starts[place + 1] - 2)
+  local before = skipped[offset]
+  local line_end = string.find(data, '\n', before + 1, true)
+  entry[#entry + 1], entry[#entry + 2] = offset, string.sub(data, before + 1, line_end and line_end - 1)
   events = events + 1
 end
 
