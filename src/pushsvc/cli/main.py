@@ -6,6 +6,7 @@ Each command imports what it needs when it runs: a shell starts this program for
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from pushsvc.config import Settings
     from pushsvc.settings import TopicSettings
     from pushsvc.sse import Message
+
+log = logging.getLogger(__name__)
 
 _LOG_FORMAT, _LOG_LEVEL = "PUSHSVC_LOG_FORMAT", "PUSHSVC_LOG_LEVEL"
 _METRICS_CONNECTIONS = 64  # most connections to the metrics port of an aggregator
@@ -377,6 +380,27 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
         app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls,
         proxies=TrustedProxies(settings.trusted_proxy), access_log=settings.access_log,
     )  # fmt: skip
+
+
+@program.command("_application", hidden=True)
+@click.option("--report", type=int, required=True)
+def application_server(report: int) -> None:
+    """Serve a Flask application with the extension. Write our address, or why there is none, to a descriptor."""
+    from pushsvc.supervisor.supervisor import Supervisor
+
+    def tell(**said: str) -> None:
+        os.write(report, json.dumps(said).encode() + b"\n")
+
+    settings, _ = _child_settings()
+    os.set_inheritable(report, False)
+    try:
+        Supervisor(
+            settings, web=settings.workers, aggregators=settings.aggregators, announce=log.debug,
+            on_ready=lambda address: tell(address=address),
+        ).run()  # fmt: skip
+    except PushError as error:
+        tell(error=error.detail)
+        raise
 
 
 @program.command("_aggregator", hidden=True)

@@ -266,6 +266,23 @@ def _warn_of_password(url: str | None) -> None:
         )
 
 
+def from_environment(*names: str) -> dict[str, Any]:
+    """Return the settings that ``PUSHSVC_*`` variables give to the named options. Raise InvalidSetting."""
+    from pushsvc.errors import InvalidSetting
+
+    def nothing() -> None:
+        """Carry the options."""
+
+    for name in names:
+        nothing = _OPTIONS[name](nothing)
+    command = click.Command("settings", params=getattr(nothing, "__click_params__", []))
+    try:
+        given = command.make_context("settings", []).params
+    except click.UsageError as error:
+        raise InvalidSetting(error.format_message()) from None
+    return {name: value for name, value in given.items() if value not in (None, ())}
+
+
 def server_options(*names: str) -> Callable[[F], F]:
     """Return a decorator that adds the named options and ``--config``; the command receives Settings."""
 

@@ -45,16 +45,17 @@ class Supervisor:
     """Runs ``web`` and ``aggregators`` children until SIGTERM or Ctrl-C; ``producer`` has the arguments of a demo's.
 
     ``announce`` prints a line for the operator. Without ``settings.redis``, an embedded server runs on
-    ``settings.data_dir``. ``run`` must be called in the main thread, because it handles the signals of the process.
+    ``settings.data_dir``. ``on_ready`` gets the address when the web processes answer there. ``run`` must be called in
+    the main thread, because it handles the signals of the process.
     """
 
     def __init__(
         self, settings: Settings, *, web: int = 0, aggregators: int = 0, producer: Sequence[str] | None = None,
-        announce: Callable[[str], None],
+        announce: Callable[[str], None], on_ready: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._web, self._aggregators, self._producer = web, aggregators, producer
-        self._announce = announce
+        self._announce, self._on_ready = announce, on_ready
         self._listener: socket.socket | None = None
         self._embedded: EmbeddedChild | None = None
         self._caps: ConnectionCounts | None = None
@@ -145,6 +146,8 @@ class Supervisor:
         is_public = self._settings.insecure or self._settings.authorizes
         private = "" if is_public else " (for this machine only: no credentials are configured)"
         self._announce(f"pushsvc is ready: {address}/{private}")
+        if self._on_ready is not None:
+            self._on_ready(address)
         if self._producer is not None:
             self._children.append(ChildProcess("_demo", 1, [*self._producer, "--url", address]))
             self._signals.wake()

@@ -1,0 +1,1 @@
+"""The Flask extension: streams, publishing and authorization in a Flask application."""

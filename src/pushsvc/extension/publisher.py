@@ -1,0 +1,224 @@
+"""Publishes from an application: at once, or by a thread that sends what a bounded buffer has."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from pushsvc.auth.grants import ALL_TOPICS, Grants
+from pushsvc.client.batches import BodyLimits, Events, batches
+from pushsvc.client.session import ClientError
+from pushsvc.errors import Busy
+from pushsvc.extension.server import Server, ServerUnavailable
+
+log = logging.getLogger(__name__)
+
+OnError = Literal["raise", "drop", "buffer"]
+
+_MAY_PUBLISH = Grants(publish=ALL_TOPICS)
+_TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+_ANSWER = 10_000_000  # bytes of a receipt
+_SHOWN = 10  # refused events of one request that the log names
+
+
+class BufferFull(Busy):
+    slug, title = "publish-buffer-full", "The buffer of events that wait for Redis is full"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """``events`` and ``bytes`` wait at most, ``batch_…`` of them are sent together. Times are in seconds."""
+
+    events: int = 10_000
+    bytes: int = 8_000_000
+    batch_events: int = 1_000
+    batch_bytes: int = 1_000_000
+    request: float = 10.0
+    first_pause: float = 0.1
+    longest_pause: float = 2.0
+
+
+class _Item(NamedTuple):
+    """Events of one topic as the inside of a JSON array. ``kept`` ones wait for Redis, others are sent once."""
+
+    topic: str
+    body: bytes
+    events: int
+    kept: bool
+
+
+class Publisher:
+    """Publishes through a server. Threads may share it, and a process may fork: what waits stays with the parent."""
+
+    def __init__(self, server: Server, limits: BufferLimits | None = None) -> None:
+        self._server = server
+        self._limits = limits or BufferLimits()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin with an empty buffer."""
+        self._changed = threading.Condition()
+        self._waiting: deque[_Item] = deque()
+        self._events = self._bytes = 0  # of items that wait or are being sent
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def send(self, topic: str, events: Events, timeout: float) -> dict[str, Any]:
+        """Publish and return the receipt. Raise ClientError, InvalidValue or ServerUnavailable within ``timeout``
+        seconds; only the first start of the server may take longer."""
+        bodies = [batch.body for batch in batches(events, {}, "error", BodyLimits())]
+        if len(bodies) > 1:
+            raise ValueError("wait=True takes events of one request: at most 10,000 and 8 MB")
+        self._server.start()
+        return self._post(topic, bodies[0], secrets.token_urlsafe(16), timeout, skip=False)
+
+    def put(self, topic: str, events: Events, timeout: float, *, kept: bool) -> None:
+        """Leave events to the thread. Raise InvalidValue, or BufferFull if there is no room within ``timeout`` seconds;
+        events that need not be ``kept`` are dropped then."""
+        for batch in batches(events, {}, "error", BodyLimits(self._limits.batch_events, self._limits.batch_bytes)):
+            is_array = batch.body.startswith(b"[")
+            inside = batch.body[1:-1] if is_array else batch.body
+            if inside:
+                count = len(json.loads(batch.body)) if is_array else 1
+                self._put(_Item(topic, inside, count, kept), timeout)
+
+    def _put(self, item: _Item, timeout: float) -> None:
+        with self._changed:
+            if not self._has_room(item):
+                if not item.kept:
+                    log.warning("the buffer is full: %d events of %s are dropped", item.events, item.topic)
+                    return
+                if not self._changed.wait_for(lambda: self._has_room(item), timeout):
+                    raise BufferFull(f"{self._events} events wait for Redis: no room within {timeout:g} s")
+            self._waiting.append(item)
+            self._events += item.events
+            self._bytes += len(item.body)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pushsvc-publisher", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _has_room(self, item: _Item) -> bool:
+        if not self._events:
+            return True  # one that is larger than the buffer
+        fits = self._bytes + len(item.body) <= self._limits.bytes
+        return fits and self._events + item.events <= self._limits.events
+
+    def flush(self, timeout: float) -> bool:
+        """Return whether all events are published or given up within ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._events, timeout)
+
+    def close(self, timeout: float) -> None:
+        """Publish what waits, for ``timeout`` seconds at most, and log how many events are lost."""
+        if not self.flush(timeout):
+            log.error("%d events are lost: Redis did not take them before the end", self._events)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # The thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._waiting) > 0)
+                if self._closed:
+                    return
+                taken = self._take()
+            by_topic: dict[str, list[_Item]] = {}
+            for item in taken:
+                by_topic.setdefault(item.topic, []).append(item)
+            for topic, items in by_topic.items():
+                try:
+                    self._deliver(topic, items)
+                except Exception:  # the thread must live: the buffer would fill without an end
+                    log.exception("events of %s are lost", topic)
+                with self._changed:
+                    self._events -= sum(item.events for item in items)
+                    self._bytes -= sum(len(item.body) for item in items)
+                    self._changed.notify_all()
+
+    def _take(self) -> list[_Item]:
+        taken = [self._waiting.popleft()]
+        events, size = taken[0].events, len(taken[0].body)
+        while self._waiting:
+            following = self._waiting[0]
+            events, size = events + following.events, size + len(following.body)
+            if events > self._limits.batch_events or size > self._limits.batch_bytes:
+                break
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _deliver(self, topic: str, items: list[_Item]) -> None:
+        """Publish the items of a topic; repeat what is kept until Redis takes it."""
+        pause, key = self._limits.first_pause, secrets.token_urlsafe(16)
+        while True:
+            try:
+                body = b"[" + b",".join(item.body for item in items) + b"]"
+                receipt = self._post(topic, body, key, self._limits.request, skip=True)
+                _log_refused(topic, receipt.get("errors", ()))
+                return
+            except (ClientError, ServerUnavailable) as error:
+                temporary = isinstance(error, ServerUnavailable) or error.temporary
+                kept = [item for item in items if item.kept and temporary]
+                if len(kept) < len(items):
+                    lost = sum(item.events for item in items) - sum(item.events for item in kept)
+                    log.error("%d events of %s are lost: %s", lost, topic, error.detail)
+                    items, key = kept, secrets.token_urlsafe(16)  # a key belongs to one body
+                elif pause == self._limits.first_pause:
+                    log.warning("events of %s wait: %s", topic, error.detail)
+            if not items:
+                return
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closed, pause):
+                    return
+            pause = min(2 * pause, self._limits.longest_pause)
+
+    def _post(self, topic: str, body: bytes, key: str, timeout: float, *, skip: bool) -> dict[str, Any]:
+        """Publish the body of a request and return the receipt. Raise ClientError or ServerUnavailable.
+
+        ``key`` makes it safe to repeat the request. ``skip`` stores the good events beside bad ones.
+        """
+        end = time.monotonic() + timeout
+        connection = self._server.connect(timeout)
+        headers = {
+            "Authorization": f"Bearer {self._server.token(_MAY_PUBLISH)}",
+            "Content-Type": "application/json", "Idempotency-Key": key, "Host": "localhost",
+        }  # fmt: skip
+        path = f"/v1/topics/{quote(topic, safe='')}/events" + ("?on_error=skip" if skip else "")
+        try:
+            connection.request("POST", path, body, headers)
+            if connection.sock is not None:
+                connection.sock.settimeout(max(0.001, end - time.monotonic()))
+            response = connection.getresponse()
+            answer = response.read(_ANSWER)
+        except (OSError, HTTPException) as error:
+            reason = f"no receipt within {timeout:g} s" if isinstance(error, TimeoutError) else f"no receipt: {error}"
+            raise ClientError(reason, temporary=True, unknown=True) from None
+        finally:
+            connection.close()
+        found: dict[str, Any] = {}
+        with suppress(ValueError):
+            found = json.loads(answer)
+        if response.status < 300:
+            return found
+        raise ClientError(
+            f"{response.status} {found.get('detail') or response.reason}", reply=response.status, problem=found,
+            temporary=response.status in _TEMPORARY, unknown=found.get("type", "").endswith("outcome-unknown"),
+        )  # fmt: skip
+
+
+def _log_refused(topic: str, errors: Iterable[Mapping[str, Any]]) -> None:
+    for fault in list(errors)[:_SHOWN]:
+        log.error("an event of %s was refused: field %s: %s", topic, fault.get("field"), fault.get("detail"))

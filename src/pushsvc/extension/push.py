@@ -1,0 +1,315 @@
+"""``Push(app)``: live updates in a Flask application, behind its own login."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import logging
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from flask import Blueprint, Flask, Response, abort, current_app, request
+
+from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grant, Grants, TopicGrants
+from pushsvc.client.batches import Events
+from pushsvc.config import Settings
+from pushsvc.errors import Forbidden, MissingToken, NotGranted, PushError
+from pushsvc.extension.bridge import Bridge, address_of
+from pushsvc.extension.publisher import OnError, Publisher
+from pushsvc.extension.question import Question, is_served, of_stream, of_topic
+from pushsvc.extension.server import Server, ServerUnavailable, server_of
+from pushsvc.extension.settings import settings_of
+from pushsvc.topic import check_topic
+from pushsvc.web.problem import problem_of
+from pushsvc.web.security import Security
+
+log = logging.getLogger(__name__)
+
+EXTENSION = "pushsvc-push"
+"""The name of the extension in ``app.extensions``."""
+
+Authorize = Callable[[str, str, str | None], bool | Grants | None]
+A = TypeVar("A", bound=Authorize)
+
+_LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process
+_METHODS = ["GET", "POST", "OPTIONS"]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What one application has of the extension."""
+
+    settings: Settings
+    security: Security
+    server: Server
+    bridge: Bridge
+    publisher: Publisher
+
+
+class Push:
+    """Serves streams under ``url_prefix`` of an application and publishes from it.
+
+    One object may serve several applications (``init_app``). ``authorize`` registers the function that decides who may
+    subscribe and publish over HTTP; without one only this machine may, under the name ``localhost``.
+    """
+
+    def __init__(self, app: Flask | None = None, url_prefix: str = "/push") -> None:
+        self._url_prefix = url_prefix
+        self._authorize: Authorize | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, url_prefix: str | None = None) -> None:
+        """Add the extension to an application. Raise InvalidSetting for an ``app.config["PUSHSVC_..."]`` that is wrong.
+
+        The push server starts with the first request of the application, or the first publish.
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError("the application has the extension already")
+        settings = settings_of(app.config)
+        server = server_of(settings)
+        security = Security(
+            settings.allow_host, settings.allow_origin, allow_read_origins=settings.allow_read_origin,
+            allow_write_origins=settings.allow_write_origin,
+        )  # fmt: skip
+        state = _State(
+            settings, security, server, Bridge(server, settings.heartbeat, settings.limits.body), Publisher(server)
+        )
+        app.extensions[EXTENSION] = state
+        _states.add(state.publisher)
+        app.register_blueprint(self._blueprint(state), url_prefix=url_prefix or self._url_prefix)
+        _drain_with_worker(state.bridge)
+        started = threading.Event()
+
+        @app.before_request
+        def start() -> None:
+            if not started.is_set() and not app.testing:
+                started.set()
+                _drain_with_worker(state.bridge)
+                threading.Thread(target=_start, args=[server], name="pushsvc-start", daemon=True).start()
+
+    def authorize(self, function: A) -> A:
+        """Register the function that decides over a request, as a decorator.
+
+        It is called in the context of the request with an action (``"subscribe"`` or ``"publish"``), a topic or a
+        pattern, and the key that the request is limited to, or None for all keys. It returns True, False, or a Grants
+        object, or calls ``abort()``. Nothing is served that it has not allowed. A stream asks again every 5 minutes.
+        """
+        if self._authorize is not None:
+            raise RuntimeError("there is a function to authorize already")
+        self._authorize = function
+        return function
+
+    # Publishing
+
+    def publish(
+        self, topic: str, event: Events | None = None, *, type: str | None = None, key: str | None = None,
+        id: str | None = None, wait: bool = False, on_error: OnError = "buffer", timeout: float = 1.0,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Publish an event, or several, in the context of an application.
+
+        Without ``wait`` the events are buffered and None is returned after some microseconds; ``wait=True`` returns the
+        receipt. ``on_error`` says what happens when Redis is away: ``"buffer"`` keeps up to 10,000 events or 8 MB,
+        ``"drop"`` loses the events, ``"raise"`` waits for the receipt and raises ClientError. No call waits longer than
+        ``timeout`` seconds, but for the first start of the server. ``type``, ``key`` and ``id`` are attributes of a
+        single event. Raise InvalidValue for what JSON cannot hold, and BufferFull.
+        """
+        if on_error not in ("raise", "drop", "buffer"):
+            raise ValueError(f"on_error={on_error!r}: 'raise', 'drop' or 'buffer' is expected")
+        publisher = self._state().publisher
+        check_topic(topic)
+        given = {"type": type, "key": key, "id": id}
+        attributes = {name: value for name, value in given.items() if value is not None}
+        if attributes or event is None:
+            if event is not None and not isinstance(event, Mapping):
+                raise TypeError(f"{', '.join(attributes)}: only a single event, a mapping, can have attributes here")
+            event = {**(event or {}), **attributes}
+        if not wait and on_error != "raise":
+            publisher.put(topic, event, timeout, kept=on_error == "buffer")
+            return None
+        try:
+            return publisher.send(topic, event, timeout)
+        except PushError as error:
+            lost = isinstance(error, ServerUnavailable) or getattr(error, "temporary", False)
+            if not lost or on_error == "raise":
+                raise
+            if on_error == "buffer" and not getattr(error, "unknown", False):
+                publisher.put(topic, event, timeout, kept=True)
+            else:
+                log.error("events of %s are lost: %s", topic, error.detail)
+            return None
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Return whether all buffered events of the application were published within ``timeout`` seconds."""
+        return self._state().publisher.flush(timeout)
+
+    def _state(self) -> _State:
+        state: _State | None = current_app.extensions.get(EXTENSION)
+        if state is None:
+            raise RuntimeError("the application has no pushsvc: call push.init_app(app)")
+        return state
+
+    # Requests
+
+    def _blueprint(self, state: _State) -> Blueprint:
+        blueprint = Blueprint("push", __name__)
+
+        @blueprint.route("/v1/topics/<topic>/<path:resource>", methods=_METHODS, provide_automatic_options=False)
+        def topic_resource(topic: str, resource: str) -> Response:
+            path = f"/v1/topics/{quote(topic, safe='')}/{resource}"
+            asked_for = request.headers.get("Access-Control-Request-Method", "GET")
+            method = asked_for if request.method == "OPTIONS" else request.method
+            if not is_served(method, resource):
+                abort(405 if is_served("GET", resource) else 404)
+            return self._answer(state, path, lambda: of_topic(request, topic))
+
+        @blueprint.route("/v1/stream", methods=["GET", "OPTIONS"], provide_automatic_options=False)
+        def stream() -> Response:
+            return self._answer(state, "/v1/stream", lambda: of_stream(request))
+
+        blueprint.register_error_handler(PushError, _refuse)
+
+        @blueprint.after_request
+        def add_headers(response: Response) -> Response:
+            for name, value in state.security.headers(request.headers.get("Origin")):
+                if name == "Vary":
+                    response.vary.add(value)
+                else:
+                    response.headers.setdefault(name, value)
+            return response
+
+        return blueprint
+
+    def _answer(self, state: _State, path: str, question: Callable[[], Question]) -> Response:
+        query = request.query_string.decode("latin-1")
+        path = f"{path}?{query}" if query else path
+        if request.method == "OPTIONS":
+            return state.bridge.answer(request, path, None)
+        if request.method == "POST":
+            _check_origin(state.security)
+        return state.bridge.answer(request, path, self._grants(state, question()))
+
+    def _grants(self, state: _State, question: Question) -> Grants:
+        """Return what the present request is granted. Raise MissingToken, NotGranted or Forbidden."""
+        if self._authorize is None:
+            _check_local(state.security)
+            return EVERYTHING
+        grants = NOTHING
+        for topic, key in question.asked:
+            answer = self._authorize(question.action.value, topic, key)
+            if inspect.isawaitable(answer):
+                raise TypeError("the function to authorize is asynchronous, and a plain one is expected")
+            if answer is None or answer is False:
+                raise _refusal()
+            if answer is True:
+                keys = None if key is None else frozenset([key])
+                answer = _granted(question.action, TopicGrants([Grant(topic, keys)]))
+            elif not isinstance(answer, Grants):
+                raise TypeError(f"the function to authorize returned {answer!r}: True, False or Grants are expected")
+            elif not answer.of(question.action).may_some(topic):
+                raise _refusal()
+            grants = _united(grants, answer)
+        return grants
+
+
+def _granted(action: Action, topics: TopicGrants) -> Grants:
+    return Grants(publish=topics) if action is Action.PUBLISH else Grants(subscribe=topics)
+
+
+def _united(one: Grants, other: Grants) -> Grants:
+    """Return the grants of both, until the first of them expires. Nothing of ours manages topics."""
+    if one.subject and other.subject and one.subject != other.subject:
+        raise ValueError(f"the grants of one request have two subjects: {one.subject!r} and {other.subject!r}")
+    limits = [limit for limit in (one.connections, other.connections) if limit is not None]
+    return replace(
+        other.plus(one), manage=TopicGrants(), subject=one.subject or other.subject,
+        connections=min(limits, default=None), expires=min(one.expires, other.expires),
+    )  # fmt: skip
+
+
+def _refusal() -> MissingToken | NotGranted:
+    """Return the error for a request that is not allowed: a login may help one without credentials."""
+    if request.cookies or "Authorization" in request.headers:
+        return NotGranted("the application does not grant this")
+    return MissingToken("the application grants this to nobody without a login")
+
+
+def _check_local(security: Security) -> None:
+    """Refuse a request of another machine, or to another name: without a function to authorize nobody else may."""
+    address = address_of(request)
+    if address is None or not address.is_loopback:
+        raise Forbidden("only this machine may use pushsvc until the application registers @push.authorize")
+    security.check_host(request.host)
+
+
+def _check_origin(security: Security) -> None:
+    """Refuse a write that a page of another site makes a browser send with its reader's cookies."""
+    security.check_origin(request)
+    if request.cookies and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Forbidden("a page of another site may not write with cookies")
+
+
+def _refuse(error: PushError) -> Response:
+    return problem_of(error, f"{request.method} {request.path}").to_flask()
+
+
+def _start(server: Server) -> None:
+    try:
+        server.start()
+    except ServerUnavailable as error:
+        log.error("pushsvc: %s", error.detail)
+
+
+# The process
+
+_states: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _flush_all() -> None:
+    for publisher in list(_states):
+        publisher.close(_LAST_FLUSH)
+
+
+def _after_fork() -> None:
+    for publisher in list(_states):
+        publisher.after_fork()
+
+
+atexit.register(_flush_all)  # before the servers stop: the last that is registered is called first
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _drain_with_worker(bridge: Bridge) -> None:
+    """End the streams when gunicorn ends its worker: else it waits for them until its own timeout and cuts them."""
+    before = signal.getsignal(signal.SIGTERM)
+    if not type(getattr(before, "__self__", None)).__module__.startswith("gunicorn.workers"):
+        if not isinstance(before, _Drain):
+            return
+        before.bridges.add(bridge)
+        return
+    assert callable(before)
+    with suppress(ValueError):  # not in the main thread: then the worker waits
+        drain = _Drain(before)
+        drain.bridges.add(bridge)
+        signal.signal(signal.SIGTERM, drain)
+
+
+class _Drain:
+    """A handler of SIGTERM that ends streams, and then calls the one that was there."""
+
+    def __init__(self, before: Callable[[int, FrameType | None], Any]) -> None:
+        self._before = before
+        self.bridges: weakref.WeakSet[Bridge] = weakref.WeakSet()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        for bridge in list(self.bridges):
+            bridge.drain()
+        self._before(number, frame)

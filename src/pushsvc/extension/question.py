@@ -1,0 +1,80 @@
+"""What a request asks for: an action, topics or patterns, and keys."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+from flask import Request
+from werkzeug.datastructures import MultiDict
+
+from pushsvc.auth.grants import LONGEST_KEY, MOST_GRANTS, Action
+from pushsvc.errors import InvalidParameter
+from pushsvc.topic import check_pattern, check_topic
+
+RESOURCES = frozenset({"events", "stats", "stats/series", "latest"})
+"""The resources of a topic that the application serves."""
+
+_SUFFIXES = ("json", "ndjson", "csv", "sse")
+_ACTIONS = {"GET": Action.SUBSCRIBE, "HEAD": Action.SUBSCRIBE, "POST": Action.PUBLISH}
+
+
+class Asked(NamedTuple):
+    """A topic or pattern, and the one key that the request is limited to; None: it asks for all keys."""
+
+    topic: str
+    key: str | None
+
+
+class Question(NamedTuple):
+    """What a request wants to do with some topics."""
+
+    action: Action
+    asked: tuple[Asked, ...]
+
+
+def is_served(method: str, resource: str) -> bool:
+    """Return whether a method and a resource of a topic belong to the API of an application."""
+    name, _, suffix = resource.partition(".")
+    if method == "POST":
+        return resource == "events"
+    return method in _ACTIONS and name in RESOURCES and (not suffix or suffix in _SUFFIXES)
+
+
+def of_topic(request: Request, topic: str) -> Question:
+    """Return what a request for a resource of a topic asks for. Raise InvalidInput."""
+    action = _ACTIONS[request.method]
+    # The parameter ``key`` of a publish is the name of a column.
+    key = _key(request.args) if action is Action.SUBSCRIBE else None
+    return Question(action, (Asked(check_topic(topic), key),))
+
+
+def of_stream(request: Request) -> Question:
+    """Return what a request for a stream of several topics asks for. Raise InvalidInput."""
+    key = _key(request.args)
+    names = [*request.args.getlist("events"), *request.args.getlist("stats")]
+    asked = [Asked(check_pattern(name), key) for name in names]
+    asked += [_subscription(text) for text in request.args.getlist("sub")]
+    if len(asked) > MOST_GRANTS:
+        raise InvalidParameter("events", f"an application serves at most {MOST_GRANTS} topics on one stream")
+    return Question(Action.SUBSCRIBE, tuple(dict.fromkeys(asked)))
+
+
+def _subscription(text: str) -> Asked:
+    """Return what one ``sub=events/orders?key=u1`` asks for."""
+    path, _, query = text.partition("?")
+    _, _, topic = path.partition("/")
+    try:
+        found = MultiDict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_GRANTS))
+    except ValueError:
+        raise InvalidParameter("sub", f"at most {MOST_GRANTS} parameters are expected") from None
+    return Asked(check_pattern(unquote(topic)), _key(found))
+
+
+def _key(values: MultiDict[str, str]) -> str | None:
+    keys = values.getlist("key")
+    if len(keys) != 1 or not keys[0]:
+        return None  # several keys, or the events without one: only who may see all keys may choose so
+    if len(keys[0]) > LONGEST_KEY:
+        raise InvalidParameter("key", f"at most {LONGEST_KEY} characters are expected")
+    return keys[0]

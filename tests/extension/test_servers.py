@@ -1,0 +1,120 @@
+"""``Push(app)`` under the servers that run Flask applications."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.sites import Site, Start, data_is_used, valkey_pid
+from support.waiting import DEADLINE, until
+
+SHOP = """
+import os
+
+from flask import Flask, abort, request
+
+from pushsvc import Push
+
+app = Flask(__name__)
+app.config["PUSHSVC_TOPICS"] = {"orders": {"windows": ["1m"]}}
+push = Push(app)
+
+
+@push.authorize
+def may(action, topic, key):
+    user = request.cookies.get("user")
+    if user is None:
+        abort(401)
+    return user == "staff" or (action == "subscribe" and topic == "orders" and key == user)
+
+
+@app.post("/orders")
+def order():
+    push.publish("orders", {"key": request.args["user"], "total": 12.5}, type="created")
+    return "", 204
+
+
+@app.post("/orders/receipt")
+def receipt():
+    return push.publish("orders", {"key": request.args["user"], "total": 12.5}, wait=True, timeout=60)
+"""
+
+EVENTS = "/push/v1/topics/orders/events"
+ANN, STAFF = {"Cookie": "user=ann"}, {"Cookie": "user=staff"}
+
+
+def check_shop(shop: Site) -> None:
+    """Anonymous users see nothing, a customer her own orders, staff all."""
+    assert shop.get(EVENTS).status == 401
+    for path in (EVENTS, EVENTS + "?key=bob", "/push/v1/topics/other/events?key=ann", "/push/v1/topics/orders/stats"):
+        assert shop.get(path, **ANN).status == 403, path
+    with shop.stream(EVENTS + "?key=ann", **ANN) as mine, shop.stream(EVENTS, **STAFF) as all_of_them:
+        assert (mine.status, all_of_them.status) == (200, 200), shop.log()
+        mine.read()
+        all_of_them.read()
+        for user in ("bob", "ann"):
+            assert shop.request("POST", f"/orders?user={user}").status == 204
+        assert [all_of_them.frame()[1]["key"] for _ in range(2)] == ["bob", "ann"]
+        event, data = mine.frame()
+        assert (event, data["key"], data["total"], data["$topic"]) == ("created", "ann", 12.5, "orders")
+
+
+@pytest.mark.parametrize("server", ["flask", "gthread", "gevent", "waitress"])
+def test_streams_and_publishing_work_behind_the_login_of_the_application(
+    site: Start, server: str, redis_url: str, prefix: str
+) -> None:
+    shop = site(SHOP, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix, PUSHSVC_AGGREGATORS="1")
+    check_shop(shop)
+    receipt = shop.request("POST", "/orders/receipt?user=ann").json()
+    assert (receipt["accepted"], receipt["last_offset"]) == (1, 3)
+    found = until(lambda: stats(shop, receipt["last_offset"]))
+    assert found["offset"] == 3
+
+
+def stats(shop: Site, offset: int) -> dict[str, int] | None:
+    answer = shop.get(f"/push/v1/topics/orders/stats?at_least={offset}", **STAFF, Accept="application/json")
+    return answer.json() if answer.status == 200 else None
+
+
+def test_embedded_server_starts_with_the_first_request_and_ends_with_the_process(site: Start, tmp_path: Path) -> None:
+    shop = site(SHOP, "flask")
+    assert not (tmp_path / "pushsvc-data").exists()
+    check_shop(shop)
+    assert data_is_used(tmp_path)
+    assert shop.process is not None
+    shop.process.send_signal(signal.SIGKILL)
+    until(lambda: not data_is_used(tmp_path))
+
+
+def test_events_survive_a_reload_of_the_application(site: Start, tmp_path: Path) -> None:
+    shop = site(SHOP, "reloader")
+    assert shop.request("POST", "/orders/receipt?user=ann").json()["last_offset"] == 1
+    before = valkey_pid(tmp_path)
+    (tmp_path / "shop.py").write_text(SHOP + "\n# changed\n")
+    until(lambda: not data_is_used(tmp_path))
+    assert until(lambda: receipt_of(shop))["last_offset"] == 2
+    assert valkey_pid(tmp_path) != before
+
+
+def receipt_of(shop: Site) -> dict[str, int] | None:
+    try:
+        answer = shop.request("POST", "/orders/receipt?user=ann")
+    except OSError:
+        return None
+    return answer.json() if answer.status == 200 else None
+
+
+@pytest.mark.parametrize("server", ["gthread", "gevent"])
+def test_sigterm_tells_streams_to_come_back(site: Start, server: str, redis_url: str, prefix: str) -> None:
+    shop = site(SHOP, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    assert shop.process is not None
+    with shop.stream(EVENTS, **STAFF) as stream:
+        stream.read()
+        shop.process.send_signal(signal.SIGTERM)
+        rest = stream.rest()
+        assert b"retry: " in rest
+        assert rest.endswith(b": the server is restarting\n")
+    assert shop.process.wait(DEADLINE) == 0
+    assert "Traceback" not in shop.log()
