@@ -1,0 +1,262 @@
+"""``Push(app)``: who may do what, publishing, and settings, in the process of the application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, abort, request
+
+from pushsvc import Grant, Grants, Push, TopicGrants
+from pushsvc.broker.embedded import EmbeddedServer
+from pushsvc.client import ClientError, InvalidValue
+from pushsvc.errors import InvalidSetting
+from pushsvc.extension.publisher import BufferFull, BufferLimits, Publisher
+from pushsvc.extension.push import EXTENSION
+from pushsvc.extension.server import server_of
+from pushsvc.extension.settings import settings_of
+from support.waiting import until
+
+EVENTS = "/push/v1/topics/orders/events"
+START = 120.0  # seconds: the first call on a busy machine starts the server
+
+
+def application(redis_url: str, prefix: str, **config: Any) -> tuple[Flask, Push]:
+    app = Flask("shop")
+    app.config |= {"PUSHSVC_REDIS": redis_url, "PUSHSVC_PREFIX": prefix, "PUSHSVC_DRAIN": 0} | config
+    return app, Push(app)
+
+
+@pytest.fixture(autouse=True)
+def _stop_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the servers of a test with it."""
+    from pushsvc.extension import server
+
+    monkeypatch.setattr(server, "_servers", {})
+    yield
+    server._stop_all()
+
+
+@pytest.fixture
+def shop(redis_url: str, prefix: str) -> tuple[Flask, Push]:
+    return application(redis_url, prefix)
+
+
+def status(app: Flask, path: str, method: str = "GET", address: str = "127.0.0.1", **given: Any) -> int:
+    client = app.test_client(use_cookies=False)  # else it takes no header Cookie
+    return client.open(path, method=method, environ_base={"REMOTE_ADDR": address}, **given).status_code
+
+
+def test_without_a_function_only_this_machine_is_served(shop: tuple[Flask, Push]) -> None:
+    app, _ = shop
+    assert status(app, EVENTS) == 200
+    assert status(app, EVENTS, address="203.0.113.7") == 403
+    assert status(app, EVENTS, address="") == 403  # behind a Unix socket it could be anybody
+    assert status(app, EVENTS, base_url="http://rebound.example/") == 403
+
+
+def test_nothing_is_served_that_the_function_has_not_allowed(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    asked: list[tuple[str, str, str | None]] = []
+
+    @push.authorize
+    def may(action: str, topic: str, key: str | None) -> bool:
+        asked.append((action, topic, key))
+        if topic == "secret":
+            abort(418)
+        return topic.startswith("orders") and action == "subscribe"
+
+    assert status(app, EVENTS, address="203.0.113.7") == 200
+    assert status(app, EVENTS + ".csv?key=ann") == 200
+    assert status(app, "/push/v1/topics/news/events") == 401
+    assert status(app, "/push/v1/topics/news/events", headers={"Authorization": "Basic eDp5"}) == 403
+    assert status(app, "/push/v1/topics/secret/events") == 418
+    assert status(app, EVENTS, "POST", json={"n": 1}) == 401
+    assert status(app, "/push/v1/stream?events=orders&stats=news.>&format=sse") == 401
+    assert status(app, "/push/v1/stream?sub=events/news%3Fkey=ann&format=sse") == 401
+    assert asked == [
+        ("subscribe", "orders", None), ("subscribe", "orders", "ann"), ("subscribe", "news", None),
+        ("subscribe", "news", None), ("subscribe", "secret", None), ("publish", "orders", None),
+        ("subscribe", "orders", None), ("subscribe", "news.>", None), ("subscribe", "news", "ann"),
+    ]  # fmt: skip
+    for path in ("/push/v1/topics", "/push/metrics", "/push/v1/sessions", "/push/v1/topics/orders", "/push/"):
+        assert status(app, path) == 404, path
+    assert status(app, "/push/v1/topics/orders/events/..%2f..%2fmetrics") == 404
+    assert status(app, "/push/v1/topics/a%20b/events") == 400
+    assert status(app, EVENTS, "DELETE") == 405
+
+
+def test_grants_limit_a_request_to_their_keys(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+
+    @push.authorize
+    def may(action: str, topic: str, key: str | None) -> Grants:
+        mine = TopicGrants([Grant("orders", frozenset(["ann"]))])
+        return Grants(publish=mine, subscribe=mine, subject="ann")
+
+    for key, expected in (("ann", 202), ("bob", 403)):
+        assert status(app, EVENTS, "POST", json={"key": key, "n": 1}) == expected
+    with app.app_context():
+        push.publish("orders", {"key": "bob", "n": 2}, wait=True, timeout=START)
+    found = app.test_client().get(EVENTS).json
+    assert [event["key"] for event in found["events"]] == ["ann"]
+    assert status(app, "/push/v1/topics/news/events", headers={"Cookie": "s=1"}) == 403
+
+
+def test_a_wrong_answer_of_the_function_opens_nothing(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    answers: list[Any] = ["yes", 1, []]
+
+    @push.authorize
+    def may(action: str, topic: str, key: str | None) -> Any:
+        return answers.pop()
+
+    while answers:
+        assert status(app, EVENTS) == 500
+
+
+def test_pages_of_other_sites_write_nothing(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    push.authorize(lambda action, topic, key: bool(request.cookies))
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert status(app, EVENTS, "POST", json={"n": 1}, headers={"Cookie": "s=1", **headers}) == 403
+    own = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin", "Cookie": "s=1"}
+    assert status(app, EVENTS, "POST", json={"n": 1}, headers=own) == 202
+    assert len(app.test_client(use_cookies=False).get(EVENTS, headers={"Cookie": "s=1"}).json["events"]) == 1
+
+
+def test_a_large_body_is_refused(redis_url: str, prefix: str) -> None:
+    app, _ = application(redis_url, prefix, PUSHSVC_LIMITS={"body": 1_000})
+    assert status(app, EVENTS, "POST", data=b"[" + b" " * 1_000, content_type="application/json") == 413
+
+
+def test_publishing_returns_a_receipt_or_at_once(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    with app.app_context():
+        receipt = push.publish("orders", [{"n": 1}, {"n": 2}], wait=True, timeout=START)
+        assert receipt is not None
+        assert (receipt["accepted"], receipt["last_offset"]) == (2, 2)
+        for number in range(3, 1_003):
+            assert push.publish("orders", {"n": number}, type="created", key="ann") is None
+        assert push.flush(START)
+        with pytest.raises(InvalidValue):
+            push.publish("orders", {"n": float("nan")})
+        with pytest.raises(ClientError) as refused:
+            push.publish("orders", {"$n": 1}, wait=True, timeout=START)
+    assert refused.value.reply == 400
+    events = app.test_client().get(EVENTS + "?last=1000").json["events"]
+    assert [event["n"] for event in events] == [*range(3, 1_003)]
+    assert {(event["type"], event["key"]) for event in events} == {("created", "ann")}
+
+
+def test_an_event_that_is_refused_takes_no_other_with_it(
+    shop: tuple[Flask, Push], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, push = shop
+    with app.app_context():
+        for event in ({"n": 1}, {"$n": 2}, {"n": 3}):
+            push.publish("orders", event)
+        assert push.flush(START)
+    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [1, 3]
+    assert "an event of orders was refused: field $n" in caplog.text
+
+
+def test_the_view_decides_what_happens_while_redis_is_away(
+    start_redis: Callable[..., EmbeddedServer], prefix: str
+) -> None:
+    redis = start_redis()
+    app, push = application(redis.url, prefix)
+    with app.app_context():
+        push.publish("orders", {"n": 0}, wait=True, timeout=START)
+        redis.stop()
+        began = time.monotonic()
+        with pytest.raises(ClientError):
+            push.publish("orders", {"n": 1}, on_error="raise", timeout=0.5)
+        push.publish("orders", {"n": 2}, on_error="drop")
+        until(lambda: push.flush(0.1))
+        push.publish("orders", {"n": 3})
+        assert time.monotonic() - began < 60
+        assert not push.flush(0.1)
+        redis.start()
+        assert push.flush(START)
+    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 3]
+
+
+def test_a_full_buffer_refuses_events_or_drops_them(start_redis: Callable[..., EmbeddedServer], prefix: str) -> None:
+    redis = start_redis()
+    app, _ = application(redis.url, prefix)
+    publisher = Publisher(app.extensions[EXTENSION].server, BufferLimits(events=2, longest_pause=0.1))
+    publisher.send("orders", {"n": 0}, START)
+    redis.stop()
+    for number in (1, 2):
+        publisher.put("orders", {"n": number}, 0.1, kept=True)
+    with pytest.raises(BufferFull):
+        publisher.put("orders", {"n": 3}, 0.1, kept=True)
+    publisher.put("orders", {"n": 4}, 0.1, kept=False)
+    redis.start()
+    assert publisher.flush(START)
+    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 1, 2]
+
+
+def test_applications_with_equal_settings_share_a_server(redis_url: str, prefix: str) -> None:
+    apps = [application(redis_url, prefix)[0] for _ in range(2)]
+    other, push = application(redis_url, prefix, PUSHSVC_HEARTBEAT=20)
+    servers = [app.extensions[EXTENSION].server for app in (*apps, other)]
+    assert servers[0] is servers[1] is not servers[2]
+    again = Flask("again")
+    again.config["PUSHSVC_REDIS"] = redis_url
+    push.init_app(again)
+    with pytest.raises(RuntimeError):
+        push.init_app(again)
+
+
+def test_a_server_that_ended_is_started_again(redis_url: str, prefix: str) -> None:
+    app, _ = application(redis_url, prefix)
+    assert status(app, EVENTS) == 200
+    process = app.extensions[EXTENSION].server._process
+    process.kill()
+    process.wait()
+    assert status(app, EVENTS) == 200
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"PUSHSVC_PORT": 1}, "PUSHSVC_PORT"),
+        ({"PUSHSVC_TOPIX": {}}, "did you mean topics"),
+        ({"PUSHSVC_TOPICS": {"orders": {"windows": ["never"]}}}, "PUSHSVC_TOPICS.orders.windows"),
+        ({"PUSHSVC_HEARTBEAT": "soon"}, "PUSHSVC_HEARTBEAT"),
+    ],
+)
+def test_a_wrong_setting_is_named(config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidSetting) as error:
+        settings_of(config)
+    assert reason in error.value.detail
+
+
+def test_settings_come_from_the_configuration_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSHSVC_HEARTBEAT", "7")
+    monkeypatch.setenv("PUSHSVC_DRAIN", "8")
+    settings = settings_of({"PUSHSVC_DRAIN": 9, "SECRET_KEY": "x"})
+    assert (settings.heartbeat, settings.drain, settings.aggregators) == (7, 9, 1)
+    monkeypatch.setenv("PUSHSVC_DRAIN", "never")
+    with pytest.raises(InvalidSetting):
+        settings_of({})
+
+
+def test_a_server_that_cannot_start_is_a_503_with_a_reason_in_the_log(
+    caplog: pytest.LogCaptureFixture, prefix: str
+) -> None:
+    app, _ = application("redis://127.0.0.1:1/0", prefix)
+    assert status(app, EVENTS) == 503
+    assert "127.0.0.1:1" in caplog.text
+    stream = app.test_client().get(EVENTS, headers={"Accept": "text/event-stream"})
+    assert stream.status_code == 200  # any other status would end a browser's EventSource for good
+    assert stream.data.startswith(b"retry: ")
+
+
+def test_the_registry_keeps_one_server(redis_url: str) -> None:
+    settings = settings_of({"PUSHSVC_REDIS": redis_url})
+    assert server_of(settings) is server_of(settings)
