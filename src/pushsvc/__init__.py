@@ -1,18 +1,10 @@
 """pushsvc: a Server-Sent Events push server with rolling-window statistics.
 
-The names below ``__version__`` are imported when they are first used: a producer needs neither Flask nor gevent.
+The names that ``__init__.pyi`` has are imported when they are first used: a producer needs neither Flask nor gevent.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pushsvc.auth.grants import Grant, Grants, TopicGrants
-    from pushsvc.extension.push import Push
-
-__all__ = ["Grant", "Grants", "Push", "TopicGrants"]
+from typing import Any
 
 __version__ = "0.1.0"
 

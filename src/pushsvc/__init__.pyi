@@ -1,0 +1,6 @@
+from pushsvc.auth.grants import Grant as Grant
+from pushsvc.auth.grants import Grants as Grants
+from pushsvc.auth.grants import TopicGrants as TopicGrants
+from pushsvc.extension.push import Push as Push
+
+__version__: str
