@@ -82,6 +82,7 @@ class Producer(threading.Thread):
                 "rating": chance.randrange(-400, 400) / 8,
                 **({"id": mark} if self._ids else {}),
                 **({"key": key} if (key := chance.choice(["pizza", "soup", "beer", None])) else {}),
+                **({"type": "delete"} if chance.random() < 0.1 else {}),
                 **({"price": chance.randrange(8_000) / 8} if chance.random() < 0.5 else {}),
                 **({"time": int(time.time() * 1000) - chance.randrange(90_000)} if chance.random() < 0.3 else {}),
             }

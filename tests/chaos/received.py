@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
 from pushsvc.sse import Message
 from pushsvc.topic import matches
+from support.latest import Board
 from support.oracle import Statistics, summarize
 from support.stack import Table
 
@@ -17,7 +18,8 @@ Frame = tuple[Mapping[str, Any], Statistics]
 
 
 class Received:
-    """``events`` has the marks of a topic's events by offset, ``tables`` the rows by (topic, window).
+    """``events`` has the marks of a topic's events by offset, ``tables`` the rows by (topic, window), ``boards`` the
+    newest events by topic.
 
     ``faults`` lists violations of the contract.
     """
@@ -26,6 +28,7 @@ class Received:
         self.events: dict[str, dict[int, str]] = {}
         self.tables: dict[tuple[str, str], Table] = {}
         self.samples: dict[tuple[str, str], deque[Frame]] = {}
+        self.boards: defaultdict[str, Board] = defaultdict(Board)
         self.faults: list[str] = []
         self.resets: Counter[str] = Counter()
         self.messages = 0
@@ -42,12 +45,16 @@ class Received:
             self._take_reset(data)
         elif "$topic" in data:
             self._take_event(data["$topic"], data["$offset"], data["mark"])
-        else:
+        elif "window" in data:
             self._take_frame(message.event, data)
+        else:
+            self.boards[data["topic"]].apply(message.event, data)
 
     def _take_reset(self, data: Mapping[str, Any]) -> None:
         """Forget all topics of a reset. It names a pattern if topics below it were deleted."""
         self.resets[data["reason"]] += 1
+        if data["topic"] in self.boards:
+            self.boards[data["topic"]].apply("reset", data)
         self._rewound.update(topic for topic in (*self.events, data["topic"]) if matches(data["topic"], topic))
         for place in [place for place in self.tables if matches(data["topic"], place[0])]:
             del self.tables[place], self.samples[place]

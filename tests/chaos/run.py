@@ -14,7 +14,7 @@ from chaos import quiet, verdict
 from chaos.faults import Faults
 from chaos.producers import Producer
 from chaos.quiet import QuietSubscribers
-from chaos.site import TOPICS, WINDOWS, Site
+from chaos.site import BOARD, TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber, Subscription
 from support.waiting import until
 
@@ -28,6 +28,7 @@ STREAMS = {
     "events of another": Subscription("/v1/topics/order/events?last_event_id=earliest", ("order",)),
     "statistics of one": Subscription("/v1/topics/chaos.a/stats?window=*", (), ("chaos.a",), tuple(WINDOWS)),
     "statistics of another": Subscription("/v1/topics/chaos.b/stats", (), ("chaos.b",), ("10s",)),
+    "newest events of one": Subscription(f"/v1/topics/{BOARD}/latest", latest=BOARD),
     "a pattern": Subscription("/v1/stream?events=chaos.>&events=order&last_event_id=earliest", ("chaos.>", "order")),
     "all together": Subscription(
         "/v1/stream?events=chaos.*&stats=chaos.>&stats=order&window=10s&window=1m&last_event_id=earliest",
@@ -193,6 +194,7 @@ def _judge(
     if report.lost or report.doubled:
         report.wrong.append(f"{report.lost} lost, {report.doubled} doubled")
     report.wrong += verdict.check_statistics(site, logs)
+    report.wrong += verdict.check_latest(site, logs)
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
     report.wrong += verdict.check_quiet(logs, others)

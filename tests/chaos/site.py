@@ -19,7 +19,9 @@ WORKERS = AGGREGATORS = 2
 WINDOWS = {"10s": 10_000, "1m": 60_000, "5m": 300_000}
 """Lengths in ms."""
 
+BOARD = "chaos.b"
 TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
+"""The topic BOARD keeps the newest event of each key."""
 
 SUPPORTED = sys.platform.startswith("linux")
 """Processes are found in /proc, and prlimit simulates a full disk."""
@@ -47,7 +49,8 @@ class Site:
         self.stack.environment[_MARK] = self.prefix
         windows = f"windows = {list(WINDOWS)}\n"
         self.stack.configure(
-            f'[topics.order]\nparts = 2\n{windows}[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n'
+            f'[topics.order]\nparts = 2\n{windows}[topics."{BOARD}"]\nlatest = true\n{windows}'
+            f'[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n'
         )
         self.to_web = Proxy(("127.0.0.1", self.stack.port))
         self.started = {WEB: 0, AGGREGATOR: 0}

@@ -19,12 +19,14 @@ for ever."""
 
 @dataclass(frozen=True)
 class Subscription:
-    """A stream's path, the topics or patterns of its events, and those of its statistics with their ``windows``."""
+    """A stream's path, the topics or patterns of its events, those of its statistics with their ``windows``, and the
+    topic of its newest events."""
 
     path: str
     events: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     windows: tuple[str, ...] = ()
+    latest: str = ""
 
 
 class Subscriber(threading.Thread):

@@ -11,9 +11,10 @@ from typing import Any
 
 from chaos.producers import Producer, Request
 from chaos.quiet import QUIET, QuietSubscribers
-from chaos.site import TOPICS, WINDOWS, Site
+from chaos.site import BOARD, TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber
 from pushsvc.topic import matches
+from support.latest import fold
 from support.oracle import expected, instant, summarize
 from support.waiting import until
 
@@ -82,6 +83,15 @@ def check_statistics(site: Site, logs: Logs) -> list[str]:
     return faults
 
 
+def check_latest(site: Site, logs: Logs) -> list[str]:
+    """Return where the newest events that Redis keeps differ from a fold of the log."""
+    if BOARD not in logs:
+        return []
+    found = json.loads(site.stack.get(f"/v1/topics/{BOARD}/latest", Accept="application/json").body)["events"]
+    right, _ = fold(logs[BOARD])
+    return [] if found == right else [f"{BOARD}: its newest events are {found} instead of {right}"]
+
+
 def _caught_up(site: Site, topic: str, window: str, events: Sequence[Event]) -> bool:
     """Return whether a window includes all events, except those that came too late for it."""
     frame = site.stack.stats(topic, f"?window={window}")
@@ -107,6 +117,9 @@ def check_subscriber(site: Site, logs: Logs, subscriber: Subscriber) -> list[str
     for topic, window in product(_of(subscriber.subscription.statistics, logs), subscriber.subscription.windows):
         if not in_time(lambda: _table(subscriber, topic, window) == _rows(site, topic, window)):  # noqa: B023
             faults.append(f"{subscriber.name}: {topic} {window}: its table is not the server's")
+    board = subscriber.subscription.latest
+    if board in logs and not in_time(lambda: _board(subscriber, board) == fold(logs[board])[0]):
+        faults.append(f"{subscriber.name}: {board}: its newest events are {_board(subscriber, board)}")
     with subscriber.lock:
         samples = [(place, sample) for place, found in subscriber.received.samples.items() for sample in found]
     for (topic, window), (frame, found) in samples:
@@ -151,6 +164,11 @@ def _table(subscriber: Subscriber, topic: str, window: str) -> Mapping[Any, Any]
     with subscriber.lock:
         table = subscriber.received.tables.get((topic, window))
         return None if table is None else table.live()
+
+
+def _board(subscriber: Subscriber, topic: str) -> list[Event]:
+    with subscriber.lock:
+        return [dict(event) for event in subscriber.received.boards[topic].events.values()]
 
 
 def _rows(site: Site, topic: str, window: str) -> Mapping[Any, Any]:

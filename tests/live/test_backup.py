@@ -16,6 +16,7 @@ from support.waiting import until
 
 PREFIX = "pushsvc:"
 EVENTS = "/v1/topics/feedback/events"
+LATEST = "[topics.feedback]\nlatest = true\n"
 
 
 def settled(server: client.Redis, *names: str) -> bool:
@@ -67,6 +68,7 @@ def test_backup_taken_during_publishing_restores_a_consistent_state(
     here.start()
     try:
         with Stack(here.url, PREFIX, tmp_path / "here") as stack:
+            stack.configure(LATEST)
             stack.start_aggregator()
             stack.start_web()
             with BatchProducer(stack, ["feedback"], batch) as producer:
@@ -88,6 +90,7 @@ def test_backup_taken_during_publishing_restores_a_consistent_state(
     there.start()
     try:
         with Stack(there.url, PREFIX, tmp_path / "there") as stack:
+            stack.configure(LATEST)
             stack.start_aggregator()
             stack.start_web()
             figures = stack.get("/v1/topics/feedback").json()
@@ -95,6 +98,7 @@ def test_backup_taken_during_publishing_restores_a_consistent_state(
             assert before <= last <= producer.posts
             found = stack.get(EVENTS + "?limit=10000").json()["events"]
             assert found == events[:last]
+            assert stack.get("/v1/topics/feedback/latest").json()["events"] == found[-1:]
             frame = until(lambda: (s := stack.stats("feedback", "?window=15m"))["offset"] == last and s)
             rows = {(row[0], row[1]): dict(zip(frame["columns"], row, strict=True)) for row in frame["data"]}
             assert rows["k", "n"]["count"] == last
