@@ -4,7 +4,7 @@
 -- 'after' starts with the event after an offset and goes up, 'before' starts as read_back.lua does and goes down.
 -- Returns {1 if the partition's epoch belongs to this run, epoch, 1 if the index has the events where to start, first and
 -- last offset of the log, trimmed, the offset of the last event that was considered, {{header, offset, event, …}, …}}
-local SEGMENT, MOST_SEGMENTS = 4096, 1000 -- a segment takes 3 us
+local SEGMENT, MOST_SEGMENTS = 4096, 500 -- a segment takes 8 us
 local partition_key, log_key, metadata_key, index_key = unpack(KEYS)
 local run, fields, direction, start, most, budget = unpack(ARGV, 1, 6)
 local FIRST_TERM = 7
