@@ -67,6 +67,11 @@ class TopicSettings:
             object.__setattr__(self, "windows", tuple(window.exact() for window in self.windows))
 
     @property
+    def is_grouped_by_key(self) -> bool:
+        """Return whether the rows are those of the keys of events."""
+        return self.key == ("key",)
+
+    @property
     def percents(self) -> tuple[int, ...]:
         """The quantiles in percent."""
         return tuple(percent for percent in map(percent_of, self.statistics) if percent)

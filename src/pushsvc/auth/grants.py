@@ -102,6 +102,11 @@ class TopicGrants:
         """Return whether all keys of all topics are granted."""
         return self._keys.get(">", NO_KEYS) is None
 
+    @property
+    def limits_keys(self) -> bool:
+        """Return whether some topics are granted for some keys only."""
+        return any(keys is not None for keys in self._keys.values())
+
     def keys(self, topic: str) -> frozenset[str] | None:
         """Return the keys of a topic that are granted: None for all, NO_KEYS for none at all."""
         last, keys = self._last

@@ -9,6 +9,7 @@ import orjson
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, FrameKind, StatisticsEntry
+from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.window_state import Selection
 from pushsvc.system_clock import now_ms
 
@@ -46,6 +47,15 @@ class Rendering:
             self._made[key] = events(of, entry, reserved)
         messages: list[bytes] = self._made[key]
         return messages
+
+    def selected(
+        self, of: Log, entry: EventsEntry, filter: EventFilter, reserved: frozenset[str] | None
+    ) -> Iterable[tuple[int, bytes]]:
+        """Return the offsets and messages of the events of an entry that a filter selects."""
+        if filter.selects_all:
+            return enumerate(self.events(of, entry, reserved), entry.first)
+        chosen = (offset for offset, event in enumerate(entry.events, entry.first) if filter.matches(event))
+        return ((offset, self.event(of, entry, offset, reserved)) for offset in chosen)
 
     def event(self, of: Log, entry: EventsEntry, offset: int, reserved: frozenset[str] | None) -> bytes:
         """Return the message of the event at an offset of an entry, as ``events``."""

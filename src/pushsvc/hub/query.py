@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from pushsvc import sse
-from pushsvc.auth.grants import TopicGrants
+from pushsvc.auth.grants import NO_KEYS, TopicGrants
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import DIGEST_LENGTH
 from pushsvc.event.conditions import EventFilter
@@ -38,7 +38,8 @@ class Query:
     ``windows`` are names, or ``*`` for all windows; empty means the first window of each topic. ``every`` is the
     shortest time in seconds between two updates of a window, 0 for the window's own cadence. ``named`` sends the type
     of an event as the SSE event name. ``topics`` is the most topics of one stream. Topics that the grants ``visible``
-    do not cover without a limit do not exist; None: all do. Only a query of the events of one topic has a ``filter``.
+    do not cover do not exist, nor do other keys of topics that they limit; None: all do. Only a query of the events of
+    one topic has a ``filter``.
     """
 
     events: tuple[str, ...] = ()
@@ -112,6 +113,21 @@ class Query:
         """Return the topics that are not patterns, each once, in the order of the query."""
         return _topics_and_patterns(self.events + self.statistics)[0]
 
+    @property
+    def filters_events(self) -> bool:
+        """Return whether a log may have events of which none is selected."""
+        return not self.filter.selects_all or (self.visible is not None and self.visible.limits_keys)
+
+    def filter_of(self, topic: str) -> EventFilter:
+        """Return which events of a topic are selected."""
+        keys = None if self.visible is None else self.visible.keys(topic)
+        return self.filter if keys is None else _filter_of_keys(keys)
+
+    def selection_of(self, topic: str) -> Selection:
+        """Return which rows of a topic are selected."""
+        keys = None if self.visible is None else self.visible.keys(topic)
+        return self.selection if keys is None else self.selection.within(keys)
+
     def logs_of(self, topic: str, rules: TopicRules) -> list[Log]:
         """Return the logs of a topic that this query covers."""
         return next(self.logs_of_each([topic], rules))
@@ -120,11 +136,12 @@ class Query:
         """Yield for each topic its logs that this query covers."""
         events, statistics = self._covers
         for topic in topics:
-            if self.visible is not None and self.visible.keys(topic) is not None:
+            keys = None if self.visible is None else self.visible.keys(topic)
+            if keys == NO_KEYS:
                 yield []
                 continue
             logs = [Log(topic)] if events(topic) else []
-            if statistics(topic):
+            if statistics(topic) and (keys is None or rules.settings_of(topic).is_grouped_by_key):
                 logs += [Log(topic, name) for name in self._windows(topic, rules)]
             yield logs
 
@@ -175,6 +192,11 @@ class _Index:
 
     def covers(self, topic: str) -> bool:
         return topic in self._names or not self._names.isdisjoint(self._shapes.candidates(topic))
+
+
+@lru_cache(1_024)
+def _filter_of_keys(keys: frozenset[str]) -> EventFilter:
+    return EventFilter.of(None, keys, ())
 
 
 def _digest_of(*selected: object) -> bytes:

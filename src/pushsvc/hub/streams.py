@@ -156,7 +156,7 @@ class QueryStream(Stream):
         self._group.wait_settled()
         self._group.prepare()
         self._from = self.channel.seal()
-        if not self._group.filter.selects_all:
+        if self._group.query.filters_events:
             self._group.rebase_cursor(self._from)
 
     def start(self, connection: Connection) -> None:
@@ -193,7 +193,7 @@ class QueryStream(Stream):
             first = group.conflation.initial_state()
         else:
             first = _OPENING
-            if group.filter.selects_all:  # else a heartbeat gives it a position: no event may ever come
+            if not group.query.filters_events:  # else a heartbeat gives it a position: no event may ever come
                 connection.joined_after = self._from.number
         group.channel.start(connection, self._from, first)
 

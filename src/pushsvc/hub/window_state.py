@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -10,6 +10,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.frame import Row, RowId, row_id_getter
 from pushsvc.settings import TopicSettings
+from pushsvc.stats.rows import OTHER
 
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
 _COUNTED = 10_000  # updates that are remembered to be counted
@@ -38,6 +39,11 @@ class Selection:
     def filters(self) -> bool:
         """True if a frame may have rows of which none is selected."""
         return self.keys is not None or self.fields is not None or self.top is not None
+
+    def within(self, granted: frozenset[str]) -> "Selection":
+        """Return the selection of a subscriber who may see the rows of some keys alone, without ``__other__``."""
+        visible: frozenset[str | None] = granted - {OTHER}
+        return replace(self, limited=True, keys=visible if self.keys is None else visible & self.keys)
 
     def covers(self, row: Sequence[Any]) -> bool:
         """Return whether a row (or a ``[key, field]`` of ``gone``) is selected."""

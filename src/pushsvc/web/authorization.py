@@ -7,7 +7,7 @@ from flask import Flask, Request, Response, g, request
 from werkzeug.datastructures import ImmutableMultiDict
 
 from pushsvc.auth.access import NO_CREDENTIALS, Access, Presented
-from pushsvc.auth.grants import EVERYTHING, NO_KEYS, NOTHING, Action, Grants
+from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grants
 from pushsvc.errors import MissingToken, NotGranted, Unavailable
 from pushsvc.hub.messages import farewell
 from pushsvc.system_clock import now_ms
@@ -148,12 +148,6 @@ def check_granted(grants: Grants, name: str, *, pattern: bool = False) -> None:
     """Refuse a topic without a grant to subscribe, or a pattern that no granted topic can match."""
     if not (grants.may_some(Action.SUBSCRIBE, name) if pattern else grants.may(Action.SUBSCRIBE, name)):
         raise refusal(presented_by(request))
-
-
-def refuse_limited(grants: Grants, topic: str, what: str) -> None:
-    """Refuse what cannot be limited to keys."""
-    if grants.keys(Action.SUBSCRIBE, topic) not in (None, NO_KEYS):
-        raise NotGranted(f"{topic} is granted for some keys only, and {what} cannot be limited to them")
 
 
 def presented_by(request: Request) -> Presented:

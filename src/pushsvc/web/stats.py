@@ -22,7 +22,6 @@ from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
 from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.rows import OTHER
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv
 from pushsvc.topic import check_topic
@@ -113,25 +112,24 @@ def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, .
 
 
 def _selection(topic: str, settings: TopicSettings, parameters: Parameters, grants: Grants) -> Selection:
-    return Selection(
-        limited=grants.keys(Action.SUBSCRIBE, topic) is not None,
-        keys=_keys(topic, settings, parameters, grants),
+    selection = Selection(
+        keys=chosen(parameters, "key"),
         fields=chosen(parameters, "field"),
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
         by=parameters.choice("by", settings.rankable, "count"),
     )
-
-
-def _keys(topic: str, settings: TopicSettings, parameters: Parameters, grants: Grants) -> frozenset[str | None] | None:
-    """Return the keys whose rows a request gets; None for all. A key limit leaves out the totals and ``__other__``."""
-    asked, limit = chosen(parameters, "key"), grants.keys(Action.SUBSCRIBE, topic)
+    limit = grants.keys(Action.SUBSCRIBE, topic)
     if limit is None:
-        return asked
-    if settings.key != ("key",):
+        return selection
+    check_grouped_by_key(topic, settings)
+    return selection.within(limit)
+
+
+def check_grouped_by_key(topic: str, settings: TopicSettings) -> None:
+    """Refuse statistics that a limit to keys does not divide."""
+    if not settings.is_grouped_by_key:
         raise NotGranted(f"{topic} is granted for some keys only, and its statistics are not grouped by key")
-    visible: frozenset[str | None] = limit - {OTHER}
-    return visible if asked is None else visible & asked
 
 
 def chosen(parameters: Parameters, name: str) -> frozenset[str | None] | None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from flask import Blueprint, Response, request
 
-from pushsvc.auth.grants import Grants
+from pushsvc.auth.grants import Action, Grants
 from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable
 from pushsvc.event import Limits
 from pushsvc.hub.query import EVERY_WINDOW, Query
@@ -13,11 +13,11 @@ from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
 from pushsvc.topic import Shapes, check_pattern, is_pattern
-from pushsvc.web.authorization import check_granted, granted, refuse_limited
+from pushsvc.web.authorization import check_granted, granted
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, cursor_of
 from pushsvc.web.responses import stream_response
-from pushsvc.web.stats import EVERY, chosen
+from pushsvc.web.stats import EVERY, check_grouped_by_key, chosen
 
 _STATISTICS_ONLY = ("window", "key", "field", "every")
 _PARAMETERS = ("events", "stats", "format", "names", "heartbeat", "last_event_id", *_STATISTICS_ONLY)
@@ -32,7 +32,7 @@ def blueprint(context: Context) -> Blueprint:
         parameters.choice("format", ("sse",), "sse")
         if parameters.text("format") is None and not _accepts_stream():
             raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
-        query = _limited(_query(parameters, context.limits), granted())
+        query = _limited(_query(parameters, context.limits), granted(), context.rules)
         _check_windows(query, context.rules)
         return stream_response(
             QueryStream(context.hub, query, cursor_of(request.headers.get("Last-Event-ID"), parameters))
@@ -75,16 +75,17 @@ def _query(parameters: Parameters, limits: Limits) -> Query:
     )
 
 
-def _limited(query: Query, grants: Grants) -> Query:
-    """Return the query of the topics that are granted: others that a pattern matches do not exist for the stream.
+def _limited(query: Query, grants: Grants, rules: TopicRules) -> Query:
+    """Return the query of the topics and keys that are granted: others that a pattern matches do not exist for it.
 
     Refuse names that are not granted, and patterns that no granted topic can match.
     """
     names = dict.fromkeys(query.events + query.statistics)
     for name in names:
         check_granted(grants, name, pattern=is_pattern(name))
-        if not is_pattern(name):
-            refuse_limited(grants, name, "a stream of several topics")
+    for topic in query.statistics:
+        if not is_pattern(topic) and grants.keys(Action.SUBSCRIBE, topic) is not None:
+            check_grouped_by_key(topic, rules.settings_of(topic))
     if all(grants.subscribe.includes(name) for name in names):
         return query  # it is shared with all who may see as much
     return replace(query, visible=grants.subscribe)

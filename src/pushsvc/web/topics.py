@@ -161,7 +161,7 @@ def _metadata(context: Context, topic: str, keys: frozenset[str] | None) -> dict
     """Return the metadata of a topic with its rates: those of ``keys`` together, None for all."""
     [stored] = context.broker.metadata([Log(topic)])
     described = _describe(context, topic, stored, limited=keys is not None)
-    if keys is not None and context.rules.settings_of(topic).key != ("key",):
+    if keys is not None and not context.rules.settings_of(topic).is_grouped_by_key:
         described["rates"] = dict.fromkeys(described["windows"], None)
     else:
         described["rates"] = _rates(context, [Log(topic, name) for name in described["windows"]], keys)

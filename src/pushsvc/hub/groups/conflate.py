@@ -62,6 +62,7 @@ class Conflation:
         self, query: Query, logs: Collection[Log], sent: SentPositions, channel: Channel, rankings: Rankings
     ) -> None:
         self.paces_cursor = True
+        self._query = query
         self._selection = query.selection
         self._top = query.selection.top
         self._every = query.every
@@ -283,7 +284,7 @@ class Conflation:
         if self._top is not None:
             return self._ranked_snapshot(of, self._top, **extra)
         frame = {**self._window_state(of).snapshot(), "at": now_ms(), **extra}
-        return sse_messages.snapshot(frame, self._selection)
+        return sse_messages.snapshot(frame, self._query.selection_of(of.topic))
 
     def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
         """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
@@ -308,12 +309,13 @@ class Conflation:
         state = self._window_state(of)
         frame = None if full_snapshot or self._top is not None else state.since(sequence)
         skipped = state.updates_since(sequence) if skipping else 0
-        extra = {"skipped": skipped} if skipped and not self._selection.limited else {}
+        selection = self._query.selection_of(of.topic)
+        extra = {"skipped": skipped} if skipped and not selection.limited else {}
         if skipped:
             metrics.CONFLATED.inc(skipped)
         if frame is None:
             return self.snapshot(of, **extra)
-        return sse_messages.update({**frame, "at": now_ms(), **extra}, self._selection)
+        return sse_messages.update({**frame, "at": now_ms(), **extra}, selection)
 
     def since_chunk(self, chunk: Chunk) -> bytes:
         """Return what a connection at a chunk lacks, framed. Connections at the same chunk get the same bytes."""

@@ -276,7 +276,7 @@ class Group:
     @property
     def moves_silently(self) -> bool:
         """True if the query filters, or if no message with an id followed a reset, which would else be repeated."""
-        return self.query.selection.filters or not self.filter.selects_all or self._reset_is_newest
+        return self.query.selection.filters or self.query.filters_events or self._reset_is_newest
 
     def note_reset(self) -> None:
         """Note that streams were sent a reset."""
@@ -299,12 +299,11 @@ class Group:
             if of in starting or of in self._sent.unsent_states or entry.last <= self._skip.get(of, 0):
                 continue
             if isinstance(entry, EventsEntry):
-                first = entry.sequence_of(entry.first)
-                events = enumerate(rendering.events(of, entry, self.query.reserved_names), first)
-                messages += [sse.with_id(message, cursors(sequence)) for sequence, message in events]
+                events = rendering.selected(of, entry, self.query.filter_of(of.topic), self.query.reserved_names)
+                messages += [sse.with_id(message, cursors(entry.sequence_of(offset))) for offset, message in events]
             elif self.paces_statistics:
                 self.conflation.note(of, entry)
-            elif (message := rendering.statistics(entry, self.query.selection)) is not None:
+            elif (message := rendering.statistics(entry, self.query.selection_of(of.topic))) is not None:
                 messages.append(sse.with_id(message, cursors(entry.sequence)))
         through = batch[-1][1].sequence
         if states and len(messages) == states:

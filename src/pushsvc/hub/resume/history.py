@@ -79,7 +79,7 @@ class History:
 
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
         """Yield the messages of an entry after the position in its log, and advance the client's position."""
-        at, selected, reserved = self.log_positions[of], self.query.filter, self.query.reserved_names
+        at, selected, reserved = self.log_positions[of], self.query.filter_of(of.topic), self.query.reserved_names
         for offset, event in enumerate(entry.events, entry.first):
             sequence = entry.sequence_of(offset)
             if offset > at.offset and sequence > at.sequence and selected.matches(event):
