@@ -110,6 +110,15 @@ def test_a_batch_of_several_entries_counts_the_places_of_its_events(redis_url, p
         assert published.agrees()
 
 
+def test_a_topic_may_have_an_index_too(broker):
+    published, chance = Published(broker, replace(KEEPING, index=("key", "n"), max_keys=4, retention=10)), Random(3)
+    for number in range(40):
+        events = some_events(chance, 1)
+        events[0].id = f"id-{number}" if number % 2 else None
+        published.publish(events)
+        assert published.agrees()
+
+
 def test_more_keys_than_one_call_takes_are_stored_and_evicted(broker):
     settings = replace(KEEPING, max_keys=3_000)
     published = Published(broker, settings)

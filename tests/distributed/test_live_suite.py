@@ -14,6 +14,7 @@ from support.fleet import Fleet
 LIVE = Path(__file__).parent.parent / "live"
 SUITE = [
     "streams", "many", "gap_free", "statistics_log", "takeover", "exactness", "values", "recent", "shards", "sessions",
+    "latest",
 ]  # fmt: skip
 """The live tests of storage and streams. The others test sockets, or break a Redis of their own."""
 

@@ -185,6 +185,31 @@ def test_a_stream_begins_with_all_events_and_sends_what_changes(boards, topic):
             assert late.frame()[1]["events"] == published.events[-1:]
 
 
+def test_every_kind_of_server_streams_newest_events(server, topic):
+    published = Published(server, f"job.{topic}")
+    with server.stream(f"/v1/topics/{published.topic}/latest") as stream:
+        assert stream.frame()[0] == "snapshot"
+        published.publish([{"key": "a"}])
+        assert stream.frame() == ("update", {"topic": published.topic, "events": published.events, "gone": []})
+
+
+def test_a_remembered_request_is_no_permission_for_another_topic(boards, topic):
+    for name, status in ((f"job.{topic}", 200), (topic, 404), (f"board.{topic}", 200), ("bad..name", 400)):
+        with boards.stream(f"/v1/topics/{name}/latest?key=a") as stream:
+            assert stream.status == status
+
+
+def test_silent_streams_of_some_keys_move_their_cursor(stack, topic):
+    stack.configure(SETTINGS)
+    stack.start_web("--heartbeat", "1")
+    published = Published(stack, f"board.{topic}")
+    with stack.stream(f"/v1/topics/{published.topic}/latest?key=a") as stream:
+        stream.frame()
+        before = stream.decoder.last_id
+        published.publish([{"key": "b"}])
+        until(lambda: stream.next().event == "heartbeat" and stream.decoder.last_id != before)
+
+
 def test_a_stream_of_some_keys_gets_these_alone(boards, topic):
     published = Published(boards, f"board.{topic}")
     published.publish([{"key": key} for key in "abc"])
@@ -288,6 +313,32 @@ def test_random_publishes_trims_restarts_and_resumes_lead_to_the_fold(own_boards
     with own_boards.stream(path, Last_Event_ID=cursor) as stream:
         caught_up(stream, board, published.fold()[0])
     assert latest(own_boards, published.topic)["events"] == published.fold()[0]
+
+
+def test_without_room_streams_of_a_large_topic_end_with_a_time_to_come_back(stack, topic):
+    stack.configure(SETTINGS + "\n[limits]\nmemory = 1_000_000\n")
+    stack.start_web()
+    small, large = Published(stack, f"board.small-{topic}"), Published(stack, f"board.large-{topic}")
+    small.publish([{"key": "a"}])
+    for number in range(20):
+        large.publish([{"key": f"k{number}", "text": "x" * 60_000}])
+    with stack.stream(f"/v1/topics/{small.topic}/latest") as stream:
+        stream.frame()
+        with stack.stream(f"/v1/topics/{large.topic}/latest") as refused:
+            assert refused.status == 200
+            assert b": The server holds too much for its clients\n" in refused.rest()
+        answer = stack.get(f"/v1/topics/{large.topic}/latest")
+        assert (answer.status, answer.json()["type"]) == (503, "urn:pushsvc:problem:memory-full")
+        assert [event["key"] for event in latest(stack, large.topic, "?key=k7")["events"]] == ["k7"]
+        with stack.stream(f"/v1/topics/board.growing-{topic}/latest") as growing:
+            growing.frame()
+            for number in range(20):
+                assert stack.post(f"board.growing-{topic}", {"key": f"k{number}", "text": "x" * 60_000}).status == 202
+            assert b": The server holds too much for its clients\n" in growing.rest()
+        small.publish([{"key": "b"}])
+        assert stream.frame()[1]["events"] == small.events[-1:]
+    assert stack.metric("pushsvc_dispatch_errors_total") == 0
+    assert "Traceback" not in stack.output("web")
 
 
 def test_switching_latest_on_fills_it_from_the_log(stack, topic):

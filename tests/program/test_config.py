@@ -191,6 +191,27 @@ def test_topics_expire(text: str, expected: int) -> None:
     assert Settings.decode(found.encode()).topics.settings_of("user.1") == settings
 
 
+def test_topics_of_jobs_keep_newest_events_unless_the_file_says_otherwise() -> None:
+    text = """
+    [topics."job.import"]
+    retention = 5
+    [topics."job.counted.*"]
+    windows = ["1m"]
+    latest = false
+    [topics."board"]
+    latest = true
+    latest_deletes = ["left"]
+    """
+    rules = load({}, write(text)).topics
+    jobs = [rules.settings_of(name) for name in ("job.1", "job.a.b", "job.import")]
+    assert [(one.latest, one.windows) for one in jobs] == [(True, ())] * 3
+    assert jobs[2].retention == 5
+    counted, board, other = map(rules.settings_of, ("job.counted.1", "board", "jobs"))
+    assert (counted.latest, len(counted.windows)) == (False, 1)
+    assert (board.latest, board.latest_deletes, len(board.windows)) == (True, ("left",), 3)
+    assert not other.latest
+
+
 def test_statistics_of_values_need_their_fields() -> None:
     text = "statistics = ['distinct', 'p90', 'top', 'top100', 'last']\nvalues = ['user', 'dish']\nmax_values = 5"
     settings = load({}, write("[topics.a]\n" + text)).topics.settings_of("a")
@@ -286,6 +307,11 @@ def test_limits() -> None:
         ("[topics.a]\nretention_bytes = '2 GB'", "other.toml:2: topics.a.retention_bytes: must be a number of bytes"),
         ("[topics.a]\nretention_bytes = '1MiB'", "other.toml:2: topics.a.retention_bytes: must be a number of bytes"),
         ("[topics.a]\nretention_bytes = '9999TB'", "other.toml:2: topics.a.retention_bytes: '9999TB' is too large"),
+        ("[topics.a]\nlatest = 1", "other.toml:2: topics.a.latest: must be true or false"),
+        ("[topics.a]\nlatest_deletes = 'gone'", "other.toml:2: topics.a.latest_deletes: must be a list of texts"),
+        (f"[topics.a]\nlatest_deletes = {['x'] * 21}", "other.toml:2: topics.a.latest_deletes: must have at most 20"),
+        ("[topics.a]\nlatest = true\nmax_keys = 100001",
+         "other.toml:3: topics.a.max_keys: with latest = true it must be at most 100000"),
         ("[limits]\nbodi = 1", "other.toml:2: limits.bodi: there is no such setting; did you mean body?"),
         ("[limits]\nbody = 0", "other.toml:2: limits.body: must be a whole number from 1"),
     ],

@@ -35,6 +35,23 @@ def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, p
     broker.close()
 
 
+def test_an_event_too_large_for_a_topic_with_newest_events_is_refused(broker: Broker) -> None:
+    number = partition_of("job.1")
+    fence = broker.lease([number], "me", 60_000)[number]
+    rules, before = TopicRules(), metric("pushsvc_ingest_refused_total")
+    ingest = Ingest(broker, rules, lambda partition: fence)
+    for size in (1, 70_000, 2):
+        ingest.offer("job.1", b'{"key":"a","text":"%b"}' % (b"x" * size))
+    greenlet = gevent.spawn(ingest.run)
+    with gevent.Timeout(10):
+        while ingest.waiting:
+            gevent.sleep(0)
+    greenlet.kill()
+    assert metric("pushsvc_ingest_refused_total") == before + 1
+    found = broker.latest.read("job.1", rules.settings_of("job.1"))
+    assert [(event.offset, len(event.line)) for event in found.events.values()] == [(2, 23)]
+
+
 def test_messages_without_data_fill_the_backlog_too(broker: Broker) -> None:
     ingest = Ingest(broker, TopicRules(), lambda partition: 1, backlog_bytes=100_000)  # not started
     before = metric("pushsvc_ingest_dropped_total")

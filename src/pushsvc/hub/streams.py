@@ -217,7 +217,7 @@ class LatestStream(Stream):
 
     def open(self) -> None:
         self._check_draining()
-        if self._group.topic.closed:
+        if self._group.channel.closed:
             self._group = self.hub.latest(self._query)
         topic, wait = self._group.topic, self.hub.feed.limits.wait
         topic.wait_settled(wait)
