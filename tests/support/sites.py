@@ -33,16 +33,19 @@ class Site(Stack):
     def __init__(self, folder: Path, redis_url: str, prefix: str) -> None:
         super().__init__(redis_url, prefix, folder)
         self.folder = folder
+        self.inherited: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(self, server: str, **environment: str) -> subprocess.Popen[bytes]:
         """Run the application, and return when it answers."""
         self.port = free_port()
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PUSHSVC_", "FLASK_"))}
+        self.url = f"http://127.0.0.1:{self.port}"
+        ours = ("PUSHSVC_", "FLASK_")
+        self.inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | environment
         with (self.folder / "site.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(part.format(port=self.port) for part in COMMANDS[server])],
-                cwd=self.folder, env=inherited | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.folder, env=self.inherited, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         until(lambda: self.listening() or self.process_ended())

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pushsvc.client.session import ClientError
 
-MAX_EVENTS, MAX_BYTES = 10_000, 8_000_000  # what a server accepts in one request, by default
+MAX_EVENTS: int = 10_000  # what a server accepts in one request, by default
+MAX_BYTES: int = 8_000_000
 
 ATTRIBUTES = ("id", "key", "time", "type")
 _MAX_FAULTS = 100  # faults that a receipt lists

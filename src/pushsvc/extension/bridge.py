@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -14,12 +14,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from pushsvc.auth.grants import Grants
 from pushsvc.errors import TooLarge
+from pushsvc.extension.html_data import HtmlData
 from pushsvc.extension.server import Server, ServerUnavailable
 from pushsvc.hub.messages import farewell
 from pushsvc.sse import MEDIA_TYPE
 
 _PASSED = (
-    "Accept", "Accept-Encoding", "Content-Encoding", "Content-Type", "Idempotency-Key", "If-None-Match",
+    "Accept", "Content-Encoding", "Content-Type", "Idempotency-Key", "If-None-Match",
     "Last-Event-ID", "Origin", "Sec-Fetch-Site", "Access-Control-Request-Headers", "Access-Control-Request-Method",
 )  # fmt: skip
 _OF_THE_CONNECTION = frozenset({
@@ -49,20 +50,23 @@ class Bridge:
             with suppress(OSError):  # it ended by itself
                 sock.shutdown(SHUT_RDWR)
 
-    def answer(self, request: Request, path: str, grants: Grants | None) -> Response:
+    def answer(self, request: Request, path: str, grants: Grants | None, *, as_html: bool = False) -> Response:
         """Return the answer of the server to a request with these grants, None for a preflight request.
 
-        ``path`` is that of the server, with its query. Raise TooLarge, or ServerUnavailable.
+        ``path`` is that of the server, with its query. ``as_html`` makes the HTML of events the data of messages. Raise
+        TooLarge, or ServerUnavailable.
         """
         try:
-            return self._answer(request, path, grants)
+            return self._answer(request, path, grants, HtmlData().feed if as_html else bytes)
         except ServerUnavailable:
             if MEDIA_TYPE not in request.headers.get("Accept", ""):
                 raise
             # Any other status would end a browser's EventSource for good.
             return _ended(farewell("the push server does not run"))
 
-    def _answer(self, request: Request, path: str, grants: Grants | None) -> Response:
+    def _answer(
+        self, request: Request, path: str, grants: Grants | None, rewrite: Callable[[bytes], bytes]
+    ) -> Response:
         headers = self._headers(request, grants)
         body = self._read(request) if request.method == "POST" else None
         connection = self._server.connect(self._timeout)
@@ -78,7 +82,7 @@ class Bridge:
             raise
         passed = [(name, value) for name, value in response.getheaders() if name.lower() not in _OF_THE_CONNECTION]
         if response.headers.get_content_type() == MEDIA_TYPE:
-            return self._stream(sock, response, passed)
+            return self._stream(sock, response, passed, rewrite)
         answer = Response(_pieces(response), response.status, passed, direct_passthrough=True)
         answer.call_on_close(connection.close)
         return answer
@@ -104,7 +108,9 @@ class Bridge:
             raise TooLarge(f"a request body has at most {self._body} bytes: send several requests")
         return body
 
-    def _stream(self, sock: socket, response: HTTPResponse, headers: list[tuple[str, str]]) -> Response:
+    def _stream(
+        self, sock: socket, response: HTTPResponse, headers: list[tuple[str, str]], rewrite: Callable[[bytes], bytes]
+    ) -> Response:
         self._streams.add(sock)
 
         def end() -> None:
@@ -114,16 +120,18 @@ class Bridge:
         if self._draining.is_set():
             end()
             return _ended(farewell(_RESTART))
-        answer = Response(self._messages(response), response.status, headers, direct_passthrough=True)
+        answer = Response(self._messages(response, rewrite), response.status, headers, direct_passthrough=True)
         answer.automatically_set_content_length = False
         answer.call_on_close(end)
         return answer
 
-    def _messages(self, response: HTTPResponse) -> Iterator[bytes]:
+    def _messages(self, response: HTTPResponse, rewrite: Callable[[bytes], bytes]) -> Iterator[bytes]:
         piece = b"\n"
         try:
-            for piece in _pieces(response):
-                yield piece
+            for read in _pieces(response):
+                if rewritten := rewrite(read):
+                    piece = rewritten
+                    yield piece
         except (OSError, HTTPException, ValueError):  # lost, or closed while it was read
             pass
         if self._draining.is_set():

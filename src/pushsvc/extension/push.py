@@ -13,21 +13,26 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, urlencode
 
-from flask import Blueprint, Flask, Response, abort, current_app, request
+from flask import Blueprint, Flask, Response, abort, current_app, request, url_for
 
 from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grant, Grants, TopicGrants
 from pushsvc.client.batches import Events
+from pushsvc.client.session import ClientError
 from pushsvc.config import Settings
-from pushsvc.errors import Forbidden, MissingToken, NotGranted, PushError
+from pushsvc.errors import Forbidden, InvalidParameter, MissingToken, NotGranted, PushError
 from pushsvc.extension.bridge import Bridge, address_of
-from pushsvc.extension.publisher import OnError, Publisher
-from pushsvc.extension.question import Question, is_served, of_stream, of_topic
+from pushsvc.extension.commands import add_commands
+from pushsvc.extension.html_data import FIELD
+from pushsvc.extension.job_progress import JobProgress
+from pushsvc.extension.links import PARAMETER, grants_of, sign
+from pushsvc.extension.publisher import BufferFull, OnError, Publisher
+from pushsvc.extension.question import RESOURCES, Asked, Question, is_served, of_stream, of_topic
 from pushsvc.extension.server import Server, ServerUnavailable, server_of
 from pushsvc.extension.settings import settings_of
-from pushsvc.topic import check_topic
+from pushsvc.topic import check_pattern, check_topic, is_pattern
 from pushsvc.web.problem import problem_of
 from pushsvc.web.security import Security
 
@@ -39,6 +44,9 @@ EXTENSION = "pushsvc-push"
 Authorize = Callable[[str, str, str | None], bool | Grants | None]
 A = TypeVar("A", bound=Authorize)
 
+_BLUEPRINT = "pushsvc"
+_OURS = frozenset({PARAMETER, "data"})  # parameters that the push server does not get
+_PROGRESS = 10.0  # seconds for an event of a job
 _LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process
 _METHODS = ["GET", "POST", "OPTIONS"]
 
@@ -85,7 +93,9 @@ class Push:
         )
         app.extensions[EXTENSION] = state
         _states.add(state.publisher)
-        app.register_blueprint(self._blueprint(state), url_prefix=url_prefix or self._url_prefix)
+        prefix = "/" + (self._url_prefix if url_prefix is None else url_prefix).strip("/")
+        app.register_blueprint(self._blueprint(state, prefix), url_prefix=prefix)
+        app.jinja_env.globals.setdefault("stream_url", self.stream_url)
         _drain_with_worker(state.bridge)
         started = threading.Event()
 
@@ -112,7 +122,8 @@ class Push:
 
     def publish(
         self, topic: str, event: Events | None = None, *, type: str | None = None, key: str | None = None,
-        id: str | None = None, wait: bool = False, on_error: OnError = "buffer", timeout: float = 1.0,
+        id: str | None = None, html: str | None = None, wait: bool = False, on_error: OnError = "buffer",
+        timeout: float = 1.0,
     ) -> dict[str, Any] | None:  # fmt: skip
         """Publish an event, or several, in the context of an application.
 
@@ -120,15 +131,18 @@ class Push:
         receipt. ``on_error`` says what happens when Redis is away: ``"buffer"`` keeps up to 10,000 events or 8 MB,
         ``"drop"`` loses the events, ``"raise"`` waits for the receipt and raises ClientError. No call waits longer than
         ``timeout`` seconds, but for the first start of the server. ``type``, ``key`` and ``id`` are attributes of a
-        single event. Raise InvalidValue for what JSON cannot hold, and BufferFull.
+        single event, ``html`` is a field of it: a stream with ``data=html`` has this text as its data. Raise
+        InvalidValue for what JSON cannot hold, and BufferFull.
         """
         if on_error not in ("raise", "drop", "buffer"):
             raise ValueError(f"on_error={on_error!r}: 'raise', 'drop' or 'buffer' is expected")
         publisher = self._state().publisher
         check_topic(topic)
-        given = {"type": type, "key": key, "id": id}
+        given = {"type": type, "key": key, "id": id, FIELD: None if html is None else str(html)}
         attributes = {name: value for name, value in given.items() if value is not None}
         if attributes or event is None:
+            if event is None and html is None:
+                raise TypeError("an event or html is expected")
             if event is not None and not isinstance(event, Mapping):
                 raise TypeError(f"{', '.join(attributes)}: only a single event, a mapping, can have attributes here")
             event = {**(event or {}), **attributes}
@@ -147,6 +161,56 @@ class Push:
                 log.error("events of %s are lost: %s", topic, error.detail)
             return None
 
+    def progress(
+        self, topic: str, total: float | None = None, *, key: str = "progress", every: float = 0.5, **fields: Any
+    ) -> JobProgress:
+        """Return what publishes the progress of a job to a topic such as ``job.42``, at most every ``every`` seconds.
+
+        ``with push.progress("job.42", total=n) as progress:`` and ``progress.advance()`` for each step. The last event
+        has the state ``done``, ``failed`` or ``cancelled``. ``fields`` are members of all events.
+        """
+        publisher = self._state().publisher
+        check_topic(topic)
+
+        def send(event: dict[str, Any]) -> None:
+            try:
+                publisher.put(topic, event, _PROGRESS, kept=True)
+            except BufferFull as error:
+                raise ClientError(error.detail, temporary=True) from None
+            if not publisher.flush(_PROGRESS):  # the process may end without a flush, as a worker of RQ does
+                raise ClientError("the event waits for Redis", temporary=True)
+
+        def report(reason: str | None) -> None:
+            if reason is not None:
+                log.warning("progress of %s: %s", topic, reason)
+
+        return JobProgress(send, total, key=key, every=every, fields=fields, on_outage=report)
+
+    def stream_url(
+        self, topic: str, *, resource: str = "events", key: str | None = None, html: bool = False,
+        token: bool = False, lifetime: float = 600.0, **query: Any,
+    ) -> str:  # fmt: skip
+        """Return the URL of a stream of a topic or a pattern: of its ``events``, ``stats`` or ``latest``.
+
+        ``html`` makes the HTML of events the data of messages. ``token`` adds one that grants this stream for
+        ``lifetime`` seconds to everybody who has the URL: for pages that cookies do not reach. ``query`` holds further
+        parameters. The Jinja global ``stream_url`` is the same.
+        """
+        self._state()
+        check_pattern(topic)
+        if resource not in RESOURCES:
+            raise ValueError(f"resource={resource!r}: one of {', '.join(sorted(RESOURCES))} is expected")
+        given = {"key": key, "data": FIELD if html else None}
+        query |= {name: value for name, value in given.items() if value is not None}
+        if token:
+            query[PARAMETER] = sign(cast("Any", current_app)._get_current_object(), Asked(topic, key), lifetime)
+        if is_pattern(topic):
+            if resource not in ("events", "stats"):
+                raise ValueError(f"{resource} is of one topic, and {topic} is a pattern")
+            query[resource] = topic
+            return url_for(f"{_BLUEPRINT}.stream", **query)
+        return url_for(f"{_BLUEPRINT}.topic_resource", topic=topic, resource=resource, **query)
+
     def flush(self, timeout: float = 10.0) -> bool:
         """Return whether all buffered events of the application were published within ``timeout`` seconds."""
         return self._state().publisher.flush(timeout)
@@ -159,8 +223,9 @@ class Push:
 
     # Requests
 
-    def _blueprint(self, state: _State) -> Blueprint:
-        blueprint = Blueprint("push", __name__)
+    def _blueprint(self, state: _State, url_prefix: str) -> Blueprint:
+        blueprint = Blueprint(_BLUEPRINT, __name__, cli_group="push")
+        add_commands(blueprint, state.settings, url_prefix)
 
         @blueprint.route("/v1/topics/<topic>/<path:resource>", methods=_METHODS, provide_automatic_options=False)
         def topic_resource(topic: str, resource: str) -> Response:
@@ -189,16 +254,20 @@ class Push:
         return blueprint
 
     def _answer(self, state: _State, path: str, question: Callable[[], Question]) -> Response:
-        query = request.query_string.decode("latin-1")
-        path = f"{path}?{query}" if query else path
+        as_html = _wants_html()
+        query = [one for one in request.args.items(multi=True) if one[0] not in _OURS]
+        query += [("format", "sse")] if as_html and "format" not in request.args else []
+        path = f"{path}?{urlencode(query)}" if query else path
         if request.method == "OPTIONS":
             return state.bridge.answer(request, path, None)
         if request.method == "POST":
             _check_origin(state.security)
-        return state.bridge.answer(request, path, self._grants(state, question()))
+        return state.bridge.answer(request, path, self._grants(state, question()), as_html=as_html)
 
     def _grants(self, state: _State, question: Question) -> Grants:
         """Return what the present request is granted. Raise MissingToken, NotGranted or Forbidden."""
+        if PARAMETER in request.args:
+            return grants_of(current_app, request.args[PARAMETER], question)
         if self._authorize is None:
             _check_local(state.security)
             return EVERYTHING
@@ -218,6 +287,16 @@ class Push:
                 raise _refusal()
             grants = _united(grants, answer)
         return grants
+
+
+def _wants_html() -> bool:
+    """Return whether the present request asks for the HTML of events. Raise InvalidParameter."""
+    asked = request.args.getlist("data")
+    if not asked:
+        return False
+    if asked != [FIELD] or request.args.get("format", "sse") != "sse":
+        raise InvalidParameter("data", "only html is expected, and it goes with a stream of events")
+    return True
 
 
 def _granted(action: Action, topics: TopicGrants) -> Grants:
