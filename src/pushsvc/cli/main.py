@@ -234,8 +234,14 @@ def _clean(file: str, kind: str | None, rules: str, refused: str | None) -> Clea
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @_URL
 @token_option
-@click.option("--format", "kind", type=click.Choice(["ndjson", "csv"]), help="[default: by name, else ndjson]")
+@click.option(
+    "--format", "kind", type=click.Choice(["ndjson", "csv", "parquet"]), help="[default: by name, else ndjson]",
+)  # fmt: skip
 @click.option("--key", metavar="KEY", help="Only events with this key.")
+@click.option(
+    "--by", multiple=True, metavar="FIELD=VALUE", help="Only events with this value of a field that the topic has an "
+    "index of (repeatable).",
+)  # fmt: skip
 @click.option("--type", "type_", metavar="TYPE", help="Only events of this type.")
 @click.option(
     "--where", multiple=True, metavar="CONDITION", help="Only events with, for example, 'rating<3' (repeatable; all "
@@ -244,18 +250,21 @@ def _clean(file: str, kind: str | None, rules: str, refused: str | None) -> Clea
 @click.option("--since", metavar="TIME", help="Only events from this time on, such as 2026-01-31T12:00:00Z.")
 @click.option("--until", metavar="TIME", help="Only events before this time.")
 def export(
-    topic: str, file: str, url: str, token_file: Path | None, kind: str | None, type_: str | None,
+    topic: str, file: str, url: str, token_file: Path | None, kind: str | None, type_: str | None, by: tuple[str, ...],
     **selected: str | tuple[str, ...] | None,
 ) -> None:  # fmt: skip
-    """Write the events that TOPIC has now to FILE, or to the standard output, as NDJSON or CSV, the oldest first.
+    """Write the events that TOPIC has now as NDJSON, CSV or Parquet to FILE, or to the standard output, oldest first.
 
     FILE gets its name when it is whole."""
-    from pushsvc.cli.export import format_of, write
+    from pushsvc.cli.export import check, format_of, span_of, values_of, write
     from pushsvc.client import Client
 
-    query = {name: value for name, value in {**selected, "type": type_}.items() if value}
+    kind = kind or format_of(file)
+    check(file, kind)
+    query = {name: value for name, value in {**values_of(by), **selected, "type": type_}.items() if value}
     with Client(url, token=token_from(token_file)) as client:
-        write(client.export(check_topic(topic), kind or format_of(file), **query), file)
+        pieces = client.export(check_topic(topic), "ndjson" if kind == "parquet" else kind, **query)
+        write(pieces, file, kind, lambda: span_of(client.topic(topic)))
 
 
 @program.command(short_help="Print events or statistics as they come.")

@@ -146,11 +146,19 @@ class Client:
         answer = self._session.retry(lambda: self._session.get(path), repeatable=True)
         return to_table(answer)
 
+    def topic(self, topic: str) -> dict[str, Any]:
+        """Return the metadata of a topic: whether it ``exists``, ``first_offset``, ``last_offset``, rates and more.
+
+        Raise ClientError.
+        """
+        path = self._session.topic_path(topic)
+        return self._session.retry(lambda: self._session.get(path), repeatable=True)
+
     def history(self, topic: str, **query: Parameter) -> History:
         """Return the events that a topic has now, to iterate over, or for ``df()``.
 
-        ``query`` selects as in the history of the server: ``key``, ``type``, ``since``, ``until``, and ``where``, which
-        may be a list.
+        ``query`` selects as in the history of the server: ``key``, ``type``, ``since``, ``until``, ``where``, which may
+        be a list, and the fields of the topic's index.
         """
         return History(lambda: self.export(topic, "ndjson", **query))
 

@@ -85,6 +85,10 @@ class Session:
         """Return the path and query of a topic's resource."""
         return self._with_query(f"topics/{quote(topic, safe='')}/{resource}", query)
 
+    def topic_path(self, topic: str) -> str:
+        """Return the path of a topic."""
+        return self._with_query(f"topics/{quote(topic, safe='')}", {})
+
     def stream_path(self, query: Mapping[str, Parameter]) -> str:
         """Return the path and query of a stream of several topics."""
         return self._with_query("stream", query)
