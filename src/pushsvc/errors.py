@@ -7,10 +7,12 @@
     │   ├── InvalidTopic             400  a topic name or pattern is invalid
     │   ├── InvalidParameter         400  a query parameter is invalid; ``parameter`` names it
     │   ├── InvalidBatch             400  events are invalid; ``errors`` lists line, field and detail of each
+    │   ├── InvalidDefinition        400  an alert is invalid; ``member`` names the part, ``fault`` the error in it
     │   └── InvalidSetting           400  a setting is invalid (seen by the operator only)
     ├── MissingToken                 401  the request needs credentials
     │   └── InvalidToken             401  the credentials are not valid
     ├── Forbidden                    403  the Host or Origin header is not allowed
+    │   ├── ReservedTopic            403  only the server itself publishes to the topic
     │   └── NotGranted               403  the credentials do not grant it, whether there is such a topic or not
     ├── NoStatistics                 404  the topic has no windows
     ├── NoLatest                     404  the topic does not keep the newest event of each key
@@ -36,6 +38,9 @@
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
     ├── TooManyTopics                507  the partition has as many topics as allowed
+    ├── NoAlert                  404  there is no alert of that name
+    ├── FixedAlert               409  the alert is in the settings of the server, where alone it can be changed
+    ├── TooManyAlerts            507  there are as many alerts as allowed
     ├── TooManyRevocations           507  as many subjects are revoked as are remembered
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
@@ -82,6 +87,18 @@ class InvalidParameter(InvalidInput):
 
 class InvalidSetting(InvalidInput):
     slug, title = "invalid-setting", "Invalid setting"
+
+
+class InvalidDefinition(InvalidInput):
+    slug, title = "invalid-alert", "Invalid alert"
+
+    def __init__(self, member: str, detail: str, fault: str | None = None) -> None:
+        super().__init__(f"{member}: {detail}")
+        self.member = member
+        self.fault = fault
+
+    def members(self) -> dict[str, Any]:
+        return {"member": self.member, "fault": self.fault}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +148,10 @@ class InvalidToken(MissingToken):
 
 class Forbidden(PushError):
     status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class ReservedTopic(Forbidden):
+    slug, title = "reserved-topic", "Only the server publishes to this topic"
 
 
 class NotGranted(Forbidden):
@@ -203,6 +224,18 @@ class ClientGone(PushError):
 
 class TooManyTopics(PushError):
     status, slug, title = 507, "too-many-topics", "Too many topics"
+
+
+class NoAlert(PushError):
+    status, slug, title = 404, "no-alert", "There is no such alert"
+
+
+class FixedAlert(PushError):
+    status, slug, title = 409, "fixed-alert", "The alert is in the settings of the server"
+
+
+class TooManyAlerts(PushError):
+    status, slug, title = 507, "too-many-alerts", "Too many alerts"
 
 
 class TooManyRevocations(PushError):

@@ -30,11 +30,18 @@ publish = ["orders"]
 [topics.orders]
 latest = true
 
+[[alerts]]
+name = "watched"
+topic = "vault"
+when = "count(5m) > 0"
+by = "key"
+
 [topics.grouped]
 key = ["key", "country"]
 """
 MINE = {"key": "u42", "mine": 1}
 THEIRS = {"key": "u43", "theirs": 2, "country": "zz"}
+ALERT = {"topic": "vault", "when": "count(5m) > 9"}
 HIDDEN = {"key": "v77", "gold": 3}
 EVERYTHING = {"publish": [">"], "subscribe": [">"], "manage": [">"]}
 
@@ -58,6 +65,7 @@ SECRETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(KINDS, ALL_TEXTS),
     "limited": ("u43", "theirs", "v77", "gold", "vault", "__other__", "partial", '"full"'),
     "right": ("v77", "gold", "vault"),
+    "manage": ALL_TEXTS[:-1],  # the definition of an alert names its topic
     "everything": (),
 }
 """What no answer to a kind of credentials may contain."""
@@ -101,6 +109,11 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/metrics"): (401, 401, 401, 403, 403, 403, 200, 200),
     ("DELETE", "/v1/topics/gone"): (401, 401, 401, 403, 403, 403, 204, 204),
     ("DELETE", "/v1/sessions?sub=nobody"): (401, 401, 401, 403, 403, 403, 200, 200),
+    ("GET", "/v1/alerts"): (401, 401, 401, 200, 200, 200, 200, 200),
+    ("GET", "/v1/alerts/none"): (401, 401, 401, 404, 404, 404, 404, 404),
+    ("GET", "/v1/alerts/watched"): (401, 401, 401, 404, 404, 404, 200, 200),
+    ("PUT", "/v1/alerts/vault"): (401, 401, 401, 403, 403, 403, 201, 200),
+    ("DELETE", "/v1/alerts/none"): (401, 401, 401, 404, 404, 403, 404, 404),
     ("GET", "/session"): (200,) * 8,
     ("GET", "/livez"): (200,) * 8,
     ("GET", "/readyz"): (200,) * 8,
@@ -135,8 +148,9 @@ def ask(stack: Stack, method: str, path: str, kind: str | None, events: Any = No
             return Answer(stream.status, dict(stream.response.getheaders()), read)
     import json
 
-    headers |= {"Content-Type": "application/json"} if method == "POST" else {}
-    body = json.dumps(events or MINE).encode() if method == "POST" else None
+    sent = {"POST": events or MINE, "PUT": ALERT}.get(method)
+    headers |= {"Content-Type": "application/json"} if sent else {}
+    body = json.dumps(sent).encode() if sent else None
     return stack.request(method, path, body, **headers)
 
 

@@ -41,6 +41,7 @@ def client(broker):
     for topic in ("feedback", "job.42"):
         assert client.post(f"/v1/topics/{topic}/events", json=[{"key": "pizza", "rating": 4}]).status_code == 202
     Owner(broker, ["feedback"]).step()
+    assert client.put("/v1/alerts/low", json={"topic": "feedback", "when": "mean(rating, 5m) < 3"}).status_code == 201
     return client
 
 
@@ -88,7 +89,7 @@ def references(value: Any):
 
 
 def url(path: str) -> str:
-    return path.replace("{topic}", "job.42" if "/latest" in path else "feedback")
+    return path.replace("{name}", "low").replace("{topic}", "job.42" if "/latest" in path else "feedback")
 
 
 def documented_paths(rule: str) -> list[str]:
@@ -339,6 +340,10 @@ def test_answers_have_the_documented_members(client, without_redis, document):
         ("/v1/topics", "get", client.get("/v1/topics")),
         ("/v1/topics/{topic}", "get", client.get("/v1/topics/feedback")),
         ("/v1/topics/{topic}", "get", client.get("/v1/topics/unknown")),
+        ("/v1/alerts", "get", client.get("/v1/alerts")),
+        ("/v1/alerts/{name}", "get", client.get("/v1/alerts/low")),
+        ("/v1/alerts/{name}", "get", client.get("/v1/alerts/none")),
+        ("/v1/alerts/{name}", "put", client.put("/v1/alerts/low", json={"topic": "feedback", "when": "x"})),
         ("/livez", "get", client.get("/livez")),
         ("/readyz", "get", without_redis.get("/readyz")),
         ("/v1/topics", "get", without_redis.get("/v1/topics")),

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from pushsvc.aggregate.cadence import BYTES_PER_SECOND, EVER, Cadence
+from pushsvc.aggregate.reading import TopicReading
 from pushsvc.aggregate.row_updates import RowUpdater, TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts_to_json, encode_ranges
 from pushsvc.event.columns import NO_TIME, Columns
@@ -272,6 +273,10 @@ class Aggregate:
         self._ledger.release()
         self._wake_known = False
         return frame
+
+    def reading(self, name: str) -> TopicReading:
+        """Return the statistics of a topic for single questions, until entries are applied or the clock moves."""
+        return TopicReading(self._engine, self._settings, self.topics[name].table)
 
     # -- lateness
 

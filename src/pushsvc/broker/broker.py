@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pushsvc.broker import script
+from pushsvc.broker.alerts import AlertStore
 from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
@@ -114,6 +115,7 @@ class Broker:
         self.connections = topology.connect(url, size=pool, timeout=limits.timeout)
         self.checkpoints = CheckpointStore(self.keys, self.connections)
         self.revocations = RevocationStore(self.keys, self.connections)
+        self.alerts = AlertStore(self.keys, self.connections)
         self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
         self.rates = RateStore(self.keys, self.connections)
         self.latest = LatestStore(self.keys, self.connections, self.read, self.open_partitions)

@@ -71,6 +71,7 @@ class Keys:
         self.ingest = f"{prefix}ingest:"  # prefix of the channels on which producers publish directly in Redis
         self.aggregators = f"{prefix}aggregators"  # sorted set: aggregator -> time in ms until which it is alive
         self.revoked = self._in(0, "revoked")  # sorted set: subject -> time in µs until which it is refused; a channel
+        self.alerts = self._in(0, "alerts")  # hash: name of an alert -> its definition; a channel
         self.layout = f"{prefix}layout"  # hash: partitions (their count) and version, see check_layout
 
     def _of(self, partition: int, rest: str) -> str:
@@ -99,6 +100,14 @@ class Keys:
     def wanted(self, partition: int) -> str:
         """Hash: name of a window's log -> until when its frames are wanted (ms), and its last frame before that."""
         return self._of(partition, "wanted")
+
+    def alert_states(self, partition: int) -> str:
+        """Hash: [alert, row] -> the state of the row; [alert, null] -> the position of a rule about events."""
+        return self._of(partition, "alert-states")
+
+    def alert_outbox(self, partition: int) -> str:
+        """Hash: id -> event of a transition that is not yet in the log of alerts, as far as its owner knows."""
+        return self._of(partition, "alert-outbox")
 
     def lease(self, partition: int) -> str:
         """String with an expiry: the aggregator that owns the partition."""

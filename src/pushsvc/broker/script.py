@@ -79,6 +79,8 @@ ForgetArguments = namedtuple("ForgetArguments", "fence cursor age max_remains")
 CheckpointPieceArguments = namedtuple("CheckpointPieceArguments", "run fence epoch number expires piece")
 CheckpointCommitArguments = namedtuple("CheckpointCommitArguments", "run fence epoch engine pieces header")
 
+AlertCommitArguments = namedtuple("AlertCommitArguments", "run fence epoch states")
+
 
 def _source(name: str) -> bytes:
     """Return a Lua file, with those that it includes in their places."""
@@ -159,10 +161,12 @@ LATEST_FILL = Script("latest_fill", writes=True)
 INDEX_FILL = Script("index_fill", writes=True)
 LOOK_UP = Script("look_up", writes=False)
 REVOKE = Script("revoke", writes=True, parts=_COMMON)
+ALERT_DEFINE = Script("alert_define", writes=True)
+ALERT_COMMIT = Script("alert_commit", writes=True, parts=_COMMON, arguments=AlertCommitArguments._fields)
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, READ_BACK, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET,
     CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
-    LATEST_READ, LATEST_FILL, INDEX_FILL, LOOK_UP,
+    LATEST_READ, LATEST_FILL, INDEX_FILL, LOOK_UP, ALERT_DEFINE, ALERT_COMMIT,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

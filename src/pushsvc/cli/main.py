@@ -378,7 +378,7 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
         )  # fmt: skip
     app = create_app(
         broker, settings.topics, security, settings.limits, access=access, application=application,
-        heartbeat=settings.heartbeat, io_uring=settings.io_uring,
+        heartbeat=settings.heartbeat, io_uring=settings.io_uring, alerts=settings.alert_settings,
     )  # fmt: skip
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)
@@ -424,7 +424,7 @@ def aggregator_worker(metrics_fd: int | None) -> None:
 
     settings, redis = _child_settings()
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
-    worker = AggregatorWorker(broker, settings.topics, settings.limits)
+    worker = AggregatorWorker(broker, settings.topics, settings.limits, alerts=settings.alert_settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
     start_heartbeat()

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from pushsvc.config.alerts import alert_tables
 from pushsvc.config.credentials import (
     IssuerSettings,
     algorithm,
@@ -440,6 +441,7 @@ SETTINGS: dict[str, Check] = {
     "max_connections": _number(0, 10_000_000),
     "max_connections_per_address": _number(0, 10_000_000),
     "topics": _topics,
+    "alerts": alert_tables,
     "io_uring": _switch,
     "jwt_key": _text,
     "jwt_key_file": _path,

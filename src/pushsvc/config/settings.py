@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pushsvc.alerts.rule import InvalidAlert, check_rule
+from pushsvc.alerts.webhook import AlertSettings, WebhookPolicy, read_secret
+from pushsvc.config.alerts import rule_of
 from pushsvc.config.checks import SETTINGS, SettingFault, check_table
 from pushsvc.config.credentials import IssuerSettings
 from pushsvc.config.toml_lines import line_of, with_position
@@ -38,7 +41,8 @@ class Settings:
     it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run without web
     processes. ``io_uring`` has an effect only if the kernel supports it. The settings ``redis_…`` complete the URL
     ``redis``. ``trusted_proxy`` are networks such as ``10.0.0.0/8``. ``jwt_key``, or one of the two beside it, makes
-    the issuer with the other settings ``jwt_…``; ``issuers`` are further ones. ``keys`` are the tables of API keys.
+    the issuer with the other settings ``jwt_…``; ``issuers`` are further ones. ``keys`` are the tables of API keys,
+    ``alerts`` those of alerts.
     Secrets are not shown by ``repr``.
     """
 
@@ -94,6 +98,9 @@ class Settings:
     authorize_headers: tuple[str, ...] = ("cookie", "authorization")
     authorize_timeout: float = 2.0
     topics: TopicRules = field(default_factory=TopicRules)
+    alerts: tuple[dict[str, str], ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+    webhook_secret: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -103,6 +110,12 @@ class Settings:
             self.jwt_key or self.jwt_key_file or self.jwt_jwks_url or self.issuers or self.keys
             or self.anonymous_publish or self.anonymous_subscribe or self.authorize_url
         )  # fmt: skip
+
+    @property
+    def alert_settings(self) -> AlertSettings:
+        """The alerts of the file, where webhooks may be sent, and what signs them."""
+        secret = read_secret(self.webhook_secret) if self.webhook_secret else b""
+        return AlertSettings(tuple(map(rule_of, self.alerts)), WebhookPolicy(self.webhook_hosts, secret))
 
     def without_keys(self) -> Settings:
         """Return the settings for a process that asks nobody for credentials."""
@@ -135,9 +148,22 @@ def load(options: Mapping[str, Any], file: Path | None = None) -> Settings:
     settings = replace(Settings(), **(found | given))
     if len(keys := [name for name in _KEYS if getattr(settings, name) is not None]) > 1:
         raise InvalidSetting(f"{' and '.join(keys)} are both set: several keys belong to several [[issuers]]")
+    _check_alerts(settings, file)
     if settings.redis is None and "data_dir" in options and "data_dir" not in found | given:
         _check_owner(settings.data_dir, "--data-dir")
     return settings
+
+
+def _check_alerts(settings: Settings, file: Path | None) -> None:
+    """Raise InvalidSetting for an alert that does not fit the settings of its topic, or those of webhooks."""
+    alerts = settings.alert_settings
+    for rule in alerts.rules:
+        try:
+            check_rule(rule, settings.topics.settings_of(rule.topic))
+            if rule.webhook is not None:
+                alerts.webhooks.check(rule.webhook)
+        except InvalidAlert as error:
+            raise InvalidSetting(f"{file}: the alert {rule.name!r}: {error.member}: {error}") from None
 
 
 def _check_owner(path: Path, option: str) -> None:

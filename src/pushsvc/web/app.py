@@ -6,6 +6,7 @@ from types import FrameType
 import gevent
 from flask import Flask
 
+from pushsvc.alerts.webhook import AlertSettings
 from pushsvc.auth.access import Access
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import StartupError
@@ -13,6 +14,7 @@ from pushsvc.event import EventReader, Limits
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.settings import TopicRules
+from pushsvc.web import alerts as alerts_resource
 from pushsvc.web import (
     audit,
     authorization,
@@ -38,6 +40,8 @@ from pushsvc.web.rates.streams import StreamCounts
 from pushsvc.web.security import Security
 from pushsvc.web.unmodified import remember_state
 
+_NO_ALERTS = AlertSettings()
+
 
 def create_app(
     broker: Broker,
@@ -49,6 +53,7 @@ def create_app(
     application: Application | None = None,
     heartbeat: float = 15.0,
     io_uring: bool = True,
+    alerts: AlertSettings = _NO_ALERTS,
 ) -> Flask:
     """Return the WSGI application over a broker. ``heartbeat`` is the longest silence of a stream, in seconds.
 
@@ -71,14 +76,17 @@ def create_app(
     )
     hub.count_in(memory)
     accounts, streams = Accounts(broker.rates, limits), StreamCounts(broker.rates)
-    context = Context(broker, hub, rules, limits, EventReader(limits), security, memory, access, accounts, streams)
+    context = Context(
+        broker, hub, rules, limits, EventReader(limits), security, memory, access, accounts, streams,
+        {rule.name: rule for rule in alerts.rules}, alerts.webhooks,
+    )  # fmt: skip
     app.extensions["pushsvc"] = context
     for part in (problem, request_id, audit, security, capacity):
         part.install(app)
     count_requests.install(app, accounts)
     authorization.install(app, access, application)
     count_requests.install_subjects(app, accounts)
-    for resource in (events, latest, stats, stream, topics, health, pages, session):
+    for resource in (events, latest, stats, stream, topics, alerts_resource, health, pages, session):
         app.register_blueprint(resource.blueprint(context))
     revoked = None if access is None else sessions.RevokedSessions(broker.revocations, access, hub)
     app.register_blueprint(sessions.blueprint(revoked))

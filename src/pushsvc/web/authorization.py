@@ -18,7 +18,7 @@ from pushsvc.web.responses import ended_stream, wants_stream
 COOKIE = "__Host-pushsvc"
 PARAMETER = "token"
 
-_ACTIONS = {"POST": Action.PUBLISH, "DELETE": Action.MANAGE}
+_ACTIONS = {"POST": Action.PUBLISH, "PUT": Action.MANAGE, "DELETE": Action.MANAGE}
 
 Rule = Callable[[Grants, Mapping[str, str]], bool]
 """Returns whether grants allow a request with these parts of its path."""
@@ -34,6 +34,14 @@ def _whole_topic(action: Action) -> Rule:
 
 def _some_topics(grants: Grants, _parts: Mapping[str, str]) -> bool:
     return bool(grants.subscribe)
+
+
+def _some_alerts(grants: Grants, _parts: Mapping[str, str]) -> bool:
+    return bool(grants.subscribe or grants.manage)
+
+
+def _manage_some(grants: Grants, _parts: Mapping[str, str]) -> bool:
+    return bool(grants.manage)
 
 
 def _manage_all(grants: Grants, _parts: Mapping[str, str]) -> bool:
@@ -53,6 +61,10 @@ RULES: Mapping[str, Rule] = {
     "topics.delete": _whole_topic(Action.MANAGE),
     "topics.list_topics": _some_topics,  # the list has those that the request may see
     "stream.watch": _some_topics,  # the view checks the topics, which are in the query
+    "alerts.list_alerts": _some_alerts,  # the views leave out what the request may not see
+    "alerts.read": _some_alerts,
+    "alerts.define": _manage_some,  # the views check the topics of the alert, before and after
+    "alerts.remove": _manage_some,
     "health.metrics": _manage_all,
     "sessions.revoke": _manage_all,
     "health.livez": _open,

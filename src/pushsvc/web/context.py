@@ -1,7 +1,10 @@
 """What every resource uses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pushsvc.alerts.rule import AlertRule
+from pushsvc.alerts.webhook import WebhookPolicy
 from pushsvc.auth.access import Access
 from pushsvc.broker.broker import Broker
 from pushsvc.event import EventReader, Limits
@@ -23,7 +26,7 @@ class Context:
     The list of topics reads the metadata of ``described_topics`` at once, in about 3 ms; thousands would delay all
     streams. A stream of its changes begins with at most ``listed_topics``, and sends the list anew after more changes.
     ``memory`` counts what the process holds for its clients; ``accounts`` and ``streams`` what they do, if that is
-    limited. Without ``access`` everybody may do everything.
+    limited. Without ``access`` everybody may do everything. ``alerts`` are those of the settings, by name.
     """
 
     broker: Broker
@@ -36,6 +39,8 @@ class Context:
     access: Access | None = None
     accounts: Accounts | None = None
     streams: StreamCounts | None = None
+    alerts: Mapping[str, AlertRule] = field(default_factory=dict)
+    webhooks: WebhookPolicy = field(default_factory=WebhookPolicy)
     scan: ScanLimits = field(default_factory=ScanLimits)
     long: LongRequests = field(default_factory=LongRequests)
     described_topics: int = 100

@@ -14,12 +14,14 @@ from typing import Any
 
 import orjson
 
+from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.broker.publisher import IdempotencyKey, Receipt
 from pushsvc.errors import (
     InvalidBatch,
     InvalidInput,
     LogFull,
     NotGranted,
+    ReservedTopic,
     TooManyTopics,
     Unavailable,
     fault_members,
@@ -63,6 +65,8 @@ def publish(  # noqa: PLR0913 - what a request may say
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
+        if topic == ALERTS_TOPIC:
+            raise ReservedTopic(f"the topic {topic!r} has the alerts, to which only the server itself publishes")
         client.check_events()
         now = context.now()
         key = None
@@ -140,6 +144,8 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
     """
     try:
         settings = context.rules.settings_of(topic)
+        if topic == ALERTS_TOPIC:
+            return None
         if settings.clock != "wall":
             return None  # which events are late depends on their order
         batch = context.reader.read_together(topic, bodies, now=context.now())

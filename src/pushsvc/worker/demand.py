@@ -1,7 +1,7 @@
 """The windows of a partition whose frames somebody reads, as its owner knows them."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pushsvc.broker.keys import Log
@@ -14,9 +14,11 @@ class Demand:
 
     ``asked`` are the logs that need a snapshot, because somebody asked for them anew. It must have everything that was
     stored when they were asked for, so they do not count as wanted until they are taken, before the next read.
+    ``counted`` are topics that alerts watch: they are counted, whether anybody wants their windows or not.
     """
 
     asked: set[str] = field(default_factory=set)
+    counted: Collection[str] = ()
     _until: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     def __contains__(self, name: str) -> bool:
@@ -38,8 +40,8 @@ class Demand:
         return bool(self._until)
 
     def wants(self, topic: str) -> bool:
-        """Return whether any window of a topic is wanted."""
-        return topic in self._until
+        """Return whether a topic is to be counted: a window is wanted, or an alert watches it."""
+        return topic in self._until or topic in self.counted
 
     def windows(self, topic: str, settings: TopicSettings) -> set[str]:
         """Return the names of the wanted windows of a topic."""

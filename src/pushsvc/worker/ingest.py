@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gevent.event import Event
 from prometheus_client import Counter
 
+from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics
 from pushsvc.event import EventReader, Limits, guess_media_type
@@ -80,7 +81,8 @@ class Ingest:
 
     def _publish(self, topic: str, data: bytes) -> None:
         try:
-            check_topic(topic)
+            if check_topic(topic) == ALERTS_TOPIC:
+                raise InvalidInput(f"{topic!r}: only the server itself publishes there")
         except InvalidInput as error:
             REFUSED.inc()
             log.warning("ingest: %s", error.detail)

@@ -18,6 +18,7 @@ from pushsvc.worker import metrics
 from pushsvc.worker.demand import Demand, topic_of
 from pushsvc.worker.dormant import DormantTopics, RecentLoad, may_rest
 from pushsvc.worker.engine import EntryFailed, TopicEngine
+from pushsvc.worker.held_alerts import HeldAlerts
 
 EngineKey = tuple[TopicSettings, str | None]  # the topic if it has an engine of its own
 
@@ -143,6 +144,7 @@ class Partition:
     stale: set[str] = field(default_factory=set)  # names of engines whose checkpoints are useless
     loaded: bool = False  # the list of topics is current
     demand: Demand = field(default_factory=Demand)
+    alerts: HeldAlerts | None = None  # None: not read yet
     dormant: DormantTopics = field(default_factory=DormantTopics)
     by_demand: set[str] = field(default_factory=set)  # topics that are counted on demand
     waiting: set[str] = field(default_factory=set)  # dormant topics that somebody asked for, while too many are open

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
+from pushsvc.alerts.webhook import AlertSettings
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import ENDED, TAGS, Log, is_statistics
 from pushsvc.broker.log import PartitionRead
@@ -20,6 +21,8 @@ from pushsvc.settings import TopicRules
 from pushsvc.slices import Slices
 from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
+from pushsvc.worker.alerts.evaluator import AlertEvaluator
+from pushsvc.worker.alerts.sender import AlertSender
 from pushsvc.worker.apply_entries import EntryApplier
 from pushsvc.worker.checkpoints import Checkpointer
 from pushsvc.worker.demand import topic_of
@@ -40,8 +43,9 @@ class AggregatorWorker:
     """An aggregator process. Several share the partitions evenly. ``run`` returns after ``stop``."""
 
     def __init__(
-        self, broker: Broker, rules: TopicRules, limits: Limits | None = None, policy: WorkerPolicy | None = None
-    ) -> None:
+        self, broker: Broker, rules: TopicRules, limits: Limits | None = None, policy: WorkerPolicy | None = None,
+        alerts: AlertSettings | None = None,
+    ) -> None:  # fmt: skip
         self._broker = broker
         self._policy = policy = policy or WorkerPolicy()
         self.partitions: dict[int, Partition] = {}
@@ -59,6 +63,8 @@ class AggregatorWorker:
         self.leases = Leases(broker, self.adopt, self.drop, policy)
         self._ingest = Ingest(broker, rules, self.leases.fence_of, limits, policy.ingest_bytes)
         self.sweeper = Sweeper(broker, rules, self.leases.fences)
+        self.alerts = AlertEvaluator(broker, rules, alerts.rules if alerts else ())
+        self.alert_sender = AlertSender(broker, rules, self.alerts, self.partitions)
         self._live = broker.live_connection(self._on_message, self._on_connected)
 
     def stop(self) -> None:
@@ -68,8 +74,10 @@ class AggregatorWorker:
 
     def run(self) -> None:
         self._live.subscribe_pattern(f"{self._broker.keys.ingest}*")
+        self._live.subscribe(self._broker.alerts.channel)
         self._live.start()
-        loops = [gevent.spawn(run) for run in (self._ingest.run, self.leases.run, self.sweeper.run)]
+        runs = (self._ingest.run, self.leases.run, self.sweeper.run, self.alert_sender.run)
+        loops = [gevent.spawn(run) for run in runs]
         poll_at = 0.0
         try:
             while not self._stopping:
@@ -109,6 +117,7 @@ class AggregatorWorker:
 
     def _begin(self, partition: Partition) -> None:
         self.partitions[partition.number] = partition
+        partition.demand.counted = self.alerts.topics
         self._live.subscribe(self._broker.keys.partition_channel(partition.number))
         self._wake.set()
 
@@ -124,6 +133,10 @@ class AggregatorWorker:
     def _on_message(self, channel: str, data: bytes) -> bool:
         if channel.startswith(self._broker.keys.ingest):
             self._ingest.offer(channel.removeprefix(self._broker.keys.ingest), data)
+            return True
+        if channel == self._broker.alerts.channel:
+            self.alert_sender.stale = True
+            self.alert_sender.due.set()
             return True
         tag = channel[channel.index("{") + 1 : channel.index("}")]
         partition = self.partitions.get(self._by_tag[tag])
@@ -159,6 +172,8 @@ class AggregatorWorker:
                 continue
             if partition.unread or partition.unsure:
                 waits.append(0.0 if partition.hurried else quiet)
+            if partition.alerts is not None and partition.alerts.wake_at is not None:
+                waits.append(max((partition.alerts.wake_at - partition.now) / 1000, quiet))
             if partition.wake is not None:
                 wait = (partition.wake - partition.now) / 1000
                 waits.append(wait if partition.watched else max(wait, quiet))
@@ -218,6 +233,9 @@ class AggregatorWorker:
     def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:
             self._takeover.load(partition)
+        if partition.alerts is None:
+            self.alerts.load(partition)
+            self.alert_sender.due.set()  # a predecessor may have left events
         if partition.unsure:
             self._find_changed(partition)
             self._review_demand(partition)
@@ -225,7 +243,7 @@ class AggregatorWorker:
         asked, names = partition.take_asked(), []
         try:
             names = self._take_unread(partition)
-            if not names and not asked and not partition.is_due:
+            if not names and not asked and not partition.is_due and not self.alerts.is_due(partition):
                 return False
             busy = self._read_and_write(partition, names, {topic_of(name) for name in asked})
         except PushError:
@@ -284,7 +302,23 @@ class AggregatorWorker:
         partition.poison.isolating &= bool(lagging)
         # A topic that lags is written too: each frame is exact for its offset, and its readers see the lag.
         self.frames.write(partition, asked.union(names), read.now)
+        self._evaluate_alerts(partition, names, lagging, read.now)
         return bool(lagging)
+
+    def _evaluate_alerts(self, partition: Partition, names: list[str], lagging: set[str], now: int) -> None:
+        held = partition.alerts
+        if held is None or held.wake_at is None:
+            return
+        try:
+            self.alerts.evaluate(partition, names, lagging, now)
+        except PushError:
+            raise
+        except Exception:  # a fault of an alert must not end the statistics
+            log.exception("partition %d: its alerts are tried again later", partition.number)
+            self.alerts.load(partition)
+            self.alerts.pause(partition)
+        if held.outbox:
+            self.alert_sender.due.set()
 
     def _apply(self, partition: Partition, names: list[str], read: PartitionRead) -> set[str]:
         """Apply the entries of a read; return the topics that have more."""
