@@ -39,6 +39,7 @@ def values_of(result: Cleaned) -> list[Any]:
             ["1.234,50 €", "7"], [1234.5, 7], 1, [],
         ),
         ({"rule": "type", "type": "number", "decimal": ","}, ["1,5", "1.5"], [1.5], 1, [1]),
+        ({"rule": "type", "type": "number", "decimal": ".,"}, ["1,5", "1.5", "1.5,0"], [1.5, 1.5], 1, [2]),
         ({"rule": "type", "type": "integer"}, ["4", "4.0", "4.5", "9007199254740993"], [4, 4], 0, [2, 3]),
         ({"rule": "type", "type": "boolean"}, ["yes", "FALSE", "1", "maybe", 0], [True, False, True, False], 0, [3]),
         ({"rule": "type", "type": "text"}, [4, "x", None], ["4", "x", None], 0, []),
@@ -171,7 +172,7 @@ def test_rules_apply_in_their_order_to_what_is_left() -> None:
         ({"rule": "missing", "field": "v", "otherwise": "fill"}, "rule 1: otherwise = \"fill\" takes"),
         ({"rule": "time", "field": "v", "zone": "Mars/Base"}, "rule 1: `zone` 'Mars/Base' is not known"),
         ({"rule": "time", "field": "v", "unit": "s", "formats": ["%Y"]}, "rule 1: `formats` are for text"),
-        ({"rule": "type", "field": "v", "type": "number", "decimal": ",", "thousands": ","}, "are the same character"),
+        ({"rule": "type", "field": "v", "type": "number", "decimal": ",", "thousands": ","}, "have the same character"),
         ("text", "rule 1: "),
     ],
 )  # fmt: skip

@@ -101,9 +101,11 @@ def _bare_number(rule: Type, text: str) -> str:
     kept = "".join(character for character in text if character not in rule.strip)
     if rule.thousands is not None:
         kept = kept.replace(rule.thousands, "")
-    elif rule.decimal != ".":
+    elif "." not in rule.decimal:
         kept = kept.replace(".", "?")  # a point is no part of such a number
-    return kept.replace(rule.decimal, ".").strip()
+    for point in rule.decimal:
+        kept = kept.replace(point, ".")
+    return kept.strip()
 
 
 def _to_integer(rule: Type, column: Column) -> tuple[Column, Marks]:

@@ -56,17 +56,20 @@ class Missing(Rule, frozen=True, tag="missing"):
 
 
 class Type(Rule, frozen=True, tag="type"):
-    """The type of values. Of a number the characters in ``strip`` are dropped, such as the sign of a currency."""
+    """The type of values. Of a number the characters in ``strip`` are dropped, such as the sign of a currency.
+
+    Each character of ``decimal`` is a decimal point.
+    """
 
     type: Literal["number", "integer", "boolean", "text"]
     strip: str = ""
-    decimal: Character = "."
+    decimal: Annotated[str, Meta(min_length=1, max_length=2)] = "."
     thousands: Character | None = None
     otherwise: Literal["refuse", "remove"] = "refuse"
 
     def __post_init__(self) -> None:
-        if self.decimal == self.thousands:
-            raise ValueError("`decimal` and `thousands` are the same character")
+        if self.thousands is not None and self.thousands in self.decimal:
+            raise ValueError("`decimal` and `thousands` have the same character")
 
 
 class Time(Rule, frozen=True, tag="time"):

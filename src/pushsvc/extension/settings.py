@@ -20,7 +20,7 @@ _ENVIRONMENT = (
     "allow_write_origin", "ack", "heartbeat", "drain", "watchdog", "wait", "io_uring", "max_connections", "log_format",
     "log_level",
 )  # fmt: skip
-NAMES = frozenset({*_ENVIRONMENT, "topics", "limits"})
+NAMES = frozenset({*_ENVIRONMENT, "alerts", "limits", "topics", "webhook_hosts", "webhook_secret"})
 """The settings that an application may have. The other ones concern a server that clients reach directly."""
 
 
