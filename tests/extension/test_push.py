@@ -174,6 +174,8 @@ def test_the_view_decides_what_happens_while_redis_is_away(
         began = time.monotonic()
         with pytest.raises(ClientError):
             push.publish("orders", {"n": 1}, on_error="raise", timeout=0.5)
+        with pytest.raises(ClientError):
+            push.publish("orders", {"n": 1}, wait=True, timeout=0.5)
         push.publish("orders", {"n": 2}, on_error="drop")
         until(lambda: push.flush(0.1))
         push.publish("orders", {"n": 3})

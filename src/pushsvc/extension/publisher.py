@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 OnError = Literal["raise", "drop", "buffer"]
 
 _MAY_PUBLISH = Grants(publish=ALL_TOPICS)
-_TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+_TEMPORARY = frozenset({429, 503})
 _ANSWER = 10_000_000  # bytes of a receipt
 _SHOWN = 10  # refused events of one request that the log names
 

@@ -122,18 +122,20 @@ class Push:
 
     def publish(
         self, topic: str, event: Events | None = None, *, type: str | None = None, key: str | None = None,
-        id: str | None = None, html: str | None = None, wait: bool = False, on_error: OnError = "buffer",
+        id: str | None = None, html: str | None = None, wait: bool = False, on_error: OnError | None = None,
         timeout: float = 1.0,
     ) -> dict[str, Any] | None:  # fmt: skip
         """Publish an event, or several, in the context of an application.
 
         Without ``wait`` the events are buffered and None is returned after some microseconds; ``wait=True`` returns the
-        receipt. ``on_error`` says what happens when Redis is away: ``"buffer"`` keeps up to 10,000 events or 8 MB,
-        ``"drop"`` loses the events, ``"raise"`` waits for the receipt and raises ClientError. No call waits longer than
+        receipt. ``on_error`` says what happens when Redis is away: ``"buffer"``, the default, keeps up to 10,000 events
+        or 8 MB, ``"drop"`` loses the events, ``"raise"``, the default with ``wait``, waits for the receipt and raises
+        ClientError. No call waits longer than
         ``timeout`` seconds, but for the first start of the server. ``type``, ``key`` and ``id`` are attributes of a
         single event, ``html`` is a field of it: a stream with ``data=html`` has this text as its data. Raise
         InvalidValue for what JSON cannot hold, and BufferFull.
         """
+        on_error = on_error or ("raise" if wait else "buffer")
         if on_error not in ("raise", "drop", "buffer"):
             raise ValueError(f"on_error={on_error!r}: 'raise', 'drop' or 'buffer' is expected")
         publisher = self._state().publisher
@@ -152,13 +154,15 @@ class Push:
         try:
             return publisher.send(topic, event, timeout)
         except PushError as error:
-            lost = isinstance(error, ServerUnavailable) or getattr(error, "temporary", False)
-            if not lost or on_error == "raise":
+            is_away = isinstance(error, ServerUnavailable) or getattr(error, "temporary", False)
+            if not is_away or on_error == "raise":
                 raise
-            if on_error == "buffer" and not getattr(error, "unknown", False):
-                publisher.put(topic, event, timeout, kept=True)
-            else:
+            if on_error == "drop":
                 log.error("events of %s are lost: %s", topic, error.detail)
+                return None
+            if getattr(error, "unknown", False):
+                raise  # in the buffer the events could be stored twice
+            publisher.put(topic, event, timeout, kept=True)
             return None
 
     def progress(
