@@ -24,6 +24,7 @@ from pushsvc.broker.keys import Keys
 from pushsvc.broker.script import RUN, AlertCommitArguments
 from pushsvc.errors import Fenced, TooManyAlerts
 
+_WEBHOOKS = "$webhooks"  # in the place of an alert's name
 _AT_ONCE = 500  # states and events of one call
 
 
@@ -60,6 +61,7 @@ class StoredAlerts:
     states: dict[str, dict[str | None, StoredState]]
     positions: dict[str, int]
     outbox: dict[str, AlertEvent]
+    delivered: int | None = None  # the offset of the topic of alerts up to which webhooks were delivered
 
 
 def conditions_of(rule: AlertRule) -> tuple[str | None, ...]:
@@ -122,7 +124,8 @@ class AlertStore:
                 found.setdefault(name, {})[row] = msgspec.json.decode(value, type=StoredState)
         events = [msgspec.json.decode(value, type=AlertEvent) for value in outbox[1::2]]
         events.sort(key=lambda event: event.time)
-        return StoredAlerts(found, positions, {event.id: event for event in events})
+        delivered = positions.pop(_WEBHOOKS, None)
+        return StoredAlerts(found, positions, {event.id: event for event in events}, delivered)
 
     def commit(
         self, owner: Owner, states: Mapping[tuple[str, str | None], StoredState | int | None],
@@ -144,6 +147,10 @@ class AlertStore:
         reply = self._connections.call(script.ALERT_COMMIT, keys, [*arguments, *flat])
         if reply[0] != b"ok":
             raise Fenced(f"another aggregator owns partition {owner.partition}, or Redis was restarted")
+
+    def commit_delivered(self, owner: Owner, offset: int) -> None:
+        """Store the offset of the topic of alerts up to which webhooks were delivered. Raise Fenced."""
+        self.commit(owner, {(_WEBHOOKS, None): offset})
 
     def sent(self, partition: int, ids: Iterable[str]) -> None:
         """Remove events from the outbox: they are in the log."""

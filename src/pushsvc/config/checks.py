@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from pushsvc.config.alerts import alert_tables
+from pushsvc.config.alerts import alert_tables, webhook_host, webhook_secret
 from pushsvc.config.credentials import (
     IssuerSettings,
     algorithm,
@@ -442,6 +442,8 @@ SETTINGS: dict[str, Check] = {
     "max_connections_per_address": _number(0, 10_000_000),
     "topics": _topics,
     "alerts": alert_tables,
+    "webhook_hosts": _each(webhook_host),
+    "webhook_secret": webhook_secret,
     "io_uring": _switch,
     "jwt_key": _text,
     "jwt_key_file": _path,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
-from pushsvc.alerts.webhook import AlertSettings
+from pushsvc.alerts.webhook import AlertSettings, WebhookPolicy
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import ENDED, TAGS, Log, is_statistics
 from pushsvc.broker.log import PartitionRead
@@ -23,6 +23,7 @@ from pushsvc.system_clock import now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.alerts.evaluator import AlertEvaluator
 from pushsvc.worker.alerts.sender import AlertSender
+from pushsvc.worker.alerts.webhooks import WebhookSender
 from pushsvc.worker.apply_entries import EntryApplier
 from pushsvc.worker.checkpoints import Checkpointer
 from pushsvc.worker.demand import topic_of
@@ -65,6 +66,9 @@ class AggregatorWorker:
         self.sweeper = Sweeper(broker, rules, self.leases.fences)
         self.alerts = AlertEvaluator(broker, rules, alerts.rules if alerts else ())
         self.alert_sender = AlertSender(broker, rules, self.alerts, self.partitions)
+        policies = alerts.webhooks if alerts else WebhookPolicy()
+        self.webhooks = WebhookSender(broker, lambda: self.alerts.by_name, self.partitions, policies)
+        self.alert_sender.on_sent = self.webhooks.due.set
         self._live = broker.live_connection(self._on_message, self._on_connected)
 
     def stop(self) -> None:
@@ -76,7 +80,7 @@ class AggregatorWorker:
         self._live.subscribe_pattern(f"{self._broker.keys.ingest}*")
         self._live.subscribe(self._broker.alerts.channel)
         self._live.start()
-        runs = (self._ingest.run, self.leases.run, self.sweeper.run, self.alert_sender.run)
+        runs = (self._ingest.run, self.leases.run, self.sweeper.run, self.alert_sender.run, self.webhooks.run)
         loops = [gevent.spawn(run) for run in runs]
         poll_at = 0.0
         try:
@@ -101,6 +105,7 @@ class AggregatorWorker:
         finally:
             self._live.close()
             gevent.killall(loops)
+            self.webhooks.close()
             self.checkpointer.close()
             self.leases.close()  # last: nothing may be written once another process can take over
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 import gevent
@@ -40,6 +40,7 @@ class AlertSender:
         self._evaluator = evaluator
         self._partitions = partitions
         self.due = Signal()
+        self.on_sent: Callable[[], None] = lambda: None
         self.stale = True  # the rules may have changed
 
     def run(self) -> None:
@@ -88,6 +89,7 @@ class AlertSender:
         self._broker.alerts.sent(partition.number, [event.id for event in some])
         for event in some:
             held.outbox.pop(event.id, None)
+        self.on_sent()
 
     def _publish(self, events: list[AlertEvent], now: int) -> None:
         old = [event for event in events if event.time < now - _TRUSTED_AGE]
