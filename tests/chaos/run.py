@@ -195,6 +195,7 @@ def _judge(
         report.wrong.append(f"{report.lost} lost, {report.doubled} doubled")
     report.wrong += verdict.check_statistics(site, logs)
     report.wrong += verdict.check_latest(site, logs)
+    report.wrong += verdict.check_alerts(site, logs)
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
     report.wrong += verdict.check_quiet(logs, others)

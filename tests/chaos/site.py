@@ -23,6 +23,9 @@ BOARD = "chaos.b"
 TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
 """The topic BOARD keeps the newest event of each key."""
 
+LOUD, LOUDNESS, BUSY = "loud", 45, "busy"
+"""Alerts on the first topic: on each event of such a rating, and on each key with many events."""
+
 SUPPORTED = sys.platform.startswith("linux")
 """Processes are found in /proc, and prlimit simulates a full disk."""
 
@@ -49,6 +52,8 @@ class Site:
         self.stack.environment[_MARK] = self.prefix
         windows = f"windows = {list(WINDOWS)}\n"
         self.stack.configure(
+            f'[[alerts]]\nname = "{LOUD}"\ntopic = "{TOPICS[0]}"\nwhen = "event.rating >= {LOUDNESS}"\n'
+            f'[[alerts]]\nname = "{BUSY}"\ntopic = "{TOPICS[0]}"\nwhen = "count(10s) > 20"\nby = "key"\n'
             f'[topics.order]\nparts = 2\n{windows}[topics."{BOARD}"]\nlatest = true\n{windows}'
             f'[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n'
         )

@@ -11,8 +11,9 @@ from typing import Any
 
 from chaos.producers import Producer, Request
 from chaos.quiet import QUIET, QuietSubscribers
-from chaos.site import BOARD, TOPICS, WINDOWS, Site
+from chaos.site import BOARD, BUSY, LOUD, LOUDNESS, TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber
+from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.topic import matches
 from support.latest import fold
 from support.oracle import expected, instant, summarize
@@ -90,6 +91,26 @@ def check_latest(site: Site, logs: Logs) -> list[str]:
     found = json.loads(site.stack.get(f"/v1/topics/{BOARD}/latest", Accept="application/json").body)["events"]
     right, _ = fold(logs[BOARD])
     return [] if found == right else [f"{BOARD}: its newest events are {found} instead of {right}"]
+
+
+def check_alerts(site: Site, logs: Logs) -> list[str]:
+    """Return the events without an alert, alerts without their event, and transitions that are missing or doubled."""
+    topic = TOPICS[0]
+    right = {f"${event['$offset']}" for event in logs.get(topic, ()) if event["rating"] >= LOUDNESS}
+    in_time(lambda: {event["event"] for event in _alerts(site, LOUD)} >= right)
+    found = Counter(event["event"] for event in _alerts(site, LOUD))
+    faults = [f"{LOUD}: {found} instead of one for each of {right}"] if found != Counter(right) else []
+    transitions: dict[str, list[str]] = {}
+    for event in _alerts(site, BUSY):
+        transitions.setdefault(event["row"], []).append(event["type"])
+    for row, types in transitions.items():
+        if types != ["raised", "resolved"] * (len(types) // 2) + ["raised"] * (len(types) % 2):
+            faults.append(f"{BUSY}: of {row} there are {types}")
+    return faults
+
+
+def _alerts(site: Site, name: str) -> list[Event]:
+    return [event for event in _read_log(site, ALERTS_TOPIC) if event["alert"] == name]
 
 
 def _caught_up(site: Site, topic: str, window: str, events: Sequence[Event]) -> bool:

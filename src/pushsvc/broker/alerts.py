@@ -152,6 +152,11 @@ class AlertStore:
         """Store the offset of the topic of alerts up to which webhooks were delivered. Raise Fenced."""
         self.commit(owner, {(_WEBHOOKS, None): offset})
 
+    def unsent(self, partition: int, ids: Sequence[str]) -> set[str]:
+        """Return which of these events are in the outbox."""
+        found = self._connections.command("HMGET", self._keys.alert_outbox(partition), *ids)
+        return {id for id, event in zip(ids, found, strict=True) if event is not None}
+
     def sent(self, partition: int, ids: Iterable[str]) -> None:
         """Remove events from the outbox: they are in the log."""
         ids = iter(ids)

@@ -85,8 +85,11 @@ class AlertSender:
 
     def _send(self, partition: Partition, held: HeldAlerts) -> None:
         some = list(islice(held.outbox.values(), _AT_ONCE))
-        self._publish(some, partition.now)
-        self._broker.alerts.sent(partition.number, [event.id for event in some])
+        # Another owner may have sent them, or a restarted Redis may have lost them with what they tell of.
+        unsent = self._broker.alerts.unsent(partition.number, [event.id for event in some])
+        if unsent:
+            self._publish([event for event in some if event.id in unsent], partition.now)
+            self._broker.alerts.sent(partition.number, unsent)
         for event in some:
             held.outbox.pop(event.id, None)
         self.on_sent()
