@@ -21,7 +21,7 @@ from pushsvc.alerts.states import AlertStates, Change, State
 from pushsvc.broker.alerts import AlertEvent, StoredState, conditions_of
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import NO_ENTRIES, EventsEntry
+from pushsvc.broker.log import NO_ENTRIES, EventsEntry, LogRead
 from pushsvc.clock import format_time
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules, TopicSettings
@@ -140,11 +140,16 @@ class AlertEvaluator:
         commit = _Commit()
         try:
             self._take_over(held, own, commit, now)
+            due = []
             for rule in own.values():
                 turn = held.turns.setdefault(rule.name, Turn())
                 turn.changed |= rule.topic in names
                 if turn.at <= now:
-                    self._take_turn(partition, held, rule, turn, lagging, commit, now)
+                    due.append(rule)
+            self._scan_all(partition, held, [rule for rule in due if rule.is_of_events], commit, now)
+            for rule in due:
+                if not rule.is_of_events:
+                    self._take_turn(partition, held, rule, held.turns[rule.name], lagging, commit, now)
             if commit.states or commit.events:
                 self._broker.alerts.commit(owner, commit.states, commit.events)
         except BaseException:
@@ -207,10 +212,6 @@ class AlertEvaluator:
         self, partition: Partition, held: HeldAlerts, rule: AlertRule, turn: Turn, lagging: Collection[str],
         commit: _Commit, now: int,
     ) -> None:  # fmt: skip
-        if rule.is_of_events:
-            turn.changed, turn.latest = False, now + _TICK
-            self._scan(partition, held, rule, turn, commit, now)
-            return
         settings = self._topic_rules.settings_of(rule.topic)
         begun = time.monotonic()
         wait = self._judge(partition, held, rule, settings, lagging, commit, now)
@@ -262,16 +263,25 @@ class AlertEvaluator:
 
     # Events
 
-    def _scan(
-        self, partition: Partition, held: HeldAlerts, rule: AlertRule, turn: Turn, commit: _Commit, now: int
+    def _scan_all(
+        self, partition: Partition, held: HeldAlerts, rules: Sequence[AlertRule], commit: _Commit, now: int
     ) -> None:  # fmt: skip
-        """Look for events that raise a rule, after those that were scanned before."""
-        position = held.positions.get(rule.name)
-        if len(held.outbox) > _MOST_UNSENT:
+        """Look for events that raise rules, after those that were scanned before; one read is for all of them."""
+        after: dict[Log, int] = {}
+        for rule in rules:
+            turn = held.turns[rule.name]
+            turn.changed, turn.latest = False, now + _TICK
+            # The least position of a topic; a new rule first learns where its log ends.
+            position = held.positions.get(rule.name, NO_ENTRIES)
+            after[Log(rule.topic)] = min(position, after.get(Log(rule.topic), position))
+        if not after or len(held.outbox) > _MOST_UNSENT:
             return
-        of = Log(rule.topic)
-        after = NO_ENTRIES if position is None else position
-        read = self._broker.read(partition.number, {of: after}, budget=_SCANNED_BYTES).logs[of]
+        read = self._broker.read(partition.number, after, budget=_SCANNED_BYTES)
+        for rule in rules:
+            self._scan(held, rule, read.logs[Log(rule.topic)], commit, now)
+
+    def _scan(self, held: HeldAlerts, rule: AlertRule, read: LogRead, commit: _Commit, now: int) -> None:
+        position = held.positions.get(rule.name)
         before = len(commit.events)
         if position is None or read.last < position:
             position = read.last
@@ -281,7 +291,7 @@ class AlertEvaluator:
                 break
         full = len(commit.events) - before >= _MOST_MATCHES
         if read.more or full:
-            turn.latest = now
+            held.turns[rule.name].latest = now
         held.positions[rule.name] = position
         saved, when = held.stored_positions.get(rule.name, (None, now))
         late = saved is None or position - saved > _SAVED_EVENTS or (position != saved and now - when > _SAVED_AFTER)
