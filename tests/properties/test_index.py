@@ -19,6 +19,7 @@ TEXTS = st.sampled_from(["u1", "u2", "u", "", "1", "true", "a\0b", "ü" * 201, "
 VALUES = st.one_of(st.just("u1"), TEXTS, st.sampled_from([1, 1.0, True, None, -0.5, [1], {"a": 1}]))
 EVENTS = st.builds(
     Event,
+    id=st.none() | st.text("ab", min_size=1, max_size=3),
     key=st.none() | TEXTS.filter(bool),
     type=st.sampled_from(["message", "order"]),
     data=st.dictionaries(st.sampled_from(["user", "u", "n"]), VALUES, max_size=3),
@@ -28,7 +29,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("publish"), st.lists(EVENTS, min_size=1, max_size=12), INDEX),
     st.tuples(st.just("publish"), st.lists(EVENTS, min_size=1, max_size=12), INDEX),
     st.tuples(st.just("publish in bulk"), st.integers(1_000, 5_000)),
-    st.tuples(st.just("settings"), INDEX, st.sampled_from([3, 20, 5_000, 100_000])),
+    st.tuples(st.just("settings"), INDEX, st.sampled_from([3, 20, 5_000, 100_000]), st.booleans()),
     st.tuples(st.just("sweep")),
     st.tuples(st.just("fill"), st.integers(1, 3)),
     st.tuples(st.just("delete")),
@@ -90,7 +91,7 @@ def run(broker, operations):
                     LOG.topic, [Event(data={"user": "u1" if n % 97 == 0 else n}) for n in range(*arguments)], settings
                 )
             case "settings":
-                settings = Windowless(index=arguments[0], retention=arguments[1])
+                settings = Windowless(index=arguments[0], retention=arguments[1], latest=arguments[2])
             case "sweep":
                 while broker.sweep({LOG.topic: settings}, fence, 50).get(LOG.topic, DONE).more:
                     pass

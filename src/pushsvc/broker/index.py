@@ -23,7 +23,7 @@ from pushsvc.event.index import digest_of, terms_of
 from pushsvc.pause import Pause, no_pause
 
 _MARKS = 500  # topics whose metadata are read in one round trip
-_FILL_EVENTS, _FILL_BYTES = 1_000, 200_000  # of entries that one call adds, and one entry more
+_FILL_BYTES, _FILL_TERMS = 200_000, 2_000  # of entries that one call adds, and one entry more
 
 ReadBack = Callable[[str, str, int], BackwardRead]
 
@@ -152,7 +152,7 @@ class IndexStore:
             terms: list[str | int] = []
             reached = begin if entries else min(state.first, begin)
             for entry in entries:
-                if begin - reached >= _FILL_EVENTS:
+                if len(terms) >= 3 * _FILL_TERMS:
                     break
                 reached = entry.first
                 for found, place, before in terms_of(entry.data, fields):

@@ -24,7 +24,7 @@ TOPICS, ENTRIES = 20, 50
 _ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
 _UNOWNED = 1.0  # seconds between two rounds while no partition is owned
 _FILL_SLICE = 0.005  # seconds of work on newest events and indexes after which the event loop gets a turn
-_INDEX_STEPS = 500  # of filling an index in one round: 500,000 events, or 100 MB
+_INDEX_STEPS = 500  # of filling an index in one round: at most 1,000,000 values, or 100 MB
 _PAUSE = 0.02  # seconds between two batches, so that many topics do not take all of the CPU
 
 BYTES = Gauge("pushsvc_log_bytes", "Bytes of events in the owned logs", multiprocess_mode="livesum")
