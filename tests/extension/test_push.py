@@ -17,6 +17,7 @@ from pushsvc.extension.publisher import BufferFull, BufferLimits, Publisher
 from pushsvc.extension.push import EXTENSION
 from pushsvc.extension.server import server_of
 from pushsvc.extension.settings import settings_of
+from pushsvc.supervisor.preflight import check_redis
 from support.waiting import until
 
 EVENTS = "/push/v1/topics/orders/events"
@@ -262,3 +263,13 @@ def test_a_server_that_cannot_start_is_a_503_with_a_reason_in_the_log(
 def test_the_registry_keeps_one_server(redis_url: str) -> None:
     settings = settings_of({"PUSHSVC_REDIS": redis_url})
     assert server_of(settings) is server_of(settings)
+
+
+def test_a_program_with_other_settings_of_topics_warns(redis_url: str, prefix: str) -> None:
+    warnings: list[str] = []
+    for windows in (["1m"], ["1m"], ["5m"], ["5m"]):
+        settings = settings_of({"PUSHSVC_TOPICS": {"orders": {"windows": windows}}})
+        check_redis(redis_url, prefix, wait=False, warn=warnings.append, rules=settings.topics)
+        warnings.append(windows[0])
+    about_topics = [text for text in warnings if "settings of topics" in text or len(text) == 2]
+    assert [text[:20] for text in about_topics] == ["1m", "1m", "WARNING: the settings of topics"[:20], "5m", "5m"]

@@ -173,6 +173,12 @@ class Broker:
         if int(version or 1) < LAYOUT:
             self.connections.commands([("HSET", key, "version", LAYOUT)])
 
+    def exchange_rules(self, digest: str) -> str | None:
+        """Store the digest of this program's settings of topics, and return that of the one that started before."""
+        key = self.keys.layout
+        (before,), _ = self.connections.commands([("HMGET", key, "topics"), ("HSET", key, "topics", digest)])
+        return None if before is None else bytes(before).decode()
+
     def check_commands(self) -> None:
         """Raise StartupError for a cluster that is too old for sharded channels."""
         for found in self.connections.everywhere("COMMAND", "INFO", self.publish_command):

@@ -4,23 +4,30 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.cluster.address import with_files, without_password
 from pushsvc.broker.redis_connection import PasswordFile
 from pushsvc.config import Settings
 from pushsvc.errors import PushError, StartupError, Unavailable
-from pushsvc.settings import Ack
+from pushsvc.settings import Ack, TopicRules
 
 RETRY_AFTER = 1.0  # seconds between two attempts to reach Redis
 _MEMORY = Ack()
 
 
-def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None], ack: Ack = _MEMORY) -> None:
-    """Return when Redis answers and is suitable; ``warn`` about settings that risk data.
+def check_redis(
+    url: str, prefix: str, *, wait: bool, warn: Callable[[str], None], ack: Ack = _MEMORY,
+    rules: TopicRules | None = None,
+) -> None:  # fmt: skip
+    """Return when Redis answers and is suitable; ``warn`` about settings that risk data, and about ``rules`` of topics
+    that differ from those of the program that started before.
 
     Raise StartupError if it does not answer (unless ``wait``), evicts keys, holds data of another layout, or can never
     give the confirmations that ``ack`` demands.
@@ -37,6 +44,8 @@ def check_redis(url: str, prefix: str, *, wait: bool, warn: Callable[[str], None
         broker.check_commands()
         broker.check_layout()
         _check_ack(broker, ack, shown, warn)
+        if rules is not None:
+            _check_rules(broker, rules, warn)
     except StartupError:
         raise
     except PushError as error:
@@ -99,6 +108,15 @@ def _check_files(parameters: Mapping[str, str]) -> None:
     if (path := parameters.get("ssl_certfile")) and "ssl_password" not in parameters:
         key = parameters.get("ssl_keyfile")
         check_certificate(Path(path), None if key is None else Path(key))
+
+
+def _check_rules(broker: Broker, rules: TopicRules, warn: Callable[[str], None]) -> None:
+    digest = blake2b(msgspec.json.encode(rules, enc_hook=str), digest_size=8).hexdigest()
+    if broker.exchange_rules(digest) not in (None, digest):
+        warn(
+            "WARNING: the settings of topics differ from those of the program that started before on this Redis: web "
+            "processes, aggregators and applications need the same ones"
+        )
 
 
 def _check_ack(broker: Broker, ack: Ack, shown: str, warn: Callable[[str], None]) -> None:

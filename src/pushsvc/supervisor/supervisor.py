@@ -101,7 +101,8 @@ class Supervisor:
             self._embedded = EmbeddedChild(embedded_server(settings), self._announce)
             redis = self._embedded.start()
         ack = settings.ack if self._web else Ack()
-        check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack)
+        rules = settings.topics if self._embedded is None else None  # an embedded server has no other programs
+        check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack, rules=rules)
         self._environment = self._child_environment(redis)
         self._children = [self._aggregator(n + 1) for n in range(self._aggregators)]
         if self._web and self._listener is not None:
