@@ -31,7 +31,7 @@ EVENT_STREAM = "text/event-stream"
 PARAMETER_VALUES = {
     "format": "json", "window": "5m", "shape": "records", "top": "3", "by": "mean", "at_least": "1",
     "heartbeat": "event", "names": "off", "since": "2026-01-01T00:00:00Z", "until": "1700000000000",
-    "where": "rating<3", "limit": "5", "on_error": "skip",
+    "step": "1m", "fill": "last", "where": "rating<3", "limit": "5", "on_error": "skip",
 }  # fmt: skip
 
 
@@ -335,6 +335,8 @@ def test_answers_have_the_documented_members(client, without_redis, document):
         ("/v1/topics/{topic}/events", "get", client.get("/v1/topics/feedback/events")),
         ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/feedback/stats")),
         ("/v1/topics/{topic}/stats", "get", client.get("/v1/topics/feedback/stats?window=*")),
+        ("/v1/topics/{topic}/stats/series", "get", client.get("/v1/topics/feedback/stats/series?field=rating")),
+        ("/v1/topics/{topic}/stats/series", "get", client.get("/v1/topics/unknown/stats/series")),
         ("/v1/topics/{topic}/latest", "get", client.get("/v1/topics/job.42/latest")),
         ("/v1/topics/{topic}/latest", "get", client.get("/v1/topics/feedback/latest")),
         ("/v1/topics", "get", client.get("/v1/topics")),

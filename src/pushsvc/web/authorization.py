@@ -56,6 +56,7 @@ RULES: Mapping[str, Rule] = {
     "events.post": _topic(Action.PUBLISH),
     "events.read": _topic(Action.SUBSCRIBE),
     "stats.read": _topic(Action.SUBSCRIBE),
+    "series.read": _topic(Action.SUBSCRIBE),  # the view checks the key
     "latest.read": _topic(Action.SUBSCRIBE),
     "topics.metadata": _topic(Action.SUBSCRIBE),
     "topics.delete": _whole_topic(Action.MANAGE),
