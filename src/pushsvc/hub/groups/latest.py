@@ -34,7 +34,7 @@ class LatestGroup:
         self.topic = topic
         self._on_end = on_end
         self._rankings = rankings
-        self._cursor = ""
+        self._cursor, self._digest = "", query.digest
         self._made: tuple[Chunk, dict[str, bytes]] | None = None
         self.channel = open_channel(self)
 
@@ -104,7 +104,7 @@ class LatestGroup:
                 resets = [sse_messages.reset(self.query.topic, "trimmed")]
             else:
                 position = positions.get(self.topic.log.partition)
-                if position is not None and digest == self.query.digest:
+                if position is not None and digest == self._digest:
                     reason, changes = self._changes(position)
                     resets = [] if reason is None else [sse_messages.reset(self.query.topic, reason)]
         if changes is not None and not any(changes):
@@ -130,7 +130,7 @@ class LatestGroup:
         if self.topic.is_known:
             state = self.topic.state
             position = Position(state.epoch, state.sequence)
-            self._cursor = encode({self.topic.log.partition: position}, self.query.digest)
+            self._cursor = encode({self.topic.log.partition: position}, self._digest)
         return self._cursor
 
     @property

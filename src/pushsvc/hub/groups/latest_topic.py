@@ -27,7 +27,8 @@ from pushsvc.slices import Slices
 log = logging.getLogger(__name__)
 
 _COUNTED = 64_000  # bytes by which the state grows before it is counted again
-_HELD_ENTRIES = 1_000  # that wait for the state to be read; with more, it is read again
+_WAITING = 4_000_000  # bytes of entries that wait for the state to be read; with more, it is read again
+_ENTRY = 500  # bytes of memory that an entry takes beside its data, about
 
 
 class LatestSubscriber(Protocol):
@@ -70,6 +71,7 @@ class LatestTopic:
         self._waiting: list[EventsEntry] = []
         self._reasons: dict[str, None] = {}  # why the log started over, of which subscribers do not know yet
         self._was_settled = False
+        self._subscribers: dict[LatestSubscriber, None] = {}
         self._for_all: dict[LatestSubscriber, None] = {}
         self._by_key: dict[str, dict[LatestSubscriber, None]] = {}
 
@@ -114,6 +116,7 @@ class LatestTopic:
         self._feed.subscriptions.subscribe(self.log)
 
     def add(self, subscriber: LatestSubscriber) -> None:
+        self._subscribers[subscriber] = None
         if subscriber.keys is None:
             self._for_all[subscriber] = None
         else:
@@ -121,17 +124,15 @@ class LatestTopic:
                 self._by_key.setdefault(key, {})[subscriber] = None
 
     def discard(self, subscriber: LatestSubscriber) -> None:
+        self._subscribers.pop(subscriber, None)
         self._for_all.pop(subscriber, None)
         for key in subscriber.keys or ():
             subscribers = self._by_key.get(key, {})
             subscribers.pop(subscriber, None)
             if not subscribers:
                 self._by_key.pop(key, None)
-        if not self._for_all and not self._by_key:
+        if not self._subscribers:
             self.close()
-
-    def _subscribers(self) -> list[LatestSubscriber]:
-        return list(dict.fromkeys([*self._for_all, *(one for some in self._by_key.values() for one in some)]))
 
     def close(self) -> None:
         if self.closed:
@@ -176,7 +177,7 @@ class LatestTopic:
             self._apply(self._state, entries)
             return
         self._waiting += entries
-        if len(self._waiting) > _HELD_ENTRIES:
+        if sum(len(entry.data) + _ENTRY for entry in self._waiting) > _WAITING:
             self._waiting.clear()
             self._generation += 1
             self._load()
@@ -204,7 +205,7 @@ class LatestTopic:
         return tail is not None and not tail.catching_up
 
     def fail(self) -> None:
-        for subscriber in self._subscribers():
+        for subscriber in list(self._subscribers):
             subscriber.fail()
 
     # The state
@@ -233,7 +234,7 @@ class LatestTopic:
     def _read_state(self) -> None:
         """Read the state, unless the log starts over meanwhile."""
         generation, pause = self._generation, Slices(self._feed.limits.slice)
-        found = self._store.read(self.log.topic, self.settings, pause=pause, on_size=self._count)
+        found = self._store.read(self.log.topic, self.settings, pause=pause, on_size=self._count_read)
         state = LatestState(self.log.topic, self.settings, found, pause)
         if self.closed or generation != self._generation:
             return
@@ -245,7 +246,7 @@ class LatestTopic:
         reasons, self._reasons = self._reasons, {}
         self.settled.set()
         if self._was_settled:
-            for subscriber in self._subscribers():
+            for subscriber in list(self._subscribers):
                 self._guarded(subscriber, lambda one: one.start_over(reasons))
         self._was_settled = True
 
@@ -288,6 +289,10 @@ class LatestTopic:
         elif abs(size - self._held.size) > _COUNTED:
             self._held.resize(size)
 
+    def _count_read(self, size: int) -> None:
+        """Count events that are read, twice: they exist until the state is made of them."""
+        self._count(2 * size)
+
     def _on_let_go(self) -> None:
         """Give up after this turn of the loop: entries may just be folded in."""
         get_hub().loop.run_callback(self._give_up, MemoryFull())
@@ -296,6 +301,6 @@ class LatestTopic:
         """End all streams: the process has no room for the state."""
         self._problem = error
         self.settled.set()  # those that wait for it look why
-        for subscriber in self._subscribers():
+        for subscriber in list(self._subscribers):
             subscriber.end(error.title)
         self.close()
