@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 
@@ -32,16 +33,15 @@ class SeriesQuery:
 
 
 class Series:
-    """The values of a query at ``times`` (ms, ascending, each the end of a pane).
+    """The values of a query at ``times`` (ms, multiples of their step, which is one of panes).
 
     A value is that of the events that arrived before its time, as an engine has it in the last ms before. With a clock
     of events an event arrives when the greatest event time so far comes, and times that the clock does not pass have no
-    value. The engine has one row, whatever the number of keys.
+    value. The engine has one row, whatever the number of keys. Its panes are as long as the times allow: an event that
+    such a pane refuses as late is in no window that ends at a later time.
     """
 
-    def __init__(
-        self, settings: TopicSettings, query: SeriesQuery, times: Sequence[int], pause: Pause = no_pause
-    ) -> None:
+    def __init__(self, settings: TopicSettings, query: SeriesQuery, times: range, pause: Pause = no_pause) -> None:
         self._query = query
         self._times = times
         self._pause = pause
@@ -53,8 +53,10 @@ class Series:
         kept = {name for name in query.names if name not in STATISTICS} | set(
             settings.value_statistics if valued else ()
         )
+        window = query.window
+        self._window = window if settings.exact else replace(window, pane=gcd(times.step, window.length))
         own = replace(
-            settings, windows=(query.window,), key=("key",), clock="wall", parts=1,
+            settings, windows=(self._window,), key=("key",), clock="wall", parts=1,
             statistics=tuple(name for name in settings.statistics if name in kept),
             values=(query.field,) if valued and query.field is not None else (),
         )  # fmt: skip
@@ -99,7 +101,7 @@ class Series:
         query = self._query
         self._engine.advance(time - 1)
         reading = self._engine.reading(_TOPIC)
-        found = [reading.values(name, query.field, query.window.name, [None], 0)[0] for name in query.names]
+        found = [reading.values(name, query.field, self._window.name, [None], 0)[0] for name in query.names]
         self._values.append(np.array(found))
         self._pause()
 

@@ -41,7 +41,7 @@ _POINTS = 300  # that an answer has at most, unless the request says a step
 _MOST_POINTS = 10_000
 _STEPS = tuple(n * 1_000 for n in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200))
 _LONGEST_STEP = 86_400.0  # seconds
-_PIECE_EVENTS, _PIECE_BYTES = 500, 50_000  # that are read between two pauses
+_PIECE_EVENTS, _PIECE_BYTES = 1_000, 100_000  # that are read between two pauses
 
 
 def blueprint(context: Context) -> Blueprint:
