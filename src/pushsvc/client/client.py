@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -16,6 +16,7 @@ from pushsvc.client.credentials import Credentials, Token
 from pushsvc.client.history import History
 from pushsvc.client.progress import Progress
 from pushsvc.client.session import JSON, ClientError, Parameter, Session
+from pushsvc.client.statistics import Series, Statistics
 from pushsvc.client.tables import to_table
 from pushsvc.sse import Decoder, Message
 
@@ -111,12 +112,23 @@ class Client:
         """
         return self._watch(self._session.path(topic, "events", query), last_id, query)
 
-    def stats(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
+    def stats(self, topic: str, *, last_id: str = "", **query: Parameter) -> Statistics:
         """Yield a topic's statistics forever: a ``snapshot``, then each ``update``; otherwise as ``events``.
 
-        ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``.
+        ``query`` holds parameters of the call, such as ``window``, ``key`` and ``field``. ``df()`` returns instead the
+        present statistics as a pandas DataFrame.
         """
-        return self._watch(self._session.path(topic, "stats", query), last_id, query)
+        path = self._session.path(topic, "stats", query)
+        return Statistics(self._watch(path, last_id, query), lambda: self._read(path))
+
+    def series(self, topic: str, **query: Parameter) -> Series:
+        """Return statistics of one row over time, as far back as the log reaches, to iterate over, or for ``df()``.
+
+        ``query`` holds parameters of the call, such as ``window``, ``key``, ``field``, ``stat`` ("mean,count"),
+        ``since``, ``until``, ``step`` and ``fill``.
+        """
+        path = self._session.path(topic, "stats/series", query)
+        return Series(lambda: self._read(path))
 
     def latest(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield the newest event of each key forever: a ``snapshot``, then each ``update`` with the changed events and
@@ -142,16 +154,16 @@ class Client:
         first column is the window. Otherwise ``attrs`` has the other members of the frame: ``from``, ``to``,
         ``offset`` and more. Raise ClientError.
         """
-        path = self._session.path(topic, "stats", query)
-        answer = self._session.retry(lambda: self._session.get(path), repeatable=True)
-        return to_table(answer)
+        return to_table(self._read(self._session.path(topic, "stats", query)))
 
     def topic(self, topic: str) -> dict[str, Any]:
         """Return the metadata of a topic: whether it ``exists``, ``first_offset``, ``last_offset``, rates and more.
 
         Raise ClientError.
         """
-        path = self._session.topic_path(topic)
+        return self._read(self._session.topic_path(topic))
+
+    def _read(self, path: str) -> dict[str, Any]:
         return self._session.retry(lambda: self._session.get(path), repeatable=True)
 
     def history(self, topic: str, **query: Parameter) -> History:
@@ -176,7 +188,7 @@ class Client:
         """Yield the events and the statistics of several topics or patterns, such as ``orders.>``, as ``events``."""
         return self._watch(self._session.stream_path({"events": events, "stats": stats, **query}), last_id, query)
 
-    def _watch(self, path: str, last_id: str, query: Mapping[str, Parameter]) -> Iterator[Message]:
+    def _watch(self, path: str, last_id: str, query: Mapping[str, Parameter]) -> Generator[Message]:
         """Yield the messages of a stream forever. Heartbeats move the cursor, and are yielded only if asked for."""
         with_heartbeats = query.get("heartbeat") == "event"
         return _watch(self._session, path, last_id, _Outage(self._on_outage), with_heartbeats=with_heartbeats)
@@ -195,7 +207,7 @@ class _Outage:
             self._report(reason)
 
 
-def _watch(session: Session, path: str, last_id: str, outage: _Outage, *, with_heartbeats: bool) -> Iterator[Message]:
+def _watch(session: Session, path: str, last_id: str, outage: _Outage, *, with_heartbeats: bool) -> Generator[Message]:
     """Yield the messages of a stream forever; ``Client.events`` describes resuming and errors."""
     decoder = Decoder(last_id)
     connection, response = session.retry(lambda: _open(session, path, decoder, outage), repeatable=True)
