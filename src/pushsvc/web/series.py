@@ -215,7 +215,7 @@ class _LogSeries:
             return _Found((), np.zeros((len(self._query.names), 0)), None, wanted.step or window.pane)
         first = self._first_clock(begun.entries[0])
         # The log had older events that the windows of its first minutes need. They are gone.
-        reach = first + window.length if begun.trimmed else first
+        reach = first + window.length if begun.trimmed > begun.deleted else first
         reach = (reach // window.pane + 1) * window.pane
         end = self._end() if self._by_event else read.now
         times, step = wanted.times(window, reach, end)
