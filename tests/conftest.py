@@ -43,7 +43,7 @@ def _place(item: pytest.Item) -> int:
 REQUIRE_ALL = os.environ.get("PUSHSVC_REQUIRE_ALL") == "1"
 """Whether a test that this machine would skip fails, as in CI."""
 
-MAY_LACK = ("this kernel ", "this Redis ")
+MAY_LACK = ("this kernel ", "this Redis ", "this run ")
 """How the reasons begin by which a test is skipped even then."""
 
 
