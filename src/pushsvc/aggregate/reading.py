@@ -28,7 +28,13 @@ class TopicReading:
     def values(self, name: str, field: str | None, window: str, keys: Sequence[str | None], grouping: int) -> Floats:
         """Return a statistic of keys [n] in a window; a key None stands for all keys together. ``field`` None counts
         events. NaN where a row has no events."""
-        found = np.full(len(keys), np.nan)
+        return np.asarray(self.several((name,), field, window, keys, grouping)[0])
+
+    def several(
+        self, names: Sequence[str], field: str | None, window: str, keys: Sequence[str | None], grouping: int
+    ) -> Floats:
+        """Return several statistics [names, n], each as ``values`` returns it."""
+        found = np.full((len(names), len(keys)), np.nan)
         number = self._table.fields.get(field)
         if number is None:
             return found
@@ -41,7 +47,8 @@ class TopicReading:
         counts = self._engine.counts(place, rows[there])
         there, counts = there[counts > 0], counts[counts > 0]
         if len(there):
-            found[there] = self._read(name, place, rows[there], counts)
+            for at, name in enumerate(names):
+                found[at, there] = self._read(name, place, rows[there], counts)
         return np.where(np.isfinite(found), found, np.nan)
 
     def _read(self, name: str, window: int, rows: Ints, counts: Counts) -> Floats:

@@ -101,8 +101,7 @@ class Series:
         query = self._query
         self._engine.advance(time - 1)
         reading = self._engine.reading(_TOPIC)
-        found = [reading.values(name, query.field, self._window.name, [None], 0)[0] for name in query.names]
-        self._values.append(np.array(found))
+        self._values.append(reading.several(query.names, query.field, self._window.name, (None,), 0)[:, 0])
         self._pause()
 
 
