@@ -96,9 +96,12 @@ def check_latest(site: Site, logs: Logs) -> list[str]:
 def check_alerts(site: Site, logs: Logs) -> list[str]:
     """Return the events without an alert, alerts without their event, and transitions that are missing or doubled."""
     topic = TOPICS[0]
-    right = {f"${event['$offset']}" for event in logs.get(topic, ()) if event["rating"] >= LOUDNESS}
-    in_time(lambda: {event["event"] for event in _alerts(site, LOUD)} >= right)
+    loud = [event["$offset"] for event in logs.get(topic, ()) if event["rating"] >= LOUDNESS]
+    in_time(lambda: not loud or f"${loud[-1]}" in {event["event"] for event in _alerts(site, LOUD)})
     found = Counter(event["event"] for event in _alerts(site, LOUD))
+    # The rule is about events from the moment on at which the first aggregator knew it.
+    begin = min((int(event.removeprefix("$")) for event in found), default=0)
+    right = {f"${offset}" for offset in loud if offset >= begin}
     faults = [f"{LOUD}: {found} instead of one for each of {right}"] if found != Counter(right) else []
     transitions: dict[str, list[str]] = {}
     for event in _alerts(site, BUSY):

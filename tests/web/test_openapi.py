@@ -110,7 +110,9 @@ def query_names(parameters) -> set[str]:
 def test_every_temporary_problem_is_documented(document):
     text = document["components"]["responses"]["Unavailable"]["description"]
     protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-    slugs = {kind.slug for kind in (*Unavailable.__subclasses__(), *OutcomeUnknown.__subclasses__())} | {"full"}
+    kinds = (*Unavailable.__subclasses__(), *OutcomeUnknown.__subclasses__())
+    # An application with the extension has a problem of its own, if a test has imported it.
+    slugs = {kind.slug for kind in kinds if not kind.__module__.startswith("pushsvc.extension")} | {"full"}
     assert {slug for slug in slugs if f"`{slug}`" in text} == slugs
     assert {slug for slug in slugs if f"| 503 | `{slug}` |" in protocol} == slugs
 
