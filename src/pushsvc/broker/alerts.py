@@ -45,13 +45,17 @@ class StoredState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AlertEvent(msgspec.Struct, frozen=True):
-    """What is sent: an event of the topic of alerts that happened at the ms ``time``."""
+    """What is sent: an event of the topic of alerts that happened at the ms ``time``.
+
+    ``number`` orders the events of a partition that have the same time.
+    """
 
     id: str
     time: int
     type: str
     key: str
     data: dict[str, Any]
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class AlertStore:
             else:
                 found.setdefault(name, {})[row] = msgspec.json.decode(value, type=StoredState)
         events = [msgspec.json.decode(value, type=AlertEvent) for value in outbox[1::2]]
-        events.sort(key=lambda event: event.time)
+        events.sort(key=lambda event: (event.time, event.number))
         delivered = positions.pop(_WEBHOOKS, None)
         return StoredAlerts(found, positions, {event.id: event for event in events}, delivered)
 

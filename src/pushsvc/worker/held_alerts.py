@@ -39,6 +39,7 @@ class HeldAlerts:
     def of(cls, stored: StoredAlerts) -> HeldAlerts:
         found = cls(stored.states, stored.positions, stored.outbox)
         found.stored_positions = {name: (position, 0) for name, position in stored.positions.items()}
+        found.number = max((event.number for event in stored.outbox.values()), default=0)
         return found
 
     def next_number(self, now: int) -> int:

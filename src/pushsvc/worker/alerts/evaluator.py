@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from msgspec.structs import replace
 from prometheus_client import Counter
 
 from pushsvc.aggregate.reading import TopicReading
@@ -150,6 +151,8 @@ class AlertEvaluator:
             for rule in due:
                 if not rule.is_of_events:
                     self._take_turn(partition, held, rule, held.turns[rule.name], lagging, commit, now)
+            # The outbox has no order of its own: a successor must send them in this one.
+            commit.events = [replace(event, number=held.next_number(now)) for event in commit.events]
             if commit.states or commit.events:
                 self._broker.alerts.commit(owner, commit.states, commit.events)
         except BaseException:
