@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TEXTS = sorted(path for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions") for path in folder.glob("*.md"))
+TEXTS = sorted(
+    path
+    for folder in (ROOT, ROOT / "deploy", ROOT / "docs", ROOT / "docs" / "decisions")
+    for path in folder.glob("*.md")
+)
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
