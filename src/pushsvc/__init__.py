@@ -9,7 +9,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _GRANTS = "pushsvc.auth.grants"
-_MODULES = {"Grant": _GRANTS, "Grants": _GRANTS, "Push": "pushsvc.extension.push", "TopicGrants": _GRANTS}
+_MODULES = {
+    "Grant": _GRANTS, "Grants": _GRANTS, "Push": "pushsvc.extension.push", "TopicGrants": _GRANTS,
+    "on": "pushsvc.components.registry",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

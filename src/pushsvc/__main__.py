@@ -10,7 +10,7 @@ def main() -> None:
     role = sys.argv[1] if len(sys.argv) > 1 else ""
     if role.startswith("_"):
         end_with_parent()
-    if role in ("_web", "_aggregator"):
+    if role in ("_web", "_aggregator", "_worker"):
         from gevent import monkey
 
         monkey.patch_all()

@@ -10,7 +10,7 @@ from typing import Literal
 from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
 from pushsvc.stats.statistic_names import is_exact, is_of_values, percent_of
 from pushsvc.stats.window import Window
-from pushsvc.topic import matches
+from pushsvc.topic import is_dead, matches
 
 _LAST = re.compile("last *([0-9]+)")
 STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")  # the statistics of every row
@@ -148,6 +148,9 @@ class Ack:
         return self.fsync or self.replicas > 0
 
 
+DEAD_SETTINGS = TopicSettings(windows=())
+"""Those of topics with the events that components gave up, unless settings name the topic."""
+
 JOBS = "job."
 JOB_SETTINGS = TopicSettings(windows=(), latest=True)
 """Topics whose names begin with ``job.`` are lists of states, such as progress, unless settings say otherwise."""
@@ -155,7 +158,7 @@ JOB_SETTINGS = TopicSettings(windows=(), latest=True)
 
 @dataclass(frozen=True, slots=True)
 class TopicRules:
-    """Settings by topic or pattern: the first match applies, or else JOB_SETTINGS or ``default``."""
+    """Settings by topic or pattern: the first match applies, or else DEAD_SETTINGS, JOB_SETTINGS or ``default``."""
 
     rules: Sequence[tuple[str, TopicSettings]] = ()
     default: TopicSettings = field(default_factory=TopicSettings)
@@ -164,4 +167,6 @@ class TopicRules:
         for pattern, settings in self.rules:
             if matches(pattern, topic):
                 return settings
+        if is_dead(topic):
+            return DEAD_SETTINGS
         return JOB_SETTINGS if topic.startswith(JOBS) else self.default

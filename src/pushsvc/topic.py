@@ -11,6 +11,7 @@ from pushsvc.errors import InvalidTopic
 
 PARTITIONS = 64  # stored in Redis; never changes for a data set
 MAX_LENGTH = 200
+DEAD = ".dead"  # end of the names of topics with the events that components gave up
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
 _PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*(?:\.>)?\Z|>\Z")
 
@@ -34,7 +35,12 @@ def check_pattern(pattern: str) -> str:
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Return whether a pattern matches: ``a.*`` matches ``a.b``; ``a.>`` matches ``a.b`` and ``a.b.c``."""
+    """Return whether a pattern matches: ``a.*`` matches ``a.b``; ``a.>`` matches ``a.b`` and ``a.b.c``.
+
+    A topic of dead events is matched by its name alone.
+    """
+    if is_dead(topic):
+        return pattern == topic
     wanted, given = pattern.split("."), topic.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]
@@ -47,6 +53,11 @@ def matches(pattern: str, topic: str) -> bool:
 def partition_of(topic: str) -> int:
     """Return the partition (0–63) of a topic: the CRC-32 of its name modulo their number."""
     return crc32(topic.encode()) % PARTITIONS
+
+
+def is_dead(topic: str) -> bool:
+    """Return whether a topic has events that components gave up. No pattern covers it."""
+    return topic.endswith(DEAD)
 
 
 def is_pattern(name: str) -> bool:
@@ -107,6 +118,10 @@ class Shapes:
         """Yield the patterns that match a topic, if they exist: one of each shape that does. May be changed between
         two of them."""
         words = topic.split(".")
+        if is_dead(topic):
+            if () in self._exact.get(len(words), ()):
+                yield topic
+            return
         for wildcards in tuple(self._exact.get(len(words), ())):
             yield ".".join(_with_wildcards(words, wildcards)) if wildcards else topic
         for count in [count for count in self._rest if count < len(words)]:

@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from pushsvc.errors import InvalidTopic
-from pushsvc.topic import Shapes, check_pattern
+from pushsvc.topic import DEAD, Shapes, check_pattern, is_dead
 
 MOST_GRANTS = 100
 """Most grants of one action."""
@@ -117,6 +117,8 @@ class TopicGrants:
 
     def _find(self, topic: str) -> frozenset[str] | None:
         granted = self._keys
+        if is_dead(topic):
+            return granted.get(topic, NO_KEYS)  # no pattern covers it; see also Grants.keys
         if granted.get(">", NO_KEYS) is None or granted.get(topic, NO_KEYS) is None:
             return None
         keys = NO_KEYS
@@ -161,12 +163,17 @@ class Grants:
         return bool(self.publish or self.subscribe or self.manage)
 
     def keys(self, action: Action, topic: str) -> frozenset[str] | None:
-        """Return the keys of a topic that the action may concern: None for all, NO_KEYS for none at all."""
+        """Return the keys of a topic that the action may concern: None for all, NO_KEYS for none at all.
+
+        Whoever manages a topic may do everything with its dead events, and nobody else anything.
+        """
+        if is_dead(topic):
+            return self.manage.keys(topic.removesuffix(DEAD))
         return self.of(action).keys(topic)
 
     def may(self, action: Action, topic: str) -> bool:
         """Return whether the action is granted for some key of a topic."""
-        return self.of(action).keys(topic) != NO_KEYS
+        return self.keys(action, topic) != NO_KEYS
 
     def may_all(self, action: Action) -> bool:
         """Return whether the action is granted for every topic and key."""
@@ -210,6 +217,8 @@ def overlap(one: str, other: str) -> bool:
 
 def includes(wide: str, narrow: str) -> bool:
     """Return whether each topic that matches the pattern ``narrow`` matches ``wide``."""
+    if is_dead(narrow):
+        return wide == narrow
     for wanted, given in zip(wides := wide.split("."), narrows := narrow.split("."), strict=False):
         if wanted == ">":
             return True

@@ -10,8 +10,10 @@ from msgspec import Struct
 
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.script import (
+    EMIT,
     PUBLISH,
     Argument,
+    EmitArguments,
     IdKeys,
     IndexKeys,
     LatestKeys,
@@ -49,6 +51,17 @@ class AppendTarget(Struct, frozen=True, eq=False):
     index_keys: IndexKeys | None = None  # None: the topic has no index
 
 
+class Emission(Struct, frozen=True):
+    """Makes events of an emitter be stored once, however often they are sent: they are numbered in their order.
+
+    ``key`` holds the last number of each emitter.
+    """
+
+    key: str
+    emitter: str
+    number: int
+
+
 class Append(Struct, frozen=True, eq=False):
     """Stores all events of a batch, or none.
 
@@ -61,6 +74,7 @@ class Append(Struct, frozen=True, eq=False):
     fence: int | None = None
     request_key: str = ""
     note: bytes = b""
+    emission: Emission | None = None
 
     @property
     def keys(self) -> Sequence[str]:
@@ -75,7 +89,7 @@ class Append(Struct, frozen=True, eq=False):
     @property
     def mergeable(self) -> bool:
         """Whether it may be merged: a fence or a key decides about one request only."""
-        return self.target.mergeable and self.fence is None and not self.request_key
+        return self.target.mergeable and self.fence is None and not self.request_key and self.emission is None
 
     def command(self, run: str) -> list[Argument]:
         target, batch = self.target, self.batch
@@ -90,7 +104,13 @@ class Append(Struct, frozen=True, eq=False):
             keys += target.id_keys + target.latest_keys
         elif batch.ids is not None or self.request_key:
             keys += target.id_keys
-        command = ["EVALSHA", PUBLISH.sha, len(keys), *keys, *target.arguments, *request]
+        command: list[Argument]
+        if self.emission is None:
+            command = ["EVALSHA", PUBLISH.sha, len(keys), *keys, *target.arguments, *request]
+        else:
+            emitted = EmitArguments(self.emission.emitter, self.emission.number)
+            keys = (self.emission.key, *keys)
+            command = ["EVALSHA", EMIT.sha, len(keys), *keys, *target.arguments, *request, *emitted]
         for chunk in chunks:
             command += _chunk_arguments(chunk)
         if target.latest_keys is not None:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from pushsvc.broker import script
 from pushsvc.broker.alerts import AlertStore
+from pushsvc.broker.append import Emission
 from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
+from pushsvc.broker.components import ComponentStore
 from pushsvc.broker.demand import DemandStore
 from pushsvc.broker.index import IndexStore
 from pushsvc.broker.keys import Keys, Log
@@ -116,6 +118,7 @@ class Broker:
         self.checkpoints = CheckpointStore(self.keys, self.connections)
         self.revocations = RevocationStore(self.keys, self.connections)
         self.alerts = AlertStore(self.keys, self.connections)
+        self.components = ComponentStore(self.keys, self.connections)
         self.demand = DemandStore(self.keys, self.connections, limits.wanted_for)
         self.rates = RateStore(self.keys, self.connections)
         self.latest = LatestStore(self.keys, self.connections, self.read, self.open_partitions)
@@ -220,16 +223,18 @@ class Broker:
         *,
         fence: int | None = None,
         idempotency: IdempotencyKey | None = None,
+        emission: Emission | None = None,
     ) -> Receipt:
         """Append events (at least one) to a topic's log, atomically, and notify subscribers.
 
         Events whose id is known keep the offset they have. A repeated request with the same ``idempotency`` gets the
-        answer of the first. Raises InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place
-        in ``events``, from 1), KeyReused (another request used that key), TooManyTopics, Fenced (``fence`` is no longer
-        the newest), LogFull, Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        answer of the first. The events of an ``emission`` that was stored before are not stored again. Raises
+        InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place in ``events``, from 1),
+        KeyReused (another request used that key), TooManyTopics, Fenced (``fence`` is no longer the newest), LogFull,
+        Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
         """
         batch = events if isinstance(events, Batch) else Batch.from_events(events)
-        return self._publisher.publish(topic, batch, settings, fence=fence, idempotency=idempotency)
+        return self._publisher.publish(topic, batch, settings, fence, idempotency, emission)
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
         """Append the events of several requests in one call; return None, with nothing stored, if any event is known or

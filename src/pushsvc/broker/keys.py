@@ -72,6 +72,7 @@ class Keys:
         self.aggregators = f"{prefix}aggregators"  # sorted set: aggregator -> time in ms until which it is alive
         self.revoked = self._in(0, "revoked")  # sorted set: subject -> time in µs until which it is refused; a channel
         self.alerts = self._in(0, "alerts")  # hash: name of an alert -> its definition; a channel
+        self.groups = self._in(0, "groups")  # set: groups of components
         self.layout = f"{prefix}layout"  # hash: partitions (their count) and version, see check_layout
 
     def _of(self, partition: int, rest: str) -> str:
@@ -108,6 +109,25 @@ class Keys:
     def alert_outbox(self, partition: int) -> str:
         """Hash: id -> event of a transition that is not yet in the log of alerts, as far as its owner knows."""
         return self._of(partition, "alert-outbox")
+
+    def group(self, partition: int, group: str, what: str = "group") -> str:
+        """What a partition holds of a group of components: ``group`` (hash: its owner and numbers), ``group-lease``
+        (string with an expiry), ``positions`` (hash: topic -> offset and life), ``parked`` (hash: offset and topic ->
+        event), ``timers`` (hash: id -> timer), ``timers-due`` (sorted set: id -> ms), ``outbox`` (hash: number ->
+        emitted events), ``unknown`` (hash: topic and type -> count), ``replays`` (list of events)."""
+        return self._of(partition, f"{what}:{group}")
+
+    def component_states(self, group: str, topic: str) -> str:
+        """Hash: key -> state of the key in a group of components."""
+        return self._in(partition_of(topic), f"state:{group}:{topic}")
+
+    def emitted(self, partition: int) -> str:
+        """Hash: group of components and source partition -> number of the last events from there."""
+        return self._of(partition, "emitted")
+
+    def workers(self, group: str) -> str:
+        """Sorted set: worker of a group of components -> time in ms until which it is alive."""
+        return f"{self.prefix}workers:{group}"
 
     def lease(self, partition: int) -> str:
         """String with an expiry: the aggregator that owns the partition."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pushsvc.broker.append import STORED, Append, AppendTarget
+from pushsvc.broker.append import STORED, Append, AppendTarget, Emission
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.script import (
@@ -91,8 +91,9 @@ class EventPublisher:
         self._targets: dict[str, AppendTarget] = {}
 
     def publish(
-        self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None, idempotency: IdempotencyKey | None
-    ) -> Receipt:
+        self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None, idempotency: IdempotencyKey | None,
+        emission: Emission | None = None,
+    ) -> Receipt:  # fmt: skip
         """Append the events (at least one) that are not known yet; see ``Broker.publish``."""
         fresh = batch.without(batch.repeated_ids())
         target = self.target(topic, settings)
@@ -100,7 +101,7 @@ class EventPublisher:
         while True:
             note = idempotency.value(known, fresh.count, batch.count - fresh.count) if idempotency else b""
             request_key = idempotency.name if idempotency else ""
-            reply, missing = self._commit(Append(target, fresh, fence, request_key, note))
+            reply, missing = self._commit(Append(target, fresh, fence, request_key, note, emission))
             match reply[0]:
                 case b"ok":
                     _, first, last, arrival, head = reply
@@ -115,6 +116,8 @@ class EventPublisher:
                     receipt = Receipt(min(known), max(known), 0, batch.count)
                 case b"again" if idempotency is not None:
                     receipt = idempotency.receipt(reply[1])
+                case b"emitted":
+                    receipt = Receipt(0, 0, 0, batch.count)
                 case b"kept":
                     receipt = Receipt(min(known), max(known), 0, batch.count)
                 case b"ahead":

@@ -79,6 +79,8 @@ ForgetArguments = namedtuple("ForgetArguments", "fence cursor age max_remains")
 CheckpointPieceArguments = namedtuple("CheckpointPieceArguments", "run fence epoch number expires piece")
 CheckpointCommitArguments = namedtuple("CheckpointCommitArguments", "run fence epoch engine pieces header")
 
+ComponentCommitArguments = namedtuple("ComponentCommitArguments", "run fence epoch before number")
+EmitArguments = namedtuple("EmitArguments", "emitter number")
 AlertCommitArguments = namedtuple("AlertCommitArguments", "run fence epoch states")
 
 
@@ -163,10 +165,19 @@ LOOK_UP = Script("look_up", writes=False)
 REVOKE = Script("revoke", writes=True, parts=_COMMON)
 ALERT_DEFINE = Script("alert_define", writes=True)
 ALERT_COMMIT = Script("alert_commit", writes=True, parts=_COMMON, arguments=AlertCommitArguments._fields)
+COMPONENT_COMMIT = Script(
+    "component_commit", writes=True, parts=_COMMON, arguments=ComponentCommitArguments._fields
+)  # fmt: skip
+COMPONENT_REPLAY = Script("component_replay", writes=True)
+EMIT = Script(
+    "emit", writes=True, keys=("emitted", *PublishKeys._fields, *IdKeys._fields, *IndexKeys._fields),
+    arguments=TopicArguments._fields + RequestArguments._fields + EmitArguments._fields, packed=TopicLimits._fields,
+)  # fmt: skip
 SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, READ_BACK, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET,
     CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
     LATEST_READ, LATEST_FILL, INDEX_FILL, LOOK_UP, ALERT_DEFINE, ALERT_COMMIT,
+    COMPONENT_COMMIT, COMPONENT_REPLAY, EMIT,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

@@ -151,9 +151,21 @@ def _supervise(settings: Settings, **roles: Any) -> None:
 
     check_bind(settings, web="web" in roles)
     if settings.redis is None and not {"web", "aggregators"} <= roles.keys():
-        command = "web" if "web" in roles else "aggregator"
+        command = "web" if "web" in roles else "worker" if "components" in roles else "aggregator"
         raise StartupError(f"pushsvc {command} shares a Redis with the other processes: name it with --redis URL")
     Supervisor(settings, announce=click.echo, **roles).run()
+
+
+@program.command("worker", short_help="Run components: handlers of events in a module.")
+@click.option("--app", required=True, metavar="MODULE[:OBJECT]", help="The module that registers handlers.")
+@option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Workers, each a process.")
+@click.option("--reload", is_flag=True, help="Start again when a file of the module changes: for development.")
+@server_options("metrics_host", "metrics_port", "allow_host", "insecure", *COMMON)
+def worker(settings: Settings, app: str, processes: int, reload: bool) -> None:
+    """Run the handlers that MODULE registers with pushsvc.on; needs --redis."""
+    from pushsvc.supervisor.supervisor import ComponentProcesses
+
+    _supervise(settings, components=ComponentProcesses(app, processes, reload))
 
 
 # Clients of a running server
@@ -441,6 +453,36 @@ def _metrics_server(settings: Settings, descriptor: int) -> AbstractContextManag
     os.set_inheritable(descriptor, False)
     app = create_metrics_app(Security(settings.allow_host, (), settings.insecure, settings.metrics_host))
     return serving(app, socket.socket(fileno=descriptor), Caps(_METRICS_CONNECTIONS))
+
+
+@program.command("_worker", hidden=True)
+@click.option("--app", required=True)
+@click.option("--reload", is_flag=True)
+@click.option("--metrics-fd", type=int)
+def component_worker(app: str, reload: bool, metrics_fd: int | None) -> None:
+    """Lease partitions for the handlers of an application, and let a child process run them."""
+    import gevent
+
+    from pushsvc.broker.broker import Broker
+    from pushsvc.components.start import run_worker
+    from pushsvc.supervisor.heartbeat import start_heartbeat
+
+    settings, redis = _child_settings()
+    broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
+    start_heartbeat()
+    with nullcontext() if metrics_fd is None else _metrics_server(settings, metrics_fd):
+        run_worker(broker, settings.topics, app, reload=reload, on_signal=gevent.signal_handler)
+
+
+@program.command("_components", hidden=True)
+@click.argument("app")
+@click.argument("descriptor", type=int)
+def component_handlers(app: str, descriptor: int) -> None:
+    """Run the handlers of an application for a worker."""
+    from pushsvc.components import process
+
+    _log_with_pid(os.environ.get(_LOG_FORMAT, "text"), os.environ.get(_LOG_LEVEL, "info"))
+    process.run(app, descriptor)
 
 
 @program.command("_shard", hidden=True)

@@ -86,7 +86,7 @@ class ChildProcess:
             return None
         self._process = None
         now = time.monotonic()
-        if self.role != "_demo" or code != STARTUP_ERROR:
+        if self.role not in ("_demo", "_worker") or code != STARTUP_ERROR:
             self.due = now + self._backoff.after(now - self._started)
         return code
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prometheus_client import multiprocess
@@ -36,13 +36,23 @@ from pushsvc.supervisor.signals import Signals
 log = logging.getLogger(__name__)
 
 # Roles in the order of their stop: producers first, aggregators last, then the embedded server.
-STOP_ORDER = ("_demo", "_web", "_aggregator")
+STOP_ORDER = ("_demo", "_worker", "_web", "_aggregator")
 _MIN_STOP = 2.0  # seconds that the processes of a role always have to end, however long the roles before took
 _MIN_EMBEDDED_STOP = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class ComponentProcesses:
+    """Workers that run the handlers of ``app``."""
+
+    app: str
+    processes: int = 1
+    reload: bool = False
+
+
 class Supervisor:
-    """Runs ``web`` and ``aggregators`` children until SIGTERM or Ctrl-C; ``producer`` has the arguments of a demo's.
+    """Runs ``web``, ``aggregators`` and ``components`` children until SIGTERM or Ctrl-C; ``producer`` has the arguments
+    of a demo's.
 
     ``announce`` prints a line for the operator. Without ``settings.redis``, an embedded server runs on
     ``settings.data_dir``. ``on_ready`` gets the address when the web processes answer there. ``run`` must be called in
@@ -50,11 +60,13 @@ class Supervisor:
     """
 
     def __init__(
-        self, settings: Settings, *, web: int = 0, aggregators: int = 0, producer: Sequence[str] | None = None,
+        self, settings: Settings, *, web: int = 0, aggregators: int = 0,
+        components: ComponentProcesses | None = None, producer: Sequence[str] | None = None,
         announce: Callable[[str], None], on_ready: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._web, self._aggregators, self._producer = web, aggregators, producer
+        self._components = components
         self._announce, self._on_ready = announce, on_ready
         self._listener: socket.socket | None = None
         self._embedded: EmbeddedChild | None = None
@@ -66,7 +78,7 @@ class Supervisor:
         self._metrics = Path()
         self._lifeline, self._lifeline_writer = os.pipe()
         self._signals = Signals()
-        self._heartbeats = Heartbeats(web + aggregators + 1)
+        self._heartbeats = Heartbeats(web + aggregators + (components.processes if components else 0) + 1)
         self._watch = LoopWatch(settings.watchdog, time.monotonic())
         self._stopped = threading.Event()
 
@@ -105,11 +117,14 @@ class Supervisor:
         check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack, rules=rules)
         self._environment = self._child_environment(redis)
         self._children = [self._aggregator(n + 1) for n in range(self._aggregators)]
+        if self._components is not None:
+            self._children += [self._worker(self._components, n + 1) for n in range(self._components.processes)]
         if self._web and self._listener is not None:
             self._start_web(self._listener)
         else:
             metrics = "" if self._listener is None else f"; metrics: {address_of(self._listener)}/metrics"
-            self._announce(f"the aggregator works{metrics}")
+            role = "worker" if self._components is not None else "aggregator"
+            self._announce(f"the {role} works{metrics}")
 
     def _child_environment(self, redis: str) -> dict[str, str]:
         self._metrics = self._resources.enter_context(private_folder("metrics"))
@@ -128,6 +143,15 @@ class Supervisor:
             return ChildProcess("_aggregator", number, beats=number)
         descriptor = self._listener.fileno()
         return ChildProcess("_aggregator", number, ["--metrics-fd", str(descriptor)], [descriptor], beats=number)
+
+    def _worker(self, components: ComponentProcesses, number: int) -> ChildProcess:
+        """Return a worker of components. It serves the metrics itself if there is no web process to do so."""
+        arguments, descriptors = ["--app", components.app, *(["--reload"] if components.reload else [])], []
+        if not self._web and self._listener is not None:
+            descriptors = [self._listener.fileno()]
+            arguments += ["--metrics-fd", str(descriptors[0])]
+        beats = self._web + self._aggregators + number
+        return ChildProcess("_worker", number, arguments, descriptors, beats=beats)
 
     def _start_web(self, listener: socket.socket) -> None:
         self._caps = ConnectionCounts(self._web)
@@ -191,7 +215,8 @@ class Supervisor:
         again = "" if child.due is None else f"; it starts again in {child.due - time.monotonic():.1f} s"
         log.warning("%s ended with code %d%s", child.name, code, again)
         if child.due is None:
-            raise StartupError(f"{child.name} cannot run, and the demo needs it")
+            needs = "and the demo needs it" if child.role == "_demo" else "see above"
+            raise StartupError(f"{child.name} cannot run, {needs}")
 
     def _until_next_look(self) -> float | None:
         """Return the seconds until a process is due or the loops are to be looked at; None if neither."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from flask import Blueprint, Response, request
 
-from pushsvc.auth.grants import Action, Grants
+from pushsvc.auth.grants import Action, Grant, Grants, TopicGrants
 from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable
 from pushsvc.event import Limits
 from pushsvc.hub.query import EVERY_WINDOW, Query
@@ -12,7 +12,7 @@ from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
-from pushsvc.topic import Shapes, check_pattern, is_pattern
+from pushsvc.topic import Shapes, check_pattern, is_dead, is_pattern
 from pushsvc.web.authorization import check_granted, granted
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, cursor_of
@@ -86,9 +86,11 @@ def _limited(query: Query, grants: Grants, rules: TopicRules) -> Query:
     for topic in query.statistics:
         if not is_pattern(topic) and grants.keys(Action.SUBSCRIBE, topic) is not None:
             check_grouped_by_key(topic, rules.settings_of(topic))
-    if all(grants.subscribe.includes(name) for name in names):
+    dead = TopicGrants(Grant(name, grants.keys(Action.SUBSCRIBE, name)) for name in names if is_dead(name))
+    visible = grants.subscribe | dead if dead else grants.subscribe
+    if all(visible.includes(name) for name in names):
         return query  # it is shared with all who may see as much
-    return replace(query, visible=grants.subscribe)
+    return replace(query, visible=visible)
 
 
 def _patterns(parameters: Parameters, name: str) -> tuple[str, ...]:

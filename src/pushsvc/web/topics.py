@@ -10,6 +10,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from pushsvc import sse
+from pushsvc.auth.grants import Action
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import InvalidParameter, StatisticsUnavailable
@@ -52,7 +53,7 @@ def blueprint(context: Context) -> Blueprint:
     @resource.get("/topics/<topic>")
     def metadata(topic: str) -> Response:
         Parameters(request.args, ())
-        return json_response(_metadata(context, check_topic(topic), granted().subscribe.keys(topic)))
+        return json_response(_metadata(context, check_topic(topic), granted().keys(Action.SUBSCRIBE, topic)))
 
     @resource.delete("/topics/<topic>")
     def delete(topic: str) -> Response:

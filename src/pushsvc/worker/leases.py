@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
+from typing import Protocol
 
 import gevent
 from prometheus_client import Gauge
 
-from pushsvc.broker.broker import Broker
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.topic import PARTITIONS
 from pushsvc.worker.policy import WorkerPolicy
@@ -18,16 +18,26 @@ log = logging.getLogger(__name__)
 OWNED = Gauge("pushsvc_partitions_owned", "Partitions owned by this host's aggregators", multiprocess_mode="livesum")
 
 
+class LeaseStore(Protocol):
+    """Where leases are kept. Methods are as those of ``Broker``."""
+
+    def lease(self, partitions: Sequence[int], owner: str, milliseconds: int) -> Mapping[int, int | None]: ...
+    def release(self, partitions: Sequence[int], owner: str) -> None: ...
+    def join_aggregators(self, owner: str, now: int, until: int) -> int: ...
+    def leave_aggregators(self, owner: str) -> None: ...
+    def time(self) -> int: ...
+
+
 class Leases:
-    """The leases of one aggregator, each with its fencing token.
+    """The leases of one aggregator, each with its fencing token; ``owned`` shows their number.
 
     ``adopted(partition, fence)`` is called when this process takes a partition, and again with a newer token if another
     process owned it meanwhile. ``dropped(partition)`` is called when the partition is lost or given away.
     """
 
     def __init__(
-        self, broker: Broker, adopted: Callable[[int, int], None], dropped: Callable[[int], None],
-        policy: WorkerPolicy | None = None,
+        self, broker: LeaseStore, adopted: Callable[[int, int], None], dropped: Callable[[int], None],
+        policy: WorkerPolicy | None = None, owned: Callable[[float], None] = OWNED.set,
     ) -> None:  # fmt: skip
         self._broker = broker
         self._policy = policy or WorkerPolicy()
@@ -35,6 +45,7 @@ class Leases:
         self._adopted = adopted
         self._dropped = dropped
         self._owner = token_hex(8)
+        self._show_owned = owned
         self._fences: dict[int, int] = {}
         self._renewed: dict[int, float] = {}
         self._alive = 1
@@ -44,7 +55,7 @@ class Leases:
         gevent.with_timeout(self._policy.leave_timeout, self._leave, timeout_value=None)
         for partition in list(self._fences):
             self.forget(partition)
-        OWNED.set(0)
+        self._show_owned(0)
 
     def fence_of(self, partition: int) -> int | None:
         """Return the fencing token of a partition; None if this process does not own it."""
@@ -68,7 +79,7 @@ class Leases:
         self._extend()
         wanted = [partition for partition in range(PARTITIONS) if partition not in self._fences]
         self._take(wanted, share - len(self._fences))
-        OWNED.set(len(self._fences))
+        self._show_owned(len(self._fences))
 
     def _join(self) -> None:
         """Count the aggregators; while the primary that lists them is unreachable, the last count holds."""

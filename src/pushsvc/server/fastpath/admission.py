@@ -117,7 +117,7 @@ class Admission:
     def publisher(self, request: Request, topic: str) -> Grants | None:
         """Return the grants of a request that may publish any event to a topic; None if it goes to Flask."""
         grants = self._grants(request)
-        return None if grants is None or grants.publish.keys(topic) is not None else grants
+        return None if grants is None or grants.keys(Action.PUBLISH, topic) is not None else grants
 
     def is_current(self, grants: Grants) -> bool:
         """Return whether grants of an earlier request still hold."""

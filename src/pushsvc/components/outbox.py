@@ -1,0 +1,90 @@
+"""Emitted events on their way from the partition that committed them to the logs of their topics.
+
+They are in the outbox since the commit, and numbered. A partition refuses numbers that it has had, so events that were
+sent twice are stored once, and a later owner may send what an earlier one may not have sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from pushsvc.broker.broker import Broker
+from pushsvc.broker.components import EmittedBatch, GroupOwner
+from pushsvc.components import metrics
+from pushsvc.components.messages import Emitted
+from pushsvc.errors import InvalidBatch, PushError, Unavailable
+from pushsvc.event import Batch
+from pushsvc.settings import TopicRules
+from pushsvc.topic import partition_of
+
+log = logging.getLogger(__name__)
+
+_FLUSH = 1_000  # ms after which sent events leave the outbox without another commit
+
+
+def gather(emitted: Sequence[Emitted]) -> list[EmittedBatch]:
+    """Return events by topic, each topic's in their order."""
+    topics: dict[str, list[Emitted]] = {}
+    for one in emitted:
+        topics.setdefault(one.topic, []).append(one)
+    return [
+        EmittedBatch(
+            topic, b"\n".join([one.line for one in some]), len(some),
+            [one.id for one in some] if any(one.id for one in some) else None,
+            [one.time for one in some] if any(one.time is not None for one in some) else None,
+        )
+        for topic, some in topics.items()
+    ]  # fmt: skip
+
+
+class Outbox:
+    """The emitted events of one partition of a group."""
+
+    def __init__(self, broker: Broker, rules: TopicRules, group: str) -> None:
+        self._broker, self._rules, self._group = broker, rules, group
+        self._waiting: dict[int, list[EmittedBatch]] = {}  # by the number of the last one
+        self.sent: list[int] = []  # numbers that may leave Redis with the next commit
+        self.flush_at: int | None = None
+
+    def load(self, stored: dict[int, list[EmittedBatch]]) -> None:
+        self._waiting, self.sent, self.flush_at = dict(stored), [], None
+
+    def add(self, number: int, batches: list[EmittedBatch]) -> None:
+        """Note what a commit has stored: the last batch has its number, those before it the numbers before."""
+        if batches:
+            self._waiting[number] = batches
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some events may not be in their logs yet."""
+        return bool(self._waiting)
+
+    def send(self, owner: GroupOwner, now: int) -> None:
+        """Append the events to their logs in their order. Raise Unavailable if a log cannot take them now."""
+        for number, batches in list(self._waiting.items()):
+            for place, batch in enumerate(batches, number - len(batches) + 1):
+                self._publish(owner, place, batch)
+            del self._waiting[number]
+            self.sent.append(number)
+            self.flush_at = now + _FLUSH
+
+    def _publish(self, owner: GroupOwner, number: int, emitted: EmittedBatch) -> None:
+        topic = emitted.topic
+        emission = self._broker.components.emission(owner, partition_of(topic), number)
+        batch = Batch(emitted.data, emitted.count, emitted.ids, emitted.times)
+        while batch.count:
+            try:
+                self._broker.publish(topic, batch, self._rules.settings_of(topic), emission=emission)
+                metrics.EMITTED.labels(self._group).inc(batch.count)
+                return
+            except InvalidBatch as error:
+                refused = {fault.line - 1 for fault in error.faults}
+                reason, batch = error.detail, batch.without(refused)
+            except Unavailable:
+                raise
+            except PushError as error:
+                refused, reason = set(range(batch.count)), error.detail
+                batch = batch.without(refused)
+            metrics.REFUSED_EMITS.labels(self._group).inc(len(refused))
+            log.warning("group %s: %s refuses %d emitted events: %s", self._group, topic, len(refused), reason)
