@@ -172,6 +172,22 @@ class NoLatest(PushError):
         super().__init__(f"{topic} does not keep the newest event of each key: set latest = true for it")
 
 
+class NoEvent(PushError):
+    status, slug, title = 404, "no-event", "There is no such event"
+
+
+class EventGone(PushError):
+    status, slug, title = 410, "event-gone", "The event is gone"
+
+
+class EventChanged(PushError):
+    status, slug, title = 412, "event-changed", "The event has changed"
+
+
+class WindowsIncomplete(PushError):
+    status, slug, title = 409, "windows-incomplete", "The windows cannot be counted again"
+
+
 class NotAcceptable(PushError):
     status, slug, title = 406, "not-acceptable", "Not acceptable"
 

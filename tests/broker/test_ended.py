@@ -232,6 +232,6 @@ def test_a_later_layout_is_refused(broker):
     broker.check_layout()
     broker.check_layout()
     assert broker.connections.command("HGETALL", broker.keys.layout) == [b"partitions", b"64", b"version", b"2"]
-    broker.connections.commands([("HSET", broker.keys.layout, "version", 3)])
-    with pytest.raises(StartupError, match="layout 3 of a later version"):
+    broker.connections.commands([("HSET", broker.keys.layout, "version", 4)])
+    with pytest.raises(StartupError, match="layout 4 of a later version"):
         broker.check_layout()

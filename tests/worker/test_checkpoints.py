@@ -92,7 +92,7 @@ def test_a_successor_writes_nothing_before_the_last_frame_and_then_one_snapshot(
     for number in range(2):
         publish_only("good", x=number)
     read, before = owner.broker.read, len(owner.frames("good"))
-    monkeypatch.setattr(owner.broker, "read", lambda number, logs: read(number, logs, budget=1))
+    monkeypatch.setattr(owner.broker, "read", lambda number, logs, **how: read(number, logs, budget=1, **how))
     next_owner, written = successor(owner), {}
     for _ in range(12):
         next_owner.step(1)

@@ -188,7 +188,7 @@ def test_a_new_owner_begins_with_whole_snapshots(broker, topics, monkeypatch):
         owner.publish_all("good", [Event(key=f"k{number}", data={"x": number})])
     owner.step()
     successor, read = Owner(broker, topics, rules), broker.read
-    monkeypatch.setattr(broker, "read", lambda partition, logs: read(partition, logs, budget=1))
+    monkeypatch.setattr(broker, "read", lambda partition, logs, **how: read(partition, logs, budget=1, **how))
     before = len(successor.frames("good"))
     offsets = []
     for _ in range(4):

@@ -80,7 +80,7 @@ def test_an_unreachable_redis_is_logged_once(owner, monkeypatch, caplog):
     """Each of 64 partitions may be tried twice a second."""
     read = owner.broker.read
 
-    def fail(*_):
+    def fail(*_, **__):
         raise BrokerUnavailable("made to fail")
 
     for outages in (1, 2):

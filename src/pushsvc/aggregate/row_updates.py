@@ -29,6 +29,7 @@ class TopicCounts:
     ahead: int = 0  # events too far ahead of their arrival, which are not counted
     folded: int = 0  # events counted under __other__
     ignored: int = 0  # numbers and values in fields beyond the limit
+    gaps: int = 0  # offsets without an event: windows of the last events do not count them
 
 
 class RowUpdater:
@@ -46,7 +47,7 @@ class RowUpdater:
     ) -> None:  # fmt: skip
         """Count the events ``in_range``, and of these only ``own`` [n] of each grouping; None for all."""
         # The others open the totals of their fields all the same, so that these do not depend on when the log is read.
-        ids = self._sink.begin_entry(topic.table, topic.offset, times, in_range)
+        ids = self._sink.begin_entry(topic.table, topic.offset - topic.gaps, times, in_range)
         fields = self._numbers_of(topic, events)
         values = self._values_of(topic, events, in_range)
         for grouping, names in enumerate(events.keys):

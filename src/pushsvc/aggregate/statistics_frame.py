@@ -58,8 +58,9 @@ class Frame:
     def gone(self) -> Table:
         return [tuple(row) for row in orjson.loads(self.body)["gone"]]
 
-    def to_json(self, at: int) -> bytes:
-        """Return the frame as one JSON object without newlines; ``at`` is the server's time (ms)."""
+    def to_json(self, at: int, *, pending: bool = False) -> bytes:
+        """Return the frame as one JSON object without newlines; ``at`` is the server's time (ms). ``pending``: an event
+        was corrected, and the frame counts it as it was."""
         head = orjson.dumps(
             {
                 "topic": self.topic,
@@ -67,6 +68,7 @@ class Frame:
                 "from": None if self.start is None else format_time(self.start),
                 "to": None if self.end is None else format_time(self.end),
                 **({"truncated": True} if self.truncated else {}),
+                **({"pending": True} if pending else {}),
                 "offset": self.offset,
                 "since": format_time(self.since),
                 "at": at,

@@ -13,6 +13,7 @@ from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.components import ComponentStore
+from pushsvc.broker.corrections import CorrectionStore
 from pushsvc.broker.demand import DemandStore
 from pushsvc.broker.index import IndexStore
 from pushsvc.broker.keys import Keys, Log
@@ -36,7 +37,8 @@ CHANGED_LOGS = 1_000  # logs of which one call returns the changes
 READ_BYTES = 1_000_000  # bytes that one read of a partition returns at most (and at least one entry per log)
 SEEKS = 200  # logs that are searched in one round trip
 TOPICS = Limits().partition_topics
-LAYOUT = 2  # version of the layout in Redis; a program with an older one must not write
+LAYOUT = 3  # version of the layout in Redis; a program with an older one must not write
+_BEFORE_CORRECTIONS = 2  # version of the layout until the first correction: programs of before understand it
 _MEMORY = Ack()
 _LIMITS = BrokerLimits()
 
@@ -64,11 +66,13 @@ class AppendedFrame:
 
 
 class ReadRequest(NamedTuple):
-    """Logs of one partition to read, each after an offset, and the most bytes to return."""
+    """Logs of one partition to read, each after an offset, the most bytes to return, and whether corrected events are
+    read in their current forms."""
 
     partition: int
     logs: Mapping[Log, int]
     budget: int = READ_BYTES
+    current: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,10 @@ class Broker:
         self.latest = LatestStore(self.keys, self.connections, self.read, self.open_partitions)
         self.index = IndexStore(self.keys, self.connections, self._read_back, self.open_partitions)
         self.committer = topology.committer(self.connections, ack, limits)
+        self._corrects = False
+        self.corrections = CorrectionStore(
+            self.keys, self.connections, self.committer.call, self.latest, self.read_back, self._admit_corrections
+        )
         self.publish_command = self.connections.publish_command
         commit = self.committer.call
         self._max_remains = topics
@@ -173,8 +181,14 @@ class Broker:
                 f"the data in Redis has the layout {int(version)} of a later version of this program, which works with "
                 f"{LAYOUT}"
             )
-        if int(version or 1) < LAYOUT:
-            self.connections.commands([("HSET", key, "version", LAYOUT)])
+        if int(version or 1) < _BEFORE_CORRECTIONS:
+            self.connections.commands([("HSET", key, "version", _BEFORE_CORRECTIONS)])
+
+    def _admit_corrections(self) -> None:
+        """Raise the version of the layout: a program that does not know corrections must not join."""
+        if not self._corrects:
+            self.connections.commands([("HSET", self.keys.layout, "version", LAYOUT)])
+            self._corrects = True
 
     def exchange_rules(self, digest: str) -> str | None:
         """Store the digest of this program's settings of topics, and return that of the one that started before."""
@@ -275,7 +289,7 @@ class Broker:
             partition=names.partition(events.partition), topics=names.topics(events.partition),
             changed=names.changed(events.partition), remains=names.remains(events.partition),
             ids=ids, previous_ids=previous_ids, log=names.log(events), metadata=names.metadata(events),
-            latest=latest, latest_order=latest_order, index=names.index(topic),
+            latest=latest, latest_order=latest_order, index=names.index(topic), corrections=names.corrections(topic),
         )  # fmt: skip
         statistics_keys = [key for one in statistics for key in (names.log(one), names.metadata(one))]
         arguments = script.DeleteArguments(
@@ -332,9 +346,14 @@ class Broker:
 
     # Reading
 
-    def read(self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES) -> PartitionRead:
-        """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NO_ENTRIES), at one instant."""
-        found = self.reads([ReadRequest(partition, logs, budget)])[0]
+    def read(
+        self, partition: int, logs: Mapping[Log, int], *, budget: int = READ_BYTES, current: bool = False
+    ) -> PartitionRead:
+        """Read logs of one partition, each after an offset (or FROM_SNAPSHOT, NO_ENTRIES), at one instant.
+
+        Corrected events are read as they were published, or with ``current`` in their current forms.
+        """
+        found = self.reads([ReadRequest(partition, logs, budget, current)])[0]
         if isinstance(found, PushError):
             raise found
         return found
@@ -359,7 +378,7 @@ class Broker:
         partition = request.partition
         names = self.keys
         keys = [names.partition(partition), names.lease(partition), names.remains(partition), names.changed(partition)]
-        args = [RUN, request.budget]
+        args = [RUN, request.budget, "1" if request.current else ""]
         for log, after in request.logs.items():
             keys += [self.keys.log(log), self.keys.metadata(log)]
             args += [log.name, after]
@@ -385,16 +404,17 @@ class Broker:
     def _read_back(self, topic: str, start: str, budget: int) -> BackwardRead:
         return self.read_back(topic, start, budget=budget)
 
-    def read_back(self, topic: str, start: str, *, budget: int = READ_BYTES) -> BackwardRead:
-        """Read a topic's entries from the newest one down, at one instant.
+    def read_back(self, topic: str, start: str, *, budget: int = READ_BYTES, current: bool = True) -> BackwardRead:
+        """Read a topic's entries from the newest one down, at one instant, by default in their current forms.
 
         ``start`` is the offset of the last event of the first entry, ``+`` for the end of the log, or ``>`` and an
         offset for the entry after it.
         """
         log = Log(topic)
-        call = ScriptCall(
-            script.READ_BACK, [self.keys.partition(log.partition), self.keys.log(log)], [RUN, budget, start]
-        )
+        keys = [self.keys.partition(log.partition), self.keys.log(log)]
+        if current:
+            keys.append(self.keys.corrections(topic))
+        call = ScriptCall(script.READ_BACK, keys, [RUN, budget, start])
         answer = raise_first(self.connections.calls([call]))[0]
         if not answer[0]:
             self.open_partitions([log.partition])

@@ -41,7 +41,7 @@ class FoundEntry:
     @classmethod
     def parse(cls, flat: Sequence[Any]) -> FoundEntry:
         header, *events = flat
-        sequence, first, count, _least, _greatest, arrival = map(int, header.split())
+        sequence, first, count, _least, _greatest, arrival = map(int, header.split()[:6])
         found = sorted(zip(events[::2], events[1::2], strict=True))
         return cls(first, first + count - 1, sequence, arrival, found)
 
@@ -116,7 +116,8 @@ class IndexStore:
     ) -> LookUp:
         log = Log(topic)
         names = [
-            self._keys.partition(log.partition), self._keys.log(log), self._keys.metadata(log), self._keys.index(topic)
+            self._keys.partition(log.partition), self._keys.log(log), self._keys.metadata(log), self._keys.index(topic),
+            self._keys.corrections(topic),
         ]  # fmt: skip
         arguments = [RUN, digest_of(fields), direction, start, self.found_events, self.found_bytes, *terms]
         call = ScriptCall(script.LOOK_UP, names, arguments)
@@ -156,7 +157,7 @@ class IndexStore:
                     break
                 reached = entry.first
                 for found, place, before in terms_of(entry.data, fields):
-                    terms += (found, entry.first + place, before)
+                    terms += (found, entry.offset_at(place), before)
                     pause()
             arguments = [digest, "" if is_new else begin, state.last, reached, msgspec.msgpack.encode(terms)]
             self._connections.call(script.INDEX_FILL, keys, arguments)

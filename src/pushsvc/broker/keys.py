@@ -155,6 +155,10 @@ class Keys:
         """Sorted set of the values of the indexed fields with the offsets of their events (see index_add.lua)."""
         return self._in(partition_of(topic), f"index:{topic}")
 
+    def corrections(self, topic: str) -> str:
+        """Hash: last offset of an entry with corrected events -> its current form (see correct.lua)."""
+        return self._in(partition_of(topic), f"corrections:{topic}")
+
     def checkpoints(self, partition: int) -> str:
         """Hash: engine -> header of its last checkpoint."""
         return self._of(partition, "checkpoints")

@@ -26,7 +26,7 @@ from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import TopicSettings
 
 _MARKS = 500  # topics whose marks are read in one round trip
-Read = Callable[[int, dict[Log, int]], PartitionRead]
+Read = Callable[..., PartitionRead]  # that of the broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,10 @@ class _Page:
     """The answer of latest_read.lua."""
 
     def __init__(self, answer: Sequence[Any]) -> None:
-        _, self.epoch, self.sequence, self.last, folded, self.evicted, self.count, more, flat, listed = answer
+        (
+            _, self.epoch, self.sequence, self.last, folded, self.evicted, self.count, more, flat, listed,
+            self.corrected,
+        ) = answer  # fmt: skip
         self.folded, self.more = bool(folded), bool(more)
         values = map(LatestEvent.parse, flat[1::2])
         self.events = dict(zip(as_text(flat[::2]), values, strict=True))
@@ -100,15 +103,19 @@ class LatestStore:
         """Return the newest events; None if the log has to be folded in first.
 
         An event that replaces another has a greater offset, so the pages have each key in its last form. Keys that were
-        removed between two pages are found by a list of all keys, which is read with the last page.
+        removed between two pages are found by a list of all keys, which is read with the last page. A correction may
+        bring an event back that has a smaller offset: then the pages are read again.
         """
         found = LatestEvents()
         size, list_keys = 0, False
-        after = 0
+        after, corrected = 0, None
         while True:
             page = self._page(topic, after, list_keys=list_keys)
             if not page.folded or (found.epoch and page.epoch != found.epoch):
                 return None
+            if corrected not in (None, page.corrected):
+                return None
+            corrected = page.corrected
             for key, event in page.events.items():
                 found.events.pop(key, None)
                 found.events[key] = event
@@ -179,14 +186,20 @@ class LatestStore:
         """Fold in what the log has and the newest events lack. Several processes may do so at the same time."""
         log = Log(topic)
         keys = [self._keys.metadata(log), *self._keys.latest(topic)]
+        known = 0  # corrections up to this offset were made before the first entry was read
         while True:
             [(last, folded)] = self._marks([topic])
-            if folded is None or last == folded:
+            if last is None or folded is None or last == folded:
                 return
-            read = self._read(log.partition, {log: folded}).logs[log]
-            if folded and (not read.entries or read.entries[0].first > folded + 1):
-                folded = 0  # events were trimmed before they were folded in, perhaps some that removed a key
-                read = self._read(log.partition, {log: 0}).logs[log]
+            read = self._read(log.partition, {log: folded}, current=True).logs[log]
+            corrected = any(entry.correction is not None and entry.last > known for entry in read.entries)
+            if folded and (corrected or not read.entries or read.entries[0].first > folded + 1):
+                # Events were trimmed before they were folded in, perhaps some that removed a key, or an event was
+                # corrected that is folded in.
+                folded = 0
+                read = self._read(log.partition, {log: 0}, current=True).logs[log]
+            if not folded:
+                known = read.last
             upto = read.entries[-1].last if read.entries else read.last
             changes = [list(_values(entry, settings.latest_deletes, pause)) for entry in read.entries]
             packed = msgspec.msgpack.encode(changes)
@@ -196,7 +209,7 @@ class LatestStore:
 def _values(entry: EventsEntry, deletes: Collection[str], pause: Pause) -> Iterator[str | int]:
     """Yield for each key of an entry what latest_fill.lua takes. Redis reads text of MessagePack, and no bytes."""
     for key, change in latest_changes(entry.data, deletes).items():
-        offset = entry.first + change.place
+        offset = entry.offset_at(change.place)
         yield key
         yield offset
         yield "" if change.line is None else f"{offset} {entry.arrival} {change.line.decode()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,12 +17,51 @@ FROM_SNAPSHOT = -1  # from a statistics log's last snapshot on
 NO_ENTRIES = -2  # only metadata, and when the log changed last
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What an entry of one offset changes: the event at ``offset``, which arrived at ``arrival`` (ms).
+
+    ``old`` and ``new`` are its forms before and after, in their stored form: no ``new`` one deletes it. An erased
+    correction has neither. ``latest`` has what changes in the newest events of keys: key, offset, arrival and stored
+    form of the event that is the newest now; None in place of the form if the key has none.
+    """
+
+    offset: int
+    arrival: int
+    old: bytes | None
+    new: bytes | None
+    latest: tuple[tuple[str, int, int, str | None], ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Correction:
+        head, old, new = data.split(b"\n")
+        offset, arrival, latest = orjson.loads(head)
+        return cls(offset, arrival, old or None, new or None, tuple(map(tuple, latest)))
+
+    def encode(self) -> bytes:
+        head = orjson.dumps([self.offset, self.arrival, self.latest])
+        return b"\n".join([head, self.old or b"", self.new or b""])
+
+    def without_forms(self) -> Correction:
+        """Return it as it stays once its event is erased."""
+        return Correction(self.offset, self.arrival, None, None)
+
+
+class Mark(NamedTuple):
+    """The last correction of an event: its offset, and its arrival in ms."""
+
+    offset: int
+    at: int
+
+
 @dataclass(slots=True)
 class EventsEntry:
     """Accepted events of one request or of several merged ones, with offsets ``first`` to ``last``.
 
     Each event has its own sequence, so a cursor can point between two events of an entry; ``sequence`` is that of the
-    last event. ``arrival`` is Redis's time in ms.
+    last event. ``arrival`` is Redis's time in ms. An entry with a ``correction`` has one offset and no events. Of an
+    entry in its current form ``marks`` has the corrected events by offset, and ``offsets`` those of the events that are
+    left; None: nothing was corrected.
     """
 
     first: int
@@ -30,30 +69,67 @@ class EventsEntry:
     sequence: int
     arrival: int
     data: bytes
+    correction: Correction | None = None
+    marks: dict[int, Mark] | None = None
+    offsets: list[int] | None = None
     _events: list[Event] | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, header: bytes, data: bytes) -> EventsEntry:
-        sequence, first, count, _least, _greatest, arrival = map(int, header.split())
-        return cls(first, first + count - 1, sequence, arrival, data)
+        sequence, first, count, _least, _greatest, arrival, *kind = header.split()
+        begin, end = int(first), int(first) + int(count) - 1
+        entry = cls(begin, end, int(sequence), int(arrival), data)
+        if kind:
+            entry._set_kind(kind[-1])
+        return entry
+
+    def _set_kind(self, kind: bytes) -> None:
+        """Read the data of a correction, or of an entry in its current form."""
+        if kind.startswith(b"x"):
+            self.correction, self.data = Correction.parse(self.data), b""
+            return
+        marks, _, lines = self.data.partition(b"\n")
+        self.marks = {}
+        for mark in marks.split():
+            place, offset, at = map(int, mark.split(b":"))
+            self.marks[self.first + place] = Mark(offset, at)
+        left = [(offset, line) for offset, line in enumerate(lines.split(b"\n"), self.first) if line]
+        self.offsets, self.data = [offset for offset, _ in left], b"\n".join([line for _, line in left])
 
     @property
     def events(self) -> list[Event]:
+        """The events; ``offsets`` says which are missing."""
         if self._events is None:
-            self._events = [Event.decode(line) for line in self.data.split(b"\n")]
+            self._events = [Event.decode(line) for line in self.data.split(b"\n")] if self.data else []
         return self._events
 
     @property
     def size(self) -> int:
-        return len(self.data)
+        """The bytes that it takes, about."""
+        found = self.correction
+        return len(self.data) if found is None else 100 + len(found.old or b"") + len(found.new or b"")
 
     @property
     def count(self) -> int:
         return self.last - self.first + 1
 
+    @property
+    def left(self) -> int:
+        """The number of events, without those that were deleted."""
+        if not self.data:
+            return 0
+        return self.count if self.offsets is None else len(self.offsets)
+
     def lines(self) -> list[tuple[int, bytes]]:
         """Return the events in their stored form, with their offsets."""
-        return list(enumerate(self.data.split(b"\n"), self.first))
+        if not self.data:
+            return []
+        lines = self.data.split(b"\n")
+        return list(enumerate(lines, self.first) if self.offsets is None else zip(self.offsets, lines, strict=True))
+
+    def offset_at(self, place: int) -> int:
+        """Return the offset of the event at a place among those that are left."""
+        return self.first + place if self.offsets is None else self.offsets[place]
 
     @property
     def before(self) -> int:

@@ -70,10 +70,16 @@ StatisticsArguments = namedtuple(
     "StatisticsArguments", "run publish_command log_channel fence kind source frame late topic log window"
 )
 DeleteKeys = namedtuple(
-    "DeleteKeys", "partition topics changed remains ids previous_ids log metadata latest latest_order index"
+    "DeleteKeys", "partition topics changed remains ids previous_ids log metadata latest latest_order index corrections"
 )
 DeleteArguments = namedtuple(
     "DeleteArguments", "run publish_command partition_channel topic windows max_remains fence idle numsub"
+)
+CorrectKeys = namedtuple("CorrectKeys", "partition changed log metadata latest latest_order index corrections")
+CorrectArguments = namedtuple(
+    "CorrectArguments",
+    "run publish_command log_channel partition_channel topic event entry place old new data corrected latest "
+    "max_latest fields terms",
 )
 ForgetArguments = namedtuple("ForgetArguments", "fence cursor age max_remains")
 CheckpointPieceArguments = namedtuple("CheckpointPieceArguments", "run fence epoch number expires piece")
@@ -149,6 +155,7 @@ DELETE = Script(
     "delete", writes=True, parts=("common", "streams", "remains"), keys=DeleteKeys._fields,
     arguments=DeleteArguments._fields,
 )  # fmt: skip
+CORRECT = Script("correct", writes=True, parts=_COMMON, keys=CorrectKeys._fields, arguments=CorrectArguments._fields)
 FORGET = Script("forget", writes=True, parts=("common", "remains"), arguments=ForgetArguments._fields)
 CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, parts=_COMMON, arguments=CheckpointPieceArguments._fields)
 CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, parts=_COMMON, arguments=CheckpointCommitArguments._fields)
@@ -177,7 +184,7 @@ SCRIPTS = (
     OPEN, PUBLISH, SWEEP, RECALL, STATISTICS, READ, READ_BACK, SEEK, REFUSE, LEASE, RELEASE, DELETE, FORGET,
     CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
     LATEST_READ, LATEST_FILL, INDEX_FILL, LOOK_UP, ALERT_DEFINE, ALERT_COMMIT,
-    COMPONENT_COMMIT, COMPONENT_REPLAY, EMIT,
+    COMPONENT_COMMIT, COMPONENT_REPLAY, EMIT, CORRECT,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

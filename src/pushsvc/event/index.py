@@ -42,7 +42,7 @@ def terms_of(data: bytes, names: Sequence[str]) -> Iterator[tuple[str, int, int]
     """Yield the terms of an entry's events, in their stored form, with the place of the event, from 0, and the bytes
     before it."""
     before = 0
-    for place, line in enumerate(data.split(b"\n")):
+    for place, line in enumerate(data.split(b"\n") if data else ()):
         event = orjson.loads(line)
         for name in names:
             text = text_of(event.get(name, DEFAULT_TYPE if name == "type" else None))

@@ -28,7 +28,7 @@ def latest_changes(data: bytes, deletes: Collection[str]) -> dict[str, LatestCha
     Events without a key change nothing. The changes are in the order of their events.
     """
     changes: dict[str, LatestChange] = {}
-    for place, line in enumerate(data.split(b"\n")):
+    for place, line in enumerate(data.split(b"\n") if data else ()):
         key, type_ = _key_and_type(line)
         if key is not None:
             changes.pop(key, None)

@@ -9,6 +9,8 @@ import orjson
 from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, FrameKind, StatisticsEntry
+from pushsvc.clock import format_time
+from pushsvc.event import Event
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.window_state import Selection
 from pushsvc.system_clock import now_ms
@@ -51,7 +53,10 @@ class Rendering:
     def selected(
         self, of: Log, entry: EventsEntry, filter: EventFilter, reserved: frozenset[str] | None
     ) -> Iterable[tuple[int, bytes]]:
-        """Return the offsets and messages of the events of an entry that a filter selects."""
+        """Return the offsets and messages of the events of an entry that a filter selects, or of its correction."""
+        if entry.correction is not None:
+            message = correction(of, entry, filter, reserved)
+            return () if message is None else ((entry.last, message),)
         if filter.selects_all:
             return enumerate(self.events(of, entry, reserved), entry.first)
         chosen = (offset for offset, event in enumerate(entry.events, entry.first) if filter.matches(event))
@@ -74,9 +79,41 @@ def events(of: Log, entry: EventsEntry, reserved: frozenset[str] | None) -> list
 def event(of: Log, entry: EventsEntry, offset: int, reserved: frozenset[str] | None) -> bytes:
     """Return the message of the event at an offset of an entry."""
     event = entry.events[offset - entry.first]
-    plain = reserved is None or event.type == "message" or event.type in reserved
-    name = None if plain else event.type
+    name = _event_name(event, reserved)
     return sse.encode(orjson.dumps(event.public(of.topic, offset, entry.arrival)), event=name)
+
+
+def correction(of: Log, entry: EventsEntry, filter: EventFilter, reserved: frozenset[str] | None) -> bytes | None:
+    """Return the message of a correction to those that a filter lets see some events; None if it concerns none of them.
+
+    The event that they see may be another one now, be gone, or be new to them, as the filter selects either form of it.
+    """
+    found = entry.correction
+    assert found is not None
+    old, new = _selected_form(found.old, filter), _selected_form(found.new, filter)
+    mark = {"offset": entry.last, "at": format_time(entry.arrival)}
+    if new is None:
+        if old is None and not (found.old is None and found.new is None):
+            return None
+        names: dict[str, Any] = {"$topic": of.topic, "$offset": found.offset}
+        if old is not None:  # an erased one has no names either
+            names |= {name: value for name, value in (("id", old.id), ("key", old.key)) if value is not None}
+        return sse.encode(orjson.dumps(names | {"$deleted": mark}), event="deleted")
+    public = new.public(of.topic, found.offset, found.arrival)
+    if old is not None:
+        return sse.encode(orjson.dumps({"$corrected": mark, **public}), event="corrected")
+    return sse.encode(orjson.dumps(public), event=_event_name(new, reserved))
+
+
+def _selected_form(line: bytes | None, filter: EventFilter) -> Event | None:
+    """Return a form of an event, if there is one and the filter selects it."""
+    form = None if line is None else Event.decode(line)
+    return form if form is not None and filter.matches(form) else None
+
+
+def _event_name(event: Event, reserved: frozenset[str] | None) -> str | None:
+    plain = reserved is None or event.type == "message" or event.type in reserved
+    return None if plain else event.type
 
 
 def snapshot(frame: Mapping[str, Any], selection: Selection) -> bytes:

@@ -58,7 +58,7 @@ class LogSteps:
                     found.epoch, found.entries, found.reached, more, found.first, found.last, found.trimmed
                 )  # fmt: skip
         log = Log(self._topic)
-        read = self._broker.read(log.partition, {log: offset})
+        read = self._broker.read(log.partition, {log: offset}, current=True)
         logged = read.logs[log]
         entries = logged.entries
         first, reached = (entries[0].first, entries[-1].last) if entries else (logged.last + 1, offset)

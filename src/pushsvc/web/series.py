@@ -213,7 +213,7 @@ class _LogSeries:
         begun = read.logs[self._log]
         if not begun.entries:
             return _Found((), np.zeros((len(self._query.names), 0)), None, wanted.step or window.pane)
-        first = self._first_clock(begun.entries[0])
+        first = self._first_clock(next((entry for entry in begun.entries if entry.data), begun.entries[0]))
         # The log had older events that the windows of its first minutes need. They are gone.
         reach = first + window.length if begun.trimmed > begun.deleted else first
         reach = (reach // window.pane + 1) * window.pane
@@ -226,7 +226,7 @@ class _LogSeries:
         return _Found(found, values, reach, step)
 
     def _read(self, offset: int, **budget: int) -> PartitionRead:
-        return self._broker.read(self._log.partition, {self._log: offset}, **budget)
+        return self._broker.read(self._log.partition, {self._log: offset}, current=True, **budget)
 
     def _first_clock(self, entry: EventsEntry) -> int:
         """Return where the clock (ms) was when it had read the log's first event."""
@@ -239,6 +239,8 @@ class _LogSeries:
     def _end(self) -> int:
         """Return about where the clock of events (ms) is now, one pane on."""
         newest = self._broker.read_back(self._log.topic, "+", budget=1).entries
+        while newest and not newest[0].data:  # a correction, or an entry of which every event was deleted
+            newest = self._broker.read_back(self._log.topic, str(newest[0].before), budget=1).entries
         if not newest:
             return 0
         times = self._times_of(newest[0])

@@ -33,6 +33,22 @@ class EntryApplier:
             self._yield_to_loop()  # replaying a log may take longer than a lease
         return lagging
 
+    def apply_again(self, partition: Partition, topic: OwnedTopic, entries: Sequence[EventsEntry]) -> None:
+        """Apply entries that were counted before to another engine. Raise EntryFailed, ShardLost."""
+        engine, name = topic.engine, topic.counts.name
+        at = 0
+        while at < len(entries):
+            until = engine.engine.reach(entries[at].arrival)
+            end = at + 1
+            while end < len(entries) and entries[end].arrival <= until:
+                end += 1
+            for run in self._bounded(0, entries[at:end]):
+                engine.engine.apply_entries(name, partition.poison.emptied(name, run), reported=True)
+                if any(entry.correction is not None and entry.last > topic.rebuilt_through for entry in run):
+                    engine.corrected.add(name)
+                self._yield_to_loop()
+            at = end
+
     @staticmethod
     def _apply_run(partition: Partition, topic: OwnedTopic, run: Sequence[EventsEntry]) -> None:
         name, engine = topic.counts.name, topic.engine
@@ -42,6 +58,9 @@ class EntryApplier:
             )
         metrics.COUNTED.inc(applied)
         topic.sequence = run[-1].sequence
+        # Whatever was read from the log since the windows began to be built has the current forms of then.
+        if any(entry.correction is not None and entry.last > topic.rebuilt_through for entry in run):
+            engine.corrected.add(name)
         topic.load.add([entry.data for entry in run])
         engine.unsaved.entries += len(run)
         metrics.ENTRIES.inc(len(run))

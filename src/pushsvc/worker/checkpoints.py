@@ -71,6 +71,7 @@ class Checkpointer:
         """
         until = time.monotonic() + self._policy.last
         every = [(*pair, engine) for pair in _known(partitions) for engine in pair[0].engines.values()]
+        every = [one for one in every if not one[2].corrected]
         worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= self._worth(one[2].cost)]
         failed: list[tuple[Partition, Exception]] = []
         for one in sorted(worth, key=lambda one: one[2].unsaved.spent, reverse=True):
@@ -96,7 +97,8 @@ class Checkpointer:
         unsaved = engine.unsaved
         worth = unsaved.entries > 0 and unsaved.spent >= self._worth(engine.cost / self._policy.share)
         forgotten = unsaved.forgot and engine.stored is not None
-        return (worth or forgotten) and now - engine.taken >= self._policy.interval
+        # A successor would not learn of a correction that was read: it reads the log after the checkpoint.
+        return (worth or forgotten) and now - engine.taken >= self._policy.interval and not engine.corrected
 
     def _worth(self, cost: float) -> float:
         return max(self._policy.worth, cost)

@@ -118,7 +118,8 @@ class LocalEngine(Aggregate):
     def apply_entries(self, name: str, entries: Sequence[EventsEntry], *, reported: bool) -> int:
         events = self._read_together(name, entries) if len(entries) > 1 else None
         if events is not None:
-            sizes = [entry.last - entry.first + 1 for entry in entries]
+            sizes = [entry.left for entry in entries]
+            self.topics[name].gaps += sum(entry.count for entry in entries) - len(events)
             arrivals = np.repeat(np.array([entry.arrival for entry in entries]), sizes)
             self._apply(name, entries[-1].last, arrivals, events, blamed=None)
             applied = len(events)
@@ -133,6 +134,7 @@ class LocalEngine(Aggregate):
         reader = self._reader_of(name)
         events = reader.read(entry.last, entry.data)
         metrics.UNCOUNTABLE.inc(reader.take_unreadable())
+        self.topics[name].gaps += entry.count - len(events)
         self._apply(name, entry.last, entry.arrival, events, blamed=entry.last)
         return len(events)
 
@@ -143,8 +145,8 @@ class LocalEngine(Aggregate):
             raise EntryFailed(name, blamed) from error
 
     def _read_together(self, name: str, entries: Sequence[EventsEntry]) -> Columns | None:
-        count = entries[-1].last - entries[0].first + 1
-        return self._reader_of(name).read_together([entry.data for entry in entries], count)
+        parts = [entry.data for entry in entries if entry.data or not (entry.correction or entry.offsets is not None)]
+        return self._reader_of(name).read_together(parts, sum(entry.left for entry in entries)) if parts else None
 
     def _reader_of(self, name: str) -> EntryReader:
         reader = self._readers.get(name)

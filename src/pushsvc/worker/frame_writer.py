@@ -116,7 +116,7 @@ class FrameWriter:
 
     @staticmethod
     def _as_write(topic: OwnedTopic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
-        data = frame.to_json(now)
+        data = frame.to_json(now, pending=frame.topic in topic.engine.corrected)
         if frame.kind == "snapshot":
             topic.update_bytes[frame.window], topic.snapshot_bytes[frame.window] = 0, len(data)
         else:

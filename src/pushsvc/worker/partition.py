@@ -63,6 +63,7 @@ class OwnedEngine:
     taken: float = field(default_factory=time.monotonic)
     cost: float = 0.0
     unsaved: Unsaved = field(default_factory=Unsaved)
+    corrected: set[str] = field(default_factory=set)  # topics with a corrected event that it counts as it was
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -99,6 +100,18 @@ class OwnedTopic:
         counts, settings = self.counts, self.settings
         settled = counts.offset >= self.silent_through and counts.late == counts.reported_late
         return settled and may_rest(settings, most) and self.load.at(now, settings.longest_window) <= most
+
+
+@dataclass(slots=True)
+class Recount:
+    """A topic of which an event was corrected, while an engine of its own counts it again from the log.
+
+    It takes the place of the engine under ``key`` once it is at the same offset.
+    """
+
+    key: EngineKey
+    engine: OwnedEngine
+    topic: OwnedTopic
 
 
 @dataclass(slots=True)
@@ -146,6 +159,8 @@ class Partition:
     demand: Demand = field(default_factory=Demand)
     alerts: HeldAlerts | None = None  # None: not read yet
     dormant: DormantTopics = field(default_factory=DormantTopics)
+    recounts: dict[str, Recount] = field(default_factory=dict)  # of corrected topics
+    recounted_at: float = 0.0  # monotonic time of the last beginning of recounts
     by_demand: set[str] = field(default_factory=set)  # topics that are counted on demand
     waiting: set[str] = field(default_factory=set)  # dormant topics that somebody asked for, while too many are open
     watched: dict[str, set[str]] = field(default_factory=dict)  # topics and windows that had subscribers at last
@@ -174,6 +189,11 @@ class Partition:
         return min(wakes, default=None)
 
     @property
+    def corrected(self) -> set[str]:
+        """The topics with a corrected event that is counted as it was."""
+        return set().union(*(one.corrected for one in self.engines.values()))
+
+    @property
     def is_due(self) -> bool:
         """Whether an engine may have frames."""
         return self.wake is not None and self.wake <= self.now
@@ -181,7 +201,8 @@ class Partition:
     @property
     def is_urgent(self) -> bool:
         """Whether there is work that somebody waits for, or may wait for."""
-        return not self.loaded or self.hurried or bool(self.demand.asked) or (bool(self.watched) and self.is_due)
+        hurried = self.hurried or bool(self.recounts)
+        return not self.loaded or hurried or bool(self.demand.asked) or (bool(self.watched) and self.is_due)
 
     def ask(self, name: str, lifetime: int) -> None:
         """Note that somebody asked for a window whose frames are not current, by the name of its log, for some ms."""
@@ -236,16 +257,35 @@ class Partition:
     def end(self) -> None:
         """Stop the engines; nothing is written any more. May be called again."""
         self.ended = True
-        for one in self.engines.values():
+        for one in [*self.engines.values(), *(recount.engine for recount in self.recounts.values())]:
             one.engine.end()
+
+    def replace(self, recount: Recount) -> None:
+        """Let a topic be counted by the engine that has counted it again."""
+        name, key = recount.topic.counts.name, recount.key
+        before = self.topics[name]
+        recount.topic.silent_through, recount.topic.load = before.silent_through, before.load
+        recount.topic.sequence = before.sequence
+        watched = self.watched.get(name)
+        if before.engine.name == recount.engine.name:
+            recount.engine.stored = before.engine.stored
+        del self.recounts[name]  # else it would be ended
+        self.forget(name)
+        if watched is not None:
+            self.watched[name] = watched
+        self.stale.discard(recount.engine.name)
+        self.topics[name], self.engines[key] = recount.topic, recount.engine
 
     def forget(self, name: str) -> None:
         """Remove a topic, and its engine if it was the last one there."""
         self.watched.pop(name, None)
         self.by_demand.discard(name)
+        if (recount := self.recounts.pop(name, None)) is not None:
+            recount.engine.engine.end()
         engine = self.topics.pop(name).engine
         engine.engine.close(name)
         engine.unsaved.forgot = True
+        engine.corrected.discard(name)
         if not engine.engine.topics:
             self.engines = {key: one for key, one in self.engines.items() if one is not engine}
             self.stale.add(engine.name)

@@ -32,5 +32,6 @@ class WorkerPolicy:
     yield_interval: float = 0.005  # after which sockets and leases get a turn
     run_bytes: int = 64_000  # of entries that are applied as one: more would not make an event cheaper
     shard_timeout: float = 30.0  # after which a shard that takes or answers nothing is given up
+    recount_interval: float = 1.0  # between two times that corrected topics are counted again
     ingest_bytes: int = 32_000_000  # of raw messages that wait to be published
     checkpoints: CheckpointPolicy = CheckpointPolicy()

@@ -16,7 +16,7 @@ from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.dormant import RecentLoad, is_short, may_rest
 from pushsvc.worker.engine import LocalEngine, TopicEngine
-from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, engine_key, engine_name
+from pushsvc.worker.partition import EngineKey, OwnedEngine, OwnedTopic, Partition, Recount, engine_key, engine_name
 from pushsvc.worker.policy import WorkerPolicy
 from pushsvc.worker.room import Room
 from pushsvc.worker.shards.pool import ShardHandle, ShardPool
@@ -51,7 +51,10 @@ class Takeover:
         if partition.epoch is None:
             epoch, headers = self._broker.checkpoints.headers(partition.number)
             keys = {engine_key(self._rules.settings_of(name), name) for name in names}
-            self._restore_all(partition, headers, {engine_name(key): key for key in keys})
+            engines = {engine_name(key): key for key in keys}
+            if headers.keys() - engines.keys():  # a corrected topic has an engine of its own
+                engines |= {engine_name(key): key for name in names if (key := (self._rules.settings_of(name), name))}
+            self._restore_all(partition, headers, engines)
             partition.epoch = epoch
         for wanted in self._broker.demand.read(partition.number):
             if wanted not in partition.demand:
@@ -105,31 +108,55 @@ class Takeover:
         rests = name in partition.dormant and self._may_rest(partition, name, settings)
         return rests and partition.dormant.is_small(name, int(events.get("bytes", 0)), self._rebuilt_entries)
 
+    def recount(self, partition: Partition, name: str) -> Recount | None:
+        """Return an engine that begins to count a topic again, as its log is now; None if the topic was deleted."""
+        settings = self._rules.settings_of(name)
+        events, *windows = self._broker.metadata(_logs_of(name, settings))
+        if "created" not in events:
+            return None
+        now, key = self._broker.time(partition.number), (settings, name)
+        engine = OwnedEngine(engine_name(key), self._new_engine(settings, self._begin_of(settings, now)))
+        return Recount(key, engine, self._opened(engine, name, settings, events, windows, now))
+
     def _open(
         self, partition: Partition, name: str, settings: TopicSettings, events: Mapping[str, str],
         windows: list[dict[str, str]], now: int,
     ) -> None:  # fmt: skip
+        engine = self._engine_for(partition, engine_key(settings, name), now)
+        partition.topics[name] = self._opened(engine, name, settings, events, windows, now)
+        partition.dormant.discard(name)
+
+    def _opened(
+        self, engine: OwnedEngine, name: str, settings: TopicSettings, events: Mapping[str, str],
+        windows: list[dict[str, str]], now: int,
+    ) -> OwnedTopic:  # fmt: skip
+        """Return a topic that an engine begins to count, from where in the log its windows begin."""
         after = int(events.get("first", 1)) - 1
-        covered = now - settings.longest_window - _REPLAY_MARGIN
+        covered = self._begin_of(settings, now)
         if settings.clock == "wall" and _oldest_arrival(events) <= covered:
             needed = self._broker.seek_arrival(name, covered)
             if settings.largest_count_window:
-                needed = min(needed, int(events["last"]) - settings.largest_count_window)
+                gaps = int(events.get("gaps", 0))  # offsets without an event
+                needed = min(needed, int(events["last"]) - settings.largest_count_window - gaps)
             after = max(after, needed)
-        engine = self._engine_for(partition, engine_key(settings, name), now)
         counts = engine.engine.open(name, int(events["created"]))
         counts.offset = after
         counts.deleted = int(events.get("deleted", 0))
-        partition.topics[name] = _topic_of(engine, counts, settings, events, windows, RecentLoad(now))
-        partition.topics[name].rebuilt_through = int(events["last"])
-        partition.dormant.discard(name)
+        topic = _topic_of(engine, counts, settings, events, windows, RecentLoad(now))
+        topic.rebuilt_through = int(events["last"])
+        return topic
+
+    @staticmethod
+    def _begin_of(settings: TopicSettings, now: int) -> int:
+        """Return from which arrival (ms) on the windows cover a log at ``now``."""
+        return now - settings.longest_window - _REPLAY_MARGIN
 
     # Engines
 
     def _engine_for(self, partition: Partition, key: EngineKey, now: int) -> OwnedEngine:
         if key not in partition.engines:
             settings, _ = key
-            engine = self._new_engine(settings, now - settings.longest_window - _REPLAY_MARGIN)
+            engine = self._new_engine(settings, self._begin_of(settings, now))
             partition.engines[key] = OwnedEngine(engine_name(key), engine)
         return partition.engines[key]
 
@@ -201,7 +228,8 @@ class Takeover:
             for name, several in zip(names, logs, strict=True):
                 events, *windows = [next(answers) for _ in several]
                 counts = engine.engine.topics[name]
-                if self._rules.settings_of(name) == settings and _continues(counts, events):
+                same = self._rules.settings_of(name) == settings and name not in partition.topics
+                if same and _continues(counts, events):
                     load = RecentLoad(partition.now, previous=inf)
                     found[name] = _topic_of(engine, counts, settings, events, windows, load)
         for name in set(every) - set(found):
@@ -220,8 +248,7 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _oldest_arrival(events: Mapping[str, str]) -> int:
     """Return the arrival (ms) of the oldest entry of a log; 0 if it is not known."""
-    _, _, arrival, _ = (events.get("oldest") or "0 0 0 0").split()
-    return int(arrival)
+    return int((events.get("oldest") or "0 0 0").split()[2])
 
 
 def _logs_of(name: str, settings: TopicSettings) -> list[Log]:

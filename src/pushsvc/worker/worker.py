@@ -179,6 +179,8 @@ class AggregatorWorker:
                 waits.append(0.0 if partition.hurried else quiet)
             if partition.alerts is not None and partition.alerts.wake_at is not None:
                 waits.append(max((partition.alerts.wake_at - partition.now) / 1000, quiet))
+            if partition.corrected:
+                waits.append(partition.recounted_at + self._policy.recount_interval - now)
             if partition.wake is not None:
                 wait = (partition.wake - partition.now) / 1000
                 waits.append(wait if partition.watched else max(wait, quiet))
@@ -248,9 +250,11 @@ class AggregatorWorker:
         asked, names = partition.take_asked(), []
         try:
             names = self._take_unread(partition)
-            if not names and not asked and not partition.is_due and not self.alerts.is_due(partition):
+            due = partition.is_due or partition.recounts or partition.corrected
+            if not names and not asked and not due and not self.alerts.is_due(partition):
                 return False
             busy = self._read_and_write(partition, names, {topic_of(name) for name in asked})
+            busy |= self._recount(partition)
         except PushError:
             partition.unread.update(names)  # their entries may not have been read
             partition.demand.asked |= asked
@@ -295,7 +299,8 @@ class AggregatorWorker:
         return sorted(name for name in unread if name in topics)
 
     def _read_and_write(self, partition: Partition, names: list[str], asked: set[str]) -> bool:
-        read = self._broker.read(partition.number, {Log(name): partition.topics[name].counts.offset for name in names})
+        after = {Log(name): partition.topics[name].counts.offset for name in names}
+        read = self._broker.read(partition.number, after, current=True)
         partition.away = False
         partition.skew = read.now - now_ms()
         if read.epoch != partition.epoch:
@@ -309,6 +314,47 @@ class AggregatorWorker:
         self.frames.write(partition, asked.union(names), read.now)
         self._evaluate_alerts(partition, names, lagging, read.now)
         return bool(lagging)
+
+    def _recount(self, partition: Partition) -> bool:
+        """Count corrected topics again, by one read of their logs; return whether there is more to read.
+
+        Meanwhile their engines go on. So a topic with many corrections is counted again once a second at most.
+        """
+        now = time.monotonic()
+        if partition.corrected and now - partition.recounted_at >= self._policy.recount_interval:
+            partition.recounted_at = now
+            for name in partition.corrected - partition.recounts.keys():
+                self._begin_recount(partition, name)
+        if not partition.recounts or partition.ended:
+            return False
+        after = {Log(name): recount.topic.counts.offset for name, recount in partition.recounts.items()}
+        read = self._broker.read(partition.number, after, current=True)
+        if read.epoch != partition.epoch:
+            self._restart(partition, rebuild_from_log=False)
+            return True
+        for name, recount in list(partition.recounts.items()):
+            found, live = read.logs[Log(name)], partition.topics[name].counts
+            if not found.created or found.deleted != live.deleted:
+                partition.unread.add(name)  # the topic is forgotten, with its recount
+                continue
+            entries = [entry for entry in found.entries if entry.last <= live.offset]
+            with recount.engine.working():
+                self._applier.apply_again(partition, recount.topic, entries)
+                if recount.topic.counts.offset < live.offset:
+                    continue
+                recount.engine.engine.advance(read.now)
+            recount.topic.counts.reported_late = recount.topic.counts.late - (live.late - live.reported_late)
+            partition.replace(recount)
+            self.frames.write(partition, [name], read.now)
+        return bool(partition.recounts)
+
+    def _begin_recount(self, partition: Partition, name: str) -> None:
+        """Begin to count a topic again. Without room for a second time its rows, it is counted anew in its place."""
+        if self.room.cells.held > self.room.cells.limit / 2:
+            partition.forget(name)
+            partition.unread.add(name)
+        elif (recount := self._takeover.recount(partition, name)) is not None:
+            partition.recounts[name] = recount
 
     def _evaluate_alerts(self, partition: Partition, names: list[str], lagging: set[str], now: int) -> None:
         held = partition.alerts

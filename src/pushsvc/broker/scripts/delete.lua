@@ -1,4 +1,4 @@
--- End a topic: delete its events, ids, newest events, index and statistics. Its offsets go on, so that none ever names two events.
+-- End a topic: delete its events, ids, newest events, index, corrections and statistics. Its offsets go on, so that none ever names two events.
 -- Named in script.py: DeleteKeys (then, per statistics log: log, metadata), DeleteArguments (then the logs' channels).
 -- `windows` are the topic's windows as the caller knows them. With `idle` (ms) the topic ends only if `fence` is the
 -- newest and it had no event and no stream for that long. At most `max_remains` ended topics are remembered.
@@ -33,7 +33,7 @@ for i = NAMED_KEYS + 1, #KEYS, 2 do
   frames = math.max(frames, tonumber(redis.call('HGET', KEYS[i + 1], 'last') or 0))
   redis.call('DEL', KEYS[i], KEYS[i + 1])
 end
-redis.call('DEL', ids_key, previous_ids_key, log_key, metadata_key, latest_key, latest_order_key, index_key)
+redis.call('DEL', ids_key, previous_ids_key, log_key, metadata_key, latest_key, latest_order_key, index_key, corrections_key)
 redis.call('HSET', remains_key, topic,
   string.format('%d %d %d %d', sequence, now, metadata[2] or 0, frames) .. (windows == '' and '' or ' ' .. windows))
 redis.call('ZADD', changed_key, sequence, topic)

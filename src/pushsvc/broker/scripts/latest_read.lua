@@ -3,14 +3,15 @@
 -- KEYS: partition, metadata, latest, latest order
 -- ARGV: run, offset to read after, byte budget, '1' to list all keys too, then the keys to look up (none: read by offset)
 -- Returns {1 if the partition's epoch belongs to this run, epoch, sequence, last offset of the log, 1 if all of it is
--- folded in, evicted keys, number of keys, more, {key, value, …}, {keys}}
+-- folded in, evicted keys, number of keys, more, {key, value, …}, {keys},
+-- offset of the last correction}
 local partition_key, metadata_key, latest_key, latest_order_key = unpack(KEYS)
 local after, budget = ARGV[2], tonumber(ARGV[3])
 local state = redis.call('HMGET', partition_key, 'run', 'epoch', 'sequence')
-local metadata = redis.call('HMGET', metadata_key, 'created', 'last', 'latest', 'evicted')
+local metadata = redis.call('HMGET', metadata_key, 'created', 'last', 'latest', 'evicted', 'corrected')
 local answer = {
   state[1] == ARGV[1] and 1 or 0, tonumber(state[2] or '0'), tonumber(state[3] or '0'), tonumber(metadata[2] or '0'),
-  (not metadata[1] or metadata[2] == metadata[3]) and 1 or 0, tonumber(metadata[4] or '0'), 0, 0, {}, {}
+  (not metadata[1] or metadata[2] == metadata[3]) and 1 or 0, tonumber(metadata[4] or '0'), 0, 0, {}, {}, tonumber(metadata[5] or '0')
 }
 if not metadata[1] then
   return answer

@@ -1,20 +1,23 @@
 -- Find events of a topic by its index, at one instant. Writes nothing.
--- KEYS: partition, log, metadata, index. ARGV: run, digest of the indexed fields, 'after' or 'before', where to start,
+-- KEYS: partition, log, metadata, index, corrections. ARGV: run, digest of the indexed fields, 'after' or 'before', where to start,
 -- the most events, byte budget of entries, then the terms: an event is found by any of them.
 -- 'after' starts with the event after an offset and goes up, 'before' starts as read_back.lua does and goes down.
 -- Returns {1 if the partition's epoch belongs to this run, epoch, 1 if the index has the events where to start, first and
 -- last offset of the log, trimmed, the offset of the last event that was considered, {{header, offset, event, …}, …}}
 local SEGMENT, MOST_SEGMENTS = 4096, 500 -- a segment takes 8 us
-local partition_key, log_key, metadata_key, index_key = unpack(KEYS)
+local partition_key, log_key, metadata_key, index_key, corrections_key = unpack(KEYS)
 local run, fields, direction, start, most, budget = unpack(ARGV, 1, 6)
 local FIRST_TERM = 7
 local call, forwards = redis.call, direction == 'after'
 most, budget = tonumber(most), tonumber(budget)
 
 local state = call('HMGET', partition_key, 'run', 'epoch')
-local metadata = call('HMGET', metadata_key, 'first', 'last', 'trimmed', 'indexed')
+local metadata = call('HMGET', metadata_key, 'first', 'last', 'trimmed', 'indexed', 'corrected')
 local first, last = tonumber(metadata[1] or '1'), tonumber(metadata[2] or '0')
 local found = {}
+if not metadata[5] then
+  corrections_key = nil
+end
 local answer = {
   state[1] == run and 1 or 0, tonumber(state[2] or '0'), 0, first, last, tonumber(metadata[3] or '0'), 0, found
 }
@@ -71,7 +74,7 @@ local function offsets_of(segment)
   return offsets, complete
 end
 
-local events, entry, data, entry_first, entry_last = 0, nil, nil, 1, 0
+local events, entry, data, entry_first, entry_last, lines = 0, nil, nil, 1, 0, nil
 
 -- Add the event at an offset to its entry.
 local function add(offset)
@@ -80,8 +83,17 @@ local function add(offset)
     if not one then
       return
     end
-    local header = one[2][2]
-    data, entry = one[2][4], {header}
+    local header, id = one[2][2], string.match(one[1], '%d+')
+    data, entry, lines = one[2][4], {header}, nil
+    if corrections_key then
+      local current = call('HGET', corrections_key, id)
+      if current then
+        lines = {}
+        for line in string.gmatch(string.match(current, '\n(.*)') .. '\n', '([^\n]*)\n') do
+          lines[#lines + 1] = line
+        end
+      end
+    end
     budget = budget - #data
     entry_first, entry_last = string.match(header, '%d+ (%d+) (%d+)')
     entry_first = tonumber(entry_first)
@@ -91,10 +103,17 @@ local function add(offset)
     end
     found[#found + 1] = entry
   end
+  events = events + 1
+  if lines then -- those bytes are of other forms
+    local line = lines[offset - entry_first + 1]
+    if line ~= '' then
+      entry[#entry + 1], entry[#entry + 2] = offset, line
+    end
+    return
+  end
   local before = skipped[offset]
   local line_end = string.find(data, '\n', before + 1, true)
   entry[#entry + 1], entry[#entry + 2] = offset, string.sub(data, before + 1, line_end and line_end - 1)
-  events = events + 1
 end
 
 local segments = 0

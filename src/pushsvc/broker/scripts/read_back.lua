@@ -1,9 +1,9 @@
 -- Read a topic's entries backwards, at one instant. Writes nothing.
--- KEYS: partition, log. ARGV: run, byte budget, and the offset of an entry's last event, or '+' for the end of the log;
+-- KEYS: partition, log, and to get corrected events in their current forms the corrections. ARGV: run, byte budget, and the offset of an entry's last event, or '+' for the end of the log;
 -- with '>' before it, start with the entry after that offset.
 -- Returns {1 if the partition's epoch belongs to this run, epoch, 1 if there are older entries, {header, data, …}}, the
 -- newest entry first
-local partition_key, log_key = unpack(KEYS)
+local partition_key, log_key, corrections_key = unpack(KEYS)
 local run, budget, start = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local state = redis.call('HMGET', partition_key, 'run', 'epoch')
 local after = string.match(start, '^>(%d+)$')
@@ -22,8 +22,10 @@ while budget > 0 do
       older = 1
       break
     end
-    entries[#entries + 1], entries[#entries + 2] = entry[2][2], entry[2][4]
-    budget = budget - #entry[2][4] - 100
+    local header, data, id = entry[2][2], entry[2][4], string.match(entry[1], '%d+')
+    include('current')
+    entries[#entries + 1], entries[#entries + 2] = header, data
+    budget = budget - #data - 100
     start = '(' .. entry[1]
   end
   if #found < 16 then

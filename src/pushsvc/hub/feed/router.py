@@ -15,9 +15,10 @@ import gevent
 from gevent import get_hub
 
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import NO_ENTRIES, EventsEntry, LogEntry
+from pushsvc.broker.log import NO_ENTRIES, Correction, EventsEntry, LogEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import BrokerUnavailable, PushError
+from pushsvc.event import Event
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.feed.few import Few, excluding, including
 from pushsvc.hub.feed.follower import Follower
@@ -213,7 +214,7 @@ class Router:
         for _, entry in batch:
             if isinstance(entry, EventsEntry):
                 self._queue.append(entry)
-                self._queued_bytes += len(entry.data)
+                self._queued_bytes += entry.size
         if self._steps is not None:
             if self._queued_bytes > self._limits.notified_bytes:
                 self._drop_queue(behind=True)
@@ -312,7 +313,7 @@ class Router:
         if logged.more and len(entries) == len(logged.entries):
             self._drop_queue(behind=True)
         self._queue.extendleft(reversed(entries))
-        self._queued_bytes += sum(len(entry.data) for entry in entries)
+        self._queued_bytes += sum(entry.size for entry in entries)
 
     def _forget_work(self) -> None:
         self._generation += 1
@@ -338,7 +339,7 @@ class Router:
                     yield
             if self._queue:
                 entry = self._queue.popleft()
-                self._queued_bytes -= len(entry.data)
+                self._queued_bytes -= entry.size
                 if entry.last > self._offset:
                     yield from self._route(entry)
                     self._offset, self._sequence = entry.last, entry.sequence
@@ -348,17 +349,31 @@ class Router:
     def _route(self, entry: EventsEntry) -> Iterator[None]:
         """Give each consumer the events of an entry that it selects."""
         shares: dict[FilteredConsumer, list[int]] = {}
-        for offset in range(entry.first, entry.last + 1):
-            self._select(entry, offset, shares)
-            yield
+        if entry.correction is not None:
+            self._select_correction(entry, entry.correction, shares)
+        else:
+            for offset, event in enumerate(entry.events, entry.first):
+                self._select(event, offset, shares)
+                yield
         rendering = Rendering()
         for consumer, offsets in shares.items():
             self._guarded(consumer, partial(consumer.take_selected, self._log, entry, offsets, rendering))
             yield
 
-    def _select(self, entry: EventsEntry, offset: int, shares: dict[FilteredConsumer, list[int]]) -> None:
+    def _select_correction(
+        self, entry: EventsEntry, correction: Correction, shares: dict[FilteredConsumer, list[int]]
+    ) -> None:
+        """Add a correction to the shares of those that select a form of its event; without forms, to all."""
+        forms = [Event.decode(line) for line in (correction.old, correction.new) if line is not None]
+        for event in forms:
+            self._select(event, entry.last, shares)
+        for consumer in () if forms else self._consumers():
+            shares[consumer] = [entry.last]
+        for offsets in shares.values():
+            del offsets[1:]  # both forms are in one message
+
+    def _select(self, event: Event, offset: int, shares: dict[FilteredConsumer, list[int]]) -> None:
         """Add an event to the shares of those that select it."""
-        event = entry.events[offset - entry.first]
         found: Few[_Branch] = ()
         if event.key is not None and self._by_key:
             self.look_ups += 1

@@ -323,11 +323,14 @@ class Group:
         cursors, reserved = self._sent.cursors(of.partition), self.query.reserved_names
         # A client that is there lacks nothing before these events, and a recovery begins there.
         self.channel.move_end(cursors(entry.sequence_of(offsets[0]) - 1))
+        if entry.correction is None:
+            messages: Iterable[tuple[int, bytes]] = (
+                (offset, rendering.event(of, entry, offset, reserved)) for offset in offsets
+            )
+        else:
+            messages = rendering.selected(of, entry, self.query.filter_of(of.topic), reserved)
         self.channel.broadcast(
-            [
-                sse.with_id(rendering.event(of, entry, offset, reserved), cursors(entry.sequence_of(offset)))
-                for offset in offsets
-            ]
+            [sse.with_id(message, cursors(entry.sequence_of(offset))) for offset, message in messages]
         )
         if self.settled.is_set():
             self._reset_is_newest = False

@@ -9,7 +9,7 @@ from itertools import takewhile
 import orjson
 
 from pushsvc.broker.latest import LatestEvents
-from pushsvc.broker.log import EventsEntry
+from pushsvc.broker.log import Correction, EventsEntry
 from pushsvc.event import Event
 from pushsvc.event.latest import latest_changes
 from pushsvc.pause import Pause
@@ -21,10 +21,11 @@ _OVERHEAD = 300  # bytes of memory that an event takes beside its data, about
 
 @dataclass(frozen=True, slots=True)
 class NewestEvent:
-    """An event as subscribers see it, as JSON, and the sequence of the entry that brought it."""
+    """An event as subscribers see it, as JSON, with the sequence of the entry that brought it, and its own offset."""
 
     sequence: int
     data: bytes
+    offset: int
 
 
 class LatestState:
@@ -39,7 +40,8 @@ class LatestState:
         self.size = 0
         self._topic = topic
         self._most, self._deletes = settings.max_keys, frozenset(settings.latest_deletes)
-        self._events: dict[str, NewestEvent] = {}  # in the order of their offsets
+        self._events: dict[str, NewestEvent] = {}  # in the order of their sequences
+        self._in_order = True  # this is that of their offsets too: no correction has brought an older event back
         self._removed: dict[str, int] = {}  # key: sequence of its removal; oldest first
         self._horizon = found.sequence  # changes up to this sequence are not known key by key
         for key, event in found.events.items():
@@ -51,7 +53,10 @@ class LatestState:
         includes changes nothing."""
         if entry.last <= self.offset:
             return (), ()
-        changed, gone = [], []
+        changed: list[str] = []
+        gone: list[str] = []
+        if entry.correction is not None:
+            self._correct(entry, entry.correction, changed, gone)
         for key, change in latest_changes(entry.data, self._deletes).items():
             offset = entry.first + change.place
             sequence = entry.sequence_of(offset)
@@ -62,17 +67,34 @@ class LatestState:
                 self._remove(key, sequence)
                 gone.append(key)
         while changed and len(self._events) > self._most:  # as the scripts do, after each entry
-            oldest = next(iter(self._events))
+            oldest = self._oldest()
             self._remove(oldest, entry.sequence)
             self.evicted += 1
             gone.append(oldest)
         self.offset, self.sequence = entry.last, entry.sequence
         return changed, gone
 
+    def _correct(self, entry: EventsEntry, found: Correction, changed: list[str], gone: list[str]) -> None:
+        """Fold a correction in, which says what changes."""
+        for key, offset, arrival, line in found.latest:
+            if line is not None:
+                self._put(key, Event.decode(line.encode()), offset, arrival, entry.sequence)
+                self._in_order = False
+                changed.append(key)
+            elif key in self._events:
+                self._remove(key, entry.sequence)
+                gone.append(key)
+
+    def _oldest(self) -> str:
+        """Return the key whose event has the least offset."""
+        if self._in_order:
+            return next(iter(self._events))
+        return min(self._events, key=lambda key: self._events[key].offset)
+
     def _put(self, key: str, event: Event, offset: int, arrival: int, sequence: int) -> None:
         data = orjson.dumps(event.public(self._topic, offset, arrival))
         self._drop(key)
-        self._events[key] = NewestEvent(sequence, data)
+        self._events[key] = NewestEvent(sequence, data, offset)
         self._removed.pop(key, None)
         self.size += len(data) + len(key) + _OVERHEAD
 

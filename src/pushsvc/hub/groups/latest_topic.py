@@ -177,7 +177,7 @@ class LatestTopic:
             self._apply(self._state, entries)
             return
         self._waiting += entries
-        if sum(len(entry.data) + _ENTRY for entry in self._waiting) > _WAITING:
+        if sum(entry.size + _ENTRY for entry in self._waiting) > _WAITING:
             self._waiting.clear()
             self._generation += 1
             self._load()

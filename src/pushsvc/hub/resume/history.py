@@ -80,6 +80,12 @@ class History:
     def _events(self, partition: int, of: Log, entry: EventsEntry) -> Iterator[bytes]:
         """Yield the messages of an entry after the position in its log, and advance the client's position."""
         at, selected, reserved = self.log_positions[of], self.query.filter_of(of.topic), self.query.reserved_names
+        if entry.correction is not None:
+            message = sse_messages.correction(of, entry, selected, reserved)
+            if message is not None and entry.last > at.offset and entry.sequence > at.sequence:
+                self.client_positions[partition] = Position(self.client_positions[partition].epoch, entry.sequence)
+                yield sse.with_id(message, self.cursor())
+            return
         for offset, event in enumerate(entry.events, entry.first):
             sequence = entry.sequence_of(offset)
             if offset > at.offset and sequence > at.sequence and selected.matches(event):

@@ -305,6 +305,8 @@ class AlertEvaluator:
     @staticmethod
     def _matches(rule: AlertRule, entry: EventsEntry, position: int, commit: _Commit, now: int) -> int:
         """Add the events of an entry, after an offset, that raise a rule; return the last offset that was looked at."""
+        if entry.correction is not None:
+            return max(position, entry.last)  # the rule looked at the event as it was published
         first = next(leaf.field for leaf in leaves(rule.condition) if isinstance(leaf, EventTest))
         found = truths(rule.condition, EventSource(entry.events)) == TRUE
         for offset, event, meets in zip(range(entry.first, entry.last + 1), entry.events, found, strict=True):

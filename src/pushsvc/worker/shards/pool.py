@@ -223,7 +223,7 @@ class ShardPool:
         for entry in entries:
             self.topics[name].offset = entry.last
             self._send(messages.ApplyEntry(entry.last, entry.arrival, reported, entry.data))
-            applied += entry.last - entry.first + 1 if entry.data else 0
+            applied += entry.left
         self._pending = [True] * len(self._pending)
         return applied
 
