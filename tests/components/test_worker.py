@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
-from support.waiting import until
+from pushsvc.event import Event
+from pushsvc.settings import TopicSettings
+from support.ports import free_port
+from support.waiting import DEADLINE, until
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -123,3 +127,186 @@ def test_a_handler_that_ends_or_blocks_its_process_takes_no_other_event_with_it(
     assert sorted(event.data["n"] for event in site.events("done")) == [0, 1, 3, 5]
     assert "code 3" in site.events("jobs.dead")[0].data["reason"]
     assert "within" in site.events("jobs.dead")[1].data["reason"]
+
+
+def test_timers_survive_a_restart_and_may_be_replaced_and_cancelled(site: Site) -> None:
+    site.app("""
+        @on("carts", start="beginning")
+        def cart(event, ctx):
+            if event.get("paid"):
+                ctx.cancel(remind)
+            else:
+                ctx.call_later(event["wait"], remind, n=event["n"])
+
+        @on.timer
+        def remind(ctx, n):
+            ctx.state["reminded"] = ctx.state.get("reminded", 0) + 1
+            ctx.emit("reminders", {"key": ctx.key, "n": n, "times": ctx.state["reminded"]})
+    """)
+    site.work()
+    site.publish("carts", {"n": 1, "wait": 3_000}, {"n": 2, "wait": 0.5}, key="replaced")
+    site.publish("carts", {"n": 3, "wait": 0.5}, {"paid": True}, key="cancelled")
+    site.publish("carts", {"n": 4, "wait": 0.5}, key="late")
+    until(lambda: sum(one["timers"] for one in site.broker.components.overview("cart", range(64))) == 2)
+    site.stack.stop("worker")
+    site.work()
+    until(lambda: len(site.events("reminders")) == 2)
+    assert sorted((event.key, event.data["n"]) for event in site.events("reminders")) == [("late", 4), ("replaced", 2)]
+    site.publish("carts", {"n": 5, "wait": 0}, key="late")
+    until(lambda: len(site.events("reminders")) == 3)
+    assert (site.events("reminders")[-1].key, site.events("reminders")[-1].data["times"]) == ("late", 2)
+
+
+def test_a_timer_that_fails_is_tried_again_then_given_up(site: Site) -> None:
+    site.app("""
+        @on("carts", start="beginning", retries=2, backoff=0.01)
+        def cart(event, ctx):
+            ctx.call_later(0, remind, n=event["n"])
+
+        @on.timer
+        def remind(ctx, n):
+            if ctx.attempt <= n:
+                raise RuntimeError("not yet")
+            ctx.emit("reminders", {"n": n})
+    """)
+    site.work()
+    site.publish("carts", {"n": 1}, key="a")
+    site.publish("carts", {"n": 9}, key="b")
+    until(lambda: site.events("reminders") and site.events("carts.dead"))
+    (dead,) = site.events("carts.dead")
+    assert (dead.key, dead.data["attempts"], dead.data["timer"]["data"]) == ("b", 3, {"n": 9})
+
+
+def test_replies_go_to_declared_topics_alone(site: Site) -> None:
+    site.app("""
+        @on("questions", start="beginning", replies="support.user.>")
+        def answer(event, ctx):
+            ctx.emit("log", {"n": event["n"], "sent": ctx.reply({"text": "hello"})})
+    """)
+    site.work()
+    for n, topic in enumerate(
+        ["support.user.u1", "orders", "support.user", "support.user.>", "support.user.x.dead", 7]
+    ):
+        site.publish("questions", {"n": n, "reply_to": topic})
+    site.publish("questions", {"n": 6})
+    until(lambda: len(site.events("log")) == 7)
+    assert [event.data["sent"] for event in site.events("log")] == [True, False, False, False, False, False, False]
+    until(lambda: site.events("support.user.u1"))
+    assert not site.events("orders")
+
+
+def test_trimmed_events_are_counted_and_reported(site: Site) -> None:
+    site.app("""
+        @on("numbers", group="all", start="beginning")
+        def handle(event, ctx):
+            ctx.emit("handled", {"n": event["n"]})
+
+        @on.gap("numbers", group="all")
+        def lost(gap, ctx):
+            ctx.emit("lost", {"topic": gap.topic, "first": gap.first, "last": gap.last, "count": gap.count})
+    """)
+    site.publish("numbers", {"n": 1})
+    site.work()
+    until(lambda: site.events("handled"))
+    site.stack.stop("worker")
+    short = TopicSettings(windows=(), retention=2)
+    for n in range(2, 7):
+        site.broker.publish("numbers", [Event(data={"n": n})], short)
+    first = site.events("numbers")[0].data["n"]
+    assert first > 2
+    site.work()
+    until(lambda: len(site.events("handled")) == 1 + 7 - first)
+    assert [event.data for event in site.events("lost")] == [
+        {"topic": "numbers", "first": 2, "last": first - 1, "count": first - 2}
+    ]
+    assert sum(one["trimmed"] for one in site.broker.components.overview("all", range(64))) == first - 2
+
+
+def test_a_topic_that_was_deleted_begins_anew_without_its_states(site: Site) -> None:
+    site.app("""
+        @on("clicks", start="beginning")
+        class Count:
+            def handle(self, event, ctx):
+                ctx.state["n"] = ctx.state.get("n", 0) + 1
+                ctx.emit("counts", {"n": ctx.state["n"]})
+    """)
+    site.work()
+    for turn in range(3):
+        site.publish("clicks", {}, {}, key="a")
+        until(lambda turn=turn: len(site.events("counts")) == 2 * turn + 2)
+        site.broker.delete("clicks")
+    assert [event.data["n"] for event in site.events("counts")] == [1, 2] * 3
+
+
+def test_two_workers_share_the_partitions_and_a_slow_handler_keeps_its_own(site: Site) -> None:
+    site.app("""
+        @on("jobs.*", group="work", start="beginning")
+        def work(event, ctx):
+            time.sleep(event["seconds"])
+            ctx.emit("done", {"worker": os.getppid(), "topic": event.topic})
+    """)
+    site.work("one")
+    site.begin("work")
+    site.publish("jobs.slow", {"seconds": 8})  # longer than a lease
+    for number in range(40):
+        site.publish(f"jobs.n{number}", {"seconds": 0})
+    site.work("two")
+    until(lambda: len(site.events("done")) == 41)
+    assert sorted(event.data["topic"] for event in site.events("done")) == sorted(
+        ["jobs.slow", *(f"jobs.n{number}" for number in range(40))]
+    )
+    workers = {event.data["worker"] for event in site.events("done")}
+    for number in range(40, 80):
+        site.publish(f"jobs.n{number}", {"seconds": 0})
+    until(lambda: len(site.events("done")) == 81)
+    workers |= {event.data["worker"] for event in site.events("done")}
+    assert len(workers) == 2
+
+
+def test_a_module_that_cannot_be_loaded_ends_the_command(site: Site) -> None:
+    for text, reason in (("raise RuntimeError('broken')", "RuntimeError: broken"), ("", "registers no handler")):
+        site.app(text)
+        worker = site.stack.start("worker", "worker", "--app", "app")
+        assert worker.wait(DEADLINE) == 1
+        assert reason in site.stack.output("worker")
+
+
+def test_a_changed_module_is_loaded_again(site: Site) -> None:
+    app = """
+        @on("numbers", group="all", start="beginning")
+        def handle(event, ctx):
+            ctx.emit("handled", {"version": VERSION})
+    """
+    site.app(app.replace("VERSION", "1"))
+    site.work("worker", "--reload")
+    site.publish("numbers", {})
+    until(lambda: [event.data["version"] for event in site.events("handled")] == [1])
+    site.app("syntax error")
+    until(lambda: "SyntaxError" in site.stack.output("worker"))
+    site.publish("numbers", {})
+    site.app(app.replace("VERSION", "2"))
+    until(lambda: [event.data["version"] for event in site.events("handled")] == [1, 2])
+
+
+def test_metrics_count_what_handlers_do(site: Site) -> None:
+    port = free_port()
+    site.app("""
+        @on("numbers", group="all", start="beginning", retries=0)
+        def handle(event, ctx):
+            if event["n"] == 1:
+                raise RuntimeError
+            ctx.emit("handled", {})
+    """)
+    site.publish("numbers", {"n": 1}, {"n": 2}, {"n": 3})
+    site.work("worker", "--metrics-port", str(port))
+    until(lambda: len(site.events("handled")) == 2)
+
+    def metrics() -> str:
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            return str(answer.read().decode())
+
+    until(lambda: 'pushsvc_component_emitted_total{group="all"} 3.0' in metrics())
+    for line in (
+        "events_total{group=~} 2.0", "failures_total{group=~} 1.0", "dead_total{group=~} 1.0", "lag{group=~} 0.0",
+    ):  # fmt: skip
+        until(lambda line=line: "pushsvc_component_" + line.replace("~", '"all"') in metrics())

@@ -372,3 +372,48 @@ def test_neither_a_key_nor_a_token_is_in_the_log(guarded: Stack) -> None:
         assert ask(guarded, "GET", path, "right").status in (200, 403)
     until(lambda: "status=403" in guarded.output("web"))
     assert not any(secret in guarded.output("web") for secret in (SECRET, API_KEY, "eyJ"))
+
+
+def test_dead_events_are_for_those_alone_who_manage_their_topic(guarded: Stack) -> None:
+    named = [">", "orders.dead"]
+    reader = token({"publish": named, "subscribe": named, "manage": ["vault", "orders.*"]})
+    manager = token({"manage": ["orders"]})
+    for path in ("/v1/topics/orders.dead/events", "/v1/topics/orders.dead", "/v1/topics/orders.dead/stats"):
+        assert ask(guarded, "GET", path, reader).status == 403
+    assert ask(guarded, "GET", "/v1/stream?events=orders.dead", reader).status == 403
+    for _ in range(3):  # repeated posts take another way
+        assert ask(guarded, "POST", "/v1/topics/orders.dead/events", reader, [HIDDEN]).status == 403
+        assert ask(guarded, "POST", "/v1/topics/orders.dead/events", manager, [HIDDEN]).status == 202
+    assert ask(guarded, "DELETE", "/v1/topics/orders.dead", reader).status == 403
+    assert ask(guarded, "GET", "/v1/topics/orders.dead/events", manager).json()["events"][0]["gold"] == 3
+
+
+def test_no_pattern_covers_dead_events(guarded: Stack) -> None:
+    header = {"Authorization": f"Bearer {KINDS['everything']()}"}
+    with guarded.stream("/v1/stream?events=%3E", **header) as every, guarded.stream(
+        "/v1/stream?events=orders.dead&events=orders", **header
+    ) as named:  # fmt: skip
+        assert ask(guarded, "POST", "/v1/topics/orders.dead/events", "everything", [HIDDEN]).status == 202
+        assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [MINE]).status == 202
+        every.until(lambda _, data: data.get("$topic") == "orders")
+        named.until(lambda _, data: data.get("$topic") == "orders.dead")
+        named.until(lambda _, data: data.get("$topic") == "orders")
+        assert b"orders.dead" not in every.raw
+
+
+def test_a_publisher_asks_for_replies_only_where_it_may_read(guarded: Stack) -> None:
+    mine = token({"publish": ["orders"], "subscribe": ["support.user.u1"]})
+
+    def post(body: str, kind: str = "application/x-ndjson") -> int:
+        headers = {"Authorization": f"Bearer {mine}", "Content-Type": kind}
+        return guarded.request("POST", "/v1/topics/orders/events", body.encode(), **headers).status
+
+    for _ in range(3):
+        assert post('{"n": 1, "reply_to": "support.user.u1"}') == 202
+        assert post('{"n": 1, "reply_to": "support.user.u1"}', "application/json") == 202
+        assert post('{"n": 1, "reply_to": "somebody@example.com"}') == 202
+        assert post('{"n": 1}\n{"n": 1, "reply_to": "support.user.u2"}') == 403
+        assert post('{"n": 1, "reply_to": "support.user.u2"}', "application/json") == 403
+        assert post('{"n": 1, "repl\\u0079\\u005Fto": "support.user.u2"}') == 403
+        assert post('{"n": 1, "reply_to": "vault.dead"}') == 403
+        assert post("reply_to\nsupport.user.u2\n", "text/csv") == 403

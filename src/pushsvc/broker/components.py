@@ -58,6 +58,7 @@ class StoredGroup:
     timers: int
     due: int | None
     outbox: dict[int, list[EmittedBatch]]
+    unknown: set[str]
     sequence: int
 
 
@@ -133,13 +134,14 @@ class ComponentStore:
     def load(self, group: str, partition: int) -> StoredGroup:
         """Return what a partition holds of a group."""
         keys = self.keys
-        head, positions, parked, timers, due, outbox, sequence = self._connections.commands([
+        head, positions, parked, timers, due, outbox, unknown, sequence = self._connections.commands([
             ("HMGET", keys.group(partition, group), "epoch", "number", "begin"),
             ("HGETALL", keys.group(partition, group, "positions")),
             ("HGETALL", keys.group(partition, group, "parked")),
             ("ZCARD", keys.group(partition, group, "timers-due")),
             ("ZRANGE", keys.group(partition, group, "timers-due"), 0, 0, "WITHSCORES"),
             ("HGETALL", keys.group(partition, group, "outbox")),
+            ("HKEYS", keys.group(partition, group, "unknown")),
             ("HGET", keys.partition(partition), "sequence"),
         ])  # fmt: skip
         found = {}
@@ -150,7 +152,7 @@ class ComponentStore:
         return StoredGroup(
             int(head[0] or 0), int(head[1] or 0), None if head[2] is None else int(head[2]), found,
             dict(_pairs(parked)), timers, int(float(due[1])) if due else None, dict(sorted(sent.items())),
-            int(sequence or 0),
+            set(as_text(unknown)), int(sequence or 0),
         )  # fmt: skip
 
     def commit(self, owner: GroupOwner, before: int, number: int, changes: Changes) -> None:

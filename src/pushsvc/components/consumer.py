@@ -34,6 +34,7 @@ _READ_TOPICS = 64
 _RETRIED, _CALLED = 100, 100  # parked events, and timers, of one turn
 _MOST_TIMERS = 100_000  # of a group in a partition
 _TOPICS_AT_ONCE = 500
+_MOST_UNKNOWN, _OTHERS = 1_000, "… …"  # topics and types of a partition that are counted, and the name of all others
 _NUMBERS = 1_000  # of commits and emitted batches per ms, on average
 
 
@@ -53,13 +54,14 @@ class Consumer:
         self._number = 0
         self._begin = 0
         self._positions: dict[str, tuple[int, int]] = {}
-        self._stored: set[str] = set()  # topics whose positions Redis has
-        self._unread: dict[str, None] = {}
+        self._unread: dict[str, int] = {}  # with the number of the news, which may come while a log is read
+        self._news = 0
         self._lasts: dict[str, int] = {}
         self.parked = ParkedEvents()
         self._timers, self._timer_due = 0, None  # type: int, int | None
         self._replays_wait = True
         self._outbox = Outbox(broker, rules, options.name)
+        self._unknown: set[str] = set()  # topics and types that are counted by name
         self._alone = 0  # events to handle one at a time, to find the one that ends the process
         self._now = 0
 
@@ -71,16 +73,21 @@ class Consumer:
         self._handlers.forget(options.name, self.partition)
         stored = store.load(options.name, self.partition)
         self._owner = GroupOwner(options.name, self.partition, self._fence, stored.epoch)
-        self._number, self._positions, self._stored = stored.number, stored.positions, set(stored.positions)
+        self._number, self._positions = stored.number, stored.positions
         self._timers, self._timer_due = stored.timers, stored.due
         self.parked = ParkedEvents(msgspec.msgpack.decode(value, type=Parked) for value in stored.parked.values())
+        self._unknown = stored.unknown
         self._outbox.load(stored.outbox)
-        topics = [topic for topic in self._broker.topics_of(self.partition) if self.reads(topic)]
+        every = self._broker.topics_of(self.partition)
+        topics = [topic for topic in every if self.reads(topic)]
         if stored.begin is None:
             self._start(topics, stored)
         else:
             self._begin = stored.begin
-        self._unread = dict.fromkeys(topics)
+            gone = [topic for topic in self._positions if topic not in every]
+            for start in range(0, len(gone), _TOPICS_AT_ONCE):
+                self._forget(gone[start : start + _TOPICS_AT_ONCE])
+        self._note(topics)
 
     def _start(self, topics: Sequence[str], stored: StoredGroup) -> None:
         """Store where a new group begins."""
@@ -103,7 +110,11 @@ class Consumer:
 
     def changed(self, topics: Iterable[str]) -> None:
         """Note that logs have grown."""
-        self._unread.update(dict.fromkeys(topic for topic in topics if self.reads(topic)))
+        self._note(topic for topic in topics if self.reads(topic))
+
+    def _note(self, topics: Iterable[str]) -> None:
+        self._news += 1
+        self._unread.update(dict.fromkeys(topics, self._news))
 
     def replay(self) -> None:
         """Note that events wait to be tried again."""
@@ -221,22 +232,24 @@ class Consumer:
         topics = list(self._unread)[:_READ_TOPICS]
         self._seek([topic for topic in topics if topic not in self._positions])
         after = {Log(topic): self._positions[topic][0] for topic in topics}
+        news = self._news
         read = self._broker.read(self.partition, after, budget=_READ_BYTES)
         for topic in topics:
-            self._take(run, topic, read.logs[Log(topic)])
+            if self._take(run, topic, read.logs[Log(topic)]) and self._unread[topic] <= news:
+                del self._unread[topic]
 
-    def _take(self, run: Run, topic: str, found: LogRead) -> None:
+    def _take(self, run: Run, topic: str, found: LogRead) -> bool:
+        """Add what a read found; return whether there is nothing."""
         offset, created = self._positions[topic]
         if not found.created:
-            self._unread.pop(topic, None)  # it was deleted
-            self._lasts.pop(topic, None)
-            return
+            self._forget([topic])
+            return True
         if created not in (0, found.created):
             self._renew(topic)
         if found.last < offset:
             # The topic was deleted so long ago that its offsets start again.
             self._positions[topic] = 0, found.created
-            return
+            return False
         self._positions[topic] = offset, found.created
         self._lasts[topic] = found.last
         first = found.entries[0].first if found.entries else found.last + 1
@@ -244,14 +257,25 @@ class Consumer:
             run.gaps.append(Gap(topic, offset + 1, first - 1))
         for entry in found.entries:
             run.entries.append(Entry(topic, entry.first, offset, entry.arrival, entry.data))
-        if not found.entries and first <= offset + 1:
-            self._unread.pop(topic, None)
+        return not found.entries and first <= offset + 1
 
     def _seek(self, topics: Sequence[str]) -> None:
         """Find where topics without a position begin: with the events after the group began."""
         if topics:
             offsets = self._broker.seek_sequences([(topic, self._begin) for topic in topics])
             self._positions |= {topic: (offset, 0) for topic, offset in zip(topics, offsets, strict=True)}
+
+    def _forget(self, topics: Sequence[str]) -> None:
+        """Forget what there is of topics that were deleted."""
+        changes = Changes()
+        for topic in topics:
+            changes.remove(self._store.keys.component_states(self._options.name, topic))
+        changes.remove_fields(self._key("positions"), topics)
+        self._commit(changes)
+        for topic in topics:
+            self._positions.pop(topic, None)
+            self._lasts.pop(topic, None)
+            self._handlers.forget(self._options.name, self.partition, topic)
 
     def _renew(self, topic: str) -> None:
         """Forget the states of a topic that was deleted and created again."""
@@ -296,7 +320,7 @@ class Consumer:
         self._set_timers(changes, done)
         for topic, counts in done.unknown.items():
             for kind, count in counts.items():
-                changes.count(self._key("unknown"), f"{topic} {kind}", count)
+                changes.count(self._key("unknown"), self._name_unknown(f"{topic} {kind}"), count)
         changes.count(self._key("group"), "dead", done.dead)
         changes.count(self._key("group"), "trimmed", trimmed)
         self._commit(changes, gather(done.emitted))
@@ -310,6 +334,14 @@ class Consumer:
         self.lag = sum(max(0, last - self._positions[topic][0]) for topic, last in self._lasts.items())
         self._count(done, trimmed)
         self._send()
+
+    def _name_unknown(self, name: str) -> str:
+        """Return under which name events of an unknown type are counted."""
+        if name not in self._unknown:
+            if len(self._unknown) >= _MOST_UNKNOWN:
+                return _OTHERS
+            self._unknown.add(name)
+        return name
 
     def _commit(self, changes: Changes, emitted: Sequence[EmittedBatch] = ()) -> None:
         """Store changes, and events that they emit. Raise Fenced; after any error what Redis holds is unknown."""

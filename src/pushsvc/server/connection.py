@@ -232,7 +232,7 @@ class HttpConnection:
     def _publish_body(self, paths: FastPaths, topic: str, request: Request, grants: Grants, data: bytes) -> None:
         client = self._client_of(grants)
         try:
-            response = paths.publisher.publish(topic, request, data, client)
+            response = paths.publisher.publish(topic, request, data, client, grants)
         except Exception:
             log.exception("POST %s failed", request.path)
             self._keep_alive = False

@@ -101,7 +101,7 @@ def _publish(context: Context, topic: str) -> Response:
     key = request.headers.get("Idempotency-Key")
     return publish(
         context, topic, _content_type(context), body, skip=skip, columns=columns, ce_headers=_ce_headers(),
-        idempotency_key=key, client=client_of(request), keys=granted().keys(Action.PUBLISH, topic),
+        idempotency_key=key, client=client_of(request), keys=granted().keys(Action.PUBLISH, topic), grants=granted(),
     ).to_flask()  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from pushsvc.alerts.rule import ALERTS_TOPIC
+from pushsvc.auth.grants import EVERYTHING, Action, Grants
 from pushsvc.broker.publisher import IdempotencyKey, Receipt
 from pushsvc.errors import (
     InvalidBatch,
@@ -27,6 +28,7 @@ from pushsvc.errors import (
     fault_members,
 )
 from pushsvc.event import Batch, Event, ParsedBatch
+from pushsvc.event.replies import may_name_replies, reply_topic
 from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import LATEST_BYTES, TopicSettings
 from pushsvc.topic import check_topic
@@ -56,12 +58,14 @@ def publish(  # noqa: PLR0913 - what a request may say
     idempotency_key: str | None = None,
     client: Requester = UNKNOWN,
     keys: frozenset[str] | None = None,
+    grants: Grants = EVERYTHING,
 ) -> HttpResponse:
     """Publish the events of ``body``, and answer once they are in the log. Never raises.
 
     ``skip`` stores the valid events of a body that has invalid ones; ``columns`` maps attributes to CSV columns;
     ``ce_headers`` are the headers of a CloudEvent. A repeated request with the same ``idempotency_key`` gets the first
-    answer, and its events are stored once. Every event must have one of the ``keys``, unless they are None.
+    answer, and its events are stored once. Every event must have one of the ``keys``, unless they are None, and may ask
+    for replies only in topics that ``grants`` let the publisher read.
     """
     try:
         settings = context.rules.settings_of(check_topic(topic))
@@ -78,10 +82,13 @@ def publish(  # noqa: PLR0913 - what a request may say
         )
         try:
             parsed = read(now=now)
-            if keys is not None:
-                _check_keys(
-                    parsed, keys, no_pause if len(body) <= context.long.limits.short_body else context.long.pauses()
-                )
+            replies = not grants.subscribe.is_everything and may_name_replies(parsed.batch.data)
+            if keys is not None or replies:
+                pauses = no_pause if len(body) <= context.long.limits.short_body else context.long.pauses()
+                if keys is not None:
+                    _check_keys(parsed, keys, pauses)
+                if replies:
+                    _check_replies(parsed, grants, pauses)
             client.count_events(parsed.batch.count)
             receipt = _store(context, topic, parsed, settings, skip, key)
         except InvalidBatch as error:
@@ -136,6 +143,16 @@ def _check_keys(parsed: ParsedBatch, keys: frozenset[str], pause: Pause) -> None
             raise NotGranted(f"line {line}: {named} is not granted, so nothing was stored")
 
 
+def _check_replies(parsed: ParsedBatch, grants: Grants, pause: Pause) -> None:
+    """Refuse a batch that asks for replies in a topic that its publisher may not read: a component would write there
+    what the publisher has no right to."""
+    for line, data in zip(parsed.lines, parsed.batch.data.split(b"\n"), strict=True):
+        pause()
+        topic = reply_topic(data)
+        if topic is not None and not grants.may(Action.SUBSCRIBE, topic):
+            raise NotGranted(f"line {line}: reply_to: reading {topic!r} is not granted, so nothing was stored")
+
+
 def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
     """Publish the JSON bodies of several requests, of one event each, in one step. Never raises.
 
@@ -151,6 +168,8 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
         batch = context.reader.read_together(topic, bodies, now=context.now())
         if batch is not None and settings.latest and batch.larger(LATEST_BYTES):
             batch = None
+        if batch is not None and may_name_replies(batch.data):
+            return None  # what each publisher may read is not known here
         receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
     except Exception as error:  # noqa: BLE001 - becomes a problem
         problem = _problem_of(error, topic, len(bodies))

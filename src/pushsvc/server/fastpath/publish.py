@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.errors import TooManyRequests
 from pushsvc.server.request import Request
 from pushsvc.web.context import Context
@@ -18,14 +19,16 @@ class Publisher:
         self._context = context
         self._common = context.security.headers(None)
 
-    def publish(self, topic: str, request: Request, body: bytes, client: Requester) -> HttpResponse:
+    def publish(
+        self, topic: str, request: Request, body: bytes, client: Requester, grants: Grants = EVERYTHING
+    ) -> HttpResponse:
         try:
             client.count_request()
         except TooManyRequests as error:
             status, headers, text = document_of(error)
         else:
             content_type = request.headers["content-type"]
-            status, headers, text = publish(self._context, topic, content_type, body, client=client)
+            status, headers, text = publish(self._context, topic, content_type, body, client=client, grants=grants)
         return HttpResponse(status, headers + self._common, text)
 
     def publish_batch(self, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
