@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -31,11 +32,8 @@ def source() -> str:
     return _AXE.read_text()
 
 
-@pytest.mark.parametrize("size", _SIZES, ids=["desktop", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_in_any_state(
-    page: Page, own_server: Stack, source: str, scheme: Literal["light", "dark"], size: ViewportSize
-) -> None:
+def _checked(page: Page, source: str, scheme: Literal["light", "dark"], size: ViewportSize) -> Callable[[str], None]:
+    """Let a page look as given; return what checks it in a state."""
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size(size)
 
@@ -45,6 +43,15 @@ def test_axe_finds_nothing_in_any_state(
         assert page.evaluate(_RUN) == [], state
         assert page.evaluate(_SMALL) == [], state
 
+    return check
+
+
+@pytest.mark.parametrize("size", _SIZES, ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_state(
+    page: Page, own_server: Stack, source: str, scheme: Literal["light", "dark"], size: ViewportSize
+) -> None:
+    check = _checked(page, source, scheme, size)
     open_page(page, own_server)
     expect(page.locator("#welcome")).to_be_visible()
     check("empty server")
@@ -87,3 +94,24 @@ def test_axe_finds_nothing_in_any_state(
     page.locator("#topic").click()
     expect(page.locator("#topic-box [role=status]")).to_have_text("The server cannot list its topics now.")
     check("error")
+
+
+@pytest.mark.parametrize("size", _SIZES, ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_panel_of_events(
+    page: Page, own_server: Stack, source: str, scheme: Literal["light", "dark"], size: ViewportSize
+) -> None:
+    check = _checked(page, source, scheme, size)
+    open_page(page, own_server)
+    post(own_server, "feedback", PIZZA)
+    page.locator("#events").scroll_into_view_if_needed()
+    expect(page.locator("#tail tbody tr")).to_have_count(3)
+    page.locator("#tail .open").first.click()
+    expect(page.locator("#tail .detail")).to_have_count(1)
+    check("event open")
+    page.locator("#tail .key").first.click()
+    expect(page.locator("#events-title")).to_have_text("Timeline of soup")
+    check("timeline")
+    page.locator("#events-text").fill("nothing")
+    expect(page.locator("#events-none")).to_have_text("No event matches.")
+    check("no event found")

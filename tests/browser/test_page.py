@@ -329,7 +329,7 @@ def test_the_table_is_sorted_and_charted_with_the_keyboard_alone(page: Page, sha
     page.keyboard.press("End")
     expect(page.locator("#rows thead button").last).to_be_focused()
     page.keyboard.press("Tab")
-    expect(page.locator("#json")).to_be_focused()
+    expect(page.locator("#events-pause")).to_be_focused()
 
 
 def test_a_heartbeat_moves_the_position_of_a_stream_that_connects_again(

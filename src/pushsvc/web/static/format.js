@@ -97,6 +97,23 @@ export function formatTime(text) {
   return time.toDateString() === new Date().toDateString() ? clock.format(time) : formatMoment(text);
 }
 
+/** The time of an RFC 3339 text with milliseconds, with its date unless that is today's. */
+export function formatInstant(text) {
+  const time = new Date(text);
+  const thousandths = `.${String(time.getMilliseconds()).padStart(3, "0")}`;
+  return formatTime(text) + thousandths;
+}
+
+/** A duration in milliseconds such as "+350 ms", "+2.5 s", "+3 min"; "−" before what is negative. */
+export function formatElapsed(milliseconds) {
+  const size = Math.abs(milliseconds);
+  const sign = milliseconds < 0 ? "−" : "+";
+  if (size < 1_000) return `${sign}${Math.round(size)} ms`;
+  if (size < 60_000) return `${sign}${(size / 1_000).toFixed(1)} s`;
+  const [unit, length] = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000]].find(([, candidate]) => size >= candidate);
+  return `${sign}${(size / length).toFixed(size < 10 * length ? 1 : 0)} ${unit}`;
+}
+
 export function formatCount(count) {
   return whole.format(count);
 }

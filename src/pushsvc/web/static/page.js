@@ -4,6 +4,7 @@ import { Chart } from "./chart.js";
 import { ServerClock } from "./clock.js";
 import { Combobox } from "./combobox.js";
 import { fill, number, text } from "./dom.js";
+import { EventsPanel } from "./events.js";
 import {
   fieldName, formatClock, formatCount, formatFilling, formatMoment, keyName, statisticHeading, statisticName,
   statisticTitle, windowName,
@@ -71,8 +72,9 @@ const topicBox = new Combobox(find("topic-box"), {
   find: findTopics,
   describe: describeTopics,
   failed: "The server cannot list its topics now.",
-  choose: (topic) => choose({ topic, key: null, field: null, statistic: null }),
+  choose: (topic) => choose({ topic, key: null, field: null, statistic: null, events: parseSelection("").events }),
 });
+const eventsPanel = new EventsPanel((change, step) => (step ? choose : revise)({ events: { ...selection.events, ...change } }));
 const signIn = new SignIn(restart);
 const chart = new Chart(find("chart"));
 const table = new Table(find("rows"), sortBy, (key, statistic) => choose(statistic ? { key, statistic } : { key }));
@@ -159,6 +161,12 @@ function choose(change) {
 function amend(change) {
   selection = { ...selection, ...change };
   window.history.replaceState(null, "", formatSelection(selection));
+}
+
+/** Apply a choice that is still being typed. */
+function revise(change) {
+  amend(change);
+  selectionChanged();
 }
 
 function selectionChanged() {
@@ -264,6 +272,8 @@ function drawWaiting() {
   const eventsOnly = known && topics.get(topic).windows?.length === 0;
   find("events-only").hidden = !eventsOnly;
   if (waiting) drawWelcome(topic);
+  find("events").hidden = waiting || topic === null;
+  eventsPanel.show(find("events").hidden ? null : topic, selection.events);
   if (hasEvents()) find("live").hidden = false;
   else if (waiting || eventsOnly) find("live").hidden = true;
   document.title = topic === null ? "pushsvc" : `${topic} · pushsvc`;
@@ -331,6 +341,7 @@ function drawChart() {
   text(find("chart-subtitle"), `${keyName(selection.key)} · ${period}`);
   number(find("current"), last, name);
   find("chart").dataset.last = last ?? "";
+  find("timeline").hidden = selection.key === null;
   chart.draw({
     lines: history.lines(id, index, time),
     last, column: name, now: time, span: span(age),
@@ -406,6 +417,7 @@ function restart() {
   topics.replace({ topics: [], total: null });
   followed = { topic: null, window: null };
   find("live").hidden = true;
+  eventsPanel.show(null, selection.events);
   resume();
 }
 
@@ -416,6 +428,7 @@ function pause() {
   paused = true;
   topicStream.close();
   statsStream.close();
+  eventsPanel.suspend();
 }
 
 function resume() {
@@ -423,6 +436,7 @@ function resume() {
   paused = false;
   topicStream.open("v1/topics?changes=1");
   follow();
+  eventsPanel.resume();
   schedule();
 }
 
@@ -454,6 +468,10 @@ function listen() {
   find("controls").addEventListener("submit", (event) => event.preventDefault());
   find("filter").addEventListener("input", changed);
   find("copy").addEventListener("click", copyCommand);
+  find("timeline").addEventListener("click", () => {
+    choose({ events: { type: null, key: selection.key, text: null } });
+    find("events").scrollIntoView({ behavior: reducedMotion.matches ? "auto" : "smooth" });
+  });
   window.addEventListener("hashchange", () => {
     selection = parseSelection(location.hash);
     selectionChanged();

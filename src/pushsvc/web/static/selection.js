@@ -2,6 +2,8 @@
 
 const TOPIC = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
 const TOPIC_LENGTH = 200;
+/** What the panel of events selects by. */
+const FILTERS = ["type", "key", "text"];
 
 /**
  * Read a selection from a fragment. If `statistic` is null, the page chooses field and statistic. Else a missing field
@@ -16,6 +18,7 @@ export function parseSelection(fragment) {
     key: given.get("key"),
     field: given.get("field"),
     statistic: given.get("statistic"),
+    events: Object.fromEntries(FILTERS.map((name) => [name, given.get(`events-${name}`) || null])),
     sort: sort.replace(/^-/, ""),
     descending: sort.startsWith("-"),
   };
@@ -26,6 +29,9 @@ export function formatSelection(selection) {
   const given = new URLSearchParams();
   for (const name of ["topic", "window", "key", "field", "statistic"]) {
     if (selection[name] !== null) given.set(name, selection[name]);
+  }
+  for (const name of FILTERS) {
+    if (selection.events[name] !== null) given.set(`events-${name}`, selection.events[name]);
   }
   const sort = (selection.descending ? "-" : "") + selection.sort;
   if (sort !== "-count") given.set("sort", sort);

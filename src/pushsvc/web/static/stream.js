@@ -6,6 +6,7 @@ const MAX_DELAY = 30_000;
 export class Stream {
   #handlers;
   #onState;
+  #onText;
   #source = null;
   #timer = 0;
   #failures = 0;
@@ -14,10 +15,12 @@ export class Stream {
   /**
    * @param {Object<string, function(object): void>} handlers called with the parsed data, by event name
    * @param {function("open"|"connecting"|"closed"): void} onState called at each change of the connection
+   * @param {?function(string): void} onText called with the unparsed data of events named `message`
    */
-  constructor(handlers, onState) {
+  constructor(handlers, onState, onText = null) {
     this.#handlers = handlers;
     this.#onState = onState;
+    this.#onText = onText;
     this.state = "closed";
   }
 
@@ -55,6 +58,7 @@ export class Stream {
       if (source.readyState === EventSource.CLOSED) this.#retry();
       else this.#report("connecting");
     };
+    if (this.#onText) source.addEventListener("message", (event) => this.#onText(event.data));
     for (const [name, handle] of Object.entries(this.#handlers)) {
       // A closed source delivers no more events, so a handler never gets frames of an earlier URL.
       source.addEventListener(name, (event) => handle(JSON.parse(event.data)));

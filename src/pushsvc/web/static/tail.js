@@ -1,0 +1,74 @@
+/** Events of a topic in the order of their offsets: the newest, and older ones that were asked for. No DOM. */
+
+export const KEPT = 1_000;
+
+export class Tail {
+  #events = [];
+  #arrived = [];
+  #kept = KEPT;
+  /** How many events arrived since `read` was called last. */
+  unread = 0;
+
+  clear() {
+    this.#events = [];
+    this.#arrived = [];
+    this.#kept = KEPT;
+    this.unread = 0;
+  }
+
+  /** Take the text of an event of the stream. It is parsed when the events are next read. */
+  push(text) {
+    this.#arrived.push(text);
+    this.unread += 1;
+    // A fast stream between two reads: the oldest would be dropped by the next read anyway.
+    if (this.#arrived.length >= 2 * this.#kept) this.#arrived.splice(0, this.#arrived.length - this.#kept);
+  }
+
+  /** Take events of the history, in any order; those that are here already are left out. */
+  merge(events) {
+    this.#parse();
+    const known = new Set(this.#events.map(({ $offset }) => $offset));
+    const added = events.filter(({ $offset }) => !known.has($offset));
+    this.#kept = Math.max(this.#kept, KEPT + this.#events.length + added.length);
+    this.#events = [...this.#events, ...added].sort((a, b) => a.$offset - b.$offset);
+  }
+
+  /** The events, oldest first. */
+  read() {
+    this.#parse();
+    this.unread = 0;
+    return this.#events;
+  }
+
+  #parse() {
+    if (this.#arrived.length === 0) return;
+    const newest = this.#events.at(-1)?.$offset ?? -1;
+    const added = this.#arrived.map((text) => JSON.parse(text)).filter(({ $offset }) => $offset > newest);
+    this.#arrived = [];
+    this.#events = [...this.#events, ...added].slice(-this.#kept);
+  }
+}
+
+/** Whether one of the names or values of an event contains a text, whatever its case. */
+export function contains(event, part) {
+  if (part === "") return true;
+  const { $topic, $offset, ...own } = event;
+  return JSON.stringify(own).toLowerCase().includes(part.toLowerCase()) || textOf(own).toLowerCase().includes(part.toLowerCase());
+}
+
+/** The names and values of an event's data as [name, text], without its attributes. */
+export function dataOf(event) {
+  const attributes = new Set(["$topic", "$offset", "id", "type", "time", "key"]);
+  return Object.entries(event)
+    .filter(([name]) => !attributes.has(name))
+    .map(([name, value]) => [name, valueText(value)]);
+}
+
+function valueText(value) {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** The values without the quotes and escapes of JSON. */
+function textOf(own) {
+  return Object.values(own).map(valueText).join("\n");
+}

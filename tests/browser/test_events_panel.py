@@ -1,0 +1,166 @@
+"""The panel of events of the dashboard: live tail, pause, filters, JSON, timeline, older events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from support.dashboard import open_page, post
+from support.stack import Stack
+from support.waiting import until
+
+
+def open_events(page: Page, server: Stack, topic: str, more: str = "") -> None:
+    """Open the dashboard of a topic and scroll to its events."""
+    open_page(page, server, f"#topic={topic}{more}")
+    events = page.locator("#events")
+    expect(events).to_be_visible()
+    events.scroll_into_view_if_needed()
+    expect(page.locator("#events-state")).to_contain_text("newest first · live")
+
+
+def rows(page: Page) -> Locator:
+    return page.locator("#tail tbody tr:not(.detail)")
+
+
+def offsets(page: Page) -> list[int]:
+    return [int(found) for found in rows(page).evaluate_all("rows => rows.map((row) => row.dataset.offset)")]
+
+
+def numbered(count: int, first: int = 0, **more: Any) -> list[dict[str, Any]]:
+    return [{"n": number, **more} for number in range(first, first + count)]
+
+
+def test_events_of_before_and_of_now_are_shown_newest_first(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, numbered(3, key="a", type="order"))
+    open_events(page, shared_server, topic)
+    expect(rows(page)).to_have_count(3)
+    post(shared_server, topic, {"key": "b", "type": "refund", "n": 9, "note": {"why": "cold"}})
+    expect(rows(page)).to_have_count(4)
+    assert offsets(page) == [4, 3, 2, 1]
+    first = rows(page).first
+    expect(first.locator(".type")).to_have_text("refund")
+    expect(first.locator(".key")).to_have_text("b")
+    expect(first.locator(".data")).to_contain_text("n 9")
+    expect(first.locator(".data")).to_contain_text("why")
+
+
+def test_a_paused_panel_keeps_its_events_and_counts_new_ones(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, numbered(2))
+    open_events(page, shared_server, topic)
+    expect(rows(page)).to_have_count(2)
+    page.locator("#events-pause").click()
+    expect(page.locator("#events-state")).to_contain_text("paused")
+    post(shared_server, topic, numbered(3, 2))
+    expect(page.locator("#events-pause")).to_have_text("Resume · 3 new")
+    assert offsets(page) == [2, 1]
+    page.locator("#events-pause").click()
+    expect(rows(page)).to_have_count(5)
+    expect(page.locator("#events-pause")).to_have_text("Pause")
+    assert offsets(page) == [5, 4, 3, 2, 1]
+
+
+def test_filters_select_what_was_and_what_comes_and_are_in_the_address(
+    page: Page, shared_server: Stack, topic: str
+) -> None:
+    made = [{"type": "order", "key": "a", "note": "One"}, {"type": "refund", "key": "a", "note": "two"},
+            {"type": "order", "key": "b", "note": "three"}]  # fmt: skip
+    post(shared_server, topic, made)
+    open_events(page, shared_server, topic)
+    page.locator("#events-type").fill("order")
+    expect(rows(page)).to_have_count(2)
+    page.locator("#events-text").fill("ONE")  # whatever the case
+    expect(rows(page)).to_have_count(1)
+    post(shared_server, topic, [*made, {"type": "order", "key": "z", "note": "one more"}])
+    expect(rows(page)).to_have_count(3)
+    assert offsets(page) == [7, 4, 1]
+    assert "events-type=order&events-text=ONE" in page.evaluate("location.hash")
+
+    page.reload()
+    page.locator("#events").scroll_into_view_if_needed()
+    expect(rows(page)).to_have_count(3)
+    expect(page.locator("#events-type")).to_have_value("order")
+    page.locator("#events-clear").click()
+    expect(rows(page)).to_have_count(7)
+    expect(page.locator("#events-clear")).to_be_hidden()
+    page.go_back()
+    expect(rows(page)).to_have_count(3)
+    page.locator("#events-key").fill("nobody")
+    expect(page.locator("#events-none")).to_have_text("No event matches.")
+
+
+def test_a_row_opens_to_its_json_and_a_key_to_its_timeline(page: Page, shared_server: Stack, topic: str) -> None:
+    times = ["2026-01-01T10:00:00Z", "2026-01-01T10:00:02.500Z", "2026-01-01T10:05:00Z"]
+    post(shared_server, topic, [{"key": "a", "time": time, "n": 1} for time in times] + [{"key": "b"}])
+    open_events(page, shared_server, topic)
+    rows(page).nth(1).locator(".open").click()
+    shown = json.loads(page.locator("#tail .detail pre").inner_text())
+    assert {name: shown[name] for name in ("$offset", "key", "n", "time")} == {
+        "$offset": 3, "key": "a", "n": 1, "time": "2026-01-01T10:05:00.000Z",
+    }  # fmt: skip
+    expect(page.locator("#events-state")).to_contain_text("paused")  # it must not move while it is read
+    rows(page).nth(1).locator(".open").click()
+    expect(page.locator("#tail .detail")).to_have_count(0)
+
+    rows(page).nth(1).locator(".key").click()
+    expect(page.locator("#events-title")).to_have_text("Timeline of a")
+    expect(rows(page)).to_have_count(3)
+    expect(page.locator("#tail td.elapsed")).to_have_text(["+5.0 min", "+2.5 s", ""])
+    expect(page.locator("#events-strip line")).to_have_count(3)
+    assert page.evaluate("location.hash").endswith("events-key=a")
+
+
+def test_older_events_are_read_page_by_page_up_to_the_first(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, numbered(230))
+    open_events(page, shared_server, topic)
+    expect(rows(page)).to_have_count(100)
+    for count in (200, 230):
+        page.locator("#events-older").click()
+        expect(rows(page)).to_have_count(count)
+    expect(page.locator("#events-older")).to_be_hidden()
+    assert offsets(page) == list(range(230, 0, -1))
+
+
+def test_hostile_events_are_text(page: Page, shared_server: Stack, topic: str) -> None:
+    hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    turned = "\u202eevil\u202c \u001b[31m"
+    post(
+        shared_server,
+        topic,
+        {"key": hostile[:100], "type": "x", "html": hostile, turned[:8]: turned, "long": "x" * 60_000},
+    )
+    open_events(page, shared_server, topic)
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page).first.locator(".key")).to_have_text(hostile[:100])
+    rows(page).first.locator(".open").click()
+    expect(page.locator("#tail .detail pre")).to_contain_text("onerror")
+    assert page.locator("#tail img, #tail script").count() == 0
+    assert page.title() != "owned"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_panel_has_a_stream_only_while_it_is_seen(page: Page, own_server: Stack) -> None:
+    post(own_server, "t", numbered(1))
+    page.set_viewport_size({"width": 1280, "height": 300})
+    open_page(page, own_server, "#topic=t")
+    expect(page.locator("#offset")).to_have_text("1")
+    assert until(lambda: own_server.metric("pushsvc_streams") == 2)
+    page.locator("#events").scroll_into_view_if_needed()
+    assert until(lambda: own_server.metric("pushsvc_streams") == 3)
+    page.evaluate("scrollTo(0, 0)")
+    assert until(lambda: own_server.metric("pushsvc_streams") == 2)
+
+
+def test_a_fast_stream_keeps_a_bounded_number_of_rows_and_the_newest(
+    page: Page, shared_server: Stack, topic: str
+) -> None:
+    open_page(page, shared_server, f"#topic={topic}")
+    post(shared_server, topic, numbered(1))
+    open_events(page, shared_server, topic)
+    for first in range(1, 6_000, 1_000):
+        post(shared_server, topic, numbered(1_000, first))
+    expect(rows(page).first).to_have_attribute("data-offset", "6001")
+    assert rows(page).count() == 100
+    assert page.evaluate("document.querySelectorAll('#tail *').length") < 3_000
