@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,7 +15,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from support.stack import Stack
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 SETTINGS = TopicSettings(windows=())
 
@@ -23,11 +24,12 @@ class Site:
     """Workers over one Redis. ``publish`` and ``events`` use the logs directly."""
 
     def __init__(self, stack: Stack, broker: Broker, folder: Path) -> None:
-        self.stack, self.broker, self._folder = stack, broker, folder
+        self.stack, self.broker, self.folder = stack, broker, folder
+        self._numbers = count()
         stack.configure('[topics.">"]\nwindows = []\n')
 
     def app(self, text: str) -> None:
-        (self._folder / "app.py").write_text(
+        (self.folder / "app.py").write_text(
             "from __future__ import annotations\nimport os, signal, time\nfrom pushsvc import on\n" + dedent(text)
         )
 
@@ -41,6 +43,12 @@ class Site:
     def begin(self, group: str) -> None:
         """Wait until the group owns all partitions and has stored where it begins."""
         until(lambda: all(one["begun"] for one in self.broker.components.overview(group, range(64))))
+
+    def run(self, *arguments: str) -> Any:
+        """Return what ``pushsvc worker`` prints with these arguments."""
+        name = f"command-{next(self._numbers)}"
+        assert self.stack.start(name, "worker", *arguments).wait(DEADLINE) == 0, self.stack.output(name)
+        return json.loads(self.stack.output(name))
 
     def publish(self, topic: str, *events: dict[str, Any], key: str | None = None, type: str = "message") -> None:
         found = [Event(type=type, key=key, data=data) for data in events]
@@ -61,6 +69,3 @@ class Site:
 @pytest.fixture
 def site(stack: Stack, broker: Broker, tmp_path: Path) -> Site:
     return Site(stack, broker, tmp_path)
-
-
-__all__ = ["Callable", "Site"]

@@ -79,7 +79,7 @@ def test_a_failing_event_holds_back_its_key_alone_and_is_retried(site: Site) -> 
     site.publish("jobs", {"n": 2}, key="a")
     site.publish("jobs", {"n": 3}, key="b")
     until(lambda: [event.data["n"] for event in site.events("done")] == [3])
-    (site._folder / "open").touch()
+    (site.folder / "open").touch()
     until(lambda: len(site.events("done")) == 3)
     assert [event.data["n"] for event in site.events("done")] == [3, 1, 2]
     until(lambda: not any(one["parked"] for one in site.broker.components.overview("work", range(64))))
@@ -310,3 +310,46 @@ def test_metrics_count_what_handlers_do(site: Site) -> None:
         "events_total{group=~} 2.0", "failures_total{group=~} 1.0", "dead_total{group=~} 1.0", "lag{group=~} 0.0",
     ):  # fmt: skip
         until(lambda line=line: "pushsvc_component_" + line.replace("~", '"all"') in metrics())
+
+
+def test_dead_events_are_replayed_once_unless_asked_for_again(site: Site) -> None:
+    site.app("""
+        @on("jobs", group="work", start="beginning", retries=0)
+        def work(event, ctx):
+            if not os.path.exists("open"):
+                raise RuntimeError("closed")
+            ctx.state["seen"] = ctx.state.get("seen", 0) + 1
+            ctx.emit("done", {"n": event["n"], "seen": ctx.state["seen"], "offset": event.offset})
+    """)
+    site.work()
+    site.publish("jobs", {"n": 1}, {"n": 2}, key="a")
+    until(lambda: len(site.events("jobs.dead")) == 2)
+    (site.folder / "open").touch()
+    assert site.run("replay", "jobs.dead", "--group", "other") == {
+        "replayed": 0, "before": 0, "skipped": 2, "waiting": False
+    }  # fmt: skip
+    assert site.run("replay", "jobs.dead")["replayed"] == 2
+    until(lambda: len(site.events("done")) == 2)
+    assert [event.data for event in site.events("done")] == [
+        {"n": 1, "seen": 1, "offset": 1}, {"n": 2, "seen": 2, "offset": 2}
+    ]  # fmt: skip
+    assert site.run("replay", "jobs.dead") == {"replayed": 0, "before": 2, "skipped": 0, "waiting": False}
+    assert site.run("replay", "jobs.dead", "--again")["replayed"] == 2
+    until(lambda: len(site.events("done")) == 4)
+    status = site.run("status")["work"]
+    assert (status["lag"], status["parked"], status["dead"]) == (0, 0, 2)
+    assert status["topics"] == {"jobs": {"offset": 2, "lag": 0}}
+
+
+def test_components_run_beside_a_server(site: Site) -> None:
+    site.app("""
+        @on("orders", start="beginning")
+        def bill(event, ctx):
+            ctx.emit("bills", {"n": event["n"]})
+    """)
+    site.stack.start("serve", "serve", "--port", str(site.stack.port), "--components", "app")
+    until(site.stack.ready)
+    assert site.stack.post("orders", {"n": 1}).status == 202
+    with site.stack.stream("/v1/topics/bills/events?format=sse&last_event_id=earliest") as stream:
+        stream.until(lambda _, data: data.get("n") == 1)
+    until(lambda: "pushsvc_component_events_total" in site.stack.get("/metrics").body.decode())

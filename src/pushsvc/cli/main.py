@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from pushsvc.topic import check_pattern, check_topic, is_pattern, matches
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pushsvc.broker.broker import Broker
     from pushsvc.clean import Cleaned
     from pushsvc.client import Client
     from pushsvc.client.credentials import Token
@@ -64,10 +65,14 @@ def program() -> None:
 
 
 @program.command(short_help="Run everything on this machine.")
+@click.option("--components", metavar="MODULE[:OBJECT]", help="Also run the handlers that this module registers.")
 @server_options(*WEB, *TLS, "aggregators", "data_dir", "maxmemory", *COMMON)
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, components: str | None) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
-    _supervise(settings, web=settings.workers, aggregators=settings.aggregators)
+    from pushsvc.supervisor.supervisor import ComponentProcesses
+
+    workers = None if components is None else ComponentProcesses(components)
+    _supervise(settings, web=settings.workers, aggregators=settings.aggregators, components=workers)
 
 
 @program.command()
@@ -156,16 +161,65 @@ def _supervise(settings: Settings, **roles: Any) -> None:
     Supervisor(settings, announce=click.echo, **roles).run()
 
 
-@program.command("worker", short_help="Run components: handlers of events in a module.")
-@click.option("--app", required=True, metavar="MODULE[:OBJECT]", help="The module that registers handlers.")
+class _WorkerGroup(click.Group):
+    """Runs a worker if no command is named."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "--app MODULE[:OBJECT] [OPTIONS] | COMMAND [OPTIONS]")
+
+
+@program.group("worker", cls=_WorkerGroup, invoke_without_command=True, short_help="Run components of a module.")
+@click.option("--app", metavar="MODULE[:OBJECT]", help="The module that registers handlers.")
 @option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Workers, each a process.")
 @click.option("--reload", is_flag=True, help="Start again when a file of the module changes: for development.")
 @server_options("metrics_host", "metrics_port", "allow_host", "insecure", *COMMON)
-def worker(settings: Settings, app: str, processes: int, reload: bool) -> None:
+@click.pass_context
+def worker(ctx: click.Context, settings: Settings, app: str | None, processes: int, reload: bool) -> None:
     """Run the handlers that MODULE registers with pushsvc.on; needs --redis."""
+    ctx.obj = settings
+    if ctx.invoked_subcommand is not None:
+        return
+    if app is None:
+        raise click.UsageError("Missing option '--app'.")
     from pushsvc.supervisor.supervisor import ComponentProcesses
 
     _supervise(settings, components=ComponentProcesses(app, processes, reload))
+
+
+@worker.command(short_help="Try events again that handlers gave up.")
+@click.argument("topic")
+@click.option("--group", metavar="NAME", help="Only those that this group gave up.")
+@click.option("--again", is_flag=True, help="Also those that were replayed before.")
+@click.pass_obj
+def replay(settings: Settings, topic: str, group: str | None, again: bool) -> None:
+    """Hand the events of TOPIC, such as orders.dead, to the groups that gave them up, and print how many."""
+    from dataclasses import asdict
+
+    from pushsvc.components.replay import replay
+
+    with closing(_broker_of(settings)) as broker:
+        click.echo(json.dumps(asdict(replay(broker, topic, group=group, again=again))))
+
+
+@worker.command(short_help="Show how far the groups are.")
+@click.pass_obj
+def status(settings: Settings) -> None:
+    """Print for each group its lag, failed events, timers and unknown types, as JSON."""
+    from pushsvc.components.replay import status
+
+    with closing(_broker_of(settings)) as broker:
+        click.echo(json.dumps(status(broker), indent=2, ensure_ascii=False))
+
+
+def _broker_of(settings: Settings) -> Broker:
+    """Return the Redis that the settings name. Raise StartupError."""
+    from pushsvc.broker.broker import Broker
+    from pushsvc.supervisor.preflight import redis_url
+
+    url = redis_url(settings)
+    if url is None:
+        raise StartupError("the groups are in a Redis: name it with --redis URL before the command, or PUSHSVC_REDIS")
+    return Broker(url, settings.prefix)
 
 
 # Clients of a running server

@@ -128,7 +128,7 @@ class Consumer:
     @property
     def is_due_at(self) -> int | None:
         """The time (ms) of the next turn; 0: at once, None: when something changes."""
-        if (self._unread and self.parked.room) or self._replays_wait or self._outbox.is_waiting:
+        if ((self._unread or self._replays_wait) and self.parked.room) or self._outbox.is_waiting:
             return 0
         dues = [self.parked.next_due(), self._timer_due, self._outbox.flush_at]
         return min((due for due in dues if due is not None), default=None)
@@ -143,7 +143,7 @@ class Consumer:
         self._send()
         if self.stopped:
             return False
-        if self._replays_wait and self._take_replays():
+        if self._replays_wait and self.parked.room and self._take_replays():
             return True
         run = self._next_run()
         if run is None:
