@@ -5,14 +5,19 @@ The position in a partition is an epoch (32 bits) and a sequence. Partitions wit
 
     version (1 byte) { epoch (4 bytes) n (1 byte) n × { partition (1 byte) sequence (varint) } } …   in base64url
 
+A stream of several subscriptions has a cursor of each: ``s``, and then for each a dot, six characters of the digest of
+its text, and its own cursor.
+
 The byte of a partition has the bit 64 if the position is partial. In version 2 a digest (8 bytes) of what the client
 has selected follows the version. A process that knows version 1 alone cannot read it, and answers with a reset.
 """
 
+import re
 from base64 import b64decode
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from pushsvc.topic import PARTITIONS
 
@@ -22,6 +27,12 @@ _VERSION = 1
 _WITH_DIGEST = 2
 _PARTIAL = 64
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_COMBINED = "s"
+_NAME_LENGTH = 6
+_MOST_COMBINED = 32
+_PART = re.compile(rf"[A-Za-z0-9_-]{{{_NAME_LENGTH},{_NAME_LENGTH + MAX_LENGTH}}}")
+UNREADABLE = "0"
+"""A text that is no cursor."""
 
 
 class UnreadableCursor(ValueError):
@@ -52,6 +63,24 @@ def sequence_encoder(
     raw, index = _raw({**positions, partition: Position(epoch, 0, partial)}, digest, partition)
     before, after = bytes(raw[:index]), bytes(raw[index + 1 :])
     return lambda sequence: _text(before + _varint(sequence) + after)
+
+
+def name_of(subscription: str) -> str:
+    """Return what names a subscription in the cursor of several."""
+    return _text(blake2b(subscription.encode(), digest_size=5).digest())[:_NAME_LENGTH]
+
+
+def combine(cursors: Iterable[str]) -> str:
+    """Return the cursor of several subscriptions, each given as its name and its own cursor."""
+    return ".".join((_COMBINED, *cursors))
+
+
+def split(text: str) -> dict[str, str]:
+    """Return the cursors of several subscriptions by their names; raise UnreadableCursor."""
+    version, *parts = text.split(".", _MOST_COMBINED + 1)
+    if version != _COMBINED or len(parts) > _MOST_COMBINED or not all(map(_PART.fullmatch, parts)):
+        raise UnreadableCursor("not a cursor of several subscriptions")
+    return {part[:_NAME_LENGTH]: part[_NAME_LENGTH:] for part in parts}
 
 
 def _raw(positions: Mapping[int, Position], digest: bytes, marked: int = -1) -> tuple[bytearray, int]:

@@ -45,6 +45,8 @@
     └── StartupError                 500  the process cannot start; the text is for the operator
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar
@@ -343,3 +345,16 @@ class Unconfirmed(OutcomeUnknown):
 
 class StartupError(PushError):
     slug, title = "startup", "Cannot start"
+
+
+@contextmanager
+def at_place(place: str) -> Iterator[None]:
+    """Let errors that a request causes name the place in it."""
+    try:
+        yield
+    except PushError as error:
+        if error.status < 500:
+            error.detail = f"{place}: {error.detail}"
+        if isinstance(error, InvalidParameter):
+            error.parameter = place
+        raise

@@ -8,7 +8,7 @@ Source: WHATWG HTML, section 9.2 "Server-sent events". Lines end at CR, LF or CR
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
@@ -17,6 +17,10 @@ RESERVED_NAMES = frozenset({"open", "error", "reset", "heartbeat", "corrected", 
 
 RESERVED_BESIDE_STATISTICS = RESERVED_NAMES | {"snapshot", "update", "gone"}
 """The same of a stream that events share with statistics."""
+
+_OF_STATISTICS = frozenset({b"snapshot", b"update", b"gone"})
+_OF_THE_SERVER = frozenset({b"reset", b"deleted"})
+"""Events of a stream of events whose data has no member of the publisher."""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
@@ -45,6 +49,43 @@ def retry(milliseconds: int) -> bytes:
 def with_id(message: bytes, id: str) -> bytes:
     """Return a message without an id with this one. So a message is encoded once for many cursors."""
     return b"id: %b\n%b" % (_one_line(id).encode(), message)
+
+
+class Label:
+    """Names the subscription of messages on a stream of several.
+
+    Their JSON objects get a first member: ``$sub`` of events, whose other members are the publisher's, else ``sub``. So
+    no event can name another subscription. Event names that statistics have are no names of events on such a stream.
+    """
+
+    __slots__ = ("_member", "_of_events", "_plain")
+
+    def __init__(self, subscription: bytes, *, of_events: bool) -> None:
+        """``subscription`` is a JSON string."""
+        self._of_events = of_events
+        self._plain = b'data: {"sub":%b,' % subscription
+        self._member = b'data: {"$sub":%b,' % subscription if of_events else self._plain
+
+    def apply(self, messages: bytes, on_id: Callable[[str], str]) -> bytes:
+        """Return complete messages with the label; ``on_id`` returns the id of the stream for that of a message."""
+        return b"\n\n".join(self._labelled(message, on_id) for message in messages.split(b"\n\n"))
+
+    def _labelled(self, message: bytes, on_id: Callable[[str], str]) -> bytes:
+        head, separator, data = (b"\n" + message).partition(b"\ndata: {")
+        if not separator:
+            return message  # comments
+        name, lines = b"", []
+        for line in head.split(b"\n")[1:]:
+            if line.startswith(b"id: "):
+                line = b"id: " + _one_line(on_id(line[4:].decode())).encode()
+            elif line.startswith(b"event: "):
+                name = line[7:]
+                if self._of_events and name in _OF_STATISTICS:
+                    continue
+            lines.append(line)
+        if name == b"heartbeat":  # it is of the stream
+            return b"\n".join((*lines, b"data: {")) + data
+        return b"\n".join((*lines, self._plain if name in _OF_THE_SERVER else self._member)) + data
 
 
 def _one_line(text: str) -> str:

@@ -105,6 +105,12 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/stream?events=orders&events=vault"): (401, 401, 401, 403, 403, 403, 403, 200),
     ("GET", "/v1/stream?events=%3E&stats=%3E"): (401, 401, 401, 200, 200, 200, 403, 200),
     ("GET", "/v1/stream?events=vault.*"): (401, 401, 401, 403, 403, 403, 403, 200),
+    ("GET", "/v1/stream?sub=events/orders&sub=latest/orders"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/stream?sub=stats/orders&sub=events/orders%3Fkey=u43"): (401, 401, 401, 403, 200, 200, 403, 200),
+    ("GET", "/v1/stream?sub=events/%3E&sub=stats/%3E"): (401, 401, 401, 200, 200, 200, 403, 200),
+    ("GET", "/v1/stream?sub=events/orders&sub=events/vault"): (401, 401, 401, 403, 403, 403, 403, 200),
+    ("GET", "/v1/stream?sub=latest/vault"): (401, 401, 401, 403, 403, 403, 403, 404),  # it keeps none
+    ("GET", "/v1/stream?sub=stats/vault.*"): (401, 401, 401, 403, 403, 403, 403, 200),
     ("HEAD", "/v1/topics/orders/events"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("OPTIONS", "/v1/topics/orders"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("PUT", "/v1/topics/orders/events"): (405,) * 8,

@@ -29,6 +29,7 @@ def targets(broker: Broker, topic: str) -> list[str]:
         found += [path.replace(suffixes[0], suffix) for suffix in suffixes[1].split(", ")] if suffixes else [path]
     assert not [target for target in found if "<" in target]
     streams = ["/v1/topics", f"/v1/topics/{topic}/events", f"/v1/topics/{topic}/stats", f"/v1/stream?events={topic}"]
+    streams.append(f"/v1/stream?sub=events/{topic}")
     return [*found, *(f"{path}{'&' if '?' in path else '?'}format=sse" for path in streams), "/nothing"]
 
 

@@ -9,10 +9,11 @@ import gevent
 from gevent import monkey
 
 from pushsvc.broker.broker import Broker
-from pushsvc.errors import StartupError
+from pushsvc.errors import StartupError, TooManyFilters
 from pushsvc.event import Limits
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.channel import Channel, WatchedChannels
+from pushsvc.hub.delivery.combined import CombinedChannel
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.delivery.sessions import Sessions
 from pushsvc.hub.delivery.slow import Memory
@@ -145,12 +146,20 @@ class Hub:
         """Return the group of a query, a new one if there is none."""
         found = self._sources.get(query)
         if not isinstance(found, Group):
+            if query.filters_patterns:
+                self._check_filters()
             connect = partial(self._open_channel, visible_heartbeat=query.visible_heartbeat)
             found = Group(query, self._rules, self.feed, self._resume, self._end_group, connect, self.rankings)
             self._sources[query] = found
             found.open()
         found.channel.touch()
         return found
+
+    def _check_filters(self) -> None:
+        """Refuse one more filter of a pattern: events are not routed to it, each is compared in the turn it comes."""
+        queries = (source.query for source in self._sources.values() if isinstance(source, Group))
+        if sum(query.filters_patterns for query in queries) >= self.feed.limits.pattern_filters:
+            raise TooManyFilters(f"{self.feed.limits.pattern_filters} filters of patterns are in use: name the topics")
 
     def listing(self, key: Hashable, poll: Poll, describe: Describe | None = None) -> Listing:
         """Return the listing of that name, a new one if there is none."""
@@ -170,6 +179,17 @@ class Hub:
             topic.add(found)
         found.channel.touch()
         return found
+
+    def combined(self, name: str, *, visible_heartbeat: bool) -> CombinedChannel:
+        """Return a new channel for one stream of several subscriptions."""
+        return CombinedChannel(
+            self.writer,
+            self.clock,
+            self._note_left,
+            name=name,
+            visible_heartbeat=visible_heartbeat,
+            watched=self.watched,
+        )
 
     def _open_latest(self, name: str) -> LatestTopic:
         topic = LatestTopic(
@@ -256,7 +276,7 @@ class Hub:
         for channel in self.watched.slow:
             pause()
             for connection in list(channel.slow):
-                if connection.rest is not None and connection.pushed_at < deadline:
+                if connection.rest is not None and connection.taken_at < deadline:
                     metrics.SLOW_CLOSES.inc()
                     connection.close()
             if channel.slow:

@@ -38,6 +38,7 @@ class FeedLimits:
     remind_interval: float = 0.5
     slice: float = 0.002  # work after which the event loop gets a turn
     filters: int = 100  # filters that an event of a log is compared with, besides the look-up of its key
+    pattern_filters: int = 20  # filters of all patterns, which are compared without slices
     # Logs that are read at once. More are read piece by piece, and other work is done in between.
     read_logs: int = 200
 

@@ -1,7 +1,7 @@
 """The query of a stream. Streams with equal queries share everything but their sockets."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Query:
     shortest time in seconds between two updates of a window, 0 for the window's own cadence. ``named`` sends the type
     of an event as the SSE event name. ``topics`` is the most topics of one stream. Topics that the grants ``visible``
     do not cover do not exist, nor do other keys of topics that they limit; None: all do. Only a query of the events of
-    one topic has a ``filter``.
+    one name has a ``filter``.
     """
 
     events: tuple[str, ...] = ()
@@ -118,10 +118,20 @@ class Query:
         """Return whether a log may have events of which none is selected."""
         return not self.filter.selects_all or (self.visible is not None and self.visible.limits_keys)
 
+    @property
+    def routed_filter(self) -> EventFilter:
+        """Return the filter by which events are routed: that of a query of one topic."""
+        return _EVERY_EVENT if self.has_patterns else self.filter
+
+    @property
+    def filters_patterns(self) -> bool:
+        """Return whether each event of the topics of a pattern is compared with a filter."""
+        return self.filter.has_tests and self.has_patterns
+
     def filter_of(self, topic: str) -> EventFilter:
         """Return which events of a topic are selected."""
         keys = None if self.visible is None else self.visible.keys(topic)
-        return self.filter if keys is None else _filter_of_keys(keys)
+        return self.filter if keys is None else _filter_within(self.filter, keys)
 
     def selection_of(self, topic: str) -> Selection:
         """Return which rows of a topic are selected."""
@@ -195,8 +205,8 @@ class _Index:
 
 
 @lru_cache(1_024)
-def _filter_of_keys(keys: frozenset[str]) -> EventFilter:
-    return EventFilter.of(None, keys, ())
+def _filter_within(filter: EventFilter, keys: frozenset[str]) -> EventFilter:
+    return replace(filter, keys=keys if filter.keys is None else filter.keys & keys)
 
 
 def _digest_of(*selected: object) -> bytes:

@@ -6,17 +6,22 @@ import logging
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, Self, TypeVar
 
+import orjson
+
+from pushsvc import sse
 from pushsvc.auth.grants import Grants
-from pushsvc.cursor import Position, UnreadableCursor, decode
-from pushsvc.errors import BrokerUnavailable, PushError, Unavailable
+from pushsvc.cursor import UNREADABLE, Position, UnreadableCursor, decode, name_of, split
+from pushsvc.errors import BrokerUnavailable, PushError, Unavailable, at_place
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.chunked import frame
+from pushsvc.hub.delivery.combined import Part
 from pushsvc.hub.delivery.connection import Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.groups.listing import Describe, Poll
@@ -56,6 +61,11 @@ class Stream(ABC):
     @abstractmethod
     def factory(self) -> Callable[[str | None], Stream]:
         """Return a function that makes an equal stream from another cursor."""
+
+    @property
+    def beginning(self) -> str | None:
+        """Return the cursor from which an opened stream starts; None if its first message tells."""
+        return None
 
     @abstractmethod
     def start(self, connection: Connection) -> None:
@@ -159,6 +169,10 @@ class QueryStream(Stream):
         if self._group.query.filters_events:
             self._group.rebase_cursor(self._from)
 
+    @property
+    def beginning(self) -> str | None:
+        return self._cursor or (self._from.cursor if self._group.query.events else None)
+
     def start(self, connection: Connection) -> None:
         group = self._group
         reselected = NOTHING_RESELECTED if self._cursor is None else group.reselected(self._cursor)
@@ -225,6 +239,10 @@ class LatestStream(Stream):
         if position is not None:
             topic.wait_for(position, wait)
 
+    @property
+    def beginning(self) -> str | None:
+        return self._cursor
+
     def start(self, connection: Connection) -> None:
         group = self._group
         if not group.topic.is_known:  # the log started over since
@@ -232,6 +250,72 @@ class LatestStream(Stream):
             return
         first = group.beginning(self._cursor)
         group.channel.start(connection, group.channel.seal(), first)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A query, and the ``text`` that asked for it, which names it in messages and cursors."""
+
+    text: str
+    query: Query | LatestQuery
+
+    @property
+    def label(self) -> sse.Label:
+        of_events = isinstance(self.query, Query) and bool(self.query.events)
+        return sse.Label(orjson.dumps(self.text), of_events=of_events)
+
+    def stream(self, hub: Hub, cursor: str | None) -> QueryStream | LatestStream:
+        if isinstance(self.query, LatestQuery):
+            return LatestStream(hub, self.query, cursor)
+        return QueryStream(hub, self.query, cursor)
+
+
+class CombinedStream(Stream):
+    """Several subscriptions on one connection. Each equals a stream of its own, but for its labels and ids."""
+
+    def __init__(
+        self, hub: Hub, subscriptions: Sequence[Subscription], cursor: str | None = None, *,
+        visible_heartbeat: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(hub)
+        self._subscriptions = subscriptions
+        self._visible_heartbeat = visible_heartbeat
+        cursors = _cursors(subscriptions, cursor)
+        self._streams = [one.stream(hub, at) for one, at in zip(subscriptions, cursors, strict=True)]
+        self._channel = hub.combined(", ".join(one.text for one in subscriptions), visible_heartbeat=visible_heartbeat)
+
+    @property
+    def channel(self) -> Channel:
+        return self._channel
+
+    @property
+    def factory(self) -> Callable[[str | None], Stream]:
+        return partial(CombinedStream, self.hub, self._subscriptions, visible_heartbeat=self._visible_heartbeat)
+
+    def open(self) -> None:
+        for place, stream in enumerate(self._streams):
+            with at_place(f"sub[{place}]"):
+                stream.open()
+
+    def start(self, connection: Connection) -> None:
+        try:
+            for stream in self._streams:
+                if stream.channel.closed:  # it had no streams, as the head took so long to be sent
+                    stream.open()
+        except PushError as error:
+            connection.end(self.refusal(error))
+            return
+        parts = [
+            Part(self._channel, stream.channel, name_of(one.text), one.label, stream.beginning or "")
+            for one, stream in zip(self._subscriptions, self._streams, strict=True)
+        ]
+        connection.push(OPENING)
+        if connection.closed:
+            return
+        self._channel.begin(connection, parts)
+        for part, stream in zip(parts, self._streams, strict=True):
+            if not connection.closed:
+                stream.start(part)
 
 
 class ListingStream(Stream):
@@ -260,6 +344,17 @@ class ListingStream(Stream):
         self.channel.start(connection, self.channel.seal(), frame(OPENING))
         if not connection.closed:
             connection.push_framed(self._listing.framed_state())
+
+
+def _cursors(subscriptions: Sequence[Subscription], cursor: str | None) -> Sequence[str | None]:
+    """Return where each subscription starts: those that a cursor does not have start as new ones."""
+    if cursor is None or cursor == EARLIEST:
+        return [cursor] * len(subscriptions)
+    try:
+        known = split(cursor)
+    except UnreadableCursor:
+        return [UNREADABLE] * len(subscriptions)
+    return [known.get(name_of(one.text)) or None for one in subscriptions]
 
 
 def _positions(cursor: str) -> dict[int, Position] | None:

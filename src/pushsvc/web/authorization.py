@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from flask import Flask, Request, Response, g, request
-from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from pushsvc.auth.access import NO_CREDENTIALS, Access, Presented
 from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grants
@@ -14,6 +14,7 @@ from pushsvc.system_clock import now_ms
 from pushsvc.web.application import Application, Question
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.responses import ended_stream, wants_stream
+from pushsvc.web.subscription import named_topics
 
 COOKIE = "__Host-pushsvc"
 PARAMETER = "token"
@@ -140,7 +141,7 @@ def _asked(application: Application, access: Access, request: Request) -> tuple[
     if RULES.get(request.endpoint or "") is _manage_all:
         action = Action.MANAGE
     topic = (request.view_args or {}).get("topic")
-    named = [topic] if topic is not None else request.args.getlist("events") + request.args.getlist("stats")
+    named = [topic] if topic is not None else _named_topics(request.args)
     sent = [(name, request.headers[name]) for name in application.headers if name in request.headers]
     question = Question(action, tuple(named), client_of(request).address, tuple(sent))
     try:
@@ -149,6 +150,10 @@ def _asked(application: Application, access: Access, request: Request) -> tuple[
         return access.anonymous, refused
     access.check_current(grants, now_ms() / 1_000)
     return grants.plus(access.anonymous), NotGranted("the application does not grant this")
+
+
+def _named_topics(args: MultiDict[str, str]) -> list[str]:
+    return [*args.getlist("events"), *args.getlist("stats"), *named_topics(args.getlist("sub"))]
 
 
 def granted() -> Grants:

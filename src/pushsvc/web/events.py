@@ -14,7 +14,7 @@ from pushsvc.event.cloudevents import HEADER_PREFIX
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
 from pushsvc.table import EventTable, TooManyCells
-from pushsvc.topic import check_topic
+from pushsvc.topic import check_topic, is_pattern
 from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.export import Export
@@ -86,6 +86,23 @@ def _stream(
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
     )
     return QueryStream(context.hub, query, cursor_of(last_event_id, parameters))
+
+
+def subscription(context: Context, grants: Grants, name: str, args: MultiDict[str, str], *, named: bool) -> Query:
+    """Return the query of a subscription to the events of a topic or pattern. Raise PushError where it is refused."""
+    whole = is_pattern(name)
+    index = () if whole else context.rules.settings_of(name).index
+    parameters = Parameters(args, (*_OF_FILTERS, *index))
+    if not whole:
+        keys = grants.keys(Action.SUBSCRIBE, name)
+        return Query(events=(name,), filter=read_filter(parameters, context.limits, keys, index), named=named)
+    return Query(
+        events=(name,),
+        filter=read_filter(parameters, context.limits),
+        named=named,
+        topics=context.limits.topics,
+        visible=None if grants.subscribe.includes(name) else grants.subscribe,
+    )
 
 
 def _publish(context: Context, topic: str) -> Response:

@@ -78,6 +78,13 @@ def _stream(
     return LatestStream(context.hub, query, cursor_of(last_event_id, parameters))
 
 
+def subscription(context: Context, grants: Grants, topic: str, args: MultiDict[str, str]) -> LatestQuery:
+    """Return the query of a subscription to the newest events of a topic. Raise PushError where it is refused."""
+    if not context.rules.settings_of(topic).latest:
+        raise NoLatest(topic)
+    return _query(context, topic, Parameters(args, ("key",)), grants)
+
+
 def _query(context: Context, topic: str, parameters: Parameters, grants: Grants) -> LatestQuery:
     """Return what a request asks for, within the keys that are granted."""
     asked, limit = parameters.texts("key"), grants.keys(Action.SUBSCRIBE, topic)

@@ -24,7 +24,7 @@ from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.table import frames_to_csv
-from pushsvc.topic import check_topic
+from pushsvc.topic import check_topic, is_pattern
 from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
@@ -35,6 +35,7 @@ from pushsvc.web.windows import ReadWindow, read_stored_windows, stored_bytes, w
 
 _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")
+_OF_SUBSCRIPTIONS = ("window", "key", "field", "shape", "top", "by", "every")
 _SNAPSHOT_ONLY = ("at_least",)
 _CSV_ONLY = ("formulas",)
 EVERY = (0.1, 3_600.0)
@@ -96,6 +97,33 @@ def _stream(
         visible_heartbeat=parameters.choice("heartbeat", ("comment", "event"), "comment") == "event",
     )
     return QueryStream(context.hub, query, cursor_of(last_event_id, parameters))
+
+
+def subscription(context: Context, grants: Grants, name: str, args: MultiDict[str, str]) -> Query:
+    """Return the query of a subscription to the statistics of a topic or pattern. Raise PushError where it is
+    refused."""
+    parameters = Parameters(args, _OF_SUBSCRIPTIONS)
+    every = parameters.duration("every", *EVERY)
+    if not is_pattern(name):
+        settings = context.rules.settings_of(name)
+        if not settings.windows:
+            raise NoStatistics(name)
+        windows = tuple(window.name for window in _windows(settings, parameters))
+        selection = _selection(name, settings, parameters, grants)
+        return Query(statistics=(name,), windows=windows, selection=selection, every=every)
+    parameters.refuse(("top", "by"), "belongs to the statistics of one topic")
+    return Query(
+        statistics=(name,),
+        windows=tuple(dict.fromkeys(parameters.texts("window"))),
+        selection=Selection(
+            keys=chosen(parameters, "key"),
+            fields=chosen(parameters, "field"),
+            records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
+        ),
+        every=every,
+        topics=context.limits.topics,
+        visible=None if grants.subscribe.includes(name) else grants.subscribe,
+    )
 
 
 def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, ...]:

@@ -8,7 +8,7 @@ from pushsvc.auth.grants import Action, Grant, Grants, TopicGrants
 from pushsvc.errors import InvalidInput, InvalidParameter, NoStatistics, NotAcceptable
 from pushsvc.event import Limits
 from pushsvc.hub.query import EVERY_WINDOW, Query
-from pushsvc.hub.streams import QueryStream
+from pushsvc.hub.streams import CombinedStream, QueryStream
 from pushsvc.hub.window_state import Selection
 from pushsvc.settings import TopicRules
 from pushsvc.sse import MEDIA_TYPE
@@ -18,6 +18,7 @@ from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters, cursor_of
 from pushsvc.web.responses import stream_response
 from pushsvc.web.stats import EVERY, check_grouped_by_key, chosen
+from pushsvc.web.subscriptions import read_subscriptions
 
 _STATISTICS_ONLY = ("window", "key", "field", "every")
 _PARAMETERS = ("events", "stats", "format", "names", "heartbeat", "last_event_id", *_STATISTICS_ONLY)
@@ -28,10 +29,10 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("")
     def watch() -> Response:
-        parameters = Parameters(request.args, _PARAMETERS)
-        parameters.choice("format", ("sse",), "sse")
-        if parameters.text("format") is None and not _accepts_stream():
-            raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
+        if "sub" in request.args:
+            return _watch_subscriptions(context)
+        parameters = Parameters(request.args, (*_PARAMETERS, "sub"))
+        _check_format(parameters)
         query = _limited(_query(parameters, context.limits), granted(), context.rules)
         _check_windows(query, context.rules)
         return stream_response(
@@ -41,16 +42,41 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
+def _watch_subscriptions(context: Context) -> Response:
+    parameters = Parameters(request.args, ("sub", *_PARAMETERS))
+    parameters.refuse(("events", "stats"), "does not go together with sub, as in sub=events/orders")
+    parameters.refuse(_STATISTICS_ONLY, "stands inside a sub, as in sub=stats/orders?window=1m")
+    _check_format(parameters)
+    named, visible_heartbeat = _flags(parameters)
+    subscriptions = read_subscriptions(context, parameters.texts("sub"), granted(), named=named)
+    cursor = cursor_of(request.headers.get("Last-Event-ID"), parameters)
+    return stream_response(CombinedStream(context.hub, subscriptions, cursor, visible_heartbeat=visible_heartbeat))
+
+
+def _check_format(parameters: Parameters) -> None:
+    parameters.choice("format", ("sse",), "sse")
+    if parameters.text("format") is None and not _accepts_stream():
+        raise NotAcceptable(f"available formats: {MEDIA_TYPE}")
+
+
 def _accepts_stream() -> bool:
     return not request.accept_mimetypes or bool(request.accept_mimetypes[MEDIA_TYPE])
 
 
-def _query(parameters: Parameters, limits: Limits) -> Query:
+def _flags(parameters: Parameters) -> tuple[bool, bool]:
+    """Return whether events have their types as names, and whether scripts can see heartbeats."""
     named = parameters.choice("names", ("on", "off"), "on") == "on"
-    visible_heartbeat = parameters.choice("heartbeat", ("comment", "event"), "comment") == "event"
+    return named, parameters.choice("heartbeat", ("comment", "event"), "comment") == "event"
+
+
+def _query(parameters: Parameters, limits: Limits) -> Query:
+    named, visible_heartbeat = _flags(parameters)
     events, statistics = _patterns(parameters, "events"), _patterns(parameters, "stats")
     if not events and not statistics:
-        raise InvalidInput("name what to watch: events=TOPIC or stats=TOPIC, both repeatable; a.* and a.> are patterns")
+        raise InvalidInput(
+            "name what to watch: events=TOPIC or stats=TOPIC, both repeatable; a.* and a.> are patterns; or "
+            "sub=events/TOPIC?key=KEY"
+        )
     if len(events) + len(statistics) > limits.topics:
         raise InvalidInput(f"a stream has at most {limits.topics} topics")
     shapes = len(Shapes(filter(is_pattern, events + statistics)))

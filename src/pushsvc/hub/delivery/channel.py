@@ -219,7 +219,8 @@ class Channel:
         self.roster.note_closed(in_pass=self.in_pass)
         if self.roster.is_empty:
             self.touch()
-        self._on_left()
+        if connection.is_stream:
+            self._on_left()
 
     # Memory
 

@@ -76,6 +76,9 @@ class Connection:
         "read_watcher", "received", "rest", "source", "write_watcher",
     )  # fmt: skip
 
+    is_stream = True  # it counts as a stream of the process
+    most_at_once = MOST_AT_ONCE
+
     def __init__(
         self, fd: int, channel: ConnectionOwner, on_close: Callable[[], None], *, chunked: bool = True
     ) -> None:
@@ -122,6 +125,11 @@ class Connection:
         at = self.at
         return self.pushed_at if at is None else max(self.pushed_at, at.tick)
 
+    @property
+    def taken_at(self) -> int:
+        """Return the tick at which the peer last took bytes that waited for it."""
+        return self.pushed_at
+
     def listen(self) -> None:
         """Watch from now on whether the peer goes away."""
         self.read_watcher = self._watch(_READ)
@@ -153,7 +161,7 @@ class Connection:
         if not data:
             return True
         try:
-            count = self.send(data if len(data) <= MOST_AT_ONCE else memoryview(data)[:MOST_AT_ONCE])
+            count = self.send(data if len(data) <= self.most_at_once else memoryview(data)[: self.most_at_once])
         except FULL:
             count = 0
         except OSError:
@@ -163,8 +171,7 @@ class Connection:
 
     def note_sent(self, data: bytes | memoryview, count: int) -> bool:
         """Note that the socket took ``count`` bytes of ``data``, and keep the rest; return whether it took all."""
-        self.pushed_at = self.channel.clock.tick
-        metrics.STREAM_BYTES.inc(count)
+        self._note_taken(count)
         if count == len(data):
             return True
         self.mark_behind()
@@ -186,11 +193,10 @@ class Connection:
     def _continue(self) -> None:
         if self.rest is not None:
             try:
-                count = self.send(self.rest[:MOST_AT_ONCE])
+                count = self.send(self.rest[: self.most_at_once])
             except FULL:
                 return
-            self.pushed_at = self.channel.clock.tick
-            metrics.STREAM_BYTES.inc(count)
+            self._note_taken(count)
             self.rest = self.rest[count:] if count < len(self.rest) else None
             if self.rest is not None:
                 return  # the next turn of the loop continues
@@ -199,6 +205,10 @@ class Connection:
             self.close()
         else:
             self.source.resume(self)
+
+    def _note_taken(self, count: int) -> None:
+        self.pushed_at = self.channel.clock.tick
+        metrics.STREAM_BYTES.inc(count)
 
     def fail(self) -> None:
         """Close after an error of our own. The client comes back and resumes; no other stream is affected."""

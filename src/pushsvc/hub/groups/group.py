@@ -114,7 +114,7 @@ class Group:
 
     @property
     def filter(self) -> EventFilter:
-        return self.query.filter
+        return self.query.routed_filter
 
     @property
     def is_settled(self) -> bool:
