@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
+from support.components import Site
 from support.ports import free_port
 from support.waiting import DEADLINE, until
-
-if TYPE_CHECKING:
-    from conftest import Site
 
 
 def test_handlers_get_the_events_of_their_topics_and_types(site: Site) -> None:

@@ -216,6 +216,9 @@ class Consumer:
             done.gaps_done = 1
         else:
             (entry,) = run.entries
+            if not entry.data:  # a correction, which no handler sees
+                done.positions[entry.topic] = entry.first
+                return done
             event = Parked(entry.topic, entry.first, entry.arrival, entry.data, key=Event.decode(entry.data).key)
             found = after_failure(event, options, self._now, reason)
             done.positions[entry.topic] = entry.first

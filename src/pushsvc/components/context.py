@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.components.messages import Emitted, Timer, timer_id
 from pushsvc.components.registry import Components, Function
 from pushsvc.errors import InvalidTopic
@@ -111,8 +112,8 @@ class Context:
             check_topic(topic)
         except InvalidTopic as error:
             raise ValueError(error.detail) from None
-        if is_dead(topic):
-            raise ValueError("topics that end with .dead hold only events that failed")
+        if is_dead(topic) or topic == ALERTS_TOPIC:
+            raise ValueError(f"only the server itself publishes to {topic}")
         if len(self.emitted) >= MOST_EMITS:
             raise ValueError(f"more than {MOST_EMITS} events for one event")
         try:
@@ -139,7 +140,7 @@ class Context:
                 check_topic(topic)
             except InvalidTopic:
                 allowed = False
-        if not allowed or is_dead(topic):
+        if not allowed or is_dead(topic) or topic == ALERTS_TOPIC:
             self.refused_replies += 1
             return False
         self.emit(topic, event)
