@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import jwt
 import pytest
@@ -290,6 +292,37 @@ def test_a_limited_stream_moves_on_past_what_it_may_not_see(stack: Stack) -> Non
         assert ask(stack, "POST", "/v1/topics/orders/events", "everything", [MINE]).status == 202
         assert resumed.until(lambda _, data: "$topic" in data)["key"] == "u42"
         assert b"reset" not in resumed.raw
+
+
+def test_limited_subscriptions_have_the_events_and_rows_of_their_keys_alone(guarded: Stack) -> None:
+    limited = {"Authorization": f"Bearer {KINDS['limited']()}"}
+    events = ("events/orders", "events/>", "events/*?where=theirs>0", "events/orders?key=u43")
+    others = ("stats/orders", "stats/>?window=*", "latest/orders", "stats/orders?key=u43", "latest/orders?key=u43")
+    path = "/v1/stream?" + urlencode([("sub", sub) for sub in events + others])
+    found: dict[str, list[Any]] = defaultdict(list)
+    with guarded.stream(path, **limited) as stream:
+        stream.read()
+        for event in (THEIRS, MINE, THEIRS, MINE):
+            assert ask(guarded, "POST", "/v1/topics/orders/events", "everything", [event]).status == 202
+
+        def take() -> bool:
+            data = stream.frame()[1]
+            found[str(data.get("$sub") or data.get("sub"))].append(data)
+            return len(found["events/orders"]) == len(found["events/>"]) == 2 and len(found["latest/orders"]) > 1
+
+        until(take)
+        assert {event["key"] for sub in events for event in found[sub]} == {"u42"}
+        assert not found["events/*?where=theirs>0"] + found["events/orders?key=u43"]
+        assert {
+            row[0] for sub in ("stats/orders", "stats/>?window=*") for data in found[sub] for row in data["data"]
+        } == {"u42"}
+        assert [data["data"] for data in found["stats/orders?key=u43"]] == [[]]
+        assert [data["events"] for data in found["latest/orders?key=u43"]] == [[]]
+        shown = stream.raw.decode().replace("key=u43", "").replace("theirs>0", "")
+        assert not any(text in shown for text in SECRETS["limited"])
+    grouped = token({"subscribe": [{"topics": "grouped", "keys": ["u42"]}]})
+    refused = ask(guarded, "GET", "/v1/stream?sub=events/grouped&sub=stats/grouped", grouped)
+    assert (refused.status, refused.json()["detail"][:8]) == (403, "sub[1]: ")
 
 
 @pytest.mark.parametrize(

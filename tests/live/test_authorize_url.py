@@ -109,6 +109,8 @@ def test_the_application_is_asked_with_the_cookies_and_chosen_headers(asking: St
     assert publish(asking, "s=1", "vault").status == 403
     assert asking.get("/v1/stream?events=orders&events=news.*&format=sse", Cookie="s=2").status == 401
     assert site.questions("s=2")[-1]["topic"] == ["orders", "news.*"]
+    assert asking.get("/v1/stream?sub=events/a.%253E%3Fkey=b&sub=latest/job.1&sub=../x", Cookie="s=2").status == 401
+    assert site.questions("s=2")[-1]["topic"] == ["a.>", "job.1"]
 
 
 def test_equal_questions_are_asked_once_while_the_answer_lasts(asking: Stack, site: Site) -> None:

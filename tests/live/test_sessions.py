@@ -55,7 +55,10 @@ def revoke(stack: Stack, subject: str) -> None:
     assert (answer.status, answer.json()["sub"]) == (200, subject)
 
 
-@pytest.mark.parametrize("path", [PATH, "/v1/topics/orders/stats", "/v1/stream?events=orders", "/v1/topics?format=sse"])
+@pytest.mark.parametrize("path", [
+    PATH, "/v1/topics/orders/stats", "/v1/stream?events=orders", "/v1/topics?format=sse",
+    "/v1/stream?sub=events/orders&sub=stats/orders&sub=latest/job.1",
+])  # fmt: skip
 def test_a_stream_ends_when_its_token_expires(guarded: Stack, path: str) -> None:
     with ExitStack() as streams:
         brief, long = opened(guarded, path, token(seconds=3)), opened(guarded, path, token())
@@ -85,6 +88,20 @@ def test_revoking_ends_the_streams_of_a_subject_and_refuses_its_tokens(guarded: 
     guarded.restart_web()
     assert {status(old) for _ in range(8)} == {401}
     assert status(token("u7")) == 200
+
+
+def test_revoking_ends_streams_of_several_subscriptions_and_leaves_their_groups_to_others(guarded: Stack) -> None:
+    path = "/v1/stream?sub=events/orders&sub=events/orders%3Fkey=a"
+    gone = [opened(guarded, path, token("u21")) for _ in range(6)]
+    kept = [opened(guarded, path, token("u22")) for _ in range(6)]
+    revoke(guarded, "u21")
+    for stream in gone:
+        assert b": the access of this subject was revoked" in stream.rest()
+    answer = guarded.request("POST", PATH, b'{"key": "a"}', **bearer(ADMIN), **{"Content-Type": "application/json"})
+    assert answer.status == 202
+    for stream in kept:
+        assert {stream.frame()[1]["$sub"] for _ in range(2)} == {"events/orders", "events/orders?key=a"}
+        stream.close()
 
 
 def test_a_producer_that_repeats_itself_is_refused_from_the_revocation_on(guarded: Stack) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections import defaultdict
 
 from pushsvc.sse import Decoder
 from support.chunked import ChunkDecoder
@@ -65,6 +66,30 @@ def test_slow_reader_receives_every_event_from_the_log(shared_server, topic):
         assert [json.loads(quick.next().data)["$offset"] for _ in range(12_000)] == list(range(1, 12_001))
         late = slow.messages()
         assert [json.loads(next(late).data)["$offset"] for _ in range(12_000)] == list(range(1, 12_001))
+
+
+def test_slow_reader_of_several_subscriptions_gets_every_event_and_the_newest_states(shared_server, topic):
+    path, text = f"/v1/stream?sub=events/{topic}&sub=latest/job.{topic}&sub=stats/{topic}", "x" * 1_000
+    received, late = defaultdict(list), Board()
+    with SlowReader(shared_server, path) as slow:
+        for number in range(60):
+            batch = [{"key": f"k{i}", "n": number, "text": text} for i in range(100)]
+            assert shared_server.post(topic, batch).status == 202
+            assert shared_server.post(f"job.{topic}", batch).status == 202
+        wanted = shared_server.get(f"/v1/topics/job.{topic}/latest").json()["events"]
+        updates = 0
+        for message in slow.messages():
+            data = json.loads(message.data)
+            received[data.get("$sub") or data.get("sub")].append(data)
+            if data.get("sub") == f"latest/job.{topic}":
+                late.apply(message.event, data)
+                updates += 1
+            counted = received[f"stats/{topic}"] and received[f"stats/{topic}"][-1]["offset"] == 6_000
+            events = received[f"events/{topic}"]
+            if len(events) == 6_000 and counted and list(late.events.values()) == wanted:
+                break
+    assert [event["$offset"] for event in events] == list(range(1, 6_001))
+    assert updates < 60 or slow.resumed
 
 
 def test_slow_reader_of_newest_events_gets_the_newest_state_and_no_queue(shared_server, topic):

@@ -10,8 +10,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from pushsvc.cursor import name_of, split
 from support.latest import Board
 from support.stack import Table
+from support.waiting import until
 
 
 def stream_of(*subs, **parameters):
@@ -315,6 +317,74 @@ def test_names_off_sends_all_events_as_message(server, topic):
         stream.read()
         server.post(topic, {"type": "created"})
         assert stream.next().event == "message"
+
+
+def test_heartbeat_carries_a_position_that_moved_without_a_message(stack, topic):
+    stack.start_web("--heartbeat", "1")
+    filtered, other = f"events/{topic}?key=a", f"events/{topic}.other"
+    with stack.stream(stream_of(filtered, other)) as stream:
+        stream.read()
+        stack.post(f"{topic}.other", {"n": 1})
+        message = stream.next()
+        while message.event == "heartbeat":
+            message = stream.next()
+        stack.post(topic, {"key": "b", "n": 2})
+        heartbeat = until(lambda: (found := stream.next()).event == "heartbeat" and found)
+        before, after = split(message.id), split(heartbeat.id)
+        assert [name for name in before if before[name] != after[name]] == [name_of(filtered)]
+        silent = stream.raw.count(b": heartbeat\n")
+        while stream.raw.count(b": heartbeat\n") < silent + 2:  # nothing moved since
+            stream.read()
+    with stack.stream(stream_of(filtered, other), Last_Event_ID=heartbeat.id) as stream:
+        stack.post(topic, {"key": "a", "n": 3})
+        assert stream.frame()[1]["n"] == 3
+
+
+def test_visible_heartbeats(stack, topic):
+    stack.start_web("--heartbeat", "1")
+    with stack.stream(stream_of(f"events/{topic}", heartbeat="event")) as stream:
+        assert stream.next().event == "heartbeat"
+
+
+def test_filters_of_patterns_are_few(stack, topic):
+    stack.start_web()
+    with ExitStack() as streams:
+        for n in range(20):
+            stream = streams.enter_context(stack.stream(stream_of(f"events/{topic}.*?where=n>{n}")))
+            stream.read()
+        with stack.stream(stream_of(f"events/{topic}.*?where=n>20")) as refused:
+            assert b"too many different filters" in refused.rest()
+        for sub in (f"events/{topic}.*?where=n>19", f"events/{topic}.*?key=a", f"events/{topic}?where=n>20"):
+            assert streams.enter_context(stack.stream(stream_of(sub))).read().endswith(b": pushsvc\n")
+
+
+def test_no_event_is_lost_or_repeated_when_the_server_is_killed(own_server, topic):
+    job = f"job.{topic}"
+    subs = [f"events/{topic}", f"events/{topic}?key=k1", f"events/{topic}.>", f"latest/{job}"]
+    received, cursor = Received(), None
+    for number in range(4):
+        with own_server.stream(stream_of(*subs), **({"Last_Event_ID": cursor} if cursor else {})) as stream:
+            stream.read()
+            for n in range(10):
+                own_server.post(topic, {"key": f"k{n % 3}", "n": n})
+                own_server.post(f"{topic}.{n % 4}", [{"n": n}] * 3)
+                own_server.post(job, {"key": f"k{number}.{n}"})
+            for _ in range(15):
+                message = stream.next()
+                cursor = message.id or cursor
+                received.take(message)
+        own_server.restart_web()
+    with own_server.stream(stream_of(*subs), Last_Event_ID=cursor) as stream:
+        while len(received.events[subs[2]]) < 120 or len(received.events[subs[0]]) < 40:
+            received.take(stream.next())
+        while len(received.events[subs[1]]) < 12 or len(received.boards[subs[3]].events) < 40:
+            received.take(stream.next())
+    assert not received.resets
+    assert received.events[subs[0]] == history(own_server, subs[0])
+    assert received.events[subs[1]] == history(own_server, subs[1])
+    for n in range(4):
+        wanted = history(own_server, f"events/{topic}.{n}")
+        assert [event for event in received.events[subs[2]] if event["$topic"] == f"{topic}.{n}"] == wanted
 
 
 def test_streams_of_subscriptions_are_counted_once(own_server, topic):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote
 
 from flask import Request
 from werkzeug.datastructures import MultiDict
 
 from pushsvc.auth.grants import LONGEST_KEY, MOST_GRANTS, Action
-from pushsvc.errors import InvalidParameter
+from pushsvc.errors import InvalidParameter, at_place
 from pushsvc.topic import check_pattern, check_topic
+from pushsvc.web.subscription import SubscriptionText
 
 RESOURCES = frozenset({"events", "stats", "stats/series", "latest"})
 """The resources of a topic that the application serves."""
@@ -54,21 +54,13 @@ def of_stream(request: Request) -> Question:
     key = _key(request.args)
     names = [*request.args.getlist("events"), *request.args.getlist("stats")]
     asked = [Asked(check_pattern(name), key) for name in names]
-    asked += [_subscription(text) for text in request.args.getlist("sub")]
+    for place, text in enumerate(request.args.getlist("sub")):
+        with at_place(f"sub[{place}]"):
+            of = SubscriptionText.parse(text)
+            asked.append(Asked(of.name, _key(of.args)))
     if len(asked) > MOST_GRANTS:
         raise InvalidParameter("events", f"an application serves at most {MOST_GRANTS} topics on one stream")
     return Question(Action.SUBSCRIBE, tuple(dict.fromkeys(asked)))
-
-
-def _subscription(text: str) -> Asked:
-    """Return what one ``sub=events/orders?key=u1`` asks for."""
-    path, _, query = text.partition("?")
-    _, _, topic = path.partition("/")
-    try:
-        found = MultiDict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_GRANTS))
-    except ValueError:
-        raise InvalidParameter("sub", f"at most {MOST_GRANTS} parameters are expected") from None
-    return Asked(check_pattern(unquote(topic)), _key(found))
 
 
 def _key(values: MultiDict[str, str]) -> str | None:
