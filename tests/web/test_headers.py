@@ -25,6 +25,7 @@ def targets(broker: Broker, topic: str) -> list[str]:
     found = []
     for rule in create_app(broker).url_map.iter_rules():
         path = rule.rule.replace("<topic>", topic).replace("<name>", "low").replace("<path:filename>", "page.js")
+        path = path.replace("<path:name>", "$1")
         suffixes = re.search(r"<any\((.*)\):suffix>", path)
         found += [path.replace(suffixes[0], suffix) for suffix in suffixes[1].split(", ")] if suffixes else [path]
     assert not [target for target in found if "<" in target]

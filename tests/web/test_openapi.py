@@ -89,7 +89,9 @@ def references(value: Any):
 
 
 def url(path: str) -> str:
-    return path.replace("{name}", "low").replace("{topic}", "job.42" if "/latest" in path else "feedback")
+    return path.replace("{name}", "$1" if "/events/" in path else "low").replace(
+        "{topic}", "job.42" if "/latest" in path else "feedback"
+    )
 
 
 def documented_paths(rule: str) -> list[str]:
@@ -238,7 +240,9 @@ def test_exactly_the_documented_headers_are_answered(client, document):
     assert client.post("/v1/topics/feedback/events", json={"rating": 5}).status_code == 202
     for path, method, operation, _ in operations(document):
         if method == "get" and path not in ("/readyz", "/v1/stream"):
-            answer = client.get(url(path), query_string={"limit": 1} if "/events" in path else {})
+            answer = client.get(
+                url(path), query_string={"limit": 1} if "/events" in path and "{name}" not in path else {}
+            )
             documented = set(operation["responses"]["200"].get("headers", ())) - {"Pushsvc-Trimmed"}
             assert documented == told & set(answer.headers.keys()), path
             again = client.get(url(path), headers={"If-None-Match": answer.headers.get("ETag", '"x"')})

@@ -20,7 +20,7 @@ from pushsvc.broker.latest import LatestEvent, LatestStore
 from pushsvc.broker.log import BackwardRead, Correction, EventsEntry, Mark
 from pushsvc.broker.publisher import Commit, window_age, window_events
 from pushsvc.broker.script import RUN, CorrectArguments, CorrectKeys, ScriptCall
-from pushsvc.errors import EventGone, NoEvent, Unavailable, WindowsIncomplete
+from pushsvc.errors import EventGone, NoEvent, Unavailable, Unconfirmed, WindowsIncomplete
 from pushsvc.event import Event
 from pushsvc.event.index import digest_of, terms_of
 from pushsvc.pause import Pause, no_pause
@@ -28,6 +28,7 @@ from pushsvc.settings import TopicSettings
 
 _READ_BYTES = 1_000_000
 _TRIES = 20
+_CORRECTIONS = 100  # of an event, the newest, that are listed
 ReadBack = Callable[..., BackwardRead]
 
 
@@ -108,6 +109,22 @@ class CorrectionStore:
             mark, line = (kept.marks or {}).get(offset), dict(kept.lines()).get(offset, b"")
         return StoredEvent(offset, entry.arrival, entry.last, place, published, line or None, mark)
 
+    def of(self, topic: str, found: StoredEvent) -> list[tuple[Mark, Correction]]:
+        """Return the corrections of an event that the log has, the oldest first."""
+        key, offset = self._keys.log(Log(topic)), found.mark.offset if found.mark else 0
+        corrections: list[tuple[Mark, Correction]] = []
+        while offset and len(corrections) < _CORRECTIONS:
+            stored = self._connections.command("XRANGE", key, f"{offset}-0", f"{offset}-0")
+            if not stored:
+                break
+            _, (_, header, _, data) = stored[0]
+            entry = EventsEntry.parse(header, data)
+            if entry.correction is None:
+                break
+            corrections.append((Mark(offset, entry.arrival), entry.correction))
+            offset = entry.correction.previous
+        return corrections[::-1]
+
     def _offset_of(self, topic: str, name: str, pause: Pause) -> int:
         if name.startswith("$"):
             if not name[1:].isascii() or not name[1:].isdigit() or len(name) > 17:
@@ -170,7 +187,9 @@ class CorrectionStore:
         corrected = self._connections.command("HGET", keys.metadata(log), "corrected") or b""
         changes = self._newest_after(topic, settings, found, line, pause) if settings.latest else []
         old = found.line or b""
-        data = Correction(found.offset, found.arrival, old, line, tuple(one.listed() for one in changes)).encode()
+        previous = 0 if found.mark is None else found.mark.offset
+        listed = tuple(one.listed() for one in changes)
+        data = Correction(found.offset, found.arrival, old, line, listed, previous).encode()
         terms = [] if line is None else [value for term in terms_of(line, settings.index) for value in term]
         arguments = CorrectArguments(
             run=RUN, publish_command=self._connections.publish_command, log_channel=keys.log_channel(log),
@@ -186,7 +205,9 @@ class CorrectionStore:
             metadata=keys.metadata(log), latest=latest_key, latest_order=order_key, index=keys.index(topic),
             corrections=keys.corrections(topic),
         )  # fmt: skip
-        reply, _missing = self._commit(ScriptCall(script.CORRECT, names, arguments))
+        reply, missing = self._commit(ScriptCall(script.CORRECT, names, arguments))
+        if missing and reply[0] == b"ok":
+            raise Unconfirmed(f"the correction is in Redis, but {missing}: repeating it is safe")
         return list(reply)
 
     def _check_windows(self, topic: str, settings: TopicSettings) -> None:

@@ -23,7 +23,8 @@ class Correction:
 
     ``old`` and ``new`` are its forms before and after, in their stored form: no ``new`` one deletes it. An erased
     correction has neither. ``latest`` has what changes in the newest events of keys: key, offset, arrival and stored
-    form of the event that is the newest now; None in place of the form if the key has none.
+    form of the event that is the newest now; None in place of the form if the key has none. ``previous`` is the offset
+    of the correction before of the same event; 0: it is the first.
     """
 
     offset: int
@@ -31,20 +32,17 @@ class Correction:
     old: bytes | None
     new: bytes | None
     latest: tuple[tuple[str, int, int, str | None], ...] = ()
+    previous: int = 0
 
     @classmethod
     def parse(cls, data: bytes) -> Correction:
         head, old, new = data.split(b"\n")
-        offset, arrival, latest = orjson.loads(head)
-        return cls(offset, arrival, old or None, new or None, tuple(map(tuple, latest)))
+        offset, arrival, latest, previous = orjson.loads(head)
+        return cls(offset, arrival, old or None, new or None, tuple(map(tuple, latest)), previous)
 
     def encode(self) -> bytes:
-        head = orjson.dumps([self.offset, self.arrival, self.latest])
+        head = orjson.dumps([self.offset, self.arrival, self.latest, self.previous])
         return b"\n".join([head, self.old or b"", self.new or b""])
-
-    def without_forms(self) -> Correction:
-        """Return it as it stays once its event is erased."""
-        return Correction(self.offset, self.arrival, None, None)
 
 
 class Mark(NamedTuple):

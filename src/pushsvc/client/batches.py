@@ -114,7 +114,7 @@ class _Encoder:
     def __init__(self, missing: Missing) -> None:
         self._leave_out = missing == "absent"
         self._encode = json.JSONEncoder(
-            allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain
+            allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=plain
         ).encode
 
     def encode(self, row: int, event: Any) -> tuple[bytes, bool]:
@@ -171,7 +171,7 @@ class _Unusable(Exception):
         self.field = field
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value that JSON lacks in types that it has; raise TypeError, or ValueError for a missing one."""
     if isinstance(value, Mapping):
         return dict(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -11,7 +12,17 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pushsvc.client.batches import ATTRIBUTES, MAX_EVENTS, BodyLimits, Events, Missing, Table, add_receipts, batches
+from pushsvc.client.batches import (
+    ATTRIBUTES,
+    MAX_EVENTS,
+    BodyLimits,
+    Events,
+    Missing,
+    Table,
+    add_receipts,
+    batches,
+    plain,
+)
 from pushsvc.client.credentials import Credentials, Token
 from pushsvc.client.history import History
 from pushsvc.client.progress import Progress
@@ -102,6 +113,24 @@ class Client:
 
     def _post(self, path: str, body: bytes, content_type: str, *, repeatable: bool) -> dict[str, Any]:
         return self._session.retry(lambda: self._session.post(path, body, content_type), repeatable=repeatable)
+
+    def correct(self, topic: str, event: str | int, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change members of a stored event, None removes one; return the answer. Raise ClientError.
+
+        ``event`` is the id of an event, of several the newest, or an offset. ``id`` cannot change.
+        """
+        body = json.dumps(changes, default=plain, allow_nan=False).encode()
+        return self._correct("PATCH", topic, event, body)
+
+    def delete_event(self, topic: str, event: str | int) -> dict[str, Any]:
+        """Delete a stored event, by its id or offset; return the answer. Raise ClientError."""
+        return self._correct("DELETE", topic, event, None)
+
+    def _correct(self, method: str, topic: str, event: str | int, body: bytes | None) -> dict[str, Any]:
+        name = f"${event}" if isinstance(event, int) else quote(event, safe="")
+        path = self._session.path(topic, f"events/{name}", {})
+        # Done twice it changes nothing more.
+        return self._session.retry(lambda: self._session.correct(method, path, body), repeatable=True)
 
     def events(self, topic: str, *, last_id: str = "", **query: Parameter) -> Iterator[Message]:
         """Yield a topic's events forever: new ones, or all after ``last_id`` (``earliest``: from the first).

@@ -119,6 +119,11 @@ class Session:
         headers = {"Accept": JSON, "Content-Type": content_type}
         return self._authorized(headers, lambda headers: self._request("POST", path, body, headers))
 
+    def correct(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        """Send a PATCH or DELETE request once and return the JSON object of the answer; raise ClientError."""
+        headers = {"Accept": JSON} | ({} if body is None else {"Content-Type": "application/merge-patch+json"})
+        return self._authorized(headers, lambda headers: self._request(method, path, body, headers))
+
     def get(self, path: str) -> dict[str, Any]:
         """Send a GET request once and return the JSON object of the answer; raise ClientError."""
         return self._authorized({"Accept": JSON}, lambda headers: self._request("GET", path, None, headers))

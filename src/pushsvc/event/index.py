@@ -9,8 +9,8 @@ import orjson
 from pushsvc.event.model import DEFAULT_TYPE
 
 HISTORY_PARAMETERS = frozenset((
-    "after", "before", "format", "formulas", "heartbeat", "last", "last_event_id", "limit", "names", "order", "since",
-    "sub", "token", "until", "where",
+    "after", "before", "corrections", "format", "formulas", "heartbeat", "last", "last_event_id", "limit", "names",
+    "order", "since", "sub", "token", "until", "where",
 ))  # fmt: skip
 """Parameters of the calls that read events: no field is looked up by such a name."""
 

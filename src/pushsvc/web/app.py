@@ -19,6 +19,7 @@ from pushsvc.web import (
     audit,
     authorization,
     capacity,
+    corrections,
     count_requests,
     events,
     health,
@@ -87,7 +88,19 @@ def create_app(
     count_requests.install(app, accounts)
     authorization.install(app, access, application)
     count_requests.install_subjects(app, accounts)
-    for resource in (events, latest, stats, series, stream, topics, alerts_resource, health, pages, session):
+    for resource in (
+        events,
+        corrections,
+        latest,
+        stats,
+        series,
+        stream,
+        topics,
+        alerts_resource,
+        health,
+        pages,
+        session,
+    ):
         app.register_blueprint(resource.blueprint(context))
     revoked = None if access is None else sessions.RevokedSessions(broker.revocations, access, hub)
     app.register_blueprint(sessions.blueprint(revoked))

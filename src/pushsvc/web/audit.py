@@ -16,7 +16,7 @@ from pushsvc.web.request_id import PROBLEM, id_of
 log = logging.getLogger("pushsvc.audit")
 
 STATUSES = frozenset({401, 403, 429})
-_ACTIONS = {"POST": "publish", "GET": "subscribe", "HEAD": "subscribe"}
+_ACTIONS = {"POST": "publish", "PATCH": "publish", "GET": "subscribe", "HEAD": "subscribe"}
 _PREFIX = "urn:pushsvc:problem:"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@/*>$%+-]+")
 _MOST = 300  # characters of a value: some are those of the client

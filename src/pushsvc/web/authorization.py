@@ -19,7 +19,7 @@ from pushsvc.web.subscription import named_topics
 COOKIE = "__Host-pushsvc"
 PARAMETER = "token"
 
-_ACTIONS = {"POST": Action.PUBLISH, "PUT": Action.MANAGE, "DELETE": Action.MANAGE}
+_ACTIONS = {"POST": Action.PUBLISH, "PUT": Action.MANAGE, "PATCH": Action.PUBLISH, "DELETE": Action.MANAGE}
 
 Rule = Callable[[Grants, Mapping[str, str]], bool]
 """Returns whether grants allow a request with these parts of its path."""
@@ -56,6 +56,9 @@ def _open(_grants: Grants, _parts: Mapping[str, str]) -> bool:
 RULES: Mapping[str, Rule] = {
     "events.post": _topic(Action.PUBLISH),
     "events.read": _topic(Action.SUBSCRIBE),
+    "corrections.show": _topic(Action.SUBSCRIBE),  # the views check the key of the event
+    "corrections.patch": _topic(Action.PUBLISH),
+    "corrections.delete": _topic(Action.PUBLISH),
     "stats.read": _topic(Action.SUBSCRIBE),
     "series.read": _topic(Action.SUBSCRIBE),  # the view checks the key
     "latest.read": _topic(Action.SUBSCRIBE),
@@ -138,6 +141,8 @@ def _asked(application: Application, access: Access, request: Request) -> tuple[
         # The browser adds cookies by itself, so they do not show that their owner wants the write.
         raise NotGranted("a page of another site may not write with cookies")
     action = _ACTIONS.get(request.method, Action.SUBSCRIBE)
+    if request.endpoint == "corrections.delete":
+        action = Action.PUBLISH
     if RULES.get(request.endpoint or "") is _manage_all:
         action = Action.MANAGE
     topic = (request.view_args or {}).get("topic")

@@ -10,7 +10,7 @@ from flask import Response
 
 _ATTRIBUTE = re.compile("ce-[a-z0-9]{1,200}", re.ASCII | re.IGNORECASE)
 _LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
-_SENT_BY_PAGES = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID")
+_SENT_BY_PAGES = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
 _READ_BY_PAGES = (
     "ETag, Link, Location, Pushsvc-Trimmed, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id"
 )

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
 from pushsvc.auth.grants import Action, Grants
-from pushsvc.errors import InvalidParameter, UnsupportedMediaType
+from pushsvc.errors import InvalidParameter, NotGranted, UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
@@ -28,7 +28,7 @@ from pushsvc.web.responses import begun_response, of_suffix, stream_response, te
 
 _ATTRIBUTES = ("id", "key", "time", "type")
 _STREAM_ONLY = ("last_event_id", "names", "heartbeat")
-_HISTORY_ONLY = ("since", "until", "limit", "after", "before", "order", "last")
+_HISTORY_ONLY = ("since", "until", "limit", "after", "before", "order", "last", "corrections")
 _CSV_ONLY = ("formulas",)
 _LIMIT, _MAX_LIMIT = 1_000, 10_000
 
@@ -160,11 +160,15 @@ class _JsonRows:
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
     index = context.rules.settings_of(topic).index
+    corrections = parameters.choice("corrections", ("current", "all"), "current") == "all"
+    if corrections and granted().keys(Action.MANAGE, topic) is not None:
+        raise NotGranted("corrections=all shows what was corrected and deleted: that takes a grant to manage the topic")
     selected = HistoryFilter(
         parameters.time("since"),
         parameters.time("until"),
         read_filter(parameters, context.limits, granted().keys(Action.SUBSCRIBE, topic), index),
         index,
+        corrections,
     )
     safe = is_spreadsheet_safe(request, parameters)
     if parameters.text("limit") == "all":

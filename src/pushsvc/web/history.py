@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.index import FoundEntry
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry
+from pushsvc.broker.log import Correction, EventsEntry
+from pushsvc.clock import format_time
 from pushsvc.cursor import Position, UnreadableCursor, decode, encode
 from pushsvc.errors import InvalidParameter
 from pushsvc.event import Event
@@ -29,12 +30,14 @@ class ScanLimits:
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
     """Which events a request selects. Times are in ms; ``until`` is exclusive. ``index`` lists the fields by
-    which the topic finds events."""
+    which the topic finds events. With ``corrections`` events are as they were published, and what corrected them
+    follows in its place."""
 
     since: int | None
     until: int | None
     events: EventFilter
     index: tuple[str, ...] = ()
+    corrections: bool = False
 
     def matches(self, event: Event, arrival: int) -> bool:
         time = arrival if event.time is None else event.time
@@ -203,6 +206,8 @@ def _read_backwards(
 
 
 def _steps(broker: Broker, topic: str, selected: HistoryFilter) -> LogSteps:
+    if selected.corrections:
+        return LogSteps(broker, topic, current=False)
     return LogSteps(broker, topic, selected.index, selected.events.terms(selected.index))
 
 
@@ -228,6 +233,11 @@ def _matching(
 ) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
     """Yield the sequence and the public form of the selected events of an entry, ``above`` and ``below`` sequences (0:
     no bound)."""
+    if isinstance(entry, EventsEntry) and entry.correction is not None:
+        inside = entry.sequence > above and not (below and entry.sequence >= below)
+        if selected.corrections and inside and (public := _correction(entry, entry.correction, topic, selected)):
+            yield entry.sequence, public
+        return
     lines = entry.lines()
     for offset, line in reversed(lines) if newest_first else lines:
         pause()
@@ -237,3 +247,13 @@ def _matching(
         event = Event.decode(line)
         if selected.matches(event, entry.arrival):
             yield sequence, event.public(topic, offset, entry.arrival)
+
+
+def _correction(entry: EventsEntry, found: Correction, topic: str, selected: HistoryFilter) -> dict[str, Any] | None:
+    """Return the public form of a correction; None if the request selects neither form of its event."""
+    forms = [None if line is None else Event.decode(line) for line in (found.old, found.new)]
+    if not any(form is not None and selected.matches(form, found.arrival) for form in forms):
+        return None
+    old, new = (None if form is None else form.public(topic, found.offset, found.arrival) for form in forms)
+    head = {"$topic": topic, "$offset": entry.last, "$corrects": found.offset, "time": format_time(entry.arrival)}
+    return head | {"old": old, "new": new}

@@ -38,11 +38,13 @@ class StepDown:
 
 class LogSteps:
     """The entries of a topic. With ``terms`` only the events that have one of them, where the index by ``fields`` has
-    the log; elsewhere all."""
+    the log; elsewhere all. Corrected events are in their ``current`` forms, or as they were published."""
 
     def __init__(
-        self, broker: Broker, topic: str, fields: Sequence[str] = (), terms: Sequence[str] | None = None
-    ) -> None:
+        self, broker: Broker, topic: str, fields: Sequence[str] = (), terms: Sequence[str] | None = None,
+        *, current: bool = True,
+    ) -> None:  # fmt: skip
+        self._current = current
         self._broker = broker
         self._topic = topic
         self._fields = fields
@@ -58,7 +60,7 @@ class LogSteps:
                     found.epoch, found.entries, found.reached, more, found.first, found.last, found.trimmed
                 )  # fmt: skip
         log = Log(self._topic)
-        read = self._broker.read(log.partition, {log: offset}, current=True)
+        read = self._broker.read(log.partition, {log: offset}, current=self._current)
         logged = read.logs[log]
         entries = logged.entries
         first, reached = (entries[0].first, entries[-1].last) if entries else (logged.last + 1, offset)
@@ -70,6 +72,6 @@ class LogSteps:
             found = self._broker.index.before(self._topic, self._fields, self._terms, start)
             if found.covered:
                 return StepDown(found.epoch, found.entries, str(found.reached - 1), found.reached > found.first)
-        read = self._broker.read_back(self._topic, start)
+        read = self._broker.read_back(self._topic, start, current=self._current)
         start = str(read.entries[-1].first - 1) if read.entries else start
         return StepDown(read.epoch, read.entries, start, read.more and bool(read.entries))
