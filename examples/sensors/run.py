@@ -95,7 +95,7 @@ def main() -> None:
             for sensor, colour in (("sine", "steelblue"), ("cosine", "seagreen"))
         ]
         lines.append(("gray", sorted((event["n"], event["radius"]) for event in circle)))
-        draw(sys.argv[sys.argv.index("--plot") + 1], lines, [(event["n"], event["value"]) for event in spikes])
+        draw(sys.argv[sys.argv.index("--plot") + 1], lines, sorted((event["n"], event["value"]) for event in spikes))
 
 
 if __name__ == "__main__":
