@@ -52,3 +52,32 @@ def test_comments_and_retry_dispatch_nothing_and_leave_the_next_message_alone():
     assert list(decoder.feed(lines)) == []
     assert (decoder.retry, decoder.comments) == (2000, 1)
     assert list(decoder.feed(lines + sse.encode(b"a", event="b", id="9"))) == [Message("b", "a", "9")]
+
+
+def test_label_is_the_first_member_of_each_message_but_heartbeats():
+    label = sse.Label(b'"events/a?key=\\n"', of_events=True)
+    stream = b"".join([
+        sse.retry(5), sse.comment("data: {"),
+        sse.encode(b'{"$topic":"a","sub":"other"}', event="data: {", id="1"),
+        sse.encode(b'{"$topic":"a","text":"id: 7"}', event="update"),
+        sse.encode(b'{"$topic":"a"}', event="corrected", id="2"),
+        sse.encode(b'{"topic":"a"}', event="reset"),
+        sse.encode(b'{"at":1}', event="heartbeat", id="3"),
+        sse.comment("end"),
+    ])  # fmt: skip
+    assert label.apply(stream, lambda id: f"<{id}>") == b"".join([
+        sse.retry(5), sse.comment("data: {"),
+        sse.encode(b'{"$sub":"events/a?key=\\n","$topic":"a","sub":"other"}', event="data: {", id="<1>"),
+        sse.encode(b'{"$sub":"events/a?key=\\n","$topic":"a","text":"id: 7"}'),
+        sse.encode(b'{"$sub":"events/a?key=\\n","$topic":"a"}', event="corrected", id="<2>"),
+        sse.encode(b'{"sub":"events/a?key=\\n","topic":"a"}', event="reset"),
+        sse.encode(b'{"at":1}', event="heartbeat", id="<3>"),
+        sse.comment("end"),
+    ])  # fmt: skip
+
+
+def test_label_of_statistics_keeps_their_names():
+    label = sse.Label(b'"stats/a"', of_events=False)
+    assert label.apply(sse.encode(b'{"topic":"a"}', event="update", id="1"), str) == sse.encode(
+        b'{"sub":"stats/a","topic":"a"}', event="update", id="1"
+    )

@@ -387,6 +387,23 @@ def test_no_event_is_lost_or_repeated_when_the_server_is_killed(own_server, topi
         assert [event for event in received.events[subs[2]] if event["$topic"] == f"{topic}.{n}"] == wanted
 
 
+def test_subscriptions_take_room_in_the_memory_budget_until_their_stream_is_closed(stack, topic):
+    stack.configure("[limits]\nmemory = 1_000_000\n")
+    stack.start_web()
+    subs = [f"events/{topic}?key={n}" for n in range(32)]
+    with ExitStack() as streams:
+        opened = [streams.enter_context(stack.stream(stream_of(*subs))) for _ in range(5)]
+        for stream in opened:
+            assert stream.read().endswith(b": pushsvc\n")
+        with stack.stream(stream_of(*subs)) as refused:
+            assert b": The server holds too much for its clients" in refused.rest()
+        with stack.stream(stream_of(subs[0])) as small:
+            assert small.read().endswith(b": pushsvc\n")
+        opened[0].close()
+        until(lambda: stack.metric("pushsvc_streams") == 4)
+        assert streams.enter_context(stack.stream(stream_of(*subs))).read().endswith(b": pushsvc\n")
+
+
 def test_streams_of_subscriptions_are_counted_once(own_server, topic):
     with ExitStack() as streams:
         for _ in range(3):

@@ -4,7 +4,18 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.cursor import MAX_LENGTH, Position, UnreadableCursor, decode, decode_with_digest, encode, sequence_encoder
+from pushsvc.cursor import (
+    MAX_LENGTH,
+    Position,
+    UnreadableCursor,
+    combine,
+    decode,
+    decode_with_digest,
+    encode,
+    name_of,
+    sequence_encoder,
+    split,
+)
 from pushsvc.topic import PARTITIONS
 
 positions = st.builds(Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1), st.booleans())
@@ -49,3 +60,25 @@ def test_any_text_is_decoded_or_unreadable(text):
     assert all(0 <= one.epoch < 2**32 and 0 <= one.sequence < 2**63 for one in found.values())
     again = encode(found, digest)
     assert decode(again) == found
+
+
+@given(st.dictionaries(st.text(), st.dictionaries(st.integers(0, PARTITIONS - 1), positions, max_size=8), max_size=32))
+def test_cursors_of_subscriptions_are_found_by_their_texts(given_positions):
+    cursors = {name_of(text): encode(one) if one else "" for text, one in given_positions.items()}
+    text = combine(name + cursor for name, cursor in cursors.items())
+    if cursors:
+        assert split(text) == cursors
+    try:
+        decode(text)
+    except UnreadableCursor:
+        return
+    raise AssertionError("it is no cursor of one subscription")
+
+
+@given(st.text(st.sampled_from("s.abcdeZ09-_=\n ~"), max_size=40) | st.text())
+def test_any_text_splits_into_parts_of_the_same_text_or_is_unreadable(text):
+    try:
+        found = split(text)
+    except UnreadableCursor:
+        return
+    assert {part[:6] for part in text.split(".")[1:]} == found.keys()

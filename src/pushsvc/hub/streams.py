@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from typing import Any, Self, TypeVar
 
@@ -261,8 +261,7 @@ class Subscription:
 
     @property
     def label(self) -> sse.Label:
-        of_events = isinstance(self.query, Query) and bool(self.query.events)
-        return sse.Label(orjson.dumps(self.text), of_events=of_events)
+        return _label(self.text, of_events=isinstance(self.query, Query) and bool(self.query.events))
 
     def stream(self, hub: Hub, cursor: str | None) -> QueryStream | LatestStream:
         if isinstance(self.query, LatestQuery):
@@ -299,20 +298,20 @@ class CombinedStream(Stream):
 
     def start(self, connection: Connection) -> None:
         try:
-            for stream in self._streams:
-                if stream.channel.closed:  # it had no streams, as the head took so long to be sent
-                    stream.open()
+            # Groups had no streams while the head was sent. While one is opened, another may be closed.
+            while (closed := next((stream for stream in self._streams if stream.channel.closed), None)) is not None:
+                closed.open()
+            if connection.closed:
+                return
+            parts = [
+                Part(self._channel, stream.channel, name_of(one.text), one.label, stream.beginning or "")
+                for one, stream in zip(self._subscriptions, self._streams, strict=True)
+            ]
+            self._channel.begin(connection, parts)
         except PushError as error:
             connection.end(self.refusal(error))
             return
-        parts = [
-            Part(self._channel, stream.channel, name_of(one.text), one.label, stream.beginning or "")
-            for one, stream in zip(self._subscriptions, self._streams, strict=True)
-        ]
         connection.push(OPENING)
-        if connection.closed:
-            return
-        self._channel.begin(connection, parts)
         for part, stream in zip(parts, self._streams, strict=True):
             if not connection.closed:
                 stream.start(part)
@@ -344,6 +343,11 @@ class ListingStream(Stream):
         self.channel.start(connection, self.channel.seal(), frame(OPENING))
         if not connection.closed:
             connection.push_framed(self._listing.framed_state())
+
+
+@lru_cache(1_024)
+def _label(text: str, *, of_events: bool) -> sse.Label:
+    return sse.Label(orjson.dumps(text), of_events=of_events)
 
 
 def _cursors(subscriptions: Sequence[Subscription], cursor: str | None) -> Sequence[str | None]:

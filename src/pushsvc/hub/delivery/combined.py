@@ -17,7 +17,11 @@ from pushsvc.hub.delivery.backlog import Chunk
 from pushsvc.hub.delivery.channel import Channel, WatchedChannels, Writer
 from pushsvc.hub.delivery.chunked import frame, unframe
 from pushsvc.hub.delivery.connection import Connection
+from pushsvc.hub.delivery.slow import CountedBytes
 from pushsvc.hub.delivery.wheel import Clock
+
+_PART_SIZE = 4_000
+"""Bytes that a subscription takes, about: most of them are of a group that may have no other member."""
 
 _WAITING = SimpleNamespace(stop=lambda: None, close=lambda: None)
 """Takes the place of a write watcher: the connection of the stream continues its parts."""
@@ -112,9 +116,13 @@ class CombinedChannel(Channel):
         )  # fmt: skip
         self._parts: Sequence[Part] = ()
         self._waiting: dict[Part, None] = {}
+        self._held: CountedBytes | None = None
 
     def begin(self, stream: Connection, parts: Sequence[Part]) -> None:
-        """Let the parts join their channels, and take messages for the connection of the stream."""
+        """Let the parts join their channels, and take messages for the connection of the stream. Raise MemoryFull."""
+        memory = self._watched.slow.memory
+        if memory is not None:
+            self._held = memory.hold("", _PART_SIZE * len(parts))
         self.stream = stream
         self._parts = parts
         for part in parts:
@@ -149,6 +157,8 @@ class CombinedChannel(Channel):
         self._waiting.clear()
         for part in self._parts:
             part.close()
+        if self._held is not None:
+            self._held.release()
 
 
 class _NoRecovery:
