@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.request import urlopen
 
+from pushsvc.components.outcomes import outcomes
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from support.components import Site
@@ -76,6 +77,13 @@ def test_a_failing_event_holds_back_its_key_alone_and_is_retried(site: Site) -> 
     site.publish("jobs", {"n": 2}, key="a")
     site.publish("jobs", {"n": 3}, key="b")
     until(lambda: [event.data["n"] for event in site.events("done")] == [3])
+    parked, behind, done, waiting = (outcomes(site.broker, "jobs", offset)[0] for offset in range(1, 5))
+    assert (parked["outcome"], parked["attempts"] > 0) == ("parked", True)
+    assert [behind, done, waiting] == [
+        {"group": "work", "outcome": "parked", "attempts": 0},
+        {"group": "work", "outcome": "done"},
+        {"group": "work", "outcome": "waiting"},
+    ]
     (site.folder / "open").touch()
     until(lambda: len(site.events("done")) == 3)
     assert [event.data["n"] for event in site.events("done")] == [3, 1, 2]

@@ -19,6 +19,7 @@ from pushsvc.broker.keys import Keys
 from pushsvc.broker.replies import as_text, raise_first
 from pushsvc.broker.script import RUN, ComponentCommitArguments, ScriptCall
 from pushsvc.errors import Fenced, PushError
+from pushsvc.topic import partition_of
 
 _MOST_ARGUMENTS = 2_000  # of one command: Lua's stack is bounded
 MOST_REPLAYS = 10_000  # events that wait in a partition to be replayed
@@ -269,6 +270,19 @@ class ComponentStore:
                 "dead": int(counts[0] or 0), "trimmed": int(counts[1] or 0), "begun": counts[2] is not None,
             })  # fmt: skip
         return found
+
+    def found_of(self, topic: str, field: str) -> list[tuple[str, int, bytes | None]]:
+        """Return the groups that read a topic, each with its offset and what it holds in ``parked`` under a field."""
+        partition, groups = partition_of(topic), self.groups()
+        commands = []
+        for group in groups:
+            commands += [
+                ("HGET", self.keys.group(partition, group, "positions"), topic),
+                ("HGET", self.keys.group(partition, group, "parked"), field),
+            ]
+        replies = self._connections.commands(commands) if commands else []
+        found = zip(groups, replies[::2], replies[1::2], strict=True)
+        return [(group, int(value.split()[0]), parked) for group, value, parked in found if value is not None]
 
 
 class GroupLeases:

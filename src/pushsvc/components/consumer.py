@@ -7,6 +7,7 @@ is repeated from what Redis holds.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -63,6 +64,7 @@ class Consumer:
         self._outbox = Outbox(broker, rules, options.name)
         self._unknown: set[str] = set()  # topics and types that are counted by name
         self._alone = 0  # events to handle one at a time, to find the one that ends the process
+        self._kinds = deque((self._retry, self._call_timers, self._read))
         self._now = 0
 
     # Begin
@@ -153,32 +155,40 @@ class Consumer:
         if self._alone:
             run = _first_of(run)
         done = self._run(run)
-        if done is None or self.stopped:
+        if done is None:
             return True
-        self._store_turn(run, done)
+        try:
+            self._store_turn(run, done)
+        except BaseException:
+            self._owner = None  # the process of the handlers has states that Redis may not have
+            raise
+        self._send()
         return True
 
     def _next_run(self) -> Run | None:
-        """Return what is due: parked events of one key, else timers, else new events."""
+        """Return what is due: parked events of one key, timers, or new events. They take turns: none can hold up the
+        others."""
         run = Run(
             self._options.name, self.partition, self._now, [], [], [], [], {}, self.parked.room,
             max(0, _MOST_TIMERS - self._timers),
         )  # fmt: skip
+        for _ in range(len(self._kinds)):
+            kind = self._kinds.popleft()
+            self._kinds.append(kind)
+            kind(run)
+            if run.parked or run.due or run.gaps or run.entries:
+                return run
+        return None
+
+    def _retry(self, run: Run) -> None:
         run.parked = self.parked.due(self._now, _RETRIED)
-        if run.parked:
-            return run
+
+    def _call_timers(self, run: Run) -> None:
         if self._timer_due is not None and self._timer_due <= self._now:
             found = self._store.due_timers(self._options.name, self.partition, self._now, _CALLED)
             run.due = [msgspec.msgpack.decode(one, type=Timer) for one in found]
-            if run.due:
-                return run
-            self._timers, self._timer_due = self._store.next_timer(self._options.name, self.partition)
-        if self._unread and run.parks:
-            self._read(run)
-        if not (run.gaps or run.entries):
-            return None
-        run.held = self.parked.held()
-        return run
+            if not run.due:
+                self._timers, self._timer_due = self._store.next_timer(self._options.name, self.partition)
 
     def _run(self, run: Run) -> Done | None:
         """Let the handlers handle something; None if they were lost, and it has to be repeated piece by piece."""
@@ -188,7 +198,11 @@ class Consumer:
             return self._store.states(name, topic, keys)
 
         try:
-            return self._handlers.run(run, states, self._options.timeout)
+            done = self._handlers.run(run, states, self._options.timeout, lambda: self.stopped)
+            if done is not None and self.stopped:
+                self._handlers.forget(name, self.partition)  # another consumer of the partition must not see its states
+                return None
+            return done
         except HandlersLost as error:
             if _size(run) > 1:
                 self._alone = _size(run) + 1
@@ -232,6 +246,9 @@ class Consumer:
 
     def _read(self, run: Run) -> None:
         """Add the next entries of logs, and gaps before them."""
+        if not (self._unread and run.parks):
+            return
+        run.held = self.parked.held()
         topics = list(self._unread)[:_READ_TOPICS]
         self._seek([topic for topic in topics if topic not in self._positions])
         after = {Log(topic): self._positions[topic][0] for topic in topics}
@@ -336,7 +353,6 @@ class Consumer:
             self._timers, self._timer_due = store.next_timer(name, self.partition)
         self.lag = sum(max(0, last - self._positions[topic][0]) for topic, last in self._lasts.items())
         self._count(done, trimmed)
-        self._send()
 
     def _name_unknown(self, name: str) -> str:
         """Return under which name events of an unknown type are counted."""

@@ -29,9 +29,15 @@ class Handlers:
         self.hello = self._process.hello
         self._pause = _SHORTEST
 
-    def run(self, run: Run, states: Callable[[str, list[str]], Sequence[bytes | None]], timeout: float) -> Done:
-        """Let handlers handle something. Raise HandlersLost if it had no effect, and what ``states`` raises."""
+    def run(
+        self, run: Run, states: Callable[[str, list[str]], Sequence[bytes | None]], timeout: float,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> Done | None:  # fmt: skip
+        """Let handlers handle something; return None if it ``is_over`` before its turn comes. Raise HandlersLost if it
+        had no effect, and what ``states`` raises."""
         with self._lock:
+            if is_over():
+                return None
             process = self._running()
             try:
                 done = process.run(run, states, timeout + _MARGIN)

@@ -64,7 +64,11 @@ class ParkedEvents:
 
 def field_of(event: Parked) -> str:
     """Return the field under which Redis holds a parked event."""
-    return f"{event.offset} {event.topic}"
+    return parked_field(event.topic, event.offset)
+
+
+def parked_field(topic: str, offset: int) -> str:
+    return f"{offset} {topic}"
 
 
 def _line_of(event: Parked) -> Line:

@@ -34,7 +34,7 @@ class ComponentPolicy:
     replays: float = 1.0  # between two looks for events to replay, and updates of gauges
     retry_pause: float = 0.5  # before a partition that failed is tried again
     longest_wait: float = 30.0  # for a turn that is planned
-    stop: float = 10.0  # for turns under way when the worker ends
+    stop: float = 4.0  # for turns under way when the worker ends
     leases: WorkerPolicy = field(default_factory=WorkerPolicy)
 
 
