@@ -357,4 +357,8 @@ def test_components_run_beside_a_server(site: Site) -> None:
     assert site.stack.post("orders", {"n": 1}).status == 202
     with site.stack.stream("/v1/topics/bills/events?format=sse&last_event_id=earliest") as stream:
         stream.until(lambda _, data: data.get("n") == 1)
+    until(lambda: site.stack.get("/v1/topics/orders/events/$1").json()["life"][-1]["outcome"] == "done")
+    assert site.stack.get("/v1/topics/orders/events/$1").json()["life"][-1] == {
+        "step": "component", "group": "bill", "outcome": "done"
+    }  # fmt: skip
     until(lambda: "pushsvc_component_events_total" in site.stack.get("/metrics").body.decode())

@@ -13,6 +13,7 @@ from pushsvc.broker.corrections import StoredEvent
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import Mark
 from pushsvc.clock import format_time
+from pushsvc.components.outcomes import outcomes
 from pushsvc.errors import (
     EventChanged,
     EventGone,
@@ -184,6 +185,7 @@ def _life(context: Context, topic: str, found: StoredEvent) -> list[dict[str, An
     if settings.windows:
         counted: dict[str, Any] = {"step": "counted", "windows": _windows(settings, form, found)}
         steps.append(counted)
+    steps += [{"step": "component", **one} for one in outcomes(context.broker, topic, found.offset)]
     for mark, correction in context.broker.corrections.of(topic, found):
         step = "deleted" if correction.new is None else "corrected"
         steps.append({"step": step, "offset": mark.offset, "at": format_time(mark.at)})
