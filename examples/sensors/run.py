@@ -40,8 +40,9 @@ def measured(sensor: str, chance: random.Random) -> list[dict[str, Any]]:
     return events
 
 
-def call(path: str, data: bytes | None = None) -> Any:
-    request = urllib.request.Request(URL + path, data, {"Content-Type": "application/x-ndjson"} if data else {})
+def call(path: str, data: bytes | None = None, method: str | None = None) -> Any:
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/x-ndjson"
+    request = urllib.request.Request(URL + path, data, {"Content-Type": kind} if data else {}, method=method)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -89,6 +90,11 @@ def main() -> None:
     print(f"triggered {len(spikes)} events for impossible values, {len(silent)} for silence")
     print(f"passed    {len(clean)} values, of which {len(filled)} are interpolated")
     print(f"processed {len(circle)} samples: radius {sum(radii) / len(radii):.3f} on average")
+    first, second = (event["id"] for event in spikes[:2])
+    call(f"/spikes/events/{first}", b'{"note": "the cable was loose"}', "PATCH")
+    call(f"/spikes/events/{second}", method="DELETE")
+    left = events_of("spikes", 1)
+    print(f"updated   {sum('note' in event for event in left)} impossible value, deleted {len(spikes) - len(left)}")
     if "--plot" in sys.argv:
         lines = [
             (colour, sorted((event["n"], event["value"]) for event in clean if event["sensor"] == sensor))

@@ -16,7 +16,7 @@ def clean(event: Any, ctx: Any) -> None:
     ctx.call_later(SILENT, silent, sensor=event.key)
     n, value = event["n"], event["value"]
     if abs(value) > 1.5:
-        ctx.emit("spikes", {"key": event.key, "n": n, "value": value})
+        ctx.emit("spikes", {"id": f"{event.key}-{n}", "key": event.key, "n": n, "value": value})
         return
     last = ctx.state.get("n", n - 1)
     if n - last <= MOST_FILLED:
