@@ -114,6 +114,7 @@ def test_an_event_that_fails_too_often_goes_to_the_dead_topic(site: Site) -> Non
     assert "in work" in dead.data["traceback"]
     assert dead.data["event"] == {"key": "a", "n": 1}
     assert [event.data for event in site.events("done.x")] == [{"n": 2, "seen": 1}]
+    assert "work: jobs 1 failed at attempt 2\nTraceback" in site.stack.output("worker")
 
 
 def test_a_handler_that_ends_or_blocks_its_process_takes_no_other_event_with_it(site: Site) -> None:

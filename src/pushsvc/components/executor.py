@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from pushsvc.components.messages import Done, Emitted, Gap, GroupOptions, Parked
 from pushsvc.components.registry import Components, Group, Handler
 from pushsvc.topic import matches
 
+log = logging.getLogger(__name__)
+
 FetchStates = Callable[[str, list[str]], Sequence[bytes | None]]
 """Returns the stored states of keys of a topic, in the partition and group that run."""
 
@@ -20,6 +23,7 @@ _TURN = 0.5  # seconds after which what is done is stored
 _TURN_BYTES = 4_000_000  # of emitted events and states, likewise
 _CACHED_STATES = 100_000  # of all groups
 _UNKNOWN_TYPES = 100  # of one turn
+_LOGGED = 3  # failures of one turn
 
 
 class StopTurn(Exception):
@@ -229,6 +233,9 @@ class _Turn:
 
     def _fail(self, context: Context, error: Exception) -> bool:
         self.done.failures += 1
+        if self.done.failures <= _LOGGED:
+            event = context.topic if context.event is None else f"{context.topic} {context.event.offset}"
+            log.warning("%s: %s failed at attempt %d", context.group, event, context.attempt, exc_info=error)
         self._failure = f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
         if context.found_state is not None:
             context.found_state.value = None  # what the handler changed is void
