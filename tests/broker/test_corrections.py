@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from pushsvc.broker.broker import LAYOUT
-from pushsvc.errors import EventGone, NoEvent, WindowsIncomplete
+from pushsvc.errors import EventGone, NoEvent, PushError, WindowsIncomplete
 from pushsvc.event import Event
 from pushsvc.event.index import term
 from pushsvc.settings import TopicSettings
@@ -217,3 +218,74 @@ def test_newest_events_that_are_folded_from_the_log_have_the_current_forms(broke
     publish(broker, event("a", 3))
     correct(broker, "$2", None)
     assert newest(broker) == {"a": (4, 3)}
+
+
+def everything(broker):
+    """Return all bytes that Redis has of the topic."""
+    found = []
+    for key in broker.connections.command("KEYS", f"{broker.keys.prefix}*"):
+        for command in (("XRANGE", key, "-", "+"), ("HGETALL", key), ("ZRANGE", key, 0, -1)):
+            with suppress(PushError):
+                found.append(repr(broker.connections.command(*command)))
+    return "".join(found)
+
+
+def test_an_erased_event_is_nowhere(broker):
+    settings = Windowless(latest=True, index=("user", "key"))
+
+    def user(key, name, value, **attributes):
+        return Event(key=key, data={"user": name, "value": value}, **attributes)
+
+    events = [user("a", "first", 1), user("a", "secret-one", 2, id="secret-id"), user("b", "third", 3)]
+    publish(broker, *events, settings=settings)
+    publish(broker, user("a", "fourth", 4), settings=settings)
+    correct(broker, "secret-id", user("a", "secret-two", 5, id="secret-id"), settings)
+    correct(broker, "$4", None, settings)  # so the secret is the newest of its key
+    correct(broker, "$2", user("secret-key", "secret-three", 6, id="secret-id"), settings)
+    assert everything(broker).count("secret-") > 9
+    found = broker.corrections.find(TOPIC, "secret-id")
+    assert broker.corrections.correct(TOPIC, settings, found, None)
+    broker.corrections.erase(TOPIC, settings, found)
+    publish(broker, user("a", "fifth", 7), settings=settings)
+    assert "secret" not in everything(broker)
+    assert current(broker) == [(1, 1), (3, 3), (9, 7)]
+    raw = broker.read(PARTITION, {LOG: 0}).logs[LOG].entries
+    assert [entry.last for entry in raw] == [3, 4, 5, 6, 7, 8, 9]
+    assert [event.type for event in raw[0].events] == ["message", "$erased", "message"]
+    assert newest(broker, settings) == {"a": (9, 7), "b": (3, 3)}
+    size = sum(len(data) for _, (_, _, _, data) in broker.connections.command("XRANGE", broker.keys.log(LOG), "-", "+"))
+    assert int(broker.metadata([LOG])[0]["bytes"]) == size
+    with pytest.raises(NoEvent):
+        broker.corrections.find(TOPIC, "secret-id")
+    assert broker.corrections.find(TOPIC, "$2").line is None
+
+
+def test_events_that_come_while_one_is_erased_are_kept(broker, monkeypatch):
+    for value in range(40):
+        publish(broker, event("a", value))
+    found = broker.corrections.find(TOPIC, "$7")
+    assert broker.corrections.correct(TOPIC, PLAIN, found, None)
+    fence = broker.lease([PARTITION], "me", 3_600_000)[PARTITION]
+    monkeypatch.setattr("pushsvc.broker.corrections._READ_BYTES", 500)
+    turns = []
+
+    def pause():
+        turns.append(publish(broker, event("a", 100)))
+        if len(turns) == 5:
+            broker.sweep({TOPIC: replace(PLAIN, retention=38)}, fence, 100)
+
+    broker.corrections.erase(TOPIC, PLAIN, found, pause)
+    assert len(turns) > 8
+    values = [value for _, value in current(broker)]
+    assert values == [*(value for value in range(40) if value > 41 + 5 - 38 - 1), *[100] * len(turns)][-len(values) :]
+    entries = broker.read(PARTITION, {LOG: 0}).logs[LOG].entries
+    assert [entry.last for entry in entries] == list(range(entries[0].last, 42 + len(turns)))
+
+
+def test_erasing_in_a_topic_that_is_deleted_meanwhile_changes_nothing(broker):
+    publish(broker, event("a", 1))
+    found = broker.corrections.find(TOPIC, "$1")
+    assert broker.corrections.correct(TOPIC, PLAIN, found, None)
+    broker.corrections.erase(TOPIC, PLAIN, found, lambda: broker.delete(TOPIC))
+    assert not broker.connections.command("EXISTS", broker.keys.log(LOG))
+    assert not [key for key in broker.connections.command("KEYS", f"{broker.keys.prefix}*") if b"$erased" in key]

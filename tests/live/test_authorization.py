@@ -96,6 +96,7 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/v1/topics/orders/events/$2"): (401, 401, 401, 403, 404, 200, 403, 200),
     ("PATCH", "/v1/topics/orders/events/$1"): (401, 401, 401, 403, 415, 415, 403, 415),
     ("DELETE", "/v1/topics/orders/events/$2?x"): (401, 401, 401, 403, 400, 400, 403, 400),
+    ("DELETE", "/v1/topics/orders/events/unknown?erase=true"): (401, 401, 401, 403, 403, 403, 403, 404),
     ("DELETE", "/v1/topics/vault/events/unknown"): (401, 401, 401, 403, 403, 403, 403, 404),
     ("GET", "/v1/topics/orders/latest"): (401, 401, 401, 403, 200, 200, 403, 200),
     ("GET", "/v1/topics/orders/latest?key=u43"): (401, 401, 401, 403, 200, 200, 403, 200),

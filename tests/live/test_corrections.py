@@ -340,6 +340,7 @@ def test_a_limited_producer_corrects_its_keys_alone(guarded: Stack) -> None:
     assert guarded.get(path(topic, 2), **mine).status == 404
     assert patch(guarded, topic, "1", {"key": "b"}, **mine).status == 403
     assert patch(guarded, topic, "1", {"key": None}, **mine).status == 403
+    assert patch(guarded, topic, "1", {"reply_to": "vault"}, **mine).status == 403
     assert patch(guarded, topic, "1", {"n": 5}, **mine).status == 200
     assert guarded.get(f"/v1/topics/{topic}/events?corrections=all", Accept="application/json", **mine).status == 403
     assert len(history(guarded, topic, "&corrections=all", **all_)) == 3
@@ -384,6 +385,58 @@ def test_an_event_that_leaves_a_key_is_deleted_without_its_new_form(guarded: Sta
         assert [one["$offset"] for one in latest.frame()[1]["events"]] == [2]
         assert delete(guarded, topic, "2", **all_).status == 200
         assert latest.until(lambda name, _: name == "update") == {"topic": topic, "events": [], "gone": ["a"]}
+
+
+def test_an_erased_event_is_deleted_for_all_and_shown_to_none(shop: Stack) -> None:
+    topic = "orders.erased"
+    shop.post(topic, [{"id": "x", "key": "secret-k", "user": "secret-u", "n": 7}, {"key": "b", "user": "v", "n": 1}])
+    patch(shop, topic, "x", {"note": "secret-note"})
+    live = [Model(shop, f"/v1/topics/{topic}/events{query}") for query in ("", "?key=secret-k", "?where=n>0")]
+    until(lambda: all(1 in model.events for model in live))
+    answer = shop.request("DELETE", path(topic, "x") + "?erase=true")
+    assert (answer.status, answer.json()["event"]) == (200, None)
+    until(lambda: not any(1 in model.events for model in live))
+    assert shop.request("DELETE", path(topic, 1) + "?erase=true").status == 200
+    targets = (
+        path(topic, 1), f"/v1/topics/{topic}/events?corrections=all", f"/v1/topics/{topic}/events?user=secret-u",
+        f"/v1/topics/{topic}/latest", f"/v1/topics/{topic}/events.csv?limit=all",
+    )  # fmt: skip
+    for target in targets:
+        shown = shop.get(target, Accept="*/*")
+        assert shown.status == 200
+        assert b"secret" not in shown.body.replace(b"user=secret-u", b""), target
+    assert [step["step"] for step in shop.get(path(topic, 1)).json()["life"]] == [
+        "stored", "corrected", "deleted", "erased",
+    ]  # fmt: skip
+    assert [one["$offset"] for one in history(shop, topic)] == [2]
+    late = Model(shop, f"/v1/topics/{topic}/events")
+    until(lambda: late.is_at(history(shop, topic)) and late.names[-1] == "deleted")
+    for model in (*live, late):
+        model.ended = True
+    until(lambda: [row[2] for row in shop.stats(topic)["data"] if row[:2] == [None, None]] == [1])
+    assert "secret" not in str(shop.stats(topic))
+
+
+def of_subs(stream: Stream) -> dict[str, str]:
+    """Return the names of the next messages of two subscriptions."""
+    found: dict[str, str] = {}
+    while len(found) < 2:
+        name, data = stream.frame()
+        if "$sub" in data:
+            found[data["$sub"]] = name
+    return found
+
+
+def test_a_stream_of_several_subscriptions_has_corrections(shop: Stack) -> None:
+    topic = "orders.subs"
+    shop.post(topic, [{"key": "a", "n": 1}])
+    subs = (f"events/{topic}?key=a", "events/orders.*?where=n>4")
+    with shop.stream("/v1/stream?" + "&".join("sub=" + quote(sub, safe="") for sub in subs)) as stream:
+        stream.read()
+        patch(shop, topic, 1, {"n": 5})
+        assert of_subs(stream) == {subs[0]: "corrected", subs[1]: "message"}
+        patch(shop, topic, 1, {"key": "b"})
+        assert of_subs(stream) == {subs[0]: "deleted", subs[1]: "corrected"}
 
 
 def test_the_client_corrects_and_deletes(shop: Stack) -> None:

@@ -6,8 +6,9 @@ event. ``Broker.read`` returns either; see scripts/correct.lua.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ from pushsvc.settings import TopicSettings
 
 _READ_BYTES = 1_000_000
 _TRIES = 20
+_KEPT = 3_600_000  # ms for which an unfinished copy of a log is kept
+ERASED = "$erased"  # the type of what is left of an erased event in the log
 _CORRECTIONS = 100  # of an event, the newest, that are listed
 ReadBack = Callable[..., BackwardRead]
 
@@ -210,6 +213,57 @@ class CorrectionStore:
             raise Unconfirmed(f"the correction is in Redis, but {missing}: repeating it is safe")
         return list(reply)
 
+    # Erasing
+
+    def erase(self, topic: str, settings: TopicSettings, found: StoredEvent, pause: Pause = no_pause) -> None:
+        """Remove every form of an event that was deleted from the log, its index and the known ids.
+
+        Redis changes no entry of a stream, so the log is copied, piece by piece. In its place the event is one of the
+        type ERASED, without anything else, for those that read the log as it was published.
+        """
+        log, keys = Log(topic), self._keys
+        key, new = keys.log(log), f"{keys.log(log)}$erased.{secrets.token_hex(8)}"
+        created = self._connections.command("HGET", keys.metadata(log), "created") or b""
+        changed = self._without(topic, found, pause)
+        at, more = "0-0", True
+        while more:
+            arguments = [at, _READ_BYTES, _KEPT, *changed]
+            copied, again = self._connections.call(script.ERASE_COPY, [key, new], arguments)
+            at, more = copied.decode(), bool(again)
+            pause()
+        name = Event.decode(found.published).id or ""
+        swapped = [key, new, keys.metadata(log), keys.index(topic), *keys.ids(topic)]
+        self._connections.call(script.ERASE_SWAP, swapped, [at, created, name, *changed])
+
+    def _without(self, topic: str, found: StoredEvent, pause: Pause) -> list[str | bytes]:
+        """Return id, data, … of the entries of a log that have a form of an event, without it. Remove the terms of
+        these forms from the index."""
+        changed: list[str | bytes] = []
+        terms: set[str] = set()
+        fields = self._connections.command("HGET", self._keys.metadata(Log(topic)), "indexed")
+        for entry in self._entries(topic, pause, current=False):
+            if entry.last < found.entry:
+                break
+            if entry.last == found.entry:
+                lines = entry.data.split(b"\n")
+                terms.update(_terms(lines[found.place]))
+                lines[found.place] = Event(type=ERASED).encode()
+                changed += (f"{entry.last}-0", b"\n".join(lines))
+            elif (correction := entry.correction) is not None:
+                own = correction.offset == found.offset
+                # Removed keys may be those of the event: a reader finds them by its offset.
+                latest = tuple(
+                    one for one in correction.latest if one[1] != found.offset and not (own and one[3] is None)
+                )
+                if own:
+                    terms.update(term for line in (correction.old, correction.new) if line for term in _terms(line))
+                if own or latest != correction.latest:
+                    old, new = (None, None) if own else (correction.old, correction.new)
+                    changed += (f"{entry.last}-0", replace(correction, old=old, new=new, latest=latest).encode())
+        if fields is not None and terms:
+            self._connections.call(script.ERASE_TERMS, [self._keys.index(topic)], [found.offset, *sorted(terms)])
+        return changed
+
     def _check_windows(self, topic: str, settings: TopicSettings) -> None:
         """Raise WindowsIncomplete if a window may have events that the log does not have: they could not be counted
         again."""
@@ -274,6 +328,12 @@ class CorrectionStore:
                 elif (quoted in line or b"\\" in line) and Event.decode(line).key == key:
                     return LatestEvent(at, entry.arrival, line)
         return None
+
+
+def _terms(line: bytes) -> list[str]:
+    """Return the terms that an event may have in an index, whatever its fields."""
+    names = ["id", "type", "key", *orjson.loads(line)]
+    return [found for found, _, _ in terms_of(line, names)]
 
 
 @dataclass(frozen=True, slots=True)

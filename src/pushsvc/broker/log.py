@@ -24,7 +24,7 @@ class Correction:
     ``old`` and ``new`` are its forms before and after, in their stored form: no ``new`` one deletes it. An erased
     correction has neither. ``latest`` has what changes in the newest events of keys: key, offset, arrival and stored
     form of the event that is the newest now; None in place of the form if the key has none. ``previous`` is the offset
-    of the correction before of the same event; 0: it is the first.
+    of the correction before of the same event; 0: it is the first. ``deletes`` says what the header says.
     """
 
     offset: int
@@ -33,12 +33,13 @@ class Correction:
     new: bytes | None
     latest: tuple[tuple[str, int, int, str | None], ...] = ()
     previous: int = 0
+    deletes: bool = False
 
     @classmethod
-    def parse(cls, data: bytes) -> Correction:
+    def parse(cls, data: bytes, *, deletes: bool) -> Correction:
         head, old, new = data.split(b"\n")
         offset, arrival, latest, previous = orjson.loads(head)
-        return cls(offset, arrival, old or None, new or None, tuple(map(tuple, latest)), previous)
+        return cls(offset, arrival, old or None, new or None, tuple(map(tuple, latest)), previous, deletes)
 
     def encode(self) -> bytes:
         head = orjson.dumps([self.offset, self.arrival, self.latest, self.previous])
@@ -84,7 +85,7 @@ class EventsEntry:
     def _set_kind(self, kind: bytes) -> None:
         """Read the data of a correction, or of an entry in its current form."""
         if kind.startswith(b"x"):
-            self.correction, self.data = Correction.parse(self.data), b""
+            self.correction, self.data = Correction.parse(self.data, deletes=kind == b"x2"), b""
             return
         marks, _, lines = self.data.partition(b"\n")
         self.marks = {}

@@ -156,6 +156,9 @@ DELETE = Script(
     arguments=DeleteArguments._fields,
 )  # fmt: skip
 CORRECT = Script("correct", writes=True, parts=_COMMON, keys=CorrectKeys._fields, arguments=CorrectArguments._fields)
+ERASE_COPY = Script("erase_copy", writes=True)
+ERASE_SWAP = Script("erase_swap", writes=True)
+ERASE_TERMS = Script("erase_terms", writes=True)
 FORGET = Script("forget", writes=True, parts=("common", "remains"), arguments=ForgetArguments._fields)
 CHECKPOINT_PIECE = Script("checkpoint_piece", writes=True, parts=_COMMON, arguments=CheckpointPieceArguments._fields)
 CHECKPOINT_COMMIT = Script("checkpoint_commit", writes=True, parts=_COMMON, arguments=CheckpointCommitArguments._fields)
@@ -185,6 +188,7 @@ SCRIPTS = (
     CHECKPOINT_PIECE, CHECKPOINT_COMMIT, CHECKPOINT_DISCARD, WANT, UNWANT, LATE, DRAW, RESERVE, REVOKE,
     LATEST_READ, LATEST_FILL, INDEX_FILL, LOOK_UP, ALERT_DEFINE, ALERT_COMMIT,
     COMPONENT_COMMIT, COMPONENT_REPLAY, EMIT, CORRECT,
+    ERASE_COPY, ERASE_SWAP, ERASE_TERMS,
 )  # fmt: skip
 
 RUN = object()  # a placeholder among a call's arguments: the run id of the primary that gets the call

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.auth.grants import Action
-from pushsvc.broker.corrections import StoredEvent
+from pushsvc.broker.corrections import ERASED, StoredEvent
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import Mark
 from pushsvc.clock import format_time
@@ -26,6 +26,7 @@ from pushsvc.errors import (
 )
 from pushsvc.event import Event
 from pushsvc.event.merge_patch import MERGE_PATCH, patched, read_patch
+from pushsvc.event.replies import reply_topic
 from pushsvc.pause import Pause
 from pushsvc.settings import LATEST_BYTES, TopicSettings
 from pushsvc.topic import check_topic
@@ -56,46 +57,65 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.patch(path, merge_slashes=False)
     def patch(topic: str, name: str) -> Response:
-        _prepare(topic)
-        if request.mimetype != MERGE_PATCH:
-            raise UnsupportedMediaType(f"{MERGE_PATCH} is expected")
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UnsupportedMediaType("a compressed body is not supported")
-        with context.long.writing(client_of(request)) as pause:
-            changes = read_patch(request.get_data(cache=False), context.limits, pause)
-            while True:
-                found = _find_alive(context, topic, name, pause)
-                event = _changed(context, topic, found, changes)
-                mark = found.mark
-                if event.encode() != found.line:
-                    done = context.broker.corrections.correct(topic, _settings(context, topic), found, event, pause)
-                    if done is None:
-                        continue  # it was corrected meanwhile, so the patch applies to that
-                    mark = Mark(done.offset, done.at)
-                return _answer(topic, found, event, mark)
+        return _patch(context, topic, name)
 
     @resource.delete(path, merge_slashes=False)
     def delete(topic: str, name: str) -> Response:
-        _prepare(topic)
-        with context.long.writing(client_of(request)) as pause:
-            while True:
-                found = _find_alive(context, topic, name, pause)
-                done = context.broker.corrections.correct(topic, _settings(context, topic), found, None, pause)
-                if done is not None:
-                    return _answer(topic, found, None, Mark(done.offset, done.at))
+        return _delete(context, topic, name)
 
     return resource
 
 
-def _prepare(topic: str) -> None:
-    """Check what does not depend on the event, and count it for the client."""
+def _patch(context: Context, topic: str, name: str) -> Response:
+    _prepare(topic)
+    if request.mimetype != MERGE_PATCH:
+        raise UnsupportedMediaType(f"{MERGE_PATCH} is expected")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("a compressed body is not supported")
+    with context.long.writing(client_of(request)) as pause:
+        changes = read_patch(request.get_data(cache=False), context.limits, pause)
+        while True:
+            found = _find_alive(context, topic, name, pause)
+            event = _changed(context, topic, found, changes)
+            mark = found.mark
+            if event.encode() != found.line:
+                done = context.broker.corrections.correct(topic, _settings(context, topic), found, event, pause)
+                if done is None:
+                    continue  # it was corrected meanwhile, so the patch applies to that
+                mark = Mark(done.offset, done.at)
+            return _answer(topic, found, event, mark)
+
+
+def _delete(context: Context, topic: str, name: str) -> Response:
+    erase = _prepare(topic, ("erase",)).choice("erase", ("true", "false"), "false") == "true"
+    if erase and granted().keys(Action.MANAGE, topic) is not None:
+        raise NotGranted("erase takes a grant to manage the topic, beside that to publish")
+    settings, corrections = _settings(context, topic), context.broker.corrections
+    with context.long.writing(client_of(request)) as pause:
+        while True:
+            found = _find(context, topic, name, Action.PUBLISH, pause)
+            mark = found.mark
+            if found.line is not None or not erase:
+                _check_alive(found, name)
+                done = corrections.correct(topic, settings, found, None, pause)
+                if done is None:
+                    continue
+                mark = Mark(done.offset, done.at)
+            if erase:
+                corrections.erase(topic, settings, found, pause)
+            return _answer(topic, found, None, mark)
+
+
+def _prepare(topic: str, allowed: tuple[str, ...] = ()) -> Parameters:
+    """Check what does not depend on the event, and count it for the client; return the parameters."""
     check_topic(topic)
-    Parameters(request.args, ())
+    parameters = Parameters(request.args, allowed)
     if topic == ALERTS_TOPIC:
         raise ReservedTopic(f"the topic {topic!r} has the alerts, which only the server itself writes")
     client = client_of(request)
     client.check_events()
     client.count_events(1)
+    return parameters
 
 
 def _settings(context: Context, topic: str) -> TopicSettings:
@@ -122,11 +142,16 @@ def _find(context: Context, topic: str, name: str, action: Action, pause: Pause)
 def _find_alive(context: Context, topic: str, name: str, pause: Pause) -> StoredEvent:
     """Return the named event as it can be corrected. Raise NoEvent, EventGone, and EventChanged by ``If-Match``."""
     found = _find(context, topic, name, Action.PUBLISH, pause)
+    _check_alive(found, name)
+    return found
+
+
+def _check_alive(found: StoredEvent, name: str) -> None:
+    """Raise EventGone, and EventChanged by ``If-Match``."""
     if found.line is None:
         raise EventGone(f"the event {name!r} was deleted")
     if request.if_match and not request.if_match.contains(_tag(found.line, found.mark).strip('"')):
         raise EventChanged("the event is not the one that If-Match names; read it again")
-    return found
 
 
 def _changed(context: Context, topic: str, found: StoredEvent, changes: dict[str, Any]) -> Event:
@@ -137,6 +162,9 @@ def _changed(context: Context, topic: str, found: StoredEvent, changes: dict[str
     if keys is not None and event.key not in keys:
         named = "an event without a key" if event.key is None else f"the key {event.key!r}"
         raise NotGranted(f"{named} is not granted, so nothing was changed")
+    replies = reply_topic(event.encode())
+    if replies is not None and not granted().may(Action.SUBSCRIBE, replies):
+        raise NotGranted(f"reply_to: reading {replies!r} is not granted, so nothing was changed")
     if settings.latest and len(event.encode()) > LATEST_BYTES:
         raise _fault(None, f"an event of this topic has at most {LATEST_BYTES} bytes")
     if settings.clock == "event" and not settings.jump and event.time is not None and event.time != before.time:
@@ -182,13 +210,15 @@ def _life(context: Context, topic: str, found: StoredEvent) -> list[dict[str, An
     """Return what is known of the life of an event, step by step."""
     settings, form = _settings(context, topic), Event.decode(found.line or found.published)
     steps: list[dict[str, Any]] = [{"step": "stored", "offset": found.offset, "at": format_time(found.arrival)}]
-    if settings.windows:
+    if settings.windows and form.type != ERASED:
         counted: dict[str, Any] = {"step": "counted", "windows": _windows(settings, form, found)}
         steps.append(counted)
     steps += [{"step": "component", **one} for one in outcomes(context.broker, topic, found.offset)]
     for mark, correction in context.broker.corrections.of(topic, found):
-        step = "deleted" if correction.new is None else "corrected"
+        step = "deleted" if correction.deletes else "corrected"
         steps.append({"step": step, "offset": mark.offset, "at": format_time(mark.at)})
+    if Event.decode(found.published).type == ERASED:
+        steps.append({"step": "erased"})
     return steps
 
 

@@ -75,12 +75,18 @@ class LatestState:
         return changed, gone
 
     def _correct(self, entry: EventsEntry, found: Correction, changed: list[str], gone: list[str]) -> None:
-        """Fold a correction in, which says what changes."""
+        """Fold a correction in, which says what changes; but for an erased event not which keys it had."""
+        erased = found.old is None and found.new is None
+        for key in [key for key, one in self._events.items() if erased and one.offset == found.offset]:
+            self._remove(key, entry.sequence)
+            gone.append(key)
         for key, offset, arrival, line in found.latest:
             if line is not None:
                 self._put(key, Event.decode(line.encode()), offset, arrival, entry.sequence)
                 self._in_order = False
                 changed.append(key)
+                if key in gone:
+                    gone.remove(key)
             elif key in self._events:
                 self._remove(key, entry.sequence)
                 gone.append(key)
