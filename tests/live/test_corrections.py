@@ -422,8 +422,8 @@ def of_subs(stream: Stream) -> dict[str, str]:
     found: dict[str, str] = {}
     while len(found) < 2:
         name, data = stream.frame()
-        if "$sub" in data:
-            found[data["$sub"]] = name
+        if (own := data.get("$sub") or data.get("sub")) is not None:  # that of a deletion is the server's own
+            found[own] = name
     return found
 
 
