@@ -89,6 +89,15 @@ def test_nothing_is_served_that_the_function_has_not_allowed(shop: tuple[Flask, 
     assert status(app, EVENTS, "DELETE") == 405
 
 
+def test_the_javascript_client_is_served_to_everybody(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    push.authorize(lambda action, topic, key: False)
+    answer = app.test_client().get("/push/client.js", environ_base={"REMOTE_ADDR": "192.0.2.1"})
+    assert answer.status_code == 200
+    assert answer.mimetype == "text/javascript"
+    assert b"export function connect" in answer.data
+
+
 def test_grants_limit_a_request_to_their_keys(shop: tuple[Flask, Push]) -> None:
     app, push = shop
 

@@ -138,6 +138,7 @@ STATUSES: dict[tuple[str, str], tuple[int, ...]] = {
     ("GET", "/"): (200,) * 8,
     ("GET", "/docs"): (200,) * 8,
     ("GET", "/openapi.json"): (200,) * 8,
+    ("GET", "/client.js"): (200,) * 8,
     ("GET", "/static/page.js"): (200,) * 8,
 }
 

@@ -12,11 +12,12 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from types import FrameType
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
-from flask import Blueprint, Flask, Response, abort, current_app, request, url_for
+from flask import Blueprint, Flask, Response, abort, current_app, request, send_from_directory, url_for
 
 from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grant, Grants, TopicGrants
 from pushsvc.client.batches import Events
@@ -243,6 +244,10 @@ class Push:
         @blueprint.route("/v1/stream", methods=["GET", "OPTIONS"], provide_automatic_options=False)
         def stream() -> Response:
             return self._answer(state, "/v1/stream", lambda: of_stream(request))
+
+        @blueprint.get("/client.js")
+        def client() -> Response:
+            return send_from_directory(str(files("pushsvc.web") / "static"), "client.js")
 
         blueprint.register_error_handler(PushError, _refuse)
 

@@ -81,6 +81,7 @@ RULES: Mapping[str, Rule] = {
     "pages.docs": _open,
     "pages.viewer": _open,
     "pages.openapi": _open,
+    "pages.client": _open,
     "static": _open,
 }
 

@@ -1,4 +1,4 @@
-"""The pages: the dashboard at ``/`` and the API at ``/docs``; and ``/openapi.json``, the API for programs."""
+"""The pages: dashboard and API; ``/openapi.json``, the API for programs; and ``/client.js``, the JavaScript client."""
 
 from importlib.resources import files
 
@@ -33,6 +33,12 @@ def blueprint(context: Context) -> Blueprint:
         Parameters(request.args, ())
         text = files(__package__).joinpath("openapi.json").read_bytes()
         return _revalidated(Response(text, content_type="application/json"))
+
+    @resource.get("/client.js")
+    def client() -> Response:
+        Parameters(request.args, ("v",))  # pages may name a version to get by their caches
+        text = files(__package__).joinpath("static/client.js").read_bytes()
+        return _revalidated(Response(text, content_type="text/javascript; charset=utf-8"))
 
     return resource
 

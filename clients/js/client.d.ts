@@ -1,0 +1,75 @@
+/** What a server refused: `status` and `message` are those of its problem document. */
+export class PushError extends Error {
+  readonly status: number;
+}
+
+/** An event with its data as further members. */
+export interface PushEvent {
+  $topic: string;
+  $offset: number;
+  time: string;
+  type: string;
+  id?: string;
+  key?: string;
+  [name: string]: unknown;
+}
+
+/** A row of statistics: `key` null is the total of all keys, `field` null counts the events. */
+export interface Row {
+  topic: string;
+  window: string;
+  key: string | null;
+  field: string | null;
+  count: number;
+  [column: string]: unknown;
+}
+
+export type Name = "event" | "snapshot" | "update" | "corrected" | "deleted" | "reset" | "error";
+export type Filters = Record<string, string | number | boolean | readonly (string | number)[]>;
+
+export interface Subscription<Value, Data = unknown> {
+  readonly text: string;
+  /** The rows or newest events, the same array until they change; null for events. */
+  readonly value: Value;
+  /** The error by which the server ended it, or null. */
+  readonly error: PushError | null;
+  /** Call a listener with each message; return what ends this. */
+  subscribe(listener: (message: { name: Name; data: Data | PushError }) => void): () => void;
+  close(): void;
+}
+
+export interface Statistics extends Subscription<Row[]> {
+  /** The row of a key and a field, null for all. */
+  get(key?: string | null, field?: string | null): Row | undefined;
+}
+
+export interface Latest extends Subscription<PushEvent[]> {
+  get(key: string): PushEvent | undefined;
+}
+
+export type State = "connecting" | "open" | "closed";
+type Token = string | null | undefined;
+
+export interface Options {
+  /** A token or API key, or a function that returns one; it gets true when the server refused the last. */
+  token?: Token | ((refused: boolean) => Token | Promise<Token>);
+  /** false: a stream of this tab alone; "lock": share, but without a SharedWorker. */
+  share?: boolean | "lock";
+  /** As of fetch; "same-origin" by default. */
+  credentials?: RequestCredentials;
+  onState?: (state: State) => void;
+}
+
+export interface Connection {
+  readonly state: State;
+  /** Events of a topic or pattern. Filters are those of the server: type, key, where. */
+  events(topic: string, filters?: Filters, listener?: ((event: PushEvent, name: Name) => void) | null): Subscription<null, PushEvent>;
+  /** Statistics: window, key, field, top, by, every. */
+  stats(topic: string, filters?: Filters, listener?: ((frame: unknown, name: Name) => void) | null): Statistics;
+  /** The newest event of each key of a topic. */
+  latest(topic: string, filters?: Filters, listener?: ((frame: unknown, name: Name) => void) | null): Latest;
+  close(): void;
+}
+
+/** Connect to the server at `url`, such as "/" or "https://push.example.com/". */
+export function connect(url: string, options?: Options): Connection;

@@ -1,0 +1,543 @@
+/**
+ * The JavaScript client of pushsvc (docs/javascript.md). All tabs of an origin share a stream: a SharedWorker has it,
+ * whose script this file is, too, or else the tab that holds a Web Lock.
+ */
+
+const MOST = 32; // subscriptions of a stream
+const LONGEST = 30_000; // ms between attempts
+const SILENCE = 45_000; // ms without a byte, three heartbeats
+const GATHER = 300; // ms until tabs have joined a new leader
+const FINAL = new Set([400, 401, 403, 404, 406, 414, 431]); // time does not mend them
+
+export class PushError extends Error {
+  constructor({ status, detail }) {
+    super(detail);
+    this.name = "PushError";
+    this.status = status;
+  }
+}
+
+class Decoder {
+  #rest = "";
+  #message = { data: [] };
+
+  constructor(onMessage, onRetry) {
+    this.onMessage = onMessage;
+    this.onRetry = onRetry;
+  }
+
+  push(text) {
+    const lines = (this.#rest + text).split("\n");
+    this.#rest = lines.pop();
+    for (const line of lines) this.#line(line);
+  }
+
+  #line(line) {
+    if (line === "" || line === "\r") {
+      const { data, id, event = "message" } = this.#message;
+      this.#message = { data: [] };
+      if (data.length > 0) this.onMessage({ id, event, data: data.join("\n") });
+      return;
+    }
+    const [, name, value] = /^([^:]*):? ?(.*?)\r?$/s.exec(line);
+    if (name === "data") this.#message.data.push(value);
+    else if (name === "id" || name === "event") this.#message[name] = value;
+    else if (name === "retry") this.onRetry(Number(value));
+  }
+}
+
+/** The rows of a statistics stream: a table for each topic and window. `ordered`: updates have all rows, in order. */
+class StatsState {
+  tables = new Map();
+
+  constructor(ordered) {
+    this.ordered = ordered;
+  }
+
+  apply(name, frame) {
+    const id = JSON.stringify([frame.topic, frame.window]);
+    if (name === "reset") {
+      const all = /[*>]/.test(frame.topic); // of a pattern the topics are unknown
+      for (const [each, { topic }] of this.tables) if (all || topic === frame.topic) this.tables.delete(each);
+      return;
+    }
+    const rows = (name === "update" && !this.ordered && this.tables.get(id)?.rows) || new Map();
+    for (const gone of frame.gone ?? []) rows.delete(JSON.stringify(gone));
+    for (const row of frame.data) rows.set(JSON.stringify(row.slice(0, 2)), row);
+    const { data, gone, ...table } = frame;
+    this.tables.set(id, { ...this.tables.get(id), ...table, rows });
+  }
+
+  frames() {
+    return [...this.tables.values()].map(({ rows, ...table }) => ["snapshot", { ...table, data: [...rows.values()] }]);
+  }
+
+  value() {
+    return [...this.tables.values()].flatMap((table) => [...table.rows.values()].map((row) => named(table, row)));
+  }
+
+  get(key = null, field = null) {
+    for (const table of this.tables.values()) {
+      const row = table.rows.get(JSON.stringify([key, field]));
+      if (row) return named(table, row);
+    }
+    return undefined;
+  }
+}
+
+function named({ topic, window, columns }, row) {
+  return { topic, window, ...Object.fromEntries(columns.map((column, i) => [column, row[i]])) };
+}
+
+class LatestState {
+  events = new Map();
+  #topic;
+
+  apply(name, frame) {
+    if (name !== "update") this.events.clear();
+    if (name === "reset") return;
+    this.#topic = frame.topic;
+    for (const key of frame.gone ?? []) this.events.delete(key);
+    for (const event of frame.events) this.events.set(event.key, event);
+  }
+
+  frames() {
+    return this.#topic === undefined ? [] : [["snapshot", { topic: this.#topic, events: this.value() }]];
+  }
+
+  value() {
+    return [...this.events.values()];
+  }
+
+  get(key) {
+    return this.events.get(key);
+  }
+}
+
+function stateOf(text) {
+  if (text.startsWith("stats/")) return new StatsState(/[?&]top=/.test(text));
+  return text.startsWith("latest/") ? new LatestState() : null;
+}
+
+// The hub: one stream for all subscriptions of all tabs
+
+class Hub {
+  #options;
+  #cursor;
+  #retry = 2_000;
+  #failures = 0;
+  #state = "connecting";
+  #ports = new Set();
+  #subscriptions = new Map();
+  #fetching = null;
+  #wake = () => {};
+  #changing = 0;
+  #running = false;
+  #stale = false; // whether the token was refused
+  #opensAt;
+  #asked = [];
+
+  constructor(options, cursor = "", wait = 0) {
+    this.#options = options;
+    this.#cursor = cursor;
+    this.#opensAt = Date.now() + wait;
+  }
+
+  /** Take the function that sends to a tab; return the one that takes what the tab sends. */
+  attach(send) {
+    const port = { send, tokens: [] };
+    this.#ports.add(port);
+    send({ state: this.#state });
+    return (message) => this.#receive(port, message);
+  }
+
+  #receive(port, { op, sub, frames, token }) {
+    if (op === "add") this.#add(port, sub, frames);
+    else if (op === "drop") this.#drop(port, sub);
+    else if (op === "token") port.tokens.shift()?.(token);
+    else if (op === "wake") this.#wake();
+    else if (op === "bye") {
+      this.#ports.delete(port);
+      for (const text of [...this.#subscriptions.keys()]) this.#drop(port, text);
+    }
+  }
+
+  #add(port, text, frames) {
+    const known = this.#subscriptions.get(text);
+    if (known) {
+      known.ports.add(port);
+      for (const [name, data] of known.state?.frames() ?? []) port.send({ sub: text, name, data });
+      return;
+    }
+    if (this.#subscriptions.size >= MOST) {
+      port.send({ sub: text, error: { status: 400, detail: `a connection has at most ${MOST} subscriptions` } });
+      return;
+    }
+    const state = stateOf(text);
+    for (const [name, data] of frames ?? []) state?.apply(name, data);
+    this.#subscriptions.set(text, { state, ports: new Set([port]) });
+    this.#change(10);
+  }
+
+  #drop(port, text) {
+    const known = this.#subscriptions.get(text);
+    // It goes with the next stream: until then it may be asked for again, and its state is right.
+    if (known?.ports.delete(port) && known.ports.size === 0) this.#change(1_000);
+  }
+
+  #change(wait) {
+    clearTimeout(this.#changing);
+    this.#changing = setTimeout(() => {
+      for (const [text, { ports }] of this.#subscriptions) if (ports.size === 0) this.#subscriptions.delete(text);
+      if (this.#running && String([...this.#subscriptions.keys()]) === String(this.#asked)) return;
+      this.#fetching?.abort("changed");
+      this.#wake();
+      if (!this.#running) this.#run();
+    }, Math.max(wait, this.#opensAt - Date.now()));
+  }
+
+  async #run() {
+    this.#running = true;
+    while (this.#subscriptions.size > 0) {
+      let wait = 0;
+      try {
+        wait = await this.#follow();
+      } catch (error) {
+        if (error instanceof PushError) {
+          this.#refuse(error);
+          continue;
+        }
+      }
+      if (this.#fetching.signal.reason === "changed") continue;
+      this.#report("connecting");
+      const backoff = Math.min(LONGEST, this.#retry * 2 ** this.#failures++) * (0.5 + Math.random());
+      await new Promise((resolve) => {
+        this.#wake = resolve;
+        setTimeout(resolve, Math.max(wait, backoff));
+      });
+    }
+    this.#running = false;
+    this.#cursor = "";
+  }
+
+  /** Follow a stream to its end; return how long the server wants to be left alone (ms). */
+  async #follow() {
+    this.#asked = [...this.#subscriptions.keys()];
+    const fetching = new AbortController();
+    this.#fetching = fetching;
+    const token = await this.#token();
+    const headers = { Accept: "text/event-stream" };
+    if (this.#cursor) headers["Last-Event-ID"] = this.#cursor;
+    if (token) headers.Authorization = `Bearer ${token}`;
+    const query = new URLSearchParams([...this.#asked.map((text) => ["sub", text]), ["names", "off"]]);
+    let silence;
+    const alive = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => fetching.abort("silent"), SILENCE);
+    };
+    try {
+      alive();
+      const options = { headers, signal: fetching.signal, cache: "no-store", credentials: this.#options.credentials };
+      const response = await fetch(`${this.#options.url}v1/stream?${query}`, options);
+      if (!response.ok) return await this.#answered(response);
+      this.#stale = false;
+      this.#report("open");
+      const decoder = new Decoder((message) => this.#take(message), (retry) => { this.#retry = retry; });
+      const text = new TextDecoder();
+      const reader = response.body.getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return 0;
+        alive();
+        decoder.push(text.decode(value, { stream: true }));
+      }
+    } finally {
+      clearTimeout(silence);
+    }
+  }
+
+  async #answered(response) {
+    const { detail = response.statusText } = await response.json().catch(() => ({}));
+    const again = response.status === 401 && !this.#stale;
+    this.#stale = again; // the next attempt asks for a fresh token
+    if (again) return 0;
+    if (FINAL.has(response.status)) throw new PushError({ status: response.status, detail });
+    return 1_000 * response.headers.get("Retry-After") || 0;
+  }
+
+  /** Give up what the server refuses: the subscription that it names, or all. */
+  #refuse({ status, message: detail }) {
+    const place = /^sub\[(\d+)\]/.exec(detail)?.[1];
+    for (const text of place === undefined ? this.#asked : [this.#asked[place]]) {
+      for (const port of this.#subscriptions.get(text)?.ports ?? []) port.send({ sub: text, error: { status, detail } });
+      this.#subscriptions.delete(text);
+    }
+    if (this.#subscriptions.size === 0) this.#report("closed");
+  }
+
+  /** Ask the tabs for a token, the newest first: old ones may be asleep. */
+  async #token() {
+    if (!this.#options.asks) return null;
+    for (const port of [...this.#ports].reverse()) {
+      const token = await new Promise((resolve) => {
+        port.tokens.push(resolve);
+        port.send({ ask: this.#stale ? "fresh" : "token" });
+        setTimeout(resolve, 10_000, null);
+      });
+      if (token) return token;
+    }
+    return null;
+  }
+
+  #take({ id, event, data: text }) {
+    this.#failures = 0;
+    this.#cursor = id ?? this.#cursor;
+    const data = JSON.parse(text);
+    const own = "$sub" in data ? "$sub" : "sub"; // "sub" is the publisher's then
+    const sub = data[own];
+    delete data[own];
+    const known = this.#subscriptions.get(sub); // a heartbeat names none
+    known?.state?.apply(event, data);
+    for (const port of known?.ports ?? []) port.send({ sub, name: event, data, id });
+  }
+
+  #report(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    for (const port of this.#ports) port.send({ state });
+  }
+}
+
+// Where the hub is
+
+function alone(options, take) {
+  return new Hub(options).attach((message) => queueMicrotask(() => take(message)));
+}
+
+async function inWorker(options, take, name) {
+  const worker = new SharedWorker(import.meta.url, { type: "module", name });
+  const tab = `${name} ${crypto.randomUUID()}`;
+  await hold(tab);
+  worker.port.onmessage = ({ data }) => take(data);
+  worker.port.postMessage({ op: "hello", options, tab });
+  return (message) => worker.port.postMessage(message);
+}
+
+/** Connect to the hub in the tab that holds a lock; if that is this one, the hub is here. */
+async function byLeader(options, take, name, rejoin) {
+  const channel = new BroadcastChannel(name);
+  const me = crypto.randomUUID();
+  await hold(`${name} ${me}`);
+  const ports = new Map();
+  let hub = null;
+  let own = null;
+  let cursor = "";
+
+  function port(tab) {
+    if (!ports.has(tab)) {
+      ports.set(tab, hub.attach((message) => channel.postMessage({ to: tab, message })));
+      navigator.locks.request(`${name} ${tab}`, () => {
+        ports.get(tab)?.({ op: "bye" });
+        ports.delete(tab);
+      });
+    }
+    return ports.get(tab);
+  }
+  channel.onmessage = ({ data: { to, from, message, led } }) => {
+    if (led) rejoin();
+    else if (to === "leader" && hub) port(from)(message);
+    // The position of the hub is that of the last message, whoever it was for: the next leader goes on from there.
+    if (message?.id) cursor = message.id;
+    if (to === me) take(message);
+  };
+  navigator.locks.request(name, () => {
+    hub = new Hub(options, cursor, cursor && GATHER);
+    own = hub.attach((message) => queueMicrotask(() => take(message)));
+    channel.postMessage({ led: true });
+    rejoin();
+    return new Promise(() => {}); // until this tab ends
+  });
+  return (message) => (own ? own(message) : channel.postMessage({ to: "leader", from: me, message }));
+}
+
+/** Take a lock until this tab ends. */
+function hold(name) {
+  return new Promise((taken) => navigator.locks.request(name, () => taken() ?? new Promise(() => {})));
+}
+
+if (globalThis.SharedWorkerGlobalScope && self.name.startsWith("pushsvc ")) {
+  let hub = null;
+  self.onconnect = ({ ports: [port] }) => {
+    let give = null;
+    port.onmessage = ({ data }) => {
+      if (give) return give(data);
+      hub ??= new Hub(data.options);
+      give = hub.attach((message) => port.postMessage(message));
+      return navigator.locks.request(data.tab, () => give({ op: "bye" }));
+    };
+  };
+}
+
+// What a page uses
+
+class Subscription {
+  #state;
+  #value = null;
+  #listeners = new Set();
+  #close;
+  error = null;
+
+  constructor(text, listener, close) {
+    this.text = text;
+    this.#state = stateOf(text);
+    this.#close = close;
+    if (listener) this.#listeners.add(({ name, data }) => name !== "error" && listener(data, name));
+  }
+
+  /** The rows or newest events as an array, the same one until they change; null for events. */
+  get value() {
+    this.#value ??= this.#state?.value() ?? null;
+    return this.#value;
+  }
+
+  get(key, field) {
+    return this.#state?.get(key, field);
+  }
+
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  close() {
+    this.#close(this);
+  }
+
+  frames() {
+    return this.#state?.frames() ?? [];
+  }
+
+  take({ name, data, error }) {
+    if (error) this.error = new PushError(error);
+    else this.#state?.apply(name, data);
+    this.#value = null;
+    const message = error ? { name: "error", data: this.error } : { name: name === "message" ? "event" : name, data };
+    for (const listener of [...this.#listeners]) queueMicrotask(() => listener(message)); // one that fails stops no other
+  }
+}
+
+class Connection {
+  #subscriptions = new Map();
+  #send = () => {};
+  #token;
+  #held = null;
+  #onState;
+  state = "connecting";
+
+  constructor(url, { token = null, share = true, credentials = "same-origin", onState = () => {} } = {}) {
+    this.#token = token;
+    this.#onState = onState;
+    const base = new URL(url, globalThis.document?.baseURI);
+    if (!base.pathname.endsWith("/")) base.pathname += "/";
+    const options = { url: base.origin + base.pathname, credentials, asks: token !== null };
+    this.#open(options, share);
+    if (typeof document === "undefined") return;
+    const wake = () => this.#send({ op: "wake" });
+    addEventListener("online", wake);
+    document.addEventListener("visibilitychange", () => document.hidden || wake());
+  }
+
+  events(topic, filters = {}, listener = null) {
+    return this.#add("events", topic, filters, listener);
+  }
+
+  stats(topic, filters = {}, listener = null) {
+    return this.#add("stats", topic, filters, listener);
+  }
+
+  latest(topic, filters = {}, listener = null) {
+    return this.#add("latest", topic, filters, listener);
+  }
+
+  close() {
+    for (const subscriptions of this.#subscriptions.values()) {
+      for (const subscription of subscriptions) subscription.close();
+    }
+    this.#send({ op: "bye" });
+  }
+
+  async #open(options, share) {
+    const take = (message) => this.#take(message);
+    const name = `pushsvc ${options.url} ${options.credentials} ${share && subjectOf(await this.#hold(false))}`;
+    const shared = share && typeof document !== "undefined" && navigator.locks;
+    // A bundler gives this file another name: then it is no script for a worker.
+    const isScript = /\/client\.js(\?|$)/.test(import.meta.url);
+    const inTab = () => (shared ? byLeader(options, take, name, () => this.#rejoin()) : alone(options, take));
+    // There may be no SharedWorker, or none for a script of another origin.
+    this.#send = await (shared && share !== "lock" && isScript ? inWorker(options, take, name).catch(inTab) : inTab());
+    this.#rejoin();
+  }
+
+  #rejoin() {
+    for (const [sub, [first]] of this.#subscriptions) this.#send({ op: "add", sub, frames: first.frames() });
+  }
+
+  #add(kind, topic, filters, listener) {
+    const given = Object.entries(filters).flatMap(([name, value]) => [value].flat().map((each) => [name, String(each)]));
+    const query = String(new URLSearchParams(given));
+    const text = `${kind}/${encodeURIComponent(topic)}${query && `?${query}`}`;
+    const subscription = new Subscription(text, listener, (ended) => this.#drop(ended));
+    const others = this.#subscriptions.get(text);
+    if (others) {
+      const [first] = others;
+      for (const [name, data] of first.frames()) subscription.take({ name, data });
+      others.add(subscription);
+    } else {
+      this.#subscriptions.set(text, new Set([subscription]));
+      this.#send({ op: "add", sub: text });
+    }
+    return subscription;
+  }
+
+  #drop(subscription) {
+    const others = this.#subscriptions.get(subscription.text);
+    if (!others?.delete(subscription) || others.size > 0) return;
+    this.#subscriptions.delete(subscription.text);
+    this.#send({ op: "drop", sub: subscription.text });
+  }
+
+  /** Return the token of the last call, or a new one. */
+  #hold(fresh) {
+    this.#held ??= (async () => (typeof this.#token === "function" ? this.#token(fresh) : this.#token))();
+    return this.#held;
+  }
+
+  async #take(message) {
+    if (message.ask) {
+      if (message.ask === "fresh") this.#held = null;
+      this.#send({ op: "token", token: await this.#hold(message.ask === "fresh").catch(() => null) });
+    } else if (message.state) {
+      this.state = message.state;
+      this.#onState(message.state);
+    } else {
+      const subscriptions = this.#subscriptions.get(message.sub) ?? [];
+      if (message.error) this.#subscriptions.delete(message.sub);
+      for (const subscription of [...subscriptions]) subscription.take(message);
+    }
+  }
+}
+
+/** What tells apart whose stream it is: of a JWT its claims without the times, else the token itself. */
+function subjectOf(token) {
+  try {
+    const { exp, iat, nbf, jti, ...claims } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return JSON.stringify(claims);
+  } catch {
+    return token ?? "";
+  }
+}
+
+/** Connect to a server, such as "/" or "https://push.example.com/". clients/js/client.d.ts has the options. */
+export function connect(url, options = {}) {
+  return new Connection(url, options);
+}

@@ -1,0 +1,175 @@
+"""The JavaScript client in Node, against a running server and through a network that is cut."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from support.proxy import Last, Proxy
+from support.stack import Stack
+from support.waiting import DEADLINE, until
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "src/pushsvc/web/static/client.js"
+FOLLOW = Path(__file__).parent / "js" / "follow.js"
+
+PAGE = """
+import { connect, PushError, type Row } from "@pushsvc/client";
+
+const push = connect("/", { token: async (refused) => (refused ? "new" : "old"), onState: (state) => state.length });
+push.events("orders", { key: ["u1", "u2"] }, (event, name) => name === "event" && event.$offset + 1);
+const stats = push.stats("flights", { window: "1m" });
+const rows: Row[] = stats.value;
+const end: () => void = stats.subscribe(({ name, data }) => name === "error" && data instanceof PushError);
+const mean: unknown = stats.get("a", "n")?.mean;
+// @ts-expect-error: there is no such call
+push.everything("orders");
+// @ts-expect-error: events have no state
+const none: Row[] = push.events("orders").value;
+end();
+console.log(rows, mean, none);
+"""
+
+
+class Follower:
+    def __init__(self, url: str, topic: str, token: str = "") -> None:
+        node = shutil.which("node")
+        if node is None:
+            pytest.skip("Node is not installed")
+        command = [node, str(FOLLOW), str(SCRIPT), url, topic, *([token] if token else [])]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, line: str = "") -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, "the client ended"
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+
+Follow = Callable[..., Follower]
+
+
+@pytest.fixture
+def follow() -> Iterator[Follow]:
+    started: list[Follower] = []
+
+    def start(*arguments: str) -> Follower:
+        started.append(Follower(*arguments))
+        return started[-1]
+
+    yield start
+    for follower in started:
+        follower.close()
+
+
+def rows_of(server: Stack, topic: str) -> list[list[Any]]:
+    frame = server.stats(topic, "?window=15m")
+    columns = frame["columns"]
+    count, total = columns.index("count"), columns.index("sum")
+    return [[row[0], row[1], row[count], row[total]] for row in frame["data"]]
+
+
+def key_of(row: list[Any]) -> tuple[str, ...]:
+    return tuple(str(value) for value in row)
+
+
+def test_the_file_stays_small_and_its_types_compile(tmp_path: Path) -> None:
+    assert len(gzip.compress(SCRIPT.read_bytes(), 9)) <= 6_144
+    compiler = FOLLOW.parent / "node_modules/typescript/bin/tsc"
+    node = shutil.which("node")
+    if node is None or not compiler.exists():
+        pytest.skip("Node or tests/clients/js/node_modules is missing: make .venv/node.done installs them")
+    package = tmp_path / "node_modules" / "@pushsvc" / "client"
+    shutil.copytree(ROOT / "clients/js", package)
+    shutil.copy(SCRIPT, package)
+    (tmp_path / "page.ts").write_text(PAGE)
+    options = ["--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", "--noEmit"]
+    run = subprocess.run([node, str(compiler), *options, "page.ts"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+def test_states_equal_those_of_the_server(shared_server: Stack, topic: str, follow: Follow) -> None:
+    shared_server.post(topic, [{"key": "a", "n": 1}, {"key": "b", "n": 2}])
+    shared_server.post(f"job.{topic}", [{"key": "x", "n": 1}, {"key": "y", "n": 2}])
+    client = follow(shared_server.url, topic)
+    until(lambda: len(client.ask()["latest"]) == 2 and client.ask()["one"] == 1)
+    shared_server.post(topic, [{"key": "a", "n": 3}, {"key": "c", "n": 4}])
+    shared_server.post(f"job.{topic}", [{"key": "x", "n": 5}, {"key": "y", "type": "deleted"}])
+    until(lambda: client.ask()["seen"] == [3, 4] and client.ask()["latest"] == [["x", 5]])
+    until(lambda: sorted(client.ask()["rows"], key=key_of) == sorted(rows_of(shared_server, topic), key=key_of))
+    found = client.ask()
+    assert found["one"] == 2
+    assert found["same"] is True
+    assert found["state"] == "open"
+    # What the server refuses ends alone: the others go on.
+    status, detail = found["error"]
+    assert status == 400
+    assert "7m" in detail
+
+
+def test_nothing_is_missing_or_repeated_through_cuts(shared_server: Stack, topic: str, follow: Follow) -> None:
+    chance = random.Random(3)
+    proxy = Proxy(("127.0.0.1", shared_server.port))
+    left = chance.randrange(500, 3_000)
+
+    def cut(data: bytes) -> bytes:
+        nonlocal left
+        if len(data) <= left:
+            left -= len(data)
+            return data
+        part, left = left, chance.randrange(1_000, 8_000)
+        return Last(data[:part])
+
+    try:
+        client = follow(f"http://127.0.0.1:{proxy.port}/", topic)
+        until(lambda: (found := client.ask())["error"] and found["state"] == "open")
+        shared_server.post(topic, {"n": -1})
+        until(lambda: client.ask()["seen"] == [-1])  # from here on it has a position
+        sent = [-1]
+        proxy.downward = cut
+        for round in range(6):
+            numbers = list(range(round * 20, round * 20 + 20))
+            shared_server.post(topic, [{"key": chance.choice("abc"), "n": n} for n in numbers])
+            shared_server.post(f"job.{topic}", {"key": chance.choice("xyz"), "n": round})
+            sent += numbers
+        until(lambda: client.ask()["seen"] == sent)
+        until(lambda: sorted(client.ask()["rows"], key=key_of) == sorted(rows_of(shared_server, topic), key=key_of))
+        events = shared_server.get(f"/v1/topics/job.{topic}/latest", Accept="application/json").json()["events"]
+        wanted = sorted([event["key"], event["n"]] for event in events)
+        until(lambda: sorted(client.ask()["latest"]) == wanted)
+        assert client.ask()["told"] == []
+        assert len(proxy.ended) > 3
+    finally:
+        proxy.close()
+
+
+def test_a_refused_token_is_asked_for_anew(stack: Stack, topic: str, follow: Follow) -> None:
+    stack.environment = {"PUSHSVC_JWT_KEY": "k" * 64}
+    stack.start_aggregator()
+    stack.start_web()
+    grants = {"subscribe": [topic, f"job.{topic}"], "publish": [topic]}
+    token = jwt.encode({"exp": time.time() + 600, "sub": "u42", "pushsvc": grants}, "k" * 64, "HS256")
+    client = follow(stack.url, topic, token)
+    until(lambda: client.ask()["state"] == "open")
+    headers = {"Authorization": f"Bearer {token}", "Content_Type": "application/json"}
+    assert stack.request("POST", f"/v1/topics/{topic}/events", b'{"n":1}', **headers).status == 202
+    until(lambda: client.ask()["seen"] == [1])
+    assert client.ask()["calls"] == [False, True]
