@@ -22,6 +22,8 @@ _OF_STATISTICS = frozenset({b"snapshot", b"update", b"gone"})
 _OF_THE_SERVER = frozenset({b"reset", b"deleted"})
 """Events of a stream of events whose data has no member of the publisher."""
 
+_SMALL = 4_000  # bytes of messages that a label keeps
+
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 
@@ -58,34 +60,60 @@ class Label:
     no event can name another subscription. Event names that statistics have are no names of events on such a stream.
     """
 
-    __slots__ = ("_member", "_of_events", "_plain")
+    __slots__ = ("_last", "_member", "_of_events", "_plain")
 
     def __init__(self, subscription: bytes, *, of_events: bool) -> None:
         """``subscription`` is a JSON string."""
         self._of_events = of_events
         self._plain = b'data: {"sub":%b,' % subscription
         self._member = b'data: {"$sub":%b,' % subscription if of_events else self._plain
+        self._last: tuple[bytes, list[bytes], list[str]] = b"", [b""], []
 
     def apply(self, messages: bytes, on_id: Callable[[str], str]) -> bytes:
-        """Return complete messages with the label; ``on_id`` returns the id of the stream for that of a message."""
-        return b"\n\n".join(self._labelled(message, on_id) for message in messages.split(b"\n\n"))
+        """Return complete messages with the label; ``on_id`` returns the id of the stream for that of a message.
 
-    def _labelled(self, message: bytes, on_id: Callable[[str], str]) -> bytes:
-        head, separator, data = (b"\n" + message).partition(b"\ndata: {")
-        if not separator:
-            return message  # comments
-        name, lines = b"", []
-        for line in head.split(b"\n")[1:]:
-            if line.startswith(b"id: "):
-                line = b"id: " + _one_line(on_id(line[4:].decode())).encode()
-            elif line.startswith(b"event: "):
-                name = line[7:]
-                if self._of_events and name in _OF_STATISTICS:
+        The streams of equal subscriptions get the same messages, which are labelled once if they are small.
+        """
+        known, pieces, ids = self._last
+        if messages != known:
+            pieces, ids = self._labelled(messages)
+            if len(messages) <= _SMALL:
+                self._last = messages, pieces, ids
+        made = pieces[:1]
+        for id, piece in zip(ids, pieces[1:], strict=True):
+            made += (_one_line(on_id(id)).encode(), piece)
+        return b"".join(made)
+
+    def _labelled(self, messages: bytes) -> tuple[list[bytes], list[str]]:
+        """Return messages with the label as the pieces between their ids, and the ids."""
+        pieces: list[list[bytes]] = [[]]
+        ids: list[str] = []
+        for number, message in enumerate(messages.split(b"\n\n")):
+            if number:
+                pieces[-1].append(b"\n\n")
+            head, separator, data = (b"\n" + message).partition(b"\ndata: {")
+            if not separator:
+                pieces[-1].append(message)  # comments
+                continue
+            name = b""
+            for line in head.split(b"\n")[1:]:
+                if line.startswith(b"id: "):
+                    ids.append(line[4:].decode())
+                    pieces[-1].append(b"id: ")
+                    pieces.append([b"\n"])
                     continue
-            lines.append(line)
+                if line.startswith(b"event: "):
+                    name = line[7:]
+                    if self._of_events and name in _OF_STATISTICS:
+                        continue
+                pieces[-1] += (line, b"\n")
+            pieces[-1] += (self._start_of_data(name), data)
+        return [b"".join(piece) for piece in pieces], ids
+
+    def _start_of_data(self, name: bytes) -> bytes:
         if name == b"heartbeat":  # it is of the stream
-            return b"\n".join((*lines, b"data: {")) + data
-        return b"\n".join((*lines, self._plain if name in _OF_THE_SERVER else self._member)) + data
+            return b"data: {"
+        return self._plain if name in _OF_THE_SERVER else self._member
 
 
 def _one_line(text: str) -> str:
