@@ -53,6 +53,7 @@ class ChildProcess:
         self.beats = beats
         self._backoff = RestartBackoff()
         self._started = 0.0
+        self._was_healthy = False
 
     @property
     def is_due(self) -> bool:
@@ -86,8 +87,12 @@ class ChildProcess:
             return None
         self._process = None
         now = time.monotonic()
-        if self.role not in ("_demo", "_worker") or code != STARTUP_ERROR:
-            self.due = now + self._backoff.after(now - self._started)
+        lived = now - self._started
+        self._was_healthy |= lived > _HEALTHY
+        # A module that breaks later must not end the server beside it.
+        needed = self.role == "_demo" or (self.role == "_worker" and not self._was_healthy)
+        if not needed or code != STARTUP_ERROR:
+            self.due = now + self._backoff.after(lived)
         return code
 
     def terminate(self) -> None:
