@@ -100,6 +100,22 @@ def test_quiet_subscription_resumes_from_the_beginning_of_its_stream(server, top
         assert (data["$sub"], data["n"]) == (quiet, 2)
 
 
+def test_subscription_that_begins_without_room_gets_each_event_once(server, topic):
+    """A snapshot larger than what one write takes is sent before the next subscription begins to read the log."""
+    assert server.post(f"job.{topic}", [{"key": f"k{i}", "text": "x" * 10_000} for i in range(100)]).status == 202
+    assert server.post(topic, [{"n": n} for n in range(200)]).status == 202
+    subs = [f"latest/job.{topic}", f"events/{topic}", f"events/{topic}?where=n>99"]
+    received = Received()
+    with server.stream(stream_of(*subs, last_event_id="earliest")) as stream:
+        while len(received.events[subs[1]]) < 200 or len(received.events[subs[2]]) < 100:
+            received.take(stream.next())
+        assert server.post(topic, {"n": 200}).status == 202
+        while len(received.events[subs[1]]) < 201 or len(received.events[subs[2]]) < 101:
+            received.take(stream.next())
+    assert [event["n"] for event in received.events[subs[1]]] == list(range(201))
+    assert [event["n"] for event in received.events[subs[2]]] == list(range(100, 201))
+
+
 def test_other_subscriptions_continue_when_one_is_added(server, topic):
     job = f"job.{topic}"
     old, new = f"events/{topic}", (f"stats/{topic}", f"latest/{job}", f"events/{topic}.new")
