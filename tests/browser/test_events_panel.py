@@ -123,6 +123,21 @@ def test_older_events_are_read_page_by_page_up_to_the_first(page: Page, shared_s
     assert offsets(page) == list(range(230, 0, -1))
 
 
+def test_corrected_and_deleted_events_change_where_they_are(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, [{"key": "a", "n": 1}, {"key": "a", "n": 2}, {"key": "b", "n": 3}])
+    open_events(page, shared_server, topic, "&events-key=a")
+    expect(rows(page)).to_have_count(2)
+    events = f"/v1/topics/{topic}/events"
+    patch = {"Content_Type": "application/merge-patch+json"}
+    assert shared_server.request("PATCH", f"{events}/$2", b'{"n":20}', **patch).status == 200
+    expect(rows(page).first.locator(".data")).to_contain_text("n 20")
+    assert shared_server.request("DELETE", f"{events}/$1").status == 200
+    expect(rows(page)).to_have_count(1)
+    assert shared_server.request("PATCH", f"{events}/$3", b'{"key":"a"}', **patch).status == 200
+    expect(rows(page)).to_have_count(2)
+    assert offsets(page) == [3, 2]
+
+
 def test_hostile_events_are_text(page: Page, shared_server: Stack, topic: str) -> None:
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     turned = "\u202eevil\u202c \u001b[31m"

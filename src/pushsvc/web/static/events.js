@@ -45,7 +45,11 @@ export class EventsPanel {
   constructor(onFilter) {
     this.#onFilter = onFilter;
     this.#stream = new Stream(
-      { reset: () => this.#restart() },
+      {
+        reset: () => this.#restart(),
+        corrected: (event) => this.#change(() => this.#tail.correct(event)),
+        deleted: ({ $offset }) => this.#change(() => this.#tail.remove($offset)),
+      },
       (state) => this.#connected(state),
       (data) => this.#arrive(data),
     );
@@ -155,6 +159,11 @@ export class EventsPanel {
 
   #arrive(data) {
     this.#tail.push(data);
+    this.#schedule();
+  }
+
+  #change(apply) {
+    apply();
     this.#schedule();
   }
 
@@ -271,9 +280,9 @@ export class EventsPanel {
 
   #drawRows(shown, before) {
     const body = find("tail").tBodies[0];
-    const wanted = new Set(shown.map(({ $offset }) => $offset));
+    const wanted = new Map(shown.map((event) => [event.$offset, event]));
     for (const [offset, made] of this.#rows) {
-      if (wanted.has(offset) && made.topic === this.#topic) continue;
+      if (wanted.get(offset) === made.event) continue; // else it is gone, of another topic, or corrected
       made.row.remove();
       made.detail?.remove();
       this.#rows.delete(offset);
@@ -309,7 +318,7 @@ export class EventsPanel {
   #made(event) {
     const known = this.#rows.get(event.$offset);
     if (known) return known;
-    const made = { event, topic: this.#topic, ...eventRow(event), detail: null };
+    const made = { event, ...eventRow(event), detail: null };
     this.#rows.set(event.$offset, made);
     return made;
   }

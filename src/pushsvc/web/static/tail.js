@@ -33,6 +33,17 @@ export class Tail {
     this.#events = [...this.#events, ...added].sort((a, b) => a.$offset - b.$offset);
   }
 
+  /** Take the present form of an event that may be here. */
+  correct(event) {
+    this.#parse();
+    this.#events = this.#events.map((each) => (each.$offset === event.$offset ? event : each));
+  }
+
+  remove(offset) {
+    this.#parse();
+    this.#events = this.#events.filter(({ $offset }) => $offset !== offset);
+  }
+
   /** The events, oldest first. */
   read() {
     this.#parse();
@@ -43,9 +54,12 @@ export class Tail {
   #parse() {
     if (this.#arrived.length === 0) return;
     const newest = this.#events.at(-1)?.$offset ?? -1;
-    const added = this.#arrived.map((text) => JSON.parse(text)).filter(({ $offset }) => $offset > newest);
+    const arrived = this.#arrived.map((text) => JSON.parse(text));
     this.#arrived = [];
-    this.#events = [...this.#events, ...added].slice(-this.#kept);
+    this.#events = [...this.#events, ...arrived.filter(({ $offset }) => $offset > newest)].slice(-this.#kept);
+    // A correction can make an older event one that the filter selects.
+    const entered = arrived.filter(({ $offset }) => $offset <= newest);
+    if (entered.length > 0) this.merge(entered);
   }
 }
 
