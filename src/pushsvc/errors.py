@@ -16,6 +16,10 @@
     │   └── NotGranted               403  the credentials do not grant it, whether there is such a topic or not
     ├── NoStatistics                 404  the topic has no windows
     ├── NoLatest                     404  the topic does not keep the newest event of each key
+    ├── NoEvent                      404  there is no such event
+    ├── EventGone                    410  the log does not have the event any more
+    ├── EventChanged                 412  the event is not as If-Match expects
+    ├── WindowsIncomplete            409  a window counts events that the log does not have any more
     ├── NotAcceptable                406  the server has no representation that the client accepts
     ├── Fenced                       409  another process owns the partition now (never sent to clients)
     ├── TooLarge                     413  the request has too many bytes or events

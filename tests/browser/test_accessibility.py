@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Route, ViewportSize, expect
 
 from support.dashboard import PIZZA, open_page, post
 from support.stack import Stack
+from support.waiting import until
 
 _AXE = Path(__file__).parents[1] / "clients/js/node_modules/axe-core/axe.min.js"
 _RUN = """async () => {
@@ -104,8 +105,13 @@ def test_axe_finds_nothing_in_the_panel_of_events(
     check = _checked(page, source, scheme, size)
     open_page(page, own_server)
     post(own_server, "feedback", PIZZA)
-    page.locator("#events").scroll_into_view_if_needed()
-    expect(page.locator("#tail tbody tr")).to_have_count(3)
+
+    def is_shown() -> bool:
+        # What appears above may move it out of sight again.
+        page.locator("#events").scroll_into_view_if_needed()
+        return page.locator("#tail tbody tr").count() == 3
+
+    until(is_shown)
     page.locator("#tail .open").first.click()
     expect(page.locator("#tail .detail")).to_have_count(1)
     check("event open")

@@ -17,8 +17,19 @@ def open_events(page: Page, server: Stack, topic: str, more: str = "") -> None:
     open_page(page, server, f"#topic={topic}{more}")
     events = page.locator("#events")
     expect(events).to_be_visible()
-    events.scroll_into_view_if_needed()
-    expect(page.locator("#events-state")).to_contain_text("newest first · live")
+
+    def live() -> bool:
+        # What appears above may move it out of sight again.
+        events.scroll_into_view_if_needed()
+        return "newest first · live" in (page.locator("#events-state").text_content() or "")
+
+    until(live)
+
+
+def is_there(page: Page, count: int) -> bool:
+    """Scroll to the events; return whether so many are shown. What appears above may move them out of sight again."""
+    page.locator("#events").scroll_into_view_if_needed()
+    return rows(page).count() == count
 
 
 def rows(page: Page) -> Locator:
@@ -79,8 +90,7 @@ def test_filters_select_what_was_and_what_comes_and_are_in_the_address(
     assert "events-type=order&events-text=ONE" in page.evaluate("location.hash")
 
     page.reload()
-    page.locator("#events").scroll_into_view_if_needed()
-    expect(rows(page)).to_have_count(3)
+    until(lambda: is_there(page, 3))
     expect(page.locator("#events-type")).to_have_value("order")
     page.locator("#events-clear").click()
     expect(rows(page)).to_have_count(7)
@@ -138,6 +148,31 @@ def test_corrected_and_deleted_events_change_where_they_are(page: Page, shared_s
     assert offsets(page) == [3, 2]
 
 
+def test_a_paused_panel_applies_corrections(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, numbered(3))
+    open_events(page, shared_server, topic)
+    expect(rows(page)).to_have_count(3)
+    rows(page).last.locator(".open").click()
+    expect(page.locator("#events-state")).to_contain_text("paused")
+    assert shared_server.request("DELETE", f"/v1/topics/{topic}/events/$2").status == 200
+    expect(rows(page)).to_have_count(2)
+    assert offsets(page) == [3, 1]
+
+
+def test_what_came_while_the_page_was_hidden_leaves_no_hole(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, numbered(5))
+    open_events(page, shared_server, topic)
+    expect(rows(page)).to_have_count(5)
+    page.evaluate("dispatchEvent(new Event('pagehide'))")
+    post(shared_server, topic, numbered(300, 5))
+    page.evaluate("dispatchEvent(new Event('pageshow'))")
+    expect(rows(page).first).to_have_attribute("data-offset", "305")
+    for count in (200, 300, 305):
+        page.locator("#events-older").click()
+        expect(rows(page)).to_have_count(count)
+    assert offsets(page) == list(range(305, 0, -1))
+
+
 def test_hostile_events_are_text(page: Page, shared_server: Stack, topic: str) -> None:
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     turned = "\u202eevil\u202c \u001b[31m"
@@ -162,8 +197,7 @@ def test_the_panel_has_a_stream_only_while_it_is_seen(page: Page, own_server: St
     open_page(page, own_server, "#topic=t")
     expect(page.locator("#offset")).to_have_text("1")
     assert until(lambda: own_server.metric("pushsvc_streams") == 2)
-    page.locator("#events").scroll_into_view_if_needed()
-    assert until(lambda: own_server.metric("pushsvc_streams") == 3)
+    assert until(lambda: is_there(page, 1) and own_server.metric("pushsvc_streams") == 3)
     page.evaluate("scrollTo(0, 0)")
     assert until(lambda: own_server.metric("pushsvc_streams") == 2)
 

@@ -166,3 +166,18 @@ def test_times_have_one_format(modules: Page) -> None:
     assert clock == "00:00:00"
     assert moment.endswith("2026, 00:00:00")
     assert before in (clock, moment)
+
+
+def test_the_tail_of_events_keeps_a_bounded_number(modules: Page) -> None:
+    body = """
+      const tail = new m.Tail();
+      const made = (from, count) => Array.from({ length: count }, (_, i) => ({ $offset: from + i, time: "" }));
+      for (let round = 0; round < 20; round += 1) {
+        for (const event of made(1000 * round + 1, 1000)) tail.push(JSON.stringify(event));
+        tail.merge(made(1000 * round + 900, 100));
+      }
+      const live = tail.read().length;
+      tail.merge(made(18000, 500), true);
+      return [live, tail.read().length, tail.newest, m.KEPT];
+    """
+    assert _call(modules, "tail", body) == [1_000, 1_500, 20_000, 1_000]

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "drop", "buffer"]
 
-_MAY_PUBLISH = Grants(publish=ALL_TOPICS)
+# The application itself publishes: it may name any topic in `reply_to`, too, which takes a grant to read it.
+_MAY_PUBLISH = Grants(publish=ALL_TOPICS, subscribe=ALL_TOPICS)
 _TEMPORARY = frozenset({429, 503})
 _ANSWER = 10_000_000  # bytes of a receipt
 _SHOWN = 10  # refused events of one request that the log names

@@ -1,18 +1,15 @@
-/**
- * The JavaScript client of pushsvc (docs/javascript.md). All tabs of an origin share a stream: a SharedWorker has it,
- * whose script this file is, too, or else the tab that holds a Web Lock.
- */
+// The JavaScript client of pushsvc: docs/javascript.md. This file is also the script of its SharedWorker.
 
-const MOST = 32; // subscriptions of a stream
 const LONGEST = 30_000; // ms between attempts
 const SILENCE = 45_000; // ms without a byte, three heartbeats
 const GATHER = 300; // ms until tabs have joined a new leader
 const FINAL = new Set([400, 401, 403, 404, 406, 414, 431]); // time does not mend them
 
 export class PushError extends Error {
+  name = "PushError";
+
   constructor({ status, detail }) {
     super(detail);
-    this.name = "PushError";
     this.status = status;
   }
 }
@@ -42,11 +39,11 @@ class Decoder {
     const [, name, value] = /^([^:]*):? ?(.*?)\r?$/s.exec(line);
     if (name === "data") this.#message.data.push(value);
     else if (name === "id" || name === "event") this.#message[name] = value;
-    else if (name === "retry") this.onRetry(Number(value));
+    else if (name === "retry" && value > 0) this.onRetry(Number(value));
   }
 }
 
-/** The rows of a statistics stream: a table for each topic and window. `ordered`: updates have all rows, in order. */
+/** A table for each topic and window. `ordered`: updates have all rows, in order. */
 class StatsState {
   tables = new Map();
 
@@ -119,8 +116,7 @@ function stateOf(text) {
   return text.startsWith("latest/") ? new LatestState() : null;
 }
 
-// The hub: one stream for all subscriptions of all tabs
-
+/** One stream for all subscriptions of all tabs. */
 class Hub {
   #options;
   #cursor;
@@ -143,9 +139,9 @@ class Hub {
     this.#opensAt = Date.now() + wait;
   }
 
-  /** Take the function that sends to a tab; return the one that takes what the tab sends. */
-  attach(send) {
-    const port = { send, tokens: [] };
+  /** Take what sends to a tab, alone and with others; return what takes its messages. */
+  attach(send, post = send) {
+    const port = { send, post, tokens: [] };
     this.#ports.add(port);
     send({ state: this.#state });
     return (message) => this.#receive(port, message);
@@ -169,19 +165,17 @@ class Hub {
       for (const [name, data] of known.state?.frames() ?? []) port.send({ sub: text, name, data });
       return;
     }
-    if (this.#subscriptions.size >= MOST) {
-      port.send({ sub: text, error: { status: 400, detail: `a connection has at most ${MOST} subscriptions` } });
-      return;
-    }
     const state = stateOf(text);
-    for (const [name, data] of frames ?? []) state?.apply(name, data);
+    for (const [name, data] of frames || []) state?.apply(name, data);
+    // A tab that is late after a change of the leader may have missed events.
+    if (frames && this.#running) port.send({ sub: text, name: "reset", data: { topic: "*", reason: "late" } });
     this.#subscriptions.set(text, { state, ports: new Set([port]) });
     this.#change(10);
   }
 
   #drop(port, text) {
     const known = this.#subscriptions.get(text);
-    // It goes with the next stream: until then it may be asked for again, and its state is right.
+    // Until the next stream its state is right, if it is asked for again.
     if (known?.ports.delete(port) && known.ports.size === 0) this.#change(1_000);
   }
 
@@ -265,7 +259,6 @@ class Hub {
     return 1_000 * response.headers.get("Retry-After") || 0;
   }
 
-  /** Give up what the server refuses: the subscription that it names, or all. */
   #refuse({ status, message: detail }) {
     const place = /^sub\[(\d+)\]/.exec(detail)?.[1];
     for (const text of place === undefined ? this.#asked : [this.#asked[place]]) {
@@ -281,12 +274,12 @@ class Hub {
     for (const port of [...this.#ports].reverse()) {
       const token = await new Promise((resolve) => {
         port.tokens.push(resolve);
-        port.send({ ask: this.#stale ? "fresh" : "token" });
-        setTimeout(resolve, 10_000, null);
+        port.send({ ask: true, refused: this.#stale });
+        setTimeout(resolve, 10_000);
       });
-      if (token) return token;
+      if (token !== undefined) return token;
     }
-    return null;
+    throw new Error("no tab has a token now");
   }
 
   #take({ id, event, data: text }) {
@@ -298,7 +291,7 @@ class Hub {
     delete data[own];
     const known = this.#subscriptions.get(sub); // a heartbeat names none
     known?.state?.apply(event, data);
-    for (const port of known?.ports ?? []) port.send({ sub, name: event, data, id });
+    for (const post of new Set([...(known?.ports ?? [])].map((port) => port.post))) post({ sub, name: event, data, id });
   }
 
   #report(state) {
@@ -308,8 +301,6 @@ class Hub {
   }
 }
 
-// Where the hub is
-
 function alone(options, take) {
   return new Hub(options).attach((message) => queueMicrotask(() => take(message)));
 }
@@ -318,12 +309,17 @@ async function inWorker(options, take, name) {
   const worker = new SharedWorker(import.meta.url, { type: "module", name });
   const tab = `${name} ${crypto.randomUUID()}`;
   await hold(tab);
-  worker.port.onmessage = ({ data }) => take(data);
-  worker.port.postMessage({ op: "hello", options, tab });
-  return (message) => worker.port.postMessage(message);
+  return new Promise((resolve, reject) => {
+    const send = (message) => worker.port.postMessage(message);
+    worker.onerror = reject;
+    worker.port.onmessage = ({ data }) => {
+      resolve(send);
+      take(data);
+    };
+    send({ op: "hello", options, tab });
+  });
 }
 
-/** Connect to the hub in the tab that holds a lock; if that is this one, the hub is here. */
 async function byLeader(options, take, name, rejoin) {
   const channel = new BroadcastChannel(name);
   const me = crypto.randomUUID();
@@ -333,9 +329,12 @@ async function byLeader(options, take, name, rejoin) {
   let own = null;
   let cursor = "";
 
+  // One post for all tabs: none takes a position without its own message.
+  const post = (message) => channel.postMessage({ message });
+
   function port(tab) {
     if (!ports.has(tab)) {
-      ports.set(tab, hub.attach((message) => channel.postMessage({ to: tab, message })));
+      ports.set(tab, hub.attach((message) => channel.postMessage({ to: tab, message }), post));
       navigator.locks.request(`${name} ${tab}`, () => {
         ports.get(tab)?.({ op: "bye" });
         ports.delete(tab);
@@ -346,9 +345,8 @@ async function byLeader(options, take, name, rejoin) {
   channel.onmessage = ({ data: { to, from, message, led } }) => {
     if (led) rejoin();
     else if (to === "leader" && hub) port(from)(message);
-    // The position of the hub is that of the last message, whoever it was for: the next leader goes on from there.
-    if (message?.id) cursor = message.id;
-    if (to === me) take(message);
+    else if (message && (to ?? me) === me) take(message);
+    cursor = message?.id ?? cursor; // the next leader goes on from there
   };
   navigator.locks.request(name, () => {
     hub = new Hub(options, cursor, cursor && GATHER);
@@ -378,14 +376,13 @@ if (globalThis.SharedWorkerGlobalScope && self.name.startsWith("pushsvc ")) {
   };
 }
 
-// What a page uses
-
 class Subscription {
   #state;
   #value = null;
   #listeners = new Set();
   #close;
   error = null;
+  seen = false; // whether it had a message
 
   constructor(text, listener, close) {
     this.text = text;
@@ -394,7 +391,6 @@ class Subscription {
     if (listener) this.#listeners.add(({ name, data }) => name !== "error" && listener(data, name));
   }
 
-  /** The rows or newest events as an array, the same one until they change; null for events. */
   get value() {
     this.#value ??= this.#state?.value() ?? null;
     return this.#value;
@@ -421,6 +417,7 @@ class Subscription {
     if (error) this.error = new PushError(error);
     else this.#state?.apply(name, data);
     this.#value = null;
+    this.seen = true;
     const message = error ? { name: "error", data: this.error } : { name: name === "message" ? "event" : name, data };
     for (const listener of [...this.#listeners]) queueMicrotask(() => listener(message)); // one that fails stops no other
   }
@@ -429,18 +426,16 @@ class Subscription {
 class Connection {
   #subscriptions = new Map();
   #send = () => {};
-  #token;
-  #held = null;
-  #onState;
+  #options;
+  #held;
+  #subject;
   state = "connecting";
 
-  constructor(url, { token = null, share = true, credentials = "same-origin", onState = () => {} } = {}) {
-    this.#token = token;
-    this.#onState = onState;
+  constructor(url, options) {
+    this.#options = { token: null, share: true, credentials: "same-origin", onState() {}, ...options };
     const base = new URL(url, globalThis.document?.baseURI);
-    if (!base.pathname.endsWith("/")) base.pathname += "/";
-    const options = { url: base.origin + base.pathname, credentials, asks: token !== null };
-    this.#open(options, share);
+    this.#options.url = base.origin + base.pathname.replace(/\/?$/, "/");
+    this.#open();
     if (typeof document === "undefined") return;
     const wake = () => this.#send({ op: "wake" });
     addEventListener("online", wake);
@@ -466,9 +461,15 @@ class Connection {
     this.#send({ op: "bye" });
   }
 
-  async #open(options, share) {
+  async #open() {
+    const { url, credentials, share, token } = this.#options;
+    for (let wait = 1_000; (await this.#ask(false)) === undefined; wait = Math.min(LONGEST, 2 * wait)) {
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
+    this.#subject = await subjectOf(this.#held);
+    const options = { url, credentials, asks: token !== null };
     const take = (message) => this.#take(message);
-    const name = `pushsvc ${options.url} ${options.credentials} ${share && subjectOf(await this.#hold(false))}`;
+    const name = `pushsvc ${url} ${credentials} ${this.#subject}`;
     const shared = share && typeof document !== "undefined" && navigator.locks;
     // A bundler gives this file another name: then it is no script for a worker.
     const isScript = /\/client\.js(\?|$)/.test(import.meta.url);
@@ -479,7 +480,7 @@ class Connection {
   }
 
   #rejoin() {
-    for (const [sub, [first]] of this.#subscriptions) this.#send({ op: "add", sub, frames: first.frames() });
+    for (const [sub, [first]] of this.#subscriptions) this.#send({ op: "add", sub, frames: first.seen && first.frames() });
   }
 
   #add(kind, topic, filters, listener) {
@@ -506,19 +507,32 @@ class Connection {
     this.#send({ op: "drop", sub: subscription.text });
   }
 
-  /** Return the token of the last call, or a new one. */
-  #hold(fresh) {
-    this.#held ??= (async () => (typeof this.#token === "function" ? this.#token(fresh) : this.#token))();
+  /** Return the last token or a new one; undefined if there is none now. */
+  async #ask(refused) {
+    const { token } = this.#options;
+    if (refused) this.#held = undefined;
+    try {
+      this.#held ??= typeof token === "function" ? await token(refused) : token;
+    } catch {
+      return undefined;
+    }
     return this.#held;
   }
 
   async #take(message) {
     if (message.ask) {
-      if (message.ask === "fresh") this.#held = null;
-      this.#send({ op: "token", token: await this.#hold(message.ask === "fresh").catch(() => null) });
+      const token = await this.#ask(message.refused);
+      if (token === undefined || (await subjectOf(token)) === this.#subject) {
+        this.#send({ op: "token", token });
+        return;
+      }
+      // Somebody else is here now: nothing of theirs may go to other tabs.
+      this.#send({ op: "bye" });
+      for (const [sub] of this.#subscriptions) this.#take({ sub, name: "reset", data: { topic: "*", reason: "subject" } });
+      this.#open();
     } else if (message.state) {
       this.state = message.state;
-      this.#onState(message.state);
+      this.#options.onState(message.state);
     } else {
       const subscriptions = this.#subscriptions.get(message.sub) ?? [];
       if (message.error) this.#subscriptions.delete(message.sub);
@@ -527,17 +541,18 @@ class Connection {
   }
 }
 
-/** What tells apart whose stream it is: of a JWT its claims without the times, else the token itself. */
-function subjectOf(token) {
+/** What tells apart whose stream it is: of a JWT its claims without the times, else a digest. */
+async function subjectOf(token) {
   try {
     const { exp, iat, nbf, jti, ...claims } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
     return JSON.stringify(claims);
   } catch {
-    return token ?? "";
+    const digest = await crypto.subtle?.digest("SHA-256", new TextEncoder().encode(token));
+    return token && String(digest && new Uint8Array(digest));
   }
 }
 
 /** Connect to a server, such as "/" or "https://push.example.com/". clients/js/client.d.ts has the options. */
-export function connect(url, options = {}) {
+export function connect(url, options) {
   return new Connection(url, options);
 }

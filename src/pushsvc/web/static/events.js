@@ -4,7 +4,7 @@ import { text } from "./dom.js";
 import { formatCount, formatElapsed, formatInstant } from "./format.js";
 import { Stream } from "./stream.js";
 import { drawStrip } from "./strip.js";
-import { Tail, contains, dataOf } from "./tail.js";
+import { Tail, contains, corrected, dataOf, without } from "./tail.js";
 
 const PAGE = 100;
 const MOST_SHOWN = 2_000;
@@ -24,7 +24,8 @@ export class EventsPanel {
   #filter = EMPTY;
   #inView = false;
   #suspended = false;
-  #request = null;
+  /** The requests under way: of the newest events, and of older ones. */
+  #requests = { last: null, before: null };
   /** The cursor of older events; undefined before the history answered, null at the first event. */
   #older = undefined;
   #problem = "";
@@ -47,8 +48,8 @@ export class EventsPanel {
     this.#stream = new Stream(
       {
         reset: () => this.#restart(),
-        corrected: (event) => this.#change(() => this.#tail.correct(event)),
-        deleted: ({ $offset }) => this.#change(() => this.#tail.remove($offset)),
+        corrected: (event) => this.#correct(event),
+        deleted: ({ $offset }) => this.#remove($offset),
       },
       (state) => this.#connected(state),
       (data) => this.#arrive(data),
@@ -101,7 +102,7 @@ export class EventsPanel {
 
   #restart() {
     this.#stream.close();
-    this.#request?.abort();
+    for (const request of Object.values(this.#requests)) request?.abort();
     this.#tail.clear();
     this.#older = undefined;
     this.#problem = "";
@@ -132,14 +133,16 @@ export class EventsPanel {
 
   /** The stream begins with the present: what was before is read once it is open, so that none is missing between. */
   #connected(state) {
-    if (state === "open") this.#read({ last: PAGE });
+    if (state === "open") this.#read({ last: PAGE }, this.#tail.newest);
     else this.#schedule();
   }
 
-  async #read(page) {
-    this.#request?.abort();
+  /** Read a page of the history. `known` is the offset of the newest event before the stream was opened. */
+  async #read(page, known = null) {
+    const kind = page.before ? "before" : "last";
+    this.#requests[kind]?.abort();
     const request = new AbortController();
-    this.#request = request;
+    this.#requests[kind] = request;
     try {
       const answer = await fetch(`${this.#address()}?${this.#query({ format: "json", ...page })}`, { signal: request.signal });
       const body = await answer.json();
@@ -147,7 +150,12 @@ export class EventsPanel {
       if (request.signal.aborted) return;
       this.#problem = "";
       if (this.#frozen) this.#frozen = merged(this.#frozen, page.before ? body.events : []);
-      this.#tail.merge(body.events);
+      // More events came while there was no stream than the page has: what was before cannot be joined to it.
+      if (known !== null && body.prev && body.events.every(({ $offset }) => $offset > known)) {
+        this.#tail.forget(known);
+        this.#older = undefined;
+      }
+      this.#tail.merge(body.events, Boolean(page.before));
       // With `order=desc` the next page is older, with `last` the previous one.
       if (page.before || this.#older === undefined) this.#older = (page.before ? body.next : body.prev) ?? null;
     } catch (error) {
@@ -162,8 +170,15 @@ export class EventsPanel {
     this.#schedule();
   }
 
-  #change(apply) {
-    apply();
+  #correct(event) {
+    this.#tail.correct(event);
+    this.#frozen &&= corrected(this.#frozen, event);
+    this.#schedule();
+  }
+
+  #remove(offset) {
+    this.#tail.remove(offset);
+    this.#frozen &&= without(this.#frozen, offset);
     this.#schedule();
   }
 

@@ -24,24 +24,37 @@ export class Tail {
     if (this.#arrived.length >= 2 * this.#kept) this.#arrived.splice(0, this.#arrived.length - this.#kept);
   }
 
-  /** Take events of the history, in any order; those that are here already are left out. */
-  merge(events) {
+  /** Take events of the history, in any order, but for those that are here. Older ones that were asked for are kept. */
+  merge(events, areOlder = false) {
     this.#parse();
     const known = new Set(this.#events.map(({ $offset }) => $offset));
     const added = events.filter(({ $offset }) => !known.has($offset));
-    this.#kept = Math.max(this.#kept, KEPT + this.#events.length + added.length);
-    this.#events = [...this.#events, ...added].sort((a, b) => a.$offset - b.$offset);
+    if (areOlder) this.#kept += added.length;
+    this.#events = [...this.#events, ...added].sort((a, b) => a.$offset - b.$offset).slice(-this.#kept);
   }
 
   /** Take the present form of an event that may be here. */
   correct(event) {
     this.#parse();
-    this.#events = this.#events.map((each) => (each.$offset === event.$offset ? event : each));
+    this.#events = corrected(this.#events, event);
   }
 
   remove(offset) {
     this.#parse();
-    this.#events = this.#events.filter(({ $offset }) => $offset !== offset);
+    this.#events = without(this.#events, offset);
+  }
+
+  /** The offset of the newest event, or null. */
+  get newest() {
+    this.#parse();
+    return this.#events.at(-1)?.$offset ?? null;
+  }
+
+  /** Leave out the events up to an offset: some after it are missing. */
+  forget(offset) {
+    this.#parse();
+    this.#kept = KEPT;
+    this.#events = this.#events.filter(({ $offset }) => $offset > offset);
   }
 
   /** The events, oldest first. */
@@ -61,6 +74,14 @@ export class Tail {
     const entered = arrived.filter(({ $offset }) => $offset <= newest);
     if (entered.length > 0) this.merge(entered);
   }
+}
+
+export function corrected(events, event) {
+  return events.map((each) => (each.$offset === event.$offset ? event : each));
+}
+
+export function without(events, offset) {
+  return events.filter(({ $offset }) => $offset !== offset);
 }
 
 /** Whether one of the names or values of an event contains a text, whatever its case. */
