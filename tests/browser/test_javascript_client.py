@@ -147,3 +147,18 @@ def test_the_last_tab_takes_the_stream_with_it(
     assert own_server.metric("pushsvc_streams") == 1
     page.close()
     assert until(lambda: own_server.metric("pushsvc_streams") == 0)
+
+
+def test_tabs_share_where_a_policy_forbids_workers(
+    context: BrowserContext, own_server: Stack, topic: str, share: Any
+) -> None:
+    publish(own_server, topic, [0])
+    policy = "default-src 'none'; script-src 'self'; connect-src 'self'; worker-src 'none'"
+    context.route("**/livez", lambda route: route.fulfill(body="ok", headers={"Content-Security-Policy": policy}))
+    pages = [open_tab(context, own_server.url, topic, share) for _ in range(3)]
+    for page in pages:
+        until(lambda page=page: state(page)["state"] == "open" and state(page)["latest"])
+    publish(own_server, topic, [1])
+    for page in pages:
+        until(lambda page=page: state(page)["seen"] == [1])
+    assert own_server.metric("pushsvc_streams") == 1

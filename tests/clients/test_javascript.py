@@ -161,15 +161,58 @@ def test_nothing_is_missing_or_repeated_through_cuts(shared_server: Stack, topic
         proxy.close()
 
 
-def test_a_refused_token_is_asked_for_anew(stack: Stack, topic: str, follow: Follow) -> None:
+def guarded(stack: Stack) -> None:
+    """Start a server that asks for tokens."""
     stack.environment = {"PUSHSVC_JWT_KEY": "k" * 64}
     stack.start_aggregator()
     stack.start_web()
+
+
+def token_of(topic: str, subject: str) -> str:
     grants = {"subscribe": [topic, f"job.{topic}"], "publish": [topic]}
-    token = jwt.encode({"exp": time.time() + 600, "sub": "u42", "pushsvc": grants}, "k" * 64, "HS256")
-    client = follow(stack.url, topic, token)
-    until(lambda: client.ask()["state"] == "open")
+    return jwt.encode({"exp": time.time() + 600, "sub": subject, "pushsvc": grants}, "k" * 64, "HS256")
+
+
+def publish(stack: Stack, topic: str, token: str, number: int) -> None:
     headers = {"Authorization": f"Bearer {token}", "Content_Type": "application/json"}
-    assert stack.request("POST", f"/v1/topics/{topic}/events", b'{"n":1}', **headers).status == 202
+    assert stack.request("POST", f"/v1/topics/{topic}/events", b'{"n":%d}' % number, **headers).status == 202
+
+
+def is_open(client: Follower) -> bool:
+    """Return whether the stream is open without the subscription that the server refuses."""
+    found = client.ask()
+    return bool(found["state"] == "open" and found["error"])
+
+
+def test_a_refused_token_is_asked_for_anew(stack: Stack, topic: str, follow: Follow) -> None:
+    guarded(stack)
+    token = token_of(topic, "u42")
+    client = follow(stack.url, topic, f"{token}x {token}")
+    until(lambda: is_open(client))
+    publish(stack, topic, token, 1)
     until(lambda: client.ask()["seen"] == [1])
     assert client.ask()["calls"] == [False, True]
+
+
+def test_a_token_that_cannot_be_told_is_asked_for_again(stack: Stack, topic: str, follow: Follow) -> None:
+    guarded(stack)
+    token = token_of(topic, "u42")
+    client = follow(stack.url, topic, f"fail {token}x fail {token}")
+    until(lambda: is_open(client))
+    publish(stack, topic, token, 1)
+    until(lambda: client.ask()["seen"] == [1])
+    assert client.ask()["calls"] == [False, False, True, True]
+
+
+def test_a_token_of_another_subject_begins_anew(stack: Stack, topic: str, follow: Follow) -> None:
+    guarded(stack)
+    first, second = token_of(topic, "u1"), token_of(topic, "u2")
+    client = follow(stack.url, topic, f"{first} {second}")
+    until(lambda: is_open(client))
+    publish(stack, topic, first, 1)
+    until(lambda: client.ask()["seen"] == [1] and client.ask()["rows"])
+    stack.environment = {"PUSHSVC_JWT_KEY": "other" * 20}
+    stack.restart_web()  # refuses both
+    stack.environment = {"PUSHSVC_JWT_KEY": "k" * 64}
+    until(lambda: client.ask()["told"] == ["reset"])
+    assert client.ask()["rows"] == []

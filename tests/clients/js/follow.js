@@ -5,7 +5,17 @@ import { createInterface } from "node:readline";
 const [, , script, url, topic, token] = process.argv;
 const { connect } = await import(script);
 const calls = [];
-const push = connect(url, token ? { token: (fresh) => { calls.push(fresh); return fresh ? token : `${token}x`; } } : {});
+const tokens = token?.split(" ") ?? [];
+
+/** Give the next of some tokens: the last again and again; "fail" throws. */
+function give(refused) {
+  calls.push(refused);
+  const next = tokens.length > 1 ? tokens.shift() : tokens[0];
+  if (next === "fail") throw new Error("no token now");
+  return next;
+}
+
+const push = connect(url, token ? { token: give } : {});
 const seen = [];
 const told = [];
 const events = push.events(topic, {}, (event, name) => (name === "event" ? seen.push(event.n) : told.push(name)));

@@ -308,15 +308,14 @@ function alone(options, take) {
 async function inWorker(options, take, name) {
   const worker = new SharedWorker(import.meta.url, { type: "module", name });
   const tab = `${name} ${crypto.randomUUID()}`;
-  await hold(tab);
+  const send = (message) => worker.port.postMessage(message);
   return new Promise((resolve, reject) => {
-    const send = (message) => worker.port.postMessage(message);
     worker.onerror = reject;
     worker.port.onmessage = ({ data }) => {
       resolve(send);
       take(data);
     };
-    send({ op: "hello", options, tab });
+    hold(tab).then(() => send({ op: "hello", options, tab }));
   });
 }
 
@@ -474,7 +473,7 @@ class Connection {
     // A bundler gives this file another name: then it is no script for a worker.
     const isScript = /\/client\.js(\?|$)/.test(import.meta.url);
     const inTab = () => (shared ? byLeader(options, take, name, () => this.#rejoin()) : alone(options, take));
-    // There may be no SharedWorker, or none for a script of another origin.
+    // A SharedWorker may be missing or forbidden.
     this.#send = await (shared && share !== "lock" && isScript ? inWorker(options, take, name).catch(inTab) : inTab());
     this.#rejoin();
   }
