@@ -525,7 +525,7 @@ class Connection {
         this.#send({ op: "token", token });
         return;
       }
-      // Somebody else is here now: nothing of theirs may go to other tabs.
+      // Somebody else is here now, whose data is not for other tabs.
       this.#send({ op: "bye" });
       for (const [sub] of this.#subscriptions) this.#take({ sub, name: "reset", data: { topic: "*", reason: "subject" } });
       this.#open();
