@@ -1,12 +1,12 @@
 """Encodes events as requests of bounded size. Values of numpy and pandas are read without importing either."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pushsvc.client.session import ClientError
+from pushsvc_client.errors import InvalidValue
 
 MAX_EVENTS: int = 10_000  # what a server accepts in one request, by default
 MAX_BYTES: int = 8_000_000
@@ -29,10 +29,6 @@ class Table(Protocol):
 Events = Mapping[str, Any] | Iterable[Mapping[str, Any]] | Table
 
 
-class InvalidValue(ClientError, ValueError):
-    """An event cannot be written as JSON. The text names its row, counted from 0, and its field."""
-
-
 class EventBody(NamedTuple):
     """The body of one request, and the number of its first row."""
 
@@ -41,35 +37,81 @@ class EventBody(NamedTuple):
     all_have_ids: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
+class BodyLimits(NamedTuple):
     """Largest sizes of the body of a request. An event that is larger is sent alone."""
 
     events: int = MAX_EVENTS
     bytes: int = MAX_BYTES
 
 
-def batches(events: Events, columns: Mapping[str, str], missing: Missing, limits: BodyLimits) -> Iterator[EventBody]:
+class Batcher:
+    """Makes requests of events that come one after another."""
+
+    def __init__(self, missing: Missing, limits: BodyLimits, *, ids: bool = False) -> None:
+        self._encode = EventEncoder(missing, ids=ids).encode
+        self._limits = limits
+        self._row = 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self._first, self._size, self._bodies, self._all_have_ids = self._row, 2, list[bytes](), True
+
+    def add(self, event: Any) -> EventBody | None:
+        """Take an event; return the request that has no room for it; raise InvalidValue."""
+        body, has_id = self._encode(self._row, event)
+        full = len(self._bodies) >= self._limits.events or self._size + len(body) > self._limits.bytes
+        batch = self._end() if self._bodies and full else None
+        self._bodies.append(body)
+        self._size += len(body) + 1
+        self._all_have_ids = self._all_have_ids and has_id
+        self._row += 1
+        return batch
+
+    def last(self) -> EventBody | None:
+        """Return the last request, which is empty if there was no event at all."""
+        return self._end() if self._bodies or not self._row else None
+
+    def _end(self) -> EventBody:
+        batch = EventBody(_array(self._bodies), self._first, self._all_have_ids)
+        self._restart()
+        return batch
+
+
+def batches(
+    events: Events, columns: Mapping[str, str], missing: Missing, limits: BodyLimits, *, ids: bool = False
+) -> Iterator[EventBody]:
     """Yield the requests that publish ``events``; raise InvalidValue.
 
     ``columns`` maps attributes to columns of a table. NaN, NaT and NA raise, or are left out if they may be ``absent``.
+    Events without an id get one if ``ids``.
     """
-    encode = _Encoder(missing).encode
     if isinstance(events, Mapping):
-        body, has_id = encode(0, events)
+        body, has_id = EventEncoder(missing, ids=ids).encode(0, events)
         yield EventBody(body, 0, has_id)
         return
-    first, size, bodies, all_have_ids = 0, 2, list[bytes](), True
-    for row, event in enumerate(_rows(events, columns) if isinstance(events, Table) else events):
-        body, has_id = encode(row, event)
-        if bodies and (len(bodies) >= limits.events or size + len(body) > limits.bytes):
-            yield EventBody(_array(bodies), first, all_have_ids)
-            first, size, bodies, all_have_ids = row, 2, [], True
-        bodies.append(body)
-        size += len(body) + 1
-        all_have_ids = all_have_ids and has_id
-    if bodies or not first:
-        yield EventBody(_array(bodies), first, all_have_ids)
+    batcher = Batcher(missing, limits, ids=ids)
+    for event in _rows(events, columns) if isinstance(events, Table) else events:
+        if (batch := batcher.add(event)) is not None:
+            yield batch
+    if (batch := batcher.last()) is not None:
+        yield batch
+
+
+async def async_batches(
+    events: Events | AsyncIterable[Mapping[str, Any]], columns: Mapping[str, str], missing: Missing,
+    limits: BodyLimits, *, ids: bool,
+) -> AsyncGenerator[EventBody]:  # fmt: skip
+    """Yield the same of events that may also come from an asynchronous iterable."""
+    if not isinstance(events, AsyncIterable):
+        for batch in batches(events, columns, missing, limits, ids=ids):
+            yield batch
+        return
+    batcher = Batcher(missing, limits, ids=ids)
+    async for event in events:
+        if (full := batcher.add(event)) is not None:
+            yield full
+    if (rest := batcher.last()) is not None:
+        yield rest
 
 
 def add_receipts(one: dict[str, Any] | None, other: dict[str, Any], first_row: int) -> dict[str, Any]:
@@ -110,8 +152,11 @@ def _rows(table: Table, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 _ABSENT: Any = object()  # stands for a missing value that is left out
 
 
-class _Encoder:
-    def __init__(self, missing: Missing) -> None:
+class EventEncoder:
+    """Encodes events as JSON; with ``ids`` those without an id get one."""
+
+    def __init__(self, missing: Missing, *, ids: bool) -> None:
+        self._prefix = os.urandom(8).hex() if ids else ""
         self._leave_out = missing == "absent"
         self._encode = json.JSONEncoder(
             allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=plain
@@ -121,6 +166,8 @@ class _Encoder:
         """Return an event as JSON, and whether it has an id; raise InvalidValue."""
         if not isinstance(event, Mapping):
             raise InvalidValue(f"row {row} is of type {type(event).__name__}, but an event is a mapping")
+        if self._prefix and event.get("id") is None:
+            event = {**event, "id": f"{self._prefix}-{row}"}
         try:
             return self._encode(event).encode(), event.get("id") is not None
         except (TypeError, ValueError, RecursionError):

@@ -1,32 +1,38 @@
 """The token that a client presents."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 Token = str | Callable[[], str]
+AsyncToken = Token | Callable[[], Awaitable[str]]
 
 _WORD = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")
 
 
 class Credentials:
     """A token or API key (None: none), or a function that returns one: it is called once, and again when the server
-    refuses what it returned. Many threads may share them."""
+    refuses what it returned. Many threads or tasks may share them."""
 
-    def __init__(self, token: Token | None) -> None:
+    def __init__(self, token: AsyncToken | None) -> None:
         self._ask = token if callable(token) else None
         self._token = _checked(token) if isinstance(token, str) else None
 
-    def current(self) -> str | None:
+    async def current(self) -> str | None:
         """Return the token to present."""
         if self._token is None and self._ask is not None:
-            self._token = _checked(self._ask())
+            self._token = await _asked(self._ask)
         return self._token
 
-    def renew(self, refused: str | None) -> bool:
+    async def renew(self, refused: str | None) -> bool:
         """Replace a token that was refused; return whether there is another one now."""
         if self._ask is not None and self._token == refused:
-            self._token = _checked(self._ask())
+            self._token = await _asked(self._ask)
         return self._token != refused
+
+
+async def _asked(ask: Callable[[], str | Awaitable[str]]) -> str:
+    given = ask()
+    return _checked(given if isinstance(given, str) else await given)
 
 
 def _checked(token: str) -> str:

@@ -1,0 +1,30 @@
+"""The code of docs/python.md runs as it is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.stack import Stack
+from support.waiting import DEADLINE
+
+TEXT = (Path(__file__).parents[2] / "docs/python.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+FOLLOWS = "client.run()  # until a function raises\n"
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_each_block_runs(shared_server: Stack, number: int) -> None:
+    code = BLOCKS[number].replace("http://127.0.0.1:8000", shared_server.url)
+    if code.endswith(FOLLOWS):
+        shared_server.post("shop.orders", [{"key": "a", "type": "created"}])
+        code = code.replace(FOLLOWS, "client.on('shop.orders')(lambda _: exit())\nclient.run(last_id='earliest')\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
