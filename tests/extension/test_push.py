@@ -82,11 +82,83 @@ def test_nothing_is_served_that_the_function_has_not_allowed(shop: tuple[Flask, 
         ("subscribe", "news", None), ("subscribe", "secret", None), ("publish", "orders", None),
         ("subscribe", "orders", None), ("subscribe", "news.>", None), ("subscribe", "news", "ann"),
     ]  # fmt: skip
-    for path in ("/push/v1/topics", "/push/metrics", "/push/v1/sessions", "/push/v1/topics/orders", "/push/"):
+    for path in ("/push/v1/topics", "/push/metrics", "/push/v1/sessions", "/push/"):
         assert status(app, path) == 404, path
-    assert status(app, "/push/v1/topics/orders/events/..%2f..%2fmetrics") == 404
+    assert status(app, "/push/v1/topics/orders/events/..%2f..%2fmetrics") == 405
+    assert status(app, "/push/v1/topics/orders") == 405
     assert status(app, "/push/v1/topics/a%20b/events") == 400
     assert status(app, EVENTS, "DELETE") == 405
+
+
+ALERT = {"topic": "orders", "when": "count(1m) > 10"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/push/v1/topics/orders", None),
+        ("PATCH", EVENTS + "/one", {"n": 2}),
+        ("DELETE", EVENTS + "/one", None),
+        ("PUT", "/push/v1/alerts/many?topic=orders", ALERT),
+        ("DELETE", "/push/v1/alerts/many?topic=orders", None),
+    ],
+)
+def test_management_is_asked_for(shop: tuple[Flask, Push], method: str, path: str, body: dict[str, Any] | None) -> None:
+    app, push = shop
+    asked: list[tuple[str, str, str | None]] = []
+
+    @push.authorize
+    def may(action: str, topic: str, key: str | None) -> bool:
+        asked.append((action, topic, key))
+        return action != "manage"
+
+    assert status(app, path, method, json=body, headers={"Cookie": "s=1"}) == 403
+    assert asked == [("manage", "orders", None)]
+    evil = {"Cookie": "s=1", "Origin": "http://evil.example"}
+    assert status(app, path, method, json=body, headers=evil) == 403
+    assert len(asked) == 1
+
+
+def test_events_alerts_and_topics_are_managed(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    push.authorize(lambda action, topic, key: topic == "orders")
+    with app.app_context():
+        push.publish("orders", [{"id": "one", "n": 1}, {"id": "two", "n": 2}], wait=True, timeout=START)
+        push.publish("news", {"n": 1}, wait=True, timeout=START)
+    client = app.test_client(use_cookies=False)
+    merge = "application/merge-patch+json"
+    tag = client.patch(EVENTS + "/one", data='{"n": 3}', content_type=merge).headers["ETag"]
+    stale = {"If-Match": '"stale"'}
+    assert client.patch(EVENTS + "/one", data='{"n": 4}', content_type=merge, headers=stale).status_code == 412
+    assert (
+        client.patch(EVENTS + "/one", data='{"n": 5}', content_type=merge, headers={"If-Match": tag}).status_code == 200
+    )
+    assert client.delete(EVENTS + "/two?erase=true").status_code == 200
+    assert client.put("/push/v1/alerts/many?topic=orders", json=ALERT).status_code == 201
+    listed = client.get("/push/v1/alerts?topic=orders").json
+    assert [alert["name"] for alert in listed["alerts"]] == ["many"]
+    assert client.get("/push/v1/alerts/many?topic=orders").json["topic"] == "orders"
+    # The topic in the URL is what the function was asked about, so an alert of another one is none of its business.
+    assert client.put("/push/v1/alerts/more?topic=orders", json=ALERT | {"topic": "news"}).status_code == 403
+    assert client.put("/push/v1/alerts/more", json=ALERT).status_code == 400
+    assert client.get("/push/v1/alerts?topic=news").status_code == 401
+    assert client.delete("/push/v1/alerts/many?topic=orders").status_code == 204
+    assert client.delete("/push/v1/topics/orders").status_code == 204
+    assert client.delete("/push/v1/topics/news").status_code == 401
+
+
+def test_grants_of_some_keys_manage_no_others(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    mine = TopicGrants([Grant("orders", frozenset(["ann"]))])
+    push.authorize(lambda action, topic, key: Grants(manage=mine, subject="ann"))
+    with app.app_context():
+        push.publish("orders", [{"id": "one", "key": "ann"}, {"id": "two", "key": "bob"}], wait=True, timeout=START)
+    client = app.test_client(use_cookies=False)
+    assert client.delete(EVENTS + "/two").status_code == 404
+    assert client.delete(EVENTS + "/one?erase=true").status_code == 403
+    assert client.delete(EVENTS + "/one").status_code == 200
+    assert client.delete("/push/v1/topics/orders").status_code == 403
+    assert client.put("/push/v1/alerts/many?topic=orders", json=ALERT).status_code == 403
 
 
 def test_the_javascript_client_is_served_to_everybody(shop: tuple[Flask, Push]) -> None:

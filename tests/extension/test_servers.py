@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def check_shop(shop: Site) -> None:
         assert (event, data["key"], data["total"], data["$topic"]) == ("created", "ann", 12.5, "orders")
 
 
-@pytest.mark.parametrize("server", ["flask", "gthread", "gevent", "waitress"])
+@pytest.mark.parametrize("server", ["flask", "gthread", "gevent", "waitress", "serve"])
 def test_streams_and_publishing_work_behind_the_login_of_the_application(
     site: Start, server: str, redis_url: str, prefix: str
 ) -> None:
@@ -106,7 +107,7 @@ def receipt_of(shop: Site) -> dict[str, int] | None:
     return answer.json() if answer.status == 200 else None
 
 
-@pytest.mark.parametrize("server", ["gthread", "gevent"])
+@pytest.mark.parametrize("server", ["gthread", "gevent", "serve"])
 def test_sigterm_tells_streams_to_come_back(site: Start, server: str, redis_url: str, prefix: str) -> None:
     shop = site(SHOP, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
     assert shop.process is not None
@@ -118,3 +119,22 @@ def test_sigterm_tells_streams_to_come_back(site: Start, server: str, redis_url:
         assert rest.endswith(b": the server is restarting\n")
     assert shop.process.wait(DEADLINE) == 0
     assert "Traceback" not in shop.log()
+
+
+@pytest.mark.parametrize("server", ["gthread", "serve"])
+def test_staff_correct_and_delete_and_customers_do_not(site: Start, server: str, redis_url: str, prefix: str) -> None:
+    shop = site(SHOP, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    one = json.dumps({"id": "one", "key": "ann", "total": 1}).encode()
+    assert shop.request("POST", EVENTS, one, Content_Type="application/json", **STAFF).status == 202
+    merge, alert = b'{"total": 2}', b'{"topic": "orders", "when": "count(1m) > 10"}'
+    requests = [
+        ("PATCH", EVENTS + "/one", merge, "application/merge-patch+json", 200),
+        ("PUT", "/push/v1/alerts/many?topic=orders", alert, "application/json", 201),
+        ("DELETE", "/push/v1/alerts/many?topic=orders", None, "", 204),
+        ("DELETE", EVENTS + "/one", None, "", 200),
+        ("DELETE", "/push/v1/topics/orders", None, "", 204),
+    ]
+    for method, path, body, media_type, expected in requests:
+        for user, status in ((ANN, 403), (STAFF, expected)):
+            answer = shop.request(method, path, body, **user, Content_Type=media_type)
+            assert answer.status == status, (method, path, user, answer.body, shop.log())

@@ -13,8 +13,8 @@ import pytest
 from flask import Flask, render_template_string
 
 from pushsvc import Push
-from pushsvc.extension.html_data import HtmlData
 from pushsvc.sse import Decoder
+from pushsvc.web.html_data import HtmlData
 from support.sites import Site, Start, data_is_used
 from support.waiting import DEADLINE, until
 
@@ -63,9 +63,9 @@ PATH = "/live/v1/topics/cart/events"
 USER = {"Cookie": "user=ann"}
 
 
-@pytest.fixture
-def shop(site: Start, redis_url: str, prefix: str) -> Site:
-    return site(SHOP, "flask", PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+@pytest.fixture(params=["flask", "serve"])
+def shop(request: pytest.FixtureRequest, site: Start, redis_url: str, prefix: str) -> Site:
+    return site(SHOP, request.param, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
 
 
 def url(shop: Site, lifetime: float = 600, key: str | None = None) -> str:
@@ -173,7 +173,8 @@ def test_commands_print_a_token_and_follow_a_topic(shop: Site) -> None:
     assert [sorted(json.loads(line).keys() & {"html", "n"}) for line in lines] == [["html"], ["n"]]
 
 
-def test_the_command_aggregator_counts_events(shop: Site) -> None:
+def test_the_command_aggregator_counts_events(site: Start, redis_url: str, prefix: str) -> None:
+    shop = site(SHOP, "flask", PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
     shop.request("POST", "/cart?key=ann")
     with flask_push(shop, "aggregator") as aggregator:
         try:

@@ -14,13 +14,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from pushsvc.auth.grants import Grants
 from pushsvc.errors import TooLarge
-from pushsvc.extension.html_data import HtmlData
-from pushsvc.extension.server import Server, ServerUnavailable
+from pushsvc.extension.server import PushServer, ServerUnavailable
 from pushsvc.hub.messages import farewell
 from pushsvc.sse import MEDIA_TYPE
+from pushsvc.web.html_data import HtmlData
 
 _PASSED = (
-    "Accept", "Content-Encoding", "Content-Type", "Idempotency-Key", "If-None-Match",
+    "Accept", "Content-Encoding", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match",
     "Last-Event-ID", "Origin", "Sec-Fetch-Site", "Access-Control-Request-Headers", "Access-Control-Request-Method",
 )  # fmt: skip
 _OF_THE_CONNECTION = frozenset({
@@ -36,7 +36,7 @@ class Bridge:
     """Passes requests to a server. ``heartbeat`` is the longest silence of its streams, ``body`` the bytes that a
     request may have."""
 
-    def __init__(self, server: Server, heartbeat: float, body: int) -> None:
+    def __init__(self, server: PushServer, heartbeat: float, body: int) -> None:
         self._server = server
         self._timeout = heartbeat + _SILENCE
         self._body = body
@@ -68,7 +68,7 @@ class Bridge:
         self, request: Request, path: str, grants: Grants | None, rewrite: Callable[[bytes], bytes]
     ) -> Response:
         headers = self._headers(request, grants)
-        body = self._read(request) if request.method == "POST" else None
+        body = self._read(request) if request.method in ("POST", "PUT", "PATCH") else None
         connection = self._server.connect(self._timeout)
         sock = connection.sock  # an answer without an end takes it over from the connection
         try:

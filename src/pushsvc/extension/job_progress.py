@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from pushsvc.client.progress import DONE, FAILED, Progress
+from pushsvc_client.progress import DONE, FAILED, Progress
 
 CANCELLED = "cancelled"
 

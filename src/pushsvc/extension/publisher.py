@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from pushsvc.auth.grants import ALL_TOPICS, Grants
-from pushsvc.client.batches import BodyLimits, Events, batches
-from pushsvc.client.session import ClientError
 from pushsvc.errors import Busy
-from pushsvc.extension.server import Server, ServerUnavailable
+from pushsvc.extension.server import PushServer, ServerUnavailable
+from pushsvc_client.batches import BodyLimits, Events, batches
+from pushsvc_client.errors import ClientError
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class _Item(NamedTuple):
 class Publisher:
     """Publishes through a server. Threads may share it, and a process may fork: what waits stays with the parent."""
 
-    def __init__(self, server: Server, limits: BufferLimits | None = None) -> None:
+    def __init__(self, server: PushServer, limits: BufferLimits | None = None) -> None:
         self._server = server
         self._limits = limits or BufferLimits()
         self.after_fork()

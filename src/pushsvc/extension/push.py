@@ -20,22 +20,34 @@ from urllib.parse import quote, urlencode
 from flask import Blueprint, Flask, Response, abort, current_app, request, send_from_directory, url_for
 
 from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grant, Grants, TopicGrants
-from pushsvc.client.batches import Events
-from pushsvc.client.session import ClientError
 from pushsvc.config import Settings
 from pushsvc.errors import Forbidden, InvalidParameter, MissingToken, NotGranted, PushError
 from pushsvc.extension.bridge import Bridge, address_of
 from pushsvc.extension.commands import add_commands
-from pushsvc.extension.html_data import FIELD
 from pushsvc.extension.job_progress import JobProgress
 from pushsvc.extension.links import PARAMETER, grants_of, sign
 from pushsvc.extension.publisher import BufferFull, OnError, Publisher
-from pushsvc.extension.question import RESOURCES, Asked, Question, is_served, of_stream, of_topic
-from pushsvc.extension.server import Server, ServerUnavailable, server_of
-from pushsvc.extension.settings import settings_of
+from pushsvc.extension.question import (
+    RESOURCES,
+    Asked,
+    Question,
+    is_served,
+    of_alerts,
+    of_management,
+    of_stream,
+    of_topic,
+)
+from pushsvc.extension.server import PushServer, ServerInFront, ServerUnavailable, server_of
+from pushsvc.extension.settings import names_in, settings_of
+from pushsvc.server.gateway.granted import MEDIA_TYPE as GRANTED
+from pushsvc.server.gateway.granted import Granted
+from pushsvc.supervisor.served import Mount, answers_questions, mounts
 from pushsvc.topic import check_pattern, check_topic, is_pattern
+from pushsvc.web.html_data import FIELD
 from pushsvc.web.problem import problem_of
 from pushsvc.web.security import Security
+from pushsvc_client.batches import Events
+from pushsvc_client.errors import ClientError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +61,8 @@ _BLUEPRINT = "pushsvc"
 _OURS = frozenset({PARAMETER, "data"})  # parameters that the push server does not get
 _PROGRESS = 10.0  # seconds for an event of a job
 _LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process
-_METHODS = ["GET", "POST", "OPTIONS"]
+_METHODS = ["GET", "POST", "PATCH", "DELETE", "OPTIONS"]
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,7 @@ class _State:
 
     settings: Settings
     security: Security
-    server: Server
+    server: PushServer
     bridge: Bridge
     publisher: Publisher
 
@@ -96,6 +109,7 @@ class Push:
         _states.add(state.publisher)
         prefix = "/" + (self._url_prefix if url_prefix is None else url_prefix).strip("/")
         app.register_blueprint(self._blueprint(state, prefix), url_prefix=prefix)
+        mounts.append(Mount(prefix, names_in(app.config), settings.encode()))
         app.jinja_env.globals.setdefault("stream_url", self.stream_url)
         _drain_with_worker(state.bridge)
         started = threading.Event()
@@ -110,9 +124,10 @@ class Push:
     def authorize(self, function: A) -> A:
         """Register the function that decides over a request, as a decorator.
 
-        It is called in the context of the request with an action (``"subscribe"`` or ``"publish"``), a topic or a
-        pattern, and the key that the request is limited to, or None for all keys. It returns True, False, or a Grants
-        object, or calls ``abort()``. Nothing is served that it has not allowed. A stream asks again every 5 minutes.
+        It is called in the context of the request with an action (``"subscribe"``, ``"publish"`` or ``"manage"``), a
+        topic or a pattern, and the key that the request is limited to, or None for all keys. It returns True, False, or
+        a Grants object, or calls ``abort()``. Nothing is served that it has not allowed. A stream asks again every 5
+        minutes.
         """
         if self._authorize is not None:
             raise RuntimeError("there is a function to authorize already")
@@ -237,6 +252,11 @@ class Push:
             path = f"/v1/topics/{quote(topic, safe='')}/{resource}"
             asked_for = request.headers.get("Access-Control-Request-Method", "GET")
             method = asked_for if request.method == "OPTIONS" else request.method
+            if resource.startswith("events/"):
+                if method not in ("PATCH", "DELETE"):
+                    abort(405)
+                path = f"/v1/topics/{quote(topic, safe='')}/events/{quote(resource[7:], safe='')}"
+                return self._answer(state, path, lambda: of_management(topic))
             if not is_served(method, resource):
                 abort(405 if is_served("GET", resource) else 404)
             return self._answer(state, path, lambda: of_topic(request, topic))
@@ -249,6 +269,7 @@ class Push:
         def client() -> Response:
             return send_from_directory(str(files("pushsvc.web") / "static"), "client.js")
 
+        self._add_management(blueprint, state)
         blueprint.register_error_handler(PushError, _refuse)
 
         @blueprint.after_request
@@ -262,16 +283,41 @@ class Push:
 
         return blueprint
 
-    def _answer(self, state: _State, path: str, question: Callable[[], Question]) -> Response:
+    def _add_management(self, blueprint: Blueprint, state: _State) -> None:
+        @blueprint.route("/v1/topics/<topic>", methods=["DELETE", "OPTIONS"], provide_automatic_options=False)
+        def delete_topic(topic: str) -> Response:
+            return self._answer(state, f"/v1/topics/{quote(topic, safe='')}", lambda: of_management(topic))
+
+        @blueprint.route("/v1/alerts", methods=["GET", "OPTIONS"], provide_automatic_options=False)
+        def alerts() -> Response:
+            return self._answer(state, "/v1/alerts", lambda: of_alerts(request))
+
+        @blueprint.route(
+            "/v1/alerts/<name>", methods=["GET", "PUT", "DELETE", "OPTIONS"], provide_automatic_options=False
+        )
+        def alert(name: str) -> Response:
+            # The hub knows the topic of an alert, and takes no parameter here.
+            return self._answer(
+                state, f"/v1/alerts/{quote(name, safe='')}", lambda: of_alerts(request), without="topic"
+            )
+
+    def _answer(self, state: _State, path: str, question: Callable[[], Question], *, without: str = "") -> Response:
+        in_front = state.server if isinstance(state.server, ServerInFront) else None
+        if in_front is not None and not answers_questions():
+            abort(404)  # a spelling of the path that the server in front did not take: a stream would hold a thread
         as_html = _wants_html()
-        query = [one for one in request.args.items(multi=True) if one[0] not in _OURS]
+        query = [one for one in request.args.items(multi=True) if one[0] not in _OURS and one[0] != without]
         query += [("format", "sse")] if as_html and "format" not in request.args else []
         path = f"{path}?{urlencode(query)}" if query else path
         if request.method == "OPTIONS":
             return state.bridge.answer(request, path, None)
-        if request.method == "POST":
+        if request.method in _WRITES:
             _check_origin(state.security)
-        return state.bridge.answer(request, path, self._grants(state, question()), as_html=as_html)
+        grants = self._grants(state, question())
+        if in_front is not None:
+            token, expires = in_front.signer.sign(grants)
+            return Response(Granted(path, token, expires, as_html).encode(), content_type=GRANTED)
+        return state.bridge.answer(request, path, grants, as_html=as_html)
 
     def _grants(self, state: _State, question: Question) -> Grants:
         """Return what the present request is granted. Raise MissingToken, NotGranted or Forbidden."""
@@ -294,6 +340,8 @@ class Push:
                 raise TypeError(f"the function to authorize returned {answer!r}: True, False or Grants are expected")
             elif not answer.of(question.action).may_some(topic):
                 raise _refusal()
+            if question.action is Action.MANAGE:
+                return replace(answer, publish=answer.publish | answer.manage)
             grants = _united(grants, answer)
         return grants
 
@@ -309,11 +357,14 @@ def _wants_html() -> bool:
 
 
 def _granted(action: Action, topics: TopicGrants) -> Grants:
+    if action is Action.MANAGE:
+        # A correction is published; and who may end an alert may see it.
+        return Grants(publish=topics, subscribe=topics, manage=topics)
     return Grants(publish=topics) if action is Action.PUBLISH else Grants(subscribe=topics)
 
 
 def _united(one: Grants, other: Grants) -> Grants:
-    """Return the grants of both, until the first of them expires. Nothing of ours manages topics."""
+    """Return the grants of both, until the first of them expires. A request of several topics manages none."""
     if one.subject and other.subject and one.subject != other.subject:
         raise ValueError(f"the grants of one request have two subjects: {one.subject!r} and {other.subject!r}")
     limits = [limit for limit in (one.connections, other.connections) if limit is not None]
@@ -349,7 +400,7 @@ def _refuse(error: PushError) -> Response:
     return problem_of(error, f"{request.method} {request.path}").to_flask()
 
 
-def _start(server: Server) -> None:
+def _start(server: PushServer) -> None:
     try:
         server.start()
     except ServerUnavailable as error:

@@ -63,6 +63,24 @@ def of_stream(request: Request) -> Question:
     return Question(Action.SUBSCRIBE, tuple(dict.fromkeys(asked)))
 
 
+def of_management(topic: str) -> Question:
+    """Return what a request that changes a topic, its events or its alerts asks for. Raise InvalidTopic."""
+    return Question(Action.MANAGE, (Asked(check_topic(topic), None),))
+
+
+def of_alerts(request: Request) -> Question:
+    """Return what a request for alerts asks for: those of the topic in its parameter ``topic``. Raise InvalidInput.
+
+    The hub refuses alerts of other topics, so nobody else has to read the definition.
+    """
+    topics = request.args.getlist("topic")
+    if len(topics) != 1:
+        raise InvalidParameter("topic", "the topic of the alerts is expected, as in ?topic=orders")
+    if request.method in ("PUT", "DELETE"):
+        return of_management(topics[0])
+    return Question(Action.SUBSCRIBE, (Asked(check_topic(topics[0]), None),))
+
+
 def _key(values: MultiDict[str, str]) -> str | None:
     keys = values.getlist("key")
     if len(keys) != 1 or not keys[0]:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from http.client import HTTPConnection
 from ipaddress import ip_network
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import jwt
@@ -29,6 +30,7 @@ from pushsvc.config import Settings
 from pushsvc.errors import StartupError, Unavailable
 from pushsvc.supervisor.child_settings import SETTINGS_VARIABLE, share_settings, without_settings
 from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
+from pushsvc.supervisor.served import Served, served
 from pushsvc.system_clock import now_ms
 
 RECHECK = 300.0
@@ -44,14 +46,66 @@ class ServerUnavailable(Unavailable):
     slug, title = "push-server-unavailable", "The push server does not run"
 
 
+class Signer:
+    """Signs tokens for a server with its key."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def sign(self, grants: Grants) -> tuple[str, float]:
+        """Return a token that holds until the grants expire, and for 5 minutes at most, and the time of its end."""
+        now = now_ms() / 1_000
+        expires = min(grants.expires, now + RECHECK)
+        claims = {"iat": now, "exp": expires, "pushsvc": claim_of(grants)}
+        if grants.subject:
+            claims["sub"] = grants.subject
+        token = jwt.encode(claims, self._secret, "HS256")
+        if len(token) > LONGEST_TOKEN:
+            raise ValueError(f"the grants of {grants.subject!r} make a token longer than {LONGEST_TOKEN} characters")
+        return token, expires
+
+
+class PushServer(Protocol):
+    """What publishes, and serves what the application has allowed. Threads may share it."""
+
+    def start(self) -> None:
+        """Return when the server answers. Raise ServerUnavailable with the reason why it cannot run."""
+
+    def connect(self, timeout: float) -> HTTPConnection:
+        """Return a connection to the server. Raise ServerUnavailable."""
+        ...
+
+    def token(self, grants: Grants) -> str:
+        """Return a token for the server that holds until the grants expire, and for 5 minutes at most."""
+        ...
+
+
+class ServerInFront:
+    """The server of ``pushsvc serve --app``, which runs already and has this application behind it."""
+
+    def __init__(self, of: Served) -> None:
+        self._address = of.host, of.port
+        self.signer = Signer(of.settings.jwt_key or "")
+
+    def start(self) -> None:
+        """Return: whoever started this process started the server."""
+
+    def connect(self, timeout: float) -> HTTPConnection:
+        return _connected(*self._address, timeout)
+
+    def token(self, grants: Grants) -> str:
+        return self.signer.sign(grants)[0]
+
+
 class Server:
     """Starts the server when its address is first needed, and again after it has ended. Threads may share it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secret = secrets.token_urlsafe(32)
+        secret = secrets.token_urlsafe(32)
+        self._signer = Signer(secret)
         # The address of the client comes from the application, which knows its own proxies.
         self._settings = replace(
-            settings, host="127.0.0.1", port=0, jwt_key=self._secret, jwt_needs_expiry=True,
+            settings, host="127.0.0.1", port=0, jwt_key=secret, jwt_needs_expiry=True,
             trusted_proxy=(_PROXY,), max_connections_per_address=0,
         )  # fmt: skip
         self._forget()
@@ -93,25 +147,11 @@ class Server:
     def connect(self, timeout: float) -> HTTPConnection:
         """Return a connection to the server, which is started if need be. Raise ServerUnavailable."""
         self.start()
-        host, port = self._netloc
-        connection = HTTPConnection(host, port, timeout=timeout)
-        try:
-            connection.connect()
-        except OSError as error:
-            connection.close()
-            raise ServerUnavailable(f"cannot connect to {host}:{port}: {error}") from None
-        return connection
+        return _connected(*self._netloc, timeout)
 
     def token(self, grants: Grants) -> str:
         """Return a token for the server that holds until the grants expire, and for 5 minutes at most."""
-        now = now_ms() / 1_000
-        claims = {"iat": now, "exp": min(grants.expires, now + RECHECK), "pushsvc": claim_of(grants)}
-        if grants.subject:
-            claims["sub"] = grants.subject
-        token = jwt.encode(claims, self._secret, "HS256")
-        if len(token) > LONGEST_TOKEN:
-            raise ValueError(f"the grants of {grants.subject!r} make a token longer than {LONGEST_TOKEN} characters")
-        return token
+        return self._signer.sign(grants)[0]
 
     def stop(self) -> None:
         """End the server in order: streams are told to come back, and the embedded Valkey writes its data."""
@@ -157,6 +197,16 @@ class Server:
         return parts.hostname or "", parts.port or 0
 
 
+def _connected(host: str, port: int, timeout: float) -> HTTPConnection:
+    connection = HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.connect()
+    except OSError as error:
+        connection.close()
+        raise ServerUnavailable(f"cannot connect to {host}:{port}: {error}") from None
+    return connection
+
+
 def _reported(sock: socket.socket) -> dict[str, str]:
     """Return the line that a starting server writes; {} if it ends before, or takes too long."""
     sock.settimeout(_START)
@@ -173,8 +223,10 @@ _servers: dict[str, Server] = {}
 _all = threading.Lock()
 
 
-def server_of(settings: Settings) -> Server:
+def server_of(settings: Settings) -> PushServer:
     """Return the server with these settings, which all applications of this process share."""
+    if (in_front := served()) is not None:
+        return ServerInFront(in_front)
     with _all:
         return _servers.setdefault(settings.encode(), Server(settings))
 

@@ -11,6 +11,7 @@ from pushsvc.cli.options import from_environment
 from pushsvc.config import Settings, load
 from pushsvc.config.checks import SETTINGS, SettingFault, check_table
 from pushsvc.errors import InvalidSetting
+from pushsvc.supervisor.served import served
 
 PREFIX = "PUSHSVC_"
 
@@ -24,10 +25,16 @@ NAMES = frozenset({*_ENVIRONMENT, "alerts", "limits", "topics", "webhook_hosts",
 """The settings that an application may have. The other ones concern a server that clients reach directly."""
 
 
+def names_in(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which settings the configuration of an application has."""
+    return tuple(name for name in NAMES if PREFIX + name.upper() in config)
+
+
 def settings_of(config: Mapping[str, Any]) -> Settings:
     """Return the settings in the configuration of an application. Raise InvalidSetting or StartupError.
 
     Without ``redis`` or an own number, an aggregator runs; with ``redis`` the aggregators are processes of their own.
+    Behind ``pushsvc serve --app`` its settings count in place of the environment and the file.
     """
     own = {name[len(PREFIX) :].lower(): value for name, value in config.items() if name.startswith(PREFIX)}
     file = own.pop("config", None)
@@ -40,6 +47,11 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         name, *inside = error.path
         where = ".".join([PREFIX + name.upper(), *inside])
         raise InvalidSetting(f"app.config: {where}: {error}") from None
+    in_front = served()
+    if in_front is not None:
+        if file is not None:
+            raise InvalidSetting(f"{PREFIX}CONFIG: pushsvc serve reads the file: name it with --config")
+        return replace(in_front.settings, **checked)
     options = from_environment(*_ENVIRONMENT) | checked
     loaded = load(options, None if file is None else Path(file))
     settings = replace(Settings(), **{name: getattr(loaded, name) for name in NAMES})

@@ -68,9 +68,14 @@ class Acceptor:
     A slice starts with one connection and doubles as long as the queue of the listening socket does not get empty. So
     the workers share connections evenly that come one after the other, and many that come at once soon leave the
     queue: the kernel drops what it has no room for, and those clients try again after a second or more.
+
+    Only one acceptor of a process writes the metrics: one that does not is ``unmeasured``.
     """
 
-    def __init__(self, listener: socket.socket, context: ServerContext, caps: Caps) -> None:
+    def __init__(
+        self, listener: socket.socket, context: ServerContext, caps: Caps, *, unmeasured: bool = False
+    ) -> None:
+        self._unmeasured = unmeasured
         self._listener = _Socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._listener.setblocking(False)
         self._context = context
@@ -125,7 +130,8 @@ class Acceptor:
     def close(self) -> None:
         self._tick.stop()
         self._tick.close()
-        metrics.CONNECTIONS.set(0)
+        if not self._unmeasured:
+            metrics.CONNECTIONS.set(0)
 
     # These run in gevent's hub and must not wait.
 
@@ -318,9 +324,11 @@ class Acceptor:
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
-        metrics.LOOP_LAG.observe(max(0.0, now - self._tick_due))
+        lag = max(0.0, now - self._tick_due)
         self._tick_due = max(self._tick_due + TICK, now)  # as libev schedules the timer
-        metrics.CONNECTIONS.set(self._open)
+        if not self._unmeasured:
+            metrics.LOOP_LAG.observe(lag)
+            metrics.CONNECTIONS.set(self._open)
         if self._left_to_others:
             self._leave_to_others()
         self._look_at_others()

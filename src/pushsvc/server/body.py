@@ -18,6 +18,9 @@ WORK_FACTOR = 4
 """Bytes that a byte of a body takes while its events are read and stored: 3.5, but 13 for the first events of a topic,
 and 33 if they have tens of thousands of different names. So the bodies in work have 6 MB, or there is only one."""
 
+FORWARDS = "pushsvc.forwards"
+"""``environ[FORWARDS]()`` says that what is read of the body is passed on at once, and not kept."""
+
 _WORK_WAIT = 5.0
 """Seconds that a complete body waits for the work on others to end."""
 
@@ -129,7 +132,8 @@ class RequestBody:
         self._memory = memory
         self._hold: Hold | None = None
         self._work: Work | None = None
-        self._begun = 0.0
+        self._begun = self._filled = 0.0
+        self._kept = True
         self._received = len(buffer)
         self._taken = 0
         self.fault: Exception | None = None
@@ -160,12 +164,19 @@ class RequestBody:
             return False
         return self.done
 
+    def pass_on(self) -> None:
+        """Count only bytes that wait here: a reader that keeps none of them may take a body of any size.
+
+        The time that it needs between its reads is not the client's.
+        """
+        self._kept = False
+
     def take(self, most: int) -> bytes:
         """Return at most ``most`` following bytes; none at the end. Raise MemoryFull if the process is short of it."""
         while True:
             data = self._framing.take(self._buffer, most)
             self._taken += len(data)
-            if self._framing.done and self._hold is not None and self._work is None:
+            if self._kept and self._framing.done and self._hold is not None and self._work is None:
                 self._begin_work(self._hold)
             if data or self._framing.done:
                 return data
@@ -194,6 +205,8 @@ class RequestBody:
             self._begun = time.monotonic()
             self._hold = self._transport.hold(len(self._buffer))
         now = time.monotonic()
+        if not self._kept and self._filled:
+            self._begun += now - self._filled
         self._transport.set_deadline(self._transport.pace.deadline(self._begun, now, self._received) - now)
         if self._received:
             self._transport.yield_to_loop()
@@ -203,7 +216,8 @@ class RequestBody:
             raise Disconnected
         self._received += len(data)
         self._buffer += data
-        self._hold.resize(self._taken + len(self._buffer))
+        self._hold.resize(self._taken * self._kept + len(self._buffer))
+        self._filled = time.monotonic()
 
     def _begin_work(self, hold: Hold) -> None:
         """Wait for room for the work on a complete body. The work ends by itself, so it is not let go."""

@@ -12,7 +12,7 @@ import gevent
 from pushsvc.auth.grants import Grants
 from pushsvc.errors import MemoryFull, PushError, TooManyRequests
 from pushsvc.server.access_log import note_answer
-from pushsvc.server.body import RequestBody
+from pushsvc.server.body import FORWARDS, RequestBody
 from pushsvc.server.client_address import AmbiguousClient, Client
 from pushsvc.server.context import FastPaths, ServerContext
 from pushsvc.server.fastpath.admission import StreamRequest
@@ -276,6 +276,7 @@ class HttpConnection:
         environ = environ_of(context.environ, request, address, body.stream(request.length))
         environ[CLIENT] = self._client
         environ[REQUEST_ID] = self._request_id
+        environ[FORWARDS] = body.pass_on
         if self._scheme is not None:
             environ["wsgi.url_scheme"] = self._scheme
         if self._refusal is not None:

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic
 
 import gevent
@@ -16,9 +17,13 @@ from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
 from pushsvc.server.client_address import TrustedProxies
 from pushsvc.server.context import Deadlines, FastPaths, ServerContext
+from pushsvc.server.gateway.gateway import Behind, Gateway
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import context_of
+
+_INNER_PROXIES = ("127.0.0.1",)
+_INNER_CONNECTIONS = 10_000
 
 _NEW_OBJECTS = 5_000  # objects beyond those that were freed, after which the collector looks for cycles
 
@@ -32,8 +37,12 @@ def serve(
     tls: ssl.SSLContext | None = None,
     proxies: TrustedProxies | None = None,
     access_log: bool = False,
+    behind: Behind | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Then end every stream with a time to reconnect, within ``drain`` seconds."""
+    """Serve until SIGTERM or SIGINT. Then end every stream with a time to reconnect, within ``drain`` seconds.
+
+    With ``behind``, an application has the port, but for what it lets the app serve; the app has the inner listener.
+    """
     context = context_of(app)
     hub = context.hub
     hub.start()
@@ -47,18 +56,33 @@ def serve(
         proxies=proxies or TrustedProxies(), access_log=access_log, accounts=context.accounts, streams=context.streams,
         common_headers=context.security.headers,
     )  # fmt: skip
-    acceptor = Acceptor(listener, shared, caps or Caps())
+    if behind is None:
+        acceptors = [Acceptor(listener, shared, caps or Caps())]
+    else:
+        gateway = Gateway(app, behind)
+        inner = replace(
+            shared, environ=base_environ(behind.inner.getsockname(), "http"), tls=None, access_log=False,
+            proxies=TrustedProxies(_INNER_PROXIES),
+        )  # fmt: skip
+        acceptors = [
+            Acceptor(listener, replace(shared, app=gateway, fast_paths=None), caps or Caps()),
+            Acceptor(behind.inner, inner, Caps(_INNER_CONNECTIONS), unmeasured=True),
+        ]
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
     _spare_collections()
-    acceptor.start()
+    for acceptor in acceptors:
+        acceptor.start()
     stopping.wait()
     until = monotonic() + drain
-    acceptor.stop()
-    ended = acceptor.drain()
+    for acceptor in acceptors:
+        acceptor.stop()
+    ends = [acceptor.drain() for acceptor in acceptors]
     hub.drain(0.8 * drain)
-    ended.wait(max(0.1, until - monotonic()))
-    acceptor.close()
+    for ended in ends:
+        ended.wait(max(0.1, until - monotonic()))
+    for acceptor in acceptors:
+        acceptor.close()
     hub.close()
 
 

@@ -58,6 +58,7 @@ def environ_of(
     environ["REQUEST_METHOD"] = request.method
     environ["PATH_INFO"] = unquote_to_bytes(request.path).decode("latin-1") if "%" in request.path else request.path
     environ["QUERY_STRING"] = request.query
+    environ["REQUEST_URI"] = f"{request.path}?{request.query}" if request.query else request.path
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.version else "HTTP/1.0"
     environ["REMOTE_ADDR"] = address[0]
     environ["REMOTE_PORT"] = str(address[1])

@@ -14,7 +14,11 @@ SETTINGS_VARIABLE = "PUSHSVC_SETTINGS"  # the descriptor of the settings
 
 def share_settings(settings: Settings) -> int:
     """Return a descriptor from which children read the settings; the caller closes it."""
-    data = settings.encode().encode()
+    return share(settings.encode().encode())
+
+
+def share(data: bytes) -> int:
+    """Return a descriptor from which children read some bytes; the caller closes it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("pushsvc-settings")
     else:

@@ -1,11 +1,13 @@
 """The processes under the supervisor, each with a growing pause between its restarts."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.system_memory import usable_memory
@@ -34,7 +36,7 @@ class RestartBackoff:
 
 
 class ChildProcess:
-    """A web, aggregator or demo process. ``due`` is the time of its next start (None: not planned).
+    """A web, aggregator, application or demo process. ``due`` is the time of its next start (None: not planned).
 
     ``beats`` is the number of its heartbeat counter, if it has a loop that is watched.
     """
@@ -105,6 +107,9 @@ class ChildProcess:
 
     def kill(self) -> None:
         if self._process is not None:
+            if self.role == "_app":  # it leads processes that would outlive it while a view is stuck
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._process.wait()
 

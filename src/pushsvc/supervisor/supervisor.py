@@ -23,6 +23,7 @@ from pushsvc.errors import StartupError
 from pushsvc.metrics import DIRECTORY_VARIABLE
 from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
+from pushsvc.supervisor.application import ApplicationChildren, ApplicationProcesses
 from pushsvc.supervisor.child_settings import SETTINGS_VARIABLE, share_settings, without_settings
 from pushsvc.supervisor.children import ChildProcess, EmbeddedChild, embedded_server
 from pushsvc.supervisor.folders import private_folder
@@ -36,9 +37,11 @@ from pushsvc.supervisor.signals import Signals
 log = logging.getLogger(__name__)
 
 # Roles in the order of their stop: producers first, aggregators last, then the embedded server.
-STOP_ORDER = ("_demo", "_worker", "_web", "_aggregator")
+# An application publishes until its end, so the web processes must outlive it.
+STOP_ORDER = ("_demo", "_worker", "_app", "_web", "_aggregator")
 _MIN_STOP = 2.0  # seconds that the processes of a role always have to end, however long the roles before took
 _MIN_EMBEDDED_STOP = 5.0
+_BEGIN_INTERVAL = 0.05  # seconds between two looks whether a worker has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,19 @@ class Supervisor:
 
     def __init__(
         self, settings: Settings, *, web: int = 0, aggregators: int = 0,
-        components: ComponentProcesses | None = None, producer: Sequence[str] | None = None,
-        announce: Callable[[str], None], on_ready: Callable[[str], None] | None = None,
+        components: ComponentProcesses | None = None, application: ApplicationProcesses | None = None,
+        producer: Sequence[str] | None = None, announce: Callable[[str], None],
+        on_ready: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._web, self._aggregators, self._producer = web, aggregators, producer
-        self._components = components
+        self._components, self._application = components, application
         self._announce, self._on_ready = announce, on_ready
         self._listener: socket.socket | None = None
         self._embedded: EmbeddedChild | None = None
         self._caps: ConnectionCounts | None = None
+        self._app_children: ApplicationChildren | None = None
+        self._behind: list[str] = []  # arguments of web processes about the application
         self._children: list[ChildProcess] = []
         self._environment: dict[str, str] = {}
         self._shared_settings = -1, -1  # without the keys of tokens, and with them, for web processes
@@ -100,6 +106,8 @@ class Supervisor:
 
     def _start(self) -> None:
         raise_file_limit()
+        if self._application is not None:
+            self._start_application(self._application)
         settings = self._settings
         if self._web:
             check_certificate(settings.certfile, settings.keyfile)
@@ -116,15 +124,35 @@ class Supervisor:
         rules = settings.topics if self._embedded is None else None  # an embedded server has no other programs
         check_redis(redis, settings.prefix, wait=settings.wait, warn=log.warning, ack=ack, rules=rules)
         self._environment = self._child_environment(redis)
-        self._children = [self._aggregator(n + 1) for n in range(self._aggregators)]
+        self._children += [self._aggregator(n + 1) for n in range(self._aggregators)]
         if self._components is not None:
             self._children += [self._worker(self._components, n + 1) for n in range(self._components.processes)]
         if self._web and self._listener is not None:
             self._start_web(self._listener)
         else:
             metrics = "" if self._listener is None else f"; metrics: {address_of(self._listener)}/metrics"
-            role = "worker" if self._components is not None else "aggregator"
-            self._announce(f"the {role} works{metrics}")
+            if self._components is None:
+                self._announce(f"the aggregator works{metrics}")
+            else:
+                threading.Thread(target=self._announce_begin, args=[f"the worker works{metrics}"], daemon=True).start()
+
+    def _start_application(self, application: ApplicationProcesses) -> None:
+        """Start the application, and take over the settings in its configuration."""
+        app = self._app_children = ApplicationChildren(application, self._settings, self._resources)
+        self._children += app.children
+        report = app.start(self._start_child)
+        for mount in report.mounts:
+            self._settings = mount.apply(self._settings)
+        self._behind = ["--behind", app.behind(report, self._web)]
+
+    def _start_child(self, child: ChildProcess) -> None:
+        if child.role == "_app" and self._app_children is not None:
+            lifeline = f"{self._lifeline} {self._settings.drain + _MIN_STOP}"
+            child.start(self._app_children.environment(lifeline, LIFELINE_VARIABLE), [self._lifeline], -1)
+            return
+        settings = self._shared_settings[child.role == "_web"]
+        environment = self._environment | {SETTINGS_VARIABLE: str(settings)}
+        child.start(environment, (self._lifeline, settings), self._heartbeats.descriptor)
 
     def _child_environment(self, redis: str) -> dict[str, str]:
         self._metrics = self._resources.enter_context(private_folder("metrics"))
@@ -156,8 +184,10 @@ class Supervisor:
     def _start_web(self, listener: socket.socket) -> None:
         self._caps = ConnectionCounts(self._web)
         descriptors = [listener.fileno(), self._caps.descriptor]
+        if self._app_children is not None:
+            descriptors.append(self._app_children.inner.fileno())
         for number in range(1, self._web + 1):
-            arguments = ["--fd", str(descriptors[0]), "--caps", str(descriptors[1]), str(number)]
+            arguments = ["--fd", str(descriptors[0]), "--caps", str(descriptors[1]), str(number), *self._behind]
             child = ChildProcess("_web", number, arguments, descriptors, beats=self._aggregators + number)
             self._children.append(child)
         threading.Thread(target=self._announce_ready, args=[listener], daemon=True).start()
@@ -166,7 +196,10 @@ class Supervisor:
         """Announce the address when the server answers there, then start the demo's producer."""
         tls = self._settings.certfile is not None
         address = address_of(listener, tls)
-        if not wait_ready(listener, tls, self._stopped, lambda reason: log.warning("not ready yet: %s", reason)):
+        # In front of an application, /readyz is a page of it.
+        inner = None if self._app_children is None else self._app_children.inner
+        asked, by_tls = (listener, tls) if inner is None else (inner, False)
+        if not wait_ready(asked, by_tls, self._stopped, lambda reason: log.warning("not ready yet: %s", reason)):
             return
         is_public = self._settings.insecure or self._settings.authorizes
         private = "" if is_public else " (for this machine only: no credentials are configured)"
@@ -176,6 +209,14 @@ class Supervisor:
         if self._producer is not None:
             self._children.append(ChildProcess("_demo", 1, [*self._producer, "--url", address]))
             self._signals.wake()
+
+    def _announce_begin(self, text: str) -> None:
+        """Announce that a worker has begun: it holds leases."""
+        numbers = [child.beats for child in self._children if child.role == "_worker" and child.beats is not None]
+        while not self._stopped.wait(_BEGIN_INTERVAL):
+            if any(map(self._heartbeats.has_begun, numbers)):
+                self._announce(text)
+                return
 
     # Restarts
 
@@ -202,9 +243,7 @@ class Supervisor:
             if code is not None:
                 self._on_end(child, code)
             if child.is_due:
-                settings = self._shared_settings[child.role == "_web"]
-                environment = self._environment | {SETTINGS_VARIABLE: str(settings)}
-                child.start(environment, (self._lifeline, settings), self._heartbeats.descriptor)
+                self._start_child(child)
 
     def _on_end(self, child: ChildProcess, code: int) -> None:
         multiprocess.mark_process_dead(child.slot, str(self._metrics))  # type: ignore[no-untyped-call]
