@@ -39,8 +39,8 @@ export interface Subscription<Value, Data = unknown> {
 }
 
 export interface Statistics extends Subscription<Row[]> {
-  /** The row of a key and a field, null for all. */
-  get(key?: string | null, field?: string | null): Row | undefined;
+  /** The row of a key and a field, null for all; of a topic with several groupings also the one of the key, null for all. */
+  get(key?: string | null, field?: string | null, by?: string | null): Row | undefined;
 }
 
 export interface Latest extends Subscription<PushEvent[]> {

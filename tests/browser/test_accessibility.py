@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -61,8 +62,20 @@ def test_axe_finds_nothing_in_any_state(
     post(own_server, "other", PIZZA)
     expect(page.locator("#rows tbody tr")).to_have_count(4)
     check("live")
+    page.locator("#compare").select_option(label="soup")
+    expect(page.locator("#legend li")).to_have_count(2)
+    page.locator("#chart").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#chart .readout")).to_be_visible()
+    for name, by in (("low", None), ("each", "key")):
+        rule = json.dumps({"topic": "feedback", "when": "min(rating, 15m) < 3", "by": by}).encode()
+        own_server.request("PUT", f"/v1/alerts/{name}", rule, **{"Content-Type": "application/json"})
+    page.reload()
+    expect(page.locator("#alerts-list .raised")).to_have_count(3)
+    page.locator("#alerts-past summary").click()
+    check("several keys and alerts")
     page.locator("#topic").click()
-    expect(page.locator("#topic-list li")).to_have_count(2)
+    expect(page.locator("#topic-list li")).to_have_count(3)  # the alerts have one of their own
     check("open list")
     page.locator("#topic").fill("nothing")
     expect(page.locator("#topic-box [role=status]")).to_contain_text("No topic contains")

@@ -61,7 +61,9 @@ def test_an_invalid_topic_in_the_address_is_ignored(modules: Page, topic: str) -
     assert _call(modules, "selection", body, topic) is None
 
 
-@pytest.mark.parametrize(("name", "shown"), [("15m", "15 min"), ("last 1000", "1,000 events"), ("other", "other")])
+@pytest.mark.parametrize(
+    ("name", "shown"), [("15m", "15 min"), ("last 1000", "1,000 events"), ("all", "all time"), ("other", "other")]
+)
 def test_a_window_is_named_by_its_length_or_its_events(modules: Page, name: str, shown: str) -> None:
     assert _call(modules, "format", "return m.windowName(given)", name) == shown
 

@@ -1,47 +1,42 @@
-/** A time series in SVG that moves with the clock. */
+/** Time series that move with the clock, drawn by uPlot, with a crosshair that reads out their values. */
 
-import { formatClock, formatTick, formatValue } from "./format.js";
+import { formatClock, formatTick, formatValue, keyName } from "./format.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120].map((seconds) => seconds * 1_000);
-const TOP = 12;
+const TOP = 14;
 const BOTTOM = 26;
 const CHARACTER = 7.6;
 const LEAST_SPAN = 0.1;
+const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif';
+const KEY_STEP = 0.02; // of the span: how far an arrow key moves the crosshair, which so reads out every mark
+/** How many series a chart may have: as many as there are colours. */
+export const MOST_SERIES = 6;
 
 export class Chart {
-  #svg;
-  #parts;
+  #root;
+  #plot = null;
+  #overlay = null;
   #width = 0;
   #height = 0;
   #view = null;
-  #pointer = null;
+  #scale = null;
+  #colors = null;
+  /** Where the crosshair is as a share of the span, or null. It stays there while the chart moves. */
+  #cross = null;
 
-  constructor(svg) {
-    this.#svg = svg;
-    const clip = element("clipPath", { id: "chart-clip" }, element("defs", {}, svg));
-    this.#parts = {
-      clip: element("rect", { y: 0 }, clip),
-      grid: element("g", { class: "grid" }, svg),
-      ticks: element("g", { class: "ticks" }, svg),
-      area: element("path", { class: "area", "clip-path": "url(#chart-clip)" }, svg),
-      line: element("path", { class: "line", "clip-path": "url(#chart-clip)" }, svg),
-      hover: element("g", { class: "hover", visibility: "hidden" }, svg),
-      dot: element("circle", { class: "dot", r: 4.5 }, svg),
-      tag: element("text", { class: "tag", "dominant-baseline": "central" }, svg),
-      none: element("text", { class: "none", "text-anchor": "middle" }, svg),
-    };
-    element("line", {}, this.#parts.hover);
-    element("circle", { r: 4 }, this.#parts.hover);
-    element("text", { y: TOP + 4 }, this.#parts.hover);
-    new ResizeObserver(() => this.#measure()).observe(svg);
-    svg.addEventListener("pointermove", (event) => this.#hover(event.offsetX));
-    svg.addEventListener("pointerleave", () => this.#hover(null));
+  constructor(root) {
+    this.#root = root;
+    new ResizeObserver(() => this.#measure()).observe(root);
+    root.addEventListener("pointermove", (event) => this.#point(event.clientX));
+    root.addEventListener("pointerleave", () => this.#move(null));
+    root.addEventListener("keydown", (event) => this.#press(event));
+    root.addEventListener("blur", () => this.#move(null));
   }
 
   /**
-   * @param {object} view `lines` of [time, value], `last` (the newest value or null), `column`, `now` and `span` in
-   *   milliseconds, `zero` (the scale begins there), `empty` (the text shown if there is no line)
+   * @param {object} view `series` of {key, lines of [time, value], last (the newest value or null)}, `column`, `now` and
+   *   `span` in milliseconds, `zero` (the scale begins there), `empty` (the text shown if there is no line), `marks` of
+   *   {time, raised, text}
    */
   draw(view) {
     this.#view = view;
@@ -54,96 +49,233 @@ export class Chart {
   }
 
   #measure() {
-    const { width, height } = this.#svg.getBoundingClientRect();
+    const { width, height } = this.#root.getBoundingClientRect();
+    if (width === this.#width && height === this.#height) return;
     this.#width = width;
     this.#height = height;
+    this.#plot?.setSize({ width, height });
     if (this.#view && width > 0) this.#render();
   }
 
-  #hover(x) {
-    this.#pointer = x;
-    if (this.#view && this.#width > 0) this.#render();
-  }
-
   #render() {
-    const { lines, last, column, now, span, zero, empty } = this.#view;
-    const shown = lines.map((line) => clipped(line, now - span)).filter((line) => line.length > 0);
-    const scale = valueScale(shown.flat(), zero);
-    const labels = scale.ticks.map((tick) => formatTick(tick, scale.step));
-    const tag = last === null ? "" : formatValue(last, column);
-    const left = Math.max(...labels.map((label) => label.length), 2) * CHARACTER + 14;
-    const right = this.#width - Math.max(4, tag.length) * (CHARACTER + 0.8) - 18;
-    const bottom = this.#height - BOTTOM;
-    const x = (time) => right - ((now - time) / span) * (right - left);
-    const y = (value) => bottom - ((value - scale.low) / (scale.high - scale.low)) * (bottom - TOP);
-
-    assign(this.#parts.clip, { x: left, width: Math.max(0, right - left + 1), height: this.#height });
-    this.#drawGrid(scale, labels, y, left, right);
-    this.#drawTimes(now, span, x, left, right);
-    assign(this.#parts.line, { d: shown.map((line) => path(line, x, y)).join("") });
-    // An area means an amount from zero on; above any other baseline it would exaggerate.
-    const filled = scale.low <= 0 && scale.high >= 0 ? shown : [];
-    assign(this.#parts.area, { d: filled.map((line) => area(line, x, y, y(0))).join("") });
-    this.#drawLast(shown, last, tag, x, y);
-    this.#parts.none.textContent = shown.length === 0 ? empty : "";
-    assign(this.#parts.none, { x: (left + right) / 2, y: (TOP + bottom) / 2 });
-    this.#drawHover(shown, { x, y, left, right, bottom });
+    const { series, now, span, zero } = this.#view;
+    const begin = now - span;
+    const shown = series.map(({ lines }) => lines.map((line) => clipped(line, begin)).filter((line) => line.length > 0));
+    this.#scale = valueScale(shown.flat(2), zero);
+    this.#colors = colorsOf(this.#root);
+    const data = aligned(shown);
+    if (this.#plot?.series.length !== data.length) this.#make(data);
+    else this.#plot.setData(data);
+    this.#read();
   }
 
-  #drawGrid(scale, labels, y, left, right) {
-    const { grid } = this.#parts;
-    resize(grid, labels.length, () => {
-      const tick = element("g", {}, grid);
-      element("line", {}, tick);
-      element("text", { "text-anchor": "end", "dominant-baseline": "central" }, tick);
-    });
-    labels.forEach((label, i) => {
-      const [line, text] = grid.children[i].children;
-      const height = Math.round(y(scale.ticks[i])) + 0.5;
-      assign(line, { x1: left, x2: right, y1: height, y2: height });
-      assign(text, { x: left - 8, y: height });
-      text.textContent = label;
-    });
+  // uPlot
+
+  #make(data) {
+    this.#plot?.destroy();
+    const color = (of) => () => this.#colors[of];
+    const lines = data.slice(1).map((_, i) => ({
+      stroke: () => this.#colors.lines[i],
+      width: 2,
+      points: { show: false },
+      // An area means an amount from zero on; above any other baseline, or of several series, it would mislead.
+      fill: () => (data.length === 2 && this.#scale.low <= 0 && this.#scale.high >= 0 ? this.#colors.tint : null),
+      fillTo: () => 0,
+      pxAlign: 0,
+    }));
+    const axis = { stroke: color("quiet"), font: `12px ${FONT}`, ticks: { show: false } };
+    const labels = () => this.#scale.ticks.map((tick) => formatTick(tick, this.#scale.step));
+    const options = {
+      width: this.#width,
+      height: this.#height,
+      ms: 1,
+      pxAlign: 0,
+      padding: [TOP, () => this.#right(), 0, 0],
+      legend: { show: false },
+      cursor: { show: false },
+      scales: {
+        x: { time: false, range: () => [this.#view.now - this.#view.span, this.#view.now] },
+        y: { range: () => [this.#scale.low, this.#scale.high] },
+      },
+      axes: [
+        { ...axis, size: BOTTOM, gap: 8, grid: { show: false }, splits: () => this.#times(), values: (_, times) => times.map(formatClock) },
+        {
+          ...axis, gap: 8, grid: { stroke: color("rule"), width: 1 }, splits: () => this.#scale.ticks, values: labels,
+          size: () => Math.max(...labels().map((label) => label.length), 2) * CHARACTER + 14,
+        },
+      ],
+      series: [{}, ...lines],
+      hooks: { draw: [() => this.#decorate()] },
+    };
+    this.#plot = new uPlot(options, data, this.#root);
+    this.#overlay = overlay(this.#plot.over, data.length - 1);
   }
 
-  #drawTimes(now, span, x, left, right) {
-    const { ticks } = this.#parts;
-    const most = Math.max(2, (right - left) / 80);
-    const step = STEPS.find((candidate) => span / candidate <= most) ?? STEPS.at(-1);
+  /** Room for the newest value. */
+  #right() {
+    const { series, column } = this.#view;
+    const [{ last }, ...others] = series;
+    const tag = others.length > 0 || last === null ? "" : formatValue(last, column);
+    return tag ? Math.max(4, tag.length) * (CHARACTER + 0.8) + 18 : 12;
+  }
+
+  /** The times that are labelled: round ones whose labels do not touch the edges. */
+  #times() {
+    const { now, span } = this.#view;
+    const width = this.#plot?.over.clientWidth || this.#width;
+    const step = STEPS.find((candidate) => span / candidate <= Math.max(2, width / 80)) ?? STEPS.at(-1);
+    const margin = (span * 26) / width;
     const times = [];
-    for (let time = Math.ceil((now - span) / step) * step; time <= now; time += step) {
-      if (x(time) > left + 24 && x(time) < right - 6) times.push(time);
+    for (let time = Math.ceil((now - span + margin) / step) * step; time < now - margin / 4; time += step) times.push(time);
+    return times;
+  }
+
+  /** Draw what uPlot does not know: marks, the newest value, and that there is nothing. */
+  #decorate() {
+    const { series, column, now, span, marks, empty } = this.#view;
+    const plot = this.#plot;
+    const { ctx, bbox } = plot ?? {};
+    if (!ctx) return;
+    const scale = devicePixelRatio;
+    ctx.save();
+    for (const { time, raised } of marks) {
+      if (time < now - span) continue;
+      const x = plot.valToPos(time, "x", true);
+      ctx.strokeStyle = ctx.fillStyle = raised ? this.#colors.bad : this.#colors.good;
+      ctx.lineWidth = 1.5 * scale;
+      ctx.setLineDash(raised ? [] : [4 * scale, 3 * scale]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.beginPath();
+      for (const [dx, dy] of raised ? [[-5, -4], [5, -4], [0, 4]] : [[-5, 4], [5, 4], [0, -4]]) {
+        ctx.lineTo(x + dx * scale, bbox.top + (dy - 5) * scale);
+      }
+      ctx.fill();
     }
-    resize(ticks, times.length, () => element("text", { "text-anchor": "middle" }, ticks));
-    times.forEach((time, i) => {
-      assign(ticks.children[i], { x: x(time).toFixed(1), y: this.#height - 6 });
-      ticks.children[i].textContent = formatClock(time);
+    ctx.setLineDash([]);
+    ctx.textBaseline = "middle";
+    series.forEach(({ lines, last }, i) => {
+      const point = last === null ? null : lines.at(-1)?.at(-1);
+      if (!point || point[0] < now - span) return;
+      const x = plot.valToPos(point[0], "x", true);
+      const y = plot.valToPos(point[1], "y", true);
+      ctx.beginPath();
+      ctx.arc(x, y, 4 * scale, 0, 2 * Math.PI);
+      ctx.fillStyle = this.#colors.lines[i];
+      ctx.strokeStyle = this.#colors.surface;
+      ctx.lineWidth = 2 * scale;
+      ctx.stroke();
+      ctx.fill();
+      if (series.length > 1) return;
+      ctx.font = `600 ${13 * scale}px ${FONT}`;
+      ctx.textAlign = "left";
+      ctx.fillStyle = this.#colors.text;
+      ctx.fillText(formatValue(last, column), x + 11 * scale, y);
     });
+    if (plot.data[0].length === 0) {
+      ctx.font = `${14 * scale}px ${FONT}`;
+      ctx.textAlign = "center";
+      ctx.fillStyle = this.#colors.quiet;
+      ctx.fillText(empty, bbox.left + bbox.width / 2, bbox.top + bbox.height / 2);
+    }
+    ctx.restore();
   }
 
-  #drawLast(shown, last, tag, x, y) {
-    const point = last === null ? null : shown.at(-1)?.at(-1);
-    const visibility = point ? "visible" : "hidden";
-    const [cx, cy] = point ? [x(point[0]), y(point[1])] : [0, 0];
-    assign(this.#parts.dot, { cx, cy, visibility });
-    assign(this.#parts.tag, { x: cx + 11, y: cy, visibility });
-    this.#parts.tag.textContent = tag;
+  // The crosshair
+
+  #point(x) {
+    if (!this.#plot) return;
+    const { left, width } = this.#plot.over.getBoundingClientRect();
+    this.#move(x < left || x > left + width ? null : (x - left) / width);
   }
 
-  #drawHover(shown, { x, y, left, right, bottom }) {
-    const { now, span, column } = this.#view;
-    const [rule, dot, text] = this.#parts.hover.children;
-    const inside = this.#pointer !== null && this.#pointer >= left && this.#pointer <= right;
-    const time = inside ? now - ((right - this.#pointer) / (right - left)) * span : 0;
-    const value = inside ? valueAt(shown, time) : null;
-    assign(this.#parts.hover, { visibility: value === null ? "hidden" : "visible" });
-    if (value === null) return;
-    assign(rule, { x1: this.#pointer, x2: this.#pointer, y1: TOP, y2: bottom });
-    assign(dot, { cx: x(time), cy: y(value) });
-    const before = this.#pointer > (left + right) / 2;
-    assign(text, { x: this.#pointer + (before ? -8 : 8), "text-anchor": before ? "end" : "start" });
-    text.textContent = `${formatClock(time)}  ${formatValue(value, column)}`;
+  #press(event) {
+    const at = this.#cross ?? 1;
+    const places = { ArrowLeft: at - KEY_STEP, ArrowRight: at + KEY_STEP, Home: 0, End: 1 };
+    if (event.key === "Escape") this.#move(null);
+    else if (event.key in places) this.#move(Math.min(1, Math.max(0, places[event.key])));
+    else return;
+    event.preventDefault();
   }
+
+  #move(share) {
+    this.#cross = share;
+    if (this.#view && this.#plot) this.#read();
+  }
+
+  /** Show the values where the crosshair is, for the eye and for a screen reader. */
+  #read() {
+    const { series, column, now, span, marks } = this.#view;
+    const time = now - span * (1 - (this.#cross ?? 1));
+    const values = series.map(({ lines, last }) => (this.#cross === null ? last : valueAt(lines, time)));
+    const named = (i) => `${series.length > 1 ? `${keyName(series[i].key)} ` : ""}${formatValue(values[i], column)}`;
+    const width = this.#plot.over.clientWidth;
+    const near = this.#cross === null ? [] : marks.filter((mark) => Math.abs(mark.time - time) <= (span * KEY_STEP) / 2);
+    const told = [formatClock(time), ...series.map((_, i) => named(i)), ...near.map((mark) => mark.text)];
+    this.#root.setAttribute("aria-valuenow", String(Math.round(span * (this.#cross ?? 1))));
+    this.#root.setAttribute("aria-valuemax", String(span));
+    this.#root.setAttribute("aria-valuetext", told.join(", "));
+    const { rule, dots, readout } = this.#overlay;
+    rule.hidden = readout.hidden = this.#cross === null;
+    dots.forEach((dot, i) => {
+      dot.hidden = this.#cross === null || values[i] === null;
+      if (dot.hidden) return;
+      dot.style.left = `${this.#cross * width}px`;
+      dot.style.top = `${this.#plot.valToPos(values[i], "y")}px`;
+      dot.style.borderColor = this.#colors.lines[i];
+    });
+    if (this.#cross === null) return;
+    rule.style.left = `${this.#cross * width}px`;
+    readout.classList.toggle("before", this.#cross > 0.5);
+    readout.style.left = `${this.#cross * width}px`;
+    readout.replaceChildren(...told.map((line, i) => {
+      const row = document.createElement("div");
+      row.textContent = line;
+      if (i > 0 && i <= series.length && series.length > 1) {
+        const swatch = document.createElement("i");
+        swatch.style.background = this.#colors.lines[i - 1];
+        row.prepend(swatch);
+      }
+      return row;
+    }));
+  }
+}
+
+function overlay(over, count) {
+  const made = (className) => {
+    const element = document.createElement("div");
+    element.className = className;
+    element.hidden = true;
+    over.append(element);
+    return element;
+  };
+  const rule = made("cross");
+  return { rule, dots: Array.from({ length: count }, () => made("dot")), readout: made("readout") };
+}
+
+/** The colours of the page's style, which depend on the visitor's scheme and on the connection. */
+function colorsOf(root) {
+  const style = getComputedStyle(root);
+  const of = (name) => style.getPropertyValue(name);
+  const lines = ["--accent", ...Array.from({ length: MOST_SERIES - 1 }, (_, i) => `--line-${i + 2}`)].map(of);
+  const named = Object.fromEntries(["quiet", "rule", "surface", "text", "tint", "bad", "good"].map((name) => [name, of(`--${name}`)]));
+  return { ...named, lines };
+}
+
+/** Lines as uPlot takes them: the times of all, and the values of each series; undefined between two, null at an end. */
+function aligned(series) {
+  const points = series.map((lines) => {
+    const values = new Map();
+    for (const line of lines) {
+      if (values.size > 0) values.set(line[0][0] - 0.5, null);
+      for (const [time, value] of line) values.set(time, value);
+    }
+    return values;
+  });
+  const times = points.length === 1 ? [...points[0].keys()] : [...new Set(points.flatMap((values) => [...values.keys()]))].sort((a, b) => a - b);
+  return [times, ...points.map((values) => times.map((time) => values.get(time)))];
 }
 
 /** The part of a line from `begin` on; its first point is interpolated at `begin`. */
@@ -157,10 +289,12 @@ function interpolate([t0, v0], [t1, v1], time) {
   return t1 === t0 ? v1 : v0 + ((time - t0) / (t1 - t0)) * (v1 - v0);
 }
 
+/** The value of lines at a time, or null where there is none. */
 function valueAt(lines, time) {
   for (const line of lines) {
     const next = line.findIndex(([at]) => at >= time);
     if (next > 0) return interpolate(line[next - 1], line[next], time);
+    if (next === 0 && line[0][0] === time) return line[0][1];
   }
   return null;
 }
@@ -189,29 +323,4 @@ export function valueScale(points, zero) {
   const end = Math.ceil(high / step);
   const ticks = Array.from({ length: end - first + 1 }, (_, i) => (first + i) * step);
   return { low: first * step, high: end * step, step, ticks };
-}
-
-function path(line, x, y) {
-  return line.map(([time, value], i) => `${i ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-}
-
-function area(line, x, y, base) {
-  const floor = base.toFixed(1);
-  return `${path(line, x, y)}L${x(line.at(-1)[0]).toFixed(1)} ${floor}L${x(line[0][0]).toFixed(1)} ${floor}Z`;
-}
-
-function element(name, attributes, parent) {
-  const made = document.createElementNS(SVG, name);
-  assign(made, attributes);
-  parent.append(made);
-  return made;
-}
-
-function assign(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-}
-
-function resize(group, length, make) {
-  while (group.children.length < length) make();
-  while (group.children.length > length) group.lastChild.remove();
 }

@@ -1,4 +1,4 @@
-// The JavaScript client of pushsvc: docs/javascript.md. This file is also the script of its SharedWorker.
+// The client of pushsvc: docs/javascript.md. This file is the script of its SharedWorker, too.
 
 const LONGEST = 30_000; // ms between attempts
 const SILENCE = 45_000; // ms without a byte, three heartbeats
@@ -59,8 +59,9 @@ class StatsState {
       return;
     }
     const rows = (name === "update" && !this.ordered && this.tables.get(id)?.rows) || new Map();
-    for (const gone of frame.gone ?? []) rows.delete(JSON.stringify(gone));
-    for (const row of frame.data) rows.set(JSON.stringify(row.slice(0, 2)), row);
+    const by = frame.columns?.indexOf("by"); // of topics with several groupings
+    for (const gone of frame.gone ?? []) rows.delete(idOf(gone, gone[2]));
+    for (const row of frame.data) rows.set(idOf(row, row[by]), row);
     const { data, gone, ...table } = frame;
     this.tables.set(id, { ...this.tables.get(id), ...table, rows });
   }
@@ -73,13 +74,17 @@ class StatsState {
     return [...this.tables.values()].flatMap((table) => [...table.rows.values()].map((row) => named(table, row)));
   }
 
-  get(key = null, field = null) {
+  get(key, field, by) {
     for (const table of this.tables.values()) {
-      const row = table.rows.get(JSON.stringify([key, field]));
+      const row = table.rows.get(idOf([key, field], by));
       if (row) return named(table, row);
     }
     return undefined;
   }
+}
+
+function idOf([key, field], by) {
+  return JSON.stringify([key, field, by]);
 }
 
 function named({ topic, window, columns }, row) {
@@ -139,7 +144,7 @@ class Hub {
     this.#opensAt = Date.now() + wait;
   }
 
-  /** Take what sends to a tab, alone and with others; return what takes its messages. */
+  /** Take what sends to a tab, alone and with others. */
   attach(send, post = send) {
     const port = { send, post, tokens: [] };
     this.#ports.add(port);
@@ -395,8 +400,8 @@ class Subscription {
     return this.#value;
   }
 
-  get(key, field) {
-    return this.#state?.get(key, field);
+  get(...names) {
+    return this.#state?.get(...names);
   }
 
   subscribe(listener) {
@@ -551,7 +556,7 @@ async function subjectOf(token) {
   }
 }
 
-/** Connect to a server, such as "/" or "https://push.example.com/". clients/js/client.d.ts has the options. */
+/** Connect to a server; client.d.ts has the options. */
 export function connect(url, options) {
   return new Connection(url, options);
 }

@@ -157,6 +157,7 @@ export function windowName(name) {
   if (events) return `${whole.format(events)} events`;
   const [, length, unit] = /^(\d+)([smhd])$/.exec(name) ?? [];
   const units = { s: "s", m: "min", h: "h", d: length === "1" ? "day" : "days" };
+  if (name === "all") return "all time";
   return unit ? `${length} ${units[unit]}` : name;
 }
 

@@ -7,11 +7,14 @@ const MIN_GAP = 5_000;
 
 export class History {
   #series = new Map();
+  /** When the first value of a row was recorded: what is before was filled in. */
+  #recorded = new Map();
   #gaps = [];
   #disconnectedAt = null;
 
   clear() {
     this.#series.clear();
+    this.#recorded.clear();
     this.#gaps = [];
     this.#disconnectedAt = null;
   }
@@ -22,6 +25,7 @@ export class History {
     if (points === undefined) {
       if (!keep && this.#series.size >= MAX_SERIES) return;
       this.#series.set(id, (points = []));
+      this.#recorded.set(id, at);
     }
     const last = points.at(-1);
     if (last && Math.floor(last.at / SLOT) === Math.floor(at / SLOT)) points.pop();
@@ -30,10 +34,19 @@ export class History {
     while (points.length > 1 && points[1].at < at - SPAN) points.shift();
   }
 
+  /** Put `points` of {at, row}, in the order of time, before what was recorded of a row, in place of earlier ones. */
+  fill(id, points) {
+    const begin = this.#recorded.get(id) ?? Infinity;
+    const recorded = (this.#series.get(id) ?? []).filter(({ at }) => at >= begin);
+    this.#series.set(id, [...points.filter(({ at }) => at < begin), ...recorded]);
+  }
+
   /** Delete the series of rows for which `wanted` is false. */
   retain(wanted) {
     for (const id of this.#series.keys()) {
-      if (!wanted(id)) this.#series.delete(id);
+      if (wanted(id)) continue;
+      this.#series.delete(id);
+      this.#recorded.delete(id);
     }
   }
 

@@ -1,6 +1,7 @@
-/** The dashboard: two streams fill one Map of rows, which is drawn once per animation frame. */
+/** The dashboard: streams fill the Map of rows of a view, which is drawn once per animation frame. */
 
-import { Chart } from "./chart.js";
+import { Alerts } from "./alerts.js";
+import { Chart, MOST_SERIES } from "./chart.js";
 import { ServerClock } from "./clock.js";
 import { Combobox } from "./combobox.js";
 import { fill, number, text } from "./dom.js";
@@ -9,34 +10,38 @@ import {
   fieldName, formatClock, formatCount, formatFilling, formatMoment, keyName, statisticHeading, statisticName,
   statisticTitle, windowName,
 } from "./format.js";
-import { History, SPAN } from "./history.js";
-import { choices, isNumber, numericStatisticsOf, rank, statisticsOf, zeroRow } from "./ranking.js";
+import { SPAN } from "./history.js";
+import { Legend } from "./legend.js";
+import { choices, isNumber, numericStatisticsOf, rank, statisticsOf } from "./ranking.js";
 import { formatSelection, parseSelection } from "./selection.js";
 import { SignIn } from "./signin.js";
-import { grouped, reset, rowId, snapshot, update } from "./state.js";
+import { rowId, snapshot, update } from "./state.js";
 import { Stream } from "./stream.js";
 import { Table } from "./table.js";
 import { drawTiles } from "./tiles.js";
 import { Topics, describeTopics, findTopics } from "./topics.js";
+import { View } from "./view.js";
 import { copyCommand, drawWelcome } from "./welcome.js";
 
 const SPANS = [30_000, 60_000, 120_000, SPAN];
 const RANKING_INTERVAL = 1_000;
 const PAUSE_AFTER = 30_000;
 const MAX_CHOICES = 500;
+const SWITCH_WAIT = 1_500;
 const ZERO_BASED = new Set(["count", "rate", "sum", "std", "distinct"]);
 const STATES = { open: "Live", connecting: "Connecting…", closed: "Disconnected" };
 
 const find = (id) => document.getElementById(id);
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-const rows = new Map();
-const history = new History();
 const clock = new ServerClock();
 const topics = new Topics();
 let selection = parseSelection(location.hash);
-let followed = { topic: null, window: null };
-let frame = null;
+let followed = { topic: null, window: null, alerts: false };
+let view = new View(changed);
+/** The view of another window of the topic, until it has all that is to be shown; or null. */
+let next = null;
+let nextTimer = 0;
 let ranking = null;
 let rankedAt = -Infinity;
 let pending = 0;
@@ -53,31 +58,34 @@ const topicStream = new Stream(
 );
 const statsStream = new Stream(
   {
-    snapshot: (data) => receive(snapshot, grouped(data)),
-    update: (data) => receive(update, grouped(data)),
-    reset: () => {
-      reset(rows);
-      history.clear();
+    snapshot: (data) => receive(snapshot, data),
+    update: (data) => receive(update, data),
+    reset: ({ sub }) => {
+      if (sub === alerts.subscription) alerts.refresh();
+      else (next ?? view).reset();
       changed();
     },
     heartbeat: ({ at }) => clock.observe(at),
   },
   (state) => {
-    if (state !== "open") history.disconnect(clock.now());
+    if (state !== "open") view.history.disconnect(clock.now());
     noteRefused(statsStream, state);
     showConnection();
   },
+  (data) => alerts.take(JSON.parse(data)),
 );
 const topicBox = new Combobox(find("topic-box"), {
   find: findTopics,
   describe: describeTopics,
   failed: "The server cannot list its topics now.",
-  choose: (topic) => choose({ topic, key: null, field: null, statistic: null, events: parseSelection("").events }),
+  choose: (topic) => choose({ topic, key: null, compare: [], field: null, statistic: null, events: parseSelection("").events }),
 });
 const eventsPanel = new EventsPanel((change, step) => (step ? choose : revise)({ events: { ...selection.events, ...change } }));
 const signIn = new SignIn(restart);
+const alerts = new Alerts(alertsChanged, chartKey);
 const chart = new Chart(find("chart"));
-const table = new Table(find("rows"), sortBy, (key, statistic) => choose(statistic ? { key, statistic } : { key }));
+const legend = new Legend(compare, removeKey);
+const table = new Table(find("rows"), sortBy, chartKey);
 
 // Frames
 
@@ -89,21 +97,35 @@ function receiveTopics(apply) {
 }
 
 function receive(apply, data) {
-  apply(rows, data);
-  clock.observe(data.at ?? Date.now());
-  const { newest } = clock;
-  history.reconnect(newest);
-  const selected = rowId(selection.key, selection.field);
-  for (const row of data.data) {
-    const id = rowId(row[0], row[1]);
-    history.record(newest, id, row, row[0] === null || id === selected);
-  }
-  history.retain((id) => rows.has(id) || id === selected);
-  if (!rows.has(selected) && data.since !== null) history.record(newest, selected, zeroRow(data.columns, selection.key, selection.field), true);
-  const first = frame === null;
-  frame = { ...data, data: null, gone: null };
-  if (first || apply === snapshot) changed();
+  const into = next ?? view;
+  const first = into.frame === null;
+  into.receive(apply, data, charted(), clock);
+  if (into.drawable) into.chart(charted(), selection.statistic ?? "count", clock);
+  if (into === next) {
+    if (first) nextTimer = setTimeout(showNext, SWITCH_WAIT);
+    changed();
+  } else if (first || apply === snapshot) changed();
   else schedule();
+}
+
+/** The rows of the chart, that of the selected key first. */
+function charted() {
+  const { key, compare: others, field } = selection;
+  return [key, ...others].map((each) => ({ id: rowId(each, field), key: each, field }));
+}
+
+/** Show the next view once it has the past of the chart, which the present one shows until then. */
+function settle() {
+  if (next?.frame && (!next.drawable || next.settled(charted()))) showNext();
+}
+
+function showNext() {
+  clearTimeout(nextTimer);
+  if (!next?.frame) return;
+  view.close();
+  view = next;
+  next = null;
+  changed();
 }
 
 // Selection
@@ -120,19 +142,28 @@ function follow() {
   }
   if (windows?.length === 0) {
     clearFrames();
-    followed = { topic: selection.topic, window: null };
-    statsStream.close();
+    followed = { topic: selection.topic, window: null, alerts: alerts.streamed };
+    if (alerts.streamed) statsStream.open(streamOf([alerts.subscription]));
+    else statsStream.close();
     changed();
     return;
   }
   // Without an answer of the server the topic may have the selected window.
   const wanted = windows === null || windows.includes(selection.window) ? selection.window : windows[0];
-  const current = followed.window ?? frame?.window ?? null;
-  if (followed.topic === selection.topic && (wanted === null || wanted === current) && statsStream.followed) return;
-  if (followed.topic !== selection.topic || wanted !== current) clearFrames();
-  followed = { topic: selection.topic, window: wanted };
+  const current = followed.window ?? (next ?? view).frame?.window ?? null;
+  const same = followed.topic === selection.topic && (wanted === null || wanted === current);
+  if (same && followed.alerts === alerts.streamed && statsStream.followed) return;
+  if (!same && followed.topic === selection.topic && drawable()) switchView();
+  else if (!same) clearFrames();
+  followed = { topic: selection.topic, window: wanted, alerts: alerts.streamed };
   const query = wanted === null ? "" : `?window=${encodeURIComponent(wanted)}`;
-  statsStream.open(`v1/topics/${encodeURIComponent(selection.topic)}/stats${query}`);
+  const topic = encodeURIComponent(selection.topic);
+  statsStream.open(alerts.streamed ? streamOf([`stats/${topic}${query}`, alerts.subscription]) : `v1/topics/${topic}/stats${query}`);
+}
+
+/** The address of one stream of several subscriptions. */
+function streamOf(subscriptions) {
+  return `v1/stream?${new URLSearchParams([...subscriptions.map((each) => ["sub", each]), ["names", "off"]])}`;
 }
 
 /** Ask for a topic that is not among the known ones, then go on. */
@@ -143,10 +174,22 @@ async function ask(topic) {
 }
 
 function clearFrames() {
-  reset(rows);
-  history.clear();
-  frame = null;
+  dropNext();
+  view.close();
+  view = new View(changed);
   ranking = null;
+}
+
+/** Begin a view of another window; what is shown stays until it is complete. */
+function switchView() {
+  dropNext();
+  next = new View(changed);
+}
+
+function dropNext() {
+  clearTimeout(nextTimer);
+  next?.close();
+  next = null;
 }
 
 /** Apply a choice of the visitor. The browser's Back button returns to the choice before. */
@@ -171,18 +214,36 @@ function revise(change) {
 
 function selectionChanged() {
   follow();
-  if (drawable()) {
-    const id = rowId(selection.key, selection.field);
-    const row = rows.get(id) ?? zeroRow(frame.columns, selection.key, selection.field);
-    history.record(clock.newest, id, row, true);
-  }
+  const shown = next ?? view;
+  if (shown.drawable) shown.chart(charted(), selection.statistic ?? "count", clock);
+  changed();
+}
+
+/** Chart a key and, for a click on a number, its statistic. */
+function chartKey(key, name = null) {
+  const others = selection.compare.filter((other) => other !== key);
+  choose({ key, compare: others, ...(name && { statistic: name }) });
+}
+
+function compare(key) {
+  choose({ compare: [...selection.compare, key].slice(0, MOST_SERIES - 1) });
+}
+
+function removeKey(key) {
+  const [first, ...others] = charted().map((row) => row.key).filter((each) => each !== key);
+  choose({ key: first, compare: others });
+}
+
+/** What the alerts are has changed, or whether their events can be streamed. */
+function alertsChanged() {
+  follow();
   changed();
 }
 
 /** The selection with a statistic that its field has: events have only count and rate. */
 function withValidStatistic(chosen) {
   if (!drawable() || chosen.statistic === null) return chosen;
-  const exists = numericStatisticsOf(frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
+  const exists = numericStatisticsOf(view.frame.columns, chosen.field).some(([name]) => name === chosen.statistic);
   return exists ? chosen : { ...chosen, statistic: "count" };
 }
 
@@ -204,6 +265,7 @@ function schedule() {
 
 function draw() {
   pending = 0;
+  settle();
   drawWaiting();
   if (drawable()) {
     updateRanking();
@@ -226,21 +288,22 @@ function updateRanking() {
     return;
   }
   rankedAt = time;
-  const { fields, keys } = choices(rows);
+  const { fields, keys } = choices(view.rows);
   if (selection.statistic === null && fields.length > 0) {
     amend(firstChoice(fields));
   }
   const { field, sort, descending } = selection;
-  const index = sort === "key" ? 0 : numericStatisticsOf(frame.columns, field).find(([name]) => name === sort)?.[1];
-  const ranked = rank(rows, field, index ?? 2, index === undefined || descending, find("filter").value);
+  const index = sort === "key" ? 0 : numericStatisticsOf(view.frame.columns, field).find(([name]) => name === sort)?.[1];
+  const ranked = rank(view.rows, field, index ?? 2, index === undefined || descending, find("filter").value);
   ranking = { fields, keys, sort: index === undefined ? "count" : sort, ...ranked };
 }
 
 /** The first field with numbers and their mean; for fields of text the count. */
 function firstChoice(fields) {
-  const mean = frame.columns.indexOf("mean");
-  const field = fields.find((name) => (rowOf(null, name)[mean] ?? null) !== null);
-  const text = field === undefined && (mean < 0 || frame.columns.some((name) => !isNumber(name) || name === "distinct"));
+  const { columns } = view.frame;
+  const mean = columns.indexOf("mean");
+  const field = fields.find((name) => (view.row(null, name)[mean] ?? null) !== null);
+  const text = field === undefined && (mean < 0 || columns.some((name) => !isNumber(name) || name === "distinct"));
   return { field: field ?? fields[0], statistic: text ? "count" : "mean" };
 }
 
@@ -250,23 +313,19 @@ function statistic() {
   return withValidStatistic(selection).statistic ?? "count";
 }
 
-function rowOf(key, field) {
-  return rows.get(rowId(key, field)) ?? zeroRow(frame.columns, key, field);
-}
-
-/** Whether there are rows to draw: the frame of a topic that does not exist yet has no `since`. */
 function drawable() {
-  return frame !== null && frame.since !== null;
+  return view.drawable;
 }
 
 function hasEvents() {
+  const { frame } = view;
   return frame !== null && frame.exists !== false && frame.offset > 0;
 }
 
 function drawWaiting() {
   const { topic } = selection;
   const known = topics.get(topic)?.exists ?? false;
-  const waiting = topics.total !== null && !hasEvents() && (topic === null || frame !== null || !known);
+  const waiting = topics.total !== null && !hasEvents() && (topic === null || view.frame !== null || !known);
   find("welcome").hidden = !waiting;
   find("controls").hidden = waiting && topic === null;
   const eventsOnly = known && topics.get(topic).windows?.length === 0;
@@ -274,14 +333,18 @@ function drawWaiting() {
   if (waiting) drawWelcome(topic);
   find("events").hidden = waiting || topic === null;
   eventsPanel.show(find("events").hidden ? null : topic, selection.events);
+  alerts.show(topic);
+  alerts.draw();
   if (hasEvents()) find("live").hidden = false;
   else if (waiting || eventsOnly) find("live").hidden = true;
   document.title = topic === null ? "pushsvc" : `${topic} · pushsvc`;
 }
 
 function drawControls() {
+  const { frame } = view;
   const windows = topics.get(selection.topic)?.windows ?? [frame.window];
-  fill(find("window"), windows.map((name) => [name, windowName(name)]), frame.window);
+  fill(find("window"), windows.map((name) => [name, windowName(name)]), next ? followed.window : frame.window);
+  find("live").ariaBusy = String(next !== null);
   fill(find("key"), [choice(null, keyName), ...listed(ranking.keys, selection.key, keyName)], JSON.stringify(selection.key));
   const fields = listed(ranking.fields, selection.field, fieldName);
   fill(find("field"), [choice(null, fieldName), ...fields], JSON.stringify(selection.field));
@@ -302,9 +365,10 @@ function choice(value, label) {
 }
 
 function drawTotals() {
-  const events = rowOf(null, null);
+  const { frame } = view;
+  const events = view.row(null, null);
   const field = selection.field ?? ranking.fields[0] ?? null;
-  const totals = rowOf(null, field);
+  const totals = view.row(null, field);
   const of = (row, name) => row[frame.columns.indexOf(name)];
   const period = frame.window.startsWith("last ") ? "the window" : windowName(frame.window);
   const tiles = [
@@ -321,6 +385,7 @@ function drawTotals() {
 
 /** How much of the window has passed since the topic began, as text; empty once it is full. */
 function filling() {
+  const { frame } = view;
   const [from, to, since] = [frame.from, frame.to, frame.since].map((time) => Date.parse(time));
   // On an event clock the window may lie years before the topic's beginning.
   if (!(from < since && since <= to)) return "";
@@ -329,25 +394,36 @@ function filling() {
 }
 
 function drawChart() {
+  const { frame, history } = view;
   const name = statistic();
-  const id = rowId(selection.key, selection.field);
   const index = frame.columns.indexOf(name);
   const time = clock.now();
-  const age = time - (history.begin(id) ?? time);
-  const last = history.last(id, index);
+  const rows = charted();
+  const series = rows.map(({ id, key }) => ({ key, lines: history.lines(id, index, time), last: history.last(id, index) }));
+  const [{ last }] = series;
   text(find("chart-title"), statisticTitle(name, selection.field));
   const note = name === "rate" ? filling() : "";
-  const period = `rolling window of ${windowName(frame.window)}${note && ` (${note})`}`;
-  text(find("chart-subtitle"), `${keyName(selection.key)} · ${period}`);
+  const rolling = `rolling window of ${windowName(frame.window)}${note && ` (${note})`}`;
+  const period = frame.window === "all" ? "since the topic began" : rolling;
+  text(find("chart-subtitle"), `${rows.map(({ key }) => keyName(key)).join(", ")} · ${period}`);
   number(find("current"), last, name);
   find("chart").dataset.last = last ?? "";
   find("timeline").hidden = selection.key === null;
+  const keys = rows.map(({ key }) => key);
+  const others = ranking.keys.filter((key) => !keys.includes(key)).slice(0, MAX_CHOICES);
+  legend.draw(series, others.map((key) => choice(key, keyName)), name);
   chart.draw({
-    lines: history.lines(id, index, time),
-    last, column: name, now: time, span: span(age),
+    series, column: name, now: time, span: span(age(time)),
     zero: ZERO_BASED.has(name),
     empty: `No events in the last ${windowName(frame.window)}`,
+    marks: alerts.marks(keys),
   });
+}
+
+/** How far back the chart reaches, ms. */
+function age(time) {
+  const begins = charted().map(({ id }) => view.history.begin(id) ?? time);
+  return time - Math.min(...begins);
 }
 
 function span(age) {
@@ -355,6 +431,7 @@ function span(age) {
 }
 
 function drawTable() {
+  const { frame } = view;
   const { key, field, descending } = selection;
   const columns = statisticsOf(frame.columns, field);
   // The table always has the charted row.
@@ -364,7 +441,7 @@ function drawTable() {
   table.draw({
     caption: `${counted} in the window of ${windowName(frame.window)}, by key`,
     columns, field, descending,
-    rows: keys.map((each) => rowOf(each, field)),
+    rows: keys.map((each) => view.row(each, field)),
     selected: key,
     statistic: statistic(),
     sort: ranking.sort,
@@ -378,10 +455,11 @@ function drawTable() {
 
 function nothingFound() {
   const search = find("filter").value;
-  return search ? `No key contains “${search}”.` : `No key had an event in the last ${windowName(frame.window)}.`;
+  return search ? `No key contains “${search}”.` : `No key had an event in the last ${windowName(view.frame.window)}.`;
 }
 
 function drawFooter() {
+  const { frame } = view;
   text(find("offset"), String(frame.offset));
   const ends = frame.to === null ? [] : [frame.from, frame.to].map((time) => formatClock(Date.parse(time)));
   text(find("interval"), ends.join(" – "));
@@ -397,9 +475,9 @@ function showConnection() {
   const { state } = statsStream.followed ? statsStream : topicStream;
   const pill = find("connection");
   pill.dataset.state = state;
-  const reconnecting = frame !== null && state === "connecting";
+  const reconnecting = view.frame !== null && next === null && state === "connecting";
   text(pill, paused ? "Paused" : reconnecting ? "Reconnecting…" : STATES[state]);
-  find("live").classList.toggle("stale", state !== "open");
+  find("live").classList.toggle("stale", state !== "open" && next === null);
 }
 
 // Session
@@ -415,7 +493,8 @@ function restart() {
   statsStream.close();
   clearFrames();
   topics.replace({ topics: [], total: null });
-  followed = { topic: null, window: null };
+  followed = { topic: null, window: null, alerts: false };
+  alerts.show(null);
   find("live").hidden = true;
   eventsPanel.show(null, selection.events);
   resume();
@@ -437,6 +516,7 @@ function resume() {
   topicStream.open("v1/topics?changes=1");
   follow();
   eventsPanel.resume();
+  alerts.refresh();
   schedule();
 }
 
@@ -452,15 +532,13 @@ function onVisibilityChange() {
 }
 
 function animate() {
-  const time = clock.now();
-  const age = time - (history.begin(rowId(selection.key, selection.field)) ?? time);
   if (drawable() && statsStream.state === "open" && !document.hidden) schedule();
-  setTimeout(animate, reducedMotion.matches ? 1_000 : Math.min(500, Math.max(40, chart.frameInterval(span(age)))));
+  setTimeout(animate, reducedMotion.matches ? 1_000 : Math.min(500, Math.max(40, chart.frameInterval(span(age(clock.now()))))));
 }
 
 function listen() {
   find("window").addEventListener("change", (event) => choose({ window: event.target.value }));
-  find("key").addEventListener("change", (event) => choose({ key: JSON.parse(event.target.value) }));
+  find("key").addEventListener("change", (event) => chartKey(JSON.parse(event.target.value)));
   find("field").addEventListener("change", (event) => {
     choose({ field: JSON.parse(event.target.value), statistic: statistic() });
   });

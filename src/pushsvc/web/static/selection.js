@@ -4,6 +4,7 @@ const TOPIC = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
 const TOPIC_LENGTH = 200;
 /** What the panel of events selects by. */
 const FILTERS = ["type", "key", "text"];
+const MOST_COMPARED = 5;
 
 /**
  * Read a selection from a fragment. If `statistic` is null, the page chooses field and statistic. Else a missing field
@@ -16,6 +17,7 @@ export function parseSelection(fragment) {
     topic: checkedTopic(given.get("topic")),
     window: given.get("window"),
     key: given.get("key"),
+    compare: [...new Set(given.getAll("compare"))].filter((key) => key !== given.get("key")).slice(0, MOST_COMPARED),
     field: given.get("field"),
     statistic: given.get("statistic"),
     events: Object.fromEntries(FILTERS.map((name) => [name, given.get(`events-${name}`) || null])),
@@ -30,6 +32,7 @@ export function formatSelection(selection) {
   for (const name of ["topic", "window", "key", "field", "statistic"]) {
     if (selection[name] !== null) given.set(name, selection[name]);
   }
+  for (const key of selection.compare) given.append("compare", key);
   for (const name of FILTERS) {
     if (selection.events[name] !== null) given.set(`events-${name}`, selection.events[name]);
   }
