@@ -21,7 +21,19 @@ from support.stack import Answer, Stack, Stream
 from support.waiting import until
 
 SECRET = "a secret of more than thirty-two bytes"
-SETTINGS = """
+SHARDED = """parts = 2
+key = ["key", "user"]
+latest = true
+index = ["user"]
+clock = "event"
+windows = ["1m", "15m"]
+statistics = ["p50", "p95"]
+"""
+SETTINGS = f"""
+[topics."orders.sharded0"]
+{SHARDED}
+[topics."orders.shardedreference0"]
+{SHARDED}
 [topics."orders.>"]
 latest = true
 index = ["user"]
@@ -247,10 +259,11 @@ class Changes:
                 self._stack.start_aggregator()
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_everything_equals_a_computation_over_the_surviving_events(shop: Stack, seed: int) -> None:
-    """Random publishes, patches and deletes, while processes are killed and streams come back."""
-    topic, reference, chance = f"orders.random{seed}", f"orders.reference{seed}", random.Random(seed)
+@pytest.mark.parametrize(("kind", "seed"), [("", 0), ("", 1), ("sharded", 0)])
+def test_everything_equals_a_computation_over_the_surviving_events(shop: Stack, kind: str, seed: int) -> None:
+    """Random publishes, patches and deletes, while processes are killed and streams come back. A sharded topic has two
+    parts."""
+    topic, reference, chance = f"orders.{kind or 'random'}{seed}", f"orders.{kind}reference{seed}", random.Random(seed)
     base = f"/v1/topics/{topic}/events"
     models = {query: Model(shop, base + query) for query in ("", "?key=a", "?where=n>4&user=ada", "?key=b&where=n<=4")}
     changes = Changes(shop, topic, chance)
@@ -282,9 +295,19 @@ def test_everything_equals_a_computation_over_the_surviving_events(shop: Stack, 
     for offsets in entries:
         if events := [alive[at] for at in offsets if at in alive]:
             shop.post(reference, events)
-    for window in ("1m", "15m", "last 20"):
+    for window in ("1m", "15m") if kind else ("1m", "15m", "last 20"):
         wanted = statistics(shop, reference, window)
         until(lambda window=window, wanted=wanted: same(statistics(shop, topic, window), wanted), seconds=30)
+    assert series(shop, topic) == series(shop, reference)
+
+
+def series(stack: Stack, topic: str) -> list[dict[str, Any]]:
+    """Return sums, counts and medians over time, of all events and of one key."""
+    query = "field=n&stat=count&stat=sum&stat=p50&window=1m&step=5s&since=1700000000000&until=1700000060000"
+    found = [stack.get(f"/v1/topics/{topic}/stats/series?{query}{key}") for key in ("", "&key=a")]
+    assert [answer.status for answer in found] == [200, 200], found
+    assert all(any(answer.json()["stats"]["count"]) for answer in found)
+    return [{name: answer.json()[name] for name in ("times", "stats")} for answer in found]
 
 
 def statistics(stack: Stack, topic: str, window: str) -> list[list[Any]]:

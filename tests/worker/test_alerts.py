@@ -1,5 +1,7 @@
 """Alerts are evaluated by the owner of a partition: each transition is stored and sent once, also across takeovers."""
 
+from dataclasses import replace
+
 import pytest
 
 from pushsvc.alerts.rule import ALERTS_TOPIC, AlertRule, read_rule
@@ -217,6 +219,41 @@ def test_an_event_rule_raises_for_each_event_from_its_definition_on(broker, new_
     work(successor, 3)
     assert told(broker) == [("raised", "low", f"k{n}", float(n % 3)) for n in (0, 1, 3, 4)]
     assert [event.data["event"] for event in events(broker)] == ["$2", "$3", "$5", "$6"]
+
+
+def test_an_event_rule_looks_at_what_came_before_the_first_aggregator(broker, new_owner):
+    for rating in (0, 1, 5):
+        broker.publish("sales", [Event(data={"rating": rating})], WINDOWS)
+    broker.alerts.define(replace(read_rule("low", {"topic": "sales", "when": "event.rating <= 1"}), after=1))
+    work(new_owner(), 3)
+    assert [event.data["event"] for event in events(broker)] == ["$2"]
+
+
+def test_an_event_rule_of_the_same_name_begins_anew(broker, new_owner):
+    """A position is kept for a name: that of an earlier rule is no beginning of the next."""
+
+    def defined(when):
+        [log] = broker.metadata([Log("sales")])
+        rule = read_rule("low", {"topic": "sales", "when": when})
+        broker.alerts.define(replace(rule, after=int(log.get("last", 0))))
+
+    def publish(*ratings):
+        for rating in ratings:
+            broker.publish("sales", [Event(data={"rating": rating})], WINDOWS)
+
+    defined("event.rating <= 1")
+    publish(5)
+    work(new_owner(), 3)
+    publish(9)  # before the next definition
+    defined("event.rating >= 8")
+    publish(8)
+    work(new_owner(), 3)
+    broker.alerts.remove("low")
+    publish(8)
+    defined("event.rating >= 8")
+    publish(8)
+    work(new_owner(), 3)
+    assert [event.data["event"] for event in events(broker)] == ["$3", "$5"]
 
 
 def test_a_rule_that_does_not_fit_its_topic_is_left_alone(broker, new_owner, define):

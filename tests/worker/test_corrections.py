@@ -21,6 +21,8 @@ WHOLE = TopicSettings(
     statistics=("p50", "p95", "distinct", "top3", "first", "last"),
 )
 
+SHARDED = TopicSettings(windows=WHOLE.windows[:2], key=("key", "place"), statistics=("p50", "p95"))
+
 
 @pytest.fixture
 def owner(broker):
@@ -151,8 +153,19 @@ def test_a_topic_is_counted_in_its_place_without_room_for_a_second_time(owner):
 def test_all_statistics_equal_those_of_the_surviving_events(broker, clock, seed):
     """Random publishes, corrections and takeovers; the reference is a topic to which only the last forms were ever
     published, in the same entries and at the same times."""
+    compare_with_survivors(broker, replace(WHOLE, clock=clock), seed)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("seed", range(2))
+def test_all_statistics_of_a_topic_with_parts_equal_those_of_the_surviving_events(broker, parts, seed):
+    """The corrections of a key are counted by another shard if they change the key."""
+    compare_with_survivors(broker, replace(SHARDED, parts=parts), seed)
+
+
+def compare_with_survivors(broker, settings, seed):
     broker.check_layout()
-    rules = TopicRules(((">", replace(WHOLE, clock=clock)),))
+    rules = TopicRules(((">", settings),))
     chance = random.Random(seed)
     owner = Owner(broker, [TOPIC], rules=rules)
     owner.worker._policy = replace(owner.worker._policy, recount_interval=0.0)
@@ -196,8 +209,10 @@ def test_all_statistics_equal_those_of_the_surviving_events(broker, clock, seed)
             broker.publish(reference, events, rules.settings_of(reference))
     plain = Owner(broker, [reference], rules=rules)
     plain.step()
-    for window in ("1m", "5m", "last 7"):
+    for window in (one.name for one in settings.windows):
         assert _snapshot(owner, TOPIC, window) == _snapshot(plain, reference, window)
+    for one in (owner, plain):
+        one.worker.drop(one.number)  # ends its shards
 
 
 def _snapshot(owner, topic, window):

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from pushsvc.aggregate.cadence import BYTES_PER_SECOND, EVER, Cadence
+from pushsvc.aggregate.lifetime_record import EncodedRows, LifetimeHead, LifetimeRow, encode_rows, load_rows
 from pushsvc.aggregate.reading import TopicReading
 from pushsvc.aggregate.row_updates import RowUpdater, TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame, JsonRows, RowNames, counts_to_json, encode_ranges
@@ -28,7 +29,7 @@ from pushsvc.stats.rows import ALL_KEYS, EVENTS
 from pushsvc.stats.schema import CLASSES, PARAMETERS
 from pushsvc.stats.serialize import InvalidState, deserialize, serialize
 from pushsvc.stats.statistic_names import is_of_values
-from pushsvc.stats.window import TimeRange
+from pushsvc.stats.window import LIFETIME, TimeRange
 
 # Milliseconds that an event may be ahead of its arrival: what producers may be, twice, because machines' clocks differ.
 EARLY_ALLOWANCE = 2 * FUTURE_ALLOWANCE
@@ -52,7 +53,7 @@ class Aggregate:
     )  # fmt: skip
     DERIVED: ClassVar[tuple[str, ...]] = (
         "_settings", "_pause", "_wall", "_columns", "_value_places", "_timed", "_numbers", "_shortest", "_row_names",
-        "_suspends", "_updater",
+        "_suspends", "_updater", "_endless",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +88,8 @@ class Aggregate:
         self._columns = settings.columns
         valued = [name == "approximate" or is_of_values(name) for name in self._columns]
         self._value_places = [n - _BEFORE_NUMBERS for n in np.flatnonzero(valued).tolist()]
-        self._timed = [window for window in settings.windows if not window.events]
+        self._timed = [window for window in settings.windows if window.length]
+        self._endless = settings.windows == (LIFETIME,)  # every event counts, whatever its time
         self._numbers = {window.name: number for number, window in enumerate(settings.windows)}
         self._shortest = min((window.length - window.pane for window in self._timed), default=EVER)
         self._row_names = RowNames(self._engine.rows, several=len(settings.key) > 1)
@@ -122,6 +124,33 @@ class Aggregate:
     def release_cells(self) -> None:
         """Give the room of all rows back, because the aggregate is of no more use."""
         self._engine.rows.cells.close()
+
+    # -- the window of all events
+
+    def encode_lifetime(self, name: str) -> EncodedRows:
+        """Return the rows of a topic for a record of the window ``all``."""
+        return encode_rows(self._engine, self.topics[name].table, self._pause)
+
+    def load_lifetime(self, name: str, head: LifetimeHead, rows: Sequence[LifetimeRow]) -> None:
+        """Put the rows of a record into those of a new topic. Raise NoRoom, or another error for a record that makes no
+        sense; the aggregate is then of no use."""
+        counts = self.topics[name]
+        counts.deleted, counts.offset, counts.begun = head.deleted, head.offset, True
+        load_rows(head, self._own_rows(rows), self._engine, counts.table, self._settings.key, self._pause)
+
+    def _own_rows(self, rows: Sequence[LifetimeRow]) -> Sequence[LifetimeRow]:
+        """Return the rows of a record that belong here."""
+        return rows
+
+    def apply_form(self, name: str, offset: int, arrival: int, events: Columns, *, subtract: bool) -> bool:
+        """Take an event out of the window ``all``, or add it; return False if it was not in its rows."""
+        window = self._engine.lifetime
+        window.subtracting, window.uneven = subtract, False
+        try:
+            self.apply(name, offset, arrival, events)
+        finally:
+            window.subtracting = False
+        return not window.uneven
 
     # -- topics
 
@@ -186,7 +215,9 @@ class Aggregate:
             topic.begun = True
             self._engine.touch(topic.table.totals())
         times = None if events.times is None else np.where(events.times == NO_TIME, arrival, events.times)
-        if self._wall:
+        if self._endless:
+            in_range = None
+        elif self._wall:
             self.advance(int(np.max(arrival)))
             in_range = None if times is None else self._in_range_of_arrival(topic, arrival, times)
         else:
@@ -416,8 +447,12 @@ class Aggregate:
         return Frame(
             topic=topic.name, window=self._settings.windows[window].name, kind=kind, start=extent.start,
             end=extent.end, truncated=extent.truncated, offset=topic.offset, since=topic.since, cadence=cadence,
-            columns=self._columns, ending=ending, parts=parts,
+            columns=self._columns, ending=ending, parts=parts, notes=self._notes(),
         )  # fmt: skip
+
+    def _notes(self) -> Mapping[str, object]:
+        """Return further members of frames."""
+        return _NO_NOTES
 
 
 def _edges(owners: Index, numbers: Index) -> Ints:
@@ -426,5 +461,6 @@ def _edges(owners: Index, numbers: Index) -> Ints:
 
 
 _ROW_BYTES = 8_000  # most bytes of a new row in a window: with quantiles, in each of 60 panes
+_NO_NOTES: Mapping[str, object] = MappingProxyType({})
 _BEFORE_NUMBERS = 4  # columns before the first number: key, field, count and rate
 SAVED_CLASSES = (Cadence, TopicCounts, *CLASSES)

@@ -89,7 +89,7 @@ class Merger:
         numbers = np.empty((MOMENTS + len(self._percents), 0))
         if field is not None:
             numbers = merge_partials([row.partial for row in held], self._percents)[:, None]
-        start = counts_to_json(np.array([count]), self._windows[window].length / 1_000)
+        start = counts_to_json(np.array([count]), self._windows[window].length / 1_000 or None)
         end = [orjson.dumps(by)] if self._several else None
         head = orjson.dumps([key, field])[:-1]
         return JsonRows([head], start, numbers, np.array([field is not None]), end).join()

@@ -1,5 +1,9 @@
-"""A statistic over time: feeds an engine with the events of a log and asks it at the ends of panes."""
+"""A statistic over time, computed from the events of a log: at the ends of panes, as the engine would have it there.
 
+Moments are merged for all times at once. For other statistics an engine gets the events and is asked at each time.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import gcd
@@ -10,10 +14,15 @@ from pushsvc.aggregate.aggregate import EARLY_ALLOWANCE, Aggregate
 from pushsvc.event.columns import NO_TIME, Columns, NumberColumn, ValueColumn
 from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import STATISTICS, TopicSettings
-from pushsvc.stats.arrays import Floats, Ints
+from pushsvc.stats import moments
+from pushsvc.stats.arrays import Floats, Index, Ints, runs_of
+from pushsvc.stats.moments import Moments
 from pushsvc.stats.window import Window
 
 _TOPIC = ""  # an engine has topics by name; this one has a single topic
+_MOMENTS = ("sum", "mean", "min", "max", "std")  # in the order of ``moments.describe``
+_BY_MOMENTS = {"count", "rate", *_MOMENTS}
+_MERGED = 20_000  # partials that are merged between two pauses
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +41,27 @@ class SeriesQuery:
         return time - self.window.length - self.window.pane - EARLY_ALLOWANCE
 
 
-class Series:
+class Series(ABC):
     """The values of a query at ``times`` (ms, multiples of their step, which is one of panes).
 
     A value is that of the events that arrived before its time, as an engine has it in the last ms before. With a clock
     of events an event arrives when the greatest event time so far comes, and times that the clock does not pass have no
-    value. The engine has one row, whatever the number of keys. Its panes are as long as the times allow: an event that
-    such a pane refuses as late is in no window that ends at a later time.
+    value. Panes are as long as the times allow: an event that such a pane refuses as late is in no window that ends at
+    a later time.
     """
 
-    def __init__(self, settings: TopicSettings, query: SeriesQuery, times: range, pause: Pause = no_pause) -> None:
+    def __init__(self, settings: TopicSettings, query: SeriesQuery, times: range, pause: Pause) -> None:
         self._query = query
         self._times = times
         self._pause = pause
         self._by_event = settings.clock == "event"
         self._clock = NO_TIME
-        self._events = 0
-        self._values: list[Floats] = []
-        valued = query.field in settings.values
-        kept = {name for name in query.names if name not in STATISTICS} | set(
-            settings.value_statistics if valued else ()
-        )
-        window = query.window
-        self._window = window if settings.exact else replace(window, pane=gcd(times.step, window.length))
-        own = replace(
-            settings, windows=(self._window,), key=("key",), clock="wall", parts=1,
-            statistics=tuple(name for name in settings.statistics if name in kept),
-            values=(query.field,) if valued and query.field is not None else (),
-        )  # fmt: skip
-        self._engine = Aggregate(own, (times[0] if times else 0) - 2 * query.window.length, pause=pause)
-        self._engine.open(_TOPIC, 0)
+        self._pane = gcd(times.step, query.window.length)
 
     @property
     def done(self) -> bool:
         """Return whether no further event matters."""
-        return len(self._values) == len(self._times)
+        return not self._times or self._clock >= self._times[-1]
 
     def add(self, events: Columns, arrivals: Ints) -> None:
         """Take the next events of the log, which arrived at ``arrivals`` [n] (ms)."""
@@ -75,20 +70,144 @@ class Series:
         times = arrivals if events.times is None else np.where(events.times == NO_TIME, arrivals, events.times)
         clocks = np.maximum(np.maximum.accumulate(times if self._by_event else arrivals), self._clock)
         self._clock = int(clocks[-1])
-        chosen = _Chosen(events, self._query, times, clocks)
-        while not self.done and self._times[len(self._values)] <= self._clock:
-            time = self._times[len(self._values)]
-            self._apply(chosen.before(time))
-            self._ask(time)
-        self._apply(chosen.before(self._clock + 1))
+        self._take(_Chosen(events, self._query, times, clocks))
 
     def finish(self, now: int) -> tuple[Sequence[int], Floats]:
         """Return the times [n] with a value, and the statistics [names, n], NaN where there is none. All events that
         arrived before ``now`` (ms) were added."""
-        while not self.done and not self._by_event and self._times[len(self._values)] <= now:
-            self._ask(self._times[len(self._values)])
-        count = len(self._values)
-        return self._times[:count], np.array(self._values).reshape(count, len(self._query.names)).T
+        passed = self._clock if self._by_event else now
+        count = len(range(self._times.start, min(self._times.stop, passed + 1), self._times.step))
+        return self._times[:count], self._values(count)
+
+    @abstractmethod
+    def _take(self, chosen: "_Chosen") -> None:
+        """Count events of the query; the clock is that of the last event."""
+
+    @abstractmethod
+    def _values(self, count: int) -> Floats:
+        """Return the statistics [names, count] at the first times."""
+
+
+def series_of(settings: TopicSettings, query: SeriesQuery, times: range, pause: Pause = no_pause) -> Series:
+    """Return an empty series."""
+    merges = not settings.exact and query.field not in settings.values and _BY_MOMENTS.issuperset(query.names)
+    return (_SeriesOfMoments if merges else _SeriesOfEngine)(settings, query, times, pause)
+
+
+class _SeriesOfMoments(Series):
+    """Has a partial for the events of each pane, and merges those of a window at all times.
+
+    The first time of an event is the first after both its own and its arrival. Only late events have one that differs
+    from that of their pane, so these have partials of their own.
+    """
+
+    def __init__(self, settings: TopicSettings, query: SeriesQuery, times: range, pause: Pause) -> None:
+        super().__init__(settings, query, times, pause)
+        self._partials: list[tuple[Index, Index, Moments]] = []
+        self._size = 0
+
+    def _take(self, chosen: "_Chosen") -> None:
+        times, clocks, values = chosen.all()
+        begin, step, length = self._times.start, self._times.step, self._query.window.length
+        panes = times // self._pane
+        first = np.maximum((np.maximum(times, clocks) - begin) // step + 1, 0)
+        last = (panes * self._pane + length - begin) // step
+        kept = (first <= last) & (first < len(self._times)) & (times <= clocks + EARLY_ALLOWANCE)
+        if not kept.any():
+            return
+        panes, first, values = panes[kept], first[kept], values[kept]
+        order = np.lexsort((first, panes))
+        panes, first = panes[order], first[order]
+        starts = _runs_of_pairs(panes, first)
+        self._add(panes[starts], first[starts], moments.reduce(values[order], starts))
+        self._pause()
+
+    def _add(self, panes: Ints, first: Ints, partials: Moments) -> None:
+        self._partials.append((panes, first, partials))
+        self._size += len(panes)
+        if self._size > _MERGED and len(self._partials) > 1:
+            self._partials = [self._merged()]
+            self._size = len(self._partials[0][0])
+            self._pause()
+
+    def _merged(self) -> tuple[Index, Index, Moments]:
+        """Return one partial for each pane and first time."""
+        panes = np.concatenate([panes for panes, _, _ in self._partials])
+        first = np.concatenate([first for _, first, _ in self._partials])
+        counts = np.concatenate([partials.count for _, _, partials in self._partials])
+        partials = Moments(counts, np.concatenate([partials.parts for _, _, partials in self._partials], axis=1))
+        order = np.lexsort((first, panes))
+        panes, first = panes[order], first[order]
+        starts = _runs_of_pairs(panes, first)
+        return panes[starts], first[starts], moments.merge_runs(partials.take(order), starts)
+
+    def _values(self, count: int) -> Floats:
+        found = np.full((len(self._query.names), count), np.nan)
+        if not self._partials:
+            return found
+        panes, first, partials = self._merged()
+        end = (panes * self._pane + self._query.window.length - self._times.start) // self._times.step + 1
+        at = 0
+        while at < count:
+            # The partials of one window are the fewest that can be merged together.
+            inside = int(np.count_nonzero((first <= at) & (end > at)))
+            until = min(count, at + max(1, _MERGED // max(1, inside)))
+            self._merge(found, at, until, first, end, partials)
+            at = until
+            self._pause()
+        return np.where(np.isfinite(found), found, np.nan)
+
+    def _merge(self, found: Floats, begin: int, until: int, first: Index, end: Index, partials: Moments) -> None:
+        """Set the values at the times from ``begin`` on and before ``until``."""
+        there = np.flatnonzero((first < until) & (end > begin))
+        if not len(there):
+            return
+        low = np.maximum(first[there], begin)
+        lengths = np.minimum(end[there], until) - low
+        places = np.repeat(low - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        order = np.argsort(places, kind="stable")
+        starts = runs_of(places[order])
+        merged = moments.merge_runs(partials.take(np.repeat(there, lengths)[order]), starts)
+        times = places[order][starts]
+        described = dict(zip(_MOMENTS, moments.describe(merged), strict=True))
+        described["count"] = merged.count.astype(np.float64)
+        described["rate"] = described["count"] / (self._query.window.length / 1_000)
+        for row, name in enumerate(self._query.names):
+            found[row, times] = described[name]
+
+
+class _SeriesOfEngine(Series):
+    """Has an engine of one row, whatever the number of keys."""
+
+    def __init__(self, settings: TopicSettings, query: SeriesQuery, times: range, pause: Pause) -> None:
+        super().__init__(settings, query, times, pause)
+        self._events = 0
+        self._found: list[Floats] = []
+        valued = query.field in settings.values
+        kept = {name for name in query.names if name not in STATISTICS} | set(
+            settings.value_statistics if valued else ()
+        )
+        window = query.window
+        self._window = window if settings.exact else replace(window, pane=self._pane)
+        own = replace(
+            settings, windows=(self._window,), key=("key",), clock="wall", parts=1,
+            statistics=tuple(name for name in settings.statistics if name in kept),
+            values=(query.field,) if valued and query.field is not None else (),
+        )  # fmt: skip
+        self._engine = Aggregate(own, (times[0] if times else 0) - 2 * query.window.length, pause=pause)
+        self._engine.open(_TOPIC, 0)
+
+    def _take(self, chosen: "_Chosen") -> None:
+        while len(self._found) < len(self._times) and self._times[len(self._found)] <= self._clock:
+            time = self._times[len(self._found)]
+            self._apply(chosen.before(time))
+            self._ask(time)
+        self._apply(chosen.before(self._clock + 1))
+
+    def _values(self, count: int) -> Floats:
+        for time in self._times[len(self._found) : count]:
+            self._ask(time)
+        return np.array(self._found).reshape(count, len(self._query.names)).T
 
     def _apply(self, part: tuple[Columns, Ints] | None) -> None:
         if part is not None:
@@ -101,8 +220,13 @@ class Series:
         query = self._query
         self._engine.advance(time - 1)
         reading = self._engine.reading(_TOPIC)
-        self._values.append(reading.several(query.names, query.field, self._window.name, (None,), 0)[:, 0])
+        self._found.append(reading.several(query.names, query.field, self._window.name, (None,), 0)[:, 0])
         self._pause()
+
+
+def _runs_of_pairs(one: Index, other: Index) -> Ints:
+    """Return where runs of equal pairs begin, the first with 0."""
+    return np.flatnonzero(np.concatenate([[True], (one[1:] != one[:-1]) | (other[1:] != other[:-1])]))
 
 
 class _Chosen:
@@ -130,6 +254,12 @@ class _Chosen:
         valued = None if query.field is None else events.values.get(query.field)
         if valued is not None:
             self._texts, self._mixed = [valued.values[place] for place in kept.tolist()], valued.mixed
+
+    def all(self) -> tuple[Ints, Ints, Floats]:
+        """Return times, clocks and numbers [n] of the events that have the field; zeros without a field."""
+        if self._field is None:
+            return self._times, self._clocks, np.zeros(len(self._times))
+        return self._times[self._places], self._clocks[self._places], self._numbers
 
     def before(self, time: int) -> tuple[Columns, Ints] | None:
         """Return the next events whose clock is before ``time`` (ms) and their clocks; None without any."""

@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.lifetime_record import LifetimeRow
 from pushsvc.aggregate.merge import ShardReport, SharedRow
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import encode_ranges
@@ -25,6 +26,7 @@ from pushsvc.settings import TopicSettings
 from pushsvc.stats.arrays import Flags
 from pushsvc.stats.cells import CellLedger
 from pushsvc.stats.ledger import RowChanges
+from pushsvc.stats.rows import OTHER
 
 _ANY_SHARD = -1
 _MAX_KNOWN_KEYS = 200_000  # keys whose shards are remembered: a lookup costs a fifth of a CRC
@@ -57,6 +59,16 @@ class Shard(Aggregate):
         keyless = np.flatnonzero(shards == _ANY_SHARD)
         shards[keyless] = keyless % self._settings.parts
         return np.asarray(shards == self._number)
+
+    def share_lifetime(self) -> None:
+        """Let corrections of the window ``all`` take out of the shared rows what another shard has counted."""
+        self._engine.lifetime.shares = True
+
+    def _own_rows(self, rows: Sequence[LifetimeRow]) -> Sequence[LifetimeRow]:
+        shared = (None, OTHER)  # rows that all shards have: they are merged, so one shard has what was counted before
+        return [
+            row for row in rows if (self._number == 0 if row.key in shared else self._shard_of[row.key] == self._number)
+        ]
 
     def schedule(self) -> list[tuple[bool, int | None]]:
         """Return for each window whether it has changes, and the next ms at which the clock may bring some."""

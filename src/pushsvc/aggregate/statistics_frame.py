@@ -1,6 +1,6 @@
 """The frames of windows, and their rows as JSON."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class Frame:
     ending: bool  # a row of a key is zero
     parts: Sequence[bytes] = field(repr=False)  # of the body, without its braces
     truncated: bool = False  # ``start`` was moved up for lack of room
+    notes: Mapping[str, Any] = field(default_factory=dict)  # further members
 
     @property
     def size(self) -> int:
@@ -69,6 +70,7 @@ class Frame:
                 "to": None if self.end is None else format_time(self.end),
                 **({"truncated": True} if self.truncated else {}),
                 **({"pending": True} if pending else {}),
+                **self.notes,
                 "offset": self.offset,
                 "since": format_time(self.since),
                 "at": at,

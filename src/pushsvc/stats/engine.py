@@ -11,6 +11,7 @@ import numpy as np
 from pushsvc.pause import Pause, no_pause
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints
 from pushsvc.stats.cells import CellAccount
+from pushsvc.stats.lifetime import LifetimeWindow
 from pushsvc.stats.moments import MOMENTS
 from pushsvc.stats.panes.pane_windows import PaneWindows
 from pushsvc.stats.panes.partials import RowPartial
@@ -38,8 +39,8 @@ class Engine:
     """Windows [W] over rows [R]. A row counts as changed from its first change until ``set_changed``.
 
     Windows made of panes and windows that keep their events are two sets, ``PaneWindows`` and ``RecentWindows``, over
-    the same rows; an engine has one set or both. ``time`` (ms) is where the clock starts. ``pause`` is called every few
-    milliseconds of work, between topics or parts of them.
+    the same rows; an engine has one set or both. An engine of the window ``all`` has no other window. ``time`` (ms) is
+    where the clock starts. ``pause`` is called every few milliseconds of work, between topics or parts of them.
     """
 
     STATE = ("rows", "_value_statistics", "_panes", "_recent", "_sets", "_places")
@@ -54,7 +55,11 @@ class Engine:
         shared = (time, self.rows, options.percents, self._value_statistics)
         kept = [window for window in options.windows if options.exact or window.events]
         divided = [window for window in options.windows if window not in kept]
-        self._panes = PaneWindows(divided, *shared) if divided else None
+        endless = any(window.is_lifetime for window in options.windows)
+        if endless and len(options.windows) > 1:
+            raise ValueError("the window of all events needs an engine of its own")
+        kind = LifetimeWindow if endless else PaneWindows
+        self._panes: PaneWindows | LifetimeWindow | None = kind(divided, *shared) if divided else None
         self._recent = RecentWindows(kept, *shared, options.max_events) if kept else None
         self._sets = [windows for windows in (self._panes, self._recent) if windows is not None]
         self._places = [
@@ -65,7 +70,7 @@ class Engine:
         ]
         self.use_pause(pause)
 
-    def _of(self, window: int) -> tuple[PaneWindows | RecentWindows, int]:
+    def _of(self, window: int) -> tuple[PaneWindows | RecentWindows | LifetimeWindow, int]:
         """Return the set of a window, and the window's number in it."""
         number, place = self._places[window]
         return self._sets[number], place
@@ -76,7 +81,14 @@ class Engine:
             windows.pause = pause
 
     @property
-    def sink(self) -> Engine | PaneWindows | RecentWindows:
+    def lifetime(self) -> LifetimeWindow:
+        """The window ``all``, of an engine that has no other; else raise TypeError."""
+        if not isinstance(self._panes, LifetimeWindow):
+            raise TypeError("the engine has other windows")
+        return self._panes
+
+    @property
+    def sink(self) -> Engine | PaneWindows | RecentWindows | LifetimeWindow:
         """The object that takes events: the only set of windows, or this engine if it has two."""
         return self._sets[0] if len(self._sets) == 1 else self
 
@@ -123,13 +135,13 @@ class Engine:
     def put(self, events: Ints, rows: Index, values: Floats | None) -> None:
         """Add events of the newest entry to their rows and to the totals of those; None for rows that only count."""
         self._sets[-1].put(events, rows, values)
-        if self._panes is not None and self._recent is not None:
+        if isinstance(self._panes, PaneWindows) and self._recent is not None:
             self._panes.put(self._recent.times_of(events, rows) // self._panes.grain, rows, values)
 
     def put_values(self, events: Ints, times: Ints, rows: Index, numbers: Ints) -> None:
         """Add events of the newest entry to rows of VALUES; ``numbers`` are those of their values."""
         self._sets[-1].put_values(events, times, rows, numbers)
-        if self._panes is not None and self._recent is not None:
+        if isinstance(self._panes, PaneWindows) and self._recent is not None:
             self._panes.put_values(times // self._panes.grain, times, rows, numbers)
 
     def settle(self) -> None:
@@ -183,8 +195,8 @@ class Engine:
     def partials(self, window: int, rows: Ints) -> list[RowPartial]:
         """Return the mergeable states of rows; raise TypeError for a window that keeps its events."""
         windows, place = self._of(window)
-        if not isinstance(windows, PaneWindows):
-            raise TypeError("only windows of panes have partials")
+        if isinstance(windows, RecentWindows):
+            raise TypeError("windows that keep their events have no partials")
         return windows.partials(place, rows)
 
     def time_ranges(self, window: int, topics: Sequence[TopicRows]) -> list[TimeRange]:

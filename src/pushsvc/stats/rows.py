@@ -18,6 +18,7 @@ ALL_KEYS = 0  # a topic's first key: all keys together; next come the ``__other_
 COUNT = 0  # number of a topic's first field: None, which counts events
 EVENTS, NUMBERS, VALUES, HIDDEN = range(4)  # kinds of rows: of events, of numbers, of values, of numbers among values
 NEVER = int(np.iinfo(np.int64).min)
+_ALWAYS = int(np.iinfo(np.int64).max)
 
 _FIRST_CAPACITY = 16
 _GENERATIONS = 2**31
@@ -272,6 +273,11 @@ class TopicRows:
         """Record that an event of that time (ms) was counted under ``__other__``."""
         self._folded = max(self._folded, time)
 
+    def mark_partial(self, keys: Ints) -> None:
+        """Record of keys that any of their events may be under ``__other__``."""
+        if len(keys):
+            self._since_fold[keys] = self._folded = _ALWAYS
+
     def _refuse(self, count: int) -> None:
         self.refused = True
         self._rows.cells.refuse(count)
@@ -342,6 +348,10 @@ class TopicRows:
         """Return the open rows of all keys together and of ``__other__``."""
         rows = self.table[:, : self.groupings + 1].T.astype(np.int64).ravel()
         return np.asarray(rows[rows != CLOSED])
+
+    def is_shared(self, row: int) -> bool:
+        """Return whether a row is one of all keys together or of ``__other__``."""
+        return bool(self._rows.key[row] <= self.groupings)
 
     def rows(self, field: int, keys: Ints) -> RowNumbers:
         """Return the rows of a field for keys; open missing ones. Open rows of values before their numbers' rows.

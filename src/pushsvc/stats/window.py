@@ -1,4 +1,4 @@
-"""Windows: a length that divides into panes, or a number of events."""
+"""Windows: a length that divides into panes, a number of events, or the lifetime of a topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _FEWEST, _MOST = 2, 100_000
 @dataclass(frozen=True, slots=True)
 class Window:
     """A rolling window of ``length`` ms in ``panes`` panes of ``pane`` ms; ``name`` is its spelling. A count window
-    consists of the last ``events`` events of a topic; it has neither length nor panes."""
+    consists of the last ``events`` events of a topic, and the window ``all`` of every event since the topic began;
+    these have neither length nor panes."""
 
     name: str
     length: int
@@ -32,18 +33,25 @@ class Window:
     def panes(self) -> int:
         return self.length // self.pane
 
+    @property
+    def is_lifetime(self) -> bool:
+        """Whether no event ever leaves the window."""
+        return not (self.length or self.events)
+
     def start(self, clock: Time) -> Time:
         """Return the first ms in the window when its clock is at ``clock``: earlier events are late."""
         return (clock // self.pane - self.panes + 1) * self.pane
 
     def exact(self) -> Window:
         """Return the same window with panes of one ms: (T - length, T] for a clock at T."""
-        return self if self.events else replace(self, pane=1)
+        return replace(self, pane=1) if self.length else self
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Read ``10s`` … ``24h`` or ``last 2`` … ``last 100000``; raise ValueError. A pane is 1/60 of the window, but
-        at least 250 ms."""
+        """Read ``10s`` … ``24h``, ``last 2`` … ``last 100000`` or ``all``; raise ValueError. A pane is 1/60 of the
+        window, but at least 250 ms."""
+        if text == LIFETIME.name:
+            return LIFETIME
         if last := _LAST.match(text):
             events = int(last[1])
             if not _FEWEST <= events <= _MOST:
@@ -51,7 +59,9 @@ class Window:
             return cls(f"last {events}", 0, 0, events)
         found = _SPELLING.match(text)
         if not found:
-            raise ValueError(f"{text!r} is not a window: write a number and s, m, h or d, such as 90s, or last 1000")
+            raise ValueError(
+                f"{text!r} is not a window: write a number and s, m, h or d, such as 90s, or last 1000, or all"
+            )
         length = int(found[1]) * _UNITS[found[2]]
         if not _SHORTEST <= length <= _LONGEST:
             raise ValueError(f"window {text!r} is not between 10s and 24h")
@@ -59,6 +69,9 @@ class Window:
         if length % pane:
             raise ValueError(f"window {text!r} does not divide into whole panes of {pane} ms")
         return cls(text, length, pane)
+
+
+LIFETIME = Window("all", 0, 0)
 
 
 class TimeRange(NamedTuple):

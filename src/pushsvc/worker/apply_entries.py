@@ -16,6 +16,35 @@ class EntryApplier:
         self._run_bytes = run_bytes
         self._yield_to_loop = yield_to_loop
 
+    def apply_read(self, partition: Partition, names: Iterable[str], read: PartitionRead) -> set[str]:
+        """Apply the entries of a read; return the topics that have more. Raise EntryFailed, ShardLost."""
+        present = [name for name in names if self._is_same(partition, name, read)]
+        lagging: set[str] = set()
+        for engine in partition.engines.values():
+            own = [name for name in present if partition.topics[name].engine is engine]
+            with engine.working():
+                behind = self.apply(partition, engine, own, read)
+                if not behind:
+                    engine.engine.advance(read.now)
+            lagging |= behind
+        for name in set(present) - lagging:
+            # Redis may have lost events but kept their statistics: the rest of the silence would never be passed.
+            topic = partition.topics[name]
+            topic.silent_through = min(topic.silent_through, topic.counts.offset)
+        return lagging
+
+    @staticmethod
+    def _is_same(partition: Partition, name: str, read: PartitionRead) -> bool:
+        """Return whether a topic was not deleted since it was opened; forget it if it was."""
+        found = read.logs[Log(name)]
+        if found.created and found.deleted == partition.topics[name].counts.deleted:
+            return True
+        partition.forget(name)
+        if found.created:
+            partition.unread.add(name)  # it was created again
+            partition.hurried = True
+        return False
+
     def apply(self, partition: Partition, engine: OwnedEngine, names: Iterable[str], read: PartitionRead) -> set[str]:
         """Apply the entries of topics of one engine; return the topics that have more. Raise EntryFailed, ShardLost.
 

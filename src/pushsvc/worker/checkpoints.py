@@ -7,6 +7,7 @@ checkpoints take a bounded share of the CPU that counting takes, and a successor
 import logging
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from zlib import crc32
 
 import gevent
@@ -25,15 +26,17 @@ class Checkpointer:
     """Writes the checkpoints of a process, one at a time. No engine may be applying entries during a call.
 
     ``on_engine_failure(partition, error)`` takes ShardLost and EntryFailed, which an engine may raise as it is saved.
+    ``measured``: the metrics of checkpoints are those of this object.
     """
 
     def __init__(
         self, store: CheckpointStore, policy: CheckpointPolicy,
-        on_engine_failure: Callable[[Partition, Exception], None],
+        on_engine_failure: Callable[[Partition, Exception], None], *, measured: bool = True,
     ) -> None:  # fmt: skip
         self._store = store
         self._policy = policy
         self._on_engine_failure = on_engine_failure
+        self._measured = measured
         self._rest_until = 0.0
         self._turn = 0
         self._writing: gevent.Greenlet[..., None] | None = None
@@ -50,15 +53,16 @@ class Checkpointer:
         self._rest_until = now + self._policy.poll_interval
         known = _known(partitions)
         engines = [engine for partition, _ in known for engine in partition.engines.values()]
-        metrics.AGE.set(max((now - engine.taken for engine in engines if engine.unsaved.entries), default=0.0))
-        metrics.SIZE.set(sum(engine.stored.size for engine in engines if engine.stored))
+        if self._measured:
+            metrics.AGE.set(max((now - engine.taken for engine in engines if engine.unsaved.entries), default=0.0))
+            metrics.SIZE.set(sum(engine.stored.size for engine in engines if engine.stored))
         stale = [pair for pair in known if pair[0].stale]
         due = [(*pair, engine) for pair in known for engine in pair[0].engines.values() if self.is_due(engine, now)]
         self._turn += 1  # in turns: a partition whose primary is away must not keep the others waiting
         if stale and (not due or self._turn % 2):
             self._writing = gevent.spawn(self._discard, *stale[self._turn // 2 % len(stale)])
         elif due:
-            partition, owner, engine = max(due, key=lambda one: one[2].unsaved.spent)
+            partition, owner, engine = max(due, key=lambda one: (self._is_late(one[2], now), one[2].unsaved.spent))
             try:
                 self._take(partition, owner, engine)
             except (ShardLost, EntryFailed) as error:
@@ -72,7 +76,8 @@ class Checkpointer:
         until = time.monotonic() + self._policy.last
         every = [(*pair, engine) for pair in _known(partitions) for engine in pair[0].engines.values()]
         every = [one for one in every if not one[2].corrected]
-        worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= self._worth(one[2].cost)]
+        least = self._worth if self._policy.latest == inf else lambda _cost: 0.0
+        worth = [one for one in every if one[2].unsaved.entries and one[2].unsaved.spent >= least(one[2].cost)]
         failed: list[tuple[Partition, Exception]] = []
         for one in sorted(worth, key=lambda one: one[2].unsaved.spent, reverse=True):
             if not self.wait(until - time.monotonic()):
@@ -98,7 +103,11 @@ class Checkpointer:
         worth = unsaved.entries > 0 and unsaved.spent >= self._worth(engine.cost / self._policy.share)
         forgotten = unsaved.forgot and engine.stored is not None
         # A successor would not learn of a correction that was read: it reads the log after the checkpoint.
+        worth |= self._is_late(engine, now)
         return (worth or forgotten) and now - engine.taken >= self._policy.interval and not engine.corrected
+
+    def _is_late(self, engine: OwnedEngine, now: float) -> bool:
+        return engine.unsaved.entries > 0 and now - engine.taken >= self._policy.latest
 
     def _worth(self, cost: float) -> float:
         return max(self._policy.worth, cost)
@@ -135,8 +144,8 @@ class Checkpointer:
                     return
                 self._store.write(owner, engine.name, place, pieces, piece)
                 pieces, crc, size = pieces + 1, crc32(piece, crc), size + len(piece)
-                gevent.sleep(self._policy.piece_bytes / self._policy.burst)
-            stored = Stored(place, pieces, size, crc, taken, engine.cost)
+                gevent.sleep(len(piece) / self._policy.burst)
+            stored = Stored(place, pieces, size, crc, taken, engine.cost, self._store.format)
             self._store.commit(owner, engine.name, stored)
         except PushError as error:
             # The last checkpoint and the log after it still hold.

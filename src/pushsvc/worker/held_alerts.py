@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pushsvc.alerts.rule import AlertRule
 from pushsvc.alerts.states import AlertStates
 from pushsvc.broker.alerts import AlertEvent, StoredAlerts, StoredState
 
@@ -41,6 +42,12 @@ class HeldAlerts:
         found.stored_positions = {name: (position, 0) for name, position in stored.positions.items()}
         found.number = max((event.number for event in stored.outbox.values()), default=0)
         return found
+
+    def position(self, rule: AlertRule) -> int | None:
+        """Return the offset after which a rule about events looks on; None if that is not known yet."""
+        # A position before the rule's beginning is that of an earlier rule of this name.
+        known = [one for one in (self.positions.get(rule.name), rule.after) if one is not None]
+        return max(known, default=None)
 
     def next_number(self, now: int) -> int:
         """Return the number of an event at ``now`` (ms): no other life of an alert or row has it."""

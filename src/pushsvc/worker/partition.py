@@ -143,7 +143,11 @@ class PoisonEntries:
 
 @dataclass(slots=True)
 class Partition:
-    """A partition that this process owns, with the fencing token of its lease, until it is ``ended``."""
+    """A partition that this process owns, with the fencing token of its lease, until it is ``ended``.
+
+    ``lifetime`` has the topics with a window ``all``, in engines of that window alone; None if there are none. It reads
+    their logs by itself, and shares the demand of this partition.
+    """
 
     number: int
     fence: int
@@ -171,6 +175,7 @@ class Partition:
     ended: bool = False
     skew: int = 0  # ms that the clock of the partition's primary is ahead of ours
     away: bool = False  # its primary is unreachable, which was logged
+    lifetime: Partition | None = None
 
     @property
     def owner(self) -> Owner | None:
@@ -202,7 +207,8 @@ class Partition:
     def is_urgent(self) -> bool:
         """Whether there is work that somebody waits for, or may wait for."""
         hurried = self.hurried or bool(self.recounts)
-        return not self.loaded or hurried or bool(self.demand.asked) or (bool(self.watched) and self.is_due)
+        urgent = not self.loaded or hurried or bool(self.demand.asked) or (bool(self.watched) and self.is_due)
+        return urgent or (self.lifetime is not None and self.lifetime.is_urgent)
 
     def ask(self, name: str, lifetime: int) -> None:
         """Note that somebody asked for a window whose frames are not current, by the name of its log, for some ms."""
@@ -220,8 +226,9 @@ class Partition:
 
     def add_unread(self, name: str) -> bool:
         """Note that the log of a topic has new entries; return False if nothing has to be done."""
+        counted = self.lifetime is not None and name in self.lifetime.topics and self.lifetime.add_unread(name)
         if name in self.dormant and not self.dormant.note(name):
-            return False
+            return counted
         self.unread.add(name)
         self.hurried |= name in self.watched
         return True
@@ -231,6 +238,8 @@ class Partition:
         self.dormant.discard(name)
         if name in self.topics:
             self.unread.add(name)
+        if self.lifetime is not None:
+            self.lifetime.note_ended(name)
 
     def rest(self, most: int) -> None:
         """Let the topics rest that nobody wants, if their windows can be rebuilt from at most ``most`` entries."""
@@ -253,12 +262,16 @@ class Partition:
         """Assume that every log has new entries and that topics were created: notifications may be lost."""
         self.unread.update(self.topics)
         self.loaded = False
+        if self.lifetime is not None:
+            self.lifetime.unread.update(self.lifetime.topics)
 
     def end(self) -> None:
         """Stop the engines; nothing is written any more. May be called again."""
         self.ended = True
         for one in [*self.engines.values(), *(recount.engine for recount in self.recounts.values())]:
             one.engine.end()
+        if self.lifetime is not None:
+            self.lifetime.end()
 
     def replace(self, recount: Recount) -> None:
         """Let a topic be counted by the engine that has counted it again."""

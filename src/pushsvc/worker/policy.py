@@ -1,6 +1,7 @@
 """Limits and time constants of an aggregator process. Times are in seconds."""
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class CheckpointPolicy:
     burst: float = 20_000_000  # bytes per second while a checkpoint is written
     last: float = 0.75  # for the last checkpoints of an orderly end; leases must still be given back
     piece_bytes: int = 500_000  # of one command to Redis, which takes about half a millisecond
+    latest: float = inf  # time after which what was counted is written, whatever it costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,6 @@ class WorkerPolicy:
     recount_interval: float = 1.0  # between two times that corrected topics are counted again
     ingest_bytes: int = 32_000_000  # of raw messages that wait to be published
     checkpoints: CheckpointPolicy = CheckpointPolicy()
+    # The log need not have what a window ``all`` has counted, so its records are written soon.
+    lifetimes: CheckpointPolicy = CheckpointPolicy(worth=0.0, poll_interval=0.05, latest=15.0)
+    lifetime_recount_interval: float = 60.0  # between two times that windows ``all`` of a partition are counted again

@@ -47,15 +47,16 @@ class Takeover:
     def load(self, partition: Partition) -> None:
         """Mark all topics with windows as unread. The first time, restore the engines from checkpoints."""
         every = self._broker.topics_of(partition.number)
-        names = [name for name in every if self._rules.settings_of(name).windows]
+        names = [name for name in every if self._settings_of(name).windows]
         if partition.epoch is None:
             epoch, headers = self._broker.checkpoints.headers(partition.number)
-            keys = {engine_key(self._rules.settings_of(name), name) for name in names}
+            keys = {engine_key(self._settings_of(name), name) for name in names}
             engines = {engine_name(key): key for key in keys}
             if headers.keys() - engines.keys():  # a corrected topic has an engine of its own
-                engines |= {engine_name(key): key for name in names if (key := (self._rules.settings_of(name), name))}
+                engines |= {engine_name(key): key for name in names if (key := (self._settings_of(name), name))}
             self._restore_all(partition, headers, engines)
             partition.epoch = epoch
+        names = [name for name in every if self._rules.settings_of(name).windows]
         for wanted in self._broker.demand.read(partition.number):
             if wanted not in partition.demand:
                 partition.ask(wanted, 0)
@@ -63,18 +64,22 @@ class Takeover:
         partition.unread.update(name for name in names if name not in partition.dormant)
         partition.loaded = True
 
+    def _settings_of(self, name: str) -> TopicSettings:
+        """Return the settings by which the engines here count a topic: without the window ``all``."""
+        return self._rules.settings_of(name).rolling
+
     def begin(self, partition: Partition, names: Sequence[str]) -> None:
         """Open topics that no checkpoint has; their windows will be built from the part of the log that they cover.
 
         Topics without windows are left alone. Small topics whose windows nobody wants become dormant.
         """
-        found = {name: settings for name in names if (settings := self._rules.settings_of(name)).windows}
+        found = {name: settings for name in names if (settings := self._settings_of(name)).windows}
         for name in [name for name, settings in found.items() if self._may_rest(partition, name, settings)]:
             if name not in partition.dormant:
                 partition.dormant.add(name)
                 del found[name]
-        for batch in _batches(list(found)):
-            logs = [_logs_of(name, found[name]) for name in batch]
+        for batch in batches(list(found)):
+            logs = [logs_of(name, found[name]) for name in batch]
             answers = iter(self._broker.metadata([one for several in logs for one in several]))
             now = self._broker.time(partition.number)
             for name, several in zip(batch, logs, strict=True):
@@ -110,8 +115,8 @@ class Takeover:
 
     def recount(self, partition: Partition, name: str) -> Recount | None:
         """Return an engine that begins to count a topic again, as its log is now; None if the topic was deleted."""
-        settings = self._rules.settings_of(name)
-        events, *windows = self._broker.metadata(_logs_of(name, settings))
+        settings = self._settings_of(name)
+        events, *windows = self._broker.metadata(logs_of(name, settings))
         if "created" not in events:
             return None
         now, key = self._broker.time(partition.number), (settings, name)
@@ -142,7 +147,7 @@ class Takeover:
         counts = engine.engine.open(name, int(events["created"]))
         counts.offset = after
         counts.deleted = int(events.get("deleted", 0))
-        topic = _topic_of(engine, counts, settings, events, windows, RecentLoad(now))
+        topic = owned_topic(engine, counts, settings, events, windows, RecentLoad(now))
         topic.rebuilt_through = int(events["last"])
         return topic
 
@@ -222,16 +227,16 @@ class Takeover:
         settings, _ = key
         found: dict[str, OwnedTopic] = {}
         every = list(engine.engine.topics)
-        for names in _batches(every):
-            logs = [_logs_of(name, settings) for name in names]
+        for names in batches(every):
+            logs = [logs_of(name, settings) for name in names]
             answers = iter(self._broker.metadata([one for several in logs for one in several]))
             for name, several in zip(names, logs, strict=True):
                 events, *windows = [next(answers) for _ in several]
                 counts = engine.engine.topics[name]
-                same = self._rules.settings_of(name) == settings and name not in partition.topics
+                same = self._settings_of(name) == settings and name not in partition.topics
                 if same and _continues(counts, events):
                     load = RecentLoad(partition.now, previous=inf)
-                    found[name] = _topic_of(engine, counts, settings, events, windows, load)
+                    found[name] = owned_topic(engine, counts, settings, events, windows, load)
         for name in set(every) - set(found):
             engine.engine.close(name)
             engine.unsaved.forgot = True
@@ -242,7 +247,7 @@ class Takeover:
             partition.stale.add(engine.name)
 
 
-def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+def batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
     return (names[start : start + _METADATA_BATCH] for start in range(0, len(names), _METADATA_BATCH))
 
 
@@ -251,7 +256,7 @@ def _oldest_arrival(events: Mapping[str, str]) -> int:
     return int((events.get("oldest") or "0 0 0").split()[2])
 
 
-def _logs_of(name: str, settings: TopicSettings) -> list[Log]:
+def logs_of(name: str, settings: TopicSettings) -> list[Log]:
     return [Log(name), *(Log(name, window.name) for window in settings.windows)]
 
 
@@ -261,7 +266,7 @@ def _continues(counts: TopicCounts, events: Mapping[str, str]) -> bool:
     return same and int(events.get("first", 1)) - 1 <= counts.offset <= int(events.get("last", 0))
 
 
-def _topic_of(
+def owned_topic(
     engine: OwnedEngine, counts: TopicCounts, settings: TopicSettings, events: Mapping[str, str],
     windows: list[dict[str, str]], load: RecentLoad,
 ) -> OwnedTopic:  # fmt: skip

@@ -14,7 +14,6 @@ from gevent.event import Event
 from pushsvc.alerts.webhook import AlertSettings, WebhookPolicy
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import ENDED, TAGS, Log, is_statistics
-from pushsvc.broker.log import PartitionRead
 from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules
@@ -31,6 +30,7 @@ from pushsvc.worker.engine import EntryFailed, ShardLost
 from pushsvc.worker.frame_writer import FrameWriter
 from pushsvc.worker.ingest import Ingest
 from pushsvc.worker.leases import Leases
+from pushsvc.worker.lifetime import LifetimeCounter
 from pushsvc.worker.partition import Partition
 from pushsvc.worker.policy import WorkerPolicy
 from pushsvc.worker.retention import Sweeper
@@ -61,6 +61,9 @@ class AggregatorWorker:
         self._applier = EntryApplier(policy.run_bytes, yield_to_loop)
         self.frames = FrameWriter(broker)
         self.checkpointer = Checkpointer(broker.checkpoints, policy.checkpoints, self._on_engine_failure)
+        self.lifetimes = LifetimeCounter(
+            broker, rules, yield_to_loop, policy, self.room, self._applier, self.frames
+        )  # fmt: skip
         self.leases = Leases(broker, self.adopt, self.drop, policy)
         self._ingest = Ingest(broker, rules, self.leases.fence_of, limits, policy.ingest_bytes)
         self.sweeper = Sweeper(broker, rules, self.leases.fences)
@@ -88,6 +91,7 @@ class AggregatorWorker:
                 self._wake.clear()
                 busy = self.step()
                 self.checkpointer.poll(self.partitions.values())
+                self.lifetimes.poll(self.partitions.values())
                 # Sockets and leases get a turn even if there is always more to read.
                 gevent.sleep(0)
                 if not busy:
@@ -102,11 +106,13 @@ class AggregatorWorker:
                         partition.unsure = partition.loaded
                     self.room.review()
             self.checkpointer.finish(list(self.partitions.values()))
+            self.lifetimes.finish(self.partitions.values())
         finally:
             self._live.close()
             gevent.killall(loops)
             self.webhooks.close()
             self.checkpointer.close()
+            self.lifetimes.close()
             self.leases.close()  # last: nothing may be written once another process can take over
 
     # Owning
@@ -179,6 +185,8 @@ class AggregatorWorker:
                 waits.append(0.0 if partition.hurried else quiet)
             if partition.alerts is not None and partition.alerts.wake_at is not None:
                 waits.append(max((partition.alerts.wake_at - partition.now) / 1000, quiet))
+            if partition.lifetime is not None:
+                waits.append(self.lifetimes.idle_time(partition.lifetime, quiet))
             if partition.corrected:
                 waits.append(partition.recounted_at + self._policy.recount_interval - now)
             if partition.wake is not None:
@@ -240,6 +248,7 @@ class AggregatorWorker:
     def _bring_up(self, partition: Partition) -> bool:
         if not partition.loaded:
             self._takeover.load(partition)
+            self.lifetimes.note(partition, partition.unread)
         if partition.alerts is None:
             self.alerts.load(partition)
             self.alert_sender.due.set()  # a predecessor may have left events
@@ -251,16 +260,18 @@ class AggregatorWorker:
         try:
             names = self._take_unread(partition)
             due = partition.is_due or partition.recounts or partition.corrected
-            if not names and not asked and not due and not self.alerts.is_due(partition):
-                return False
-            busy = self._read_and_write(partition, names, {topic_of(name) for name in asked})
-            busy |= self._recount(partition)
+            busy = False
+            if names or asked or due or self.alerts.is_due(partition):
+                busy = self._read_and_write(partition, names, {topic_of(name) for name in asked})
+                busy |= self._recount(partition)
+                partition.wake = partition.wake_at
+                partition.hurried |= busy
+            if partition.lifetime is not None:
+                busy |= self.lifetimes.bring_up(partition, asked)
         except PushError:
             partition.unread.update(names)  # their entries may not have been read
             partition.demand.asked |= asked
             raise
-        partition.wake = partition.wake_at
-        partition.hurried |= busy
         return busy
 
     def _find_changed(self, partition: Partition) -> None:
@@ -273,6 +284,8 @@ class AggregatorWorker:
             known = is_statistics(name) or name in partition.dormant
             if not known and (topic is None or topic.sequence < sequence):
                 partition.unread.add(name)
+        if partition.lifetime is not None:
+            self.lifetimes.note_changed(partition.lifetime, changed.sequences)
         partition.sure_through, partition.unsure = changed.through, changed.more
 
     def _review_demand(self, partition: Partition) -> None:
@@ -283,13 +296,17 @@ class AggregatorWorker:
             return
         left = self._broker.demand.end(partition.number, partition.fence, over)
         for name in partition.demand.renew(left, now):
-            if (topic := partition.topics.get(name)) is not None:
-                self.frames.suspend(partition, topic)
+            for one in (partition, partition.lifetime):
+                if one is not None and (topic := one.topics.get(name)) is not None:
+                    self.frames.suspend(one, topic)
 
     def _take_unread(self, partition: Partition) -> list[str]:
         """Return the topics that may have new entries; open new ones."""
         unread, partition.unread, partition.hurried = partition.unread, set(), False
         topics = partition.topics
+        self.lifetimes.note(partition, [name for name in unread if name not in topics])
+        if partition.lifetime is not None:
+            partition.lifetime.unread |= unread & partition.lifetime.topics.keys()
         # A notification meanwhile makes a topic unread again.
         try:
             self._takeover.begin(partition, [name for name in unread if name not in topics])
@@ -307,7 +324,7 @@ class AggregatorWorker:
             # Redis was restarted, and may have lost entries that the engines have counted.
             self._restart(partition, rebuild_from_log=False)
             return True
-        lagging = self._apply(partition, names, read)
+        lagging = self._applier.apply_read(partition, names, read)
         partition.unread |= lagging
         partition.poison.isolating &= bool(lagging)
         # A topic that lags is written too: each frame is exact for its offset, and its readers see the lag.
@@ -370,34 +387,6 @@ class AggregatorWorker:
             self.alerts.pause(partition)
         if held.outbox:
             self.alert_sender.due.set()
-
-    def _apply(self, partition: Partition, names: list[str], read: PartitionRead) -> set[str]:
-        """Apply the entries of a read; return the topics that have more."""
-        present = [name for name in names if self._is_same(partition, name, read)]
-        lagging: set[str] = set()
-        for engine in partition.engines.values():
-            own = [name for name in present if partition.topics[name].engine is engine]
-            with engine.working():
-                behind = self._applier.apply(partition, engine, own, read)
-                if not behind:
-                    engine.engine.advance(read.now)
-            lagging |= behind
-        for name in set(present) - lagging:
-            # Redis may have lost events but kept their statistics: the rest of the silence would never be passed.
-            topic = partition.topics[name]
-            topic.silent_through = min(topic.silent_through, topic.counts.offset)
-        return lagging
-
-    def _is_same(self, partition: Partition, name: str, read: PartitionRead) -> bool:
-        """Return whether a topic was not deleted since it was opened; forget it if it was."""
-        found = read.logs[Log(name)]
-        if found.created and found.deleted == partition.topics[name].counts.deleted:
-            return True
-        partition.forget(name)
-        if found.created:
-            partition.unread.add(name)  # it was created again
-            self._wake.set()
-        return False
 
 
 class QuietPace:

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from pushsvc.aggregate.aggregate import Aggregate
-from pushsvc.aggregate.series import Series, SeriesQuery
+from pushsvc.aggregate.series import SeriesQuery, series_of
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.window import Window
 
 BEGIN = 1_700_000_000_000
-NAMES = ("count", "rate", "sum", "mean", "min", "max", "p50", "p95")
+MOMENTS = ("count", "rate", "sum", "mean", "min", "max")
+NAMES = (*MOMENTS, "p50", "p95")  # an engine is asked for these, while moments alone are merged
 SETTINGS = {
     "wall": TopicSettings(windows=tuple(map(Window.parse, ("10s", "1m")))),
     "event": TopicSettings(windows=tuple(map(Window.parse, ("10s", "1m"))), clock="event"),
@@ -63,7 +64,7 @@ def asked(settings: TopicSettings, entries, query: SeriesQuery, times) -> list[l
 
 def series(settings: TopicSettings, entries, query: SeriesQuery, times, size: int):
     """Return the times and the values of a series that gets ``size`` entries at a time."""
-    made = Series(settings, query, times)
+    made = series_of(settings, query, times)
     for begin in range(0, len(entries), size):
         piece = entries[begin : begin + size]
         events = [event for _, events in piece for event in events]
@@ -73,12 +74,13 @@ def series(settings: TopicSettings, entries, query: SeriesQuery, times, size: in
     return list(found), [[None if value != value else value for value in row] for row in values.T.tolist()]
 
 
+@pytest.mark.parametrize("names", [MOMENTS, NAMES], ids=["moments", "all"])
 @pytest.mark.parametrize("kind", ["wall", "exact", "groupings", "distinct"])
 @pytest.mark.parametrize("seed", range(4))
-def test_series_equals_the_snapshots_of_an_engine(kind, seed):
+def test_series_equals_the_snapshots_of_an_engine(kind, names, seed):
     settings, chance = SETTINGS[kind], Random(seed)
     entries = some_entries(chance, 60)
-    names = NAMES + (("distinct",) if kind == "distinct" else ())
+    names += ("distinct",) if kind == "distinct" and names is NAMES else ()
     for window in settings.windows:
         step = 1_000 * chance.choice((2, 5, 12))
         first = -(-(BEGIN + 1) // step) * step
@@ -89,8 +91,9 @@ def test_series_equals_the_snapshots_of_an_engine(kind, seed):
             assert found == (list(times), asked(settings, entries, query, times))
 
 
+@pytest.mark.parametrize("names", [MOMENTS, NAMES], ids=["moments", "all"])
 @pytest.mark.parametrize("seed", range(4))
-def test_series_by_the_clock_of_events_equals_snapshots_between_single_events(seed):
+def test_series_by_the_clock_of_events_equals_snapshots_between_single_events(seed, names):
     settings, chance = SETTINGS["event"], Random(seed)
     events = [event for _, events in some_entries(chance, 60) for event in events if event.time is not None]
     clock, clocked = 0, []
@@ -99,7 +102,7 @@ def test_series_by_the_clock_of_events_equals_snapshots_between_single_events(se
         clocked.append((clock, [event]))
     step = 1_000
     for window, key in ((settings.windows[0], None), (settings.windows[1], "a")):
-        query = SeriesQuery(window, NAMES, "x", key)
+        query = SeriesQuery(window, names, "x", key)
         times = range(-(-(clocked[0][0] + 1) // step) * step, clock + 1, step)
         wall = TopicSettings(windows=settings.windows)
         found = series(settings, [(0, events)], query, times, 1)
@@ -108,7 +111,7 @@ def test_series_by_the_clock_of_events_equals_snapshots_between_single_events(se
 
 def test_times_that_the_clock_of_events_did_not_pass_have_no_value():
     settings = SETTINGS["event"]
-    made = Series(settings, SeriesQuery(settings.windows[0], ("count",)), range(BEGIN, BEGIN + 60_000, 1_000))
+    made = series_of(settings, SeriesQuery(settings.windows[0], ("count",)), range(BEGIN, BEGIN + 60_000, 1_000))
     made.add(Columns.from_events([Event(time=BEGIN + 2_500)]), np.array([BEGIN]))
     times, values = made.finish(BEGIN + 60_000)
     assert list(times) == [BEGIN, BEGIN + 1_000, BEGIN + 2_000]
@@ -116,9 +119,25 @@ def test_times_that_the_clock_of_events_did_not_pass_have_no_value():
     assert not made.done
 
 
+def test_many_late_events_are_merged_in_pieces(monkeypatch):
+    """Each is late for another time, so each has a partial of its own."""
+    monkeypatch.setattr("pushsvc.aggregate.series._MERGED", 50)
+    settings, chance = SETTINGS["wall"], Random(1)
+    entries = [
+        (BEGIN + 10 * n, [Event(time=BEGIN + chance.randrange(n + 1) * 10, data={"x": chance.random()})])
+        for n in range(2_000)
+    ]
+    query = SeriesQuery(settings.windows[0], MOMENTS, "x")
+    times = range(BEGIN, BEGIN + 40_000, 1_000)
+    found = series(settings, entries, query, times, 100)
+    assert found == (list(times), asked(settings, entries, query, times))
+
+
 def test_events_of_other_keys_move_the_clock_of_events():
     settings = SETTINGS["event"]
-    made = Series(settings, SeriesQuery(settings.windows[0], ("count",), key="a"), range(BEGIN, BEGIN + 4_000, 1_000))
+    made = series_of(
+        settings, SeriesQuery(settings.windows[0], ("count",), key="a"), range(BEGIN, BEGIN + 4_000, 1_000)
+    )
     made.add(
         Columns.from_events([Event(time=BEGIN - 1, key="a"), Event(time=BEGIN + 1_000, key="b")]), np.zeros(2, int)
     )

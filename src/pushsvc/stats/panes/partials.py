@@ -10,19 +10,20 @@ import msgspec
 import numpy as np
 
 from pushsvc.stats.arrays import Floats, Ints
-from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, Moments, describe, merge_runs
+from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, SPREAD, Moments, describe, merge_runs
 from pushsvc.stats.panes.quantiles import NEWEST, lower_ends
 
 
 class RowPartial(msgspec.Struct, frozen=True, array_like=True):
     """A row of one engine. ``parts`` are those of Moments, ``buckets`` and their ``counts`` the bytes of int64 arrays,
-    ``newest`` all values of the row or None if it has too many."""
+    ``newest`` all values of the row or None if it has too many. The buckets were joined in pairs ``level`` times."""
 
     count: int
     parts: Sequence[float] = tuple(EMPTY.tolist())
     buckets: bytes = b""
     counts: bytes = b""
     newest: list[float] | None = None
+    level: int = 0
 
 
 def merge_partials(partials: Sequence[RowPartial], percents: Sequence[int]) -> Floats:
@@ -30,6 +31,8 @@ def merge_partials(partials: Sequence[RowPartial], percents: Sequence[int]) -> F
     counts = np.array([one.count for one in partials], np.int64)
     given = Moments(counts, np.array([one.parts for one in partials]).T)
     moments = merge_runs(given, np.zeros(1, np.int64))
+    if counts.min(initial=0) < 0:  # events of other engines were taken out there: only sums can be merged
+        moments.parts[SPREAD] = np.nan
     found = np.full(MOMENTS + len(percents), np.nan)
     found[:MOMENTS] = describe(moments)[:, 0]
     count = int(counts.sum())

@@ -59,6 +59,13 @@ class Histograms:
         there = np.flatnonzero(counts)
         return (self.counted.codes[first:last][there] & _MASK).astype(np.int64), counts[there]
 
+    def totals(self, columns: Ints) -> Ints:
+        """Return how many values each column has in the first window."""
+        below = np.concatenate([[0], np.cumsum(self.counted.counts[0])])
+        codes = self.counted.codes
+        first, last = np.searchsorted(codes, (np.stack([columns, columns + 1]) << BITS).astype(codes.dtype))
+        return np.asarray(below[last] - below[first])
+
     def quantiles(self, window: int, columns: Ints, count: Counts, percents: Sequence[int]) -> Floats:
         """Return [percents, n] of ascending columns, which have ``count`` [n] values in the window; NaN for none."""
         codes = self.counted.codes

@@ -274,8 +274,9 @@ class AlertEvaluator:
         for rule in rules:
             turn = held.turns[rule.name]
             turn.changed, turn.latest = False, now + _TICK
-            # The least position of a topic; a new rule first learns where its log ends.
-            position = held.positions.get(rule.name, NO_ENTRIES)
+            # The least position of a topic; a new rule of the settings first learns where its log ends.
+            position = held.position(rule)
+            position = NO_ENTRIES if position is None else position
             after[Log(rule.topic)] = min(position, after.get(Log(rule.topic), position))
         if not after or len(held.outbox) > _MOST_UNSENT:
             return
@@ -284,7 +285,7 @@ class AlertEvaluator:
             self._scan(held, rule, read.logs[Log(rule.topic)], commit, now)
 
     def _scan(self, held: HeldAlerts, rule: AlertRule, read: LogRead, commit: _Commit, now: int) -> None:
-        position = held.positions.get(rule.name)
+        position = held.position(rule)
         before = len(commit.events)
         if position is None or read.last < position:
             position = read.last

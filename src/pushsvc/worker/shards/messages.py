@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pushsvc.aggregate.lifetime_record import EncodedRows
 from pushsvc.aggregate.merge import ShardReport
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.settings import TopicSettings
@@ -21,7 +22,7 @@ _LENGTH = 4
 
 class OpenShard(msgspec.Struct, tag=True):
     """Become a shard of a topic created at ``since`` (ms): from a ``state``, or with the clock at ``time`` (ms). It
-    holds at most ``cells``."""
+    holds at most ``cells``. The state of a window ``all`` is its whole record."""
 
     settings: TopicSettings
     number: int
@@ -33,12 +34,16 @@ class OpenShard(msgspec.Struct, tag=True):
 
 
 class ApplyEntry(msgspec.Struct, tag=True):
-    """Count an entry of the log that ends with ``offset``. ``reported``: its late events are in the metadata."""
+    """Count an entry of the log that ends with ``offset``. ``reported``: its late events are in the metadata.
+
+    With ``form`` it is one event that a correction with this offset takes out of the window ``all`` (-1) or adds (1).
+    """
 
     offset: int
     arrival: int
     reported: bool
     data: bytes
+    form: int = 0
 
 
 class SetDemand(msgspec.Struct, tag=True):
@@ -95,16 +100,18 @@ class Reports(msgspec.Struct, tag=True):
 
 
 class State(msgspec.Struct, tag=True):
-    """The answer to ``GetState``; ``spent`` as in Reports."""
+    """The answer to ``GetState``; ``spent`` as in Reports. The state of a window ``all`` are its ``rows``."""
 
     state: bytes
     spent: float
+    rows: EncodedRows | None = None
 
 
 class StateRejected(msgspec.Struct, tag=True):
-    """An answer to ``OpenShard``: the state cannot be restored."""
+    """An answer to ``OpenShard``: the state cannot be restored, or not now for lack of room."""
 
     detail: str
+    no_room: bool = False
 
 
 class ApplyFailed(msgspec.Struct, tag=True):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from pushsvc.aggregate.aggregate import NONE_FRESH, FreshWindows
 from pushsvc.aggregate.cadence import BYTES_PER_SECOND, Cadence
+from pushsvc.aggregate.lifetime_record import NoRoom
 from pushsvc.aggregate.merge import Merger
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame
@@ -180,18 +181,22 @@ class ShardPool:
 
     def save(self) -> list[bytes]:
         (counts,) = self.topics.values()
-        self._send(messages.GetState())
-        states = []
-        for answer in self._answers():
-            if not isinstance(answer, messages.State):
-                raise ShardLost(f"{type(answer).__name__} does not answer GetState")
-            states.append(answer.state)
-            self._spent += answer.spent
+        states = [answer.state for answer in self._states()]
         state = PoolState(
             _VERSION, repr(self._settings), counts.name, counts.since, counts.deleted, counts.offset,
             messages.ShardCounts.of(counts), states,
         )  # fmt: skip
         return [msgspec.msgpack.encode(state)]
+
+    def _states(self) -> list[messages.State]:
+        """Return the states of all shards."""
+        self._send(messages.GetState())
+        answers = self._answers()
+        states = [answer for answer in answers if isinstance(answer, messages.State)]
+        if len(states) != len(answers):
+            raise ShardLost("a shard does not answer GetState")
+        self._spent += sum(state.spent for state in states)
+        return states
 
     @classmethod
     def restore(cls, settings: TopicSettings, data: bytes, start: StartShard, cells: int = UNBOUNDED) -> ShardPool:
@@ -226,6 +231,11 @@ class ShardPool:
             applied += entry.left
         self._pending = [True] * len(self._pending)
         return applied
+
+    def send_form(self, offset: int, arrival: int, form: bytes, *, subtract: bool) -> None:
+        """Take an event out of the window ``all``, or add it, for a correction with an offset."""
+        self._send(messages.ApplyEntry(offset, arrival, True, form, -1 if subtract else 1))
+        self._pending = [True] * len(self._pending)
 
     def advance(self, now: int) -> None:
         if self._settings.clock == "wall":
@@ -275,12 +285,16 @@ class ShardPool:
                 self._cadence.spend(window, _ONLY, now, np.array([sum(map(len, parts))]))
             frame = Frame(
                 topic=counts.name, window=self._settings.windows[window].name,
-                kind="snapshot" if full else "update", start=reports[0].start, end=reports[0].end,
+                kind="snapshot" if full else "update", start=reports[0].start or None, end=reports[0].end or None,
                 offset=counts.offset, since=counts.since, cadence=int(self._cadence.intervals(window, _ONLY)[0]),
-                columns=self._settings.columns, ending=ending, parts=parts,
+                columns=self._settings.columns, ending=ending, parts=parts, notes=self._notes(),
             )  # fmt: skip
             frames.append(frame)
         return frames
+
+    def _notes(self) -> Mapping[str, object]:
+        """Return further members of frames."""
+        return {}
 
     # -- shards
 
@@ -296,6 +310,8 @@ class ShardPool:
         for answer in answers:
             if isinstance(answer, messages.ApplyFailed):
                 raise EntryFailed(counts.name, answer.offset)
+            if isinstance(answer, messages.StateRejected) and answer.no_room:
+                raise NoRoom(answer.detail)
             if isinstance(answer, messages.StateRejected):
                 raise InvalidState(answer.detail)
         if len(answers) != self._settings.parts:

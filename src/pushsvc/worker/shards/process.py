@@ -9,9 +9,11 @@ from contextlib import suppress
 from queue import Queue
 from threading import Thread
 
+from pushsvc.aggregate.lifetime_record import NoRoom, decode_record
 from pushsvc.aggregate.shard import Shard
 from pushsvc.stats.cells import CellLedger
 from pushsvc.stats.serialize import InvalidState
+from pushsvc.stats.window import LIFETIME
 from pushsvc.worker.entry_reader import EntryReader
 from pushsvc.worker.shards import messages
 
@@ -28,9 +30,14 @@ class ShardServer:
     def __init__(self, opening: messages.OpenShard) -> None:
         settings, self._name = opening.settings, opening.name
         cells = CellLedger(opening.cells)
-        if opening.state is None:
+        self._lifetime = settings.windows == (LIFETIME,)
+        if opening.state is None or self._lifetime:
             self._shard = Shard(settings, opening.time, opening.number, cells=cells)
             self._shard.open(opening.name, opening.since)
+            if self._lifetime:
+                self._shard.share_lifetime()
+            if opening.state is not None:
+                self._shard.load_lifetime(opening.name, *decode_record(opening.state))
         else:
             self._shard = Shard.restore(settings, opening.state, cells=cells)
         self._reader = EntryReader(opening.name, settings)
@@ -42,8 +49,8 @@ class ShardServer:
         """Return a shard and its answer; None if the state cannot be restored."""
         try:
             server = cls(opening)
-        except InvalidState as error:
-            return None, messages.StateRejected(str(error))
+        except (InvalidState, NoRoom) as error:
+            return None, messages.StateRejected(str(error), isinstance(error, NoRoom))
         return server, server.report(messages.GetReports(None, False, []))
 
     def answer(self, request: messages.Request) -> messages.Response | None:
@@ -60,6 +67,8 @@ class ShardServer:
             return messages.ApplyFailed(self._failed)
         if isinstance(request, messages.GetReports):
             return self.report(request)
+        if self._lifetime:
+            return messages.State(b"", self._take_spent(), self._shard.encode_lifetime(self._name))
         return messages.State(b"".join(self._shard.save()), self._take_spent())
 
     def report(self, request: messages.GetReports) -> messages.Reports:
@@ -73,6 +82,9 @@ class ShardServer:
         )
 
     def _apply(self, entry: messages.ApplyEntry) -> None:
+        if entry.form:
+            self._apply_form(entry)
+            return
         try:
             self._shard.apply(self._name, entry.offset, entry.arrival, self._reader.read(entry.offset, entry.data))
         except Exception:
@@ -82,6 +94,14 @@ class ShardServer:
         if entry.reported:
             counts = self._shard.topics[self._name]
             counts.reported_late = counts.late
+
+    def _apply_form(self, entry: messages.ApplyEntry) -> None:
+        events = self._reader.read(entry.offset, entry.data)
+        try:
+            self._shard.apply_form(self._name, entry.offset, entry.arrival, events, subtract=entry.form < 0)
+        except Exception:
+            # The owner says that the rows are not exact.
+            log.exception("%s: the correction with offset %d cannot be counted", self._name, entry.offset)
 
     def _take_spent(self) -> float:
         before, self._answered_at = self._answered_at, time.process_time()
