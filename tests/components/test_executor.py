@@ -156,6 +156,21 @@ def test_a_timer_whose_function_is_gone_fails() -> None:
     assert [found.attempts for found in done.timers.values() if found] == [1]
 
 
+def test_an_event_fails_that_would_add_a_state_too_many() -> None:
+    def handle(event: HandledEvent, ctx: Context) -> None:
+        ctx.state.clear()
+        if event["n"]:
+            ctx.state["n"] = event["n"]
+
+    events = [{"n": 1, "key": "a"}, {"n": 1, "key": "b"}, {"n": 2, "key": "a"}, {"n": 0, "key": "a"}]
+    executor = executor_of(handle, max_states=3)
+    done = run(executor, entry(*events, {"n": 1, "key": "c"}), states={"t": 2})
+    (parked,) = done.parked
+    assert (parked.key, parked.reason) == ("b", "ValueError: 3 keys of t have a state, and max_states allows no more")
+    assert done.states == {"t": {"a": b"", "c": b'{"n":1}'}}
+    assert (done.new_states, done.refused_states) == ({"t": 1}, {"t": 1})
+
+
 def test_types_without_a_handler_are_counted() -> None:
     done = run(executor_of(failing, type="known"), entry({"type": "a"}, {"type": "b"}, {"type": "a"}))
     assert (done.unknown, done.handled, done.positions) == ({"t": {"a": 2, "b": 1}}, 0, {"t": 3})

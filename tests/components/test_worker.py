@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.request import urlopen
 
 from pushsvc.components.outcomes import outcomes
@@ -203,6 +204,113 @@ def test_replies_go_to_declared_topics_alone(site: Site) -> None:
     assert not site.events("orders")
 
 
+def test_keys_with_state_are_bounded_and_counted_over_restarts(site: Site) -> None:
+    port = free_port()
+    site.app("""
+        @on("clicks", group="all", start="beginning", retries=0, max_states=2)
+        def handle(event, ctx):
+            ctx.state["n"] = ctx.state.get("n", 0) + 1 if event["keep"] else 0
+            if not event["keep"]:
+                ctx.state.clear()
+            ctx.emit("handled", {"key": event.key})
+    """)
+    for key in "abc":
+        site.publish("clicks", {"keep": True}, key=key)
+    site.work("first")
+    until(lambda: len(site.events("clicks.dead")) == 1)
+    site.stack.stop("first")
+    assert site.run("status")["all"]["states"] == 2
+    site.work("second", "--metrics-port", str(port))
+    site.publish("clicks", {"keep": True}, key="d")
+    until(lambda: len(site.events("clicks.dead")) == 2)
+    site.publish("clicks", {"keep": False}, key="a")
+    site.publish("clicks", {"keep": True}, key="d")
+    until(lambda: len(site.events("handled")) == 4)
+    assert [event.key for event in site.events("clicks.dead")] == ["c", "d"]
+    for name in ("first", "second"):
+        assert site.stack.output(name).count("group all: 2 keys of clicks have a state, and max_states") == 1
+
+    def metrics() -> str:
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            return str(answer.read().decode())
+
+    for line in ('states{group="all"} 2.0', 'refused_states_total{group="all"} 1.0'):
+        until(lambda line=line: f"pushsvc_component_{line}" in metrics())
+
+
+def test_an_emitted_event_that_its_log_refuses_is_a_dead_event(site: Site) -> None:
+    site.stack.configure('[topics.metered]\nwindows = ["1m"]\nclock = "event"\n[topics.">"]\nwindows = []\n')
+    site.app("""
+        @on("numbers", group="all", start="beginning")
+        def handle(event, ctx):
+            for n, time in enumerate(event["times"]):
+                ctx.emit("metered", {"key": "k", "time": time, "n": n})
+            ctx.emit("handled", {})
+    """)
+    site.publish("numbers", {"times": ["2020-01-01T00:00:00Z"]})
+    site.work()
+    until(lambda: site.events("handled"))
+    near, far = "2020-01-01T00:00:30Z", "2020-02-01T00:00:00Z"
+    site.publish("numbers", {"times": [far, near, far, near]})
+    until(lambda: len(site.events("metered.dead")) == 2)
+    assert [event.data["n"] for event in site.events("metered")] == [0, 1, 3]
+    for n, dead in zip((0, 2), site.events("metered.dead"), strict=True):
+        assert (dead.type, dead.key, dead.data["topic"], dead.data["group"]) == ("dead", "k", "metered", "all")
+        assert "ahead of the topic's event clock" in dead.data["reason"]
+        assert dead.data["emitted"]["n"] == n
+    until(lambda: len(site.events("handled")) == 2)
+    assert site.run("status")["all"]["dead"] == 2
+    assert site.run("replay", "metered.dead")["skipped"] == 2
+
+
+def test_groups_are_listed_with_what_they_did(site: Site) -> None:
+    site.app("""
+        @on("orders.*", group="all", start="beginning", retries=20, backoff=0.2)
+        @on("other", group="other", start="beginning")
+        def handle(event, ctx):
+            ctx.state["n"] = event["n"]
+            if event["n"] < 0:
+                raise RuntimeError
+    """)
+    site.stack.start_web()
+    site.publish("orders.a", {"n": 1}, {"n": -2}, {"n": 3}, key="a")
+    site.publish("orders.b", {"n": 4}, key="a")
+    site.work()
+
+    def groups(query: str) -> Any:
+        return site.stack.get(f"/v1/components{query}").json()["groups"]
+
+    shown = {"topic": "orders.a", "offset": 3, "lag": 0, "parked": 2, "states": 1}
+    other = {"topic": "orders.b", "offset": 1, "lag": 0, "parked": 0, "states": 1}
+    until(lambda: [one["topics"] for one in groups("")] == [[shown, other]])
+    (group,) = groups("?topic=orders.a")
+    failures = group["totals"].pop("failures")
+    assert failures > 0
+    assert group == {
+        "group": "all",
+        "totals": {"parked": 2, "timers": 0, "handled": 2, "dead": 0, "trimmed": 0},
+        "topics": [shown],
+    }
+    assert groups("?topic=nothing") == []
+    assert site.stack.get("/v1/components?topic=orders.*").status == 400
+    site.stack.stop("worker")
+    site.publish("orders.b", {"n": 5}, {"n": 6}, key="a")
+    (group,) = groups("?topic=orders.b")
+    assert group["topics"] == [other | {"lag": 2}]
+
+
+def test_the_worker_works_when_it_holds_leases(site: Site) -> None:
+    site.app("""
+        time.sleep(0.5)
+
+        @on("numbers", group="all")
+        def handle(event, ctx):
+            pass
+    """)
+    site.work()
+    assert all(one["begun"] for one in site.broker.components.overview("all", range(64)))
+
+
 def test_trimmed_events_are_counted_and_reported(site: Site) -> None:
     site.app("""
         @on("numbers", group="all", start="beginning")
@@ -347,7 +455,7 @@ def test_dead_events_are_replayed_once_unless_asked_for_again(site: Site) -> Non
     until(lambda: len(site.events("done")) == 4)
     status = site.run("status")["work"]
     assert (status["lag"], status["parked"], status["dead"]) == (0, 0, 2)
-    assert status["topics"] == {"jobs": {"offset": 2, "lag": 0}}
+    assert status["topics"] == {"jobs": {"offset": 2, "lag": 0, "parked": 0, "states": 1}}
 
 
 def test_components_run_beside_a_server(site: Site) -> None:

@@ -34,7 +34,7 @@ class Site:
     def work(self, name: str = "worker", *options: str) -> Any:
         """Start a worker and return its process when it owns partitions."""
         process = self.stack.start(name, "worker", "--app", "app", *options)
-        until(lambda: "groups:" in self.stack.output(name) or self.stack.ended(name))
+        until(lambda: "the worker works" in self.stack.output(name) or self.stack.ended(name))
         assert not self.stack.ended(name), self.stack.output(name)
         return process
 

@@ -8,7 +8,7 @@ outbox. So a successor sends what its predecessor may not have sent, and an even
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -87,6 +87,8 @@ class AlertStore:
     def define(self, rule: AlertRule) -> bool:
         """Store an alert in place of an earlier one; return whether there was one. Raise TooManyAlerts."""
         table = {name: value for name, value in rule.public().items() if value is not None and name != "name"}
+        if rule.after is not None:
+            table["after"] = rule.after
         return self._define(rule.name, orjson.dumps(table))
 
     def remove(self, name: str) -> bool:
@@ -106,7 +108,9 @@ class AlertStore:
         found = {}
         for name, text in zip(flat[::2], flat[1::2], strict=True):
             try:
-                found[name.decode()] = read_rule(name.decode(), orjson.loads(text))
+                table = orjson.loads(text)
+                after = table.pop("after", None)
+                found[name.decode()] = replace(read_rule(name.decode(), table), after=after)
             except (InvalidAlert, ValueError):
                 continue  # a later version wrote it
         return found

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pushsvc.aggregate import lifetime_record
 from pushsvc.broker import script
 from pushsvc.broker.alerts import AlertStore
 from pushsvc.broker.append import Emission
@@ -21,7 +22,7 @@ from pushsvc.broker.latest import LatestStore
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import BackwardRead, ChangedLogs, FrameKind, PartitionRead
-from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, window_age, window_events
+from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, kept_age, window_events
 from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, info_of, raise_first
 from pushsvc.broker.revocations import RevocationStore
@@ -120,6 +121,7 @@ class Broker:
         self.keys = Keys(prefix)
         self.connections = topology.connect(url, size=pool, timeout=limits.timeout)
         self.checkpoints = CheckpointStore(self.keys, self.connections)
+        self.lifetimes = CheckpointStore(self.keys, self.connections, "lifetime", lifetime_record.VERSION)
         self.revocations = RevocationStore(self.keys, self.connections)
         self.alerts = AlertStore(self.keys, self.connections)
         self.components = ComponentStore(self.keys, self.connections)
@@ -337,7 +339,7 @@ class Broker:
         arguments = script.SweepArguments(
             fence=fence, max_entries=max_entries, retention=settings.retention,
             retention_age=settings.retention_age, retention_bytes=settings.retention_bytes,
-            window_age=window_age(settings), window_events=window_events(settings),
+            window_age=kept_age(settings), window_events=window_events(settings),
             expire_after=settings.expire_after, has_index="1" if settings.index else "",
             numsub=self.connections.numsub,
         )  # fmt: skip

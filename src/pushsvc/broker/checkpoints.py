@@ -44,24 +44,29 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class CheckpointStore:
-    """The checkpoints of all partitions, by the names of their engines. Methods raise errors of ``pushsvc.errors``."""
+    """The checkpoints of all partitions, by the names of their engines; or what else of a ``kind`` is written in this
+    way. Headers have the version ``format``. Methods raise errors of ``pushsvc.errors``."""
 
-    def __init__(self, keys: Keys, connections: Connections) -> None:
+    def __init__(
+        self, keys: Keys, connections: Connections, kind: str = "checkpoint", format: int = FORMAT
+    ) -> None:  # fmt: skip
         self._keys = keys
         self._connections = connections
+        self._kind = kind
+        self.format = format
 
     def headers(self, partition: int) -> tuple[int, dict[str, Stored | None]]:
         """Return the epoch, and the header of each engine's checkpoint; None for a header of another version."""
         epoch, flat = self._connections.commands(
-            [("HGET", self._keys.partition(partition), "epoch"), ("HGETALL", self._keys.checkpoints(partition))]
+            [("HGET", self._keys.partition(partition), "epoch"), ("HGETALL", self._headers(partition))]
         )
         return int(epoch or 0), {
-            name.decode(): _header(value) for name, value in zip(flat[::2], flat[1::2], strict=True)
+            name.decode(): self._header(value) for name, value in zip(flat[::2], flat[1::2], strict=True)
         }
 
     def read(self, partition: int, engine: str, stored: Stored) -> bytes:
         """Return a state; raise NotStored if it is incomplete or damaged."""
-        key, crc, size = self._keys.pieces(partition, engine, stored.place), 0, 0
+        key, crc, size = self._pieces(partition, engine, stored.place), 0, 0
         found: list[bytes] = []
         for number in range(stored.pieces):
             found += self._connections.command("LRANGE", key, number, number)
@@ -74,23 +79,36 @@ class CheckpointStore:
 
     def write(self, owner: Owner, engine: str, place: int, number: int, piece: bytes) -> None:
         """Append piece ``number`` of a checkpoint; raise Fenced."""
-        keys = [self._keys.partition(owner.partition), self._keys.pieces(owner.partition, engine, place)]
+        keys = [self._keys.partition(owner.partition), self._pieces(owner.partition, engine, place)]
         call = CheckpointPieceArguments(RUN, owner.fence, owner.epoch, number, expires=UNFINISHED_TTL, piece=piece)
         self._call(script.CHECKPOINT_PIECE, keys, call)
 
     def commit(self, owner: Owner, engine: str, stored: Stored) -> None:
         """Make the written pieces the checkpoint of an engine; raise Fenced."""
-        pieces = [self._keys.pieces(owner.partition, engine, place) for place in (stored.place, 1 - stored.place)]
-        keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition), *pieces]
+        pieces = [self._pieces(owner.partition, engine, place) for place in (stored.place, 1 - stored.place)]
+        keys = [self._keys.partition(owner.partition), self._headers(owner.partition), *pieces]
         header = msgspec.json.encode(stored)
         call = CheckpointCommitArguments(RUN, owner.fence, owner.epoch, engine, pieces=stored.pieces, header=header)
         self._call(script.CHECKPOINT_COMMIT, keys, call)
 
     def discard(self, owner: Owner, engines: Sequence[str]) -> None:
         """Delete checkpoints; raise Fenced."""
-        keys = [self._keys.partition(owner.partition), self._keys.checkpoints(owner.partition)]
-        keys += [self._keys.pieces(owner.partition, engine, place) for engine in engines for place in (0, 1)]
+        keys = [self._keys.partition(owner.partition), self._headers(owner.partition)]
+        keys += [self._pieces(owner.partition, engine, place) for engine in engines for place in (0, 1)]
         self._call(script.CHECKPOINT_DISCARD, keys, [RUN, owner.fence, owner.epoch, *engines])
+
+    def _headers(self, partition: int) -> str:
+        return self._keys.checkpoints(partition, self._kind)
+
+    def _pieces(self, partition: int, engine: str, place: int) -> str:
+        return self._keys.pieces(partition, engine, place, self._kind)
+
+    def _header(self, value: bytes) -> Stored | None:
+        try:
+            stored = msgspec.json.decode(value, type=Stored)
+        except msgspec.MsgspecError:
+            return None
+        return stored if stored.format == self.format else None
 
     def _call(self, checkpoint_script: Script, keys: Sequence[str], arguments: Sequence[object]) -> None:
         reply = self._connections.call(checkpoint_script, keys, arguments)
@@ -112,11 +130,3 @@ def pieces_of(parts: Iterable[bytes], piece_bytes: int) -> Iterator[bytes]:
         size += len(view)
     if size:
         yield b"".join(held)
-
-
-def _header(value: bytes) -> Stored | None:
-    try:
-        stored = msgspec.json.decode(value, type=Stored)
-    except msgspec.MsgspecError:
-        return None
-    return stored if stored.format == FORMAT else None

@@ -22,6 +22,8 @@ from pushsvc.errors import Fenced, PushError
 from pushsvc.topic import partition_of
 
 _MOST_ARGUMENTS = 2_000  # of one command: Lua's stack is bounded
+_COUNTS = ("handled", "failures", "dead", "trimmed")
+TOTALS = ("parked", "timers", *_COUNTS)
 MOST_REPLAYS = 10_000  # events that wait in a partition to be replayed
 
 
@@ -172,6 +174,11 @@ class ComponentStore:
             found += self._connections.command("HMGET", self.keys.component_states(group, topic), *some)
         return found
 
+    def count_states(self, group: str, topics: Sequence[str]) -> list[int]:
+        """Return for each topic how many of its keys have a state."""
+        commands = [("HLEN", self.keys.component_states(group, topic)) for topic in topics]
+        return self._connections.commands(commands) if commands else []
+
     def due_timers(self, group: str, partition: int, now: int, most: int) -> list[bytes]:
         """Return timers whose time (ms) has come, in the order of their times."""
         due = self.keys.group(partition, group, "timers-due")
@@ -258,7 +265,7 @@ class ComponentStore:
             commands += [
                 ("HGETALL", keys.group(number, group, "positions")), ("HLEN", keys.group(number, group, "parked")),
                 ("ZCARD", keys.group(number, group, "timers-due")), ("HGETALL", keys.group(number, group, "unknown")),
-                ("HMGET", keys.group(number, group), "dead", "trimmed", "begin"),
+                ("HMGET", keys.group(number, group), *_COUNTS, "begin"),
             ]  # fmt: skip
         replies = iter(self._connections.commands(commands))
         found = []
@@ -267,9 +274,35 @@ class ComponentStore:
                 "positions": {topic.decode(): int(value.split()[0]) for topic, value in _pairs(positions)},
                 "parked": parked, "timers": timers,
                 "unknown": {name.decode(): int(count) for name, count in _pairs(unknown)},
-                "dead": int(counts[0] or 0), "trimmed": int(counts[1] or 0), "begun": counts[2] is not None,
+                **{name: int(count or 0) for name, count in zip(_COUNTS, counts, strict=False)},
+                "begun": counts[-1] is not None,
             })  # fmt: skip
         return found
+
+    def totals(self, group: str, partitions: Sequence[int]) -> dict[str, int]:
+        """Return the sums of what partitions count of a group, by the names of ``TOTALS``."""
+        keys, commands = self.keys, []
+        for number in partitions:
+            commands += [
+                ("HLEN", keys.group(number, group, "parked")), ("ZCARD", keys.group(number, group, "timers-due")),
+                ("HMGET", keys.group(number, group), *_COUNTS),
+            ]  # fmt: skip
+        found = dict.fromkeys(TOTALS, 0)
+        replies = iter(self._connections.commands(commands))
+        for parked, timers, counts in zip(*[replies] * 3, strict=True):
+            for name, count in zip(TOTALS, (parked, timers, *counts), strict=True):
+                found[name] += int(count or 0)
+        return found
+
+    def position(self, group: str, topic: str) -> int | None:
+        """Return the offset of a group in a topic; None if it does not read it."""
+        found = self._connections.command("HGET", self.keys.group(partition_of(topic), group, "positions"), topic)
+        return None if found is None else int(found.split()[0])
+
+    def parked_topics(self, group: str, partition: int) -> list[str]:
+        """Return the topic of each parked event of a group in a partition."""
+        fields = as_text(self._connections.command("HKEYS", self.keys.group(partition, group, "parked")))
+        return [name.partition(" ")[2] for name in fields]
 
     def found_of(self, topic: str, field: str) -> list[tuple[str, int, bytes | None]]:
         """Return the groups that read a topic, each with its offset and what it holds in ``parked`` under a field."""

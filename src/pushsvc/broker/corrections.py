@@ -266,7 +266,8 @@ class CorrectionStore:
 
     def _check_windows(self, topic: str, settings: TopicSettings) -> None:
         """Raise WindowsIncomplete if a window may have events that the log does not have: they could not be counted
-        again."""
+        again. A window ``all`` is not."""
+        settings = settings.rolling
         if not settings.windows:
             return
         log = Log(topic)

@@ -159,13 +159,14 @@ class Keys:
         """Hash: last offset of an entry with corrected events -> its current form (see correct.lua)."""
         return self._in(partition_of(topic), f"corrections:{topic}")
 
-    def checkpoints(self, partition: int) -> str:
-        """Hash: engine -> header of its last checkpoint."""
-        return self._of(partition, "checkpoints")
+    def checkpoints(self, partition: int, kind: str = "checkpoint") -> str:
+        """Hash: engine -> header of its last checkpoint. Of the kind ``lifetime``: topic -> header of the record of its
+        window ``all``."""
+        return self._of(partition, f"{kind}s")
 
-    def pieces(self, partition: int, engine: str, place: int) -> str:
-        """List: pieces of a checkpoint. The last checkpoint and the next one use the places 0 and 1 in turns."""
-        return self._in(partition, f"checkpoint:{engine}:{place}")
+    def pieces(self, partition: int, engine: str, place: int, kind: str = "checkpoint") -> str:
+        """List: pieces of a checkpoint or record. The last one and the next one use the places 0 and 1 in turns."""
+        return self._in(partition, f"{kind}:{engine}:{place}")
 
     def log_channel(self, log: Log) -> str:
         """Channel of a log: a LogNotification, or only a sequence, per append."""

@@ -20,7 +20,7 @@ from pushsvc.broker.script import (
 )
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
-from pushsvc.settings import FUTURE_ALLOWANCE, LOG_FULL_FACTOR, TopicSettings
+from pushsvc.settings import FUTURE_ALLOWANCE, LIFETIME_AGE, LOG_FULL_FACTOR, TopicSettings
 
 Commit = Callable[[ScriptCall | Append], tuple[Any, str]]  # returns the reply, and the confirmation that it lacks
 _CACHED_TARGETS = 10_000
@@ -190,7 +190,7 @@ class EventPublisher:
                     ids_window=self._limits.ids_window, max_ids=self._limits.max_ids,
                     retention=settings.retention, retention_age=settings.retention_age,
                     retention_bytes=settings.retention_bytes, full_bytes=settings.full_bytes,
-                    window_age=window_age(settings), window_events=window_events(settings),
+                    window_age=kept_age(settings), window_events=window_events(settings),
                     max_latest=settings.max_keys if settings.latest else 0,
                 ).pack(),
             ),
@@ -203,6 +203,12 @@ class EventPublisher:
 def window_age(settings: TopicSettings) -> int:
     """Return the age in ms up to which a window may need an entry, whatever the retention; 0 without windows."""
     return settings.longest_window + 2 * FUTURE_ALLOWANCE if settings.windows else 0
+
+
+def kept_age(settings: TopicSettings) -> int:
+    """Return the age in ms up to which the log keeps an entry, whatever the retention; 0 without windows. A successor
+    reads what a window ``all`` counts after its record."""
+    return max(window_age(settings), LIFETIME_AGE if settings.lifetime else 0)
 
 
 def window_events(settings: TopicSettings) -> int:

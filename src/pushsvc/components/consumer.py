@@ -18,10 +18,10 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.log import LogRead
 from pushsvc.components import metrics
 from pushsvc.components.child import HandlersLost
-from pushsvc.components.failures import after_failure, after_timer_failure
+from pushsvc.components.failures import after_failure, after_refusal, after_timer_failure
 from pushsvc.components.handlers import Handlers
 from pushsvc.components.messages import Done, Entry, Gap, GroupOptions, Parked, Run, Timer
-from pushsvc.components.outbox import Outbox, gather
+from pushsvc.components.outbox import Outbox, Refusal, gather
 from pushsvc.components.parked import ParkedEvents, field_of
 from pushsvc.errors import Fenced
 from pushsvc.event import Event
@@ -58,6 +58,8 @@ class Consumer:
         self._unread: dict[str, int] = {}  # with the number of the news, which may come while a log is read
         self._news = 0
         self._lasts: dict[str, int] = {}
+        self._states: dict[str, int] = {}  # keys with state by topic; none of topics that are absent
+        self._full: set[str] = set()  # topics of which no more keys may have a state
         self.parked = ParkedEvents()
         self._timers, self._timer_due = 0, None  # type: int, int | None
         self._replays_wait = True
@@ -89,6 +91,12 @@ class Consumer:
             gone = [topic for topic in self._positions if topic not in every]
             for start in range(0, len(gone), _TOPICS_AT_ONCE):
                 self._forget(gone[start : start + _TOPICS_AT_ONCE])
+        counted = list(self._positions)
+        self._states, self._full = {}, set()
+        for start in range(0, len(counted), _TOPICS_AT_ONCE):
+            some = counted[start : start + _TOPICS_AT_ONCE]
+            counts = zip(some, store.count_states(options.name, some), strict=True)
+            self._states |= {topic: count for topic, count in counts if count}
         self._note(topics)
 
     def _start(self, topics: Sequence[str], stored: StoredGroup) -> None:
@@ -121,6 +129,16 @@ class Consumer:
     def replay(self) -> None:
         """Note that events wait to be tried again."""
         self._replays_wait = True
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has taken over what Redis holds; a new group has then stored where it begins."""
+        return self._owner is not None
+
+    @property
+    def states(self) -> int:
+        """How many keys have a state."""
+        return sum(self._states.values())
 
     @property
     def now(self) -> int:
@@ -170,7 +188,7 @@ class Consumer:
         others."""
         run = Run(
             self._options.name, self.partition, self._now, [], [], [], [], {}, self.parked.room,
-            max(0, _MOST_TIMERS - self._timers),
+            max(0, _MOST_TIMERS - self._timers), self._states,
         )  # fmt: skip
         for _ in range(len(self._kinds)):
             kind = self._kinds.popleft()
@@ -295,6 +313,7 @@ class Consumer:
         for topic in topics:
             self._positions.pop(topic, None)
             self._lasts.pop(topic, None)
+            self._states.pop(topic, None)
             self._handlers.forget(self._options.name, self.partition, topic)
 
     def _renew(self, topic: str) -> None:
@@ -302,6 +321,7 @@ class Consumer:
         changes = Changes()
         changes.remove(self._store.keys.component_states(self._options.name, topic))
         self._commit(changes)
+        self._states.pop(topic, None)
         self._handlers.forget(self._options.name, self.partition, topic)
 
     def _take_replays(self) -> bool:
@@ -341,10 +361,13 @@ class Consumer:
         for topic, counts in done.unknown.items():
             for kind, count in counts.items():
                 changes.count(self._key("unknown"), self._name_unknown(f"{topic} {kind}"), count)
-        changes.count(self._key("group"), "dead", done.dead)
-        changes.count(self._key("group"), "trimmed", trimmed)
+        for what, amount in (
+            ("handled", done.handled), ("failures", done.failures), ("dead", done.dead), ("trimmed", trimmed),
+        ):  # fmt: skip
+            changes.count(self._key("group"), what, amount)
         self._commit(changes, gather(done.emitted))
         self._positions |= positions
+        self._count_states(done)
         for event in retried:
             self.parked.remove(event)
         for event in again:
@@ -353,6 +376,21 @@ class Consumer:
             self._timers, self._timer_due = store.next_timer(name, self.partition)
         self.lag = sum(max(0, last - self._positions[topic][0]) for topic, last in self._lasts.items())
         self._count(done, trimmed)
+
+    def _count_states(self, done: Done) -> None:
+        """Count the keys with state, and log when a topic has as many as allowed."""
+        for topic, more in done.new_states.items():
+            count = self._states[topic] = self._states.get(topic, 0) + more
+            if count < self._options.max_states:
+                self._full.discard(topic)
+            if not count:
+                del self._states[topic]
+        for topic in done.refused_states.keys() - self._full:
+            self._full.add(topic)
+            log.warning(
+                "group %s: %d keys of %s have a state, and max_states allows no more: events of other keys fail",
+                self._options.name, self._states.get(topic, 0), topic,
+            )  # fmt: skip
 
     def _name_unknown(self, name: str) -> str:
         """Return under which name events of an unknown type are counted."""
@@ -380,8 +418,22 @@ class Consumer:
         self._outbox.add(number, list(emitted))
 
     def _send(self) -> None:
-        if self._owner is not None:
-            self._outbox.send(self._owner, self._now)
+        while self._owner is not None:
+            refusal = self._outbox.send(self._owner, self._now)
+            if refusal is None:
+                return
+            self._bury(refusal)
+
+    def _bury(self, refusal: Refusal) -> None:
+        """Move emitted events that their log refused to the topic of dead events, in one commit."""
+        name, topic, reason = self._options.name, refusal.topic, refusal.reason
+        dead = [after_refusal(topic, line, name, self._now, reason) for line in refusal.lines]
+        changes = Changes()
+        changes.set_fields(self._key("outbox"), {str(refusal.number): msgspec.msgpack.encode(refusal.rest)})
+        changes.count(self._key("group"), "dead", len(dead))
+        self._commit(changes, gather(dead))
+        self._outbox.replace(refusal)
+        metrics.DEAD.labels(name).inc(len(dead))
 
     def _commit_positions(self, changes: Changes, positions: Mapping[str, tuple[int, int]]) -> None:
         fields = {topic: f"{offset} {created}".encode() for topic, (offset, created) in positions.items()}
@@ -408,6 +460,7 @@ class Consumer:
         for metric, amount in (
             (metrics.FAILURES, done.failures), (metrics.DEAD, done.dead), (metrics.TRIMMED, trimmed),
             (metrics.REFUSED_REPLIES, done.refused_replies),
+            (metrics.REFUSED_STATES, sum(done.refused_states.values())),
             (metrics.UNKNOWN, sum(sum(counts.values()) for counts in done.unknown.values())),
         ):  # fmt: skip
             if amount:

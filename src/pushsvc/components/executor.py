@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from pushsvc.components.context import Context, HandledEvent, State
-from pushsvc.components.failures import BACKOFF, RETRIES, TIMEOUT, after_failure, after_timer_failure
+from pushsvc.components.failures import BACKOFF, MAX_STATES, RETRIES, TIMEOUT, after_failure, after_timer_failure
 from pushsvc.components.messages import Done, Emitted, Gap, GroupOptions, Parked, Run, Timer
 from pushsvc.components.registry import Components, Group, Handler
 from pushsvc.topic import matches
@@ -222,6 +222,7 @@ class _Turn:
         if context.found_state is not None:
             stored = context.found_state.changed()
             if stored is not None:
+                self._count_state(context.topic, bool(stored) - bool(context.found_state.stored))
                 context.found_state.stored = stored
                 done.states.setdefault(context.topic, {})[context.key or ""] = stored
                 self._bytes += len(stored)
@@ -265,6 +266,16 @@ class _Turn:
 
     # Bounds
 
+    def _count_state(self, topic: str, more: int) -> None:
+        """Count a key that gets a state (1), or loses it (-1). Raise ValueError if no more keys may have one."""
+        done, most = self.done, self._options.max_states
+        added = done.new_states.get(topic, 0) + more
+        if more > 0 and self._run.states.get(topic, 0) + added > most:
+            done.refused_states[topic] = done.refused_states.get(topic, 0) + 1
+            raise ValueError(f"{most} keys of {topic} have a state, and max_states allows no more")
+        if more:
+            done.new_states[topic] = added
+
     def _count_unknown(self, topic: str, type: str) -> None:
         counts = self.done.unknown.setdefault(topic, {})
         name = type if type in counts or len(counts) < _UNKNOWN_TYPES else "…"
@@ -284,4 +295,5 @@ def options_of(group: Group) -> GroupOptions:
     return GroupOptions(
         group.name, group.patterns(), group.start == "beginning", RETRIES if group.retries is None else group.retries,
         BACKOFF if group.backoff is None else group.backoff, TIMEOUT if group.timeout is None else group.timeout,
+        MAX_STATES if group.max_states is None else group.max_states,
     )  # fmt: skip

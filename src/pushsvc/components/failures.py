@@ -10,6 +10,7 @@ from pushsvc.components.messages import Emitted, GroupOptions, Parked, Timer
 from pushsvc.topic import DEAD, MAX_LENGTH
 
 RETRIES, BACKOFF, TIMEOUT = 5, 1.0, 60.0  # by default; the pauses of 5 retries are 31 seconds together
+MAX_STATES = 1_000_000  # by default: keys of a topic with state, of a group
 _LONGEST_PAUSE = 300.0  # seconds
 _REASON, _TRACEBACK = 500, 8_000  # characters
 
@@ -44,6 +45,13 @@ def after_timer_failure(timer: Timer, options: GroupOptions, now: int, reason: s
     failed = Parked(timer.topic, 0, now, b"", attempts, 0, reason[:_REASON], traceback[-_TRACEBACK:], timer.key)
     called = {"name": timer.name, "function": timer.function, "data": timer.data}
     return _dead(failed, options.name, {"timer": called})
+
+
+def after_refusal(topic: str, line: bytes, group: str, now: int, reason: str) -> Emitted:
+    """Return the dead event for an emitted event, in its stored form, that the log of ``topic`` refuses."""
+    event = orjson.loads(line)
+    failed = Parked(topic, 0, now, b"", 1, 0, reason[:_REASON], key=event.get("key"))
+    return _dead(failed, group, {"emitted": event})
 
 
 def dead_topic(topic: str) -> str:

@@ -22,6 +22,7 @@ class GroupOptions(msgspec.Struct):
     retries: int
     backoff: float
     timeout: float
+    max_states: int = 1_000_000
 
 
 class Hello(msgspec.Struct, tag=True):
@@ -99,6 +100,7 @@ class Run(msgspec.Struct, tag=True):
     """Handle these in order at ``now`` (ms): parked events of one key, timers, gaps and entries of one partition.
 
     ``held`` are keys by topic whose events must wait. At most ``parks`` events may be parked, and ``timers`` set.
+    ``states`` are the numbers of keys with state by topic; a topic that is absent has none.
     """
 
     group: str
@@ -111,6 +113,7 @@ class Run(msgspec.Struct, tag=True):
     held: dict[str, list[str]]
     parks: int
     timers: int
+    states: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class GetStates(msgspec.Struct, tag=True):
@@ -149,11 +152,14 @@ class Done(msgspec.Struct, tag=True):
     ``positions`` are the offsets up to which topics were handled. ``retried`` counts the parked events, from the first
     one, that are done; ``failed`` is the parked event after them with its new failure. ``timers_done`` counts the due
     timers, from the first one, that were called. ``timers`` are those to set; None: to cancel. ``dead`` counts events
-    and timers that were given up.
+    and timers that were given up. ``new_states`` is by how much the number of keys with state grew, by topic;
+    ``refused_states`` counts attempts that failed because no more keys of a topic may have one.
     """
 
     positions: dict[str, int] = msgspec.field(default_factory=dict)
     states: dict[str, dict[str, bytes]] = msgspec.field(default_factory=dict)  # b"": no state any more
+    new_states: dict[str, int] = msgspec.field(default_factory=dict)
+    refused_states: dict[str, int] = msgspec.field(default_factory=dict)
     emitted: list[Emitted] = msgspec.field(default_factory=list)
     parked: list[Parked] = msgspec.field(default_factory=list)
     dead: int = 0

@@ -2,12 +2,15 @@
 
 They are in the outbox since the commit, and numbered. A partition refuses numbers that it has had, so events that were
 sent twice are stored once, and a later owner may send what an earlier one may not have sent.
+
+Events that a log refuses for good become dead events by another commit. So a repeated send finds the same events.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.components import EmittedBatch, GroupOwner
@@ -16,7 +19,7 @@ from pushsvc.components.messages import Emitted
 from pushsvc.errors import InvalidBatch, PushError, Unavailable
 from pushsvc.event import Batch
 from pushsvc.settings import TopicRules
-from pushsvc.topic import partition_of
+from pushsvc.topic import is_dead, partition_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,18 @@ def gather(emitted: Sequence[Emitted]) -> list[EmittedBatch]:
         )
         for topic, some in topics.items()
     ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Events of the commit ``number`` in their stored form that the log of ``topic`` refuses for good, and the ``rest``
+    of that commit. Dead events that are refused have no ``lines``: there is no place for them."""
+
+    number: int
+    topic: str
+    reason: str
+    lines: list[bytes]
+    rest: list[EmittedBatch]
 
 
 class Outbox:
@@ -60,31 +75,45 @@ class Outbox:
         """Whether some events may not be in their logs yet."""
         return bool(self._waiting)
 
-    def send(self, owner: GroupOwner, now: int) -> None:
-        """Append the events to their logs in their order. Raise Unavailable if a log cannot take them now."""
+    def send(self, owner: GroupOwner, now: int) -> Refusal | None:
+        """Append the events to their logs in their order; return the first events that a log refuses for good, which
+        have to be taken out before more are sent. Raise Unavailable if a log cannot take events now."""
         for number, batches in list(self._waiting.items()):
-            for place, batch in enumerate(batches, number - len(batches) + 1):
-                self._publish(owner, place, batch)
+            for place, batch in enumerate(batches):
+                refusal = self._publish(owner, number, place) if batch.count else None
+                if refusal is not None:
+                    return refusal
             del self._waiting[number]
             self.sent.append(number)
             self.flush_at = now + _FLUSH
+        return None
 
-    def _publish(self, owner: GroupOwner, number: int, emitted: EmittedBatch) -> None:
-        topic = emitted.topic
-        emission = self._broker.components.emission(owner, partition_of(topic), number)
-        batch = Batch(emitted.data, emitted.count, emitted.ids, emitted.times)
-        while batch.count:
-            try:
-                self._broker.publish(topic, batch, self._rules.settings_of(topic), emission=emission)
-                metrics.EMITTED.labels(self._group).inc(batch.count)
-                return
-            except InvalidBatch as error:
-                refused = {fault.line - 1 for fault in error.faults}
-                reason, batch = error.detail, batch.without(refused)
-            except Unavailable:
-                raise
-            except PushError as error:
-                refused, reason = set(range(batch.count)), error.detail
-                batch = batch.without(refused)
+    def replace(self, refusal: Refusal) -> None:
+        """Note that what a log refused was taken out."""
+        self._waiting[refusal.number] = refusal.rest
+
+    def _publish(self, owner: GroupOwner, number: int, place: int) -> Refusal | None:
+        batches = self._waiting[number]
+        emitted = batches[place]
+        topic, batch = emitted.topic, Batch(emitted.data, emitted.count, emitted.ids, emitted.times)
+        emission = self._broker.components.emission(owner, partition_of(topic), number - len(batches) + 1 + place)
+        try:
+            self._broker.publish(topic, batch, self._rules.settings_of(topic), emission=emission)
+        except Unavailable:
+            raise
+        except PushError as error:
+            every = range(batch.count)
+            refused = sorted({fault.line - 1 for fault in error.faults} if isinstance(error, InvalidBatch) else every)
             metrics.REFUSED_EMITS.labels(self._group).inc(len(refused))
-            log.warning("group %s: %s refuses %d emitted events: %s", self._group, topic, len(refused), reason)
+            log.warning("group %s: %s refuses %d emitted events: %s", self._group, topic, len(refused), error.detail)
+            rest = [*batches[:place], _as_emitted(topic, batch.without(refused)), *batches[place + 1 :]]
+            lines = [] if is_dead(topic) else batch.select(refused).data.split(b"\n")
+            return Refusal(number, topic, error.detail, lines, rest)
+        metrics.EMITTED.labels(self._group).inc(batch.count)
+        batches[place] = EmittedBatch(topic, b"", 0, None, None)
+        return None
+
+
+def _as_emitted(topic: str, batch: Batch) -> EmittedBatch:
+    ids = None if batch.ids is None else list(batch.ids)
+    return EmittedBatch(topic, batch.data, batch.count, ids, None if batch.times is None else list(batch.times))

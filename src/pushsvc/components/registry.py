@@ -34,7 +34,8 @@ class Group:
     """Handlers that share their positions in the logs, their state and their failures.
 
     ``retries`` follow after a first failure, the first one after ``backoff`` seconds; then each pause is twice the one
-    before. A handler that takes longer than ``timeout`` seconds is ended.
+    before. A handler that takes longer than ``timeout`` seconds is ended. At most ``max_states`` keys of a topic have a
+    state.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Group:
     retries: int | None = None
     backoff: float | None = None
     timeout: float | None = None
+    max_states: int | None = None
     handlers: list[Handler] = field(default_factory=list)
     gaps: list[Handler] = field(default_factory=list)
 
@@ -64,7 +66,7 @@ class Components:
     def __call__(
         self, *topics: str, type: str | Iterable[str] = (), group: str | None = None,
         replies: str | Iterable[str] = (), start: Start | None = None, retries: int | None = None,
-        backoff: float | None = None, timeout: float | None = None,
+        backoff: float | None = None, timeout: float | None = None, max_states: int | None = None,
     ) -> Callable[[F], F]:  # fmt: skip
         """Return a decorator that registers a function ``(event, ctx)``, or a class with such a method ``handle``.
 
@@ -78,7 +80,7 @@ class Components:
 
         def register(function: F) -> F:
             found = self._group(group or function.__name__)
-            _settle(found, start=start, retries=retries, backoff=backoff, timeout=timeout)
+            _settle(found, start=start, retries=retries, backoff=backoff, timeout=timeout, max_states=max_states)
             if sum(len(one.handlers) for one in self.groups.values()) >= _MOST_HANDLERS:
                 raise ValueError(f"an application has at most {_MOST_HANDLERS} handlers")
             found.handlers.append(Handler(_callable(function), wanted, types, allowed))
@@ -128,7 +130,7 @@ def _patterns(given: Iterable[str], *, some: bool = True) -> tuple[str, ...]:
 
 def _settle(group: Group, **options: Any) -> None:
     """Set the options of a group that are given; raise ValueError for bounds, and for two different ones."""
-    limits = {"retries": (0, 100), "backoff": (0.01, 3_600), "timeout": (0.1, 86_400)}
+    limits = {"retries": (0, 100), "backoff": (0.01, 3_600), "timeout": (0.1, 86_400), "max_states": (1, 100_000_000)}
     for name, value in options.items():
         if value is None:
             continue

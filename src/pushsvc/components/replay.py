@@ -1,9 +1,8 @@
-"""Events that a group gave up, handed to it again; and what there is of all groups."""
+"""Events that a group gave up, handed to it again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import orjson
@@ -13,7 +12,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.components.messages import Parked
 from pushsvc.errors import InvalidTopic
 from pushsvc.event import Event
-from pushsvc.topic import DEAD, PARTITIONS, check_topic, is_dead, partition_of
+from pushsvc.topic import DEAD, check_topic, is_dead, partition_of
 
 
 @dataclass(slots=True)
@@ -68,26 +67,3 @@ def _parked_of(event: Event) -> Parked | None:
     if not isinstance(failed, dict):
         return None
     return Parked(topic, offset, arrival, orjson.dumps(failed), key=event.key)
-
-
-def status(broker: Broker) -> dict[str, dict[str, Any]]:
-    """Return what there is of each group: lag and position by topic, parked and dead events, timers, unknown types."""
-    found = {}
-    for group in broker.components.groups():
-        positions: dict[str, int] = {}
-        unknown: dict[str, int] = {}
-        totals = dict.fromkeys(("parked", "timers", "dead", "trimmed"), 0)
-        for one in broker.components.overview(group, range(PARTITIONS)):
-            positions |= one["positions"]
-            for name, count in one["unknown"].items():
-                unknown[name] = unknown.get(name, 0) + count
-            for name in totals:
-                totals[name] += one[name]
-        topics = sorted(positions)
-        lasts = (int(one.get("last", 0)) for one in broker.metadata([Log(topic) for topic in topics]))
-        lags = {topic: max(0, last - positions[topic]) for topic, last in zip(topics, lasts, strict=True)}
-        found[group] = {
-            "lag": sum(lags.values()), **totals, "unknown_types": unknown,
-            "topics": {topic: {"offset": positions[topic], "lag": lags[topic]} for topic in topics},
-        }  # fmt: skip
-    return found

@@ -24,9 +24,11 @@ _LOOK = 0.3  # seconds between two looks at the files
 
 
 def run_worker(
-    broker: Broker, rules: TopicRules, app: str, *, reload: bool, on_signal: Callable[[int, Callable[[], Any]], Any]
-) -> None:
-    """Run the handlers of ``app`` until SIGTERM or SIGINT. Raise StartupError if it cannot be loaded."""
+    broker: Broker, rules: TopicRules, app: str, *, reload: bool, on_signal: Callable[[int, Callable[[], Any]], Any],
+    on_begin: Callable[[], None],
+) -> None:  # fmt: skip
+    """Run the handlers of ``app`` until SIGTERM or SIGINT; call ``on_begin`` when they begin. Raise StartupError if it
+    cannot be loaded."""
     ended = False
     worker: ComponentWorker | None = None
 
@@ -50,7 +52,7 @@ def run_worker(
             while not ended and _times(_python_files()) == seen:
                 gevent.sleep(_LOOK)
             continue
-        worker = ComponentWorker(broker, rules, handlers)
+        worker = ComponentWorker(broker, rules, handlers, on_begin=on_begin)
         files = handlers.hello.files
         seen = _times(files)
         watcher = gevent.spawn(_watch, files, seen, worker) if reload else None

@@ -79,17 +79,20 @@ class OwnedPartition:
 
 
 class ComponentWorker:
-    """Runs the handlers of an application until ``stop``."""
+    """Runs the handlers of an application until ``stop``. ``on_begin`` is called once, when each group owns partitions
+    and has begun in them."""
 
     def __init__(
-        self, broker: Broker, rules: TopicRules, handlers: Handlers, policy: ComponentPolicy | None = None
-    ) -> None:
+        self, broker: Broker, rules: TopicRules, handlers: Handlers, policy: ComponentPolicy | None = None, *,
+        on_begin: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._broker, self._rules, self._handlers = broker, rules, handlers
         self._policy = policy or ComponentPolicy()
         self._groups = {options.name: options for options in handlers.hello.groups}
         self._owned: dict[tuple[str, int], OwnedPartition] = {}
         self._leases = {name: self._lease(name) for name in self._groups}
         self._sequences: dict[int, tuple[bytes | None, ...]] = {}
+        self._on_begin, self._begun = on_begin, False
         self._stopping = Event()
 
     def stop(self) -> None:
@@ -105,6 +108,7 @@ class ComponentWorker:
         loops.append(gevent.spawn(self._look_for_replays))
         try:
             while not self._stopping.wait(self._policy.poll):
+                self._note_begin()
                 try:
                     self._poll()
                 except PushError as error:
@@ -119,6 +123,13 @@ class ComponentWorker:
             for leases in self._leases.values():
                 leases.close()
             self._handlers.close()
+
+    def _note_begin(self) -> None:
+        if self._begun or {group for group, _ in self._owned} != self._groups.keys():
+            return
+        if all(one.consumer.has_begun for one in self._owned.values()):
+            self._begun = True
+            self._on_begin()
 
     # Leases
 
@@ -191,6 +202,7 @@ class ComponentWorker:
     def _look(self, group: str) -> None:
         owned = {number: one for (name, number), one in list(self._owned.items()) if name == group}
         metrics.LAG.labels(group).set(sum(one.consumer.lag for one in owned.values()))
+        metrics.STATES.labels(group).set(sum(one.consumer.states for one in owned.values()))
         metrics.PARKED.labels(group).set(sum(one.consumer.parked.count for one in owned.values()))
         for number, waits in zip(owned, self._broker.components.waiting_replays(group, list(owned)), strict=True):
             if waits:

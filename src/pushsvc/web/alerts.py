@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,9 +12,10 @@ from flask import Blueprint, Response, request
 from pushsvc.alerts.rule import ALERTS_TOPIC, AlertRule, InvalidAlert, check_rule, read_rule
 from pushsvc.auth.grants import Action, Grants
 from pushsvc.broker.alerts import StoredState, conditions_of
+from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import FixedAlert, InvalidDefinition, NoAlert, NotGranted, TooLarge, UnsupportedMediaType
-from pushsvc.topic import partition_of
+from pushsvc.topic import check_topic, partition_of
 from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
 from pushsvc.web.parameters import Parameters
@@ -30,9 +32,11 @@ def blueprint(context: Context) -> Blueprint:
 
     @resource.get("")
     def list_alerts() -> Response:
-        Parameters(request.args, ())
+        topic = Parameters(request.args, ("topic",)).text("topic")
+        if topic is not None:
+            check_topic(topic)
         grants = granted()
-        rules = [rule for rule in _rules(context).values() if _sees(grants, rule)]
+        rules = [rule for rule in _rules(context).values() if topic in (None, rule.topic) and _sees(grants, rule)]
         stored = _states(context, rules)
         return json_response({"alerts": [_described(context, rule, stored, grants) for rule in rules]})
 
@@ -54,7 +58,7 @@ def blueprint(context: Context) -> Blueprint:
         before = context.broker.alerts.definitions().get(name)
         if before is not None:
             _check_manages(granted(), before)
-        replaced = context.broker.alerts.define(rule)
+        replaced = context.broker.alerts.define(_begun(context, rule, before))
         return json_response(_described(context, rule, _states(context, [rule]), granted()), 200 if replaced else 201)
 
     @resource.delete("/<name>")
@@ -71,6 +75,16 @@ def blueprint(context: Context) -> Blueprint:
         return Response(status=204)
 
     return resource
+
+
+def _begun(context: Context, rule: AlertRule, before: AlertRule | None) -> AlertRule:
+    """Return a rule that, if it is about events, begins where the log ends, or where the same one ``before`` did."""
+    if not rule.is_of_events:
+        return rule
+    if before is not None and before.is_same_condition(rule):
+        return replace(rule, after=before.after)
+    [log] = context.broker.metadata([Log(rule.topic)])
+    return replace(rule, after=int(log.get("last", 0)))
 
 
 def _no_alert(name: str) -> NoAlert:

@@ -230,5 +230,5 @@ def _windows(settings: TopicSettings, event: Event, found: StoredEvent) -> list[
     return [
         window.name
         for window in settings.windows
-        if window.events or not by_arrival or time >= window.start(found.arrival)
+        if not window.length or not by_arrival or time >= window.start(found.arrival)
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, request
 
-from pushsvc.aggregate.series import Series, SeriesQuery
+from pushsvc.aggregate.series import Series, SeriesQuery, series_of
 from pushsvc.auth.grants import Action
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
@@ -42,6 +42,7 @@ _MOST_POINTS = 10_000
 _STEPS = tuple(n * 1_000 for n in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200))
 _LONGEST_STEP = 86_400.0  # seconds
 _PIECE_EVENTS, _PIECE_BYTES = 1_000, 100_000  # that are read between two pauses
+_NEWEST_BYTES = 100_000  # of the last events, which tell where a clock of events is
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -219,7 +220,7 @@ class _LogSeries:
         reach = (reach // window.pane + 1) * window.pane
         end = self._end() if self._by_event else read.now
         times, step = wanted.times(window, reach, end)
-        series = Series(self._settings, self._query, times, self._pause)
+        series = series_of(self._settings, self._query, times, self._pause)
         if times:
             self._feed(series, times, begun, read.now)
         found, values = series.finish(read.now)
@@ -238,14 +239,16 @@ class _LogSeries:
 
     def _end(self) -> int:
         """Return about where the clock of events (ms) is now, one pane on."""
-        newest = self._broker.read_back(self._log.topic, "+", budget=1).entries
-        while newest and not newest[0].data:  # a correction, or an entry of which every event was deleted
-            newest = self._broker.read_back(self._log.topic, str(newest[0].before), budget=1).entries
-        if not newest:
-            return 0
-        times = self._times_of(newest[0])
-        last = newest[0].arrival if times is None else int(times.max())
-        return (last // self._query.window.pane + 1) * self._query.window.pane
+        # The last events may be late: the greatest time of the last ones counts.
+        newest = self._broker.read_back(self._log.topic, "+", budget=_NEWEST_BYTES).entries
+        while newest and not any(entry.data for entry in newest):  # corrections, or every event was deleted
+            newest = self._broker.read_back(self._log.topic, str(newest[-1].before), budget=_NEWEST_BYTES).entries
+        clocks = []
+        for entry in newest:
+            times = self._times_of(entry) if entry.data else None
+            clocks.append(entry.arrival if times is None else int(times.max()))
+        last = max((clock for clock, entry in zip(clocks, newest, strict=True) if entry.data), default=0)
+        return (last // self._query.window.pane + 1) * self._query.window.pane if last else 0
 
     def _feed(self, series: Series, times: range, begun: LogRead, now: int) -> None:
         """Add the events of the log that matter for the times."""

@@ -140,12 +140,14 @@ def _windows(settings: TopicSettings, parameters: Parameters) -> tuple[Window, .
 
 
 def _selection(topic: str, settings: TopicSettings, parameters: Parameters, grants: Grants) -> Selection:
+    lifetime = any(window.is_lifetime for window in _windows(settings, parameters))
+    ranked = (settings.lifetime or settings) if lifetime else settings
     selection = Selection(
         keys=chosen(parameters, "key"),
         fields=chosen(parameters, "field"),
         records=parameters.choice("shape", ("rows", "records"), "rows") == "records",
         top=parameters.integer("top", None, 1, 10_000),
-        by=parameters.choice("by", settings.rankable, "count"),
+        by=parameters.choice("by", ranked.rankable, "count"),
     )
     limit = grants.keys(Action.SUBSCRIBE, topic)
     if limit is None:
