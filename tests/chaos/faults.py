@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
-from chaos.site import AGGREGATOR, WEB, Site, send
+from chaos.site import AGGREGATOR, COMPONENTS, WEB, Site, send
 from pushsvc.worker.policy import WorkerPolicy
 from support.proxy import Last, Proxy
 
@@ -133,6 +133,10 @@ FAULTS: dict[str, Fault] = {
     "disk full": fill_disk,
     "shard killed": kill_child("_shard"),
     "shard stopped": stop_child("_shard", 0.5, 4),
+    "component worker killed": kill_child("_worker"),
+    "component worker stopped": stop_child("_worker", _LEASE + 0.5, _LEASE + 2),
+    "component handlers killed": kill_child("_components"),
+    "component supervisor killed": kill_supervisor(COMPONENTS),
     "requests to Redis cut": cut(lambda site: site.to_redis, "upward"),
     "answers of Redis cut": cut(lambda site: site.to_redis, "downward"),
     "requests of clients cut": cut(lambda site: site.to_web, "upward"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos import quiet, verdict
+from chaos.corrector import Corrector
 from chaos.faults import Faults
 from chaos.producers import Producer
 from chaos.quiet import QuietSubscribers
@@ -56,6 +57,10 @@ class Report:
     attempts: int = 0
     lost: int = 0
     doubled: int = 0
+    effects: int = 0
+    effects_lost: int = 0
+    effects_doubled: int = 0
+    corrections: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     resets: Counter[str] = field(default_factory=Counter)
     subscribers: int = 0
@@ -76,6 +81,9 @@ class Report:
                 f"requests: {self.requests}, which took {self.attempts} attempts",
                 f"faults: {sum(self.kills.values())} ({faults})",
                 f"acknowledged events lost: {self.lost}, events doubled: {self.doubled}",
+                f"events that a component counted: {self.effects}, "
+                f"lost: {self.effects_lost}, doubled: {self.effects_doubled}",
+                f"corrected topic: {dict(self.corrections)}",
                 f"subscribers: {self.subscribers}, connects: {self.connects}, messages: {self.messages}",
                 f"resets: {resets}",
                 f"longest gaps: {gaps}",
@@ -117,6 +125,7 @@ def run(
         others.start()
         until(others.all_open)
         producers: list[Producer] = []
+        correctors: list[Corrector] = []
         while report.rounds < rounds and not report.wrong:
             report.rounds += 1
             fresh = _producers(report, site)
@@ -124,11 +133,13 @@ def run(
             producers += fresh
             for subscriber in subscribers:
                 subscriber.forget_silence()  # the verdict before this round was no gap
-            for producer in fresh:
-                producer.start()
+            chance = random.Random(f"corrector {seed} {report.rounds}")
+            correctors.append(Corrector(f"corrector-{report.rounds}", site.to_web.port, chance))
+            for thread in (*fresh, correctors[-1]):
+                thread.start()
             faults.deal_for(seconds)
-            if _settles(site, fresh, subscribers):
-                _judge(report, site, producers, subscribers, others)
+            if _settles(site, [*fresh, correctors[-1]], subscribers):
+                _judge(report, site, producers, correctors, subscribers, others)
             else:
                 report.wrong.append("producers did not finish, or a process did not recover")
             _count(report, faults, producers, subscribers, others)
@@ -172,7 +183,7 @@ def _producers(report: Report, site: Site) -> list[Producer]:
     ]  # fmt: skip
 
 
-def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber]) -> bool:
+def _settles(site: Site, producers: Sequence[Producer | Corrector], subscribers: list[Subscriber]) -> bool:
     """Let producers finish and processes recover; return whether both happen in time."""
     for producer in producers:
         producer.stopping.set()
@@ -185,8 +196,9 @@ def _settles(site: Site, producers: list[Producer], subscribers: list[Subscriber
 
 
 def _judge(
-    report: Report, site: Site, producers: list[Producer], subscribers: list[Subscriber], others: QuietSubscribers
-) -> None:
+    report: Report, site: Site, producers: list[Producer], correctors: list[Corrector],
+    subscribers: list[Subscriber], others: QuietSubscribers,
+) -> None:  # fmt: skip
     logs = verdict.read_logs(site, producers)
     report.topics = len(logs)
     report.events = sum(map(len, logs.values()))
@@ -196,6 +208,12 @@ def _judge(
     report.wrong += verdict.check_statistics(site, logs)
     report.wrong += verdict.check_latest(site, logs)
     report.wrong += verdict.check_alerts(site, logs)
+    report.effects, report.effects_lost, report.effects_doubled, wrong = verdict.check_components(site, logs)
+    report.wrong += wrong
+    if report.effects_lost or report.effects_doubled:
+        report.wrong.append(f"of a component: {report.effects_lost} lost, {report.effects_doubled} doubled")
+    report.wrong += verdict.check_corrections(site, correctors)
+    report.corrections = sum((Counter(one.counts) for one in correctors), Counter())
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
     report.wrong += verdict.check_quiet(logs, others)

@@ -1,4 +1,4 @@
-"""The system of a run: web and aggregator processes, their Redis, and a proxy in front of each."""
+"""The system of a run: web, aggregator and component processes, their Redis, and a proxy in front of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.proxy import Proxy
 from support.stack import Stack
 from support.waiting import until
 
-WEB, AGGREGATOR = "web", "aggregator"
+WEB, AGGREGATOR, COMPONENTS = NAMES = "web", "aggregator", "worker"
 WORKERS = AGGREGATORS = 2
 WINDOWS = {"10s": 10_000, "1m": 60_000, "5m": 300_000}
 """Lengths in ms."""
@@ -26,12 +26,26 @@ TOPICS = ("chaos.a", "chaos.b", "chaos.c.d", "order")
 LOUD, LOUDNESS, BUSY = "loud", 45, "busy"
 """Alerts on the first topic: on each event of such a rating, and on each key with many events."""
 
+COUNTED_TOPICS, COUNTED = ("chaos.c.d", "order"), "counted"
+"""A component emits an event to COUNTED for each event of these topics."""
+
+_APP = f"""
+from pushsvc import on
+
+
+@on(*{COUNTED_TOPICS}, group="count", start="beginning", retries=100, backoff=0.05)
+def count(event, ctx):
+    ctx.state["n"] = ctx.state.get("n", 0) + 1
+    ctx.emit("{COUNTED}", {{"mark": event["mark"], "source": event.topic, "of": event.key or "", "n": ctx.state["n"]}})
+"""
+
 SUPPORTED = sys.platform.startswith("linux")
 """Processes are found in /proc, and prlimit simulates a full disk."""
 
 _ARGUMENTS = {
     WEB: ["--workers", str(WORKERS), "--drain", "1", "--wait"],
     AGGREGATOR: ["--aggregators", str(AGGREGATORS), "--drain", "1", "--wait"],
+    COMPONENTS: ["--app", "chaos_app", "--processes", "2", "--drain", "1", "--wait"],
 }
 _MARK = "CHAOS_SITE"  # in the environment of all our processes: children do not inherit the variables of the program
 
@@ -50,22 +64,23 @@ class Site:
         self.to_redis = self.servers.proxy
         self.stack = Stack(self.to_redis.url, self.prefix, folder)
         self.stack.environment[_MARK] = self.prefix
+        (folder / "chaos_app.py").write_text(_APP)
         windows = f"windows = {list(WINDOWS)}\n"
         self.stack.configure(
             f'[[alerts]]\nname = "{LOUD}"\ntopic = "{TOPICS[0]}"\nwhen = "event.rating >= {LOUDNESS}"\n'
             f'[[alerts]]\nname = "{BUSY}"\ntopic = "{TOPICS[0]}"\nwhen = "count(10s) > 20"\nby = "key"\n'
             f'[topics.order]\nparts = 2\n{windows}[topics."{BOARD}"]\nlatest = true\n{windows}'
-            f'[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n'
+            f'[topics.">"]\n{windows}[topics."quiet.>"]\nwindows = []\n[topics.{COUNTED}]\nwindows = []\n'
         )
         self.to_web = Proxy(("127.0.0.1", self.stack.port))
-        self.started = {WEB: 0, AGGREGATOR: 0}
-        for name in (WEB, AGGREGATOR):
+        self.started = dict.fromkeys(NAMES, 0)
+        for name in NAMES:
             self._start(name)
         until(self.stack.ready)
 
     def close(self) -> None:
         """Stop all processes in order; fail if one is left."""
-        for name in (WEB, AGGREGATOR):
+        for name in NAMES:
             self.stack.stop(name)
         until(lambda: not self.processes())
         self.to_web.close()
@@ -81,7 +96,7 @@ class Site:
 
     def tend(self) -> None:
         """Restart ended processes, as the system's service manager would."""
-        for name in (WEB, AGGREGATOR):
+        for name in NAMES:
             if self.stack.ended(name):
                 self._start(name)
         self.servers.tend()
@@ -95,7 +110,7 @@ class Site:
     # Processes
 
     def processes(self, role: str = "") -> list[int]:
-        """Return the processes of a role (``_web``, ``_aggregator``, ``_shard``) or of all roles, orphans included."""
+        """Return the processes of a role, such as ``_web`` or ``_shard``, or of all roles, orphans included."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
@@ -107,7 +122,7 @@ class Site:
 
     def errors(self) -> int:
         """Return the number of tracebacks in the logs of the processes."""
-        return sum(self.stack.output(name).count("\nTraceback") for name in (WEB, AGGREGATOR))
+        return sum(self.stack.output(name).count("\nTraceback") for name in NAMES)
 
     def descriptors(self) -> dict[int, int]:
         """Return the number of open descriptors by process."""

@@ -25,4 +25,6 @@ def test_no_acknowledged_event_is_lost_under_any_fault(tmp_path: Path, capsys: p
     assert not report.wrong
     assert set(report.kills) == set(FAULTS)
     assert report.events > 50
+    assert report.effects > 10
+    assert report.corrections["PATCH"] > 0
     assert report.resets["broker-restarted"] > 0

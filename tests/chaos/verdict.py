@@ -9,9 +9,10 @@ from http.client import HTTPException
 from itertools import product
 from typing import Any
 
+from chaos.corrector import FIXED, Corrector
 from chaos.producers import Producer, Request
 from chaos.quiet import QUIET, QuietSubscribers
-from chaos.site import BOARD, BUSY, LOUD, LOUDNESS, TOPICS, WINDOWS, Site
+from chaos.site import BOARD, BUSY, COUNTED, COUNTED_TOPICS, LOUD, LOUDNESS, TOPICS, WINDOWS, Site
 from chaos.subscribers import Subscriber
 from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.topic import matches
@@ -110,6 +111,52 @@ def check_alerts(site: Site, logs: Logs) -> list[str]:
         if types != ["raised", "resolved"] * (len(types) // 2) + ["raised"] * (len(types) % 2):
             faults.append(f"{BUSY}: of {row} there are {types}")
     return faults
+
+
+def check_components(site: Site, logs: Logs) -> tuple[int, int, int, list[str]]:
+    """Return how many events a component emitted, how many events it did not count or counted again, and wrong states:
+    each key's numbers its events."""
+    right = Counter((topic, event["mark"]) for topic in COUNTED_TOPICS for event in logs.get(topic, ()))
+    in_time(lambda: len(_read_log(site, COUNTED)) >= right.total())
+    emitted = _read_log(site, COUNTED)
+    found = Counter((event["source"], event["mark"]) for event in emitted)
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for event in emitted:
+        numbers.setdefault((event["source"], event["of"]), []).append(event["n"])
+    faults = [
+        f"{COUNTED}: the state of {name} has counted {own}"
+        for name, own in numbers.items()
+        if sorted(own) != list(range(1, len(own) + 1))
+    ]
+    # A request that nobody waits for any more may have been stored since the logs were read.
+    now = Counter((topic, event["mark"]) for topic in COUNTED_TOPICS for event in _read_log(site, topic))
+    if again := found - now:
+        told = [(event["$offset"], event["source"], event["of"], event["n"], event["mark"]) for event in emitted]
+        faults.append(f"{COUNTED}: again {[one for one in told if (one[1], one[4]) in again][:20]}, of {right.total()}")
+    return found.total(), (right - found).total(), again.total(), faults
+
+
+def check_corrections(site: Site, correctors: Sequence[Corrector]) -> list[str]:
+    """Return where the corrected topic, or its statistics, are not those of the surviving events."""
+    faults = [f"{one.name}: refused with {text}" for one in correctors for text in one.refusals]
+    right = {mark: rating for one in correctors for mark, rating in one.alive.items()}
+    events = _read_log(site, FIXED)
+    found = {event["mark"]: event["rating"] for event in events}
+    if found != right or len(events) != len(right):
+        wrong = sorted(mark for mark in found.keys() | right.keys() if found.get(mark) != right.get(mark))
+        faults.append(f"{FIXED}: {len(wrong)} events are wrong: {wrong[:10]}")
+    for window in WINDOWS:
+        if not in_time(lambda: _counts(site, window, events)):  # noqa: B023
+            faults.append(f"{FIXED} {window}: its rows are not those of the surviving events")
+    return faults
+
+
+def _counts(site: Site, window: str, events: Sequence[Event]) -> bool:
+    """Return whether a window counts the current forms of its events."""
+    frame = site.stack.stats(FIXED, f"?window={window}")
+    if frame.get("pending") or frame.get("stale") or frame["from"] is None:
+        return False
+    return summarize({(row[0], row[1]): row for row in frame["data"]}) == expected(events, frame)
 
 
 def _alerts(site: Site, name: str) -> list[Event]:
