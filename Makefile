@@ -47,8 +47,8 @@ check: $(VENV)/dev.done $(VENV)/project.done
 
 # UPGRADE=--upgrade takes the newest versions; without it only what pyproject.toml now asks for changes.
 lock: $(VENV)/dev.done
-	$(COMPILE) --extra crypto --extra embedded --extra demo --extra test --extra check pyproject.toml requirements/build.in --output-file requirements/dev.txt
-	$(COMPILE) --extra crypto --extra embedded --extra demo pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	$(COMPILE) --extra crypto --extra embedded --extra demo --extra jobs --extra test --extra check pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	$(COMPILE) --extra crypto --extra embedded --extra demo --extra jobs pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 
 clean:
@@ -75,7 +75,8 @@ $(VENV)/dev.done: requirements/dev.txt $(VENV)/build.done
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/project.done: pyproject.toml $(VENV)/build.done
+# It builds with npm what the page needs: see requirements/page/build.py.
+$(VENV)/project.done: pyproject.toml $(wildcard requirements/page/*) $(VENV)/build.done
 	$(INSTALL) --no-deps --editable .
 	@touch $@
 

@@ -25,7 +25,7 @@ pytest.register_assert_rewrite("support.reference")
 
 FIRST = (
     "distributed/test_live_suite", "chaos", "compose", "program/test_compose", "distributed", "browser", "supervisor",
-    "live", "cli", "client", "replay", "server",
+    "live", "cli", "client", "jobs", "replay", "server",
 )  # fmt: skip
 """Where several processes run the tests, the longest files start first: none of them runs alone at the end."""
 

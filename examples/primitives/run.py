@@ -1,5 +1,6 @@
 """Start a server, let each pair of scripts talk through it, and stop it: ``python examples/primitives/run.py``."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PORT = 8765
+PORT = os.environ.get("PORT", "8765")
 URL = f"http://127.0.0.1:{PORT}"
 
 
@@ -32,7 +33,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pushsvc", "serve", "--port", str(PORT), "--data-dir", folder]
+        command = [sys.executable, "-m", "pushsvc", "serve", "--port", PORT, "--data-dir", folder]
         with subprocess.Popen(command) as server:
             try:
                 while True:

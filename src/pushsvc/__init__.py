@@ -6,12 +6,12 @@ The names that ``__init__.pyi`` has are imported when they are first used: a pro
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from pushsvc_client import __version__ as __version__
 
 _GRANTS = "pushsvc.auth.grants"
 _MODULES = {
-    "Grant": _GRANTS, "Grants": _GRANTS, "Push": "pushsvc.extension.push", "TopicGrants": _GRANTS,
-    "on": "pushsvc.components.registry",
+    "Grant": _GRANTS, "Grants": _GRANTS, "Job": "pushsvc.jobs.job", "Push": "pushsvc.extension.push",
+    "TopicGrants": _GRANTS, "on": "pushsvc.components.registry",
 }  # fmt: skip
 
 

@@ -41,6 +41,8 @@
     │   ├── StatisticsUnavailable    503  no aggregator has counted a topic that has events
     │   └── OutcomeUnknown           503  the answer of Redis was lost; the events may be stored
     │       └── Unconfirmed          503  the events are stored, but not yet as safely as required
+    ├── ClientError              500  raised by clients: the server refused the request, or could not be reached
+    │   └── InvalidValue         500  raised by clients: an event cannot be written as JSON
     ├── TooManyTopics                507  the partition has as many topics as allowed
     ├── NoAlert                  404  there is no alert of that name
     ├── FixedAlert               409  the alert is in the settings of the server, where alone it can be changed
@@ -55,21 +57,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar
 
-
-class PushError(Exception):
-    """The root of all errors. ``slug`` is the end of the problem ``type``, ``status`` the HTTP status."""
-
-    status: ClassVar[int] = 500
-    slug: ClassVar[str] = "internal"
-    title: ClassVar[str] = "Internal error"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-    def members(self) -> dict[str, Any]:
-        """Return the members that this error adds to its problem document."""
-        return {}
+from pushsvc_client.errors import ClientError as ClientError
+from pushsvc_client.errors import InvalidValue as InvalidValue
+from pushsvc_client.errors import PushError as PushError
 
 
 class InvalidInput(PushError):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
 from pushsvc.stats.statistic_names import is_exact, is_of_values, percent_of
-from pushsvc.stats.window import Window
+from pushsvc.stats.window import LIFETIME, Window
 from pushsvc.topic import is_dead, matches
 
 _LAST = re.compile("last *([0-9]+)")
 STATISTICS = ("count", "rate", "sum", "mean", "min", "max", "std")  # the statistics of every row
 LATEST_BYTES = 65_536  # of the largest event of a topic with ``latest``
 MAX_LATEST_KEYS = 100_000  # Redis returns the keys of such a topic at one instant
+LIFETIME_AGE = 60_000  # ms for which the log keeps events for a window ``all``: they may not be in its record yet
 LOG_FULL_FACTOR = 4  # times ``retention_bytes``, at which a log is full: windows need all events, but memory is limited
 
 
@@ -34,6 +36,8 @@ class TopicSettings:
     With ``latest`` the newest event of each key is kept beside the log, of at most ``max_keys`` keys. An event whose
     type is in ``latest_deletes`` removes its key. ``index`` lists the fields by whose values history finds events
     without reading the log: fields, ``key`` and ``type``.
+
+    The window ``all`` has no ``values``, and has no part in what follows.
 
     A log drops its oldest events beyond ``retention`` events, those that arrived more than ``retention_age`` ms ago
     (0: no limit), and those beyond ``retention_bytes`` (0: no limit), but never an event that a window may still need.
@@ -105,9 +109,19 @@ class TopicSettings:
 
     def late_before(self, clock: int) -> int | None:
         """Return the ms before which an event is too old for every window; None if no event is."""
-        if self.largest_count_window or not self.windows:
+        if not self.windows or not all(window.length for window in self.windows):
             return None
         return min(window.start(clock) for window in self.windows)
+
+    @property
+    def rolling(self) -> TopicSettings:
+        """The same settings without the window ``all``, whose events are counted elsewhere."""
+        return _rolling(self) if LIFETIME in self.windows else self
+
+    @property
+    def lifetime(self) -> TopicSettings | None:
+        """The settings by which the window ``all`` is counted; None without that window."""
+        return _lifetime(self) if LIFETIME in self.windows else None
 
     @property
     def full_bytes(self) -> int:
@@ -119,6 +133,21 @@ class TopicSettings:
         found = _LAST.fullmatch(name)
         name = f"last {found[1]}" if found else name
         return next((window for window in self.windows if window.name == name), None)
+
+
+@lru_cache(1_000)
+def _rolling(settings: TopicSettings) -> TopicSettings:
+    return replace(settings, windows=tuple(window for window in settings.windows if not window.is_lifetime))
+
+
+@lru_cache(1_000)
+def _lifetime(settings: TopicSettings) -> TopicSettings:
+    quantiles = tuple(name for name in settings.statistics if percent_of(name))
+    return replace(
+        settings, windows=(LIFETIME,), statistics=quantiles, values=(), clock="wall", exact=False,
+        max_events=0, max_values=0, retention=0, retention_age=0, retention_bytes=0, expire_after=0, latest=False,
+        index=(),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from pushsvc.client import Client, ClientError, InvalidValue
-from pushsvc.client.batches import BodyLimits, EventBody, add_receipts, batches
+from pushsvc_client.batches import BodyLimits, EventBody, add_receipts, batches
 from support.stack import Stack
 from support.waiting import DEADLINE
 

@@ -125,6 +125,19 @@ def test_states_equal_those_of_the_server(shared_server: Stack, topic: str, foll
     assert "7m" in detail
 
 
+def test_rows_of_several_groupings_do_not_replace_each_other(stack: Stack, follow: Follow) -> None:
+    stack.configure('[topics.">"]\nwindows = ["15m"]\nkey = ["kind", "key"]\n')
+    stack.start_aggregator()
+    stack.start_web()
+    stack.post("orders", [{"key": "a", "kind": "a", "n": 1}, {"key": "b", "kind": "a", "n": 2}])
+    client = follow(stack.url, "orders")
+    until(lambda: client.ask()["seen"] == [] and len(client.ask()["rows"]) > 2)
+    stack.post("orders", [{"key": "a", "kind": "b", "n": 4}])
+    # All, and two keys of either grouping, each as events and as n.
+    until(lambda: len(client.ask()["rows"]) == 10)
+    until(lambda: sorted(client.ask()["rows"], key=key_of) == sorted(rows_of(stack, "orders"), key=key_of))
+
+
 def test_nothing_is_missing_or_repeated_through_cuts(shared_server: Stack, topic: str, follow: Follow) -> None:
     chance = random.Random(3)
     proxy = Proxy(("127.0.0.1", shared_server.port))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.stack import Stack
 from support.waiting import until
 
@@ -20,6 +22,17 @@ def run(name: str, *arguments: str) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_the_command_of_the_readme_runs_all_of_them() -> None:
+    environment = os.environ | {"PORT": str(free_port())}
+    command = [sys.executable, str(FOLDER / "run.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
+    assert done.returncode == 0, done.stderr
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"run"}
+    assert {
+        line.split()[2].removesuffix(".py") for line in done.stdout.splitlines() if line.startswith("$ ")
+    } == scripts
 
 
 def test_a_socket(shared_server: Stack, topic: str) -> None:

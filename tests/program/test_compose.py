@@ -345,12 +345,14 @@ def _copy(sources: list[str], target: Path, *, into: bool) -> None:
 
 
 class Build:
-    """Runs the instructions of a Dockerfile, with a new virtual environment as its base image."""
+    """Runs the instructions of a Dockerfile, with a new virtual environment as the base image of each stage."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.root = folder / "root"
         self.workdir = self.root
-        self.venv = folder / "venv"
+        self.stages: dict[str, Path] = {}
+        self.venv = folder / "venv"  # of all stages: programs name the interpreter with which they were installed
         self.environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "PUSHSVC"))
         }
@@ -364,10 +366,13 @@ class Build:
             carry_out(rest)
 
     def _from(self, rest: str) -> None:
-        version = re.fullmatch(r"python:3\.(\d+)-slim", rest)
+        base, _, name = rest.partition(" AS ")
+        version = re.fullmatch(r"python:3\.(\d+)-slim", base)
         assert version
         assert int(version[1]) >= 11, "older than the project allows"
-        assert not self.venv.exists(), "one stage is expected"
+        assert name not in self.stages
+        self.root = self.workdir = self.stages[name] = self.folder / f"root-{name}"
+        shutil.rmtree(self.venv, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", self.venv], check=True, timeout=600)
 
     def _env(self, rest: str) -> None:
@@ -381,13 +386,19 @@ class Build:
 
     def _copy(self, rest: str) -> None:
         *sources, target = rest.split()
+        if sources[0].startswith("--from="):
+            assert target == "/usr/local"
+            [source] = sources[1:]
+            stage = self.stages[sources[0].removeprefix("--from=")]
+            shutil.copytree(stage / source.lstrip("/"), self.venv, dirs_exist_ok=True)
+            return
         assert not any(word.startswith(("-", "/")) for word in sources)
         _copy(sources, self.workdir / target, into=target.endswith("/"))
 
     def _run(self, rest: str) -> None:
         command = re.sub(r"^(--mount=type=cache,\S+\s+)*", "", rest)
         assert command.startswith("pip install "), f"only pip is run here, not {command}"
-        self.shell(command)
+        self.shell(re.sub(r"(--prefix )(\S+)", rf"\1{self.root}\2", command))
 
     def shell(self, command: str) -> str:
         ran = subprocess.run(

@@ -23,6 +23,20 @@ COMMANDS = {
     "reloader": ["-m", "flask", "--app", "shop", "run", "--debug", "--port", "{port}"],
     "gthread": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "--threads", "8", "shop:app"],
     "gevent": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gevent", "--graceful-timeout", "60", "shop:app"],
+    "serve": ["-m", "pushsvc", "serve", "--app", "shop:app", "--port", "{port}"],
+    "serve-one-thread": [
+        "-m",
+        "pushsvc",
+        "serve",
+        "--app",
+        "shop:create_app()",
+        "--app-processes",
+        "1",
+        "--app-threads",
+        "1",
+        "--port",
+        "{port}",
+    ],
     "waitress": ["-m", "waitress", "--listen", "127.0.0.1:{port}", "--threads", "8", "shop:app"],
 }
 

@@ -30,6 +30,9 @@ def test_an_alert_is_defined_replaced_and_removed(client: FlaskClient) -> None:
     }  # fmt: skip
     assert client.get("/v1/alerts/low").json == made.json
     assert client.get("/v1/alerts").json == {"alerts": [made.json]}
+    assert client.get("/v1/alerts?topic=orders").json == {"alerts": [made.json]}
+    assert client.get("/v1/alerts?topic=orders.eu").json == {"alerts": []}
+    assert client.get("/v1/alerts?topic=orders.*").status_code == 400
     assert client.put("/v1/alerts/low", json={**LOW, "name": "low", "for": None}).status_code == 200
     assert client.get("/v1/alerts/low").json["for"] is None
     assert client.delete("/v1/alerts/low").status_code == 204
@@ -121,3 +124,21 @@ def test_the_number_of_alerts_is_bounded(broker: Broker) -> None:
         store.define(read_rule("c", LOW))
     assert set(store.definitions()) == {"a", "b"}
     assert store.definitions()["a"] == rule
+
+
+def test_a_rule_about_events_begins_where_the_log_ends(client: FlaskClient, broker: Broker) -> None:
+    """An aggregator that starts later looks at the events from then on."""
+    for _ in range(2):
+        client.post("/v1/topics/orders/events", json=[{"rating": 0}, {"rating": 1}])
+    for name, topic in (("bad", "orders"), ("worse", "none-yet")):
+        assert client.put(f"/v1/alerts/{name}", json={"topic": topic, "when": "event.rating <= 1"}).status_code == 201
+    found = broker.alerts.definitions()
+    assert {name: rule.after for name, rule in found.items()} == {"bad": 4, "worse": 0}
+    assert "after" not in client.get("/v1/alerts/bad").json
+    client.post("/v1/topics/orders/events", json={"rating": 5})
+    for when, after in (
+        ("event.rating <= 1", 4),
+        ("event.rating <= 2", 5),
+    ):  # the same rule goes on, another one begins
+        assert client.put("/v1/alerts/bad", json={"topic": "orders", "when": when}).status_code == 200
+        assert broker.alerts.definitions()["bad"].after == after

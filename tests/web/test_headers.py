@@ -70,7 +70,7 @@ def check(method: str, target: str, status: int, headers: list[tuple[str, str]])
 
 
 def test_every_file_of_the_page_has_one_date(shared_server: Stack) -> None:
-    for path in STATIC.iterdir():
-        status, headers = head(shared_server, "GET", f"/static/{path.name}")
+    for path in filter(Path.is_file, STATIC.rglob("*")):
+        status, headers = head(shared_server, "GET", f"/static/{path.relative_to(STATIC)}")
         assert status == 200
         check("GET", path.name, status, headers)

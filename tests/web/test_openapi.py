@@ -352,6 +352,8 @@ def test_answers_have_the_documented_members(client, without_redis, document):
         ("/v1/alerts/{name}", "get", client.get("/v1/alerts/low")),
         ("/v1/alerts/{name}", "get", client.get("/v1/alerts/none")),
         ("/v1/alerts/{name}", "put", client.put("/v1/alerts/low", json={"topic": "feedback", "when": "x"})),
+        ("/v1/components", "get", client.get("/v1/components")),
+        ("/v1/components", "get", client.get("/v1/components?topic=*")),
         ("/livez", "get", client.get("/livez")),
         ("/readyz", "get", without_redis.get("/readyz")),
         ("/v1/topics", "get", without_redis.get("/v1/topics")),

@@ -45,7 +45,8 @@ class AlertRule:
     """An alert. ``hold`` is how long ``when`` must hold, in ms. With ``until``, it resolves when that holds and
     ``when`` does not; else as soon as ``when`` does not hold. With ``by`` it has a state per key of that grouping.
 
-    A rule about events (``is_of_events``) has no state: each event that meets it raises it once.
+    A rule about events (``is_of_events``) has no state: each event that meets it raises it once. One that was
+    defined by a request looks at those ``after`` an offset, where the log ended.
     """
 
     name: str
@@ -55,6 +56,7 @@ class AlertRule:
     hold: int = 0
     by: str | None = None
     webhook: str | None = None
+    after: int | None = None
     condition: Node = field(init=False, compare=False, repr=False)
     release: Node | None = field(init=False, compare=False, repr=False)
 
@@ -132,6 +134,8 @@ def _missing(statistic: Statistic, rule: AlertRule, settings: TopicSettings) -> 
     if window is None:
         names = ", ".join(window.name for window in settings.windows) or "none"
         return "unknown-window", f"{rule.topic} has no window {statistic.window!r}; its windows: {names}"
+    if window.is_lifetime:
+        return "unknown-window", f"the window {window.name!r} cannot raise alerts"
     if (percent_of(statistic.name) or statistic.name == "distinct") and statistic.name not in settings.statistics:
         names = ", ".join(settings.statistics) or "none"
         return "unknown-statistic", f"{rule.topic} does not count {statistic.name}; its further statistics: {names}"

@@ -21,11 +21,11 @@ from pushsvc.clean import Cleaned, InvalidRules, Rules, clean
 from pushsvc.clean.rules import Time, Type
 from pushsvc.cli.publish import EVENT_LIMITS, FORMATS, MAX_EVENTS, NO_FUTURE, EventSender, guess_format
 from pushsvc.cli.terminal import visible
-from pushsvc.client.batches import BodyLimits, batches
 from pushsvc.errors import InvalidInput
 from pushsvc.event import ParsedEvents, parse
 from pushsvc.event.csv_rows import cell_value
 from pushsvc.event.formats import CSV, JSON
+from pushsvc_client.batches import BodyLimits, batches
 
 _TEXTS = ("id", "key", "type")  # attributes that are text also where a cell of CSV looks like a number
 

@@ -12,7 +12,7 @@ from pushsvc.cli.options import option
 from pushsvc.errors import StartupError
 
 if TYPE_CHECKING:
-    from pushsvc.client.credentials import Token
+    from pushsvc_client.credentials import Token
 
 token_option = option(
     "--token-file",

@@ -19,9 +19,9 @@ from secrets import token_hex
 from typing import Any
 
 from pushsvc.client import Client, ClientError
-from pushsvc.client.credentials import Token
 from pushsvc.clock import format_time
 from pushsvc.errors import StartupError
+from pushsvc_client.credentials import Token
 
 TICK = 0.1  # seconds between two requests
 _MISSING = "NA"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from pushsvc.broker.broker import Broker
     from pushsvc.clean import Cleaned
     from pushsvc.client import Client
-    from pushsvc.client.credentials import Token
     from pushsvc.config import Settings
     from pushsvc.settings import TopicSettings
     from pushsvc.sse import Message
+    from pushsvc_client.credentials import Token
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,31 @@ def program() -> None:
 
 @program.command(short_help="Run everything on this machine.")
 @click.option("--components", metavar="MODULE[:OBJECT]", help="Also run the handlers that this module registers.")
+@click.option("--app", metavar="MODULE:OBJECT", help="Also run this WSGI application with Push(app), at the same port.")
+@click.option(
+    "--app-processes", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes of the application."
+)
+@click.option(
+    "--app-threads", type=click.IntRange(1, 1_000), default=8, show_default=True, help="Threads of each of them."
+)
 @server_options(*WEB, *TLS, "aggregators", "data_dir", "maxmemory", *COMMON)
-def serve(settings: Settings, components: str | None) -> None:
+def serve(settings: Settings, components: str | None, app: str | None, app_processes: int, app_threads: int) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
+    from pushsvc.supervisor.application import ApplicationProcesses
     from pushsvc.supervisor.supervisor import ComponentProcesses
 
+    application = None
+    if app is not None:
+        if settings.authorizes:
+            raise StartupError(
+                "--app: the application says who may do what; remove the keys and grants of the settings"
+            )
+        application = ApplicationProcesses(app, app_processes, app_threads)
+        settings = replace(settings, jwt_key=secrets.token_urlsafe(32), jwt_needs_expiry=True)
     workers = None if components is None else ComponentProcesses(components)
-    _supervise(settings, web=settings.workers, aggregators=settings.aggregators, components=workers)
+    _supervise(
+        settings, web=settings.workers, aggregators=settings.aggregators, components=workers, application=application
+    )  # fmt: skip
 
 
 @program.command()
@@ -205,7 +224,7 @@ def replay(settings: Settings, topic: str, group: str | None, again: bool) -> No
 @click.pass_obj
 def status(settings: Settings) -> None:
     """Print for each group its lag, failed events, timers and unknown types, as JSON."""
-    from pushsvc.components.replay import status
+    from pushsvc.components.status import status
 
     with closing(_broker_of(settings)) as broker:
         click.echo(json.dumps(status(broker), indent=2, ensure_ascii=False))
@@ -414,12 +433,17 @@ def demo_producer(name: str, url: str, rate: float, clock: str, token_file: Path
 @program.command("_web", hidden=True)
 @click.option("--fd", type=int, required=True)
 @click.option("--caps", nargs=2, type=int, required=True)
-def web_worker(fd: int, caps: tuple[int, int]) -> None:
-    """Serve on an inherited listener; count connections in an inherited table (its descriptor and a row)."""
+@click.option("--behind")
+def web_worker(fd: int, caps: tuple[int, int], behind: str | None) -> None:
+    """Serve on an inherited listener; count connections in an inherited table (its descriptor and a row).
+
+    ``behind`` describes the application that has the listener together with us, as JSON.
+    """
     from pushsvc.broker.broker import Broker
     from pushsvc.config.access import access_of
     from pushsvc.server.caps import Caps
     from pushsvc.server.client_address import TrustedProxies
+    from pushsvc.server.gateway.gateway import Behind
     from pushsvc.server.serve import serve
     from pushsvc.server.tls import tls_context
     from pushsvc.supervisor.heartbeat import start_heartbeat
@@ -446,6 +470,12 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
         broker, settings.topics, security, settings.limits, access=access, application=application,
         heartbeat=settings.heartbeat, io_uring=settings.io_uring, alerts=settings.alert_settings,
     )  # fmt: skip
+    in_front = None
+    if behind is not None:
+        found = json.loads(behind)
+        os.set_inheritable(found["inner"], False)
+        found["inner"] = socket.socket(fileno=found["inner"])
+        in_front = Behind(**found, heartbeat=settings.heartbeat)
     for descriptor in (fd, caps[0]):
         os.set_inheritable(descriptor, False)
     bounds = Caps(settings.max_connections, settings.max_connections_per_address, table=caps[0], row=caps[1])
@@ -453,8 +483,31 @@ def web_worker(fd: int, caps: tuple[int, int]) -> None:
     tls = None if settings.certfile is None else tls_context(settings.certfile, settings.keyfile)
     serve(
         app, socket.socket(fileno=fd), settings.drain, caps=bounds, tls=tls,
-        proxies=TrustedProxies(settings.trusted_proxy), access_log=settings.access_log,
+        proxies=TrustedProxies(settings.trusted_proxy), access_log=settings.access_log, behind=in_front,
     )  # fmt: skip
+
+
+@program.command("_app", hidden=True)
+@click.argument("app")
+@click.option("--socket", "path", required=True)
+@click.option("--report", type=click.Path(path_type=Path), required=True)
+@click.option("--processes", type=int, required=True)
+@click.option("--threads", type=int, required=True)
+@click.option("--drain", type=int, required=True)
+@click.option("--questions", is_flag=True)
+def app_server(
+    app: str, path: str, report: Path, processes: int, threads: int, drain: int, questions: bool
+) -> None:  # fmt: skip
+    """Serve the pages of the user's application on a Unix socket, or only say what requests may do."""
+    from pushsvc.supervisor.app_server import AppServer
+    from pushsvc.supervisor.served import read_served
+
+    settings = read_served(answers_questions=questions).settings
+    level = settings.log_level if settings.log_level != "info" else "warning"
+    AppServer(
+        app, socket=path, processes=processes, threads=threads, drain=max(1, drain // 2), report=report,
+        log_level=level,
+    ).run()  # fmt: skip
 
 
 @program.command("_application", hidden=True)
@@ -523,9 +576,11 @@ def component_worker(app: str, reload: bool, metrics_fd: int | None) -> None:
 
     settings, redis = _child_settings()
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
-    start_heartbeat()
+    on_begin = start_heartbeat()
     with nullcontext() if metrics_fd is None else _metrics_server(settings, metrics_fd):
-        run_worker(broker, settings.topics, app, reload=reload, on_signal=gevent.signal_handler)
+        run_worker(
+            broker, settings.topics, app, reload=reload, on_signal=gevent.signal_handler, on_begin=on_begin
+        )  # fmt: skip
 
 
 @program.command("_components", hidden=True)
