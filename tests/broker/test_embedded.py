@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,11 @@ def test_the_server_ends_with_a_killed_parent_and_frees_its_folder(tmp_path: Pat
         again.stop()
 
 
-def test_a_long_path_moves_only_the_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temporary", ["t", "t" * 90])
+def test_a_long_path_moves_only_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str) -> None:
+    """Also where temporary files have long paths, as on macOS."""
+    (tmp_path / temporary).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
     server = EmbeddedServer(tmp_path / ("d" * 60) / ("e" * 60))
     server.start()
     try:

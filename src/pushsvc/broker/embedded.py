@@ -15,9 +15,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pushsvc.broker import launch
+from pushsvc.broker.socket_paths import fits_socket, folder_for_sockets
 from pushsvc.errors import StartupError
 
-SOCKET_PATH_LIMIT = 100  # bytes; kernels allow a few more, but servers and clients disagree about how many
 _POLL = 0.01
 _SETTINGS = {
     "bind": "127.0.0.1",
@@ -126,8 +126,8 @@ class EmbeddedServer:
                 self.log.replace(self.data_dir / "valkey.log.1")
         except OSError as error:
             raise StartupError(f"cannot use the data folder {self.data_dir}: {error.strerror}") from error
-        if len(os.fsencode(self._socket)) > SOCKET_PATH_LIMIT:
-            self._private = Path(tempfile.mkdtemp(prefix="pushsvc-"))
+        if not fits_socket(self._socket):
+            self._private = Path(tempfile.mkdtemp(prefix="pushsvc-", dir=folder_for_sockets()))
             self._socket = self._private / "valkey.sock"
 
     def _lock(self, wait: float) -> int:

@@ -46,7 +46,7 @@ class ApplicationChildren:
     def __init__(self, application: ApplicationProcesses, settings: Settings, resources: ExitStack) -> None:
         check_gunicorn()
         self._app = application.app
-        self._folder = resources.enter_context(private_folder("app"))
+        self._folder = resources.enter_context(private_folder("app", sockets=True))
         self.inner: socket.socket = resources.enter_context(listen("127.0.0.1", 0))
         host, port = self.inner.getsockname()[:2]
         self._served = Served(host, port, settings.encode()).share()
