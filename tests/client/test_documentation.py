@@ -22,7 +22,8 @@ def test_each_block_runs(shared_server: Stack, number: int) -> None:
     code = BLOCKS[number].replace("http://127.0.0.1:8000", shared_server.url)
     if code.endswith(FOLLOWS):
         shared_server.post("shop.orders", [{"key": "a", "type": "created"}])
-        code = code.replace(FOLLOWS, "client.run(last_id='earliest')\n").replace('print(event["key"])', 'exit(print(event["key"]))')
+        code = code.replace(FOLLOWS, "client.run(last_id='earliest')\n")
+        code = code.replace('print(event["key"])', 'exit(print(event["key"]))')
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
     )  # fmt: skip

@@ -13,6 +13,6 @@ def fits_socket(path: str | os.PathLike[str]) -> bool:
 
 
 def folder_for_sockets() -> str:
-    """Return where to make temporary folders with sockets: as ``TMPDIR`` says, but ``/tmp`` if that path is too long."""
+    """Return where to make temporary folders with sockets: ``TMPDIR``, or ``/tmp`` if that path is too long."""
     folder = tempfile.gettempdir()
-    return folder if len(os.fsencode(folder)) + 1 + _LONGEST_NAME <= SOCKET_PATH_LIMIT else "/tmp"  # noqa: S108
+    return folder if len(os.fsencode(folder)) + 1 + _LONGEST_NAME <= SOCKET_PATH_LIMIT else "/tmp"

@@ -18,8 +18,8 @@ _MIN_AGE = 60.0  # seconds from which on an unlocked folder is abandoned: its pr
 def private_folder(kind: str, *, sockets: bool = False, min_age: float = _MIN_AGE) -> Iterator[Path]:
     """Yield a new folder that only this user may enter; remove it with its contents at the end.
 
-    With ``sockets`` its path is short enough for Unix sockets in it. Also remove abandoned folders of this ``kind`` that
-    are older than ``min_age`` seconds.
+    With ``sockets`` its path is short enough for Unix sockets in it. Also remove abandoned folders of this ``kind``
+    that are older than ``min_age`` seconds.
     """
     prefix = f"pushsvc-{kind}-"
     parent = folder_for_sockets() if sockets else tempfile.gettempdir()
