@@ -73,6 +73,53 @@ def test_a_paused_panel_keeps_its_events_and_counts_new_ones(page: Page, shared_
     assert offsets(page) == [5, 4, 3, 2, 1]
 
 
+HELD_SIGHTS = """
+const Observer = IntersectionObserver;
+window.IntersectionObserver = class extends Observer {
+  constructor(report, options) {
+    const seen = [];
+    let reported = 0;
+    super((entries) => seen.push(...entries), options);
+    window.isSeen = () => seen.at(-1)?.isIntersecting ?? null;
+    window.reportSights = () => {
+      const entries = seen.slice(reported);
+      reported = seen.length;
+      report(entries, this);
+      return entries.map((entry) => entry.isIntersecting);
+    };
+  }
+};
+"""
+
+
+def test_of_several_moves_that_the_panel_hears_at_once_the_last_counts(
+    page: Page, shared_server: Stack, topic: str
+) -> None:
+    """As on a busy page."""
+    post(shared_server, topic, numbered(2))
+    page.add_init_script(HELD_SIGHTS)
+    open_page(page, shared_server, f"#topic={topic}")
+    page.evaluate("document.querySelector('#events').style.marginTop = '3000px'")
+
+    def scroll(place: str, seen: bool) -> None:
+        def arrived() -> bool:
+            page.evaluate(f"document.querySelector('{place}').scrollIntoView()")
+            return page.evaluate("isSeen()") is seen
+
+        until(arrived)
+
+    scroll("header", False)
+    page.evaluate("reportSights()")
+    scroll("#events", True)
+    assert page.evaluate("reportSights()") == [True]
+    expect(page.locator("#events-state")).to_contain_text("live")
+    scroll("header", False)
+    scroll("#events", True)
+    assert page.evaluate("reportSights()") == [False, True]
+    post(shared_server, topic, numbered(1, 2))
+    expect(rows(page)).to_have_count(3)
+
+
 def test_filters_select_what_was_and_what_comes_and_are_in_the_address(
     page: Page, shared_server: Stack, topic: str
 ) -> None:

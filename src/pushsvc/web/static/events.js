@@ -55,8 +55,8 @@ export class EventsPanel {
       (data) => this.#arrive(data),
     );
     // The panel has a connection of its own only while it can be seen: a browser has six for all tabs of a server.
-    new IntersectionObserver(([entry]) => {
-      this.#inView = entry.isIntersecting;
+    new IntersectionObserver((entries) => {
+      this.#inView = entries.at(-1).isIntersecting; // a busy page gets several at once, oldest first
       this.#follow();
     }, { rootMargin: "200px" }).observe(find("events"));
     find("events-pause").addEventListener("click", () => this.#pause(this.#frozen === null));
