@@ -90,13 +90,14 @@ def serve_pushsvc(listener: socket.socket, app: Any, what: str) -> None:
     from pushsvc.server.context import FastPaths, ServerContext
     from pushsvc.server.request import HeadLimits, parse_head
     from pushsvc.server.wsgi import base_environ
+    from pushsvc.web.long_requests import UNKNOWN
 
     draining, stopping = Event(), Event()
     fast_paths = None if what == "empty" else FastPaths.of(app, draining, batching=True)
     if what == "stub" and fast_paths is not None:
         publisher = fast_paths.publisher
-        receipt = publisher.publish("bench", parse_head(FAST[: FAST.index(EVENT)], HeadLimits()), EVENT)
-        publisher.publish = lambda topic, request, body: receipt  # type: ignore[method-assign]
+        receipt = publisher.publish("bench", parse_head(FAST[: FAST.index(EVENT)], HeadLimits()), EVENT, UNKNOWN)
+        publisher.publish = lambda *_: receipt  # type: ignore[method-assign]
     context = ServerContext(app, base_environ(listener.getsockname(), "http"), fast_paths, draining=draining)
     acceptor = Acceptor(listener, context, Caps())
     gevent.signal_handler(signal.SIGTERM, stopping.set)

@@ -294,6 +294,71 @@ def test_what_is_granted_is_remembered_and_what_is_refused_is_not(shop: Callable
     assert asked() == 6
 
 
+def events_on(connection: HTTPConnection, **headers: str) -> tuple[int, Any]:
+    """Post one event as producers do, on a connection that stays open."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("POST", EVENTS, b'{"n": 1}', {"Content-Type": "application/json"} | named)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def test_repeated_posts_are_stored_each_and_those_of_others_are_asked_about(
+    shop: Callable[..., Site], tmp_path: Path
+) -> None:
+    """Equal heads of one connection are answered in batches, past the application and Flask."""
+    site = shop()
+    connection = HTTPConnection("127.0.0.1", site.port, timeout=DEADLINE)
+    offsets = [events_on(connection, **ANN)[1]["last_offset"] for _ in range(20)]
+    assert offsets == list(range(1, 21))
+    assert (tmp_path / "asked").read_text() == "publish orders None\n"
+    assert events_on(connection, Cookie="other=1")[0] == 403
+    assert events_on(connection)[0] == 401
+    again = [events_on(connection, **ANN, Idempotency_Key="one")[1]["last_offset"] for _ in range(3)]
+    assert again == [21, 21, 21]
+    assert events_on(connection, **ANN)[1]["last_offset"] == 22
+    connection.close()
+
+
+SHORT = """
+import time
+
+from flask import Flask
+
+from pushsvc import Grant, Grants, Push, TopicGrants
+
+
+def create_app():
+    app = Flask(__name__)
+    push = Push(app)
+
+    @push.authorize
+    def may(action, topic, key):
+        with open("asked", "a") as file:
+            file.write("x")
+        return Grants(publish=TopicGrants([Grant("orders", None)]), subject="ann", expires=time.time() + 0.5)
+
+    return app
+"""
+
+
+def test_repeated_posts_are_asked_about_again_when_their_grants_expire(
+    site: Start, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    shop = site(SHORT, "serve-one-thread", PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    connection = HTTPConnection("127.0.0.1", shop.port, timeout=DEADLINE)
+    posted: list[int] = []
+
+    def asked_again() -> bool:
+        status, answer = events_on(connection)
+        assert status == 202, answer
+        posted.append(answer["last_offset"])
+        return len((tmp_path / "asked").read_text()) >= 3
+
+    until(asked_again)
+    connection.close()
+    assert posted == list(range(1, len(posted) + 1))
+
+
 def test_only_what_the_application_allows_is_served_under_its_prefix(shop: Callable[..., Site]) -> None:
     site = shop()
     for path in (

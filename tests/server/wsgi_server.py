@@ -257,7 +257,7 @@ class FastAdmission:
 class EchoPublisher:
     """Answers with the body and the way it was published."""
 
-    def publish(self, topic, request, body, client, grants):
+    def publish(self, topic, request, body, client, grants, id):
         if body == b"raise":
             raise ValueError("on purpose in the fast path")
         return HttpResponse(202, TEXT, b"alone " + body)

@@ -87,7 +87,7 @@ def serve(settings: Settings, components: str | None, app: str | None, app_proce
                 "--app: the application says who may do what; remove the keys and grants of the settings"
             )
         application = ApplicationProcesses(app, app_processes, app_threads)
-        settings = replace(settings, jwt_key=secrets.token_urlsafe(32), jwt_needs_expiry=True)
+        settings = replace(settings, jwt_key=secrets.token_urlsafe(32), jwt_needs_expiry=True, jwt_leeway=1)
     workers = None if components is None else ComponentProcesses(components)
     _supervise(
         settings, web=settings.workers, aggregators=settings.aggregators, components=workers, application=application

@@ -105,7 +105,7 @@ class Server:
         self._signer = Signer(secret)
         # The address of the client comes from the application, which knows its own proxies.
         self._settings = replace(
-            settings, host="127.0.0.1", port=0, jwt_key=secret, jwt_needs_expiry=True,
+            settings, host="127.0.0.1", port=0, jwt_key=secret, jwt_needs_expiry=True, jwt_leeway=1,
             trusted_proxy=(_PROXY,), max_connections_per_address=0,
         )  # fmt: skip
         self._forget()

@@ -19,11 +19,11 @@ from pushsvc.server.fastpath.admission import StreamRequest
 from pushsvc.server.fastpath.pending_read import LastAnswerSent
 from pushsvc.server.fastpath.stream_cache import CachedStream
 from pushsvc.server.request import BadRequest, Request
-from pushsvc.server.request_reader import RequestReader
+from pushsvc.server.request_reader import REPETITIONS, RequestReader
 from pushsvc.server.response import closing, complete_head, encode
 from pushsvc.server.transport import DeadlineExceeded, Disconnected, Draining, Transport
 from pushsvc.server.wsgi import WsgiResponse, environ_of
-from pushsvc.web import audit, metrics
+from pushsvc.web import metrics
 from pushsvc.web.capacity import REFUSAL
 from pushsvc.web.long_requests import CLIENT, Requester
 from pushsvc.web.problem import document_of, http_problem, internal_error
@@ -232,16 +232,13 @@ class HttpConnection:
     def _publish_body(self, paths: FastPaths, topic: str, request: Request, grants: Grants, data: bytes) -> None:
         client = self._client_of(grants)
         try:
-            response = paths.publisher.publish(topic, request, data, client, grants)
+            response = paths.publisher.publish(topic, request, data, client, grants, self._request_id)
         except Exception:
             log.exception("POST %s failed", request.path)
             self._keep_alive = False
             self._note(request, 500)
             self.transport.send(closing(identified(internal_error(), self._request_id)))
             return
-        if response.status in audit.STATUSES:
-            refused = audit.RefusedRequest(self._request_id, "POST", client.address, topic, grants.subject or None)
-            refused.note_problem(response.status, response.body)
         response = identified(response, self._request_id)
         self._note(request, response.status)
         if paths.batcher is not None and response.status == 202 and not self._behind_proxy:
@@ -283,6 +280,8 @@ class HttpConnection:
             environ[REFUSAL] = self._refusal
         elif request.method != "HEAD":
             environ[HANDOFF] = response.handoff
+        if may_keep_alive and request.version == 1 and not self._behind_proxy:
+            environ[REPETITIONS] = self._reader.batch_repetitions
         try:
             response.run(context.app, environ)
         except (BadRequest, DeadlineExceeded, Disconnected, MemoryFull):

@@ -16,6 +16,9 @@ from pushsvc.web.rates.accounts import Account
 _PIPELINED = 16
 """Pipelined requests of one connection that are answered before other connections get a turn."""
 
+REPETITIONS = "pushsvc.repetitions"
+"""``environ[REPETITIONS]`` is ``batch_repetitions`` of the reader, where repetitions of a request may be batched."""
+
 
 class RequestReader:
     """Returns one request after the other.

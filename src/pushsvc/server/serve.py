@@ -18,6 +18,7 @@ from pushsvc.server.caps import Caps
 from pushsvc.server.client_address import TrustedProxies
 from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.gateway.gateway import Behind, Gateway
+from pushsvc.server.gateway.granted_publish import GrantedPublish
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import context_of
@@ -59,7 +60,8 @@ def serve(
     if behind is None:
         acceptors = [Acceptor(listener, shared, caps or Caps())]
     else:
-        gateway = Gateway(app, behind)
+        publish = None if fast_paths is None else GrantedPublish(fast_paths, context.accounts)
+        gateway = Gateway(app, behind, publish)
         inner = replace(
             shared, environ=base_environ(behind.inner.getsockname(), "http"), tls=None, access_log=False,
             proxies=TrustedProxies(_INNER_PROXIES),

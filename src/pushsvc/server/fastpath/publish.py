@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.errors import TooManyRequests
 from pushsvc.server.request import Request
+from pushsvc.web import audit
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import Requester
 from pushsvc.web.problem import document_of
@@ -20,8 +21,9 @@ class Publisher:
         self._common = context.security.headers(None)
 
     def publish(
-        self, topic: str, request: Request, body: bytes, client: Requester, grants: Grants = EVERYTHING
+        self, topic: str, request: Request, body: bytes, client: Requester, grants: Grants = EVERYTHING, id: str = ""
     ) -> HttpResponse:
+        """Publish the body of the request ``id``, and log why it was refused, if it was."""
         try:
             client.count_request()
         except TooManyRequests as error:
@@ -29,6 +31,9 @@ class Publisher:
         else:
             content_type = request.headers["content-type"]
             status, headers, text = publish(self._context, topic, content_type, body, client=client, grants=grants)
+        if status in audit.STATUSES:
+            refused = audit.RefusedRequest(id, "POST", client.address, topic, grants.subject or None)
+            refused.note_problem(status, text)
         return HttpResponse(status, headers + self._common, text)
 
     def publish_batch(self, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from pushsvc.errors import TooManyRequests
 from pushsvc.hub.messages import farewell
 from pushsvc.server.gateway.granted import Granted
+from pushsvc.server.gateway.granted_publish import GrantedPublish
 from pushsvc.server.gateway.questions import Questions
 from pushsvc.server.gateway.relay import Relay
 from pushsvc.server.gateway.upstream import StartResponse, answered_headers, send, status_line
@@ -50,10 +51,14 @@ class Behind:
 
 
 class Gateway:
-    """A WSGI application. ``hub`` serves what the application allows, under a prefix; the rest is the application's."""
+    """A WSGI application. ``hub`` serves what the application allows, under a prefix; the rest is the application's.
 
-    def __init__(self, hub: WsgiApp, behind: Behind) -> None:
+    ``publish`` is a shorter way for plain requests that publish, if there is one.
+    """
+
+    def __init__(self, hub: WsgiApp, behind: Behind, publish: GrantedPublish | None = None) -> None:
         self._hub = hub
+        self._publish = publish
         self._prefixes = tuple(prefix.rstrip("/") for prefix in behind.prefixes)
         self._inner: tuple[str, int] = behind.inner.getsockname()[:2]
         self._relay = Relay(behind.pages, most=behind.waiting)
@@ -94,6 +99,8 @@ class Gateway:
         environ["QUERY_STRING"] = query
         environ["HTTP_AUTHORIZATION"] = f"Bearer {granted.token}"
         environ.pop("HTTP_COOKIE", None)  # the application has looked at it
+        if self._publish is not None and (published := self._publish.answer(granted.path, environ)) is not None:
+            return send(published, environ, start_response)
         if granted.html:
             return self._rewritten(granted, environ, start_response)
         return self._hub(environ, start_response)
