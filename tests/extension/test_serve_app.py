@@ -23,6 +23,7 @@ from pushsvc.errors import StartupError
 from pushsvc.supervisor import application
 from support.ports import free_port
 from support.sites import Site, Start
+from support.stack import Stack
 from support.waiting import DEADLINE, until
 
 APP = """
@@ -376,6 +377,53 @@ def test_only_what_the_application_allows_is_served_under_its_prefix(shop: Calla
         assert site.get(path).status == 401, path
         assert site.get(path + "?format=json", **ANN).json()["events"] == [], path
     assert site.get("//push/v1/topics/orders/events", **ANN).status == 404
+
+
+SESSION = """
+from flask import Flask, session
+
+from pushsvc import Push
+
+
+def create_app():
+    app = Flask(__name__)
+    app.secret_key = "a secret of this test"
+    push = Push(app)
+
+    @push.authorize
+    def may(action, topic, key):
+        session["seen"] = True  # the same for each request, so that it is refreshed and nothing else
+        return True
+
+    return app
+"""
+
+
+def test_cookies_of_the_answer_reach_the_client_that_was_asked_about(site: Start, redis_url: str, prefix: str) -> None:
+    """A session that is refreshed stays alive, and what is remembered for equal requests gives away no cookie."""
+    shop = site(SESSION, "serve-one-thread", PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    with shop.stream(EVENTS) as first, shop.stream(EVENTS) as second:
+        first.read()
+        assert (first.response.getheader("Set-Cookie") or "").startswith("session=")
+        assert second.response.getheader("Set-Cookie") is None
+    headers = {"Content-Type": "application/json"}
+    assert shop.request("POST", EVENTS, b'{"n": 1}', **headers).headers["Set-Cookie"].startswith("session=")
+    assert "Set-Cookie" not in shop.request("POST", EVENTS, b'{"n": 1}', **headers).headers
+
+
+def test_metrics_are_for_operators_and_not_at_the_public_port(shop: Callable[..., Site]) -> None:
+    port = free_port()
+    site = shop(PUSHSVC_METRICS_PORT=str(port))
+    assert post(site, 1) == 202
+    for path in ("/metrics", "/push/metrics", "/push/openapi.json", "/openapi.json", "/v1/topics"):
+        assert site.get(path, **ANN).status == 404, path
+    for path in ("/push/livez", "/push/readyz"):
+        assert until(lambda path=path: site.get(path).status == 200), path
+    operators = Stack("", "", site.folder)
+    operators.port = port
+    until(lambda: operators.metric("pushsvc_events_accepted_total") == 1)  # counted by a web process
+    assert operators.get("/push/livez").status == 404
+    assert operators.get("/metrics", Host="rebound.example").status == 403
 
 
 def test_a_stream_is_told_to_come_back_when_the_application_does_not_answer(

@@ -6,7 +6,9 @@ import io
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -65,3 +67,20 @@ def test_requests_beyond_the_bound_are_refused_at_once(application: socket.socke
     application.setblocking(False)
     with pytest.raises(BlockingIOError):
         application.accept()
+
+
+def test_a_large_answer_before_the_body_is_read_is_a_timeout_and_no_deadlock(application: socket.socket) -> None:
+    """The relay reads the answer after it has passed on the body, so both would wait for each other."""
+
+    def answer() -> None:
+        taken, _ = application.accept()
+        with taken, suppress(OSError):
+            taken.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 8_000_000)
+
+    relay = Relay(application.getsockname(), most=1, timeout=0.05)
+    for _ in range(2):
+        thread = Thread(target=answer)
+        thread.start()
+        status, _, _ = ask(relay, b"x" * 8_000_000)
+        thread.join()
+        assert status == 504

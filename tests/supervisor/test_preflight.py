@@ -25,6 +25,17 @@ def test_binding_to_other_addresses_needs_insecure(host: str) -> None:
     check_bind(Settings(host=host, insecure=True))
 
 
+@pytest.mark.parametrize("web", [False, True])
+def test_metrics_on_other_addresses_need_insecure(web: bool) -> None:
+    """They ask for no credentials, also beside a server that does."""
+    public = Settings(jwt_key="a secret of more than thirty-two bytes", metrics_host="0.0.0.0", metrics_port=9464)
+    with pytest.raises(StartupError, match="could read them"):
+        check_bind(public, web=web, metrics=True)
+    check_bind(public, web=web)
+    check_bind(replace(public, insecure=True), web=web, metrics=True)
+    check_bind(replace(public, metrics_port=None), web=web, metrics=True)
+
+
 def test_an_unknown_host_raises_with_its_name() -> None:
     with pytest.raises(PushError, match=r"no\.such\.host\.invalid"):
         check_bind(Settings(host="no.such.host.invalid"))

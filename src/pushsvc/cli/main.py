@@ -74,7 +74,7 @@ def program() -> None:
 @click.option(
     "--app-threads", type=click.IntRange(1, 1_000), default=8, show_default=True, help="Threads of each of them."
 )
-@server_options(*WEB, *TLS, "aggregators", "data_dir", "maxmemory", *COMMON)
+@server_options(*WEB, *TLS, "aggregators", "data_dir", "maxmemory", "metrics_host", "metrics_port", *COMMON)
 def serve(settings: Settings, components: str | None, app: str | None, app_processes: int, app_threads: int) -> None:
     """Run everything on this machine, with an embedded Valkey unless --redis names a server."""
     from pushsvc.supervisor.application import ApplicationProcesses
@@ -173,7 +173,7 @@ def _supervise(settings: Settings, **roles: Any) -> None:
     from pushsvc.supervisor.preflight import check_bind
     from pushsvc.supervisor.supervisor import Supervisor
 
-    check_bind(settings, web="web" in roles)
+    check_bind(settings, web="web" in roles, metrics="aggregators" in roles or "components" in roles)
     if settings.redis is None and not {"web", "aggregators"} <= roles.keys():
         command = "web" if "web" in roles else "worker" if "components" in roles else "aggregator"
         raise StartupError(f"pushsvc {command} shares a Redis with the other processes: name it with --redis URL")

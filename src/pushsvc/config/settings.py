@@ -38,8 +38,8 @@ class Settings:
 
     ``drain``, ``heartbeat`` and ``watchdog`` (0: off) are in seconds. Without ``redis``, an embedded server runs.
     ``maxmemory`` is in bytes: 0 means no limit, None half of the memory. ``certfile`` enables TLS; without ``keyfile``,
-    it also has the key. 0 connections mean no limit. ``metrics_port`` is for aggregators that run without web
-    processes. ``io_uring`` has an effect only if the kernel supports it. The settings ``redis_…`` complete the URL
+    it also has the key. 0 connections mean no limit. ``metrics_port`` has the metrics alone, without
+    credentials. ``io_uring`` has an effect only if the kernel supports it. The settings ``redis_…`` complete the URL
     ``redis``. ``trusted_proxy`` are networks such as ``10.0.0.0/8``. ``jwt_key``, or one of the two beside it, makes
     the issuer with the other settings ``jwt_…``; ``issuers`` are further ones. ``keys`` are the tables of API keys,
     ``alerts`` those of alerts.

@@ -153,18 +153,24 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
         raise StartupError(f"{names}: {error.strerror}") from None
 
 
-def check_bind(settings: Settings, *, web: bool = True) -> None:
-    """Raise StartupError if other machines could reach a server without credentials, or without ``web`` the metrics:
-    these ask for none."""
-    if web and settings.authorizes:
+def check_bind(settings: Settings, *, web: bool = True, metrics: bool = False) -> None:
+    """Raise StartupError if other machines could reach a server without credentials, or the port of the metrics, which
+    asks for none."""
+    if settings.insecure:
         return
-    host, action = (settings.host, "read and publish") if web else (settings.metrics_host, "read the metrics")
-    listens = web or settings.metrics_port is not None
-    if listens and not settings.insecure and not is_loopback(host):
-        advice = "Set PUSHSVC_JWT_KEY, or use" if web else "Use"
+    if web and not settings.authorizes:
+        _check_loopback(
+            settings.host, "no credentials are configured", "read and publish", "Set PUSHSVC_JWT_KEY, or use"
+        )
+    if metrics and settings.metrics_port is not None:
+        _check_loopback(settings.metrics_host, "the metrics need no credentials", "read them", "Use")
+
+
+def _check_loopback(host: str, reason: str, action: str, advice: str) -> None:
+    if not is_loopback(host):
         raise StartupError(
-            f"refused to listen on {host}: no credentials are configured, so every machine that reaches the port "
-            f"could {action}. {advice} --insecure to allow this on a private network"
+            f"refused to listen on {host}: {reason}, so every machine that reaches the port could {action}. "
+            f"{advice} --insecure to allow this on a private network"
         )
 
 

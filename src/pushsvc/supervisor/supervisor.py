@@ -73,6 +73,7 @@ class Supervisor:
         self._components, self._application = components, application
         self._announce, self._on_ready = announce, on_ready
         self._listener: socket.socket | None = None
+        self._metrics_listener: socket.socket | None = None
         self._embedded: EmbeddedChild | None = None
         self._caps: ConnectionCounts | None = None
         self._app_children: ApplicationChildren | None = None
@@ -114,8 +115,8 @@ class Supervisor:
             check_access(settings, log.warning)
             check_transport(settings, log.warning)
             self._listener = listen(settings.host, settings.port)
-        elif settings.metrics_port is not None:
-            self._listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
+        if settings.metrics_port is not None and (self._aggregators or self._components is not None):
+            self._metrics_listener = listen(settings.metrics_host, settings.metrics_port, option="--metrics-port")
         redis = redis_url(settings)
         if redis is None:
             self._embedded = EmbeddedChild(embedded_server(settings), self._announce)
@@ -127,10 +128,13 @@ class Supervisor:
         self._children += [self._aggregator(n + 1) for n in range(self._aggregators)]
         if self._components is not None:
             self._children += [self._worker(self._components, n + 1) for n in range(self._components.processes)]
-        if self._web and self._listener is not None:
+        at = "" if self._metrics_listener is None else f"metrics: {address_of(self._metrics_listener)}/metrics"
+        if self._listener is not None:
+            if at:
+                self._announce(at)
             self._start_web(self._listener)
         else:
-            metrics = "" if self._listener is None else f"; metrics: {address_of(self._listener)}/metrics"
+            metrics = f"; {at}" if at else ""
             if self._components is None:
                 self._announce(f"the aggregator works{metrics}")
             else:
@@ -166,18 +170,21 @@ class Supervisor:
         }
 
     def _aggregator(self, number: int) -> ChildProcess:
-        """Return an aggregator process. It serves the metrics itself if there is no web process to do so."""
-        if self._web or self._listener is None:
-            return ChildProcess("_aggregator", number, beats=number)
-        descriptor = self._listener.fileno()
-        return ChildProcess("_aggregator", number, ["--metrics-fd", str(descriptor)], [descriptor], beats=number)
+        """Return an aggregator process. It serves the metrics port, if there is one."""
+        arguments, descriptors = self._metrics_arguments()
+        return ChildProcess("_aggregator", number, arguments, descriptors, beats=number)
+
+    def _metrics_arguments(self) -> tuple[list[str], list[int]]:
+        """Return the arguments and the descriptors of a process that serves the metrics port."""
+        if self._metrics_listener is None:
+            return [], []
+        descriptor = self._metrics_listener.fileno()
+        return ["--metrics-fd", str(descriptor)], [descriptor]
 
     def _worker(self, components: ComponentProcesses, number: int) -> ChildProcess:
-        """Return a worker of components. It serves the metrics itself if there is no web process to do so."""
-        arguments, descriptors = ["--app", components.app, *(["--reload"] if components.reload else [])], []
-        if not self._web and self._listener is not None:
-            descriptors = [self._listener.fileno()]
-            arguments += ["--metrics-fd", str(descriptors[0])]
+        """Return a worker of components. It serves the metrics port if there is no aggregator to do so."""
+        metrics, descriptors = ([], []) if self._aggregators else self._metrics_arguments()
+        arguments = ["--app", components.app, *(["--reload"] if components.reload else []), *metrics]
         beats = self._web + self._aggregators + number
         return ChildProcess("_worker", number, arguments, descriptors, beats=beats)
 
@@ -272,8 +279,9 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopped.set()
-        if self._listener is not None:
-            self._listener.close()
+        for listener in (self._listener, self._metrics_listener):
+            if listener is not None:
+                listener.close()
         deadline = time.monotonic() + self._settings.drain
         for role in STOP_ORDER:
             self._stop_children([child for child in self._children if child.role == role and child.alive], deadline)

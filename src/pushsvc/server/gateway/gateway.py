@@ -14,7 +14,7 @@ from pushsvc.errors import TooManyRequests
 from pushsvc.hub.messages import farewell
 from pushsvc.server.gateway.granted import Granted
 from pushsvc.server.gateway.granted_publish import GrantedPublish
-from pushsvc.server.gateway.questions import Questions
+from pushsvc.server.gateway.questions import Permission, Questions
 from pushsvc.server.gateway.relay import Relay
 from pushsvc.server.gateway.upstream import StartResponse, answered_headers, send, status_line
 from pushsvc.server.wsgi import WsgiApp
@@ -77,8 +77,8 @@ class Gateway:
             environ["PATH_INFO"] = inside
             return self._hub(environ, start_response)
         answer = self._questions.ask(environ)
-        if isinstance(answer, Granted):
-            return self._serve(answer, environ, start_response)
+        if isinstance(answer, Permission):
+            return self._serve(answer.granted, environ, _with(answer.cookies, start_response))
         if answer.status in (503, 504) and EVENT_STREAM in environ.get("HTTP_ACCEPT", ""):
             # Any other status than 200 would end a browser's EventSource for good.
             answer = _ended(farewell("the application does not answer"))
@@ -125,6 +125,13 @@ class Gateway:
         passed = [one for one in answered_headers(response) if one[0].lower() not in ("date", "server")]
         start_response(status_line(response.status, response.reason), passed)
         return _messages(connection, response)
+
+
+def _with(headers: Sequence[tuple[str, str]], start_response: StartResponse) -> StartResponse:
+    """Return a ``start_response`` that adds headers."""
+    if not headers:
+        return start_response
+    return lambda status, others, error=None: start_response(status, [*others, *headers], error)
 
 
 def _messages(connection: HTTPConnection, response: HTTPResponse) -> Iterator[bytes]:

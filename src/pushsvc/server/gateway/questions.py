@@ -6,9 +6,10 @@ import json
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from hashlib import blake2b
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 
@@ -35,6 +36,13 @@ It gets no ``Accept-Encoding``: its answer is for us, and not compressed.
 """
 
 
+class Permission(NamedTuple):
+    """What the application allows, and the headers ``Set-Cookie`` that it has for this one request."""
+
+    granted: Granted
+    cookies: Sequence[tuple[str, str]] = ()
+
+
 class Questions:
     """Asks over a Unix socket. A question takes at most ``timeout`` seconds, also while it waits for its turn."""
 
@@ -42,16 +50,16 @@ class Questions:
         self._path = path
         self._timeout = timeout
         self._seats = Seats(_AT_ONCE, _WAITING, _WAITING_PER_ADDRESS)
-        self._allowed: OrderedDict[bytes, Granted] = OrderedDict()
+        self._allowed: OrderedDict[bytes, Permission] = OrderedDict()
 
-    def ask(self, environ: dict[str, Any]) -> Granted | HttpResponse:
+    def ask(self, environ: dict[str, Any]) -> Permission | HttpResponse:
         """Return what the application allows, or its refusal. A problem says that it gave no answer."""
         method = "GET" if environ["REQUEST_METHOD"] == "HEAD" else environ["REQUEST_METHOD"]
         target: str = environ["REQUEST_URI"]
         headers = [one for one in headers_of(environ) if one[0] != "Accept-Encoding"]
         digest = _digest(method, target, headers)
         known = self._allowed.get(digest)
-        if known is not None and known.expires > time.time():
+        if known is not None and known.granted.expires > time.time():
             self._allowed.move_to_end(digest)
             return known
         self._allowed.pop(digest, None)
@@ -65,13 +73,13 @@ class Questions:
             response = http_problem(503, "the application does not answer")
             response.headers.append(("Retry-After", "1"))
             return response
-        if isinstance(found, Granted) and method in _REMEMBERED_METHODS:
-            self._allowed[digest] = found
+        if isinstance(found, Permission) and method in _REMEMBERED_METHODS:
+            self._allowed[digest] = Permission(found.granted)
             if len(self._allowed) > _REMEMBERED:
                 self._allowed.popitem(last=False)
         return found
 
-    def _exchange(self, method: str, target: str, headers: list[tuple[str, str]]) -> Granted | HttpResponse:
+    def _exchange(self, method: str, target: str, headers: list[tuple[str, str]]) -> Permission | HttpResponse:
         connection = UnixConnection(self._path, self._timeout)
         try:
             begin(connection, method, target, [*headers, ("Content-Length", "0")])
@@ -80,7 +88,8 @@ class Questions:
             if len(body) > _ANSWER:
                 raise ValueError(f"it has more than {_ANSWER} bytes")
             if response.status == 200 and response.headers.get_content_type() == MEDIA_TYPE:
-                return Granted.decode(body)
+                cookies = [one for one in response.getheaders() if one[0].lower() == "set-cookie"]
+                return Permission(Granted.decode(body), cookies)
             passed = [one for one in answered_headers(response) if one[0].lower() != "content-length"]
             return HttpResponse(response.status, passed, body)
         finally:
