@@ -97,6 +97,37 @@ def test_next_entries_are_sent_at_once_and_in_order(notified):
     assert len(notified.sent) == 10, "entries of notifications are not read again"
 
 
+@pytest.mark.parametrize("notified", [FeedLimits(handed_out=6)], indirect=True)
+def test_entries_that_bring_much_are_handed_out_over_several_turns(notified):
+    notified.publish(ONE, 0)
+    group = notified.follow(ONE)
+    handed_out = []
+
+    def take(messages):
+        handed_out.append(len(messages))
+        notified.sent.extend(messages)
+
+    group.channel.broadcast = take
+    for number in range(1, 31, 3):
+        notified.publish(ONE, *range(number, number + 3))
+    notified.notify(10)
+    turn_until(lambda: len(notified.sent) == 30)
+    assert max(handed_out) <= 6
+    assert notified.numbers() == [*range(1, 31)]
+    assert notified.reads == 0
+
+
+@pytest.mark.parametrize("notified", [FeedLimits(handed_out=2)], indirect=True)
+def test_an_entry_beyond_the_bound_of_a_turn_is_handed_out_alone(notified):
+    notified.publish(ONE, 0)
+    notified.follow(ONE, BESIDE)
+    for topic, numbers in ((ONE, range(1, 9)), (BESIDE, [9]), (ONE, range(10, 20))):
+        notified.publish(topic, *numbers)
+    notified.notify(3)
+    turn_until(lambda: len(notified.sent) == 19)
+    assert notified.numbers() == [*range(1, 20)]
+
+
 def test_lost_notification_leads_to_a_read(notified):
     notified.follow(ONE, BESIDE)
     notified.publish(ONE, 1)

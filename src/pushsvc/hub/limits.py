@@ -27,6 +27,9 @@ class FeedLimits:
     pause: float = 0.2  # time between two attempts while Redis is away
     # Entries taken from notifications in one turn of the loop. The rest is read, as fast as it is sent.
     notified_bytes: int = 1_000_000
+    # Events times consumers that entries bring in one turn of the loop, unless one entry brings more: some 20 ms.
+    handed_out: int = 20_000
+    wide: int = 20  # consumers of a log from which on less of it is read at once
     # Time after a new epoch in which every notification leads to a read. A former primary of a cluster goes on sending
     # notifications, with gaps, until this process has subscribed elsewhere.
     unsure: float = 15.0

@@ -95,6 +95,8 @@ class FanoutWriter:
                     self._channels.rotate(-1)
                     break
                 self._channels.popleft().in_pass = False
+                if perf_counter() > until:
+                    break
         except Exception:
             log.exception("the fan-out failed")
             channel = self._channels.popleft()

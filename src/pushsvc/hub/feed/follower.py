@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from time import monotonic
+from typing import Any
 
 import gevent
 from gevent import get_hub
@@ -114,6 +116,7 @@ class Follower:
         self._notified: Notified = []
         self.notified_bytes = 0
         self._taking = False  # the notifications of this turn of the loop will be taken
+        self._timer: Any = None
         self.greenlet = gevent.spawn(self._run)
 
     @property
@@ -225,22 +228,33 @@ class Follower:
             self._wake.set()
         else:
             try:
-                taken, limit, rest = self._continuation(self._notified, {}, sys.maxsize)
+                taken, limit, rest = self._continuation(self._notified, {}, sys.maxsize, self._limits.handed_out)
                 self._keep_notified(rest)
                 if taken:
                     self._offer({}, taken, min(limit, taken[-1][0]))
+                if rest and not self._doubted and not self._wake.is_set():
+                    self._take_notified_soon()
             except Exception:
                 log.exception("partition %d", self.partition)
                 self._start_over()
+
+    def _take_notified_soon(self) -> None:
+        """Go on after everything else has had its turn, which a callback would not wait for."""
+        self._taking = True
+        if self._timer is None:
+            self._timer = get_hub().loop.timer(0)
+        self._timer.start(self._take_notified)
 
     def _keep_notified(self, notified: Notified) -> None:
         self._notified = notified
         self.notified_bytes = sum(len(message) for _, message in notified)
 
     def _continuation(
-        self, notified: Notified, reads: Mapping[Log, TailRead], limit: int
+        self, notified: Notified, reads: Mapping[Log, TailRead], limit: int, most: float = inf
     ) -> tuple[Batch, int, Notified]:
         """Return the entries of notifications that continue logs, after reads of some of them, up to a sequence.
+
+        Of several entries not more are returned than bring ``most`` events to consumers, each counted for each of them.
 
         Also returns up to where nothing is missing, at most that sequence, and the notifications that have to wait.
         """
@@ -272,6 +286,10 @@ class Follower:
             if notification.entry.before != after:  # what is missing may be older than the entries before this one
                 self.doubt([of])
                 return [], self.through, notified
+            entry = notification.entry
+            most -= (entry.last - entry.before) * len(tail.consumers)
+            if most < 0 and batch:
+                return batch, sequence - 1, notified[number:]
             ends[of] = (notification.entry.last, sequence)
             batch.append((sequence, tail, notification.entry))
         return batch, limit, []
@@ -503,7 +521,9 @@ class Follower:
         waiting = sorted(tails.values(), key=lambda tail: tail.after != NO_ENTRIES)
         size = self._limits.read_logs
         pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
-        budget = {"budget": READ_BYTES // len(pieces)} if len(pieces) > 1 else {}
+        widest = max((len(tail.consumers) for tail in waiting), default=0)
+        parts = max(len(pieces), widest // self._limits.wide)
+        budget = {"budget": READ_BYTES // parts} if parts > 1 else {}
         for piece in pieces:
             sure = monotonic() >= self._unsure_until
             for tail in piece:
