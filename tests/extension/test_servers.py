@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
 from support.sites import Site, Start, data_is_used, valkey_pid
+from support.stack import Stack
 from support.waiting import DEADLINE, until
 
 SHOP = """
@@ -62,7 +66,7 @@ def check_shop(shop: Site) -> None:
         assert (event, data["key"], data["total"], data["$topic"]) == ("created", "ann", 12.5, "orders")
 
 
-@pytest.mark.parametrize("server", ["flask", "gthread", "gevent", "waitress", "serve"])
+@pytest.mark.parametrize("server", ["flask", "patched-flask", "gthread", "gevent", "waitress", "serve"])
 def test_streams_and_publishing_work_behind_the_login_of_the_application(
     site: Start, server: str, redis_url: str, prefix: str
 ) -> None:
@@ -119,6 +123,69 @@ def test_sigterm_tells_streams_to_come_back(site: Start, server: str, redis_url:
         assert rest.endswith(b": the server is restarting\n")
     assert shop.process.wait(DEADLINE) == 0
     assert "Traceback" not in shop.log()
+
+
+STREAMS = 200
+
+
+@pytest.mark.parametrize("server", ["patched-flask", "gevent"])
+def test_streams_are_greenlets_where_gevent_has_patched_the_process(
+    site: Start, server: str, redis_url: str, prefix: str
+) -> None:
+    shop = site(SHOP, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    shop.request("POST", "/orders/receipt?user=ann")
+    [worker] = children(shop) or [shop.process_id]
+    threads = Path(f"/proc/{worker}/task")
+    with ExitStack() as opened:
+        first = opened.enter_context(shop.stream(EVENTS, **STAFF))
+        first.read()
+        before = len(list(threads.iterdir()))
+        streams = [first, *(opened.enter_context(shop.stream(EVENTS, **STAFF)) for _ in range(STREAMS - 1))]
+        for stream in streams[1:]:
+            stream.read()
+        assert len(list(threads.iterdir())) < before + 10
+        assert shop.request("POST", "/orders?user=ann").status == 204
+        assert {stream.frame()[1]["key"] for stream in streams} == {"ann"}
+
+
+def children(site: Site) -> list[int]:
+    """Return the workers of gunicorn."""
+    found = Path(f"/proc/{site.process_id}/task/{site.process_id}/children").read_text().split()
+    names = {int(one): Path(f"/proc/{one}/cmdline").read_bytes() for one in found}
+    return [process for process, name in names.items() if b"gunicorn" in name]
+
+
+def test_sigterm_drains_a_gevent_worker_with_many_streams_and_loses_no_acknowledged_event(
+    site: Start, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """gunicorn would log that it kills a worker that has not ended after graceful_timeout."""
+    shop = site(SHOP, "gevent", PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    assert shop.process is not None
+    acknowledged: list[int] = []
+
+    def produce() -> None:
+        with suppress(OSError, HTTPException):
+            while (answer := shop.request("POST", "/orders/receipt?user=ann")).status == 200:
+                acknowledged.append(answer.json()["last_offset"])
+
+    with ExitStack() as opened, ThreadPoolExecutor(4) as pool:
+        # They watch another key: the test would have to read what it publishes 200 times.
+        streams = [opened.enter_context(shop.stream(EVENTS + "?key=bob", **STAFF)) for _ in range(STREAMS)]
+        for stream in streams:
+            stream.read()
+        producers = [pool.submit(produce) for _ in range(4)]
+        until(lambda: len(acknowledged) > 20)
+        shop.process.send_signal(signal.SIGTERM)
+        for stream in streams:
+            assert stream.rest().endswith(b": the server is restarting\n")
+        for producer in producers:
+            producer.result()
+    assert shop.process.wait(DEADLINE) == 0
+    assert "SIGKILL" not in shop.log()
+    with Stack(redis_url, prefix, tmp_path) as after:
+        after.start_web()
+        stored = after.get("/v1/topics/orders/events?limit=10000&format=json").json()["events"]
+    assert set(acknowledged) <= {event["$offset"] for event in stored}
 
 
 @pytest.mark.parametrize("server", ["gthread", "serve"])

@@ -23,6 +23,15 @@ COMMANDS = {
     "reloader": ["-m", "flask", "--app", "shop", "run", "--debug", "--port", "{port}"],
     "gthread": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "--threads", "8", "shop:app"],
     "gevent": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gevent", "--graceful-timeout", "60", "shop:app"],
+    "patched-flask": [
+        "-c",
+        "from gevent import monkey; monkey.patch_all(); from flask.cli import main; main()",
+        "--app",
+        "shop",
+        "run",
+        "--port",
+        "{port}",
+    ],
     "serve": ["-m", "pushsvc", "serve", "--app", "shop:app", "--port", "{port}"],
     "serve-one-thread": [
         "-m",
@@ -65,6 +74,11 @@ class Site(Stack):
         until(lambda: self.listening() or self.process_ended())
         assert not self.process_ended(), self.log()
         return self.process
+
+    @property
+    def process_id(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def process_ended(self) -> bool:
         return self.process is None or self.process.poll() is not None

@@ -164,6 +164,9 @@ class Server:
 
     def _end_lifeline(self) -> None:
         if self._lifeline >= 0:
+            with suppress(OSError):  # the server has ended
+                # Where gevent has patched the process, closing waits for the next turn of the loop, which may not come.
+                os.write(self._lifeline, b"\n")
             os.close(self._lifeline)
             self._lifeline = -1
 

@@ -1,6 +1,7 @@
 """Ends a child process when its parent has ended, even by SIGKILL.
 
-The parent holds the writing end of a pipe and never writes. When the parent ends, the child reads the end of the pipe.
+The parent holds the writing end of a pipe. When the parent ends, the child reads the end of the pipe; what the parent
+writes ends the child, too.
 """
 
 import _thread
