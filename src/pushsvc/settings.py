@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
+from pushsvc.errors import InvalidSetting
 from pushsvc.event import FUTURE_ALLOWANCE as FUTURE_ALLOWANCE
 from pushsvc.stats.statistic_names import is_exact, is_of_values, percent_of
 from pushsvc.stats.window import LIFETIME, Window
@@ -31,7 +32,8 @@ class TopicSettings:
     ``cadence`` and ``idle_cadence`` are the least milliseconds between two updates of a window, with subscribers and
     with requests alone. ``exact`` makes time windows exact to the millisecond, for at most ``max_events`` events of the
     topic.
-    ``parts`` is the number of shards, each a process, that share its keys.
+    ``parts`` is the number of shards, each a process, that share its keys; with several there are neither ``values``
+    nor exact windows nor windows of the last N events.
 
     With ``latest`` the newest event of each key is kept beside the log, of at most ``max_keys`` keys. An event whose
     type is in ``latest_deletes`` removes its key. ``index`` lists the fields by whose values history finds events
@@ -69,6 +71,18 @@ class TopicSettings:
     def __post_init__(self) -> None:
         if self.exact:
             object.__setattr__(self, "windows", tuple(window.exact() for window in self.windows))
+        if self.parts > 1:
+            self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Raise InvalidSetting for a topic whose parts cannot be merged exactly."""
+        for reason, is_set in (
+            ("values", self.values),
+            ("exact windows", self.exact),
+            ("windows of the last N events", self.largest_count_window),
+        ):
+            if is_set:
+                raise InvalidSetting(f"a topic with {reason} cannot have parts: their results cannot be merged exactly")
 
     @property
     def is_grouped_by_key(self) -> bool:

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from pushsvc.errors import InvalidSetting
 from pushsvc.settings import STATISTICS, Ack, TopicRules, TopicSettings
 from pushsvc.stats.window import Window
 
@@ -66,3 +67,17 @@ def test_ack_refuses_any_other_text():
     for text in ["", "disk", "Memory", "fsync ", "replicas", "replicas:0", "replicas:100", "replicas:٣"]:
         with pytest.raises(ValueError, match="memory, fsync or replicas:N"):
             Ack.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"values": ("user",), "statistics": ("distinct",)}, "values"),
+        ({"exact": True}, "exact windows"),
+        ({"windows": (Window.parse("last 50"),)}, "windows of the last N events"),
+    ],
+)
+def test_what_cannot_be_merged_has_no_parts(changes, reason):
+    replace(DEFAULT, **changes)
+    with pytest.raises(InvalidSetting, match=f"a topic with {reason} cannot have parts"):
+        replace(DEFAULT, **changes, parts=2)

@@ -23,7 +23,7 @@ from pushsvc.config.credentials import (
     seconds,
     topic_pattern,
 )  # fmt: skip
-from pushsvc.errors import InvalidTopic
+from pushsvc.errors import InvalidSetting, InvalidTopic
 from pushsvc.event import Limits
 from pushsvc.event.index import HISTORY_PARAMETERS, MOST_FIELDS
 from pushsvc.settings import JOB_SETTINGS, JOBS, MAX_LATEST_KEYS, Ack, TopicRules, TopicSettings
@@ -277,7 +277,7 @@ def _check_latest(settings: TopicSettings) -> None:
 
 
 def _check_parts(pattern: str, settings: TopicSettings) -> None:
-    """Raise SettingFault for parts of a topic whose parts cannot be merged exactly, and for parts of a pattern.
+    """Raise SettingFault for parts of a pattern, and of a topic without windows.
 
     With a pattern, every matching topic would start as many processes.
     """
@@ -287,15 +287,6 @@ def _check_parts(pattern: str, settings: TopicSettings) -> None:
         raise SettingFault("only a single topic can have parts, and this is a pattern", "parts")
     if not settings.windows:
         raise SettingFault("a topic without windows has no statistics to divide", "parts")
-    for reason, is_set in (
-        ("values", settings.values),
-        ("exact windows", settings.exact),
-        ("windows of the last N events", settings.largest_count_window),
-    ):
-        if is_set:
-            raise SettingFault(
-                f"a topic with {reason} cannot have parts: their results cannot be merged exactly", "parts"
-            )
 
 
 def _topic(pattern: str, value: Any) -> TopicSettings:
@@ -307,7 +298,10 @@ def _topic(pattern: str, value: Any) -> TopicSettings:
         raise ValueError("must be a table")
     found = check_table(value, _TOPIC)
     base = JOB_SETTINGS if pattern.startswith(JOBS) else TopicSettings()
-    settings = replace(base, **{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+    try:
+        settings = replace(base, **{_ATTRIBUTES.get(name, name): value for name, value in found.items()})
+    except InvalidSetting as error:
+        raise SettingFault(error.detail, "parts") from None
     _check_values(settings)
     _check_expiry(settings)
     _check_latest(settings)
