@@ -1,9 +1,10 @@
-"""The JavaScript client in Node, against a running server and through a network that is cut."""
+"""The JavaScript client in Node and Deno, against a running server and through a network that is cut."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -41,13 +42,27 @@ console.log(rows, mean, none);
 """
 
 
+def node() -> list[str]:
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("Node is not installed")
+    return [found]
+
+
+def deno() -> list[str]:
+    found = FOLLOW.parent / "node_modules/@deno/linux-x64-glibc/deno"
+    if not found.exists():
+        pytest.skip("tests/clients/js/node_modules has no Deno: make .venv/node.done installs it on Linux")
+    return [str(found), "run", "--no-prompt", "--no-config", "--no-lock", "--allow-net", "--allow-read"]
+
+
 class Follower:
-    def __init__(self, url: str, topic: str, token: str = "") -> None:
-        node = shutil.which("node")
-        if node is None:
-            pytest.skip("Node is not installed")
-        command = [node, str(FOLLOW), str(SCRIPT), url, topic, *([token] if token else [])]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, runtime: list[str], url: str, topic: str, token: str = "") -> None:
+        command = [*runtime, str(FOLLOW), str(SCRIPT), url, topic, *([token] if token else [])]
+        environment = os.environ | {"DENO_NO_UPDATE_CHECK": "1"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )  # fmt: skip
 
     def ask(self, line: str = "") -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -67,12 +82,13 @@ class Follower:
 Follow = Callable[..., Follower]
 
 
-@pytest.fixture
-def follow() -> Iterator[Follow]:
+@pytest.fixture(params=[node, deno], ids=["node", "deno"])
+def follow(request: pytest.FixtureRequest) -> Iterator[Follow]:
     started: list[Follower] = []
+    runtime = request.param()
 
     def start(*arguments: str) -> Follower:
-        started.append(Follower(*arguments))
+        started.append(Follower(runtime, *arguments))
         return started[-1]
 
     yield start
