@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,10 +16,10 @@ from pushsvc.client import ClientError, InvalidValue
 from pushsvc.errors import InvalidSetting
 from pushsvc.extension.publisher import BufferFull, BufferLimits, Publisher
 from pushsvc.extension.push import EXTENSION
-from pushsvc.extension.server import server_of
+from pushsvc.extension.server import Server, server_of
 from pushsvc.extension.settings import settings_of
 from pushsvc.supervisor.preflight import check_redis
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 EVENTS = "/push/v1/topics/orders/events"
 START = 120.0  # seconds: the first call on a busy machine starts the server
@@ -354,3 +355,33 @@ def test_a_program_with_other_settings_of_topics_warns(redis_url: str, prefix: s
         warnings.append(windows[0])
     about_topics = [text for text in warnings if "settings of topics" in text or len(text) == 2]
     assert [text[:20] for text in about_topics] == ["1m", "1m", "WARNING: the settings of topics"[:20], "5m", "5m"]
+
+
+def test_the_end_of_a_job_waits_for_the_start_of_the_server(
+    shop: tuple[Flask, Push], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of RQ ends its process at once after the job, with what waits for a server that starts slowly."""
+    app, push = shop
+    may_start, launch = threading.Event(), Server._launch
+
+    def slowly(server: Server) -> tuple[str, int]:
+        may_start.wait(DEADLINE)
+        return launch(server)
+
+    monkeypatch.setattr(Server, "_launch", slowly)
+    monkeypatch.setattr("pushsvc.extension.push._PROGRESS", 0.2)
+    with app.app_context():
+        progress = push.progress("job.slow", total=1)
+    progress.advance()
+    end = threading.Thread(target=progress.close)
+    end.start()
+    end.join(1)  # longer than an event waits for a server that runs
+    assert end.is_alive()
+    may_start.set()
+    end.join(DEADLINE)
+
+    def last() -> bool:
+        events = app.test_client().get("/push/v1/topics/job.slow/events?last=1").json["events"]
+        return bool(events) and (events[0]["state"], events[0]["done"]) == ("done", 1)
+
+    until(last)

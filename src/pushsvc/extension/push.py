@@ -189,7 +189,8 @@ class Push:
         ``with push.progress("job.42", total=n) as progress:`` and ``progress.advance()`` for each step. The last event
         has the state ``done``, ``failed`` or ``cancelled``. ``fields`` are members of all events.
         """
-        publisher = self._state().publisher
+        state = self._state()
+        publisher = state.publisher
         check_topic(topic)
 
         def send(event: dict[str, Any]) -> None:
@@ -197,6 +198,8 @@ class Push:
                 publisher.put(topic, event, _PROGRESS, kept=True)
             except BufferFull as error:
                 raise ClientError(error.detail, temporary=True) from None
+            with suppress(ServerUnavailable):
+                state.server.start()  # the first time this may take longer
             if not publisher.flush(_PROGRESS):  # the process may end without a flush, as a worker of RQ does
                 raise ClientError("the event waits for Redis", temporary=True)
 
