@@ -280,8 +280,8 @@ def test_groups_are_listed_with_what_they_did(site: Site) -> None:
     def groups(query: str) -> Any:
         return site.stack.get(f"/v1/components{query}").json()["groups"]
 
-    shown = {"topic": "orders.a", "offset": 3, "lag": 0, "parked": 2, "states": 1}
-    other = {"topic": "orders.b", "offset": 1, "lag": 0, "parked": 0, "states": 1}
+    shown = {"topic": "orders.a", "offset": 3, "lag": 0, "parked": 2, "states": 1, "unknown_types": {}}
+    other = {"topic": "orders.b", "offset": 1, "lag": 0, "parked": 0, "states": 1, "unknown_types": {}}
     until(lambda: [one["topics"] for one in groups("")] == [[shown, other]])
     (group,) = groups("?topic=orders.a")
     failures = group["totals"].pop("failures")
@@ -455,7 +455,7 @@ def test_dead_events_are_replayed_once_unless_asked_for_again(site: Site) -> Non
     until(lambda: len(site.events("done")) == 4)
     status = site.run("status")["work"]
     assert (status["lag"], status["parked"], status["dead"]) == (0, 0, 2)
-    assert status["topics"] == {"jobs": {"offset": 2, "lag": 0, "parked": 0, "states": 1}}
+    assert status["topics"] == {"jobs": {"offset": 2, "lag": 0, "parked": 0, "states": 1, "unknown_types": {}}}
 
 
 def test_components_run_beside_a_server(site: Site) -> None:

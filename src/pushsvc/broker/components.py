@@ -294,6 +294,17 @@ class ComponentStore:
                 found[name] += int(count or 0)
         return found
 
+    def unknown_types(self, group: str, partitions: Sequence[int]) -> dict[str, dict[str, int]]:
+        """Return by topic how often events of types that no handler takes came, by type; not those beyond a bound."""
+        found: dict[str, dict[str, int]] = {}
+        commands = [("HGETALL", self.keys.group(number, group, "unknown")) for number in partitions]
+        for reply in self._connections.commands(commands):
+            for name, count in _pairs(reply):
+                topic, separator, type = name.decode().partition(" ")
+                if separator:
+                    found.setdefault(topic, {})[type] = int(count)
+        return found
+
     def position(self, group: str, topic: str) -> int | None:
         """Return the offset of a group in a topic; None if it does not read it."""
         found = self._connections.command("HGET", self.keys.group(partition_of(topic), group, "positions"), topic)

@@ -75,11 +75,14 @@ def _read(broker: Broker, group: str, pause: Pause) -> tuple[dict[str, int], dic
 
 def _described(
     broker: Broker, group: str, positions: Mapping[str, int], pause: Pause = no_pause
-) -> dict[str, dict[str, int]]:
-    """Return for topics, in their order by name, the offset, lag, parked events and keys with state of a group."""
+) -> dict[str, dict[str, Any]]:
+    """Return for topics, in their order by name, the offset, lag, parked events, keys with state and unknown types of a
+    group."""
     topics = sorted(positions)
     parked: Counter[str] = Counter()
-    for partition in sorted({partition_of(topic) for topic in topics}):
+    partitions = sorted({partition_of(topic) for topic in topics})
+    unknown = broker.components.unknown_types(group, partitions)
+    for partition in partitions:
         parked.update(broker.components.parked_topics(group, partition))
         pause()
     states = broker.components.count_states(group, topics)
@@ -88,5 +91,8 @@ def _described(
     for topic, count, one in zip(topics, states, metadata, strict=True):
         offset = positions[topic]
         lag = max(0, int(one.get("last", 0)) - offset)
-        found[topic] = {"offset": offset, "lag": lag, "parked": parked[topic], "states": count}
+        found[topic] = {
+            "offset": offset, "lag": lag, "parked": parked[topic], "states": count,
+            "unknown_types": unknown.get(topic, {}),
+        }  # fmt: skip
     return found

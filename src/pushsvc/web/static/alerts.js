@@ -2,6 +2,7 @@
 
 import { text } from "./dom.js";
 import { formatCount, formatMoment, formatTime, formatValue, keyName } from "./format.js";
+import { element, replaceItems } from "./list.js";
 
 const ASK_INTERVAL = 15_000;
 const TRANSITIONS = 100;
@@ -95,10 +96,10 @@ export class Alerts {
       element("code", "", row.when),
       element("span", "quiet", row.state === "ok" ? "" : `since ${formatTime(row.since)} · ${formatValue(row.value)}`),
     ]);
-    replace(find("alerts-list"), list);
+    replaceItems(find("alerts-list"), list);
     find("alerts-past").hidden = this.#events.length === 0;
     const past = this.#events.slice(-SHOWN).reverse();
-    replace(find("alerts-events"), past.map((event) => this.#transition(event)));
+    replaceItems(find("alerts-events"), past.map((event) => this.#transition(event)));
   }
 
   #transition({ time, type, alert, row, value }) {
@@ -147,25 +148,6 @@ function statesOf({ name, when, states }) {
 
 function of(row) {
   return row === null || row === undefined ? "" : ` (${row})`;
-}
-
-function element(name, className, content) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.textContent = content;
-  return made;
-}
-
-/** Replace the items of a list, unless they are what they were: what has the focus stays. */
-function replace(list, rows) {
-  const told = JSON.stringify(rows.map((cells) => cells.map((cell) => cell.textContent)));
-  if (list.dataset.told === told) return;
-  list.dataset.told = told;
-  list.replaceChildren(...rows.map((cells) => {
-    const item = document.createElement("li");
-    item.append(...cells);
-    return item;
-  }));
 }
 
 async function read(address, signal) {

@@ -4,6 +4,7 @@ import { Alerts } from "./alerts.js";
 import { Chart, MOST_SERIES } from "./chart.js";
 import { ServerClock } from "./clock.js";
 import { Combobox } from "./combobox.js";
+import { Components } from "./components.js";
 import { fill, number, text } from "./dom.js";
 import { EventsPanel } from "./events.js";
 import {
@@ -83,6 +84,7 @@ const topicBox = new Combobox(find("topic-box"), {
 const eventsPanel = new EventsPanel((change, step) => (step ? choose : revise)({ events: { ...selection.events, ...change } }));
 const signIn = new SignIn(restart);
 const alerts = new Alerts(alertsChanged, chartKey);
+const components = new Components();
 const chart = new Chart(find("chart"));
 const legend = new Legend(compare, removeKey);
 const table = new Table(find("rows"), sortBy, chartKey);
@@ -335,6 +337,7 @@ function drawWaiting() {
   eventsPanel.show(find("events").hidden ? null : topic, selection.events);
   alerts.show(topic);
   alerts.draw();
+  components.show(topic);
   if (hasEvents()) find("live").hidden = false;
   else if (waiting || eventsOnly) find("live").hidden = true;
   document.title = topic === null ? "pushsvc" : `${topic} · pushsvc`;
@@ -495,6 +498,7 @@ function restart() {
   topics.replace({ topics: [], total: null });
   followed = { topic: null, window: null, alerts: false };
   alerts.show(null);
+  components.restart();
   find("live").hidden = true;
   eventsPanel.show(null, selection.events);
   resume();
@@ -517,6 +521,7 @@ function resume() {
   follow();
   eventsPanel.resume();
   alerts.refresh();
+  components.refresh();
   schedule();
 }
 
