@@ -9,13 +9,14 @@ import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import StartupError
-from pushsvc.supervisor.children import RestartBackoff
+from pushsvc.supervisor.children import ChildProcess, RestartBackoff
 from pushsvc.supervisor.listener import listen
 from support.parent import alive, ask, child, children
 from support.waiting import DEADLINE, until
@@ -259,6 +260,24 @@ def test_the_pause_doubles_after_early_ends_only() -> None:
     backoff = RestartBackoff()
     assert [backoff.after(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
     assert backoff.after(60) == 0.1
+
+
+def test_the_start_of_a_child_is_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that fails after a start of a minute is started again after longer and longer pauses."""
+    monkeypatch.setattr(
+        "pushsvc.supervisor.children.subprocess.Popen", lambda *_, **__: SimpleNamespace(poll=lambda: 3)
+    )
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr("pushsvc.supervisor.children.time", clock)
+    child = ChildProcess("_web", 1, beats=1)
+    pauses = []
+    for worked in (0.0, 2.0, 0.0, 11.0, 0.0):
+        child.start({}, (), -1)
+        clock.now += 60
+        assert child.reap(worked) == 3
+        assert child.due is not None
+        pauses.append(round(child.due - clock.now, 3))
+    assert pauses == [0.1, 0.2, 0.4, 0.1, 0.2]
 
 
 def test_listening_on_an_address_of_another_machine_raises() -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 STARTUP_ERROR = 1  # exit code of a child that printed why it cannot run
 _SHORTEST, _LONGEST = 0.1, 10.0  # seconds before a restart
-_HEALTHY = 10.0  # seconds of life after which the next pause is the shortest again
+_HEALTHY = 10.0  # seconds of work after which the next pause is the shortest again
 
 
 class RestartBackoff:
@@ -29,9 +29,9 @@ class RestartBackoff:
     def __init__(self) -> None:
         self._pause = _SHORTEST / 2
 
-    def after(self, lived: float) -> float:
-        """Return the pause in seconds after a life of ``lived`` seconds."""
-        self._pause = _SHORTEST if lived > _HEALTHY else min(self._pause * 2, _LONGEST)
+    def after(self, worked: float) -> float:
+        """Return the pause in seconds after a process that worked for so many seconds."""
+        self._pause = _SHORTEST if worked > _HEALTHY else min(self._pause * 2, _LONGEST)
         return self._pause
 
 
@@ -82,19 +82,23 @@ class ChildProcess:
             start_new_session=True,  # Ctrl-C in the terminal reaches only the parent, which stops the children in order
         )
 
-    def reap(self) -> int | None:
-        """Return the exit code once after the process ended, and plan its restart; otherwise None."""
+    def reap(self, worked: float | None = None) -> int | None:
+        """Return the exit code once after the process ended, and plan its restart; otherwise None.
+
+        ``worked`` is for how many seconds it did its work: on a slow machine its start alone takes long. Without it,
+        the life of the process counts.
+        """
         code = None if self._process is None else self._process.poll()
         if code is None:
             return None
         self._process = None
         now = time.monotonic()
-        lived = now - self._started
-        self._was_healthy |= lived > _HEALTHY
+        worked = now - self._started if worked is None else worked
+        self._was_healthy |= worked > _HEALTHY
         # A module that breaks later must not end the server beside it.
         needed = self.role == "_demo" or (self.role == "_worker" and not self._was_healthy)
         if not needed or code != STARTUP_ERROR:
-            self.due = now + self._backoff.after(lived)
+            self.due = now + self._backoff.after(worked)
         return code
 
     def terminate(self) -> None:

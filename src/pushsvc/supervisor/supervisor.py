@@ -246,11 +246,22 @@ class Supervisor:
 
     def _restart_children(self) -> None:
         for child in self._children:
-            code = child.reap()
+            code = child.reap(self._worked(child))
             if code is not None:
                 self._on_end(child, code)
             if child.is_due:
                 self._start_child(child)
+
+    def _worked(self, child: ChildProcess) -> float | None:
+        """Return for how many seconds the loop of a child has run; None for a child without a heartbeat.
+
+        That of a worker runs while its handlers are imported, too, which is no work yet.
+        """
+        if child.beats is None:
+            return None
+        if child.role == "_worker" and not self._heartbeats.has_begun(child.beats):
+            return 0.0
+        return self._heartbeats.count(child.beats) * INTERVAL
 
     def _on_end(self, child: ChildProcess, code: int) -> None:
         multiprocess.mark_process_dead(child.slot, str(self._metrics))  # type: ignore[no-untyped-call]
