@@ -31,7 +31,9 @@ from pushsvc.clean import Rules
 from pushsvc.cli.main import program
 from pushsvc.client import Client
 from pushsvc.config import load
+from pushsvc.extension.push import EXTENSION
 from support.stack import Stack
+from support.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
@@ -119,10 +121,11 @@ def test_components_are_registered(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr.decode()
 
 
-def test_the_extension_is_used_as_written() -> None:
+def test_the_extension_is_used_as_written(redis_url: str, prefix: str) -> None:
     """The blocks of docs/flask.md, in their order, in one application with a login."""
     user = SimpleNamespace(is_authenticated=True, is_staff=True, id="u42")
     app = Flask("block")
+    app.config.update(PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
     world: dict[str, Any] = {"app": app, "abort": abort, "current_user": user, "rows": [1, 2], "event": {"total": 1}}
     declared, allowed, published, worked = (text for _, text in blocks("python", "docs/flask.md"))
     exec(declared + allowed, world)
@@ -131,7 +134,22 @@ def test_the_extension_is_used_as_written() -> None:
     user.is_staff = False
     assert world["may"]("subscribe", "orders", "u42")
     assert not world["may"]("subscribe", "orders", "u43")
-    compile(published + worked, "docs/flask.md", "exec")
+    try:
+        with app.app_context():
+            exec(published.replace("wait=True", "wait=True, timeout=60") + worked, world)
+            assert world["push"].flush(DEADLINE)
+    finally:
+        app.extensions[EXTENSION].server.stop()
+    assert world["receipt"]["accepted"] == 1
+
+
+def test_the_application_of_the_readme_is_declared() -> None:
+    pytest.importorskip("flask_login")
+    [text] = [text for _, text in blocks("python", "README.md") if "flask_login" in text]
+    world: dict[str, Any] = {"__name__": __name__}
+    exec(text, world)
+    assert isinstance(world["push"], Push)
+    assert {"/orders", "/push/v1/stream"} <= {rule.rule for rule in world["app"].url_map.iter_rules()}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the job that is cancelled
