@@ -24,7 +24,7 @@ export interface Row {
   [column: string]: unknown;
 }
 
-export type Name = "event" | "snapshot" | "update" | "corrected" | "deleted" | "reset" | "error";
+export type Name = "open" | "topics" | "changes" | "event" | "snapshot" | "update" | "corrected" | "deleted" | "reset" | "error";
 export type Filters = Record<string, string | number | boolean | readonly (string | number)[]>;
 
 export interface Subscription<Value, Data = unknown> {
@@ -33,8 +33,8 @@ export interface Subscription<Value, Data = unknown> {
   readonly value: Value;
   /** The error by which the server ended it, or null. */
   readonly error: PushError | null;
-  /** Call a listener with each message; return what ends this. */
-  subscribe(listener: (message: { name: Name; data: Data | PushError }) => void): () => void;
+  /** Call a listener with each message; return what ends this. `open` has no data: the subscription is on the stream. */
+  subscribe(listener: (message: { name: Name; data?: Data | PushError }) => void): () => void;
   close(): void;
 }
 
@@ -47,6 +47,18 @@ export interface Latest extends Subscription<PushEvent[]> {
   get(key: string): PushEvent | undefined;
 }
 
+export interface Topic {
+  topic: string;
+  exists: boolean;
+  last_offset: number | null;
+  windows: string[];
+  [name: string]: unknown;
+}
+
+export interface Topics extends Subscription<Topic[]> {
+  get(name: string): Topic | undefined;
+}
+
 export type State = "connecting" | "open" | "closed";
 type Token = string | null | undefined;
 
@@ -57,6 +69,8 @@ export interface Options {
   share?: boolean | "lock";
   /** As of fetch; "same-origin" by default. */
   credentials?: RequestCredentials;
+  /** Who is signed in, where cookies tell: tabs with an equal one share a stream. */
+  subject?: string | null;
   onState?: (state: State) => void;
 }
 
@@ -68,6 +82,8 @@ export interface Connection {
   stats(topic: string, filters?: Filters, listener?: ((frame: unknown, name: Name) => void) | null): Statistics;
   /** The newest event of each key of a topic. */
   latest(topic: string, filters?: Filters, listener?: ((frame: unknown, name: Name) => void) | null): Latest;
+  /** The topics that may be seen; with `changes: 1` the first ones and those created since, at most 1,000. */
+  topics(filters?: Filters, listener?: ((data: unknown, name: Name) => void) | null): Topics;
   close(): void;
 }
 

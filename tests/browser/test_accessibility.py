@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, Route, ViewportSize, expect
 
-from support.dashboard import PIZZA, open_page, post
+from support.dashboard import PIZZA, keep_stream_in_tab, open_page, post
 from support.stack import Stack
 from support.waiting import until
 
@@ -54,6 +54,7 @@ def test_axe_finds_nothing_in_any_state(
     page: Page, own_server: Stack, source: str, scheme: Literal["light", "dark"], size: ViewportSize
 ) -> None:
     check = _checked(page, source, scheme, size)
+    keep_stream_in_tab(page)
     open_page(page, own_server)
     expect(page.locator("#welcome")).to_be_visible()
     check("empty server")
@@ -99,7 +100,7 @@ def test_axe_finds_nothing_in_any_state(
     expect(page.locator("#connection")).to_have_text("Live")
 
     def refuse(route: Route) -> None:
-        route.fulfill(status=503)
+        route.fulfill(status=404)
 
     page.route("**/v1/**", refuse)
     own_server.stop("web")

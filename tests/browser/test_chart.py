@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from support.dashboard import open_page, post
+from support.dashboard import keep_stream_in_tab, open_page, post
 from support.stack import Stack
 from support.waiting import until
 
@@ -179,6 +179,7 @@ def test_alerts_are_a_list_and_marks_on_the_chart(page: Page, shared_server: Sta
 def test_an_alert_is_there_without_a_reload(page: Page, shared_server: Stack, topic: str) -> None:
     """The rule is found when the page looks again; from then on its events come on the stream."""
     post(shared_server, topic, {"key": "soup", "rating": 5})
+    keep_stream_in_tab(page)
     open_page(page, shared_server, f"#topic={topic}&window=15m")
     expect(page.locator("#chart")).to_have_attribute("data-last", "5")
     expect(page.locator("#alerts")).to_be_hidden()

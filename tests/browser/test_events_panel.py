@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from support.dashboard import open_page, post
+from support.dashboard import keep_stream_in_tab, open_page, post
 from support.stack import Stack
 from support.waiting import until
 
@@ -238,15 +238,24 @@ def test_hostile_events_are_text(page: Page, shared_server: Stack, topic: str) -
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_panel_has_a_stream_only_while_it_is_seen(page: Page, own_server: Stack) -> None:
+def test_the_panel_is_subscribed_only_while_it_is_seen(page: Page, own_server: Stack) -> None:
     post(own_server, "t", numbered(1))
+    streams: list[str] = []
+    page.on("request", lambda request: streams.append(request.url) if "/v1/stream?" in request.url else None)
+    keep_stream_in_tab(page)
+
+    def is_subscribed() -> bool:
+        page.evaluate("() => document.title")  # lets the requests of the page be seen
+        return "events%2Ft" in streams[-1]
+
     page.set_viewport_size({"width": 1280, "height": 300})
     open_page(page, own_server, "#topic=t")
     expect(page.locator("#offset")).to_have_text("1")
-    assert until(lambda: own_server.metric("pushsvc_streams") == 2)
-    assert until(lambda: is_there(page, 1) and own_server.metric("pushsvc_streams") == 3)
+    assert until(lambda: not is_subscribed())
+    assert until(lambda: is_there(page, 1) and is_subscribed())
     page.evaluate("scrollTo(0, 0)")
-    assert until(lambda: own_server.metric("pushsvc_streams") == 2)
+    assert until(lambda: not is_subscribed())
+    assert until(lambda: own_server.metric("pushsvc_streams") == 1)
 
 
 def test_a_fast_stream_keeps_a_bounded_number_of_rows_and_the_newest(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, Route, expect
 
-from support.dashboard import PIZZA, open_page, post
+from support.dashboard import PIZZA, keep_stream_in_tab, open_page, post
 from support.stack import Stack
 from support.waiting import until
 
@@ -178,7 +178,8 @@ def test_a_refused_stream_is_opened_again(page: Page, shared_server: Stack, topi
             refused.append(route.request.url)
             route.fulfill(status=503)
 
-    page.route("**/stats*", refuse_once)
+    keep_stream_in_tab(page)
+    page.route("**/v1/stream?*", refuse_once)
     open_page(page, shared_server, f"#topic={topic}&window=15m")
     expect(page.locator("#offset")).to_have_text("3")
     assert len(refused) == 1
@@ -352,7 +353,8 @@ def test_a_heartbeat_moves_the_position_of_a_stream_that_connects_again(
     with ThreadingHTTPServer(("127.0.0.1", 0), Heartbeats) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # Intercepted requests do not show this header, so the server reads it.
-        page.route("**/stats*", lambda route: route.continue_(url=f"http://127.0.0.1:{server.server_port}/"))
+        keep_stream_in_tab(page)
+        page.route("**/v1/stream?*", lambda route: route.continue_(url=f"http://127.0.0.1:{server.server_port}/"))
         page.goto(f"{shared_server.url}/#topic={topic}&window=15m")
 
         def connected_again() -> bool:
@@ -360,7 +362,7 @@ def test_a_heartbeat_moves_the_position_of_a_stream_that_connects_again(
             return len(positions) >= 2
 
         until(connected_again)
-        page.unroute("**/stats*")
+        page.unroute("**/v1/stream?*")
         server.shutdown()
     assert positions[:2] == [None, "moved"]
 
@@ -376,6 +378,7 @@ def test_the_page_works_below_a_prefix(page: Page, shared_server: Stack, topic: 
             outside.append(path)
         route.continue_(url=route.request.url.replace("/below/", "/", 1))
 
+    keep_stream_in_tab(page)
     page.route("**/*", forward)
     open_page(page, shared_server, f"below/#topic={topic}&window=15m")
     expect(page.locator("#offset")).to_have_text("3")

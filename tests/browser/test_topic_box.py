@@ -50,8 +50,8 @@ def test_a_topic_beyond_the_five_hundredth_is_found_and_chosen(page: Page, many:
     expect(page.locator("#live")).to_have_attribute("data-topic", "shop.n597")
     expect(page.locator("#topic-list")).to_be_hidden()
     assert page.url.endswith("topic=shop.n597") or "topic=shop.n597&" in page.url
-    assert {"changes": ["1"]} in lists
-    assert all(query == {"changes": ["1"]} or "limit" in query for query in lists)
+    assert lists
+    assert all("limit" in query for query in lists)
 
 
 def test_the_box_is_used_with_the_keyboard_alone(page: Page, many: Stack) -> None:

@@ -77,6 +77,23 @@ def test_each_message_names_its_subscription(server, topic):
     assert [event["n"] for event in received.boards[subs[3]].events.values()] == [3]
 
 
+def test_list_of_topics_is_a_subscription_with_its_changes(server, topic):
+    """Where the stream begins again, the list does, too; other subscriptions go on."""
+    server.post(topic, {"n": 1})
+    subs = ("topics?changes=1", f"stats/{topic}?window=1m")
+    with server.stream(stream_of(*subs)) as stream:
+        messages = [stream.next() for _ in range(2)]
+        lists = [json.loads(message.data) for message in messages if message.event == "topics"]
+        assert [data["sub"] for data in lists] == [subs[0]]
+        assert topic in [each["topic"] for each in lists[0]["topics"]]
+        server.post(f"new.{topic}", {"n": 1})
+        added = []
+        while not any(each["topic"] == f"new.{topic}" for each in added):
+            message = stream.next()
+            if message.event == "changes":
+                added += json.loads(message.data)["added"]
+
+
 def test_events_named_as_statistics_have_no_name(server, topic):
     with server.stream(stream_of(f"events/{topic}")) as stream:
         stream.read()
@@ -292,6 +309,8 @@ SUB = "events/orders"
     (["stats/orders.*?top=3"], 0, 400, "top: belongs to the statistics of one topic"),
     (["latest/job.*"], 0, 400, "not a topic"),
     (["latest/orders"], 0, 404, "newest"),
+    (["topics?search=a"], 0, 400, "search"),
+    (["topics/a"], 0, 400, "not a relative URL"),
     (["latest/job.x?key="], 0, 400, "key"),
     (["events/a.>.b"], 0, 400, "not a topic"),
     (["events/orders\n"], 0, 400, "not a topic"),

@@ -11,6 +11,14 @@ from support.stack import Stack
 PIZZA = [{"key": "pizza", "rating": 4.5}, {"key": "pizza", "rating": 2}, {"key": "soup", "rating": 1}]
 
 
+_NO_LOCKS = "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })"
+
+
+def keep_stream_in_tab(page: Page) -> None:
+    """Let a page have a stream of its own, as without HTTPS. Only requests of a tab can be intercepted."""
+    page.add_init_script(_NO_LOCKS)
+
+
 def open_page(page: Page, server: Stack, fragment: str = "") -> None:
     """Open the dashboard and wait until it is connected."""
     page.goto(f"{server.url}/{fragment}")

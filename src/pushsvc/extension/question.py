@@ -8,9 +8,9 @@ from flask import Request
 from werkzeug.datastructures import MultiDict
 
 from pushsvc.auth.grants import LONGEST_KEY, MOST_GRANTS, Action
-from pushsvc.errors import InvalidParameter, at_place
+from pushsvc.errors import InvalidInput, InvalidParameter, at_place
 from pushsvc.topic import check_pattern, check_topic
-from pushsvc.web.subscription import SubscriptionText
+from pushsvc.web.subscription import LIST, SubscriptionText
 
 RESOURCES = frozenset({"events", "stats", "stats/series", "latest"})
 """The resources of a topic that the application serves."""
@@ -57,6 +57,8 @@ def of_stream(request: Request) -> Question:
     for place, text in enumerate(request.args.getlist("sub")):
         with at_place(f"sub[{place}]"):
             of = SubscriptionText.parse(text)
+            if of.kind == LIST:
+                raise InvalidInput("an application does not list its topics")
             asked.append(Asked(of.name, _key(of.args)))
     if len(asked) > MOST_GRANTS:
         raise InvalidParameter("events", f"an application serves at most {MOST_GRANTS} topics on one stream")

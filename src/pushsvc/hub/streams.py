@@ -24,7 +24,7 @@ from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.combined import Part
 from pushsvc.hub.delivery.connection import Connection, IteratedConnection, SecureConnection
 from pushsvc.hub.groups.group import ResumeReason
-from pushsvc.hub.groups.listing import Describe, Poll
+from pushsvc.hub.groups.listing import Describe, ListingQuery, Poll
 from pushsvc.hub.hub import DRAINING, Hub
 from pushsvc.hub.messages import OPENING, farewell
 from pushsvc.hub.query import NOTHING_RESELECTED, LatestQuery, Query, Reselected
@@ -257,15 +257,17 @@ class Subscription:
     """A query, and the ``text`` that asked for it, which names it in messages and cursors."""
 
     text: str
-    query: Query | LatestQuery
+    query: Query | LatestQuery | ListingQuery
 
     @property
     def label(self) -> sse.Label:
         return _label(self.text, of_events=isinstance(self.query, Query) and bool(self.query.events))
 
-    def stream(self, hub: Hub, cursor: str | None) -> QueryStream | LatestStream:
+    def stream(self, hub: Hub, cursor: str | None) -> QueryStream | LatestStream | ListingStream:
         if isinstance(self.query, LatestQuery):
             return LatestStream(hub, self.query, cursor)
+        if isinstance(self.query, ListingQuery):
+            return ListingStream(hub, *self.query)
         return QueryStream(hub, self.query, cursor)
 
 

@@ -1,12 +1,12 @@
 """``/session``: signs a browser in and out.
 
-The token stays in a cookie that scripts cannot read and that only this host gets. So the page's EventSource presents it
-by itself, which cannot send headers, and a script that got into a page could not carry it away, as it could from
-sessionStorage.
+The token stays in a cookie that scripts cannot read and that only this host gets. So the page's requests present it
+by themselves, and a script that got into a page could not carry it away, as it could from sessionStorage.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from math import inf
 from typing import Any
 
@@ -41,7 +41,7 @@ def blueprint(context: Context) -> Blueprint:
                 grants = context.access.grants(Presented(cookie=request.cookies[COOKIE]), now_ms() / 1_000)
             except MissingToken:
                 grants = None
-        return json_response(_described(context.access, grants))
+        return json_response(_described(context.access, grants, request.cookies.get(COOKIE, "")))
 
     @resource.post("")
     def sign_in() -> Response:
@@ -50,7 +50,7 @@ def blueprint(context: Context) -> Blueprint:
             raise InvalidInput("authorization is off: nobody needs to sign in")
         token = _token()
         grants = context.access.grants(Presented(f"Bearer {token}"), now_ms() / 1_000)
-        answer = json_response(_described(context.access, grants))
+        answer = json_response(_described(context.access, grants, token))
         age = None if grants.expires == inf else max(1, int(grants.expires - now_ms() / 1_000))
         answer.set_cookie(COOKIE, token, max_age=age, secure=True, httponly=True, samesite="Strict")
         return answer
@@ -80,12 +80,16 @@ def _token() -> str:
     return token
 
 
-def _described(access: Access | None, grants: Grants | None) -> dict[str, Any]:
-    """Return whether requests need credentials, and what the cookie of this one is worth."""
+def _described(access: Access | None, grants: Grants | None, token: str) -> dict[str, Any]:
+    """Return whether requests need credentials, and what the cookie of this one is worth.
+
+    The id tells sessions apart: of the same subject, too, whose tokens may grant different topics.
+    """
     expires = None if grants is None or grants.expires == inf else format_time(int(grants.expires * 1_000))
     return {
         "required": access is not None,
         "signed_in": grants is not None,
+        "id": blake2b(token.encode(), digest_size=12).hexdigest() if grants is not None else None,
         "sub": grants.subject or None if grants is not None else None,
         "expires": expires,
         "reads": access is None or bool((grants or access.anonymous).subscribe),

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from pushsvc.auth.grants import Grants
 from pushsvc.errors import InvalidInput, InvalidParameter, at_place
+from pushsvc.hub.groups.listing import ListingQuery
 from pushsvc.hub.query import LatestQuery, Query
 from pushsvc.hub.streams import Subscription
 from pushsvc.topic import Shapes, is_pattern
-from pushsvc.web import events, latest, stats
+from pushsvc.web import events, latest, stats, topics
 from pushsvc.web.authorization import check_granted
 from pushsvc.web.context import Context
-from pushsvc.web.subscription import SubscriptionText
+from pushsvc.web.subscription import LIST, SubscriptionText
 
 _MOST = 32
+
+Asked = Query | LatestQuery | ListingQuery
 
 
 def read_subscriptions(
@@ -31,7 +34,8 @@ def read_subscriptions(
             if text in texts[:place]:
                 raise InvalidInput(f"the same as sub[{texts.index(text)}]")
             asked = SubscriptionText.parse(text)
-            check_granted(grants, asked.name, pattern=is_pattern(asked.name))
+            if asked.kind != LIST:  # it has what is granted
+                check_granted(grants, asked.name, pattern=is_pattern(asked.name))
             found.append(Subscription(text, _query(context, asked, grants, named=named)))
             if is_pattern(asked.name):
                 patterns.append(asked.name)
@@ -43,7 +47,9 @@ def read_subscriptions(
     return tuple(found)
 
 
-def _query(context: Context, asked: SubscriptionText, grants: Grants, *, named: bool) -> Query | LatestQuery:
+def _query(context: Context, asked: SubscriptionText, grants: Grants, *, named: bool) -> Asked:
+    if asked.kind == LIST:
+        return topics.subscription(context, grants, asked.args)
     if asked.kind == "latest":
         return latest.subscription(context, grants, asked.name, asked.args)
     if asked.kind == "stats":

@@ -8,13 +8,15 @@ from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request
+from werkzeug.datastructures import MultiDict
 
 from pushsvc import sse
-from pushsvc.auth.grants import Action
+from pushsvc.auth.grants import Action, Grants
 from pushsvc.broker.keys import Log
 from pushsvc.clock import format_time
 from pushsvc.errors import InvalidParameter, StatisticsUnavailable
 from pushsvc.hub.feed.topic_list import PartitionTopics, changes, in_order
+from pushsvc.hub.groups.listing import ListingQuery
 from pushsvc.hub.streams import ListingStream
 from pushsvc.hub.window_state import WindowState
 from pushsvc.pause import Pause
@@ -46,7 +48,7 @@ def blueprint(context: Context) -> Blueprint:
         as_changes = parameters.choice("changes", ("0", "1"), "0") == "1"
         if choose_format(request, parameters, ("sse", "json"), suffix) == "sse":
             parameters.refuse(_OF_A_LIST, "belongs to the list as JSON, and this is a stream")
-            return stream_response(_stream(context, as_changes))
+            return stream_response(ListingStream(context.hub, *_listing(context, granted(), as_changes)))
         parameters.refuse(("changes",), "belongs to the stream of the list")
         return of_suffix(begun_response(_chosen(context, parameters), FORMATS["json"]), suffix)
 
@@ -64,16 +66,21 @@ def blueprint(context: Context) -> Blueprint:
     return resource
 
 
-def _stream(context: Context, as_changes: bool) -> ListingStream:
-    """Return the stream of the topics that the request may see. Requests that may see the same share it."""
-    visible = VisibleTopics(granted().subscribe)
+def subscription(context: Context, grants: Grants, args: MultiDict[str, str]) -> ListingQuery:
+    """Return what a subscription to the list asks for. Raise PushError where it is refused."""
+    return _listing(context, grants, Parameters(args, ("changes",)).choice("changes", ("0", "1"), "0") == "1")
+
+
+def _listing(context: Context, grants: Grants, as_changes: bool) -> ListingQuery:
+    """Return the list of the topics that the grants allow to see. Requests that may see the same share it."""
+    visible = VisibleTopics(grants.subscribe)
     if as_changes:
         poll, describe = (
             partial(poll_first, context, visible=visible),
             partial(describe_changes, context, visible=visible),
         )
-        return ListingStream(context.hub, ("changes of topics", visible.shared_by), poll, describe)
-    return ListingStream(context.hub, ("topics", visible.shared_by), partial(poll_list, context, visible=visible))
+        return ListingQuery(("changes of topics", visible.shared_by), poll, describe)
+    return ListingQuery(("topics", visible.shared_by), partial(poll_list, context, visible=visible))
 
 
 def _chosen(context: Context, parameters: Parameters) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.lock import RLock
@@ -29,6 +29,14 @@ equal to the argument: comparing may cost less than making the message. Raises w
 
 Describe = Callable[[Any, Any], bytes]
 """Returns the message that leads from the first value to the second. Raises what the broker raises."""
+
+
+class ListingQuery(NamedTuple):
+    """What makes a list: requests with an equal ``key`` share it."""
+
+    key: Hashable
+    poll: Poll
+    describe: Describe | None = None
 
 
 class Listing:

@@ -21,7 +21,7 @@ export class Alerts {
   #events = [];
   #request = new AbortController();
   #timer = 0;
-  /** Whether there are alerts whose events the page may read: then a stream of them is worth its while. */
+  /** Whether there are alerts whose events the page may read: then following them is worth its while. */
   streamed = false;
 
   /**
@@ -41,9 +41,9 @@ export class Alerts {
     this.refresh();
   }
 
-  /** The events of the alerts, as a subscription of a stream of several. */
-  get subscription() {
-    return `events/alerts?${this.#query()}`;
+  /** What selects the events of the topic's alerts. */
+  get filters() {
+    return { where: `topic=${JSON.stringify(this.#topic)}` };
   }
 
   /** Take an event of the subscription. */
@@ -121,15 +121,11 @@ export class Alerts {
   /** Resolve to the newest events of the topic's alerts, or to null if they may not be read. */
   async #transitions(signal) {
     try {
-      return (await read(`v1/topics/alerts/events?last=${TRANSITIONS}&${this.#query()}`, signal)).events;
+      return (await read(`v1/topics/alerts/events?last=${TRANSITIONS}&${new URLSearchParams(this.filters)}`, signal)).events;
     } catch (error) {
       if (signal.aborted) throw error;
       return null;
     }
-  }
-
-  #query() {
-    return new URLSearchParams({ where: `topic=${JSON.stringify(this.#topic)}` });
   }
 
   #forget() {

@@ -1,9 +1,11 @@
-// The client of pushsvc: docs/javascript.md. This file is the script of its SharedWorker, too.
+// See docs/decisions/0058-tabs-share-a-hub.md
 
 const LONGEST = 30_000; // ms between attempts
-const SILENCE = 45_000; // ms without a byte, three heartbeats
+const SILENCE = 45_000; // ms, three heartbeats
 const GATHER = 300; // ms until tabs have joined a new leader
+const MOST = 1_000; // topics of a list that changes
 const FINAL = new Set([400, 401, 403, 404, 406, 414, 431]); // time does not mend them
+const LATER = /^(open|update|changes)$/; // with these no state begins
 
 export class PushError extends Error {
   name = "PushError";
@@ -14,36 +16,26 @@ export class PushError extends Error {
   }
 }
 
-class Decoder {
-  #rest = "";
-  #message = { data: [] };
-
-  constructor(onMessage, onRetry) {
-    this.onMessage = onMessage;
-    this.onRetry = onRetry;
-  }
-
-  push(text) {
-    const lines = (this.#rest + text).split("\n");
-    this.#rest = lines.pop();
-    for (const line of lines) this.#line(line);
-  }
-
-  #line(line) {
-    if (line === "" || line === "\r") {
-      const { data, id, event = "message" } = this.#message;
-      this.#message = { data: [] };
-      if (data.length > 0) this.onMessage({ id, event, data: data.join("\n") });
-      return;
+function decoder(onMessage, onRetry) {
+  let rest = "";
+  let message = { data: [] };
+  return (text) => {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, name, value] = /^([^:]*):? ?(.*?)\r?$/s.exec(line);
+      if (name === "data") message.data.push(value);
+      else if (name === "id" || name === "event") message[name] = value;
+      else if (name === "retry" && value > 0) onRetry(Number(value));
+      else if (line.trim() === "") {
+        if (message.data.length > 0) onMessage(message);
+        message = { data: [] };
+      }
     }
-    const [, name, value] = /^([^:]*):? ?(.*?)\r?$/s.exec(line);
-    if (name === "data") this.#message.data.push(value);
-    else if (name === "id" || name === "event") this.#message[name] = value;
-    else if (name === "retry" && value > 0) this.onRetry(Number(value));
-  }
+  };
 }
 
-/** A table for each topic and window. `ordered`: updates have all rows, in order. */
+/** `ordered`: updates have all rows, in order. */
 class StatsState {
   tables = new Map();
 
@@ -52,7 +44,7 @@ class StatsState {
   }
 
   apply(name, frame) {
-    const id = JSON.stringify([frame.topic, frame.window]);
+    const id = `${frame.topic} ${frame.window}`;
     if (name === "reset") {
       const all = /[*>]/.test(frame.topic); // of a pattern the topics are unknown
       for (const [each, { topic }] of this.tables) if (all || topic === frame.topic) this.tables.delete(each);
@@ -63,7 +55,7 @@ class StatsState {
     for (const gone of frame.gone ?? []) rows.delete(idOf(gone, gone[2]));
     for (const row of frame.data) rows.set(idOf(row, row[by]), row);
     const { data, gone, ...table } = frame;
-    this.tables.set(id, { ...this.tables.get(id), ...table, rows });
+    this.tables.set(id, { ...table, rows });
   }
 
   frames() {
@@ -91,34 +83,35 @@ function named({ topic, window, columns }, row) {
   return { topic, window, ...Object.fromEntries(columns.map((column, i) => [column, row[i]])) };
 }
 
-class LatestState {
-  events = new Map();
-  #topic;
+/** The newest events by key, or the topics of a list by name. */
+class NamedState {
+  #items = new Map();
+  #rest;
 
-  apply(name, frame) {
-    if (name !== "update") this.events.clear();
-    if (name === "reset") return;
-    this.#topic = frame.topic;
-    for (const key of frame.gone ?? []) this.events.delete(key);
-    for (const event of frame.events) this.events.set(event.key, event);
-  }
-
-  frames() {
-    return this.#topic === undefined ? [] : [["snapshot", { topic: this.#topic, events: this.value() }]];
+  constructor(first, member, id) {
+    this.apply = (name, { events, topics, added, gone, removed, ...rest }) => {
+      if (!LATER.test(name)) this.#items.clear();
+      for (const key of gone ?? removed ?? []) this.#items.delete(key);
+      for (const item of events ?? topics ?? added ?? []) this.#items.set(item[id], item);
+      for (const [key] of this.#items) if (added && this.#items.size > MOST) this.#items.delete(key);
+      this.#rest = name !== "reset" && rest;
+    };
+    this.frames = () => (this.#rest ? [[first, { ...this.#rest, [member]: this.value() }]] : []);
   }
 
   value() {
-    return [...this.events.values()];
+    return [...this.#items.values()].sort((a, b) => a.$offset - b.$offset);
   }
 
-  get(key) {
-    return this.events.get(key);
+  get(name) {
+    return this.#items.get(name);
   }
 }
 
 function stateOf(text) {
   if (text.startsWith("stats/")) return new StatsState(/[?&]top=/.test(text));
-  return text.startsWith("latest/") ? new LatestState() : null;
+  if (text.startsWith("latest/")) return new NamedState("snapshot", "events", "key");
+  return text.startsWith("topics") ? new NamedState("topics", "topics", "topic") : null;
 }
 
 /** One stream for all subscriptions of all tabs. */
@@ -137,6 +130,7 @@ class Hub {
   #stale = false; // whether the token was refused
   #opensAt;
   #asked = [];
+  #ended = new Map(); // states that the cursor still has
 
   constructor(options, cursor = "", wait = 0) {
     this.#options = options;
@@ -144,50 +138,54 @@ class Hub {
     this.#opensAt = Date.now() + wait;
   }
 
-  /** Take what sends to a tab, alone and with others. */
   attach(send, post = send) {
     const port = { send, post, tokens: [] };
     this.#ports.add(port);
     send({ state: this.#state });
-    return (message) => this.#receive(port, message);
-  }
-
-  #receive(port, { op, sub, frames, token }) {
-    if (op === "add") this.#add(port, sub, frames);
-    else if (op === "drop") this.#drop(port, sub);
-    else if (op === "token") port.tokens.shift()?.(token);
-    else if (op === "wake") this.#wake();
-    else if (op === "bye") {
+    return ({ op, sub, frames, token }) => {
+      if (op === "add") this.#add(port, sub, frames);
+      if (op === "drop") this.#drop(port, sub);
+      if (op === "token") port.tokens.shift()?.(token);
+      if (op === "wake") this.#wake();
+      if (op !== "bye") return;
       this.#ports.delete(port);
-      for (const text of [...this.#subscriptions.keys()]) this.#drop(port, text);
-    }
+      for (const text of this.#subscriptions.keys()) this.#drop(port, text);
+    };
   }
 
-  #add(port, text, frames) {
-    const known = this.#subscriptions.get(text);
-    if (known) {
-      known.ports.add(port);
-      for (const [name, data] of known.state?.frames() ?? []) port.send({ sub: text, name, data });
-      return;
+  #add(port, sub, frames) {
+    let known = this.#subscriptions.get(sub);
+    if (!known) {
+      if (frames && this.#running) port.send({ sub, name: "reset", data: { topic: "*", reason: "late" } });
+      known = { state: this.#ended.get(sub) ?? stateOf(sub), ports: new Set() };
+      this.#subscriptions.set(sub, known);
+      this.#change(10);
     }
-    const state = stateOf(text);
-    for (const [name, data] of frames || []) state?.apply(name, data);
-    // A tab that is late after a change of the leader may have missed events.
-    if (frames && this.#running) port.send({ sub: text, name: "reset", data: { topic: "*", reason: "late" } });
-    this.#subscriptions.set(text, { state, ports: new Set([port]) });
-    this.#change(10);
+    known.ports.add(port);
+    const have = known.state?.frames() ?? [];
+    if (!frames?.length) for (const [name, data] of have) port.send({ sub, name, data });
+    else if (have.length === 0 && !known.open) {
+      for (const [name, data] of frames) {
+        known.state?.apply(name, data);
+        for (const each of known.ports) each.send({ sub, name, data });
+      }
+    }
+    if (known.open) port.send({ sub, name: "open" });
   }
 
   #drop(port, text) {
     const known = this.#subscriptions.get(text);
-    // Until the next stream its state is right, if it is asked for again.
     if (known?.ports.delete(port) && known.ports.size === 0) this.#change(1_000);
   }
 
   #change(wait) {
     clearTimeout(this.#changing);
     this.#changing = setTimeout(() => {
-      for (const [text, { ports }] of this.#subscriptions) if (ports.size === 0) this.#subscriptions.delete(text);
+      for (const [text, { ports, state }] of this.#subscriptions) {
+        if (ports.size > 0) continue;
+        this.#subscriptions.delete(text);
+        this.#ended.set(text, state);
+      }
       if (this.#running && String([...this.#subscriptions.keys()]) === String(this.#asked)) return;
       this.#fetching?.abort("changed");
       this.#wake();
@@ -209,6 +207,7 @@ class Hub {
       }
       if (this.#fetching.signal.reason === "changed") continue;
       this.#report("connecting");
+      for (const each of this.#subscriptions.values()) each.open = false;
       const backoff = Math.min(LONGEST, this.#retry * 2 ** this.#failures++) * (0.5 + Math.random());
       await new Promise((resolve) => {
         this.#wake = resolve;
@@ -219,9 +218,10 @@ class Hub {
     this.#cursor = "";
   }
 
-  /** Follow a stream to its end; return how long the server wants to be left alone (ms). */
+  /** Return how long to wait, ms. */
   async #follow() {
     this.#asked = [...this.#subscriptions.keys()];
+    const { url, credentials } = this.#options;
     const fetching = new AbortController();
     this.#fetching = fetching;
     const token = await this.#token();
@@ -236,19 +236,23 @@ class Hub {
     };
     try {
       alive();
-      const options = { headers, signal: fetching.signal, cache: "no-store", credentials: this.#options.credentials };
-      const response = await fetch(`${this.#options.url}v1/stream?${query}`, options);
+      const response = await fetch(`${url}v1/stream?${query}`, { headers, credentials, signal: fetching.signal, cache: "no-store" });
       if (!response.ok) return await this.#answered(response);
       this.#stale = false;
       this.#report("open");
-      const decoder = new Decoder((message) => this.#take(message), (retry) => { this.#retry = retry; });
+      for (const sub of this.#asked) {
+        const known = this.#subscriptions.get(sub) ?? { ports: [] };
+        for (const port of known.ports) if (!known.open) port.send({ sub, name: "open" });
+        known.open = true;
+      }
+      const decode = decoder((message) => this.#take(message), (retry) => { this.#retry = retry; });
       const text = new TextDecoder();
       const reader = response.body.getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return 0;
         alive();
-        decoder.push(text.decode(value, { stream: true }));
+        decode(text.decode(value, { stream: true }));
       }
     } finally {
       clearTimeout(silence);
@@ -273,7 +277,7 @@ class Hub {
     if (this.#subscriptions.size === 0) this.#report("closed");
   }
 
-  /** Ask the tabs for a token, the newest first: old ones may be asleep. */
+  /** Ask the newest tab first: old ones may sleep. */
   async #token() {
     if (!this.#options.asks) return null;
     for (const port of [...this.#ports].reverse()) {
@@ -287,10 +291,13 @@ class Hub {
     throw new Error("no tab has a token now");
   }
 
-  #take({ id, event, data: text }) {
+  #take({ id, event = "message", data: lines }) {
     this.#failures = 0;
-    this.#cursor = id ?? this.#cursor;
-    const data = JSON.parse(text);
+    if (id) {
+      this.#cursor = id;
+      this.#ended.clear();
+    }
+    const data = JSON.parse(lines.join("\n"));
     const own = "$sub" in data ? "$sub" : "sub"; // "sub" is the publisher's then
     const sub = data[own];
     delete data[own];
@@ -306,8 +313,8 @@ class Hub {
   }
 }
 
-function alone(options, take) {
-  return new Hub(options).attach((message) => queueMicrotask(() => take(message)));
+function inTab(hub, take) {
+  return hub.attach((message) => queueMicrotask(() => take(message)));
 }
 
 async function inWorker(options, take, name) {
@@ -333,7 +340,6 @@ async function byLeader(options, take, name, rejoin) {
   let own = null;
   let cursor = "";
 
-  // One post for all tabs: none takes a position without its own message.
   const post = (message) => channel.postMessage({ message });
 
   function port(tab) {
@@ -350,11 +356,11 @@ async function byLeader(options, take, name, rejoin) {
     if (led) rejoin();
     else if (to === "leader" && hub) port(from)(message);
     else if (message && (to ?? me) === me) take(message);
-    cursor = message?.id ?? cursor; // the next leader goes on from there
+    cursor = message?.id ?? cursor;
   };
   navigator.locks.request(name, () => {
     hub = new Hub(options, cursor, cursor && GATHER);
-    own = hub.attach((message) => queueMicrotask(() => take(message)));
+    own = inTab(hub, take);
     channel.postMessage({ led: true });
     rejoin();
     return new Promise(() => {}); // until this tab ends
@@ -384,15 +390,14 @@ class Subscription {
   #state;
   #value = null;
   #listeners = new Set();
-  #close;
   error = null;
-  seen = false; // whether it had a message
+  seen = false; // whether it has what came before
 
   constructor(text, listener, close) {
     this.text = text;
     this.#state = stateOf(text);
-    this.#close = close;
-    if (listener) this.#listeners.add(({ name, data }) => name !== "error" && listener(data, name));
+    this.close = () => close(this);
+    if (listener) this.#listeners.add(({ name, data }) => data && name !== "error" && listener(data, name));
   }
 
   get value() {
@@ -409,19 +414,16 @@ class Subscription {
     return () => this.#listeners.delete(listener);
   }
 
-  close() {
-    this.#close(this);
-  }
-
   frames() {
     return this.#state?.frames() ?? [];
   }
 
   take({ name, data, error }) {
+    this.seen ||= !this.#state || !LATER.test(name);
+    if (data && !this.seen) return; // an update for other tabs
     if (error) this.error = new PushError(error);
-    else this.#state?.apply(name, data);
+    else if (data) this.#state?.apply(name, data);
     this.#value = null;
-    this.seen = true;
     const message = error ? { name: "error", data: this.error } : { name: name === "message" ? "event" : name, data };
     for (const listener of [...this.#listeners]) queueMicrotask(() => listener(message)); // one that fails stops no other
   }
@@ -447,21 +449,23 @@ class Connection {
   }
 
   events(topic, filters = {}, listener = null) {
-    return this.#add("events", topic, filters, listener);
+    return this.#add(`events/${encodeURIComponent(topic)}`, filters, listener);
   }
 
   stats(topic, filters = {}, listener = null) {
-    return this.#add("stats", topic, filters, listener);
+    return this.#add(`stats/${encodeURIComponent(topic)}`, filters, listener);
   }
 
   latest(topic, filters = {}, listener = null) {
-    return this.#add("latest", topic, filters, listener);
+    return this.#add(`latest/${encodeURIComponent(topic)}`, filters, listener);
+  }
+
+  topics(filters = {}, listener = null) {
+    return this.#add("topics", filters, listener);
   }
 
   close() {
-    for (const subscriptions of this.#subscriptions.values()) {
-      for (const subscription of subscriptions) subscription.close();
-    }
+    this.#subscriptions.clear();
     this.#send({ op: "bye" });
   }
 
@@ -470,16 +474,16 @@ class Connection {
     for (let wait = 1_000; (await this.#ask(false)) === undefined; wait = Math.min(LONGEST, 2 * wait)) {
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
-    this.#subject = await subjectOf(this.#held);
+    this.#subject = await this.#whose(this.#held);
     const options = { url, credentials, asks: token !== null };
     const take = (message) => this.#take(message);
     const name = `pushsvc ${url} ${credentials} ${this.#subject}`;
     const shared = share && typeof document !== "undefined" && navigator.locks;
-    // A bundler gives this file another name: then it is no script for a worker.
+    // A bundle is no script for a worker.
     const isScript = /\/client\.js(\?|$)/.test(import.meta.url);
-    const inTab = () => (shared ? byLeader(options, take, name, () => this.#rejoin()) : alone(options, take));
+    const otherwise = () => (shared ? byLeader(options, take, name, () => this.#rejoin()) : inTab(new Hub(options), take));
     // A SharedWorker may be missing or forbidden.
-    this.#send = await (shared && share !== "lock" && isScript ? inWorker(options, take, name).catch(inTab) : inTab());
+    this.#send = await (shared && share !== "lock" && isScript ? inWorker(options, take, name).catch(otherwise) : otherwise());
     this.#rejoin();
   }
 
@@ -487,15 +491,16 @@ class Connection {
     for (const [sub, [first]] of this.#subscriptions) this.#send({ op: "add", sub, frames: first.seen && first.frames() });
   }
 
-  #add(kind, topic, filters, listener) {
+  #add(path, filters, listener) {
     const given = Object.entries(filters).flatMap(([name, value]) => [value].flat().map((each) => [name, String(each)]));
     const query = String(new URLSearchParams(given));
-    const text = `${kind}/${encodeURIComponent(topic)}${query && `?${query}`}`;
+    const text = path + (query && `?${query}`);
     const subscription = new Subscription(text, listener, (ended) => this.#drop(ended));
     const others = this.#subscriptions.get(text);
     if (others) {
       const [first] = others;
       for (const [name, data] of first.frames()) subscription.take({ name, data });
+      if (first.seen) queueMicrotask(() => subscription.take({ name: "open" }));
       others.add(subscription);
     } else {
       this.#subscriptions.set(text, new Set([subscription]));
@@ -511,7 +516,6 @@ class Connection {
     this.#send({ op: "drop", sub: subscription.text });
   }
 
-  /** Return the last token or a new one; undefined if there is none now. */
   async #ask(refused) {
     const { token } = this.#options;
     if (refused) this.#held = undefined;
@@ -523,14 +527,17 @@ class Connection {
     return this.#held;
   }
 
+  async #whose(token) {
+    return this.#options.subject ?? subjectOf(token);
+  }
+
   async #take(message) {
     if (message.ask) {
       const token = await this.#ask(message.refused);
-      if (token === undefined || (await subjectOf(token)) === this.#subject) {
+      if (token === undefined || (await this.#whose(token)) === this.#subject) {
         this.#send({ op: "token", token });
         return;
       }
-      // Somebody else is here now, whose data is not for other tabs.
       this.#send({ op: "bye" });
       for (const [sub] of this.#subscriptions) this.#take({ sub, name: "reset", data: { topic: "*", reason: "subject" } });
       this.#open();
@@ -545,7 +552,6 @@ class Connection {
   }
 }
 
-/** What tells apart whose stream it is: of a JWT its claims without the times, else a digest. */
 async function subjectOf(token) {
   try {
     const { exp, iat, nbf, jti, ...claims } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
@@ -556,7 +562,6 @@ async function subjectOf(token) {
   }
 }
 
-/** Connect to a server; client.d.ts has the options. */
 export function connect(url, options) {
   return new Connection(url, options);
 }

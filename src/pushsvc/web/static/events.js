@@ -1,8 +1,8 @@
 /** The panel of events: a live tail with filters, each event as JSON, and the timeline of a key. */
 
 import { text } from "./dom.js";
+import { Feed } from "./feed.js";
 import { formatCount, formatElapsed, formatInstant } from "./format.js";
-import { Stream } from "./stream.js";
 import { drawStrip } from "./strip.js";
 import { Tail, contains, corrected, dataOf, without } from "./tail.js";
 
@@ -18,7 +18,7 @@ const find = (id) => document.getElementById(id);
 
 export class EventsPanel {
   #tail = new Tail();
-  #stream;
+  #feed;
   #onFilter;
   #topic = null;
   #filter = EMPTY;
@@ -40,21 +40,23 @@ export class EventsPanel {
   #drawnAt = -Infinity;
 
   /**
+   * @param {Live} live
    * @param {function(object, boolean): void} onFilter called with changes of `type`, `key` and `text` that the visitor
    *   made, and whether they are a step that the Back button should undo
    */
-  constructor(onFilter) {
+  constructor(live, onFilter) {
     this.#onFilter = onFilter;
-    this.#stream = new Stream(
+    this.#feed = new Feed(
+      live,
       {
+        event: (event) => this.#arrive(event),
         reset: () => this.#restart(),
         corrected: (event) => this.#correct(event),
         deleted: ({ $offset }) => this.#remove($offset),
       },
       (state) => this.#connected(state),
-      (data) => this.#arrive(data),
     );
-    // The panel has a connection of its own only while it can be seen: a browser has six for all tabs of a server.
+    // The server sends events only while they can be seen.
     new IntersectionObserver((entries) => {
       this.#inView = entries.at(-1).isIntersecting; // a busy page gets several at once, oldest first
       this.#follow();
@@ -87,7 +89,7 @@ export class EventsPanel {
     text(find("events-title"), filter.key === null ? "Events" : `Timeline of ${filter.key}`);
   }
 
-  /** Close the stream, as for a hidden tab. */
+  /** Ask for nothing, as a hidden tab. */
   suspend() {
     this.#suspended = true;
     this.#follow();
@@ -101,7 +103,7 @@ export class EventsPanel {
   // Data
 
   #restart() {
-    this.#stream.close();
+    this.#feed.close();
     for (const request of Object.values(this.#requests)) request?.abort();
     this.#tail.clear();
     this.#older = undefined;
@@ -115,8 +117,8 @@ export class EventsPanel {
 
   #follow() {
     const wanted = this.#topic !== null && this.#inView && !this.#suspended;
-    if (wanted) this.#stream.open(`${this.#address()}?${this.#query({ format: "sse", names: "off" })}`);
-    else if (this.#stream.followed) this.#stream.close();
+    if (wanted) this.#feed.open("events", this.#topic, Object.fromEntries(this.#query({})));
+    else this.#feed.close();
   }
 
   #address() {
@@ -131,13 +133,13 @@ export class EventsPanel {
     return query;
   }
 
-  /** The stream begins with the present: what was before is read once it is open, so that none is missing between. */
+  /** The feed begins with the present: what was before is read once it is open, so that none is missing between. */
   #connected(state) {
     if (state === "open") this.#read({ last: PAGE }, this.#tail.newest);
     else this.#schedule();
   }
 
-  /** Read a page of the history. `known` is the offset of the newest event before the stream was opened. */
+  /** Read a page of the history. `known` is the offset of the newest event before the feed was opened. */
   async #read(page, known = null) {
     const kind = page.before ? "before" : "last";
     this.#requests[kind]?.abort();
@@ -150,7 +152,7 @@ export class EventsPanel {
       if (request.signal.aborted) return;
       this.#problem = "";
       if (this.#frozen) this.#frozen = merged(this.#frozen, page.before ? body.events : []);
-      // More events came while there was no stream than the page has: what was before cannot be joined to it.
+      // More events came while there was no connection than the page has: what was before cannot be joined to it.
       if (known !== null && body.prev && body.events.every(({ $offset }) => $offset > known)) {
         this.#tail.forget(known);
         this.#older = undefined;
@@ -165,8 +167,8 @@ export class EventsPanel {
     this.#draw();
   }
 
-  #arrive(data) {
-    this.#tail.push(data);
+  #arrive(event) {
+    this.#tail.push(event);
     this.#schedule();
   }
 
@@ -274,7 +276,7 @@ export class EventsPanel {
     text(find("events-problem"), this.#problem);
     const count = `${formatCount(shown.length)} ${shown.length === 1 ? "event" : "events"}`;
     const states = { open: paused ? "paused" : "live", connecting: "connecting…", closed: "disconnected" };
-    text(find("events-state"), `${count}, newest first · ${states[this.#stream.state]}`);
+    text(find("events-state"), `${count}, newest first · ${states[this.#feed.state]}`);
   }
 
   #nothing(filtered) {

@@ -1,4 +1,4 @@
-/** The dashboard: streams fill the Map of rows of a view, which is drawn once per animation frame. */
+/** The dashboard: feeds fill the Map of rows of a view, which is drawn once per animation frame. */
 
 import { Alerts } from "./alerts.js";
 import { Chart, MOST_SERIES } from "./chart.js";
@@ -7,6 +7,7 @@ import { Combobox } from "./combobox.js";
 import { Components } from "./components.js";
 import { fill, number, text } from "./dom.js";
 import { EventsPanel } from "./events.js";
+import { Feed, Live } from "./feed.js";
 import {
   fieldName, formatClock, formatCount, formatFilling, formatMoment, keyName, statisticHeading, statisticName,
   statisticTitle, windowName,
@@ -17,7 +18,6 @@ import { choices, isNumber, numericStatisticsOf, rank, statisticsOf } from "./ra
 import { formatSelection, parseSelection } from "./selection.js";
 import { SignIn } from "./signin.js";
 import { rowId, snapshot, update } from "./state.js";
-import { Stream } from "./stream.js";
 import { Table } from "./table.js";
 import { drawTiles } from "./tiles.js";
 import { Topics, describeTopics, findTopics } from "./topics.js";
@@ -38,7 +38,7 @@ const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 const clock = new ServerClock();
 const topics = new Topics();
 let selection = parseSelection(location.hash);
-let followed = { topic: null, window: null, alerts: false };
+let followed = { topic: null, window: null };
 let view = new View(changed);
 /** The view of another window of the topic, until it has all that is to be shown; or null. */
 let next = null;
@@ -50,39 +50,40 @@ let paused = false;
 let pauseTimer = 0;
 let rankingTimer = 0;
 
-const topicStream = new Stream(
+const live = new Live();
+const topicFeed = new Feed(
+  live,
   { topics: (data) => receiveTopics(() => topics.replace(data)), changes: (data) => receiveTopics(() => topics.change(data)) },
   (state) => {
-    noteRefused(topicStream, state);
+    noteRefused(topicFeed, state);
     showConnection();
   },
 );
-const statsStream = new Stream(
+const statsFeed = new Feed(
+  live,
   {
     snapshot: (data) => receive(snapshot, data),
     update: (data) => receive(update, data),
-    reset: ({ sub }) => {
-      if (sub === alerts.subscription) alerts.refresh();
-      else (next ?? view).reset();
+    reset: () => {
+      (next ?? view).reset();
       changed();
     },
-    heartbeat: ({ at }) => clock.observe(at),
   },
   (state) => {
     if (state !== "open") view.history.disconnect(clock.now());
-    noteRefused(statsStream, state);
+    noteRefused(statsFeed, state);
     showConnection();
   },
-  (data) => alerts.take(JSON.parse(data)),
 );
+const alertFeed = new Feed(live, { event: (event) => alerts.take(event), reset: () => alerts.refresh() });
 const topicBox = new Combobox(find("topic-box"), {
   find: findTopics,
   describe: describeTopics,
   failed: "The server cannot list its topics now.",
   choose: (topic) => choose({ topic, key: null, compare: [], field: null, statistic: null, events: parseSelection("").events }),
 });
-const eventsPanel = new EventsPanel((change, step) => (step ? choose : revise)({ events: { ...selection.events, ...change } }));
-const signIn = new SignIn(restart);
+const eventsPanel = new EventsPanel(live, (change, step) => (step ? choose : revise)({ events: { ...selection.events, ...change } }));
+const signIn = new SignIn((session) => live.connect(session), restart);
 const alerts = new Alerts(alertsChanged, chartKey);
 const components = new Components();
 const chart = new Chart(find("chart"));
@@ -135,6 +136,8 @@ function showNext() {
 /** Follow the selected topic and window, or the most similar ones that exist. */
 function follow() {
   if (topics.total === null || paused) return;
+  if (alerts.streamed) alertFeed.open("events", "alerts", alerts.filters);
+  else alertFeed.close();
   if (selection.topic === null && topics.busiest()) amend({ topic: topics.busiest().topic });
   if (selection.topic === null) return;
   const windows = topics.get(selection.topic)?.windows;
@@ -144,9 +147,8 @@ function follow() {
   }
   if (windows?.length === 0) {
     clearFrames();
-    followed = { topic: selection.topic, window: null, alerts: alerts.streamed };
-    if (alerts.streamed) statsStream.open(streamOf([alerts.subscription]));
-    else statsStream.close();
+    followed = { topic: selection.topic, window: null };
+    statsFeed.close();
     changed();
     return;
   }
@@ -154,18 +156,11 @@ function follow() {
   const wanted = windows === null || windows.includes(selection.window) ? selection.window : windows[0];
   const current = followed.window ?? (next ?? view).frame?.window ?? null;
   const same = followed.topic === selection.topic && (wanted === null || wanted === current);
-  if (same && followed.alerts === alerts.streamed && statsStream.followed) return;
+  if (same && statsFeed.followed) return;
   if (!same && followed.topic === selection.topic && drawable()) switchView();
   else if (!same) clearFrames();
-  followed = { topic: selection.topic, window: wanted, alerts: alerts.streamed };
-  const query = wanted === null ? "" : `?window=${encodeURIComponent(wanted)}`;
-  const topic = encodeURIComponent(selection.topic);
-  statsStream.open(alerts.streamed ? streamOf([`stats/${topic}${query}`, alerts.subscription]) : `v1/topics/${topic}/stats${query}`);
-}
-
-/** The address of one stream of several subscriptions. */
-function streamOf(subscriptions) {
-  return `v1/stream?${new URLSearchParams([...subscriptions.map((each) => ["sub", each]), ["names", "off"]])}`;
+  followed = { topic: selection.topic, window: wanted };
+  statsFeed.open("stats", selection.topic, wanted === null ? {} : { window: wanted });
 }
 
 /** Ask for a topic that is not among the known ones, then go on. */
@@ -473,9 +468,9 @@ function drawFooter() {
   Object.assign(find("live").dataset, { topic: frame.topic, window: frame.window });
 }
 
-/** Show the state of the statistics stream, or of the topic stream while no topic is selected. */
+/** Show the state of the statistics, or of the list of topics while no topic is selected. */
 function showConnection() {
-  const { state } = statsStream.followed ? statsStream : topicStream;
+  const { state } = statsFeed.followed ? statsFeed : topicFeed;
   const pill = find("connection");
   pill.dataset.state = state;
   const reconnecting = view.frame !== null && next === null && state === "connecting";
@@ -485,39 +480,43 @@ function showConnection() {
 
 // Session
 
-/** A stream that is followed and yet closed was refused: perhaps for want of a token. */
-function noteRefused(stream, state) {
-  if (state === "closed" && stream.followed) signIn.check(true);
+/** A feed that is followed and yet closed was refused: perhaps for want of a token. */
+function noteRefused(feed, state) {
+  if (state === "closed" && feed.followed) signIn.check(true);
 }
 
 /** Forget everything that was shown, and begin with what the visitor may see now. */
 function restart() {
-  topicStream.close();
-  statsStream.close();
+  live.disconnect();
+  closeFeeds();
   clearFrames();
   topics.replace({ topics: [], total: null });
-  followed = { topic: null, window: null, alerts: false };
+  followed = { topic: null, window: null };
   alerts.show(null);
   components.restart();
   find("live").hidden = true;
   eventsPanel.show(null, selection.events);
   resume();
+  if (document.hidden) onVisibilityChange();
 }
 
 // Page lifecycle
 
-/** Close both streams of a hidden tab: a browser has six HTTP/1.1 connections to a server for all its tabs. */
+/** Let the server do nothing for a hidden tab. */
 function pause() {
   paused = true;
-  topicStream.close();
-  statsStream.close();
+  closeFeeds();
   eventsPanel.suspend();
+}
+
+function closeFeeds() {
+  for (const feed of [topicFeed, statsFeed, alertFeed]) feed.close();
 }
 
 function resume() {
   clearTimeout(pauseTimer);
   paused = false;
-  topicStream.open("v1/topics?changes=1");
+  topicFeed.open("topics", { changes: 1 });
   follow();
   eventsPanel.resume();
   alerts.refresh();
@@ -531,13 +530,13 @@ function onVisibilityChange() {
     resume();
     return;
   }
-  topicStream.close();
+  topicFeed.close();
   clearTimeout(pauseTimer);
   pauseTimer = setTimeout(pause, PAUSE_AFTER);
 }
 
 function animate() {
-  if (drawable() && statsStream.state === "open" && !document.hidden) schedule();
+  if (drawable() && statsFeed.state === "open" && !document.hidden) schedule();
   setTimeout(animate, reducedMotion.matches ? 1_000 : Math.min(500, Math.max(40, chart.frameInterval(span(age(clock.now()))))));
 }
 

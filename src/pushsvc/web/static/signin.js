@@ -1,4 +1,4 @@
-/** The sign-in: shown when the server refuses a stream for want of a token. The server keeps the token in a cookie. */
+/** The sign-in: shown when the server refuses a subscription for want of a token. The server keeps the token in a cookie. */
 
 import { text } from "./dom.js";
 
@@ -6,11 +6,19 @@ const ADDRESS = "session";
 const find = (id) => document.getElementById(id);
 
 export class SignIn {
+  #onSession;
   #changed;
+  // Cookies are those of all tabs: when one signs in or out, so do the others.
+  #others = new BroadcastChannel(`pushsvc session ${new URL(ADDRESS, document.baseURI)}`);
 
-  /** @param {function(): void} changed called after the visitor has signed in or out */
-  constructor(changed) {
+  /**
+   * @param {function(?string): void} onSession called with the id of the session, null if nobody is signed in
+   * @param {function(): void} changed called after the visitor has signed in or out
+   */
+  constructor(onSession, changed) {
+    this.#onSession = onSession;
     this.#changed = changed;
+    this.#others.onmessage = () => this.#begin();
     find("sign-in").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#signIn();
@@ -25,8 +33,10 @@ export class SignIn {
     try {
       session = await ask("GET");
     } catch {
+      this.#onSession("unknown");
       return; // the page tells that the server cannot be reached
     }
+    this.#onSession(session.id);
     this.#draw(session);
     // The streams try again and again: what the form says of the last attempt stays.
     if (!refused || !session.required || !find("sign-in").hidden) return;
@@ -64,8 +74,7 @@ export class SignIn {
       this.#show(problem);
       return;
     }
-    find("sign-in").hidden = true;
-    this.#begin();
+    this.#tell();
   }
 
   async #signOut() {
@@ -74,12 +83,18 @@ export class SignIn {
     } catch {
       return; // still signed in, as the page shows
     }
+    this.#tell();
+  }
+
+  #tell() {
+    this.#others.postMessage("changed");
     this.#begin();
   }
 
   #begin() {
-    this.check(false);
+    find("sign-in").hidden = true;
     this.#changed();
+    this.check(false);
   }
 }
 

@@ -16,17 +16,17 @@ export class Tail {
     this.unread = 0;
   }
 
-  /** Take the text of an event of the stream. It is parsed when the events are next read. */
-  push(text) {
-    this.#arrived.push(text);
+  /** Take an event of the feed. */
+  push(event) {
+    this.#arrived.push(event);
     this.unread += 1;
-    // A fast stream between two reads: the oldest would be dropped by the next read anyway.
+    // Many events between two reads: the oldest would be dropped by the next read anyway.
     if (this.#arrived.length >= 2 * this.#kept) this.#arrived.splice(0, this.#arrived.length - this.#kept);
   }
 
   /** Take events of the history, in any order, but for those that are here. Older ones that were asked for are kept. */
   merge(events, areOlder = false) {
-    this.#parse();
+    this.#join();
     const known = new Set(this.#events.map(({ $offset }) => $offset));
     const added = events.filter(({ $offset }) => !known.has($offset));
     if (areOlder) this.#kept += added.length;
@@ -35,39 +35,39 @@ export class Tail {
 
   /** Take the present form of an event that may be here. */
   correct(event) {
-    this.#parse();
+    this.#join();
     this.#events = corrected(this.#events, event);
   }
 
   remove(offset) {
-    this.#parse();
+    this.#join();
     this.#events = without(this.#events, offset);
   }
 
   /** The offset of the newest event, or null. */
   get newest() {
-    this.#parse();
+    this.#join();
     return this.#events.at(-1)?.$offset ?? null;
   }
 
   /** Leave out the events up to an offset: some after it are missing. */
   forget(offset) {
-    this.#parse();
+    this.#join();
     this.#kept = KEPT;
     this.#events = this.#events.filter(({ $offset }) => $offset > offset);
   }
 
   /** The events, oldest first. */
   read() {
-    this.#parse();
+    this.#join();
     this.unread = 0;
     return this.#events;
   }
 
-  #parse() {
+  #join() {
     if (this.#arrived.length === 0) return;
     const newest = this.#events.at(-1)?.$offset ?? -1;
-    const arrived = this.#arrived.map((text) => JSON.parse(text));
+    const arrived = this.#arrived;
     this.#arrived = [];
     this.#events = [...this.#events, ...arrived.filter(({ $offset }) => $offset > newest)].slice(-this.#kept);
     // A correction can make an older event one that the filter selects.
