@@ -8,7 +8,7 @@ from pushsvc.alerts.webhook import AlertSettings
 from pushsvc.broker.alerts import AlertStore
 from pushsvc.broker.broker import Broker
 from pushsvc.errors import TooManyAlerts
-from pushsvc.settings import TopicRules
+from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.web.app import create_app
 from support.owner import Owner
 
@@ -38,6 +38,17 @@ def test_an_alert_is_defined_replaced_and_removed(client: FlaskClient) -> None:
     assert client.delete("/v1/alerts/low").status_code == 204
     assert client.delete("/v1/alerts/low").status_code == client.get("/v1/alerts/low").status_code == 404
     assert client.get("/v1/alerts").json == {"alerts": []}
+
+
+def test_of_a_topic_with_parts_only_events_raise_alerts(broker: Broker) -> None:
+    broker.check_layout()
+    client = create_app(broker, TopicRules((("orders", TopicSettings(parts=2)),))).test_client()
+    refused = client.put("/v1/alerts/low", json=LOW)
+    assert refused.status_code == 400
+    assert (refused.json["member"], refused.json["detail"]) == (
+        "topic", "topic: orders has parts, and statistics of such a topic cannot raise alerts",
+    )  # fmt: skip
+    assert client.put("/v1/alerts/low", json={"topic": "orders", "when": "event.rating < 2"}).status_code == 201
 
 
 @pytest.mark.parametrize(

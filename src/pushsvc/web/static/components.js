@@ -75,24 +75,24 @@ export class Components {
 
   #draw() {
     find("components").hidden = this.#groups.length === 0;
-    const behind = this.#groups.filter(({ topic }) => topic.lag > 0).length;
+    const behind = this.#groups.filter(({ topic }) => topic.lag + topic.parked > 0).length;
     const more = this.#groups.length > SHOWN ? `, the first ${SHOWN} of ${this.#groups.length} are shown` : "";
-    text(find("components-state"), (behind === 0 ? "All events are handled" : `${formatCount(behind)} behind`) + more);
+    text(find("components-state"), (behind === 0 ? "All are up to date" : `${formatCount(behind)} behind`) + more);
     replaceItems(find("components-list"), this.#groups.slice(0, SHOWN).map(cellsOf));
   }
 }
 
 function cellsOf({ group, totals, topic, rate }) {
   const { lag, parked, states, unknown_types: unknown } = topic;
-  const [name, state] = lag > 0 ? ["pending", `${formatCount(lag)} behind`] : ["ok", "Up to date"];
+  const waiting = lag > 0 ? `${formatCount(lag)} behind` : some(parked, "held back");
   const counts = totals === null ? [] : [
     rate === null ? "" : `${formatValue(Math.round(rate * 10) / 10)} events/s`,
     `${formatCount(totals.handled)} handled`, some(totals.failures, "failed attempt", "s"), some(totals.dead, "given up"),
     some(totals.trimmed, "trimmed unread"),
   ];
-  const here = [some(parked, "held back"), some(states, "key", "s", " with state"), typesOf(unknown)];
+  const here = [lag > 0 ? some(parked, "held back") : "", some(states, "key", "s", " with state"), typesOf(unknown)];
   return [
-    element("span", `state ${parked > 0 && lag === 0 ? "pending" : name}`, state),
+    element("span", `state ${waiting ? "pending" : "ok"}`, waiting || "Up to date"),
     element("b", "", group),
     element("span", "quiet", [...counts, ...here].filter((part) => part !== "").join(" · ")),
   ];
