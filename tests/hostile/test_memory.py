@@ -61,7 +61,10 @@ def test_unread_answers(stack: Stack) -> None:
 def test_slow_streams(stack: Stack) -> None:
     """Their backlogs, of at most a megabyte each, do not fit into the budget together."""
     supervisor = start_web(stack)
-    slow_streams.attack(stack.url, streams=120, bodies=60, pause=0.0, rest=0.0)
-    until(lambda: metric(stack, "slow_closes_total") >= 20)
+
+    def ended() -> None:
+        until(lambda: metric(stack, "slow_closes_total") >= 20)
+
+    slow_streams.attack(stack.url, streams=120, bodies=120, pause=0.0, meanwhile=ended)
     until(lambda: metric(stack, "memory_held_bytes") == 0)
     assert greatest_resident(supervisor) < LIMIT

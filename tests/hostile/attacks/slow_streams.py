@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import orjson
 
@@ -13,11 +15,15 @@ from hostile.calls import open_stream, post
 
 NAME = "slow streams"
 TOPIC = "hostile.slow"
+_REST = partial(time.sleep, 4.0)
 BODY = orjson.dumps([{"text": "x" * 900}] * 100)
 
 
-def attack(url: str, streams: int = 600, bodies: int = 60, pause: float = 0.05, rest: float = 4.0) -> Counter[str]:
-    """Return the statuses of the streams."""
+def attack(
+    url: str, streams: int = 600, bodies: int = 60, pause: float = 0.05,
+    meanwhile: Callable[[], object] = _REST,
+) -> Counter[str]:  # fmt: skip
+    """Return the statuses of the streams, which end after ``meanwhile``."""
     post(url, TOPIC, BODY)
     with ExitStack() as opened:
         connections = [
@@ -28,5 +34,5 @@ def attack(url: str, streams: int = 600, bodies: int = 60, pause: float = 0.05, 
         for _ in range(bodies):
             post(url, TOPIC, BODY)
             time.sleep(pause)
-        time.sleep(rest)
+        meanwhile()
     return statuses
