@@ -80,9 +80,13 @@ class AsyncClient:
         """As ``Client.correct``."""
         return await self._calls.correct(topic, event, changes)
 
-    async def delete_event(self, topic: str, event: str | int) -> dict[str, Any]:
+    async def delete_event(self, topic: str, event: str | int, *, erase: bool = False) -> dict[str, Any]:
         """As ``Client.delete_event``."""
-        return await self._calls.delete_event(topic, event)
+        return await self._calls.delete_event(topic, event, erase=erase)
+
+    async def event(self, topic: str, event: str | int) -> dict[str, Any]:
+        """As ``Client.event``."""
+        return await self._calls.event(topic, event)
 
     def events(self, topic: str, *, last_id: str = "", **query: Parameter) -> AsyncStream[Message]:
         """As ``Client.events``."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Handle = Callable[[dict[str, Any]], object]
 Handler = TypeVar("Handler", bound=Handle)
 AsyncEvents = Events | AsyncIterable[Mapping[str, Any]]
+_NO_QUERY: Mapping[str, Parameter] = {}
 _MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -81,15 +82,24 @@ class Calls:
         body = json.dumps(changes, default=plain, allow_nan=False).encode()
         return await self._correct("PATCH", topic, event, body)
 
-    async def delete_event(self, topic: str, event: str | int) -> dict[str, Any]:
+    async def delete_event(self, topic: str, event: str | int, *, erase: bool) -> dict[str, Any]:
         """Delete a stored event; return the answer. Raise ClientError."""
-        return await self._correct("DELETE", topic, event, None)
+        return await self._correct("DELETE", topic, event, None, {"erase": "true"} if erase else {})
 
-    async def _correct(self, method: str, topic: str, event: str | int, body: bytes | None) -> dict[str, Any]:
-        name = f"${event}" if isinstance(event, int) else quote(event, safe="")
-        path = self.session.path(topic, f"events/{name}", {})
+    async def event(self, topic: str, event: str | int) -> dict[str, Any]:
+        """Return a stored event and what was done to it; raise ClientError."""
+        return await self.read(self._event_path(topic, event, {}))
+
+    async def _correct(
+        self, method: str, topic: str, event: str | int, body: bytes | None, query: Mapping[str, Parameter] = _NO_QUERY
+    ) -> dict[str, Any]:
+        path = self._event_path(topic, event, query)
         # Done twice it changes nothing more.
         return await self.session.retry(lambda: self.session.request(method, path, body, _MERGE_PATCH), repeatable=True)
+
+    def _event_path(self, topic: str, event: str | int, query: Mapping[str, Parameter]) -> str:
+        name = f"${event}" if isinstance(event, int) else quote(event, safe="")
+        return self.session.path(topic, f"events/{name}", query)
 
     async def read(self, path: str) -> dict[str, Any]:
         """Return the JSON object at a path; raise ClientError."""

@@ -108,9 +108,16 @@ class Client:
         """
         return run(self._calls.correct(topic, event, changes))
 
-    def delete_event(self, topic: str, event: str | int) -> dict[str, Any]:
-        """Delete a stored event, by its id or offset; return the answer. Raise ClientError."""
-        return run(self._calls.delete_event(topic, event))
+    def delete_event(self, topic: str, event: str | int, *, erase: bool = False) -> dict[str, Any]:
+        """Delete a stored event, by its id or offset; return the answer. Raise ClientError.
+
+        ``erase`` removes its former forms, too, also of an event that was deleted before.
+        """
+        return run(self._calls.delete_event(topic, event, erase=erase))
+
+    def event(self, topic: str, event: str | int) -> dict[str, Any]:
+        """Return a stored event, by its id or offset, and what was done to it; raise ClientError."""
+        return run(self._calls.event(topic, event))
 
     def events(self, topic: str, *, last_id: str = "", **query: Parameter) -> Stream[Message]:
         """Yield a topic's events forever: new ones, or all after ``last_id`` (``earliest``: from the first).

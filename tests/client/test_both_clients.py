@@ -87,6 +87,10 @@ async def test_events_are_corrected_and_deleted(connect, shared_server, topic):
         await client.correct(topic, "a", {"x": 5})
         await client.delete_event(topic, 2)
         assert [event["x"] async for event in client.history(topic)] == [5]
+        assert (await client.event(topic, "a"))["event"]["x"] == 5
+        await client.delete_event(topic, 1, erase=True)
+        with pytest.raises(ClientError, match="410"):
+            await client.correct(topic, 1, {"x": 6})
 
 
 @on_a_loop

@@ -1,4 +1,4 @@
-"""The token that commands present to a running server. It never stands on a command line, which others can read."""
+"""The server that commands use, and the token that they present: never on a command line, which others can read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from pushsvc.errors import StartupError
 
 if TYPE_CHECKING:
     from pushsvc_client.credentials import Token
+
+url_option = option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, metavar="URL", help="The server to use."
+)
 
 token_option = option(
     "--token-file",

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pushsvc import __version__
-from pushsvc.cli.credentials import token_from, token_option
+from pushsvc.cli.credentials import token_from, token_option, url_option
+from pushsvc.cli.event import event
 from pushsvc.cli.options import COMMON, TLS, WEB, option, server_options
 from pushsvc.cli.terminal import log_to_terminal, visible, visible_lines
 from pushsvc.cli.token import token
@@ -244,13 +245,10 @@ def _broker_of(settings: Settings) -> Broker:
 # Clients of a running server
 
 
-_URL = option("--url", default="http://127.0.0.1:8000", show_default=True, metavar="URL", help="The server to use.")
-
-
 @program.command(short_help="Publish events from a file or a pipe.")
 @click.argument("topic")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
-@_URL
+@url_option
 @token_option
 @click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "json"]), help="[default: by name or content]")
 @click.option("--id", "id_", metavar="COLUMN", help="CSV column with the ids of the events.")
@@ -317,7 +315,7 @@ def _clean(file: str, kind: str | None, rules: str, refused: str | None) -> Clea
 @program.command(short_help="Write all events of a topic to a file.")
 @click.argument("topic")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
-@_URL
+@url_option
 @token_option
 @click.option(
     "--format", "kind", type=click.Choice(["ndjson", "csv", "parquet"]), help="[default: by name, else ndjson]",
@@ -363,7 +361,7 @@ def export(
 )  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N events, or N frames of statistics.")
 @click.option("--after", metavar="CURSOR", default="", help="Start after this cursor; 'earliest': at the first event.")
-@_URL
+@url_option
 @token_option
 def tail(
     topic: str, url: str, token_file: Path | None, stats: bool, window: str | None, keys: tuple[str, ...],
@@ -413,6 +411,7 @@ def _report_outage(reason: str | None) -> None:
     click.echo("pushsvc: connected again" if reason is None else visible(f"pushsvc: waiting: {reason}"), err=True)
 
 
+program.add_command(event)
 program.add_command(token)
 
 
