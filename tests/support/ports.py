@@ -10,8 +10,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-_FIRST, _LAST = 10_000, 32_000
-"""Below the ports that the kernel gives to clients: none of them takes the port of a server that is about to start."""
+_FIRST, _LAST = 10_081, 32_000
+"""Below the ports that the kernel gives to clients: none of them takes the port of a server that is about to start.
+Above 10080, the highest port that browsers refuse (https://fetch.spec.whatwg.org/#port-blocking)."""
 
 _held: list[int] = []
 
