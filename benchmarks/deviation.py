@@ -69,7 +69,7 @@ def by_river(values: Floats) -> Floats:
 def by_pushsvc(values: Floats) -> Floats:
     engine, found = Engine(EngineOptions([Window.parse("1m")]), START), np.full(LENGTH, np.nan)
     topic = engine.rows.add_topic(10, 1)
-    row = topic.rows(topic.field("x") or 0, np.array([topic.key("a")]))
+    row = topic.rows(topic.field("x") or 0, topic.key_numbers(["a"]))
     for at, value in enumerate(values.tolist()):
         engine.advance(START + at * 1_000)
         engine.put(engine.begin_entry(topic, at + 1, np.array([START + at * 1_000]), None), row, np.array([value]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import random
 import signal
 import threading
@@ -297,7 +296,7 @@ def test_everything_equals_a_computation_over_the_surviving_events(shop: Stack, 
             shop.post(reference, events)
     for window in ("1m", "15m") if kind else ("1m", "15m", "last 20"):
         wanted = statistics(shop, reference, window)
-        until(lambda window=window, wanted=wanted: same(statistics(shop, topic, window), wanted), seconds=30)
+        until(lambda window=window, wanted=wanted: statistics(shop, topic, window) == wanted, seconds=30)
     assert series(shop, topic) == series(shop, reference)
 
 
@@ -313,18 +312,6 @@ def series(stack: Stack, topic: str) -> list[dict[str, Any]]:
 def statistics(stack: Stack, topic: str, window: str) -> list[list[Any]]:
     found = stack.stats(topic, f"?window={quote(window)}")
     return sorted((row for row in found["data"] if row[2]), key=repr) if not found.get("pending") else []
-
-
-def same(found: list[list[Any]], wanted: list[list[Any]]) -> bool:
-    """Return whether rows are equal. The last bit of a standard deviation depends on when panes were merged."""
-    deviation = 8
-    exact = [[*row[:deviation], *row[deviation + 1 :]] for row in found] == [
-        [*row[:deviation], *row[deviation + 1 :]] for row in wanted
-    ]
-    return exact and all(
-        one[deviation] == other[deviation] or math.isclose(one[deviation], other[deviation], rel_tol=1e-12)
-        for one, other in zip(found, wanted, strict=True)
-    )
 
 
 # Tokens

@@ -75,7 +75,7 @@ def rows_by_name(owner, rules=None):
 
 
 def assert_as_whole(owner):
-    """The shards have the rows of one engine over the same log, bit for bit but for the last bits of std."""
+    """The shards have the rows of one engine over the same log, bit for bit."""
     (offset, sharded), (whole_offset, whole) = rows_by_name(owner), rows_by_name(owner, TopicRules(default=WHOLE))
     assert offset == whole_offset
     assert_same(sharded, whole, exact=ALL)

@@ -89,7 +89,7 @@ def test_windows_are_reported_while_somebody_reads_them(series, wanted, draws):
         for frame in frames:
             assert (frame.kind == "snapshot") == (frame.window in first)
             if frame.kind == "snapshot":
-                # Of the same engine: the last bits of a standard deviation depend on when panes were merged.
+                # Of a copy: a snapshot settles what is pending.
                 other = copy.deepcopy(aggregate).snapshot(frame.window)
                 assert (frame.gone, frame.ending) == ([], False)
                 assert sorted(frame.rows, key=repr) == sorted(other.rows, key=repr)

@@ -12,6 +12,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.errors import BrokerUnavailable, Fenced
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.stats.serialize import VERSION
 from pushsvc.stats.window import Window
 from pushsvc.worker.checkpoints import Checkpointer
 from pushsvc.worker.engine import LocalEngine
@@ -291,7 +292,7 @@ def test_a_damaged_checkpoint_is_ignored_and_the_log_is_read(owner, change, capl
 def test_a_state_of_another_version_is_ignored(owner, monkeypatch):
     publish(owner, 5)
     owner.take_checkpoint()
-    monkeypatch.setattr("pushsvc.stats.serialize.VERSION", 3)
+    monkeypatch.setattr("pushsvc.stats.serialize.VERSION", VERSION + 1)
     counts = Counts()
     last = successor(owner)
     last.step()

@@ -8,9 +8,21 @@ import numpy as np
 
 from pushsvc.pause import no_pause
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, runs_of
-from pushsvc.stats.moments import CARRY, EMPTY, HIGH, LOW, MOMENTS, SPREAD, TOTAL, Moments, describe, merge, merge_equal
+from pushsvc.stats.moments import (
+    EMPTY,
+    FINE,
+    HIGH,
+    LOW,
+    MOMENTS,
+    SPREAD,
+    Moments,
+    describe,
+    merge,
+    merge_equal,
+    without,
+)
 from pushsvc.stats.panes.batches import RowBatch, group, merged
-from pushsvc.stats.panes.partials import RowPartial
+from pushsvc.stats.panes.partials import RowPartial, parts_of
 from pushsvc.stats.panes.quantiles import BITS, Histograms, NewestValues, buckets_of
 from pushsvc.stats.panes.two_stack import BLOCK, by_block
 from pushsvc.stats.parts import bytes_of
@@ -155,14 +167,10 @@ class LifetimeWindow:
         if not (left or shared):
             self._parts[:, column] = EMPTY
             return
-        total, carry, spread = self._parts[[TOTAL, CARRY, SPREAD], column].tolist()
-        rest = merge(_one(total, carry), _one(-value, 0.0)).parts
-        self._parts[TOTAL, column], self._parts[CARRY, column] = rest[TOTAL, 0], rest[CARRY, 0]
-        if left <= 0:
-            return
-        mean = (total + carry) / (left + 1)
-        after = (rest[TOTAL, 0] + rest[CARRY, 0]) / left
-        self._parts[SPREAD, column] = max(0.0, spread - (value - mean) * (value - after))
+        rest = without(Moments(np.array([left + 1]), self._parts[:, [column]]), np.array([value])).parts[:, 0]
+        if left <= 0:  # the sum of what other engines hold
+            rest[[SPREAD, FINE]] = self._parts[[SPREAD, FINE], column]
+        self._parts[:, column] = rest
 
     def _reserve(self) -> None:
         more = self._rows.size - len(self._counts)
@@ -238,7 +246,7 @@ class LifetimeWindow:
         for valued in (False, True):
             chosen = np.flatnonzero((columns != CLOSED) == valued)
             if len(chosen):
-                parts = np.array([partials[place].parts for place in chosen.tolist()]).T
+                parts = parts_of([partials[place] for place in chosen.tolist()])
                 own, moments = _merge_equal(rows[chosen], Moments(counts[chosen], parts))
                 self._merge(own, moments, valued=valued)
         if self.percents:
@@ -392,11 +400,6 @@ class Sketches:
 
 _NOTHING: Ints = np.zeros(0, np.int64)
 _BUCKET = (1 << BITS) - 1
-
-
-def _one(total: float, carry: float) -> Moments:
-    """Return a partial with a sum alone."""
-    return Moments(np.ones(1, np.int64), np.array([[total], [carry], [0.0], [0.0], [0.0]]))
 
 
 def _joined(buckets: Ints, levels: Ints) -> Ints:

@@ -15,7 +15,7 @@ import numpy as np
 from pushsvc.pause import Pause, no_pause
 
 # To be raised when the layout changes, or when an attribute keeps its name but changes its meaning.
-VERSION = 2
+VERSION = 3
 _ARRAY_OF_FOUR, _ARRAY = b"\x94", b"\xdd"  # prefixes in MessagePack; the length of the second array has four bytes
 
 

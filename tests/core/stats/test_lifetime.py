@@ -81,3 +81,12 @@ def test_joined_buckets_stay_joined_in_another_engine():
         put(one, rows, "k", values[:1])
         one.lifetime.subtracting = False
     assert other.partials(0, theirs) == engine.partials(0, row)
+
+
+def test_a_record_whose_spread_was_one_double_is_read():
+    engine, topic = engine_of()
+    keys = topic.key_numbers(["a"])
+    engine.sink.load(topic.rows(0, keys), [RowPartial(2)])
+    engine.sink.load(topic.rows(topic.field("n"), keys), [RowPartial(2, [3.0, 0.0, 0.5, 1.0, 2.0])])
+    row = topic.rows(topic.field("n"), keys)
+    assert engine.read(0, row.astype(np.int64))[:5, 0].tolist() == [3.0, 1.5, 1.0, 2.0, 0.5**0.5]

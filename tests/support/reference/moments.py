@@ -25,11 +25,16 @@ def merged(panes):
 
 @cache
 def exact(values):
-    """Return the sum, the mean and the std of a tuple of values, each rounded once."""
+    """Return the sum and the mean of a tuple of values, each rounded once, and the std."""
     fractions, n = list(map(Fraction, values)), len(values)
     total = sum(fractions)
     spread = sum(value * value for value in fractions) - total * total / n
-    return float(total), float(total / n), sqrt(spread / (n - 1))
+    return float(total), float(total / n), std_of(spread, n)
+
+
+def std_of(spread, n):
+    """Return the std of ``n`` values with an exact sum of squared distances: it is rounded once, halves upwards."""
+    return sqrt(float(spread * (1 + Fraction(1, 2**85))) / (n - 1))
 
 
 def exact_std(values):

@@ -94,7 +94,7 @@ def names_and(frame):
 
 
 def assert_frames(whole, sharded):
-    """All but the order of the rows is the same, std but for its last bits."""
+    """All but the order of the rows is the same."""
     for one, other in zip(whole, sharded, strict=True):
         (rows, gone), (own, own_gone) = names_and(one), names_and(other)
         assert_same(own, rows, exact=10**9)

@@ -277,8 +277,7 @@ class PaneWindows:
 
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, not finite where undefined."""
-        # The statistics of a row keep their bits until events enter or leave it. Otherwise the order in which its panes
-        # happen to be merged would show in the last bit of std, and readers do not get rows that did not change.
+        # The statistics of a row are kept until events enter or leave it: that saves the merges.
         self.settle()
         self._reserve()
         stale = rows[self._stale[window, rows]]

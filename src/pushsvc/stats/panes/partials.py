@@ -1,7 +1,6 @@
 """Partial aggregates of one row, made by several engines and merged into its statistics.
 
-Count, sum, min, max and histogram are exactly those of one engine that counted everything; std has the same error bound
-(see moments.py).
+They are those of one engine that counted everything, bit for bit (see moments.py).
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 
 from pushsvc.stats.arrays import Floats, Ints
-from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, SPREAD, Moments, describe, merge_runs
+from pushsvc.stats.moments import EMPTY, HIGH, LOW, MOMENTS, PARTS, SPREAD, Moments, describe, merge_runs
 from pushsvc.stats.panes.quantiles import NEWEST, lower_ends
 
 
@@ -29,7 +28,7 @@ class RowPartial(msgspec.Struct, frozen=True, array_like=True):
 def merge_partials(partials: Sequence[RowPartial], percents: Sequence[int]) -> Floats:
     """Merge all partials of a row; return its moments and quantiles [5 + percents]."""
     counts = np.array([one.count for one in partials], np.int64)
-    given = Moments(counts, np.array([one.parts for one in partials]).T)
+    given = Moments(counts, parts_of(partials))
     moments = merge_runs(given, np.zeros(1, np.int64))
     if counts.min(initial=0) < 0:  # events of other engines were taken out there: only sums can be merged
         moments.parts[SPREAD] = np.nan
@@ -44,6 +43,11 @@ def merge_partials(partials: Sequence[RowPartial], percents: Sequence[int]) -> F
         else:
             found[MOMENTS:] = values[ranks - 1]
     return found
+
+
+def parts_of(partials: Sequence[RowPartial]) -> Floats:
+    """Return the floats [6, n] of partials. Those of earlier versions had no last one: their spread was one double."""
+    return np.array([[*one.parts, 0.0][:PARTS] for one in partials]).T
 
 
 def _values(partials: Sequence[RowPartial]) -> Floats | None:
