@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import click
 import pytest
 
+from pushsvc.cli.options import server_options
 from pushsvc.config.settings import Settings, load
 from pushsvc.errors import InvalidSetting
+from pushsvc.extension.settings import settings_of
 
 GOOD = """
 webhook_hosts = ["Hooks.example", "*.chat.example", "[::1]"]
@@ -23,6 +27,12 @@ webhook = "https://hooks.example/x"
 [topics.feedback]
 windows = ["30s"]
 """
+
+
+@click.command()
+@server_options("webhook_hosts")
+def given(settings: Settings) -> Settings:
+    return settings
 
 
 def read(folder: Path, text: str) -> Settings:
@@ -57,3 +67,28 @@ def test_alerts_and_webhooks_reach_the_processes(tmp_path: Path) -> None:
 def test_a_fault_is_named_with_its_place(tmp_path: Path, old: str, new: str, text: str) -> None:
     with pytest.raises(InvalidSetting, match=text):
         read(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_hosts_and_secret_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSHSVC_WEBHOOK_HOSTS", "Hooks.example *.chat.example")
+    monkeypatch.setenv("PUSHSVC_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    for settings in (settings_of({}), given.main([], standalone_mode=False)):
+        assert settings.alert_settings.webhooks.hosts == ("hooks.example", "*.chat.example")
+        assert len(settings.alert_settings.webhooks.secret) == 24
+    assert "PUSHSVC_WEBHOOK_SECRET" not in os.environ, "no child inherits it"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PUSHSVC_WEBHOOK_SECRET", "quite-secret"), ("PUSHSVC_WEBHOOK_HOSTS", "https://hooks.example")],
+)
+def test_errors_in_the_environment_name_the_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises((InvalidSetting, click.UsageError)) as raised:
+        given.main([], standalone_mode=False)
+    error = raised.value
+    shown = error.format_message() if isinstance(error, click.UsageError) else str(error)
+    assert name in shown or "--webhook-hosts" in shown
+    assert "quite-secret" not in shown
+    with pytest.raises(InvalidSetting, match=r"PUSHSVC_WEBHOOK_|--webhook-hosts"):
+        settings_of({})

@@ -22,6 +22,7 @@ import pushsvc
 from pushsvc.broker.embedded import find_binary
 from pushsvc.cli.main import program
 from pushsvc.config.access import KEY_VARIABLE
+from pushsvc.config.alerts import SECRET_VARIABLE
 from support.ports import free_port
 from support.stack import Stream
 from support.waiting import DEADLINE, until
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
-SECRETS = {KEY_VARIABLE, "PUSHSVC_TOKEN"}  # they have no options: others can read a command line
+SECRETS = {KEY_VARIABLE, SECRET_VARIABLE, "PUSHSVC_TOKEN"}  # they have no options: others can read a command line
 
 # Replaces the client that a health check runs, if no client is installed.
 CLIENT = """#!{python} -IS

@@ -103,7 +103,7 @@ def web(settings: Settings) -> None:
 
 
 @program.command()
-@server_options("aggregators", "metrics_host", "metrics_port", "allow_host", "insecure", *COMMON)
+@server_options("aggregators", "metrics_host", "metrics_port", "allow_host", "insecure", "webhook_hosts", *COMMON)
 def aggregator(settings: Settings) -> None:
     """Run only the aggregator processes; needs --redis."""
     _supervise(settings, aggregators=settings.aggregators)

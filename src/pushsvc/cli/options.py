@@ -231,6 +231,13 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         help="Least level of what is logged. [default: info]",
     ),
     "access_log": option("--access-log", is_flag=True, default=None, help="Log every answer."),
+    "webhook_hosts": option(
+        "--webhook-hosts",
+        type=_CheckedType("webhook_host"),
+        multiple=True,
+        metavar="HOST",
+        help="Send webhooks of alerts to this host, or to *.example.com (repeatable).",
+    ),
     "wait": option("--wait", is_flag=True, default=None, help="Wait for Redis if it does not answer yet."),
 }
 
@@ -244,7 +251,7 @@ _ACCESS = (
 )  # fmt: skip
 WEB = (
     "host", "port", "workers", "allow_host", *_ORIGINS, "trusted_proxy", "insecure", *_ACCESS, "ack", "heartbeat",
-    "io_uring", *_LIMITS, "access_log",
+    "io_uring", *_LIMITS, "access_log", "webhook_hosts",
 )  # fmt: skip
 _REDIS = (
     "redis", "redis_username", "redis_password_file", "redis_ca_file", "redis_cert_file", "redis_key_file",
@@ -293,9 +300,15 @@ def server_options(*names: str) -> Callable[[F], F]:
             _warn_of_password(own.get("redis"))
             from pushsvc.config import load
             from pushsvc.config.access import take_key_variable
+            from pushsvc.config.alerts import take_secret_variable
 
-            key = take_key_variable()  # also where it is not used: no child inherits it
-            settings = load(own | {"jwt_key": key} if "jwt_alg" in names else own, config)
+            # Both are taken also where they are not used: no child inherits them.
+            key, secret = take_key_variable(), take_secret_variable()
+            if "jwt_alg" in names:
+                own["jwt_key"] = key
+            if "webhook_hosts" in names:
+                own["webhook_secret"] = secret
+            settings = load(own, config)
             log_to_terminal("pushsvc", settings.log_format, settings.log_level)
             return command(settings, **given)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from pushsvc.alerts.rule import MOST_ALERTS, AlertRule, InvalidAlert, read_rule
 from pushsvc.alerts.webhook import read_secret
+from pushsvc.errors import InvalidSetting
+
+SECRET_VARIABLE = "PUSHSVC_WEBHOOK_SECRET"  # noqa: S105 - its name
 
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+", re.ASCII)
 
@@ -41,6 +45,22 @@ def webhook_host(value: Any) -> str:
     if not _HOST.fullmatch(host):
         raise ValueError(f"{value!r} must be a host, such as hooks.example.com, *.example.com or *")
     return host
+
+
+def take_secret_variable() -> str | None:
+    """Return the secret of webhooks in the environment, and remove it there. Raise InvalidSetting."""
+    secret = secret_in(os.environ)
+    os.environ.pop(SECRET_VARIABLE, None)
+    return secret
+
+
+def secret_in(environment: Mapping[str, str]) -> str | None:
+    """Return the secret of webhooks in an environment. Raise InvalidSetting."""
+    value = environment.get(SECRET_VARIABLE)
+    try:
+        return webhook_secret(value) if value else None
+    except ValueError as error:
+        raise InvalidSetting(f"{SECRET_VARIABLE}: {error}") from None
 
 
 def webhook_secret(value: Any) -> str:

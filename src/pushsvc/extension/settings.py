@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from pushsvc.cli.options import from_environment
 from pushsvc.config import Settings, load
+from pushsvc.config.alerts import secret_in
 from pushsvc.config.checks import SETTINGS, SettingFault, check_table
 from pushsvc.errors import InvalidSetting
 from pushsvc.supervisor.served import served
@@ -19,9 +21,9 @@ _ENVIRONMENT = (
     "redis", "redis_username", "redis_password_file", "redis_ca_file", "redis_cert_file", "redis_key_file", "prefix",
     "data_dir", "maxmemory", "workers", "aggregators", "allow_host", "allow_origin", "allow_read_origin",
     "allow_write_origin", "ack", "heartbeat", "drain", "watchdog", "wait", "io_uring", "max_connections", "log_format",
-    "log_level",
+    "log_level", "webhook_hosts",
 )  # fmt: skip
-NAMES = frozenset({*_ENVIRONMENT, "alerts", "limits", "topics", "webhook_hosts", "webhook_secret"})
+NAMES = frozenset({*_ENVIRONMENT, "alerts", "limits", "topics", "webhook_secret"})
 """The settings that an application may have. The other ones concern a server that clients reach directly."""
 
 
@@ -52,7 +54,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         if file is not None:
             raise InvalidSetting(f"{PREFIX}CONFIG: pushsvc serve reads the file: name it with --config")
         return replace(in_front.settings, **checked)
-    options = from_environment(*_ENVIRONMENT) | checked
+    options = {"webhook_secret": secret_in(os.environ)} | from_environment(*_ENVIRONMENT) | checked
     loaded = load(options, None if file is None else Path(file))
     settings = replace(Settings(), **{name: getattr(loaded, name) for name in NAMES})
     if "log_level" not in options and loaded.log_level == "info":
