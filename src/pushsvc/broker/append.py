@@ -1,6 +1,6 @@
 """Publish calls: the events of one request, or of several requests to one topic merged into one call."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -26,6 +26,7 @@ from pushsvc.errors import PushError
 from pushsvc.event import Batch
 from pushsvc.event.index import digest_of, terms_of
 from pushsvc.event.latest import latest_places
+from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import TopicSettings
 
 _pack: Any = hiredis.pack_command
@@ -66,7 +67,8 @@ class Append(Struct, frozen=True, eq=False):
     """Stores all events of a batch, or none.
 
     With a ``fence`` only the partition's owner may write. With a ``request_key`` the events are stored once however
-    often the call is repeated, and ``note`` is remembered with the outcome.
+    often the call is repeated, and ``note`` is remembered with the outcome. There is a ``pause`` after each chunk of
+    which the keys or the indexed values are found: in 8 MB that takes 70 ms.
     """
 
     target: AppendTarget
@@ -75,6 +77,7 @@ class Append(Struct, frozen=True, eq=False):
     request_key: str = ""
     note: bytes = b""
     emission: Emission | None = None
+    pause: Pause = no_pause
 
     @property
     def keys(self) -> Sequence[str]:
@@ -114,10 +117,9 @@ class Append(Struct, frozen=True, eq=False):
         for chunk in chunks:
             command += _chunk_arguments(chunk)
         if target.latest_keys is not None:
-            deletes = target.settings.latest_deletes
-            command.append(msgspec.msgpack.encode([latest_places(chunk.data, deletes) for chunk in chunks]))
+            command.append(_latest_argument(chunks, target.settings.latest_deletes, self.pause))
         if target.index_keys is not None:
-            command.append(_index_argument(chunks, target.settings.index))
+            command.append(_index_argument(chunks, target.settings.index, self.pause))
         if batch.ids is not None:
             command += batch.ids
         return command
@@ -236,10 +238,22 @@ def _pack_in_pieces(command: Sequence[Argument]) -> Iterator[bytes]:
     yield b"".join(small)
 
 
-def _index_argument(chunks: Sequence[Batch], names: Sequence[str]) -> bytes:
+def _latest_argument(chunks: Sequence[Batch], deletes: Collection[str], pause: Pause) -> bytes:
+    """Return what latest.lua takes: for each chunk the keys that it changes."""
+    found: list[list[str | int]] = []
+    for chunk in chunks:
+        found.append(latest_places(chunk.data, deletes))
+        pause()
+    return msgspec.msgpack.encode(found)
+
+
+def _index_argument(chunks: Sequence[Batch], names: Sequence[str], pause: Pause) -> bytes:
     """Return what index.lua takes: the digest of the names, and for each chunk what terms_of yields."""
-    terms = [[value for found in terms_of(chunk.data, names) for value in found] for chunk in chunks]
-    return msgspec.msgpack.encode([digest_of(names), *terms])
+    found: list[str | list[str | int]] = [digest_of(names)]
+    for chunk in chunks:
+        found.append([value for terms in terms_of(chunk.data, names) for value in terms])
+        pause()
+    return msgspec.msgpack.encode(found)
 
 
 def _chunk_arguments(chunk: Batch) -> tuple[int | str, bytes]:

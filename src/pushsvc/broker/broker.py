@@ -29,6 +29,7 @@ from pushsvc.broker.revocations import RevocationStore
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
+from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import Ack, TopicSettings
 from pushsvc.topic import PARTITIONS
 
@@ -240,17 +241,19 @@ class Broker:
         fence: int | None = None,
         idempotency: IdempotencyKey | None = None,
         emission: Emission | None = None,
+        pause: Pause = no_pause,
     ) -> Receipt:
         """Append events (at least one) to a topic's log, atomically, and notify subscribers.
 
         Events whose id is known keep the offset they have. A repeated request with the same ``idempotency`` gets the
-        answer of the first. The events of an ``emission`` that was stored before are not stored again. Raises
-        InvalidBatch (a time too far ahead of an event clock; ``line`` is the event's place in ``events``, from 1),
-        KeyReused (another request used that key), TooManyTopics, Fenced (``fence`` is no longer the newest), LogFull,
-        Unconfirmed, OutcomeUnknown, BrokerUnavailable, Overloaded or BrokerFull.
+        answer of the first. The events of an ``emission`` that was stored before are not stored again. ``pause`` must
+        not raise: other requests may go to Redis with this one. Raises InvalidBatch (a time too far ahead of an event
+        clock; ``line`` is the event's place in ``events``, from 1), KeyReused (another request used that key),
+        TooManyTopics, Fenced (``fence`` is no longer the newest), LogFull, Unconfirmed, OutcomeUnknown,
+        BrokerUnavailable, Overloaded or BrokerFull.
         """
         batch = events if isinstance(events, Batch) else Batch.from_events(events)
-        return self._publisher.publish(topic, batch, settings, fence, idempotency, emission)
+        return self._publisher.publish(topic, batch, settings, fence, idempotency, emission, pause)
 
     def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
         """Append the events of several requests in one call; return None, with nothing stored, if any event is known or

@@ -20,6 +20,7 @@ from pushsvc.broker.script import (
 )
 from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
+from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import FUTURE_ALLOWANCE, LIFETIME_AGE, LOG_FULL_FACTOR, TopicSettings
 
 Commit = Callable[[ScriptCall | Append], tuple[Any, str]]  # returns the reply, and the confirmation that it lacks
@@ -92,7 +93,7 @@ class EventPublisher:
 
     def publish(
         self, topic: str, batch: Batch, settings: TopicSettings, fence: int | None, idempotency: IdempotencyKey | None,
-        emission: Emission | None = None,
+        emission: Emission | None = None, pause: Pause = no_pause,
     ) -> Receipt:  # fmt: skip
         """Append the events (at least one) that are not known yet; see ``Broker.publish``."""
         fresh = batch.without(batch.repeated_ids())
@@ -101,7 +102,7 @@ class EventPublisher:
         while True:
             note = idempotency.value(known, fresh.count, batch.count - fresh.count) if idempotency else b""
             request_key = idempotency.name if idempotency else ""
-            reply, missing = self._commit(Append(target, fresh, fence, request_key, note, emission))
+            reply, missing = self._commit(Append(target, fresh, fence, request_key, note, emission, pause))
             match reply[0]:
                 case b"ok":
                     _, first, last, arrival, head = reply

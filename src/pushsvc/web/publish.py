@@ -214,8 +214,9 @@ def _store(
         if earlier is None:
             raise InvalidBatch(parsed.faults, parsed.more)
         return earlier
+    pause = no_pause if len(parsed.batch.data) <= context.long.limits.short_body else context.long.pauses()
     try:
-        return context.broker.publish(topic, parsed.batch, settings, idempotency=key)
+        return context.broker.publish(topic, parsed.batch, settings, idempotency=key, pause=pause)
     except InvalidBatch as error:  # the broker numbers the events, the producer numbers lines
         faults = [replace(fault, line=parsed.lines[fault.line - 1]) for fault in error.faults]
         raise InvalidBatch(faults, error.more) from None
