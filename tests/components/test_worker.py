@@ -466,6 +466,7 @@ def test_components_run_beside_a_server(site: Site) -> None:
     """)
     site.stack.start("serve", "serve", "--port", str(site.stack.port), "--components", "app")
     until(site.stack.ready)
+    until(lambda: "the worker works" in site.stack.output("serve"))
     assert site.stack.post("orders", {"n": 1}).status == 202
     with site.stack.stream("/v1/topics/bills/events?format=sse&last_event_id=earliest") as stream:
         stream.until(lambda _, data: data.get("n") == 1)

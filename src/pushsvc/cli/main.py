@@ -542,10 +542,11 @@ def aggregator_worker(metrics_fd: int | None) -> None:
 
     settings, redis = _child_settings()
     broker = Broker(redis, settings.prefix, topics=settings.limits.partition_topics)
-    worker = AggregatorWorker(broker, settings.topics, settings.limits, alerts=settings.alert_settings)
+    worker = AggregatorWorker(
+        broker, settings.topics, settings.limits, alerts=settings.alert_settings, on_begin=start_heartbeat()
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.stop)
-    start_heartbeat()
     with nullcontext() if metrics_fd is None else _metrics_server(settings, metrics_fd):
         worker.run()
 

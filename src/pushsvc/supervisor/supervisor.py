@@ -133,12 +133,23 @@ class Supervisor:
             if at:
                 self._announce(at)
             self._start_web(self._listener)
-        else:
-            metrics = f"; {at}" if at else ""
-            if self._components is None:
-                self._announce(f"the aggregator works{metrics}")
-            else:
-                threading.Thread(target=self._announce_begin, args=[f"the worker works{metrics}"], daemon=True).start()
+            at = ""
+        elif self._components is None:
+            self._announce_begin("_aggregator", "the aggregator works", at)
+        if self._components is not None:
+            self._announce_begin("_worker", "the worker works", at)
+
+    def _announce_begin(self, role: str, text: str, at: str) -> None:
+        """Announce that a child of a role has begun: it holds leases."""
+        numbers = [child.beats for child in self._children if child.role == role and child.beats is not None]
+
+        def watch() -> None:
+            while not self._stopped.wait(_BEGIN_INTERVAL):
+                if any(map(self._heartbeats.has_begun, numbers)):
+                    self._announce("; ".join(filter(None, (text, at))))
+                    return
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def _start_application(self, application: ApplicationProcesses) -> None:
         """Start the application, and take over the settings in its configuration."""
@@ -216,14 +227,6 @@ class Supervisor:
         if self._producer is not None:
             self._children.append(ChildProcess("_demo", 1, [*self._producer, "--url", address]))
             self._signals.wake()
-
-    def _announce_begin(self, text: str) -> None:
-        """Announce that a worker has begun: it holds leases."""
-        numbers = [child.beats for child in self._children if child.role == "_worker" and child.beats is not None]
-        while not self._stopped.wait(_BEGIN_INTERVAL):
-            if any(map(self._heartbeats.has_begun, numbers)):
-                self._announce(text)
-                return
 
     # Restarts
 

@@ -6,7 +6,7 @@ that arrived before it is still unread.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
@@ -41,13 +41,15 @@ log = logging.getLogger(__name__)
 
 
 class AggregatorWorker:
-    """An aggregator process. Several share the partitions evenly. ``run`` returns after ``stop``."""
+    """An aggregator process. Several share the partitions evenly. ``run`` returns after ``stop``. ``on_begin`` is
+    called when it owns a partition, and with each further one."""
 
     def __init__(
         self, broker: Broker, rules: TopicRules, limits: Limits | None = None, policy: WorkerPolicy | None = None,
-        alerts: AlertSettings | None = None,
+        alerts: AlertSettings | None = None, on_begin: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._broker = broker
+        self._on_begin = on_begin
         self._policy = policy = policy or WorkerPolicy()
         self.partitions: dict[int, Partition] = {}
         self._by_tag = {tag: partition for partition, tag in enumerate(TAGS)}
@@ -119,6 +121,7 @@ class AggregatorWorker:
 
     def adopt(self, number: int, fence: int) -> None:
         self._begin(Partition(number, fence))
+        self._on_begin()
 
     def drop(self, number: int) -> None:
         partition = self.partitions.pop(number, None)
