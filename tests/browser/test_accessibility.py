@@ -10,6 +10,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, Route, ViewportSize, expect
 
+from pushsvc.broker.broker import Broker
+from support.components import Site
 from support.dashboard import PIZZA, keep_stream_in_tab, open_page, post
 from support.stack import Stack
 from support.waiting import until
@@ -127,7 +129,7 @@ def test_axe_finds_nothing_in_the_panel_of_events(
 
     until(is_shown)
     page.locator("#tail .open").first.click()
-    expect(page.locator("#tail .detail")).to_have_count(1)
+    expect(page.locator("#tail .life")).to_contain_text("Stored")
     check("event open")
     page.locator("#tail .key").first.click()
     expect(page.locator("#events-title")).to_have_text("Timeline of soup")
@@ -135,3 +137,28 @@ def test_axe_finds_nothing_in_the_panel_of_events(
     page.locator("#events-text").fill("nothing")
     expect(page.locator("#events-none")).to_have_text("No event matches.")
     check("no event found")
+
+
+@pytest.mark.parametrize("size", _SIZES, ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_card_of_components(
+    page: Page, own_server: Stack, broker: Broker, tmp_path: Path, source: str, scheme: Literal["light", "dark"],
+    size: ViewportSize,
+) -> None:  # fmt: skip
+    check = _checked(page, source, scheme, size)
+    site = Site(own_server, broker, tmp_path)
+    site.app("""
+        @on("orders", type="bad", start="beginning", retries=50, backoff=30.0)
+        def failing(event, ctx):
+            raise RuntimeError
+
+        @on("orders", start="beginning")
+        def counting(event, ctx):
+            ctx.state["n"] = 1
+    """)
+    own_server.post("orders", [{"key": "a", "type": "bad"}, {"key": "b", "type": "other"}])
+    site.work()
+    until(lambda: len(own_server.get("/v1/components?topic=orders").json()["groups"]) == 2)
+    open_page(page, own_server, "#topic=orders")
+    expect(page.locator("#components-list li")).to_have_count(2)
+    check("components")

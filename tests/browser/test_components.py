@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, Route, expect
 
 from pushsvc.broker.broker import Broker
 from support.components import Site
@@ -50,9 +51,35 @@ def test_a_topic_has_its_groups_with_what_they_did(
     expect(group).to_contain_text(re.compile(r"\d+ events/s"))
     assert page.locator("#components img").count() == 0
 
+    page.locator("#events").scroll_into_view_if_needed()
+    page.locator("#tail tbody tr[data-offset='3'] .open").click()
+    expect(page.locator("#tail .life")).to_contain_text("billing: failed 1×, is tried again")
+
     own_server.stop("worker")
     own_server.post("orders", [{"key": "a", "n": 2}] * 3)
     expect(group.locator(".state")).to_have_text("3 behind")
     expect(page.locator("#components-state")).to_have_text("1 behind")
     page.evaluate("location.hash = '#topic=other'")
+    expect(page.locator("#components")).to_be_hidden()
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_who_may_not_read_the_groups_is_not_asked_again(page: Page, own_server: Stack, status: int) -> None:
+    asked = 0
+
+    def refuse(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        route.fulfill(status=status, json={"title": "Refused"})
+
+    page.route("**/v1/components*", refuse)
+    page.clock.install()
+    own_server.post("orders", [{"key": "a", "n": 1}])
+    open_page(page, own_server, "#topic=orders")
+    until(lambda: asked == 1)
+    page.clock.run_for(120_000)
+    if status == 403:
+        assert asked == 1
+    else:
+        until(lambda: asked > 1)
     expect(page.locator("#components")).to_be_hidden()

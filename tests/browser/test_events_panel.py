@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
@@ -169,6 +170,26 @@ def test_a_row_opens_to_its_json_and_a_key_to_its_timeline(page: Page, shared_se
     assert page.evaluate("location.hash").endswith("events-key=a")
 
 
+def test_an_open_row_tells_the_life_of_its_event(page: Page, shared_server: Stack, topic: str) -> None:
+    post(shared_server, topic, [{"n": 1}, {"n": 2}])
+    patch = {"Content_Type": "application/merge-patch+json"}
+    assert shared_server.request("PATCH", f"/v1/topics/{topic}/events/$1", b'{"n":10}', **patch).status == 200
+    open_events(page, shared_server, topic)
+    rows(page).last.locator(".open").click()
+    life = page.locator("#tail .life")
+    expect(life.locator("li")).to_have_count(3)
+    expect(life.locator("li").nth(0)).to_have_text(re.compile(r"Stored \S+ at offset 1"))
+    expect(life.locator("li").nth(1)).to_have_text(re.compile(r"Counted in \w+(, \w+)*"))
+    expect(life.locator("li").nth(2)).to_have_text(re.compile(r"Corrected \S+ at offset \d+"))
+    rows(page).last.locator(".open").click()
+    expect(life).to_have_count(0)
+
+    refusal = {"title": "Forbidden", "detail": "reading <b>this</b> is not granted"}
+    page.route("**/events/$*", lambda route: route.fulfill(status=403, json=refusal))
+    rows(page).last.locator(".open").click()
+    expect(life).to_have_text("What was done to it cannot be read: reading <b>this</b> is not granted")
+
+
 def test_older_events_are_read_page_by_page_up_to_the_first(page: Page, shared_server: Stack, topic: str) -> None:
     post(shared_server, topic, numbered(230))
     open_events(page, shared_server, topic)
@@ -233,6 +254,7 @@ def test_hostile_events_are_text(page: Page, shared_server: Stack, topic: str) -
     expect(rows(page).first.locator(".key")).to_have_text(hostile[:100])
     rows(page).first.locator(".open").click()
     expect(page.locator("#tail .detail pre")).to_contain_text("onerror")
+    expect(page.locator("#tail .life")).to_contain_text("Stored")
     assert page.locator("#tail img, #tail script").count() == 0
     assert page.title() != "owned"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

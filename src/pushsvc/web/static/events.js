@@ -3,6 +3,8 @@
 import { text } from "./dom.js";
 import { Feed } from "./feed.js";
 import { formatCount, formatElapsed, formatInstant } from "./format.js";
+import { lifeOf } from "./life.js";
+import { element } from "./list.js";
 import { drawStrip } from "./strip.js";
 import { Tail, contains, corrected, dataOf, without } from "./tail.js";
 
@@ -151,6 +153,7 @@ export class EventsPanel {
       if (!answer.ok) throw new Error(body.detail ?? body.title);
       if (request.signal.aborted) return;
       this.#problem = "";
+      const held = this.#frozen?.length;
       if (this.#frozen) this.#frozen = merged(this.#frozen, page.before ? body.events : []);
       // More events came while there was no connection than the page has: what was before cannot be joined to it.
       if (known !== null && body.prev && body.events.every(({ $offset }) => $offset > known)) {
@@ -160,6 +163,11 @@ export class EventsPanel {
       this.#tail.merge(body.events, Boolean(page.before));
       // With `order=desc` the next page is older, with `last` the previous one.
       if (page.before || this.#older === undefined) this.#older = (page.before ? body.next : body.prev) ?? null;
+      // A connection that was resumed may have brought what such a page has.
+      if (page.before && this.#older && this.#frozen?.length === held) {
+        this.#read({ ...page, before: this.#older });
+        return;
+      }
     } catch (error) {
       if (request.signal.aborted) return;
       this.#problem = `The events before cannot be read: ${error.message}`;
@@ -326,7 +334,7 @@ export class EventsPanel {
       made.detail = null;
       return after;
     }
-    made.detail ??= detailRow(made.event);
+    made.detail ??= detailRow(made.event, lifeOf(`${this.#address()}/$${made.event.$offset}`));
     if (made.detail === next) return next.nextSibling;
     body.insertBefore(made.detail, next);
     return next;
@@ -346,13 +354,6 @@ function merged(events, older) {
   return [...older.filter(({ $offset }) => !known.has($offset)), ...events].sort((a, b) => a.$offset - b.$offset);
 }
 
-function element(name, className, content = null) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (content !== null) made.textContent = content;
-  return made;
-}
-
 function buttonOf(className, content) {
   const button = element("button", className, content);
   button.type = "button";
@@ -360,40 +361,40 @@ function buttonOf(className, content) {
 }
 
 function eventRow(event) {
-  const row = element("tr");
+  const row = element("tr", "", "");
   row.dataset.offset = event.$offset;
   const button = buttonOf("open", formatInstant(event.time));
   button.title = `${event.time}, offset ${event.$offset}`;
-  const elapsed = element("td", "elapsed");
-  const key = element("td", "of-key");
+  const elapsed = element("td", "elapsed", "");
+  const key = element("td", "of-key", "");
   if (event.key !== undefined && event.key !== null) {
     const shown = buttonOf("key", event.key);
     shown.title = `Timeline of ${event.key}`;
     key.append(shown);
   }
-  const data = element("td", "data");
+  const data = element("td", "data", "");
   for (const [name, value] of dataOf(event).slice(0, MOST_DATA)) {
-    const pair = element("span");
+    const pair = element("span", "", "");
     pair.append(element("i", "", name), ` ${value.slice(0, 200)}`);
     data.append(pair, " ");
   }
-  const time = element("th", "time");
+  const time = element("th", "time", "");
   time.scope = "row";
   time.append(button);
   row.append(time, elapsed, element("td", "type", event.type), key, data);
   return { row, button, elapsed };
 }
 
-function detailRow(event) {
-  const row = element("tr", "detail");
-  const cell = element("td");
+function detailRow(event, life) {
+  const row = element("tr", "detail", "");
+  const cell = element("td", "", "");
   // A cell that spans more columns than are shown would make another one.
   cell.colSpan = [...find("tail").tHead.rows[0].cells].filter((heading) => heading.offsetParent !== null).length;
   const json = element("pre", "", JSON.stringify(event, null, 2));
   json.tabIndex = 0;
   json.ariaLabel = "The event as JSON";
   json.setAttribute("role", "region");
-  cell.append(json);
+  cell.append(json, life);
   row.append(cell);
   return row;
 }

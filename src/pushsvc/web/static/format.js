@@ -126,7 +126,7 @@ export function statisticName(column) {
 
 /** The title of a chart of a field's statistic. */
 export function statisticTitle(column, field) {
-  if (field === null) return column === "rate" ? "Events per second" : "Events";
+  if (field === null) return column === "rate" ? "Events per second" : "Number of events";
   return column === "rate" ? `${fieldName(field)} per second` : `${statisticName(column)} of ${fieldName(field)}`;
 }
 
