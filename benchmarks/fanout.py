@@ -141,6 +141,7 @@ class Program:
     """A compiled program of the load: it answers each line with a line, and ends with its input."""
 
     def __init__(self, command: list[str], cores: set[int], environment: Mapping[str, str] | None = None) -> None:
+        self._name = Path(command[0]).name
         self._process = pinned(command, cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
     def line(self) -> str:
@@ -148,7 +149,7 @@ class Program:
         assert self._process.stdout is not None
         line: str = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{Path(self._process.args[0]).name} ended")
+            raise SystemExit(f"{self._name} ended")
         return line
 
     def ask(self, request: str) -> Any:

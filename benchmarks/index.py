@@ -108,8 +108,8 @@ def measure(broker: Broker, sizes: list[int]) -> None:
             took = fill(broker, topic, settings, events, size)
             without = fill(broker, f"{topic}-plain", plain, events, size)
             broker.delete(f"{topic}-plain")
-            by_index = least(lambda topic=topic: look_up(broker, topic, FIELDS), REPEATS)  # type: ignore[misc]
-            by_scan = least(lambda topic=topic: look_up(broker, topic, ()), 1)  # type: ignore[misc]
+            by_index = least(lambda topic=topic: look_up(broker, topic, FIELDS), REPEATS)
+            by_scan = least(lambda topic=topic: look_up(broker, topic, ()), 1)
             index, log = memory(broker, broker.keys.index(topic)), memory(broker, broker.keys.log(Log(topic)))
             table.add(
                 f"{events:,}", f"{size:,}", f"{by_index:.1f}", f"{by_scan:,.0f}", f"{index / events:.0f}",

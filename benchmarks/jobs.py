@@ -18,7 +18,7 @@ import pandas as pd
 
 from pushsvc import jobs
 
-COLUMNS = ["count", "sum", "mean", "min", "max", "std"]
+COLUMNS: list[Any] = ["count", "sum", "mean", "min", "max", "std"]  # of the wider type that pandas takes
 
 
 def sales(rows: int) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def main() -> None:
 def _all(table: pd.DataFrame) -> None:
     shops = table.groupby("shop")
     shops["amount"].agg(COLUMNS)
-    shops["amount"].quantile([0.5, 0.95])
+    shops["amount"].quantile(np.array([0.5, 0.95]))
     shops["customer"].nunique()
 
 

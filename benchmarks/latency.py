@@ -102,7 +102,8 @@ def produce(port: int, topic: str, rate: int, seconds: int) -> tuple[dict[int, f
     many started more than 10 ms late."""
     started: dict[int, float] = {}
     free = deque(Producer(port, topic) for _ in range(PRODUCERS))  # in turns: the server closes idle connections
-    poll, busy = select.poll(), {}
+    poll = select.poll()
+    busy: dict[int, Producer] = {}
     for one in free:
         poll.register(one.socket, select.POLLIN)
     start, late, number, total = time.monotonic(), 0, 0, rate * seconds

@@ -270,10 +270,10 @@ def singles(run: Run) -> None:
         cost()
     rounds = [[cost() for _, _, cost in ways] for _ in range(run.repeats)]
     best = [min(column) for column in zip(*rounds, strict=True)]
-    for (what, ids, _), seconds in zip(ways, best, strict=True):
+    for (what, named, _), seconds in zip(ways, best, strict=True):
         ratio = best[0] / seconds
         judged = (_SINGLE.text, _SINGLE.verdict(ratio)) if what.startswith("publish()") else ("", "")
-        table.add(what, ids, f"{seconds * 1e6:.0f}", f"{1 / seconds:,.0f}", f"{ratio:.1f}", *judged)
+        table.add(what, named, f"{seconds * 1e6:.0f}", f"{1 / seconds:,.0f}", f"{ratio:.1f}", *judged)
     table.print()
 
 
@@ -293,7 +293,7 @@ def main() -> None:
         server = None if chosen.redis else EmbeddedServer(Path(folder) / "data")
         if server is not None:
             server.start()
-        run = Run(chosen.redis or server.url, chosen.quick)  # type: ignore[union-attr]
+        run = Run(chosen.redis or server.url, chosen.quick)
         try:
             batches(run)
             singles(run)

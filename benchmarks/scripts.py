@@ -59,7 +59,7 @@ def spent(broker: Broker, call: Callable[[int], object], count: int) -> float:
 
 
 def measure(broker: Broker, part: int) -> None:
-    fence = broker.lease([WINDOW.partition], "me", 3_600_000)[WINDOW.partition]
+    fence = broker.lease([WINDOW.partition], "me", 3_600_000)[WINDOW.partition] or 0
 
     def publish(count: int, named: bool, number: int) -> None:
         broker.publish(TOPIC, events(count, f"producer-{number:06}" if named else ""), SETTINGS)

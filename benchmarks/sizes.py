@@ -30,7 +30,8 @@ from measure import (
     settings,
     settle,
 )
-from pushsvc.aggregate.aggregate import Aggregate, Frame
+from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.event.columns import Columns
 
 

@@ -60,7 +60,7 @@ def owner(broker: Broker, *, rebuild_from_log: bool = False) -> AggregatorWorker
     broker.connections.command("DEL", broker.keys.lease(number))
     broker.connections.command("HDEL", broker.keys.partition(number), "owner")
     worker = AggregatorWorker(broker, TopicRules())
-    worker.adopt(number, broker.lease([number], "bench", HOUR)[number])
+    worker.adopt(number, broker.lease([number], "bench", HOUR)[number] or 0)
     worker.partitions[number].rebuild_from_log = rebuild_from_log
     return worker
 
@@ -100,7 +100,7 @@ def take_over(broker: Broker, last: int, *, rebuild_from_log: bool) -> tuple[flo
     worker = owner(broker, rebuild_from_log=rebuild_from_log)
     turn(worker)
     (partition,) = worker.partitions.values()
-    while partition.topics[TOPIC].after < last or not partition.topics[TOPIC].announced:
+    while partition.topics[TOPIC].counts.offset < last or not partition.topics[TOPIC].reported:
         turn(worker)
     took = time.thread_time() - cpu, time.monotonic() - wall
     return *took, int(metric("pushsvc_entries_read_total") - entries)
