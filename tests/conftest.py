@@ -150,12 +150,17 @@ def own_server(stack: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def shared_server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A web process and an aggregator for all tests that do not harm them; each test uses its own ``topic``."""
+    """A web process and an aggregator for all tests that do not harm them; each test uses its own ``topic``.
+
+    It has more topics than a limited list shows, as after many tests: no test may need its topic among the first.
+    """
     from support.stack import Stack
 
     with Stack(redis_url, f"test-{os.getpid()}-shared:", tmp_path_factory.mktemp("shared")) as stack:
         stack.start_aggregator()
         stack.start_web()
+        for number in range(150):
+            stack.post(f"a.crowd.{number}", {"n": number})
         yield stack
 
 

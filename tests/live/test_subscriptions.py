@@ -77,16 +77,19 @@ def test_each_message_names_its_subscription(server, topic):
     assert [event["n"] for event in received.boards[subs[3]].events.values()] == [3]
 
 
-def test_list_of_topics_is_a_subscription_with_its_changes(server, topic):
+@pytest.mark.parametrize("start", ["start_web", "start_iterated"])
+def test_list_of_topics_is_a_subscription_with_its_changes(stack, topic, start):
     """Where the stream begins again, the list does, too; other subscriptions go on."""
-    server.post(topic, {"n": 1})
+    stack.start_aggregator()
+    getattr(stack, start)()
+    stack.post(topic, {"n": 1})
     subs = ("topics?changes=1", f"stats/{topic}?window=1m")
-    with server.stream(stream_of(*subs)) as stream:
+    with stack.stream(stream_of(*subs)) as stream:
         messages = [stream.next() for _ in range(2)]
         lists = [json.loads(message.data) for message in messages if message.event == "topics"]
         assert [data["sub"] for data in lists] == [subs[0]]
-        assert topic in [each["topic"] for each in lists[0]["topics"]]
-        server.post(f"new.{topic}", {"n": 1})
+        assert [each["topic"] for each in lists[0]["topics"]] == [topic]
+        stack.post(f"new.{topic}", {"n": 1})
         added = []
         while not any(each["topic"] == f"new.{topic}" for each in added):
             message = stream.next()
