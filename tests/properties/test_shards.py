@@ -5,6 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushsvc.aggregate.reading import RowsWanted
 from pushsvc.worker.shards.pool import ShardPool
 from support.reference.numbers import EVENT_CLOCK, NOW, SHORT, Reader, assert_same
 from support.reference.shards import SHARDS, LocalShard, assert_frames, names_and, play, pool_of, whole_of
@@ -33,6 +34,35 @@ def test_shards_have_the_frames_of_one_engine(series, options, key):
         assert_frames([whole.snapshot("t", window.name)], [pool.snapshot("t", window.name)])
     one, other = whole.topics["t"], pool.topics["t"]
     assert (one.late, one.late_by_window, one.ahead) == (other.late, other.late_by_window, other.ahead)
+
+
+QUESTIONS = [
+    (name, field, window.name)
+    for window in NOW.windows
+    for name, field in [
+        ("count", None), ("rate", "x"), ("mean", "x"), ("std", "x"), ("max", "y"),
+        *((f"p{percent}", "x") for percent in NOW.percents),
+    ]
+]  # fmt: skip
+
+
+@given(steps, groupings, st.integers(0, 2), st.one_of(st.none(), st.sets(keys.filter(bool))))
+def test_shards_read_the_statistics_of_one_engine(series, key, grouping, named):
+    """Totals and rows, at every step, bit for bit; frames are as if nobody had read."""
+    grouping %= len(key)
+    whole, pool = whole_of(NOW, key=key), pool_of(NOW, key=key)
+    wanted = RowsWanted(grouping, QUESTIONS, None if named is None else sorted(named))
+    for now, read in play(series, whole, pool, key):
+        one, other = whole.reading("t"), pool.read_rows("t", wanted)
+        there = one.keys(grouping)
+        if named is None:
+            assert sorted(other.keys(grouping)) == sorted(there)
+        rows = [None, *(there if named is None else sorted(named))]
+        for question in QUESTIONS:
+            expected, found = (reading.values(*question, rows, grouping) for reading in (one, other))
+            assert expected.tobytes() == found.tobytes(), question
+        if read:
+            assert_frames(whole.due(now), pool.due(now))
 
 
 @given(steps, st.integers(1, 3), st.integers(1, 2))

@@ -1,8 +1,11 @@
 """Alerts are evaluated by the owner of a partition: each transition is stored and sent once, also across takeovers."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pushsvc.alerts.rule import ALERTS_TOPIC, AlertRule, read_rule
 from pushsvc.broker.keys import Log
@@ -11,6 +14,7 @@ from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.window import Window
 from pushsvc.worker.policy import WorkerPolicy
+from pushsvc.worker.shards.pool import ShardPool
 from support.owner import Owner
 from support.waiting import until
 
@@ -272,3 +276,23 @@ def test_a_rule_of_the_settings_wins_over_one_of_a_request(broker, define):
     owner.worker.alerts._fixed = {"low": fixed}
     owner.worker.alerts.refresh([])
     assert owner.worker.alerts.by_name == {"low": fixed}
+
+
+def test_parts_of_a_topic_raise_alerts_and_a_killed_one_is_restored(broker, new_owner, define):
+    """The loss is noticed by the rule: nothing else asks the shards, because nobody reads the statistics."""
+    define(when="count(1m) >= 2 and count(1m, key=*) >= 3", by="key")
+    define("all", when="mean(rating, 1m) < 3")
+    rules = TopicRules((("sales", replace(WINDOWS, parts=2)),))
+    owner = new_owner(rules=rules)
+    owner.publish_all("sales", [Event(key=key, data={"rating": 1}) for key in "aab"])
+    work(owner, 2)
+    assert sorted(told(broker)) == [("raised", "all", None, 1.0), ("raised", "low", "a", 2.0)]
+    lost = REGISTRY.get_sample_value("pushsvc_parts_lost_total")
+    engine = owner.partition.topics["sales"].engine.engine
+    assert isinstance(engine, ShardPool)
+    os.kill(engine.shards[1].pid, signal.SIGKILL)
+    owner.publish_all("sales", [Event(key="b", data={"rating": 9})])
+    until(lambda: work(owner) or len(told(broker)) == 4)
+    assert sorted(told(broker)[2:]) == [("raised", "low", "b", 2.0), ("resolved", "all", None, 3.0)]
+    assert REGISTRY.get_sample_value("pushsvc_parts_lost_total") > lost
+    owner.partition.end()

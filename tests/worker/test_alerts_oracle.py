@@ -17,9 +17,11 @@ from pushsvc.stats.window import Window
 from support.effort import rounds
 from support.owner import Owner
 
-RULES = TopicRules(default=TopicSettings(windows=(Window.parse("1h"),), cadence=0))
+WHOLE = TopicRules(default=TopicSettings(windows=(Window.parse("1h"),), cadence=0))
+IN_PARTS = TopicRules((("sales", TopicSettings(windows=(Window.parse("1h"),), cadence=0, parts=2)),))
 KEYS = ("a", "b", "c", "d")
 STEPS = 40
+FEW_STEPS = 15  # each takeover starts processes
 
 Told = list[tuple[str, str | None, float | None]]
 
@@ -43,14 +45,24 @@ class PlainAlert:
 class Site:
     """An owner that is moved step by step, and may be replaced."""
 
-    def __init__(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, broker: Broker, rules: TopicRules, monkeypatch: pytest.MonkeyPatch) -> None:
         self._broker = broker
+        self._rules = rules
         self._monkeypatch = monkeypatch
-        self.take_over()
+        self._owner = self._new_owner()
+
+    def end(self) -> None:
+        """End the processes of parts, as they end with that of their owner."""
+        self._owner.partition.end()
 
     def take_over(self) -> None:
-        self._owner = Owner(self._broker, ["sales"], RULES, unwanted=True)
-        self._owner.worker.alerts.refresh(self._owner.worker.partitions.values())
+        self.end()
+        self._owner = self._new_owner()
+
+    def _new_owner(self) -> Owner:
+        owner = Owner(self._broker, ["sales"], self._rules, unwanted=True)
+        owner.worker.alerts.refresh(owner.worker.partitions.values())
+        return owner
 
     def publish(self, events: list[Event]) -> None:
         self._owner.publish_all("sales", events)
@@ -83,19 +95,24 @@ def _fail(*_: object) -> None:
     raise BrokerUnavailable("killed")
 
 
-@pytest.mark.parametrize("seed", range(rounds(20)))
-def test_alerts_are_those_of_a_plain_loop(broker: Broker, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("rules", "steps", "seed"),
+    [*((WHOLE, STEPS, seed) for seed in range(rounds(20))), *((IN_PARTS, FEW_STEPS, seed) for seed in range(2))],
+)
+def test_alerts_are_those_of_a_plain_loop(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, rules: TopicRules, steps: int, seed: int
+) -> None:
     chance = random.Random(seed)
     broker.check_layout()
     table = {"topic": "sales", "when": "mean(n, 1h) > 5 and count(1h) >= 3", "until": "mean(n, 1h) < 4"}
     broker.alerts.define(read_rule("each", {**table, "by": "key"}))
     broker.alerts.define(read_rule("all", table))
     broker.alerts.define(read_rule("high", {"topic": "sales", "when": "event.n >= 9"}))
-    site = Site(broker, monkeypatch)
+    site = Site(broker, rules, monkeypatch)
     site.work()
     plain: defaultdict[str | None, PlainAlert] = defaultdict(PlainAlert)
     right: dict[str, Told] = {"each": [], "all": [], "high": []}
-    for _ in range(STEPS):
+    for _ in range(steps):
         events = [
             Event(key=chance.choice(KEYS), data={"n": chance.randrange(11)}) for _ in range(chance.randrange(4))
         ]  # fmt: skip
@@ -120,3 +137,4 @@ def test_alerts_are_those_of_a_plain_loop(broker: Broker, monkeypatch: pytest.Mo
     for key in KEYS:
         assert [one for one in site.told("each") if one[1] == key] == [one for one in right["each"] if one[1] == key]
     assert len(site.told("each")) == len(right["each"]) > 0
+    site.end()

@@ -1,20 +1,42 @@
 """Reads single statistics of a topic's rows, without a frame: what subscribers get of them does not change."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.arrays import Counts, Floats, Ints
 from pushsvc.stats.engine import Engine
+from pushsvc.stats.panes.partials import RowPartial
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, TopicRows
 from pushsvc.stats.statistic_names import percent_of
 
-_MOMENTS = ("sum", "mean", "min", "max", "std")  # in the order of ``Engine.read``
+MOMENT_NAMES = ("sum", "mean", "min", "max", "std")  # in the order of ``Engine.read``
+
+
+class RowsWanted(msgspec.Struct, frozen=True):
+    """Statistics (name, field, window) of a grouping: of all keys together, and of some ``keys`` (None: of each)."""
+
+    grouping: int
+    statistics: list[tuple[str, str | None, str]]
+    keys: list[str] | None
+
+
+class Reading(Protocol):
+    """The present statistics of one topic, or those that were wanted."""
+
+    def keys(self, grouping: int) -> list[str]:
+        """Return the keys of a grouping that have rows of their own."""
+
+    def values(self, name: str, field: str | None, window: str, keys: Sequence[str | None], grouping: int) -> Floats:
+        """Return a statistic of keys [n] in a window; a key None stands for all keys together. ``field`` None counts
+        events. NaN where a row has no events."""
 
 
 class TopicReading:
-    """The present statistics of one topic."""
+    """A Reading of one engine."""
 
     def __init__(self, engine: Engine, settings: TopicSettings, table: TopicRows) -> None:
         self._engine = engine
@@ -22,12 +44,9 @@ class TopicReading:
         self._table = table
 
     def keys(self, grouping: int) -> list[str]:
-        """Return the keys of a grouping that have rows of their own."""
         return [name for name in self._table.indexes[grouping] if name is not None]
 
     def values(self, name: str, field: str | None, window: str, keys: Sequence[str | None], grouping: int) -> Floats:
-        """Return a statistic of keys [n] in a window; a key None stands for all keys together. ``field`` None counts
-        events. NaN where a row has no events."""
         return np.asarray(self.several((name,), field, window, keys, grouping)[0])
 
     def several(
@@ -41,8 +60,7 @@ class TopicReading:
         index = self._table.indexes[grouping]
         places = np.fromiter((ALL_KEYS if key is None else index.get(key, CLOSED) for key in keys), np.int64, len(keys))
         rows = np.where(places == CLOSED, CLOSED, self._table.table[number, places]).astype(np.int64)
-        windows = self._settings.windows
-        place = next(at for at, one in enumerate(windows) if one == self._settings.window(window))
+        place = self._place(window)
         there = np.flatnonzero(rows != CLOSED)
         counts = self._engine.counts(place, rows[there])
         there, counts = there[counts > 0], counts[counts > 0]
@@ -50,6 +68,18 @@ class TopicReading:
             for at, name in enumerate(names):
                 found[at, there] = self._read(name, place, rows[there], counts)
         return np.where(np.isfinite(found), found, np.nan)
+
+    def total(self, field: str | None, window: str) -> RowPartial:
+        """Return the mergeable state of the row of all keys together."""
+        number = self._table.fields.get(field)
+        if number is None:
+            return RowPartial(0)
+        (partial,) = self._engine.partials(self._place(window), self._table.table[number, [ALL_KEYS]].astype(np.int64))
+        return partial
+
+    def _place(self, window: str) -> int:
+        found = self._settings.window(window)
+        return next(at for at, one in enumerate(self._settings.windows) if one == found)
 
     def _read(self, name: str, window: int, rows: Ints, counts: Counts) -> Floats:
         if name == "count":
@@ -60,5 +90,5 @@ class TopicReading:
             column = self._settings.value_statistics.index(name)
             return np.array(self._engine.read_values(window, rows)[column], np.float64)
         percent = percent_of(name)
-        at = _MOMENTS.index(name) if percent is None else len(_MOMENTS) + self._settings.percents.index(percent)
+        at = MOMENT_NAMES.index(name) if percent is None else len(MOMENT_NAMES) + self._settings.percents.index(percent)
         return np.asarray(self._engine.read(window, rows)[at])

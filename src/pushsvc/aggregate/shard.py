@@ -18,7 +18,9 @@ import numpy as np
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.aggregate.lifetime_record import LifetimeRow
 from pushsvc.aggregate.merge import ShardReport, SharedRow
+from pushsvc.aggregate.reading import RowsWanted
 from pushsvc.aggregate.row_updates import TopicCounts
+from pushsvc.aggregate.shard_reading import ShardRows
 from pushsvc.aggregate.statistics_frame import encode_ranges
 from pushsvc.event.columns import Columns
 from pushsvc.pause import Pause, no_pause
@@ -97,6 +99,15 @@ class Shard(Aggregate):
         if full or len(changes.gone):
             self._ledger.release()
         return report
+
+    def rows(self, name: str, wanted: RowsWanted) -> ShardRows:
+        """Return the statistics of the keys that this shard counts, and the totals of what it has counted."""
+        reading = self.reading(name)
+        keys = reading.keys(wanted.grouping) if wanted.keys is None else wanted.keys
+        own = [key for key in keys if self._shard_of[key] == self._number]
+        values = [reading.values(*statistic, own, wanted.grouping) for statistic in wanted.statistics]
+        totals = [reading.total(field, window) for _, field, window in wanted.statistics]
+        return ShardRows(own, np.array(values, np.float64).tobytes(), totals)
 
     def _own_report(self, topic: TopicCounts, window: int, changes: RowChanges, shared: list[SharedRow]) -> ShardReport:
         """Return a report with the changed rows that no other shard has."""

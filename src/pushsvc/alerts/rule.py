@@ -116,8 +116,6 @@ def check_rule(rule: AlertRule, settings: TopicSettings) -> None:
     """Raise InvalidAlert if the topic has not what the rule needs."""
     if rule.is_of_events:
         return
-    if settings.parts > 1:
-        raise InvalidAlert("topic", f"{rule.topic} has parts, and statistics of such a topic cannot raise alerts")
     if rule.by is not None and rule.by != "key" and rule.by not in settings.key:
         raise InvalidAlert("by", f"{rule.topic} has no grouping {rule.by!r}; it has {', '.join(settings.key)}")
     trees: list[tuple[Literal["when", "until"], Node | None]] = [("when", rule.condition), ("until", rule.release)]

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from pushsvc.aggregate.aggregate import NONE_FRESH, Aggregate, FreshWindows
+from pushsvc.aggregate.reading import Reading, RowsWanted
 from pushsvc.aggregate.row_updates import TopicCounts
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.log import EventsEntry
@@ -88,6 +89,10 @@ class TopicEngine(Protocol):
     def snapshot(self, name: str, window: str) -> Frame:
         """Return all rows of a window."""
 
+    def read_rows(self, name: str, wanted: RowsWanted) -> Reading:
+        """Return statistics of a topic for single questions, until entries are applied or the clock moves. It answers
+        what is ``wanted``."""
+
     def save(self) -> list[bytes]:
         """Return the state in parts of any size."""
 
@@ -114,6 +119,9 @@ class LocalEngine(Aggregate):
 
     def take_spent(self) -> float:
         return 0.0
+
+    def read_rows(self, name: str, wanted: RowsWanted) -> Reading:
+        return self.reading(name)
 
     def apply_entries(self, name: str, entries: Sequence[EventsEntry], *, reported: bool) -> int:
         events = self._read_together(name, entries) if len(entries) > 1 else None

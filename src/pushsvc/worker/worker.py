@@ -382,7 +382,7 @@ class AggregatorWorker:
             return
         try:
             self.alerts.evaluate(partition, names, lagging, now)
-        except PushError:
+        except (PushError, ShardLost, EntryFailed):
             raise
         except Exception:  # a fault of an alert must not end the statistics
             log.exception("partition %d: its alerts are tried again later", partition.number)

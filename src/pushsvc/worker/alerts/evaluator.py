@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 from prometheus_client import Counter
 
-from pushsvc.aggregate.reading import TopicReading
+from pushsvc.aggregate.reading import Reading, RowsWanted
 from pushsvc.alerts.condition import TRUE, EventTest, leaves, truths
 from pushsvc.alerts.rule import AlertRule, InvalidAlert, check_rule
 from pushsvc.alerts.states import AlertStates, Change, State
@@ -28,7 +28,6 @@ from pushsvc.event import Limits
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.topic import partition_of
 from pushsvc.worker.alerts.sources import EventSource, RowSource
-from pushsvc.worker.engine import LocalEngine
 from pushsvc.worker.held_alerts import HeldAlerts, Turn
 from pushsvc.worker.partition import Partition
 
@@ -233,21 +232,20 @@ class AlertEvaluator:
         lagging: Collection[str], commit: _Commit, now: int,
     ) -> int:  # fmt: skip
         """Evaluate a rule about statistics; return 0, or after how many ms to try again."""
-        reading: TopicReading | None = None
+        reading: Reading | None = None
+        grouping = settings.key.index(rule.by) if rule.by in settings.key else 0
         topic = partition.topics.get(rule.topic)
         if topic is not None:
             passed = max(topic.silent_through, topic.rebuilt_through)
-            engine = topic.engine.engine
-            if rule.topic in lagging or topic.counts.offset < passed or not isinstance(engine, LocalEngine):
+            if rule.topic in lagging or topic.counts.offset < passed:
                 return _TICK
-            reading = engine.reading(rule.topic)
+            reading = topic.engine.engine.read_rows(rule.topic, _rows_wanted(rule, grouping))
         elif rule.topic in partition.unread or rule.topic in partition.waiting:
             return _TICK
         elif rule.topic in partition.dormant or "created" in self._broker.metadata([Log(rule.topic)])[0]:
             partition.unread.add(rule.topic)
             return _TICK
         states = held.states[rule.name]
-        grouping = settings.key.index(rule.by) if rule.by in settings.key else 0
         names: list[str | None] = [None]
         if rule.by is not None:
             present: list[str] = [] if reading is None else reading.keys(grouping)
@@ -319,6 +317,12 @@ class AlertEvaluator:
             data = _data(rule.name, rule.topic, rule.when, event.key, number, since) | {"event": f"${offset}"}
             commit.events.append(_event(rule.name, rule.topic, offset, now, "raised", data))
         return max(position, entry.last)
+
+
+def _rows_wanted(rule: AlertRule, grouping: int) -> RowsWanted:
+    statistics = dict.fromkeys((one.name, one.field, one.window) for one in rule.statistics)
+    named = {one.key for one in rule.statistics if one.key is not None}
+    return RowsWanted(grouping, list(statistics), sorted(named) if rule.by is None else None)
 
 
 def _next_pane(rule: AlertRule, settings: TopicSettings, now: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pushsvc.aggregate.reading import TopicReading
+from pushsvc.aggregate.reading import Reading
 from pushsvc.alerts.condition import FALSE, TRUE, EventTest, Numbers, Statistic, Truths
 from pushsvc.event import Event
 
@@ -15,7 +15,7 @@ class RowSource:
     """Statistics of the rows ``names`` [n] of a grouping; None stands for all keys. Without ``reading`` the topic does
     not exist, and no row has events."""
 
-    def __init__(self, reading: TopicReading | None, names: Sequence[str | None], grouping: int) -> None:
+    def __init__(self, reading: Reading | None, names: Sequence[str | None], grouping: int) -> None:
         self._reading = reading
         self._names = names
         self._grouping = grouping

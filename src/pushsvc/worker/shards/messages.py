@@ -1,7 +1,8 @@
 """The messages between the owner of a sharded topic and the processes of its shards.
 
-A message is its length in four bytes and MessagePack. A shard answers ``OpenShard``, ``GetReports`` and ``GetState``
-once each, in order, and nothing else. So an answer covers exactly the entries that were sent before its question.
+A message is its length in four bytes and MessagePack. A shard answers ``OpenShard``, ``GetReports``, ``GetRows`` and
+``GetState`` once each, in order, and nothing else. So an answer covers exactly the entries that were sent before its
+question.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import msgspec
 
 from pushsvc.aggregate.lifetime_record import EncodedRows
 from pushsvc.aggregate.merge import ShardReport
+from pushsvc.aggregate.reading import RowsWanted
 from pushsvc.aggregate.row_updates import TopicCounts
+from pushsvc.aggregate.shard_reading import ShardRows
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.cells import UNBOUNDED
 
@@ -61,6 +64,13 @@ class GetReports(msgspec.Struct, tag=True):
     windows: list[int]
 
 
+class GetRows(msgspec.Struct, tag=True):
+    """Return single statistics; what reports have does not change. The clock first moves to ``time`` (ms)."""
+
+    time: int | None
+    wanted: RowsWanted
+
+
 class GetState(msgspec.Struct, tag=True):
     """Return the state."""
 
@@ -99,6 +109,13 @@ class Reports(msgspec.Struct, tag=True):
     spent: float
 
 
+class RowsRead(msgspec.Struct, tag=True):
+    """The answer to ``GetRows``; ``spent`` as in Reports."""
+
+    rows: ShardRows
+    spent: float
+
+
 class State(msgspec.Struct, tag=True):
     """The answer to ``GetState``; ``spent`` as in Reports. The state of a window ``all`` are its ``rows``."""
 
@@ -120,8 +137,8 @@ class ApplyFailed(msgspec.Struct, tag=True):
     offset: int
 
 
-Request = OpenShard | ApplyEntry | SetDemand | GetReports | GetState
-Response = Reports | State | StateRejected | ApplyFailed
+Request = OpenShard | ApplyEntry | SetDemand | GetReports | GetRows | GetState
+Response = Reports | RowsRead | State | StateRejected | ApplyFailed
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -20,7 +20,9 @@ from pushsvc.aggregate.aggregate import NONE_FRESH, FreshWindows
 from pushsvc.aggregate.cadence import BYTES_PER_SECOND, Cadence
 from pushsvc.aggregate.lifetime_record import NoRoom
 from pushsvc.aggregate.merge import Merger
+from pushsvc.aggregate.reading import RowsWanted
 from pushsvc.aggregate.row_updates import TopicCounts
+from pushsvc.aggregate.shard_reading import MergedReading
 from pushsvc.aggregate.statistics_frame import Frame
 from pushsvc.broker.log import EventsEntry
 from pushsvc.settings import TopicSettings
@@ -261,6 +263,15 @@ class ShardPool:
     def snapshot(self, name: str, window: str) -> Frame:
         (frame,) = self._frames([self._numbers[window]], None, full=True)
         return frame
+
+    def read_rows(self, name: str, wanted: RowsWanted) -> MergedReading:
+        self._send(messages.GetRows(self._time, wanted))
+        answers = self._answers()
+        found = [answer for answer in answers if isinstance(answer, messages.RowsRead)]
+        if len(found) != len(answers):
+            raise ShardLost("a shard does not answer GetRows")
+        self._spent += sum(answer.spent for answer in found)
+        return MergedReading(self._settings, wanted, [answer.rows for answer in found])
 
     def _is_due(self, window: int, now: int) -> bool:
         change = self._next_changes[window]

@@ -67,6 +67,10 @@ class ShardServer:
             return messages.ApplyFailed(self._failed)
         if isinstance(request, messages.GetReports):
             return self.report(request)
+        if isinstance(request, messages.GetRows):
+            if request.time is not None:
+                self._shard.advance(request.time)
+            return messages.RowsRead(self._shard.rows(self._name, request.wanted), self._take_spent())
         if self._lifetime:
             return messages.State(b"", self._take_spent(), self._shard.encode_lifetime(self._name))
         return messages.State(b"".join(self._shard.save()), self._take_spent())
