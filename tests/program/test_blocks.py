@@ -1,6 +1,6 @@
 """The blocks of code in README and docs: what can run does, of the rest the form is checked.
 
-Recipes have tests beside this one, docs/python.md in tests/client.
+Commands of curl have tests beside this one, docs/python.md in tests/client, JavaScript in tests/browser.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Every command under "I want to" in docs/protocol.md works as it is written."""
+"""Every curl command of README and docs works as it is written."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,12 +14,17 @@ import pytest
 from support.stack import Stack
 from support.waiting import DEADLINE
 
-PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-WISHES = PROTOCOL.partition("\n## Reference\n")[0]
-RECIPES = re.findall(r"^```sh\n(.*?)^```", WISHES, re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+WISHES = (ROOT / "docs" / "protocol.md").read_text().partition("\n## Reference\n")[0]
+BLOCKS = [
+    block
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for block in re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+]
+RECIPES = [block for block in BLOCKS if "curl " in block and "pushsvc " not in block]
 [PYTHON] = re.findall(r"^```python\n(.*?)^```", WISHES, re.DOTALL | re.MULTILINE)
 
-CURL = r"""
+SHELL = r"""
 set -e -o pipefail
 curl() {
   case "$*" in
@@ -27,6 +33,9 @@ curl() {
     *) command curl -sS --fail-with-body "$@"; echo ;;
   esac
 }
+redis-cli() {
+  "$PYTHON" -c 'import redis, sys; assert redis.from_url(sys.argv[1]).execute_command(*sys.argv[2:])' "$REDIS" "$@"
+}
 """
 """A refused request fails. A stream ends after its first lines, or when its time is over (curl's exit code 28)."""
 
@@ -34,9 +43,15 @@ curl() {
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("recipe", RECIPES, ids=[re.sub(r"\W+", "-", recipe)[-40:].strip("-") for recipe in RECIPES])
 def test_command_works_as_written(shared_server: Stack, topic: str, recipe: str) -> None:
-    here = recipe.replace("http://127.0.0.1:8000", shared_server.url).replace("/feedback", f"/{topic}")
+    here = re.sub(r"(http://127.0.0.1:8000|\blocalhost:8000)", shared_server.url, recipe)
+    here = here.replace("/feedback", f"/{topic}").replace('"feedback"', f'"{topic}"')
+    here = here.replace("pushsvc:ingest:feedback", f"{shared_server.prefix}ingest:{topic}")
     prepare = f'curl {shared_server.url}/v1/topics/{topic}/events -d \'[{{"rating": 4}}, {{"rating": 5}}]\'\n'
-    ran = subprocess.run(["bash", "-c", CURL + prepare + here], capture_output=True, text=True, timeout=DEADLINE)
+    ran = subprocess.run(
+        ["bash", "-c", SHELL + prepare + here],
+        capture_output=True, text=True, timeout=DEADLINE,
+        env={**os.environ, "PYTHON": sys.executable, "REDIS": shared_server.redis_url},
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("retry: 2000") == recipe.count("curl -N")
     assert len(ran.stdout.splitlines()) > 1
@@ -50,4 +65,4 @@ def test_python_works_as_written(shared_server: Stack, topic: str) -> None:
 
 
 def test_recipes_are_found() -> None:
-    assert len(RECIPES) > 15
+    assert len(RECIPES) > 25
