@@ -217,8 +217,7 @@ def _judge(
     for subscriber in subscribers:
         report.wrong += verdict.check_subscriber(site, logs, subscriber)
     report.wrong += verdict.check_quiet(logs, others)
-    if errors := site.errors():
-        report.wrong.append(f"{errors} errors of our own in the logs")
+    report.wrong += [f"an error of our own, {error}" for error in site.errors()]
     before, now = report.descriptors[0], max(site.descriptors().values())
     report.descriptors = before, now
     if now > before + _GROWTH + len(others.topics):  # one process may have all streams

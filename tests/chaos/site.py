@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -47,6 +48,7 @@ _ARGUMENTS = {
     AGGREGATOR: ["--aggregators", str(AGGREGATORS), "--drain", "1", "--wait"],
     COMPONENTS: ["--app", "chaos_app", "--processes", "2", "--drain", "1", "--wait"],
 }
+_TRACEBACK = re.compile(r".*\nTraceback .*(?:\n .*)*\n.*")
 _MARK = "CHAOS_SITE"  # in the environment of all our processes: children do not inherit the variables of the program
 
 
@@ -120,9 +122,9 @@ class Site:
                         found.append(int(folder.name))
         return sorted(found)
 
-    def errors(self) -> int:
-        """Return the number of tracebacks in the logs of the processes."""
-        return sum(self.stack.output(name).count("\nTraceback") for name in NAMES)
+    def errors(self) -> list[str]:
+        """Return the tracebacks in the logs of the processes, each with its process and the line before it."""
+        return [f"{name}: {found}" for name in NAMES for found in _TRACEBACK.findall(self.stack.output(name))]
 
     def descriptors(self) -> dict[int, int]:
         """Return the number of open descriptors by process."""

@@ -22,7 +22,7 @@ def test_no_acknowledged_event_is_lost_under_any_fault(tmp_path: Path, capsys: p
     report = run(tmp_path, SEED, seconds=0, pause=2.0, on_round=lambda report: None)
     with capsys.disabled():
         print(f"\n{report}")  # noqa: T201
-    assert not report.wrong
+    assert not report.wrong, "\n".join(report.wrong)
     assert set(report.kills) == set(FAULTS)
     assert report.events > 50
     assert report.effects > 10
