@@ -136,6 +136,24 @@ def test_a_handler_that_ends_or_blocks_its_process_takes_no_other_event_with_it(
     assert "within" in site.events("jobs.dead")[1].data["reason"]
 
 
+def test_a_worker_whose_handlers_are_killed_while_they_start_starts_again(site: Site) -> None:
+    site.app("""
+        if not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        @on("jobs", start="beginning")
+        def work(event, ctx):
+            ctx.emit("done", {})
+    """)
+    site.publish("jobs", {})
+    site.work()
+    until(lambda: site.events("done"))
+    output = site.stack.output("worker")
+    assert "the process of the handlers ended with code -9" in output
+    assert "cannot run" not in output
+
+
 def test_timers_survive_a_restart_and_may_be_replaced_and_cancelled(site: Site) -> None:
     site.app("""
         @on("carts", start="beginning")

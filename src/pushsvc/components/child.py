@@ -30,6 +30,10 @@ class HandlersLost(Exception):
     """The process ended or did not answer in time; what it was doing has no effect."""
 
 
+class HandlersKilled(HandlersLost):
+    """A signal ended the process, as of a system without memory."""
+
+
 class HandlerProcess:
     """Starts the process, which loads ``app``; ``hello`` describes what it found there. Raise StartupError for a module
     that cannot be used, HandlersLost if the process ends."""
@@ -109,4 +113,5 @@ class HandlerProcess:
             code = self._process.wait(_STOP)
         except subprocess.TimeoutExpired:
             return HandlersLost(f"the process of the handlers is lost: {error}")
-        return HandlersLost(f"the process of the handlers ended with code {code}")
+        kind = HandlersKilled if code < 0 else HandlersLost
+        return kind(f"the process of the handlers ended with code {code}")

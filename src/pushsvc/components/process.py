@@ -9,6 +9,8 @@ import signal
 import socket
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from pushsvc.components.executor import Executor, options_of
 from pushsvc.components.load import load_components, source_files
@@ -28,6 +30,10 @@ from pushsvc.components.messages import (
 from pushsvc.errors import StartupError
 
 
+class WorkerLost(BaseException):
+    """The worker has ended. No ``except Exception`` of a handler may take it for a failure of its own and go on."""
+
+
 def run(app: str, descriptor: int) -> None:
     """Serve the worker at an inherited socket until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the worker, which ends this process in its time
@@ -42,28 +48,38 @@ def run(app: str, descriptor: int) -> None:
     except BaseException:  # noqa: BLE001 - whatever the user's module raises
         worker.sendall(encode(Unusable(f"the module cannot be loaded:\n{traceback.format_exc(limit=-20)}")))
         return
-    try:
-        worker.sendall(encode(Hello([options_of(group) for group in components.groups.values()], source_files())))
-        _serve(worker, Executor(components))
-    except (EOFError, ConnectionError):
-        return  # the worker has ended
+    hello = Hello([options_of(group) for group in components.groups.values()], source_files())
+    with suppress(WorkerLost):
+        _serve(worker, Executor(components), hello)
 
 
-def _serve(worker: socket.socket, executor: Executor) -> None:
+def _serve(worker: socket.socket, executor: Executor, hello: Hello) -> NoReturn:
+    """Do what the worker asks. Raise WorkerLost in the end."""
     reader = MessageReader(worker, Request)
 
     def send(message: Response) -> None:
-        worker.sendall(encode(message))
+        try:
+            worker.sendall(encode(message))
+        except OSError as error:
+            raise WorkerLost from error
+
+    def read() -> Request:
+        try:
+            request: Request = reader.read()
+        except (EOFError, OSError) as error:
+            raise WorkerLost from error
+        return request
 
     def fetch(topic: str, keys: list[str]) -> Sequence[bytes | None]:
         send(GetStates(topic, keys))
-        answer = reader.read()
+        answer = read()
         if not isinstance(answer, States):
-            raise ConnectionError("the worker does not answer")
+            raise WorkerLost
         return answer.values
 
+    send(hello)
     while True:
-        request = reader.read()
+        request = read()
         if isinstance(request, Forget):
             executor.forget(request.group, request.partition, request.topic)
         elif isinstance(request, Run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import gevent
 
 from pushsvc.broker.broker import Broker
-from pushsvc.components.child import HandlersLost
+from pushsvc.components.child import HandlersKilled, HandlersLost
 from pushsvc.components.handlers import Handlers
 from pushsvc.components.worker import ComponentWorker
 from pushsvc.errors import StartupError
@@ -28,7 +29,7 @@ def run_worker(
     on_begin: Callable[[], None],
 ) -> None:  # fmt: skip
     """Run the handlers of ``app`` until SIGTERM or SIGINT; call ``on_begin`` when they begin. Raise StartupError if it
-    cannot be loaded."""
+    cannot be loaded, SystemExit if a later attempt may load it."""
     ended = False
     worker: ComponentWorker | None = None
 
@@ -45,6 +46,9 @@ def run_worker(
         seen = _times(files)
         try:
             handlers = Handlers(app)
+        except HandlersKilled as error:  # the application may be right: the supervisor starts this process again
+            log.error("%s", error)
+            sys.exit(os.EX_TEMPFAIL)
         except (StartupError, HandlersLost) as error:
             if not reload:
                 raise StartupError(str(error)) from None
