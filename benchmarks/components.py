@@ -4,11 +4,16 @@ A log is filled first. Then a worker with a new group handles all of it; the tim
 ``CPU`` is that of worker and handlers together, in seconds for a million events. Handlers that count in a state have
 1,000 keys; those that emit publish one event for each. Figures are the best of several runs.
 
-    python benchmarks/components.py [--quick]
+With ``--kafka`` the same handlers of quixstreams and faust-streaming take turns with ours, over a broker that runs at
+that address, with a Python that has both libraries. Their positions are committed at least every five seconds and at
+the end, quixstreams' also exactly once (transactions).
+
+    python benchmarks/components.py [--quick] [--kafka 127.0.0.1:9092 --python peers/bin/python]
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -83,22 +88,46 @@ def run(url: str, folder: Path, handler: str, topics: int, count: int, repeat: i
     return speed, spent / count * 1e6
 
 
+PEERS = {"quixstreams": 100_000, "quixstreams-exactly-once": 100_000, "faust": 20_000}
+"""Events that each handles: faust takes a second for some thousand."""
+
+
+def run_peer(python: str, kafka: str, folder: Path, peer: str, handler: str) -> tuple[float, float]:
+    """Return as ``run``."""
+    command = [python, str(Path(__file__).with_name("stream_processors.py")), peer, handler, kafka, str(PEERS[peer])]
+    ran = subprocess.run([*command, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    speed, spent = json.loads(ran.stdout.splitlines()[-1])
+    return speed, spent / PEERS[peer] * 1e6
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    count, repeats = (40_000, 1) if quick else (200_000, 3)
+    parser.add_argument("--kafka")
+    parser.add_argument("--python", default=sys.executable)
+    options = parser.parse_args()
+    count, repeats = (40_000, 1) if options.quick else (200_000, 3)
     print(machine())
-    table = Table("Components", ["handler", "topics", "events/s", "CPU s per million"])
+    if options.kafka:
+        command = [options.python, str(Path(__file__).with_name("stream_processors.py")), "fill", "-", options.kafka]
+        subprocess.run([*command, str(max(PEERS.values())), "-"], check=True)
+    table = Table("Components", ["handler", "", "events/s", "CPU s per million"])
     with tempfile.TemporaryDirectory() as name, suppress(KeyboardInterrupt):
         server = EmbeddedServer(Path(name) / "valkey", options={"appendfsync": "everysec"})
         server.start()
         try:
             for handler in HANDLERS:
-                for topics in (1, 16):
-                    runs = [run(server.url, Path(name), handler, topics, count, repeat) for repeat in range(repeats)]
+                found: dict[str, list[tuple[float, float]]] = {}
+                for repeat in range(repeats):
+                    for topics in (1, 16):
+                        took = run(server.url, Path(name), handler, topics, count, repeat)
+                        found.setdefault(f"topics: {topics}", []).append(took)
+                    for peer in PEERS if options.kafka else ():
+                        took = run_peer(options.python, options.kafka, Path(name), peer, handler)
+                        found.setdefault(peer, []).append(took)
+                for who, runs in found.items():
                     speed, spent = max(speed for speed, _ in runs), min(spent for _, spent in runs)
-                    table.add(handler, str(topics), f"{speed:,.0f}", f"{spent:.1f}")
+                    table.add(handler, who, f"{speed:,.0f}", f"{spent:.1f}")
         finally:
             server.stop()
     table.print()
