@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,7 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what was started ends, too
     with tempfile.TemporaryDirectory() as folder:
         sales = Path(folder, "sales.csv")
         write_sales(sales)

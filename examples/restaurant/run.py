@@ -6,6 +6,7 @@ python examples/restaurant/run.py --stay   goes on until Ctrl-C: open http://127
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what was started ends, too
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", PORT]
         environment = os.environ | {"PUSHSVC_DATA_DIR": folder}

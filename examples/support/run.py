@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,7 @@ def running(*command: str, log: Path, **variables: str) -> Iterator[subprocess.P
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what was started ends, too
     with tempfile.TemporaryDirectory(prefix="desk-") as folder:
         data = Path(folder, "data")
         application = ("flask", "--app", "app", "run", "--port", str(PORT))
