@@ -49,6 +49,11 @@ class Site:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process whose children do the work."""
+        return self._process.pid
+
     def web(self) -> list[int]:
         """Return the ids of the web processes."""
         return children(self._process.pid, "_web")

@@ -8,12 +8,14 @@ import pytest
 
 from hostile.attacks import wide_statistics
 from pushsvc.broker.broker import Broker
-from pushsvc.web import stats
+from pushsvc.broker.keys import Log
+from pushsvc.web import stats, topics
 from pushsvc.web.app import context_of, create_app
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import CLIENT, LongLimits, LongRequests, Requester
 from pushsvc.web.memory.budget import MemoryBudget
 from pushsvc.web.stored_window import ROWS_A_SLICE
+from pushsvc.web.windows import wait_until_counted
 from support.owner import Owner
 from support.stack import Stack
 from support.turns import counted_turns
@@ -41,6 +43,17 @@ def test_large_statistics_are_answered_in_slices(context: Context, query: str) -
     with counted_turns() as turns:
         answer = client.get(URL + query)
     assert answer.status_code == 200
+    assert context.long.slices >= ROWS // ROWS_A_SLICE
+    assert turns[0] >= ROWS // ROWS_A_SLICE, "others had no turn of the loop"
+    assert context.long.statistics.free == 1
+
+
+def test_the_rates_of_a_large_topic_are_read_in_slices(context: Context) -> None:
+    """``GET /v1/topics/{topic}`` parsed all rows of all windows at once: 83 bytes held the loop for 0.3 s."""
+    client = client_of(topics, context)
+    with counted_turns() as turns:
+        answer = client.get(f"/v1/topics/{TOPIC}")
+    assert all(answer.json["rates"].values())
     assert context.long.slices >= ROWS // ROWS_A_SLICE
     assert turns[0] >= ROWS // ROWS_A_SLICE, "others had no turn of the loop"
     assert context.long.statistics.free == 1
@@ -89,3 +102,12 @@ def test_the_attack_gets_what_it_asks_for(shared_server: Stack) -> None:
     assert [answer.status for answer in answers] == [200, 200, 200]
     for answer in answers[1:]:
         assert [len(window["data"]) for window in answer.json()["windows"]] == [301 * 6] * 3
+
+
+def test_an_offset_that_never_comes_costs_few_looks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``at_least=`` looked every 20 ms: a request of 100 bytes cost 250 round trips to Redis."""
+    looks: list[Log] = []
+    metadata = broker.metadata
+    monkeypatch.setattr(broker, "metadata", lambda logs: looks.extend(logs) or metadata(logs))
+    wait_until_counted(broker, [Log("t", "1m")], 1_000, wait=2.0)
+    assert 5 < len(looks) < 40

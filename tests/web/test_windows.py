@@ -1,11 +1,13 @@
 """Reading the windows of one answer."""
 
 from pushsvc.broker.keys import Log
-from pushsvc.web.windows import read_windows
+from pushsvc.pause import no_pause
+from pushsvc.web.windows import read_stored_windows, wait_current
 
 
 def test_window_that_was_never_written_does_not_exist(broker):
-    (window,) = read_windows(broker, [Log("topic", "1m")])
-    assert not window.state.exists
+    logs = [Log("topic", "1m")]
+    (window,) = read_stored_windows(broker, logs, wait_current(broker, logs), no_pause)
+    assert not window.stored.exists
     assert window.stale
-    assert window.state.snapshot()["data"] == []
+    assert window.stored.snapshot()["data"] == []

@@ -80,7 +80,7 @@ class LatestStore:
 
     def __init__(
         self, keys: Keys, connections: Connections, read: Read, open_partitions: Callable[[Sequence[int]], None],
-        page_bytes: int = 1_000_000,
+        page_bytes: int = 250_000,
     ) -> None:  # fmt: skip
         self.page_bytes = page_bytes
         self._keys = keys

@@ -106,8 +106,8 @@ def parse_condition(text: str) -> Test:
         wanted = str(_value(literal)).casefold() if literal.startswith('"') else literal.casefold()
         return lambda data: _contains(data.get(name), wanted)
     if comparison in ("=", "!=") and (listed := _LIST.fullmatch(literal)):
-        values = _values(text, listed[1])
-        return lambda data: any(_equal(data.get(name), value) for value in values) is (comparison == "=")
+        values = frozenset(map(_identity, _values(text, listed[1])))
+        return lambda data: (_identity(data.get(name)) in values) is (comparison == "=")
     value = _value(literal)
     if comparison in ("=", "!="):
         return lambda data: (_equal(data.get(name), value)) is (comparison == "=")
@@ -164,6 +164,12 @@ def _values(text: str, items: str) -> list[Any]:
 
 def _contains(given: Any, wanted: str) -> bool:
     return isinstance(given, str) and wanted in given[:SEARCHED].casefold()
+
+
+def _identity(value: Any) -> tuple[bool, Any]:
+    """Return what is equal for equal scalars: numbers equal numbers, but never true and false. None of an array or
+    object, which equals no scalar."""
+    return isinstance(value, bool), None if isinstance(value, list | dict) else value
 
 
 def _equal(given: Any, value: Any) -> bool:

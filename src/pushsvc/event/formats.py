@@ -11,7 +11,15 @@ from pushsvc.errors import Fault, InvalidBatch, InvalidParameter, TooLarge, Unsu
 from pushsvc.event import csv_rows
 from pushsvc.event.cloudevents import flatten, header_of, join, read_headers
 from pushsvc.event.model import Event, Limits
-from pushsvc.event.strictjson import MOST_SLOW, NotJson, at_most_values, has_more_values, load, load_elements
+from pushsvc.event.strictjson import (
+    MOST_SLOW,
+    MOST_WHOLE,
+    NotJson,
+    at_most_values,
+    has_more_values,
+    load,
+    load_elements,
+)
 from pushsvc.event.validator import EventValidator, InvalidEvent
 from pushsvc.pause import Pause, no_pause
 
@@ -196,7 +204,7 @@ def _load_event(raw: bytes, limits: Limits, pause: Pause) -> Any:
     if has_more_values(raw, limits.values, pause):
         return InvalidEvent(None, f"more than {limits.values} values, counted on all levels of nesting")
     pause()
-    return load(raw)
+    return load(raw, pause)
 
 
 def _load_whole(body: bytes, limits: Limits, pause: Pause) -> Any:
@@ -218,7 +226,7 @@ def _not_json(error: NotJson) -> str:
 def _read_values(body: bytes, limits: Limits, pause: Pause) -> tuple[bool, Items]:
     """Return whether a body is an array, and its elements or its one value; raise InvalidBatch and TooLarge."""
     pause()
-    if at_most_values(body) <= min(MOST_SLOW, limits.values):
+    if len(body) <= MOST_WHOLE and at_most_values(body) <= min(MOST_SLOW, limits.values):
         value = _load_whole(body, limits, pause)
         return type(value) is list, iter(enumerate(value, 1) if type(value) is list else [(1, value)])
     if has_more_values(body, limits.request_values, pause):

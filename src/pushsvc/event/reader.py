@@ -77,9 +77,11 @@ class EventReader:
         plain = plain_media_type(media_type)
         if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body and _is_short(body):
             lines = plain == NDJSON
+            pause()
             batch = self._shapes.read(topic, body.removeprefix(BOM), EventValidator(now, self._limits), lines=lines)
             if batch is not None:
                 return ParsedBatch(batch, range(1, batch.count + 1))
+            pause()
         parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits, pause=pause)
         return self._learned(topic, parsed, pause)
 

@@ -48,7 +48,9 @@ def blueprint(context: Context) -> Blueprint:
         Parameters(request.args, ())
         with context.long.reading(client_of(request)) as pause:
             found = _find(context, check_topic(topic), name, Action.SUBSCRIBE, pause)
+            pause()
             life = _life(context, topic, found)
+            pause()
         public = None if found.line is None else _public(topic, found, Event.decode(found.line))
         body = {"topic": topic, "offset": found.offset, "event": public, "life": life}
         response = _tagged(body, found.line, found.mark)
@@ -76,13 +78,15 @@ def _patch(context: Context, topic: str, name: str) -> Response:
         changes = read_patch(request.get_data(cache=False), context.limits, pause)
         while True:
             found = _find_alive(context, topic, name, pause)
-            event = _changed(context, topic, found, changes)
+            event = _changed(context, topic, found, changes, pause)
             mark = found.mark
+            pause()
             if event.encode() != found.line:
                 done = context.broker.corrections.correct(topic, _settings(context, topic), found, event, pause)
                 if done is None:
                     continue  # it was corrected meanwhile, so the patch applies to that
                 mark = Mark(done.offset, done.at)
+            pause()
             return _answer(topic, found, event, mark)
 
 
@@ -154,10 +158,13 @@ def _check_alive(found: StoredEvent, name: str) -> None:
         raise EventChanged("the event is not the one that If-Match names; read it again")
 
 
-def _changed(context: Context, topic: str, found: StoredEvent, changes: dict[str, Any]) -> Event:
-    """Return the new form of an event. Raise InvalidBatch, NotGranted."""
+def _changed(context: Context, topic: str, found: StoredEvent, changes: dict[str, Any], pause: Pause) -> Event:
+    """Return the new form of an event, which may have megabytes. Raise InvalidBatch, NotGranted."""
+    pause()
     before, settings = Event.decode(found.line or b"{}"), _settings(context, topic)
+    pause()
     event = patched(before, changes, now=context.now(), limits=context.limits)
+    pause()
     keys = granted().keys(Action.PUBLISH, topic)
     if keys is not None and event.key not in keys:
         named = "an event without a key" if event.key is None else f"the key {event.key!r}"

@@ -1,13 +1,11 @@
 """``/v1/topics/{topic}/stats``: the statistics of a topic's windows, once or as a stream."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
-import gevent
 import orjson
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
@@ -31,7 +29,7 @@ from pushsvc.web.long_requests import client_of
 from pushsvc.web.memory.answer import GrowingAnswer
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
 from pushsvc.web.responses import of_suffix, stream_response, text_response
-from pushsvc.web.windows import ReadWindow, read_stored_windows, stored_bytes, wait_current
+from pushsvc.web.windows import ReadWindow, read_stored_windows, stored_bytes, wait_current, wait_until_counted
 
 _PARAMETERS = ("format", "window", "key", "field", "shape", "top", "by")
 _STREAM_ONLY = ("last_event_id", "heartbeat", "every")
@@ -40,9 +38,6 @@ _SNAPSHOT_ONLY = ("at_least",)
 _CSV_ONLY = ("formulas",)
 EVERY = (0.1, 3_600.0)
 """Least and greatest number of seconds between updates that a stream may ask for."""
-
-_WAIT, _POLL_INTERVAL = 5.0, 0.02
-"""Seconds: how long a request waits until an event is counted, and how often it checks."""
 
 
 def blueprint(context: Context) -> Blueprint:
@@ -174,7 +169,7 @@ def _snapshot(context: Context, logs: tuple[Log, ...], parameters: Parameters, c
     safe = chosen == "csv" and is_spreadsheet_safe(request, parameters)
     client = client_of(request)
     if at_least is not None:
-        _wait_until_counted(context, logs, at_least)
+        wait_until_counted(context.broker, logs, at_least)
     stale = wait_current(context.broker, logs)
     size = stored_bytes(context.broker, logs)
     answer = GrowingAnswer(context.memory, client.address)
@@ -265,13 +260,3 @@ class _Snapshots:
             yield b"]," + orjson.dumps({name: frame[name] for name in after})[1:]
         if every_window:
             yield b"]}"
-
-
-def _wait_until_counted(context: Context, logs: tuple[Log, ...], offset: int) -> None:
-    """Poll the metadata of the logs, whose cost does not depend on the size of the statistics."""
-    context.broker.demand.ask(logs)
-    deadline = time.monotonic() + _WAIT
-    while time.monotonic() < deadline:
-        if all(int(stored.get("source", 0)) >= offset for stored in context.broker.metadata(logs)):
-            return
-        gevent.sleep(_POLL_INTERVAL)

@@ -18,7 +18,7 @@ from pushsvc.errors import InvalidParameter, StatisticsUnavailable
 from pushsvc.hub.feed.topic_list import PartitionTopics, changes, in_order
 from pushsvc.hub.groups.listing import ListingQuery
 from pushsvc.hub.streams import ListingStream
-from pushsvc.hub.window_state import WindowState
+from pushsvc.hub.window_state import Selection
 from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.rows import OTHER
@@ -28,8 +28,9 @@ from pushsvc.web.context import Context
 from pushsvc.web.long_requests import client_of
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format
 from pushsvc.web.responses import begun_response, json_response, of_suffix, stream_response
+from pushsvc.web.stored_window import StoredWindow
 from pushsvc.web.visible_topics import EVERY_TOPIC, Topics, VisibleTopics
-from pushsvc.web.windows import read_windows
+from pushsvc.web.windows import read_stored_windows, stored_bytes, wait_current
 
 _OF_A_LIST = ("search", "limit")
 _FOUND = 100
@@ -177,23 +178,28 @@ def _metadata(context: Context, topic: str, keys: frozenset[str] | None) -> dict
 
 
 def _rates(context: Context, logs: Sequence[Log], keys: frozenset[str] | None) -> dict[str, float | None]:
-    """Return the events per second of each window; None before it has statistics."""
+    """Return the events per second of each window; None before it has statistics.
+
+    The rows of a large topic are read as for its statistics: in slices, with a seat.
+    """
+    if not logs:
+        return {}
     try:
-        windows = read_windows(context.broker, logs)
+        stale = wait_current(context.broker, logs)
+        with context.long.reading_statistics(client_of(request), stored_bytes(context.broker, logs)) as pause:
+            windows = read_stored_windows(context.broker, logs, stale, pause)
+            return {window.stored.log.window or "": _rate(window.stored, keys, pause) for window in windows}
     except StatisticsUnavailable:
         return dict.fromkeys((of.window or "" for of in logs), None)
-    return {window.state.log.window or "": _rate(window.state, keys) for window in windows}
 
 
-def _rate(state: WindowState, keys: frozenset[str] | None) -> float | None:
-    if not state.exists:
+def _rate(stored: StoredWindow, keys: frozenset[str] | None, pause: Pause) -> float | None:
+    if not stored.exists:
         return None
-    counts = [row for row in state.snapshot()["data"] if row[1] is None]
-    if keys is None:
-        rates = [row[3] for row in counts if row[0] is None][:1]  # each grouping has the same totals
-    else:
-        rates = [row[3] for row in counts if row[0] in keys and row[0] != OTHER]
-    return None if None in rates else float(sum(rates))
+    counted = Selection(keys=frozenset([None]) if keys is None else keys - {OTHER}, fields=frozenset([None]))
+    rates = (row[3] for rows in stored.rows(counted, pause) for row in rows)
+    found = list(islice(rates, 1) if keys is None else rates)  # each grouping has the same totals
+    return None if None in found else float(sum(found))
 
 
 def poll_list(

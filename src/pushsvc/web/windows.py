@@ -12,7 +12,6 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FROM_SNAPSHOT, PartitionRead, StatisticsEntry
 from pushsvc.errors import PushError, StatisticsUnavailable
-from pushsvc.hub.window_state import WindowState
 from pushsvc.pause import Pause
 from pushsvc.web.stored_window import StoredWindow
 
@@ -20,20 +19,14 @@ from pushsvc.web.stored_window import StoredWindow
 _LONGEST_WAIT, _REMIND_INTERVAL = 4.0, 0.5
 # It asks Redis at growing intervals: many requests may wait for an aggregator that is away.
 _FIRST_POLL, _LONGEST_POLL = 0.01, 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class CurrentWindow:
-    """A window as its log holds it. It is ``stale`` if no aggregator writes what is missing."""
-
-    state: WindowState
-    epoch: int
-    stale: bool
+# Seconds: how long a request waits until an event is counted, and the first pause between two looks.
+_COUNTED_WAIT, _COUNTED_POLL = 5.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class ReadWindow:
-    """The same of a window whose rows are decoded when they are needed: it may be large."""
+    """A window as its log holds it, whose rows are decoded when they are needed: it may be large. It is ``stale`` if
+    no aggregator writes what is missing."""
 
     stored: StoredWindow
     epoch: int
@@ -50,25 +43,14 @@ def stored_bytes(broker: Broker, logs: Sequence[Log]) -> int | None:
 def read_stored_windows(
     broker: Broker, logs: Sequence[Log], stale: Collection[Log], pause: Pause
 ) -> Iterator[ReadWindow]:
-    """Read whole statistics logs one after the other, as ``read_windows`` after the wait."""
+    """Read whole statistics logs one after the other, once ``wait_current`` has returned the ``stale`` ones.
+
+    Raises StatisticsUnavailable if a topic with events has no frames, and as ``Broker.read``.
+    """
     for log in logs:
         stored = StoredWindow(log)
         read = _read_window(broker, log, partial(stored.apply, pause=pause))
         yield ReadWindow(stored, read.epoch, _is_stale(read, log, late=log in stale, exists=stored.exists))
-
-
-def read_windows(broker: Broker, logs: Sequence[Log]) -> list[CurrentWindow]:
-    """Read whole statistics logs, once an aggregator has written frames that include all that it knows.
-
-    Raises StatisticsUnavailable if a topic with events has no frames, and as ``Broker.read``.
-    """
-    stale = wait_current(broker, logs)
-    windows = []
-    for log in logs:
-        state = WindowState(log)
-        read = _read_window(broker, log, state.apply)
-        windows.append(CurrentWindow(state, read.epoch, _is_stale(read, log, late=log in stale, exists=state.exists)))
-    return windows
 
 
 def wait_current(broker: Broker, logs: Sequence[Log]) -> Collection[Log]:
@@ -87,6 +69,20 @@ def wait_current(broker: Broker, logs: Sequence[Log]) -> Collection[Log]:
         answers = [answer for answer in answers if answer.log not in waiting]
         answers += broker.demand.ask(waiting, remind=remind)
     return {answer.log for answer in answers if not answer.current}
+
+
+def wait_until_counted(broker: Broker, logs: Sequence[Log], offset: int, wait: float = _COUNTED_WAIT) -> None:
+    """Wait until windows include an offset, at most ``wait`` seconds.
+
+    The wait is at most an eighth longer than necessary. Looks at a constant interval would cost a request of 100 bytes
+    250 round trips if the offset never comes.
+    """
+    broker.demand.ask(logs)
+    begun = monotonic()
+    while (waited := monotonic() - begun) < wait:
+        if all(int(stored.get("source", 0)) >= offset for stored in broker.metadata(logs)):
+            return
+        gevent.sleep(max(_COUNTED_POLL, waited / 8))
 
 
 def _read_window(broker: Broker, log: Log, apply: Callable[[StatisticsEntry], None]) -> PartitionRead:

@@ -1,0 +1,1 @@
+"""A search for the requests that cost a server most per byte: ``python -m tests.hostile.search``."""
