@@ -23,6 +23,7 @@ from support.waiting import DEADLINE, until
 RULES = DEPLOY / "prometheus" / "pushsvc.rules.yml"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "pushsvc.json").read_text())
 METRIC = re.compile(r"\bpushsvc_[a-z_]+")
+LABEL_VALUES = re.compile(r"label_values\((.+),\s*(\w+)\)")
 
 
 def panels() -> list[dict[str, Any]]:
@@ -81,11 +82,14 @@ def test_every_expression_runs_in_prometheus_and_panels_have_data(served: Stack,
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
 
-        def ask(expression: str) -> list[Any]:
-            query = urllib.parse.urlencode({"query": expression})
-            url = f"http://127.0.0.1:{port}/api/v1/query?{query}"
+        def get(path: str, **query: str) -> Any:
+            url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
             with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
-                return json.load(answer)["data"]["result"]
+                return json.load(answer)["data"]
+
+        def ask(expression: str) -> list[Any]:
+            found: list[Any] = get("query", query=expression)["result"]
+            return found
 
         def looks_ready() -> bool:
             try:
@@ -106,6 +110,9 @@ def test_every_expression_runs_in_prometheus_and_panels_have_data(served: Stack,
         # Counters with labels have no sample before the first one is counted.
         assert set(empty) <= {"Unavailable", "Alerts and webhooks", "Limited"}
         assert ask("ALERTS") == []
+        (instances,) = (each for each in DASHBOARD["templating"]["list"] if each["name"] == "instance")
+        selector, label = LABEL_VALUES.findall(instances["query"]["query"])[0]
+        assert get(f"label/{label}/values", **{"match[]": selector}) == [f"127.0.0.1:{served.port}"]
     finally:
         process.terminate()
         process.wait(DEADLINE)
