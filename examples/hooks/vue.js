@@ -1,19 +1,22 @@
-/** Composables for Vue: useStats(push, "flights", { window: "1m" }) and useLatest(push, "job.42") return live refs. */
+/** Composables for Vue: useStats(push, "flights", () => ({ window: props.window })) and useLatest(push, topic) return live
+ * refs. A topic and filters may be refs or getters: when they change, the subscription does. */
 
-import { onScopeDispose, shallowRef } from "vue";
+import { shallowRef, toValue, watchEffect } from "vue";
 
 function useLive(push, kind, topic, filters) {
-  const live = push[kind](topic, filters);
-  const value = shallowRef(live.value);
-  live.subscribe(() => { value.value = live.value; });
-  onScopeDispose(() => live.close());
+  const value = shallowRef([]);
+  watchEffect((onCleanup) => {
+    const live = push[kind](toValue(topic), toValue(filters));
+    value.value = live.value;
+    live.subscribe(() => { value.value = live.value; });
+    onCleanup(() => live.close());
+  });
   return value;
 }
 
 export const useStats = (push, topic, filters = {}) => useLive(push, "stats", topic, filters);
 export const useLatest = (push, topic, filters = {}) => useLive(push, "latest", topic, filters);
-
-export function useEvents(push, topic, filters, listener) {
-  const live = push.events(topic, filters, listener);
-  onScopeDispose(() => live.close());
-}
+export const useEvents = (push, topic, filters, listener) => watchEffect((onCleanup) => {
+  const live = push.events(toValue(topic), toValue(filters), listener);
+  onCleanup(() => live.close());
+});

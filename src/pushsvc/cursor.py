@@ -29,7 +29,7 @@ _PARTIAL = 64
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _COMBINED = "s"
 _NAME_LENGTH = 6
-_MOST_COMBINED = 32
+_MOST_COMBINED = 64
 _PART = re.compile(rf"[A-Za-z0-9_-]{{{_NAME_LENGTH},{_NAME_LENGTH + MAX_LENGTH}}}")
 UNREADABLE = "0"
 """A text that is no cursor."""

@@ -129,8 +129,10 @@ class Calls:
 
     async def changes(self, states: States, last_id: str) -> AsyncGenerator[Change]:
         """Yield the changes of subscriptions forever; raise ClientError."""
-        query: dict[str, Parameter] = {"sub": list(states), "names": "off"}
-        async with aclosing(self.follow(self.session.stream_path(query), last_id, query)) as messages:
+        # A heartbeat that is an event comes at once: it has a cursor, so events before a first message are not missed.
+        query: dict[str, Parameter] = {"sub": list(states), "names": "off", "heartbeat": "event"}
+        path = self.session.stream_path(query)
+        async with aclosing(follow(self.session, path, last_id, self.outage(), with_heartbeats=False)) as messages:
             async for message in messages:
                 change = states.take(message.event, json.loads(message.data), message.id)
                 if change is not None:

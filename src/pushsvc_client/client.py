@@ -219,7 +219,7 @@ class Client:
         return Stream(iterate(self._calls.follow(path, last_id, query)))
 
     def watch(self, *subscriptions: str, last_id: str = "") -> Watch:
-        """Yield the changes of up to 32 subscriptions on one stream forever, with states that equal the server's.
+        """Yield the changes of up to 64 subscriptions on one stream forever, with states that equal the server's.
 
         A subscription is ``events/``, ``stats/`` or ``latest/`` with a topic and its parameters, such as
         ``"stats/flights?window=1m&top=5"``; the first two also take a pattern. ``subscription`` writes one::

@@ -64,3 +64,31 @@ def test_tabs_of_the_dashboard_share_a_connection(browser: Browser, own_server: 
     context.close()
     assert until(lambda: own_server.metric("pushsvc_streams") == 0)
     assert faults == []
+
+
+def test_twenty_tabs_with_topics_of_their_own_share_a_connection(browser: Browser, own_server: Stack) -> None:
+    """The tab that leads is closed, and the server killed: each tab goes on with its topic."""
+    context = browser.new_context(locale="en-US", reduced_motion="reduce")
+    context.add_init_script("delete globalThis.SharedWorker")
+    topics = [f"shop-{n}" for n in range(20)]
+    pages = []
+    for topic in topics:
+        post(own_server, topic, PIZZA)
+        pages.append(context.new_page())
+        open_page(pages[-1], own_server, f"#topic={topic}&window=15m&field=rating")
+
+    def check_all() -> None:
+        for topic, page in zip(topics, pages, strict=True):
+            last = post(own_server, topic, {"key": "pie", "rating": 7})
+            expect(page.locator("#offset")).to_have_text(str(last))
+            until(lambda page=page, topic=topic: page.evaluate(_ROWS) == sums(own_server, topic))  # type: ignore[misc]
+        assert until(lambda: own_server.metric("pushsvc_streams") == 1)
+
+    check_all()
+    pages.pop(0).close()
+    topics.pop(0)
+    check_all()
+    own_server.restart_web()
+    check_all()
+    context.close()
+    assert until(lambda: own_server.metric("pushsvc_streams") == 0)

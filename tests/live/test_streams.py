@@ -367,6 +367,17 @@ def test_heartbeat_is_a_comment_where_every_event_is_sent(stack, topic):
         assert stream.until(lambda event, _: event == "heartbeat")["at"] > 1_600_000_000_000
 
 
+@pytest.mark.parametrize("filter", ["", "key=a&"])
+def test_first_visible_heartbeat_has_the_cursor(server, topic, filter):
+    path = f"/v1/topics/{topic}/events?{filter}heartbeat=event"
+    with server.stream(path) as stream:
+        first = stream.next()
+        assert first.event == "heartbeat"
+    server.post(topic, {"key": "a", "n": 1})
+    with server.stream(path, Last_Event_ID=first.id) as stream:
+        assert stream.until(lambda event, _: event == "message")["n"] == 1
+
+
 def test_heartbeat_of_a_stream_that_filters_moves_the_cursor(stack):
     stack.start_aggregator()
     stack.start_web("--heartbeat", "1")

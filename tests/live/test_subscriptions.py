@@ -167,7 +167,7 @@ def test_order_of_subscriptions_does_not_matter_to_a_cursor(server, topic):
         assert stream.frame()[1]["n"] == 2
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "s.", "s.AAAAAA!", "s" + ".AAAAAAxyz" * 33, "s.AAAAAA" + "x" * 700])
+@pytest.mark.parametrize("cursor", ["nonsense", "s.", "s.AAAAAA!", "s" + ".AAAAAAxyz" * 65, "s.AAAAAA" + "x" * 700])
 def test_unreadable_cursor_is_answered_with_resets(server, topic, cursor):
     server.post(topic, {"n": 1})
     with server.stream(stream_of(f"events/{topic}"), Last_Event_ID=cursor) as stream:
@@ -278,7 +278,7 @@ SUB = "events/orders"
 
 
 @pytest.mark.parametrize(("subs", "place", "status", "says"), [
-    ([f"events/t{n}" for n in range(33)], 32, 400, "at most 32"),
+    ([f"events/t{n}" for n in range(65)], 64, 400, "at most 64"),
     (["events/orders?where=" + "x" * 2_000], 0, 400, "1024 bytes"),
     ([SUB, "stream?sub=events/orders"], 1, 400, "relative URL"),
     ([SUB, "events/orders?sub=events/orders"], 1, 400, "sub: not supported here"),
@@ -381,7 +381,32 @@ def test_heartbeat_carries_a_position_that_moved_without_a_message(stack, topic)
 def test_visible_heartbeats(stack, topic):
     stack.start_web("--heartbeat", "1")
     with stack.stream(stream_of(f"events/{topic}", heartbeat="event")) as stream:
-        assert stream.next().event == "heartbeat"
+        assert [stream.next().event for _ in range(3)] == ["heartbeat"] * 3
+
+
+@pytest.mark.parametrize("last_id", [None, "earliest"])
+def test_cursor_of_the_first_heartbeat_misses_nothing(server, topic, last_id):
+    """The client is cut off before any other message came."""
+    subs = [f"events/{topic}", f"events/{topic}?key=a", f"events/{topic}.>", f"latest/job.{topic}"]
+    given = {"Last_Event_ID": last_id} if last_id else {}
+    server.post(topic, {"key": "a", "n": 0})
+    with server.stream(stream_of(*subs, heartbeat="event"), **given) as stream:
+        first = stream.next()
+        assert first.event == "heartbeat"
+    server.post(topic, {"key": "a", "n": 1})
+    server.post(f"{topic}.new", {"n": 2})
+    server.post(f"job.{topic}", {"key": "a", "n": 3})
+    start = 0 if last_id else 1
+    wanted = {subs[0]: history(server, subs[0])[start:], subs[1]: history(server, subs[1])[start:]}
+    wanted[subs[2]] = history(server, f"events/{topic}.new")
+    received = Received()
+    with server.stream(stream_of(*subs, heartbeat="event"), Last_Event_ID=first.id) as stream:
+        while any(len(received.events[sub]) < len(events) for sub, events in wanted.items()):
+            received.take(stream.next())
+        while not received.boards[subs[3]].events:
+            received.take(stream.next())
+    assert not received.resets
+    assert {sub: received.events[sub] for sub in wanted} == wanted
 
 
 def test_filters_of_patterns_are_few(stack, topic):

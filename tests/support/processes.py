@@ -19,3 +19,14 @@ def children(parent: int, role: str) -> list[int]:
                 if role in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
                     found.append(int(pid))
     return found
+
+
+def descendants(parent: int) -> dict[int, list[str]]:
+    """Return the command lines of the children of a process, and of theirs, by their ids."""
+    found: dict[int, list[str]] = {}
+    with suppress(OSError):
+        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+            with suppress(OSError):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                found |= descendants(pid)
+    return found

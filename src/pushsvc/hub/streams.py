@@ -26,7 +26,7 @@ from pushsvc.hub.delivery.connection import Connection, IteratedConnection, Secu
 from pushsvc.hub.groups.group import ResumeReason
 from pushsvc.hub.groups.listing import Describe, ListingQuery, Poll
 from pushsvc.hub.hub import DRAINING, Hub
-from pushsvc.hub.messages import OPENING, farewell
+from pushsvc.hub.messages import OPENING, farewell, heartbeat
 from pushsvc.hub.query import NOTHING_RESELECTED, LatestQuery, Query, Reselected
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class QueryStream(Stream):
         if group.settled.is_set() and (self._from is end or not group.has_statistics):
             self._start_live(connection)
         else:
-            connection.push(OPENING)
+            connection.push(self._opening())
             self.hub.replays.begin(group, connection, decode(self._from.cursor), ResumeReason.NEW)
 
     def _resume(self, connection: Connection, cursor: str, reselected: Reselected) -> None:
@@ -200,13 +200,18 @@ class QueryStream(Stream):
         else:
             self.hub.replays.begin(group, connection, _positions(cursor), ResumeReason.CURSOR, reselected)
 
+    def _opening(self) -> bytes:
+        """Return the first bytes for a client without a cursor. It gets one with them, or with a snapshot."""
+        begins_with_cursor = self._group.query.visible_heartbeat and not self._group.has_statistics
+        return OPENING + heartbeat(True, self._from.cursor) if begins_with_cursor else OPENING
+
     def _start_live(self, connection: Connection) -> None:
         """Send the state, and the messages after it. Nothing here yields, so no message falls between the two."""
         group = self._group
         if group.has_statistics:
             first = group.conflation.initial_state()
         else:
-            first = _OPENING
+            first = frame(self._opening()) if group.query.visible_heartbeat else _OPENING
             if not group.query.filters_events:  # else a heartbeat gives it a position: no event may ever come
                 connection.joined_after = self._from.number
         group.channel.start(connection, self._from, first)
@@ -313,7 +318,8 @@ class CombinedStream(Stream):
         except PushError as error:
             connection.end(self.refusal(error))
             return
-        connection.push(OPENING)
+        # The position of a client that has nothing yet: if it is cut off now, it still misses nothing.
+        connection.push(OPENING + heartbeat(True, self._channel.cursor()) if self._visible_heartbeat else OPENING)
         for part, stream in zip(parts, self._streams, strict=True):
             if not connection.closed:
                 stream.start(part)

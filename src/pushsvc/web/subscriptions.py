@@ -15,7 +15,7 @@ from pushsvc.web.authorization import check_granted
 from pushsvc.web.context import Context
 from pushsvc.web.subscription import LIST, SubscriptionText
 
-_MOST = 32
+_MOST = 64
 
 Asked = Query | LatestQuery | ListingQuery
 

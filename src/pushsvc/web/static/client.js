@@ -1,10 +1,10 @@
-// See docs/decisions/0058-tabs-share-a-hub.md
+// docs/decisions/0058-tabs-share-a-hub.md
 
 const LONGEST = 30_000; // ms between attempts
 const SILENCE = 45_000; // ms, three heartbeats
-const GATHER = 300; // ms until tabs have joined a new leader
-const MOST = 1_000; // topics of a list that changes
-const FINAL = new Set([400, 401, 403, 404, 406, 414, 431]); // time does not mend them
+const GATHER = 300; // ms for tabs to join
+const MOST = 1_000; // topics
+const FINAL = /^4(?!08|25|29)/; // time does not mend them
 const LATER = /^(open|update|changes)$/; // with these no state begins
 
 export class PushError extends Error {
@@ -46,12 +46,12 @@ class StatsState {
   apply(name, frame) {
     const id = `${frame.topic} ${frame.window}`;
     if (name === "reset") {
-      const all = /[*>]/.test(frame.topic); // of a pattern the topics are unknown
+      const all = /[*>]/.test(frame.topic);
       for (const [each, { topic }] of this.tables) if (all || topic === frame.topic) this.tables.delete(each);
       return;
     }
     const rows = (name === "update" && !this.ordered && this.tables.get(id)?.rows) || new Map();
-    const by = frame.columns?.indexOf("by"); // of topics with several groupings
+    const by = frame.columns?.indexOf("by");
     for (const gone of frame.gone ?? []) rows.delete(idOf(gone, gone[2]));
     for (const row of frame.data) rows.set(idOf(row, row[by]), row);
     const { data, gone, ...table } = frame;
@@ -83,7 +83,7 @@ function named({ topic, window, columns }, row) {
   return { topic, window, ...Object.fromEntries(columns.map((column, i) => [column, row[i]])) };
 }
 
-/** The newest events by key, or the topics of a list by name. */
+/** Newest events by key, or topics by name. */
 class NamedState {
   #items = new Map();
   #rest;
@@ -127,21 +127,22 @@ class Hub {
   #wake = () => {};
   #changing = 0;
   #running = false;
-  #stale = false; // whether the token was refused
+  #stale = false;
   #opensAt;
   #asked = [];
-  #ended = new Map(); // states that the cursor still has
+  #had; // what the cursor has, if known
+  post = null; // of a leader: to all other tabs
 
-  constructor(options, cursor = "", wait = 0) {
+  constructor(options, cursor = "") {
     this.#options = options;
     this.#cursor = cursor;
-    this.#opensAt = Date.now() + wait;
+    this.#opensAt = cursor && Date.now() + GATHER;
   }
 
   attach(send, post = send) {
     const port = { send, post, tokens: [] };
     this.#ports.add(port);
-    send({ state: this.#state });
+    send({ state: this.#state, id: this.#cursor });
     return ({ op, sub, frames, token }) => {
       if (op === "add") this.#add(port, sub, frames);
       if (op === "drop") this.#drop(port, sub);
@@ -153,18 +154,24 @@ class Hub {
     };
   }
 
+  /** `frames`: what a tab has of another hub. */
   #add(port, sub, frames) {
     let known = this.#subscriptions.get(sub);
     if (!known) {
-      if (frames && this.#running) port.send({ sub, name: "reset", data: { topic: "*", reason: "late" } });
-      known = { state: this.#ended.get(sub) ?? stateOf(sub), ports: new Set() };
+      known = { state: stateOf(sub), ports: new Set() };
+      // As long as the cursor has it, it would not begin.
+      known.later = this.#cursor && (this.#had?.includes(sub) ?? true);
       this.#subscriptions.set(sub, known);
       this.#change(10);
     }
     known.ports.add(port);
+    if (frames && !(known.whole ||= this.#cursor && !this.#running)) {
+      port.send({ sub, name: "reset", data: { topic: "*", reason: "late" } });
+      frames = null;
+    }
     const have = known.state?.frames() ?? [];
     if (!frames?.length) for (const [name, data] of have) port.send({ sub, name, data });
-    else if (have.length === 0 && !known.open) {
+    else if (!this.#running && !have.length) {
       for (const [name, data] of frames) {
         known.state?.apply(name, data);
         for (const each of known.ports) each.send({ sub, name, data });
@@ -181,16 +188,16 @@ class Hub {
   #change(wait) {
     clearTimeout(this.#changing);
     this.#changing = setTimeout(() => {
-      for (const [text, { ports, state }] of this.#subscriptions) {
-        if (ports.size > 0) continue;
-        this.#subscriptions.delete(text);
-        this.#ended.set(text, state);
-      }
-      if (this.#running && String([...this.#subscriptions.keys()]) === String(this.#asked)) return;
+      for (const [text, { ports }] of this.#subscriptions) if (ports.size === 0) this.#subscriptions.delete(text);
+      if (this.#running && String(this.#wanted()) === String(this.#asked)) return;
       this.#fetching?.abort("changed");
       this.#wake();
       if (!this.#running) this.#run();
     }, Math.max(wait, this.#opensAt - Date.now()));
+  }
+
+  #wanted() {
+    return [...this.#subscriptions].filter(([, { whole, later }]) => whole || !later).map(([text]) => text);
   }
 
   async #run() {
@@ -218,9 +225,13 @@ class Hub {
     this.#cursor = "";
   }
 
-  /** Return how long to wait, ms. */
   async #follow() {
-    this.#asked = [...this.#subscriptions.keys()];
+    this.#asked = this.#wanted();
+    if (!this.#asked.length) {
+      this.#cursor = "";
+      this.#begin();
+      this.#asked = this.#wanted();
+    }
     const { url, credentials } = this.#options;
     const fetching = new AbortController();
     this.#fetching = fetching;
@@ -228,11 +239,11 @@ class Hub {
     const headers = { Accept: "text/event-stream" };
     if (this.#cursor) headers["Last-Event-ID"] = this.#cursor;
     if (token) headers.Authorization = `Bearer ${token}`;
-    const query = new URLSearchParams([...this.#asked.map((text) => ["sub", text]), ["names", "off"]]);
+    const query = new URLSearchParams([...this.#asked.map((text) => ["sub", text]), ["names", "off"], ["heartbeat", "event"]]);
     let silence;
     const alive = () => {
       clearTimeout(silence);
-      silence = setTimeout(() => fetching.abort("silent"), SILENCE);
+      silence = setTimeout(() => fetching.abort(), SILENCE);
     };
     try {
       alive();
@@ -240,11 +251,6 @@ class Hub {
       if (!response.ok) return await this.#answered(response);
       this.#stale = false;
       this.#report("open");
-      for (const sub of this.#asked) {
-        const known = this.#subscriptions.get(sub) ?? { ports: [] };
-        for (const port of known.ports) if (!known.open) port.send({ sub, name: "open" });
-        known.open = true;
-      }
       const decode = decoder((message) => this.#take(message), (retry) => { this.#retry = retry; });
       const text = new TextDecoder();
       const reader = response.body.getReader();
@@ -262,9 +268,8 @@ class Hub {
   async #answered(response) {
     const { detail = response.statusText } = await response.json().catch(() => ({}));
     const again = response.status === 401 && !this.#stale;
-    this.#stale = again; // the next attempt asks for a fresh token
-    if (again) return 0;
-    if (FINAL.has(response.status)) throw new PushError({ status: response.status, detail });
+    this.#stale = again;
+    if (!again && FINAL.test(response.status)) throw new PushError({ status: response.status, detail });
     return 1_000 * response.headers.get("Retry-After") || 0;
   }
 
@@ -277,7 +282,7 @@ class Hub {
     if (this.#subscriptions.size === 0) this.#report("closed");
   }
 
-  /** Ask the newest tab first: old ones may sleep. */
+  /** Old tabs may sleep. */
   async #token() {
     if (!this.#options.asks) return null;
     for (const port of [...this.#ports].reverse()) {
@@ -288,22 +293,31 @@ class Hub {
       });
       if (token !== undefined) return token;
     }
-    throw new Error("no tab has a token now");
+    throw new Error("no token");
   }
 
   #take({ id, event = "message", data: lines }) {
     this.#failures = 0;
-    if (id) {
-      this.#cursor = id;
-      this.#ended.clear();
-    }
+    this.#cursor = id ?? this.#cursor;
     const data = JSON.parse(lines.join("\n"));
     const own = "$sub" in data ? "$sub" : "sub"; // "sub" is the publisher's then
     const sub = data[own];
     delete data[own];
-    const known = this.#subscriptions.get(sub); // a heartbeat names none
+    const known = this.#subscriptions.get(sub);
     known?.state?.apply(event, data);
-    for (const post of new Set([...(known?.ports ?? [])].map((port) => port.post))) post({ sub, name: event, data, id });
+    for (const port of [this, ...(known?.ports ?? [])]) port.post?.({ sub, name: event, data, id });
+    if (id && this.#had !== this.#asked) this.#begin();
+  }
+
+  #begin() {
+    this.#had = this.#asked;
+    for (const [sub, known] of this.#subscriptions) {
+      known.later = false;
+      if (known.open || !this.#asked.includes(sub)) continue;
+      known.open = true;
+      for (const port of known.ports) port.send({ sub, name: "open" });
+    }
+    this.#change(10);
   }
 
   #report(state) {
@@ -340,11 +354,9 @@ async function byLeader(options, take, name, rejoin) {
   let own = null;
   let cursor = "";
 
-  const post = (message) => channel.postMessage({ message });
-
   function port(tab) {
     if (!ports.has(tab)) {
-      ports.set(tab, hub.attach((message) => channel.postMessage({ to: tab, message }), post));
+      ports.set(tab, hub.attach((message) => channel.postMessage({ to: tab, message }), null));
       navigator.locks.request(`${name} ${tab}`, () => {
         ports.get(tab)?.({ op: "bye" });
         ports.delete(tab);
@@ -356,14 +368,15 @@ async function byLeader(options, take, name, rejoin) {
     if (led) rejoin();
     else if (to === "leader" && hub) port(from)(message);
     else if (message && (to ?? me) === me) take(message);
-    cursor = message?.id ?? cursor;
+    cursor = message?.id || cursor;
   };
   navigator.locks.request(name, () => {
-    hub = new Hub(options, cursor, cursor && GATHER);
+    hub = new Hub(options, cursor);
+    hub.post = (message) => channel.postMessage({ message });
     own = inTab(hub, take);
     channel.postMessage({ led: true });
     rejoin();
-    return new Promise(() => {}); // until this tab ends
+    return new Promise(() => {});
   });
   return (message) => (own ? own(message) : channel.postMessage({ to: "leader", from: me, message }));
 }
@@ -421,11 +434,13 @@ class Subscription {
   take({ name, data, error }) {
     this.seen ||= !this.#state || !LATER.test(name);
     if (data && !this.seen) return; // an update for other tabs
-    if (error) this.error = new PushError(error);
-    else if (data) this.#state?.apply(name, data);
+    if (error) {
+      name = "error";
+      data = this.error = new PushError(error);
+    } else if (data) this.#state?.apply(name, data);
     this.#value = null;
-    const message = error ? { name: "error", data: this.error } : { name: name === "message" ? "event" : name, data };
-    for (const listener of [...this.#listeners]) queueMicrotask(() => listener(message)); // one that fails stops no other
+    const message = { name: name === "message" ? "event" : name, data };
+    for (const listener of [...this.#listeners]) queueMicrotask(() => listener(message)); // none stops another
   }
 }
 
@@ -435,10 +450,11 @@ class Connection {
   #options;
   #held;
   #subject;
+  #line;
   state = "connecting";
 
   constructor(url, options) {
-    this.#options = { token: null, share: true, credentials: "same-origin", onState() {}, ...options };
+    this.#options = { token: null, share: true, credentials: "same-origin", ...options };
     const base = new URL(url, globalThis.document?.baseURI);
     this.#options.url = base.origin + base.pathname.replace(/\/?$/, "/");
     this.#open();
@@ -448,20 +464,20 @@ class Connection {
     document.addEventListener("visibilitychange", () => document.hidden || wake());
   }
 
-  events(topic, filters = {}, listener = null) {
-    return this.#add(`events/${encodeURIComponent(topic)}`, filters, listener);
+  events(topic, filters, listener) {
+    return this.#add("events/", topic, filters, listener);
   }
 
-  stats(topic, filters = {}, listener = null) {
-    return this.#add(`stats/${encodeURIComponent(topic)}`, filters, listener);
+  stats(topic, filters, listener) {
+    return this.#add("stats/", topic, filters, listener);
   }
 
-  latest(topic, filters = {}, listener = null) {
-    return this.#add(`latest/${encodeURIComponent(topic)}`, filters, listener);
+  latest(topic, filters, listener) {
+    return this.#add("latest/", topic, filters, listener);
   }
 
-  topics(filters = {}, listener = null) {
-    return this.#add("topics", filters, listener);
+  topics(filters, listener) {
+    return this.#add("topics", "", filters, listener);
   }
 
   close() {
@@ -471,18 +487,18 @@ class Connection {
 
   async #open() {
     const { url, credentials, share, token } = this.#options;
-    for (let wait = 1_000; (await this.#ask(false)) === undefined; wait = Math.min(LONGEST, 2 * wait)) {
+    for (let wait = 1_000; (await this.#ask()) === undefined; wait = Math.min(LONGEST, 2 * wait)) {
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
-    this.#subject = await this.#whose(this.#held);
+    this.#subject = await subjectOf(this.#held, this.#options);
     const options = { url, credentials, asks: token !== null };
-    const take = (message) => this.#take(message);
+    this.#line = options;
+    const here = (act) => (message) => this.#line === options && act(message);
+    const take = here((message) => this.#take(message));
     const name = `pushsvc ${url} ${credentials} ${this.#subject}`;
     const shared = share && typeof document !== "undefined" && navigator.locks;
-    // A bundle is no script for a worker.
     const isScript = /\/client\.js(\?|$)/.test(import.meta.url);
-    const otherwise = () => (shared ? byLeader(options, take, name, () => this.#rejoin()) : inTab(new Hub(options), take));
-    // A SharedWorker may be missing or forbidden.
+    const otherwise = () => (shared ? byLeader(options, take, name, here(() => this.#rejoin())) : inTab(new Hub(options), take));
     this.#send = await (shared && share !== "lock" && isScript ? inWorker(options, take, name).catch(otherwise) : otherwise());
     this.#rejoin();
   }
@@ -491,10 +507,10 @@ class Connection {
     for (const [sub, [first]] of this.#subscriptions) this.#send({ op: "add", sub, frames: first.seen && first.frames() });
   }
 
-  #add(path, filters, listener) {
+  #add(kind, topic, filters = {}, listener = null) {
     const given = Object.entries(filters).flatMap(([name, value]) => [value].flat().map((each) => [name, String(each)]));
     const query = String(new URLSearchParams(given));
-    const text = path + (query && `?${query}`);
+    const text = kind + encodeURIComponent(topic) + (query && `?${query}`);
     const subscription = new Subscription(text, listener, (ended) => this.#drop(ended));
     const others = this.#subscriptions.get(text);
     if (others) {
@@ -516,34 +532,32 @@ class Connection {
     this.#send({ op: "drop", sub: subscription.text });
   }
 
-  async #ask(refused) {
+  async #ask(refused = false) {
     const { token } = this.#options;
     if (refused) this.#held = undefined;
     try {
       this.#held ??= typeof token === "function" ? await token(refused) : token;
-    } catch {
-      return undefined;
-    }
+    } catch {} // asked again
     return this.#held;
-  }
-
-  async #whose(token) {
-    return this.#options.subject ?? subjectOf(token);
   }
 
   async #take(message) {
     if (message.ask) {
       const token = await this.#ask(message.refused);
-      if (token === undefined || (await this.#whose(token)) === this.#subject) {
+      if (token === undefined || (await subjectOf(token, this.#options)) === this.#subject) {
         this.#send({ op: "token", token });
         return;
       }
       this.#send({ op: "bye" });
-      for (const [sub] of this.#subscriptions) this.#take({ sub, name: "reset", data: { topic: "*", reason: "subject" } });
+      this.#line = null;
+      for (const [sub, all] of this.#subscriptions) {
+        this.#take({ sub, name: "reset", data: { topic: "*", reason: "subject" } });
+        for (const each of all) each.seen = false;
+      }
       this.#open();
     } else if (message.state) {
       this.state = message.state;
-      this.#options.onState(message.state);
+      this.#options.onState?.(message.state);
     } else {
       const subscriptions = this.#subscriptions.get(message.sub) ?? [];
       if (message.error) this.#subscriptions.delete(message.sub);
@@ -552,7 +566,8 @@ class Connection {
   }
 }
 
-async function subjectOf(token) {
+async function subjectOf(token, { subject }) {
+  if (subject) return subject;
   try {
     const { exp, iat, nbf, jti, ...claims } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
     return JSON.stringify(claims);
