@@ -138,10 +138,10 @@ def run(
             for thread in (*fresh, correctors[-1]):
                 thread.start()
             faults.deal_for(seconds)
-            if _settles(site, [*fresh, correctors[-1]], subscribers):
-                _judge(report, site, producers, correctors, subscribers, others)
+            if waiting := _unsettled(site, [*fresh, correctors[-1]], subscribers):
+                report.wrong += waiting
             else:
-                report.wrong.append("producers did not finish, or a process did not recover")
+                _judge(report, site, producers, correctors, subscribers, others)
             _count(report, faults, producers, subscribers, others)
             report.seconds = time.monotonic() - begun
             on_round(report)
@@ -183,16 +183,19 @@ def _producers(report: Report, site: Site) -> list[Producer]:
     ]  # fmt: skip
 
 
-def _settles(site: Site, producers: Sequence[Producer | Corrector], subscribers: list[Subscriber]) -> bool:
-    """Let producers finish and processes recover; return whether both happen in time."""
+def _unsettled(site: Site, producers: Sequence[Producer | Corrector], subscribers: list[Subscriber]) -> list[str]:
+    """Let producers finish and processes recover; return what is not done in time."""
     for producer in producers:
         producer.stopping.set()
-    settled = verdict.in_time(
-        lambda: verdict.recovered(site) and not any(producer.is_alive() for producer in producers)
-    )
+
+    def missing() -> list[str]:
+        found = [f"{producer.name} waits for an answer" for producer in producers if producer.is_alive()]
+        return found + verdict.not_recovered(site)
+
+    settled = verdict.in_time(lambda: not missing())
     for subscriber in subscribers:
         subscriber.forget_silence()
-    return settled
+    return [] if settled else (missing() or ["all recovered after the deadline"]) + site.last_lines()
 
 
 def _judge(

@@ -126,6 +126,10 @@ class Site:
         """Return the tracebacks in the logs of the processes, each with its process and the line before it."""
         return [f"{name}: {found}" for name in NAMES for found in _TRACEBACK.findall(self.stack.output(name))]
 
+    def last_lines(self) -> list[str]:
+        """Return the end of the log of each supervisor and its children."""
+        return [f"{name}: {line}" for name in NAMES for line in self.stack.output(name).splitlines()[-10:]]
+
     def descriptors(self) -> dict[int, int]:
         """Return the number of open descriptors by process."""
         found = {}

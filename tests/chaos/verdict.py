@@ -23,9 +23,9 @@ from support.waiting import until
 Event = dict[str, Any]
 Logs = dict[str, list[Event]]
 
-DEADLINE = 60.0
+DEADLINE = 180.0
 """Seconds that the system may take to recover, and a subscriber to catch up: many times what they take, for a busy
-machine."""
+machine. Beside other tests on two cores 2,500 streams of a killed process were open again after 77 seconds."""
 
 
 def read_logs(site: Site, producers: Sequence[Producer]) -> Logs:
@@ -246,10 +246,12 @@ def _rows(site: Site, topic: str, window: str) -> Mapping[Any, Any]:
     return {(row[0], row[1]): row for row in site.stack.stats(topic, f"?window={window}")["data"]}
 
 
-def recovered(site: Site) -> bool:
-    """Return whether every process answers again."""
+def not_recovered(site: Site) -> list[str]:
+    """Return what keeps the site from serving as before the faults."""
     site.tend()
     try:
-        return site.stack.ready() and "stale" not in site.stack.stats(TOPICS[0])
-    except (OSError, HTTPException, AssertionError):
-        return False
+        ready = site.stack.get("/readyz")
+        stale = "stale" in site.stack.stats(TOPICS[0])
+    except (OSError, HTTPException, AssertionError) as error:
+        return [f"no answer: {error!r}"]
+    return [f"not ready: {ready.body!r}"] * (ready.status != 200) + ["statistics are stale"] * stale
