@@ -113,7 +113,7 @@ def measure_quiet_topics(broker: Broker, url: str, part: int) -> None:
     connection = broker.connections.open()
     run = broker.connections.run_id(connection)
 
-    commit = broker.committer.call
+    commit = broker.committer
     publisher = EventPublisher(broker.keys, broker.publish_command, commit, max_topics=20_000, limits=BrokerLimits())
 
     def publish(settings: TopicSettings, group: int, count: int) -> None:

@@ -23,9 +23,9 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.log import LogNotification
-from pushsvc.broker.publisher import IdempotencyKey
-from pushsvc.errors import Overloaded, PushError
-from pushsvc.event import Event
+from pushsvc.broker.publisher import IdempotencyKey, NewEvents, Receipt
+from pushsvc.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, PushError
+from pushsvc.event import Batch, Event
 from pushsvc.settings import TopicSettings
 from support.proxy import Proxy
 from support.waiting import DEADLINE, until
@@ -110,6 +110,57 @@ def test_a_groups_requests_to_one_topic_are_one_call_and_one_entry(
     assert stored(broker)[1:] == [number for _, number in sorted((int(o), n) for n, o in enumerate(offsets))]
     assert b"".join(sent).count(b"EVALSHA") == 2
     assert sizes(broker) == [1, 1, CALLERS - 1]
+
+
+def new_events(number: int, topic: str) -> NewEvents:
+    return NewEvents(topic, Batch.from_events([Event(data={"n": number})]), SETTINGS)
+
+
+def test_batches_for_many_topics_share_one_round_trip(proxy: Proxy, through: Broker, broker: Broker) -> None:
+    sent: list[bytes] = []
+    proxy.upward = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
+    found = through.publish_together([new_events(number, f"t{number}") for number in range(100)])
+    assert [receipt.first_offset for receipt in found if isinstance(receipt, Receipt)] == [1] * 100
+    assert [stored(broker, f"t{number}") for number in range(100)] == [[number] for number in range(100)]
+    assert b"".join(sent).count(b"EVALSHA") == 100
+
+
+def test_batches_whose_replies_are_lost_are_unknown_and_those_that_wait_are_stored(
+    proxy: Proxy, through: Broker, broker: Broker
+) -> None:
+    led = threading.Event()
+
+    def cut(data: bytes) -> bytes | None:
+        if led.is_set():
+            return data
+        led.set()
+        return None
+
+    proxy.downward = cut
+    with ThreadPoolExecutor(2) as pool:
+        proxy.go.clear()
+        lost = pool.submit(through.publish_together, [new_events(n, f"t{n}") for n in range(3)])
+        until(lambda: proxy.held)
+        later = pool.submit(through.publish_together, [new_events(n, f"t{n}") for n in range(3, 6)])
+        until(lambda: through.committer.waiting == 3)
+        proxy.go.set()
+        assert [type(error) for error in lost.result()] == [OutcomeUnknown] * 3
+        assert [type(receipt) for receipt in later.result()] == [Receipt] * 3
+    assert [stored(broker, f"t{n}") for n in range(6)] == [[n] for n in range(6)]
+
+
+def test_a_refused_batch_refuses_no_other(through: Broker, broker: Broker) -> None:
+    with_id = Batch.from_events([Event(id="a", data={"n": 7})])
+    assert isinstance(through.publish_together([NewEvents("u", with_id, SETTINGS)])[0], Receipt)
+    found = through.publish_together([new_events(1, "s"), NewEvents("u", with_id, SETTINGS), new_events(2, "s2")])
+    assert [type(one) for one in found] == [Receipt, type(None), Receipt]
+    assert [stored(broker, topic) for topic in ("s", "u", "s2")] == [[1], [7], [2]]
+
+
+def test_batches_fail_at_once_without_redis(tmp_path: Path) -> None:
+    unreachable = Broker(f"unix://{tmp_path}/none.sock", "x:")
+    found = unreachable.publish_together([new_events(1, "s"), new_events(2, "t")])
+    assert [type(one) for one in found] == [BrokerUnavailable] * 2
 
 
 def test_merged_requests_are_unknown_and_stored_once_if_the_reply_is_lost(

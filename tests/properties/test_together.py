@@ -14,7 +14,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.event.shapes import LEARN_AFTER
 from pushsvc.settings import TopicSettings
 from pushsvc.web.app import context_of, create_app
-from pushsvc.web.publish import publish, publish_batch
+from pushsvc.web.publish import publish, publish_batches
 
 NUMBERS = iter(range(1_000_000))
 NOW = int(time.time() * 1_000)
@@ -81,7 +81,7 @@ def test_posts_published_as_one_equal_posts_published_one_by_one(redis_url: str,
         for _ in range(2):
             assert publish(context, topic, "application/json", json.dumps(known).encode()).status == 202
     before = stored(broker, "one")
-    answers = publish_batch(context, "one", bodies)
+    answers = publish_batches(context, {"one": bodies})[0]
     if answers is None:
         assert stored(broker, "one") == before
     else:
@@ -93,12 +93,36 @@ def test_posts_published_as_one_equal_posts_published_one_by_one(redis_url: str,
     broker.close()
 
 
+@given(st.dictionaries(st.sampled_from(["user.a", "user.b", "user.c", "$own", "alerts"]), bodies, min_size=1))
+def test_posts_to_many_topics_get_the_answers_of_each_topic_alone(
+    redis_url: str, posts: dict[str, list[bytes]]
+) -> None:
+    """The topics of one round trip must not see each other, whatever is refused."""
+    known = [{"id": f"known-{n}", "key": "k", "time": NOW, "n": n, "m": "text"} for n in range(LEARN_AFTER)]
+    found, logs = [], []
+    for prefix in (f"many-{next(NUMBERS)}:", f"alone-{next(NUMBERS)}:"):
+        broker = Broker(redis_url, prefix)
+        context = context_of(create_app(broker))
+        for _ in range(2):
+            publish(context, "user.learns", "application/json", json.dumps(known).encode())
+        if prefix.startswith("many"):
+            found.append(publish_batches(context, posts))
+        else:
+            found.append([publish_batches(context, {topic: own})[0] for topic, own in posts.items()])
+        logs.append([stored(broker, topic) for topic in posts if not topic.startswith("$")])
+        broker.close()
+    together, alone = ([answer and [comparable((*answer[:2], body)) for body in answer.bodies] for answer in one]
+                       for one in found)  # fmt: skip
+    assert together == alone
+    assert logs[0] == logs[1]
+
+
 def test_valid_posts_of_one_shape_are_published_as_one(broker: Broker) -> None:
     context = context_of(create_app(broker))
     known = json.dumps([{"key": "k", "n": n} for n in range(LEARN_AFTER)]).encode()
     for _ in range(2):
         publish(context, "t", "application/json", known)
-    answers = publish_batch(context, "t", [b'{"key":"a","n":%d}' % n for n in range(100)])
+    answers = publish_batches(context, {"t": [b'{"key":"a","n":%d}' % n for n in range(100)]})[0]
     assert answers is not None
     assert [json.loads(body)["first_offset"] for body in answers.bodies] == [*range(129, 229)]
     assert context.rules.settings_of("t") == TopicSettings()

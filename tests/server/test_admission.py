@@ -9,6 +9,7 @@ import flask
 import pytest
 from flask import Flask, Response
 
+from pushsvc.auth.grants import EVERYTHING
 from pushsvc.broker.broker import Broker
 from pushsvc.event import Limits
 from pushsvc.server.fastpath.admission import Admission
@@ -133,6 +134,25 @@ def test_the_topic_is_that_of_the_path(app: Flask) -> None:
     request = post(JSON, LENGTH, target="/v1/topics/a.b/events")
     admission = admission_of(app)
     assert admission.publish_topic(request) == admission.batch_topic(request) == "a.b"
+
+
+@pytest.mark.parametrize(
+    ("line", "length", "topic"),
+    [
+        ("POST /v1/topics/a.b/events HTTP/1.1", 1_000, "a.b"),
+        ("POST /v1/topics/a.b/events HTTP/1.1", 1_001, None),
+        ("POST /v1/topics/a/b/events HTTP/1.1", 10, None),
+        ("POST /v1/topics/a/events?on_error=skip HTTP/1.1", 10, None),
+        ("POST /v1/topics/%61/events HTTP/1.1", 10, None),
+        ("POST /v1/topics//events HTTP/1.1", 10, None),
+        ("POST /v1/topics/a/stats HTTP/1.1", 10, None),
+        ("POST /v1/topics/a/events HTTP/1.0", 10, None),
+        ("POST http://localhost/v1/topics/a/events HTTP/1.1", 10, None),
+        ("PUT /v1/topics/a/events HTTP/1.1", 10, None),
+    ],
+)
+def test_a_repeated_post_is_to_a_plain_topic(app: Flask, line: str, length: int, topic: str | None) -> None:
+    assert admission_of(app).repeated_topic(line.encode(), length, EVERYTHING) == topic
 
 
 def test_insecure_admits_addresses_but_no_names(broker: Broker) -> None:

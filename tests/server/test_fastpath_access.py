@@ -144,8 +144,21 @@ def test_repetitions_are_claimed_while_their_token_holds(monkeypatch: pytest.Mon
     assert claimed(first, first) == len(first) + 2
     assert claimed(first, other) == 0  # it would count for another subject
     assert batcher.claim(first + b"{}", object(), (), EVERYTHING).size == 0  # type: ignore[arg-type]
+    ungranted = first.replace(b"/v1/topics/a/", b"/v1/topics/b/")
+    assert claimed(ungranted, first) == 0
     monkeypatch.setattr(of, "is_current", lambda grants, now: False)
     assert claimed(first, first) == 0
+
+
+def test_posts_to_topics_of_which_some_keys_are_granted_are_not_claimed() -> None:
+    batcher = PostBatcher(NoPublisher(), admission(), Event())  # type: ignore[arg-type]
+    data = post(bearer(token(publish=["a.*", {"topics": "b", "keys": ["k"]}])), topic="a.1")
+    grants = batcher._admission.publisher(parsed(data), "a.1")
+    assert grants is not None
+    assert batcher.remember(data, parsed(data), grants)
+    for topic, claims in (("a.2", True), ("b", False), ("c", False)):
+        found = data.replace(b"/a.1/", f"/{topic}/".encode())
+        assert bool(batcher.claim(found + b"{}", object(), (), grants).size) is claims  # type: ignore[arg-type]
 
 
 def test_a_connection_is_refused_once_its_token_has_expired(stack: Stack) -> None:

@@ -85,6 +85,56 @@ def test_another_head_is_not_batched(known: Client, field: str) -> None:
     assert known.ask(post(b'{"n":1}')) == b'batch {"n":1}'
 
 
+def test_topic_and_length_may_differ_from_those_of_the_known_head(known: Client) -> None:
+    for number, body in enumerate([b'{"n":10}', b'{"n":2}', b'{"n":"a longer one"}', b"{}"]):
+        assert known.ask(post(body, target=f"/fast-{number}")) == b"batch " + body
+
+
+def test_another_target_is_not_batched(known: Client) -> None:
+    """The head of a request that the fast path does not take has the fields of one that it takes."""
+    known.connection.sendall(post(b'{"n":1}', target="/echo"))
+    assert known.answer() != (202, b'batch {"n":1}')
+    assert known.ask(post(b'{"n":1}')) == b'batch {"n":1}'
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "X-Content-Length: 3",
+        "Content-Length: 3",
+        "content-length: 7",
+        "Content-Length : 3",
+        "Transfer-Encoding: chunked",
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_second_length_is_never_taken_for_the_length(known: Client, field: str, before: bool) -> None:
+    """Bodies whose end another parser would see elsewhere must not become requests."""
+    request = post(b'{"n":1}', field)
+    if before:
+        request = request.replace(f"\r\n{field}".encode(), b"").replace(b"Host: a", f"Host: a\r\n{field}".encode())
+    known.connection.sendall(request)
+    status, body = known.answer()
+    assert body == b'alone {"n":1}' if field.startswith("X-") else status == 400
+
+
+def test_posts_to_many_topics_that_arrive_together_get_their_own_answers(connect: Callable[[], socket.socket]) -> None:
+    clients = [Client(connect()).learn() for _ in range(50)]
+    for _ in range(5):
+        for number, client in enumerate(clients):
+            client.connection.sendall(post(b'{"n":%d}' % number, target=f"/fast-{number % 40}"))
+        assert [client.answer() for client in clients] == [(202, b'batch {"n":%d}' % n) for n in range(50)]
+
+
+def test_a_topic_that_cannot_be_batched_leaves_the_others_in_their_batch(connect: Callable[[], socket.socket]) -> None:
+    clients = [Client(connect()).learn(b'{"n":"fine!"}') for _ in range(3)]
+    bodies = [b'{"n":"fine1"}', b'{"n":"apart"}', b'{"n":"fine2"}']
+    for number, (client, body) in enumerate(zip(clients, bodies, strict=True)):
+        client.connection.sendall(post(body, target=f"/fast-{number}"))
+    expected = [b'batch {"n":"fine1"}', b'alone {"n":"apart"}', b'batch {"n":"fine2"}']
+    assert [client.answer() for client in clients] == [(202, body) for body in expected]
+
+
 def test_a_head_in_pieces_is_not_batched(known: Client, server: ServerProcess) -> None:
     request = post(b'{"n":1}')
     for cut in (1, 30, len(request) - 8):

@@ -250,6 +250,10 @@ class FastAdmission:
         is_json = request.headers.get("content-type") == "application/json"
         return self.publish_topic(request) if repeatable and is_json else None
 
+    def repeated_topic(self, line, length, grants):
+        target = line.split()[1].decode()
+        return target if target.startswith("/fast") else None
+
     def stream_request(self, request):
         return None
 
@@ -262,11 +266,15 @@ class EchoPublisher:
             raise ValueError("on purpose in the fast path")
         return HttpResponse(202, TEXT, b"alone " + body)
 
-    def publish_batch(self, topic, bodies):
-        if any(b"slow" in body for body in bodies):
+    def publish_batches(self, posts):
+        every = [body for bodies in posts.values() for body in bodies]
+        if any(b"slow" in body for body in every):
             gevent.sleep(0.5)
-        if any(b"raise" in body for body in bodies):
+        if any(b"raise" in body for body in every):
             raise ValueError("on purpose in the fast path")
+        return [self._answers(bodies) for bodies in posts.values()]
+
+    def _answers(self, bodies):
         if any(b"apart" in body for body in bodies):
             return None
         answers = [b"batch " + body + b"x" * (10_000_000 if b"large" in body else 0) for body in bodies]

@@ -22,7 +22,7 @@ from pushsvc.broker.latest import LatestStore
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
 from pushsvc.broker.log import BackwardRead, ChangedLogs, FrameKind, PartitionRead
-from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, Receipt, kept_age, window_events
+from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, NewEvents, Receipt, kept_age, window_events
 from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, info_of, raise_first
 from pushsvc.broker.revocations import RevocationStore
@@ -133,13 +133,14 @@ class Broker:
         self.committer = topology.committer(self.connections, ack, limits)
         self._corrects = False
         self.corrections = CorrectionStore(
-            self.keys, self.connections, self.committer.call, self.latest, self.read_back, self._admit_corrections
+            self.keys, self.connections, self.committer, self.latest, self.read_back, self._admit_corrections
         )
         self.publish_command = self.connections.publish_command
-        commit = self.committer.call
         self._max_remains = topics
         self._limits = limits
-        self._publisher = EventPublisher(self.keys, self.publish_command, commit, max_topics=topics, limits=limits)
+        self._publisher = EventPublisher(
+            self.keys, self.publish_command, self.committer, max_topics=topics, limits=limits
+        )
 
     def close(self) -> None:
         self.committer.close()
@@ -255,10 +256,13 @@ class Broker:
         batch = events if isinstance(events, Batch) else Batch.from_events(events)
         return self._publisher.publish(topic, batch, settings, fence, idempotency, emission, pause)
 
-    def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
-        """Append the events of several requests in one call; return None, with nothing stored, if any event is known or
-        refused. Raises as ``publish``, for all requests."""
-        return self._publisher.publish_new(topic, batch, settings)
+    def publish_together(self, batches: Sequence[NewEvents]) -> list[Receipt | PushError | None]:
+        """Append batches for different topics, each atomically, in one round trip, and notify subscribers.
+
+        In place of a receipt there is the error that ``publish`` would raise, or None if nothing was stored because an
+        event is known or something is refused: then each event must be published on its own.
+        """
+        return self._publisher.publish_together(batches)
 
     def recall(self, topic: str, idempotency: IdempotencyKey) -> Receipt | None:
         """Return the receipt of an earlier request, or None; raise as ``publish``."""

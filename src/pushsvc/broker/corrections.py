@@ -19,7 +19,7 @@ from pushsvc.broker.connection_pool import Connections
 from pushsvc.broker.keys import Keys, Log
 from pushsvc.broker.latest import LatestEvent, LatestStore
 from pushsvc.broker.log import BackwardRead, Correction, EventsEntry, Mark
-from pushsvc.broker.publisher import Commit, window_age, window_events
+from pushsvc.broker.publisher import Committing, window_age, window_events
 from pushsvc.broker.script import RUN, CorrectArguments, CorrectKeys, ScriptCall
 from pushsvc.errors import EventGone, NoEvent, Unavailable, Unconfirmed, WindowsIncomplete
 from pushsvc.event import Event
@@ -65,12 +65,12 @@ class CorrectionStore:
     """Finds and corrects events. Methods raise errors of ``pushsvc.errors``."""
 
     def __init__(
-        self, keys: Keys, connections: Connections, commit: Commit, latest: LatestStore, read_back: ReadBack,
+        self, keys: Keys, connections: Connections, committer: Committing, latest: LatestStore, read_back: ReadBack,
         prepare: Callable[[], None],
     ) -> None:  # fmt: skip
         self._keys = keys
         self._connections = connections
-        self._commit = commit
+        self._committer = committer
         self._latest = latest
         self._read_back = read_back
         self._prepare = prepare
@@ -208,7 +208,7 @@ class CorrectionStore:
             metadata=keys.metadata(log), latest=latest_key, latest_order=order_key, index=keys.index(topic),
             corrections=keys.corrections(topic),
         )  # fmt: skip
-        reply, missing = self._commit(ScriptCall(script.CORRECT, names, arguments))
+        reply, missing = self._committer.call(ScriptCall(script.CORRECT, names, arguments))
         if missing and reply[0] == b"ok":
             raise Unconfirmed(f"the correction is in Redis, but {missing}: repeating it is safe")
         return list(reply)

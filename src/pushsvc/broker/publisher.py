@@ -1,7 +1,7 @@
 """Appending events to a topic's log: the calls that a request needs, and its receipt."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -18,12 +18,11 @@ from pushsvc.broker.script import (
     TopicArguments,
     TopicLimits,
 )
-from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, TooManyTopics, Unconfirmed
+from pushsvc.errors import Fault, Fenced, InvalidBatch, KeyReused, LogFull, PushError, TooManyTopics, Unconfirmed
 from pushsvc.event import Batch
 from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import FUTURE_ALLOWANCE, LIFETIME_AGE, LOG_FULL_FACTOR, TopicSettings
 
-Commit = Callable[[ScriptCall | Append], tuple[Any, str]]  # returns the reply, and the confirmation that it lacks
 _CACHED_TARGETS = 10_000
 
 
@@ -78,15 +77,37 @@ class IdempotencyKey(Struct, frozen=True):
         )  # fmt: skip
 
 
+class NewEvents(NamedTuple):
+    """Events for one topic that nobody has published before, as far as their publishers know."""
+
+    topic: str
+    batch: Batch
+    settings: TopicSettings
+
+
+class Committing(Protocol):
+    """Runs scripts that write, and returns their replies, each with the confirmation that it lacks."""
+
+    def call(self, call: ScriptCall | Append) -> tuple[Any, str]: ...
+
+    def call_all(self, calls: Sequence[ScriptCall | Append]) -> list[tuple[Any, str]]: ...
+
+
 class EventPublisher:
     """Publishes to topics. A partition has at most ``max_topics`` topics: a publish to one more is refused."""
 
     def __init__(
-        self, keys: Keys, publish_command: str, commit: Commit, *, max_topics: int, limits: BrokerLimits
+        self,
+        keys: Keys,
+        publish_command: str,
+        committer: Committing,
+        *,
+        max_topics: int,
+        limits: BrokerLimits,
     ) -> None:
         self._keys = keys
         self._publish_command = publish_command
-        self._commit = commit
+        self._committer = committer
         self._max_topics = max_topics
         self._limits = limits
         self._targets: dict[str, AppendTarget] = {}
@@ -102,7 +123,7 @@ class EventPublisher:
         while True:
             note = idempotency.value(known, fresh.count, batch.count - fresh.count) if idempotency else b""
             request_key = idempotency.name if idempotency else ""
-            reply, missing = self._commit(Append(target, fresh, fence, request_key, note, emission, pause))
+            reply, missing = self._committer.call(Append(target, fresh, fence, request_key, note, emission, pause))
             match reply[0]:
                 case b"ok":
                     _, first, last, arrival, head = reply
@@ -140,22 +161,29 @@ class EventPublisher:
             _check_confirmed(missing)
             return receipt
 
-    def publish_new(self, topic: str, batch: Batch, settings: TopicSettings) -> Receipt | None:
-        """Append the events of several requests in one call, or none; see ``Broker.publish_new``."""
-        target = self.target(topic, settings)
-        if not target.mergeable or batch.repeated_ids():
-            return None
-        reply, missing = self._commit(Append(target, batch))
-        if reply[0] != STORED:
-            return None
-        _check_confirmed(missing)
-        _, first, last, arrival, head = reply
-        return Receipt(first, last, batch.count, 0, arrival, head)
+    def publish_together(self, batches: Sequence[NewEvents]) -> list[Receipt | PushError | None]:
+        """Append batches in one round trip; see ``Broker.publish_together``."""
+        targets = [self.target(topic, settings) for topic, _, settings in batches]
+        places = [
+            place
+            for place, (_, batch, _) in enumerate(batches)
+            if targets[place].mergeable and not batch.repeated_ids()
+        ]
+        found: list[Receipt | PushError | None] = [None] * len(batches)
+        replies = self._committer.call_all([Append(targets[place], batches[place].batch) for place in places])
+        for place, (reply, missing) in zip(places, replies, strict=True):
+            if isinstance(reply, PushError):
+                found[place] = reply
+            elif reply[0] == STORED:
+                _, first, last, arrival, head = reply
+                stored = Receipt(first, last, batches[place].batch.count, 0, arrival, head)
+                found[place] = _unconfirmed(missing) if missing else stored
+        return found
 
     def recall(self, topic: str, idempotency: IdempotencyKey) -> Receipt | None:
         """Return the receipt of an earlier request, or None; raise as ``Broker.publish``."""
         keys = [self._keys.partition(Log(topic).partition), *self._keys.ids(topic)]
-        value, missing = self._commit(ScriptCall(RECALL, keys, [idempotency.name]))
+        value, missing = self._committer.call(ScriptCall(RECALL, keys, [idempotency.name]))
         if not value:
             return None
         receipt = idempotency.receipt(value)
@@ -220,10 +248,13 @@ def window_events(settings: TopicSettings) -> int:
 
 def _check_confirmed(missing: str) -> None:
     if missing:
-        raise Unconfirmed(
-            f"the events are in Redis, but {missing}: repeating is safe with event ids, or with the same "
-            "Idempotency-Key"
-        )
+        raise _unconfirmed(missing)
+
+
+def _unconfirmed(missing: str) -> Unconfirmed:
+    return Unconfirmed(
+        f"the events are in Redis, but {missing}: repeating is safe with event ids, or with the same Idempotency-Key"
+    )
 
 
 def _too_far_ahead(batch: Batch, head: int, settings: TopicSettings) -> InvalidBatch:

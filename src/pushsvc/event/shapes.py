@@ -136,7 +136,11 @@ class Shape:
 
 class TopicShapes:
     """The schemas of at most ``max_topics`` topics and at most ``max_shapes`` shapes; topics with the same names share
-    one."""
+    one.
+
+    A topic without a schema has that of its family: topics that differ in the last segment only, as those of a topic
+    per user do, usually have events alike, but each of them has few.
+    """
 
     def __init__(self, limits: Limits, max_topics: int = MAX_TOPICS, max_shapes: int = MAX_SHAPES) -> None:
         self._limits = limits
@@ -148,7 +152,7 @@ class TopicShapes:
 
     def read(self, topic: str, body: bytes, validator: EventValidator, *, lines: bool) -> Batch | None:
         """Return the events of a body of NDJSON (``lines``) or JSON; None if ``formats.parse`` must read it."""
-        schema = self._schemas.get(topic)
+        schema = self._schemas.get(topic) or self._schemas.get(_family_of(topic))
         if schema is None:
             return None
         shape = self._shape(schema)
@@ -169,21 +173,24 @@ class TopicShapes:
         return bool(shape.deep) or not lines or max(map(len, body.split(b"\n"))) > 2 * self._limits.values
 
     def learn(self, topic: str, events: Sequence[Event], pause: Pause = no_pause) -> None:
-        """Count valid events that did not fit the topic's schema, and extend it after LEARN_AFTER of them."""
-        unknown = self._unknown.pop(topic, 0) + len(events)
-        if unknown >= LEARN_AFTER:
-            found = _kinds_of(events, self._limits, pause)
-            self._extend(topic, found)
-            unknown = 0
-        self._put(self._unknown, topic, unknown, self._max_topics)
+        """Count valid events that did not fit the schema of the topic and of its family, and extend each after
+        LEARN_AFTER of them."""
+        found: dict[str, int] = {}
+        for name in filter(None, (topic, _family_of(topic))):
+            unknown = self._unknown.pop(name, 0) + len(events)
+            if unknown >= LEARN_AFTER:
+                found = found or _kinds_of(events, self._limits, pause)
+                self._extend(name, found)
+                unknown = 0
+            self._put(self._unknown, name, unknown, self._max_topics)
 
-    def _extend(self, topic: str, found: dict[str, int]) -> None:
-        known = self._schemas.pop(topic, _EMPTY)
+    def _extend(self, name: str, found: dict[str, int]) -> None:
+        known = self._schemas.pop(name, _EMPTY)
         # With so few fields, no event can have too many numbers.
         extended = known.extend(found.items(), self._limits.fields)
         if extended is known:  # an attribute leaves no trace in an Event, such as the type "message"
             extended = known.extend((found | dict.fromkeys(ATTRIBUTES, OTHER)).items(), self._limits.fields)
-        self._put(self._schemas, topic, extended, self._max_topics)
+        self._put(self._schemas, name, extended, self._max_topics)
 
     def _shape(self, schema: Schema) -> Shape:
         shape = self._shapes.get(schema.identity)
@@ -198,6 +205,11 @@ class TopicShapes:
         if key not in cache and len(cache) >= most:
             del cache[next(iter(cache))]
         cache[key] = value
+
+
+def _family_of(topic: str) -> str:
+    """Return a topic without its last segment, which is no topic; '' if it has one segment."""
+    return topic[: topic.rfind(".") + 1]
 
 
 def _kinds_of(events: Sequence[Event], limits: Limits, pause: Pause) -> dict[str, int]:

@@ -8,7 +8,7 @@ from gevent import get_hub
 from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.server.context import ServerContext
 from pushsvc.server.fastpath.pending_read import Claim, PendingRead
-from pushsvc.server.fastpath.post_batcher import PostBatcher
+from pushsvc.server.fastpath.post_batcher import PostBatcher, PostHead
 from pushsvc.server.request import BadRequest, Request, find_head, parse_head
 from pushsvc.server.transport import DeadlineExceeded, Draining, Transport
 from pushsvc.web.rates.accounts import Account
@@ -35,7 +35,8 @@ class RequestReader:
         self._waits = 0
         self._head = b""  # the last one
         self._request: Request | None = None  # of the last head
-        self._repeated = False  # the last head equals the one before it
+        self._post: PostHead | None = None  # the parts of the last head
+        self._repeated = False  # the last head has the fields of the one before it
         self._accounts: Sequence[Account] = ()
         self._grants = EVERYTHING
         self._batcher: PostBatcher | None = None  # set while it may claim the next request
@@ -69,8 +70,8 @@ class RequestReader:
     def batch_repetitions(
         self, batcher: PostBatcher, request: Request, accounts: Sequence[Account], grants: Grants
     ) -> None:
-        """Let the batcher claim the next requests if ``request``, the last one, repeated the head before it. They count
-        for ``accounts`` and need ``grants``."""
+        """Let the batcher claim the next requests if ``request``, the last one, repeated the fields of the one before
+        it. They count for ``accounts`` and need ``grants``."""
         self._accounts, self._grants = accounts, grants
         if self._repeated:
             self._batcher = batcher if batcher.remember(self._head, request, grants) else None
@@ -82,9 +83,12 @@ class RequestReader:
 
     def _parse(self, head: bytes) -> Request:
         """Return the request of a head. A producer usually repeats its head, so the last result is kept."""
-        self._repeated = head == self._head
-        if self._request is None or not self._repeated:
-            self._request, self._head = parse_head(head, self._limits), head
+        if self._request is not None and head == self._head:
+            self._repeated = True
+            return self._request
+        before, self._post = self._post, PostHead.split(head)
+        self._repeated = before is not None and self._post is not None and before.fields == self._post.fields
+        self._request, self._head = parse_head(head, self._limits), head
         return self._request
 
     def _await_head(self, first: bool) -> None:

@@ -16,7 +16,7 @@ import orjson
 
 from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.auth.grants import EVERYTHING, Action, Grants
-from pushsvc.broker.publisher import IdempotencyKey, Receipt
+from pushsvc.broker.publisher import IdempotencyKey, NewEvents, Receipt
 from pushsvc.errors import (
     InvalidBatch,
     InvalidInput,
@@ -154,29 +154,53 @@ def _check_replies(parsed: ParsedBatch, grants: Grants, pause: Pause) -> None:
             raise NotGranted(f"line {line}: reply_to: reading {topic!r} is not granted, so nothing was stored")
 
 
-def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
-    """Publish the JSON bodies of several requests, of one event each, in one step. Never raises.
+def publish_batches(context: Context, posts: Mapping[str, Sequence[bytes]]) -> list[BatchResponse | None]:
+    """Publish the JSON bodies of several requests, of one event each, by topic, in one round trip. Never raises.
 
-    Return what ``publish`` would answer to each. None means that nothing was stored and that each body must be
-    published on its own.
+    Return for each topic what ``publish`` would answer to its requests. None means that nothing was stored and that
+    each body must be published on its own.
     """
+    now = context.now()
+    found: list[BatchResponse | None] = []
+    ready: list[tuple[int, NewEvents]] = []
+    for topic, bodies in posts.items():
+        answer = None
+        try:
+            settings = context.rules.settings_of(check_topic(topic))
+            batch = _read_posts(context, topic, settings, bodies, now)
+        except Exception as error:  # noqa: BLE001 - becomes a problem
+            answer = _problem_of_posts(error, topic, bodies)
+        else:
+            if batch is not None:
+                ready.append((len(found), NewEvents(topic, batch, settings)))
+        found.append(answer)
+    receipts: Sequence[Receipt | Exception | None]
     try:
-        settings = context.rules.settings_of(topic)
-        if topic == ALERTS_TOPIC:
-            return None
-        if settings.clock != "wall":
-            return None  # which events are late depends on their order
-        batch = context.reader.read_together(topic, bodies, now=context.now())
-        if batch is not None and settings.latest and batch.larger(LATEST_BYTES):
-            batch = None
-        if batch is not None and may_name_replies(batch.data):
-            return None  # what each publisher may read is not known here
-        receipt = None if batch is None else context.broker.publish_new(topic, batch, settings)
+        receipts = context.broker.publish_together([events for _, events in ready]) if ready else []
     except Exception as error:  # noqa: BLE001 - becomes a problem
-        problem = _problem_of(error, topic, len(bodies))
-        return BatchResponse(problem.status, problem.headers, [problem.body] * len(bodies))
-    if batch is None or receipt is None:
+        receipts = [error] * len(ready)
+    for (place, events), receipt in zip(ready, receipts, strict=True):
+        if isinstance(receipt, Receipt):
+            found[place] = _accepted_posts(events, receipt)
+        elif receipt is not None:
+            found[place] = _problem_of_posts(receipt, events.topic, posts[events.topic])
+    return found
+
+
+def _read_posts(
+    context: Context, topic: str, settings: TopicSettings, bodies: Sequence[bytes], now: int
+) -> Batch | None:
+    """Return the events of bodies with one event each; None if each must be published on its own."""
+    if topic == ALERTS_TOPIC or settings.clock != "wall":  # which events are late depends on their order
         return None
+    batch = context.reader.read_together(topic, bodies, now=now)
+    if batch is None or (settings.latest and batch.larger(LATEST_BYTES)):
+        return None
+    return None if may_name_replies(batch.data) else batch  # what each publisher may read is not known here
+
+
+def _accepted_posts(events: NewEvents, receipt: Receipt) -> BatchResponse:
+    topic, batch, settings = events
     late = _late(batch, receipt, settings)
     metrics.count_published(batch.count, 0, 0, sum(late))
     answers = [
@@ -184,6 +208,11 @@ def publish_batch(context: Context, topic: str, bodies: Sequence[bytes]) -> Batc
         for offset, too_late in zip(count(receipt.first_offset), late or repeat(False, batch.count))
     ]
     return BatchResponse(202, _HEADERS, answers)
+
+
+def _problem_of_posts(error: Exception, topic: str, bodies: Sequence[bytes]) -> BatchResponse:
+    problem = _problem_of(error, topic, len(bodies))
+    return BatchResponse(problem.status, problem.headers, [problem.body] * len(bodies))
 
 
 def _problem_of(error: Exception, topic: str, requests: int = 1) -> HttpResponse:

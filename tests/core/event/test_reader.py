@@ -116,6 +116,21 @@ def test_each_topic_learns_its_schema_after_some_events() -> None:
     assert found.read("t", b'{"b":1,"a":2}', validator, lines=True) is not None
 
 
+def test_topics_that_differ_in_their_last_segment_share_what_they_learn() -> None:
+    validator, line = EventValidator(NOW, LIMITS), [Event(data={"a": 1})]
+    found = TopicShapes(LIMITS)
+    for number in range(LEARN_AFTER):
+        assert found.read(f"user.{number}", b'{"a":1}', validator, lines=True) is None
+        found.learn(f"user.{number}", line)
+    assert found.read("user.new", b'{"a":1}', validator, lines=True) is not None
+    assert found.read("user.new", b'{"b":1}', validator, lines=True) is None
+    for other in ("user", "user.a.new", "order.new", "new"):
+        assert found.read(other, b'{"a":1}', validator, lines=True) is None
+    found.learn("user.own", [Event(data={"b": 1})] * LEARN_AFTER)
+    assert found.read("user.own", b'{"b":1}', validator, lines=True) is not None
+    assert found.read("user.new", b'{"a":1}', validator, lines=True) is not None
+
+
 def test_an_attribute_with_a_default_value_is_learned_too() -> None:
     body = b'{"a":1,"type":"message"}'
     found = shapes(body, body)

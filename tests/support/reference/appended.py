@@ -7,7 +7,7 @@ from typing import Any
 
 from pushsvc.broker.append import Append
 from pushsvc.broker.broker import Broker
-from pushsvc.broker.committer import CommitRequest
+from pushsvc.broker.committer import PendingCall
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.publisher import EventPublisher
@@ -24,15 +24,13 @@ SECOND = 1_000_000
 
 def requests(
     broker: Broker, topic: str, batches: Sequence[Batch], settings: TopicSettings, limits: BrokerLimits = LIMITS
-) -> list[CommitRequest]:
-    publisher = EventPublisher(
-        broker.keys, broker.publish_command, broker.committer.call, max_topics=1_000, limits=limits
-    )
+) -> list[PendingCall]:
+    publisher = EventPublisher(broker.keys, broker.publish_command, broker.committer, max_topics=1_000, limits=limits)
     target = publisher.target(topic, settings)
-    return [CommitRequest(Append(target, batch), "") for batch in batches]
+    return [PendingCall(Append(target, batch), "") for batch in batches]
 
 
-def commit(broker: Broker, group: list[CommitRequest]) -> list[Any]:
+def commit(broker: Broker, group: list[PendingCall]) -> list[Any]:
     """Run requests as one group; return the replies without arrival and head."""
     broker.committer.commit(group, idle=True)
     return [request.reply if isinstance(request.reply, PushError) else request.reply[:3] for request in group]

@@ -163,12 +163,12 @@ class Cluster(Connections):
         return None if found is node else found
 
     def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        return self._send_each(commands, lambda words: str(words[1]), ConnectionPool.exchange)
+        return self.send_each(commands, lambda words: str(words[1]), ConnectionPool.exchange)
 
     def calls(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        return self._send_each(calls, lambda call: call.keys[0], ConnectionPool.calls)
+        return self.send_each(calls, lambda call: call.keys[0], ConnectionPool.calls)
 
-    def _send_each(
+    def send_each(
         self, items: Sequence[T], key_of: Callable[[T], str], send: Callable[[ConnectionPool, Sequence[T]], list[Any]]
     ) -> list[Any]:
         """Send each item to the primary of its key, grouped by node; repeat elsewhere the items that did not run."""
@@ -215,6 +215,19 @@ class ClusterCommitter:
     def call(self, call: ScriptCall | Append) -> tuple[Any, str]:
         """Run one script on the primary of its first key, as ``Committer.call`` does."""
         return self._cluster.routed(call.keys[0], lambda node: self._of(node).call(call))
+
+    def call_all(self, calls: Sequence[ScriptCall | Append]) -> list[tuple[Any, str]]:
+        """Run scripts, each on the primary of its first key, in one round trip to each primary; see
+        ``Committer.call_all``."""
+        missing: dict[int, str] = {}  # by the place of the call
+
+        def send(node: ConnectionPool, places: Sequence[int]) -> list[Any]:
+            found = self._of(node).call_all([calls[place] for place in places])
+            missing.update(zip(places, (lacks for _, lacks in found), strict=True))
+            return [reply for reply, _ in found]
+
+        replies = self._cluster.send_each(range(len(calls)), lambda place: calls[place].keys[0], send)
+        return [(reply, missing.get(place, "")) for place, reply in enumerate(replies)]
 
     def _of(self, node: ConnectionPool) -> Committer:
         found = self._committers.get(node)

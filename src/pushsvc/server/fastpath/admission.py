@@ -24,6 +24,7 @@ from pushsvc.web.security import Security
 from pushsvc.web.unmodified import is_unmodified
 
 _PREFIX, _SUFFIX = "/v1/topics/", "/events"
+_PUBLISH_LINE = re.compile(rb"POST /v1/topics/([A-Za-z0-9_.-]+)/events HTTP/1\.1")
 _MEDIA_TYPES = frozenset({JSON, NDJSON, CSV, CLOUDEVENT, CLOUDEVENTS})
 _MAX_QUERY = 2_000
 _HARMLESS = frozenset({
@@ -129,6 +130,15 @@ class Admission:
         if not repeatable or request.headers.get("content-type") != JSON:
             return None
         return self.publish_topic(request)
+
+    def repeated_topic(self, line: bytes, length: int, grants: Grants) -> str | None:
+        """Return the topic of a post with the fields of one that may be batched, which has these grants; None if it
+        may be no such post. ``line`` is its first line, ``length`` that of its body."""
+        found = _PUBLISH_LINE.fullmatch(line)
+        if found is None or length > self._max_body:
+            return None
+        topic = found[1].decode()
+        return topic if grants is EVERYTHING or grants.keys(Action.PUBLISH, topic) is None else None
 
     def stream_request(self, request: Request) -> StreamRequest | None:
         """Return what the stream cache may remember of a request; None if the request goes to Flask."""

@@ -1,14 +1,15 @@
 """Reads, stores and answers single-event posts that arrive together, without a greenlet for each.
 
-Most producers repeat themselves: the head of a request equals, byte for byte, one that was read and answered before.
-The batcher claims such requests without parsing them. All that arrive in one turn of the event loop are published in
-one step, by one greenlet, while the greenlets of their connections keep waiting. Every other request is left to the
-greenlet of its connection.
+Most producers repeat themselves: the head of a request equals, byte for byte, one that was read and answered before,
+but for the topic and the length of the body. The batcher claims such requests without parsing them. Those that arrive
+in one turn of the event loop are published together, whatever their topics, by one greenlet, while the greenlets of
+their connections keep waiting. Every other request is left to the greenlet of its connection.
 """
 
 import logging
+import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,24 +31,41 @@ from pushsvc.web.responses import BatchResponse
 
 log = logging.getLogger(__name__)
 
+_HEAD = re.compile(
+    rb"(POST [^ \r\n]+ HTTP/1\.1)(\r\n(?:[^\r\n]+\r\n)*?[Cc]ontent-[Ll]ength: )([1-9][0-9]{0,8})(\r\n.*)", re.DOTALL
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PostBatchLimits:
-    """``heads`` are remembered, of at most ``head_bytes`` each. A batch is closed at ``requests``. ``idle_workers``
-    greenlets are kept for the next batches."""
+    """The fields of ``heads`` are remembered, of at most ``head_bytes`` each. A batch is closed at ``topics`` or at
+    ``requests``. ``idle_workers`` greenlets are kept for the next batches.
+
+    One round trip takes ``topics`` calls: while Redis works for one batch, the next one is read.
+    """
 
     heads: int = 1_024
     head_bytes: int = 2_048
+    topics: int = 32
     requests: int = 256
     idle_workers: int = 8
 
 
-class KnownHead(NamedTuple):
-    """What the requests with a head are: their topic, the length of their bodies, and what their token grants."""
+class PostHead(NamedTuple):
+    """The head of a POST: its first line, the ``fields`` before and after the value of Content-Length, and this value.
 
-    topic: str
+    A head whose fields equal those of a head without a fault differs from it in the first line and the length alone.
+    """
+
+    line: bytes
+    fields: tuple[bytes, bytes]
     length: int
-    grants: Grants
+
+    @classmethod
+    def split(cls, data: bytes, begin: int = 0, end: int | None = None) -> "PostHead | None":
+        """Return the parts of a complete head, its empty line included; None if it is no such head."""
+        found = _HEAD.fullmatch(data, begin, len(data) if end is None else end)
+        return None if found is None else cls(found[1], (found[2], found[4]), int(found[3]))
 
 
 class ClaimedPosts(NamedTuple):
@@ -70,22 +88,19 @@ class PostBatcher:
         self._admission = admission
         self._draining = draining
         self._limits = limits or PostBatchLimits()
-        self._heads: dict[bytes, KnownHead] = {}
+        self._heads: dict[tuple[bytes, bytes], Grants] = {}  # known fields, and what their token grants
         self._waiting: dict[str, list[ClaimedPosts]] = {}
-        self._idle: list[Waiter[tuple[str, list[ClaimedPosts]]]] = []
+        self._idle: list[Waiter[Mapping[str, list[ClaimedPosts]]]] = []
 
     def remember(self, head: bytes, request: Request, grants: Grants = EVERYTHING) -> bool:
-        """Claim requests with this head from now on, if they may be batched; return whether they may. Their token has
-        these grants, which allow it."""
-        known = self._heads.get(head)
-        if known is not None and known.grants is grants:
-            return True
-        topic = self._admission.batch_topic(request) if len(head) <= self._limits.head_bytes else None
-        if topic is None or not request.length:
+        """Claim requests with the fields of this head from now on, if they may be batched; return whether they may.
+        Their token has these grants, which allow the request."""
+        parts = PostHead.split(head) if len(head) <= self._limits.head_bytes else None
+        if parts is None or parts.length != request.length or self._admission.batch_topic(request) is None:
             return False
-        if len(self._heads) >= self._limits.heads:
+        if parts.fields not in self._heads and len(self._heads) >= self._limits.heads:
             del self._heads[next(iter(self._heads))]
-        self._heads[head] = KnownHead(topic, request.length, grants)
+        self._heads[parts.fields] = grants
         return True
 
     def claim(
@@ -100,18 +115,19 @@ class PostBatcher:
         if self._draining.is_set() or not self._admission.is_current(grants):
             return Claim(0, incomplete=False)
         bodies: list[bytes] = []
-        head, topic, end, incomplete = b"", "", 0, False
+        last, topic, end, incomplete = (0, 0), "", 0, False
         while end < len(data):
             start = data.find(b"\r\n\r\n", end) + 4
-            known = self._heads.get(data[end:start])
-            if known is None or known.grants is not grants or (topic and known.topic != topic):
-                incomplete = start == 3 and head.startswith(data[end:])
+            head = PostHead.split(data, end, start) if start > 3 else None
+            found = None if head is None else self._topic(head, grants)
+            if head is None or found is None or (topic and found != topic):
+                incomplete = start == 3 and data[slice(*last)].startswith(data[end:])
                 break
-            body_end = start + known.length
+            body_end = start + head.length
             if len(data) < body_end:
                 incomplete = body_end - end <= SIZE
                 break
-            head, topic, end = data[end:start], known.topic, body_end
+            last, topic, end = (end, start), found, body_end
             bodies.append(data[start:end])
         if not bodies:
             return Claim(0, incomplete)
@@ -122,60 +138,75 @@ class PostBatcher:
         self._waiting.setdefault(topic, []).append(ClaimedPosts(pending, data[:end], bodies, accounts))
         return Claim(end, incomplete)
 
+    def _topic(self, head: PostHead, grants: Grants) -> str | None:
+        """Return the topic that a known head with these grants publishes to; None for any other head."""
+        if self._heads.get(head.fields) is not grants:
+            return None
+        return self._admission.repeated_topic(head.line, head.length, grants)
+
     def _publish_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
+        for posts in self._batches(waiting):
+            self._start(posts)
+
+    def _batches(self, waiting: Mapping[str, list[ClaimedPosts]]) -> Iterator[Mapping[str, list[ClaimedPosts]]]:
+        """Yield posts by topic, at most as many together as the limits say, those to a topic in their order."""
+        batch: dict[str, list[ClaimedPosts]] = {}
+        requests = 0
         for topic, posts in waiting.items():
-            batch: list[ClaimedPosts] = []
-            requests = 0
             for post in posts:
-                batch.append(post)
+                batch.setdefault(topic, []).append(post)
                 requests += len(post.bodies)
                 if requests >= self._limits.requests:
-                    self._start(topic, batch)
-                    batch, requests = [], 0
-            if batch:
-                self._start(topic, batch)
+                    yield batch
+                    batch, requests = {}, 0
+            if len(batch) >= self._limits.topics:
+                yield batch
+                batch, requests = {}, 0
+        if batch:
+            yield batch
 
-    def _start(self, topic: str, posts: list[ClaimedPosts]) -> None:
+    def _start(self, posts: Mapping[str, list[ClaimedPosts]]) -> None:
         """Publish in an idle greenlet, else in a new one, which must map memory for its stack."""
         if self._idle:
-            self._idle.pop().switch((topic, posts))
+            self._idle.pop().switch(posts)
         else:
-            gevent.spawn(self._work, topic, posts)
+            gevent.spawn(self._work, posts)
 
-    def _work(self, topic: str, posts: list[ClaimedPosts]) -> None:
+    def _work(self, posts: Mapping[str, list[ClaimedPosts]]) -> None:
         while True:
-            self._publish(topic, posts)
+            self._publish(posts)
             if len(self._idle) >= self._limits.idle_workers:
                 return
-            waiter: Waiter[tuple[str, list[ClaimedPosts]]] = Waiter()
+            waiter: Waiter[Mapping[str, list[ClaimedPosts]]] = Waiter()
             self._idle.append(waiter)
-            topic, posts = waiter.get()
+            posts = waiter.get()
 
-    def _publish(self, topic: str, posts: list[ClaimedPosts]) -> None:
-        unanswered = deque(posts)
+    def _publish(self, posts: Mapping[str, list[ClaimedPosts]]) -> None:
+        unanswered = deque(post for of_topic in posts.values() for post in of_topic)
+        bodies = {topic: [body for post in of_topic for body in post.bodies] for topic, of_topic in posts.items()}
         try:
-            response = self._publisher.publish_batch(topic, [body for post in posts for body in post.bodies])
-            if response is None:
-                while unanswered:
-                    post = unanswered.popleft()
+            for response, of_topic in zip(self._publisher.publish_batches(bodies), posts.values(), strict=True):
+                if response is not None:
+                    self._answer(response, of_topic, unanswered)
+                    continue
+                for post in of_topic:
+                    unanswered.popleft()
                     for account in post.accounts:
                         account.count_posts(-len(post.bodies))
                     post.pending.put_back(post.data)
-            else:
-                self._answer(response, unanswered)
         except Exception:
-            log.exception("posts to %s failed", topic)
+            log.exception("posts to %s failed", ", ".join(posts))
             for post in unanswered:  # not put back: their events may be in the log
                 post.pending.reply(closing(identified(internal_error(), new_id())), keep_alive=False)
 
-    def _answer(self, response: BatchResponse, unanswered: deque[ClaimedPosts]) -> None:
+    def _answer(self, response: BatchResponse, posts: Sequence[ClaimedPosts], unanswered: deque[ClaimedPosts]) -> None:
         status, headers, texts = response
         keep_alive, bodies = not self._draining.is_set(), iter(texts)
         problem = is_problem(headers)
         head, last_head = (encode_head(status, headers, keep_alive=kept) for kept in (True, keep_alive))
-        while unanswered:
-            post = unanswered.popleft()
+        for post in posts:
+            unanswered.popleft()
             answers = [_add_body(head, next(bodies), problem) for _ in post.bodies[1:]]
             data = b"".join([*answers, _add_body(last_head, next(bodies), problem)])
             post.pending.reply(data, keep_alive=keep_alive)

@@ -1,6 +1,6 @@
 """The publish fast path: calls the function that the Flask view calls, without Flask."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.errors import TooManyRequests
@@ -9,7 +9,7 @@ from pushsvc.web import audit
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import Requester
 from pushsvc.web.problem import document_of
-from pushsvc.web.publish import publish, publish_batch
+from pushsvc.web.publish import publish, publish_batches
 from pushsvc.web.responses import BatchResponse, HttpResponse
 
 
@@ -36,7 +36,10 @@ class Publisher:
             refused.note_problem(status, text)
         return HttpResponse(status, headers + self._common, text)
 
-    def publish_batch(self, topic: str, bodies: Sequence[bytes]) -> BatchResponse | None:
-        """Publish JSON bodies of one event each in one step; None if each must be published on its own."""
-        response = publish_batch(self._context, topic, bodies)
-        return None if response is None else response._replace(headers=response.headers + self._common)
+    def publish_batches(self, posts: Mapping[str, Sequence[bytes]]) -> list[BatchResponse | None]:
+        """Publish JSON bodies of one event each, by topic, in one step; None for a topic each of whose bodies must be
+        published on its own."""
+        return [
+            None if response is None else response._replace(headers=response.headers + self._common)
+            for response in publish_batches(self._context, posts)
+        ]
