@@ -17,6 +17,7 @@ from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 
 from pushsvc.topic import PARTITIONS
@@ -53,6 +54,9 @@ class Position:
 
 def encode(positions: Mapping[int, Position], digest: bytes = b"") -> str:
     """Return the cursor of positions by partition, with a digest unless that is empty."""
+    if len(positions) == 1:
+        [(partition, position)] = positions.items()
+        return _of_one(partition, position.epoch, position.sequence, position.partial, digest)
     return _text(_raw(positions, digest)[0])
 
 
@@ -60,9 +64,23 @@ def sequence_encoder(
     positions: Mapping[int, Position], partition: int, epoch: int, *, partial: bool = False, digest: bytes = b""
 ) -> Callable[[int], str]:
     """Return a function from a sequence of ``partition`` to the cursor with it; the other positions stay the same."""
+    if not positions or (len(positions) == 1 and partition in positions):
+        return lambda sequence: _of_one(partition, epoch, sequence, partial, digest)
     raw, index = _raw({**positions, partition: Position(epoch, 0, partial)}, digest, partition)
     before, after = bytes(raw[:index]), bytes(raw[index + 1 :])
     return lambda sequence: _text(before + _varint(sequence) + after)
+
+
+@lru_cache(1_024)
+def _of_one(partition: int, epoch: int, sequence: int, partial: bool, digest: bytes) -> str:
+    """Return the cursor of one partition: a stream of one topic asks twice for that of each message."""
+    return _text(_before_sequence(partition, epoch, partial, digest) + _varint(sequence))
+
+
+@lru_cache(1_024)
+def _before_sequence(partition: int, epoch: int, partial: bool, digest: bytes) -> bytes:
+    raw, index = _raw({partition: Position(epoch, 0, partial)}, digest, partition)
+    return bytes(raw[:index])
 
 
 def name_of(subscription: str) -> str:

@@ -204,7 +204,9 @@ class PostBatcher:
         status, headers, texts = response
         keep_alive, bodies = not self._draining.is_set(), iter(texts)
         problem = is_problem(headers)
-        head, last_head = (encode_head(status, headers, keep_alive=kept) for kept in (True, keep_alive))
+        head = last_head = encode_head(status, headers, keep_alive=True)
+        if not keep_alive:
+            last_head = encode_head(status, headers, keep_alive=False)
         for post in posts:
             unanswered.popleft()
             answers = [_add_body(head, next(bodies), problem) for _ in post.bodies[1:]]
