@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import gevent
 import pytest
+from gevent.event import Event
 
 from pushsvc.auth.grants import EVERYTHING
 from pushsvc.server.fastpath.admission import Admission, StreamRequest
@@ -42,6 +44,51 @@ def test_a_repeated_request_finds_the_head_and_the_stream_whatever_its_position(
         found = cache.find(key(ACCEPT, *fields))
         assert found is not None
         assert (found.head, found.factory) == ("head", factory)
+
+
+def test_equal_requests_wait_for_the_answer_to_the_first() -> None:
+    """After a restart thousands of equal requests come before Flask has answered one of them."""
+    cache, go, asked = StreamCache(), Event(), []
+
+    def answer(number: int) -> str:
+        wanted = key(ACCEPT)
+        found = cache.find(wanted)
+        if found is None:
+            asked.append(number)
+            with cache.answering(wanted):
+                go.wait()
+                cache.remember(wanted, "head", factory)
+            return "head"
+        return found.head
+
+    greenlets = [gevent.spawn(answer, number) for number in range(100)]
+    gevent.idle()
+    assert cache.find(key(ACCEPT, target="/v1/stream?events=u")) is None, "another request does not wait"
+    go.set()
+    gevent.joinall(greenlets, raise_error=True)
+    assert {one.value for one in greenlets} == {"head"}
+    assert asked == [0]
+
+
+def test_requests_that_waited_ask_for_themselves_if_the_first_was_not_remembered() -> None:
+    cache, go = StreamCache(), Event()
+
+    def answer() -> bool:
+        wanted = key(ACCEPT)
+        if cache.find(wanted) is None:
+            with cache.answering(wanted):
+                go.wait()
+                return True
+        return False
+
+    greenlets = [gevent.spawn(answer) for _ in range(10)]
+    gevent.idle()
+    go.set()
+    gevent.joinall(greenlets, raise_error=True)
+    assert all(one.value for one in greenlets)
+    with pytest.raises(ZeroDivisionError), cache.answering(key(ACCEPT)):
+        _ = 1 / 0
+    assert cache.find(key(ACCEPT)) is None, "a failure releases those that wait"
 
 
 @pytest.mark.parametrize(

@@ -210,9 +210,10 @@ class HttpConnection:
         take_over = None if cached is None else self._open_cached(cached, request, wanted.grants)
         if take_over is not None:
             return take_over
-        response = self._respond(request)
-        if response.take_over is not None and response.factory is not None:
-            paths.streams.remember(wanted, response.stream_head, response.factory)
+        with paths.streams.answering(wanted):
+            response = self._respond(request)
+            if response.take_over is not None and response.factory is not None:
+                paths.streams.remember(wanted, response.stream_head, response.factory)
         return response.take_over
 
     def _publish(self, paths: FastPaths, topic: str, request: Request, grants: Grants) -> None:
