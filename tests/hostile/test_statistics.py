@@ -9,12 +9,12 @@ import pytest
 from hostile.attacks import wide_statistics
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
+from pushsvc.frame_text import ROWS_A_SLICE
 from pushsvc.web import stats, topics
 from pushsvc.web.app import context_of, create_app
 from pushsvc.web.context import Context
 from pushsvc.web.long_requests import CLIENT, LongLimits, LongRequests, Requester
 from pushsvc.web.memory.budget import MemoryBudget
-from pushsvc.web.stored_window import ROWS_A_SLICE
 from pushsvc.web.windows import wait_until_counted
 from support.owner import Owner
 from support.stack import Stack

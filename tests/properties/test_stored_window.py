@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
+from pushsvc.frame_text import ROWS_A_SLICE, FrameText
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import no_pause
-from pushsvc.web.stored_window import ROWS_A_SLICE, FrameText, StoredWindow
+from pushsvc.web.stored_window import StoredWindow
 
 LOG = Log("t", "1m")
 COLUMNS = ["key", "field", "count", "top"]
@@ -48,6 +49,23 @@ SELECTIONS = st.builds(
     fields=st.none() | st.frozensets(FIELDS, min_size=1),
     top=st.none() | st.integers(1, 3),
 )
+
+
+@given(entries())
+def test_a_state_that_is_loaded_is_one_to_which_entries_are_applied(logged: list[StatisticsEntry]) -> None:
+    applied, loaded, decoded = WindowState(LOG), WindowState(LOG), WindowState(LOG)
+    for entry in logged:
+        applied.apply(entry)
+        one = StatisticsEntry(entry.kind, entry.sequence, entry.source, 0, entry.last, entry.data)
+        loaded.load(one, no_pause)
+        if decoded.exists:
+            one.decode(no_pause)
+        decoded.apply(one)
+    for state in (loaded, decoded):
+        assert state.snapshot() == applied.snapshot()
+        assert [state.since(sequence) for sequence in range(len(logged) + 1)] == [
+            applied.since(sequence) for sequence in range(len(logged) + 1)
+        ]
 
 
 @given(entries(), SELECTIONS)

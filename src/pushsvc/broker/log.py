@@ -11,6 +11,8 @@ import orjson
 
 from pushsvc.broker.keys import Log
 from pushsvc.event import Event
+from pushsvc.frame_text import FrameText
+from pushsvc.pause import Pause
 
 # Instead of the offset to read after:
 FROM_SNAPSHOT = -1  # from a statistics log's last snapshot on
@@ -177,6 +179,21 @@ class StatisticsEntry:
         if self._frame is None:
             self._frame = orjson.loads(self.data)
         return self._frame
+
+    def decode(self, pause: Pause) -> None:
+        """Parse a large frame in slices, so that ``frame`` need not. The rows of a baseline are left out."""
+        if self._frame is not None:
+            return
+        try:
+            text = FrameText(self.data, pause)
+        except ValueError:
+            return  # another program wrote it
+        frame = text.head
+        if self.kind is not FrameKind.BASELINE:
+            frame["data"] = [row for rows in text.rows(pause) for row in rows]
+            if gone := [row_id for row_ids in text.gone(pause) for row_id in row_ids]:
+                frame["gone"] = gone
+        self._frame = frame
 
 
 LogEntry = EventsEntry | StatisticsEntry

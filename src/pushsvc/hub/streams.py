@@ -164,7 +164,7 @@ class QueryStream(Stream):
             self._cursor = self._cursor or self._from.cursor
             self._group = self.hub.group(self._group.query)
         self._group.wait_settled()
-        self._group.prepare()
+        self._group.prepare(self._cursor)
         self._from = self.channel.seal()
         if self._group.query.filters_events:
             self._group.rebase_cursor(self._from)

@@ -1,14 +1,16 @@
 """The rows of a window as a client knows them, kept once per process, and selections of them."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.frame import Row, RowId, row_id_getter
+from pushsvc.frame_text import FrameText
+from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.stats.rows import OTHER
 
@@ -105,21 +107,52 @@ class WindowState:
             self._updates.append(entry.sequence)
             self._put(frame, entry.sequence)
         elif entry.kind is FrameKind.SNAPSHOT or not self.exists:
-            self._rows.clear()
-            self._tails.clear()
-            self._changed.clear()
-            self._removed.clear()
-            self._partial.clear()
-            self._horizon = entry.sequence
+            self._clear(entry.sequence)
             self._put(frame, entry.sequence)
         else:  # a baseline repeats the rows that are known here
             self._partial = set(frame.get("partial", ()))
         self.exists = True
         self.sequence, self.offset = entry.sequence, entry.source
 
+    def load(self, entry: StatisticsEntry, pause: Pause) -> None:
+        """Apply an entry as ``apply`` does, in slices. Nobody may use the state before it is complete."""
+        try:
+            text = FrameText(entry.data, pause)
+        except ValueError:  # another program wrote it
+            self.apply(entry)
+            return
+        frame = self._head = text.head
+        if entry.kind is FrameKind.BASELINE and self.exists:
+            self._partial = set(frame.get("partial", ()))
+        else:
+            if entry.kind is FrameKind.UPDATE:
+                self._updates.append(entry.sequence)
+            else:
+                self._clear(entry.sequence)
+            for rows in text.rows(pause):
+                self._put_rows(rows, frame["columns"], entry.sequence)
+            self._partial.update(frame.get("partial", ()))
+            for gone in text.gone(pause):
+                self._remove(gone, entry.sequence)
+        self.exists = True
+        self.sequence, self.offset = entry.sequence, entry.source
+
+    def _clear(self, sequence: int) -> None:
+        self._rows.clear()
+        self._tails.clear()
+        self._changed.clear()
+        self._removed.clear()
+        self._partial.clear()
+        self._horizon = sequence
+
     def _put(self, frame: Mapping[str, Any], sequence: int) -> None:
-        row_id_of = row_id_getter(frame["columns"])
-        for row in frame["data"]:
+        self._put_rows(frame["data"], frame["columns"], sequence)
+        self._partial.update(frame.get("partial", ()))
+        self._remove(frame.get("gone", ()), sequence)
+
+    def _put_rows(self, rows: Iterable[Row], columns: Sequence[str], sequence: int) -> None:
+        row_id_of = row_id_getter(columns)
+        for row in rows:
             row_id = row_id_of(row)
             if row_id not in self._rows:
                 self._tails[row_id[1:]] = None
@@ -128,8 +161,9 @@ class WindowState:
             self._changed[row_id] = sequence
             self._removed.pop(row_id, None)
             self._partial.discard(row[0])
-        self._partial.update(frame.get("partial", ()))
-        for listed in frame.get("gone", ()):
+
+    def _remove(self, gone: Iterable[Sequence[Any]], sequence: int) -> None:
+        for listed in gone:
             row_id = tuple(listed)
             self._rows.pop(row_id, None)
             self._changed.pop(row_id, None)
@@ -157,6 +191,15 @@ class WindowState:
         count = frame["columns"].index("count")
         frame["data"] = [row for row in self._rows.values() if row[count] or row[0] is None]
         return frame
+
+    @property
+    def size(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def all_rows(self) -> list[Row]:
+        """Return all rows, also those that count zero. They do not change: changes replace them."""
+        return list(self._rows.values())
 
     def keys(self) -> set[str | None]:
         return {row_id[0] for row_id in self._rows}
@@ -186,6 +229,15 @@ class WindowState:
         changed = list(takewhile(lambda row_id: self._changed[row_id] > sequence, reversed(self._changed)))
         removed = list(takewhile(lambda row_id: self._removed[row_id] > sequence, reversed(self._removed)))
         return changed[::-1], removed[::-1]
+
+    def changed_within(self, sequence: int, most: int) -> bool:
+        """Return whether the changes after a sequence are known, and at most that many."""
+        if not self.exists or sequence < self._horizon:
+            return False
+        return not any(
+            next(islice(reversed(changes.values()), most, None), 0) > sequence
+            for changes in (self._changed, self._removed)
+        )
 
     def since(self, sequence: int) -> dict[str, Any] | None:
         """Return the changes after a sequence as one update; None if they are not known or longer than a snapshot."""

@@ -12,6 +12,7 @@ from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
 from pushsvc.hub.feed.follower import Follower, Tally
+from pushsvc.hub.feed.loading import WindowLoader
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.router import LogSource, Router
 from pushsvc.hub.feed.subscriptions import Subscriptions
@@ -36,6 +37,7 @@ class Feed:
         self.has_been_up = False
         self.opening = BoundedSemaphore()  # of the group that follows its next topics
         self._reads = SharedReads(broker, self.limits.read_logs)
+        self.loader = WindowLoader(self._reads, self.limits)
         self._tally = Tally()
         self._room = room
         self._most = most
@@ -83,7 +85,7 @@ class Feed:
                 follower.leave_tally()
             follower = Follower(
                 partition, self._reads, self.subscriptions, self._room, self.directory, self._demand,
-                partial(self._on_end, partition), self.limits, self._tally,
+                partial(self._on_end, partition), self.limits, self._tally, self.loader,
             )  # fmt: skip
             self._followers[partition] = follower
         return follower

@@ -26,11 +26,13 @@ from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
+from pushsvc.hub.feed.loading import WindowLoader
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.feed.tail import Joiner, LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
+from pushsvc.slices import Slices
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Follower:
     It reads while ``room`` is set. ``on_end`` is called when no log is left.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         partition: int,
         reader: SharedReads,
@@ -86,6 +88,7 @@ class Follower:
         on_end: Callable[[], None],
         limits: FeedLimits,
         tally: Tally,
+        loader: WindowLoader,
     ) -> None:
         self.partition = partition
         self.tails: dict[Log, Tail] = {}
@@ -103,6 +106,7 @@ class Follower:
         self._on_end = on_end
         self._limits = limits
         self._tally = tally
+        self._loader = loader
         self._wake = Event()
         self._moved = Event()
         self._failing = False
@@ -483,10 +487,12 @@ class Follower:
         """
         reads: dict[Log, TailRead] = {}
         read = self._read(doubted, reads)
+        self._take_large(reads)
         known = self._newest_topic_sequence
         new_topics = (known is None or read.newest_topic_sequence > known) and self._directory.has_consumers
         pieces = len(reads) > self._limits.read_logs
-        partly = len(reads) < len(self.tails)
+        loading = sum(tail.loading for tail in self.tails.values()) if self._loader.is_busy else 0
+        partly = len(reads) + loading < len(self.tails)  # what is loaded is read again
         if read.sequence > self.through and (partly or pieces or new_topics) and not self._wait_arrived(reads):
             self._doubt_all()
             if partly:
@@ -504,6 +510,7 @@ class Follower:
                     del self._doubted[of]
                 doubted |= late
                 self._read(late, reads)
+                self._take_large(reads)
             reads = {of: one for of, one in reads.items() if of in self.tails}
             replaced = any(self.tails[of] is not one.tail for of, one in reads.items())
             if replaced or self._rewind_lost(reads):
@@ -518,7 +525,8 @@ class Follower:
     def _read(self, tails: Mapping[Log, Tail], reads: dict[Log, TailRead]) -> PartitionRead:
         """Read logs in pieces, between which the event loop gets a turn, into ``reads``; return the last read."""
         # A log that is followed from its end is of use only if it is read before the others.
-        waiting = sorted(tails.values(), key=lambda tail: tail.after != NO_ENTRIES)
+        wanted = [tail for tail in tails.values() if not tail.loading]
+        waiting = sorted(wanted, key=lambda tail: tail.after != NO_ENTRIES)
         size = self._limits.read_logs
         pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         widest = max((len(tail.consumers) for tail in waiting), default=0)
@@ -537,9 +545,37 @@ class Follower:
                 reads[tail.log] = TailRead(tail, read.logs[tail.log], read.sequence)
         return read
 
+    def _take_large(self, reads: dict[Log, TailRead]) -> None:
+        """Take large windows that no consumer knows yet out of reads, to be loaded. Parse other large frames."""
+        pause = Slices(self._limits.slice)
+        for of, one in list(reads.items()):
+            tail = one.tail
+            if tail.window_state is None or not self._loader.is_large(one.log.entries):
+                continue
+            if tail.catching_up:
+                del reads[of]
+                if not tail.loading and self.follows(tail):
+                    self._loader.load(self, tail, one.log.entries)
+                continue
+            for entry in one.log.entries:
+                if isinstance(entry, StatisticsEntry) and self._loader.is_large([entry]):
+                    entry.decode(pause)
+
+    # Windows that are loaded
+
+    def follows(self, tail: Tail) -> bool:
+        return self.tails.get(tail.log) is tail
+
+    def on_loaded(self, tail: Tail) -> None:
+        self.doubt([tail.log])
+
+    def on_failed(self) -> None:
+        self._start_over()
+
     def _wait_arrived(self, reads: Mapping[Log, TailRead]) -> bool:
         """Wait for the notifications up to now of the logs that were not read; return False if some may be lost."""
-        of = next((of for of in self.tails if of not in reads), None) or next(iter(self.tails), None)
+        unread = (of for of, tail in self.tails.items() if of not in reads and not tail.loading)
+        of = next(unread, None) or next(iter(self.tails), None)
         return of is not None and self._subscriptions.wait_arrived(of, self._limits.wait)
 
     @staticmethod
@@ -584,7 +620,12 @@ class Follower:
         for of, one in reads.items():
             tail = one.tail
             tail.trimmed, tail.deleted = one.log.trimmed, one.log.deleted
-            if not tail.catching_up and max(tail.trimmed, tail.deleted) > self.through:
+            lost = max(tail.trimmed, tail.deleted)
+            if tail.catching_up:
+                if tail.window_state is not None and tail.window_state.exists and lost > tail.window_state.sequence:
+                    rewound = True
+                    tail.rewind()  # no consumer has anything of it
+            elif lost > self.through:
                 rewound = True
                 tail.rewind(one.log.last)
                 for consumer in tail.consumers:

@@ -43,6 +43,8 @@ class Tail:
     deletion (None: unknown). It is ``catching_up`` until its log was read as far as the other logs of its partition,
     and up to ``end``.
 
+    It is ``loading`` while its window is taken over in slices. Until then it is not read.
+
     It is ``stale`` while its window has no frame that was written since this process asked for it.
 
     ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
@@ -51,7 +53,7 @@ class Tail:
 
     __slots__ = (
         "after", "catching_up", "changed", "complete", "consumers", "continuous", "created_while_followed", "deleted",
-        "end", "log", "stale", "starting_at_end", "trimmed", "window_state",
+        "end", "loading", "log", "stale", "starting_at_end", "trimmed", "window_state",
     )  # fmt: skip
 
     def __init__(self, of: Log) -> None:
@@ -80,6 +82,7 @@ class Tail:
     def rewind(self, last: int | None = None) -> None:
         """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
         self.catching_up = True
+        self.loading = False
         self.complete = self.end = 0
         self.changed: int | None = None
         self.starting_at_end = ()

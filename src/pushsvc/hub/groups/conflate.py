@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -24,6 +24,7 @@ from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.groups.rankings import LARGE, Edition, Ranking, Rankings
+from pushsvc.hub.groups.tables import FAR, LARGE_ROWS, Table
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import WindowState
 from pushsvc.pause import Pause, no_pause
@@ -75,7 +76,9 @@ class Conflation:
         self._rankings = rankings
         self._ranking_of: dict[Log, Ranking] = {}
         self._given: dict[Log, Given] = {}
+        self._tables: dict[Log, Table] = {}
         self._recovering: list[Connection] = []
+        self._when_prepared: Callable[[], None] | None = None
         # Caches, each with the key for which it is valid.
         self._initial: tuple[int, str, bytes] | None = None
         self._since_chunks: tuple[Chunk, dict[str, bytes]] | None = None
@@ -100,7 +103,7 @@ class Conflation:
         if not self._pending or self._timer is not None:
             return
         wait = self._emitted_at + self._every - monotonic()
-        if wait <= 0 and self._top is not None:
+        if wait <= 0 and (self._top is not None or self._unprepared(self._pending)):
             self._rankings.submit(self)
         elif wait <= 0:
             self._emit()
@@ -121,27 +124,76 @@ class Conflation:
         pending, self._pending = self._pending, {}
         self._sent.paced_cursor = None
         self._emitted_at = monotonic()
-        messages = [
-            message for of, sequence in pending.items() if (message := self.since(of, sequence, full_snapshot=False))
-        ]
+        messages = [message for of, sequence in pending.items() for message in self.since(of, sequence)]
         if messages:
             messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
             self._channel.broadcast(messages)
 
-    # Rankings
+    # Large messages
 
-    def prepare(self) -> None:
-        """Make what snapshots need, in slices: they themselves cannot yield."""
+    def prepare(self, lacking: Mapping[Log, int | None] | None = None) -> bool:
+        """Make what messages need, in slices: they themselves cannot yield. Return whether there was anything to do.
+
+        A client has the logs in ``lacking`` up to a sequence, and nothing of one with None. By default it has nothing.
+        """
+        logs = self._logs_to_prepare(lacking)
+        if not logs:
+            return False
+        with self._rankings.turn() as pause:
+            self._prepare(logs, pause)
+        return True
+
+    def _logs_to_prepare(self, lacking: Mapping[Log, int | None] | None = None) -> Collection[Log]:
         if self._top is not None:
-            with self._rankings.turn() as pause:
-                for of in self.logs:
-                    if not self._channel.closed:
-                        self._renew(of, self._top, pause)
+            return self.logs
+        return self._unprepared(dict.fromkeys(self.logs) if lacking is None else lacking)
 
-    @property
-    def is_prepared(self) -> bool:
-        """Return whether snapshots take little time."""
-        return self._top is None or all(self._edition(of) is not None for of in self.logs)
+    def _prepare(self, logs: Iterable[Log], pause: Pause) -> None:
+        for of in list(logs):
+            if self._channel.closed:
+                return
+            if self._top is not None:
+                self._renew(of, self._top, pause)
+            else:
+                table = self._table(of)
+                table.renew(pause)
+                self._rankings.note_used(table)
+
+    def is_prepared(self, lacking: Mapping[Log, int | None]) -> bool:
+        """Return whether messages with what a client lacks take little time. ``lacking`` as in ``prepare``."""
+        if self._top is not None:
+            return all(self._edition(of) is not None for of in lacking)
+        return not self._unprepared(lacking)
+
+    def takes_long(self, logs: Collection[Log]) -> bool:
+        """Return whether snapshots of windows are better prepared before they are made."""
+        rows = sum(self._window_state(of).size for of in logs)
+        return rows > LARGE_ROWS and not self.is_prepared(dict.fromkeys(logs))
+
+    def _unprepared(self, lacking: Mapping[Log, int | None]) -> list[Log]:
+        """Return the windows whose snapshots are needed and would take long together."""
+        logs: list[Log] = []
+        rows = 0
+        for of, sequence in lacking.items():
+            if of.window is not None and (sequence is None or self._is_far(of, sequence)):
+                logs.append(of)
+                rows += self._window_state(of).size
+        return [of for of in logs if not self._table(of).is_ready] if rows > LARGE_ROWS else []
+
+    def _is_far(self, of: Log, sequence: int) -> bool:
+        """Return whether a snapshot of a large window is to replace its changes after a sequence."""
+        state = self._window_state(of)
+        return state.size > LARGE_ROWS and not state.changed_within(sequence, FAR)
+
+    def _table(self, of: Log) -> Table:
+        if of not in self._tables:
+            self._tables[of] = self._rankings.table(self._window_state(of), self._query.selection_of(of.topic))
+        return self._tables[of]
+
+    def prepare_soon(self, when_prepared: Callable[[], None]) -> None:
+        """Make what snapshots need, in slices and in a greenlet, and then call back."""
+        self._when_prepared = when_prepared
+        self._rankings.submit(self)
 
     def recover(self, connection: Connection) -> None:
         """Prepare in slices, and then let a connection recover."""
@@ -150,13 +202,20 @@ class Conflation:
         self._rankings.submit(self)
 
     def work(self, pause: Pause) -> None:
-        if self._channel.closed or self._top is None:
+        if self._channel.closed:
             return
         if self._pending and self._timer is None:
-            self._emit_rankings(self._top, pause)
+            if self._top is not None:
+                self._emit_rankings(self._top, pause)
+            else:
+                self._prepare(self._unprepared(self._pending), pause)
+                self._emit()
+        if self._when_prepared is not None and not self._channel.closed:
+            self._prepare(self._logs_to_prepare(), pause)
+            when_prepared, self._when_prepared = self._when_prepared, None
+            when_prepared()
         if self._recovering and not self._channel.closed:
-            for of in self.logs:
-                self._renew(of, self._top, pause)
+            self._prepare(self._logs_to_prepare(), pause)
             recovering, self._recovering = self._recovering, []
             for connection in recovering:
                 if connection.source is _NOT_READY and not connection.closed:
@@ -256,11 +315,14 @@ class Conflation:
             self._timer.close()
             self._timer = None
         self._recovering.clear()
+        self._when_prepared = None
         self._ranking_of.clear()
+        self._tables.clear()
 
     def reset(self, of: Log) -> None:
         """Forget what was emitted of a window: its log starts over."""
         self._ranking_of.pop(of, None)
+        self._tables.pop(of, None)
         self._given.pop(of, None)
         self._pending.pop(of, None)
         if not self._pending:
@@ -279,16 +341,28 @@ class Conflation:
 
     def snapshot(self, of: Log, **extra: Any) -> bytes:
         """Return all rows of a window, or its ranking."""
+        return b"".join(self.state(of, **extra))
+
+    def state(self, of: Log, **extra: Any) -> list[bytes]:
+        """Return a snapshot of a window, and if it was encoded before, an update with what changed since."""
         if self._tail(of).stale:
             extra["stale"] = True
         if self._top is not None:
-            return self._ranked_snapshot(of, self._top, **extra)
-        frame = {**self._window_state(of).snapshot(), "at": now_ms(), **extra}
-        return sse_messages.snapshot(frame, self._query.selection_of(of.topic))
+            return [self._ranked_snapshot(of, self._top, **extra)]
+        state, selection = self._window_state(of), self._query.selection_of(of.topic)
+        table = self._table(of) if state.size > LARGE_ROWS else self._tables.get(of)
+        if table is not None and (table.edition is not None or state.size > LARGE_ROWS):
+            edition = table.current()
+            self._rankings.note_used(table)
+            changes = state.since(edition.sequence)
+            if changes is not None:
+                update = sse_messages.update({**changes, "at": now_ms()}, selection)
+                return [edition.message(**extra), *([] if update is None else [update])]
+        return [sse_messages.snapshot({**state.snapshot(), "at": now_ms(), **extra}, selection)]
 
     def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
         """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
-        messages = [self.snapshot(of) for of in logs if of.window is not None]
+        messages = [message for of in logs if of.window is not None for message in self.state(of)]
         if messages:
             messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
         return messages
@@ -301,21 +375,23 @@ class Conflation:
             self._expire(self._initial[2])
         return self._initial[2]
 
-    def since(self, of: Log, sequence: int, *, full_snapshot: bool, skipping: bool = False) -> bytes | None:
-        """Return what changed after a sequence as one message; None if no selected row did.
+    def since(self, of: Log, sequence: int | None, *, skipping: bool = False) -> list[bytes]:
+        """Return what changed after a sequence as one message; as ``state`` if that is shorter, or without a sequence.
 
-        It is a snapshot if ``full_snapshot`` or if that is shorter. If ``skipping``, it counts the updates it replaces.
+        Empty if no selected row changed. If ``skipping``, it counts the updates that it replaces.
         """
         state = self._window_state(of)
-        frame = None if full_snapshot or self._top is not None else state.since(sequence)
-        skipped = state.updates_since(sequence) if skipping else 0
+        full_snapshot = sequence is None or self._top is not None or self._is_far(of, sequence)
+        frame = None if sequence is None or full_snapshot else state.since(sequence)
+        skipped = state.updates_since(sequence or 0) if skipping else 0
         selection = self._query.selection_of(of.topic)
         extra = {"skipped": skipped} if skipped and not selection.limited else {}
         if skipped:
             metrics.CONFLATED.inc(skipped)
         if frame is None:
-            return self.snapshot(of, **extra)
-        return sse_messages.update({**frame, "at": now_ms(), **extra}, selection)
+            return self.state(of, **extra)
+        update = sse_messages.update({**frame, "at": now_ms(), **extra}, selection)
+        return [] if update is None else [update]
 
     def since_chunk(self, chunk: Chunk) -> bytes:
         """Return what a connection at a chunk lacks, framed. Connections at the same chunk get the same bytes."""
@@ -353,15 +429,18 @@ class Conflation:
         """Drop the messages that are kept for others that want the same."""
         self._initial = self._since_chunks = self._for_cursors = None
 
-    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
-        messages = []
+    def lacking(self, positions: Mapping[int, Position]) -> dict[Log, int | None]:
+        """Return up to which sequence a client with positions has each log, None for nothing."""
+        found: dict[Log, int | None] = {}
         for of in self.logs:
             position = positions.get(of.partition)
-            follower = self._sent.followers[of.partition]
-            known = position is not None and position.epoch == follower.position.epoch
-            sequence = position.sequence if position is not None else 0
-            if (message := self.since(of, sequence, full_snapshot=not known, skipping=skipping)) is not None:
-                messages.append(message)
+            known = position is not None and position.epoch == self._sent.followers[of.partition].position.epoch
+            found[of] = position.sequence if position is not None and known else None
+        return found
+
+    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
+        lacking = self.lacking(positions)
+        messages = [message for of, known in lacking.items() for message in self.since(of, known, skipping=skipping)]
         cursor = self._sent.cursor()
         if not messages:
             return b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from enum import Enum, auto
 from time import monotonic
@@ -241,10 +242,15 @@ class Group:
         if not self._unread:
             self.on_read(())
 
-    def prepare(self) -> None:
-        """Do what would take long once a stream starts."""
-        if self.query.selection.top is not None and self.has_statistics:
-            self.conflation.prepare()
+    def prepare(self, cursor: str | None = None) -> None:
+        """Do what would take long once a stream starts, of a client with a cursor or without one."""
+        if not self.has_statistics:
+            return
+        lacking = None
+        if cursor is not None:
+            with suppress(UnreadableCursor):
+                lacking = self.conflation.lacking(decode(cursor))
+        if self.conflation.prepare(lacking):
             self._check()
 
     def _check(self) -> None:
@@ -349,14 +355,21 @@ class Group:
         self._sent_resets = {sent: p for sent, p in self._sent_resets.items() if p in unread} or _NOTHING
         unsent = self._sent.unsent_states
         known = {of for partition in unsent.partitions if partition not in unread for of in unsent.of(partition)}
-        unsent.discard(known)
         if known and self._was_settled:
+            if self.conflation.takes_long(known):
+                self.conflation.prepare_soon(self._on_prepared)
+                return
+            unsent.discard(known)
             self.channel.broadcast(self.conflation.snapshots(of for of in self.logs if of in known))
+        unsent.discard(known)
         if not unread:
             self.settled.set()
             self._was_settled = True
             # Logs that joined start here: a client that resumes from before must read them up to this position.
             self.rebase_cursor(self.channel.seal())
+
+    def _on_prepared(self) -> None:
+        self.on_read(())
 
     def reset(self, of: Log, reason: str) -> None:
         """Broadcast that a log starts over. A snapshot of statistics follows, or the events that are left."""
@@ -395,13 +408,15 @@ class Group:
     def _start_states(self, partition: int) -> set[Log]:
         """Return the statistics logs of a partition whose state is known now but unsent, and count them as sent."""
         found = {of for of in self._sent.unsent_states.of(partition) if not self.tail(of).catching_up}
+        if found and self._was_settled and self.conflation.takes_long(found):
+            return set()  # on_read lets them be prepared
         self._sent.unsent_states.discard(found)
         return found
 
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
         """Return snapshots without an id: the next message has one."""
         wanted = set(logs) if self._was_settled else ()
-        return [self.conflation.snapshot(of) for of in self.logs if of in wanted] if wanted else []
+        return [message for of in self.logs if of in wanted for message in self.conflation.state(of)] if wanted else []
 
     def reselected(self, cursor: str) -> Reselected:
         """Return what a cursor has not had in its selection."""
@@ -450,7 +465,7 @@ class Group:
         if not self._can_conflate:
             self._resume(self, connection, decode(chunk.cursor), ResumeReason.TOO_SLOW)
             return
-        if not self.conflation.is_prepared:
+        if not self.conflation.is_prepared(self.conflation.lacking(decode(chunk.cursor))):
             self.conflation.recover(connection)
             return
         end = self.channel.seal()

@@ -23,6 +23,7 @@ from gevent.lock import BoundedSemaphore
 
 from pushsvc import sse
 from pushsvc.frame import Row
+from pushsvc.hub.groups.tables import Table
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import Pause, no_pause
 from pushsvc.slices import Slices
@@ -208,7 +209,8 @@ class Rankings:
         self._waiting: dict[RankedGroup, None] = {}
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._known: WeakKeyDictionary[WindowState, WeakValueDictionary[Selection, Ranking]] = WeakKeyDictionary()
-        self._recent: dict[Ranking, None] = {}  # with an edition, the last used at the end
+        self._tables: WeakKeyDictionary[WindowState, WeakValueDictionary[Selection, Table]] = WeakKeyDictionary()
+        self._recent: dict[Ranking | Table, None] = {}  # with an edition, the last used at the end
         self._large: RankedGroup | None = None  # keeps a large message
         self._expiry: gevent.Greenlet[..., None] | None = None
 
@@ -220,6 +222,14 @@ class Rankings:
         if ranking is None:
             ranking = rankings[order] = Ranking(state, order)
         return ranking
+
+    def table(self, state: WindowState, selection: Selection) -> Table:
+        """Return the rows of a window for a selection."""
+        tables = self._tables.setdefault(state, WeakValueDictionary())
+        table = tables.get(selection)
+        if table is None:
+            table = tables[selection] = Table(state, selection)
+        return table
 
     @contextmanager
     def turn(self) -> Iterator[Pause]:
@@ -249,7 +259,7 @@ class Rankings:
         finally:
             self._greenlet = None
 
-    def note_used(self, ranking: Ranking) -> None:
+    def note_used(self, ranking: Ranking | Table) -> None:
         """Keep the edition of a ranking for a while, and of all not more than fits."""
         self._recent.pop(ranking, None)
         self._recent[ranking] = None

@@ -11,6 +11,7 @@ import gevent
 
 from pushsvc import sse
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, decode, encode
 from pushsvc.errors import BrokerUnavailable, PushError
 from pushsvc.hub import messages as sse_messages
@@ -167,6 +168,9 @@ class Replay:
         plan = self.plan
         if plan.look_up():
             return  # Redis was asked, and the group may have changed meanwhile: look up once more
+        lacking = self._lacking(plan)
+        if lacking and group.conflation.prepare(lacking):
+            return
         # From here on nothing yields: the messages below are the state at the goal.
         self._goal = channel.seal()
         # A client that resumes from a heartbeat may have more than the chunk had when it was made.
@@ -174,7 +178,7 @@ class Replay:
         resets = plan.resets()
         if resets:
             group.note_reset()
-        messages = resets + self._statistics(plan)
+        messages = resets + self._statistics(plan, lacking)
         if self.reason is ResumeReason.NEW:
             self.reason = ResumeReason.CURSOR
         self._history = History(self.broker, group.query, plan.positions(), plan.log_positions, self.limits.read_bytes)
@@ -188,21 +192,27 @@ class Replay:
         self.plan = replace(self.plan, client_positions=client_positions, earliest=False, reselected=NOTHING_RESELECTED)
         self._history = None
 
-    def _statistics(self, plan: ResumePlan) -> list[bytes]:
-        """Return the statistics that the client lacks. The last has one id for all, unless events bring it."""
+    def _lacking(self, plan: ResumePlan) -> dict[Log, int | None]:
+        """Return the windows of the group, with the sequence up to which the client has them; None: nothing."""
         group, lost = self.group, plan.lost
         # The position follows the events, and may be ahead of paced statistics.
         is_new = self.reason is ResumeReason.NEW or plan.reselected.statistics
         unknown = is_new or (group.paces_statistics and group.has_events)
-        skipping = self.reason is ResumeReason.TOO_SLOW
-        messages = []
+        lacking: dict[Log, int | None] = {}
         for of in group.logs:
             if of.window is not None:
                 position = plan.position(of.partition)
                 full = unknown or of in lost or position is None or position.partial
-                sequence = 0 if position is None else position.sequence
-                message = group.conflation.since(of, sequence, full_snapshot=full, skipping=skipping)
-                messages += [] if message is None else [message]
+                lacking[of] = None if full or position is None else position.sequence
+        return lacking
+
+    def _statistics(self, plan: ResumePlan, lacking: Mapping[Log, int | None]) -> list[bytes]:
+        """Return the statistics that the client lacks. The last has one id for all, unless events bring it."""
+        group, lost = self.group, plan.lost
+        skipping = self.reason is ResumeReason.TOO_SLOW
+        messages: list[bytes] = []
+        for of, sequence in lacking.items():
+            messages += group.conflation.since(of, sequence, skipping=skipping)
         if messages and not group.has_events:
             messages[-1] = sse.with_id(messages[-1], group.cursor())
         elif messages and self.reason is ResumeReason.NEW and not lost:

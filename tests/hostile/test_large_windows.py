@@ -1,0 +1,205 @@
+"""What the first stream of a large window costs a hub: slices, and no other stream waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import gevent
+import orjson
+import pytest
+
+from pushsvc.broker.broker import Broker, StatisticsWrite
+from pushsvc.broker.keys import Log
+from pushsvc.broker.log import FrameKind
+from pushsvc.event import Event
+from pushsvc.frame import apply_frame
+from pushsvc.frame_text import ROWS_A_SLICE
+from pushsvc.hub.groups.group import Group
+from pushsvc.hub.groups.tables import BLOCK, LARGE_ROWS
+from pushsvc.hub.hub import Hub
+from pushsvc.hub.limits import FanoutLimits, FeedLimits
+from pushsvc.hub.query import Query
+from pushsvc.hub.window_state import Selection, WindowState
+from pushsvc.settings import TopicSettings
+from pushsvc.sse import Decoder
+from pushsvc.topic import partition_of
+from support.hubs import captured
+from support.peer import Peer
+from support.turns import counted_turns
+from support.waiting import turn_until
+
+WINDOW = Log("large", "1m")
+BESIDE = next(name for n in count() if partition_of(name := f"beside.{n}") == WINDOW.partition)
+COLUMNS = ["key", "field", "count"]
+ROWS = 3 * LARGE_ROWS
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def hub(broker: Broker) -> Iterator[Hub]:
+    """A hub without notifications, whose slices end after each step."""
+    broker.check_layout()
+    broker.open_partitions()
+    limits = FeedLimits(slice=0.0, large_frames=10_000, wait=0.1, read_anyway=0.1, current_wait=0.1)
+    made = Hub(broker, feed_limits=limits, fanout_limits=FanoutLimits(slice=0.0))
+    yield made
+    made.close()
+    while Peer.opened:
+        Peer.opened.pop().close()
+
+
+@pytest.fixture
+def write(hub: Hub, broker: Broker) -> Write:
+    """Write a frame of the window, as an aggregator does."""
+    broker.publish(WINDOW.topic, [Event(data={})], TopicSettings())
+    fence = broker.lease([WINDOW.partition], "me", 60_000)[WINDOW.partition]
+
+    def append(kind: FrameKind, rows: list[list[Any]], offset: int = 1) -> None:
+        head = {"topic": WINDOW.topic, "window": WINDOW.window, "offset": offset, "columns": COLUMNS}
+        frame = orjson.dumps({**head, "data": rows, "gone": []})
+        broker.append_statistics([StatisticsWrite(WINDOW, kind, offset, frame)], fence)
+
+    append(FrameKind.SNAPSHOT, [[f"k{number}", None, 1] for number in range(ROWS)])
+    return append
+
+
+def group_of(hub: Hub, **selection: Any) -> Group:
+    group = hub.group(Query(statistics=(WINDOW.topic,), windows=("1m",), selection=Selection(**selection)))
+    hub.feed.live.up.set()
+    return group
+
+
+def state_of(group: Group) -> WindowState:
+    state = group.tail(WINDOW).window_state
+    assert state is not None
+    return state
+
+
+def rows_of(data: bytes) -> dict[tuple[str | None, ...], Any]:
+    rows: dict[tuple[str | None, ...], Any] = {}
+    for message in Decoder().feed(data):
+        apply_frame(rows, message.event, orjson.loads(message.data))
+    return rows
+
+
+def test_a_large_window_is_taken_over_in_slices(hub: Hub, write: Write) -> None:
+    """It was parsed and taken over in one turn of the loop."""
+    group = group_of(hub)
+    with counted_turns() as turns:
+        turn_until(group.settled.is_set)
+    assert state_of(group).size == ROWS
+    assert hub.feed.loader.slices >= ROWS // ROWS_A_SLICE
+    assert turns[0] >= ROWS // ROWS_A_SLICE
+
+
+def test_other_logs_of_the_partition_do_not_wait(hub: Hub, write: Write, broker: Broker) -> None:
+    """An event beside the window is sent while the window is still taken over, slowly as the loop is busy."""
+    other = hub.group(Query(events=(BESIDE,)))
+    turn_until(other.settled.is_set)
+    sent = captured(other)
+    group = group_of(hub)
+    turn_until(lambda: group.tail(WINDOW).loading)
+    broker.publish(BESIDE, [Event(data={"n": 1})], TopicSettings())
+    other.followers[WINDOW.partition].wake()
+    while not sent:
+        assert not group.settled.is_set()
+        gevent.sleep(0.0001)
+    turn_until(group.settled.is_set)
+    assert state_of(group).size == ROWS
+
+
+def test_frames_that_come_meanwhile_are_applied_after_it(hub: Hub, write: Write) -> None:
+    group = group_of(hub)
+    turn_until(lambda: group.tail(WINDOW).loading)
+    for number in range(3):
+        write(FrameKind.UPDATE, [["k0", None, 10 + number]], 2 + number)
+        group.followers[WINDOW.partition].wake()
+    turn_until(group.settled.is_set)
+    turn_until(lambda: state_of(group).offset == 4)
+    assert state_of(group).rows_of("k0") == [["k0", None, 12]]
+    assert state_of(group).size == ROWS
+
+
+def test_a_window_that_starts_over_meanwhile_is_read_again(hub: Hub, write: Write) -> None:
+    group = group_of(hub)
+    turn_until(lambda: group.tail(WINDOW).loading)
+    before = state_of(group)
+    group.tail(WINDOW).rewind()
+    group.followers[WINDOW.partition].doubt([WINDOW])
+    turn_until(group.settled.is_set)
+    assert state_of(group) is not before
+    assert state_of(group).size == ROWS
+
+
+def test_windows_are_taken_over_one_after_the_other(hub: Hub, write: Write, broker: Broker) -> None:
+    """What waits for its turn is not kept in memory, but read again."""
+    second = Log("large.2", "1m")
+    broker.publish(second.topic, [Event(data={})], TopicSettings())
+    fence = broker.lease([second.partition], "me", 60_000)[second.partition]
+    frame = {"topic": second.topic, "window": "1m", "offset": 1, "columns": COLUMNS}
+    data = orjson.dumps({**frame, "data": [[f"k{number}", None, 1] for number in range(ROWS)], "gone": []})
+    broker.append_statistics([StatisticsWrite(second, FrameKind.SNAPSHOT, 1, data)], fence)
+    group = hub.group(Query(statistics=(WINDOW.topic, second.topic), windows=("1m",)))
+    turn_until(group.settled.is_set)
+    assert [group.tail(of).window_state.size for of in (WINDOW, second)] == [ROWS, ROWS]
+
+
+def settled(hub: Hub, **selection: Any) -> Group:
+    group = group_of(hub, **selection)
+    turn_until(group.settled.is_set)
+    return group
+
+
+@pytest.mark.parametrize("selection", [{}, {"records": True}, {"fields": frozenset([None])}], ids=str)
+def test_rows_of_a_stream_without_a_ranking_are_encoded_in_slices(hub: Hub, write: Write, selection: Any) -> None:
+    """They were encoded in one turn of the loop for every stream that opened in a second of its own."""
+    group = settled(hub, **selection)
+    with counted_turns() as turns:
+        group.prepare()
+    assert turns[0] >= ROWS // BLOCK
+    table = hub.rankings.table(state_of(group), Selection(**selection))
+    assert table.encoded == ROWS
+    assert group.conflation.initial_state().count(b'"k') + group.conflation.initial_state().count(b'"key":"k') >= ROWS
+    write(FrameKind.UPDATE, [["k7", None, 9]], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).offset == 2)
+    assert group.conflation.initial_state().count(b"event: update") == 1
+    assert table.encoded == ROWS, "an edition serves until too many rows differ"
+
+
+def test_a_snapshot_and_the_changes_since_are_the_window(hub: Hub, write: Write) -> None:
+    group = settled(hub)
+    group.prepare()
+    write(FrameKind.UPDATE, [["k7", None, 9], ["new", None, 1]], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).offset == 2)
+    messages = group.conflation.snapshots([WINDOW])
+    assert [b"id: " in message for message in messages] == [False, True]
+    rows = rows_of(b"".join(messages))
+    assert len(rows) == ROWS + 1
+    assert rows["k7", None][2] == 9
+
+
+def test_a_window_that_starts_over_is_sent_once_its_rows_are_encoded(hub: Hub, write: Write) -> None:
+    group = settled(hub)
+    sent = captured(group)
+    group.followers[WINDOW.partition].on_failed()
+    with counted_turns() as turns:
+        turn_until(group.settled.is_set)
+    assert turns[0] >= ROWS // ROWS_A_SLICE + ROWS // BLOCK
+    assert len(rows_of(b"".join(sent))) == ROWS
+
+
+def test_a_client_that_lacks_little_needs_no_snapshot(hub: Hub, write: Write) -> None:
+    group = settled(hub)
+    cursor = group.cursor()
+    write(FrameKind.UPDATE, [["k7", None, 9]], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).offset == 2)
+    group.prepare(cursor)
+    assert hub.rankings.table(state_of(group), Selection()).encoded == 0
+    changes = group.changes_for(cursor)
+    assert changes is not None
+    assert b"event: snapshot" not in changes
