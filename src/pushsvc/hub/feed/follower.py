@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent import get_hub
@@ -60,6 +60,13 @@ class TailRead:
     def end(self) -> int:
         """The offset of the last entry that was read, or after which nothing was."""
         return max(self.log.entries[-1].last if self.log.entries else self.log.after, self.tail.after)
+
+
+class Progress(NamedTuple):
+    """Up to which sequence a follower has handed out its partition, and up to which offset its logs."""
+
+    through: int
+    offsets: dict[Log, int]
 
 
 class Tally:
@@ -120,6 +127,9 @@ class Follower:
         self._notified: Notified = []
         self.notified_bytes = 0
         self._taking = False  # the notifications of this turn of the loop will be taken
+        self._offsets: dict[Log, int] = {}  # that belong to the position, while entries are handed out in slices
+        self._failed = False
+        self.slices = 0  # pauses while entries were handed out
         self._timer: Any = None
         self.greenlet = gevent.spawn(self._run)
 
@@ -130,7 +140,8 @@ class Follower:
 
     def offset(self, of: Log) -> int:
         """Return the offset in a log that belongs to the position."""
-        return self.tails[of].after
+        after = self.tails[of].after
+        return self._offsets.get(of, after) if self._offsets else after
 
     def advance(self) -> None:
         """Move soon to the current position of the partition."""
@@ -233,6 +244,9 @@ class Follower:
         else:
             try:
                 taken, limit, rest = self._continuation(self._notified, {}, sys.maxsize, self._limits.handed_out)
+                if len(taken) == 1 and self._is_wide(taken[0]):
+                    self._wake.set()  # the greenlet can pause between two consumers
+                    return
                 self._keep_notified(rest)
                 if taken:
                     self._offer({}, taken, min(limit, taken[-1][0]))
@@ -241,6 +255,11 @@ class Follower:
             except Exception:
                 log.exception("partition %d", self.partition)
                 self._start_over()
+
+    def _is_wide(self, one: tuple[int, Tail, LogEntry]) -> bool:
+        """Return whether an entry brings its consumers more events than one turn of the loop has time for."""
+        _, tail, entry = one
+        return (entry.last - entry.before) * len(tail.consumers) > self._limits.handed_out
 
     def _take_notified_soon(self) -> None:
         """Go on after everything else has had its turn, which a callback would not wait for."""
@@ -421,6 +440,9 @@ class Follower:
         """Read the logs in doubt, and hand out what is new."""
         self._reading = True
         try:
+            if self._failed:
+                self._failed = False
+                self._start_over()
             if monotonic() >= self._check_at:
                 self._find_changed()
             self._read_doubted()
@@ -519,7 +541,7 @@ class Follower:
             taken, limit, notified = self._continuation(notified, reads, self._limit(reads, read.sequence))
         finally:
             self._keep_notified(notified + self._notified)
-        self._offer(reads, taken, limit)
+        self._offer(reads, taken, limit, may_pause=True)
         return True
 
     def _read(self, tails: Mapping[Log, Tail], reads: dict[Log, TailRead]) -> PartitionRead:
@@ -570,7 +592,8 @@ class Follower:
         self.doubt([tail.log])
 
     def on_failed(self) -> None:
-        self._start_over()
+        self._failed = True
+        self._wake.set()
 
     def _wait_arrived(self, reads: Mapping[Log, TailRead]) -> bool:
         """Wait for the notifications up to now of the logs that were not read; return False if some may be lost."""
@@ -632,8 +655,12 @@ class Follower:
                     consumer.reset(of, "deleted" if tail.deleted > self.through else "trimmed")
         return rewound
 
-    def _offer(self, reads: Mapping[Log, TailRead], taken: Batch, limit: int) -> None:
-        """Hand out the entries of reads and notifications up to a sequence, and advance past them."""
+    def _offer(self, reads: Mapping[Log, TailRead], taken: Batch, limit: int, *, may_pause: bool = False) -> None:
+        """Hand out the entries of reads and notifications up to a sequence, and advance past them.
+
+        With ``may_pause`` the event loop gets a turn between two consumers, if they need long.
+        """
+        before = self._progress(reads, taken) if may_pause else None
         # A new log whose read was cut may end below what the consumers of others already got.
         below = limit < self.through
         self.through = max(self.through, limit)
@@ -645,7 +672,7 @@ class Follower:
         batch += taken
         if reads:
             batch.sort(key=lambda item: item[0])
-        self._hand_out(batch)
+        self._hand_out(batch, before)
         read: dict[LogConsumer, list[Log]] = {}
         for of, one in reads.items():
             for consumer in one.tail.consumers:
@@ -679,7 +706,12 @@ class Follower:
         elif not tail.continuous:
             self._doubt(tail)
 
-    def _hand_out(self, batch: Batch) -> None:
+    def _progress(self, reads: Mapping[Log, TailRead], taken: Batch) -> Progress:
+        """Return the position, and the offsets that belong to it, of logs that move on."""
+        tails = [*(one.tail for one in reads.values()), *(tail for _, tail, _ in taken)]
+        return Progress(self.through, {tail.log: tail.after for tail in tails if tail.after >= 0})
+
+    def _hand_out(self, batch: Batch, before: Progress | None) -> None:
         """Apply entries to the window states, and give each consumer its own."""
         shares: dict[LogConsumer, list[tuple[Log, LogEntry]]] = {}
         for _, tail, entry in batch:
@@ -688,8 +720,46 @@ class Follower:
             for consumer in tail.consumers:
                 shares.setdefault(consumer, []).append((tail.log, entry))
         rendering = Rendering()
+        if before is not None and len(shares) > 1:
+            self._hand_out_in_slices(shares, rendering, before)
+            return
         for consumer, share in shares.items():
             self._guarded(consumer, partial(consumer.take, self.partition, share, rendering))
+
+    def _hand_out_in_slices(
+        self, shares: Mapping[LogConsumer, list[tuple[Log, LogEntry]]], rendering: Rendering, before: Progress
+    ) -> None:
+        """Give consumers their entries, with pauses.
+
+        Meanwhile the position is the one before, which the consumers have that got nothing yet; the others note theirs.
+        Later entries wait: this runs in the greenlet that reads.
+        """
+        through, paused = self.through, False
+        served: list[LogConsumer] = []
+        until, left = monotonic() + self._limits.slice, len(shares)
+        for consumer, share in shares.items():
+            left -= 1
+            if paused and not any(self._feeds(consumer, of) for of, _ in share):
+                continue  # it has left meanwhile
+            self._guarded(consumer, partial(consumer.take, self.partition, share, rendering))
+            served.append(consumer)
+            if not left or monotonic() < until:
+                continue
+            self.through, self._offsets = before
+            try:
+                for one in served:
+                    self._guarded(one, partial(one.note_taken, self.partition, through))
+                served.clear()
+                self.slices += 1
+                get_hub().wait(get_hub().loop.timer(0))
+                self._room.wait()
+            finally:
+                self.through, self._offsets = through, {}
+            paused, until = True, monotonic() + self._limits.slice
+
+    def _feeds(self, consumer: LogConsumer, of: Log) -> bool:
+        tail = self.tails.get(of)
+        return tail is not None and consumer in tail.consumers
 
     @staticmethod
     def _guarded(consumer: Joiner, call: Callable[[], None]) -> None:

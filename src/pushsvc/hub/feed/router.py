@@ -222,6 +222,9 @@ class Router:
             first = self._queue[0]
             self._begin(first.before, first.sequence_of(first.first) - 1)
 
+    def note_taken(self, partition: int, sequence: int) -> None:
+        """Do nothing: the consumers know what they were given."""
+
     def on_read(self, logs: Iterable[Log]) -> None:
         unsettled, self._unsettled = self._unsettled, {}
         self._settle_soon(unsettled)

@@ -28,6 +28,9 @@ class LogConsumer(Joiner, Protocol):
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
         """Process entries of a partition, which come in order of sequence. At least one."""
 
+    def note_taken(self, partition: int, sequence: int) -> None:
+        """Note that this consumer has a partition up to a sequence, while others still get their entries."""
+
     def reset(self, of: Log, reason: str) -> None:
         """Note that a log starts over: its entries so far may come again or be lost."""
 

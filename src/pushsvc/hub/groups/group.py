@@ -321,6 +321,10 @@ class Group:
             self.conflation.emit()
         self._sent.advance(partition, through)
 
+    def note_taken(self, partition: int, sequence: int) -> None:
+        if not self.closed and not self._sent.is_held(partition):
+            self._sent.send_ahead(partition, sequence)
+
     def take_selected(
         self, of: Log, entry: EventsEntry, offsets: Sequence[int], rendering: sse_messages.Rendering
     ) -> None:

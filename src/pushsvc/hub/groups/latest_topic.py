@@ -182,6 +182,9 @@ class LatestTopic:
             self._generation += 1
             self._load()
 
+    def note_taken(self, partition: int, sequence: int) -> None:
+        """Do nothing: a client that gets a change twice has the same state."""
+
     def reset(self, of: Log, reason: str) -> None:
         """Read the state again: entries may be lost."""
         self._generation += 1

@@ -76,7 +76,7 @@ class SentPositions:
         self.followers = followers
         self._digest = digest
         self._held: Mapping[int, Position | None] = _NONE_HELD  # None: cursors leave the partition out
-        self._sent_ahead: tuple[int, Position] | None = None
+        self._sent_ahead: tuple[tuple[int, Position], ...] = ()
 
     def join(self, partition: int) -> None:
         """Hold a partition of which nothing was sent."""
@@ -84,11 +84,19 @@ class SentPositions:
 
     def send_ahead(self, partition: int, sequence: int) -> None:
         """Note that everything of a partition up to a sequence was sent, before its source reports so."""
-        self._sent_ahead = partition, Position(self.followers[partition].position.epoch, sequence)
+        ahead = partition, Position(self.followers[partition].position.epoch, sequence)
+        others = self._sent_ahead
+        if others and (len(others) > 1 or others[0][0] != partition):
+            self._sent_ahead = (*(one for one in others if one[0] != partition), ahead)
+        else:
+            self._sent_ahead = (ahead,)
+
+    def is_held(self, partition: int) -> bool:
+        return partition in self._held
 
     def start_over(self, partition: int) -> None:
         """Hold a partition where it is, if it was sent in this epoch."""
-        self._sent_ahead = None
+        self._sent_ahead = tuple(one for one in self._sent_ahead if one[0] != partition)
         position = self.followers[partition].position
         held = self._held.get(partition, position)
         kept = held if held is None or held.epoch == position.epoch else position
@@ -117,13 +125,13 @@ class SentPositions:
     def _positions(self) -> dict[int, Position]:
         held, followers = self._held, self.followers.items()
         found = {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
-        if self._sent_ahead is not None:
-            partition, ahead = self._sent_ahead
+        for one in self._sent_ahead:
+            partition, ahead = one
             known = found.get(partition)
             if known is not None and known.epoch == ahead.epoch and known.sequence < ahead.sequence:
                 found[partition] = ahead
             else:
-                self._sent_ahead = None
+                self._sent_ahead = tuple(other for other in self._sent_ahead if other is not one)
         for partition in self.unsent_states.partitions:
             if (position := found.get(partition)) is not None:
                 found[partition] = replace(position, partial=True)
