@@ -10,6 +10,7 @@ from pushsvc_client import __version__ as __version__
 
 _GRANTS = "pushsvc.auth.grants"
 _MODULES = {
+    "BufferFull": "pushsvc.extension.publisher", "ClientError": "pushsvc_client.errors",
     "Grant": _GRANTS, "Grants": _GRANTS, "Job": "pushsvc.jobs.job", "Push": "pushsvc.extension.push",
     "TopicGrants": _GRANTS, "on": "pushsvc.components.registry",
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +12,11 @@ from typing import Any
 import pytest
 from flask import Flask, abort, request
 
-from pushsvc import Grant, Grants, Push, TopicGrants
+from pushsvc import BufferFull, ClientError, Grant, Grants, Push, TopicGrants
 from pushsvc.broker.embedded import EmbeddedServer
-from pushsvc.client import ClientError, InvalidValue
+from pushsvc.client import InvalidValue
 from pushsvc.errors import InvalidSetting
-from pushsvc.extension.publisher import BufferFull, BufferLimits, Publisher
+from pushsvc.extension.publisher import BufferLimits, Publisher
 from pushsvc.extension.push import EXTENSION
 from pushsvc.extension.server import Server, server_of
 from pushsvc.extension.settings import settings_of
@@ -267,6 +269,47 @@ def test_the_view_decides_what_happens_while_redis_is_away(
         redis.start()
         assert push.flush(START)
     assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 3]
+
+
+def test_a_silent_redis_holds_no_call_longer_than_its_timeout(
+    start_redis: Callable[..., EmbeddedServer], prefix: str
+) -> None:
+    """A request whose answer did not come may be stored: the buffer sends it again with the same idempotency key."""
+    redis = start_redis()
+    app, push = application(redis.url, prefix)
+    server = app.extensions[EXTENSION].server
+    with app.app_context():
+        push.publish("orders", {"n": 0}, wait=True, timeout=START)
+        assert redis.pid is not None
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ClientError, match=r"no receipt within 0\.5 s"):
+                push.publish("orders", {"n": 1}, on_error="raise", timeout=0.5)
+            assert push.publish("orders", {"n": 2}, wait=True, on_error="drop", timeout=0.5) is None
+            assert push.publish("orders", {"n": 3}, wait=True, on_error="buffer", timeout=0.5) is None
+            assert push.publish("orders", [{"n": 4}, {"n": 5}], wait=True, on_error="buffer", timeout=0.5) is None
+            push.publish("orders", {"n": 6}, on_error="drop")
+            push.publish("orders", {"n": 7})
+            assert not push.flush(0.1)
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+        assert push.flush(START)
+        stored = [event["n"] for event in app.test_client().get(EVENTS).json["events"]]
+        assert len(stored) == len(set(stored))
+        assert [n for n in stored if n in (0, 3, 4, 5, 7)] == [0, 3, 4, 5, 7]
+
+        server._process.kill()
+        server._process.wait()
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ClientError, match=r"did not start within 0\.1 s") as away:
+                push.publish("orders", {"n": 8}, wait=True, timeout=0.1)
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+        assert away.value.temporary
+        push.publish("orders", {"n": 9}, wait=True, on_error="buffer")
+        assert push.flush(START)
+    assert app.test_client().get(EVENTS).json["events"][-1]["n"] == 9
 
 
 def test_a_full_buffer_refuses_events_or_drops_them(start_redis: Callable[..., EmbeddedServer], prefix: str) -> None:

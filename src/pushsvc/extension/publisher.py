@@ -50,12 +50,16 @@ class BufferLimits:
 
 
 class _Item(NamedTuple):
-    """Events of one topic as the inside of a JSON array. ``kept`` ones wait for Redis, others are sent once."""
+    """Events of one topic as the inside of a JSON array. ``kept`` ones wait for Redis, others are sent once.
+
+    With a ``key`` it is the whole body of a request that was sent with this key and may be stored already.
+    """
 
     topic: str
     body: bytes
     events: int
     kept: bool
+    key: str | None = None
 
 
 class Publisher:
@@ -74,33 +78,49 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def send(self, topic: str, events: Events, timeout: float) -> dict[str, Any]:
-        """Publish and return the receipt. Raise ClientError, InvalidValue or ServerUnavailable within ``timeout``
-        seconds; only the first start of the server may take longer."""
-        bodies = [batch.body for batch in batches(events, {}, "error", BodyLimits())]
-        if len(bodies) > 1:
+    def send(self, topic: str, events: Events, timeout: float, on_error: OnError = "raise") -> dict[str, Any] | None:
+        """Publish and return the receipt, within ``timeout`` seconds; the first start of the server may take longer.
+
+        If Redis is away, ``on_error`` says whether to raise ClientError, or to drop the events or leave them to the
+        thread, and return None. Raise ClientError for events that are refused, InvalidValue, or BufferFull.
+        """
+        found = list(batches(events, {}, "error", BodyLimits()))
+        if len(found) > 1:
             raise ValueError("wait=True takes events of one request: at most 10,000 and 8 MB")
-        self._server.start()
-        return self._post(topic, bodies[0], secrets.token_urlsafe(16), timeout, skip=False)
+        body, key = found[0].body, secrets.token_urlsafe(16)
+        end = time.monotonic() + timeout
+        try:
+            if longest := self._server.first_start:
+                with suppress(ServerUnavailable):  # the request says so at once
+                    self._server.start(max(timeout, longest))
+                end = time.monotonic() + timeout
+            return self._post(topic, body, key, timeout, skip=False)
+        except ClientError as error:
+            if not error.temporary or on_error == "raise":
+                raise
+            if on_error == "drop":
+                log.error("events of %s are lost: %s", topic, error.detail)
+                return None
+        self._put(_Item(topic, body, _count(body), kept=True, key=key), end)
+        return None
 
     def put(self, topic: str, events: Events, timeout: float, *, kept: bool) -> None:
         """Leave events to the thread. Raise InvalidValue, or BufferFull if there is no room within ``timeout`` seconds;
         events that need not be ``kept`` are dropped then."""
+        end = time.monotonic() + timeout
         for batch in batches(events, {}, "error", BodyLimits(self._limits.batch_events, self._limits.batch_bytes)):
-            is_array = batch.body.startswith(b"[")
-            inside = batch.body[1:-1] if is_array else batch.body
+            inside = batch.body[1:-1] if _is_array(batch.body) else batch.body
             if inside:
-                count = len(json.loads(batch.body)) if is_array else 1
-                self._put(_Item(topic, inside, count, kept), timeout)
+                self._put(_Item(topic, inside, _count(batch.body), kept), end)
 
-    def _put(self, item: _Item, timeout: float) -> None:
+    def _put(self, item: _Item, end: float) -> None:
         with self._changed:
             if not self._has_room(item):
                 if not item.kept:
                     log.warning("the buffer is full: %d events of %s are dropped", item.events, item.topic)
                     return
-                if not self._changed.wait_for(lambda: self._has_room(item), timeout):
-                    raise BufferFull(f"{self._events} events wait for Redis: no room within {timeout:g} s")
+                if not self._changed.wait_for(lambda: self._has_room(item), end - time.monotonic()):
+                    raise BufferFull(f"{self._events} events wait for Redis, and there is no room for more")
             self._waiting.append(item)
             self._events += item.events
             self._bytes += len(item.body)
@@ -137,14 +157,11 @@ class Publisher:
                 if self._closed:
                     return
                 taken = self._take()
-            by_topic: dict[str, list[_Item]] = {}
-            for item in taken:
-                by_topic.setdefault(item.topic, []).append(item)
-            for topic, items in by_topic.items():
+            for items in _requests(taken):
                 try:
-                    self._deliver(topic, items)
+                    self._deliver(items[0].topic, items)
                 except Exception:  # the thread must live: the buffer would fill without an end
-                    log.exception("events of %s are lost", topic)
+                    log.exception("events of %s are lost", items[0].topic)
                 with self._changed:
                     self._events -= sum(item.events for item in items)
                     self._bytes -= sum(len(item.body) for item in items)
@@ -162,37 +179,36 @@ class Publisher:
         return taken
 
     def _deliver(self, topic: str, items: list[_Item]) -> None:
-        """Publish the items of a topic; repeat what is kept until Redis takes it."""
-        pause, key = self._limits.first_pause, secrets.token_urlsafe(16)
+        """Publish the items of one request; repeat what is kept until Redis takes it."""
+        again = items[0].key is not None
+        body = items[0].body if again else b"[" + b",".join(item.body for item in items) + b"]"
+        pause, key = self._limits.first_pause, items[0].key or secrets.token_urlsafe(16)
         while True:
             try:
-                body = b"[" + b",".join(item.body for item in items) + b"]"
-                receipt = self._post(topic, body, key, self._limits.request, skip=True)
+                receipt = self._post(topic, body, key, self._limits.request, skip=not again)
                 _log_refused(topic, receipt.get("errors", ()))
                 return
-            except (ClientError, ServerUnavailable) as error:
-                temporary = isinstance(error, ServerUnavailable) or error.temporary
-                kept = [item for item in items if item.kept and temporary]
-                if len(kept) < len(items):
-                    lost = sum(item.events for item in items) - sum(item.events for item in kept)
-                    log.error("%d events of %s are lost: %s", lost, topic, error.detail)
-                    items, key = kept, secrets.token_urlsafe(16)  # a key belongs to one body
-                elif pause == self._limits.first_pause:
+            except ClientError as error:
+                if not (items[0].kept and error.temporary):
+                    log.error("%d events of %s are lost: %s", sum(item.events for item in items), topic, error.detail)
+                    return
+                if pause == self._limits.first_pause:
                     log.warning("events of %s wait: %s", topic, error.detail)
-            if not items:
-                return
             with self._changed:
                 if self._changed.wait_for(lambda: self._closed, pause):
                     return
             pause = min(2 * pause, self._limits.longest_pause)
 
     def _post(self, topic: str, body: bytes, key: str, timeout: float, *, skip: bool) -> dict[str, Any]:
-        """Publish the body of a request and return the receipt. Raise ClientError or ServerUnavailable.
+        """Publish the body of a request and return the receipt. Raise ClientError.
 
         ``key`` makes it safe to repeat the request. ``skip`` stores the good events beside bad ones.
         """
         end = time.monotonic() + timeout
-        connection = self._server.connect(timeout)
+        try:
+            connection = self._server.connect(timeout)
+        except ServerUnavailable as error:
+            raise ClientError(error.detail, temporary=True) from None
         headers = {
             "Authorization": f"Bearer {self._server.token(_MAY_PUBLISH)}",
             "Content-Type": "application/json", "Idempotency-Key": key, "Host": "localhost",
@@ -218,6 +234,31 @@ class Publisher:
             f"{response.status} {found.get('detail') or response.reason}", reply=response.status, problem=found,
             temporary=response.status in _TEMPORARY, unknown=found.get("type", "").endswith("outcome-unknown"),
         )  # fmt: skip
+
+
+def _is_array(body: bytes) -> bool:
+    return body.startswith(b"[")
+
+
+def _count(body: bytes) -> int:
+    return len(json.loads(body)) if _is_array(body) else 1
+
+
+def _requests(items: Iterable[_Item]) -> list[list[_Item]]:
+    """Divide items into requests: those of a topic together, in their order.
+
+    An item with a key is a request already. Kept items have requests of their own, which are repeated as they are: a
+    part of one, under another key, could be stored twice.
+    """
+    requests: list[list[_Item]] = []
+    last: dict[str, list[_Item]] = {}
+    for item in items:
+        before = last.get(item.topic)
+        if before is None or item.key is not None or before[0].key is not None or before[0].kept != item.kept:
+            before = last[item.topic] = []
+            requests.append(before)
+        before.append(item)
+    return requests
 
 
 def _log_refused(topic: str, errors: Iterable[Mapping[str, Any]]) -> None:

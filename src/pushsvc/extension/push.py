@@ -146,10 +146,9 @@ class Push:
         Without ``wait`` the events are buffered and None is returned after some microseconds; ``wait=True`` returns the
         receipt. ``on_error`` says what happens when Redis is away: ``"buffer"``, the default, keeps up to 10,000 events
         or 8 MB, ``"drop"`` loses the events, ``"raise"``, the default with ``wait``, waits for the receipt and raises
-        ClientError. No call waits longer than
-        ``timeout`` seconds, but for the first start of the server. ``type``, ``key`` and ``id`` are attributes of a
-        single event, ``html`` is a field of it: a stream with ``data=html`` has this text as its data. Raise
-        InvalidValue for what JSON cannot hold, and BufferFull.
+        ClientError. No call waits longer than ``timeout`` seconds, but for the first start of the server. ``type``,
+        ``key`` and ``id`` are attributes of a single event, ``html`` is a field of it: a stream with ``data=html`` has
+        this text as its data. Raise InvalidValue for what JSON cannot hold, and BufferFull.
         """
         on_error = on_error or ("raise" if wait else "buffer")
         if on_error not in ("raise", "drop", "buffer"):
@@ -167,19 +166,7 @@ class Push:
         if not wait and on_error != "raise":
             publisher.put(topic, event, timeout, kept=on_error == "buffer")
             return None
-        try:
-            return publisher.send(topic, event, timeout)
-        except PushError as error:
-            is_away = isinstance(error, ServerUnavailable) or getattr(error, "temporary", False)
-            if not is_away or on_error == "raise":
-                raise
-            if on_error == "drop":
-                log.error("events of %s are lost: %s", topic, error.detail)
-                return None
-            if getattr(error, "unknown", False):
-                raise  # in the buffer the events could be stored twice
-            publisher.put(topic, event, timeout, kept=True)
-            return None
+        return publisher.send(topic, event, timeout, on_error)
 
     def progress(
         self, topic: str, total: float | None = None, *, key: str = "progress", every: float = 0.5, **fields: Any

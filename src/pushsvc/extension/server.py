@@ -37,6 +37,7 @@ RECHECK = 300.0
 """Seconds after which the application is asked again, unless its answer says less."""
 
 _START = 60.0  # seconds that a start may take: Valkey reads its data
+_FIRST = 10.0  # the same over a Redis that runs already
 _FAILED_FOR = 1.0  # seconds for which a failed start is not tried again
 _GRACE = 10  # seconds that the embedded server has to write its data, after ``drain``
 _PROXY = str(ip_network("127.0.0.1"))
@@ -68,8 +69,14 @@ class Signer:
 class PushServer(Protocol):
     """What publishes, and serves what the application has allowed. Threads may share it."""
 
-    def start(self) -> None:
-        """Return when the server answers. Raise ServerUnavailable with the reason why it cannot run."""
+    @property
+    def first_start(self) -> float:
+        """Return how many seconds the first start in this process may take; 0 when it has ended, well or not."""
+        ...
+
+    def start(self, timeout: float | None = None) -> None:
+        """Return when the server answers. Raise ServerUnavailable with the reason why it cannot run, or after
+        ``timeout`` seconds."""
 
     def connect(self, timeout: float) -> HTTPConnection:
         """Return a connection to the server. Raise ServerUnavailable."""
@@ -87,7 +94,11 @@ class ServerInFront:
         self._address = of.host, of.port
         self.signer = Signer(of.settings.jwt_key or "")
 
-    def start(self) -> None:
+    @property
+    def first_start(self) -> float:
+        return 0.0
+
+    def start(self, timeout: float | None = None) -> None:
         """Return: whoever started this process started the server."""
 
     def connect(self, timeout: float) -> HTTPConnection:
@@ -95,6 +106,22 @@ class ServerInFront:
 
     def token(self, grants: Grants) -> str:
         return self.signer.sign(grants)[0]
+
+
+class _Attempt:
+    """An attempt to start the server, which several threads wait for. ``failure`` is why there is none."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.ended_at = 0.0
+        self.failure: str | None = None
+
+    def end(self, failure: str | None) -> None:
+        self.failure, self.ended_at = failure, time.monotonic()
+        self.ended.set()
+
+    def failed_just_now(self) -> bool:
+        return self.failure is not None and time.monotonic() < self.ended_at + _FAILED_FOR
 
 
 class Server:
@@ -112,10 +139,11 @@ class Server:
 
     def _forget(self) -> None:
         self._starting = threading.Lock()
+        self._attempt: _Attempt | None = None  # the last one
+        self._has_tried = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._netloc = "", 0
-        self._failure: tuple[float, StartupError] | None = None
 
     def after_fork(self) -> None:
         """Leave the server to the parent: a child of this process starts its own."""
@@ -128,25 +156,47 @@ class Server:
         """Return whether the server has started and has not ended."""
         return bool(self._netloc[0]) and self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Return when the server answers. Raise ServerUnavailable with the reason why it cannot run."""
+    @property
+    def first_start(self) -> float:
+        if self._has_tried:
+            return 0.0
+        return _START if self._settings.redis is None else _FIRST
+
+    def start(self, timeout: float | None = None) -> None:
+        """Return when the server answers. Raise ServerUnavailable with the reason why it cannot run.
+
+        After ``timeout`` seconds the start goes on without the caller.
+        """
         if self.runs:
             return
         with self._starting:
             if self.runs:
                 return
-            if self._failure is not None and time.monotonic() < self._failure[0]:
-                raise ServerUnavailable(self._failure[1].detail)
+            attempt = self._attempt
+            if attempt is None or (attempt.ended.is_set() and not attempt.failed_just_now()):
+                attempt = self._attempt = _Attempt()
+                threading.Thread(target=self._try, args=[attempt], name="pushsvc-start", daemon=True).start()
+        if not attempt.ended.wait(timeout):
+            raise ServerUnavailable(f"the push server did not start within {timeout:g} s")
+        if attempt.failure is not None:
+            raise ServerUnavailable(attempt.failure)
+
+    def _try(self, attempt: _Attempt) -> None:
+        failure: str | None = "the push server did not start"
+        try:
+            self._netloc = "", 0  # that of the server that ended
             self._end_lifeline()
-            try:
-                self._netloc = self._launch()
-            except StartupError as error:
-                self._failure = time.monotonic() + _FAILED_FOR, error
-                raise ServerUnavailable(error.detail) from None
+            self._netloc = self._launch()
+            failure = None
+        except StartupError as error:
+            failure = error.detail
+        finally:
+            self._has_tried = True
+            attempt.end(failure)
 
     def connect(self, timeout: float) -> HTTPConnection:
         """Return a connection to the server, which is started if need be. Raise ServerUnavailable."""
-        self.start()
+        self.start(timeout)
         return _connected(*self._netloc, timeout)
 
     def token(self, grants: Grants) -> str:
