@@ -360,6 +360,67 @@ def test_repeated_posts_are_asked_about_again_when_their_grants_expire(
     assert posted == list(range(1, len(posted) + 1))
 
 
+SEVERAL = """
+from flask import Flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from pushsvc import Push
+
+
+def below(path, topic, window, **config):
+    app = Flask(topic)
+    app.config.update(config, PUSHSVC_TOPICS={"*": {"windows": [window]}})
+    push = Push(app)
+
+    @push.authorize
+    def may(action, asked, key):
+        return asked == topic
+
+    @app.post("/event")
+    def event():
+        return push.publish(topic, {"n": 1}, wait=True, timeout=60)
+
+    @app.get("/url")
+    def url():
+        return push.stream_url(topic)
+
+    return {path: app}
+
+
+app = Flask(__name__)
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {
+    **below("/one", "orders", "1m", APPLICATION_ROOT="/one"),
+    **below("/two", "jobs", "5m", APPLICATION_ROOT="/two/"),
+    **below("/three", "other", "5m"),
+})
+"""
+
+
+@pytest.mark.parametrize("server", ["flask", "serve"])
+def test_several_applications_of_one_process_have_streams_and_rules_of_their_own(
+    site: Start, server: str, redis_url: str, prefix: str
+) -> None:
+    shop = site(SEVERAL, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    for path, topic, other in (("/one", "orders", "jobs"), ("/two", "jobs", "orders")):
+        url = shop.get(f"{path}/url").body.decode()
+        assert url == f"{path}/push/v1/topics/{topic}/events"
+        with shop.stream(url) as stream:
+            assert stream.status == 200, shop.log()
+            stream.read()
+            assert shop.request("POST", f"{path}/event").status == 200
+            assert stream.frame()[1]["n"] == 1
+        assert shop.get(url.replace(topic, other)).status == 401
+        assert shop.get(f"{path}/push/client.js").status == 200
+    without = shop.get("/three/push/v1/topics/other/events").status
+    if server == "serve":
+        assert without == 404
+        assert "streams under /three need APPLICATION_ROOT = '/three'" in shop.log()
+        assert "applications of one server set PUSHSVC_TOPICS differently" in shop.log()
+    else:
+        assert without == 200
+        until(lambda: "the settings of topics differ" in shop.log())
+
+
 def test_only_what_the_application_allows_is_served_under_its_prefix(shop: Callable[..., Site]) -> None:
     site = shop()
     for path in (

@@ -148,7 +148,8 @@ class EmbeddedServer:
                 os.close(descriptor)
                 raise StartupError(
                     f"the data folder {self.data_dir} is in use by {holder or 'another process'}: "
-                    "stop that one or choose another --data-dir"
+                    "stop that one, choose another folder (--data-dir, PUSHSVC_DATA_DIR), or let both use one Redis "
+                    "(--redis, PUSHSVC_REDIS)"
                 ) from None
             os.ftruncate(descriptor, 0)
             return descriptor

@@ -109,7 +109,8 @@ class Push:
         _states.add(state.publisher)
         prefix = "/" + (self._url_prefix if url_prefix is None else url_prefix).strip("/")
         app.register_blueprint(self._blueprint(state, prefix), url_prefix=prefix)
-        mounts.append(Mount(prefix, names_in(app.config), settings.encode()))
+        for place in dict.fromkeys((prefix, _root(app) + prefix)):
+            mounts.append(Mount(place, names_in(app.config), settings.encode()))
         app.jinja_env.globals.setdefault("stream_url", self.stream_url)
         _drain_with_worker(state.bridge)
         started = threading.Event()
@@ -294,7 +295,10 @@ class Push:
     def _answer(self, state: _State, path: str, question: Callable[[], Question], *, without: str = "") -> Response:
         in_front = state.server if isinstance(state.server, ServerInFront) else None
         if in_front is not None and not answers_questions():
-            abort(404)  # a spelling of the path that the server in front did not take: a stream would hold a thread
+            # A spelling of the path that the server in front did not take: a stream would hold a thread.
+            if request.script_root != _root(current_app):
+                log.error("streams under %s need APPLICATION_ROOT = %r", request.script_root, request.script_root)
+            abort(404)
         as_html = _wants_html()
         query = [one for one in request.args.items(multi=True) if one[0] not in _OURS and one[0] != without]
         query += [("format", "sse")] if as_html and "format" not in request.args else []
@@ -334,6 +338,11 @@ class Push:
                 return replace(answer, publish=answer.publish | answer.manage)
             grants = _united(grants, answer)
         return grants
+
+
+def _root(app: Flask) -> str:
+    """Return the path below which an application is mounted; empty at the root."""
+    return str(app.config["APPLICATION_ROOT"]).rstrip("/")
 
 
 def _wants_html() -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -40,6 +42,16 @@ class Mount(msgspec.Struct, frozen=True):
         """Return settings with those of the application."""
         own = Settings.decode(self.encoded_settings)
         return replace(settings, **{name: getattr(own, name) for name in self.names})
+
+
+def differing(mounts: Iterable[Mount]) -> list[str]:
+    """Return the names of settings that applications set differently: one server has those of the last."""
+    values: dict[str, list[Any]] = {}
+    for mount in mounts:
+        own = Settings.decode(mount.encoded_settings)
+        for name in mount.names:
+            values.setdefault(name, []).append(getattr(own, name))
+    return sorted(name for name, given in values.items() if any(value != given[0] for value in given))
 
 
 class Report(msgspec.Struct, frozen=True):

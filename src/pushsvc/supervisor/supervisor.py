@@ -32,6 +32,7 @@ from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
 from pushsvc.supervisor.listener import address_of, listen, wait_ready
 from pushsvc.supervisor.loop_watch import LoopWatch, Verdict
 from pushsvc.supervisor.preflight import check_certificate, check_redis, check_transport, redis_url
+from pushsvc.supervisor.served import differing
 from pushsvc.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,8 @@ class Supervisor:
         app = self._app_children = ApplicationChildren(application, self._settings, self._resources)
         self._children += app.children
         report = app.start(self._start_child)
+        for name in differing(report.mounts):
+            log.warning("WARNING: applications of one server set PUSHSVC_%s differently: the last counts", name.upper())
         for mount in report.mounts:
             self._settings = mount.apply(self._settings)
         self._behind = ["--behind", app.behind(report, self._web)]
