@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from support.sites import Site, needs
+from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "tests/clients/js/node_modules"
@@ -18,17 +20,22 @@ Run = Callable[..., Site]
 
 
 @pytest.fixture
-def run(tmp_path: Path, redis_url: str, prefix: str) -> Iterator[Run]:
-    """Return a function that runs an example under a server."""
+def site(tmp_path: Path, redis_url: str, prefix: str) -> Iterator[Site]:
     site = Site(tmp_path, redis_url, prefix)
+    yield site
+    site.end()
+
+
+@pytest.fixture
+def run(site: Site, redis_url: str, prefix: str) -> Run:
+    """Return a function that runs an example under a server."""
 
     def start(name: str, server: str) -> Site:
-        (tmp_path / "shop.py").write_text((ROOT / "examples/flask_apps" / f"{name}.py").read_text())
+        (site.folder / "shop.py").write_text((ROOT / "examples/flask_apps" / f"{name}.py").read_text())
         site.run(server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
         return site
 
-    yield start
-    site.end()
+    return start
 
 
 def sign_in(browser: Browser, url: str, name: str) -> Page:
@@ -45,6 +52,31 @@ def order(page: Page, dish: str) -> None:
     with page.expect_response("**/orders") as answer:
         page.get_by_role("button", name="Order").click()
     assert answer.value.status == 204
+
+
+@pytest.mark.parametrize("server", ["flask", "serve"])
+def test_the_first_application_of_the_docs_runs_as_written(
+    site: Site, page: Page, redis_url: str, prefix: str, server: str
+) -> None:
+    """The page of docs/flask.md, and its module for the JavaScript client on the same page."""
+    text = (ROOT / "docs/flask.md").read_text()
+    module, script = (
+        re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0] for language in ("python", "html")
+    )
+    (site.folder / "shop.py").write_text(module.replace("<ul id", script + "<ul id"))
+    site.run(server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    with page.expect_response("**/push/v1/topics/orders/events"):
+        page.goto(site.url)
+
+    def logged() -> list[str]:  # the client begins in a worker, which nothing on the page tells
+        assert site.request("POST", "/orders").status == 204
+        page.wait_for_timeout(10)
+        return said
+
+    until(lambda: "12.5" in logged())
+    expect(page.locator("li").first).to_have_text("12.5")
 
 
 @pytest.mark.parametrize("server", ["flask", "gevent"])

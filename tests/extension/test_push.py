@@ -93,6 +93,29 @@ def test_nothing_is_served_that_the_function_has_not_allowed(shop: tuple[Flask, 
     assert status(app, EVENTS, "DELETE") == 405
 
 
+def test_a_refusal_names_the_subscription(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+
+    @push.authorize
+    def may(action: str, topic: str, key: str | None) -> bool:
+        if topic.startswith("abort"):
+            abort(int(topic.removeprefix("abort")))
+        return topic == "orders"
+
+    client = app.test_client(use_cookies=False)
+    for topic, cookie, expected in (
+        ("news", "", 401),
+        ("news", "s=1", 403),
+        ("abort401", "", 401),
+        ("abort403", "", 403),
+    ):
+        path = f"/push/v1/stream?format=sse&sub=events/orders&sub=stats/{topic}"
+        answer = client.get(path, headers={"Cookie": cookie} if cookie else {})
+        assert (answer.status_code, answer.mimetype) == (expected, "application/problem+json")
+        assert answer.json["detail"].startswith("sub[1]: ")
+    assert status(app, "/push/v1/stream?format=sse&sub=events/orders&sub=events/abort418") == 418
+
+
 ALERT = {"topic": "orders", "when": "count(1m) > 10"}
 
 

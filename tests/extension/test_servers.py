@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.client import HTTPException
@@ -123,6 +125,59 @@ def test_sigterm_tells_streams_to_come_back(site: Start, server: str, redis_url:
         assert rest.endswith(b": the server is restarting\n")
     assert shop.process.wait(DEADLINE) == 0
     assert "Traceback" not in shop.log()
+
+
+CLIENT = """
+import { connect } from "./client.mjs";
+
+const push = connect(process.argv[2], { share: false });
+const say = (about) => console.log(JSON.stringify(about));
+const mine = push.events("public.orders", { key: "ann" }, (event) => say({ total: event.total }));
+mine.subscribe(({ name }) => name === "open" && say("open"));
+for (const each of [push.events("secret"), push.topics()]) {
+  each.subscribe(({ name }) => name === "error" && say({ refused: each.error.status }));
+}
+"""
+PUBLIC = """
+from flask import Flask
+
+from pushsvc import Push
+
+app = Flask(__name__)
+push = Push(app, "/live")
+
+
+@push.authorize
+def may(action, topic, key):
+    return topic == "public.orders" and key == "ann"
+
+
+@app.post("/orders")
+def order():
+    return push.publish("public.orders", {"key": "ann", "total": 12.5}, wait=True, timeout=60)
+"""
+
+
+@pytest.mark.parametrize("server", ["flask", "serve"])
+def test_the_javascript_client_ends_only_what_the_application_refuses(
+    site: Start, server: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed")
+    shop = site(PUBLIC, server, PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    (tmp_path / "client.mjs").write_bytes(shop.get("/live/client.js").body)
+    (tmp_path / "page.mjs").write_text(CLIENT)
+    command = [node, tmp_path / "page.mjs", f"{shop.url}/live/"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+        try:
+            assert page.stdout is not None
+            said = [json.loads(page.stdout.readline()) for _ in range(3)]
+            assert said == [{"refused": 400}, {"refused": 401}, "open"]
+            assert shop.request("POST", "/orders").status == 200
+            assert json.loads(page.stdout.readline()) == {"total": 12.5}
+        finally:
+            page.kill()
 
 
 STREAMS = 200

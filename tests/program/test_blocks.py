@@ -24,7 +24,7 @@ import click
 import jwt
 import pandas as pd
 import pytest
-from flask import Flask, abort
+from flask import Flask, Request, abort
 
 from pushsvc import Push, jobs
 from pushsvc.clean import Rules
@@ -33,7 +33,7 @@ from pushsvc.client import Client
 from pushsvc.config import load
 from pushsvc.extension.push import EXTENSION
 from support.stack import Stack
-from support.waiting import DEADLINE
+from support.waiting import DEADLINE, until
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
@@ -127,9 +127,9 @@ def test_the_extension_is_used_as_written(redis_url: str, prefix: str) -> None:
     app = Flask("block")
     app.config.update(PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
     world: dict[str, Any] = {"app": app, "abort": abort, "current_user": user, "rows": [1, 2], "event": {"total": 1}}
-    declared, allowed, published, worked = (text for _, text in blocks("python", "docs/flask.md"))
-    exec(declared + allowed, world)
-    assert isinstance(world["push"], Push)
+    _, allowed, published, worked = (text for _, text in blocks("python", "docs/flask.md"))
+    world["push"] = Push(app)
+    exec(re.sub(r"from flask_login .*\n", "", allowed), world)
     assert world["may"]("publish", "orders", None)
     user.is_staff = False
     assert world["may"]("subscribe", "orders", "u42")
@@ -143,13 +143,50 @@ def test_the_extension_is_used_as_written(redis_url: str, prefix: str) -> None:
     assert world["receipt"]["accepted"] == 1
 
 
-def test_the_application_of_the_readme_is_declared() -> None:
-    pytest.importorskip("flask_login")
+def test_the_application_of_the_readme_shows_customers_their_own_orders(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its login is that of the test: a header names the user."""
+    flask_login = pytest.importorskip("flask_login")
+    monkeypatch.setenv("PUSHSVC_REDIS", redis_url)
+    monkeypatch.setenv("PUSHSVC_PREFIX", prefix)
     [text] = [text for _, text in blocks("python", "README.md") if "flask_login" in text]
     world: dict[str, Any] = {"__name__": __name__}
     exec(text, world)
-    assert isinstance(world["push"], Push)
-    assert {"/orders", "/push/v1/stream"} <= {rule.rule for rule in world["app"].url_map.iter_rules()}
+
+    @world["login"].request_loader
+    def user_of(request: Request) -> Any:
+        user = flask_login.UserMixin()
+        user.id = request.headers.get("Authorization")
+        return user if user.id else None
+
+    client = world["app"].test_client()
+    events, ann = "/push/v1/topics/orders/events", {"Authorization": "ann"}
+    try:
+        assert [client.post("/orders").status_code, client.get(events).status_code] == [401, 401]
+        assert client.post("/orders", headers=ann).status_code == 204
+        with world["app"].app_context():
+            assert world["push"].flush(DEADLINE)
+        assert client.get(events, headers=ann).status_code == 403
+        assert client.get(f"{events}?key=bob", headers=ann).status_code == 403
+        [event] = client.get(f"{events}?key=ann", headers=ann).json["events"]
+        assert (event["type"], event["key"], event["total"]) == ("created", "ann", 12.5)
+    finally:
+        world["app"].extensions[EXTENSION].server.stop()
+
+
+def test_the_first_application_of_the_readme_publishes(redis_url: str, prefix: str) -> None:
+    app = Flask("block")
+    app.config.update(PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    [text] = [text for _, text in blocks("python", "README.md") if "# from pushsvc import Push" in text]
+    exec(text, {"app": app, "Push": Push, "current_user": SimpleNamespace(id="u42")})
+    try:
+        app.test_client().post("/orders")
+        events = "/push/v1/topics/orders/events"
+        [event] = until(lambda: app.test_client().get(events).json["events"])
+        assert (event["key"], event["total"]) == ("u42", 12.5)
+    finally:
+        app.extensions[EXTENSION].server.stop()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the job that is cancelled

@@ -9,8 +9,8 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from types import FrameType
@@ -18,10 +18,12 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Flask, Response, abort, current_app, request, send_from_directory, url_for
+from werkzeug.exceptions import Forbidden as WerkzeugForbidden
+from werkzeug.exceptions import Unauthorized
 
 from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grant, Grants, TopicGrants
 from pushsvc.config import Settings
-from pushsvc.errors import Forbidden, InvalidParameter, MissingToken, NotGranted, PushError
+from pushsvc.errors import Forbidden, InvalidParameter, MissingToken, NotGranted, PushError, at_place
 from pushsvc.extension.bridge import Bridge, address_of
 from pushsvc.extension.commands import add_commands
 from pushsvc.extension.job_progress import JobProgress
@@ -321,23 +323,43 @@ class Push:
             _check_local(state.security)
             return EVERYTHING
         grants = NOTHING
-        for topic, key in question.asked:
-            answer = self._authorize(question.action.value, topic, key)
-            if inspect.isawaitable(answer):
-                raise TypeError("the function to authorize is asynchronous, and a plain one is expected")
-            if answer is None or answer is False:
-                raise _refusal()
-            if answer is True:
-                keys = None if key is None else frozenset([key])
-                answer = _granted(question.action, TopicGrants([Grant(topic, keys)]))
-            elif not isinstance(answer, Grants):
-                raise TypeError(f"the function to authorize returned {answer!r}: True, False or Grants are expected")
-            elif not answer.of(question.action).may_some(topic):
-                raise _refusal()
+        for asked in question.asked:
+            place = question.places.get(asked)
+            with nullcontext() if place is None else _refused_at(place):
+                answer = self._granted(question.action, *asked)
             if question.action is Action.MANAGE:
                 return replace(answer, publish=answer.publish | answer.manage)
             grants = _united(grants, answer)
         return grants
+
+    def _granted(self, action: Action, topic: str, key: str | None) -> Grants:
+        """Return what the function grants of one topic. Raise MissingToken, NotGranted, or what it raises."""
+        assert self._authorize is not None
+        answer = self._authorize(action.value, topic, key)
+        if inspect.isawaitable(answer):
+            raise TypeError("the function to authorize is asynchronous, and a plain one is expected")
+        if answer is None or answer is False:
+            raise _refusal()
+        if answer is True:
+            keys = None if key is None else frozenset([key])
+            return _granted(action, TopicGrants([Grant(topic, keys)]))
+        if not isinstance(answer, Grants):
+            raise TypeError(f"the function to authorize returned {answer!r}: True, False or Grants are expected")
+        if not answer.of(action).may_some(topic):
+            raise _refusal()
+        return answer
+
+
+@contextmanager
+def _refused_at(place: str) -> Iterator[None]:
+    """Let a refusal name the place of the subscription, so that the client ends this one alone."""
+    with at_place(place):
+        try:
+            yield
+        except Unauthorized as error:
+            raise MissingToken(error.description or "the application asks for a login") from None
+        except WerkzeugForbidden as error:
+            raise NotGranted(error.description or "the application does not grant this") from None
 
 
 def _root(app: Flask) -> str:

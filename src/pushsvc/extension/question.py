@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from flask import Request
@@ -27,10 +29,11 @@ class Asked(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What a request wants to do with some topics."""
+    """What a request wants to do with some topics. ``places`` are those of the subscriptions in it."""
 
     action: Action
     asked: tuple[Asked, ...]
+    places: Mapping[Asked, str] = MappingProxyType({})
 
 
 def is_served(method: str, resource: str) -> bool:
@@ -54,15 +57,18 @@ def of_stream(request: Request) -> Question:
     key = _key(request.args)
     names = [*request.args.getlist("events"), *request.args.getlist("stats")]
     asked = [Asked(check_pattern(name), key) for name in names]
-    for place, text in enumerate(request.args.getlist("sub")):
-        with at_place(f"sub[{place}]"):
+    places: dict[Asked, str] = {}
+    for number, text in enumerate(request.args.getlist("sub")):
+        place = f"sub[{number}]"
+        with at_place(place):
             of = SubscriptionText.parse(text)
             if of.kind == LIST:
                 raise InvalidInput("an application does not list its topics")
             asked.append(Asked(of.name, _key(of.args)))
+        places.setdefault(asked[-1], place)
     if len(asked) > MOST_GRANTS:
         raise InvalidParameter("events", f"an application serves at most {MOST_GRANTS} topics on one stream")
-    return Question(Action.SUBSCRIBE, tuple(dict.fromkeys(asked)))
+    return Question(Action.SUBSCRIBE, tuple(dict.fromkeys(asked)), places)
 
 
 def of_management(topic: str) -> Question:
