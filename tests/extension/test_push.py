@@ -18,7 +18,7 @@ from pushsvc.client import InvalidValue
 from pushsvc.errors import InvalidSetting
 from pushsvc.extension.publisher import BufferLimits, Publisher
 from pushsvc.extension.push import EXTENSION
-from pushsvc.extension.server import Server, server_of
+from pushsvc.extension.server import Server, Signer, server_of
 from pushsvc.extension.settings import settings_of
 from pushsvc.supervisor.preflight import check_redis
 from support.waiting import DEADLINE, until
@@ -114,6 +114,30 @@ def test_a_refusal_names_the_subscription(shop: tuple[Flask, Push]) -> None:
         assert (answer.status_code, answer.mimetype) == (expected, "application/problem+json")
         assert answer.json["detail"].startswith("sub[1]: ")
     assert status(app, "/push/v1/stream?format=sse&sub=events/orders&sub=events/abort418") == 418
+
+
+def test_an_answer_without_a_lifetime_holds_for_five_minutes() -> None:
+    signer, now = Signer("a secret of thirty-two characters"), time.time()
+    for grants, lifetime in ((Grants(), 300), (Grants(expires=now + 60), 60), (Grants(expires=now + 900), 300)):
+        assert signer.sign(grants)[1] - now == pytest.approx(lifetime, abs=5)
+
+
+def test_a_stream_ends_when_its_answer_has_expired_and_the_function_is_asked_again(
+    shop: tuple[Flask, Push], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushsvc.extension.server.RECHECK", 5.0)
+    app, push = shop
+    answers = [False, True]
+    push.authorize(lambda action, topic, key: answers.pop())
+    with app.app_context():
+        push.publish("orders", {"n": 1}, wait=True, timeout=START)
+    path = EVENTS + "?format=sse&last_event_id=earliest"
+    stream = app.test_client(use_cookies=False).get(path, headers={"Cookie": "s=1"})
+    assert stream.status_code == 200
+    assert b'"n":1' in stream.data  # it reads to the end of the stream
+    assert stream.data.rstrip().endswith(b": the token has expired")
+    assert status(app, path, headers={"Cookie": "s=1"}) == 403
+    assert answers == []
 
 
 ALERT = {"topic": "orders", "when": "count(1m) > 10"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import descendants
 from support.sites import Site, Start, data_is_used, valkey_pid
 from support.stack import Stack
 from support.waiting import DEADLINE, until
@@ -103,6 +105,31 @@ def test_events_survive_a_reload_of_the_application(site: Start, tmp_path: Path)
     until(lambda: not data_is_used(tmp_path))
     assert until(lambda: receipt_of(shop))["last_offset"] == 2
     assert valkey_pid(tmp_path) != before
+
+
+@pytest.mark.parametrize("server", ["flask", "reloader"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_flask_run_leaves_no_process_behind(site: Start, server: str, how: signal.Signals) -> None:
+    """Ctrl-C and the end of a terminal reach all processes of the group, SIGTERM the first one."""
+    shop = site(SHOP, server)
+    with shop.stream(EVENTS, **STAFF) as stream:
+        stream.read()
+        assert shop.request("POST", "/orders/receipt?user=ann").status == 200
+        below = descendants(shop.process_id)
+        assert any("valkey-server" in command[0] for command in below.values())
+        if how is signal.SIGTERM:
+            os.kill(shop.process_id, how)
+        else:
+            os.killpg(shop.process_id, how)
+        until(shop.process_ended)
+        until(lambda: not any(runs(process) for process in below))
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def receipt_of(shop: Site) -> dict[str, int] | None:

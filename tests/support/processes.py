@@ -24,9 +24,10 @@ def children(parent: int, role: str) -> list[int]:
 def descendants(parent: int) -> dict[int, list[str]]:
     """Return the command lines of the children of a process, and of theirs, by their ids."""
     found: dict[int, list[str]] = {}
-    with suppress(OSError):
-        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-            with suppress(OSError):
-                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                found |= descendants(pid)
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):  # each thread has children of its own
+        with suppress(OSError):
+            for pid in map(int, path.read_text().split()):
+                with suppress(OSError):
+                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                    found |= descendants(pid)
     return found
