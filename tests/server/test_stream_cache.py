@@ -91,6 +91,15 @@ def test_requests_that_waited_ask_for_themselves_if_the_first_was_not_remembered
     assert cache.find(key(ACCEPT)) is None, "a failure releases those that wait"
 
 
+def test_no_request_waits_for_one_that_asks_for_no_stream() -> None:
+    """The answer to a probe, or to a request with at_least=, may take seconds."""
+    cache = StreamCache()
+    with cache.answering(key()), cache.answering(key("Accept: application/json")):
+        greenlets = [gevent.spawn(cache.find, key()), gevent.spawn(cache.find, key("Accept: application/json"))]
+        gevent.idle()
+        assert all(one.ready() for one in greenlets)
+
+
 @pytest.mark.parametrize(
     "other",
     [

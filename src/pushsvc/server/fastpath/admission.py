@@ -17,6 +17,7 @@ from pushsvc.auth.grants import EVERYTHING, Action, Grants
 from pushsvc.errors import Forbidden, PushError
 from pushsvc.event.formats import CLOUDEVENT, CLOUDEVENTS, CSV, JSON, NDJSON
 from pushsvc.server.request import Request
+from pushsvc.sse import MEDIA_TYPE as EVENT_STREAM
 from pushsvc.system_clock import now_ms
 from pushsvc.web.app import context_of
 from pushsvc.web.authorization import COOKIE, PARAMETER
@@ -68,12 +69,14 @@ class StreamRequest(NamedTuple):
 
     The key has the HTTP version and the identifying headers. With ``of_topic`` it has the resource, and requests with
     equal keys may differ in their topic and in what is granted; else it has path, query and the grants, and they get
-    equal streams. ``grants`` are those of the request.
+    equal streams. ``grants`` are those of the request. ``accepts_stream`` is true if it names event streams: then its
+    answer begins soon, and equal requests may wait for it.
     """
 
     key: tuple[Hashable, ...]
     of_topic: TopicRequest | None
     grants: Grants = EVERYTHING
+    accepts_stream: bool = False
 
 
 class Admission:
@@ -148,15 +151,18 @@ class Admission:
         grants = self._grants(request)
         if grants is None:
             return None
+        accepts_stream = EVENT_STREAM in request.headers.get("accept", "")
         identity = (request.version, *map(request.headers.get, _STREAM_IDENTITY))
         of_topic = _topic_request(request.path, query)
         if of_topic is not None:
             may = grants.may(Action.SUBSCRIBE, of_topic.topic)
-            return StreamRequest((of_topic.resource, *identity), of_topic, grants) if may else None
+            if not may:
+                return None
+            return StreamRequest((of_topic.resource, *identity), of_topic, grants, accepts_stream)
         asked = unquote(query)
         if "last_event_id" in asked or PARAMETER in asked:  # the position, or the token, is of this one request
             return None
-        return StreamRequest((request.path, query, *identity, grants.subscribe), None, grants)
+        return StreamRequest((request.path, query, *identity, grants.subscribe), None, grants, accepts_stream)
 
     def _grants(self, request: Request) -> Grants | None:
         """Return the grants of a request; None if it has no valid credentials, or if the operator's application has to

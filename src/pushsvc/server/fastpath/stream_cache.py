@@ -65,7 +65,7 @@ class StreamCache:
     @contextmanager
     def answering(self, request: StreamRequest) -> Iterator[None]:
         """Let equal requests wait until this one was answered, and maybe remembered."""
-        if request.key in self._answering:
+        if not request.accepts_stream or request.key in self._answering:
             yield
             return
         answered = self._answering[request.key] = Event()
