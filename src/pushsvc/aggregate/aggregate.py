@@ -53,7 +53,7 @@ class Aggregate:
     )  # fmt: skip
     DERIVED: ClassVar[tuple[str, ...]] = (
         "_settings", "_pause", "_wall", "_columns", "_value_places", "_timed", "_numbers", "_shortest", "_row_names",
-        "_suspends", "_updater", "_endless",
+        "_suspends", "_updater", "_endless", "_kept_at",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class Aggregate:
         self._settings = settings
         self._pause = pause
         self._suspends = False
+        self._kept_at = -1
         self._engine.use_pause(pause)
         self._wall = settings.clock == "wall"
         self._columns = settings.columns
@@ -113,9 +114,12 @@ class Aggregate:
         if not isinstance(restored, cls) or restored._form != repr(settings):
             raise InvalidState("a state of other settings")
         account, rows = CellAccount(cells or CellLedger(), len(settings.windows)), restored._engine.rows
-        if not account.admits(rows.open_count):
-            raise InvalidState(f"{rows.open_count} rows are more than this process has room for")
+        kept = restored._engine.kept_bytes
+        if not account.admits(rows.open_count, kept):
+            raise InvalidState(f"{rows.open_count} rows and {kept} bytes are more than this process has room for")
         account.draw(rows.open_count)
+        account.keep(kept)
+        account.is_crowded = True  # until it is counted again: it may have been when it was saved
         account.pledge(sum(topic.table.pledged for topic in restored.topics.values()))
         rows.cells = account
         restored._derive(settings, pause)
@@ -351,6 +355,9 @@ class Aggregate:
         # until new events may have taken a tenth of the memory.
         rows = len(events) * len(events.keys) * (1 + len(events.fields) + 2 * len(events.values))
         self._unmeasured += rows * len(self._settings.windows) * _ROW_BYTES
+        if self._kept_at != self._engine.step:
+            self._kept_at = self._engine.step
+            self._engine.count_kept()
         due = self._engine.rows.full or self._unmeasured >= self._most_bytes / 10
         if due and self._measured_at != self._engine.step:
             self._measured_at, self._unmeasured = self._engine.step, 0

@@ -1,15 +1,20 @@
-"""A bound of the cells that all engines of a process hold together. A cell is one row in one window."""
+"""A bound of what all engines of a process hold together, in cells. A cell is one row in one window.
+
+What windows keep beside rows, events and values, counts as the cells that would take as many bytes.
+"""
 
 from __future__ import annotations
 
 UNBOUNDED = 1 << 62
 _SHARE = 7  # times what is free: the most that one topic may hold
+CELL_BYTES = 540  # of memory that a cell takes, about
 _RESERVED = 16  # one part of so many is for totals: every topic has some, whatever the keys of others take
 
 
 class CellLedger:
     """At most ``limit`` cells; ``held`` are taken. ``pledged`` are set aside for rows of ``__other__``, which must have
-    room when nothing else has. ``refused`` counts the keys and fields without room, each time."""
+    room when nothing else has. ``refused`` counts the keys and fields without room, each time. ``kept`` are the bytes
+    of events and values, which ``held`` includes; ``limited`` counts how often an engine could not keep more."""
 
     def __init__(self, limit: int = UNBOUNDED) -> None:
         self.limit = limit
@@ -17,6 +22,8 @@ class CellLedger:
         self.held = 0
         self.pledged = 0
         self.refused = 0
+        self.kept = 0
+        self.limited = 0
 
     @property
     def free(self) -> int:
@@ -39,6 +46,8 @@ class CellAccount:
         self._weight = max(1, weight)
         self._held = 0
         self._pledged = 0
+        self._kept = 0  # bytes
+        self.is_crowded = False  # the engine must not keep more events and values than it has
 
     def pledge(self, rows: int) -> None:
         """Set cells aside for rows of ``__other__``; with a negative number, no longer."""
@@ -53,8 +62,25 @@ class CellAccount:
     def give_back(self, rows: int) -> None:
         self.draw(-rows)
 
+    def keep(self, size: int) -> bool:
+        """Count events and values of ``size`` bytes in place of those before; return whether there may be more.
+
+        As the rows of a topic, they may take seven times what is free.
+        """
+        ledger, more = self._ledger, size // CELL_BYTES - self._kept // CELL_BYTES
+        ledger.held += more
+        self._held += more
+        ledger.kept += size - self._kept
+        self._kept = size
+        crowded = size // CELL_BYTES > _SHARE * max(0, ledger.free_for_keys)
+        ledger.limited += crowded and not self.is_crowded
+        self.is_crowded = crowded
+        return not crowded
+
     def close(self) -> None:
         """Give everything back; what is drawn later is counted nowhere."""
+        self._ledger.kept -= self._kept
+        self._kept, self.is_crowded = 0, False
         self._ledger.held -= self._held
         self._ledger.pledged -= self._pledged
         self._ledger, self._held, self._pledged = CellLedger(), 0, 0
@@ -68,9 +94,9 @@ class CellAccount:
         """Return whether a topic may have another field, with a total and a row of ``__other__``."""
         return 2 * self._weight <= self._ledger.free
 
-    def admits(self, rows: int) -> bool:
-        """Return whether the rows of a saved engine fit."""
-        return rows * self._weight <= self._ledger.free
+    def admits(self, rows: int, kept: int = 0) -> bool:
+        """Return whether the rows of a saved engine fit, and what it keeps (bytes)."""
+        return rows * self._weight + kept // CELL_BYTES <= self._ledger.free
 
     def refuse(self, count: int = 1) -> None:
         """Count keys or fields that got no room."""

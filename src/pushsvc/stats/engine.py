@@ -216,10 +216,30 @@ class Engine:
             self._recent.settle_beyond(most_bytes - self.bytes + self._recent.bytes)
         full = self.bytes > most_bytes
         if self._recent is not None and (full or self.rows.full):
-            self._recent.limit_events(full)
+            self._recent.limit_events(full or self.rows.cells.is_crowded)
         self.rows.full = full
         if self.dictionary is not None:
-            self.dictionary.full = self.rows.full
+            self.dictionary.full = full or self.rows.cells.is_crowded
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of the events and values that are kept beside rows."""
+        return bytes_of(self.dictionary) + (0 if self._recent is None else self._recent.kept_bytes)
+
+    def count_kept(self) -> None:
+        """Count what is kept in the bound of the process. Beyond it no topic keeps more events and values than now."""
+        if self._recent is None and self.dictionary is None:
+            return
+        was_crowded = self.rows.cells.is_crowded
+        crowded = not self.rows.cells.keep(self.kept_bytes)
+        if crowded and self._recent is not None:
+            self._recent.settle()  # evicts: the excess may vanish
+            crowded = not self.rows.cells.keep(self.kept_bytes)
+        if crowded or was_crowded:
+            if self._recent is not None:
+                self._recent.limit_events(crowded or self.rows.full)
+            if self.dictionary is not None:
+                self.dictionary.full = crowded or self.rows.full
 
     def sweep_values(self) -> None:
         """Forget values in no window if places are short or these are many. Numbers not yet put become invalid."""

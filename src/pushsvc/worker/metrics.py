@@ -34,6 +34,15 @@ MOST_CELLS = Gauge(
 CROWDED = Counter(
     "pushsvc_keys_folded_total", "Keys, once an entry, and fields without room of their own in limits.statistics_cells"
 )
+KEPT = Gauge(
+    "pushsvc_statistics_kept_bytes",
+    "Events of exact windows and of the last N, and values of fields, which also count as cells",
+    multiprocess_mode="livesum",
+)
+LIMITED = Counter(
+    "pushsvc_statistics_limited_total",
+    "Times that topics had to keep fewer events or values than they are allowed, for lack of cells",
+)
 WAITING = Gauge(
     "pushsvc_topics_waiting", "Topics whose statistics wait for limits.opened_topics", multiprocess_mode="livesum"
 )

@@ -19,7 +19,7 @@ class Room:
         self.cells = CellLedger(limits.statistics_cells)
         self._most_topics = limits.opened_topics
         self._partitions = partitions
-        self._refused = 0
+        self._refused = self._limited = 0
 
     @property
     def topics_left(self) -> int:
@@ -40,3 +40,6 @@ class Room:
         metrics.MOST_CELLS.set(self.cells.limit)
         metrics.CROWDED.inc(self.cells.refused - self._refused)
         self._refused = self.cells.refused
+        metrics.KEPT.set(self.cells.kept)
+        metrics.LIMITED.inc(self.cells.limited - self._limited)
+        self._limited = self.cells.limited

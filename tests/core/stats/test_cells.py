@@ -14,7 +14,7 @@ from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.event import Event
 from pushsvc.event.columns import Columns
 from pushsvc.settings import TopicSettings
-from pushsvc.stats.cells import CellLedger
+from pushsvc.stats.cells import CELL_BYTES, CellLedger
 from pushsvc.stats.rows import OTHER
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.stats.window import Window
@@ -146,3 +146,44 @@ def test_rows_that_exist_are_exact_and_nothing_is_lost(seed: int) -> None:
         for field in {row[1] for row in found}:
             assert sum(count for (key, one), (count, _) in found.items() if key and one == field) == counts[None, field]
         partial.update(frame.get("partial", ()))
+
+
+KEEPING = {
+    "exact": TopicSettings(windows=(Window.parse("1m"),), exact=True, statistics=()),
+    "last": TopicSettings(windows=(Window.parse("last 50000"),), statistics=()),
+    "values": TopicSettings(windows=(Window.parse("1m"),), statistics=("distinct",), values=("v",), max_values=60_000),
+}
+
+
+def keep(aggregate: Aggregate, settings: TopicSettings, topic: str, first: int, number: int, at: int) -> None:
+    counts = aggregate.topics.get(topic) or aggregate.open(topic, T)
+    events = [Event(key="k", data={"v": f"value {n}", "x": 1.0}) for n in range(first, first + number)]
+    columns = Columns.from_events(events, settings.key, settings.values)
+    aggregate.apply(topic, counts.offset + number, at, columns)
+    aggregate.advance(at + 1)
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_kept_events_and_values_count_as_cells(kind: str) -> None:
+    """They were bounded for each engine alone: 64 partitions with several settings could keep 512 MB each."""
+    ledger, settings = CellLedger(5_000), KEEPING[kind]
+    aggregates = [Aggregate(settings, T, cells=ledger) for _ in range(4)]
+    for step in range(20):
+        for number, aggregate in enumerate(aggregates):
+            keep(aggregate, settings, f"t{number}", 1_000 * step, 1_000, T + 1_100 * step)
+    assert ledger.limited > 0
+    assert ledger.kept > 0
+    assert ledger.held >= ledger.kept // CELL_BYTES
+    unswept = len(aggregates) * 1_000 * 400  # values that are forgotten with the next sweep
+    assert ledger.kept <= 2 * ledger.limit * CELL_BYTES + unswept
+    frame = orjson.loads(aggregates[-1].snapshot("t3", settings.windows[0].name).to_json(T + 30_000))
+    rows = {(row[0], row[1]): dict(zip(frame["columns"], row, strict=True)) for row in frame["data"]}
+    if kind == "values":
+        assert rows[None, "v"]["approximate"] is True
+        assert rows[None, None]["count"] == 20_000
+    else:
+        assert frame["truncated"] is True
+        assert 1_000 <= rows[None, None]["count"] < 20_000
+    for aggregate in aggregates:
+        aggregate.release_cells()
+    assert (ledger.held, ledger.kept, ledger.pledged) == (0, 0, 0)

@@ -14,21 +14,24 @@ from pushsvc.stats.rows import NEVER
 from pushsvc.stats.window import Window
 
 _NO_INTS: Ints = np.zeros(0, np.int64)
+NO_LIMIT = int(np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
     """The limits that decide which events a window holds. ``time`` is the clock, ``floor`` the greatest time of the
-    events evicted for lack of room, and ``offset`` the offset of the topic's last event."""
+    events evicted for lack of room, and ``offset`` the offset of the topic's last event. Windows of the last events
+    have none before the offset ``first``, for lack of room."""
 
     time: int
     floor: int
     offset: int
+    first: int = 0
 
     def holds(self, window: Window, offsets: Ints, times: Ints) -> Flags:
         """Return for each event [n] whether a window holds it."""
         if window.events:
-            return np.asarray(offsets > self.offset - window.events)
+            return np.asarray(offsets >= max(self.offset - window.events + 1, self.first))
         return np.asarray((times > max(self.time - window.length, self.floor)) & (times <= self.time))
 
 
@@ -91,13 +94,15 @@ class PendingEntry:
 
 class EventBuffer:
     """Events (``offsets`` and ``times`` [n]) and their ``observations``, as far as windows need them: at most ``limit``
-    for windows of time. ``pending`` entries are not in these arrays yet; ``horizon`` is that of the last ``follow``."""
+    for windows of time, and ``last_limit`` for those of the last events. ``pending`` entries are not in these arrays
+    yet; ``horizon`` is that of the last ``follow``."""
 
-    STATE = ("horizon", "limit", "offsets", "times", "observations", "offset", "pending")
+    STATE = ("horizon", "limit", "last_limit", "offsets", "times", "observations", "offset", "pending")
 
     def __init__(self, time: int, limit: int) -> None:
         self.horizon = Horizon(time, NEVER, 0)
         self.limit = limit
+        self.last_limit = NO_LIMIT
         self.offsets = _NO_INTS
         self.times = _NO_INTS
         self.observations = NO_OBSERVATIONS
@@ -128,12 +133,13 @@ class EventBuffer:
             if len(needed) > self.limit:
                 surplus = len(needed) - self.limit
                 floor = int(np.partition(needed, surplus - 1)[surplus - 1])
-        self.horizon = Horizon(time, floor, self.offset)
+        first = max(self.horizon.first, self.offset - self.last_limit + 1)
+        self.horizon = Horizon(time, floor, self.offset, first)
         return self.horizon
 
     def needed(self, longest: int, last: int, offsets: Ints, times: Ints) -> Flags:
         """Return for each event whether a window of ``longest`` ms or ``last`` events holds it or may still hold it."""
-        needed = np.asarray(offsets > self.horizon.offset - last)
+        needed = np.asarray(offsets >= max(self.horizon.offset - last + 1, self.horizon.first))
         if longest:
             needed |= times > max(self.horizon.floor, self.horizon.time - longest)
         return needed

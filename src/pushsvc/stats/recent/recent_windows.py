@@ -14,7 +14,7 @@ from pushsvc.pause import no_pause
 from pushsvc.stats.arrays import Counts, Flags, Floats, Index, Ints, runs_of
 from pushsvc.stats.moments import MOMENTS, Moments, describe, empty, reduce
 from pushsvc.stats.parts import bytes_of
-from pushsvc.stats.recent.event_buffer import NO_OBSERVATIONS, EventBuffer, Observations, PendingEntry
+from pushsvc.stats.recent.event_buffer import NO_LIMIT, NO_OBSERVATIONS, EventBuffer, Observations, PendingEntry
 from pushsvc.stats.rows import ALL_KEYS, CLOSED, NEVER, VALUES, Rows, TopicRows
 from pushsvc.stats.values.value_statistics import ValueStatistics, ValueSummary
 from pushsvc.stats.window import TimeRange, Window
@@ -68,16 +68,23 @@ class RecentWindows:
         """Size of the arrays, without pending events."""
         return bytes_of(self._changed, self._counts, self._kept, self._next) + self._bytes
 
+    @property
+    def kept_bytes(self) -> int:
+        """Size with pending events, about."""
+        return self.bytes + _OBSERVATION_BYTES * self._pending
+
     def settle_beyond(self, most_bytes: int) -> None:
         """Settle if the events may take more than ``most_bytes``: settling evicts, so that the excess may vanish."""
         self._reserve()
-        if self.bytes + _OBSERVATION_BYTES * self._pending > most_bytes:
+        if self.kept_bytes > most_bytes:
             self.settle()
 
     def limit_events(self, full: bool) -> None:
         """Limit every topic to the events that it has if the memory is ``full``, else to ``max_events``."""
         for buffer in self._buffers.values():
-            buffer.limit = min(buffer.limit, max(_MINIMUM_LIMIT, len(buffer.times))) if full else self._max_events
+            most = max(_MINIMUM_LIMIT, len(buffer.times))
+            buffer.limit = min(buffer.limit, most) if full else self._max_events
+            buffer.last_limit = min(buffer.last_limit, most) if full else NO_LIMIT
 
     # -- the clock
 
@@ -247,7 +254,10 @@ class RecentWindows:
         if buffer is None:
             return TimeRange(None, None)
         times = buffer.times[buffer.horizon.holds(chosen, buffer.offsets, buffer.times)]
-        return TimeRange(int(times.min()), int(times.max()) + 1) if len(times) else TimeRange(None, None)
+        if not len(times):
+            return TimeRange(None, None)
+        truncated = buffer.horizon.first > max(1, buffer.horizon.offset - chosen.events + 1)
+        return TimeRange(int(times.min()), int(times.max()) + 1, truncated=truncated)
 
     def read(self, window: int, rows: Ints) -> Floats:
         """Return the moments and quantiles [5 + percents, n] of rows, NaN where undefined; all are exact."""

@@ -26,7 +26,7 @@ UNTRACKED = 0  # number that stands for all values that are not tracked
 _Owner = int
 _Json = bytes
 _BYTES = 400
-_SWEEP_PAYS = 10_000
+_SWEEP_PAYS, _SWEEP_PAYS_FULL = 10_000, 1_000
 _FIRST_CAPACITY = 64
 _FALSE, _TRUE = ("false",), ("true",)
 _INTEGERS = -(2.0**63), 2.0**64
@@ -117,7 +117,7 @@ class ValueDictionary:
     @property
     def crowded(self) -> bool:
         """Return whether so many values are new since the last sweep that another one pays."""
-        return self.used > 2 * self._swept + _SWEEP_PAYS
+        return self.used > 2 * self._swept + (_SWEEP_PAYS_FULL if self.full else _SWEEP_PAYS)
 
     def due(self, period: int) -> bool:
         """Return whether to sweep: once in a ``period`` while numbers are short, and whenever a sweep pays."""
