@@ -122,6 +122,31 @@ def test_the_file_stays_small_and_its_types_compile(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
 
 
+def test_the_npm_package_is_installed_in_an_empty_folder(tmp_path: Path) -> None:
+    if (npm := shutil.which("npm")) is None:
+        pytest.skip("npm is not installed")
+    clone, empty = tmp_path / "clone", tmp_path / "empty"
+    shutil.copytree(ROOT / "clients/js", clone / "clients/js")
+    (clone / "src").symlink_to(ROOT / "src")
+    empty.mkdir()
+    (empty / "package.json").write_text("{}")
+    quiet = ["--offline", "--no-audit", "--no-fund", "--loglevel=error"]
+
+    def run(*command: str | Path, at: Path) -> str:
+        ran = subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=DEADLINE)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    run(npm, "pack", "./clients/js", "--pack-destination", empty, at=clone)
+    assert not (clone / "clients/js/client.js").exists()
+    [package] = empty.glob("*.tgz")
+    run(npm, "install", package, *quiet, at=empty)
+    installed = empty / "node_modules/@pushsvc/client"
+    assert {each.name for each in installed.iterdir()} == {"client.d.ts", "client.js", "package.json"}
+    (empty / "page.mjs").write_text('import { connect } from "@pushsvc/client"; console.log(typeof connect);')
+    assert run(*node(), "page.mjs", at=empty) == "function\n"
+
+
 def test_states_equal_those_of_the_server(shared_server: Stack, topic: str, follow: Follow) -> None:
     shared_server.post(topic, [{"key": "a", "n": 1}, {"key": "b", "n": 2}])
     shared_server.post(f"job.{topic}", [{"key": "x", "n": 1}, {"key": "y", "n": 2}])
