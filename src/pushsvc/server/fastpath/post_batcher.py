@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import gevent
 from gevent import get_hub
@@ -31,6 +31,9 @@ from pushsvc.web.responses import BatchResponse
 
 log = logging.getLogger(__name__)
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _HEAD = re.compile(
     rb"(POST [^ \r\n]+ HTTP/1\.1)(\r\n(?:[^\r\n]+\r\n)*?[Cc]ontent-[Ll]ength: )([1-9][0-9]{0,8})(\r\n.*)", re.DOTALL
 )
@@ -38,8 +41,8 @@ _HEAD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PostBatchLimits:
-    """The fields of ``heads`` are remembered, of at most ``head_bytes`` each. A batch is closed at ``topics`` or at
-    ``requests``. ``idle_workers`` greenlets are kept for the next batches.
+    """So many ``heads`` are remembered, of at most ``head_bytes`` each, and the fields of as many. A batch is closed at
+    ``topics`` or at ``requests``. ``idle_workers`` greenlets are kept for the next batches.
 
     One round trip takes ``topics`` calls: while Redis works for one batch, the next one is read.
     """
@@ -62,10 +65,18 @@ class PostHead(NamedTuple):
     length: int
 
     @classmethod
-    def split(cls, data: bytes, begin: int = 0, end: int | None = None) -> "PostHead | None":
+    def split(cls, head: bytes) -> "PostHead | None":
         """Return the parts of a complete head, its empty line included; None if it is no such head."""
-        found = _HEAD.fullmatch(data, begin, len(data) if end is None else end)
+        found = _HEAD.fullmatch(head)
         return None if found is None else cls(found[1], (found[2], found[4]), int(found[3]))
+
+
+class KnownHead(NamedTuple):
+    """What the requests with a head are: their topic, the length of their bodies, and what their token grants."""
+
+    topic: str
+    length: int
+    grants: Grants
 
 
 class ClaimedPosts(NamedTuple):
@@ -88,7 +99,8 @@ class PostBatcher:
         self._admission = admission
         self._draining = draining
         self._limits = limits or PostBatchLimits()
-        self._heads: dict[tuple[bytes, bytes], Grants] = {}  # known fields, and what their token grants
+        self._heads: dict[bytes, KnownHead] = {}
+        self._fields: dict[tuple[bytes, bytes], Grants] = {}  # of posts, and what their token grants
         self._waiting: dict[str, list[ClaimedPosts]] = {}
         self._idle: list[Waiter[Mapping[str, list[ClaimedPosts]]]] = []
 
@@ -98,10 +110,14 @@ class PostBatcher:
         parts = PostHead.split(head) if len(head) <= self._limits.head_bytes else None
         if parts is None or parts.length != request.length or self._admission.batch_topic(request) is None:
             return False
-        if parts.fields not in self._heads and len(self._heads) >= self._limits.heads:
-            del self._heads[next(iter(self._heads))]
-        self._heads[parts.fields] = grants
+        self._put(self._fields, parts.fields, grants)
         return True
+
+    def _put(self, known: dict[K, V], key: K, value: V) -> None:
+        """Remember a value; forget the oldest one if there are too many."""
+        if key not in known and len(known) >= self._limits.heads:
+            del known[next(iter(known))]
+        known[key] = value
 
     def claim(
         self, data: bytes, pending: PendingRead, accounts: Sequence[Account] = (), grants: Grants = EVERYTHING
@@ -115,19 +131,18 @@ class PostBatcher:
         if self._draining.is_set() or not self._admission.is_current(grants):
             return Claim(0, incomplete=False)
         bodies: list[bytes] = []
-        last, topic, end, incomplete = (0, 0), "", 0, False
+        head, topic, end, incomplete = b"", "", 0, False
         while end < len(data):
             start = data.find(b"\r\n\r\n", end) + 4
-            head = PostHead.split(data, end, start) if start > 3 else None
-            found = None if head is None else self._topic(head, grants)
-            if head is None or found is None or (topic and found != topic):
-                incomplete = start == 3 and data[slice(*last)].startswith(data[end:])
+            known = self._known(data[end:start], grants) if start > 3 else None
+            if known is None or (topic and known.topic != topic):
+                incomplete = start == 3 and head.startswith(data[end:])
                 break
-            body_end = start + head.length
+            body_end = start + known.length
             if len(data) < body_end:
                 incomplete = body_end - end <= SIZE
                 break
-            last, topic, end = (end, start), found, body_end
+            head, topic, end = data[end:start], known.topic, body_end
             bodies.append(data[start:end])
         if not bodies:
             return Claim(0, incomplete)
@@ -138,11 +153,20 @@ class PostBatcher:
         self._waiting.setdefault(topic, []).append(ClaimedPosts(pending, data[:end], bodies, accounts))
         return Claim(end, incomplete)
 
-    def _topic(self, head: PostHead, grants: Grants) -> str | None:
-        """Return the topic that a known head with these grants publishes to; None for any other head."""
-        if self._heads.get(head.fields) is not grants:
+    def _known(self, head: bytes, grants: Grants) -> KnownHead | None:
+        """Return what the requests with a head are; None if they have other grants, or may be no such posts."""
+        known = self._heads.get(head)
+        if known is not None and known.grants is grants:
+            return known
+        parts = PostHead.split(head) if len(head) <= self._limits.head_bytes else None
+        if parts is None or self._fields.get(parts.fields) is not grants:
             return None
-        return self._admission.repeated_topic(head.line, head.length, grants)
+        topic = self._admission.repeated_topic(parts.line, parts.length, grants)
+        if topic is None:
+            return None
+        known = KnownHead(topic, parts.length, grants)
+        self._put(self._heads, head, known)
+        return known
 
     def _publish_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
