@@ -25,12 +25,12 @@ def owner(broker: Broker) -> Owner:
     return Owner(broker, ["t", *neighbours("t", 5)])
 
 
-def restart(owner: Owner, cells: int) -> AggregatorWorker:
+def restart(owner: Owner, cells: int, partition_cells: int | None = None) -> AggregatorWorker:
     """Replace the worker, as after a kill, by one with room for so many cells."""
     for partition in owner.worker.partitions.values():
         partition.end()
     worker = AggregatorWorker(
-        owner.broker, owner.rules, Limits(statistics_cells=cells),
+        owner.broker, owner.rules, Limits(statistics_cells=cells, partition_cells=partition_cells or cells),
         WorkerPolicy(retry_pause=0.0, quiet_pause=0.0, rebuilt_entries=0, checkpoints=EAGER),
     )  # fmt: skip
     owner.worker = worker
@@ -49,6 +49,20 @@ def count_all(owner: Owner) -> int:
     until(done)
     topics = owner.partition.topics
     return sum(topic.counts.table.held for topic in topics.values())
+
+
+def test_keys_of_a_partition_are_bounded(owner: Owner) -> None:
+    """The process had room for more, which is that of its other partitions."""
+    worker = restart(owner, 10 * CELLS, CELLS)
+    for topic in owner.topics:
+        owner.publish_all(topic, EVENTS)
+    rows = count_all(owner)
+    cells = worker.room.cells_of(owner.number)
+    assert rows * len(owner.rules.settings_of("t").windows) == cells.held == worker.room.cells.held <= CELLS
+    assert worker.room.cells.refused == cells.refused > 0
+    for partition in worker.partitions.values():
+        partition.end()
+    assert (worker.room.cells.held, worker.room.cells.pledged) == (0, 0)
 
 
 def test_keys_of_all_topics_together_are_bounded_and_totals_are_exact(owner: Owner) -> None:

@@ -41,6 +41,7 @@ class Limits:
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic
     filters: int = 100  # of streams, with which an event is compared in a web process
     statistics_cells: int = 1_500_000  # keys times fields times windows of all topics of an aggregator
+    partition_cells: int = 1_250_000  # the same of all topics of a partition
     opened_topics: int = 20_000  # small topics that an aggregator counts on demand
     memory: int = 96_000_000  # bytes that a web process holds for clients: bodies under way, answers not yet read
     memory_per_address: int = 32_000_000  # of these, for one address; for IPv6, one /64

@@ -14,9 +14,13 @@ _RESERVED = 16  # one part of so many is for totals: every topic has some, whate
 class CellLedger:
     """At most ``limit`` cells; ``held`` are taken. ``pledged`` are set aside for rows of ``__other__``, which must have
     room when nothing else has. ``refused`` counts the keys and fields without room, each time. ``kept`` are the bytes
-    of events and values, which ``held`` includes; ``limited`` counts how often an engine could not keep more."""
+    of events and values, which ``held`` includes; ``limited`` counts how often an engine could not keep more.
 
-    def __init__(self, limit: int = UNBOUNDED) -> None:
+    What a ledger holds counts in ``whole``, too, the ledger that it is a part of.
+    """
+
+    def __init__(self, limit: int = UNBOUNDED, whole: CellLedger | None = None) -> None:
+        self._whole = whole
         self.limit = limit
         self.for_keys = limit - limit // _RESERVED
         self.held = 0
@@ -27,11 +31,40 @@ class CellLedger:
 
     @property
     def free(self) -> int:
-        return max(0, self.limit - self.held - self.pledged)
+        free = max(0, self.limit - self.held - self.pledged)
+        return free if self._whole is None else min(free, self._whole.free)
 
     @property
     def free_for_keys(self) -> int:
-        return self.for_keys - self.held - self.pledged
+        free = self.for_keys - self.held - self.pledged
+        return free if self._whole is None else min(free, self._whole.free_for_keys)
+
+    def hold(self, cells: int) -> None:
+        self.held += cells
+        if self._whole is not None:
+            self._whole.hold(cells)
+
+    def pledge(self, cells: int) -> None:
+        self.pledged += cells
+        if self._whole is not None:
+            self._whole.pledge(cells)
+
+    def keep(self, size: int) -> None:
+        """Count bytes of events and values. They are held as cells, too."""
+        self.kept += size
+        if self._whole is not None:
+            self._whole.keep(size)
+
+    def refuse(self, count: int) -> None:
+        self.refused += count
+        if self._whole is not None:
+            self._whole.refuse(count)
+
+    def limit_kept(self) -> None:
+        """Count that an engine could not keep more events and values."""
+        self.limited += 1
+        if self._whole is not None:
+            self._whole.limit_kept()
 
 
 class CellAccount:
@@ -52,12 +85,12 @@ class CellAccount:
     def pledge(self, rows: int) -> None:
         """Set cells aside for rows of ``__other__``; with a negative number, no longer."""
         self._pledged += rows * self._weight
-        self._ledger.pledged += rows * self._weight
+        self._ledger.pledge(rows * self._weight)
 
     def draw(self, rows: int) -> None:
         """Take cells for rows, also beyond the limit: the caller has asked for ``room``, or cannot do without them."""
         self._held += rows * self._weight
-        self._ledger.held += rows * self._weight
+        self._ledger.hold(rows * self._weight)
 
     def give_back(self, rows: int) -> None:
         self.draw(-rows)
@@ -68,21 +101,22 @@ class CellAccount:
         As the rows of a topic, they may take seven times what is free.
         """
         ledger, more = self._ledger, size // CELL_BYTES - self._kept // CELL_BYTES
-        ledger.held += more
+        ledger.hold(more)
         self._held += more
-        ledger.kept += size - self._kept
+        ledger.keep(size - self._kept)
         self._kept = size
         crowded = size // CELL_BYTES > _SHARE * max(0, ledger.free_for_keys)
-        ledger.limited += crowded and not self.is_crowded
+        if crowded and not self.is_crowded:
+            ledger.limit_kept()
         self.is_crowded = crowded
         return not crowded
 
     def close(self) -> None:
         """Give everything back; what is drawn later is counted nowhere."""
-        self._ledger.kept -= self._kept
+        self._ledger.keep(-self._kept)
         self._kept, self.is_crowded = 0, False
-        self._ledger.held -= self._held
-        self._ledger.pledged -= self._pledged
+        self._ledger.hold(-self._held)
+        self._ledger.pledge(-self._pledged)
         self._ledger, self._held, self._pledged = CellLedger(), 0, 0
 
     def room(self, held: int) -> int:
@@ -100,4 +134,4 @@ class CellAccount:
 
     def refuse(self, count: int = 1) -> None:
         """Count keys or fields that got no room."""
-        self._ledger.refused += count
+        self._ledger.refuse(count)

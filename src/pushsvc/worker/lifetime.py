@@ -20,6 +20,7 @@ from pushsvc.errors import PushError
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.stats.window import LIFETIME
+from pushsvc.topic import partition_of
 from pushsvc.worker import metrics
 from pushsvc.worker.apply_entries import EntryApplier
 from pushsvc.worker.checkpoints import Checkpointer
@@ -215,7 +216,7 @@ class LifetimeCounter:
             lifetime.waiting.add(name)
             return
         if engine is None:
-            engine = self._engine(settings)
+            engine = self._engine(name, settings)
             trimmed = int(events.get("trimmed", 0)) > deleted
             engine.begin(name, int(events["created"]), deleted, after=first - 1, trimmed=trimmed)
         owned = OwnedEngine(name, engine, stored)
@@ -223,10 +224,11 @@ class LifetimeCounter:
         topic.rebuilt_through = _NEVER  # corrections are counted as they are read
         lifetime.engines[settings, name], lifetime.topics[name] = owned, topic
 
-    def _engine(self, settings: TopicSettings) -> LifetimeEngine:
+    def _engine(self, name: str, settings: TopicSettings) -> LifetimeEngine:
+        cells = self._room.cells_of(partition_of(name))
         if settings.parts > 1:
-            return ShardedLifetime(settings, self._start_shard, cells=self._room.cells.limit)
-        return LocalLifetime(settings, pause=self._pause, cells=self._room.cells)
+            return ShardedLifetime(settings, self._start_shard, cells=cells.limit)
+        return LocalLifetime(settings, pause=self._pause, cells=cells)
 
     def _loaded(self, name: str, settings: TopicSettings, record: _Record, first: int) -> LifetimeEngine | None:
         """Return an engine that goes on from a record; None if the log, which begins with the offset ``first``, has
@@ -234,7 +236,7 @@ class LifetimeCounter:
         head = record.head
         if missing_from(head, settings) and first - 1 <= head.after:
             return None
-        engine = self._engine(settings)
+        engine = self._engine(name, settings)
         try:
             engine.load(name, head, record.rows, record.data)
         except BaseException as error:

@@ -10,16 +10,24 @@ from pushsvc.worker.partition import Partition
 
 
 class Room:
-    """The cells of all engines of a process, and the small topics that it counts on demand.
+    """The cells of all engines of a process, and of each partition, and the small topics that it counts on demand.
 
     ``partitions`` are those of the process.
     """
 
     def __init__(self, limits: Limits, partitions: Mapping[int, Partition]) -> None:
         self.cells = CellLedger(limits.statistics_cells)
+        self._partition_cells = limits.partition_cells
+        self._cells_of: dict[int, CellLedger] = {}
         self._most_topics = limits.opened_topics
         self._partitions = partitions
         self._refused = self._limited = 0
+
+    def cells_of(self, partition: int) -> CellLedger:
+        """Return the ledger of a partition. What it holds counts in ``cells``."""
+        if partition not in self._cells_of:
+            self._cells_of[partition] = CellLedger(min(self._partition_cells, self.cells.limit), self.cells)
+        return self._cells_of[partition]
 
     @property
     def topics_left(self) -> int:

@@ -12,6 +12,7 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.checkpoints import NotStored, Stored
 from pushsvc.broker.keys import Log
 from pushsvc.settings import FUTURE_ALLOWANCE, TopicRules, TopicSettings
+from pushsvc.stats.cells import CellLedger
 from pushsvc.stats.serialize import InvalidState
 from pushsvc.worker import metrics
 from pushsvc.worker.dormant import RecentLoad, is_short, may_rest
@@ -120,7 +121,10 @@ class Takeover:
         if "created" not in events:
             return None
         now, key = self._broker.time(partition.number), (settings, name)
-        engine = OwnedEngine(engine_name(key), self._new_engine(settings, self._begin_of(settings, now)))
+        engine = OwnedEngine(
+            engine_name(key),
+            self._new_engine(settings, self._begin_of(settings, now), self._room.cells_of(partition.number)),
+        )
         return Recount(key, engine, self._opened(engine, name, settings, events, windows, now))
 
     def _open(
@@ -161,19 +165,19 @@ class Takeover:
     def _engine_for(self, partition: Partition, key: EngineKey, now: int) -> OwnedEngine:
         if key not in partition.engines:
             settings, _ = key
-            engine = self._new_engine(settings, self._begin_of(settings, now))
+            engine = self._new_engine(settings, self._begin_of(settings, now), self._room.cells_of(partition.number))
             partition.engines[key] = OwnedEngine(engine_name(key), engine)
         return partition.engines[key]
 
-    def _new_engine(self, settings: TopicSettings, time: int) -> TopicEngine:
+    def _new_engine(self, settings: TopicSettings, time: int, cells: CellLedger) -> TopicEngine:
         if settings.parts > 1:
-            return ShardPool(settings, time, self._start_shard, cells=self._room.cells.limit)
-        return LocalEngine(settings, time, pause=self._pause, cells=self._room.cells)
+            return ShardPool(settings, time, self._start_shard, cells=cells.limit)
+        return LocalEngine(settings, time, pause=self._pause, cells=cells)
 
-    def _restored_engine(self, settings: TopicSettings, data: bytes) -> TopicEngine:
+    def _restored_engine(self, settings: TopicSettings, data: bytes, cells: CellLedger) -> TopicEngine:
         if settings.parts > 1:
-            return ShardPool.restore(settings, data, self._start_shard, cells=self._room.cells.limit)
-        return LocalEngine.restore(settings, data, self._pause, self._room.cells)
+            return ShardPool.restore(settings, data, self._start_shard, cells=cells.limit)
+        return LocalEngine.restore(settings, data, self._pause, cells)
 
     # Checkpoints
 
@@ -211,7 +215,8 @@ class Takeover:
         if key is None:
             raise NotStored("no topic has these settings any more")
         settings, _ = key
-        if stored.size > settings.parts * ENGINE_BYTES or not self._room.cells.free:
+        cells = self._room.cells_of(partition.number)
+        if stored.size > settings.parts * ENGINE_BYTES or not cells.free:
             raise NotStored("it is larger than this process has room for")
         if (
             settings.clock == "wall"
@@ -219,7 +224,7 @@ class Takeover:
             and stored.taken < now - settings.longest_window - _REPLAY_MARGIN
         ):
             raise NotStored("it is older than the longest window")
-        engine = self._restored_engine(settings, self._broker.checkpoints.read(partition.number, name, stored))
+        engine = self._restored_engine(settings, self._broker.checkpoints.read(partition.number, name, stored), cells)
         return OwnedEngine(name, engine, stored, time.monotonic() - (now - stored.taken) / 1_000, stored.cost)
 
     def _resume(self, partition: Partition, key: EngineKey, engine: OwnedEngine) -> None:

@@ -370,7 +370,7 @@ class AggregatorWorker:
 
     def _begin_recount(self, partition: Partition, name: str) -> None:
         """Begin to count a topic again. Without room for a second time its rows, it is counted anew in its place."""
-        if self.room.cells.held > self.room.cells.limit / 2:
+        if any(cells.held > cells.limit / 2 for cells in (self.room.cells, self.room.cells_of(partition.number))):
             partition.forget(name)
             partition.unread.add(name)
         elif (recount := self._takeover.recount(partition, name)) is not None:

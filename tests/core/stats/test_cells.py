@@ -187,3 +187,18 @@ def test_kept_events_and_values_count_as_cells(kind: str) -> None:
     for aggregate in aggregates:
         aggregate.release_cells()
     assert (ledger.held, ledger.kept, ledger.pledged) == (0, 0, 0)
+
+
+def test_a_part_of_a_ledger_is_bounded_and_counts_in_the_whole() -> None:
+    whole = CellLedger(10_000)
+    parts = [CellLedger(4_000, whole) for _ in range(4)]
+    aggregates = [Aggregate(SETTINGS, T, cells=part) for part in parts]
+    for number, aggregate in enumerate(aggregates):
+        put(aggregate, f"t{number}", [(f"k{key}", {"x": 1}) for key in range(20_000)])
+    assert all(0 < part.held <= part.limit for part in parts)
+    assert parts[0].held > 3_000
+    assert whole.held == sum(part.held for part in parts) <= whole.limit
+    assert parts[3].held < parts[0].held, "the whole has less room than the part"
+    aggregates[0].release_cells()
+    assert parts[0].held == 0
+    assert whole.held == sum(part.held for part in parts)
