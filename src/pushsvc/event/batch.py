@@ -27,11 +27,16 @@ class Batch(Struct, frozen=True):
             pause()
         ids = [event.id or "" for event in events]
         times = [event.time for event in events]
+        return cls.from_lines(lines, ids, times)
+
+    @classmethod
+    def from_lines(cls, lines: Sequence[bytes], ids: Sequence[str], times: Sequence[int | None]) -> Batch:
+        """Return the batch of events in their stored form, each with its id or ``""``, and its time or None."""
         return cls(
             b"\n".join(lines),
-            len(events),
+            len(lines),
             ids if any(ids) else None,
-            times if times.count(None) < len(times) else None,
+            times if any(time is not None for time in times) else None,
         )
 
     @classmethod

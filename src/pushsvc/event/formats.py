@@ -41,6 +41,8 @@ _LIMITS = Limits()
 Items = Iterator[tuple[int, Any]]
 """The line and the value of each event; an InvalidEvent instead of a value that cannot be read."""
 
+Take = Callable[[Event], None]
+
 
 @dataclass(slots=True)
 class ParsedEvents:
@@ -66,10 +68,11 @@ class ParsedEvents:
 
 def parse(
     body: bytes, media_type: str, *, now: int, columns: Mapping[str, str] = NO_COLUMNS, limits: Limits = _LIMITS,
-    pause: Pause = no_pause,
+    pause: Pause = no_pause, take: Take | None = None,
 ) -> ParsedEvents:  # fmt: skip
     """Return the events of a body; ``now`` in ms bounds their times, ``columns`` maps attributes to CSV columns.
 
+    With ``take`` each event is passed to it as it is read, and ``ParsedEvents.events`` stays empty.
     ``pause`` is called at least once for each event. Raise UnsupportedMediaType, TooLarge (bytes, events or values),
     InvalidParameter (a missing column) and InvalidBatch (the body is empty or unreadable as a whole). An invalid event
     does not raise: it is in ``ParsedEvents.faults``.
@@ -88,7 +91,7 @@ def parse(
     items = (
         csv_rows.read(body, columns, limits, pause) if media_type == CSV else _READERS[media_type](body, limits, pause)
     )
-    return _validate_all(items, EventValidator(now, limits), pause)
+    return _validate_all(items, EventValidator(now, limits), pause, take)
 
 
 def parse_binary(
@@ -162,21 +165,22 @@ def _check_size(body: bytes, limits: Limits) -> None:
         raise TooLarge(f"a request body has at most {limits.body} bytes: send several requests")
 
 
-def _validate_all(items: Items, validator: EventValidator, pause: Pause) -> ParsedEvents:
+def _validate_all(items: Items, validator: EventValidator, pause: Pause, take: Take | None) -> ParsedEvents:
     parsed = ParsedEvents()
-    events, most = parsed.events, validator.limits.batch
+    lines, most = parsed.lines, validator.limits.batch
+    take = take or parsed.events.append
     for line, item in items:
         pause()
-        if len(events) + parsed.rejected == most:
+        if len(lines) + parsed.rejected == most:
             raise _too_many(most)
         try:
             if type(item) is InvalidEvent:
                 raise item
-            events.append(validator.validate(item))
-            parsed.lines.append(line)
+            take(validator.validate(item))
+            lines.append(line)
         except InvalidEvent as refused:
             parsed.refuse(Fault(line, refused.field, refused.detail))
-    if not events and not parsed.rejected:
+    if not lines and not parsed.rejected:
         raise InvalidBatch([Fault(1, None, "the body has no events")])
     return parsed
 

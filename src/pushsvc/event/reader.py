@@ -14,13 +14,12 @@ from pushsvc.event.formats import (
     NDJSON,
     NO_COLUMNS,
     NO_HEADERS,
-    ParsedEvents,
     parse,
     parse_binary,
     plain_media_type,
 )  # fmt: skip
-from pushsvc.event.model import Limits
-from pushsvc.event.shapes import TopicShapes
+from pushsvc.event.model import Event, Limits
+from pushsvc.event.shapes import EventKinds, TopicShapes
 from pushsvc.event.strictjson import at_most_values
 from pushsvc.event.validator import EventValidator
 from pushsvc.pause import Pause, no_pause
@@ -73,7 +72,10 @@ class EventReader:
         """
         if ce_headers and not is_structured(media_type):
             parsed = parse_binary(body, media_type, ce_headers, now=now, limits=self._limits, pause=pause)
-            return self._learned(topic, parsed, pause)
+            self._shapes.learn(topic, parsed.events)
+            return ParsedBatch(
+                Batch.from_events(parsed.events), parsed.lines, parsed.faults, parsed.more, parsed.rejected
+            )
         plain = plain_media_type(media_type)
         if plain in (JSON, NDJSON) and not columns and len(body) <= self._limits.body and _is_short(body):
             lines = plain == NDJSON
@@ -82,8 +84,10 @@ class EventReader:
             if batch is not None:
                 return ParsedBatch(batch, range(1, batch.count + 1))
             pause()
-        parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits, pause=pause)
-        return self._learned(topic, parsed, pause)
+        stored = _StoredEvents(EventKinds(self._limits))
+        parsed = parse(body, media_type, now=now, columns=columns, limits=self._limits, pause=pause, take=stored.add)
+        self._shapes.learn_kinds(topic, stored.kinds)
+        return ParsedBatch(stored.batch(), parsed.lines, parsed.faults, parsed.more, parsed.rejected)
 
     def read_together(self, topic: str, bodies: Sequence[bytes], *, now: int) -> Batch | None:
         """Return the events of JSON bodies that hold one event each, in order. Return None if any body may be something
@@ -94,11 +98,27 @@ class EventReader:
         batch = self._shapes.read(topic, body, EventValidator(now, self._limits), lines=True)
         return batch if batch is not None and batch.count == len(bodies) else None
 
-    def _learned(self, topic: str, parsed: ParsedEvents, pause: Pause) -> ParsedBatch:
-        """Return parsed events as a batch, and let the topic's fast path learn from them."""
-        self._shapes.learn(topic, parsed.events, pause)
-        batch = Batch.from_events(parsed.events, pause)
-        return ParsedBatch(batch, parsed.lines, parsed.faults, parsed.more, parsed.rejected)
+
+class _StoredEvents:
+    """Events in their stored form, encoded as they come.
+
+    10,000 events that nest are 800,000 objects, at all of which the garbage collector would look in one step.
+    """
+
+    def __init__(self, kinds: EventKinds) -> None:
+        self.kinds = kinds
+        self._lines: list[bytes] = []
+        self._ids: list[str] = []
+        self._times: list[int | None] = []
+
+    def add(self, event: Event) -> None:
+        self.kinds.add(event)
+        self._lines.append(event.encode())
+        self._ids.append(event.id or "")
+        self._times.append(event.time)
+
+    def batch(self) -> Batch:
+        return Batch.from_lines(self._lines, self._ids, self._times)
 
 
 def _is_short(body: bytes) -> bool:

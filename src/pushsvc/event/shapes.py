@@ -175,12 +175,18 @@ class TopicShapes:
     def learn(self, topic: str, events: Sequence[Event], pause: Pause = no_pause) -> None:
         """Count valid events that did not fit the schema of the topic and of its family, and extend each after
         LEARN_AFTER of them."""
-        found: dict[str, int] = {}
+        kinds = EventKinds(self._limits)
+        for event in events:
+            kinds.add(event)
+            pause()
+        self.learn_kinds(topic, kinds)
+
+    def learn_kinds(self, topic: str, kinds: "EventKinds") -> None:
+        """Do what ``learn`` does with events that were looked at one by one."""
         for name in filter(None, (topic, _family_of(topic))):
-            unknown = self._unknown.pop(name, 0) + len(events)
+            unknown = self._unknown.pop(name, 0) + kinds.events
             if unknown >= LEARN_AFTER:
-                found = found or _kinds_of(events, self._limits, pause)
-                self._extend(name, found)
+                self._extend(name, kinds.found())
                 unknown = 0
             self._put(self._unknown, name, unknown, self._max_topics)
 
@@ -212,12 +218,37 @@ def _family_of(topic: str) -> str:
     return topic[: topic.rfind(".") + 1]
 
 
-def _kinds_of(events: Sequence[Event], limits: Limits, pause: Pause) -> dict[str, int]:
-    """Return the names in events, each with how its values nest; those found first if there are more than a schema
-    may have."""
-    found: dict[str, int] = {}
-    most, levels = len(ATTRIBUTES) + limits.fields, _shallow_levels(limits)
-    for event in events:
+class EventKinds:
+    """The names in events, each with how its values nest; those found first if there are more than a schema may have.
+
+    It looks at events once they may be enough to learn from, and keeps none after that.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.events = 0
+        self._found: dict[str, int] = {}
+        self._most, self._levels = len(ATTRIBUTES) + limits.fields, _shallow_levels(limits)
+        self._waiting: list[Event] = []
+
+    def add(self, event: Event) -> None:
+        self.events += 1
+        if self.events < LEARN_AFTER:
+            self._waiting.append(event)
+            return
+        if self._waiting:
+            self.found()
+        self._look_at(event)
+
+    def found(self) -> dict[str, int]:
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            self._look_at(event)
+        return self._found
+
+    def _look_at(self, event: Event) -> None:
+        found = self._found
+        if len(found) > self._most:
+            return
         given = (event.id is not None, event.type != DEFAULT_TYPE, event.time is not None, event.key is not None)
         data = event.data
         found |= {name: OTHER for name, there in zip(ATTRIBUTES, given, strict=True) if there}
@@ -225,11 +256,7 @@ def _kinds_of(events: Sequence[Event], limits: Limits, pause: Pause) -> dict[str
         if not _NESTED_TYPES.isdisjoint(map(type, data.values())):
             for name, value in data.items():
                 if type(value) in _NESTED_TYPES and not found[name] & DEEP:
-                    found[name] |= NESTED | (DEEP if _is_deep(value, levels) else 0)
-        if len(found) > most:
-            break
-        pause()
-    return found
+                    found[name] |= NESTED | (DEEP if _is_deep(value, self._levels) else 0)
 
 
 def _shallow_levels(limits: Limits) -> int:
