@@ -1,4 +1,4 @@
-"""The code of docs/python.md runs as it is there."""
+"""The code of docs/python.md and of the README of the distribution runs as it is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from support.stack import Stack
 from support.waiting import DEADLINE
 
-TEXT = (Path(__file__).parents[2] / "docs/python.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/python.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 FOLLOWS = "client.run()  # until a function raises\n"
 
@@ -29,3 +30,13 @@ def test_each_block_runs(shared_server: Stack, number: int) -> None:
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout
+
+
+def test_the_block_of_the_distribution_publishes(shared_server: Stack, topic: str) -> None:
+    text = (ROOT / "clients/python/README.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    code = code.replace("http://127.0.0.1:8000", shared_server.url).replace('"feedback"', f'"{topic}"')
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    [event] = shared_server.get(f"/v1/topics/{topic}/events").json()["events"]
+    assert (event["key"], event["rating"]) == ("pizza", 4)

@@ -112,6 +112,25 @@ def test_the_token_of_the_readme_is_valid(monkeypatch: pytest.MonkeyPatch) -> No
     assert jwt.decode(world["token"], KEY, ["HS256"])["sub"] == "u42"
 
 
+def test_the_commands_for_tokens_run_as_written(stack: Stack) -> None:
+    """One block makes a key and starts the server, the next mints a token and publishes with it."""
+    [start] = [text for _, text in blocks("sh", "README.md") if "openssl" in text]
+    [publish] = [text for _, text in blocks("sh", "README.md") if "token mint" in text]
+    key, serve = start.splitlines()
+    assert serve.startswith("pushsvc serve --host ")
+    stack.environment = {"PUSHSVC_JWT_KEY": KEY}
+    stack.start_web()
+    assert stack.get("/v1/topics/feedback/events").status == 401
+    ran = subprocess.run(
+        ["bash", "-e", "-c", f"{key}\ntest ${{#PUSHSVC_JWT_KEY}} = 64\nexport PUSHSVC_JWT_KEY='{KEY}'\n"
+         + publish.replace("curl ", "curl -sS --fail-with-body ").replace("http://127.0.0.1:8000", stack.url)],
+        capture_output=True, text=True, timeout=DEADLINE,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["accepted"] == 1
+
+
 def test_components_are_registered(tmp_path: Path) -> None:
     """The two blocks of docs/components.md are one module, that of the README another."""
     for name in ("docs/components.md", "README.md"):
@@ -206,6 +225,17 @@ def test_jobs_run_as_written(shared_server: Stack, tmp_path: Path, monkeypatch: 
             for thread in set(threading.enumerate()) - before:
                 thread.join()
     assert isinstance(world["job"], jobs.Job)
+
+
+def test_rules_clean_a_table_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rules.toml").write_text(blocks("toml", "docs/cleaning.md")[0][1])
+    frame = pd.DataFrame({"dish": ["Margarita", "n/a", "soup"], "rating": [4, 5, 55]})
+    [text] = [text for _, text in blocks("python", "docs/cleaning.md")]
+    world: dict[str, Any] = {"frame": frame}
+    exec(text, world)
+    assert world["cleaned"].table["dish"].tolist() == ["margherita"]
+    assert len(world["cleaned"].refused) == 2
 
 
 def test_statistics_are_those_of_pandas_as_written(shared_server: Stack, topic: str) -> None:
