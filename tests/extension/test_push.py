@@ -359,6 +359,19 @@ def test_a_silent_redis_holds_no_call_longer_than_its_timeout(
     assert app.test_client().get(EVENTS).json["events"][-1]["n"] == 9
 
 
+def test_the_first_call_waits_no_longer_than_a_timeout_that_it_names(
+    start_redis: Callable[..., EmbeddedServer], prefix: str
+) -> None:
+    app, push = application(start_redis().url, prefix)
+    with app.app_context():
+        with pytest.raises(ClientError, match=r"did not start within 0\.001 s") as late:
+            push.publish("orders", {"n": 0}, wait=True, timeout=0.001)
+        assert late.value.temporary
+        push.publish("orders", {"n": 1})
+        assert push.flush(START)
+        assert push.publish("orders", {"n": 2}, wait=True, timeout=START) is not None
+
+
 def test_a_full_buffer_refuses_events_or_drops_them(start_redis: Callable[..., EmbeddedServer], prefix: str) -> None:
     redis = start_redis()
     app, _ = application(redis.url, prefix)

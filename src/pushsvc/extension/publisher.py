@@ -78,8 +78,15 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    def await_first_start(self, timeout: float) -> None:
+        """If the server was never started, start it and wait for ``timeout`` seconds, or longer if it usually takes
+        longer."""
+        if longest := self._server.first_start:
+            with suppress(ServerUnavailable):  # the request will tell
+                self._server.start(max(timeout, longest))
+
     def send(self, topic: str, events: Events, timeout: float, on_error: OnError = "raise") -> dict[str, Any] | None:
-        """Publish and return the receipt, within ``timeout`` seconds; the first start of the server may take longer.
+        """Publish and return the receipt, within ``timeout`` seconds.
 
         If Redis is away, ``on_error`` says whether to raise ClientError, or to drop the events or leave them to the
         thread, and return None. Raise ClientError for events that are refused, InvalidValue, or BufferFull.
@@ -90,10 +97,6 @@ class Publisher:
         body, key = found[0].body, secrets.token_urlsafe(16)
         end = time.monotonic() + timeout
         try:
-            if longest := self._server.first_start:
-                with suppress(ServerUnavailable):  # the request says so at once
-                    self._server.start(max(timeout, longest))
-                end = time.monotonic() + timeout
             return self._post(topic, body, key, timeout, skip=False)
         except ClientError as error:
             if not error.temporary or on_error == "raise":

@@ -61,6 +61,7 @@ A = TypeVar("A", bound=Authorize)
 
 _BLUEPRINT = "pushsvc"
 _OURS = frozenset({PARAMETER, "data"})  # parameters that the push server does not get
+_TIMEOUT = 1.0  # seconds for which publish waits by default
 _PROGRESS = 10.0  # seconds for an event of a job
 _LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process
 _METHODS = ["GET", "POST", "PATCH", "DELETE", "OPTIONS"]
@@ -142,16 +143,17 @@ class Push:
     def publish(
         self, topic: str, event: Events | None = None, *, type: str | None = None, key: str | None = None,
         id: str | None = None, html: str | None = None, wait: bool = False, on_error: OnError | None = None,
-        timeout: float = 1.0,
+        timeout: float | None = None,
     ) -> dict[str, Any] | None:  # fmt: skip
         """Publish an event, or several, in the context of an application.
 
         Without ``wait`` the events are buffered and None is returned after some microseconds; ``wait=True`` returns the
         receipt. ``on_error`` says what happens when Redis is away: ``"buffer"``, the default, keeps up to 10,000 events
         or 8 MB, ``"drop"`` loses the events, ``"raise"``, the default with ``wait``, waits for the receipt and raises
-        ClientError. No call waits longer than ``timeout`` seconds, but for the first start of the server. ``type``,
-        ``key`` and ``id`` are attributes of a single event, ``html`` is a field of it: a stream with ``data=html`` has
-        this text as its data. Raise InvalidValue for what JSON cannot hold, and BufferFull.
+        ClientError. No call waits longer than ``timeout`` seconds. By default that is 1 s, but the first start of the
+        server is waited for. ``type``, ``key`` and ``id`` are attributes of a single event, ``html`` is a field of it:
+        a stream with ``data=html`` has this text as its data. Raise InvalidValue for what JSON cannot hold, and
+        BufferFull.
         """
         on_error = on_error or ("raise" if wait else "buffer")
         if on_error not in ("raise", "drop", "buffer"):
@@ -167,9 +169,11 @@ class Push:
                 raise TypeError(f"{', '.join(attributes)}: only a single event, a mapping, can have attributes here")
             event = {**(event or {}), **attributes}
         if not wait and on_error != "raise":
-            publisher.put(topic, event, timeout, kept=on_error == "buffer")
+            publisher.put(topic, event, _TIMEOUT if timeout is None else timeout, kept=on_error == "buffer")
             return None
-        return publisher.send(topic, event, timeout, on_error)
+        if timeout is None:
+            publisher.await_first_start(_TIMEOUT)
+        return publisher.send(topic, event, _TIMEOUT if timeout is None else timeout, on_error)
 
     def progress(
         self, topic: str, total: float | None = None, *, key: str = "progress", every: float = 0.5, **fields: Any
