@@ -204,3 +204,24 @@ def test_a_client_that_lacks_little_needs_no_snapshot(hub: Hub, write: Write) ->
     changes = group.changes_for(cursor)
     assert changes is not None
     assert b"event: snapshot" not in changes
+
+
+@pytest.mark.parametrize("ranked", [True, False], ids=["rankings", "tables"])
+def test_large_first_messages_are_made_in_turns_of_their_own(hub: Hub, write: Write, ranked: bool) -> None:
+    """30 streams that opened together got 10 MB each in one turn of the loop."""
+    groups = [
+        settled(hub, **({"top": ROWS - number} if ranked else {"fields": frozenset([None, f"f{number}"])}))
+        for number in range(5)
+    ]
+    for group in groups:
+        group.prepare()  # everything is encoded, so nothing else yields
+    made = []
+    with counted_turns() as turns:
+
+        def begin(group: Group) -> None:
+            group.conflation.forget()
+            group.prepare()
+            made.append((turns[0], len(group.conflation.initial_state())))
+
+        gevent.joinall([gevent.spawn(begin, group) for group in groups], raise_error=True)
+    assert len({turn for turn, _ in made}) == len(groups)

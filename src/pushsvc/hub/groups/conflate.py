@@ -143,6 +143,16 @@ class Conflation:
             self._prepare(logs, pause)
         return True
 
+    def await_turn(self, lacking: Mapping[Log, int | None] | None = None) -> None:
+        """Return in a turn of the event loop of its own, if the first message of a stream is large and not yet made."""
+        if self._initial is not None and self._initial[:2] == (self._channel.clock.tick, self._sent.cursor()):
+            return
+        logs = dict.fromkeys(self.logs) if lacking is None or self._top is not None else lacking
+        full = [of for of, at in logs.items() if of.window is not None and (at is None or self._is_far(of, at))]
+        if sum(self._window_state(of).size for of in full) > LARGE_ROWS:
+            with self._rankings.turn():
+                get_hub().wait(get_hub().loop.timer(0))
+
     def _logs_to_prepare(self, lacking: Mapping[Log, int | None] | None = None) -> Collection[Log]:
         if self._top is not None:
             return self.logs

@@ -252,6 +252,8 @@ class Group:
                 lacking = self.conflation.lacking(decode(cursor))
         if self.conflation.prepare(lacking):
             self._check()
+        self.conflation.await_turn(lacking)
+        self._check()
 
     def _check(self) -> None:
         """Raise the reason why this group has ended, if it has."""
