@@ -383,11 +383,12 @@ def test_topics_without_room_wait_and_lose_no_rows(broker):
     owner.step()
     save(owner)
     owner = owner_of(broker)
-    free, owner.worker.room.cells.limit = owner.worker.room.cells.limit, 60
+    cells = owner.worker.room.cells_of(owner.number)
+    free, cells.limit = cells.limit, 60
     owner.publish_all(TOPIC, [Event(key="k1", data={"n": 1})])
     owner.step()
     assert TOPIC not in owner.partition.lifetime.topics
-    owner.worker.room.cells.limit = free
+    cells.limit = free
     owner.partition.unsure = True
     owner.step()
     head, rows = frame(owner)
