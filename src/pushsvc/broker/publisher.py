@@ -78,7 +78,7 @@ class IdempotencyKey(Struct, frozen=True):
 
 
 class NewEvents(NamedTuple):
-    """Events for one topic that nobody has published before, as far as their publishers know."""
+    """Events for one topic that are not known to have been published before."""
 
     topic: str
     batch: Batch

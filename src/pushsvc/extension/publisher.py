@@ -82,7 +82,7 @@ class Publisher:
         """If the server was never started, start it and wait for ``timeout`` seconds, or longer if it usually takes
         longer."""
         if longest := self._server.first_start:
-            with suppress(ServerUnavailable):  # the request will tell
+            with suppress(ServerUnavailable):  # the request fails with the same reason
                 self._server.start(max(timeout, longest))
 
     def send(self, topic: str, events: Events, timeout: float, on_error: OnError = "raise") -> dict[str, Any] | None:
