@@ -115,7 +115,7 @@ class WindowState:
         self.sequence, self.offset = entry.sequence, entry.source
 
     def load(self, entry: StatisticsEntry, pause: Pause) -> None:
-        """Apply an entry as ``apply`` does, in slices. Nobody may use the state before it is complete."""
+        """Apply an entry as ``apply`` does, in slices. The state must not be used before it is complete."""
         try:
             text = FrameText(entry.data, pause)
         except ValueError:  # another program wrote it
