@@ -21,7 +21,9 @@ WHOLE = TopicSettings(
     statistics=("p50", "p95", "distinct", "top3", "first", "last"),
 )
 
-SHARDED = TopicSettings(windows=WHOLE.windows[:2], key=("key", "place"), statistics=("p50", "p95"))
+# On a busy machine shards take longer to start than events stay in a window of a minute.
+LASTING = tuple(map(Window.parse, ("2h", "1d", "last 7")))
+SHARDED = TopicSettings(windows=LASTING[:2], key=("key", "place"), statistics=("p50", "p95"))
 
 
 @pytest.fixture
@@ -153,7 +155,8 @@ def test_a_topic_is_counted_in_its_place_without_room_for_a_second_time(owner):
 def test_all_statistics_equal_those_of_the_surviving_events(broker, clock, seed):
     """Random publishes, corrections and takeovers; the reference is a topic to which only the last forms were ever
     published, in the same entries and at the same times."""
-    compare_with_survivors(broker, replace(WHOLE, clock=clock), seed)
+    windows = LASTING if clock == "wall" else WHOLE.windows
+    compare_with_survivors(broker, replace(WHOLE, clock=clock, windows=windows), seed)
 
 
 @pytest.mark.parametrize("parts", [2, 3])
