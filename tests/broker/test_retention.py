@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -11,14 +13,15 @@ import pytest
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.errors import BrokerFull, Fenced, LogFull
+from pushsvc.errors import BrokerFull, Fenced, LogFull, Unavailable
 from pushsvc.event import Event
 from pushsvc.settings import LOG_FULL_FACTOR, TopicRules, TopicSettings, Window
 from pushsvc.topic import partition_of
 from pushsvc.web.app import create_app
 from pushsvc.worker.ingest import Ingest
-from pushsvc.worker.retention import ENTRIES, TOPICS, Sweeper
+from pushsvc.worker.retention import ENTRIES, PERIOD, TOPICS, Sweeper
 from support.metrics import metric
+from support.owner import neighbours
 from support.reference.logs import LOG, PARTITION, Windowless, entries, held, size_of, texts
 from support.waiting import until
 
@@ -162,6 +165,99 @@ def test_a_round_of_the_sweeper_covers_every_topic(broker, fence):
     sweeper.round()
     assert metric("pushsvc_log_bytes") == (len(names) - 1) * size_of(texts(3))
     assert broker.metadata([Log(names[-1])])[0]["bytes"] == "0"
+
+
+def rounds_until(sweeper, clock, condition, step=15.0):
+    """Move the sweeper's clock on by rounds until a condition holds; return the seconds that passed."""
+    begun = clock[0]
+    while not condition():
+        assert clock[0] < begun + 20_000, "the condition never held"
+        clock[0] += step
+        sweeper.round()
+    return clock[0] - begun
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock of the sweeper, which a test moves."""
+    moved = [1_000_000.0]
+    monkeypatch.setattr("pushsvc.worker.retention.time", SimpleNamespace(monotonic=lambda: moved[0]))
+    return moved
+
+
+@pytest.fixture
+def looked(broker, monkeypatch):
+    """The topics that were looked at, in order."""
+    names: list[str] = []
+    sweep = broker.sweep
+    monkeypatch.setattr(broker, "sweep", lambda topics, *rest: names.extend(topics) or sweep(topics, *rest))
+    return names
+
+
+def test_the_sweeper_looks_at_what_changed(broker, fence, clock, looked):
+    names = [name for n in range(10_000) if partition_of(name := f"t{n}") == PARTITION][:30]
+    for name in names:
+        broker.publish(name, texts(3), TopicSettings())
+    sweeper = Sweeper(broker, TopicRules(), lambda: {PARTITION: fence})
+    sweeper.round()
+    assert sorted(looked) == sorted(names)
+    looked.clear()
+    rounds_until(sweeper, clock, lambda: clock[0] >= 1_010_000)
+    assert looked == [], "topics that do not change cost nothing"
+    (born,) = neighbours(LOG.topic, 1)
+    for name in (names[0], born):
+        broker.publish(name, texts(2), TopicSettings())
+    broker.delete(names[1])
+    held = 29 * size_of(texts(3)) + 2 * size_of(texts(2))
+    assert rounds_until(sweeper, clock, lambda: metric("pushsvc_log_bytes") == held) <= 90
+    assert sorted(looked) == sorted([names[0], names[1], born])
+
+
+def test_the_sweeper_looks_again_when_something_goes_by_its_age(broker, fence, clock, looked):
+    settings = TopicSettings(windows=(Window.parse("1m"),), retention=1)
+    lasting = Windowless(retention_age=3_600_000)
+    (beside,) = neighbours(LOG.topic, 1)
+    for topic, kept in ((LOG.topic, settings), (beside, lasting)):
+        for _ in range(3):
+            broker.publish(topic, texts(1), kept)
+    sweeper = Sweeper(broker, TopicRules([(LOG.topic, settings), (beside, lasting)]), lambda: {PARTITION: fence})
+    sweeper.round()
+    looked.clear()
+    passed = rounds_until(sweeper, clock, lambda: LOG.topic in looked)
+    assert 60 <= passed <= 200
+    assert beside not in looked
+    assert 3_500 <= passed + rounds_until(sweeper, clock, lambda: beside in looked, 60.0) <= 3_800
+
+
+def test_the_sweeper_looks_at_topics_that_may_end_in_each_round(broker, fence, clock, looked):
+    settings = Windowless(expire_after=3_600_000)
+    broker.publish(LOG.topic, texts(1), settings)
+    sweeper = Sweeper(broker, TopicRules([(LOG.topic, settings)]), lambda: {PARTITION: fence})
+    sweeper.round()
+    assert rounds_until(sweeper, clock, lambda: len(looked) == 4) == 3 * PERIOD, (
+        "a stream leaves no trace that could be found later"
+    )
+
+
+def test_what_a_failed_round_left_is_swept_by_the_next(broker, fence, monkeypatch):
+    for _ in range(3):
+        broker.publish(LOG.topic, texts(1), TopicSettings())
+    sweeper = Sweeper(broker, TopicRules([(LOG.topic, Windowless(retention=1))]), lambda: {PARTITION: fence})
+    monkeypatch.setattr(broker, "sweep", Mock(side_effect=Unavailable("away")))
+    with pytest.raises(Unavailable):
+        sweeper.round()
+    monkeypatch.undo()
+    sweeper.round()
+    assert offsets(broker) == [(3, 3)]
+
+
+def test_after_a_failover_every_topic_is_looked_at(broker, fence, looked):
+    broker.publish(LOG.topic, texts(1), TopicSettings())
+    sweeper = Sweeper(broker, TopicRules(), lambda: {PARTITION: fence})
+    sweeper.round()
+    broker.connections.command("HSET", broker.keys.partition(PARTITION), "epoch", "77")
+    sweeper.round()
+    assert looked == [LOG.topic] * 2
 
 
 def test_the_sweeper_frees_memory_of_a_full_redis(start_redis):

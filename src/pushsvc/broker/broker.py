@@ -81,13 +81,15 @@ class ReadRequest(NamedTuple):
 class SweptLog:
     """The result of trimming a log: removed entries, whether more could go, and the bytes of events left.
 
-    ``idle`` is true if its topic had no events and no streams for so long that it is to end.
+    ``idle`` is true if its topic had no events and no streams for so long that it is to end. After ``wait`` ms it has
+    to be looked at again even if it does not change; None: never.
     """
 
     entries: int
     more: bool
     bytes: int
     idle: bool
+    wait: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +338,8 @@ class Broker:
             if state == b"fenced":
                 raise Fenced(f"another aggregator owns the partition of {topic!r}")
             if state == b"ok":
-                entries, more, size, idle = values
-                swept[topic] = SweptLog(entries, bool(more), size, bool(idle))
+                entries, more, size, idle, wait = values
+                swept[topic] = SweptLog(entries, bool(more), size, bool(idle), wait if wait >= 0 else None)
         return swept
 
     def _sweep_call(self, topic: str, settings: TopicSettings, fence: int, max_entries: int) -> ScriptCall:

@@ -1,6 +1,6 @@
 """Trims the logs of the partitions that this process owns, and ends topics that are not used any more.
 
-The publish script trims the log that it appends to. This room enforces the bound on age, removes events that a window
+The publish script trims the log that it appends to. This module enforces the bound on age, removes events that a window
 needed when the last event came, and forgets topics that ended long ago.
 """
 
@@ -12,15 +12,19 @@ import gevent
 from prometheus_client import Counter, Gauge
 
 from pushsvc.broker.broker import Broker, EndedTopics
+from pushsvc.broker.keys import is_statistics
 from pushsvc.errors import Fenced, PushError
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.slices import Slices
+from pushsvc.worker.sweep_schedule import SweepSchedule
 
 log = logging.getLogger(__name__)
 
-PERIOD = 15.0  # least seconds from the start of one round over all topics to the next
+PERIOD = 15.0  # least seconds from the start of one round to the next
 # Topics of one round trip, and entries removed from each: Redis is busy for a few milliseconds at most.
 TOPICS, ENTRIES = 20, 50
+_SETTLED = 60.0  # seconds after which a changed topic is looked at; the publish itself trimmed what no window needed
+_NEWEST = 2**62  # a sequence after which nothing has changed
 _ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
 _UNOWNED = 1.0  # seconds between two rounds while no partition is owned
 _FILL_SLICE = 0.005  # seconds of work on newest events and indexes after which the event loop gets a turn
@@ -42,12 +46,17 @@ SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries trimmed while no eve
 
 
 class Sweeper:
-    """Sweeps all topics in rounds. ``fences()`` returns the owned partitions with their fencing tokens."""
+    """Sweeps the topics that need it in rounds. ``fences()`` returns the owned partitions with their fencing tokens.
+
+    When a partition is taken over, that is all of them; then those that changed, and those of which something goes by
+    its age.
+    """
 
     def __init__(self, broker: Broker, rules: TopicRules, fences: Callable[[], Mapping[int, int]]) -> None:
         self._broker = broker
         self._rules = rules
         self._fences = fences
+        self._schedules: dict[int, SweepSchedule] = {}  # by partition
         self._cursors: dict[int, bytes] = {}  # by partition: where the next step over its ended topics begins
 
     def run(self) -> None:
@@ -64,22 +73,26 @@ class Sweeper:
             gevent.sleep(max(_PAUSE, begun + period - time.monotonic()))
 
     def round(self) -> None:
-        """Sweep every topic once; at the end raise the last error of the broker, except Fenced.
+        """Sweep what is due; at the end raise the last error of the broker, except Fenced.
 
         After an error the gauges stay: the sums would lack a partition.
         """
         held, fullest, remembered, forgotten = 0, 0.0, 0, 0
         failure: PushError | None = None
-        for partition in sorted(self._fences()):
+        fences = self._fences()
+        self._schedules = {number: one for number, one in self._schedules.items() if fences.get(number) == one.fence}
+        for partition, fence in sorted(fences.items()):
+            schedule = self._schedules.setdefault(partition, SweepSchedule(fence))
             try:
-                size, full = self._sweep_partition(partition)
+                schedule = self._note_changes(partition, schedule)
+                self._sweep_due(partition, schedule)
                 ended = self._forget_ended(partition)
             except Fenced:  # the next renewal of the leases notices it
                 continue
             except PushError as error:  # the next partitions may be at another primary
                 failure = error
             else:
-                held, fullest = held + size, max(fullest, full)
+                held, fullest = held + schedule.bytes, max(fullest, schedule.fullest)
                 remembered, forgotten = remembered + ended.remembered, forgotten + ended.forgotten
         if failure is not None:
             raise failure
@@ -95,20 +108,35 @@ class Sweeper:
         self._cursors[partition] = ended.cursor
         return ended
 
-    def _sweep_partition(self, partition: int) -> tuple[int, float]:
-        """Trim the logs of a partition; return their bytes afterwards, and the fill ratio of the fullest."""
-        held, fullest = 0, 0.0
-        names = sorted(self._broker.topics_of(partition))
-        self._fill_latest(names)
-        for at in range(0, len(names), TOPICS):
-            topics = {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
-            for topic, size in self._sweep(partition, topics).items():
-                held += size
-                full = topics[topic].full_bytes
-                fullest = max(fullest, size / full if full else 0.0)
-            gevent.sleep(_PAUSE)
-        self._fill_indexes(names)
-        return held, fullest
+    def _note_changes(self, partition: int, schedule: SweepSchedule) -> SweepSchedule:
+        """Take over which topics changed since the last round; return the schedule, a new one after a failover."""
+        more = True
+        while more:
+            changed = self._broker.changed(partition, schedule.through)
+            if changed.epoch != schedule.epoch:  # Redis may have lost changes that were seen here
+                schedule = self._schedules[partition] = SweepSchedule(schedule.fence)
+                changed = self._broker.changed(partition, _NEWEST)
+                schedule.epoch = changed.epoch
+                schedule.add(self._broker.topics_of(partition), 0.0)
+            names = [name for name in changed.sequences if not is_statistics(name)]
+            schedule.add(names, time.monotonic() + _SETTLED)
+            schedule.through, more = changed.through, changed.more
+        return schedule
+
+    def _sweep_due(self, partition: int, schedule: SweepSchedule) -> None:
+        """Trim the logs of the topics that are due, and complete what is kept beside them."""
+        names = schedule.take(time.monotonic())
+        left = set(names)
+        try:
+            self._fill_latest(names)
+            for at in range(0, len(names), TOPICS):
+                topics = {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
+                self._sweep(partition, topics, schedule)
+                left.difference_update(topics)
+                gevent.sleep(_PAUSE)
+            left.update(self._fill_indexes(names))
+        finally:
+            schedule.add(left, 0.0)
 
     def _fill_latest(self, names: Sequence[str]) -> None:
         """Fold logs into the newest events that topics keep beside them, before they are trimmed: the setting may just
@@ -117,28 +145,40 @@ class Sweeper:
         for topic in self._broker.latest.behind(list(keeping)):
             self._broker.latest.fill(topic, keeping[topic], Slices(_FILL_SLICE))
 
-    def _fill_indexes(self, names: Sequence[str]) -> None:
-        """Add events to the indexes of topics that lack some: the setting may just have been switched on or changed."""
+    def _fill_indexes(self, names: Sequence[str]) -> list[str]:
+        """Add events to the indexes of topics that lack some: the setting may just have been switched on or changed.
+        Return the topics whose indexes still lack some."""
         indexed = {name: settings.index for name in names if (settings := self._rules.settings_of(name)).index}
-        for topic in self._broker.index.behind(indexed):
-            self._broker.index.fill(topic, indexed[topic], _INDEX_STEPS, Slices(_FILL_SLICE))
+        behind = self._broker.index.behind(indexed)
+        return [
+            name
+            for name in behind
+            if not self._broker.index.fill(name, indexed[name], _INDEX_STEPS, Slices(_FILL_SLICE))
+        ]
 
-    def _sweep(self, partition: int, topics: Mapping[str, TopicSettings]) -> dict[str, int]:
-        """Trim some topics of a partition, and end those not used; return the bytes of the logs afterwards."""
-        found: dict[str, int] = {}
+    def _sweep(self, partition: int, topics: Mapping[str, TopicSettings], schedule: SweepSchedule) -> None:
+        """Trim some topics of a partition, and end those not used."""
+        waiting = dict(topics)
         for _ in range(_ROUND_TRIPS):
             fence = self._fences().get(partition)
-            if fence is None or not topics:
+            if fence is None or not waiting:
                 break
             try:
-                swept = self._broker.sweep(topics, fence, ENTRIES)
+                swept = self._broker.sweep(waiting, fence, ENTRIES)
             except Fenced:  # the next renewal of the leases notices it
                 break
             SWEPT.inc(sum(one.entries for one in swept.values()))
-            found.update({topic: one.bytes for topic, one in swept.items()})
-            for topic in [topic for topic, one in swept.items() if one.idle]:
-                if self._broker.expire(topic, fence, topics[topic].expire_after):
+            now = time.monotonic()
+            for topic, settings in waiting.items():
+                one = swept.get(topic)
+                if one is None:  # it was deleted
+                    schedule.forget(topic)
+                elif one.idle and self._broker.expire(topic, fence, settings.expire_after):
+                    schedule.forget(topic)
                     EXPIRED.inc()
-                    del found[topic], swept[topic]
-            topics = {topic: topics[topic] for topic, one in swept.items() if one.more}
-        return found
+                else:
+                    schedule.set_size(topic, one.bytes, settings.full_bytes)
+                    if one.wait is not None:
+                        schedule.add([topic], now + one.wait / 1000)
+            waiting = {topic: waiting[topic] for topic, one in swept.items() if one.more}
+        schedule.add(waiting, 0.0)

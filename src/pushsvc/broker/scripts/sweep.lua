@@ -1,7 +1,8 @@
 -- Trim a topic's log without a publish, by at most `max_entries`, and its index, and see whether the topic is in use.
 -- KEYS: partition, log, metadata, index. Arguments: SweepArguments (script.py), the bounds as in TopicLimits; a topic that
 -- ends after `expire_after` ms without events and streams (0: never) has the channels of its logs after them.
--- Returns {'ok', removed entries, 1 if more could go, bytes left, 1 if the topic is to end} | {'fenced'} | {'deleted'}
+-- Returns {'ok', removed entries, 1 if more could go, bytes left, 1 if the topic is to end, ms until something may have to
+-- be done although nothing changes (-1: never)} | {'fenced'} | {'deleted'}
 local partition_key, log_key, metadata_key, index_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
@@ -21,7 +22,7 @@ local bounds = {
   events = tonumber(retention), age = tonumber(retention_age), bytes = tonumber(retention_bytes),
   window_age = tonumber(window_age), window_events = tonumber(window_events)
 }
-local removed, more = trim(log, bounds, now, tonumber(max_entries))
+local removed, more, wait = trim(log, bounds, now, tonumber(max_entries))
 if metadata[7] and has_index == '' then -- the topic had one, by other settings
   redis.call('UNLINK', index_key)
   redis.call('HDEL', metadata_key, 'indexed')
@@ -38,10 +39,12 @@ if expire_after > 0 then
   local used = math.max(tonumber(metadata[5] or now), tonumber(metadata[6] or 0))
   if used <= now then
     if has_streams(numsub, NAMED_ARGUMENTS + 1) then
-      redis.call('HSET', metadata_key, 'watched', now + math.min(math.floor(expire_after / 8), 3600000))
+      used = now + math.min(math.floor(expire_after / 8), 3600000)
+      redis.call('HSET', metadata_key, 'watched', used)
     else
       ends = now - used >= expire_after
     end
   end
+  wait = math.min(wait or math.huge, math.max(0, used - now)) -- a stream leaves no trace that could be found later
 end
-return {'ok', removed, more and 1 or 0, log.bytes, ends and 1 or 0}
+return {'ok', removed, more and 1 or 0, log.bytes, ends and 1 or 0, wait or -1}

@@ -16,9 +16,10 @@ end
 -- Remove at most `max_entries` old entries that are beyond one of the bounds and that no window needs.
 -- log: key, metadata_key, last, bytes, oldest (as described; `bytes` and `oldest` are updated)
 -- bounds: events, age and bytes (0: no bound); windows need the last `window_events` and the last `window_age` ms
--- Returns the number of removed entries, and whether more could go.
+-- Returns the number of removed entries, whether more could go, and in how many ms another one may go by its age, nil if
+-- none does before the log changes.
 trim = function(log, bounds, now, max_entries)
-  local removed, first, trimmed, arrived, more = 0, nil, nil, nil, false
+  local removed, first, trimmed, arrived, more, wait = 0, nil, nil, nil, false, nil
   local gaps, closed = nil, 0 -- offsets of the log without an event, by corrections; read once they matter
   while log.oldest ~= '' do
     local sequence, last, arrival, size, kind = string.match(log.oldest, '(%d+) (%d+) (%d+) (%d+)(.*)')
@@ -27,6 +28,9 @@ trim = function(log, bounds, now, max_entries)
       or bounds.bytes > 0 and log.bytes > bounds.bytes
       or bounds.age > 0 and age >= bounds.age
     if not beyond or later < bounds.window_events or age < bounds.window_age then
+      if later >= bounds.window_events and (beyond or bounds.age > 0) then
+        wait = math.max(beyond and 0 or bounds.age - age, bounds.window_age - age)
+      end
       break
     end
     gaps = gaps or tonumber(redis.call('HGET', log.metadata_key, 'gaps') or 0)
@@ -56,5 +60,5 @@ trim = function(log, bounds, now, max_entries)
       redis.call('HINCRBY', log.metadata_key, 'gaps', -closed)
     end
   end
-  return removed, more
+  return removed, more, wait
 end

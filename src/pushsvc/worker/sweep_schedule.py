@@ -1,0 +1,65 @@
+"""Which topics of a partition the sweeper has to look at, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+STEP = 15.0  # seconds; times are rounded up to it
+_COUNTED_FILL = 0.01  # logs that are less full are not compared
+
+
+class SweepSchedule:
+    """The topics of a partition that is owned with a fencing token, and the bytes of their logs.
+
+    A topic that does not change is looked at again only when something of it may go by its age. Times are monotonic, in
+    seconds.
+    """
+
+    def __init__(self, fence: int) -> None:
+        self.fence = fence
+        self.epoch: int | None = None  # of Redis; None: the topics are not known yet
+        self.through = 0  # the sequence up to which changes are known
+        self.bytes = 0  # of all logs
+        self._sizes: dict[str, int] = {}
+        self._fills: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
+        self._topics: dict[int, set[str]] = {}  # by step
+
+    @property
+    def fullest(self) -> float:
+        """The fill ratio of the fullest log; 0 if none is filled by 1 %."""
+        return max(self._fills.values(), default=0.0)
+
+    def add(self, names: Iterable[str], at: float) -> None:
+        """Look at topics at a time, or before if that was asked for."""
+        step = math.ceil(at / STEP)
+        for name in names:
+            before = self._steps.get(name)
+            if before is None or step < before:
+                if before is not None:
+                    self._topics[before].discard(name)
+                self._steps[name] = step
+                self._topics.setdefault(step, set()).add(name)
+
+    def take(self, now: float) -> list[str]:
+        """Return the topics whose time has come. They are not looked at again unless they are added again."""
+        due = [step for step in self._topics if step <= now / STEP]
+        names = sorted(set().union(*(self._topics.pop(step) for step in due)))
+        for name in names:
+            del self._steps[name]
+        return names
+
+    def set_size(self, name: str, size: int, full: int) -> None:
+        """Note the bytes of a topic's log, which is full at ``full`` bytes (0: never)."""
+        self.bytes += size - self._sizes.get(name, 0)
+        self._sizes[name] = size
+        if full and size >= _COUNTED_FILL * full:
+            self._fills[name] = size / full
+        else:
+            self._fills.pop(name, None)
+
+    def forget(self, name: str) -> None:
+        """Note that a topic has ended."""
+        self.bytes -= self._sizes.pop(name, 0)
+        self._fills.pop(name, None)
