@@ -9,64 +9,33 @@ everything up to that sequence is known, and is handed out in order. Until then 
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-from pushsvc.broker.broker import READ_BYTES
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, LogRead, PartitionRead, StatisticsEntry
+from pushsvc.broker.log import NO_ENTRIES, LogEntry, LogNotification, StatisticsEntry
 from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
+from pushsvc.hub.feed.hand_out import Batch, HandOut, Progress, guarded
 from pushsvc.hub.feed.loading import WindowLoader
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.feed.tail import Joiner, LogConsumer, Tail
+from pushsvc.hub.feed.tail_reads import Restarted, TailRead, TailReader, TailReads, complete_through
 from pushsvc.hub.limits import FeedLimits
-from pushsvc.hub.messages import Rendering
 from pushsvc.slices import Slices
 
 log = logging.getLogger(__name__)
 
-Batch = list[tuple[int, Tail, LogEntry]]  # entries of several logs in order of their sequences
 Notified = list[tuple[Log | None, bytes]]  # notifications as they arrived; no log: a new topic was announced
-
-
-class Restarted(Exception):
-    """The partition has another epoch: Redis may have lost entries, and the sequences start over."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"epoch {epoch}")
-        self.epoch = epoch
-
-
-@dataclass(slots=True)
-class TailRead:
-    """What a read of a tail's log returned, and the sequence of the partition at that instant."""
-
-    tail: Tail
-    log: LogRead
-    sequence: int
-
-    @property
-    def end(self) -> int:
-        """The offset of the last entry that was read, or after which nothing was."""
-        return max(self.log.entries[-1].last if self.log.entries else self.log.after, self.tail.after)
-
-
-class Progress(NamedTuple):
-    """Up to which sequence a follower has handed out its partition, and up to which offset its logs."""
-
-    through: int
-    offsets: dict[Log, int]
 
 
 class Tally:
@@ -105,7 +74,9 @@ class Follower:
         self.through = 0
         self._newest_topic_sequence: int | None = None  # None: before the first read
         self._announced = False  # a topic was announced after that one
+        self.hand_out = HandOut(partition, self.tails, room, limits)
         self._reader = reader
+        self._tail_reader = TailReader(partition, reader, subscriptions, limits)
         self._subscriptions = subscriptions
         self._room = room
         self._directory = directory
@@ -121,27 +92,25 @@ class Follower:
         self._unconfirmed: dict[Log, Tail] = {}  # new: to be read once Redis has confirmed the subscription
         self._joining: dict[Joiner, dict[Log, None]] = {}  # consumers of logs that need not be read for them
         self._reading = False
-        self._unsure_until = 0.0
         self._checked: int | None = None  # changes up to this sequence were checked; None: before the first read
         self._check_at = monotonic() + limits.read_anyway
         self._notified: Notified = []
         self.notified_bytes = 0
         self._taking = False  # the notifications of this turn of the loop will be taken
-        self._offsets: dict[Log, int] = {}  # that belong to the position, while entries are handed out in slices
         self._failed = False
-        self.slices = 0  # pauses while entries were handed out
         self._timer: Any = None
         self.greenlet = gevent.spawn(self._run)
 
     @property
     def position(self) -> Position:
         """Return the position up to which the consumers got every entry of every log."""
-        return Position(self.epoch or 0, self.through)
+        held = self.hand_out.held
+        return Position(self.epoch or 0, self.through if held is None else held.through)
 
     def offset(self, of: Log) -> int:
         """Return the offset in a log that belongs to the position."""
-        after = self.tails[of].after
-        return self._offsets.get(of, after) if self._offsets else after
+        after, held = self.tails[of].after, self.hand_out.held
+        return after if held is None else held.offsets.get(of, after)
 
     def advance(self) -> None:
         """Move soon to the current position of the partition."""
@@ -409,7 +378,7 @@ class Follower:
         A client may come from another worker, which had read further.
         """
         deadline = monotonic() + timeout
-        while not (reached := position.epoch == self.epoch and position.sequence <= self.through):
+        while not (reached := position.epoch == self.epoch and position.sequence <= self.position.sequence):
             read = self._reader.read(self.partition, {})
             # In another epoch this follower has still to notice the restart, which it reports once.
             known = read.epoch == self.epoch
@@ -498,7 +467,7 @@ class Follower:
             for consumer, logs in joining.items():
                 joined = [of for of in logs if of in self.tails]
                 if joined:
-                    self._guarded(consumer, partial(consumer.on_read, joined))
+                    guarded(consumer, partial(consumer.on_read, joined))
             if self._checked is None:
                 self._checked = self.through
 
@@ -507,15 +476,17 @@ class Follower:
 
         ``doubted`` gets the logs that come into doubt meanwhile.
         """
-        reads: dict[Log, TailRead] = {}
-        read = self._read(doubted, reads)
+        reads: TailReads = {}
+        read = self._tail_reader.read(doubted.values(), reads, self.epoch)
+        self.epoch = read.epoch
         self._take_large(reads)
         known = self._newest_topic_sequence
         new_topics = (known is None or read.newest_topic_sequence > known) and self._directory.has_consumers
         pieces = len(reads) > self._limits.read_logs
         loading = sum(tail.loading for tail in self.tails.values()) if self._loader.is_busy else 0
         partly = len(reads) + loading < len(self.tails)  # what is loaded is read again
-        if read.sequence > self.through and (partly or pieces or new_topics) and not self._wait_arrived(reads):
+        waits = read.sequence > self.through and (partly or pieces or new_topics)
+        if waits and not self._tail_reader.wait_arrived(self.tails, reads):
             self._doubt_all()
             if partly:
                 return False
@@ -531,43 +502,20 @@ class Follower:
                 for of in late:
                     del self._doubted[of]
                 doubted |= late
-                self._read(late, reads)
+                self._tail_reader.read(late.values(), reads, self.epoch)
                 self._take_large(reads)
             reads = {of: one for of, one in reads.items() if of in self.tails}
             replaced = any(self.tails[of] is not one.tail for of, one in reads.items())
             if replaced or self._rewind_lost(reads):
                 self._wake.set()
                 return False
-            taken, limit, notified = self._continuation(notified, reads, self._limit(reads, read.sequence))
+            taken, limit, notified = self._continuation(notified, reads, complete_through(reads, read.sequence))
         finally:
             self._keep_notified(notified + self._notified)
         self._offer(reads, taken, limit, may_pause=True)
         return True
 
-    def _read(self, tails: Mapping[Log, Tail], reads: dict[Log, TailRead]) -> PartitionRead:
-        """Read logs in pieces, between which the event loop gets a turn, into ``reads``; return the last read."""
-        # A log that is followed from its end is of use only if it is read before the others.
-        wanted = [tail for tail in tails.values() if not tail.loading]
-        waiting = sorted(wanted, key=lambda tail: tail.after != NO_ENTRIES)
-        size = self._limits.read_logs
-        pieces = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
-        widest = max((len(tail.consumers) for tail in waiting), default=0)
-        parts = max(len(pieces), widest // self._limits.wide)
-        budget = {"budget": READ_BYTES // parts} if parts > 1 else {}
-        for piece in pieces:
-            sure = monotonic() >= self._unsure_until
-            for tail in piece:
-                tail.continuous = sure and self._subscriptions.is_confirmed(tail.log)
-            read = self._reader.read(self.partition, {tail.log: tail.after for tail in piece}, **budget)
-            if self.epoch is None:
-                self.epoch = read.epoch
-            elif read.epoch != self.epoch:
-                raise Restarted(read.epoch)
-            for tail in piece:
-                reads[tail.log] = TailRead(tail, read.logs[tail.log], read.sequence)
-        return read
-
-    def _take_large(self, reads: dict[Log, TailRead]) -> None:
+    def _take_large(self, reads: TailReads) -> None:
         """Take large windows that no consumer knows yet out of reads, to be loaded. Parse other large frames."""
         pause = Slices(self._limits.slice)
         for of, one in list(reads.items()):
@@ -595,22 +543,6 @@ class Follower:
         self._failed = True
         self._wake.set()
 
-    def _wait_arrived(self, reads: Mapping[Log, TailRead]) -> bool:
-        """Wait for the notifications up to now of the logs that were not read; return False if some may be lost."""
-        unread = (of for of, tail in self.tails.items() if of not in reads and not tail.loading)
-        of = next(unread, None) or next(iter(self.tails), None)
-        return of is not None and self._subscriptions.wait_arrived(of, self._limits.wait)
-
-    @staticmethod
-    def _limit(reads: Mapping[Log, TailRead], limit: int) -> int:
-        """Return up to where nothing is missing, if nothing is of the logs that were not read."""
-        for one in reads.values():
-            if one.log.more:
-                limit = min(limit, one.log.entries[-1].sequence)
-            elif not one.tail.continuous:
-                limit = min(limit, one.sequence)
-        return limit
-
     def _start_over(self) -> None:
         """Continue after an entry that cannot be processed: one entry must not stop the process."""
         self._keep_notified([])
@@ -618,17 +550,13 @@ class Follower:
 
     def _on_restart(self, epoch: int) -> None:
         """Start over in a new epoch, at most some entries before the end of each log."""
-        last: dict[Log, int] = {}
-        logs, size = list(self.tails), self._limits.read_logs
-        for start in range(0, len(logs), size):
-            read = self._reader.read(self.partition, dict.fromkeys(logs[start : start + size], NO_ENTRIES))
-            if read.epoch != epoch:
-                self._wake.set()
-                return
-            last |= {of: logged.last for of, logged in read.logs.items()}
+        last = self._tail_reader.read_ends(self.tails, epoch)
+        if last is None:
+            self._wake.set()
+            return
         self.epoch, self.through, self._newest_topic_sequence, self._checked = epoch, 0, 0, None
         self._announced = False
-        self._unsure_until = monotonic() + self._limits.unsure
+        self._tail_reader.distrust()
         self._keep_notified([])
         self._reset_all("broker-restarted", last)
         self._signal_moved()
@@ -672,13 +600,13 @@ class Follower:
         batch += taken
         if reads:
             batch.sort(key=lambda item: item[0])
-        self._hand_out(batch, before)
+        self.hand_out.give(batch, self.through, before)
         read: dict[LogConsumer, list[Log]] = {}
         for of, one in reads.items():
             for consumer in one.tail.consumers:
                 read.setdefault(consumer, []).append(of)
         for consumer, logs in read.items():
-            self._guarded(consumer, partial(consumer.on_read, logs))
+            guarded(consumer, partial(consumer.on_read, logs))
         self._signal_moved()
 
     def _advance(self, one: TailRead, limit: int, batch: Batch, *, below: bool) -> None:
@@ -710,65 +638,6 @@ class Follower:
         """Return the position, and the offsets that belong to it, of logs that move on."""
         tails = [*(one.tail for one in reads.values()), *(tail for _, tail, _ in taken)]
         return Progress(self.through, {tail.log: tail.after for tail in tails if tail.after >= 0})
-
-    def _hand_out(self, batch: Batch, before: Progress | None) -> None:
-        """Apply entries to the window states, and give each consumer its own."""
-        shares: dict[LogConsumer, list[tuple[Log, LogEntry]]] = {}
-        for _, tail, entry in batch:
-            if tail.window_state is not None and isinstance(entry, StatisticsEntry):
-                tail.window_state.apply(entry)
-            for consumer in tail.consumers:
-                shares.setdefault(consumer, []).append((tail.log, entry))
-        rendering = Rendering()
-        if before is not None and len(shares) > 1:
-            self._hand_out_in_slices(shares, rendering, before)
-            return
-        for consumer, share in shares.items():
-            self._guarded(consumer, partial(consumer.take, self.partition, share, rendering))
-
-    def _hand_out_in_slices(
-        self, shares: Mapping[LogConsumer, list[tuple[Log, LogEntry]]], rendering: Rendering, before: Progress
-    ) -> None:
-        """Give consumers their entries, with pauses.
-
-        Meanwhile the position is the one before, which the consumers have that got nothing yet; the others note theirs.
-        Later entries wait: this runs in the greenlet that reads.
-        """
-        through, paused = self.through, False
-        served: list[LogConsumer] = []
-        until, left = monotonic() + self._limits.slice, len(shares)
-        for consumer, share in shares.items():
-            left -= 1
-            if paused and not any(self._feeds(consumer, of) for of, _ in share):
-                continue  # it has left meanwhile
-            self._guarded(consumer, partial(consumer.take, self.partition, share, rendering))
-            served.append(consumer)
-            if not left or monotonic() < until:
-                continue
-            self.through, self._offsets = before
-            try:
-                for one in served:
-                    self._guarded(one, partial(one.note_taken, self.partition, through))
-                served.clear()
-                self.slices += 1
-                get_hub().wait(get_hub().loop.timer(0))
-                self._room.wait()
-            finally:
-                self.through, self._offsets = through, {}
-            paused, until = True, monotonic() + self._limits.slice
-
-    def _feeds(self, consumer: LogConsumer, of: Log) -> bool:
-        tail = self.tails.get(of)
-        return tail is not None and consumer in tail.consumers
-
-    @staticmethod
-    def _guarded(consumer: Joiner, call: Callable[[], None]) -> None:
-        """Call a consumer. If it raises, it ends; the other consumers are not affected."""
-        try:
-            call()
-        except Exception:
-            log.exception("%s", consumer)
-            consumer.fail()
 
     def _reset_all(self, reason: str, last: Mapping[Log, int]) -> None:
         for of, tail in self.tails.items():
