@@ -34,6 +34,7 @@ from measure import Table, machine
 from pushsvc.broker.embedded import EmbeddedServer
 
 PRODUCERS = 16
+PRODUCER_COUNTS = (16, 64)
 ROLES = ("web", "aggregator", "redis")
 BODY = '{"t":%t,"key":"a","pad":"' + "x" * 40 + '"}'
 PLAIN = "windows = []"
@@ -268,6 +269,23 @@ def messages_table(servers: list[Server], binary: Path, counts: list[int], messa
     table.print()
 
 
+def throughput_table(servers: list[Server], binary: Path, messages: int) -> None:
+    table = Table(
+        "1,000 topics with one subscriber each: messages a second by the number of producers, who wait for each answer",
+        ["server", *(f"{producers} producers" for producers in PRODUCER_COUNTS), "CPU µs"],
+        "The load client takes a part of the two cores, too. CPU per message with the most producers.",
+    )
+    for server in installed(servers, table):
+        rates, each = [], 0.0
+        for producers in PRODUCER_COUNTS:
+            with server.running(), Load(binary, server, 1_000, 1_000, producers) as load:
+                load.ask("open 256")
+                each, _, found = cost(server, load, messages)
+            rates.append(f"{messages / found['seconds']:,.0f}")
+        table.add(server.name, *rates, f"{each * 1e6:.0f}")
+    table.print()
+
+
 def wide_table(servers: list[Server], binary: Path, messages: int) -> None:
     table = Table(
         "One topic, 200 subscribers, one producer that waits for each answer",
@@ -377,7 +395,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer messages and streams")
     parser.add_argument("--topics", default="1000,10000", help="numbers of topics, separated by commas")
-    parser.add_argument("--only", default="messages,wide,open,latency,burst", help="the tables to print")
+    parser.add_argument("--only", default="messages,throughput,wide,open,latency,burst", help="the tables to print")
     parser.add_argument("--centrifugo", type=Path, help="the binary of Centrifugo")
     parser.add_argument("--plain", default=PLAIN, help="settings of topics of events alone")
     arguments = parser.parse_args()
@@ -392,9 +410,11 @@ def main() -> None:
         servers.append(pushsvc(folder / "plain", "pushsvc, no windows", arguments.plain))
         servers.append(pushsvc(folder / "windows", "pushsvc, default windows", ""))
         of_keys = [keyed(pushsvc(folder / "keys", "pushsvc, no windows, a key each", arguments.plain))]
+        of_two = pushsvc(folder / "two", "pushsvc, no windows, 2 web processes", arguments.plain, workers=2)
         tables = {
             "messages": lambda: messages_table(servers + of_keys, binary, counts, 50_000 // part),
             "keys": lambda: messages_table(of_keys, binary, counts, 50_000 // part),
+            "throughput": lambda: throughput_table([*servers, of_two], binary, 50_000 // part),
             "wide": lambda: wide_table(servers, binary, 2_000 // part),
             "open": lambda: open_table(servers[1:], binary, 10_000 // part),
             "latency": lambda: latency_table(servers, binary, 10_000 // part, 2_000, 10),
