@@ -19,9 +19,9 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
-from pushsvc.broker.publisher import IdempotencyKey, Receipt
+from pushsvc.broker.publisher import IdempotencyKey, NewEvents, Receipt
 from pushsvc.errors import OutcomeUnknown, StartupError, Unconfirmed
-from pushsvc.event import Event
+from pushsvc.event import Batch, Event
 from pushsvc.settings import Ack, TopicSettings
 from pushsvc.supervisor.preflight import check_redis
 from pushsvc.web.app import create_app
@@ -264,3 +264,12 @@ def test_a_server_with_too_few_replicas_is_warned_about(pair: tuple[EmbeddedServ
     assert check(primary, REPLICA) == []
     [warning] = check(primary, Ack(replicas=2))
     assert "has 1 replicas: with --ack replicas:2 publishing is answered with 503 until it has 2" in warning
+
+
+def test_batches_that_must_be_published_alone_need_no_confirmation(start_with_waitaof: Starter) -> None:
+    """Two posts with one id came together, alone in their round trip: both were answered 500."""
+    server = start_with_waitaof("alone")
+    broker = Broker(server.url, ack=FSYNC)
+    twice = Batch.from_events([*event(1, "same"), *event(2, "same")])
+    assert broker.publish_together([NewEvents("t", twice, SETTINGS)]) == [None]
+    broker.close()

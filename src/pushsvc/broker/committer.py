@@ -97,6 +97,8 @@ class Committer:
     def call_all(self, calls: Sequence[ScriptCall | Append]) -> list[tuple[Any, str]]:
         """Run scripts in one round trip; return what ``call`` would for each, and in place of a reply what it would
         raise."""
+        if not calls:
+            return []
         request = CommitRequest([PendingCall(call, self._unconfirmed) for call in calls])
         try:
             first = self._join(request)
