@@ -6,13 +6,17 @@ formula begins with an apostrophe: events may come from anybody, and the table i
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 _EVENT_COLUMNS = ("$offset", "time", "type", "id", "key")
 _QUOTED = re.compile('[",\r\n]')
+_BLOCK = 64  # rows that are joined at a time
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+T = TypeVar("T")
 
 
 class TooManyCells(Exception):
@@ -57,6 +61,15 @@ class EventLines:
         return _line(map(event.get, self.columns), safe=self._safe)
 
 
+def blocks(rows: list[T]) -> Iterator[list[T]]:
+    """Yield rows in blocks, and drop them: a page of them has megabytes."""
+    rows.reverse()
+    while rows:
+        block = rows[: -_BLOCK - 1 : -1]
+        del rows[-_BLOCK:]
+        yield block
+
+
 class EventTable:
     """Events of a history: ``$offset,time,type,id,key``, then the fields in the order of their appearance. ``$topic``
     is left out. A table has at most ``most`` cells."""
@@ -87,12 +100,12 @@ class EventTable:
         """Turn the order of the rows around. The columns stay as they are."""
         self._rows.reverse()
 
-    def encode(self) -> bytes:
-        """Return the table with its header line."""
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the table with its header line, some lines at a time, and drop its rows meanwhile."""
         total = len(self._columns)
-        lines = [",".join([cell(name, safe=self._safe) for name in self._columns]).encode()]
-        lines += [row + b"," * (total - known) for known, row in self._rows]
-        return b"\n".join([*lines, b""])
+        yield ",".join([cell(name, safe=self._safe) for name in self._columns]).encode() + b"\n"
+        for block in blocks(self._rows):
+            yield b"".join([row + b"," * (total - known) + b"\n" for known, row in block])
 
 
 def frames_to_csv(

@@ -1,6 +1,7 @@
 """``/v1/topics/{topic}/events``: publish events, stream them, look them up."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,7 @@ from pushsvc.errors import InvalidParameter, NotGranted, UnsupportedMediaType
 from pushsvc.event.cloudevents import HEADER_PREFIX
 from pushsvc.hub.query import Query
 from pushsvc.hub.streams import QueryStream
-from pushsvc.table import EventTable, TooManyCells
+from pushsvc.table import EventTable, TooManyCells, blocks
 from pushsvc.topic import check_topic, is_pattern
 from pushsvc.web.authorization import granted
 from pushsvc.web.context import Context
@@ -22,6 +23,7 @@ from pushsvc.web.filters import PARAMETERS as _OF_FILTERS
 from pushsvc.web.filters import read_filter
 from pushsvc.web.history import HistoryFilter, HistoryPage, PageRequest, read_page
 from pushsvc.web.long_requests import client_of
+from pushsvc.web.memory.answer import GrowingAnswer
 from pushsvc.web.parameters import FORMATS, Parameters, choose_format, cursor_of, is_spreadsheet_safe
 from pushsvc.web.publish import publish
 from pushsvc.web.responses import begun_response, of_suffix, stream_response, text_response
@@ -157,6 +159,13 @@ class _JsonRows:
     def reverse(self) -> None:
         self.rows.reverse()
 
+    def pieces(self, separator: bytes) -> Iterator[bytes]:
+        """Yield the events, some at a time, with a separator between two of them, and drop them meanwhile."""
+        between = b""
+        for block in blocks(self.rows):
+            yield between + separator.join(block)
+            between = separator
+
 
 def _history(context: Context, topic: str, parameters: Parameters, chosen: str) -> Response:
     index = context.rules.settings_of(topic).index
@@ -175,7 +184,9 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
         return _export(context, topic, selected, parameters, chosen, safe=safe)
     wanted = _page_request(parameters)
     rows = EventTable(context.limits.cells, safe=safe) if chosen == "csv" else _JsonRows()
-    with context.long.reading(client_of(request)) as pause:
+    client = client_of(request)
+    answer = GrowingAnswer(context.memory, client.address)
+    with context.long.reading(client) as pause, closing(answer):
         try:
             page = read_page(context.broker, topic, selected, wanted, context.scan, rows, pause)
         except TooManyCells as error:
@@ -185,7 +196,10 @@ def _history(context: Context, topic: str, parameters: Parameters, chosen: str) 
                 f"columns: ask for at most {error.rows} events, or for format=ndjson",
             ) from None
         links = _Links(page, newest_first=wanted.newest_first)
-        response = _render(page, links, rows, chosen)
+        for piece in _pieces(page, links, rows, chosen):
+            answer.add(piece)
+            pause()
+        response = text_response(answer.bytes(), FORMATS[chosen])
     if header := links.header(wanted.limit):
         response.headers["Link"] = header
     if page.first_kept is not None:
@@ -239,12 +253,18 @@ class _Links:
         return ", ".join(found)
 
 
-def _render(page: HistoryPage, links: _Links, rows: EventTable | _JsonRows, chosen: str) -> Response:
+def _pieces(page: HistoryPage, links: _Links, rows: EventTable | _JsonRows, chosen: str) -> Iterator[bytes]:
     if isinstance(rows, EventTable):
-        return text_response(rows.encode(), FORMATS["csv"])
+        yield from rows.pieces()
+        return
     if chosen == "ndjson":
-        return text_response(b"\n".join([*rows.rows, b""]), FORMATS["ndjson"])
+        end = b"\n" if rows.rows else b""
+        yield from rows.pieces(b"\n")
+        yield end
+        return
     trimmed = {} if page.first_kept is None else {"trimmed": True, "first_offset": page.first_kept}
     prev = {} if links.prev[1] is None else {"prev": links.prev[1]}
     rest = orjson.dumps({"next": links.next[1], **prev, **trimmed})
-    return text_response(b'{"events":[%b],%b' % (b",".join(rows.rows), rest[1:]), FORMATS["json"])
+    yield b'{"events":['
+    yield from rows.pieces(b",")
+    yield b"]," + rest[1:]

@@ -108,7 +108,9 @@ def _snapshot(
     answer = GrowingAnswer(context.memory, client.address)
     with _read(context, query, settings) as (found, pause), closing(answer):
         if chosen == "csv":
-            answer.add(_table(context, _rows(query, found, pause), safe=safe))
+            for piece in _table(context, _rows(query, found, pause), safe=safe).pieces():
+                answer.add(piece)
+                pause()
         else:
             events = map(orjson.dumps, _rows(query, found, pause))
             for piece in latest_document(query.topic, events, None if query.limited else found.evicted):
@@ -144,7 +146,7 @@ def _rows(query: LatestQuery, found: LatestEvents, pause: Pause) -> Iterator[dic
         yield Event.decode(event.line).public(query.topic, event.offset, event.arrival)
 
 
-def _table(context: Context, rows: Iterator[dict[str, Any]], *, safe: bool) -> bytes:
+def _table(context: Context, rows: Iterator[dict[str, Any]], *, safe: bool) -> EventTable:
     table = EventTable(context.limits.cells, safe=safe)
     try:
         for row in rows:
@@ -155,4 +157,4 @@ def _table(context: Context, rows: Iterator[dict[str, Any]], *, safe: bool) -> b
             f"a table has at most {context.limits.cells} cells, and {error.rows + 1} events have {error.columns} "
             "columns: ask for format=json, or name keys",
         ) from None
-    return table.encode()
+    return table
