@@ -16,6 +16,14 @@ from pushsvc.stats.rows import OTHER
 
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
 _COUNTED = 10_000  # updates that are remembered to be counted
+_COLUMNS = TopicSettings().columns  # of windows that do not exist
+
+# Of windows without an entry, which are never changed. Most topics that a stream may name do not exist, and full
+# collections of the garbage collector took 0.1 s for the empty containers of 17,000 windows.
+_NO_ROWS: dict[RowId, Any] = {}
+_NO_HEAD: dict[str, Any] = {}
+_NO_KEYS: set[str] = set()
+_NO_UPDATES: deque[int] = deque()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +95,35 @@ class WindowState:
     own. ``sequence`` and ``offset`` are those of the last entry. At least ``removed`` removed rows are remembered.
     """
 
+    __slots__ = (
+        "__weakref__", "_changed", "_head", "_horizon", "_most_removed", "_partial", "_removed", "_rows", "_tails",
+        "_updates", "exists", "log", "offset", "sequence",
+    )  # fmt: skip
+
     def __init__(self, log: Log, *, removed: int = _REMOVED) -> None:
         self.log = log
         self.exists = False
         self.sequence = self.offset = 0
         self._most_removed = removed
-        self._rows: dict[RowId, list[Any]] = {}
-        self._tails: dict[RowId, None] = {}  # what follows the key in the rows' ids: a key has at most a row of each
-        self._changed: dict[RowId, int] = {}  # row: sequence of its last change; oldest first, as is _removed
-        self._removed: dict[RowId, int] = {}
+        self._rows: dict[RowId, list[Any]] = _NO_ROWS
+        # What follows the key in the rows' ids: a key has at most a row of each.
+        self._tails: dict[RowId, None] = _NO_ROWS
+        # Row: sequence of its last change; oldest first, as is _removed.
+        self._changed: dict[RowId, int] = _NO_ROWS
+        self._removed: dict[RowId, int] = _NO_ROWS
         self._horizon = 0  # changes up to this sequence are not known row by row
-        self._updates: deque[int] = deque(maxlen=_COUNTED)
-        self._partial: set[str] = set()
-        self._head: dict[str, Any] = {}
+        self._updates = _NO_UPDATES
+        self._partial = _NO_KEYS
+        self._head = _NO_HEAD
+
+    def _prepare(self) -> None:
+        """Make the containers, before the first entry."""
+        if self._rows is _NO_ROWS:
+            self._rows, self._tails, self._changed, self._removed = {}, {}, {}, {}
+            self._updates, self._partial = deque(maxlen=_COUNTED), set()
 
     def apply(self, entry: StatisticsEntry) -> None:
+        self._prepare()
         frame = self._head = entry.frame
         if entry.kind is FrameKind.UPDATE:
             self._updates.append(entry.sequence)
@@ -116,6 +138,7 @@ class WindowState:
 
     def load(self, entry: StatisticsEntry, pause: Pause) -> None:
         """Apply an entry as ``apply`` does, in slices. The state must not be used before it is complete."""
+        self._prepare()
         try:
             text = FrameText(entry.data, pause)
         except ValueError:  # another program wrote it
@@ -177,7 +200,7 @@ class WindowState:
         if not self.exists:
             return {
                 "topic": self.log.topic, "window": self.log.window, "exists": False, "from": None, "to": None,
-                "offset": 0, "since": None, "columns": list(TopicSettings().columns), "data": [],
+                "offset": 0, "since": None, "columns": list(_COLUMNS), "data": [],
             }  # fmt: skip
         frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial")}
         frame["data"] = []
