@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from dataclasses import fields, replace
 
 import gevent
@@ -160,6 +161,15 @@ def waits(environ, start_response):
     return [b"waited"]
 
 
+def turn(environ, start_response):
+    """Work for 5 ms; tell the turn of the event loop."""
+    until = time.monotonic() + 0.005
+    while time.monotonic() < until:
+        pass
+    start_response("200 OK", TEXT)
+    return [b"%d" % gevent.get_hub().loop.iteration]
+
+
 def hands_over(environ, start_response):
     """Hand the socket to a callback that describes it to the client, waits for a byte and closes it."""
     handoff = environ.get("pushsvc.handoff")
@@ -285,7 +295,7 @@ APPS = {
     "/unread": unread, "/lines": lines, "/pieces": pieces, "/dated": dated, "/written": written, "/raises": raises,
     "/raises-late": raises_late, "/recovers": recovers, "/splits": splits, "/long": long, "/short": short,
     "/nothing": nothing, "/silent": silent, "/closes": closes, "/closed": closed, "/endless": endless, "/big": big,
-    "/waits": waits, "/exhausts": exhausts, "/stream": hands_over, "/process": tells_process,
+    "/waits": waits, "/turn": turn, "/exhausts": exhausts, "/stream": hands_over, "/process": tells_process,
     "/waits-after-body": waits_after_body,
 }  # fmt: skip
 

@@ -138,6 +138,7 @@ class HttpConnection:
                 if request is None:
                     self._shutdown_write()
                     return None
+                self._context.turns.wait(len(request.path) + len(request.query))
                 self._identify(request)
                 take_over = self._answer(request)
             except BadRequest as error:

@@ -18,6 +18,7 @@ from pushsvc.server.fastpath.publish import Publisher
 from pushsvc.server.fastpath.stream_cache import StreamCache, topic_streams
 from pushsvc.server.request import HeadLimits
 from pushsvc.server.transport import Pace
+from pushsvc.server.turns import TurnBudget
 from pushsvc.server.wsgi import WsgiApp
 from pushsvc.web.app import context_of
 from pushsvc.web.memory.budget import MemoryBudget
@@ -68,7 +69,7 @@ class ServerContext:
 
     ``memory`` counts what the process holds for its clients; ``accounts`` and ``streams`` what they do, if it is
     limited. ``common_headers`` returns the headers of every answer to pages of an origin. ``proxies`` may tell the
-    addresses of clients.
+    addresses of clients. ``turns`` spreads requests that arrive together.
     """
 
     app: WsgiApp
@@ -84,3 +85,4 @@ class ServerContext:
     common_headers: Callable[[str | None], list[tuple[str, str]]] = lambda _origin: []
     accounts: Accounts | None = None
     streams: StreamCounts | None = None
+    turns: TurnBudget = field(default_factory=TurnBudget)

@@ -41,6 +41,7 @@ class _NotReady:
 
 
 _NOT_READY = _NotReady()
+_MANY_WINDOWS = 50  # in the first message of a stream, from which on it is made in a turn of the loop of its own
 _CURSORS = 64  # cursors with cached changes: after a disconnect most streams come back with the same few
 
 
@@ -144,12 +145,13 @@ class Conflation:
         return True
 
     def await_turn(self, lacking: Mapping[Log, int | None] | None = None) -> None:
-        """Return in a turn of the event loop of its own, if the first message of a stream is large and not yet made."""
+        """Return in a turn of the event loop of its own, if the first message of a stream has many rows or windows and
+        is not yet made."""
         if self._initial is not None and self._initial[:2] == (self._channel.clock.tick, self._sent.cursor()):
             return
         logs = dict.fromkeys(self.logs) if lacking is None or self._top is not None else lacking
         full = [of for of, at in logs.items() if of.window is not None and (at is None or self._is_far(of, at))]
-        if sum(self._window_state(of).size for of in full) > LARGE_ROWS:
+        if len(full) > _MANY_WINDOWS or sum(self._window_state(of).size for of in full) > LARGE_ROWS:
             with self._rankings.turn():
                 get_hub().wait(get_hub().loop.timer(0))
 
