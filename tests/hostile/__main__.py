@@ -1,6 +1,8 @@
 """``python -m tests.hostile``, run in the project's folder: all attacks on a live server that serves others.
 
-Prints for each attack how long events took to 100 subscribers, the longest stall, and the memory of the web process.
+Prints for each attack how long events took to 100 subscribers, the longest stall of ``/livez``, the longest turn of the
+loop of a web process (computation, without waiting for a processor) with the garbage collector's part of it, and the
+memory of the web process.
 Exits with 1 if the server broke a promise.
 """
 
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile import attacks
 from hostile.run import QUIET, strike
 from hostile.site import Site
+from hostile.turns import Turn, Turns, longest
 from hostile.watch import Report, Watch
 
 SUBSCRIBERS = 100
@@ -35,11 +38,12 @@ def load(only: list[str]) -> list[tuple[str, ModuleType]]:
     return [(name, import_module(f"hostile.attacks.{name}")) for name in names if not only or name in only]
 
 
-def line(name: str, statuses: dict[str, int], seconds: float, seen: Report) -> str:
+def line(name: str, statuses: dict[str, int], seconds: float, seen: Report, turn: Turn) -> str:
     told = " ".join(f"{status}×{count}" for status, count in sorted(statuses.items()))
+    times = seen.p99, max(seen.latencies, default=0), seen.stall, turn.used, turn.collected
     return (
-        f"{name:28} {seconds:6.1f} s {seen.p99 * 1000:8.1f} ms {max(seen.latencies, default=0) * 1000:8.1f} ms "
-        f"{seen.stall * 1000:8.1f} ms {seen.greatest:6.0f} MB {seen.last:6.0f} MB  {seen.missing or ''} {told}"
+        f"{name:28} {seconds:6.1f} s {' '.join(f'{time * 1000:8.1f} ms' for time in times)} "
+        f"{seen.greatest:6.0f} MB {seen.last:6.0f} MB  {seen.missing or ''} {told}"
     )
 
 
@@ -53,7 +57,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     write = sys.stdout.write
     write(f"logs are in {folder}\n")
-    write(f"{'attack':28} {'took':>8} {'p99':>11} {'longest':>11} {'/livez':>11} {'greatest':>9} {'after':>9}\n")
+    times = "p99", "longest", "/livez", "turn", "collected"
+    write(f"{'attack':28} {'took':>8} {' '.join(f'{name:>11}' for name in times)} {'greatest':>9} {'after':>9}\n")
     wrong: list[str] = []
     for limited in (False, True):
         chosen = [pair for pair in load(given.attacks) if getattr(pair[1], "LIMITED", False) is limited]
@@ -75,12 +80,13 @@ def attack_all(
     if limited:
         (folder / "pushsvc.toml").write_text(LIMITS)
     with Site(folder) as site:
-        watch = Watch(site.url, subscribers, site.web())
+        watch, turns = Watch(site.url, subscribers, site.web()), Turns(site.turns)
         time.sleep(QUIET)
-        write(line("(none)", {}, QUIET, watch.report()) + "\n")
+        write(line("(none)", {}, QUIET, watch.report(), longest(turns.new())) + "\n")
         for name, module in chosen:
             statuses, seconds, seen = strike(name, site.url, watch)
-            write(line(module.NAME, statuses, seconds, seen) + "\n")
+            turn = longest(turns.new())
+            write(line(module.NAME, statuses, seconds, seen, turn) + "\n")
             sys.stdout.flush()
             if not statuses:
                 wrong.append(f"{module.NAME}: the attack did not end")
@@ -88,6 +94,8 @@ def attack_all(
                 wrong.append(f"{module.NAME}: {seen.greatest:.0f} MB, at most {MOST_MEMORY} are promised")
             if seen.stall > MOST_STALL:
                 wrong.append(f"{module.NAME}: /livez took {seen.stall * 1000:.0f} ms")
+            if turn.used > MOST_STALL:
+                wrong.append(f"{module.NAME}: a turn of the loop used {turn.used * 1000:.0f} ms")
             if seen.missing:
                 wrong.append(f"{module.NAME}: subscribers lack {seen.missing} events")
             if not site.is_alive():

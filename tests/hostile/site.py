@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Self
 
+from hostile.turns import PROBE
 from support.ports import free_port
 from support.processes import children
 
@@ -24,9 +25,12 @@ class Site:
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._options = options
+        self.turns = folder / "turns"  # long turns of the event loops
 
     def __enter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")}
+        self.turns.mkdir(exist_ok=True)
+        environment |= {"PYTHONPATH": str(PROBE), "HOSTILE_TURNS": str(self.turns)}
         with (self._folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pushsvc", "serve", "--port", str(self.port), "--data-dir",
