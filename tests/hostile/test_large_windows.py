@@ -243,3 +243,77 @@ def turns_of_first_messages(groups: list[Group]) -> set[int]:
 
         gevent.joinall([gevent.spawn(begin, group) for group in groups], raise_error=True)
     return made
+
+
+def change_all(write: Write, group: Group) -> None:
+    """Let all rows of a followed window change, and wait until it has them."""
+    write(FrameKind.UPDATE, [[f"k{number}", None, 2] for number in range(ROWS)], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).offset == 2)
+
+
+def test_all_rows_of_a_window_change_in_slices(hub: Hub, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """90,000 rows were put into the window, and sent to those who want a part of them, in steps of 0.1 to 0.2 s."""
+    put = sizes_of(monkeypatch, WindowState, "_put_rows", len)
+    selected = sizes_of(monkeypatch, Selection, "apply", lambda frame: len(frame["data"]))
+    groups = [settled(hub), settled(hub, records=True), settled(hub, keys=frozenset(["k1", "k2"]))]
+    sent = [captured(group) for group in groups]
+    put.clear()
+    selected.clear()
+    change_all(write, groups[0])
+    turn_until(lambda: all(sent))
+    assert sum(put) == ROWS
+    assert sum(selected) == 2 * ROWS
+    assert max(*put, *selected) <= 250
+    assert state_of(groups[0]).rows_of("k7") == [["k7", None, 2]]
+    assert [b"".join(messages).count(b"id: ") for messages in sent] == [1, 1, 1]
+    assert len(rows_of(b"".join(sent[0]))) == ROWS
+    records = orjson.loads(next(iter(Decoder().feed(b"".join(sent[1])))).data)
+    assert records["data"][7] == {"key": "k7", "field": None, "count": 2}
+    assert rows_of(b"".join(sent[2])) == {("k1", None): ["k1", None, 2], ("k2", None): ["k2", None, 2]}
+
+
+def sizes_of(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, size: Callable[[Any], int]) -> list[int]:
+    """Return a list that gets the size of what a method is called with."""
+    sizes: list[int] = []
+    call = getattr(owner, name)
+
+    def counted(self: Any, argument: Any, *more: Any) -> Any:
+        sizes.append(size(argument))
+        return call(self, argument, *more)
+
+    monkeypatch.setattr(owner, name, counted)
+    return sizes
+
+
+def test_others_see_a_window_before_or_after_an_entry(hub: Hub, write: Write) -> None:
+    """Its offset says which events its rows have, also while a large entry is put into it in slices."""
+    group = settled(hub)
+    seen: dict[tuple[int, int], int] = {}
+
+    def look() -> None:
+        state = state_of(group)
+        while state.offset < 2:
+            last, first = state.rows_of(f"k{ROWS - 1}")[0][2], state.rows_of("k0")[0][2]
+            assert first == last
+            seen[state.offset, first] = seen.get((state.offset, first), 0) + 1
+            gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
+
+    looking = gevent.spawn(look)
+    change_all(write, group)
+    looking.get()
+    assert set(seen) == {(1, 1)}
+    assert seen[1, 1] >= ROWS // 250
+    assert state_of(group).rows_of("k0")[0][2] == 2
+
+
+def test_a_large_entry_behind_others_is_staged_as_well(hub: Hub, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = settled(hub)
+    put = sizes_of(monkeypatch, WindowState, "_put_rows", len)
+    write(FrameKind.UPDATE, [["k7", None, 9]], 2)
+    write(FrameKind.UPDATE, [[f"k{number}", None, 3] for number in range(ROWS)], 3)
+    write(FrameKind.UPDATE, [["k8", None, 4]], 4)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).offset == 4)
+    assert max(put) <= 250
+    assert [state_of(group).rows_of(key)[0][2] for key in ("k7", "k8")] == [3, 4]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.hub.window_state import WindowState
+from pushsvc.pause import no_pause
 from support.reference.statistics_log import Client, entries
 
 KEYS = st.sampled_from([None, "a", "b", "c", "d"])
@@ -28,3 +29,21 @@ def test_update_since_any_position_leads_to_the_state(steps, cut, removed):
     assert client.live() == expected.live()
     updates = [entry for entry in log if entry.kind is FrameKind.UPDATE and entry.sequence > sequence]
     assert state.updates_since(sequence) == len(updates)
+
+
+@given(STEPS, st.integers(1, 6), st.lists(st.booleans(), min_size=31, max_size=31))
+def test_a_staged_entry_leads_to_the_same_state(steps, removed, staged):
+    """It is put into a copy in slices, which replaces the state unless another entry came first."""
+    log = entries(steps)
+    one, other = (WindowState(Log("topic", "1m"), removed=removed) for _ in range(2))
+    for number, entry in enumerate(log):
+        before = one.snapshot()
+        one.stage(log[-1 if staged[number] else number], no_pause)
+        assert one.snapshot() == before
+        one.apply(entry)
+        one.drop_replaced(no_pause)
+        other.apply(entry)
+        assert one.snapshot() == other.snapshot()
+        assert one.sequence == other.sequence
+        for sequence in range(entry.sequence + 1):
+            assert one.changes_since(sequence) == other.changes_since(sequence)

@@ -13,9 +13,11 @@ from pushsvc.clock import format_time
 from pushsvc.event import Event
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.window_state import Selection
+from pushsvc.pause import Pause
 from pushsvc.system_clock import now_ms
 
 _RETRY = 2_000
+_ROWS_A_SLICE = 250
 OPENING = sse.retry(_RETRY) + sse.comment("pushsvc")
 _EVENT_NAMES = {FrameKind.UPDATE: "update", FrameKind.SNAPSHOT: "snapshot"}
 
@@ -25,6 +27,21 @@ class Rendering:
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
+        self._prepared: list[Hashable] = []
+
+    def prepare(self, entry: StatisticsEntry, selection: Selection, pause: Pause) -> None:
+        """Make the message of a large frame in slices, for the consumer that asks for it next."""
+        key = (id(entry), selection)
+        if selection.everything or entry.kind is FrameKind.BASELINE or key in self._made:
+            return
+        self._made[key] = _selected_in_slices(entry, selection, pause)
+        self._prepared.append(key)
+
+    def forget_prepared(self) -> None:
+        """Drop what was prepared: consumers with equal selections are few, and a message may have 10 MB."""
+        for key in self._prepared:
+            del self._made[key]
+        self._prepared.clear()
 
     def statistics(self, entry: StatisticsEntry, selection: Selection) -> bytes | None:
         """Return the message of a frame; None for a baseline, or if the selection has none of its rows."""
@@ -127,6 +144,24 @@ def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
     if not selected["data"] and not selected.get("gone"):
         return None
     return sse.encode(orjson.dumps(selected), event="update")
+
+
+def _selected_in_slices(entry: StatisticsEntry, selection: Selection, pause: Pause) -> bytes | None:
+    """Return the selected rows of a large frame as a message; None if it changes none of them."""
+    frame = entry.frame
+    rows, columns = frame["data"], frame["columns"]
+    head = selection.apply({**frame, "data": []})
+    del head["data"]
+    pieces: list[bytes] = []
+    for start in range(0, len(rows), _ROWS_A_SLICE):
+        block = selection.apply({"columns": columns, "data": rows[start : start + _ROWS_A_SLICE]})["data"]
+        if block:
+            pieces += (b",", orjson.dumps(block)[1:-1])
+        pause()
+    if entry.kind is FrameKind.UPDATE and not pieces and not head.get("gone"):
+        return None
+    data = b"".join((orjson.dumps(head)[:-1], b',"data":[', *pieces[1:], b"]}"))
+    return sse.encode(data, event=_EVENT_NAMES[entry.kind])
 
 
 def latest_document(topic: str, events: Iterable[bytes], evicted: int | None) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """The rows of a window as a client knows them, kept once per process, and selections of them."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Any
@@ -17,6 +17,7 @@ from pushsvc.stats.rows import OTHER
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
 _COUNTED = 10_000  # updates that are remembered to be counted
 _COLUMNS = TopicSettings().columns  # of windows that do not exist
+_PUT, _COPIED = 250, 4_000  # rows that are put, or copied and dropped, between two pauses: less than a millisecond
 
 # Of windows without an entry, which are never changed. Most topics that a stream may name do not exist, and full
 # collections of the garbage collector took 0.1 s for the empty containers of 17,000 windows.
@@ -88,6 +89,10 @@ class Selection:
         return sorted((row for row in rows if row[0] is None or row[0] in kept), key=lambda row: kept.get(row[0], -1))
 
 
+def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + _PUT] for start in range(0, len(rows), _PUT))
+
+
 class WindowState:
     """The rows of one statistics log, and the entry that changed each of them last.
 
@@ -96,8 +101,22 @@ class WindowState:
     """
 
     __slots__ = (
-        "__weakref__", "_changed", "_head", "_horizon", "_most_removed", "_partial", "_removed", "_rows", "_tails",
-        "_updates", "exists", "log", "offset", "sequence",
+        "__weakref__",
+        "_changed",
+        "_head",
+        "_horizon",
+        "_most_removed",
+        "_partial",
+        "_removed",
+        "_replaced",
+        "_rows",
+        "_staged",
+        "_tails",
+        "_updates",
+        "exists",
+        "log",
+        "offset",
+        "sequence",
     )  # fmt: skip
 
     def __init__(self, log: Log, *, removed: int = _REMOVED) -> None:
@@ -115,6 +134,9 @@ class WindowState:
         self._updates = _NO_UPDATES
         self._partial = _NO_KEYS
         self._head = _NO_HEAD
+        # The next entry's sequence, the state with it, and the sequence of the state that it was made from.
+        self._staged: tuple[int, WindowState, int] | None = None
+        self._replaced: list[dict[RowId, Any]] | None = None
 
     def _prepare(self) -> None:
         """Make the containers, before the first entry."""
@@ -125,8 +147,12 @@ class WindowState:
     def apply(self, entry: StatisticsEntry) -> None:
         self._prepare()
         frame = self._head = entry.frame
+        staged, self._staged = self._staged, None
         if entry.kind is FrameKind.UPDATE:
             self._updates.append(entry.sequence)
+        if staged is not None and (staged[0], staged[2]) == (entry.sequence, self.sequence):
+            self._replace(staged[1])
+        elif entry.kind is FrameKind.UPDATE:
             self._put(frame, entry.sequence)
         elif entry.kind is FrameKind.SNAPSHOT or not self.exists:
             self._clear(entry.sequence)
@@ -159,6 +185,52 @@ class WindowState:
                 self._remove(gone, entry.sequence)
         self.exists = True
         self.sequence, self.offset = entry.sequence, entry.source
+
+    def stage(self, entry: StatisticsEntry, pause: Pause) -> None:
+        """Do the work of ``apply`` for the next entry in slices, on a copy: others use the state meanwhile."""
+        if entry.kind is FrameKind.BASELINE:
+            return
+        frame, before = entry.frame, self.sequence
+        staged = WindowState(self.log, removed=self._most_removed)
+        staged._prepare()
+        staged._horizon = self._horizon
+        if entry.kind is FrameKind.SNAPSHOT:
+            staged._horizon = entry.sequence
+        else:
+            staged._partial.update(self._partial)
+            for known, copied in zip(self._containers, staged._containers, strict=True):
+                rows = iter(known.items())
+                while part := list(islice(rows, _COPIED)):
+                    copied.update(part)
+                    pause()
+                    if self.sequence != before:
+                        return
+        for row_list in _slices(frame["data"]):
+            staged._put_rows(row_list, frame["columns"], entry.sequence)
+            pause()
+        staged._partial.update(frame.get("partial", ()))
+        for gone in _slices(frame.get("gone", ())):
+            staged._remove(gone, entry.sequence)
+            pause()
+        self._staged = entry.sequence, staged, before
+
+    @property
+    def _containers(self) -> tuple[dict[RowId, Any], ...]:
+        return self._rows, self._tails, self._changed, self._removed
+
+    def _replace(self, staged: "WindowState") -> None:
+        self._replaced = [*(self._replaced or ()), *self._containers]
+        self._rows, self._tails, self._changed, self._removed = staged._containers
+        self._partial, self._horizon = staged._partial, staged._horizon
+
+    def drop_replaced(self, pause: Pause) -> None:
+        """Free in slices what a staged entry has replaced: the destruction of its rows would take as long as they."""
+        replaced, self._replaced = self._replaced, None
+        for rows in replaced or ():
+            while rows:
+                for _ in range(min(_COPIED, len(rows))):
+                    rows.popitem()
+                pause()
 
     def _clear(self, sequence: int) -> None:
         self._rows.clear()

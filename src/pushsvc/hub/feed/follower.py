@@ -9,6 +9,7 @@ everything up to that sequence is known, and is handed out in order. Until then 
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from time import monotonic
@@ -513,10 +514,15 @@ class Follower:
         finally:
             self._keep_notified(notified + self._notified)
         self._offer(reads, taken, limit, may_pause=True)
+        self._drop_replaced(reads.values())
         return True
 
     def _take_large(self, reads: TailReads) -> None:
-        """Take large windows that no consumer knows yet out of reads, to be loaded. Parse other large frames."""
+        """Take large windows that no consumer knows yet out of reads, to be loaded.
+
+        Other large frames are parsed and put into their windows in slices. That is done for the first entry of a log:
+        a read ends before a later one.
+        """
         pause = Slices(self._limits.slice)
         for of, one in list(reads.items()):
             tail = one.tail
@@ -527,9 +533,19 @@ class Follower:
                 if not tail.loading and self.follows(tail):
                     self._loader.load(self, tail, one.log.entries)
                 continue
-            for entry in one.log.entries:
+            for number, entry in enumerate(one.log.entries):
                 if isinstance(entry, StatisticsEntry) and self._loader.is_large([entry]):
+                    if number:
+                        one.log = replace(one.log, entries=one.log.entries[:number], more=True)
+                        break
                     entry.decode(pause)
+                    tail.window_state.stage(entry, pause)
+
+    def _drop_replaced(self, reads: Iterable[TailRead]) -> None:
+        pause = Slices(self._limits.slice)
+        for one in reads:
+            if one.tail.window_state is not None:
+                one.tail.window_state.drop_replaced(pause)
 
     # Windows that are loaded
 

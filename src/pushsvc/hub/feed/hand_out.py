@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from pushsvc.hub.messages import Rendering
 log = logging.getLogger(__name__)
 
 Batch = list[tuple[int, Tail, LogEntry]]  # entries of several logs in order of their sequences
-_Shares = Mapping[LogConsumer, list[tuple[Log, LogEntry]]]
+Share = list[tuple[Log, LogEntry]]  # the entries of one consumer
 
 
 class Progress(NamedTuple):
@@ -50,35 +50,41 @@ class HandOut:
 
         With the position ``before`` them it may pause between two consumers.
         """
-        shares: dict[LogConsumer, list[tuple[Log, LogEntry]]] = {}
+        shares: dict[LogConsumer, Share] = {}
         for _, tail, entry in batch:
             if tail.window_state is not None and isinstance(entry, StatisticsEntry):
                 tail.window_state.apply(entry)
             for consumer in tail.consumers:
                 shares.setdefault(consumer, []).append((tail.log, entry))
         rendering = Rendering()
-        if before is not None and len(shares) > 1:
-            self._give_in_slices(shares, rendering, through, before)
+        large = {consumer for consumer, share in shares.items() if self._has_large(share)} if before is not None else ()
+        if before is not None and (len(shares) > 1 or large):
+            self._give_in_slices(shares, large, rendering, through, before)
             return
         for consumer, share in shares.items():
             guarded(consumer, partial(consumer.take, self._partition, share, rendering))
 
-    def _give_in_slices(self, shares: _Shares, rendering: Rendering, through: int, before: Progress) -> None:
-        """Give consumers their entries, with pauses, before which those that have theirs take note of it.
+    def _has_large(self, share: Share) -> bool:
+        most = self._limits.large_frames
+        return any(isinstance(entry, StatisticsEntry) and len(entry.data) > most for _, entry in share)
+
+    def _give_in_slices(
+        self, shares: Mapping[LogConsumer, Share], large: Collection[LogConsumer], rendering: Rendering, through: int,
+        before: Progress,
+    ) -> None:  # fmt: skip
+        """Give consumers their entries, with pauses, before which those that have theirs take note of it. Those with
+        ``large`` ones prepare their messages first.
 
         Later entries wait: this runs in the greenlet that reads.
         """
         paused = False
         served: list[LogConsumer] = []
         until, left = monotonic() + self._limits.slice, len(shares)
-        for consumer, share in shares.items():
-            left -= 1
-            if paused and not any(self._feeds(consumer, of) for of, _ in share):
-                continue  # it has left meanwhile
-            guarded(consumer, partial(consumer.take, self._partition, share, rendering))
-            served.append(consumer)
-            if not left or monotonic() < until:
-                continue
+
+        def pause() -> None:
+            nonlocal paused, until
+            if monotonic() < until:
+                return
             self.held = before
             try:
                 for one in served:
@@ -90,6 +96,21 @@ class HandOut:
             finally:
                 self.held = None
             paused, until = True, monotonic() + self._limits.slice
+
+        for consumer, share in shares.items():
+            left -= 1
+            if consumer in large and not (paused and self._has_left(consumer, share)):
+                guarded(consumer, partial(consumer.prepare_messages, share, rendering, pause))
+            if paused and self._has_left(consumer, share):
+                continue
+            guarded(consumer, partial(consumer.take, self._partition, share, rendering))
+            rendering.forget_prepared()
+            served.append(consumer)
+            if left:
+                pause()
+
+    def _has_left(self, consumer: LogConsumer, share: Share) -> bool:
+        return not any(self._feeds(consumer, of) for of, _ in share)
 
     def _feeds(self, consumer: LogConsumer, of: Log) -> bool:
         tail = self._tails.get(of)

@@ -26,6 +26,7 @@ from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.tail import REPLAY_AFTER_RESET, LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
+from pushsvc.pause import Pause
 
 log = logging.getLogger(__name__)
 
@@ -221,6 +222,9 @@ class Router:
         elif self._queue:
             first = self._queue[0]
             self._begin(first.before, first.sequence_of(first.first) - 1)
+
+    def prepare_messages(self, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering, pause: Pause) -> None:
+        """Do nothing: there are no statistics."""
 
     def note_taken(self, partition: int, sequence: int) -> None:
         """Do nothing: the consumers know what they were given."""

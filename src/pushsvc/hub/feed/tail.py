@@ -8,6 +8,7 @@ from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, LogEntry
 from pushsvc.hub.feed.few import Few, excluding, including
 from pushsvc.hub.messages import Rendering
 from pushsvc.hub.window_state import WindowState
+from pushsvc.pause import Pause
 
 REPLAY_AFTER_RESET = 1_000  # the most events that are sent of the rest of a log after a reset
 
@@ -27,6 +28,9 @@ class LogConsumer(Joiner, Protocol):
 
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
         """Process entries of a partition, which come in order of sequence. At least one."""
+
+    def prepare_messages(self, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering, pause: Pause) -> None:
+        """Make in slices what ``take`` sends of large frames of statistics. ``take`` follows, or the consumer left."""
 
     def note_taken(self, partition: int, sequence: int) -> None:
         """Note that this consumer has a partition up to a sequence, while others still get their entries."""

@@ -24,7 +24,7 @@ from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.positions import SentPositions
 from pushsvc.hub.groups.rankings import LARGE, Edition, Ranking, Rankings
-from pushsvc.hub.groups.tables import FAR, LARGE_ROWS, Table
+from pushsvc.hub.groups.tables import FAR, LARGE_ROWS, Table, few_changes
 from pushsvc.hub.query import Query
 from pushsvc.hub.window_state import WindowState
 from pushsvc.pause import Pause, no_pause
@@ -275,7 +275,7 @@ class Conflation:
         """
         state, before, keys = self._window_state(of), self._given.get(of), edition.keys(top)
         self._given[of] = Given(edition.sequence, keys)
-        changes = state.changes_since(before.sequence) if before is not None else None
+        changes = few_changes(state, before.sequence) if before is not None else None
         if before is None or changes is None:
             return edition.message("snapshot", top)
         known, had = {*keys, None}, {*before.keys, *before.others, None}

@@ -14,7 +14,7 @@ from gevent import get_hub
 
 from pushsvc import sse
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import EventsEntry, LogEntry
+from pushsvc.broker.log import EventsEntry, LogEntry, StatisticsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, decode_with_digest
 from pushsvc.errors import BrokerUnavailable, InvalidInput, PushError, TooManyFilters, TooManyLogsFollowed
 from pushsvc.event.conditions import EventFilter
@@ -32,6 +32,7 @@ from pushsvc.hub.groups.latch import Latch
 from pushsvc.hub.groups.positions import LogsByPartition, SentPositions
 from pushsvc.hub.groups.rankings import Rankings
 from pushsvc.hub.query import NOTHING_RESELECTED, Query, Reselected
+from pushsvc.pause import Pause
 from pushsvc.settings import TopicRules
 
 FAR = 4  # chunks by which a stream of statistics alone may be behind before its updates are conflated
@@ -322,6 +323,13 @@ class Group:
         if self.paces_statistics:
             self.conflation.emit()
         self._sent.advance(partition, through)
+
+    def prepare_messages(
+        self, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering, pause: Pause
+    ) -> None:
+        for of, entry in batch:
+            if isinstance(entry, StatisticsEntry) and not self.paces_statistics and not self.closed:
+                rendering.prepare(entry, self.query.selection_of(of.topic), pause)
 
     def note_taken(self, partition: int, sequence: int) -> None:
         if not self.closed and not self._sent.is_held(partition):

@@ -21,6 +21,7 @@ from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.groups.latch import Latch
 from pushsvc.hub.groups.latest_state import LatestState, merge_changes
 from pushsvc.hub.messages import Rendering
+from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
 from pushsvc.slices import Slices
 
@@ -181,6 +182,9 @@ class LatestTopic:
             self._waiting.clear()
             self._generation += 1
             self._load()
+
+    def prepare_messages(self, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering, pause: Pause) -> None:
+        """Do nothing: there are no statistics."""
 
     def note_taken(self, partition: int, sequence: int) -> None:
         """Do nothing: a client that gets a change twice has the same state."""

@@ -23,7 +23,7 @@ from gevent.lock import BoundedSemaphore
 
 from pushsvc import sse
 from pushsvc.frame import Row
-from pushsvc.hub.groups.tables import Table
+from pushsvc.hub.groups.tables import Table, few_changes
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import Pause, no_pause
 from pushsvc.slices import Slices
@@ -154,7 +154,7 @@ class Ranking:
             rounds += 1
             if rounds > _RESTARTS:
                 pause = no_pause
-            changes = self._state.changes_since(self._sequence)
+            changes = few_changes(self._state, self._sequence)
             self._sequence = self._state.sequence
             if changes is None:
                 keys = self._state.keys()

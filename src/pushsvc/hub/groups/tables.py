@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from pushsvc import sse
-from pushsvc.frame import Row
+from pushsvc.frame import Row, RowId
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import Pause, no_pause
 from pushsvc.system_clock import now_ms
@@ -18,6 +18,12 @@ LARGE_ROWS = 2_000  # rows of snapshots from which on they are made in slices
 FAR = 8_000  # rows that changed since an edition, or a client's position, from which on a new snapshot takes less
 _ATTEMPTS = 3  # editions that are made before one is used from which too many rows differ
 _RECENT = 1.0  # seconds for which an edition counts as new, however many rows changed
+
+
+def few_changes(state: WindowState, sequence: int) -> tuple[list[RowId], list[RowId]] | None:
+    """Return the changes of a window after a sequence; None if they are unknown, or so many that to list them would
+    take long."""
+    return state.changes_since(sequence) if state.changed_within(sequence, FAR) else None
 
 
 class TableEdition:
