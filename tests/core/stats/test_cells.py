@@ -189,6 +189,31 @@ def test_kept_events_and_values_count_as_cells(kind: str) -> None:
     assert (ledger.held, ledger.kept, ledger.pledged) == (0, 0, 0)
 
 
+def test_first_and_last_values_of_rows_are_bounded() -> None:
+    """Each row kept its first value of every pane, and its last one, however many these were."""
+    settings = TopicSettings(windows=(Window.parse("1m"),), statistics=("first", "last"), values=("v",))
+    ledger, keys = CellLedger(2_000), 200
+    aggregate = Aggregate(settings, T, cells=ledger)
+    counts = aggregate.open("t", T)
+    shown = []
+    for second in range(60):
+        events = [Event(key=f"k{key}", data={"v": f"value {second} of {key}"}) for key in range(keys)]
+        columns = Columns.from_events(events, settings.key, settings.values)
+        aggregate.apply("t", counts.offset + keys, T + 1_000 * second, columns)
+        aggregate.advance(T + 1_000 * second + 1)
+        frame = orjson.loads(aggregate.snapshot("t", "1m").to_json(T))
+        rows = {(row[0], row[1]): dict(zip(frame["columns"], row, strict=True)) for row in frame["data"]}
+        shown.append((rows["k7", "v"]["first"], rows["k7", "v"]["last"]))
+    assert ledger.limited > 0
+    unswept = 2_000 * 400  # values that are forgotten with the next sweep
+    assert ledger.kept <= ledger.limit * CELL_BYTES + unswept
+    assert shown[0] == ("value 0 of 7", "value 0 of 7")
+    assert shown[-1] == ("value 0 of 7", None), "a value that is not kept is unknown; the others stay"
+    for second, (first, last) in enumerate(shown):
+        assert first == "value 0 of 7"
+        assert last in (f"value {second} of 7", None)
+
+
 def test_a_part_of_a_ledger_is_bounded_and_counts_in_the_whole() -> None:
     whole = CellLedger(10_000)
     parts = [CellLedger(4_000, whole) for _ in range(4)]

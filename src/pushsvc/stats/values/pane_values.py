@@ -78,6 +78,7 @@ class PaneValues:
         times, rows, numbers = _with_totals(batch, total)
         if self._frequent is not None:
             self._frequent.add(rows, self._tracked(numbers))
+        numbers = self._shown(numbers)
         if self._firsts is not None:
             self._firsts.add(rows, times, numbers)
         if self._lasts is not None:
@@ -107,6 +108,7 @@ class PaneValues:
             self._distinct.add_late(window, (rows << SHIFT) | self._dictionary.mark[numbers], panes)
         if self._frequent is not None:
             self._frequent.add_late(window, panes, rows, self._tracked(numbers))
+        numbers = self._shown(numbers)
         if self._firsts is not None:
             self._firsts.add_late(window, rows, times, numbers)
         if self._lasts is not None:
@@ -114,6 +116,11 @@ class PaneValues:
 
     def _tracked(self, numbers: Ints) -> Ints:
         return np.where(self._dictionary.mark[numbers] < SKETCHED, numbers, UNTRACKED)
+
+    def _shown(self, numbers: Ints) -> Ints:
+        """Return the numbers that first and last values keep. Without room for more values, untracked ones are unknown:
+        each row would keep two of them for every pane, of up to 200 characters."""
+        return self._tracked(numbers) if self._dictionary.full else numbers
 
     def close(self, panes: list[int]) -> None:
         """Close the head grain, which was in ``panes`` [W]. No value is pending."""
