@@ -65,6 +65,7 @@ class Hub:
     ) -> None:
         self.draining = False
         self.streams = 0
+        self.ended = 0  # streams, since the start
         self.clock = Clock()
         self.writer = FanoutWriter(fanout_limits, io_uring=io_uring)
         self.feed = Feed(broker, self.writer.room, followed, feed_limits)
@@ -245,6 +246,7 @@ class Hub:
 
     def _on_left(self) -> None:
         self.streams -= 1
+        self.ended += 1
         metrics.STREAMS.dec()
 
     # Every second

@@ -1,6 +1,5 @@
 """Serves an app from one worker process, over an inherited listening socket."""
 
-import gc
 import signal
 import socket
 import ssl
@@ -13,9 +12,11 @@ import gevent
 from flask import Flask
 from gevent.event import Event
 
+from pushsvc.hub.hub import Hub
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
 from pushsvc.server.client_address import TrustedProxies
+from pushsvc.server.collector import Collector
 from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.gateway.gateway import Behind, Gateway
 from pushsvc.server.gateway.granted_publish import GrantedPublish
@@ -26,7 +27,7 @@ from pushsvc.web.app import context_of
 _INNER_PROXIES = ("127.0.0.1",)
 _INNER_CONNECTIONS = 10_000
 
-_NEW_OBJECTS = 5_000  # objects beyond those that were freed, after which the collector looks for cycles
+_LOOK = 5.0  # seconds between two looks whether the garbage collector is to look at all objects
 
 
 def serve(
@@ -72,7 +73,9 @@ def serve(
         ]
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
-    _spare_collections()
+    collector = Collector()
+    collector.start()
+    looking = gevent.spawn(_keep_looking, collector, hub)
     for acceptor in acceptors:
         acceptor.start()
     stopping.wait()
@@ -85,17 +88,14 @@ def serve(
         ended.wait(max(0.1, until - monotonic()))
     for acceptor in acceptors:
         acceptor.close()
+    looking.kill()
     hub.close()
 
 
-def _spare_collections() -> None:
-    """Let the garbage collector leave out what the program has loaded, and look at new objects less often.
-
-    Streams live long. With the defaults of Python a seventh of the time in which thousands open is spent on looking at
-    their objects, and at those of the program, for cycles that are not there.
-    """
-    gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
+def _keep_looking(collector: Collector, hub: Hub) -> None:
+    while True:
+        gevent.sleep(_LOOK)
+        collector.look(streams=hub.streams, ended=hub.ended, followed=hub.feed.followed)
 
 
 @contextmanager
