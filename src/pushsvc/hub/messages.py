@@ -160,8 +160,8 @@ def _selected_in_slices(entry: StatisticsEntry, selection: Selection, pause: Pau
         pause()
     if entry.kind is FrameKind.UPDATE and not pieces and not head.get("gone"):
         return None
-    data = b"".join((orjson.dumps(head)[:-1], b',"data":[', *pieces[1:], b"]}"))
-    return sse.encode(data, event=_EVENT_NAMES[entry.kind])
+    data = orjson.dumps(head)[:-1], b',"data":[', *pieces[1:], b"]}"
+    return sse.encode_json(data, event=_EVENT_NAMES[entry.kind])
 
 
 def latest_document(topic: str, events: Iterable[bytes], evicted: int | None) -> Iterator[bytes]:

@@ -374,16 +374,24 @@ class Conflation:
 
     def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
         """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
-        messages = [message for of in logs if of.window is not None for message in self.state(of)]
+        messages = self._snapshots(logs)
         if messages:
             messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
         return messages
+
+    def _snapshots(self, logs: Iterable[Log]) -> list[bytes]:
+        return [message for of in logs if of.window is not None for message in self.state(of)]
+
+    def _with_id(self, messages: list[bytes]) -> list[bytes]:
+        """Return the pieces of messages, of which the last gets an id: a large one is copied only when all are
+        framed."""
+        return [*messages[:-1], sse.id_line(self._sent.cursor()), messages[-1]] if messages else []
 
     def initial_state(self) -> bytes:
         """Return the beginning of a new stream, framed. Streams of the same second get the same bytes."""
         key = (self._channel.clock.tick, self._sent.cursor())
         if self._initial is None or self._initial[:2] != key:
-            self._initial = (*key, frame(sse_messages.OPENING, *self.snapshots(self.logs)))
+            self._initial = (*key, frame(sse_messages.OPENING, *self._with_id(self._snapshots(self.logs))))
             self._expire(self._initial[2])
         return self._initial[2]
 
@@ -412,7 +420,7 @@ class Conflation:
             self._since_chunks = (end, {})
         made = self._since_chunks[1]
         if chunk.cursor not in made:
-            made[chunk.cursor] = frame(self._since(decode(chunk.cursor), skipping=True))
+            made[chunk.cursor] = frame(*self._since(decode(chunk.cursor), skipping=True))
             self._expire(made[chunk.cursor])
         return made[chunk.cursor]
 
@@ -428,7 +436,7 @@ class Conflation:
         if cursor not in made:
             if len(made) == _CURSORS:
                 made.clear()
-            made[cursor] = frame(sse_messages.OPENING, self._since(positions, skipping=False))
+            made[cursor] = frame(sse_messages.OPENING, *self._since(positions, skipping=False))
             self._expire(made[cursor])
         return made[cursor]
 
@@ -450,10 +458,9 @@ class Conflation:
             found[of] = position.sequence if position is not None and known else None
         return found
 
-    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> bytes:
+    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> list[bytes]:
+        """Return the pieces of the messages with what a client with positions lacks."""
         lacking = self.lacking(positions)
-        messages = [message for of, known in lacking.items() for message in self.since(of, known, skipping=skipping)]
-        cursor = self._sent.cursor()
-        if not messages:
-            return b""
-        return b"".join(messages[:-1]) + sse.with_id(messages[-1], cursor)
+        return self._with_id(
+            [message for of, known in lacking.items() for message in self.since(of, known, skipping=skipping)]
+        )

@@ -93,10 +93,10 @@ class Edition:
         self.encode(top, no_pause)
         top = min(top, len(self._rows))
         whole = top // BLOCK
-        pieces = [self._totals, *self._blocks[:whole], self._encoded_keys(whole * BLOCK, top)[0]]
+        blocks = filter(None, (self._totals, *self._blocks[:whole], self._encoded_keys(whole * BLOCK, top)[0]))
         head = orjson.dumps({**self._head, "at": now_ms(), **extra})
-        data = b'%b,"data":[%b]}' % (head[:-1], b",".join(filter(None, pieces)))
-        return sse.encode(data, event=event)
+        rows = [piece for block in blocks for piece in (b",", block)]
+        return sse.encode_json((head[:-1], b',"data":[', *rows[1:], b"]}"), event=event)
 
 
 def _encoded(rows: list[Any]) -> bytes:

@@ -62,7 +62,7 @@ class TableEdition:
     def message(self, **extra: Any) -> bytes:
         """Return the snapshot as a message without an id."""
         head = orjson.dumps({**self._head, "at": now_ms(), **extra})
-        return sse.encode(b"".join((head[:-1], b',"data":[', *self._pieces, b"]}")), event="snapshot")
+        return sse.encode_json((head[:-1], b',"data":[', *self._pieces, b"]}"), event="snapshot")
 
 
 class Table:
