@@ -11,6 +11,7 @@ from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import decode
 from pushsvc.event import Event
+from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.feed.follower import Follower
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.hub import Hub
@@ -27,10 +28,11 @@ TOPIC, EVENTS, GROUPS = "wide", 20, 30
 PARTITION = partition_of(TOPIC)
 
 
-def make_hub(broker: Broker, slice_: float) -> Hub:
+def make_hub(broker: Broker, slice_: float, notified_bytes: int = 1_000_000) -> Hub:
     broker.check_layout()
     broker.open_partitions()
-    return Hub(broker, feed_limits=FeedLimits(slice=slice_, handed_out=10, wait=0.1, read_anyway=0.1))
+    limits = FeedLimits(slice=slice_, handed_out=10, wait=0.1, read_anyway=0.1, notified_bytes=notified_bytes)
+    return Hub(broker, feed_limits=limits)
 
 
 @pytest.fixture
@@ -154,3 +156,25 @@ def test_a_partition_that_is_ahead_stays_so_beside_another(hub: Hub, broker: Bro
     found = decode(group.cursor())
     for partition in (first, second):
         assert found[partition].sequence == group.followers[partition].position.sequence + 3
+
+
+def test_filters_that_are_behind_miss_no_entry_that_is_handed_out_in_slices(broker: Broker) -> None:
+    """A router drops entries that it has no room for and reads them from the log, up to where the follower is. In a
+    pause of the follower the router was given an entry more. It dropped that entry, and did not read it either."""
+    hub = make_hub(broker, 0.0, notified_bytes=3_000)
+    filtered = hub.group(Query(events=(TOPIC,), filter=EventFilter.of(None, None, ("n>=0",))))
+    groups = [filtered, *groups_of(hub)]  # the router gets each entry first
+    sent = [captured(group) for group in groups]
+    follower, router = follower_of(groups[1:]), filtered.followers[PARTITION]
+    turn_until(filtered.settled.is_set)
+    entries = 0
+    for _ in range(40):
+        for _ in range(3):
+            last, entries = publish(broker), entries + 1
+        follower.wake()
+        turn_until(lambda: len(sent[1]) == entries * EVENTS)  # noqa: B023 - the others still wait
+    follower.wake()
+    turn_until(lambda: router.position.sequence == follower.position.sequence == last)
+    for messages in sent:
+        assert numbers(messages) == [*range(EVENTS)] * entries
+    hub.close()

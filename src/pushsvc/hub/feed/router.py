@@ -101,6 +101,7 @@ class Router:
         self._steps: Iterator[None] | None = None  # the rest of the work; None: there is none
         self._generation = 0  # of the log: increases when it starts over
         self._epoch = self._offset = self._sequence = 0  # up to where events were routed, while there is work
+        self._given = 0, 0  # offset and sequence of the last entry that came
 
     def __str__(self) -> str:
         return f"the filters of {self._log.topic}"
@@ -119,11 +120,19 @@ class Router:
     @property
     def position(self) -> Position:
         """Return the position up to which the consumers got every event that they select."""
-        return self._follower.position if self.is_idle else Position(self._epoch, self._sequence)
+        if not self.is_idle:
+            return Position(self._epoch, self._sequence)
+        return Position(self._follower.epoch or 0, self._reached()[1])
 
     def offset(self, of: Log) -> int:
         """Return the offset of the log that belongs to the position."""
-        return self._follower.offset(of) if self.is_idle else self._offset
+        return self._reached()[0] if self.is_idle else self._offset
+
+    def _reached(self) -> tuple[int, int]:
+        """Return the offset and the sequence up to which every entry came: while the follower hands out an entry in
+        slices, it still is at the one before."""
+        sequence = self._follower.through
+        return self._given if self._given[1] > sequence else (self._follower.offset(self._log), sequence)
 
     def wait_for(self, position: Position, timeout: float) -> bool:
         """Wait as a follower; raise BrokerUnavailable if the filters are so far behind."""
@@ -202,14 +211,16 @@ class Router:
             self._settle_soon([consumer])
 
     def _settle_soon(self, consumers: Iterable[FilteredConsumer]) -> None:
-        position = self._follower.position
-        self._joined.update(dict.fromkeys(consumers, position.sequence))
+        offset, sequence = self._reached()
+        self._joined.update(dict.fromkeys(consumers, sequence))
         if self.is_idle and self._joined:
-            self._begin(self._follower.offset(self._log), position.sequence)
+            self._begin(offset, sequence)
 
     # To the follower: a consumer of the log
 
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: Rendering) -> None:
+        newest = batch[-1][1]
+        self._given = newest.last, newest.sequence
         if self._behind:
             return
         for _, entry in batch:
@@ -316,7 +327,7 @@ class Router:
             self._settle_soon(unsettled)
             return
         # The follower may not have come as far. What it has not handed out yet will come from it.
-        entries = [entry for entry in logged.entries if entry.sequence <= self._follower.position.sequence]
+        entries = [entry for entry in logged.entries if entry.sequence <= self._reached()[1]]
         if logged.more and len(entries) == len(logged.entries):
             self._drop_queue(behind=True)
         self._queue.extendleft(reversed(entries))
@@ -324,6 +335,7 @@ class Router:
 
     def _forget_work(self) -> None:
         self._generation += 1
+        self._given = 0, 0
         self._drop_queue(behind=False)
         self._steps = None
 
@@ -336,7 +348,7 @@ class Router:
         """Route the entries that wait, in steps of an event, and of a consumer that is told something."""
         while True:
             if not self._queue and not self._behind:
-                self._offset, self._sequence = self._follower.offset(self._log), self._follower.position.sequence
+                self._offset, self._sequence = self._reached()
             due = [consumer for consumer, sequence in self._joined.items() if sequence <= self._sequence]
             for consumer in due:
                 if self._joined.pop(consumer, None) is not None:
