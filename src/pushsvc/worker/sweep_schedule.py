@@ -38,9 +38,15 @@ class SweepSchedule:
             before = self._steps.get(name)
             if before is None or step < before:
                 if before is not None:
-                    self._topics[before].discard(name)
+                    self._leave(name, before)
                 self._steps[name] = step
                 self._topics.setdefault(step, set()).add(name)
+
+    def _leave(self, name: str, step: int) -> None:
+        topics = self._topics[step]
+        topics.discard(name)
+        if not topics:
+            del self._topics[step]
 
     def take(self, now: float) -> list[str]:
         """Return the topics whose time has come. They are not looked at again unless they are added again."""
