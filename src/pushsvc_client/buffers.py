@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -78,16 +80,21 @@ class Buffer:
     """Publishes events from a thread of its own. ``publish`` returns at once, unless ``size`` events wait already.
 
     A request that fails is repeated as those of ``Client.publish``. Events that cannot be published are lost, and the
-    next call of a method raises the ClientError. The end of a ``with`` waits for what is in the buffer.
+    next call of a method raises the ClientError. The end of a ``with`` waits for what is in the buffer. A process that
+    is forked begins with an empty buffer: what waits stays with the parent.
     """
 
     def __init__(self, send: Send, *, size: int, missing: Missing) -> None:
-        self._send = send
-        self._waiting = Waiting(size, missing)
-        self._changed = threading.Condition()
+        self._send, self._size, self._missing = send, size, missing
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="pushsvc buffer", daemon=True)
-        self._thread.start()
+        self._restart()
+        _buffers.add(self)
+
+    def _restart(self) -> None:
+        # A child must not use the ids of its parent: the server would take its events for repeated ones.
+        self._waiting = Waiting(self._size, self._missing)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +117,9 @@ class Buffer:
             body = self._waiting.encode(event)
             self._changed.wait_for(self._waiting.has_room)
             self._waiting.put(topic, body)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pushsvc buffer", daemon=True)
+                self._thread.start()
             self._changed.notify_all()
 
     def flush(self) -> None:
@@ -126,7 +136,8 @@ class Buffer:
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
-            self._thread.join()
+            if self._thread is not None:
+                self._thread.join()
 
     def _run(self) -> None:
         while True:
@@ -143,3 +154,14 @@ class Buffer:
             with self._changed:
                 self._waiting.done(batch, error)
                 self._changed.notify_all()
+
+
+_buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for buffer in list(_buffers):
+        buffer._restart()
+
+
+os.register_at_fork(after_in_child=_after_fork)

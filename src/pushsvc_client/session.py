@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import time
@@ -35,7 +36,8 @@ Parameter = str | int | Sequence[str]
 
 
 class Session:
-    """Connections to the server at ``url`` over a network; threads, greenlets or tasks may share a session.
+    """Connections to the server at ``url`` over a network; threads, greenlets or tasks may share a session, and a
+    process may fork.
 
     ``timeout`` in seconds limits each step of a request. ``retry`` repeats failed attempts for ``patience`` seconds.
     """
@@ -55,6 +57,7 @@ class Session:
         self._patience = patience
         self._credentials = credentials
         self._idle: deque[Connection] = deque()
+        self._process = os.getpid()  # to which the idle connections belong
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -188,6 +191,9 @@ class Session:
             raise ClientError(f"{self.url} cannot be reached: {_reason(error)}", temporary=True) from error
 
     def _idle_connection(self) -> Connection | None:
+        if self._process != os.getpid():
+            # The connections are those of the parent, too: the answers of both would mix.
+            self._process, self._idle = os.getpid(), deque()
         while True:
             try:
                 connection = self._idle.pop()

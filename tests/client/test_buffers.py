@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
+from multiprocessing import get_context
 
 import pytest
 
@@ -13,6 +14,7 @@ from pushsvc_client import AsyncClient, Client, ClientError, InvalidValue
 from support.both_clients import on_a_loop
 from support.ports import free_port
 from support.proxy import Last, Proxy
+from support.waiting import DEADLINE
 
 EVENTS = 5_000
 
@@ -114,3 +116,30 @@ def _fail_with_a_buffer(client):
     with client.buffer() as buffer:
         buffer.publish("t", {"x": 1})
         raise LookupError("of the block")
+
+
+def test_a_forked_process_has_a_buffer_of_its_own(shared_server, topic):
+    """The thread and the ids of the parent would be of no use to a child: it would wait without an end, and the server
+    would take its events for those of the parent."""
+    with Client(shared_server.url) as client, client.buffer(size=2) as buffer:
+        buffer.publish(topic, {"by": "parent", "n": 0})
+        buffer.flush()
+
+        def fill(by):
+            for n in range(1, 5):
+                buffer.publish(topic, {"by": by, "n": n})
+            buffer.flush()
+
+        children = [get_context("fork").Process(target=fill, args=[by]) for by in ("one", "other")]
+        for child in children:
+            child.start()
+        fill("parent")
+        try:
+            for child in children:
+                child.join(DEADLINE)
+                assert child.exitcode == 0
+        finally:
+            for child in children:
+                child.kill()
+    found = Counter(event["by"] for event in Client(shared_server.url).history(topic))
+    assert found == {"parent": 5, "one": 4, "other": 4}

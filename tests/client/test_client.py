@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from multiprocessing import get_context
 
 import pytest
 
@@ -351,3 +352,29 @@ def test_password_in_the_url_is_not_shown() -> None:
             Client(url, patience=0).publish("t", [{"x": 1}])
         assert "127.0.0.1:1" in str(error.value)
         assert "s3cr3t" not in str(error.value)
+
+
+def test_forked_processes_get_their_own_answers(shared_server: Stack, topic: str) -> None:
+    """An idle connection of the parent is open in its children, too: their requests and answers would mix."""
+    context = get_context("fork")
+    together = context.Barrier(2)
+    with Client(shared_server.url) as client:
+        client.publish(topic, {"n": 0})
+
+        def publish(number: int) -> None:
+            own = f"{topic}.{number}"
+            together.wait(DEADLINE)
+            for n in range(300):
+                assert client.publish(own, {"n": n})["topic"] == own
+
+        children = [context.Process(target=publish, args=[number]) for number in range(2)]
+        for child in children:
+            child.start()
+        try:
+            for child in children:
+                child.join(DEADLINE)
+                assert child.exitcode == 0
+        finally:
+            for child in children:
+                child.kill()
+        assert [client.topic(f"{topic}.{number}")["last_offset"] for number in range(2)] == [300, 300]
