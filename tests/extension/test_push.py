@@ -283,6 +283,34 @@ def test_publishing_returns_a_receipt_or_at_once(shop: tuple[Flask, Push]) -> No
     assert {(event["type"], event["key"]) for event in events} == {("created", "ann")}
 
 
+def test_an_event_that_waits_for_its_receipt_overtakes_none_of_its_topic(shop: tuple[Flask, Push]) -> None:
+    app, push = shop
+    with app.app_context():
+        push.publish("other", {"n": 0}, wait=True, timeout=START)
+        for number in range(0, 40, 2):
+            push.publish("orders", {"n": number})
+            push.publish("orders", {"n": number + 1}, wait=True, timeout=START)
+    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [*range(40)]
+
+
+def test_earlier_events_of_the_topic_hold_no_call_longer_than_its_timeout(
+    start_redis: Callable[..., EmbeddedServer], prefix: str
+) -> None:
+    redis = start_redis()
+    app, push = application(redis.url, prefix)
+    with app.app_context():
+        push.publish("orders", {"n": 0}, wait=True, timeout=START)
+        redis.stop()
+        push.publish("orders", {"n": 1})
+        with pytest.raises(ClientError, match="earlier events of orders wait") as away:
+            push.publish("orders", {"n": 2}, wait=True, timeout=0.1)
+        assert away.value.temporary
+        assert push.publish("orders", {"n": 3}, wait=True, on_error="buffer", timeout=0.1) is None
+        redis.start()
+        assert push.flush(START)
+    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 1, 3]
+
+
 def test_an_event_that_is_refused_takes_no_other_with_it(
     shop: tuple[Flask, Push], caplog: pytest.LogCaptureFixture
 ) -> None:

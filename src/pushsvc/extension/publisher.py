@@ -75,6 +75,8 @@ class Publisher:
         self._changed = threading.Condition()
         self._waiting: deque[_Item] = deque()
         self._events = self._bytes = 0  # of items that wait or are being sent
+        self._number = 0
+        self._pending: dict[str, deque[int]] = {}  # numbers of these items, by topic
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -86,7 +88,7 @@ class Publisher:
                 self._server.start(max(timeout, longest))
 
     def send(self, topic: str, events: Events, timeout: float, on_error: OnError = "raise") -> dict[str, Any] | None:
-        """Publish and return the receipt, within ``timeout`` seconds.
+        """Publish and return the receipt, within ``timeout`` seconds, after the events of the topic that wait already.
 
         If Redis is away, ``on_error`` says whether to raise ClientError, or to drop the events or leave them to the
         thread, and return None. Raise ClientError for events that are refused, InvalidValue, or BufferFull.
@@ -97,7 +99,7 @@ class Publisher:
         body, key = found[0].body, secrets.token_urlsafe(16)
         end = time.monotonic() + timeout
         try:
-            return self._post(topic, body, key, timeout, skip=False)
+            return self._post(topic, body, key, self._await_turn(topic, timeout), skip=False)
         except ClientError as error:
             if not error.temporary or on_error == "raise":
                 raise
@@ -106,6 +108,18 @@ class Publisher:
                 return None
         self._put(_Item(topic, body, _count(body), kept=True, key=key), end)
         return None
+
+    def _await_turn(self, topic: str, timeout: float) -> float:
+        """Return what is left of ``timeout`` once the earlier events of a topic are published or given up. Raise
+        ClientError."""
+        with self._changed:
+            pending = self._pending.get(topic)
+            if pending is None:
+                return timeout
+            newest, end = pending[-1], time.monotonic() + timeout
+            if not self._changed.wait_for(lambda: not pending or pending[0] > newest, timeout):
+                raise ClientError(f"earlier events of {topic} wait for Redis", temporary=True)
+            return max(0.001, end - time.monotonic())
 
     def put(self, topic: str, events: Events, timeout: float, *, kept: bool) -> None:
         """Leave events to the thread. Raise InvalidValue, or BufferFull if there is no room within ``timeout`` seconds;
@@ -125,6 +139,8 @@ class Publisher:
                 if not self._changed.wait_for(lambda: self._has_room(item), end - time.monotonic()):
                     raise BufferFull(f"{self._events} events wait for Redis, and there is no room for more")
             self._waiting.append(item)
+            self._number += 1
+            self._pending.setdefault(item.topic, deque()).append(self._number)
             self._events += item.events
             self._bytes += len(item.body)
             if self._thread is None:
@@ -166,9 +182,19 @@ class Publisher:
                 except Exception:  # the thread must live: the buffer would fill without an end
                     log.exception("events of %s are lost", items[0].topic)
                 with self._changed:
-                    self._events -= sum(item.events for item in items)
-                    self._bytes -= sum(len(item.body) for item in items)
+                    self._forget(items)
                     self._changed.notify_all()
+
+    def _forget(self, items: list[_Item]) -> None:
+        """Take the items of one request, the oldest of their topic, out of the account."""
+        topic = items[0].topic
+        pending = self._pending[topic]
+        for item in items:
+            pending.popleft()
+            self._events -= item.events
+            self._bytes -= len(item.body)
+        if not pending:
+            del self._pending[topic]
 
     def _take(self) -> list[_Item]:
         taken = [self._waiting.popleft()]
