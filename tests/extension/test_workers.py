@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from flask import Flask
 
+from pushsvc import Push
 from pushsvc.broker.embedded import EmbeddedServer
 from support.sites import Start, needs
 from support.waiting import DEADLINE, until
@@ -32,6 +34,11 @@ def report(number, fails=False):
                 raise ValueError("no such report")
             progress.advance()
             push.publish("steps", {"job": number, "step": step})
+
+
+def mail(number):
+    with app.app_context():
+        push.publish("mails", {"job": number})
 """
 
 CELERY = """
@@ -44,6 +51,7 @@ import shop
 queue = Celery("tasks", broker=os.environ["BROKER"])
 queue.conf.broker_connection_retry_on_startup = True
 report = queue.task(shop.report)
+mail = queue.task(shop.mail)
 """
 
 
@@ -59,12 +67,13 @@ def rq(folder: Path, url: str, environment: dict[str, str]) -> list[str]:
     queue = Queue(connection=redis.from_url(url))
     queue.enqueue("shop.report", 1)
     queue.enqueue("shop.report", 2, True)
+    queue.enqueue("shop.mail", 3)
     return [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", url]
 
 
 def celery(folder: Path, url: str, environment: dict[str, str]) -> list[str]:
     (folder / "tasks.py").write_text(CELERY)
-    code = "import tasks; tasks.report.delay(1); tasks.report.delay(2, True)"
+    code = "import tasks; tasks.report.delay(1); tasks.report.delay(2, True); tasks.mail.delay(3)"
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, timeout=DEADLINE, check=True)
     return [sys.executable, "-m", "celery", "-A", "tasks:queue", "worker", "--concurrency", "1", "--loglevel", "info"]
 
@@ -88,6 +97,8 @@ def test_jobs_publish_and_report_their_progress(
         assert (ends[1]["state"], ends[1]["done"]) == ("failed", 1)
         steps = json.loads(shop.get("/push/v1/topics/steps/events?last=10").body)["events"]
         assert [(one["job"], one["step"]) for one in steps] == [(1, 0), (1, 1), (1, 2), (2, 0)]
+        mails = until(lambda: json.loads(shop.get("/push/v1/topics/mails/events?last=10").body).get("events"))
+        assert [one["job"] for one in mails] == [3]
     finally:
         worker.terminate()
         worker.wait(DEADLINE)
@@ -102,3 +113,22 @@ def last(body: bytes) -> dict[str, object] | None:
     """Return the last event of a job that has ended."""
     events = json.loads(body).get("events", [])
     return events[-1] if events and events[-1]["state"] != "running" else None
+
+
+def test_a_process_that_ends_at_once_after_a_job_has_published_its_events(
+    broker: EmbeddedServer, prefix: str, tmp_path: Path
+) -> None:
+    """A child of multiprocessing and a worker of RQ end by ``os._exit``, without the functions of ``atexit``."""
+    (tmp_path / "shop.py").write_text(JOBS)
+    environment = os.environ | {
+        "PUSHSVC_REDIS": broker.url,
+        "PUSHSVC_PREFIX": prefix,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    code = "import os, shop; shop.mail(1); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=DEADLINE, check=True)
+    app = Flask("reader")
+    app.config |= {"PUSHSVC_REDIS": broker.url, "PUSHSVC_PREFIX": prefix, "PUSHSVC_DRAIN": 0}
+    Push(app)
+    stored = app.test_client().get("/push/v1/topics/mails/events").json
+    assert [event["job"] for event in stored["events"]] == [1]

@@ -17,7 +17,18 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
-from flask import Blueprint, Flask, Response, abort, current_app, request, send_from_directory, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    g,
+    has_request_context,
+    request,
+    send_from_directory,
+    url_for,
+)
 from werkzeug.exceptions import Forbidden as WerkzeugForbidden
 from werkzeug.exceptions import Unauthorized
 
@@ -63,7 +74,8 @@ _BLUEPRINT = "pushsvc"
 _OURS = frozenset({PARAMETER, "data"})  # parameters that the push server does not get
 _TIMEOUT = 1.0  # seconds for which publish waits by default
 _PROGRESS = 10.0  # seconds for an event of a job
-_LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process
+_LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process, or of a job
+_BUFFERED = "_pushsvc_buffered"  # whether the context of a job has left events to the buffer
 _METHODS = ["GET", "POST", "PATCH", "DELETE", "OPTIONS"]
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -125,6 +137,14 @@ class Push:
                 _drain_with_worker(state.bridge)
                 threading.Thread(target=_start, args=[server], name="pushsvc-start", daemon=True).start()
 
+        @app.teardown_appcontext
+        def flush_job(_: BaseException | None) -> None:
+            # A worker of RQ and a child of multiprocessing end without the functions of atexit.
+            if g.pop(_BUFFERED, False):
+                state.publisher.await_first_start(_LAST_FLUSH)
+                if not state.publisher.flush(_LAST_FLUSH):
+                    log.warning("the job has ended, and events of it wait for Redis")
+
     def authorize(self, function: A) -> A:
         """Register the function that decides over a request, as a decorator.
 
@@ -170,6 +190,8 @@ class Push:
             event = {**(event or {}), **attributes}
         if not wait and on_error != "raise":
             publisher.put(topic, event, _TIMEOUT if timeout is None else timeout, kept=on_error == "buffer")
+            if not has_request_context():
+                setattr(g, _BUFFERED, True)
             return None
         if timeout is None:
             publisher.await_first_start(_TIMEOUT)
