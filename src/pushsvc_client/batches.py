@@ -200,7 +200,7 @@ class EventEncoder:
         if _is_missing(value):
             if self._leave_out:
                 return _ABSENT
-            raise _Unusable(field, "it is NaN; missing='absent' leaves such values out")
+            raise _Unusable(field, "it is NaN: leave it out, as Client.publish does with missing='absent'")
         try:
             self._encode(value).encode()
         except UnicodeEncodeError:
@@ -241,7 +241,7 @@ def _of_numpy(value: Any) -> Any:
         if kind == "M":
             return f"{value.astype('datetime64[us]')}Z"
         return float(value) if kind == "f" else value.tolist()
-    raise TypeError(f"JSON has no {type(value).__name__}")
+    raise TypeError(f"JSON has no {type(value).__name__}: convert it, such as by float() or str()")
 
 
 def _is_array(value: Any) -> bool:

@@ -58,6 +58,7 @@ def test_without_a_function_only_this_machine_is_served(shop: tuple[Flask, Push]
     assert status(app, EVENTS) == 200
     assert status(app, EVENTS, address="203.0.113.7") == 403
     assert status(app, EVENTS, address="") == 403  # behind a Unix socket it could be anybody
+    assert "@push.authorize" in app.test_client().get(EVENTS, headers={"Host": "shop.example"}).json["detail"]
     assert status(app, EVENTS, base_url="http://rebound.example/") == 403
 
 
@@ -239,7 +240,10 @@ def test_grants_limit_a_request_to_their_keys(shop: tuple[Flask, Push]) -> None:
 
 def test_a_wrong_answer_of_the_function_opens_nothing(shop: tuple[Flask, Push]) -> None:
     app, push = shop
-    answers: list[Any] = ["yes", 1, []]
+    ann = TopicGrants([Grant("orders", frozenset(["ann"]))])
+    wrong: Any = 7
+    number = TopicGrants([Grant("orders", frozenset([wrong]))])
+    answers: list[Any] = ["yes", 1, [], Grants(subscribe=number), Grants(subscribe=ann, subject=wrong)]
 
     @push.authorize
     def may(action: str, topic: str, key: str | None) -> Any:
@@ -460,6 +464,12 @@ def test_settings_come_from_the_configuration_before_the_environment(monkeypatch
     monkeypatch.setenv("PUSHSVC_DRAIN", "never")
     with pytest.raises(InvalidSetting):
         settings_of({})
+
+
+def test_a_setting_that_is_none_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUSHSVC_HEARTBEAT", "7")
+    settings = settings_of({"PUSHSVC_REDIS": None, "PUSHSVC_HEARTBEAT": None})
+    assert (settings.redis, settings.heartbeat) == (None, 7)
 
 
 def test_a_server_that_cannot_start_is_a_503_with_a_reason_in_the_log(

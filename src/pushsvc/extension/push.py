@@ -32,7 +32,17 @@ from flask import (
 from werkzeug.exceptions import Forbidden as WerkzeugForbidden
 from werkzeug.exceptions import Unauthorized
 
-from pushsvc.auth.grants import EVERYTHING, NOTHING, Action, Grant, Grants, TopicGrants
+from pushsvc.auth.grants import (
+    EVERYTHING,
+    NOTHING,
+    Action,
+    Grant,
+    Grants,
+    InvalidGrants,
+    TopicGrants,
+    claim_of,
+    read_grants,
+)
 from pushsvc.config import Settings
 from pushsvc.errors import Forbidden, InvalidParameter, MissingToken, NotGranted, PushError, at_place
 from pushsvc.extension.bridge import Bridge, address_of
@@ -78,6 +88,7 @@ _LAST_FLUSH = 2.0  # seconds for the buffer at the end of the process, or of a j
 _BUFFERED = "_pushsvc_buffered"  # whether the context of a job has left events to the buffer
 _METHODS = ["GET", "POST", "PATCH", "DELETE", "OPTIONS"]
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_ONLY_LOCAL = "until the application registers @push.authorize only this machine may use pushsvc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +382,7 @@ class Push:
             return _granted(action, TopicGrants([Grant(topic, keys)]))
         if not isinstance(answer, Grants):
             raise TypeError(f"the function to authorize returned {answer!r}: True, False or Grants are expected")
+        _check_grants(answer)
         if not answer.of(action).may_some(topic):
             raise _refusal()
         return answer
@@ -403,6 +415,16 @@ def _wants_html() -> bool:
     return True
 
 
+def _check_grants(grants: Grants) -> None:
+    """Raise TypeError for grants that the server would not read: it would tell the client that its token is wrong."""
+    try:
+        read_grants(claim_of(grants))
+    except (InvalidGrants, TypeError) as error:
+        raise TypeError(f"the function to authorize returned {grants!r}: {error}") from None
+    if not isinstance(grants.subject, str):
+        raise TypeError(f"the function to authorize returned the subject {grants.subject!r}: a text is expected")
+
+
 def _granted(action: Action, topics: TopicGrants) -> Grants:
     if action is Action.MANAGE:
         # A correction is published; and who may end an alert may see it.
@@ -432,8 +454,11 @@ def _check_local(security: Security) -> None:
     """Refuse a request of another machine, or to another name: without a function to authorize nobody else may."""
     address = address_of(request)
     if address is None or not address.is_loopback:
-        raise Forbidden("only this machine may use pushsvc until the application registers @push.authorize")
-    security.check_host(request.host)
+        raise Forbidden(_ONLY_LOCAL)
+    try:
+        security.check_host(request.host)
+    except Forbidden:  # its text names an option that an application does not have
+        raise Forbidden(f"{_ONLY_LOCAL}, and by the name localhost, not {request.host!r}") from None
 
 
 def _check_origin(security: Security) -> None:

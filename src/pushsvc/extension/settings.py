@@ -29,16 +29,21 @@ NAMES = frozenset({*_ENVIRONMENT, "alerts", "limits", "topics", "webhook_secret"
 
 def names_in(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return which settings the configuration of an application has."""
-    return tuple(name for name in NAMES if PREFIX + name.upper() in config)
+    return tuple(name for name in NAMES if config.get(PREFIX + name.upper()) is not None)
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
     """Return the settings in the configuration of an application. Raise InvalidSetting or StartupError.
 
+    A value None counts as none: ``os.environ.get`` returns it for a variable that is not set.
     Without ``redis`` or an own number, an aggregator runs; with ``redis`` the aggregators are processes of their own.
     Behind ``pushsvc serve --app`` its settings count in place of the environment and the file.
     """
-    own = {name[len(PREFIX) :].lower(): value for name, value in config.items() if name.startswith(PREFIX)}
+    own = {
+        name[len(PREFIX) :].lower(): value
+        for name, value in config.items()
+        if name.startswith(PREFIX) and value is not None
+    }
     file = own.pop("config", None)
     for name in own:
         if name in SETTINGS and name not in NAMES:
