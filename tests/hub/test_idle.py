@@ -1,6 +1,8 @@
 """The work of every second: it looks at what needs it, however many groups there are."""
 
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -50,6 +52,22 @@ def test_group_that_is_asked_for_again_is_kept(hub):
         assert hub.group(queries[0]) is asked
     assert other.closed
     assert not asked.closed
+
+
+def test_group_that_ended_is_freed_without_the_garbage_collector(hub, enter):
+    """It may have lived long, so that the collector leaves it out for an hour."""
+    group = hub.group(Query(events=("near.0",), statistics=("near.1",)))
+    enter(group).close()
+    freed = weakref.ref(group.channel), weakref.ref(group.conflation)
+    gc.collect()
+    gc.disable()
+    try:
+        del group
+        for _ in range(2 * LINGER):  # closed connections leave the wheel of heartbeats by its next turn
+            hub.tick()
+        assert [one() for one in freed] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_slow_streams_are_looked_at_alone(hub, enter):

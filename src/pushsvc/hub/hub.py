@@ -65,7 +65,6 @@ class Hub:
     ) -> None:
         self.draining = False
         self.streams = 0
-        self.ended = 0  # streams, since the start
         self.clock = Clock()
         self.writer = FanoutWriter(fanout_limits, io_uring=io_uring)
         self.feed = Feed(broker, self.writer.room, followed, feed_limits)
@@ -246,7 +245,6 @@ class Hub:
 
     def _on_left(self) -> None:
         self.streams -= 1
-        self.ended += 1
         metrics.STREAMS.dec()
 
     # Every second
@@ -296,6 +294,7 @@ class Hub:
             source = self._sources.get(channel.name)
             if source is not None and source.channel is channel:
                 self._close(source)
+                channel.forget()
             pause()
 
     def _send_heartbeats(self, due: list[Connection]) -> None:

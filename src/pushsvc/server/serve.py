@@ -12,7 +12,6 @@ import gevent
 from flask import Flask
 from gevent.event import Event
 
-from pushsvc.hub.hub import Hub
 from pushsvc.server.accept import Acceptor
 from pushsvc.server.caps import Caps
 from pushsvc.server.client_address import TrustedProxies
@@ -27,7 +26,7 @@ from pushsvc.web.app import context_of
 _INNER_PROXIES = ("127.0.0.1",)
 _INNER_CONNECTIONS = 10_000
 
-_LOOK = 5.0  # seconds between two looks whether the garbage collector is to look at all objects
+_TAKE_BACK = 3_600.0  # seconds between two collections of all objects
 
 
 def serve(
@@ -75,7 +74,7 @@ def serve(
         gevent.signal_handler(number, stopping.set)
     collector = Collector()
     collector.start()
-    looking = gevent.spawn(_keep_looking, collector, hub)
+    taking_back = gevent.spawn(_take_back, collector)
     for acceptor in acceptors:
         acceptor.start()
     stopping.wait()
@@ -88,14 +87,14 @@ def serve(
         ended.wait(max(0.1, until - monotonic()))
     for acceptor in acceptors:
         acceptor.close()
-    looking.kill()
+    taking_back.kill()
     hub.close()
 
 
-def _keep_looking(collector: Collector, hub: Hub) -> None:
+def _take_back(collector: Collector) -> None:
     while True:
-        gevent.sleep(_LOOK)
-        collector.look(streams=hub.streams, ended=hub.ended, followed=hub.feed.followed)
+        gevent.sleep(_TAKE_BACK)
+        collector.take_back()
 
 
 @contextmanager

@@ -61,6 +61,24 @@ class WatchedChannels:
         self.empty: dict[Channel, None] = {}
 
 
+class _Forgotten:
+    """Takes the place of what a channel meant that has ended without a member."""
+
+    moves_silently = False
+
+    def cursor(self) -> None:
+        return None
+
+    def is_far(self, chunk: Chunk) -> bool:
+        return False
+
+    def recover(self, connection: Connection, chunk: Chunk) -> None:
+        """Do nothing: the connection ends."""
+
+
+_FORGOTTEN = _Forgotten()
+
+
 class Channel:
     """Sends every message broadcast from now on to each connection that joined.
 
@@ -91,7 +109,7 @@ class Channel:
         self.in_pass = False
         self.closed = False
         self._writer = writer
-        self._recovery = recovery
+        self._recovery: Recovery = recovery
         self._on_left = on_left
         self._on_failed = on_failed
         self._visible_heartbeat = visible_heartbeat
@@ -283,3 +301,10 @@ class Channel:
     def close(self) -> None:
         self.closed = True
         self._watched.empty.pop(self, None)
+
+    def forget(self) -> None:
+        """Refer no more to what this closed channel meant, and to its former members: they refer to it. Else they would
+        be garbage for Python's collector, which seldom looks at objects that have lived long."""
+        self._recovery = _FORGOTTEN
+        if not self.in_pass:
+            self.roster = Roster()
