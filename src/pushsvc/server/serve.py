@@ -3,7 +3,7 @@
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
@@ -19,6 +19,7 @@ from pushsvc.server.collector import Collector
 from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.gateway.gateway import Behind, Gateway
 from pushsvc.server.gateway.granted_publish import GrantedPublish
+from pushsvc.server.heap import trimmer
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import context_of
@@ -26,6 +27,7 @@ from pushsvc.web.app import context_of
 _INNER_PROXIES = ("127.0.0.1",)
 _INNER_CONNECTIONS = 10_000
 
+_TRIM = 10.0  # seconds between two returns of free memory
 _TAKE_BACK = 3_600.0  # seconds between two collections of all objects
 
 
@@ -74,7 +76,7 @@ def serve(
         gevent.signal_handler(number, stopping.set)
     collector = Collector()
     collector.start()
-    taking_back = gevent.spawn(_take_back, collector)
+    tidying = [gevent.spawn(_every, _TAKE_BACK, collector.take_back), gevent.spawn(_every, _TRIM, trimmer())]
     for acceptor in acceptors:
         acceptor.start()
     stopping.wait()
@@ -87,14 +89,14 @@ def serve(
         ended.wait(max(0.1, until - monotonic()))
     for acceptor in acceptors:
         acceptor.close()
-    taking_back.kill()
+    gevent.killall(tidying)
     hub.close()
 
 
-def _take_back(collector: Collector) -> None:
+def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
-        gevent.sleep(_TAKE_BACK)
-        collector.take_back()
+        gevent.sleep(seconds)
+        work()
 
 
 @contextmanager
