@@ -72,7 +72,7 @@ class Follower:
         # For groups with topics of this partition alone: a dictionary of its own would take 224 bytes of each.
         self.alone: Mapping[int, Follower] = {partition: self}
         self.epoch: int | None = None
-        self.through = 0
+        self._through = 0
         self._newest_topic_sequence: int | None = None  # None: before the first read
         self._announced = False  # a topic was announced after that one
         self.hand_out = HandOut(partition, self.tails, room, limits)
@@ -105,8 +105,13 @@ class Follower:
     @property
     def position(self) -> Position:
         """Return the position up to which the consumers got every entry of every log."""
+        return Position(self.epoch or 0, self.through)
+
+    @property
+    def through(self) -> int:
+        """The sequence of the position."""
         held = self.hand_out.held
-        return Position(self.epoch or 0, self.through if held is None else held.through)
+        return self._through if held is None else held.through
 
     def offset(self, of: Log) -> int:
         """Return the offset in a log that belongs to the position."""
@@ -265,7 +270,7 @@ class Follower:
             sequence = int(message) if notification is None else notification.entry.sequence
             if notification is not None and notification.epoch != self.epoch:
                 self._doubt_all()
-                return [], self.through, []
+                return [], self._through, []
             if sequence <= complete or (notification is not None and notification.entry.last <= after):
                 continue
             if sequence > limit:
@@ -278,7 +283,7 @@ class Follower:
                 return batch, sequence - 1, notified[number:]
             if notification.entry.before != after:  # what is missing may be older than the entries before this one
                 self.doubt([of])
-                return [], self.through, notified
+                return [], self._through, notified
             entry = notification.entry
             most -= (entry.last - entry.before) * len(tail.consumers)
             if most < 0 and batch:
@@ -379,7 +384,7 @@ class Follower:
         A client may come from another worker, which had read further.
         """
         deadline = monotonic() + timeout
-        while not (reached := position.epoch == self.epoch and position.sequence <= self.position.sequence):
+        while not (reached := position.epoch == self.epoch and position.sequence <= self.through):
             read = self._reader.read(self.partition, {})
             # In another epoch this follower has still to notice the restart, which it reports once.
             known = read.epoch == self.epoch
@@ -470,7 +475,7 @@ class Follower:
                 if joined:
                     guarded(consumer, partial(consumer.on_read, joined))
             if self._checked is None:
-                self._checked = self.through
+                self._checked = self._through
 
     def _read_and_offer(self, doubted: dict[Log, Tail]) -> bool:
         """Read logs and hand out everything up to then, theirs and that of others; return False if it is to be redone.
@@ -486,7 +491,7 @@ class Follower:
         pieces = len(reads) > self._limits.read_logs
         loading = sum(tail.loading for tail in self.tails.values()) if self._loader.is_busy else 0
         partly = len(reads) + loading < len(self.tails)  # what is loaded is read again
-        waits = read.sequence > self.through and (partly or pieces or new_topics)
+        waits = read.sequence > self._through and (partly or pieces or new_topics)
         if waits and not self._tail_reader.wait_arrived(self.tails, reads):
             self._doubt_all()
             if partly:
@@ -570,7 +575,7 @@ class Follower:
         if last is None:
             self._wake.set()
             return
-        self.epoch, self.through, self._newest_topic_sequence, self._checked = epoch, 0, 0, None
+        self.epoch, self._through, self._newest_topic_sequence, self._checked = epoch, 0, 0, None
         self._announced = False
         self._tail_reader.distrust()
         self._keep_notified([])
@@ -592,11 +597,11 @@ class Follower:
                 if tail.window_state is not None and tail.window_state.exists and lost > tail.window_state.sequence:
                     rewound = True
                     tail.rewind()  # no consumer has anything of it
-            elif lost > self.through:
+            elif lost > self._through:
                 rewound = True
                 tail.rewind(one.log.last)
                 for consumer in tail.consumers:
-                    consumer.reset(of, "deleted" if tail.deleted > self.through else "trimmed")
+                    consumer.reset(of, "deleted" if tail.deleted > self._through else "trimmed")
         return rewound
 
     def _offer(self, reads: Mapping[Log, TailRead], taken: Batch, limit: int, *, may_pause: bool = False) -> None:
@@ -606,8 +611,8 @@ class Follower:
         """
         before = self._progress(reads, taken) if may_pause else None
         # A new log whose read was cut may end below what the consumers of others already got.
-        below = limit < self.through
-        self.through = max(self.through, limit)
+        below = limit < self._through
+        self._through = max(self._through, limit)
         batch: Batch = []
         for one in reads.values():
             self._advance(one, limit, batch, below=below)
@@ -616,7 +621,7 @@ class Follower:
         batch += taken
         if reads:
             batch.sort(key=lambda item: item[0])
-        self.hand_out.give(batch, self.through, before)
+        self.hand_out.give(batch, self._through, before)
         read: dict[LogConsumer, list[Log]] = {}
         for of, one in reads.items():
             for consumer in one.tail.consumers:
@@ -653,7 +658,7 @@ class Follower:
     def _progress(self, reads: Mapping[Log, TailRead], taken: Batch) -> Progress:
         """Return the position, and the offsets that belong to it, of logs that move on."""
         tails = [*(one.tail for one in reads.values()), *(tail for _, tail, _ in taken)]
-        return Progress(self.through, {tail.log: tail.after for tail in tails if tail.after >= 0})
+        return Progress(self._through, {tail.log: tail.after for tail in tails if tail.after >= 0})
 
     def _reset_all(self, reason: str, last: Mapping[Log, int]) -> None:
         for of, tail in self.tails.items():
