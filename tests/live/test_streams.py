@@ -217,7 +217,7 @@ def test_statistics_resume_with_the_missed_updates(server, stats, topic):
 def test_unreadable_cursor_is_a_reset_not_an_error(server, events, stats, topic):
     server.post(topic, {"rating": 1})
     until(lambda: server.stats(topic)["offset"] == 1)
-    for path, follows in ((events, "message"), (stats, "snapshot")):
+    for path, follows in ((events, "message"), (stats, "snapshot"), (f"{stats}?top=2", "snapshot")):
         for cursor in ("nonsense", "x" * 599):
             with server.stream(path, Last_Event_ID=cursor) as stream:
                 event, data = stream.frame()

@@ -170,7 +170,9 @@ class Replay:
             return  # Redis was asked, and the group may have changed meanwhile: look up once more
         lacking = self._lacking(plan)
         if lacking and group.conflation.prepare(lacking):
-            return
+            if not self._is_wanted or plan.outdated or plan.look_up():
+                return  # the group, or what is known of it, changed meanwhile
+            lacking = self._lacking(plan)
         # From here on nothing yields: the messages below are the state at the goal.
         self._goal = channel.seal()
         # A client that resumes from a heartbeat may have more than the chunk had when it was made.
