@@ -16,6 +16,7 @@ from pushsvc.broker.log import FrameKind
 from pushsvc.event import Event
 from pushsvc.frame import apply_frame
 from pushsvc.frame_text import ROWS_A_SLICE
+from pushsvc.hub.groups import rankings
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.groups.tables import BLOCK, LARGE_ROWS
 from pushsvc.hub.hub import Hub
@@ -317,3 +318,24 @@ def test_a_large_entry_behind_others_is_staged_as_well(hub: Hub, write: Write, m
     turn_until(lambda: state_of(group).offset == 4)
     assert max(put) <= 250
     assert [state_of(group).rows_of(key)[0][2] for key in ("k7", "k8")] == [3, 4]
+
+
+def test_windows_larger_than_what_is_kept_start_over_once(
+    hub: Hub, write: Write, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two windows of 10 MB are more than a process keeps of encoded rows. After a restart of Redis each dropped what
+    was prepared of the other, for ever, and their streams got a reset and nothing after it."""
+    monkeypatch.setattr(rankings, "_KEPT", 150_000)
+    second = Log(WINDOW.topic, "5m")
+    fence = broker.lease([WINDOW.partition], "me", 60_000)[WINDOW.partition]
+    rows = [[f"k{number}", None, 1] for number in range(ROWS)]
+    frame = {"topic": second.topic, "window": second.window, "offset": 1, "columns": COLUMNS, "data": rows}
+    broker.append_statistics([StatisticsWrite(second, FrameKind.SNAPSHOT, 1, orjson.dumps(frame))], fence)
+    group = hub.group(Query(statistics=(WINDOW.topic,), windows=("1m", "5m")))
+    hub.feed.live.up.set()
+    turn_until(group.settled.is_set)
+    sent, before = captured(group), group.generation
+    broker.connections.commands([("HSET", broker.keys.partition(WINDOW.partition), "run", "0" * 40)])
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: group.generation > before and group.settled.is_set(), seconds=30)
+    assert [message.event for message in Decoder().feed(b"".join(sent))] == ["reset", "snapshot", "snapshot"]

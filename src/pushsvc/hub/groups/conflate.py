@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -80,6 +81,7 @@ class Conflation:
         self._tables: dict[Log, Table] = {}
         self._recovering: list[Connection] = []
         self._when_prepared: Callable[[], None] | None = None
+        self._just_prepared = False
         # Caches, each with the key for which it is valid.
         self._initial: tuple[int, str, bytes] | None = None
         self._since_chunks: tuple[Chunk, dict[str, bytes]] | None = None
@@ -173,6 +175,8 @@ class Conflation:
 
     def is_prepared(self, lacking: Mapping[Log, int | None]) -> bool:
         """Return whether messages with what a client lacks take little time. ``lacking`` as in ``prepare``."""
+        if self._just_prepared:
+            return True
         if self._top is not None:
             return all(self._edition(of) is not None for of in lacking)
         return not self._unprepared(lacking)
@@ -224,15 +228,30 @@ class Conflation:
                 self._emit()
         if self._when_prepared is not None and not self._channel.closed:
             self._prepare(self._logs_to_prepare(), pause)
-            when_prepared, self._when_prepared = self._when_prepared, None
-            when_prepared()
+            with self._going_on():
+                when_prepared, self._when_prepared = self._when_prepared, None
+                when_prepared()
         if self._recovering and not self._channel.closed:
             self._prepare(self._logs_to_prepare(), pause)
-            recovering, self._recovering = self._recovering, []
-            for connection in recovering:
-                if connection.source is _NOT_READY and not connection.closed:
-                    connection.source = self._channel
-                    self._channel.resume(connection)
+            with self._going_on():
+                self._resume_recovering()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Let what waited for the preparation find everything prepared: a part of it may have been dropped already, and
+        would be dropped again. Nothing in here yields."""
+        self._just_prepared = True
+        try:
+            yield
+        finally:
+            self._just_prepared = False
+
+    def _resume_recovering(self) -> None:
+        recovering, self._recovering = self._recovering, []
+        for connection in recovering:
+            if connection.source is _NOT_READY and not connection.closed:
+                connection.source = self._channel
+                self._channel.resume(connection)
 
     def fail(self) -> None:
         self._channel.fail()
