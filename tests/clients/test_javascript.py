@@ -238,6 +238,20 @@ def is_open(client: Follower) -> bool:
     return bool(found["state"] == "open" and found["error"])
 
 
+def test_of_subscriptions_that_are_too_long_together_the_newest_end(
+    shared_server: Stack, topic: str, follow: Follow
+) -> None:
+    client = follow(shared_server.url, topic)
+    until(lambda: is_open(client))
+    client.ask("many")
+    until(lambda: any(client.ask()["many"]) and client.ask()["state"] == "open")
+    shared_server.post(topic, {"n": 1})
+    until(lambda: client.ask()["seen"] == [1])
+    ends = client.ask()["many"]
+    assert ends == sorted(ends, key=bool)
+    assert set(ends) == {None, 414}
+
+
 def test_a_refused_token_is_asked_for_anew(stack: Stack, topic: str, follow: Follow) -> None:
     guarded(stack)
     token = token_of(topic, "u42")
@@ -251,11 +265,11 @@ def test_a_refused_token_is_asked_for_anew(stack: Stack, topic: str, follow: Fol
 def test_a_token_that_cannot_be_told_is_asked_for_again(stack: Stack, topic: str, follow: Follow) -> None:
     guarded(stack)
     token = token_of(topic, "u42")
-    client = follow(stack.url, topic, f"fail {token}x fail {token}")
+    client = follow(stack.url, topic, f"fail page {token}x page {token}")
     until(lambda: is_open(client))
     publish(stack, topic, token, 1)
     until(lambda: client.ask()["seen"] == [1])
-    assert client.ask()["calls"] == [False, False, True, True]
+    assert client.ask()["calls"] == [False, False, False, True, True]
 
 
 def test_a_token_of_another_subject_begins_anew(stack: Stack, topic: str, follow: Follow) -> None:

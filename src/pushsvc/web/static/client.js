@@ -27,8 +27,8 @@ function decoder(onMessage, onRetry) {
       if (name === "data") message.data.push(value);
       else if (name === "id" || name === "event") message[name] = value;
       else if (name === "retry" && value > 0) onRetry(Number(value));
-      else if (line.trim() === "") {
-        if (message.data.length > 0) onMessage(message);
+      else if (!line.trim()) {
+        if (message.data.length) onMessage(message);
         message = { data: [] };
       }
     }
@@ -46,8 +46,7 @@ class StatsState {
   apply(name, frame) {
     const id = `${frame.topic} ${frame.window}`;
     if (name === "reset") {
-      const all = /[*>]/.test(frame.topic);
-      for (const [each, { topic }] of this.tables) if (all || topic === frame.topic) this.tables.delete(each);
+      for (const [each, { topic }] of this.tables) if (/[*>]/.test(frame.topic) || topic === frame.topic) this.tables.delete(each);
       return;
     }
     const rows = (name === "update" && !this.ordered && this.tables.get(id)?.rows) || new Map();
@@ -71,7 +70,6 @@ class StatsState {
       const row = table.rows.get(idOf([key, field], by));
       if (row) return named(table, row);
     }
-    return undefined;
   }
 }
 
@@ -150,7 +148,7 @@ class Hub {
       if (op === "wake") this.#wake();
       if (op !== "bye") return;
       this.#ports.delete(port);
-      for (const text of this.#subscriptions.keys()) this.#drop(port, text);
+      for (const [text] of this.#subscriptions) this.#drop(port, text);
     };
   }
 
@@ -182,13 +180,13 @@ class Hub {
 
   #drop(port, text) {
     const known = this.#subscriptions.get(text);
-    if (known?.ports.delete(port) && known.ports.size === 0) this.#change(1_000);
+    if (known?.ports.delete(port) && !known.ports.size) this.#change(1_000);
   }
 
   #change(wait) {
     clearTimeout(this.#changing);
     this.#changing = setTimeout(() => {
-      for (const [text, { ports }] of this.#subscriptions) if (ports.size === 0) this.#subscriptions.delete(text);
+      for (const [text, { ports }] of this.#subscriptions) if (!ports.size) this.#subscriptions.delete(text);
       if (this.#running && String(this.#wanted()) === String(this.#asked)) return;
       this.#fetching?.abort("changed");
       this.#wake();
@@ -197,12 +195,12 @@ class Hub {
   }
 
   #wanted() {
-    return [...this.#subscriptions].filter(([, { whole, later }]) => whole || !later).map(([text]) => text);
+    return [...this.#subscriptions].flatMap(([text, { whole, later }]) => (whole || !later ? text : []));
   }
 
   async #run() {
     this.#running = true;
-    while (this.#subscriptions.size > 0) {
+    while (this.#subscriptions.size) {
       let wait = 0;
       try {
         wait = await this.#follow();
@@ -274,12 +272,13 @@ class Hub {
   }
 
   #refuse({ status, message: detail }) {
-    const place = /^sub\[(\d+)\]/.exec(detail)?.[1];
-    for (const text of place === undefined ? this.#asked : [this.#asked[place]]) {
+    // together too long
+    const place = status === 414 ? this.#asked.length - 1 : /^sub\[(\d+)\]/.exec(detail)?.[1];
+    for (const text of place ? [this.#asked[place]] : this.#asked) {
       for (const port of this.#subscriptions.get(text)?.ports ?? []) port.send({ sub: text, error: { status, detail } });
       this.#subscriptions.delete(text);
     }
-    if (this.#subscriptions.size === 0) this.#report("closed");
+    if (!this.#subscriptions.size) this.#report("closed");
   }
 
   /** Old tabs may sleep. */
@@ -458,7 +457,7 @@ class Connection {
     const base = new URL(url, globalThis.document?.baseURI);
     this.#options.url = base.origin + base.pathname.replace(/\/?$/, "/");
     this.#open();
-    if (typeof document === "undefined") return;
+    if (!globalThis.document) return;
     const wake = () => this.#send({ op: "wake" });
     addEventListener("online", wake);
     document.addEventListener("visibilitychange", () => document.hidden || wake());
@@ -496,7 +495,7 @@ class Connection {
     const here = (act) => (message) => this.#line === options && act(message);
     const take = here((message) => this.#take(message));
     const name = `pushsvc ${url} ${credentials} ${this.#subject}`;
-    const shared = share && typeof document !== "undefined" && navigator.locks;
+    const shared = share && globalThis.document && navigator.locks;
     const isScript = /\/client\.js(\?|$)/.test(import.meta.url);
     const otherwise = () => (shared ? byLeader(options, take, name, here(() => this.#rejoin())) : inTab(new Hub(options), take));
     this.#send = await (shared && share !== "lock" && isScript ? inWorker(options, take, name).catch(otherwise) : otherwise());
@@ -527,7 +526,7 @@ class Connection {
 
   #drop(subscription) {
     const others = this.#subscriptions.get(subscription.text);
-    if (!others?.delete(subscription) || others.size > 0) return;
+    if (!others?.delete(subscription) || others.size) return;
     this.#subscriptions.delete(subscription.text);
     this.#send({ op: "drop", sub: subscription.text });
   }
@@ -536,7 +535,9 @@ class Connection {
     const { token } = this.#options;
     if (refused) this.#held = undefined;
     try {
-      this.#held ??= typeof token === "function" ? await token(refused) : token;
+      const held = this.#held ?? (typeof token === "function" ? await token(refused) : token);
+      new Headers({ held });
+      this.#held = held;
     } catch {} // asked again
     return this.#held;
   }
