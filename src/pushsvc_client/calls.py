@@ -11,12 +11,12 @@ from urllib.parse import quote
 from pushsvc_client.batches import (
     ATTRIBUTES,
     BodyLimits,
+    EventEncoder,
     Events,
     Missing,
     Table,
     add_receipts,
     async_batches,
-    plain,
 )
 from pushsvc_client.credentials import AsyncToken, Credentials
 from pushsvc_client.errors import ClientError
@@ -78,8 +78,8 @@ class Calls:
         )
 
     async def correct(self, topic: str, event: str | int, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Change members of a stored event; return the answer. Raise ClientError."""
-        body = json.dumps(changes, default=plain, allow_nan=False).encode()
+        """Change members of a stored event; return the answer. Raise ClientError, or InvalidValue."""
+        body, _ = EventEncoder("error", ids=False).encode(0, changes)
         return await self._correct("PATCH", topic, event, body)
 
     async def delete_event(self, topic: str, event: str | int, *, erase: bool) -> dict[str, Any]:

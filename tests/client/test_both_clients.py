@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pushsvc_client import ClientError, subscription
+from pushsvc_client import ClientError, InvalidValue, subscription
 from support.both_clients import CLIENTS, on_a_loop, until_async
 from support.ports import free_port
 
@@ -85,6 +86,9 @@ async def test_events_are_corrected_and_deleted(connect, shared_server, topic):
     async with connect(shared_server.url) as client:
         await client.publish(topic, [{"id": "a", "x": 1}, {"id": "b", "x": 2}])
         await client.correct(topic, "a", {"x": 5})
+        for wrong in (Decimal("1.5"), float("nan")):
+            with pytest.raises(InvalidValue, match="field 'x'"):
+                await client.correct(topic, "a", {"x": wrong})
         await client.delete_event(topic, 2)
         assert [event["x"] async for event in client.history(topic)] == [5]
         assert (await client.event(topic, "a"))["event"]["x"] == 5
