@@ -231,6 +231,16 @@ def test_streams_are_greenlets_where_gevent_has_patched_the_process(
         assert {stream.frame()[1]["key"] for stream in streams} == {"ann"}
 
 
+def test_a_worker_that_gevent_patches_after_the_fork_publishes_with_its_first_request(
+    site: Start, redis_url: str, prefix: str
+) -> None:
+    """With ``--preload`` the application is loaded before gevent patches a worker. A lock of before, for which one
+    greenlet waits while another has it, would stop the worker for good."""
+    shop = site(SHOP, "gevent-preload", PUSHSVC_REDIS=redis_url, PUSHSVC_PREFIX=prefix)
+    assert shop.request("POST", "/orders?user=ann").status == 204
+    assert until(lambda: json.loads(shop.get(EVENTS + "?last=1", **STAFF).body)["events"])[0]["key"] == "ann"
+
+
 def children(site: Site) -> list[int]:
     """Return the workers of gunicorn."""
     found = Path(f"/proc/{site.process_id}/task/{site.process_id}/children").read_text().split()

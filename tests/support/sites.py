@@ -23,6 +23,7 @@ COMMANDS = {
     "reloader": ["-m", "flask", "--app", "shop", "run", "--debug", "--port", "{port}"],
     "gthread": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "--threads", "8", "shop:app"],
     "gevent": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gevent", "--graceful-timeout", "60", "shop:app"],
+    "gevent-preload": ["-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gevent", "--preload", "shop:app"],
     "patched-flask": [
         "-c",
         "from gevent import monkey; monkey.patch_all(); from flask.cli import main; main()",

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from pushsvc.auth.grants import ALL_TOPICS, Grants
 from pushsvc.errors import Busy
+from pushsvc.extension.lazily import Lazily, forget
 from pushsvc.extension.server import PushServer, ServerUnavailable
 from pushsvc_client.batches import BodyLimits, Events, batches
 from pushsvc_client.errors import ClientError
@@ -65,6 +66,8 @@ class _Item(NamedTuple):
 class Publisher:
     """Publishes through a server. Threads may share it, and a process may fork: what waits stays with the parent."""
 
+    _changed = Lazily(threading.Condition)
+
     def __init__(self, server: PushServer, limits: BufferLimits | None = None) -> None:
         self._server = server
         self._limits = limits or BufferLimits()
@@ -72,7 +75,7 @@ class Publisher:
 
     def after_fork(self) -> None:
         """Begin with an empty buffer."""
-        self._changed = threading.Condition()
+        forget(self, "_changed")
         self._waiting: deque[_Item] = deque()
         self._events = self._bytes = 0  # of items that wait or are being sent
         self._number = 0

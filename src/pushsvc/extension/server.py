@@ -28,6 +28,7 @@ from pushsvc.auth.grants import Grants, claim_of
 from pushsvc.auth.tokens import LONGEST_TOKEN
 from pushsvc.config import Settings
 from pushsvc.errors import StartupError, Unavailable
+from pushsvc.extension.lazily import Lazily, forget
 from pushsvc.supervisor.child_settings import SETTINGS_VARIABLE, share_settings, without_settings
 from pushsvc.supervisor.lifeline import LIFELINE_VARIABLE
 from pushsvc.supervisor.served import Served, served
@@ -127,6 +128,8 @@ class _Attempt:
 class Server:
     """Starts the server when its address is first needed, and again after it has ended. Threads may share it."""
 
+    _starting = Lazily(threading.Lock)
+
     def __init__(self, settings: Settings) -> None:
         secret = secrets.token_urlsafe(32)
         self._signer = Signer(secret)
@@ -138,7 +141,7 @@ class Server:
         self._forget()
 
     def _forget(self) -> None:
-        self._starting = threading.Lock()
+        forget(self, "_starting")
         self._attempt: _Attempt | None = None  # the last one
         self._has_tried = False
         self._process: subprocess.Popen[bytes] | None = None
