@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from time import time
 from typing import Any
 
@@ -26,11 +27,14 @@ class TurnBudget:
         self._short: deque[Waiter[None]] = deque()
         self._long: deque[Waiter[None]] = deque()
         self._timer: Any = None
+        # When the loop has polled its sockets: work of this turn does not move it.
+        self._polled_at: Callable[[], float] | None = None
 
     def wait(self, target: int) -> None:
         """Return in a turn that has time left for a request with so many bytes of target."""
         waiting = self._short if target < _LONG else self._long
-        if not waiting and self._has_time():
+        polled_at = self._polled_at or self._find_loop()
+        if not waiting and time() - polled_at() < self._length:
             return
         self.waits += 1
         waiter: Waiter[None] = Waiter()
@@ -42,9 +46,13 @@ class TurnBudget:
             if waiter in waiting:  # the greenlet was killed
                 waiting.remove(waiter)
 
+    def _find_loop(self) -> Callable[[], float]:
+        found: Callable[[], float] = get_hub().loop.now
+        self._polled_at = found
+        return found
+
     def _has_time(self) -> bool:
-        # The loop notes the time when it has polled its sockets. Work of this turn does not move it.
-        return time() - get_hub().loop.now() < self._length
+        return time() - (self._polled_at or self._find_loop())() < self._length
 
     def _continue_soon(self) -> None:
         if self._timer is None:
