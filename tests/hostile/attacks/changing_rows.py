@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from hostile.attacks import rankings
-from hostile.calls import open_stream
+from hostile.calls import get, open_stream
 
 NAME = "all rows of a followed window"
 TOPIC = rankings.TOPIC
@@ -19,6 +19,7 @@ SELECTIONS = ["", "shape=records", "field=f1&field=f2", "key=k1", "top=100", "ev
 def attack(url: str, keys: int = 3_000, fields: int = 30, rounds: int = 3, pause: float = 2.0) -> Counter[str]:
     """Return how the streams stood at the end. They are read."""
     rankings.fill(url, keys, fields)
+    assert any(get(url, f"/v1/topics/{TOPIC}/stats?top=1").status == 200 for _ in range(10)), "nothing is counted"
     with ExitStack() as opened:
         streams = [
             opened.enter_context(open_stream(url, f"/v1/topics/{TOPIC}/stats?{selection}", 0))
