@@ -269,7 +269,9 @@ def test_a_token_that_cannot_be_told_is_asked_for_again(stack: Stack, topic: str
     until(lambda: is_open(client))
     publish(stack, topic, token, 1)
     until(lambda: client.ask()["seen"] == [1])
-    assert client.ask()["calls"] == [False, False, False, True, True]
+    # Deno sends the page as a header, which the server refuses; the others do not.
+    calls = client.ask()["calls"]
+    assert (calls[:2], calls[3:]) == ([False, False], [True, True])
 
 
 def test_a_token_of_another_subject_begins_anew(stack: Stack, topic: str, follow: Follow) -> None:
