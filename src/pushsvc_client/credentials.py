@@ -10,8 +10,8 @@ _WORD = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")
 
 
 class Credentials:
-    """A token or API key (None: none), or a function that returns one: it is called once, and again when the server
-    refuses what it returned. Many threads or tasks may share them."""
+    """A token or API key (None: none), or a function that returns one: the first request calls it, and again one that
+    the server refuses. Many threads or tasks may share them; each that begins without a token calls the function."""
 
     def __init__(self, token: AsyncToken | None) -> None:
         self._ask = token if callable(token) else None
