@@ -236,7 +236,10 @@ static void run(uint64_t count, uint64_t rate) {
     uint64_t at = now();
     while (idle_count && sent < count && (!rate || sent * 1000000000 / rate <= at - started)) {
       /* With a rate, the time counts from when the event was due: a slow server cannot hide its queue. */
-      publish(&producers[idle[--idle_count]], rate ? started + sent * 1000000000 / rate : at);
+      /* In turns: a server closes a connection that is never used. */
+      int next = idle[0];
+      memmove(idle, idle + 1, --idle_count * sizeof *idle);
+      publish(&producers[next], rate ? started + sent * 1000000000 / rate : at);
       sent++;
     }
     int ms = rate && sent < count && idle_count ? 1 : 100;
