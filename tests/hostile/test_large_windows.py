@@ -254,7 +254,7 @@ def change_all(write: Write, group: Group) -> None:
 
 
 def test_all_rows_of_a_window_change_in_slices(hub: Hub, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """90,000 rows were put into the window, and sent to those who want a part of them, in steps of 0.1 to 0.2 s."""
+    """One step put all rows into the window, and one made each message with a part of them: 0.1 to 0.2 s each."""
     put = sizes_of(monkeypatch, WindowState, "_put_rows", len)
     selected = sizes_of(monkeypatch, Selection, "apply", lambda frame: len(frame["data"]))
     groups = [settled(hub), settled(hub, records=True), settled(hub, keys=frozenset(["k1", "k2"]))]

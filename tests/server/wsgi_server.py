@@ -162,7 +162,7 @@ def waits(environ, start_response):
 
 
 def turn(environ, start_response):
-    """Work for 5 ms; tell the turn of the event loop."""
+    """Work for 5 ms; answer with the number of the turn of the event loop."""
     until = time.monotonic() + 0.005
     while time.monotonic() < until:
         pass

@@ -82,7 +82,7 @@ class SweptLog:
     """The result of trimming a log: removed entries, whether more could go, and the bytes of events left.
 
     ``idle`` is true if its topic had no events and no streams for so long that it is to end. After ``wait`` ms it has
-    to be looked at again even if it does not change; None: never.
+    to be checked again even if it does not change; None: never.
     """
 
     entries: int

@@ -416,7 +416,10 @@ def _wants_html() -> bool:
 
 
 def _check_grants(grants: Grants) -> None:
-    """Raise TypeError for grants that the server would not read: it would tell the client that its token is wrong."""
+    """Raise TypeError for grants that the push server cannot read.
+
+    The server would answer that the token is not valid, although the application is at fault.
+    """
     try:
         read_grants(claim_of(grants))
     except (InvalidGrants, TypeError) as error:

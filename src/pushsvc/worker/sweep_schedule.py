@@ -1,4 +1,4 @@
-"""Which topics of a partition the sweeper has to look at, and when."""
+"""Which topics of a partition the sweeper has to check, and when."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _COUNTED_FILL = 0.01  # logs that are less full are not compared
 class SweepSchedule:
     """The topics of a partition that is owned with a fencing token, and the bytes of their logs.
 
-    A topic that does not change is looked at again only when something of it may go by its age. Times are monotonic, in
-    seconds.
+    A topic that does not change is checked again only when its oldest entry may reach its age limit. Times are
+    monotonic, in seconds.
     """
 
     def __init__(self, fence: int) -> None:
@@ -32,7 +32,7 @@ class SweepSchedule:
         return max(self._fills.values(), default=0.0)
 
     def add(self, names: Iterable[str], at: float) -> None:
-        """Look at topics at a time, or before if that was asked for."""
+        """Let topics be due at a time, unless they are due earlier."""
         step = math.ceil(at / STEP)
         for name in names:
             before = self._steps.get(name)
@@ -49,7 +49,7 @@ class SweepSchedule:
             del self._topics[step]
 
     def take(self, now: float) -> list[str]:
-        """Return the topics whose time has come. They are not looked at again unless they are added again."""
+        """Remove and return the topics that are due."""
         due = [step for step in self._topics if step <= now / STEP]
         names = sorted(set().union(*(self._topics.pop(step) for step in due)))
         for name in names:

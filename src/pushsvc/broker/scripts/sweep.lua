@@ -1,8 +1,8 @@
 -- Trim a topic's log without a publish, by at most `max_entries`, and its index, and see whether the topic is in use.
 -- KEYS: partition, log, metadata, index. Arguments: SweepArguments (script.py), the bounds as in TopicLimits; a topic that
 -- ends after `expire_after` ms without events and streams (0: never) has the channels of its logs after them.
--- Returns {'ok', removed entries, 1 if more could go, bytes left, 1 if the topic is to end, ms until something may have to
--- be done although nothing changes (-1: never)} | {'fenced'} | {'deleted'}
+-- Returns {'ok', removed entries, 1 if more could go, bytes left, 1 if the topic is to end, ms until the topic has to be
+-- checked again even if it does not change (-1: never)} | {'fenced'} | {'deleted'}
 local partition_key, log_key, metadata_key, index_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then
   return {'fenced'}
@@ -45,6 +45,6 @@ if expire_after > 0 then
       ends = now - used >= expire_after
     end
   end
-  wait = math.min(wait or math.huge, math.max(0, used - now)) -- a stream leaves no trace that could be found later
+  wait = math.min(wait or math.huge, math.max(0, used - now)) -- a stream that has ended leaves no trace
 end
 return {'ok', removed, more and 1 or 0, log.bytes, ends and 1 or 0, wait or -1}

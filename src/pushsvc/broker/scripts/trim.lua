@@ -16,8 +16,8 @@ end
 -- Remove at most `max_entries` old entries that are beyond one of the bounds and that no window needs.
 -- log: key, metadata_key, last, bytes, oldest (as described; `bytes` and `oldest` are updated)
 -- bounds: events, age and bytes (0: no bound); windows need the last `window_events` and the last `window_age` ms
--- Returns the number of removed entries, whether more could go, and in how many ms another one may go by its age, nil if
--- none does before the log changes.
+-- Returns the number of removed entries, whether more could go, and in how many ms the oldest entry may be removed for its
+-- age, nil if never before the log changes.
 trim = function(log, bounds, now, max_entries)
   local removed, first, trimmed, arrived, more, wait = 0, nil, nil, nil, false, nil
   local gaps, closed = nil, 0 -- offsets of the log without an event, by corrections; read once they matter

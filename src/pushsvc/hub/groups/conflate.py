@@ -238,8 +238,10 @@ class Conflation:
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """Let what waited for the preparation find everything prepared: a part of it may have been dropped already, and
-        would be dropped again. Nothing in here yields."""
+        """Treat everything as prepared. The body must not yield.
+
+        A part of it may have been dropped meanwhile, and to prepare that again would drop another part.
+        """
         self._just_prepared = True
         try:
             yield
@@ -402,8 +404,8 @@ class Conflation:
         return [message for of in logs if of.window is not None for message in self.state(of)]
 
     def _with_id(self, messages: list[bytes]) -> list[bytes]:
-        """Return the pieces of messages, of which the last gets an id: a large one is copied only when all are
-        framed."""
+        """Return messages in pieces, with an id for the last message. ``frame`` joins the pieces, so a large message is
+        copied once."""
         return [*messages[:-1], sse.id_line(self._sent.cursor()), messages[-1]] if messages else []
 
     def initial_state(self) -> bytes:
