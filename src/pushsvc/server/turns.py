@@ -15,7 +15,7 @@ _LONG = 1_000  # bytes of a target from which on a request waits for those with 
 
 
 class TurnBudget:
-    """Lets requests begin while a turn of the loop is younger than ``length`` seconds.
+    """Lets requests begin while a turn of this thread's loop is younger than ``length`` seconds.
 
     Others wait, in order, and those with a long target for those with a short one; but one of them begins in each turn.
     ``waits`` counts the requests that had to wait.
@@ -26,15 +26,15 @@ class TurnBudget:
         self._length = length
         self._short: deque[Waiter[None]] = deque()
         self._long: deque[Waiter[None]] = deque()
-        self._timer: Any = None
+        loop = get_hub().loop
+        self._timer: Any = loop.timer(0)
         # When the loop has polled its sockets: work of this turn does not move it.
-        self._polled_at: Callable[[], float] | None = None
+        self._polled_at: Callable[[], float] = loop.now
 
     def wait(self, target: int) -> None:
         """Return in a turn that has time left for a request with so many bytes of target."""
         waiting = self._short if target < _LONG else self._long
-        polled_at = self._polled_at or self._find_loop()
-        if not waiting and time() - polled_at() < self._length:
+        if not waiting and self._has_time():
             return
         self.waits += 1
         waiter: Waiter[None] = Waiter()
@@ -46,17 +46,10 @@ class TurnBudget:
             if waiter in waiting:  # the greenlet was killed
                 waiting.remove(waiter)
 
-    def _find_loop(self) -> Callable[[], float]:
-        found: Callable[[], float] = get_hub().loop.now
-        self._polled_at = found
-        return found
-
     def _has_time(self) -> bool:
-        return time() - (self._polled_at or self._find_loop())() < self._length
+        return time() - self._polled_at() < self._length
 
     def _continue_soon(self) -> None:
-        if self._timer is None:
-            self._timer = get_hub().loop.timer(0)
         if not self._timer.active:
             self._timer.start(self._continue)
 
