@@ -61,8 +61,8 @@ class WatchedChannels:
         self.empty: dict[Channel, None] = {}
 
 
-class _Forgotten:
-    """Takes the place of what a channel meant that has ended without a member."""
+class NoRecovery:
+    """The Recovery of a channel on which nothing is broadcast: no member is ever behind."""
 
     moves_silently = False
 
@@ -73,10 +73,17 @@ class _Forgotten:
         return False
 
     def recover(self, connection: Connection, chunk: Chunk) -> None:
-        """Do nothing: the connection ends."""
+        raise AssertionError("no message was broadcast")
 
 
-_FORGOTTEN = _Forgotten()
+class _Ended(NoRecovery):
+    """The Recovery of a channel that has ended: its last members end, too."""
+
+    def recover(self, connection: Connection, chunk: Chunk) -> None:
+        """Do nothing."""
+
+
+_ENDED = _Ended()
 
 
 class Channel:
@@ -303,8 +310,8 @@ class Channel:
         self._watched.empty.pop(self, None)
 
     def forget(self) -> None:
-        """Refer no more to what this closed channel meant, and to its former members: they refer to it. Else they would
-        be garbage for Python's collector, which seldom looks at objects that have lived long."""
-        self._recovery = _FORGOTTEN
+        """Drop the references of this closed channel to its group and its former members, which refer to it. In a cycle
+        only Python's collector could free them, and it seldom looks at objects that have lived long."""
+        self._recovery = _ENDED
         if not self.in_pass:
             self.roster = Roster()

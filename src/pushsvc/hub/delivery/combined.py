@@ -13,8 +13,7 @@ from types import SimpleNamespace
 from pushsvc import sse
 from pushsvc.cursor import combine
 from pushsvc.hub import messages as sse_messages
-from pushsvc.hub.delivery.backlog import Chunk
-from pushsvc.hub.delivery.channel import Channel, WatchedChannels, Writer
+from pushsvc.hub.delivery.channel import Channel, NoRecovery, WatchedChannels, Writer
 from pushsvc.hub.delivery.chunked import frame, unframe
 from pushsvc.hub.delivery.connection import Connection
 from pushsvc.hub.delivery.slow import CountedBytes
@@ -112,7 +111,7 @@ class CombinedChannel(Channel):
         watched: WatchedChannels,
     ) -> None:  # fmt: skip
         super().__init__(
-            writer, clock, _NoRecovery(), on_left, lambda _: None, name=name, visible_heartbeat=visible_heartbeat,
+            writer, clock, NoRecovery(), on_left, lambda _: None, name=name, visible_heartbeat=visible_heartbeat,
             watched=watched,
         )  # fmt: skip
         self._parts: Sequence[Part] = ()
@@ -160,18 +159,3 @@ class CombinedChannel(Channel):
             part.close()
         if self._held is not None:
             self._held.release()
-
-
-class _NoRecovery:
-    """The Recovery of a channel on which nothing is broadcast: no member is ever behind."""
-
-    moves_silently = False
-
-    def cursor(self) -> None:
-        return None
-
-    def is_far(self, chunk: Chunk) -> bool:
-        return False
-
-    def recover(self, connection: Connection, chunk: Chunk) -> None:
-        raise AssertionError("no message was broadcast")
