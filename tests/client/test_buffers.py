@@ -6,15 +6,14 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from multiprocessing import get_context
 
 import pytest
 
 from pushsvc_client import AsyncClient, Client, ClientError, InvalidValue
 from support.both_clients import on_a_loop
 from support.ports import free_port
+from support.processes import forked
 from support.proxy import Last, Proxy
-from support.waiting import DEADLINE
 
 EVENTS = 5_000
 
@@ -130,16 +129,7 @@ def test_a_forked_process_has_a_buffer_of_its_own(shared_server, topic):
                 buffer.publish(topic, {"by": by, "n": n})
             buffer.flush()
 
-        children = [get_context("fork").Process(target=fill, args=[by]) for by in ("one", "other")]
-        for child in children:
-            child.start()
-        fill("parent")
-        try:
-            for child in children:
-                child.join(DEADLINE)
-                assert child.exitcode == 0
-        finally:
-            for child in children:
-                child.kill()
+        with forked(fill, ["one", "other"]):
+            fill("parent")
     found = Counter(event["by"] for event in Client(shared_server.url).history(topic))
     assert found == {"parent": 5, "one": 4, "other": 4}

@@ -19,6 +19,7 @@ import pytest
 
 from pushsvc.client import Client, ClientError
 from support.ports import free_port
+from support.processes import forked
 from support.stack import Stack
 from support.waiting import DEADLINE
 
@@ -356,8 +357,7 @@ def test_password_in_the_url_is_not_shown() -> None:
 
 def test_forked_processes_get_their_own_answers(shared_server: Stack, topic: str) -> None:
     """An idle connection of the parent is open in its children, too: their requests and answers would mix."""
-    context = get_context("fork")
-    together = context.Barrier(2)
+    together = get_context("fork").Barrier(2)
     with Client(shared_server.url) as client:
         client.publish(topic, {"n": 0})
 
@@ -367,14 +367,6 @@ def test_forked_processes_get_their_own_answers(shared_server: Stack, topic: str
             for n in range(300):
                 assert client.publish(own, {"n": n})["topic"] == own
 
-        children = [context.Process(target=publish, args=[number]) for number in range(2)]
-        for child in children:
-            child.start()
-        try:
-            for child in children:
-                child.join(DEADLINE)
-                assert child.exitcode == 0
-        finally:
-            for child in children:
-                child.kill()
+        with forked(publish, range(2)):
+            pass
         assert [client.topic(f"{topic}.{number}")["last_offset"] for number in range(2)] == [300, 300]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from support.waiting import DEADLINE
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
 
@@ -19,6 +24,23 @@ def children(parent: int, role: str) -> list[int]:
                 if role in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
                     found.append(int(pid))
     return found
+
+
+@contextmanager
+def forked(function: Callable[[Any], None], arguments: Iterable[Any]) -> Iterator[None]:
+    """Call a function with each of some arguments, each in a fork of this process. The end of the block waits until all
+    have ended without an error."""
+    processes = [get_context("fork").Process(target=function, args=[argument]) for argument in arguments]
+    for process in processes:
+        process.start()
+    try:
+        yield
+        for process in processes:
+            process.join(DEADLINE)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def descendants(parent: int) -> dict[int, list[str]]:
