@@ -35,6 +35,8 @@ from pushsvc.broker.embedded import EmbeddedServer
 
 PRODUCERS = 16
 PRODUCER_COUNTS = (16, 64)
+IDLE_SECONDS = 30
+SETTLING_SECONDS = 100  # the sweeper checks a changed topic within 90 s
 ROLES = ("web", "aggregator", "redis")
 BODY = '{"t":%t,"key":"a","pad":"' + "x" * 40 + '"}'
 PLAIN = "windows = []"
@@ -286,6 +288,24 @@ def throughput_table(servers: list[Server], binary: Path, messages: int) -> None
     table.print()
 
 
+def idle_table(server: Server, binary: Path, counts: list[int]) -> None:
+    table = Table(
+        "Topics in which nothing happens",
+        ["server", "topics", *(f"{role} ms/s" for role in ROLES)],
+        f"CPU a second, over {IDLE_SECONDS} s, once what was published is settled. 1,000 streams.",
+    )
+    for topics in counts:
+        with server.running(), Load(binary, server, topics, 1_000) as load:
+            load.ask("open 256")
+            load.ask(f"publish {topics * 3} 0")
+            time.sleep(SETTLING_SECONDS + topics / 1_000)
+            before = server.cpu()
+            time.sleep(IDLE_SECONDS)
+            spent = {role: seconds - before.get(role, 0.0) for role, seconds in server.cpu().items()}
+        table.add(server.name, f"{topics:,}", *(f"{spent.get(role, 0.0) / IDLE_SECONDS * 1e3:.1f}" for role in ROLES))
+    table.print()
+
+
 def wide_table(servers: list[Server], binary: Path, messages: int) -> None:
     table = Table(
         "One topic, 200 subscribers, one producer that waits for each answer",
@@ -415,6 +435,7 @@ def main() -> None:
             "messages": lambda: messages_table(servers + of_keys, binary, counts, 50_000 // part),
             "keys": lambda: messages_table(of_keys, binary, counts, 50_000 // part),
             "throughput": lambda: throughput_table([*servers, of_two], binary, 50_000 // part),
+            "idle": lambda: idle_table(servers[-2], binary, counts),
             "wide": lambda: wide_table(servers, binary, 2_000 // part),
             "open": lambda: open_table(servers[1:], binary, 10_000 // part),
             "latency": lambda: latency_table(servers, binary, 10_000 // part, 2_000, 10),
