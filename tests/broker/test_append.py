@@ -14,6 +14,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.errors import PushError
 from pushsvc.event import Batch, Event
+from pushsvc.settings import TopicSettings
 from support.reference.appended import EVENT, SECOND, WALL, commit, requests, stored
 
 
@@ -79,6 +80,17 @@ def test_each_merged_request_gets_its_own_error(broker: Broker) -> None:
     replies = commit(broker, group)
     assert all(isinstance(reply, PushError) and "WRONGTYPE" in reply.detail for reply in replies)
     assert len(set(map(id, replies))) == 3
+
+
+TIMED = Batch.from_events([Event(time=5_000), Event(key="b")])
+
+
+@pytest.mark.parametrize("settings", [WALL, replace(WALL, latest=True), replace(WALL, index=("key",))])
+@pytest.mark.parametrize("batch", [TIMED, TIMED.select([0]), Batch.from_events([Event(id="one"), Event()])])
+def test_a_call_is_packed_as_its_words_are(broker: Broker, batch: Batch, settings: TopicSettings) -> None:
+    [request] = requests(broker, "t", [batch], settings)
+    for run in ("a" * 40, "b" * 40, "b" * 40):
+        assert b"".join(pack_calls([request.call], run)) == hiredis.pack_command(tuple(request.call.command(run)))
 
 
 def test_a_large_publish_is_packed_without_another_copy(broker: Broker) -> None:
