@@ -16,9 +16,10 @@ import re
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+
+from msgspec import Struct
 
 from pushsvc.topic import PARTITIONS
 
@@ -40,16 +41,22 @@ class UnreadableCursor(ValueError):
     """The text is not a cursor. A stream answers it with a reset, never with an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True, eq=False, gc=False):
     """The client has seen a partition up to and including ``sequence``. ``epoch`` identifies the life of Redis.
 
-    It is ``partial`` if the client has the events up to there, but not all statistics.
+    It is ``partial`` if the client has the events up to there, but not all statistics. That does not matter to whether
+    two positions are equal.
     """
 
     epoch: int
     sequence: int
-    partial: bool = field(default=False, compare=False)
+    partial: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Position) and (self.epoch, self.sequence) == (other.epoch, other.sequence)
+
+    def __hash__(self) -> int:
+        return hash((self.epoch, self.sequence))
 
 
 def encode(positions: Mapping[int, Position], digest: bytes = b"") -> str:

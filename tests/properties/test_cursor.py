@@ -1,8 +1,8 @@
 from base64 import urlsafe_b64encode
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pushsvc.cursor import (
     MAX_LENGTH,

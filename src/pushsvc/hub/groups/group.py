@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from copy import copy
 from enum import Enum, auto
@@ -29,7 +29,7 @@ from pushsvc.hub.feed.router import LogSource
 from pushsvc.hub.feed.tail import Tail
 from pushsvc.hub.groups.conflate import Conflation
 from pushsvc.hub.groups.latch import Latch
-from pushsvc.hub.groups.positions import LogsByPartition, SentPositions
+from pushsvc.hub.groups.positions import NO_LOGS, LogsByPartition, SentPositions
 from pushsvc.hub.groups.rankings import Rankings
 from pushsvc.hub.query import NOTHING_RESELECTED, Query, Reselected
 from pushsvc.pause import Pause
@@ -92,6 +92,7 @@ class Group:
         self._resume = resume
         self._on_end = on_end
         self._rankings = rankings
+        self._reserved_names = query.reserved_names
         self._refused: PushError | None = None
         self._reset_is_newest = False
         self._was_settled = False
@@ -300,15 +301,16 @@ class Group:
     def take(self, partition: int, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering) -> None:
         if self.closed:
             return  # its logs may be followed no more
-        starting = self._start_states(partition)
-        messages = self._states(starting)
+        sent, skip = self._sent, self._skip
+        starting: Set[Log] = self._start_states(partition) if sent.unsent_states else NO_LOGS
+        messages = self._states(starting) if starting else []
         states = len(messages)
-        cursors = self._sent.cursors(partition)
+        cursors = sent.cursors(partition)
         for of, entry in batch:
-            if of in starting or of in self._sent.unsent_states or entry.last <= self._skip.get(of, 0):
+            if of in starting or of in sent.unsent_states or (skip and entry.last <= skip.get(of, 0)):
                 continue
             if isinstance(entry, EventsEntry):
-                events = rendering.selected(of, entry, self.query.filter_of(of.topic), self.query.reserved_names)
+                events = rendering.selected(of, entry, self.query.filter_of(of.topic), self._reserved_names)
                 messages += [sse.with_id(message, cursors(entry.sequence_of(offset))) for offset, message in events]
             elif self.paces_statistics:
                 self.conflation.note(of, entry)
@@ -318,11 +320,11 @@ class Group:
         if states and len(messages) == states:
             messages[-1] = sse.with_id(messages[-1], cursors(through))
         self.channel.broadcast(messages)
-        if messages and self.settled.is_set():
+        if messages and self._reset_is_newest and self.settled.is_set():
             self._reset_is_newest = False
         if self.paces_statistics:
             self.conflation.emit()
-        self._sent.advance(partition, through)
+        sent.advance(partition, through)
 
     def prepare_messages(
         self, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering, pause: Pause
@@ -340,7 +342,7 @@ class Group:
     ) -> None:
         if self.closed or entry.last <= self._skip.get(of, 0):
             return
-        cursors, reserved = self._sent.cursors(of.partition), self.query.reserved_names
+        cursors, reserved = self._sent.cursors(of.partition), self._reserved_names
         # A client that is there lacks nothing before these events, and a recovery begins there.
         self.channel.move_end(cursors(entry.sequence_of(offsets[0]) - 1))
         if entry.correction is None:

@@ -1,8 +1,9 @@
 """Up to where a group has sent each partition: the positions that the cursors of its messages name."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import replace
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, encode, sequence_encoder
@@ -12,6 +13,7 @@ NO_LOGS: frozenset[Log] = frozenset()
 
 _NO_PARTITIONS: dict[int, set[Log]] = {}  # never changed
 _NONE_HELD: Mapping[int, Position | None] = MappingProxyType({})
+_NO_POSITIONS: Mapping[int, Position] = MappingProxyType({})
 
 
 class LogsByPartition:
@@ -120,11 +122,15 @@ class SentPositions:
         there, and everything of the others. Valid until another position moves.
         """
         epoch, partial = self.followers[partition].position.epoch, bool(self.unsent_states.of(partition))
-        return sequence_encoder(self._positions(), partition, epoch, partial=partial, digest=self._digest)
+        positions = self._positions() if len(self.followers) > 1 else _NO_POSITIONS
+        return sequence_encoder(positions, partition, epoch, partial=partial, digest=self._digest)
 
     def _positions(self) -> dict[int, Position]:
         held, followers = self._held, self.followers.items()
-        found = {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
+        if held:
+            found = {p: position for p, f in followers if (position := held.get(p, f.position)) is not None}
+        else:
+            found = {p: f.position for p, f in followers}
         for one in self._sent_ahead:
             partition, ahead = one
             known = found.get(partition)
