@@ -179,11 +179,15 @@ def publish_batches(context: Context, posts: Mapping[str, Sequence[bytes]]) -> l
         receipts = context.broker.publish_together([events for _, events in ready]) if ready else []
     except Exception as error:  # noqa: BLE001 - becomes a problem
         receipts = [error] * len(ready)
+    accepted = late = 0
     for (place, events), receipt in zip(ready, receipts, strict=True):
         if isinstance(receipt, Receipt):
-            found[place] = _accepted_posts(events, receipt)
+            too_late = _late(events.batch, receipt, events.settings)
+            accepted, late = accepted + events.batch.count, late + sum(too_late)
+            found[place] = _accepted_posts(events, receipt, too_late)
         elif receipt is not None:
             found[place] = _problem_of_posts(receipt, events.topic, posts[events.topic])
+    metrics.count_published(accepted, 0, 0, late)
     return found
 
 
@@ -199,10 +203,9 @@ def _read_posts(
     return None if may_name_replies(batch.data) else batch  # what each publisher may read is not known here
 
 
-def _accepted_posts(events: NewEvents, receipt: Receipt) -> BatchResponse:
-    topic, batch, settings = events
-    late = _late(batch, receipt, settings)
-    metrics.count_published(batch.count, 0, 0, sum(late))
+def _accepted_posts(events: NewEvents, receipt: Receipt, late: Sequence[bool]) -> BatchResponse:
+    """Return the answers to posts, of which some may have been too ``late`` (none: no one was)."""
+    topic, batch, _ = events
     answers = [
         orjson.dumps(_receipt_body(topic, accepted=1, late=int(too_late), first=offset, last=offset, hinted=too_late))
         for offset, too_late in zip(count(receipt.first_offset), late or repeat(False, batch.count))

@@ -210,9 +210,11 @@ class PostBatcher:
         unanswered = deque(post for of_topic in posts.values() for post in of_topic)
         bodies = {topic: [body for post in of_topic for body in post.bodies] for topic, of_topic in posts.items()}
         try:
-            for response, of_topic in zip(self._publisher.publish_batches(bodies), posts.values(), strict=True):
+            responses = self._publisher.publish_batches(bodies)
+            heads = _Heads(keep_alive=not self._draining.is_set())
+            for response, of_topic in zip(responses, posts.values(), strict=True):
                 if response is not None:
-                    self._answer(response, of_topic, unanswered)
+                    _answer(response, of_topic, unanswered, heads)
                     continue
                 for post in of_topic:
                     unanswered.popleft()
@@ -224,18 +226,36 @@ class PostBatcher:
             for post in unanswered:  # not put back: their events may be in the log
                 post.pending.reply(closing(identified(internal_error(), new_id())), keep_alive=False)
 
-    def _answer(self, response: BatchResponse, posts: Sequence[ClaimedPosts], unanswered: deque[ClaimedPosts]) -> None:
-        status, headers, texts = response
-        keep_alive, bodies = not self._draining.is_set(), iter(texts)
-        problem = is_problem(headers)
-        head = last_head = encode_head(status, headers, keep_alive=True)
-        if not keep_alive:
-            last_head = encode_head(status, headers, keep_alive=False)
-        for post in posts:
-            unanswered.popleft()
-            answers = [_add_body(head, next(bodies), problem) for _ in post.bodies[1:]]
-            data = b"".join([*answers, _add_body(last_head, next(bodies), problem)])
-            post.pending.reply(data, keep_alive=keep_alive)
+
+class _Heads:
+    """The heads of the answers to a batch: most of them are equal."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+        self._of: tuple[int, list[tuple[str, str]]] | None = None
+        self._last = b"", b""
+
+    def of(self, response: BatchResponse) -> tuple[bytes, bytes]:
+        """Return the head of the answers to a connection but the last one, and that of the last one."""
+        status, headers, _ = response
+        if self._of != (status, headers):
+            head = last = encode_head(status, headers, keep_alive=True)
+            if not self.keep_alive:
+                last = encode_head(status, headers, keep_alive=False)
+            self._of, self._last = (status, headers), (head, last)
+        return self._last
+
+
+def _answer(
+    response: BatchResponse, posts: Sequence[ClaimedPosts], unanswered: deque[ClaimedPosts], heads: _Heads
+) -> None:
+    bodies, problem = iter(response.bodies), is_problem(response.headers)
+    head, last_head = heads.of(response)
+    for post in posts:
+        unanswered.popleft()
+        answers = [_add_body(head, next(bodies), problem) for _ in post.bodies[1:]]
+        data = b"".join([*answers, _add_body(last_head, next(bodies), problem)])
+        post.pending.reply(data, keep_alive=heads.keep_alive)
 
 
 def _add_body(head: bytes, body: bytes, problem: bool) -> bytes:

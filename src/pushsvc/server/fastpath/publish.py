@@ -39,7 +39,5 @@ class Publisher:
     def publish_batches(self, posts: Mapping[str, Sequence[bytes]]) -> list[BatchResponse | None]:
         """Publish JSON bodies of one event each, by topic, in one step; None for a topic each of whose bodies must be
         published on its own."""
-        return [
-            None if response is None else response._replace(headers=response.headers + self._common)
-            for response in publish_batches(self._context, posts)
-        ]
+        found = publish_batches(self._context, posts)
+        return [one and BatchResponse(one.status, one.headers + self._common, one.bodies) for one in found]
