@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,9 +117,15 @@ class BufferedHistogram:
             self.flush()
 
     def flush(self) -> None:
-        observations, self._observations = self._observations, []
-        for value in observations:
-            self._histogram.observe(value)
+        observations, self._observations = sorted(self._observations), []
+        # ``observe`` would write two values of the file for each observation.
+        below = 0
+        for bound, bucket in zip(self._histogram._upper_bounds, self._histogram._buckets, strict=True):
+            count = bisect_right(observations, bound)
+            if count > below:
+                bucket.inc(count - below)
+            below = count
+        self._histogram._sum.inc(sum(observations))
 
 
 class BufferedGauge:

@@ -31,12 +31,14 @@ _FORBIDDEN = re.compile(r"[\r\n\0]")
 
 def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> bytes:
     """Return one message. ``data`` is UTF-8; each of its lines becomes a ``data:`` line."""
-    head = ""
-    if id is not None:
-        head += f"id: {_one_line(id)}\n"
+    head = "" if id is None else f"id: {_one_line(id)}\n"
     if event is not None:
         head += f"event: {_one_line(event)}\n"
-    return b"".join((head.encode(), *_data_lines(data), b"\n"))  # one copy: the list of topics takes megabytes
+    # One copy of the data: the list of topics takes megabytes.
+    if b"\n" not in data and b"\r" not in data:
+        return b"%bdata: %b\n\n" % (head.encode(), data)
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"".join((head.encode(), *(b"data: " + line + b"\n" for line in lines), b"\n"))
 
 
 def encode_json(pieces: Iterable[bytes], *, event: str) -> bytes:
@@ -131,10 +133,3 @@ def _one_line(text: str) -> str:
     if _FORBIDDEN.search(text):
         raise ValueError("an event name or id must not contain a line end or NUL")
     return text
-
-
-def _data_lines(data: bytes) -> Iterable[bytes]:
-    if b"\n" not in data and b"\r" not in data:
-        return b"data: ", data, b"\n"
-    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    return (b"data: " + line + b"\n" for line in lines)

@@ -102,6 +102,9 @@ class FanoutWriter:
             channel = self._channels.popleft()
             channel.in_pass = False
             channel.fail()
+        metrics.DELIVERIES.inc(self._delivered)
+        metrics.STREAM_BYTES.inc(self._bytes)
+        self._delivered = self._bytes = 0
         self._begun = monotonic()
         if self._channels:
             self._run_later(0)
@@ -138,7 +141,7 @@ class FanoutWriter:
             if channel.slow:
                 channel.note_backlog()
             roster.compact()
-            self._count(chunk)
+            metrics.LATENCY.observe(monotonic() - chunk.read_at)
             channel.seal()  # messages that came during the pauses of this pass leave together
         return True
 
@@ -154,13 +157,6 @@ class FanoutWriter:
             self._bytes += size
         else:
             _mark_short(connection, chunk, sent)
-
-    def _count(self, chunk: Chunk) -> None:
-        """Add a finished pass to the metrics."""
-        metrics.LATENCY.observe(monotonic() - chunk.read_at)
-        metrics.DELIVERIES.inc(self._delivered)
-        metrics.STREAM_BYTES.inc(self._bytes)
-        self._delivered = self._bytes = 0
 
     def _deliver(self, channel: Channel, before: Chunk, chunk: Chunk) -> None:
         """Send a chunk to the next few members.

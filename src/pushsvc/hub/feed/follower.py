@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
@@ -25,7 +24,8 @@ from pushsvc.cursor import Position
 from pushsvc.errors import PushError
 from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
-from pushsvc.hub.feed.hand_out import Batch, HandOut, Progress, guarded
+from pushsvc.hub.feed.guarded import guarded
+from pushsvc.hub.feed.hand_out import Batch, HandOut, Progress
 from pushsvc.hub.feed.loading import WindowLoader
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
@@ -473,7 +473,7 @@ class Follower:
             for consumer, logs in joining.items():
                 joined = [of for of in logs if of in self.tails]
                 if joined:
-                    guarded(consumer, partial(consumer.on_read, joined))
+                    guarded(consumer, consumer.on_read, joined)
             if self._checked is None:
                 self._checked = self._through
 
@@ -627,7 +627,7 @@ class Follower:
             for consumer in one.tail.consumers:
                 read.setdefault(consumer, []).append(of)
         for consumer, logs in read.items():
-            guarded(consumer, partial(consumer.on_read, logs))
+            guarded(consumer, consumer.on_read, logs)
         self._signal_moved()
 
     def _advance(self, one: TailRead, limit: int, batch: Batch, *, below: bool) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from time import monotonic
 from typing import NamedTuple
 
@@ -13,11 +11,10 @@ from gevent.event import Event
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import LogEntry, StatisticsEntry
-from pushsvc.hub.feed.tail import Joiner, LogConsumer, Tail
+from pushsvc.hub.feed.guarded import guarded
+from pushsvc.hub.feed.tail import LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.hub.messages import Rendering
-
-log = logging.getLogger(__name__)
 
 Batch = list[tuple[int, Tail, LogEntry]]  # entries of several logs in order of their sequences
 Share = list[tuple[Log, LogEntry]]  # the entries of one consumer
@@ -62,7 +59,7 @@ class HandOut:
             self._give_in_slices(shares, large, rendering, through, before)
             return
         for consumer, share in shares.items():
-            guarded(consumer, partial(consumer.take, self._partition, share, rendering))
+            guarded(consumer, consumer.take, self._partition, share, rendering)
 
     def _has_large(self, share: Share) -> bool:
         most = self._limits.large_frames
@@ -88,7 +85,7 @@ class HandOut:
             self.held = before
             try:
                 for one in served:
-                    guarded(one, partial(one.note_taken, self._partition, through))
+                    guarded(one, one.note_taken, self._partition, through)
                 served.clear()
                 self.slices += 1
                 get_hub().wait(get_hub().loop.timer(0))
@@ -100,10 +97,10 @@ class HandOut:
         for consumer, share in shares.items():
             left -= 1
             if consumer in large and not (paused and self._has_left(consumer, share)):
-                guarded(consumer, partial(consumer.prepare_messages, share, rendering, pause))
+                guarded(consumer, consumer.prepare_messages, share, rendering, pause)
             if paused and self._has_left(consumer, share):
                 continue
-            guarded(consumer, partial(consumer.take, self._partition, share, rendering))
+            guarded(consumer, consumer.take, self._partition, share, rendering)
             rendering.forget_prepared()
             served.append(consumer)
             if left:
@@ -115,12 +112,3 @@ class HandOut:
     def _feeds(self, consumer: LogConsumer, of: Log) -> bool:
         tail = self._tails.get(of)
         return tail is not None and consumer in tail.consumers
-
-
-def guarded(consumer: Joiner, call: Callable[[], None]) -> None:
-    """Call a consumer. If it raises, it ends; the other consumers are not affected."""
-    try:
-        call()
-    except Exception:
-        log.exception("%s", consumer)
-        consumer.fail()

@@ -7,7 +7,6 @@ filter is evaluated once. A group that gets nothing costs nothing: its position 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -22,6 +21,7 @@ from pushsvc.event import Event
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.feed.few import Few, excluding, including
 from pushsvc.hub.feed.follower import Follower
+from pushsvc.hub.feed.guarded import guarded
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.tail import REPLAY_AFTER_RESET, LogConsumer, Tail
 from pushsvc.hub.limits import FeedLimits
@@ -251,7 +251,7 @@ class Router:
     def _reset_consumers(self, reason: str) -> None:
         for consumer in self._consumers():
             self._unsettled[consumer] = None
-            self._guarded(consumer, partial(consumer.reset, self._log, reason))
+            guarded(consumer, consumer.reset, self._log, reason)
 
     def skip(self, of: Log, offset: int) -> None:
         for consumer in self._consumers():
@@ -352,7 +352,7 @@ class Router:
             due = [consumer for consumer, sequence in self._joined.items() if sequence <= self._sequence]
             for consumer in due:
                 if self._joined.pop(consumer, None) is not None:
-                    self._guarded(consumer, partial(consumer.on_read, [self._log]))
+                    guarded(consumer, consumer.on_read, [self._log])
                     if not consumer.is_settled:
                         self._unsettled[consumer] = None
                     yield
@@ -376,7 +376,7 @@ class Router:
                 yield
         rendering = Rendering()
         for consumer, offsets in shares.items():
-            self._guarded(consumer, partial(consumer.take_selected, self._log, entry, offsets, rendering))
+            guarded(consumer, consumer.take_selected, self._log, entry, offsets, rendering)
             yield
 
     def _select_correction(
@@ -404,15 +404,6 @@ class Router:
                     continue
             for consumer in branch.consumers:
                 shares.setdefault(consumer, []).append(offset)
-
-    @staticmethod
-    def _guarded(consumer: FilteredConsumer, call: Callable[[], None]) -> None:
-        """Call a consumer. If it raises, it ends; the other consumers are not affected."""
-        try:
-            call()
-        except Exception:
-            log.exception("%s", consumer)
-            consumer.fail()
 
 
 LogSource = Follower | Router

@@ -18,6 +18,7 @@ from pushsvc.cursor import Position
 from pushsvc.errors import BrokerUnavailable, MemoryFull, PushError, TooManyLogsFollowed
 from pushsvc.hub.delivery.slow import CountedBytes, Memory
 from pushsvc.hub.feed.feed import Feed
+from pushsvc.hub.feed.guarded import guarded
 from pushsvc.hub.groups.latch import Latch
 from pushsvc.hub.groups.latest_state import LatestState, merge_changes
 from pushsvc.hub.messages import Rendering
@@ -254,7 +255,7 @@ class LatestTopic:
         self.settled.set()
         if self._was_settled:
             for subscriber in list(self._subscribers):
-                self._guarded(subscriber, lambda one: one.start_over(reasons))
+                guarded(subscriber, subscriber.start_over, reasons)
         self._was_settled = True
 
     def _apply(self, state: LatestState, entries: Sequence[EventsEntry]) -> None:
@@ -266,7 +267,7 @@ class LatestTopic:
             return
         if changed or gone:
             for subscriber in list(self._for_all):
-                self._guarded(subscriber, lambda one: one.take(changed, gone))
+                guarded(subscriber, subscriber.take, changed, gone)
             self._pass_by_key(changed, gone)
 
     def _pass_by_key(self, changed: Sequence[str], gone: Sequence[str]) -> None:
@@ -276,16 +277,7 @@ class LatestTopic:
                 for subscriber in self._by_key.get(key, ()):
                     shares.setdefault(subscriber, ([], []))[place].append(key)
         for subscriber, (own_changed, own_gone) in shares.items():
-            self._guarded(subscriber, lambda one: one.take(own_changed, own_gone))  # noqa: B023 - called at once
-
-    @staticmethod
-    def _guarded(subscriber: LatestSubscriber, call: Callable[[LatestSubscriber], None]) -> None:
-        """Call a subscriber. If it raises, it ends; the others are not affected."""
-        try:
-            call(subscriber)
-        except Exception:
-            log.exception("%s", subscriber)
-            subscriber.fail()
+            guarded(subscriber, subscriber.take, own_changed, own_gone)
 
     def _count(self, size: int) -> None:
         """Count the bytes of the state; raise MemoryFull."""
