@@ -204,9 +204,10 @@ class MergedAppend:
         """Yield the reply to each merged call, or RETRY_ALONE. Of events that were stored it is a list: STORED, first
         and last offset, arrival and head."""
         if isinstance(self._first, Append) and isinstance(reply, bytes):
-            _, first, count, _, greatest, arrival, *head = map(int, reply.split())
-            last = first + count - 1
-            reply = [STORED, last - self._events + 1, last, arrival, head[0] if head else greatest]
+            fields = reply.split()  # sequence first count least greatest arrival[ head]
+            last = int(fields[1]) + int(fields[2]) - 1
+            head = int(fields[6] if len(fields) > 6 else fields[4])
+            reply = [STORED, last - self._events + 1, last, int(fields[5]), head]
         if len(self.places) == 1:
             yield reply
         elif isinstance(reply, PushError):  # one object each: a shared one would collect the tracebacks of all raises

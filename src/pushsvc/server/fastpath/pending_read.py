@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import NamedTuple
 
 from gevent import get_hub
@@ -28,6 +29,12 @@ class LastAnswerSent(Exception):
         self.unread = unread
 
 
+class _State(Enum):
+    READING = auto()  # what arrives is offered at once
+    ANSWERING = auto()  # a claimed request waits for its reply
+    HOLDING = auto()  # so it does, and the client did not wait: more bytes are in the socket
+
+
 class PendingRead:
     """One wait for bytes. Not for TLS.
 
@@ -37,7 +44,7 @@ class PendingRead:
     """
 
     __slots__ = (
-        "_claim", "_claimed", "_closing", "_held", "_incomplete", "_on_wait", "_over", "_rest", "_transport", "_unsent",
+        "_claim", "_closing", "_incomplete", "_on_wait", "_over", "_rest", "_state", "_transport", "_unsent",
         "was_put_back",
     )  # fmt: skip
 
@@ -47,8 +54,7 @@ class PendingRead:
         self._transport = transport
         self._claim = claim
         self._on_wait = on_wait
-        self._claimed = False  # a claimed request waits for its reply
-        self._held = False  # more bytes arrived meanwhile; they are still in the socket
+        self._state = _State.READING
         self._rest = b""  # bytes after the claimed ones, or an incomplete first request
         self._incomplete = False  # the rest begins a request that may be claimed
         self._unsent = b""
@@ -68,16 +74,16 @@ class PendingRead:
         if self._unsent:
             self._transport.send(self._unsent)
         if self._closing:
-            raise LastAnswerSent(unread=self._held or bool(self._rest))
-        if self._unsent and not self._held:
+            raise LastAnswerSent(unread=self._state is _State.HOLDING or bool(self._rest))
+        if self._unsent and self._state is not _State.HOLDING:
             return self._rest or None
         if data is None:
             return self._rest or self._transport.receive()
         return data + self._rest
 
     def _read(self) -> None:
-        if self._claimed:  # the client does not wait for answers
-            self._held = True
+        if self._state is not _State.READING:
+            self._state = _State.HOLDING
             self._transport.pause_reading()
             return
         try:
@@ -92,7 +98,9 @@ class PendingRead:
             data = before + data
             size, self._incomplete = self._claim(data, self)
             if size or self._incomplete:
-                self._claimed, self._rest = bool(size), data[size:]
+                self._rest = data[size:]
+                if size:
+                    self._state = _State.ANSWERING
                 if not size and not before:  # the deadline runs from the first piece, however many follow
                     self._on_wait(True)
                 return
@@ -112,9 +120,8 @@ class PendingRead:
         if self._unsent or self._closing or (self._rest and not self._incomplete):
             self._end_later(None)  # the greenlet must send, close or read first
             return
-        self._claimed = False
-        if self._held:
-            self._held = False
+        before, self._state = self._state, _State.READING
+        if before is _State.HOLDING:
             self._transport.resume_reading(self._read)
         self._on_wait(bool(self._rest))
 
