@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.broker.keys import TAGS, slot_of
 from pushsvc.topic import partition_of
 from support.fleet import Fleet, client, kill
 from support.producers import Producers, stored
 from support.stack import Stack, Stream
-from support.waiting import until
+from support.waiting import DEADLINE, until
 
 
 def slot(topic: str) -> int:
@@ -98,6 +103,73 @@ def test_confirmed_events_survive_the_death_of_a_primary(
             assert lost == []
         assert until(lambda: counted(site, topic) == len(there))  # noqa: B023
     broker.close()
+
+
+def test_posts_to_others_do_not_wait_for_a_hung_primary(cluster: Fleet, site: Stack, topics: list[str]) -> None:
+    """The requests arrive in one or two turns of the event loop: the web process is stopped while they are sent."""
+    with ExitStack() as opened:
+        producers = [opened.enter_context(closing(Repeating(site.port, topic))) for topic in topics * 6]
+        for topic in topics:
+            until(lambda: site.post(topic, [{"n": 1}] * 100).status == 202)  # noqa: B023
+        for producer in producers:  # events whose shape is known, and heads that repeat, are batched
+            assert [producer.post() for _ in range(3)] == [202] * 3
+        hung = producers[::3]
+        others = [producer for producer in producers if producer not in hung]
+
+        def others_are_answered_first() -> bool:
+            primary, replica = cluster.of_slot(slot(topics[0]))
+            until(lambda: client(replica.port).info("replication").get("master_link_status") == "up")
+            os.kill(primary.pid or 0, signal.SIGSTOP)
+            try:
+                until(lambda: is_silent(primary))
+                site.signal_all("web", signal.SIGSTOP)
+                for producer in producers:
+                    producer.send()
+                site.signal_all("web", signal.SIGCONT)
+                statuses = {other.status() for other in others}
+                answered = any(one.is_answered() for one in hung)
+            finally:
+                os.kill(primary.pid or 0, signal.SIGCONT)
+            for one in hung:
+                one.status()  # it took the post after all, or its replica did, or the outcome is unknown
+            return statuses == {202} and not answered
+
+        until(others_are_answered_first)
+
+
+def is_silent(server: EmbeddedServer) -> bool:
+    try:
+        return not client(server.port, timeout=0.05).ping()
+    except RedisTimeoutError:
+        return True
+
+
+class Repeating:
+    """A producer that posts the same event again and again over one connection."""
+
+    def __init__(self, port: int, topic: str) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        self._path = f"/v1/topics/{topic}/events"
+
+    def send(self) -> None:
+        self._connection.request("POST", self._path, b'{"n":1}', {"Content-Type": "application/json"})
+
+    def is_answered(self) -> bool:
+        """Return whether there is an answer, or one that was sent together with an earlier one."""
+        sock = self._connection.sock
+        return sock is None or bool(select.select([sock], [], [], 0.05)[0])
+
+    def status(self) -> int:
+        response = self._connection.getresponse()
+        response.read()
+        return response.status
+
+    def post(self) -> int:
+        self.send()
+        return self.status()
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def test_replica_of_a_hung_primary_takes_over(cluster: Fleet, site: Stack, topics: list[str]) -> None:

@@ -21,8 +21,8 @@ DOWN_AFTER = 800
 """Milliseconds without a reply after which a primary counts as dead."""
 
 
-def client(port: int | None, **options: Any) -> Any:
-    return redis.Redis("127.0.0.1", port or 0, decode_responses=True, socket_timeout=10, **options)
+def client(port: int | None, timeout: float = 10, **options: Any) -> Any:
+    return redis.Redis("127.0.0.1", port or 0, decode_responses=True, socket_timeout=timeout, **options)
 
 
 def kill(server: EmbeddedServer) -> None:

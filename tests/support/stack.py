@@ -114,6 +114,10 @@ class Stack:
             process.wait()
             raise
 
+    def signal_all(self, name: str, how: signal.Signals) -> None:
+        """Signal a process and its children."""
+        os.killpg(self._processes[name].pid, how)
+
     def restart_web(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.stop("web", how)
         until(lambda: not self.listening())  # else an orphan that is ending could be taken for the new process

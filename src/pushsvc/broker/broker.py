@@ -1,7 +1,7 @@
 """The broker: every request of the program to Redis."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from pushsvc.broker.checkpoints import CheckpointStore
 from pushsvc.broker.cluster import topology
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
 from pushsvc.broker.components import ComponentStore
+from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.corrections import CorrectionStore
 from pushsvc.broker.demand import DemandStore
 from pushsvc.broker.index import IndexStore
@@ -27,11 +28,11 @@ from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, info_of, raise_first
 from pushsvc.broker.revocations import RevocationStore
 from pushsvc.broker.script import RUN, ScriptCall
-from pushsvc.errors import BrokerFull, Fenced, PushError, StartupError, Unavailable
+from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, PushError, StartupError, Unavailable
 from pushsvc.event import Batch, Event, Limits
 from pushsvc.pause import Pause, no_pause
 from pushsvc.settings import Ack, TopicSettings
-from pushsvc.topic import PARTITIONS
+from pushsvc.topic import PARTITIONS, partition_of
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,16 @@ class Broker:
         """
         batch = events if isinstance(events, Batch) else Batch.from_events(events)
         return self._publisher.publish(topic, batch, settings, fence, idempotency, emission, pause)
+
+    def primary_of(self, topic: str) -> Hashable:
+        """Return what stands for the primary that has a topic at present: publishes to topics of one can share a round
+        trip. None if no primary has it."""
+        if isinstance(self.connections, ConnectionPool):
+            return self.connections
+        try:
+            return self.connections.at(self.keys.partition(partition_of(topic)))
+        except BrokerUnavailable:
+            return None
 
     def publish_together(self, batches: Sequence[NewEvents]) -> list[Receipt | PushError | None]:
         """Append batches for different topics, each atomically, in one round trip, and notify subscribers.

@@ -217,8 +217,8 @@ class ClusterCommitter:
         return self._cluster.routed(call.keys[0], lambda node: self._of(node).call(call))
 
     def call_all(self, calls: Sequence[ScriptCall | Append]) -> list[tuple[Any, str]]:
-        """Run scripts, each on the primary of its first key, in one round trip to each primary; see
-        ``Committer.call_all``."""
+        """Run scripts, each on the primary of its first key, in one round trip to each primary, one after the other;
+        see ``Committer.call_all``."""
         missing: dict[int, str] = {}  # by the place of the call
 
         def send(node: ConnectionPool, places: Sequence[int]) -> list[Any]:

@@ -9,7 +9,7 @@ their connections keep waiting. Every other request is left to the greenlet of i
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -174,10 +174,23 @@ class PostBatcher:
             self._start(posts)
 
     def _batches(self, waiting: Mapping[str, list[ClaimedPosts]]) -> Iterator[Mapping[str, list[ClaimedPosts]]]:
-        """Yield posts by topic, at most as many together as the limits say, those to a topic in their order."""
+        """Yield posts by topic, those to a topic in their order.
+
+        No batch goes to two primaries: one that does not answer must not hold up the posts to others.
+        """
+        by_primary: dict[Hashable, list[tuple[str, list[ClaimedPosts]]]] = {}
+        for topic, posts in waiting.items():
+            by_primary.setdefault(self._publisher.primary_of(topic), []).append((topic, posts))
+        for of_one in by_primary.values():
+            yield from self._within_limits(of_one)
+
+    def _within_limits(
+        self, waiting: Iterable[tuple[str, list[ClaimedPosts]]]
+    ) -> Iterator[Mapping[str, list[ClaimedPosts]]]:
+        """Yield posts by topic, at most as many together as the limits say."""
         batch: dict[str, list[ClaimedPosts]] = {}
         requests = 0
-        for topic, posts in waiting.items():
+        for topic, posts in waiting:
             for post in posts:
                 batch.setdefault(topic, []).append(post)
                 requests += len(post.bodies)

@@ -1,6 +1,6 @@
 """The publish fast path: calls the function that the Flask view calls, without Flask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from pushsvc.auth.grants import EVERYTHING, Grants
 from pushsvc.errors import TooManyRequests
@@ -35,6 +35,10 @@ class Publisher:
             refused = audit.RefusedRequest(id, "POST", client.address, topic, grants.subject or None)
             refused.note_problem(status, text)
         return HttpResponse(status, headers + self._common, text)
+
+    def primary_of(self, topic: str) -> Hashable:
+        """Return what stands for the primary that has a topic."""
+        return self._context.broker.primary_of(topic)
 
     def publish_batches(self, posts: Mapping[str, Sequence[bytes]]) -> list[BatchResponse | None]:
         """Publish JSON bodies of one event each, by topic, in one step; None for a topic each of whose bodies must be
