@@ -31,7 +31,8 @@ class Case:
         ours.settimeout(5)
         self.ours = ours
         self.handled: list[Any] = []
-        self.reader = ReplyReader(ours, self._handle)
+        self.pause = 0.0
+        self.reader = ReplyReader(ours, self._handle, lambda: self.pause)
 
     def _handle(self, reply: Any) -> bool:
         handled = isinstance(reply, int) and reply < 100
@@ -107,6 +108,37 @@ def test_a_burst_is_read_to_its_end(case: Case) -> None:
         turn_until(lambda: len(case.handled) == start + 2_000)  # noqa: B023
     case.send(100)
     assert waiting.get() == [100]
+
+
+def test_what_comes_during_a_pause_is_read_after_it(case: Case) -> None:
+    case.pause = 0.2
+    case.send(1)
+    waiting = gevent.spawn(case.reader.replies, 5)
+    turn_until(lambda: case.handled == [1])
+    begun = monotonic()
+    case.send(2, 100)
+    assert waiting.get() == [100]
+    assert case.handled == [1, 2]
+    assert monotonic() - begun > 0.1, "a part of the pause was left"
+
+
+@pytest.mark.parametrize("end", ["close", "fail"])
+def test_a_reader_can_end_during_a_pause(case: Case, end: str) -> None:
+    case.pause = 0.05
+    case.send(1)
+    assert case.replies(0.2) is None
+    waiting = gevent.spawn(case.reader.replies, 5)
+    turn_until(lambda: case.handled == [1])
+    case.send(2)
+    if end == "fail":
+        case.reader.fail(OSError("cut"))
+        with pytest.raises(OSError, match="cut"):
+            waiting.get()
+    else:
+        case.reader.close()
+        waiting.kill()
+    gevent.sleep(0.1)
+    assert case.handled == [1]
 
 
 def test_the_end_is_raised_after_the_replies_before_it(case: Case) -> None:

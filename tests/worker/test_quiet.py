@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from pushsvc.broker.keys import Log
+from pushsvc.broker.reply_reader import ReplyReader
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
 from pushsvc.worker.policy import WorkerPolicy
@@ -114,6 +115,31 @@ def test_resting_topics_are_counted_without_a_further_notification(broker):
     worker.stop()
     running.join(60)
     assert running.successful()
+
+
+def test_notifications_of_quiet_topics_are_read_together(broker, monkeypatch):
+    """Each of them would wake the process, though what it is about waits for the next turn anyway."""
+    broker.check_layout()
+    worker = AggregatorWorker(broker, TopicRules(), policy=WorkerPolicy(reading_pause=0.05))
+    received = []
+    receive = ReplyReader._receive
+    monkeypatch.setattr(ReplyReader, "_receive", lambda reader: received.append(reader) or receive(reader))
+    running = gevent.spawn(worker.run)
+    owned = worker.partitions
+    until(lambda: len(owned) == 64 and all(one.loaded for one in owned.values()), sleep=gevent.sleep, seconds=20)
+    for _ in range(3):  # a topic is quiet once it was counted and nobody asked for it
+        broker.publish("t", [Event(data={"n": 1})], TopicSettings())
+        gevent.sleep(0.1)
+    received.clear()
+    begun = time.monotonic()
+    for _ in range(300):
+        broker.publish("t", [Event(data={"n": 1})], TopicSettings())
+        gevent.sleep(0.001)
+    took = time.monotonic() - begun
+    worker.stop()
+    running.join(60)
+    assert running.successful()
+    assert len(received) <= took / 0.05 + 20
 
 
 def test_a_lost_notification_is_found_and_nothing_is_read_twice_for_it(broker, topics, monkeypatch):

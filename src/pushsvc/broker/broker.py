@@ -1,7 +1,7 @@
 """The broker: every request of the program to Redis."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from pushsvc.broker.log import BackwardRead, ChangedLogs, FrameKind, PartitionRe
 from pushsvc.broker.publisher import EventPublisher, IdempotencyKey, NewEvents, Receipt, kept_age, window_events
 from pushsvc.broker.rates import RateStore
 from pushsvc.broker.replies import as_text, info_of, raise_first
+from pushsvc.broker.reply_reader import no_reading_pause
 from pushsvc.broker.revocations import RevocationStore
 from pushsvc.broker.script import RUN, ScriptCall
 from pushsvc.errors import BrokerFull, BrokerUnavailable, Fenced, PushError, StartupError, Unavailable
@@ -212,8 +213,9 @@ class Broker:
                 )
 
     def live_connection(
-        self, on_message: OnMessage, on_up: OnUp, *, on_unhandled: OnUnhandled = lambda *_: None
-    ) -> LiveConnection | ClusterLiveConnection:
+        self, on_message: OnMessage, on_up: OnUp, *, on_unhandled: OnUnhandled = lambda *_: None,
+        reading_pause: Callable[[], float] = no_reading_pause,
+    ) -> LiveConnection | ClusterLiveConnection:  # fmt: skip
         """Return the process's live connection, not started yet; ``on_up`` gets the partitions that it receives."""
 
         def up(partitions: Sequence[int]) -> None:
@@ -223,7 +225,7 @@ class Broker:
                 log.warning("a new epoch cannot be written yet: %s", error)  # every read of a partition tries again
             on_up(partitions)
 
-        return topology.live(self.connections, on_message, up, on_unhandled)
+        return topology.live(self.connections, on_message, up, on_unhandled, reading_pause)
 
     def open_partitions(self, partitions: Sequence[int] = range(PARTITIONS)) -> None:
         """Start a new epoch in every partition whose primary is not the one that wrote last.

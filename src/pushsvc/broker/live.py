@@ -15,7 +15,7 @@ from redis import exceptions
 from pushsvc.broker.confirmations import Confirmation, Confirmations
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import slot_of
-from pushsvc.broker.reply_reader import ReplyReader
+from pushsvc.broker.reply_reader import ReplyReader, no_reading_pause
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class LiveConnection:
     that every later message on the channel will arrive. In a cluster channels are ``sharded``, and
     ``on_slots_changed()`` means that the primary is gone or has given slots away.
 
+    After each read ``reading_pause()`` returns for how many seconds later messages may wait, so that more come at once.
+
     The channels of one turn of the loop are subscribed together. ``start`` runs ``connect``, ``send_changes`` and
     ``dispatch`` when it is their time.
     """
@@ -55,12 +57,14 @@ class LiveConnection:
         sharded: bool = False,
         on_slots_changed: Callable[[], None] = lambda: None,
         confirmations: Confirmations | None = None,
+        reading_pause: Callable[[], float] = no_reading_pause,
     ) -> None:
         self._connections = connections
         self._on_message = on_message
         self._on_unhandled = on_unhandled
         self._on_up = on_up
         self._on_slots_changed = on_slots_changed
+        self._reading_pause = reading_pause
         self._subscribe, self._unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._sharded = sharded
         self._patterns: set[str] = set()
@@ -252,7 +256,7 @@ class LiveConnection:
                 connection.disconnect()
 
     def _receive(self) -> None:
-        with closing(ReplyReader(self._connection._sock, self._handle)) as reader:
+        with closing(ReplyReader(self._connection._sock, self._handle, self._reading_pause)) as reader:
             self._reader = reader
             probed = False
             while True:

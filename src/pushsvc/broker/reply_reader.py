@@ -15,16 +15,25 @@ _RECEIVE_BYTES = 65_536
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 
 
+def no_reading_pause() -> float:
+    return 0.0
+
+
 class ReplyReader:
     """Reads a connected ``sock`` that has no other reader, until it is closed.
 
     ``handle`` gets each reply in gevent's hub, where it must not block, and returns whether the reply is done with. A
     reply that is not, and every later one, is left for ``replies``; nothing more is read until that is called again.
+    After each read ``reading_pause`` returns for how many seconds what comes next may stay in the socket.
     """
 
-    def __init__(self, sock: Any, handle: Callable[[Any], bool]) -> None:
+    def __init__(
+        self, sock: Any, handle: Callable[[Any], bool], reading_pause: Callable[[], float] = no_reading_pause
+    ) -> None:
         self._sock = sock
         self._handle = handle
+        self._reading_pause = reading_pause
+        self._timer: Any = None  # runs while the reader pauses
         self._parser = hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=exceptions.ResponseError)
         self._unhandled: list[Any] = []
         self._received_at = 0.0
@@ -41,7 +50,8 @@ class ReplyReader:
             raise self._error
         self._received_at = monotonic()
         self._wake.clear()
-        self._watcher.start(self._read)
+        if self._timer is None:
+            self._watcher.start(self._read)
         while not self._wake.wait(max(0.0, self._received_at + silence - monotonic())):
             if monotonic() >= self._received_at + silence:
                 return None
@@ -53,13 +63,19 @@ class ReplyReader:
     def fail(self, error: Exception) -> None:
         """Make ``replies`` raise an error."""
         self._error = error
-        self._watcher.stop()
+        self._stop()
         self._wake.set()
 
     def close(self) -> None:
         """Stop reading. The socket stays open."""
-        self._watcher.stop()
+        self._stop()
         self._watcher.close()
+
+    def _stop(self) -> None:
+        self._watcher.stop()
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def _read(self) -> None:
         try:
@@ -70,6 +86,15 @@ class ReplyReader:
         if self._unhandled:
             self._watcher.stop()
             self._wake.set()
+        elif self._error is None and (seconds := self._reading_pause()) > 0:
+            self._watcher.stop()
+            self._timer = get_hub().loop.timer(seconds)
+            self._timer.start(self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer.close()
+        self._timer = None
+        self._watcher.start(self._read)
 
     def _read_once(self) -> bool:
         """Return whether TLS holds more data, which no poll of the socket shows."""

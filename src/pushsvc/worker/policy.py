@@ -29,6 +29,7 @@ class WorkerPolicy:
     poll_interval: float = 5.0  # after which logs are read without a notification: one may be lost
     quiet_share: float = 0.2  # of the time, what the statistics may take that nobody watches
     quiet_pause: float = 0.5  # longest time for which these wait
+    reading_pause: float = 0.02  # for which notifications about these stay in the socket: one at a time, each wakes us
     # Entries of a log from which the windows of a topic are rebuilt when somebody asks for them; 0: all are counted.
     rebuilt_entries: int = 1_000
     yield_interval: float = 0.005  # after which sockets and leases get a turn

@@ -39,6 +39,8 @@ from pushsvc.worker.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
+_INGEST_GOES_ON = 1.0  # seconds after a message of a producer
+
 
 class AggregatorWorker:
     """An aggregator process. Several share the partitions evenly. ``run`` returns after ``stop``. ``on_begin`` is
@@ -56,6 +58,8 @@ class AggregatorWorker:
         self._wake = Event()
         self._pace = QuietPace(policy.quiet_share, policy.quiet_pause)
         self._waits_until = 0.0  # monotonic time; 0 while there is work
+        self._urgent = False  # a message arrived for which somebody waits, or may wait
+        self._ingests_until = 0.0  # monotonic time up to which more messages of producers are expected
         self._stopping = False
         yield_to_loop = Slices(policy.yield_interval)
         self.room = Room(limits or Limits(), self.partitions)
@@ -74,7 +78,7 @@ class AggregatorWorker:
         policies = alerts.webhooks if alerts else WebhookPolicy()
         self.webhooks = WebhookSender(broker, lambda: self.alerts.by_name, self.partitions, policies)
         self.alert_sender.on_sent = self.webhooks.due.set
-        self._live = broker.live_connection(self._on_message, self._on_connected)
+        self._live = broker.live_connection(self._on_message, self._on_connected, reading_pause=self._reading_pause)
 
     def stop(self) -> None:
         """Ask ``run`` to return; may be called from a signal handler."""
@@ -144,8 +148,15 @@ class AggregatorWorker:
 
     # Notifications
 
+    def _reading_pause(self) -> float:
+        """Return for how many seconds what comes after the messages of a read may wait. What they are about waits for
+        the next turn of quiet partitions anyway, unless one was urgent."""
+        urgent, self._urgent = self._urgent, False
+        return 0.0 if urgent or time.monotonic() < self._ingests_until else self._policy.reading_pause
+
     def _on_message(self, channel: str, data: bytes) -> bool:
         if channel.startswith(self._broker.keys.ingest):
+            self._ingests_until = time.monotonic() + _INGEST_GOES_ON
             self._ingest.offer(channel.removeprefix(self._broker.keys.ingest), data)
             return True
         if channel == self._broker.alerts.channel:
@@ -165,7 +176,9 @@ class AggregatorWorker:
                     return True
             else:
                 partition.loaded = False  # the subscription is new: topics may have been created before it
-            if partition.is_urgent or self._waits_until > self._pace.until:
+            urgent = partition.is_urgent
+            self._urgent |= urgent
+            if urgent or self._waits_until > self._pace.until:
                 self._wake.set()
         return True
 

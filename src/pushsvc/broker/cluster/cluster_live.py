@@ -13,6 +13,7 @@ from pushsvc.broker.confirmations import Confirmation, Confirmations
 from pushsvc.broker.connection_pool import ConnectionPool
 from pushsvc.broker.keys import TAGS, slot_of
 from pushsvc.broker.live import LiveConnection, OnMessage, OnUnhandled
+from pushsvc.broker.reply_reader import no_reading_pause
 from pushsvc.errors import PushError
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,11 @@ class ClusterLiveConnection:
     """
 
     def __init__(
-        self, cluster: Cluster, on_message: OnMessage, on_up: OnUp, *, on_unhandled: OnUnhandled = lambda *_: None
-    ) -> None:
+        self, cluster: Cluster, on_message: OnMessage, on_up: OnUp, *, on_unhandled: OnUnhandled = lambda *_: None,
+        reading_pause: Callable[[], float] = no_reading_pause,
+    ) -> None:  # fmt: skip
         self._cluster = cluster
+        self._reading_pause = reading_pause
         self._on_message = on_message
         self._on_unhandled = on_unhandled
         self._on_up = on_up
@@ -153,7 +156,7 @@ class ClusterLiveConnection:
                 self._connections[pool] = connection = LiveConnection(
                     pool, self._on_message, partial(self._on_connection_up, pool),
                     on_unhandled=self._on_unhandled, sharded=True, on_slots_changed=self._check_now.set,
-                    confirmations=self._confirmations,
+                    confirmations=self._confirmations, reading_pause=self._reading_pause,
                 )  # fmt: skip
                 connection.start()
         self._move_channels()

@@ -1,5 +1,7 @@
 """Opens what the URL of Redis names: one server, Sentinels or a cluster. Callers treat all of them alike."""
 
+from collections.abc import Callable
+
 from pushsvc.broker.cluster.address import Address, ask_in_turn
 from pushsvc.broker.cluster.cluster import Cluster, ClusterCommitter
 from pushsvc.broker.cluster.cluster_live import ClusterLiveConnection, OnUp
@@ -31,11 +33,20 @@ def committer(connections: ConnectionPool | Cluster, ack: Ack, limits: BrokerLim
 
 
 def live(
-    connections: ConnectionPool | Cluster, on_message: OnMessage, on_up: OnUp, on_unhandled: OnUnhandled
-) -> LiveConnection | ClusterLiveConnection:
+    connections: ConnectionPool | Cluster, on_message: OnMessage, on_up: OnUp, on_unhandled: OnUnhandled,
+    reading_pause: Callable[[], float],
+) -> LiveConnection | ClusterLiveConnection:  # fmt: skip
     if isinstance(connections, Cluster):
-        return ClusterLiveConnection(connections, on_message, on_up, on_unhandled=on_unhandled)
-    return LiveConnection(connections, on_message, lambda: on_up(range(PARTITIONS)), on_unhandled=on_unhandled)
+        return ClusterLiveConnection(
+            connections, on_message, on_up, on_unhandled=on_unhandled, reading_pause=reading_pause
+        )
+    return LiveConnection(
+        connections,
+        on_message,
+        lambda: on_up(range(PARTITIONS)),
+        on_unhandled=on_unhandled,
+        reading_pause=reading_pause,
+    )
 
 
 class Sentinels:
