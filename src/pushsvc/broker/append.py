@@ -6,7 +6,8 @@ from typing import Any
 
 import hiredis
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from pushsvc.broker.limits import BrokerLimits
 from pushsvc.broker.script import (
@@ -50,21 +51,20 @@ class AppendTarget(Struct, frozen=True, eq=False):
     limits: BrokerLimits
     latest_keys: LatestKeys | None = None  # None: the topic keeps no newest events
     index_keys: IndexKeys | None = None  # None: the topic has no index
-    _plain_starts: dict[str, bytes] = field(default_factory=dict)  # by run, of the last one
+    _plain_start: tuple[str | None, bytes] = (None, b"")  # with the run for which it holds
 
     def pack_plain(self, run: str, chunk: Batch) -> bytes:
         """Return a call that stores one chunk without ids, as Redis reads it.
 
         All words but the last two are the same each time. To encode these 19 takes as long as to read an event.
         """
-        start = self._plain_starts.get(run)
-        if start is None:
+        known, start = self._plain_start
+        if known != run:
             request = RequestArguments(run, fence="", request_key="", note=b"", chunks=1)
             words = ("EVALSHA", PUBLISH.sha, len(self.keys), *self.keys, *self.arguments, *request)
             count, _, packed = _pack(words).partition(b"\r\n")
             start = b"*%d\r\n%b" % (int(count[1:]) + 2, packed)
-            self._plain_starts.clear()
-            self._plain_starts[run] = start
+            force_setattr(self, "_plain_start", (run, start))
         shape, data = _chunk_arguments(chunk)
         text = str(shape).encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (start, len(text), text, len(data), data)
