@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from pushsvc.broker.append import Append, MergedAppend
 from pushsvc.broker.limits import BrokerLimits
+from pushsvc.errors import Unavailable
 from pushsvc.event import Batch, Event
 from pushsvc.event.index import term
 from pushsvc.settings import TopicRules
@@ -119,6 +121,17 @@ def test_a_sweeper_fills_the_index_from_the_newest_event_down(broker, fence):
     assert (answer.covered, len(events)) == (True, 301)
     assert broker.index.behind({TOPIC: INDEXED.index}) == []
     assert members(broker) == 2 * 3_001
+
+
+def test_an_index_whose_filling_an_outage_broke_off_is_filled_by_the_next_round(broker, fence, monkeypatch):
+    broker.publish(TOPIC, users("a"), PLAIN)
+    sweeper = Sweeper(broker, TopicRules([(TOPIC, INDEXED)]), lambda: {PARTITION: fence})
+    monkeypatch.setattr(broker.index, "fill", Mock(side_effect=Unavailable("away")))
+    with pytest.raises(Unavailable):
+        sweeper.round()
+    monkeypatch.undo()
+    sweeper.round()
+    assert broker.index.behind({TOPIC: INDEXED.index}) == []
 
 
 def test_what_a_process_without_the_setting_publishes_is_not_missed(broker):

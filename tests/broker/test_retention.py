@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -249,6 +249,60 @@ def test_what_a_failed_round_left_is_swept_by_the_next(broker, fence, monkeypatc
     monkeypatch.undo()
     sweeper.round()
     assert offsets(broker) == [(3, 3)]
+
+
+def test_a_topic_whose_sweep_fails_does_not_hold_up_the_others(broker, fence, clock, looked, caplog):
+    """The log of the first of three topics was overwritten with a text, by hand, and is put back later."""
+    first, *others = names = sorted([LOG.topic, *neighbours(LOG.topic, 2)])
+    for name in names:
+        for _ in range(3):
+            broker.publish(name, texts(1), TopicSettings())
+    broken = broker.keys.log(Log(first))
+    for command in (("RENAME", broken, broken + "-aside"), ("SET", broken, "text")):
+        broker.connections.command(*command)
+    rules = TopicRules([(name, Windowless(retention=1)) for name in names])
+    sweeper = Sweeper(broker, rules, lambda: {PARTITION: fence})
+    before = metric("pushsvc_sweeps_failed_total")
+    sweeper.round()
+    for name in others:
+        assert [entry.first for entry in entries(broker, Log(name))] == [3]
+    assert metric("pushsvc_sweeps_failed_total") == before + 1
+    pauses = []
+    for _ in range(7):
+        looked.clear()
+        pauses.append(rounds_until(sweeper, clock, lambda: first in looked))
+    for passed, pause in zip(pauses, [30, 60, 120, 240, 480, 900, 900], strict=True):
+        assert pause <= passed <= pause + 2 * PERIOD
+    assert metric("pushsvc_sweeps_failed_total") == before + 8
+    broker.publish(others[0], texts(1), TopicSettings())
+    rounds_until(sweeper, clock, lambda: others[0] in looked)
+    [line] = [record.message for record in caplog.records if "tried again later" in record.message]
+    assert f"the first is {first!r}: Redis answered: WRONGTYPE" in line
+    broker.connections.command("RENAME", broken + "-aside", broken)
+    rounds_until(sweeper, clock, lambda: len(entries(broker, Log(first))) == 1)
+    failed = metric("pushsvc_sweeps_failed_total")
+    broker.publish(first, texts(1), TopicSettings())
+    looked.clear()
+    assert rounds_until(sweeper, clock, lambda: first in looked) <= 90, "the pause has ended"
+    assert metric("pushsvc_sweeps_failed_total") == failed
+
+
+def test_newest_events_that_find_no_memory_do_not_hold_up_the_trims_that_free_it(start_redis):
+    with closing(Broker(start_redis(maxmemory="3mb").url)) as broker:
+        fence = broker.lease([PARTITION], "me", 60_000)[PARTITION]
+        first, beside = sorted([LOG.topic, *neighbours(LOG.topic, 1)])
+        keys = [Event(key=f"k{number}", data={"t": "x" * 2_000}) for number in range(100)]
+        for settings in (TopicSettings(latest=True), TopicSettings()):
+            broker.publish(first, keys, settings)
+        for size in (100_000, 1_000, 10):
+            with suppress(BrokerFull):
+                while True:
+                    broker.publish(beside, texts(1, size), TopicSettings())
+        rules = TopicRules([(first, TopicSettings(latest=True)), (beside, Windowless(retention=1))])
+        with pytest.raises(BrokerFull):
+            broker.latest.fill(first, TopicSettings(latest=True))
+        Sweeper(broker, rules, lambda: {PARTITION: fence}).round()
+        assert len(entries(broker, Log(beside))) == 1
 
 
 def test_after_a_failover_every_topic_is_looked_at(broker, fence, looked):

@@ -6,15 +6,15 @@ needed when the last event came, and forgets topics that ended long ago.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import gevent
 from prometheus_client import Counter, Gauge
 
 from pushsvc.broker.broker import Broker, EndedTopics
 from pushsvc.broker.keys import is_statistics
-from pushsvc.errors import Fenced, PushError
-from pushsvc.settings import TopicRules, TopicSettings
+from pushsvc.errors import BrokerFull, Fenced, PushError, Unavailable
+from pushsvc.settings import TopicRules
 from pushsvc.slices import Slices
 from pushsvc.worker.sweep_schedule import SweepSchedule
 
@@ -43,6 +43,7 @@ FORGOTTEN = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 SWEPT = Counter("pushsvc_log_entries_swept_total", "Entries trimmed while no events were published")
+FAILED = Counter("pushsvc_sweeps_failed_total", "Checks of a topic that failed; it is checked again after a pause")
 
 
 class Sweeper:
@@ -73,12 +74,12 @@ class Sweeper:
             gevent.sleep(max(_PAUSE, begun + period - time.monotonic()))
 
     def round(self) -> None:
-        """Sweep what is due; at the end raise the last error of the broker, except Fenced.
+        """Sweep what is due; at the end raise the last error of a partition, except Fenced.
 
         After an error the gauges stay: the sums would lack a partition.
         """
         held, fullest, remembered, forgotten = 0, 0.0, 0, 0
-        failure: PushError | None = None
+        failure: Exception | None = None
         fences = self._fences()
         self._schedules = {number: one for number, one in self._schedules.items() if fences.get(number) == one.fence}
         for partition, fence in sorted(fences.items()):
@@ -89,7 +90,7 @@ class Sweeper:
                 ended = self._forget_ended(partition)
             except Fenced:  # the next renewal of the leases notices it
                 continue
-            except PushError as error:  # the next partitions may be at another primary
+            except Exception as error:  # noqa: BLE001 - the next partitions may be at another primary
                 failure = error
             else:
                 held, fullest = held + schedule.bytes, max(fullest, schedule.fullest)
@@ -125,18 +126,63 @@ class Sweeper:
 
     def _sweep_due(self, partition: int, schedule: SweepSchedule) -> None:
         """Trim the logs of the topics that are due, and complete what is kept beside them."""
-        names = schedule.take(time.monotonic())
-        left = set(names)
-        try:
+
+        def trim(names: Sequence[str]) -> None:
             self._fill_latest(names)
-            for at in range(0, len(names), TOPICS):
-                topics = {name: self._rules.settings_of(name) for name in names[at : at + TOPICS]}
-                self._sweep(partition, topics, schedule)
-                left.difference_update(topics)
+            self._sweep(partition, names, schedule)
+
+        def fill_indexes(names: Sequence[str]) -> None:
+            schedule.add(self._fill_indexes(names), 0.0)
+
+        due = schedule.take(time.monotonic())
+        left = set(due)
+        indexed: list[str] = []
+        failures: dict[str, Exception] = {}
+        try:
+            for names in _batches(due):
+                trimmed = self._try_each(names, trim, failures)
+                indexed += [name for name in trimmed if self._rules.settings_of(name).index]
+                done = set(trimmed).difference(indexed)
+                schedule.note_success(done)
+                left -= done | failures.keys()
                 gevent.sleep(_PAUSE)
-            left.update(self._fill_indexes(names))
+            for names in _batches(indexed):
+                filled = self._try_each(names, fill_indexes, failures)
+                schedule.note_success(filled)
+                left.difference_update(names)
         finally:
             schedule.add(left, 0.0)
+            self._note_failures(partition, schedule, failures)
+
+    def _try_each(
+        self, names: Sequence[str], work: Callable[[Sequence[str]], None], failures: dict[str, Exception]
+    ) -> Sequence[str]:
+        """Work on topics together, or if that fails on one after the other. Return the topics without a failure.
+
+        The others are added to the failures. Errors that are not of a topic are raised.
+        """
+        try:
+            work(names)
+        except Exception as error:  # one topic must not hold up the others
+            if isinstance(error, (Fenced, Unavailable)) and not isinstance(error, BrokerFull):
+                raise
+            if len(names) > 1:
+                return [done for name in names for done in self._try_each([name], work, failures)]
+            failures[names[0]] = error
+            return []
+        return names
+
+    def _note_failures(self, partition: int, schedule: SweepSchedule, failures: Mapping[str, Exception]) -> None:
+        """Let topics rest whose checks failed, and log those that did not fail the time before, in one line."""
+        FAILED.inc(len(failures))
+        now = time.monotonic()
+        begun = [name for name in failures if schedule.note_failure(name, now)]
+        if begun:
+            error = failures[begun[0]]
+            log.warning(
+                "partition %d: topics that cannot be trimmed are tried again later: %d, the first is %r: %s",
+                partition, len(begun), begun[0], error, exc_info=None if isinstance(error, PushError) else error,
+            )  # fmt: skip
 
     def _fill_latest(self, names: Sequence[str]) -> None:
         """Fold logs into the newest events that topics keep beside them, before they are trimmed: the setting may just
@@ -148,7 +194,7 @@ class Sweeper:
     def _fill_indexes(self, names: Sequence[str]) -> list[str]:
         """Add events to the indexes of topics that lack some: the setting may just have been switched on or changed.
         Return the topics whose indexes still lack some."""
-        indexed = {name: settings.index for name in names if (settings := self._rules.settings_of(name)).index}
+        indexed = {name: self._rules.settings_of(name).index for name in names}
         behind = self._broker.index.behind(indexed)
         return [
             name
@@ -156,9 +202,9 @@ class Sweeper:
             if not self._broker.index.fill(name, indexed[name], _INDEX_STEPS, Slices(_FILL_SLICE))
         ]
 
-    def _sweep(self, partition: int, topics: Mapping[str, TopicSettings], schedule: SweepSchedule) -> None:
+    def _sweep(self, partition: int, names: Sequence[str], schedule: SweepSchedule) -> None:
         """Trim some topics of a partition, and end those not used."""
-        waiting = dict(topics)
+        waiting = {name: self._rules.settings_of(name) for name in names}
         for _ in range(_ROUND_TRIPS):
             fence = self._fences().get(partition)
             if fence is None or not waiting:
@@ -182,3 +228,7 @@ class Sweeper:
                         schedule.add([topic], now + one.wait / 1000)
             waiting = {topic: waiting[topic] for topic, one in swept.items() if one.more}
         schedule.add(waiting, 0.0)
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[at : at + TOPICS] for at in range(0, len(names), TOPICS))

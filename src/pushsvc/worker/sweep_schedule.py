@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 STEP = 15.0  # seconds; times are rounded up to it
 _COUNTED_FILL = 0.01  # logs that are less full are not compared
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 900.0  # seconds until a topic whose check failed is checked again
 
 
 class SweepSchedule:
     """The topics of a partition that is owned with a fencing token, and the bytes of their logs.
 
-    A topic that does not change is checked again only when its oldest entry may reach its age limit. Times are
-    monotonic, in seconds.
+    A topic that does not change is checked again only when its oldest entry may reach its age limit. After each failed
+    check in a row, a topic rests twice as long, even if it changes. Times are monotonic, in seconds.
     """
 
     def __init__(self, fence: int) -> None:
@@ -25,6 +26,8 @@ class SweepSchedule:
         self._fills: dict[str, float] = {}
         self._steps: dict[str, int] = {}
         self._topics: dict[int, set[str]] = {}  # by step
+        self._pauses: dict[str, float] = {}  # the last pause of each topic whose last check failed
+        self._retry_at: dict[str, float] = {}
 
     @property
     def fullest(self) -> float:
@@ -32,9 +35,10 @@ class SweepSchedule:
         return max(self._fills.values(), default=0.0)
 
     def add(self, names: Iterable[str], at: float) -> None:
-        """Let topics be due at a time, unless they are due earlier."""
-        step = math.ceil(at / STEP)
+        """Let topics be due at a time, unless they are due earlier. Topics that failed are not due before they are
+        tried again."""
         for name in names:
+            step = math.ceil(max(at, self._retry_at.get(name, at)) / STEP)
             before = self._steps.get(name)
             if before is None or step < before:
                 if before is not None:
@@ -55,6 +59,22 @@ class SweepSchedule:
         for name in names:
             del self._steps[name]
         return names
+
+    def note_failure(self, name: str, now: float) -> bool:
+        """Let a topic whose check failed be due after a pause. Return whether the check before succeeded."""
+        before = self._pauses.get(name)
+        pause = self._pauses[name] = _FIRST_PAUSE if before is None else min(2 * before, _LONGEST_PAUSE)
+        self._retry_at[name] = now + pause
+        if (step := self._steps.pop(name, None)) is not None:
+            self._leave(name, step)
+        self.add([name], now)
+        return before is None
+
+    def note_success(self, names: Iterable[str]) -> None:
+        """End the pauses of topics."""
+        for name in names:
+            self._pauses.pop(name, None)
+            self._retry_at.pop(name, None)
 
     def set_size(self, name: str, size: int, full: int) -> None:
         """Note the bytes of a topic's log, which is full at ``full`` bytes (0: never)."""

@@ -33,9 +33,9 @@ def size_of(events):
     return len(b"\n".join(event.encode() for event in events))
 
 
-def entries(broker):
-    read = broker.read(PARTITION, {LOG: 0}, budget=100_000_000)
-    return read.logs[LOG].entries
+def entries(broker, log=LOG):
+    read = broker.read(PARTITION, {log: 0}, budget=100_000_000)
+    return read.logs[log].entries
 
 
 def held(broker):
