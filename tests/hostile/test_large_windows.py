@@ -194,6 +194,22 @@ def test_a_window_that_starts_over_is_sent_once_its_rows_are_encoded(hub: Hub, w
     assert len(rows_of(b"".join(sent))) == ROWS
 
 
+def test_a_group_that_ends_while_its_window_is_prepared_causes_no_error(
+    hub: Hub, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    group, other = settled(hub), settled(hub, fields=frozenset([None]))
+    before = group.generation
+    group.followers[WINDOW.partition].on_failed()
+    turn_until(lambda: group.generation > before and not group.tail(WINDOW).catching_up)
+    turn_until(lambda: hub.rankings.table(state_of(group), Selection()).busy)
+    assert not group.settled.is_set()
+    group.close()
+    called: list[bool] = []
+    other.conflation.prepare_soon(lambda: called.append(True))
+    turn_until(lambda: bool(called))
+    assert [record.message for record in caplog.records if record.exc_info] == []
+
+
 def test_a_client_that_lacks_little_needs_no_snapshot(hub: Hub, write: Write) -> None:
     group = settled(hub)
     cursor = group.cursor()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -55,6 +55,39 @@ class Given:
     others: set[str] = field(default_factory=set)
 
 
+class PreparedCalls:
+    """Functions that wait until snapshots are prepared.
+
+    While they run, everything counts as prepared: a part may have been dropped meanwhile, and to prepare that again
+    would drop another part. So the functions must not yield.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Callable[[], None], None] = {}
+        self.running = False
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, function: Callable[[], None]) -> None:
+        """Let a function wait; once, even if it is added again."""
+        self._waiting[function] = None
+
+    def run(self) -> None:
+        """Call and remove the functions in the order in which they were added, until ``clear`` is called."""
+        self.running = True
+        try:
+            while self._waiting:
+                function = next(iter(self._waiting))
+                del self._waiting[function]
+                function()
+        finally:
+            self.running = False
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+
 class Conflation:
     """Makes messages of the newest rows of a group's windows: those of its ``logs`` that hold statistics.
 
@@ -79,9 +112,7 @@ class Conflation:
         self._ranking_of: dict[Log, Ranking] = {}
         self._given: dict[Log, Given] = {}
         self._tables: dict[Log, Table] = {}
-        self._recovering: list[Connection] = []
-        self._when_prepared: Callable[[], None] | None = None
-        self._just_prepared = False
+        self._prepared_calls = PreparedCalls()
         # Caches, each with the key for which it is valid.
         self._initial: tuple[int, str, bytes] | None = None
         self._since_chunks: tuple[Chunk, dict[str, bytes]] | None = None
@@ -175,7 +206,7 @@ class Conflation:
 
     def is_prepared(self, lacking: Mapping[Log, int | None]) -> bool:
         """Return whether messages with what a client lacks take little time. ``lacking`` as in ``prepare``."""
-        if self._just_prepared:
+        if self._prepared_calls.running:
             return True
         if self._top is not None:
             return all(self._edition(of) is not None for of in lacking)
@@ -208,14 +239,18 @@ class Conflation:
 
     def prepare_soon(self, when_prepared: Callable[[], None]) -> None:
         """Make what snapshots need, in slices and in a greenlet, and then call back."""
-        self._when_prepared = when_prepared
+        self._prepared_calls.add(when_prepared)
         self._rankings.submit(self)
 
     def recover(self, connection: Connection) -> None:
         """Prepare in slices, and then let a connection recover."""
         connection.source = _NOT_READY
-        self._recovering.append(connection)
-        self._rankings.submit(self)
+        self.prepare_soon(partial(self._resume, connection))
+
+    def _resume(self, connection: Connection) -> None:
+        if connection.source is _NOT_READY and not connection.closed:
+            connection.source = self._channel
+            self._channel.resume(connection)
 
     def work(self, pause: Pause) -> None:
         if self._channel.closed:
@@ -226,34 +261,9 @@ class Conflation:
             else:
                 self._prepare(self._unprepared(self._pending), pause)
                 self._emit()
-        if self._when_prepared is not None and not self._channel.closed:
+        if self._prepared_calls and not self._channel.closed:
             self._prepare(self._logs_to_prepare(), pause)
-            with self._going_on():
-                when_prepared, self._when_prepared = self._when_prepared, None
-                when_prepared()
-        if self._recovering and not self._channel.closed:
-            self._prepare(self._logs_to_prepare(), pause)
-            with self._going_on():
-                self._resume_recovering()
-
-    @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """Treat everything as prepared. The body must not yield.
-
-        A part of it may have been dropped meanwhile, and to prepare that again would drop another part.
-        """
-        self._just_prepared = True
-        try:
-            yield
-        finally:
-            self._just_prepared = False
-
-    def _resume_recovering(self) -> None:
-        recovering, self._recovering = self._recovering, []
-        for connection in recovering:
-            if connection.source is _NOT_READY and not connection.closed:
-                connection.source = self._channel
-                self._channel.resume(connection)
+            self._prepared_calls.run()
 
     def fail(self) -> None:
         self._channel.fail()
@@ -347,8 +357,7 @@ class Conflation:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
-        self._recovering.clear()
-        self._when_prepared = None
+        self._prepared_calls.clear()
         self._ranking_of.clear()
         self._tables.clear()
 
