@@ -22,7 +22,7 @@ from pushsvc.stats.window import TimeRange, Window
 ReadyTimes = Callable[[int, Ints], Ints]  # returns for a window and topics the ms from which updates may be sent
 
 _MOST_PENDING = 65_536
-_FAR = int(np.iinfo(np.int64).max)
+_NO_CHANGE = int(np.iinfo(np.int64).max)  # the time of the next change of a topic that will have none
 _OBSERVATION_BYTES = 28
 _MINIMUM_LIMIT = 1_000  # events that a topic may keep however short the memory is
 _SHORT = 1 << 15
@@ -57,7 +57,7 @@ class RecentWindows:
         self._counts: Ints = np.zeros((len(windows), 0), np.int64)
         self._kept: Ints = np.zeros(0, np.int64)
         self._next: Ints = np.zeros((len(windows), 0), np.int64)
-        self._soonest = _FAR
+        self._soonest = _NO_CHANGE
         self._written: list[int] = []
         self._pending = 0
         self._begun = 0
@@ -109,7 +109,7 @@ class RecentWindows:
         self.settle()
         found: list[int | None] = []
         for window, times in enumerate(self._next):
-            topics = np.flatnonzero(times < _FAR)
+            topics = np.flatnonzero(times < _NO_CHANGE)
             found.append(int(np.maximum(times[topics], ready(window, topics)).min()) if len(topics) else None)
         return found
 
@@ -158,7 +158,7 @@ class RecentWindows:
             self._update_topic(topic)
             self.pause()
         self._written, self._pending = [], 0
-        self._soonest = int(self._next.min(initial=_FAR))
+        self._soonest = int(self._next.min(initial=_NO_CHANGE))
 
     def _update_topic(self, topic: int) -> None:
         """Bring the rows of a topic up to its events and the clock."""
@@ -176,7 +176,7 @@ class RecentWindows:
                 since = np.concatenate([np.full(old, before.time), arrivals - window.length])
                 passed = (observed.times > since) & (observed.times <= now.time)
             self._count_changes(number, observed.rows, was, held, passed)
-            self._next[number, topic] = _FAR if window.events else self._next_change(buffer, window)
+            self._next[number, topic] = _NO_CHANGE if window.events else self._next_change(buffer, window)
         self._evict(buffer)
         self._bytes += buffer.bytes - bytes_before
 
@@ -196,8 +196,8 @@ class RecentWindows:
         """Return the next ms at which an event leaves or enters a window."""
         times = buffer.times[buffer.times > max(buffer.horizon.floor, buffer.horizon.time - window.length)]
         ahead = times > buffer.horizon.time
-        leaving, entering = times[~ahead].min(initial=_FAR), times[ahead].min(initial=_FAR)
-        return min(int(leaving) + window.length, int(entering)) if leaving < _FAR else int(entering)
+        leaving, entering = times[~ahead].min(initial=_NO_CHANGE), times[ahead].min(initial=_NO_CHANGE)
+        return min(int(leaving) + window.length, int(entering)) if leaving < _NO_CHANGE else int(entering)
 
     def _evict(self, buffer: EventBuffer) -> None:
         """Drop the events that no window needs any more."""
@@ -218,7 +218,7 @@ class RecentWindows:
             self._changed = np.pad(self._changed, ((0, 0), (0, more)))
         more = len(self._rows.topics) - self._next.shape[1]
         if more > 0:
-            self._next = np.pad(self._next, ((0, 0), (0, more + len(self._rows.topics))), constant_values=_FAR)
+            self._next = np.pad(self._next, ((0, 0), (0, more + len(self._rows.topics))), constant_values=_NO_CHANGE)
 
     # -- rows out
 
@@ -338,7 +338,7 @@ class RecentWindows:
         self.settle()
         if topic.number in self._buffers:
             self._bytes -= self._buffers.pop(topic.number).bytes
-        self._next[:, topic.number] = _FAR
+        self._next[:, topic.number] = _NO_CHANGE
         self._changed[:, rows] = False
         self._counts[:, rows] = self._kept[rows] = 0
 
