@@ -145,6 +145,27 @@ def test_a_group_that_joins_meanwhile_starts_after_the_entry(hub: Hub, broker: B
     turn_until(lambda: len(messages) == EVENTS)
 
 
+def test_a_group_that_reads_the_topic_from_its_start_meanwhile_takes_nothing_from_others(
+    hub: Hub, broker: Broker
+) -> None:
+    """A topic came back after it had ended, and a group with a pattern, which did not know it, read all of its log.
+    Groups that had not got an entry that was being handed out skipped it."""
+    groups = groups_of(hub)
+    sent = [captured(group) for group in groups]
+    publish(broker)
+    follower_of(groups).wake()
+    turn_until(lambda: any(sent))
+    assert not all(sent)
+    created = hub.group(Query(events=("*",)))
+    messages = captured(created)
+    created.extend([TOPIC], from_start=True)
+    turn_until(lambda: len(messages) == EVENTS)
+    last, follower = publish(broker), follower_of(groups)
+    follower.wake()
+    turn_until(lambda: follower.position.sequence == last)
+    assert [numbers(each) for each in (*sent, messages)] == [[*range(EVENTS)] * 2] * (GROUPS + 1)
+
+
 def test_a_partition_that_is_ahead_stays_so_beside_another(hub: Hub, broker: Broker) -> None:
     """While two followers hand out in slices, a group is ahead in both partitions."""
     groups = groups_of(hub)

@@ -329,8 +329,7 @@ class Follower:
         self._joining.setdefault(joiner, {}).update(dict.fromkeys(logs))
         self._wake.set()
 
-    @staticmethod
-    def _new_tail(of: Log, before: Tail | None, *, from_start: bool) -> Tail:
+    def _new_tail(self, of: Log, before: Tail | None, *, from_start: bool) -> Tail:
         """Return a new tail. If it replaces one, the log is read again and the former consumers skip what they have."""
         tail = Tail(of)
         if from_start and tail.window_state is None:
@@ -340,7 +339,7 @@ class Follower:
             tail.end = before.end
             tail.add_at_end(before.consumers if before.after == NO_ENTRIES else before.starting_at_end)
             for consumer in before.consumers:
-                consumer.skip(of, before.after)
+                self.hand_out.skip(consumer, of, before.after)
         return tail
 
     def _await_confirmation(self, tail: Tail, *, from_start: bool) -> None:

@@ -37,10 +37,18 @@ class HandOut:
     def __init__(self, partition: int, tails: Mapping[Log, Tail], room: Event, limits: FeedLimits) -> None:
         self.held: Progress | None = None
         self.slices = 0
+        self._skips: dict[LogConsumer, list[tuple[Log, int]]] = {}  # of those that got nothing yet
         self._partition = partition
         self._tails = tails
         self._room = room
         self._limits = limits
+
+    def skip(self, consumer: LogConsumer, of: Log, offset: int) -> None:
+        """Let a consumer ignore the entries of a log up to an offset. It still takes those that it is about to get."""
+        if consumer in self._skips:
+            self._skips[consumer].append((of, offset))
+        else:
+            consumer.skip(of, offset)
 
     def give(self, batch: Batch, through: int, before: Progress | None) -> None:
         """Apply entries to the window states, and give each consumer its own. The partition is then at ``through``.
@@ -94,13 +102,17 @@ class HandOut:
                 self.held = None
             paused, until = True, monotonic() + self._limits.slice
 
+        self._skips = {consumer: [] for consumer in shares}
         for consumer, share in shares.items():
             left -= 1
             if consumer in large and not (paused and self._has_left(consumer, share)):
                 guarded(consumer, consumer.prepare_messages, share, rendering, pause)
+            skips = self._skips.pop(consumer)
             if paused and self._has_left(consumer, share):
                 continue
             guarded(consumer, consumer.take, self._partition, share, rendering)
+            for of, offset in skips:
+                guarded(consumer, consumer.skip, of, offset)
             rendering.forget_prepared()
             served.append(consumer)
             if left:
