@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from support.ports import free_port
-from support.waiting import until
+from support.flask_example import running
 
 FOLDER = Path(__file__).parents[2] / "examples/parallel"
 pytest.importorskip("joblib", reason="joblib is not installed: the extra jobs")
@@ -20,16 +16,8 @@ pytest.importorskip("joblib", reason="joblib is not installed: the extra jobs")
 
 @pytest.fixture
 def parallel(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
-    environment = os.environ | {"PUSHSVC_DATA_DIR": str(tmp_path / "data")}
-    output = tmp_path / "output"
-    with output.open("wb") as log, subprocess.Popen(command, cwd=FOLDER, env=environment, stderr=log) as process:
-        try:
-            until(lambda: b"Running on" in output.read_bytes())
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
+    with running(FOLDER, tmp_path) as url:
+        yield url
 
 
 def test_the_page_shows_the_results_now_and_when_it_opens_late(parallel: str, page: Page, tmp_path: Path) -> None:

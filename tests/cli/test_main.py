@@ -21,13 +21,7 @@ from pushsvc.supervisor.folders import private_folder
 from support.stack import Stack
 from support.waiting import DEADLINE, until
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("PUSHSVC_") and not name.startswith("PUSHSVC_TEST"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def invoke(*arguments: str, stdin: str | None = None, **environment: str) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 
@@ -19,12 +18,7 @@ from pushsvc.cli.main import program
 SECRET = "a secret of more than thirty-two bytes"
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("PUSHSVC_") and not name.startswith("PUSHSVC_TEST"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def invoke(*arguments: str, stdin: str | None = None, key: str | None = SECRET) -> Result:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from support.flask_example import running
 from support.ports import free_port
 from support.waiting import until
 
@@ -35,16 +36,9 @@ def test_a_file_is_computed_and_equals_pandas(tmp_path: Path) -> None:
 
 @pytest.fixture
 def application(tmp_path: Path) -> Iterator[str]:
-    port, output = free_port(), tmp_path / "output"
     (tmp_path / "tmp").mkdir()
-    environment = os.environ | {"PUSHSVC_DATA_DIR": tempfile.mkdtemp(), "TMPDIR": str(tmp_path / "tmp")}
-    command = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
-    with output.open("wb") as log, subprocess.Popen(command, cwd=FOLDER, env=environment, stderr=log) as process:
-        try:
-            until(lambda: b"Running on" in output.read_bytes())
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    with running(FOLDER, tmp_path, PUSHSVC_DATA_DIR=tempfile.mkdtemp(), TMPDIR=str(tmp_path / "tmp")) as url:
+        yield url
 
 
 def newest(application: str, job: str, processes: int = 2) -> dict[str, object]:

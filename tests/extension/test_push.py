@@ -48,6 +48,21 @@ def shop(redis_url: str, prefix: str) -> tuple[Flask, Push]:
     return application(redis_url, prefix)
 
 
+@pytest.fixture
+def own(start_redis: Callable[..., EmbeddedServer], prefix: str) -> tuple[EmbeddedServer, Flask, Push]:
+    """A shop over a Redis of its own, which has stored the order 0."""
+    redis = start_redis()
+    app, push = application(redis.url, prefix)
+    with app.app_context():
+        push.publish("orders", {"n": 0}, wait=True, timeout=START)
+    return redis, app, push
+
+
+def numbers(app: Flask) -> list[int]:
+    """Return the numbers of the stored orders."""
+    return [event["n"] for event in app.test_client().get(EVENTS).json["events"]]
+
+
 def status(app: Flask, path: str, method: str = "GET", address: str = "127.0.0.1", **given: Any) -> int:
     client = app.test_client(use_cookies=False)  # else it takes no header Cookie
     return client.open(path, method=method, environ_base={"REMOTE_ADDR": address}, **given).status_code
@@ -294,16 +309,14 @@ def test_an_event_that_waits_for_its_receipt_overtakes_none_of_its_topic(shop: t
         for number in range(0, 40, 2):
             push.publish("orders", {"n": number})
             push.publish("orders", {"n": number + 1}, wait=True, timeout=START)
-    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [*range(40)]
+    assert numbers(app) == [*range(40)]
 
 
 def test_earlier_events_of_the_topic_hold_no_call_longer_than_its_timeout(
-    start_redis: Callable[..., EmbeddedServer], prefix: str
+    own: tuple[EmbeddedServer, Flask, Push],
 ) -> None:
-    redis = start_redis()
-    app, push = application(redis.url, prefix)
+    redis, app, push = own
     with app.app_context():
-        push.publish("orders", {"n": 0}, wait=True, timeout=START)
         redis.stop()
         push.publish("orders", {"n": 1})
         with pytest.raises(ClientError, match="earlier events of orders wait") as away:
@@ -312,7 +325,7 @@ def test_earlier_events_of_the_topic_hold_no_call_longer_than_its_timeout(
         assert push.publish("orders", {"n": 3}, wait=True, on_error="buffer", timeout=0.1) is None
         redis.start()
         assert push.flush(START)
-    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 1, 3]
+    assert numbers(app) == [0, 1, 3]
 
 
 def test_an_event_that_is_refused_takes_no_other_with_it(
@@ -323,17 +336,13 @@ def test_an_event_that_is_refused_takes_no_other_with_it(
         for event in ({"n": 1}, {"$n": 2}, {"n": 3}):
             push.publish("orders", event)
         assert push.flush(START)
-    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [1, 3]
+    assert numbers(app) == [1, 3]
     assert "an event of orders was refused: field $n" in caplog.text
 
 
-def test_the_view_decides_what_happens_while_redis_is_away(
-    start_redis: Callable[..., EmbeddedServer], prefix: str
-) -> None:
-    redis = start_redis()
-    app, push = application(redis.url, prefix)
+def test_the_view_decides_what_happens_while_redis_is_away(own: tuple[EmbeddedServer, Flask, Push]) -> None:
+    redis, app, push = own
     with app.app_context():
-        push.publish("orders", {"n": 0}, wait=True, timeout=START)
         redis.stop()
         began = time.monotonic()
         with pytest.raises(ClientError):
@@ -347,18 +356,14 @@ def test_the_view_decides_what_happens_while_redis_is_away(
         assert not push.flush(0.1)
         redis.start()
         assert push.flush(START)
-    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 3]
+    assert numbers(app) == [0, 3]
 
 
-def test_a_silent_redis_holds_no_call_longer_than_its_timeout(
-    start_redis: Callable[..., EmbeddedServer], prefix: str
-) -> None:
+def test_a_silent_redis_holds_no_call_longer_than_its_timeout(own: tuple[EmbeddedServer, Flask, Push]) -> None:
     """A request whose answer did not come may be stored: the buffer sends it again with the same idempotency key."""
-    redis = start_redis()
-    app, push = application(redis.url, prefix)
+    redis, app, push = own
     server = app.extensions[EXTENSION].server
     with app.app_context():
-        push.publish("orders", {"n": 0}, wait=True, timeout=START)
         assert redis.pid is not None
         os.kill(redis.pid, signal.SIGSTOP)
         try:
@@ -373,7 +378,7 @@ def test_a_silent_redis_holds_no_call_longer_than_its_timeout(
         finally:
             os.kill(redis.pid, signal.SIGCONT)
         assert push.flush(START)
-        stored = [event["n"] for event in app.test_client().get(EVENTS).json["events"]]
+        stored = numbers(app)
         assert len(stored) == len(set(stored))
         assert [n for n in stored if n in (0, 3, 4, 5, 7)] == [0, 3, 4, 5, 7]
 
@@ -417,7 +422,7 @@ def test_a_full_buffer_refuses_events_or_drops_them(start_redis: Callable[..., E
     publisher.put("orders", {"n": 4}, 0.1, kept=False)
     redis.start()
     assert publisher.flush(START)
-    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [0, 1, 2]
+    assert numbers(app) == [0, 1, 2]
 
 
 def test_applications_with_equal_settings_share_a_server(redis_url: str, prefix: str) -> None:

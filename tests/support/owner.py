@@ -83,6 +83,18 @@ class Owner:
         log = Log(topic, window)
         return self.broker.read(log.partition, {log: 0}).logs[log].entries
 
+    def rows(self, topic: str, window: str = "1m") -> dict[tuple[str | None, str | None], list[Any]]:
+        """Return the rows of the newest snapshot with the updates after it."""
+        kept: dict[tuple[str | None, str | None], list[Any]] = {}
+        for entry in self.frames(topic, window):
+            if entry.kind != "u":
+                kept = {}
+            for row in entry.frame["data"]:
+                kept[row[0], row[1]] = row
+            for gone in entry.frame["gone"]:
+                kept.pop(tuple(gone), None)
+        return {name: row for name, row in kept.items() if row[2]}
+
     def totals(self, topic: str, window: str = "1m") -> tuple[int, int]:
         """Return the offset of the last frame, and the number of events in the window."""
         *_, entry = self.frames(topic, window)

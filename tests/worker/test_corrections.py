@@ -40,35 +40,22 @@ def correct(owner, name, event):
     assert owner.broker.corrections.correct(TOPIC, settings, found, event)
 
 
-def rows(owner, window="1m"):
-    """Return the rows of the newest snapshot with the updates after it."""
-    kept = {}
-    for entry in owner.frames(TOPIC, window):
-        if entry.kind != "u":
-            kept = {}
-        for row in entry.frame["data"]:
-            kept[row[0], row[1]] = row
-        for gone in entry.frame["gone"]:
-            kept.pop(tuple(gone), None)
-    return {name: row for name, row in kept.items() if row[2]}
-
-
 def test_statistics_become_what_they_would_have_been(owner):
     for value in (1, 2, 30):
         owner.publish(TOPIC, value=value)
     owner.step()
-    assert rows(owner)[None, "value"][2:6] == [3, 0.05, 33.0, 11.0]
+    assert owner.rows(TOPIC)[None, "value"][2:6] == [3, 0.05, 33.0, 11.0]
     correct(owner, "$3", Event(key="k", data={"value": 3}))
     owner.step()
-    assert rows(owner)[None, "value"][2:8] == [3, 0.05, 6.0, 2.0, 1.0, 3.0]
+    assert owner.rows(TOPIC)[None, "value"][2:8] == [3, 0.05, 6.0, 2.0, 1.0, 3.0]
     correct(owner, "$3", Event(key="other", data={"value": 3}))
     correct(owner, "$1", None)
     owner.step()
-    assert rows(owner)[None, "value"][2:8] == [2, 2 / 60, 5.0, 2.5, 2.0, 3.0]
-    assert rows(owner)["other", "value"][2] == rows(owner)["k", "value"][2] == 1
+    assert owner.rows(TOPIC)[None, "value"][2:8] == [2, 2 / 60, 5.0, 2.5, 2.0, 3.0]
+    assert owner.rows(TOPIC)["other", "value"][2] == owner.rows(TOPIC)["k", "value"][2] == 1
     owner.publish(TOPIC, value=10)
     owner.step()
-    assert rows(owner)[None, "value"][4] == 15.0
+    assert owner.rows(TOPIC)[None, "value"][4] == 15.0
     assert owner.frames(TOPIC)[-1].source == 7
 
 
@@ -85,7 +72,7 @@ def test_a_frame_between_a_correction_and_the_recount_is_pending(owner):
     owner.worker._policy = replace(owner.worker._policy, recount_interval=0.0)
     owner.step()
     assert "pending" not in owner.frames(TOPIC)[-1].frame
-    assert rows(owner)[None, "value"][4] == 3.0
+    assert owner.rows(TOPIC)[None, "value"][4] == 3.0
 
 
 def test_a_long_log_is_counted_again_in_slices_while_frames_go_on(owner, monkeypatch):
@@ -103,7 +90,7 @@ def test_a_long_log_is_counted_again_in_slices_while_frames_go_on(owner, monkeyp
     until(lambda: owner.step(1) or owner.frames(TOPIC)[-1].source == 402)
     assert owner.frames(TOPIC)[-1].frame["pending"]
     until(lambda: owner.step(10) or not owner.partition.recounts)
-    assert rows(owner)[None, "value"][4] == sum(range(400)) + 1000 + 5
+    assert owner.rows(TOPIC)[None, "value"][4] == sum(range(400)) + 1000 + 5
 
 
 def test_a_successor_counts_corrections_that_its_predecessor_had_only_read(owner):
@@ -117,11 +104,11 @@ def test_a_successor_counts_corrections_that_its_predecessor_had_only_read(owner
     owner.step()
     owner.take_checkpoint()
     successor = Owner(owner.broker, [TOPIC])
-    until(lambda: successor.step() or rows(successor)[None, "value"][4] == 6.0)
+    until(lambda: successor.step() or successor.rows(TOPIC)[None, "value"][4] == 6.0)
     successor.take_checkpoint()
     correct(successor, "$2", None)
     third = Owner(owner.broker, [TOPIC])
-    until(lambda: third.step() or rows(third)[None, "value"][4] == 4.0)
+    until(lambda: third.step() or third.rows(TOPIC)[None, "value"][4] == 4.0)
 
 
 def test_other_topics_of_the_partition_are_not_affected(broker):
@@ -147,7 +134,7 @@ def test_a_topic_is_counted_in_its_place_without_room_for_a_second_time(owner):
     owner.step()
     owner.worker.room.cells.held += owner.worker.room.cells.limit // 2 + 1
     correct(owner, "$1", Event(key="k", data={"value": 2}))
-    until(lambda: owner.step() or rows(owner)[None, "value"][4] == 2.0)
+    until(lambda: owner.step() or owner.rows(TOPIC)[None, "value"][4] == 2.0)
 
 
 @pytest.mark.parametrize("clock", ["wall", "event"])

@@ -53,16 +53,9 @@ def trim(broker, count):
 
 
 def frame(owner):
-    """Return the head of the newest frame, and the rows of the newest snapshot with the updates after it."""
-    kept = {}
-    for entry in owner.frames(TOPIC, "all"):
-        if entry.kind != "u":
-            kept = {}
-        for row in entry.frame["data"]:
-            kept[row[0], row[1]] = row
-        for gone in entry.frame["gone"]:
-            kept.pop(tuple(gone), None)
-    return entry.frame, {name: row for name, row in kept.items() if row[2]}
+    """Return the head of the newest frame, and the rows of the window."""
+    *_, newest = owner.frames(TOPIC, "all")
+    return newest.frame, owner.rows(TOPIC, "all")
 
 
 def folded(events):
