@@ -136,6 +136,23 @@ def test_an_alert_is_posted_with_a_signature(new_hooks: Callable[..., Hooks], re
     assert headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("row", "id"),
+    [("東京", "low/%E6%9D%B1%E4%BA%AC/1"), ("Zürich 100%", "low/Z%C3%BCrich%20100%25/1"), ("a b%", "low/a b%/1")],
+)
+def test_the_id_of_any_row_fits_into_a_header(
+    new_hooks: Callable[..., Hooks], receiver: Receiver, row: str, id: str
+) -> None:
+    """Headers are bytes of Latin-1: alerts of other rows were given up, after they had held up those behind them."""
+    hooks = new_hooks([rule(receiver.url)])
+    hooks.broker.publish(ALERTS_TOPIC, [Event(f"low/{row}/1", "raised", key="low", data={"n": 1})], TopicSettings())
+    wait(hooks, lambda: hooks.delivered == 1)
+    [(headers, body)] = receiver.got
+    assert headers["webhook-id"] == id
+    content = f"{id}.{headers['webhook-timestamp']}.".encode() + body
+    assert headers["webhook-signature"] == f"v1,{b64encode(hmac.new(SECRET, content, sha256).digest()).decode()}"
+
+
 def test_failures_are_repeated_and_the_order_is_kept(new_hooks: Callable[..., Hooks], receiver: Receiver) -> None:
     receiver.answers = [500, 302, 204, 503]
     hooks = new_hooks([rule(receiver.url)])

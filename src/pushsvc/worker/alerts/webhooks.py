@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import gevent
 import orjson
@@ -156,7 +157,7 @@ class WebhookSender:
             if len(receiver.waiting) >= self._policy.waiting:
                 WEBHOOKS.labels(result="dropped").inc()
                 continue
-            receiver.waiting.append(_Delivery(offset, event.id or f"${offset}", body))
+            receiver.waiting.append(_Delivery(offset, _header_id(event.id or f"${offset}"), body))
             if receiver.running is None:
                 receiver.running = gevent.spawn(self._deliver_all, consumer, rule.webhook, receiver)
 
@@ -198,3 +199,8 @@ class WebhookSender:
         signed = signed_headers(self._hosts.secret, delivery.id, int(time.time()), delivery.body)
         headers = {"Content-Type": "application/json", "User-Agent": "pushsvc", **signed}
         post(parts, self._hosts, headers, delivery.body, self._policy.timeout)
+
+
+def _header_id(id: str) -> str:
+    """Return the id of an event as the header of a request can hold it."""
+    return id if id.isascii() else quote(id)
