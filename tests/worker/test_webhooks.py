@@ -6,6 +6,7 @@ import hmac
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,11 +19,12 @@ import pytest
 from pushsvc.alerts.rule import ALERTS_TOPIC, AlertRule, read_rule
 from pushsvc.alerts.webhook import WebhookPolicy
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.event import Event
 from pushsvc.settings import TopicSettings
 from pushsvc.worker.alerts.post import NotDelivered, is_public, post
 from pushsvc.worker.alerts.webhooks import DeliveryPolicy, WebhookSender
-from support.owner import Owner
+from support.owner import Owner, lease
 from support.waiting import until
 
 SECRET = b"0123456789abcdef01234567"
@@ -88,19 +90,23 @@ class Hooks:
         return self.broker.alerts.load(self.owner.number).delivered
 
 
+def begin(broker: Broker, rules: list[AlertRule], hosts: WebhookPolicy = HOSTS) -> Hooks:
+    owner = Owner(broker, [ALERTS_TOPIC], unwanted=True)
+    owner.step(1)
+    by_name = {rule.name: rule for rule in rules}
+    hooks = Hooks(broker, owner, WebhookSender(broker, lambda: by_name, owner.worker.partitions, hosts, FAST))
+    hooks.sender.step()
+    return hooks
+
+
 @pytest.fixture
 def new_hooks(broker: Broker) -> Iterator[Callable[..., Hooks]]:
     broker.check_layout()
     made: list[Hooks] = []
 
     def start(rules: list[AlertRule], hosts: WebhookPolicy = HOSTS) -> Hooks:
-        owner = Owner(broker, [ALERTS_TOPIC], unwanted=True)
-        owner.step(1)
-        by_name = {rule.name: rule for rule in rules}
-        hooks = Hooks(broker, owner, WebhookSender(broker, lambda: by_name, owner.worker.partitions, hosts, FAST))
-        made.append(hooks)
-        hooks.sender.step()
-        return hooks
+        made.append(begin(broker, rules, hosts))
+        return made[-1]
 
     yield start
     for hooks in made:
@@ -198,6 +204,28 @@ def test_a_successor_goes_on_and_repeats_only_what_was_not_taken(
     hooks.sender.close()
     wait(successor, lambda: successor.delivered == 3)
     assert receiver.types == [0, 1, 2]
+
+
+def test_alerts_are_posted_after_redis_has_lost_those_of_before(
+    start_redis: Callable[..., EmbeddedServer], receiver: Receiver
+) -> None:
+    """The offsets of the topic began again, below the position of the owner: it posted nothing until they passed it."""
+    redis = start_redis(appendonly="no", save="")
+    with closing(Broker(redis.url)) as broker:
+        broker.check_layout()
+        hooks = begin(broker, [rule(receiver.url)])
+        hooks.tell(3)
+        wait(hooks, lambda: hooks.delivered == 3)
+        redis.stop()
+        redis.start()
+        broker.check_layout()
+        fence = lease(broker, hooks.owner.number)
+        assert fence == hooks.owner.partition.fence
+        hooks.tell(2, first=3)
+        hooks.owner.step(2)
+        wait(hooks, lambda: receiver.types == [0, 1, 2, 3, 4])
+        wait(hooks, lambda: hooks.delivered == 2)
+        hooks.sender.close()
 
 
 def test_a_receiver_that_is_away_holds_up_no_other_and_its_queue_is_bounded(

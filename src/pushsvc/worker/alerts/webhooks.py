@@ -23,6 +23,7 @@ from prometheus_client import Counter
 from pushsvc.alerts.rule import ALERTS_TOPIC, AlertRule, InvalidAlert
 from pushsvc.alerts.webhook import WebhookPolicy, signed_headers
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.checkpoints import Owner
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import NO_ENTRIES, EventsEntry
 from pushsvc.errors import PushError
@@ -63,9 +64,9 @@ class _Receiver:
 
 @dataclass(slots=True)
 class _Consumer:
-    """What the owner with this fencing token has read. ``stored`` is the position in Redis."""
+    """What an owner has read. ``stored`` is the position in Redis."""
 
-    fence: int
+    owner: Owner
     position: int
     stored: int | None
     receivers: dict[str, _Receiver] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class WebhookSender:
         self._policy = policy or DeliveryPolicy()
         self._places = BoundedSemaphore(self._policy.at_once)
         self._consumer: _Consumer | None = None
+        self._has_begun = False
         self._log = Log(ALERTS_TOPIC)
         self.due = Signal()
 
@@ -123,16 +125,12 @@ class WebhookSender:
         """Read new alerts, hand them to the receivers, and store the position. Raise errors of ``pushsvc.errors``."""
         partition = self._partitions.get(self._log.partition)
         owner = None if partition is None or partition.ended else partition.owner
-        if self._consumer is not None and (owner is None or owner.fence != self._consumer.fence):
+        if self._consumer is not None and owner != self._consumer.owner:
             self.close()
         if owner is None:
             return
         if self._consumer is None:
-            stored = self._broker.alerts.load(owner.partition).delivered
-            after = NO_ENTRIES if stored is None else stored
-            last = self._broker.read(owner.partition, {self._log: after}).logs[self._log].last
-            # Redis may have lost what was delivered: offsets then begin again below the position.
-            self._consumer = _Consumer(owner.fence, last if stored is None else min(stored, last), stored)
+            self._consumer = self._begin(owner)
         consumer = self._consumer
         more = True
         while more:
@@ -144,6 +142,17 @@ class WebhookSender:
         if consumer.delivered != consumer.stored:
             self._broker.alerts.commit_delivered(owner, consumer.delivered)
             consumer.stored = consumer.delivered
+
+    def _begin(self, owner: Owner) -> _Consumer:
+        """Return a consumer that goes on after the stored position; the first of all begins at the end of the log."""
+        stored = self._broker.alerts.load(owner.partition).delivered
+        after = stored
+        if after is None:  # a Redis that has lost the position has lost all alerts of before, too
+            after = 0 if self._has_begun else NO_ENTRIES
+        last = self._broker.read(owner.partition, {self._log: after}).logs[self._log].last
+        self._has_begun = True
+        # Redis may have lost what was delivered: offsets then begin again below the position.
+        return _Consumer(owner, last if after == NO_ENTRIES else min(after, last), stored)
 
     def _take(self, consumer: _Consumer, entry: EventsEntry) -> None:
         rules = self._rules()
