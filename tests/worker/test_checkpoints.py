@@ -1,6 +1,7 @@
 """Checkpoints over a real Redis: a successor restores them and reads the log after them, or reads the whole log."""
 
 import random
+from contextlib import closing
 from dataclasses import replace
 
 import msgspec
@@ -8,7 +9,9 @@ import orjson
 import pytest
 
 from pushsvc.aggregate.aggregate import Aggregate
+from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
+from pushsvc.broker.script import CHECKPOINT_COMMIT
 from pushsvc.errors import BrokerUnavailable, Fenced
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
@@ -415,6 +418,32 @@ def test_an_owner_that_loses_the_partition_while_writing_leaves_the_last_checkpo
     successor(owner).step()
     assert (counts.checkpoints_loaded, counts.entries_read) == (1, 2)
     assert owner.totals("good") == (7, 7)
+
+
+def test_a_commit_whose_answer_was_lost_holds_until_the_next_one(proxy, broker, prefix):
+    """The checkpoint after it was written to the place of the committed one, and its owner was killed meanwhile."""
+    commit = CHECKPOINT_COMMIT.sha.encode()
+    with closing(Broker(proxy.url, prefix)) as through:
+        through.check_layout()
+        through.open_partitions()
+        owner = Owner(through, ["good"])
+        publish(owner, 5)
+        owner.take_checkpoint()
+        publish(owner, 3)
+        committed = []
+        proxy.upward = lambda data: committed.append(commit in data) or data
+        proxy.downward = lambda data: None if any(committed) else data
+        counts = Counts()
+        owner.take_checkpoint()
+        assert counts.checkpoints_failed == 1
+        proxy.downward = lambda data: data
+        publish(owner, 2)
+        proxy.upward = lambda data: None if commit in data else data
+        owner.take_checkpoint()
+        assert (counts.checkpoints_failed, counts.checkpoints_written) == (2, 0)
+    counts = Counts()
+    Owner(broker, ["good"]).step()
+    assert (counts.checkpoints_loaded, counts.entries_read) == (1, 2)
 
 
 def test_an_engine_whose_state_cannot_be_saved_goes_on_counting(owner, monkeypatch):

@@ -1,7 +1,8 @@
 """Checkpoints in Redis: the state of an engine in pieces, and a header that makes them valid.
 
 Checkpoints alternate between two places, and the header names the place of the last complete one. So an incomplete
-checkpoint is never read. Every write carries the owner's fencing token and the epoch.
+checkpoint is never read, and the last complete one holds until the next one is. Every write carries the owner's fencing
+token and the epoch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,12 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     taken: int
     cost: float
     format: int = FORMAT
+
+
+class _Place(msgspec.Struct):
+    """What a header of any version has."""
+
+    place: int
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -76,6 +83,15 @@ class CheckpointStore:
         if (crc, size) != (stored.crc, stored.size):
             raise NotStored("it is damaged")
         return b"".join(found)
+
+    def free_place(self, partition: int, engine: str) -> int:
+        """Return the place that the header of an engine's checkpoint does not name."""
+        header = self._connections.command("HGET", self._headers(partition), engine)
+        try:
+            named = None if header is None else msgspec.json.decode(header, type=_Place).place
+        except msgspec.MsgspecError:
+            named = None  # it makes no checkpoint valid
+        return 1 if named == 0 else 0
 
     def write(self, owner: Owner, engine: str, place: int, number: int, piece: bytes) -> None:
         """Append piece ``number`` of a checkpoint; raise Fenced."""

@@ -136,9 +136,10 @@ class Checkpointer:
         self, partition: Partition, owner: Owner, engine: OwnedEngine, parts: list[bytes], taken: int,
         unsaved: Unsaved,
     ) -> None:  # fmt: skip
-        place = 1 - engine.stored.place if engine.stored else 0
         pieces = crc = size = 0
         try:
+            # Not from ``engine.stored``: a commit whose answer was lost may have changed it.
+            place = self._store.free_place(owner.partition, engine.name)
             for piece in pieces_of(parts, self._policy.piece_bytes):
                 if partition.ended:
                     return
