@@ -246,6 +246,26 @@ def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, short_fold
     assert list(folder.iterdir()) == []
 
 
+def test_the_demo_presents_the_token_of_the_environment(tmp_path: Path, short_folder: Path) -> None:
+    """Its producer is a child, which gets no other variable of the program."""
+    secret = "a secret of more than thirty-two bytes"  # noqa: S105
+    minted = invoke("token", "mint", "--publish", "feedback", PUSHSVC_JWT_KEY=secret)
+    stack = Stack("", "pushsvc:", tmp_path)
+    environment = os.environ | {
+        "TMPDIR": str(short_folder), "PUSHSVC_JWT_KEY": secret, "PUSHSVC_TOKEN": minted.stdout.strip(),
+    }  # fmt: skip
+    command = ["demo", "feedback", "--port", str(stack.port), "--rate", "200", "--anonymous-subscribe", "feedback"]
+    with (tmp_path / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pushsvc", *command], stdout=output, stderr=output, env=environment
+        )
+    try:
+        until(lambda: process.poll() is not None or (stack.ready() and stack.stats("feedback")["offset"] > 20))
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0, (tmp_path / "output").read_text()
+
+
 def test_the_demo_publishes_to_a_running_server(shared_server: Stack) -> None:
     process = shared_server.start("demo", "demo", "feedback", "--url", shared_server.url, "--rate", "100")
     until(lambda: shared_server.stats("feedback")["offset"] > 20)

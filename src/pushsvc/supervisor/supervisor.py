@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 STOP_ORDER = ("_demo", "_worker", "_app", "_web", "_aggregator")
 _MIN_STOP = 2.0  # seconds that the processes of a role always have to end, however long the roles before took
 _MIN_EMBEDDED_STOP = 5.0
+_TOKEN_VARIABLE = "PUSHSVC_TOKEN"  # noqa: S105 - of clients: a demo's producer is one
 _BEGIN_INTERVAL = 0.05  # seconds between two looks whether a worker has begun
 
 
@@ -170,6 +171,8 @@ class Supervisor:
             return
         settings = self._shared_settings[child.role == "_web"]
         environment = self._environment | {SETTINGS_VARIABLE: str(settings)}
+        if child.role == "_demo" and (token := os.environ.get(_TOKEN_VARIABLE)):
+            environment[_TOKEN_VARIABLE] = token
         child.start(environment, (self._lifeline, settings), self._heartbeats.descriptor)
 
     def _child_environment(self, redis: str) -> dict[str, str]:
