@@ -248,7 +248,7 @@ def test_the_demo_shows_flights_and_removes_its_files(tmp_path: Path, short_fold
 
 def test_the_demo_presents_the_token_of_the_environment(tmp_path: Path, short_folder: Path) -> None:
     """Its producer is a child, which gets no other variable of the program."""
-    secret = "a secret of more than thirty-two bytes"  # noqa: S105
+    secret = "a secret of more than thirty-two bytes"
     minted = invoke("token", "mint", "--publish", "feedback", PUSHSVC_JWT_KEY=secret)
     stack = Stack("", "pushsvc:", tmp_path)
     environment = os.environ | {

@@ -7,12 +7,14 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import StartupError
@@ -92,6 +94,20 @@ def test_a_crashed_process_is_restarted(parents: Any, role: str) -> None:
     until(lambda: ask(port, "POST", "/v1/topics/t/events", [{"x": 1}])[0] == 202)
     until(lambda: count(port) == 2)
     assert parent.end() == 0
+
+
+def test_a_stop_does_not_wait_for_an_embedded_server_that_loads_its_data(parents: Any, tmp_path: Path) -> None:
+    parent = parents("serve", "--port", "0")
+    parent.ready()
+    with closing(redis.Redis(unix_socket_path=str(tmp_path / "pushsvc-data/valkey.sock"))) as client:
+        client.eval("for n = 1, 300000 do redis.call('SET', 'filling' .. n, n) end", 0)  # to load takes a while
+    first = child(parent.pid, "valkey")
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    second = until(lambda: (found := child(parent.pid, "valkey")) != first and found)
+    os.kill(second, signal.SIGSTOP)
+    assert parent.end() == 0
+    assert "does not answer" not in parent.output, "it waited for the server"
 
 
 def test_a_port_or_data_folder_in_use_is_a_one_line_error(parents: Any) -> None:

@@ -100,7 +100,8 @@ class Supervisor:
                     self._watch_loops()
                     self._restart_children()
                     if self._embedded is not None:
-                        self._embedded.restart_if_due()
+                        # A large append-only file takes minutes to load.
+                        self._signals.call_unless_stopping(self._embedded.restart_if_due)
                     self._signals.sleep(self._until_next_look())
             finally:
                 self._stop()
