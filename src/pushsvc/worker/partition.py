@@ -174,6 +174,7 @@ class Partition:
     sure_through: int = 0  # the sequence up to which none is lost
     ended: bool = False
     skew: int = 0  # ms that the clock of the partition's primary is ahead of ours
+    skew_unsure: bool = False  # our clock was set
     away: bool = False  # its primary is unreachable, which was logged
     lifetime: Partition | None = None
 

@@ -18,7 +18,7 @@ from pushsvc.errors import Fenced, PushError, Unavailable
 from pushsvc.event import Limits
 from pushsvc.settings import TopicRules
 from pushsvc.slices import Slices
-from pushsvc.system_clock import now_ms
+from pushsvc.system_clock import ClockWatch, now_ms
 from pushsvc.worker import metrics
 from pushsvc.worker.alerts.evaluator import AlertEvaluator
 from pushsvc.worker.alerts.sender import AlertSender
@@ -61,6 +61,7 @@ class AggregatorWorker:
         self._urgent = False  # a message arrived for which somebody waits, or may wait
         self._ingests_until = 0.0  # monotonic time up to which more messages of producers are expected
         self._stopping = False
+        self._clock = ClockWatch()
         yield_to_loop = Slices(policy.yield_interval)
         self.room = Room(limits or Limits(), self.partitions)
         self._takeover = Takeover(broker, rules, yield_to_loop, policy, self.room)
@@ -108,9 +109,7 @@ class AggregatorWorker:
                 if time.monotonic() > poll_at:
                     # A lost notification delays statistics by no more than this interval.
                     poll_at = time.monotonic() + self._policy.poll_interval
-                    for partition in self.partitions.values():
-                        partition.unsure = partition.loaded
-                    self.room.review()
+                    self.poll()
             self.checkpointer.finish(list(self.partitions.values()))
             self.lifetimes.finish(self.partitions.values())
         finally:
@@ -120,6 +119,14 @@ class AggregatorWorker:
             self.checkpointer.close()
             self.lifetimes.close()
             self.leases.close()  # last: nothing may be written once another process can take over
+
+    def poll(self) -> None:
+        """Let each partition look for what it may have missed."""
+        was_set = self._clock.was_set()
+        for partition in self.partitions.values():
+            partition.unsure = partition.loaded
+            partition.skew_unsure |= was_set
+        self.room.review()
 
     # Owning
 
@@ -269,6 +276,8 @@ class AggregatorWorker:
             self.alerts.load(partition)
             self.alert_sender.due.set()  # a predecessor may have left events
         if partition.unsure:
+            if partition.skew_unsure:
+                self._note_time(partition, self._broker.time(partition.number))
             self._find_changed(partition)
             self._review_demand(partition)
             partition.rest(self._policy.rebuilt_entries)
@@ -289,6 +298,11 @@ class AggregatorWorker:
             partition.demand.asked |= asked
             raise
         return busy
+
+    @staticmethod
+    def _note_time(partition: Partition, now: int) -> None:
+        """Note the time (ms) of a partition's primary."""
+        partition.skew, partition.skew_unsure = now - now_ms(), False
 
     def _find_changed(self, partition: Partition) -> None:
         """Mark topics whose last change was not read as unread: its notification may be lost."""
@@ -335,7 +349,7 @@ class AggregatorWorker:
         after = {Log(name): partition.topics[name].counts.offset for name in names}
         read = self._broker.read(partition.number, after, current=True)
         partition.away = False
-        partition.skew = read.now - now_ms()
+        self._note_time(partition, read.now)
         if read.epoch != partition.epoch:
             # Redis was restarted, and may have lost entries that the engines have counted.
             self._restart(partition, rebuild_from_log=False)
