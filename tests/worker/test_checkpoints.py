@@ -11,7 +11,7 @@ import pytest
 from pushsvc.aggregate.aggregate import Aggregate
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
-from pushsvc.broker.script import CHECKPOINT_COMMIT
+from pushsvc.broker.script import CHECKPOINT_COMMIT, LATE, STATISTICS
 from pushsvc.errors import BrokerUnavailable, Fenced
 from pushsvc.event import Event
 from pushsvc.settings import TopicRules, TopicSettings
@@ -23,6 +23,7 @@ from pushsvc.worker.partition import OwnedEngine, Unsaved
 from pushsvc.worker.policy import CheckpointPolicy
 from support.metrics import metric
 from support.owner import Owner, lease, neighbours
+from support.waiting import until
 
 
 @pytest.fixture
@@ -238,6 +239,31 @@ def test_late_events_are_reported_once(owner):
     owner = successor(owner)
     owner.step()
     assert late() == 2
+
+
+@pytest.mark.parametrize("script", [LATE, STATISTICS], ids=lambda script: script.name)
+def test_late_events_are_reported_once_if_the_answer_is_lost(proxy, broker, prefix, script):
+    with closing(Broker(proxy.url, prefix)) as through:
+        through.check_layout()
+        through.open_partitions()
+        owner = Owner(through, ["good"])
+        publish(owner, 1)
+        late = [Event(time=1_000, data={"x": 2})]
+        sent = []
+        proxy.upward = lambda data: sent.append(script.sha.encode() in data) or data
+        proxy.downward = lambda data: None if any(sent) else data
+        owner.publish_all("good", late if script is LATE else [*late, Event(key="k", data={"x": 3})])
+        until(lambda: owner.step(1) or any(sent))
+        proxy.upward = proxy.downward = lambda data: data
+
+        def reported():
+            owner.step()
+            return int(broker.metadata([Log("good")])[0].get("late", 0))
+
+        assert until(reported) == 1
+        owner.publish_all("good", late)
+        until(lambda: reported() == 2)
+        assert owner.partition.topics["good"].unreported_late == 0
 
 
 # -- unusable checkpoints

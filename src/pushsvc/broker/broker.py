@@ -51,7 +51,7 @@ _LIMITS = BrokerLimits()
 class StatisticsWrite:
     """A frame to append to a statistics log, exact up to the offset ``source`` of the events log.
 
-    ``late`` is the number of late events since the last frame.
+    ``late`` is the number of late events of the topic in all; 0: it is as before.
     """
 
     log: Log
@@ -524,7 +524,7 @@ class Broker:
         return ScriptCall(script.STATISTICS, [*partition, keys.log(log), *metadata], arguments)
 
     def report_late(self, partition: int, fence: int, late: Mapping[str, tuple[int, int]]) -> None:
-        """Add late events to the metadata of topics: their number, and the offset up to which they are counted.
+        """Write the late events of topics to their metadata: the number in all, and the offset up to which they count.
 
         Raise Fenced.
         """

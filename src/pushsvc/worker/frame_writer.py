@@ -96,23 +96,27 @@ class FrameWriter:
         reported: set[str] = set()
         found = []
         for write in writes:
-            counts = partition.topics[write.log.topic].counts
-            late = 0 if counts.name in reported else counts.late - counts.reported_late
-            reported.add(counts.name)
-            found.append(StatisticsWrite(write.log, write.kind, write.source, write.frame, late) if late else write)
+            name = write.log.topic
+            topic = partition.topics[name]
+            if topic.unreported_late > 0 and name not in reported:
+                total = topic.late_total + topic.unreported_late
+                found.append(StatisticsWrite(write.log, write.kind, write.source, write.frame, total))
+            else:
+                found.append(write)
+            reported.add(name)
         return found
 
     def _report_late(self, partition: Partition, topics: dict[str, OwnedTopic]) -> None:
         """Write the late events of topics that had no frame to go with."""
         late = {
-            name: (topic.counts.late - topic.counts.reported_late, topic.counts.offset)
+            name: (topic.late_total + topic.unreported_late, topic.counts.offset)
             for name, topic in topics.items()
-            if topic.counts.late > topic.counts.reported_late and topic.counts.offset >= topic.silent_through
+            if topic.unreported_late > 0 and topic.counts.offset >= topic.silent_through
         }
         if late:
             self._broker.report_late(partition.number, partition.fence, late)
-            for name in late:
-                topics[name].counts.reported_late = topics[name].counts.late
+            for name, (total, _) in late.items():
+                topics[name].note_late_reported(total)
 
     @staticmethod
     def _as_write(topic: OwnedTopic, frame: Frame, now: int, *, base: bool = False) -> StatisticsWrite:
@@ -132,7 +136,8 @@ class FrameWriter:
             return
         if isinstance(answer, AppendedFrame):
             metrics.FRAMES.labels(kind=write.kind).inc()
-            topic.counts.reported_late += write.late
+            if write.late:
+                topic.note_late_reported(write.late)
             topic.engine.engine.watch(name, window, answer.receivers > 0)
             partition.note_watched(name, window, answer.receivers > 0)
         elif answer is None:

@@ -80,7 +80,8 @@ class OwnedTopic:
     """A topic that this process aggregates.
 
     A predecessor wrote frames up to the offset ``silent_through``; none are written before it is passed. ``reported``
-    are the windows of which a snapshot was written. By window, ``snapshot_bytes`` is the size of the last snapshot and
+    are the windows of which a snapshot was written. ``late_total`` is the number of late events in the topic's
+    metadata, with those that predecessors counted. By window, ``snapshot_bytes`` is the size of the last snapshot and
     ``update_bytes`` that of all updates since.
     """
 
@@ -89,11 +90,22 @@ class OwnedTopic:
     settings: TopicSettings
     silent_through: int
     load: RecentLoad
+    late_total: int = 0
     rebuilt_through: int = 0  # the offset of the log's end when the windows began to be built from it
     reported: set[str] = field(default_factory=set)
     sequence: int = 0  # of the last entry that was applied here
     update_bytes: dict[str, int] = field(default_factory=dict)
     snapshot_bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unreported_late(self) -> int:
+        """The late events that are not in the topic's metadata."""
+        return self.counts.late - self.counts.reported_late
+
+    def note_late_reported(self, total: int) -> None:
+        """Note that the topic's metadata has a number of late events."""
+        self.counts.reported_late += total - self.late_total
+        self.late_total = total
 
     def is_dispensable(self, now: int, most: int) -> bool:
         """Return whether the state can be rebuilt from at most ``most`` entries, and everything was reported."""
@@ -279,7 +291,7 @@ class Partition:
         name, key = recount.topic.counts.name, recount.key
         before = self.topics[name]
         recount.topic.silent_through, recount.topic.load = before.silent_through, before.load
-        recount.topic.sequence = before.sequence
+        recount.topic.sequence, recount.topic.late_total = before.sequence, before.late_total
         watched = self.watched.get(name)
         if before.engine.name == recount.engine.name:
             recount.engine.stored = before.engine.stored

@@ -280,4 +280,4 @@ def owned_topic(
     written = max(int(events.get("late_through", 0)), *(int(window.get("source", 0)) for window in windows))
     if counts.offset <= written:
         counts.reported_late = counts.late  # the owner that wrote the frames reported them
-    return OwnedTopic(engine, counts, settings, written, load)
+    return OwnedTopic(engine, counts, settings, written, load, late_total=int(events.get("late", 0)))

@@ -1,7 +1,8 @@
 -- Append one frame to the statistics log of a topic's window, and notify subscribers.
 -- KEYS: partition, changed, remains, log, metadata of the log, metadata of the topic.
 -- Arguments: StatisticsArguments (script.py); `log` is the name of the log,
--- `source` is the offset of the events log up to which the frame is exact, `late` the late events since the last frame.
+-- `source` is the offset of the events log up to which the frame is exact, `late` the late events of the topic
+-- in all, 0 if there are none to report.
 -- Returns {'ok', sequence, receivers} | {'fenced'} | {'deleted'}
 local partition_key, changed_key, remains_key, log_key, metadata_key, topic_key = unpack(KEYS)
 if redis.call('HGET', partition_key, 'fence') ~= fence then
@@ -41,7 +42,7 @@ if kind ~= 'u' then
   end
 end
 if tonumber(late) > 0 then
-  redis.call('HINCRBY', topic_key, 'late', late)
+  redis.call('HSET', topic_key, 'late', late) -- a frame whose answer was lost may be repeated
 end
 local message = notification(epoch, newest_topic_sequence, sequence, header, frame)
 return {'ok', int(sequence), redis.call(publish_command, log_channel, message)}
