@@ -53,7 +53,7 @@ class Aggregate:
     )  # fmt: skip
     DERIVED: ClassVar[tuple[str, ...]] = (
         "_settings", "_pause", "_wall", "_columns", "_value_places", "_timed", "_numbers", "_shortest", "_row_names",
-        "_suspends", "_updater", "_endless", "_kept_at",
+        "_suspends", "_updater", "_endless", "_kept_at", "_asked_at",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +84,7 @@ class Aggregate:
         self._pause = pause
         self._suspends = False
         self._kept_at = -1
+        self._asked_at = 0
         self._engine.use_pause(pause)
         self._wall = settings.clock == "wall"
         self._columns = settings.columns
@@ -288,6 +289,10 @@ class Aggregate:
         The first update of a window after ``resume`` has all of its rows, and costs less than a snapshot. For windows
         that are ``fresh`` it is called one, and as after any snapshot an update may follow at once.
         """
+        if now < self._asked_at:
+            self._cadence.set_back(now)
+            self._wake_known = False
+        self._asked_at = now
         wake = self.wake_at()
         return [] if wake is None or wake > now else self._updates(now, paced=True, fresh=fresh)
 

@@ -47,6 +47,10 @@ class Cadence:
         """Let an update of a window be sent at once."""
         self._sent[window, topic] = _NEVER
 
+    def set_back(self, now: int) -> None:
+        """Count the intervals from ``now`` on, a time before the last updates: the clock of Redis went back."""
+        self._sent[(self._sent > now) & (self._sent < EVER)] = now
+
     def suspended(self, window: int, topics: Index) -> Flags:
         """Return for each topic [n] whether a window is suspended."""
         return np.asarray(self._sent[window, topics] >= EVER)

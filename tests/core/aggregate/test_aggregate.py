@@ -57,6 +57,17 @@ def test_a_frame_as_json():
     assert list(update["columns"]) == list(SHORT.columns)
 
 
+def test_updates_go_on_after_the_clock_of_redis_went_back():
+    """The windows wait for the clock, and the entries have the arrival of the last one, but they are counted."""
+    aggregate = topic(TopicSettings())
+    aggregate.apply(1, T, [event()])
+    assert aggregate.due(T + 5_000)
+    aggregate.apply(2, T, [event()])
+    back = T - 3_600_000
+    frames = aggregate.due(back) + aggregate.due(back + 1_000)
+    assert {frame.offset for frame in frames} == {2}
+
+
 def test_a_topic_without_events_has_no_rows_and_no_wake_time():
     aggregate = topic()
     aggregate.advance(T + 100_000)

@@ -66,6 +66,15 @@ def test_late_events_are_reported_once():
     assert (pool.topics["t"].late, pool.topics["t"].reported_late) == (2, 1)
 
 
+def test_updates_go_on_after_the_clock_of_redis_went_back():
+    pool = pool_of(NOW)
+    pool.apply_entries("t", [entry_of(1, T, b'{"key":"a","x":1}')], reported=False)
+    assert pool.due(T + 5_000)
+    pool.apply_entries("t", [entry_of(2, T, b'{"key":"a","x":1}')], reported=False)
+    back = T - 3_600_000
+    assert {frame.offset for frame in [*pool.due(back), *pool.due(back + 1_000)]} == {2}
+
+
 def test_other_is_gone_when_no_shard_has_any():
     """One key of each shard has its own row; the other one leaves the window in shard 0 first."""
     pool, reader, now = pool_of(NOW, max_keys=1), Reader(), T

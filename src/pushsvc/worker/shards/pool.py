@@ -127,6 +127,7 @@ class ShardPool:
         self._pending = [False] * len(windows)
         self._next_changes: list[int | None] = [None] * len(windows)
         self._time: int | None = None
+        self._asked_at = 0
         self._spent = 0.0
 
     # -- topics
@@ -254,6 +255,9 @@ class ShardPool:
 
     def due(self, now: int, fresh: FreshWindows = NONE_FRESH) -> list[Frame]:
         (name,) = self.topics
+        if now < self._asked_at:
+            self._cadence.set_back(now)
+        self._asked_at = now
         due = [window for window in range(len(self._pending)) if self._is_due(window, now)]
         full = [window for window in due if self._settings.windows[window].name in fresh.get(name, ())]
         rest = [window for window in due if window not in full]
