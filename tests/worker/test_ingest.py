@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gevent
 import pytest
 
 from pushsvc.broker.broker import Broker
+from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.settings import TopicRules
 from pushsvc.topic import partition_of
 from pushsvc.worker.ingest import Ingest
 from support.metrics import metric
 from support.stack import Stack, client_of
-from support.waiting import until
+from support.waiting import turn_until, until
 
 
 def test_a_message_for_a_topic_too_many_is_dropped_and_counted(redis_url: str, prefix: str) -> None:
@@ -50,6 +53,24 @@ def test_an_event_too_large_for_a_topic_with_newest_events_is_refused(broker: Br
     assert metric("pushsvc_ingest_refused_total") == before + 1
     found = broker.latest.read("job.1", rules.settings_of("job.1"))
     assert [(event.offset, len(event.line)) for event in found.events.values()] == [(2, 23)]
+
+
+def test_a_message_is_refused_and_not_dropped_while_redis_is_away(
+    start_redis: Callable[..., EmbeddedServer],
+) -> None:
+    redis = start_redis()
+    broker = Broker(redis.url)
+    redis.stop()
+    names = ("pushsvc_ingest_refused_total", "pushsvc_ingest_dropped_total")
+    before = [metric(name) for name in names]
+    ingest = Ingest(broker, TopicRules(), lambda partition: 1)
+    for _ in range(2):
+        ingest.offer("t", b"no event")
+    greenlet = gevent.spawn(ingest.run)
+    turn_until(lambda: metric(names[0]) == before[0] + 2)  # the first one is done with
+    greenlet.kill()
+    assert metric(names[1]) == before[1]
+    broker.close()
 
 
 def test_messages_without_data_fill_the_backlog_too(broker: Broker) -> None:

@@ -3,13 +3,14 @@
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from gevent.event import Event
 from prometheus_client import Counter
 
 from pushsvc.alerts.rule import ALERTS_TOPIC
 from pushsvc.broker.broker import Broker
-from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics
+from pushsvc.errors import InvalidInput, LogFull, PushError, TooLarge, TooManyTopics, Unavailable
 from pushsvc.event import EventReader, Limits, guess_media_type
 from pushsvc.settings import LATEST_BYTES, TopicRules
 from pushsvc.system_clock import now_ms
@@ -103,8 +104,12 @@ class Ingest:
         except LogFull as error:
             FULL.inc()
             log.warning("ingest: %s", error)
-            self._broker.record_refusal(topic, error.detail)
+            self._record_refusal(topic, error.detail)
         except (InvalidInput, TooLarge) as error:
             REFUSED.inc()
             log.warning("ingest of %r: %s", topic, error.detail)
-            self._broker.record_refusal(topic, error.detail)
+            self._record_refusal(topic, error.detail)
+
+    def _record_refusal(self, topic: str, detail: str) -> None:
+        with suppress(Unavailable):  # the message is counted already
+            self._broker.record_refusal(topic, detail)
