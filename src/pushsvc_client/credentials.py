@@ -15,7 +15,7 @@ class Credentials:
 
     def __init__(self, token: AsyncToken | None) -> None:
         self._ask = token if callable(token) else None
-        self._token = _checked(token) if isinstance(token, str) else None
+        self._token = check_token(token) if isinstance(token, str) else None
 
     async def current(self) -> str | None:
         """Return the token to present."""
@@ -32,10 +32,11 @@ class Credentials:
 
 async def _asked(ask: Callable[[], str | Awaitable[str]]) -> str:
     given = ask()
-    return _checked(given if isinstance(given, str) else await given)
+    return check_token(given if isinstance(given, str) else await given)
 
 
-def _checked(token: str) -> str:
+def check_token(token: str) -> str:
+    """Return a token that a header can hold; raise ValueError for another text."""
     if not _WORD.fullmatch(token):
         raise ValueError("a token has 1 to 8192 characters of A-Z, a-z, 0-9 and ._~+/=-")  # without the secret itself
     return token

@@ -122,6 +122,8 @@ def test_help_and_completion_import_nothing_heavy(arguments: list[str], environm
         (["publish", "a b"], {}, 1, "Error: 'a b' is not a topic"),
         (["tail", "a b"], {}, 1, "Error: 'a b' is not a topic"),
         (["publish", "t", "--url", "nonsense"], {}, 1, "is not the address of a server"),
+        (["publish", "t"], {"PUSHSVC_TOKEN": "two words"}, 1, "Error: PUSHSVC_TOKEN: a token has 1 to 8192 characters"),
+        (["tail", "t"], {"PUSHSVC_TOKEN": "two words"}, 1, "Error: PUSHSVC_TOKEN: a token has 1 to 8192 characters"),
         (
             ["serve", "--redis", "http://localhost"],
             {},

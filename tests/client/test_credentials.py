@@ -95,6 +95,16 @@ def test_commands_present_the_token_of_the_environment_or_of_a_file(server: Stac
     assert (refused.returncode, "401" in refused.stderr, "eyJ" in refused.stderr) == (1, True, False)
 
 
+def test_a_file_with_more_than_a_token_is_named_in_one_line(server: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(token() + "\nand more\n")
+    for command in ("publish", "export", "tail"):
+        refused = run(server, command, "t", "--token-file", str(file), events='{"x": 1}\n')
+        assert (refused.returncode, "eyJ" in refused.stderr) == (1, False)
+        assert f"Error: {file}: a token has 1 to 8192 characters" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
 def test_the_demo_publishes_with_a_token(server: Stack, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(token(topic="feedback"))

@@ -26,14 +26,26 @@ token_option = option(
 
 
 def token_from(file: Path | None) -> Token | None:
-    """Return the token of a file, or of the environment; None without any."""
+    """Return the token of the environment, or a function that reads that of a file; None without any. For a text that
+    is no token StartupError is raised, here or by the function."""
     if file is None:
-        return os.environ.get("PUSHSVC_TOKEN", "").strip() or None
+        text = os.environ.get("PUSHSVC_TOKEN", "").strip()
+        return _checked(text, "PUSHSVC_TOKEN") if text else None
 
     def read() -> str:
         try:
-            return file.read_text().strip()
+            text = file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise StartupError(f"cannot read the token in {file}: {error}") from error
+        return _checked(text, str(file))
 
     return read
+
+
+def _checked(text: str, place: str) -> str:
+    from pushsvc_client.credentials import check_token
+
+    try:
+        return check_token(text)
+    except ValueError as error:
+        raise StartupError(f"{place}: {error}") from None
