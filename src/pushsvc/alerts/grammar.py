@@ -54,7 +54,7 @@ _PLAIN = re.compile(r"[^=!<>~]+")
 
 
 class InvalidCondition(ValueError):
-    """A condition is not what it should be. ``fault`` is the name of the error, ``position`` its place from 1."""
+    """A condition is invalid. ``fault`` is the name of the error, ``position`` its place from 1."""
 
     def __init__(self, fault: str, position: int, detail: str) -> None:
         super().__init__(f"at character {position}: {detail}")

@@ -32,7 +32,7 @@ MEMBERS = ("topic", "when", "until", "for", "by", "webhook")
 
 
 class InvalidAlert(ValueError):
-    """A member of an alert is not what it should be. ``fault`` is the name of the error in a condition, else None."""
+    """A member of an alert is invalid. ``fault`` is the name of the error in a condition, else None."""
 
     def __init__(self, member: str, detail: str, fault: str | None = None) -> None:
         super().__init__(detail)
@@ -113,7 +113,7 @@ def read_rule(name: Any, table: Mapping[str, Any]) -> AlertRule:
 
 
 def check_rule(rule: AlertRule, settings: TopicSettings) -> None:
-    """Raise InvalidAlert if the topic has not what the rule needs."""
+    """Raise InvalidAlert if the topic lacks a grouping, window, field or statistic that the rule needs."""
     if rule.is_of_events:
         return
     if rule.by is not None and rule.by != "key" and rule.by not in settings.key:
@@ -127,7 +127,7 @@ def check_rule(rule: AlertRule, settings: TopicSettings) -> None:
 
 
 def _missing(statistic: Statistic, rule: AlertRule, settings: TopicSettings) -> tuple[str, str] | None:
-    """Return the name and the description of what a topic has not that a statistic needs."""
+    """Return a fault and its description if the topic lacks something that a statistic needs, else None."""
     window = settings.window(statistic.window)
     if window is None:
         names = ", ".join(window.name for window in settings.windows) or "none"

@@ -33,7 +33,7 @@ NO_CREDENTIALS = Presented()
 
 
 class Access:
-    """Who may do what.
+    """Returns the grants of requests.
 
     The first of header, cookie and parameter that is there counts, whether it is valid or not. The parameter is refused
     unless ``accepts_parameter``: URLs get into logs. Every request may also do what ``anonymous`` may. Verified

@@ -38,7 +38,7 @@ _MEMBERS = (*Action, "connections")
 
 
 class InvalidGrants(ValueError):
-    """A claim is not what it should be. The text names the place."""
+    """A claim is invalid. The text names the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Grants:
     def keys(self, action: Action, topic: str) -> frozenset[str] | None:
         """Return the keys of a topic that the action may concern: None for all, NO_KEYS for none at all.
 
-        Whoever manages a topic may do everything with its dead events, and nobody else anything.
+        The dead events of a topic are for those who manage it: they may do everything with them, others nothing.
         """
         if is_dead(topic):
             return self.manage.keys(topic.removesuffix(DEAD))

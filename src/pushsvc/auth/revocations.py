@@ -8,8 +8,8 @@ from pushsvc.auth.grants import Grants
 class Revocations:
     """The subjects whose access was revoked, each with the time (epoch seconds) until which its tokens are refused.
 
-    A subject's later tokens are accepted. ``generation`` grows with every change, so whoever has checked grants need
-    not check them again while it stays the same. While the list is not ``known``, ``load`` gets it, or raises
+    A subject's later tokens are accepted. ``generation`` grows with every change, so grants that were checked need
+    not be checked again while it stays the same. While the list is not ``known``, ``load`` gets it, or raises
     Unavailable.
     """
 

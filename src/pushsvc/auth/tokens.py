@@ -81,7 +81,7 @@ def read_jwks(document: Any) -> list[Key]:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs tokens: its keys, and what its tokens must say.
+    """A signer of tokens: its keys, and the claims that its tokens must have.
 
     ``name`` is compared with ``iss`` and ``audience`` with ``aud``; None and () accept any. ``leeway`` is how many
     seconds the clocks may differ. With ``needs_expiry`` a token without ``exp`` is refused. ``refresh`` is called for a

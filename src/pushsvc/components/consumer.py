@@ -277,7 +277,7 @@ class Consumer:
                 del self._unread[topic]
 
     def _take(self, run: Run, topic: str, found: LogRead) -> bool:
-        """Add what a read found; return whether there is nothing."""
+        """Add the entries and the gap that a read found; return whether there are none."""
         offset, created = self._positions[topic]
         if not found.created:
             self._forget([topic])
@@ -304,7 +304,7 @@ class Consumer:
             self._positions |= {topic: (offset, 0) for topic, offset in zip(topics, offsets, strict=True)}
 
     def _forget(self, topics: Sequence[str]) -> None:
-        """Forget what there is of topics that were deleted."""
+        """Forget the positions and the states of topics that were deleted."""
         changes = Changes()
         for topic in topics:
             changes.remove(self._store.keys.component_states(self._options.name, topic))

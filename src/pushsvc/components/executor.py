@@ -47,7 +47,7 @@ class Executor:
             del self._states[key]
 
     def run(self, run: Run, fetch: FetchStates) -> Done:
-        """Handle what a worker sends, as far as the turn is long enough."""
+        """Handle the events, timers and gaps that a worker sends, until the turn is over."""
         turn = _Turn(run, fetch, self._components, self._states, self._options[run.group], self._handlers_of)
         try:
             turn.stateful = run.group in self._stateful
@@ -152,7 +152,7 @@ class _Turn:
         return True
 
     def _report(self, gap: Gap) -> None:
-        """Call the functions for gaps. A failure is counted; the events are gone whatever it does."""
+        """Call the functions for gaps. A failure is only counted: the events are gone in any case."""
         group = self._components.groups[self._run.group]
         for handler in group.gaps:
             if any(matches(pattern, gap.topic) for pattern in handler.topics):

@@ -66,7 +66,7 @@ class Outbox:
         self._waiting, self.sent, self.flush_at = dict(stored), [], None
 
     def add(self, number: int, batches: list[EmittedBatch]) -> None:
-        """Note what a commit has stored: the last batch has its number, those before it the numbers before."""
+        """Note the batches of a commit. The last one has its number, each one before it the number before."""
         if batches:
             self._waiting[number] = batches
 
@@ -89,7 +89,7 @@ class Outbox:
         return None
 
     def replace(self, refusal: Refusal) -> None:
-        """Note that what a log refused was taken out."""
+        """Note that the events that a log refused were taken out."""
         self._waiting[refusal.number] = refusal.rest
 
     def _publish(self, owner: GroupOwner, number: int, place: int) -> Refusal | None:

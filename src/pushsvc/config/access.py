@@ -1,4 +1,4 @@
-"""Makes of the settings what finds out the grants of requests."""
+"""Makes the access rules of requests from the settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULT_ALGORITHM = "HS256"
 
 
 Fetched = tuple[Sequence[Key], Callable[[], bool]]
-"""The keys of a JWK set, and what has them fetched again; see ``Issuer.refresh``."""
+"""The keys of a JWK set, and the function that fetches them again; see ``Issuer.refresh``."""
 
 
 def take_key_variable() -> str | None:
@@ -44,7 +44,7 @@ def take_key_variable() -> str | None:
 
 
 def access_of(settings: Settings, fetched: Callable[[str, Sequence[str]], Fetched]) -> Access | None:
-    """Return what finds out grants; None if the settings ask nobody for credentials.
+    """Return what finds the grants of requests; None if the settings ask for no credentials.
 
     ``fetched`` makes the keys of the JWK set at a URL, limited to some algorithms. Raise InvalidSetting or
     StartupError.

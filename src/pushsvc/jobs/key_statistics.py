@@ -79,7 +79,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class State:
-    """The state of some partitions. Row 0 has what lacks a key, row n + 1 what has ``keys[n]``; keys ascend."""
+    """The state of some partitions. Row 0 counts rows without a key, row n + 1 those with ``keys[n]``; keys ascend."""
 
     keys: pd.Index[Any]
     counts: dict[str | None, Ints]  # of all events, and of those with a value to be told apart, in each row

@@ -88,7 +88,7 @@ class Checkpointer:
                 except (ShardLost, EntryFailed) as error:
                     failed.append((one[0], error))
         self.wait(until - time.monotonic())
-        for partition, failure in failed:  # at last: it discards what the partition's other engines have not written
+        for partition, failure in failed:  # last: it discards the unwritten states of the partition's other engines
             self._on_engine_failure(partition, failure)
 
     def wait(self, seconds: float) -> bool:

@@ -18,7 +18,7 @@ from pushsvc.worker.shards.pool import ShardPool, StartShard
 
 log = logging.getLogger(__name__)
 
-RECOUNTABLE = "corrections"  # what is not exact because of them is so after another count
+RECOUNTABLE = "corrections"  # values that are not exact because of them are exact after another count
 _MOST_RANGES = 100
 
 
@@ -203,6 +203,6 @@ LifetimeEngine = LocalLifetime | ShardedLifetime
 
 
 def missing_from(head: LifetimeHead, settings: TopicSettings) -> set[str]:
-    """Return the names of what settings ask for and a record has not counted from its beginning."""
+    """Return the groupings and statistics that the settings ask for and the record does not have."""
     found = {f"by {grouping}" for grouping in settings.key if grouping not in head.groupings}
     return found | {"quantiles"} if settings.percents and not head.quantiles else found

@@ -61,7 +61,7 @@ SIZE = Gauge("pushsvc_checkpoint_bytes", "Size of the last checkpoints of all en
 
 @contextmanager
 def added(counts: TopicCounts) -> Iterator[None]:
-    """Add to the metrics what a topic's counts grow by inside the context."""
+    """Add the growth of a topic's counts inside the context to the metrics."""
     ahead, folded, ignored, missed = counts.ahead, counts.folded, counts.ignored, dict(counts.late_by_window)
     yield
     AHEAD.inc(counts.ahead - ahead)

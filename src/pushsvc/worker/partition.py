@@ -116,7 +116,7 @@ class OwnedTopic:
 
 @dataclass(slots=True)
 class Recount:
-    """A topic of which an event was corrected, while an engine of its own counts it again from the log.
+    """A topic with a corrected event, while an engine of its own counts it again from the log.
 
     It takes the place of the engine under ``key`` once it is at the same offset.
     """
@@ -255,7 +255,7 @@ class Partition:
             self.lifetime.note_ended(name)
 
     def rest(self, most: int) -> None:
-        """Let the topics rest that nobody wants, if their windows can be rebuilt from at most ``most`` entries."""
+        """Stop counting topics that nobody wants, if their windows can be rebuilt from at most ``most`` entries."""
         now = self.now
         for name, topic in list(self.topics.items()):
             if topic.is_dispensable(now, most) and not self.demand.wants(name) and name not in self.unread:

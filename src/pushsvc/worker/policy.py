@@ -8,7 +8,7 @@ from math import inf
 class CheckpointPolicy:
     """When checkpoints are written, and how fast."""
 
-    share: float = 0.05  # of the CPU that counting takes, what checkpoints may take
+    share: float = 0.05  # of the CPU time of counting: the part that checkpoints may take
     worth: float = 0.1  # CPU seconds of counting below which no checkpoint is written
     interval: float = 5.0  # least time between two checkpoints of an engine
     poll_interval: float = 1.0  # time between two searches for an engine that needs a checkpoint
@@ -27,7 +27,7 @@ class WorkerPolicy:
     leave_timeout: float = 1.0  # of giving the leases back, as they expire by themselves
     retry_pause: float = 0.5  # before a partition that failed is tried again
     poll_interval: float = 5.0  # after which logs are read without a notification: one may be lost
-    quiet_share: float = 0.2  # of the time, what the statistics may take that nobody watches
+    quiet_share: float = 0.2  # of the time: the part that statistics without subscribers may take
     quiet_pause: float = 0.5  # longest time for which these wait
     reading_pause: float = 0.02  # for which notifications about these stay in the socket: one at a time, each wakes us
     # Entries of a log from which the windows of a topic are rebuilt when somebody asks for them; 0: all are counted.

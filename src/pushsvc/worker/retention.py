@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PERIOD = 15.0  # least seconds from the start of one round to the next
 # Topics of one round trip, and entries removed from each: Redis is busy for a few milliseconds at most.
 TOPICS, ENTRIES = 20, 50
-_SETTLED = 60.0  # seconds after which a changed topic is checked; the publish itself trimmed what no window needed
+_SETTLED = 60.0  # seconds after which a changed topic is checked; the publish itself has trimmed its log
 _NEWEST = 2**62  # a sequence after which nothing has changed
 _ROUND_TRIPS = 100  # most round trips for one batch of topics; the rest waits for the next round
 _UNOWNED = 1.0  # seconds between two rounds while no partition is owned

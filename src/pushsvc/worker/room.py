@@ -1,4 +1,4 @@
-"""What an aggregator process may hold, whatever the number of topics."""
+"""The bounds of an aggregator process: the cells of its statistics, and the topics that it counts on demand."""
 
 from collections.abc import Mapping
 from itertools import islice

@@ -121,7 +121,7 @@ class AggregatorWorker:
             self.leases.close()  # last: nothing may be written once another process can take over
 
     def poll(self) -> None:
-        """Let each partition look for what it may have missed."""
+        """Let each partition look for changes whose notifications may be lost."""
         was_set = self._clock.was_set()
         for partition in self.partitions.values():
             partition.unsure = partition.loaded

@@ -39,7 +39,7 @@ REFUSED_ROWS = Counter("pushsvc_alert_rows_refused_total", "Rows of alerts witho
 _TICK = 250  # ms between two scans of a log, and two looks at a topic that is not ready
 _PATIENCE = 1_000  # ms between two looks at a topic that does not exist
 _PAUSE = 5_000  # ms after a failure
-_REST = 20  # times what an evaluation took, before new entries bring the next one
+_REST = 20  # times the duration of an evaluation: for so long, new entries do not bring the next one
 _SCANNED_BYTES = 256_000  # of a log in one turn
 _MOST_MATCHES = 1_000  # events of one turn that raise one rule
 _MOST_UNSENT = 10_000  # events of a partition, beyond which rules about events wait
@@ -155,7 +155,7 @@ class AlertEvaluator:
             if commit.states or commit.events:
                 self._broker.alerts.commit(owner, commit.states, commit.events)
         except BaseException:
-            partition.alerts = None  # what Redis holds is unknown
+            partition.alerts = None  # the states in Redis are unknown
             raise
         for states, changes in commit.changes:
             states.apply(changes)
@@ -165,7 +165,7 @@ class AlertEvaluator:
         held.wake_at = min((turn.at for turn in held.turns.values()), default=None)
 
     def _take_over(self, held: HeldAlerts, own: dict[str, AlertRule], commit: _Commit, now: int) -> None:
-        """Give each rule its rows, and resolve what belongs to no rule any more."""
+        """Give each rule its rows, and resolve the rows that belong to no rule any more."""
         for name in [name for name in held.states if name not in own]:
             self._drop(held, name, commit, now)
         for name, rule in own.items():

@@ -1,4 +1,4 @@
-"""Sends the events of alerts to their topic, and removes from the outbox what is there."""
+"""Publishes the events of alerts, and removes them from the outbox once they are in the log of their topic."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class AlertSender:
 
     def _send(self, partition: Partition, held: HeldAlerts) -> None:
         some = list(islice(held.outbox.values(), _AT_ONCE))
-        # Another owner may have sent them, or a restarted Redis may have lost them with what they tell of.
+        # Another owner may have sent them. A restarted Redis may have lost them together with the states they report.
         unsent = self._broker.alerts.unsent(partition.number, [event.id for event in some])
         if unsent:
             self._publish([event for event in some if event.id in unsent], partition.now)

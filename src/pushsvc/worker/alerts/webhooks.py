@@ -37,7 +37,7 @@ WEBHOOKS = Counter("pushsvc_webhooks_total", "Webhooks of alerts, and attempts t
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """Times are in seconds. ``delays`` lie between the attempts for one alert, after the last of which it is given up;
+    """Times are in seconds. ``delays`` are the pauses between the attempts for one alert, which is then given up;
     ``waiting`` deliveries of a URL are kept, and ``at_once`` are under way."""
 
     timeout: float = 15.0
