@@ -208,6 +208,29 @@ def test_removing_or_changing_an_alert_resolves_what_it_raised(broker, new_owner
     assert broker.alerts.load(owner.number).states == {}
 
 
+def test_an_alert_that_is_defined_while_another_is_stored_is_evaluated(broker, new_owner, define, monkeypatch):
+    """An evaluation waits for Redis. The alerts of before decided when the next one is: without any, never."""
+    rule = define(when="count(1m) > 0")
+    owner = new_owner()
+    owner.publish("sales", n=1)
+    work(owner, 2)
+    commit = broker.alerts.commit
+
+    def commit_slowly(*changes):
+        commit(*changes)
+        monkeypatch.undo()
+        define("other", when="count(1m) >= 1")
+        owner.worker.alerts.refresh(owner.worker.partitions.values())
+
+    monkeypatch.setattr(broker.alerts, "commit", commit_slowly)
+    broker.alerts.remove(rule.name)
+    owner.worker.alerts.refresh(owner.worker.partitions.values())
+    until(lambda: owner.step() or owner.worker.alert_sender.send() or len(told(broker)) == 3)
+    assert [(kind, name) for kind, name, *_ in told(broker)] == [
+        ("raised", "low"), ("resolved", "low"), ("raised", "other"),
+    ]  # fmt: skip
+
+
 def test_an_event_rule_raises_for_each_event_from_its_definition_on(broker, new_owner, define):
     none = TopicRules(default=TopicSettings(windows=()))
     owner = new_owner(rules=none)

@@ -133,7 +133,8 @@ class AlertEvaluator:
         held, owner = partition.alerts, partition.owner
         if held is None or owner is None or self._rules is None or now < held.paused_until:
             return
-        own = self._rules.get(partition.number, {})
+        rules = self._rules
+        own = rules.get(partition.number, {})
         if not (own or held.states or held.unclaimed or held.positions):
             held.wake_at = None
             return
@@ -163,6 +164,8 @@ class AlertEvaluator:
             TRANSITIONS.labels(type=event.type).inc()
             held.outbox[event.id] = event
         held.wake_at = min((turn.at for turn in held.turns.values()), default=None)
+        if self._rules is not rules:  # they changed while Redis was asked
+            self._schedule(partition)
 
     def _take_over(self, held: HeldAlerts, own: dict[str, AlertRule], commit: _Commit, now: int) -> None:
         """Give each rule its rows, and resolve the rows that belong to no rule any more."""
