@@ -19,13 +19,16 @@ TOPIC = "hostile-normal"
 PAUSE = 0.02
 """Seconds between two events, and between two looks at ``/livez``."""
 
+DEADLINE = 10.0
+"""Seconds for which a report waits for events that are on their way."""
+
 _EVENT = re.compile(rb'"sent":([0-9.]+)')
 
 
 @dataclass
 class Report:
     """Of one attack: the seconds until subscribers had an event, how long ``/livez`` took at most, the greatest memory
-    of a web process and the last one (MB), and the events that a subscriber lacks."""
+    of a web process and the last one (MB), and the events that were accepted (``sent``) and that subscribers lack."""
 
     latencies: list[float] = field(default_factory=list)
     stall: float = 0.0
@@ -98,18 +101,18 @@ class _Call:
         self.began, self.busy = now, True
         return fresh
 
-    def receive(self) -> bool:
-        """Take bytes of the answer; return whether the connection goes on."""
+    def receive(self) -> bytes:
+        """Return bytes of the answer; none if the connection has ended."""
         assert self.sock is not None
         try:
-            alive = bool(self.sock.recv(65_536))
+            data = self.sock.recv(65_536)
         except OSError:
-            alive = False
+            data = b""
         self.busy = False
-        if not alive:
+        if not data:
             self.sock.close()
             self.sock = None
-        return alive
+        return data
 
 
 class _Work:
@@ -121,6 +124,9 @@ class _Work:
         self._selector = selectors.DefaultSelector()
         self._report = Report()
         self._seen: dict[socket.socket, int] = {}
+        self._rests: dict[socket.socket, bytes] = {}  # of a line whose end has not arrived
+        self._accepted = 0
+        self._report_by: float | None = None  # a report is due then at the latest
         self._health, self._producer = _Call(self._place), _Call(self._place)
         self._selector.register(pipe, selectors.EVENT_READ, "pipe")
         for _ in range(subscribers):
@@ -146,23 +152,25 @@ class _Work:
                 elif key.data == "pipe":
                     if self._pipe.recv() == "end":
                         return
-                    self._answer()
+                    self._report_by = time.monotonic() + DEADLINE
                 else:
                     self._finish(key.data)
+            if self._report_by is not None and (self._is_complete() or time.monotonic() > self._report_by):
+                self._report_by = None
+                self._answer()
 
     def _turn(self, now: float) -> None:
         self._report.greatest = max([self._report.greatest, *map(memory, self._pids)])
         self._report.stall = max([self._report.stall, *(now - one.began for one in (self._health,) if one.busy)])
         if not self._health.busy:
             self._begin(self._health, f"GET /livez HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode(), now)
-        if not self._producer.busy:
+        if not self._producer.busy and self._report_by is None:
             body = json.dumps({"sent": now}).encode()
             head = (
                 f"POST /v1/topics/{TOPIC}/events HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
             self._begin(self._producer, head.encode() + body, now)
-            self._report.sent += 1
 
     def _begin(self, call: _Call, data: bytes, now: float) -> None:
         fresh = call.send(data, now)
@@ -174,8 +182,12 @@ class _Work:
         assert sock is not None
         if call is self._health:
             self._report.stall = max(self._report.stall, time.monotonic() - call.began)
-        if not call.receive():
+        answer = call.receive()
+        if not answer:
             self._selector.unregister(sock)
+        elif call is self._producer and answer.startswith(b"HTTP/1.1 202"):
+            self._accepted += 1
+            self._report.sent += 1
 
     def _take(self, sock: socket.socket) -> None:
         data = sock.recv(1 << 20)
@@ -183,13 +195,21 @@ class _Work:
             self._selector.unregister(sock)
             return
         now = time.monotonic()
-        for sent in _EVENT.findall(data):
+        lines, _, self._rests[sock] = (self._rests.get(sock, b"") + data).rpartition(b"\n")
+        for sent in _EVENT.findall(lines):
             self._report.latencies.append(now - float(sent))
             self._seen[sock] += 1
 
+    def _is_complete(self) -> bool:
+        return not self._producer.busy and not self._missing()
+
+    def _missing(self) -> int:
+        """Return how many events subscribers lack. An event may be stored though its answer was lost."""
+        events = max([self._accepted, *self._seen.values()])
+        return sum(events - seen for seen in self._seen.values())
+
     def _answer(self) -> None:
         self._report.last = max(map(memory, self._pids), default=0.0)
-        most = max(self._seen.values(), default=0)
-        self._report.missing = sum(most - seen for seen in self._seen.values())
+        self._report.missing = self._missing()
         self._pipe.send(self._report)
         self._report = Report()
