@@ -16,12 +16,13 @@ from pushsvc.broker.log import FrameKind
 from pushsvc.event import Event
 from pushsvc.frame import apply_frame
 from pushsvc.frame_text import ROWS_A_SLICE
-from pushsvc.hub.groups import rankings
+from pushsvc.hub.groups import conflate, rankings, tables
 from pushsvc.hub.groups.group import Group
 from pushsvc.hub.groups.tables import BLOCK, LARGE_ROWS
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FanoutLimits, FeedLimits
 from pushsvc.hub.query import Query
+from pushsvc.hub.streams import QueryStream
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
@@ -231,6 +232,28 @@ def test_large_first_messages_are_made_in_turns_of_their_own(hub: Hub, write: Wr
         for number in range(5)
     ]
     assert len(turns_of_first_messages(groups)) == len(groups)
+
+
+@pytest.mark.parametrize("selection", [{"top": ROWS}, {}], ids=["ranking", "table"])
+def test_a_window_that_changes_before_its_stream_starts_is_prepared_again(
+    hub: Hub, write: Write, monkeypatch: pytest.MonkeyPatch, selection: Any
+) -> None:
+    """30 streams of 90,000 rows opened together. While one of them waited for its turn, the window changed. Its first
+    message was then ranked in one step of 0.12 s."""
+    in_one_step = []
+    for module in (conflate, rankings, tables):
+        monkeypatch.setattr(module, "no_pause", lambda: in_one_step.append(True))
+    monkeypatch.setattr(hub, "start", lambda: None)  # no notifications are wanted here
+    group = settled(hub, **selection)
+    group.prepare()
+    write(FrameKind.SNAPSHOT, [[f"k{number}", None, 2] for number in range(ROWS)], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: state_of(group).offset == 2 and not group.conflation.has_pending)
+    peer = Peer(group.channel, hub=hub)
+    QueryStream(hub, group.query).start(peer.connection)
+    turn_until(lambda: len(rows_of(peer.read(1 << 20))) == ROWS)
+    assert rows_of(peer.got)["k7", None][2] == 2
+    assert not in_one_step
 
 
 def test_first_messages_of_many_windows_are_made_in_turns_of_their_own(hub: Hub) -> None:

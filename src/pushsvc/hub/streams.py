@@ -182,7 +182,8 @@ class QueryStream(Stream):
         end = group.channel.seal()
         if group.has_statistics and not group.has_events:
             self._from = end
-        if group.settled.is_set() and (self._from is end or not group.has_statistics):
+        is_known = group.settled.is_set() and (self._from is end or not group.has_statistics)
+        if is_known and not group.conflation.takes_long(group.logs):
             self._start_live(connection)
         else:
             connection.push(self._opening())

@@ -185,8 +185,9 @@ class Conflation:
         logs = dict.fromkeys(self.logs) if lacking is None or self._top is not None else lacking
         full = [of for of, at in logs.items() if of.window is not None and (at is None or self._is_far(of, at))]
         if len(full) > _MANY_WINDOWS or sum(self._window_state(of).size for of in full) > LARGE_ROWS:
-            with self._rankings.turn():
+            with self._rankings.turn() as pause:
                 get_hub().wait(get_hub().loop.timer(0))
+                self._prepare(self._logs_to_prepare(lacking), pause)  # again: many may have had their turns before
 
     def _logs_to_prepare(self, lacking: Mapping[Log, int | None] | None = None) -> Collection[Log]:
         if self._top is not None:
@@ -214,8 +215,9 @@ class Conflation:
 
     def takes_long(self, logs: Collection[Log]) -> bool:
         """Return whether snapshots of windows are better prepared before they are made."""
-        rows = sum(self._window_state(of).size for of in logs)
-        return rows > LARGE_ROWS and not self.is_prepared(dict.fromkeys(logs))
+        windows = [of for of in logs if of.window is not None]
+        rows = sum(self._window_state(of).size for of in windows)
+        return rows > LARGE_ROWS and not self.is_prepared(dict.fromkeys(windows))
 
     def _unprepared(self, lacking: Mapping[Log, int | None]) -> list[Log]:
         """Return the windows whose snapshots are needed and would take long together."""
