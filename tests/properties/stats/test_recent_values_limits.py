@@ -129,7 +129,7 @@ def test_untracked_text_is_kept_only_for_first_and_last(ends):
 def test_no_new_value_is_tracked_beyond_the_memory_limit(settings):
     recorder = Recorder(dataclasses.replace(settings, key=("key",)))
     window = settings.windows[-1].name
-    recorder.all.limit_memory(400 * 100)
+    recorder.all.limit_memory(200 * 100)
     recorder.send(T, *[event(T - 100 + n, v=f"value {n}") for n in range(100)])
     recorder.send(T + 1_000, event(v="one more"), event(v="value 99"))
     row = rows_of(recorder.all.snapshot("t", window))["a", "v", None]

@@ -4,6 +4,7 @@ Two values are equal if their JSON is: texts by their characters, numbers by the
 integers of 64 bits stay exact). Booleans equal no number.
 """
 
+import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 from operator import itemgetter
@@ -25,7 +26,7 @@ UNTRACKED = 0  # number that stands for all values that are not tracked
 
 _Owner = int
 _Json = bytes
-_BYTES = 400
+_ENTRY_BYTES = 150  # of memory beside a value itself and the arrays: its number, its places in a table and a list
 _SWEEP_PAYS, _SWEEP_PAYS_FULL = 10_000, 1_000
 _FIRST_CAPACITY = 64
 _FALSE, _TRUE = ("false",), ("true",)
@@ -43,8 +44,8 @@ class ValueDictionary:
     """
 
     STATE = (
-        "full", "short", "mark", "cell", "order", "_most", "_tables", "_tracked", "_keys", "_owner", "_listed", "_free",
-        "_swept", "_swept_in",
+        "full", "short", "mark", "cell", "order", "_most", "_tables", "_tracked", "_keys", "_owner", "_listed", "_size",
+        "_sizes", "_free", "_swept", "_swept_in",
     )  # fmt: skip
 
     def __init__(self, most: int) -> None:
@@ -59,13 +60,16 @@ class ValueDictionary:
         self._keys: list[Any] = [None]
         self._owner: Ints = np.full(_FIRST_CAPACITY, NONE)
         self._listed: Flags = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._size: NDArray[np.int32] = np.zeros(_FIRST_CAPACITY, np.int32)
+        self._sizes = 0  # the sum
         self._free: list[int] = []
         self._swept = 0
         self._swept_in = NONE
 
     @property
     def bytes(self) -> int:
-        return _BYTES * self.used + bytes_of(self.mark, self.cell, self.order, self._owner, self._listed)
+        arrays = bytes_of(self.mark, self.cell, self.order, self._owner, self._listed, self._size)
+        return _ENTRY_BYTES * self.used + self._sizes + arrays
 
     @property
     def size(self) -> int:
@@ -152,6 +156,7 @@ class ValueDictionary:
 
     def _release(self, number: int) -> None:
         self._owner[number], self._keys[number], self._listed[number] = NONE, None, False
+        self._sizes -= int(self._size[number])
         self._free.append(number)
 
     def _enter(self, owner: int, table: dict[Any, int], keys: list[Any]) -> None:
@@ -162,6 +167,9 @@ class ValueDictionary:
         places = np.array(numbers, np.int64)
         self._owner[places], self._listed[places] = owner, True
         texts = list(map(_text_of, keys))
+        sizes = list(map(_bytes_of, keys))  # texts have their UTF-8 now, too
+        self._size[places] = sizes
+        self._sizes += sum(sizes)
         self.cell[places] = cells_of(texts)
         self.order[places] = np.frombuffer(b"".join(text[:8].ljust(8, b"\0") for text in texts), ">u8")
         self.mark[places] = places
@@ -178,6 +186,7 @@ class ValueDictionary:
         if self.size > len(self.mark):
             self.mark, self.cell = np.pad(self.mark, (0, self.size)), np.pad(self.cell, (0, self.size))
             self.order, self._listed = np.pad(self.order, (0, self.size)), np.pad(self._listed, (0, self.size))
+            self._size = np.pad(self._size, (0, self.size))
             self._owner = np.pad(self._owner, (0, self.size), constant_values=NONE)
         return self.size - 1
 
@@ -196,6 +205,11 @@ def _bit_lengths(numbers: NDArray[np.uint64]) -> Counts:
     """Return the bit lengths of numbers; each half of a number fits a double exactly."""
     high, low = (numbers >> np.uint64(32)).astype(np.float64), (numbers & np.uint64(2**32 - 1)).astype(np.float64)
     return np.where(high > 0, np.frexp(high)[1] + 32, np.frexp(low)[1]).astype(np.int64)
+
+
+def _bytes_of(key: Any) -> int:
+    """Return the bytes of memory that a value takes: 24 of a number, 1,800 of 200 characters of four bytes each."""
+    return sys.getsizeof(key) + (sum(map(sys.getsizeof, key)) if type(key) is tuple else 0)
 
 
 def _shortened(text: str) -> tuple[str, bytes]:
