@@ -15,7 +15,7 @@ from flask import Flask, abort, request
 from pushsvc import BufferFull, ClientError, Grant, Grants, Push, TopicGrants
 from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.client import InvalidValue
-from pushsvc.errors import InvalidSetting
+from pushsvc.errors import InvalidSetting, StartupError
 from pushsvc.extension.publisher import BufferLimits, Publisher
 from pushsvc.extension.push import EXTENSION
 from pushsvc.extension.server import Server, Signer, server_of
@@ -407,6 +407,34 @@ def test_the_first_call_waits_no_longer_than_a_timeout_that_it_names(
         push.publish("orders", {"n": 1})
         assert push.flush(START)
         assert push.publish("orders", {"n": 2}, wait=True, timeout=START) is not None
+
+
+def test_no_call_in_a_request_waits_for_the_first_start(
+    shop: tuple[Flask, Push], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start hangs. What the view publishes is stored once the server has started after all."""
+    app, push = shop
+    may_start, launch = threading.Event(), Server._launch
+
+    def slowly(server: Server) -> tuple[str, int]:
+        if not may_start.wait(5):  # less than the first start of a server may take
+            raise StartupError("the call waited for the start")
+        return launch(server)
+
+    monkeypatch.setattr(Server, "_launch", slowly)
+    monkeypatch.setattr("pushsvc.extension.push._TIMEOUT", 0.1)
+    with app.test_request_context():
+        assert push.publish("orders", {"n": 1}) is None
+        with pytest.raises(ClientError, match=r"earlier events of orders wait"):
+            push.publish("orders", {"n": 2}, wait=True)
+        for given in ({"wait": True}, {"on_error": "raise"}):
+            with pytest.raises(ClientError, match=r"did not start within 0\.1 s") as late:
+                push.publish("others", {"n": 3}, **given)
+            assert late.value.temporary
+        assert push.publish("orders", {"n": 4}, wait=True, on_error="buffer") is None
+        may_start.set()
+        assert push.flush(START)
+    assert [event["n"] for event in app.test_client().get(EVENTS).json["events"]] == [1, 4]
 
 
 def test_a_full_buffer_refuses_events_or_drops_them(start_redis: Callable[..., EmbeddedServer], prefix: str) -> None:

@@ -247,9 +247,10 @@ class Publisher:
         }  # fmt: skip
         path = f"/v1/topics/{quote(topic, safe='')}/events" + ("?on_error=skip" if skip else "")
         try:
+            connection.sock.settimeout(max(0.001, end - time.monotonic()))  # for the body
             connection.request("POST", path, body, headers)
             if connection.sock is not None:
-                connection.sock.settimeout(max(0.001, end - time.monotonic()))
+                connection.sock.settimeout(max(0.001, end - time.monotonic()))  # for the receipt
             response = connection.getresponse()
             answer = response.read(_ANSWER)
         except (OSError, HTTPException) as error:

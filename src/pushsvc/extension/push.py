@@ -181,10 +181,10 @@ class Push:
         Without ``wait`` the events are buffered and None is returned after some microseconds; ``wait=True`` returns the
         receipt. ``on_error`` says what happens when Redis is away: ``"buffer"``, the default, keeps up to 10,000 events
         or 8 MB, ``"drop"`` loses the events, ``"raise"``, the default with ``wait``, waits for the receipt and raises
-        ClientError. No call waits longer than ``timeout`` seconds. By default that is 1 s, but the first start of the
-        server is waited for. ``type``, ``key`` and ``id`` are attributes of a single event, ``html`` is a field of it:
-        a stream with ``data=html`` has this text as its data. Raise InvalidValue for what JSON cannot hold, and
-        BufferFull.
+        ClientError. No call waits longer than ``timeout`` seconds, by default 1 s; in a job, which has no request, the
+        default also includes the first start of the server. ``type``, ``key`` and ``id`` are attributes of a single
+        event, ``html`` is a field of it: a stream with ``data=html`` has this text as its data. Raise InvalidValue for
+        what JSON cannot hold, and BufferFull.
         """
         on_error = on_error or ("raise" if wait else "buffer")
         if on_error not in ("raise", "drop", "buffer"):
@@ -204,7 +204,7 @@ class Push:
             if not has_request_context():
                 setattr(g, _BUFFERED, True)
             return None
-        if timeout is None:
+        if timeout is None and not has_request_context():
             publisher.await_first_start(_TIMEOUT)
         return publisher.send(topic, event, _TIMEOUT if timeout is None else timeout, on_error)
 

@@ -180,7 +180,7 @@ class Server:
                 attempt = self._attempt = _Attempt()
                 threading.Thread(target=self._try, args=[attempt], name="pushsvc-start", daemon=True).start()
         if not attempt.ended.wait(timeout):
-            raise ServerUnavailable(f"the push server did not start within {timeout:g} s")
+            raise ServerUnavailable(f"the push server did not start within {timeout:g} s, and its start goes on")
         if attempt.failure is not None:
             raise ServerUnavailable(attempt.failure)
 
