@@ -302,6 +302,14 @@ def test_publishing_returns_a_receipt_or_at_once(shop: tuple[Flask, Push]) -> No
     assert {(event["type"], event["key"]) for event in events} == {("created", "ann")}
 
 
+@pytest.mark.parametrize("given", [{}, {"wait": True}, {"on_error": "raise"}, {"on_error": "drop"}])
+@pytest.mark.parametrize("events", [[], (), iter(())], ids=["list", "tuple", "iterator"])
+def test_no_events_are_refused_at_once(shop: tuple[Flask, Push], events: Any, given: dict[str, Any]) -> None:
+    app, push = shop
+    with app.app_context(), pytest.raises(InvalidValue, match="there are no events"):
+        push.publish("orders", events, **given)
+
+
 def test_an_event_that_waits_for_its_receipt_overtakes_none_of_its_topic(shop: tuple[Flask, Push]) -> None:
     app, push = shop
     with app.app_context():

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -20,7 +20,7 @@ from pushsvc.errors import Busy
 from pushsvc.extension.lazily import Lazily, forget
 from pushsvc.extension.server import PushServer, ServerUnavailable
 from pushsvc_client.batches import BodyLimits, Events, batches
-from pushsvc_client.errors import ClientError
+from pushsvc_client.errors import ClientError, InvalidValue
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ class Publisher:
         If Redis is away, ``on_error`` says whether to raise ClientError, or to drop the events or leave them to the
         thread, and return None. Raise ClientError for events that are refused, InvalidValue, or BufferFull.
         """
-        found = list(batches(events, {}, "error", BodyLimits()))
+        found = list(_bodies(events, BodyLimits()))
         if len(found) > 1:
             raise ValueError("wait=True takes events of one request: at most 10,000 and 8 MB")
-        body, key = found[0].body, secrets.token_urlsafe(16)
+        body, key = found[0], secrets.token_urlsafe(16)
         end = time.monotonic() + timeout
         try:
             return self._post(topic, body, key, self._await_turn(topic, timeout), skip=False)
@@ -128,10 +128,9 @@ class Publisher:
         """Leave events to the thread. Raise InvalidValue, or BufferFull if there is no room within ``timeout`` seconds;
         events that need not be ``kept`` are dropped then."""
         end = time.monotonic() + timeout
-        for batch in batches(events, {}, "error", BodyLimits(self._limits.batch_events, self._limits.batch_bytes)):
-            inside = batch.body[1:-1] if _is_array(batch.body) else batch.body
-            if inside:
-                self._put(_Item(topic, inside, _count(batch.body), kept), end)
+        for body in _bodies(events, BodyLimits(self._limits.batch_events, self._limits.batch_bytes)):
+            inside = body[1:-1] if _is_array(body) else body
+            self._put(_Item(topic, inside, _count(body), kept), end)
 
     def _put(self, item: _Item, end: float) -> None:
         with self._changed:
@@ -267,6 +266,14 @@ class Publisher:
             f"{response.status} {found.get('detail') or response.reason}", reply=response.status, problem=found,
             temporary=response.status in _TEMPORARY, unknown=found.get("type", "").endswith("outcome-unknown"),
         )  # fmt: skip
+
+
+def _bodies(events: Events, limits: BodyLimits) -> Iterator[bytes]:
+    """Yield the bodies of requests that publish ``events``. Raise InvalidValue, also if there are none."""
+    for batch in batches(events, {}, "error", limits):
+        if batch.body == b"[]":
+            raise InvalidValue("there are no events")
+        yield batch.body
 
 
 def _is_array(body: bytes) -> bool:

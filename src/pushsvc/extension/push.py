@@ -184,7 +184,7 @@ class Push:
         ClientError. No call waits longer than ``timeout`` seconds, by default 1 s; in a job, which has no request, the
         default also includes the first start of the server. ``type``, ``key`` and ``id`` are attributes of a single
         event, ``html`` is a field of it: a stream with ``data=html`` has this text as its data. Raise InvalidValue for
-        what JSON cannot hold, and BufferFull.
+        what JSON cannot hold and for no events at all, and BufferFull.
         """
         on_error = on_error or ("raise" if wait else "buffer")
         if on_error not in ("raise", "drop", "buffer"):
