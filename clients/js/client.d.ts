@@ -76,13 +76,17 @@ export interface Options {
 
 export interface Connection {
   readonly state: State;
-  /** Events of a topic or pattern. Filters are those of the server: type, key, where. */
+  /** Events of a topic or pattern. Filters are those of the server: type, key, where; all calls may leave them out. */
+  events(topic: string, listener: (event: PushEvent, name: Name) => void): Subscription<null, PushEvent>;
   events(topic: string, filters?: Filters, listener?: ((event: PushEvent, name: Name) => void) | null): Subscription<null, PushEvent>;
   /** Statistics: window, key, field, top, by, every. */
+  stats(topic: string, listener: (frame: unknown, name: Name) => void): Statistics;
   stats(topic: string, filters?: Filters, listener?: ((frame: unknown, name: Name) => void) | null): Statistics;
   /** The newest event of each key of a topic. */
+  latest(topic: string, listener: (frame: unknown, name: Name) => void): Latest;
   latest(topic: string, filters?: Filters, listener?: ((frame: unknown, name: Name) => void) | null): Latest;
   /** The topics that may be seen; with `changes: 1` the first ones and those created since, at most 1,000. */
+  topics(listener: (data: unknown, name: Name) => void): Topics;
   topics(filters?: Filters, listener?: ((data: unknown, name: Name) => void) | null): Topics;
   close(): void;
 }

@@ -107,3 +107,26 @@ def test_tabs_share_where_a_policy_forbids_workers(
     publish(own_server, topic, [1])
     wait_seen(pages, [1])
     assert own_server.metric("pushsvc_streams") == 1
+
+
+def test_a_connection_that_is_closed_listens_to_the_page_no_longer(
+    context: BrowserContext, own_server: Stack, topic: str, share: Any
+) -> None:
+    counts = """() => {
+      window.listening = 0;
+      for (const target of [window, document]) {
+        const add = target.addEventListener;
+        target.addEventListener = function (type, listener, { signal }) {
+          listening++;
+          signal.addEventListener("abort", () => listening--);
+          add.call(this, type, listener, { signal });
+        };
+      }
+    }"""
+    publish(own_server, topic, [0])
+    page = open_tab(context, own_server.url, topic, share, counts)
+    wait_begun([page])
+    assert page.evaluate("listening") == 2
+    page.evaluate("push.close()")
+    assert page.evaluate("listening") == 0
+    assert until(lambda: own_server.metric("pushsvc_streams") == 0)

@@ -28,6 +28,7 @@ PAGE = """
 import { connect, PushError, type Row } from "@pushsvc/client";
 
 const push = connect("/", { token: async (refused) => (refused ? "new" : "old"), onState: (state) => state.length });
+push.events("orders", (event) => event.$offset + 1);
 push.events("orders", { key: ["u1", "u2"] }, (event, name) => name === "event" && event.$offset + 1);
 const stats = push.stats("flights", { window: "1m" });
 const rows: Row[] = stats.value;
@@ -157,6 +158,7 @@ def test_states_equal_those_of_the_server(shared_server: Stack, topic: str, foll
     until(lambda: client.ask()["seen"] == [3, 4] and client.ask()["latest"] == [["x", 5]])
     until(lambda: sorted(client.ask()["rows"], key=key_of) == sorted(rows_of(shared_server, topic), key=key_of))
     found = client.ask()
+    assert found["unfiltered"] == [3, 4]
     assert found["one"] == 2
     assert found["same"] is True
     assert found["state"] == "open"

@@ -19,6 +19,8 @@ const push = connect(url, token ? { token: give } : {});
 const seen = [];
 const told = [];
 const events = push.events(topic, {}, (event, name) => (name === "event" ? seen.push(event.n) : told.push(name)));
+const unfiltered = [];
+push.events(topic, (event, name) => name === "event" && unfiltered.push(event.n));
 const stats = push.stats(topic, { window: "15m" });
 const latest = push.latest(`job.${topic}`);
 const refused = push.stats(topic, { window: "7m" });
@@ -29,7 +31,7 @@ createInterface({ input: process.stdin }).on("line", (line) => {
   if (line === "close") push.close();
   if (line === "many") for (let n = 0; n < 50; n++) many.push(push.events(topic, { key: `${n}${"k".repeat(190)}` }));
   const answer = {
-    state: push.state, seen, told, calls, rows: stats.value.map(({ key, field, count, sum }) => [key, field, count, sum]),
+    state: push.state, unfiltered, seen, told, calls, rows: stats.value.map(({ key, field, count, sum }) => [key, field, count, sum]),
     one: stats.get("a", "n")?.count ?? null, latest: latest.value.map(({ key, n }) => [key, n]),
     error: refused.error && [refused.error.status, refused.error.message], same: stats.value === stats.value,
     many: many.map((one) => one.error?.status ?? null),

@@ -26,7 +26,7 @@ function decoder(onMessage, onRetry) {
       const [, name, value] = /^([^:]*):? ?(.*?)\r?$/s.exec(line);
       if (name === "data") message.data.push(value);
       else if (name === "id" || name === "event") message[name] = value;
-      else if (name === "retry" && value > 0) onRetry(Number(value));
+      else if (name === "retry" && value > 0) onRetry(+value);
       else if (!line.trim()) {
         if (message.data.length) onMessage(message);
         message = { data: [] };
@@ -450,6 +450,7 @@ class Connection {
   #held;
   #subject;
   #line;
+  #life = new AbortController();
   state = "connecting";
 
   constructor(url, options) {
@@ -458,28 +459,29 @@ class Connection {
     this.#options.url = base.origin + base.pathname.replace(/\/?$/, "/");
     this.#open();
     if (!globalThis.document) return;
-    const wake = () => this.#send({ op: "wake" });
-    addEventListener("online", wake);
-    document.addEventListener("visibilitychange", () => document.hidden || wake());
+    const wake = () => document.hidden || this.#send({ op: "wake" });
+    addEventListener("online", wake, this.#life);
+    document.addEventListener("visibilitychange", wake, this.#life);
   }
 
-  events(topic, filters, listener) {
-    return this.#add("events/", topic, filters, listener);
+  events(...given) {
+    return this.#add("events/", ...given);
   }
 
-  stats(topic, filters, listener) {
-    return this.#add("stats/", topic, filters, listener);
+  stats(...given) {
+    return this.#add("stats/", ...given);
   }
 
-  latest(topic, filters, listener) {
-    return this.#add("latest/", topic, filters, listener);
+  latest(...given) {
+    return this.#add("latest/", ...given);
   }
 
-  topics(filters, listener) {
-    return this.#add("topics", "", filters, listener);
+  topics(...given) {
+    return this.#add("topics", "", ...given);
   }
 
   close() {
+    this.#life.abort();
     this.#subscriptions.clear();
     this.#send({ op: "bye" });
   }
@@ -506,8 +508,9 @@ class Connection {
     for (const [sub, [first]] of this.#subscriptions) this.#send({ op: "add", sub, frames: first.seen && first.frames() });
   }
 
-  #add(kind, topic, filters = {}, listener = null) {
-    const given = Object.entries(filters).flatMap(([name, value]) => [value].flat().map((each) => [name, String(each)]));
+  #add(kind, topic, filters = {}, listener) {
+    if (typeof filters === "function") return this.#add(kind, topic, {}, filters);
+    const given = Object.entries(filters).flatMap(([name, value]) => [value].flat().map((each) => [name, each]));
     const query = String(new URLSearchParams(given));
     const text = kind + encodeURIComponent(topic) + (query && `?${query}`);
     const subscription = new Subscription(text, listener, (ended) => this.#drop(ended));
@@ -573,8 +576,7 @@ async function subjectOf(token, { subject }) {
     const { exp, iat, nbf, jti, ...claims } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
     return JSON.stringify(claims);
   } catch {
-    const digest = await crypto.subtle?.digest("SHA-256", new TextEncoder().encode(token));
-    return token && String(digest && new Uint8Array(digest));
+    return token && String(new Uint8Array(await crypto.subtle?.digest("SHA-256", new TextEncoder().encode(token))));
   }
 }
 
