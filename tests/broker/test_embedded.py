@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,23 @@ def test_a_binary_without_execute_permission_is_copied(tmp_path: Path) -> None:
     assert copy.parent == data
     assert os.access(copy, os.X_OK)
     assert runnable(find_binary(), data) == find_binary()
+
+
+def test_a_full_disk_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    """No server stays behind, and the folder works once there is room."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        (tmp_path / "data").mkdir()
+        full = tmp_path / "full"
+        with suppress(OSError):
+            full.write_bytes(bytes(2_000_000))
+        server = EmbeddedServer(tmp_path / "data")
+        with pytest.raises(StartupError, match=f"cannot write to the data folder {tmp_path}/data: No space left"):
+            server.start()
+        assert not server.alive()
+        full.unlink()
+        server.start()
+        server.stop()
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)

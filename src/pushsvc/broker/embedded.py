@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -83,14 +84,17 @@ class EmbeddedServer:
         """
         binary = find_binary()
         restarted = self._private is not None
-        self._prepare_folder()
-        lock = self._lock(wait)
+        self._choose_socket()
+        with self._writing():
+            self._prepare_folder()
+            lock = self._lock(wait)
         try:
-            self._launch(runnable(binary, self.data_dir), lock)
-            os.pwrite(lock, f"pushsvc process {os.getpid()}, its server {self.pid}\n".encode(), 0)
-        finally:
-            os.close(lock)  # the server's copy holds the lock exactly as long as the server lives
-        try:
+            try:
+                with self._writing():
+                    self._launch(runnable(binary, self.data_dir), lock)
+                    os.pwrite(lock, f"pushsvc process {os.getpid()}, its server {self.pid}\n".encode(), 0)
+            finally:
+                os.close(lock)  # the server's copy holds the lock exactly as long as the server lives
             self._await_answer(time.monotonic() + deadline)
         except BaseException:
             self._end(1.0)
@@ -119,23 +123,30 @@ class EmbeddedServer:
             shutil.rmtree(self._private, ignore_errors=True)
             self._private, self._socket = None, self.data_dir / "valkey.sock"
 
-    def _prepare_folder(self) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise StartupError in place of OSError."""
         try:
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.log.exists():
-                self.log.replace(self.data_dir / "valkey.log.1")
+            yield
         except OSError as error:
-            raise StartupError(f"cannot use the data folder {self.data_dir}: {error.strerror}") from error
+            raise StartupError(
+                f"cannot write to the data folder {self.data_dir}: {error.strerror}: make room there and let this user "
+                "write, or choose another folder (--data-dir, PUSHSVC_DATA_DIR)"
+            ) from error
+
+    def _prepare_folder(self) -> None:
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.log.exists():
+            self.log.replace(self.data_dir / "valkey.log.1")
+
+    def _choose_socket(self) -> None:
         if not fits_socket(self._socket):
             self._private = Path(tempfile.mkdtemp(prefix="pushsvc-", dir=folder_for_sockets()))
             self._socket = self._private / "valkey.sock"
 
     def _lock(self, wait: float) -> int:
         path = self.data_dir / "valkey.lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise StartupError(f"cannot write to the data folder {self.data_dir}: {error.strerror}") from error
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         end = time.monotonic() + wait
         while True:
             try:
