@@ -122,3 +122,8 @@ def test_component_sees_every_event_while_it_renders_anew(board: Page, own_serve
     until(lambda: len(seen(board)) == 200)
     assert seen(board) == list(range(1, 201))
     check(board, own_server, topic, "15m")
+
+
+@pytest.mark.parametrize("name", ["react.js", "vue.js"])
+def test_the_file_to_copy_has_twenty_lines_at_most(name: str) -> None:
+    assert len((ROOT / "examples/hooks" / name).read_text().splitlines()) <= 20
