@@ -148,10 +148,14 @@ class Fleet:
         return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in self.servers[:2])}"
 
     def of_slot(self, slot: int) -> tuple[EmbeddedServer, EmbeddedServer]:
-        """Return the primary of a slot and its replica."""
+        """Return the primary of a slot and its replica, as soon as there is one: a former primary joins again later."""
+        primary, replica = until(lambda: self._two_of(slot))[:2]
+        return primary, replica
+
+    def _two_of(self, slot: int) -> list[EmbeddedServer]:
         alive = next(server for server in self.servers if server.alive())
-        for range_ in client(alive.port).execute_command("CLUSTER SLOTS"):
-            if range_[0] <= slot <= range_[1]:
-                ports = [place[1] for place in range_[2:]]
-                return tuple(next(s for s in self.servers if s.port == port) for port in ports[:2])  # type: ignore[return-value]
-        raise AssertionError(f"no primary has slot {slot}")
+        for first, last, *places in client(alive.port).execute_command("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                servers = {server.port: server for server in self.servers}
+                return [servers[place[1]] for place in places] if len(places) > 1 else []
+        return []
