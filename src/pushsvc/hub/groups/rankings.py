@@ -199,13 +199,15 @@ class Rankings:
     """The rankings of a process, and the groups with work on them, which take turns.
 
     It waits for ``room`` before a group makes messages. A turn yields to the event loop after each ``slice_``
-    seconds.
+    seconds. What is made in a turn is kept until its greenlet yields after it, however large it is: else the first
+    windows of a message would be dropped for the last ones, and encoded again in one step when it is put together.
     """
 
     def __init__(self, room: Event, slice_: float) -> None:
         self._room = room
         self._slice = slice_
         self._turn = BoundedSemaphore()
+        self._in_turn = False
         self._waiting: dict[RankedGroup, None] = {}
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._known: WeakKeyDictionary[WindowState, WeakValueDictionary[Selection, Ranking]] = WeakKeyDictionary()
@@ -235,7 +237,12 @@ class Rankings:
     def turn(self) -> Iterator[Pause]:
         """Wait for a turn; give the function that lets the event loop have one."""
         with self._turn:
-            yield Slices(self._slice)
+            self._in_turn = True
+            try:
+                yield Slices(self._slice)
+            finally:
+                self._in_turn = False
+                self._make_room_soon()
 
     def submit(self, group: RankedGroup) -> None:
         """Let a group work soon."""
@@ -263,13 +270,22 @@ class Rankings:
         """Keep the edition of a ranking for a while, and of all not more than fits."""
         self._recent.pop(ranking, None)
         self._recent[ranking] = None
+        self._make_room_soon()
+        self._start_expiry()
+
+    def _make_room_soon(self) -> None:
+        gevent.get_hub().loop.run_callback(self._make_room)
+
+    def _make_room(self) -> None:
+        """Drop the editions that do not fit, but for the last used one. During a turn its end does that."""
+        if self._in_turn:
+            return
         held = sum(one.edition.size for one in self._recent if one.edition is not None)
         while held > _KEPT and len(self._recent) > 1:
             oldest = next(iter(self._recent))
             del self._recent[oldest]
             held -= oldest.edition.size if oldest.edition is not None else 0
             oldest.edition = None
-        self._start_expiry()
 
     def keep_large(self, group: RankedGroup) -> None:
         """Let a group keep a large message for a second. Others drop theirs."""
