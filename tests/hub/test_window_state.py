@@ -5,7 +5,7 @@ import pytest
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.hub.window_state import Selection, WindowState
-from support.reference.statistics_log import entries
+from support.reference.statistics_log import decoded, entries
 
 
 def test_client_at_the_end_lacks_nothing():
@@ -13,7 +13,7 @@ def test_client_at_the_end_lacks_nothing():
     for entry in entries([("u", [("a", "n", 1)], []), ("u", [("b", "n", 1)], [])]):
         state.apply(entry)
     assert state.since(state.sequence)["data"] == []
-    assert [row[0] for row in state.since(state.sequence - 3)["data"]] == ["b"]
+    assert [row[0] for row in decoded(state.since(state.sequence - 3))["data"]] == ["b"]
     assert state.since(0) is None
 
 

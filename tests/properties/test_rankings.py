@@ -20,7 +20,7 @@ from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import no_pause
 from pushsvc.sse import Decoder
 from support.channels import Site
-from support.reference.statistics_log import entries
+from support.reference.statistics_log import decoded, entries
 
 LOG = Log("topic", "1m")
 KEYS = st.sampled_from([None, "a", "b", "c", "d", "e"])
@@ -86,7 +86,7 @@ class Subject:
 
 
 def expected(state, selection):
-    frame = selection.apply(state.snapshot())
+    frame = selection.apply(decoded(state.snapshot()))
     rows = {}
     apply_frame(rows, "snapshot", frame)
     return rows
@@ -129,6 +129,6 @@ def test_a_ranking_that_is_kept_up_to_date_has_the_order_of_a_new_one(steps, sel
         new = Ranking(state, kept.order).renew(selection.top, no_pause)
         assert edition.keys(10) == new.keys(10)
         rows = json.loads(next(Decoder().feed(edition.message("snapshot", selection.top))).data)["data"]
-        assert sorted(map(repr, rows)) == sorted(map(repr, selection.apply(state.snapshot())["data"]))
-        in_order = [row[0] for row in selection.apply(state.snapshot())["data"]]
+        assert sorted(map(repr, rows)) == sorted(map(repr, selection.apply(decoded(state.snapshot()))["data"]))
+        in_order = [row[0] for row in selection.apply(decoded(state.snapshot()))["data"]]
         assert [row[0] for row in rows] == in_order

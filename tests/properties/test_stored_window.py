@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,7 @@ from pushsvc.frame_text import ROWS_A_SLICE, FrameText
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import no_pause
 from pushsvc.web.stored_window import StoredWindow
+from support.reference.statistics_log import decoded
 
 LOG = Log("t", "1m")
 COLUMNS = ["key", "field", "count", "top"]
@@ -53,19 +55,31 @@ SELECTIONS = st.builds(
 
 @given(entries())
 def test_a_state_that_is_loaded_is_one_to_which_entries_are_applied(logged: list[StatisticsEntry]) -> None:
-    applied, loaded, decoded = WindowState(LOG), WindowState(LOG), WindowState(LOG)
+    applied, loaded, in_slices = WindowState(LOG), WindowState(LOG), WindowState(LOG)
     for entry in logged:
         applied.apply(entry)
         one = StatisticsEntry(entry.kind, entry.sequence, entry.source, 0, entry.last, entry.data)
         loaded.load(one, no_pause)
-        if decoded.exists:
+        if in_slices.exists:
             one.decode(no_pause)
-        decoded.apply(one)
-    for state in (loaded, decoded):
-        assert state.snapshot() == applied.snapshot()
-        assert [state.since(sequence) for sequence in range(len(logged) + 1)] == [
-            applied.since(sequence) for sequence in range(len(logged) + 1)
-        ]
+        in_slices.apply(one)
+    for state in (loaded, in_slices):
+        assert decoded(state.snapshot()) == decoded(applied.snapshot())
+        for sequence in range(len(logged) + 1):
+            assert decoded(state.since(sequence)) == decoded(applied.since(sequence))
+
+
+@given(entries(), SELECTIONS, st.booleans(), st.booleans())
+def test_a_selected_frame_is_the_selection_of_the_frame(
+    logged: list[StatisticsEntry], selection: Selection, records: bool, limited: bool
+) -> None:
+    state, selection = WindowState(LOG), replace(selection, top=None, records=records, limited=limited)
+    for entry in logged:
+        state.apply(entry)
+    assert decoded(state.snapshot(selection)) == selection.apply(decoded(state.snapshot()))
+    for sequence in range(len(logged) + 1):
+        update = decoded(state.since(sequence))
+        assert decoded(state.since(sequence, selection)) == (update and selection.apply(update))
 
 
 @given(entries(), SELECTIONS)
@@ -74,7 +88,7 @@ def test_rows_are_those_of_the_window_state(logged: list[StatisticsEntry], selec
     for entry in logged:
         state.apply(entry)
         stored.apply(entry, no_pause)
-    expected = selection.apply(state.snapshot())
+    expected = selection.apply(decoded(state.snapshot()))
     found = selection.apply(stored.snapshot())
     found["data"] = list(chain.from_iterable(stored.rows(selection, no_pause)))
     assert orjson.dumps(found) == orjson.dumps(expected)

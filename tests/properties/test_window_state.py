@@ -7,7 +7,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
 from pushsvc.hub.window_state import WindowState
 from pushsvc.pause import no_pause
-from support.reference.statistics_log import Client, entries
+from support.reference.statistics_log import Client, decoded, entries
 
 KEYS = st.sampled_from([None, "a", "b", "c", "d"])
 ROWS = st.lists(st.tuples(KEYS, st.just("n"), st.integers(0, 3)), max_size=4)
@@ -23,9 +23,9 @@ def test_update_since_any_position_leads_to_the_state(steps, cut, removed):
             client.take(entry.frame, snapshot=entry.kind is FrameKind.SNAPSHOT)
     sequence = log[min(cut, len(log) - 1)].sequence
     frame = state.since(sequence)
-    client.take(state.snapshot() if frame is None else frame, snapshot=frame is None)
+    client.take(decoded(state.snapshot() if frame is None else frame), snapshot=frame is None)
     expected = Client()
-    expected.take(state.snapshot(), snapshot=True)
+    expected.take(decoded(state.snapshot()), snapshot=True)
     assert client.live() == expected.live()
     updates = [entry for entry in log if entry.kind is FrameKind.UPDATE and entry.sequence > sequence]
     assert state.updates_since(sequence) == len(updates)
@@ -37,13 +37,13 @@ def test_a_staged_entry_leads_to_the_same_state(steps, removed, staged):
     log = entries(steps)
     one, other = (WindowState(Log("topic", "1m"), removed=removed) for _ in range(2))
     for number, entry in enumerate(log):
-        before = one.snapshot()
+        before = decoded(one.snapshot())
         one.stage(log[-1 if staged[number] else number], no_pause)
-        assert one.snapshot() == before
+        assert decoded(one.snapshot()) == before
         one.apply(entry)
         one.drop_replaced(no_pause)
         other.apply(entry)
-        assert one.snapshot() == other.snapshot()
+        assert decoded(one.snapshot()) == decoded(other.snapshot())
         assert one.sequence == other.sequence
         for sequence in range(entry.sequence + 1):
             assert one.changes_since(sequence) == other.changes_since(sequence)

@@ -57,7 +57,7 @@ class Rendering:
         if selection.everything:
             return sse.encode(entry.data, event=_EVENT_NAMES[entry.kind])
         make = update if entry.kind is FrameKind.UPDATE else snapshot
-        return make(entry.frame, selection)
+        return make(selection.apply(entry.frame))
 
     def events(self, of: Log, entry: EventsEntry, reserved: frozenset[str] | None) -> list[bytes]:
         """Return a message for each event of an entry, as ``events``."""
@@ -133,17 +133,16 @@ def _event_name(event: Event, reserved: frozenset[str] | None) -> str | None:
     return None if plain else event.type
 
 
-def snapshot(frame: Mapping[str, Any], selection: Selection) -> bytes:
-    """Return all rows of a window as a message."""
-    return sse.encode(orjson.dumps(selection.apply(frame)), event="snapshot")
+def snapshot(frame: Mapping[str, Any]) -> bytes:
+    """Return the selected rows of a window as a message."""
+    return sse.encode(orjson.dumps(frame), event="snapshot")
 
 
-def update(frame: Mapping[str, Any], selection: Selection) -> bytes | None:
-    """Return changed rows of a window as a message; None if none of them is selected."""
-    selected = selection.apply(frame)
-    if not selected["data"] and not selected.get("gone"):
+def update(frame: Mapping[str, Any]) -> bytes | None:
+    """Return the selected changes of rows as a message; None if there are none."""
+    if not frame["data"] and not frame.get("gone"):
         return None
-    return sse.encode(orjson.dumps(selected), event="update")
+    return sse.encode(orjson.dumps(frame), event="update")
 
 
 def _selected_in_slices(entry: StatisticsEntry, selection: Selection, pause: Pause) -> bytes | None:

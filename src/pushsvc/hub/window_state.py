@@ -1,4 +1,8 @@
-"""The rows of a window as a client knows them, kept once per process, and selections of them."""
+"""The rows of a window as a client knows them, kept once per process, and selections of them.
+
+A row is kept as its JSON text: with its id that takes half of the memory of a list of numbers, the garbage collector
+does not look at it, and most messages need nothing else.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,9 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Any
 
+import orjson
+
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
-from pushsvc.frame import Row, RowId, row_id_getter
+from pushsvc.frame import Row, RowId, parse_rows, row_id_getter, row_text
 from pushsvc.frame_text import FrameText
 from pushsvc.pause import Pause
 from pushsvc.settings import TopicSettings
@@ -79,6 +85,12 @@ class Selection:
             selected.pop("full", None)  # some key has no row of its own
         return selected
 
+    def shaped(self, texts: Sequence[bytes], columns: Sequence[str]) -> bytes:
+        """Return the texts of rows, joined and in the selected shape, without brackets."""
+        if not self.records:
+            return b",".join(texts)
+        return orjson.dumps([dict(zip(columns, row, strict=True)) for row in parse_rows(texts)])[1:-1]
+
     def _top(self, rows: list[list[Any]], column: int) -> list[list[Any]]:
         """Return the totals, then all rows of the keys with the greatest values, in that order."""
         best: dict[str, float] = {}
@@ -87,6 +99,9 @@ class Selection:
                 best[row[0]] = max(best.get(row[0], row[column]), row[column])
         kept = {key: rank for rank, key in enumerate(sorted(best, key=lambda key: (-best[key], key))[: self.top])}
         return sorted((row for row in rows if row[0] is None or row[0] in kept), key=lambda row: kept.get(row[0], -1))
+
+
+EVERYTHING = Selection()
 
 
 def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
@@ -103,6 +118,7 @@ class WindowState:
     __slots__ = (
         "__weakref__",
         "_changed",
+        "_empty",
         "_head",
         "_horizon",
         "_most_removed",
@@ -124,10 +140,11 @@ class WindowState:
         self.exists = False
         self.sequence = self.offset = 0
         self._most_removed = removed
-        self._rows: dict[RowId, list[Any]] = _NO_ROWS
+        self._rows: dict[RowId, bytes] = _NO_ROWS
+        self._empty: dict[RowId, None] = _NO_ROWS  # rows that count zero, but for totals
         # What follows the key in the rows' ids: a key has at most a row of each.
         self._tails: dict[RowId, None] = _NO_ROWS
-        # Row: sequence of its last change; oldest first, as is _removed.
+        # Row: sequence of its last change, if that is after the horizon; oldest first, as is _removed.
         self._changed: dict[RowId, int] = _NO_ROWS
         self._removed: dict[RowId, int] = _NO_ROWS
         self._horizon = 0  # changes up to this sequence are not known row by row
@@ -141,7 +158,7 @@ class WindowState:
     def _prepare(self) -> None:
         """Make the containers, before the first entry."""
         if self._rows is _NO_ROWS:
-            self._rows, self._tails, self._changed, self._removed = {}, {}, {}, {}
+            self._rows, self._empty, self._tails, self._changed, self._removed = {}, {}, {}, {}, {}
             self._updates, self._partial = deque(maxlen=_COUNTED), set()
 
     def apply(self, entry: StatisticsEntry) -> None:
@@ -216,11 +233,11 @@ class WindowState:
 
     @property
     def _containers(self) -> tuple[dict[RowId, Any], ...]:
-        return self._rows, self._tails, self._changed, self._removed
+        return self._rows, self._empty, self._tails, self._changed, self._removed
 
     def _replace(self, staged: "WindowState") -> None:
         self._replaced = [*(self._replaced or ()), *self._containers]
-        self._rows, self._tails, self._changed, self._removed = staged._containers
+        self._rows, self._empty, self._tails, self._changed, self._removed = staged._containers
         self._partial, self._horizon = staged._partial, staged._horizon
 
     def drop_replaced(self, pause: Pause) -> None:
@@ -234,6 +251,7 @@ class WindowState:
 
     def _clear(self, sequence: int) -> None:
         self._rows.clear()
+        self._empty.clear()
         self._tails.clear()
         self._changed.clear()
         self._removed.clear()
@@ -246,23 +264,27 @@ class WindowState:
         self._remove(frame.get("gone", ()), sequence)
 
     def _put_rows(self, rows: Iterable[Row], columns: Sequence[str], sequence: int) -> None:
-        row_id_of = row_id_getter(columns)
+        row_id_of, count = row_id_getter(columns), columns.index("count")
         for row in rows:
             row_id = row_id_of(row)
             if row_id not in self._rows:
                 self._tails[row_id[1:]] = None
-            self._rows[row_id] = row
+            self._rows[row_id] = row_text(row)
+            if row[count] or row[0] is None:
+                self._empty.pop(row_id, None)
+            else:
+                self._empty[row_id] = None
             self._changed.pop(row_id, None)
-            self._changed[row_id] = sequence
+            if sequence > self._horizon:
+                self._changed[row_id] = sequence
             self._removed.pop(row_id, None)
             self._partial.discard(row[0])
 
     def _remove(self, gone: Iterable[Sequence[Any]], sequence: int) -> None:
         for listed in gone:
             row_id = tuple(listed)
-            self._rows.pop(row_id, None)
-            self._changed.pop(row_id, None)
-            self._removed.pop(row_id, None)
+            for rows in (self._rows, self._empty, self._changed, self._removed):
+                rows.pop(row_id, None)
             self._removed[row_id] = sequence
         while len(self._removed) > max(self._most_removed, len(self._rows)):
             self._horizon = self._removed.pop(next(iter(self._removed)))
@@ -280,21 +302,35 @@ class WindowState:
             frame["partial"] = sorted(self._partial)
         return frame
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return all rows as a snapshot frame, without rows that count zero, but with the totals."""
-        frame = self.head()
-        count = frame["columns"].index("count")
-        frame["data"] = [row for row in self._rows.values() if row[count] or row[0] is None]
+    def snapshot(self, selection: Selection = EVERYTHING) -> dict[str, Any]:
+        """Return the selected rows as a snapshot frame, without rows that count zero, but with the totals.
+
+        Its rows can be encoded, not read. The number of keys of a ``selection`` is not limited: see rankings.
+        """
+        frame = selection.apply(self.head())
+        frame["data"] = self._selected(self._rows, selection, empty=False)
         return frame
+
+    def _selected(self, row_ids: Iterable[RowId], selection: Selection, *, empty: bool) -> list[Any]:
+        """Return the rows that are selected, as ``orjson`` encodes them; those that count zero if ``empty``."""
+        rows, covers, left_out = self._rows, selection.covers, () if empty else self._empty
+        texts = [rows[row_id] for row_id in row_ids if covers(row_id) and row_id not in left_out]
+        if selection.records:
+            columns = self._head["columns"] if texts else ()
+            return [dict(zip(columns, row, strict=True)) for row in parse_rows(texts)]
+        return [orjson.Fragment(text) for text in texts]
 
     @property
     def size(self) -> int:
         """Return the number of rows."""
         return len(self._rows)
 
-    def all_rows(self) -> list[Row]:
-        """Return all rows, also those that count zero. They do not change: changes replace them."""
-        return list(self._rows.values())
+    def shown(self) -> tuple[list[RowId], list[bytes]]:
+        """Return the ids and the texts of the rows that a snapshot has. They do not change: changes replace them."""
+        if not self._empty:
+            return list(self._rows), list(self._rows.values())
+        row_ids = [row_id for row_id in self._rows if row_id not in self._empty]
+        return row_ids, [self._rows[row_id] for row_id in row_ids]
 
     def keys(self) -> set[str | None]:
         return {row_id[0] for row_id in self._rows}
@@ -304,18 +340,21 @@ class WindowState:
         columns: list[str] = self._head["columns"]
         return columns.index(name)
 
-    def rows_of(self, key: str | None) -> list[Row]:
-        """Return the rows of a key, None for the totals, also those that count zero."""
-        rows = self._rows
-        return [row for tail in self._tails if (row := rows.get((key, *tail))) is not None]
+    def texts_of(self, key: str | None, selection: Selection = EVERYTHING) -> list[bytes]:
+        """Return the texts of the selected rows of a key, None for the totals, that a snapshot has."""
+        return [self._rows[row_id] for row_id in self.ids_of(key) if selection.covers(row_id) and self.shows(row_id)]
+
+    def rows_of(self, key: str | None, selection: Selection = EVERYTHING) -> list[Row]:
+        """Return the rows whose texts are those of ``texts_of``."""
+        return parse_rows(self.texts_of(key, selection))
 
     def ids_of(self, key: str | None) -> list[RowId]:
+        """Return the ids of the rows of a key, also of those that count zero."""
         return [row_id for tail in self._tails if (row_id := (key, *tail)) in self._rows]
 
     def shows(self, row_id: RowId) -> bool:
         """Return whether a snapshot has a row."""
-        row = self._rows.get(row_id)
-        return row is not None and (row[0] is None or bool(row[self.column("count")]))
+        return row_id in self._rows and row_id not in self._empty
 
     def changes_since(self, sequence: int) -> tuple[list[RowId], list[RowId]] | None:
         """Return the rows that changed and those that were removed after a sequence, oldest first; None if unknown."""
@@ -334,8 +373,9 @@ class WindowState:
             for changes in (self._changed, self._removed)
         )
 
-    def since(self, sequence: int) -> dict[str, Any] | None:
-        """Return the changes after a sequence as one update; None if they are not known or longer than a snapshot."""
+    def since(self, sequence: int, selection: Selection = EVERYTHING) -> dict[str, Any] | None:
+        """Return the selected changes after a sequence as one update; None if they are not known or longer than a
+        snapshot. Its rows can be encoded, not read."""
         changes = self.changes_since(sequence)
         if changes is None or sum(map(len, changes)) > len(self._rows):
             return None
@@ -344,7 +384,9 @@ class WindowState:
         partial = self._partial.intersection(row_id[0] for row_id in changed if row_id[0] is not None)
         if partial:
             frame["partial"] = sorted(partial)
-        return {**frame, "data": [self._rows[row_id] for row_id in changed], "gone": [*map(list, removed)]}
+        selected = selection.apply({**frame, "data": [], "gone": [*map(list, removed)]})
+        selected["data"] = self._selected(changed, selection, empty=True)
+        return selected
 
     def updates_since(self, sequence: int) -> int:
         """Return how many of the remembered updates came after a sequence."""

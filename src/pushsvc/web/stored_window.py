@@ -12,7 +12,7 @@ import orjson
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind, StatisticsEntry
-from pushsvc.frame import Row, RowId, row_id_getter
+from pushsvc.frame import Row, RowId, parse_rows, row_id_getter, row_text
 from pushsvc.frame_text import ROWS_A_SLICE, FrameText
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import Pause
@@ -62,14 +62,14 @@ class StoredWindow:
                 if later.get(row_id, b"") is None:
                     del later[row_id]
                     self._added_again.add(row_id)
-                later[row_id] = _text(row)
+                later[row_id] = row_text(row)
         for listed in frame.gone(pause):
             later |= dict.fromkeys(map(tuple, listed))
 
     def snapshot(self) -> dict[str, Any]:
         """Return a snapshot frame whose ``data`` is empty."""
         if not self.exists:
-            return WindowState(self.log).snapshot()
+            return WindowState(self.log).head()
         frame = {name: value for name, value in self._head.items() if name not in ("gone", "partial")}
         if self._partial:
             frame["partial"] = sorted(self._partial)
@@ -107,12 +107,7 @@ class StoredWindow:
         added = [row for row in later.values() if row is not None]
         for at in range(0, len(added), ROWS_A_SLICE):
             pause()
-            yield orjson.loads(b"[%b]" % b",".join(added[at : at + ROWS_A_SLICE]))
-
-
-def _text(row: Row) -> bytes:
-    """Return a row as JSON that is kept. The slice copies it: the bytes that orjson returns occupy kilobytes."""
-    return orjson.dumps([row])[1:-1]
+            yield parse_rows(added[at : at + ROWS_A_SLICE])
 
 
 def _top(slices: Iterator[list[Row]], top: int, column: int, pause: Pause) -> Iterator[list[Row]]:
@@ -122,9 +117,9 @@ def _top(slices: Iterator[list[Row]], top: int, column: int, pause: Pause) -> It
     for rows in slices:
         for row in rows:
             key, value = row[0], row[column]
-            rows_of.setdefault(key, []).append(_text(row))
+            rows_of.setdefault(key, []).append(row_text(row))
             if key is not None and value is not None:
                 best[key] = max(best.get(key, value), value)
     for key in (None, *sorted(best, key=lambda key: (-best[key], key))[:top]):
         pause()
-        yield orjson.loads(b"[%b]" % b",".join(rows_of.get(key, ())))
+        yield parse_rows(rows_of.get(key, ()))

@@ -2,6 +2,8 @@
 
 import json
 
+import orjson
+
 from pushsvc.broker.log import FrameKind, StatisticsEntry
 
 COLUMNS = ["key", "field", "count"]
@@ -23,6 +25,11 @@ def entries(steps):
             frame["gone"] = [[key, "n"] for key in gone]
         made.append(StatisticsEntry(FrameKind(kind), number * 3, number, 0, number, json.dumps(frame).encode()))
     return made
+
+
+def decoded(frame):
+    """Return a frame whose rows are kept as texts as a client gets it."""
+    return orjson.loads(orjson.dumps(frame))
 
 
 class Client:

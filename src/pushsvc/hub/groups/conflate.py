@@ -398,11 +398,11 @@ class Conflation:
         if table is not None and (table.edition is not None or state.size > LARGE_ROWS):
             edition = table.current()
             self._rankings.note_used(table)
-            changes = state.since(edition.sequence)
+            changes = state.since(edition.sequence, selection)
             if changes is not None:
-                update = sse_messages.update({**changes, "at": now_ms()}, selection)
+                update = sse_messages.update({**changes, "at": now_ms()})
                 return [edition.message(**extra), *([] if update is None else [update])]
-        return [sse_messages.snapshot({**state.snapshot(), "at": now_ms(), **extra}, selection)]
+        return [sse_messages.snapshot({**state.snapshot(selection), "at": now_ms(), **extra})]
 
     def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
         """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
@@ -434,15 +434,15 @@ class Conflation:
         """
         state = self._window_state(of)
         full_snapshot = sequence is None or self._top is not None or self._is_far(of, sequence)
-        frame = None if sequence is None or full_snapshot else state.since(sequence)
-        skipped = state.updates_since(sequence or 0) if skipping else 0
         selection = self._query.selection_of(of.topic)
+        frame = None if sequence is None or full_snapshot else state.since(sequence, selection)
+        skipped = state.updates_since(sequence or 0) if skipping else 0
         extra = {"skipped": skipped} if skipped and not selection.limited else {}
         if skipped:
             metrics.CONFLATED.inc(skipped)
         if frame is None:
             return self.state(of, **extra)
-        update = sse_messages.update({**frame, "at": now_ms(), **extra}, selection)
+        update = sse_messages.update({**frame, "at": now_ms(), **extra})
         return [] if update is None else [update]
 
     def since_chunk(self, chunk: Chunk) -> bytes:

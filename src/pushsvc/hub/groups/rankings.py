@@ -22,7 +22,6 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from pushsvc import sse
-from pushsvc.frame import Row
 from pushsvc.hub.groups.tables import Table, few_changes
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import Pause, no_pause
@@ -46,11 +45,10 @@ class Edition:
         self.size = 0  # bytes of the blocks
         self._selection = selection
         self._order = order
-        self._head = selection.apply({**state.head(), "data": state.rows_of(None)})
-        self._totals = _encoded(self._head.pop("data"))
-        self._columns = self._head["columns"]
-        self._count = self._columns.index("count")
-        self._rows: list[list[Row]] = []
+        self._head = selection.apply(state.head())
+        del self._head["data"]
+        self._totals = self._shaped(state.texts_of(None, selection))
+        self._texts: list[list[bytes]] = []  # of the rows of the first keys
         self._blocks: list[bytes] = []
 
     def keys(self, top: int) -> tuple[str, ...]:
@@ -58,22 +56,21 @@ class Edition:
 
     def capture(self, state: WindowState, top: int, pause: Pause) -> None:
         """Take the rows of the first keys, as long as their window is at this sequence."""
-        covers, count = self._selection.covers, self._count
-        for key in self._order[len(self._rows) : top]:
+        for key in self._order[len(self._texts) : top]:
             if state.sequence != self.sequence:
                 return
-            self._rows.append([row for row in state.rows_of(key) if row[count] and covers(row)])
+            self._texts.append(state.texts_of(key, self._selection))
             pause()
 
     def has(self, top: int, *, encoded: bool = False) -> bool:
         """Return whether the rows of the first keys are known, and ``encoded`` in whole blocks."""
         known = min(top, len(self._order))
-        return len(self._rows) >= known and (not encoded or len(self._blocks) >= known // BLOCK)
+        return len(self._texts) >= known and (not encoded or len(self._blocks) >= known // BLOCK)
 
     def encode(self, top: int, pause: Pause) -> int:
         """Encode the whole blocks of the first keys; return the number of rows that were not encoded before."""
         rows = 0
-        while (len(self._blocks) + 1) * BLOCK <= min(top, len(self._rows)):
+        while (len(self._blocks) + 1) * BLOCK <= min(top, len(self._texts)):
             start = len(self._blocks) * BLOCK
             block, count = self._encoded_keys(start, start + BLOCK)
             self._blocks.append(block)
@@ -83,25 +80,21 @@ class Edition:
         return rows
 
     def _encoded_keys(self, start: int, end: int) -> tuple[bytes, int]:
-        rows: list[Any] = [row for rows in self._rows[start:end] for row in rows]
-        if self._selection.records:
-            rows = [dict(zip(self._columns, row, strict=True)) for row in rows]
-        return _encoded(rows), len(rows)
+        texts = [text for texts in self._texts[start:end] for text in texts]
+        return self._shaped(texts), len(texts)
+
+    def _shaped(self, texts: list[bytes]) -> bytes:
+        return self._selection.shaped(texts, self._head["columns"])
 
     def message(self, event: str, top: int, **extra: Any) -> bytes:
         """Return the rows of the totals and of the first keys, in order, as a message without an id."""
         self.encode(top, no_pause)
-        top = min(top, len(self._rows))
+        top = min(top, len(self._texts))
         whole = top // BLOCK
         blocks = filter(None, (self._totals, *self._blocks[:whole], self._encoded_keys(whole * BLOCK, top)[0]))
         head = orjson.dumps({**self._head, "at": now_ms(), **extra})
         rows = [piece for block in blocks for piece in (b",", block)]
         return sse.encode_json((head[:-1], b',"data":[', *rows[1:], b"]}"), event=event)
-
-
-def _encoded(rows: list[Any]) -> bytes:
-    """Return rows as JSON, without the brackets."""
-    return orjson.dumps(rows)[1:-1]
 
 
 class Ranking:
@@ -163,15 +156,13 @@ class Ranking:
             else:
                 keys = {row_id[0] for row_ids in changes for row_id in row_ids}
             column = self._state.column(self.order.by) if keys else 0
-            count = self._state.column("count") if keys else 0
             for key in keys:
                 if key is not None and (self.order.keys is None or key in self.order.keys):
-                    self._place(key, self._value(key, column, count))
+                    self._place(key, self._value(key, column))
                     pause()
 
-    def _value(self, key: str, column: int, count: int) -> float | None:
-        covers = self.order.covers
-        values = [row[column] for row in self._state.rows_of(key) if row[count] and covers(row)]
+    def _value(self, key: str, column: int) -> float | None:
+        values = [row[column] for row in self._state.rows_of(key, self.order)]
         return max((value for value in values if value is not None), default=None)
 
     def _place(self, key: str, value: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from pushsvc import sse
-from pushsvc.frame import Row, RowId
+from pushsvc.frame import RowId
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.pause import Pause, no_pause
 from pushsvc.system_clock import now_ms
@@ -36,23 +36,20 @@ class TableEdition:
         self._selection = selection
         self._head = selection.apply(state.head())
         del self._head["data"]
-        self._rows: list[Row] = state.all_rows()
+        self._row_ids, self._texts = state.shown()
         self._pieces: list[bytes] = []  # encoded blocks, and commas between them
 
     def encode(self, pause: Pause) -> int:
         """Encode the rows; return their number."""
-        rows, self._rows = self._rows, []
-        columns = self._head["columns"]
-        count, covers, encoded = columns.index("count"), self._selection.covers, 0
-        for start in range(0, len(rows), BLOCK):
-            block: list[Any] = [
-                row for row in rows[start : start + BLOCK] if (row[count] or row[0] is None) and covers(row)
-            ]
+        row_ids, texts, encoded = self._row_ids, self._texts, 0
+        self._row_ids, self._texts = [], []
+        covers = self._selection.covers
+        for start in range(0, len(texts), BLOCK):
+            ids = row_ids[start : start + BLOCK]
+            block = [text for row_id, text in zip(ids, texts[start : start + BLOCK], strict=True) if covers(row_id)]
             if block:
                 encoded += len(block)
-                if self._selection.records:
-                    block = [dict(zip(columns, row, strict=True)) for row in block]
-                text = orjson.dumps(block)[1:-1]
+                text = self._selection.shaped(block, self._head["columns"])
                 self._pieces += (b",", text) if self._pieces else (text,)
                 self.size += len(text)
             pause()
