@@ -30,7 +30,7 @@ def slot(topic: str) -> int:
 @pytest.fixture
 def topics(cluster: Fleet, topic: str) -> list[str]:
     """One topic for each primary."""
-    found = {cluster.of_slot(slot(name))[0].port: name for name in (f"{topic}.{number}" for number in range(40))}
+    found = {cluster.primary_of(slot(name)).port: name for name in (f"{topic}.{number}" for number in range(40))}
     assert len(found) == 3
     return list(found.values())
 
@@ -67,7 +67,7 @@ def test_confirmed_events_survive_the_death_of_a_primary(
         ):
             for stream in (of_hit, stats_of_hit, of_other, stats_of_other):
                 stream.frame()
-            primary, _ = cluster.of_slot(slot(hit))
+            primary = cluster.primary_of(slot(hit))
             kill(primary)
             before = {topic: memory.count(topic) for topic in topics}
             until(lambda: memory.refusals[hit])

@@ -34,7 +34,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def test_retention_continues_on_other_primaries_while_one_is_away(fleet: Fleet) -> None:
     broker = Broker(fleet.cluster_url)
-    by_primary = {fleet.of_slot(slot_of(TAGS[partition_of(topic)]))[0].port: topic for topic in map(str, range(40))}
+    by_primary = {fleet.primary_of(slot_of(TAGS[partition_of(topic)])).port: topic for topic in map(str, range(40))}
     topics = sorted(by_primary.values(), key=partition_of)
     assert len(topics) == 3
     fences = broker.lease([partition_of(topic) for topic in topics], "me", 3_600_000)
@@ -58,7 +58,7 @@ def test_retention_continues_on_other_primaries_while_one_is_away(fleet: Fleet) 
 def test_topics_without_streams_end_on_every_primary(fleet: Fleet) -> None:
     """A cluster counts the subscribers of a sharded channel where its slot is."""
     broker = Broker(fleet.cluster_url)
-    by_primary = {fleet.of_slot(slot_of(TAGS[partition_of(topic)]))[0].port: topic for topic in map(str, range(40))}
+    by_primary = {fleet.primary_of(slot_of(TAGS[partition_of(topic)])).port: topic for topic in map(str, range(40))}
     followed = {
         topic: next(name for n in range(10_000) if partition_of(name := f"f{n}") == partition_of(topic))
         for topic in by_primary.values()

@@ -147,15 +147,18 @@ class Fleet:
     def cluster_url(self) -> str:
         return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in self.servers[:2])}"
 
+    def primary_of(self, slot: int) -> EmbeddedServer:
+        """Return the primary of a slot, with a replica or without."""
+        return self._servers_of(slot)[0]
+
     def of_slot(self, slot: int) -> tuple[EmbeddedServer, EmbeddedServer]:
         """Return the primary of a slot and its replica, as soon as there is one: a former primary joins again later."""
-        primary, replica = until(lambda: self._two_of(slot))[:2]
+        primary, replica = until(lambda: (servers := self._servers_of(slot))[1:] and servers)[:2]
         return primary, replica
 
-    def _two_of(self, slot: int) -> list[EmbeddedServer]:
+    def _servers_of(self, slot: int) -> list[EmbeddedServer]:
         alive = next(server for server in self.servers if server.alive())
         for first, last, *places in client(alive.port).execute_command("CLUSTER SLOTS"):
             if first <= slot <= last:
-                servers = {server.port: server for server in self.servers}
-                return [servers[place[1]] for place in places] if len(places) > 1 else []
-        return []
+                return [next(server for server in self.servers if server.port == place[1]) for place in places]
+        raise AssertionError(f"no primary has slot {slot}")
