@@ -61,7 +61,7 @@ def ask() -> tuple[str, int]:
     text = request.form["text"]
     push.publish("actions", {"key": user(), "text": text}, type="request")
     event = {"key": user(), "text": text, "reply_to": f"support.user.{user()}"}
-    push.publish("support", event, type="request", wait=True)  # no request may be lost
+    push.publish("support", event, type="request", wait=True, timeout=10)  # the page must know
     return "", 204
 
 
@@ -71,5 +71,5 @@ def answer() -> tuple[str, int]:
         abort(403)
     to = request.form["to"]
     event = {"key": to, "by": user(), "text": request.form["text"], "reply_to": f"support.user.{to}"}
-    push.publish("support", event, type="answer", wait=True)
+    push.publish("support", event, type="answer", wait=True, timeout=10)
     return "", 204

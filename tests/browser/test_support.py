@@ -41,6 +41,7 @@ def desk(tmp_path: Path, short_folder: Path) -> Iterator[str]:
         process.terminate()
     for process in started:
         process.wait(60)
+    print(log.read_text())  # pytest shows it where the test fails
 
 
 def sign_in(browser: Browser, url: str, name: str) -> Page:
@@ -55,6 +56,7 @@ def sign_in(browser: Browser, url: str, name: str) -> Page:
 def test_a_request_waits_at_the_agent_and_the_answer_reaches_its_user(desk: str, browser: Browser) -> None:
     agent = sign_in(browser, desk, "agent-kim")
     expect(agent.locator("h1")).to_have_text("Support desk")
+    until(lambda: agent.request.get(f"{desk}/push/v1/topics/support/events?format=json").ok)  # the push server runs
     bob, eve = sign_in(browser, desk, "bob"), sign_in(browser, desk, "eve")
     for page, text in ((bob, "My <b>shoe</b> is left"), (eve, "When are you open?")):
         page.locator("input[name=text]").fill(text)
@@ -75,3 +77,12 @@ def test_a_request_waits_at_the_agent_and_the_answer_reaches_its_user(desk: str,
     expect(eve.locator("#answers li")).to_have_count(1)
     bob.reload()
     expect(bob.locator("#answers li")).to_have_count(2)
+
+
+def test_a_request_that_is_not_taken_stays_in_its_form(desk: str, browser: Browser) -> None:
+    bob = sign_in(browser, desk, "bob")
+    bob.context.clear_cookies()
+    bob.locator("input[name=text]").fill("My shoe is left")
+    bob.get_by_role("button", name="Ask").click()
+    expect(bob.get_by_role("alert")).to_have_text("This was not sent. Please try again.")
+    expect(bob.locator("input[name=text]")).to_have_value("My shoe is left")
