@@ -41,7 +41,7 @@ def desk(tmp_path: Path, short_folder: Path) -> Iterator[str]:
         process.terminate()
     for process in started:
         process.wait(60)
-    print(log.read_text())  # pytest shows it where the test fails
+    sys.stdout.write(log.read_text())  # pytest shows it where the test fails
 
 
 def sign_in(browser: Browser, url: str, name: str) -> Page:
