@@ -19,10 +19,14 @@ RESERVED_NAMES = frozenset({"open", "error", "reset", "heartbeat", "corrected", 
 RESERVED_BESIDE_STATISTICS = RESERVED_NAMES | {"snapshot", "update", "gone"}
 """The same of a stream that events share with statistics."""
 
+Pieces = tuple[bytes | memoryview, ...]
+"""One message in pieces. Who sends it joins them, so that a large one is copied once."""
+
 _OF_STATISTICS = frozenset({b"snapshot", b"update", b"gone"})
 _OF_THE_SERVER = frozenset({b"reset", b"deleted"})
 """Events of a stream of events whose data has no member of the publisher."""
 
+_DATA = b"data: {"
 _SMALL = 4_000  # bytes of messages that a label keeps
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -41,9 +45,9 @@ def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> b
     return b"".join((head.encode(), *(b"data: " + line + b"\n" for line in lines), b"\n"))
 
 
-def encode_json(pieces: Iterable[bytes], *, event: str) -> bytes:
-    """Return one message whose data are the pieces of a JSON text without line ends, in one copy."""
-    return b"".join((f"event: {_one_line(event)}\ndata: ".encode(), *pieces, b"\n\n"))
+def encode_json(pieces: Iterable[bytes], *, event: str) -> Pieces:
+    """Return one message whose data are the pieces of a JSON text without line ends."""
+    return (f"event: {_one_line(event)}\ndata: ".encode(), *pieces, b"\n\n")
 
 
 def comment(text: str) -> bytes:
@@ -62,7 +66,7 @@ def with_id(message: bytes, id: str) -> bytes:
 
 
 def id_line(id: str) -> bytes:
-    """Return the line that gives the message after it an id: to join both would copy a large one."""
+    """Return the line that gives the message after it an id."""
     return f"id: {_one_line(id)}\n".encode()
 
 
@@ -80,53 +84,67 @@ class Label:
         self._of_events = of_events
         self._plain = b'data: {"sub":%b,' % subscription
         self._member = b'data: {"$sub":%b,' % subscription if of_events else self._plain
-        self._last: tuple[bytes, list[bytes], list[str]] = b"", [b""], []
+        self._last: tuple[bytes, list[Pieces], list[str]] = b"", [(b"",)], []
 
-    def apply(self, messages: bytes, on_id: Callable[[str], str]) -> bytes:
+    def apply(self, messages: bytes, on_id: Callable[[str], str]) -> Pieces:
         """Return complete messages with the label; ``on_id`` returns the id of the stream for that of a message.
 
         The streams of equal subscriptions get the same messages, which are labelled once if they are small.
         """
-        known, pieces, ids = self._last
+        known, parts, ids = self._last
         if messages != known:
-            pieces, ids = self._labelled(messages)
+            parts, ids = self._labelled(messages)
             if len(messages) <= _SMALL:
-                self._last = messages, pieces, ids
-        made = pieces[:1]
-        for id, piece in zip(ids, pieces[1:], strict=True):
-            made += (_one_line(on_id(id)).encode(), piece)
-        return b"".join(made)
+                parts = [(b"".join(part),) for part in parts]
+                self._last = messages, parts, ids
+        made = list(parts[0])
+        for id, part in zip(ids, parts[1:], strict=True):
+            made += (_one_line(on_id(id)).encode(), *part)
+        return tuple(made)
 
-    def _labelled(self, messages: bytes) -> tuple[list[bytes], list[str]]:
-        """Return messages with the label as the pieces between their ids, and the ids."""
-        pieces: list[list[bytes]] = [[]]
+    def _labelled(self, messages: bytes) -> tuple[list[Pieces], list[str]]:
+        """Return messages with the label as the parts between their ids, and the ids. The data are not copied."""
+        view = memoryview(messages)
+        parts: list[list[bytes | memoryview]] = [[]]
         ids: list[str] = []
-        for number, message in enumerate(messages.split(b"\n\n")):
-            if number:
-                pieces[-1].append(b"\n\n")
-            head, separator, data = (b"\n" + message).partition(b"\ndata: {")
-            if not separator:
-                pieces[-1].append(message)  # comments
-                continue
-            name = b""
-            for line in head.split(b"\n")[1:]:
-                if line.startswith(b"id: "):
-                    ids.append(line[4:].decode())
-                    pieces[-1].append(b"id: ")
-                    pieces.append([b"\n"])
-                    continue
-                if line.startswith(b"event: "):
-                    name = line[7:]
-                    if self._of_events and name in _OF_STATISTICS:
+        start = 0
+        while True:
+            end = messages.find(b"\n\n", start)
+            stop = len(messages) if end < 0 else end
+            if (data := _find_data(messages, start, stop)) < 0:
+                parts[-1].append(view[start:stop])  # comments
+            else:
+                name = b""
+                for line in messages[start:data].split(b"\n")[:-1]:
+                    if line.startswith(b"id: "):
+                        ids.append(line[4:].decode())
+                        parts[-1].append(b"id: ")
+                        parts.append([b"\n"])
                         continue
-                pieces[-1] += (line, b"\n")
-            pieces[-1] += (self._start_of_data(name), data)
-        return [b"".join(piece) for piece in pieces], ids
+                    if line.startswith(b"event: "):
+                        name = line[7:]
+                        if self._of_events and name in _OF_STATISTICS:
+                            continue
+                    parts[-1] += (line, b"\n")
+                parts[-1] += (self._start_of_data(name), view[data + len(_DATA) : stop])
+            if end < 0:
+                break
+            parts[-1].append(b"\n\n")
+            start = end + 2
+        return [tuple(part) for part in parts], ids
 
     def _start_of_data(self, name: bytes) -> bytes:
         if name == b"heartbeat":  # it is of the stream
             return b"data: {"
         return self._plain if name in _OF_THE_SERVER else self._member
+
+
+def _find_data(messages: bytes, start: int, stop: int) -> int:
+    """Return where the line begins that has the data, an object, of the message between two places; -1 without one."""
+    if messages.startswith(_DATA, start, stop):
+        return start
+    before = messages.find(b"\n" + _DATA, start, stop)
+    return before + 1 if before >= 0 else -1
 
 
 def _one_line(text: str) -> str:

@@ -65,7 +65,7 @@ def test_label_is_the_first_member_of_each_message_but_heartbeats():
         sse.encode(b'{"at":1}', event="heartbeat", id="3"),
         sse.comment("end"),
     ])  # fmt: skip
-    assert label.apply(stream, lambda id: f"<{id}>") == b"".join([
+    assert b"".join(label.apply(stream, lambda id: f"<{id}>")) == b"".join([
         sse.retry(5), sse.comment("data: {"),
         sse.encode(b'{"$sub":"events/a?key=\\n","$topic":"a","sub":"other"}', event="data: {", id="<1>"),
         sse.encode(b'{"$sub":"events/a?key=\\n","$topic":"a","text":"id: 7"}'),
@@ -78,6 +78,6 @@ def test_label_is_the_first_member_of_each_message_but_heartbeats():
 
 def test_label_of_statistics_keeps_their_names():
     label = sse.Label(b'"stats/a"', of_events=False)
-    assert label.apply(sse.encode(b'{"topic":"a"}', event="update", id="1"), str) == sse.encode(
+    assert b"".join(label.apply(sse.encode(b'{"topic":"a"}', event="update", id="1"), str)) == sse.encode(
         b'{"sub":"stats/a","topic":"a"}', event="update", id="1"
     )

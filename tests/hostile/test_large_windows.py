@@ -177,7 +177,8 @@ def test_a_snapshot_and_the_changes_since_are_the_window(hub: Hub, write: Write)
     write(FrameKind.UPDATE, [["k7", None, 9], ["new", None, 1]], 2)
     group.followers[WINDOW.partition].wake()
     turn_until(lambda: state_of(group).offset == 2)
-    messages = group.conflation.snapshots([WINDOW])
+    messages = captured(group)
+    group.conflation.broadcast_states([WINDOW])
     assert [b"id: " in message for message in messages] == [False, True]
     rows = rows_of(b"".join(messages))
     assert len(rows) == ROWS + 1

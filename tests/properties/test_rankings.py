@@ -80,7 +80,7 @@ class Subject:
 
     def join(self):
         rows = {}
-        for message in Decoder().feed(self.conflation.snapshot(LOG)):
+        for message in Decoder().feed(b"".join(*self.conflation.state(LOG))):
             apply_frame(rows, message.event, json.loads(message.data))
         self.clients.append(rows)
 
@@ -128,7 +128,8 @@ def test_a_ranking_that_is_kept_up_to_date_has_the_order_of_a_new_one(steps, sel
         edition = kept.renew(selection.top, no_pause)
         new = Ranking(state, kept.order).renew(selection.top, no_pause)
         assert edition.keys(10) == new.keys(10)
-        rows = json.loads(next(Decoder().feed(edition.message("snapshot", selection.top))).data)["data"]
+        message = b"".join(edition.message("snapshot", selection.top))
+        rows = json.loads(next(Decoder().feed(message)).data)["data"]
         assert sorted(map(repr, rows)) == sorted(map(repr, selection.apply(decoded(state.snapshot()))["data"]))
         in_order = [row[0] for row in selection.apply(decoded(state.snapshot()))["data"]]
         assert [row[0] for row in rows] == in_order

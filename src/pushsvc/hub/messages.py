@@ -160,7 +160,7 @@ def _selected_in_slices(entry: StatisticsEntry, selection: Selection, pause: Pau
     if entry.kind is FrameKind.UPDATE and not pieces and not head.get("gone"):
         return None
     data = orjson.dumps(head)[:-1], b',"data":[', *pieces[1:], b"]}"
-    return sse.encode_json(data, event=_EVENT_NAMES[entry.kind])
+    return b"".join(sse.encode_json(data, event=_EVENT_NAMES[entry.kind]))
 
 
 def latest_document(topic: str, events: Iterable[bytes], evicted: int | None) -> Iterator[bytes]:

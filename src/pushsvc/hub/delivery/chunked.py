@@ -7,7 +7,7 @@ hold events back. A chunk tells them where its bytes end.
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def frame(*pieces: bytes) -> bytes:
+def frame(*pieces: bytes | memoryview) -> bytes:
     """Return some bytes as one chunk; no bytes make no chunk, as an empty one would end the response."""
     size = sum(map(len, pieces))
     return b"".join((b"%x\r\n" % size, *pieces, b"\r\n")) if size else b""

@@ -51,13 +51,14 @@ class Part(Connection):
         return self._parts.stream.pushed_at
 
     def send(self, data: bytes | memoryview) -> int:
-        messages = bytes(data).removeprefix(sse_messages.OPENING)
+        opening = len(sse_messages.OPENING)
+        messages = memoryview(data)[opening:] if data[:opening] == sse_messages.OPENING else data
         if not messages:
             return len(data)  # also without room: a stream that resumes begins to read once it has pushed its opening
         stream = self._parts.stream
         if stream.rest is not None or stream.ending:
             raise BlockingIOError  # whatever is sent then would come too late, or after the end
-        stream.push(self._label.apply(messages, self._move))
+        stream.push(*self._label.apply(bytes(messages), self._move))
         if self.closed:
             raise BrokenPipeError
         return len(data)

@@ -143,9 +143,10 @@ class Connection:
         """Return the bytes that have arrived; empty at the end."""
         return os.read(self.fd, 4_096)
 
-    def push(self, data: bytes) -> bool:
+    def push(self, *pieces: bytes | memoryview) -> bool:
         """Send messages, after the rest of an unfinished one; return whether all was sent. Keep the rest."""
-        if self._push(frame(data) if self.chunked else data):
+        data = frame(*pieces) if self.chunked else b"".join(pieces)
+        if self._push(data):
             return True
         self.channel.note_rest(len(data))
         return False

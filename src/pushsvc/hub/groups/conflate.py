@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -158,10 +159,10 @@ class Conflation:
         pending, self._pending = self._pending, {}
         self._sent.paced_cursor = None
         self._emitted_at = monotonic()
-        messages = [message for of, sequence in pending.items() for message in self.since(of, sequence)]
-        if messages:
-            messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
-            self._channel.broadcast(messages)
+        self._broadcast([message for of, sequence in pending.items() for message in self.since(of, sequence)])
+
+    def _broadcast(self, messages: Sequence[sse.Pieces]) -> None:
+        self._channel.broadcast([b"".join(message) for message in self._with_id(messages)])
 
     # Large messages
 
@@ -296,12 +297,10 @@ class Conflation:
         if self._pending:
             partition = next(iter(self._pending)).partition  # all rankings of a group are of one topic
             self._sent.paced_cursor = self._sent.cursors(partition)(min(self._pending.values()))
-        if messages:
-            messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
-            self._channel.broadcast(messages)
+        self._broadcast(messages)
         self.emit()
 
-    def _update(self, of: Log, edition: Edition, top: int) -> bytes | None:
+    def _update(self, of: Log, edition: Edition, top: int) -> sse.Pieces | None:
         """Return all rows of a ranking with those that left it in ``gone``; None if nothing changed.
 
         It is a snapshot if it is not known which rows left.
@@ -341,7 +340,7 @@ class Conflation:
         is_newest = edition.sequence == self._window_state(of).sequence
         return edition if is_newest or edition.sequence >= self._pending.get(of, edition.sequence + 1) else None
 
-    def _ranked_snapshot(self, of: Log, top: int, **extra: Any) -> bytes:
+    def _ranked_snapshot(self, of: Log, top: int, **extra: Any) -> sse.Pieces:
         edition = self._edition(of)
         if edition is None:
             ranking = self._ranking(of)
@@ -383,11 +382,7 @@ class Conflation:
             raise LookupError(f"{of} is a log of events")
         return state
 
-    def snapshot(self, of: Log, **extra: Any) -> bytes:
-        """Return all rows of a window, or its ranking."""
-        return b"".join(self.state(of, **extra))
-
-    def state(self, of: Log, **extra: Any) -> list[bytes]:
+    def state(self, of: Log, **extra: Any) -> list[sse.Pieces]:
         """Return a snapshot of a window, and if it was encoded before, an update with what changed since."""
         if self._tail(of).stale:
             extra["stale"] = True
@@ -401,33 +396,35 @@ class Conflation:
             changes = state.since(edition.sequence, selection)
             if changes is not None:
                 update = sse_messages.update({**changes, "at": now_ms()})
-                return [edition.message(**extra), *([] if update is None else [update])]
-        return [sse_messages.snapshot({**state.snapshot(selection), "at": now_ms(), **extra})]
+                return [edition.message(**extra), *([] if update is None else [(update,)])]
+        return [(sse_messages.snapshot({**state.snapshot(selection), "at": now_ms(), **extra}),)]
 
-    def snapshots(self, logs: Iterable[Log]) -> list[bytes]:
-        """Return all rows as messages. Only the last has an id, so that a disconnect in between skips no part."""
-        messages = self._snapshots(logs)
-        if messages:
-            messages[-1] = sse.with_id(messages[-1], self._sent.cursor())
-        return messages
+    def broadcast_states(self, logs: Iterable[Log]) -> None:
+        """Broadcast all rows. Only the last message has an id, so that a disconnect in between skips no part."""
+        self._broadcast(self._states(logs))
 
-    def _snapshots(self, logs: Iterable[Log]) -> list[bytes]:
+    def _states(self, logs: Iterable[Log]) -> list[sse.Pieces]:
         return [message for of in logs if of.window is not None for message in self.state(of)]
 
-    def _with_id(self, messages: list[bytes]) -> list[bytes]:
-        """Return messages in pieces, with an id for the last message. ``frame`` joins the pieces, so a large message is
-        copied once."""
-        return [*messages[:-1], sse.id_line(self._sent.cursor()), messages[-1]] if messages else []
+    def _with_id(self, messages: Sequence[sse.Pieces]) -> Iterator[sse.Pieces]:
+        """Yield messages with an id for the last one."""
+        yield from messages[:-1]
+        if messages:
+            yield sse.id_line(self._sent.cursor()), *messages[-1]
+
+    def _beginning(self, messages: Sequence[sse.Pieces]) -> bytes:
+        """Return the beginning of a stream, framed."""
+        return frame(sse_messages.OPENING, *chain.from_iterable(self._with_id(messages)))
 
     def initial_state(self) -> bytes:
         """Return the beginning of a new stream, framed. Streams of the same second get the same bytes."""
         key = (self._channel.clock.tick, self._sent.cursor())
         if self._initial is None or self._initial[:2] != key:
-            self._initial = (*key, frame(sse_messages.OPENING, *self._with_id(self._snapshots(self.logs))))
+            self._initial = (*key, self._beginning(self._states(self.logs)))
             self._expire(self._initial[2])
         return self._initial[2]
 
-    def since(self, of: Log, sequence: int | None, *, skipping: bool = False) -> list[bytes]:
+    def since(self, of: Log, sequence: int | None, *, skipping: bool = False) -> list[sse.Pieces]:
         """Return what changed after a sequence as one message; as ``state`` if that is shorter, or without a sequence.
 
         Empty if no selected row changed. If ``skipping``, it counts the updates that it replaces.
@@ -443,7 +440,7 @@ class Conflation:
         if frame is None:
             return self.state(of, **extra)
         update = sse_messages.update({**frame, "at": now_ms(), **extra})
-        return [] if update is None else [update]
+        return [] if update is None else [(update,)]
 
     def since_chunk(self, chunk: Chunk) -> bytes:
         """Return what a connection at a chunk lacks, framed. Connections at the same chunk get the same bytes."""
@@ -452,7 +449,9 @@ class Conflation:
             self._since_chunks = (end, {})
         made = self._since_chunks[1]
         if chunk.cursor not in made:
-            made[chunk.cursor] = frame(*self._since(decode(chunk.cursor), skipping=True))
+            made[chunk.cursor] = frame(
+                *chain.from_iterable(self._with_id(self._since(decode(chunk.cursor), skipping=True)))
+            )
             self._expire(made[chunk.cursor])
         return made[chunk.cursor]
 
@@ -468,7 +467,7 @@ class Conflation:
         if cursor not in made:
             if len(made) == _CURSORS:
                 made.clear()
-            made[cursor] = frame(sse_messages.OPENING, *self._since(positions, skipping=False))
+            made[cursor] = self._beginning(self._since(positions, skipping=False))
             self._expire(made[cursor])
         return made[cursor]
 
@@ -490,9 +489,7 @@ class Conflation:
             found[of] = position.sequence if position is not None and known else None
         return found
 
-    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> list[bytes]:
-        """Return the pieces of the messages with what a client with positions lacks."""
+    def _since(self, positions: Mapping[int, Position], *, skipping: bool) -> list[sse.Pieces]:
+        """Return messages with what a client with positions lacks."""
         lacking = self.lacking(positions)
-        return self._with_id(
-            [message for of, known in lacking.items() for message in self.since(of, known, skipping=skipping)]
-        )
+        return [message for of, known in lacking.items() for message in self.since(of, known, skipping=skipping)]

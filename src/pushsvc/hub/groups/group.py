@@ -376,7 +376,7 @@ class Group:
                 self.conflation.prepare_soon(self._on_prepared)
                 return
             unsent.discard(known)
-            self.channel.broadcast(self.conflation.snapshots(of for of in self.logs if of in known))
+            self.conflation.broadcast_states(of for of in self.logs if of in known)
         unsent.discard(known)
         if not unread:
             self.settled.set()
@@ -432,7 +432,8 @@ class Group:
     def _states(self, logs: Iterable[Log]) -> list[bytes]:
         """Return snapshots without an id: the next message has one."""
         wanted = set(logs) if self._was_settled else ()
-        return [message for of in self.logs if of in wanted for message in self.conflation.state(of)] if wanted else []
+        found = [message for of in self.logs if of in wanted for message in self.conflation.state(of)] if wanted else []
+        return [b"".join(message) for message in found]
 
     def reselected(self, cursor: str) -> Reselected:
         """Return what a cursor has not had in its selection."""

@@ -86,7 +86,7 @@ class Edition:
     def _shaped(self, texts: list[bytes]) -> bytes:
         return self._selection.shaped(texts, self._head["columns"])
 
-    def message(self, event: str, top: int, **extra: Any) -> bytes:
+    def message(self, event: str, top: int, **extra: Any) -> sse.Pieces:
         """Return the rows of the totals and of the first keys, in order, as a message without an id."""
         self.encode(top, no_pause)
         top = min(top, len(self._texts))

@@ -56,7 +56,7 @@ class TableEdition:
         self.made_at = monotonic()
         return encoded
 
-    def message(self, **extra: Any) -> bytes:
+    def message(self, **extra: Any) -> sse.Pieces:
         """Return the snapshot as a message without an id."""
         head = orjson.dumps({**self._head, "at": now_ms(), **extra})
         return sse.encode_json((head[:-1], b',"data":[', *self._pieces, b"]}"), event="snapshot")

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import gevent
 
@@ -180,7 +181,7 @@ class Replay:
         resets = plan.resets()
         if resets:
             group.note_reset()
-        messages = resets + self._statistics(plan, lacking)
+        messages = [*resets, *chain.from_iterable(self._statistics(plan, lacking))]
         if self.reason is ResumeReason.NEW:
             self.reason = ResumeReason.CURSOR
         self._history = History(self.broker, group.query, plan.positions(), plan.log_positions, self.limits.read_bytes)
@@ -208,17 +209,17 @@ class Replay:
                 lacking[of] = None if full or position is None else position.sequence
         return lacking
 
-    def _statistics(self, plan: ResumePlan, lacking: Mapping[Log, int | None]) -> list[bytes]:
+    def _statistics(self, plan: ResumePlan, lacking: Mapping[Log, int | None]) -> list[sse.Pieces]:
         """Return the statistics that the client lacks. The last has one id for all, unless events bring it."""
         group, lost = self.group, plan.lost
         skipping = self.reason is ResumeReason.TOO_SLOW
-        messages: list[bytes] = []
+        messages: list[sse.Pieces] = []
         for of, sequence in lacking.items():
             messages += group.conflation.since(of, sequence, skipping=skipping)
         if messages and not group.has_events:
-            messages[-1] = sse.with_id(messages[-1], group.cursor())
+            messages[-1] = sse.id_line(group.cursor()), *messages[-1]
         elif messages and self.reason is ResumeReason.NEW and not lost:
-            messages[-1] = sse.with_id(messages[-1], encode(plan.positions(), group.query.digest))
+            messages[-1] = sse.id_line(encode(plan.positions(), group.query.digest)), *messages[-1]
         return messages
 
     def _read_on(self, history: History) -> bool:
@@ -242,11 +243,11 @@ class Replay:
             self._push(messages)
         return True
 
-    def _push(self, messages: Sequence[bytes]) -> None:
+    def _push(self, messages: Sequence[bytes | memoryview]) -> None:
         if self._is_wanted:
-            self.connection.push(b"".join(messages))
+            self.connection.push(*messages)
 
-    def _join(self, messages: Sequence[bytes] = ()) -> None:
+    def _join(self, messages: Sequence[bytes | memoryview] = ()) -> None:
         """Continue live from the goal, after some messages. If the goal is lost, read on to the next one."""
         if not self._is_wanted:
             return
@@ -257,5 +258,5 @@ class Replay:
         connection = self.connection
         connection.source = connection.channel
         connection.at = self._goal
-        if connection.push(b"".join(messages)):
+        if connection.push(*messages):
             connection.source.resume(connection)
