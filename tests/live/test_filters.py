@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from pushsvc.cursor import decode
 from pushsvc.sse import Decoder
 from support.effort import rounds
 from support.stack import Stack
@@ -156,9 +157,15 @@ def test_cursor_moves_past_what_was_filtered_out(broker_stack, topic):
         stream.read()
         for n in range(5):
             server.post(topic, [{"key": "loud", "n": n}] * 20)
-        heartbeat = until(lambda: (m := stream.next()).event == "heartbeat" and m)
-    cursor = heartbeat.id
-    assert cursor
+        with server.stream(path(topic, [("heartbeat", "event")])) as now:
+            [(partition, end)] = decode(now.next().id).items()
+
+        def moved():
+            message = stream.next()
+            found = message.event == "heartbeat" and decode(message.id).get(partition)
+            return found and found.sequence >= end.sequence and message.id
+
+        cursor = until(moved)
     server.post(topic, {"key": "silent", "n": 1})
     server.post(topic, {"key": "silent", "n": 2})
     with server.stream(path(topic, [("key", "silent")]), Last_Event_ID=cursor) as stream:
