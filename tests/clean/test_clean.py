@@ -188,6 +188,9 @@ def test_a_table_must_name_its_rows_and_columns() -> None:
         clean(pd.DataFrame([[1, 2]], columns=["v", "v"]), [])
     with pytest.raises(InvalidRules, match="does not fit"):
         clean(pd.DataFrame({"v": [{}, {}], "w": [1, 1]}), [{"rule": "duplicates"}])
+    half = pd.DataFrame([["\ud800"], [None]], columns=["v"], dtype=object)
+    with pytest.raises(InvalidRules, match=r"rule 1 \(text of v\) does not fit.*surrogates not allowed"):
+        clean(half, [{"rule": "text", "field": "v", "case": "lower"}])
 
 
 @pytest.mark.parametrize(

@@ -79,5 +79,5 @@ def _apply(number: int, rule: Rule, table: pd.DataFrame) -> Outcome:
         return apply(rule, table)
     except InvalidRules as error:
         raise InvalidRules(f"rule {number} ({rule.title}): {error}") from None
-    except TypeError as error:  # an object where a single value is meant
+    except (TypeError, UnicodeEncodeError) as error:  # an object where a value is meant; half of a surrogate pair
         raise InvalidRules(f"rule {number} ({rule.title}) does not fit the values: {error}") from None
