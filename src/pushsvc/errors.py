@@ -66,6 +66,21 @@ class InvalidInput(PushError):
     status, slug, title = 400, "invalid-input", "Invalid input"
 
 
+class TooManyRows(InvalidInput):
+    """A stream would begin with more rows of statistics than one message may have."""
+
+    slug, title = "too-many-rows", "The stream has too many rows of statistics"
+
+    @classmethod
+    def check(cls, size: int, most: int) -> None:
+        """Raise the error for more than ``most`` bytes."""
+        if size > most:
+            raise cls(
+                f"about {size / 1e6:,.0f} MB of rows, at most {most / 1e6:,.0f} MB (limits.snapshot) are sent at once: "
+                "choose windows, keys or fields, or top"
+            )
+
+
 class InvalidTopic(InvalidInput):
     slug, title = "invalid-topic", "Invalid topic name"
 

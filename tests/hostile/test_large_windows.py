@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from pushsvc.broker.broker import Broker, StatisticsWrite
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FrameKind
+from pushsvc.cursor import Position, encode
+from pushsvc.errors import TooManyLogsFollowed, TooManyRows
 from pushsvc.event import Event
 from pushsvc.frame import apply_frame
 from pushsvc.frame_text import ROWS_A_SLICE
@@ -22,7 +25,7 @@ from pushsvc.hub.groups.tables import BLOCK, LARGE_ROWS
 from pushsvc.hub.hub import Hub
 from pushsvc.hub.limits import FanoutLimits, FeedLimits
 from pushsvc.hub.query import Query
-from pushsvc.hub.streams import QueryStream
+from pushsvc.hub.streams import CombinedStream, QueryStream, Subscription
 from pushsvc.hub.window_state import Selection, WindowState
 from pushsvc.settings import TopicSettings
 from pushsvc.sse import Decoder
@@ -65,6 +68,17 @@ def write(hub: Hub, broker: Broker) -> Write:
 
     append(FrameKind.SNAPSHOT, [[f"k{number}", None, 1] for number in range(ROWS)])
     return append
+
+
+@pytest.fixture
+def narrow_hub(hub: Hub) -> Hub:
+    """A hub with room for the window, and not for twice its rows."""
+    hub.feed.tally.most = 400 * ROWS
+    return hub
+
+
+def limit_snapshots(hub: Hub, most: int) -> None:
+    hub.feed.limits = replace(hub.feed.limits, snapshot=most)
 
 
 def group_of(hub: Hub, **selection: Any) -> Group:
@@ -399,3 +413,100 @@ def test_windows_larger_than_what_is_kept_are_encoded_once_for_a_message(
     assert group.conflation.initial_state().count(b"event: snapshot") == 2
     assert [table.encoded for table in tables] == [ROWS, ROWS]
     turn_until(lambda: sum(table.edition is not None for table in tables) == 1)
+
+
+def test_a_window_without_room_is_not_loaded(narrow_hub: Hub, write: Write) -> None:
+    write(FrameKind.SNAPSHOT, [[f"k{number}", None, 1] for number in range(2 * ROWS)])
+    group = group_of(narrow_hub)
+    turn_until(lambda: group.closed)
+    with pytest.raises(TooManyLogsFollowed, match=r"limits\.followed_bytes"):
+        group.wait_settled()
+    assert group.settled.is_set(), "who waits for it learns the reason"
+    assert (narrow_hub.feed.followed, narrow_hub.feed.followed_bytes) == (0, 0)
+
+
+def test_the_largest_window_ends_when_those_that_are_followed_outgrow_the_room(narrow_hub: Hub, write: Write) -> None:
+    group, other = settled(narrow_hub), narrow_hub.group(Query(statistics=("other",), windows=("1m",)))
+    turn_until(other.settled.is_set)
+    assert 0 < narrow_hub.feed.followed_bytes < 400 * ROWS
+    write(FrameKind.UPDATE, [[f"new{number}", None, 1] for number in range(ROWS)], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: group.closed)
+    assert not other.closed
+    assert narrow_hub.feed.followed_bytes == 0
+
+
+def test_a_full_process_follows_no_other_window(narrow_hub: Hub, write: Write) -> None:
+    settled(narrow_hub)
+    narrow_hub.feed.tally.most = narrow_hub.feed.followed_bytes
+    events = narrow_hub.group(Query(events=("other",)))
+    statistics = narrow_hub.group(Query(statistics=("other",), windows=("1m",)))
+    assert statistics.closed
+    assert not events.closed
+    assert not group_of(narrow_hub, fields=frozenset([None])).closed, "its window is followed already"
+
+
+def test_rows_that_nobody_follows_are_dropped_in_slices(hub: Hub, write: Write) -> None:
+    group = settled(hub)
+    state = state_of(group)
+    rows = state._rows
+    assert len(rows) == ROWS
+    hub.end(group, "nobody is left")
+    assert (state.size, hub.feed.followed_bytes) == (0, 0)
+    with counted_turns() as turns:
+        turn_until(lambda: not rows)
+    assert turns[0] >= ROWS // 4_000
+
+
+def test_a_stream_does_not_begin_with_more_rows_than_are_sent_at_once(hub: Hub, write: Write) -> None:
+    """Three windows of 41 MB were copied in one step of 0.16 s, and took 480 MB."""
+    limit_snapshots(hub, 10 * ROWS)
+    with pytest.raises(TooManyRows, match=r"limits\.snapshot") as refused:
+        settled(hub).prepare()
+    assert refused.value.status == 400
+    settled(hub, fields=frozenset(["other"])).prepare()
+    settled(hub, keys=frozenset(["k1"])).prepare()
+    settled(hub, top=10).prepare()
+    with pytest.raises(TooManyRows):
+        settled(hub, top=ROWS).prepare()
+
+
+def test_a_client_that_has_the_rows_may_come_back(hub: Hub, write: Write) -> None:
+    group = settled(hub)
+    limit_snapshots(hub, 10 * ROWS)
+    group.prepare(group.cursor())
+    with pytest.raises(TooManyRows):
+        group.prepare("unreadable")
+
+
+def test_subscriptions_of_one_stream_count_together(hub: Hub, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "start", lambda: None)  # no notifications are wanted here
+    monkeypatch.setattr(Group, "wait_settled", lambda group: turn_until(group.settled.is_set))
+    limit_snapshots(hub, 20 * ROWS)
+    groups = [settled(hub), settled(hub, records=True)]
+    subscriptions = [Subscription(f"stats/{n}", group.query) for n, group in enumerate(groups)]
+    CombinedStream(hub, subscriptions[:1]).open()
+    with pytest.raises(TooManyRows):
+        CombinedStream(hub, subscriptions).open()
+
+
+def test_streams_end_when_their_window_outgrows_what_is_sent_at_once(hub: Hub, write: Write) -> None:
+    limit_snapshots(hub, 20 * ROWS)
+    group, limited = settled(hub), settled(hub, keys=frozenset(["k1"]))
+    peer = Peer(group.channel, hub=hub)
+    write(FrameKind.UPDATE, [[f"new{number}", None, 1] for number in range(ROWS)], 2)
+    group.followers[WINDOW.partition].wake()
+    turn_until(lambda: group.closed)
+    assert b"(limits.snapshot) are sent at once" in peer.read()
+    assert not limited.closed
+
+
+def test_a_slow_stream_ends_when_it_lacks_more_than_is_sent_at_once(hub: Hub, write: Write) -> None:
+    group = settled(hub)
+    peer = Peer(group.channel, hub=hub)
+    chunk = group.channel.seal()
+    chunk.cursor = encode({WINDOW.partition: Position(0, 0)})  # of before a restart of Redis
+    limit_snapshots(hub, 10 * ROWS)
+    group.recover(peer.connection, chunk)
+    assert b"(limits.snapshot) are sent at once" in peer.read()
+    assert peer.connection.closed

@@ -1,11 +1,12 @@
 """The changes since a position; tests/properties/test_window_state.py covers any log and position."""
 
+import orjson
 import pytest
 
 from pushsvc.broker.keys import Log
-from pushsvc.broker.log import FrameKind
+from pushsvc.broker.log import FrameKind, StatisticsEntry
 from pushsvc.hub.window_state import Selection, WindowState
-from support.reference.statistics_log import decoded, entries
+from support.reference.statistics_log import COLUMNS, decoded, entries
 
 
 def test_client_at_the_end_lacks_nothing():
@@ -35,3 +36,24 @@ def test_a_limited_frame_does_not_tell_of_other_keys():
     assert "partial" not in Selection(keys=frozenset(["a", "b"]), limited=True).apply(frame)
     assert Selection(keys=keys).apply(frame)["full"]  # the client asked for the key, and may have lost some of it
     assert Selection().apply(frame) == frame
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(),
+        Selection(keys=frozenset(["k1", "k2"])),
+        Selection(fields=frozenset(["n"])),
+        Selection(records=True),
+        Selection(top=3),
+        Selection(keys=frozenset(["k1"]), fields=frozenset([None])),
+    ],
+    ids=str,
+)
+def test_the_estimate_is_about_the_size_of_the_rows_in_a_message(selection):
+    state = WindowState(Log("topic", "1m"))
+    assert state.estimate(selection) == 0
+    rows = [(f"k{number}", field, number) for number in range(100) for field in (None, "n", "total")]
+    state.apply(StatisticsEntry(FrameKind.SNAPSHOT, 1, 1, 0, 1, orjson.dumps({"columns": COLUMNS, "data": rows})))
+    size = len(orjson.dumps(selection.apply(decoded(state.snapshot()))["data"])) - 1
+    assert size * 0.8 <= state.estimate(selection) <= size * 1.5

@@ -120,6 +120,25 @@ def test_the_limit_of_streams_is_shared_and_ends_with_them(stack: Stack, topic: 
         until(lambda: opened(streams))
 
 
+def test_a_stream_of_more_rows_than_a_process_may_follow_gets_a_reason(stack: Stack, topic: str) -> None:
+    """It waits while the window is loaded, and ends no other stream."""
+    stack.configure("[limits]\nfollowed_bytes = 1_000_000\n")
+    stack.start_web()
+    stack.start_aggregator()
+    assert stack.post(f"{topic}.small", {"n": 1}).status == 202
+    for begin in range(0, 6_000, 2_000):
+        assert stack.post(topic, [{"key": f"k{n}", "n": 1} for n in range(begin, begin + 2_000)]).status == 202
+    with stack.stream(f"/v1/topics/{topic}.small/stats?window=1m") as small:
+        assert small.frame()[0] == "snapshot"
+        with stack.stream(f"/v1/topics/{topic}/stats?window=1m") as large:
+            assert large.status == 200
+            assert b": The streams of this process follow too many topics and windows\n" in large.rest()
+        assert stack.stats(topic, "?window=1m&at_least=6000")["offset"] == 6_000
+        assert stack.post(f"{topic}.small", {"n": 2}).status == 202
+        assert small.until(lambda _, data: data.get("offset") == 2)
+    assert stack.metric("pushsvc_followed_bytes") < 1_000_000
+
+
 def test_connections_beyond_the_rate_are_refused(stack: Stack, topic: str) -> None:
     stack.configure("[limits]\nconnections_per_second = 30\n")
     stack.start_web()

@@ -19,6 +19,7 @@ def test_update_since_any_position_leads_to_the_state(steps, cut, removed):
     log, state, client = entries(steps), WindowState(Log("topic", "1m"), removed=removed), Client()
     for number, entry in enumerate(log):
         state.apply(entry)
+        assert state.bytes == sum(map(len, state._rows.values()))
         if number <= cut and entry.kind is not FrameKind.BASELINE:
             client.take(entry.frame, snapshot=entry.kind is FrameKind.SNAPSHOT)
     sequence = log[min(cut, len(log) - 1)].sequence
@@ -44,6 +45,6 @@ def test_a_staged_entry_leads_to_the_same_state(steps, removed, staged):
         one.drop_replaced(no_pause)
         other.apply(entry)
         assert decoded(one.snapshot()) == decoded(other.snapshot())
-        assert one.sequence == other.sequence
+        assert (one.sequence, one.bytes) == (other.sequence, other.bytes)
         for sequence in range(entry.sequence + 1):
             assert one.changes_since(sequence) == other.changes_since(sequence)

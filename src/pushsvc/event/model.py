@@ -39,6 +39,8 @@ class Limits:
     pattern_shapes: int = 50  # arrangements of wildcards in the patterns of a stream
     partition_topics: int = 20_000  # topics of a partition; a million spread evenly are 15,625
     followed: int = 100_000  # logs of a web process, each the events or one window of a topic
+    snapshot: int = 16_000_000  # bytes of rows with which a stream begins, about
+    followed_bytes: int = 128_000_000  # that the rows of these windows take, about
     filters: int = 100  # of streams, with which an event is compared in a web process
     statistics_cells: int = 1_500_000  # keys times fields times windows of all topics of an aggregator
     partition_cells: int = 1_250_000  # the same of all topics of a partition

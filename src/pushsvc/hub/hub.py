@@ -267,6 +267,7 @@ class Hub:
         self._close_idle()
         self.feed.topics.forget_unused()
         metrics.FOLLOWED.set(self.feed.followed)
+        metrics.FOLLOWED_BYTES.set(self.feed.followed_bytes)
 
     def _end_stuck(self) -> None:
         """End streams whose peer takes nothing, and note how much is kept for slow ones."""

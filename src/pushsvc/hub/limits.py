@@ -42,6 +42,9 @@ class FeedLimits:
     slice: float = 0.002  # work after which the event loop gets a turn
     filters: int = 100  # filters that an event of a log is compared with, besides the look-up of its key
     pattern_filters: int = 20  # filters of all patterns, which are compared without slices
+    # Bytes of rows, about, that a stream gets at once. They are joined in one step: some 20 ms.
+    snapshot: int = 16_000_000
+    followed_bytes: int = 128_000_000  # that the rows of all followed windows take, about
     # Bytes of frames from which on they are parsed in slices: some 2,000 rows.
     large_frames: int = 200_000
     # Logs that are read at once. More are read piece by piece, and other work is done in between.

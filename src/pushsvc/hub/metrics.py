@@ -10,6 +10,9 @@ DELIVERIES = BufferedCounter(Counter("pushsvc_deliveries_total", "Messages given
 FOLLOWED = BufferedGauge(
     Gauge("pushsvc_logs_followed", "Logs that the busiest process follows", multiprocess_mode="livemax")
 )
+FOLLOWED_BYTES = BufferedGauge(
+    Gauge("pushsvc_followed_bytes", "Bytes of the rows that the busiest process follows", multiprocess_mode="livemax")
+)
 BACKLOG = BufferedGauge(Gauge("pushsvc_backlog_bytes", "Bytes held for slow streams", multiprocess_mode="livesum"))
 BEHIND = BufferedGauge(
     Gauge("pushsvc_streams_behind", "Streams that are slow, or are reading history", multiprocess_mode="livesum")

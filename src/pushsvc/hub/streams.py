@@ -18,7 +18,7 @@ import orjson
 from pushsvc import sse
 from pushsvc.auth.grants import Grants
 from pushsvc.cursor import UNREADABLE, Position, UnreadableCursor, decode, name_of, split
-from pushsvc.errors import BrokerUnavailable, PushError, Unavailable, at_place
+from pushsvc.errors import BrokerUnavailable, PushError, TooManyRows, Unavailable, at_place
 from pushsvc.hub.delivery.channel import Channel
 from pushsvc.hub.delivery.chunked import frame
 from pushsvc.hub.delivery.combined import Part
@@ -61,6 +61,11 @@ class Stream(ABC):
     @abstractmethod
     def factory(self) -> Callable[[str | None], Stream]:
         """Return a function that makes an equal stream from another cursor."""
+
+    @property
+    def first_bytes(self) -> int:
+        """Return about how many bytes of rows an opened stream begins with."""
+        return 0
 
     @property
     def beginning(self) -> str | None:
@@ -168,6 +173,10 @@ class QueryStream(Stream):
         self._from = self.channel.seal()
         if self._group.query.filters_events:
             self._group.rebase_cursor(self._from)
+
+    @property
+    def first_bytes(self) -> int:
+        return self._group.first_bytes(self._cursor)
 
     @property
     def beginning(self) -> str | None:
@@ -303,6 +312,7 @@ class CombinedStream(Stream):
         for place, stream in enumerate(self._streams):
             with at_place(f"sub[{place}]"):
                 stream.open()
+        TooManyRows.check(sum(stream.first_bytes for stream in self._streams), self.hub.feed.limits.snapshot)
 
     def start(self, connection: Connection) -> None:
         try:

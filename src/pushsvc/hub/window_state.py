@@ -22,6 +22,7 @@ from pushsvc.stats.rows import OTHER
 
 _REMOVED = 1_000  # removed rows that are remembered, unless there are more rows than this
 _COUNTED = 10_000  # updates that are remembered to be counted
+_ROW = 220  # bytes of a row beside its text and its key: its id, and its places in dictionaries
 _COLUMNS = TopicSettings().columns  # of windows that do not exist
 _PUT, _COPIED = 250, 4_000  # rows that are put, or copied and dropped, between two pauses: less than a millisecond
 
@@ -112,7 +113,8 @@ class WindowState:
     """The rows of one statistics log, and the entry that changed each of them last.
 
     It answers at once what changed since any entry: for a slow stream, a resumed one, or one with an interval of its
-    own. ``sequence`` and ``offset`` are those of the last entry. At least ``removed`` removed rows are remembered.
+    own. ``sequence`` and ``offset`` are those of the last entry. The texts of the rows have ``bytes``. At least
+    ``removed`` removed rows are remembered.
     """
 
     __slots__ = (
@@ -129,6 +131,7 @@ class WindowState:
         "_staged",
         "_tails",
         "_updates",
+        "bytes",
         "exists",
         "log",
         "offset",
@@ -138,7 +141,7 @@ class WindowState:
     def __init__(self, log: Log, *, removed: int = _REMOVED) -> None:
         self.log = log
         self.exists = False
-        self.sequence = self.offset = 0
+        self.sequence = self.offset = self.bytes = 0
         self._most_removed = removed
         self._rows: dict[RowId, bytes] = _NO_ROWS
         self._empty: dict[RowId, None] = _NO_ROWS  # rows that count zero, but for totals
@@ -215,6 +218,7 @@ class WindowState:
             staged._horizon = entry.sequence
         else:
             staged._partial.update(self._partial)
+            staged.bytes = self.bytes
             for known, copied in zip(self._containers, staged._containers, strict=True):
                 rows = iter(known.items())
                 while part := list(islice(rows, _COPIED)):
@@ -238,7 +242,13 @@ class WindowState:
     def _replace(self, staged: "WindowState") -> None:
         self._replaced = [*(self._replaced or ()), *self._containers]
         self._rows, self._empty, self._tails, self._changed, self._removed = staged._containers
-        self._partial, self._horizon = staged._partial, staged._horizon
+        self._partial, self._horizon, self.bytes = staged._partial, staged._horizon, staged.bytes
+
+    def retire(self) -> None:
+        """Leave the rows to ``drop_replaced``: nobody needs this state any more. What works on it in slices ends."""
+        if self._rows is not _NO_ROWS:
+            self._replace(WindowState(self.log))
+            self.sequence = -1
 
     def drop_replaced(self, pause: Pause) -> None:
         """Free in slices what a staged entry has replaced: the destruction of its rows would take as long as they."""
@@ -250,6 +260,7 @@ class WindowState:
                 pause()
 
     def _clear(self, sequence: int) -> None:
+        self.bytes = 0
         self._rows.clear()
         self._empty.clear()
         self._tails.clear()
@@ -267,9 +278,11 @@ class WindowState:
         row_id_of, count = row_id_getter(columns), columns.index("count")
         for row in rows:
             row_id = row_id_of(row)
-            if row_id not in self._rows:
+            known, text = self._rows.get(row_id), row_text(row)
+            if known is None:
                 self._tails[row_id[1:]] = None
-            self._rows[row_id] = row_text(row)
+            self.bytes += len(text) - len(known or b"")
+            self._rows[row_id] = text
             if row[count] or row[0] is None:
                 self._empty.pop(row_id, None)
             else:
@@ -283,6 +296,7 @@ class WindowState:
     def _remove(self, gone: Iterable[Sequence[Any]], sequence: int) -> None:
         for listed in gone:
             row_id = tuple(listed)
+            self.bytes -= len(self._rows.get(row_id, b""))
             for rows in (self._rows, self._empty, self._changed, self._removed):
                 rows.pop(row_id, None)
             self._removed[row_id] = sequence
@@ -324,6 +338,25 @@ class WindowState:
     def size(self) -> int:
         """Return the number of rows."""
         return len(self._rows)
+
+    @property
+    def memory(self) -> int:
+        """Return about how many bytes the rows take in this process: a key is in a text and in an id."""
+        return 2 * self.bytes + _ROW * len(self._rows)
+
+    def estimate(self, selection: Selection) -> int:
+        """Return about how many bytes the selected rows have in a message, if all keys have equally many rows."""
+        if not self._rows:
+            return 0
+        fields = selection.fields
+        tails = sum(fields is None or tail[0] in fields for tail in self._tails)
+        keys = -(-len(self._rows) // len(self._tails))
+        if selection.keys is not None:
+            keys = min(keys, len(selection.keys))
+        if selection.top is not None:
+            keys = min(keys, selection.top + 1)
+        names = sum(len(name) + 3 for name in self._head["columns"]) if selection.records else 0
+        return keys * tails * (self.bytes // len(self._rows) + 1 + names)
 
     def shown(self) -> tuple[list[RowId], list[bytes]]:
         """Return the ids and the texts of the rows that a snapshot has. They do not change: changes replace them."""

@@ -75,7 +75,7 @@ def create_app(
         heartbeat,
         followed=limits.followed,
         io_uring=io_uring,
-        feed_limits=FeedLimits(filters=limits.filters),
+        feed_limits=FeedLimits(filters=limits.filters, snapshot=limits.snapshot, followed_bytes=limits.followed_bytes),
     )
     hub.count_in(memory)
     accounts, streams = Accounts(broker.rates, limits), StreamCounts(broker.rates)

@@ -8,14 +8,16 @@ from gevent.lock import BoundedSemaphore
 
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
+from pushsvc.errors import TooManyLogsFollowed
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub.feed.demand import WindowDemand
 from pushsvc.hub.feed.directory import Directory
-from pushsvc.hub.feed.follower import Follower, Tally
+from pushsvc.hub.feed.follower import Follower
 from pushsvc.hub.feed.loading import WindowLoader
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.router import LogSource, Router
 from pushsvc.hub.feed.subscriptions import Subscriptions
+from pushsvc.hub.feed.tally import Tally
 from pushsvc.hub.feed.topic_list import TopicList
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.topic import PARTITIONS
@@ -24,7 +26,9 @@ from pushsvc.topic import PARTITIONS
 class Feed:
     """Gives the entries of followed logs to consumers, while the writer has ``room``.
 
-    At most ``most`` logs are followed: each costs a subscription in Redis and state in this process.
+    At most ``most`` logs are followed: each costs a subscription in Redis and state in this process. The rows of their
+    windows are bounded, too: at the bound no window is added, and if those that are followed grow beyond it, the
+    streams of the largest ones end.
     """
 
     def __init__(self, broker: Broker, room: Event, most: int, limits: FeedLimits | None = None) -> None:
@@ -37,8 +41,8 @@ class Feed:
         self.has_been_up = False
         self.opening = BoundedSemaphore()  # of the group that follows its next topics
         self._reads = SharedReads(broker, self.limits.read_logs)
-        self.loader = WindowLoader(self._reads, self.limits)
-        self._tally = Tally()
+        self.tally = Tally(self.limits.followed_bytes, self._make_room)
+        self.loader = WindowLoader(self._reads, self.tally, self.limits)
         self._room = room
         self._most = most
         self._followers: dict[int, Follower] = {}
@@ -61,7 +65,12 @@ class Feed:
     @property
     def followed(self) -> int:
         """Return how many logs are followed."""
-        return self._tally.logs
+        return self.tally.logs
+
+    @property
+    def followed_bytes(self) -> int:
+        """Return about how many bytes the rows of the followed windows take."""
+        return self.tally.bytes
 
     def listen(self, channel: str, on_message: Callable[[bytes], None]) -> None:
         """Call back with each message of a channel in the reading greenlet, so it must not block. An empty message
@@ -69,13 +78,22 @@ class Feed:
         self._listeners[channel] = on_message
         self.live.subscribe(channel)
 
-    def has_room(self, logs: Sequence[Log]) -> bool:
-        """Return whether logs may be followed beside those that are."""
-        new = 0
-        for of in logs:
-            follower = self._followers.get(of.partition)
-            new += follower is None or of not in follower.tails
-        return not new or self.followed + new <= self._most
+    def refusal(self, logs: Sequence[Log]) -> TooManyLogsFollowed | None:
+        """Return why logs cannot be followed beside those that are, if they cannot."""
+        new = [of for of in logs if (known := self._followers.get(of.partition)) is None or of not in known.tails]
+        if any(of.window is not None for of in new) and not self.tally.has_room():
+            return self.tally.refusal
+        if new and self.followed + len(new) > self._most:
+            return TooManyLogsFollowed("limits.followed is reached: raise it, or run more web processes")
+        return None
+
+    def _make_room(self) -> None:
+        """Let the largest windows go, until a tenth of the bound is free: not each new row must look for them."""
+        found = [(follower, tail) for follower in self._followers.values() for tail in follower.tails.values()]
+        for follower, tail in sorted(found, key=lambda pair: pair[1].counted, reverse=True):
+            if self.tally.bytes < self.tally.most * 0.9:
+                return
+            follower.refuse(tail)
 
     def follower(self, partition: int) -> Follower:
         """Return the follower of a partition, a new one if there is none."""
@@ -85,7 +103,7 @@ class Feed:
                 follower.leave_tally()
             follower = Follower(
                 partition, self._reads, self.subscriptions, self._room, self.directory, self._demand,
-                partial(self._on_end, partition), self.limits, self._tally, self.loader,
+                partial(self._on_end, partition), self.limits, self.tally, self.loader,
             )  # fmt: skip
             self._followers[partition] = follower
         return follower

@@ -31,21 +31,13 @@ from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.subscriptions import Subscriptions
 from pushsvc.hub.feed.tail import Joiner, LogConsumer, Tail
 from pushsvc.hub.feed.tail_reads import Restarted, TailRead, TailReader, TailReads, complete_through
+from pushsvc.hub.feed.tally import Tally
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.slices import Slices
 
 log = logging.getLogger(__name__)
 
 Notified = list[tuple[Log | None, bytes]]  # notifications as they arrived; no log: a new topic was announced
-
-
-class Tally:
-    """How many logs the followers of a process follow."""
-
-    __slots__ = ("logs",)
-
-    def __init__(self) -> None:
-        self.logs = 0
 
 
 class Follower:
@@ -362,7 +354,9 @@ class Follower:
             tail.discard(consumer)
             if not tail.consumers:
                 del self.tails[of]
-                self._tally.logs -= 1
+                self._tally.discard(tail)
+                if tail.window_state is not None:
+                    self._loader.drop(tail.window_state)
                 self._doubted.pop(of, None)
                 self._unconfirmed.pop(of, None)
                 self._subscriptions.unsubscribe(of)
@@ -374,8 +368,9 @@ class Follower:
 
     def leave_tally(self) -> None:
         """Count no more: another follower takes the place of this one."""
-        self._tally.logs -= len(self.tails)
-        self._tally = Tally()
+        for tail in self.tails.values():
+            self._tally.discard(tail)
+        self._tally = Tally(self._tally.most, lambda: None)
 
     def wait_for(self, position: Position, timeout: float) -> bool:
         """Wait until the consumers got everything up to a position; return False if Redis has not been there.
@@ -557,7 +552,17 @@ class Follower:
         return self.tails.get(tail.log) is tail
 
     def on_loaded(self, tail: Tail) -> None:
+        self._count(tail)
         self.doubt([tail.log])
+
+    def _count(self, tail: Tail) -> None:
+        if tail.window_state is not None and self.follows(tail):
+            self._tally.count(tail, tail.window_state.memory)
+
+    def refuse(self, tail: Tail) -> None:
+        """End the consumers of a log whose rows have no room in this process."""
+        for consumer in tuple(tail.consumers):
+            consumer.refuse(self._tally.refusal)
 
     def on_failed(self) -> None:
         self._failed = True
@@ -595,13 +600,19 @@ class Follower:
             if tail.catching_up:
                 if tail.window_state is not None and tail.window_state.exists and lost > tail.window_state.sequence:
                     rewound = True
-                    tail.rewind()  # no consumer has anything of it
+                    self._rewind(tail)  # no consumer has anything of it
             elif lost > self._through:
                 rewound = True
-                tail.rewind(one.log.last)
+                self._rewind(tail, one.log.last)
                 for consumer in tail.consumers:
                     consumer.reset(of, "deleted" if tail.deleted > self._through else "trimmed")
         return rewound
+
+    def _rewind(self, tail: Tail, last: int | None = None) -> None:
+        before = tail.window_state
+        tail.rewind(last)
+        if before is not None:
+            self._loader.drop(before)
 
     def _offer(self, reads: Mapping[Log, TailRead], taken: Batch, limit: int, *, may_pause: bool = False) -> None:
         """Hand out the entries of reads and notifications up to a sequence, and advance past them.
@@ -621,6 +632,8 @@ class Follower:
         if reads:
             batch.sort(key=lambda item: item[0])
         self.hand_out.give(batch, self._through, before)
+        for _, tail, _ in batch:
+            self._count(tail)
         read: dict[LogConsumer, list[Log]] = {}
         for of, one in reads.items():
             for consumer in one.tail.consumers:
@@ -663,7 +676,7 @@ class Follower:
         for of, tail in self.tails.items():
             if last and tail.catching_up and of not in last:
                 continue  # it was added during the read: its consumers got nothing, and it starts where it was to
-            tail.rewind(last.get(of))
+            self._rewind(tail, last.get(of))
             for consumer in tail.consumers:
                 consumer.reset(of, reason)
         self._doubt_all()

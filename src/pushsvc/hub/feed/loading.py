@@ -14,14 +14,18 @@ from pushsvc.broker.log import LogEntry, StatisticsEntry
 from pushsvc.errors import PushError
 from pushsvc.hub.feed.reads import SharedReads
 from pushsvc.hub.feed.tail import Tail
+from pushsvc.hub.feed.tally import Tally
 from pushsvc.hub.limits import FeedLimits
+from pushsvc.hub.window_state import WindowState
+from pushsvc.pause import Pause
 from pushsvc.slices import Slices
 
 log = logging.getLogger(__name__)
 
 
 class LoadingFollower(Protocol):
-    """Follows the logs whose windows are loaded. ``on_loaded`` reads on in a log; ``on_failed`` starts over."""
+    """Follows the logs whose windows are loaded. ``on_loaded`` reads on in a log; ``on_failed`` starts over;
+    ``refuse`` ends the consumers of a log."""
 
     @property
     def partition(self) -> int: ...
@@ -30,23 +34,29 @@ class LoadingFollower(Protocol):
     def follows(self, tail: Tail) -> bool: ...
     def on_loaded(self, tail: Tail) -> None: ...
     def on_failed(self) -> None: ...
+    def refuse(self, tail: Tail) -> None: ...
 
 
 class _Outdated(Exception):
     """The log started over, or is followed no more."""
 
 
+class _NoRoom(Exception):
+    """The rows of the window do not fit beside those of others."""
+
+
 class WindowLoader:
-    """Loads the windows of a process.
+    """Loads the windows of a process, and drops them. A window that does not fit into the ``tally`` is refused.
 
     No consumer has anything of a log meanwhile, so no other log waits for it. ``slices`` counts the pieces of the work.
     One window is loaded at a time: with a hundred of them each turn of the event loop would have a slice of each.
     """
 
-    def __init__(self, reader: SharedReads, limits: FeedLimits) -> None:
+    def __init__(self, reader: SharedReads, tally: Tally, limits: FeedLimits) -> None:
         self.slices = 0
         self._loads = 0
         self._reader = reader
+        self._tally = tally
         self._limits = limits
         self._turn = BoundedSemaphore()
 
@@ -66,14 +76,7 @@ class WindowLoader:
     def _load(self, follower: LoadingFollower, tail: Tail, entries: Sequence[LogEntry] | None) -> None:
         state, of, epoch = tail.window_state, tail.log, follower.epoch
         assert state is not None
-        slices = Slices(self._limits.slice)
-
-        def pause() -> None:
-            self.slices += 1
-            slices()
-            if tail.window_state is not state or not follower.follows(tail):
-                raise _Outdated
-
+        pause = self._pauses(follower, tail, state)
         try:
             with self._turn:
                 pause()
@@ -87,7 +90,9 @@ class WindowLoader:
                 tail.after = entries[-1].last
             follower.on_loaded(tail)
         except _Outdated:
-            pass
+            self.drop(state)
+        except _NoRoom:
+            follower.refuse(tail)  # which drops it
         except PushError as error:
             log.warning("%s cannot be read: %s", of, error)
             gevent.sleep(self._limits.pause)
@@ -100,6 +105,26 @@ class WindowLoader:
             follower.on_failed()
         finally:
             self._loads -= 1
+
+    def _pauses(self, follower: LoadingFollower, tail: Tail, state: WindowState) -> Pause:
+        """Return what gives the event loop a turn. It raises if the window is of no use any more, or has no room."""
+        slices = Slices(self._limits.slice)
+
+        def pause() -> None:
+            self.slices += 1
+            slices()
+            if tail.window_state is not state or not follower.follows(tail):
+                raise _Outdated
+            if not self._tally.has_room(state.memory - tail.counted):
+                raise _NoRoom
+
+        return pause
+
+    def drop(self, state: WindowState) -> None:
+        """Free the rows of a window that nobody needs any more, in slices if they are many."""
+        if state.memory > self._limits.large_frames:
+            state.retire()
+            gevent.spawn(state.drop_replaced, Slices(self._limits.slice))
 
     def _read(self, follower: LoadingFollower, of: Log, after: int, epoch: int | None) -> Sequence[LogEntry]:
         read = self._reader.read(follower.partition, {of: after})

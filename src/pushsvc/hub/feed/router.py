@@ -258,6 +258,10 @@ class Router:
             self._unsettled[consumer] = None
             consumer.skip(of, offset)
 
+    def refuse(self, reason: PushError) -> None:
+        for consumer in self._consumers():
+            consumer.refuse(reason)
+
     def fail(self) -> None:
         self.reset(self._log, "trimmed")  # until they have ended, none may count as served
         for consumer in self._consumers():

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import FROM_SNAPSHOT, NO_ENTRIES, LogEntry
+from pushsvc.errors import PushError
 from pushsvc.hub.feed.few import Few, excluding, including
 from pushsvc.hub.messages import Rendering
 from pushsvc.hub.window_state import WindowState
@@ -38,6 +39,9 @@ class LogConsumer(Joiner, Protocol):
     def reset(self, of: Log, reason: str) -> None:
         """Note that a log starts over: its entries so far may come again or be lost."""
 
+    def refuse(self, reason: PushError) -> None:
+        """End: the process has no room for a log."""
+
     def skip(self, of: Log, offset: int) -> None:
         """Ignore the entries of a log up to an offset: they come because another consumer reads them."""
 
@@ -54,13 +58,15 @@ class Tail:
 
     It is ``stale`` while its window has no frame that was written since this process asked for it.
 
+    ``counted`` are the bytes of its rows in the tally of the process.
+
     ``starting_at_end`` are the consumers that ignore what the next read finds, ``created_while_followed`` is true for
     a log whose topic was created while a consumer was subscribed.
     """
 
     __slots__ = (
-        "after", "catching_up", "changed", "complete", "consumers", "continuous", "created_while_followed", "deleted",
-        "end", "loading", "log", "stale", "starting_at_end", "trimmed", "window_state",
+        "after", "catching_up", "changed", "complete", "consumers", "continuous", "counted", "created_while_followed",
+        "deleted", "end", "loading", "log", "stale", "starting_at_end", "trimmed", "window_state",
     )  # fmt: skip
 
     def __init__(self, of: Log) -> None:
@@ -69,6 +75,7 @@ class Tail:
         self.starting_at_end: Few[LogConsumer] = ()
         self.window_state = WindowState(of) if of.window is not None else None
         self.trimmed = self.deleted = 0
+        self.counted = 0
         self.continuous = False
         self.stale = False
         self.created_while_followed = False

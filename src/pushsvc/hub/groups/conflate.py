@@ -190,6 +190,15 @@ class Conflation:
                 get_hub().wait(get_hub().loop.timer(0))
                 self._prepare(self._logs_to_prepare(lacking), pause)  # again: many may have had their turns before
 
+    def size(self, lacking: Mapping[Log, int | None] | None = None) -> int:
+        """Return about how many bytes of rows the snapshots have that a client needs. ``lacking`` as in ``prepare``."""
+        logs = dict.fromkeys(self.logs) if lacking is None or self._top is not None else lacking
+        return sum(
+            self._window_state(of).estimate(self._query.selection_of(of.topic))
+            for of, at in logs.items()
+            if of.window is not None and (at is None or self._is_far(of, at))
+        )
+
     def _logs_to_prepare(self, lacking: Mapping[Log, int | None] | None = None) -> Collection[Log]:
         if self._top is not None:
             return self.logs

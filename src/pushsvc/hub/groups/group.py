@@ -16,7 +16,7 @@ from pushsvc import sse
 from pushsvc.broker.keys import Log
 from pushsvc.broker.log import EventsEntry, LogEntry, StatisticsEntry
 from pushsvc.cursor import Position, UnreadableCursor, decode, decode_with_digest
-from pushsvc.errors import BrokerUnavailable, InvalidInput, PushError, TooManyFilters, TooManyLogsFollowed
+from pushsvc.errors import BrokerUnavailable, InvalidInput, PushError, TooManyFilters, TooManyRows
 from pushsvc.event.conditions import EventFilter
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
@@ -37,8 +37,7 @@ from pushsvc.settings import TopicRules
 
 FAR = 4  # chunks by which a stream of statistics alone may be behind before its updates are conflated
 _RECONNECTING = 0.1  # seconds to wait for a live connection that was up: it comes back soon, or Redis is away
-
-
+_LOADS = 12  # waits for windows that are taken over: a minute
 _AT_ONCE = 50  # named topics that are followed in one turn of the loop
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
@@ -158,8 +157,7 @@ class Group:
             if not logs:
                 continue
             if (refused := self._refusal(logs)) is not None:
-                self._refused = refused
-                self._on_end(self, refused.title)
+                self.refuse(refused)
                 break
             self.topics += 1
             if self._has_too_many_topics:
@@ -171,8 +169,8 @@ class Group:
 
     def _refusal(self, logs: Sequence[Log]) -> PushError | None:
         """Return why logs cannot be followed, if they cannot."""
-        if not self._feed.has_room(logs):
-            return TooManyLogsFollowed("limits.followed is reached: raise it, or run more web processes")
+        if (refused := self._feed.refusal(logs)) is not None:
+            return refused
         if not self._feed.has_room_for(self.filter, logs[0]):
             return TooManyFilters("limits.filters is reached: raise it, or run more web processes")
         return None
@@ -215,6 +213,7 @@ class Group:
         self._follow_rest()
         listed = directory.has_listed(self)
         if self.settled.is_set() and listed and live.receives(self.followers):
+            self._check()
             return
         if not live.up.wait(_RECONNECTING if self._feed.has_been_up else wait):
             raise BrokerUnavailable("no connection to Redis")
@@ -225,12 +224,21 @@ class Group:
         if not self.logs:
             self.on_read(())
         deadline = monotonic() + wait
-        settled = self.settled.wait(wait)
+        settled = self._wait_loaded(wait)
         self._check()
         if not all(confirmation.wait(max(0.0, deadline - monotonic())) for confirmation in confirmations):
             raise BrokerUnavailable("Redis did not confirm a subscription in time")
         if not settled:
             raise BrokerUnavailable("Redis did not answer in time")
+
+    def _wait_loaded(self, wait: float) -> bool:
+        """Wait until the group is settled, and for longer than ``wait`` only while large windows are taken over."""
+        for _ in range(_LOADS):
+            slices = self._feed.loader.slices
+            self.channel.touch()  # else it is closed as one that had no stream for long
+            if self.settled.wait(wait) or slices == self._feed.loader.slices:
+                break
+        return self.settled.is_set()
 
     def _follow_rest(self) -> None:
         """Follow the topics that are named but not followed yet, in pieces between which the event loop gets a turn."""
@@ -245,17 +253,32 @@ class Group:
             self.on_read(())
 
     def prepare(self, cursor: str | None = None) -> None:
-        """Do what would take long once a stream starts, of a client with a cursor or without one."""
+        """Do what would take long once a stream starts, of a client with a cursor or without one.
+
+        Raise TooManyRows if it would begin with too many.
+        """
         if not self.has_statistics:
             return
-        lacking = None
-        if cursor is not None:
-            with suppress(UnreadableCursor):
-                lacking = self.conflation.lacking(decode(cursor))
+        lacking = self._lacking_at(cursor)
+        self.check_size(lacking)
         if self.conflation.prepare(lacking):
             self._check()
         self.conflation.await_turn(lacking)
         self._check()
+
+    def _lacking_at(self, cursor: str | None) -> Mapping[Log, int | None] | None:
+        if cursor is not None:
+            with suppress(UnreadableCursor):
+                return self.conflation.lacking(decode(cursor))
+        return None
+
+    def first_bytes(self, cursor: str | None) -> int:
+        """Return about how many bytes of rows a stream begins with."""
+        return self.conflation.size(self._lacking_at(cursor)) if self.has_statistics else 0
+
+    def check_size(self, lacking: Mapping[Log, int | None] | None) -> None:
+        """Raise TooManyRows if a client lacks more than it may get at once."""
+        TooManyRows.check(self.conflation.size(lacking), self._feed.limits.snapshot)
 
     def _check(self) -> None:
         """Raise the reason why this group has ended, if it has."""
@@ -312,6 +335,8 @@ class Group:
             if isinstance(entry, EventsEntry):
                 events = rendering.selected(of, entry, self.query.filter_of(of.topic), self._reserved_names)
                 messages += [sse.with_id(message, cursors(entry.sequence_of(offset))) for offset, message in events]
+            elif self._has_outgrown(of):
+                return
             elif self.paces_statistics:
                 self.conflation.note(of, entry)
             elif (message := rendering.statistics(entry, self.query.selection_of(of.topic))) is not None:
@@ -325,6 +350,21 @@ class Group:
         if self.paces_statistics:
             self.conflation.emit()
         sent.advance(partition, through)
+
+    def _has_outgrown(self, of: Log) -> bool:
+        """Return whether a window has more rows than a message may have. Then the streams end."""
+        state = self.tail(of).window_state
+        if state is None or state.bytes <= self._feed.limits.snapshot:
+            return False
+        return self._refuse_beyond([of])
+
+    def _refuse_beyond(self, logs: Iterable[Log]) -> bool:
+        try:
+            self.check_size(dict.fromkeys(logs))
+        except TooManyRows as error:
+            self.refuse(error)
+            return True
+        return False
 
     def prepare_messages(
         self, batch: Sequence[tuple[Log, LogEntry]], rendering: sse_messages.Rendering, pause: Pause
@@ -372,6 +412,8 @@ class Group:
         unsent = self._sent.unsent_states
         known = {of for partition in unsent.partitions if partition not in unread for of in unsent.of(partition)}
         if known and self._was_settled:
+            if self._refuse_beyond(known):
+                return
             if self.conflation.takes_long(known):
                 self.conflation.prepare_soon(self._on_prepared)
                 return
@@ -417,6 +459,11 @@ class Group:
         if not self._skip:
             self._skip = {}
         self._skip[of] = max(offset, self._skip.get(of, 0))
+
+    def refuse(self, reason: PushError) -> None:
+        self._refused = reason
+        self._on_end(self, reason.detail if isinstance(reason, TooManyRows) else reason.title)
+        self.settled.set()  # those that wait for it look why
 
     def fail(self) -> None:
         self.channel.fail()
@@ -482,7 +529,13 @@ class Group:
         if not self._can_conflate:
             self._resume(self, connection, decode(chunk.cursor), ResumeReason.TOO_SLOW)
             return
-        if not self.conflation.is_prepared(self.conflation.lacking(decode(chunk.cursor))):
+        lacking = self.conflation.lacking(decode(chunk.cursor))
+        try:
+            self.check_size(lacking)
+        except TooManyRows as error:
+            connection.end(sse_messages.farewell(error.detail))
+            return
+        if not self.conflation.is_prepared(lacking):
             self.conflation.recover(connection)
             return
         end = self.channel.seal()

@@ -15,7 +15,7 @@ from pushsvc.broker.keys import Log
 from pushsvc.broker.latest import LatestStore
 from pushsvc.broker.log import EventsEntry, LogEntry
 from pushsvc.cursor import Position
-from pushsvc.errors import BrokerUnavailable, MemoryFull, PushError, TooManyLogsFollowed
+from pushsvc.errors import BrokerUnavailable, MemoryFull, PushError
 from pushsvc.hub.delivery.slow import CountedBytes, Memory
 from pushsvc.hub.feed.feed import Feed
 from pushsvc.hub.feed.guarded import guarded
@@ -111,8 +111,8 @@ class LatestTopic:
 
     def open(self) -> None:
         """Follow the log. Without room for it, ``wait_settled`` raises."""
-        if not self._feed.has_room([self.log]):
-            self._problem = TooManyLogsFollowed("limits.followed is reached: raise it, or run more web processes")
+        self._problem = self._feed.refusal([self.log])
+        if self._problem is not None:
             return
         self._follower.add(self, [self.log])
         self._feed.subscriptions.subscribe(self.log)
@@ -211,6 +211,9 @@ class LatestTopic:
         """Return whether every entry after now arrives."""
         tail = self._follower.tails.get(self.log)
         return tail is not None and not tail.catching_up
+
+    def refuse(self, reason: PushError) -> None:
+        self._give_up(reason)
 
     def fail(self) -> None:
         for subscriber in list(self._subscribers):

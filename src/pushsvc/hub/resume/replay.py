@@ -14,7 +14,7 @@ from pushsvc import sse
 from pushsvc.broker.broker import Broker
 from pushsvc.broker.keys import Log
 from pushsvc.cursor import Position, decode, encode
-from pushsvc.errors import BrokerUnavailable, PushError
+from pushsvc.errors import BrokerUnavailable, PushError, TooManyRows
 from pushsvc.hub import messages as sse_messages
 from pushsvc.hub import metrics
 from pushsvc.hub.delivery.connection import Connection
@@ -83,6 +83,8 @@ class Replays:
                     continue
                 try:
                     replay.step()
+                except TooManyRows as error:
+                    connection.end(sse_messages.farewell(error.detail))
                 except PushError as error:
                     self._retry(replay, error)
                 except Exception:
@@ -170,6 +172,8 @@ class Replay:
         if plan.look_up():
             return  # Redis was asked, and the group may have changed meanwhile: look up once more
         lacking = self._lacking(plan)
+        if lacking:
+            group.check_size(lacking)
         if lacking and group.conflation.prepare(lacking):
             if not self._is_wanted or plan.outdated or plan.look_up():
                 return  # the group, or what is known of it, changed meanwhile
