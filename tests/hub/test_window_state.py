@@ -41,14 +41,13 @@ def test_a_limited_frame_does_not_tell_of_other_keys():
 @pytest.mark.parametrize(
     "selection",
     [
-        Selection(),
-        Selection(keys=frozenset(["k1", "k2"])),
-        Selection(fields=frozenset(["n"])),
-        Selection(records=True),
-        Selection(top=3),
-        Selection(keys=frozenset(["k1"]), fields=frozenset([None])),
+        pytest.param(Selection(), id="all"),
+        pytest.param(Selection(keys=frozenset(["k1", "k2"])), id="keys"),
+        pytest.param(Selection(fields=frozenset(["n"])), id="fields"),
+        pytest.param(Selection(records=True), id="records"),
+        pytest.param(Selection(top=3), id="top"),
+        pytest.param(Selection(keys=frozenset(["k1"]), fields=frozenset([None])), id="key and field"),
     ],
-    ids=str,
 )
 def test_the_estimate_is_about_the_size_of_the_rows_in_a_message(selection):
     state = WindowState(Log("topic", "1m"))
