@@ -212,6 +212,12 @@ def test_two_headers_of_a_proxy_that_disagree_are_refused(stack: Stack) -> None:
     answer = stack.get("/livez", Forwarded="for=203.0.113.7", X_Forwarded_For="203.0.113.8")
     assert answer.status == 400
     assert "Forwarded and X-Forwarded-For" in answer.json()["detail"]
+    with socket.create_connection(("127.0.0.1", stack.port)) as connection:
+        forwarded = b"Forwarded: for=203.0.113.7\r\nX-Forwarded-For: 203.0.113.8\r\n"
+        connection.sendall(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\n" + forwarded + b"\r\n")
+        answered = connection.makefile("rb").read()
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert answered.endswith(b"\r\n\r\n"), "an answer to HEAD has no body"
 
 
 def test_the_scheme_of_a_trusted_proxy_decides_which_origin_is_the_own_one(stack: Stack, topic: str) -> None:

@@ -315,7 +315,8 @@ class HttpConnection:
         origin = None if request is None else request.headers.get("origin")
         id = new_id() if request is None else self._request_id
         refusal.headers.extend(self._context.common_headers(origin))
-        self.transport.send(closing(identified(refusal, id)))
+        bodiless = request is not None and request.method == "HEAD"
+        self.transport.send(closing(identified(refusal, id), bodiless=bodiless))
         self._shutdown_write()
         self._linger()
 
