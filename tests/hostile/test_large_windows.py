@@ -486,8 +486,9 @@ def test_subscriptions_of_one_stream_count_together(hub: Hub, write: Write, monk
     groups = [settled(hub), settled(hub, records=True)]
     subscriptions = [Subscription(f"stats/{n}", group.query) for n, group in enumerate(groups)]
     CombinedStream(hub, subscriptions[:1]).open()
-    with pytest.raises(TooManyRows):
+    with pytest.raises(TooManyRows) as refused:
         CombinedStream(hub, subscriptions).open()
+    assert refused.value.detail.startswith("sub[1]: about "), "a client can do without this one"
 
 
 def test_streams_end_when_their_window_outgrows_what_is_sent_at_once(hub: Hub, write: Write) -> None:

@@ -309,10 +309,12 @@ class CombinedStream(Stream):
         return partial(CombinedStream, self.hub, self._subscriptions, visible_heartbeat=self._visible_heartbeat)
 
     def open(self) -> None:
+        rows = 0
         for place, stream in enumerate(self._streams):
             with at_place(f"sub[{place}]"):
                 stream.open()
-        TooManyRows.check(sum(stream.first_bytes for stream in self._streams), self.hub.feed.limits.snapshot)
+                rows += stream.first_bytes
+                TooManyRows.check(rows, self.hub.feed.limits.snapshot)
 
     def start(self, connection: Connection) -> None:
         try:
