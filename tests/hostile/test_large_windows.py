@@ -436,6 +436,25 @@ def test_the_largest_window_ends_when_those_that_are_followed_outgrow_the_room(n
     assert narrow_hub.feed.followed_bytes == 0
 
 
+def test_a_stream_waits_as_long_as_windows_are_loaded(hub: Hub, write: Write) -> None:
+    """All windows of 10,000 keys with 32 fields took more than 5 s, and the answer was that Redis is not reachable."""
+    group = settled(hub)
+    group.tail(WINDOW).loading = True
+    group.settled.clear()
+
+    def load() -> None:
+        while True:
+            hub.feed.loader.slices += 1
+            gevent.sleep(0.01)
+
+    loading, waiting = gevent.spawn(load), gevent.spawn(group._wait_loaded, 0.1)
+    gevent.sleep(0.5)
+    assert not waiting.ready()
+    loading.kill()
+    turn_until(waiting.ready)
+    assert waiting.get() is False
+
+
 def test_a_full_process_follows_no_other_window(narrow_hub: Hub, write: Write) -> None:
     settled(narrow_hub)
     narrow_hub.feed.tally.most = narrow_hub.feed.followed_bytes

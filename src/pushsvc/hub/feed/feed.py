@@ -1,7 +1,9 @@
 """Composes the feed of a process: one live connection, a follower per followed partition, the directory of topics."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
@@ -21,6 +23,8 @@ from pushsvc.hub.feed.tally import Tally
 from pushsvc.hub.feed.topic_list import TopicList
 from pushsvc.hub.limits import FeedLimits
 from pushsvc.topic import PARTITIONS
+
+log = logging.getLogger(__name__)
 
 
 class Feed:
@@ -89,11 +93,12 @@ class Feed:
 
     def _make_room(self) -> None:
         """Let the largest windows go, until a tenth of the bound is free: not each new row must look for them."""
-        found = [(follower, tail) for follower in self._followers.values() for tail in follower.tails.values()]
-        for follower, tail in sorted(found, key=lambda pair: pair[1].counted, reverse=True):
+        tails = [tail for follower in self._followers.values() for tail in follower.tails.values() if tail.counted]
+        for tail in sorted(tails, key=attrgetter("counted"), reverse=True):
             if self.tally.bytes < self.tally.most * 0.9:
                 return
-            follower.refuse(tail)
+            log.warning("the streams of %s end: %s", tail.log, self.tally.refusal)
+            tail.refuse(self.tally.refusal)
 
     def follower(self, partition: int) -> Follower:
         """Return the follower of a partition, a new one if there is none."""

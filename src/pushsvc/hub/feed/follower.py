@@ -559,11 +559,6 @@ class Follower:
         if tail.window_state is not None and self.follows(tail):
             self._tally.count(tail, tail.window_state.memory)
 
-    def refuse(self, tail: Tail) -> None:
-        """End the consumers of a log whose rows have no room in this process."""
-        for consumer in tuple(tail.consumers):
-            consumer.refuse(self._tally.refusal)
-
     def on_failed(self) -> None:
         self._failed = True
         self._wake.set()

@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class LoadingFollower(Protocol):
-    """Follows the logs whose windows are loaded. ``on_loaded`` reads on in a log; ``on_failed`` starts over;
-    ``refuse`` ends the consumers of a log."""
+    """Follows the logs whose windows are loaded. ``on_loaded`` reads on in a log; ``on_failed`` starts over."""
 
     @property
     def partition(self) -> int: ...
@@ -34,7 +33,6 @@ class LoadingFollower(Protocol):
     def follows(self, tail: Tail) -> bool: ...
     def on_loaded(self, tail: Tail) -> None: ...
     def on_failed(self) -> None: ...
-    def refuse(self, tail: Tail) -> None: ...
 
 
 class _Outdated(Exception):
@@ -92,7 +90,7 @@ class WindowLoader:
         except _Outdated:
             self.drop(state)
         except _NoRoom:
-            follower.refuse(tail)  # which drops it
+            tail.refuse(self._tally.refusal)  # so nothing follows it, which drops it
         except PushError as error:
             log.warning("%s cannot be read: %s", of, error)
             gevent.sleep(self._limits.pause)

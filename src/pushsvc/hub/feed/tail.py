@@ -93,6 +93,11 @@ class Tail:
     def discard(self, consumer: LogConsumer) -> None:
         self.consumers = excluding(self.consumers, consumer)
 
+    def refuse(self, reason: PushError) -> None:
+        """End the consumers: the process has no room for the rows."""
+        for consumer in tuple(self.consumers):
+            consumer.refuse(reason)
+
     def rewind(self, last: int | None = None) -> None:
         """Start over: at the last snapshot, or for events at the end or at most some before the offset ``last``."""
         self.catching_up = True
