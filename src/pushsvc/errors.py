@@ -8,6 +8,7 @@
     │   ├── InvalidParameter         400  a query parameter is invalid; ``parameter`` names it
     │   ├── InvalidBatch             400  events are invalid; ``errors`` lists line, field and detail of each
     │   ├── InvalidDefinition        400  an alert is invalid; ``member`` names the part, ``fault`` the error in it
+    │   ├── TooManyRows              400  a stream would begin with more rows of statistics than it may
     │   └── InvalidSetting           400  a setting is invalid (seen by the operator only)
     ├── MissingToken                 401  the request needs credentials
     │   └── InvalidToken             401  the credentials are not valid

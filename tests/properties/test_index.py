@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pushsvc.broker.broker import Broker
@@ -58,9 +58,10 @@ class Rows:
         self.found.reverse()
 
 
+@example(operations=[("publish in bulk", 1_000)], wanted=EventFilter(), most=1, limit=1_000, scanned=5)
 @given(
-    operations=st.lists(OPERATIONS, max_size=12), wanted=FILTERS, most=st.sampled_from([1, 2, 500]),
-    limit=st.sampled_from([1, 3, 1_000]), scanned=st.sampled_from([5, 200_000]),
+    operations=st.lists(OPERATIONS, max_size=12), wanted=FILTERS, most=st.sampled_from([1, 2, 7, 500]),
+    limit=st.sampled_from([1, 3, 1_000]), scanned=st.sampled_from([1, 5, 50, 200_000]),
 )  # fmt: skip
 def test_an_index_finds_what_a_scan_finds(redis_url, operations, wanted, most, limit, scanned):
     broker = Broker(redis_url, f"index-{token_hex(4)}:")

@@ -8,7 +8,7 @@ reader finds the events of that part by the index, and reads the rest of the log
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -56,6 +56,11 @@ class FoundEntry:
     def lines(self) -> list[tuple[int, bytes]]:
         """Return the events in their stored form, with their offsets."""
         return self.found
+
+    def within(self, above: int, below: int) -> FoundEntry:
+        """Return the events between two sequences (``below`` 0: no bound)."""
+        least, most = self.last - self.sequence + above, self.last - self.sequence + below if below else self.last + 1
+        return replace(self, found=[pair for pair in self.found if least < pair[0] < most])
 
     def sequence_of(self, offset: int) -> int:
         return self.sequence - (self.last - offset)

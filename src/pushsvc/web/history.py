@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from pushsvc.broker.broker import Broker
@@ -157,13 +158,14 @@ def _read_forwards(
         if 0 < begin < step.trimmed if is_first else offset + 1 < step.first:
             page.first_kept = step.first
         is_first = False
-        for entry in step.entries:
+        for entry in map(partial(_within, above=begin, below=below), step.entries):
             if request.through is not None and entry.sequence_of(entry.first) > request.through:
                 return page
+            end = min(entry.last, step.reached)  # an index may list more of the entry
             events = _matching(entry, topic, selected, pause, above=begin, below=below)
-            last, more = scan.take(entry, events), entry.last < step.last
+            last, more = scan.take(entry, events), end < step.last
             if last is not None or (scan.exhausted and more):
-                reached = entry.sequence if last is None else last
+                reached = entry.sequence_of(end) if last is None else last
                 if more or reached < entry.sequence:
                     page.newer = scan.cursor(step.epoch, reached)
                 break
@@ -186,9 +188,9 @@ def _read_backwards(
     while True:
         step = steps.down(start)
         _check_epoch("before", epoch, step.epoch)
-        for number, entry in enumerate(step.entries, 1):
+        for number, entry in enumerate(map(partial(_within, above=0, below=end), step.entries), 1):
             more = step.more or number < len(step.entries)
-            first = entry.sequence_of(entry.first)
+            first = entry.sequence_of(max(entry.first, step.reached))  # an index may list more of the entry
             if end and first >= end:
                 continue
             last = scan.take(entry, _matching(entry, topic, selected, pause, below=end, newest_first=True))
@@ -247,6 +249,12 @@ def _matching(
         event = Event.decode(line)
         if selected.matches(event, entry.arrival):
             yield sequence, event.public(topic, offset, entry.arrival)
+
+
+def _within(entry: EventsEntry | FoundEntry, above: int, below: int) -> EventsEntry | FoundEntry:
+    """Return what a page looks at of an entry. Events beyond its cursor must not count as read: a page of nothing else
+    would end where it began."""
+    return entry.within(above, below) if isinstance(entry, FoundEntry) else entry
 
 
 def _correction(entry: EventsEntry, found: Correction, topic: str, selected: HistoryFilter) -> dict[str, Any] | None:

@@ -27,11 +27,12 @@ class StepUp:
 
 @dataclass(frozen=True, slots=True)
 class StepDown:
-    """Entries from some place down, the newest first, and where the next step starts. ``more`` is true if there may be
-    older ones."""
+    """Entries from some place down, the newest first, the offset down to which there are no others to look at, and
+    where the next step starts. ``more`` is true if there may be older ones."""
 
     epoch: int
     entries: Sequence[EventsEntry | FoundEntry]
+    reached: int
     start: str
     more: bool
 
@@ -71,7 +72,10 @@ class LogSteps:
         if self._terms is not None:
             found = self._broker.index.before(self._topic, self._fields, self._terms, start)
             if found.covered:
-                return StepDown(found.epoch, found.entries, str(found.reached - 1), found.reached > found.first)
+                more = found.reached > found.first
+                return StepDown(found.epoch, found.entries, found.reached, str(found.reached - 1), more)
         read = self._broker.read_back(self._topic, start, current=self._current)
-        start = str(read.entries[-1].first - 1) if read.entries else start
-        return StepDown(read.epoch, read.entries, start, read.more and bool(read.entries))
+        if not read.entries:
+            return StepDown(read.epoch, (), 0, start, more=False)
+        reached = read.entries[-1].first
+        return StepDown(read.epoch, read.entries, reached, str(reached - 1), read.more)
