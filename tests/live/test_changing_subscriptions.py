@@ -103,6 +103,22 @@ class Reader:
         else:
             self._take_event(self.events[sub], message.event, data)
 
+    def lacking(
+        self, wanted: dict[str, dict[tuple[str, int], Any]], boards: dict[str, Any], tables: dict[str, dict[Any, int]]
+    ) -> dict[str, Any]:
+        """Return what differs from the state of the server, by subscription."""
+        counted = {sub: {name: row[2] for name, row in self.tables[sub].live().items()} for sub in tables}
+        shown = {sub: list(self.boards[sub].events.values()) for sub in boards}
+        return {
+            **{
+                sub: differences(self.events[sub], events)
+                for sub, events in wanted.items()
+                if self.events[sub] != events
+            },
+            **{sub: [shown[sub], state] for sub, state in boards.items() if shown[sub] != state},
+            **{sub: differences(counted[sub], counts) for sub, counts in tables.items() if counted[sub] != counts},
+        }
+
     def _take_event(self, events: dict[tuple[str, int], dict[str, Any]], name: str, data: dict[str, Any]) -> None:
         place = data["$topic"], data["$offset"]
         changes = "$corrected" in data or "$deleted" in data
@@ -113,6 +129,11 @@ class Reader:
         data.pop("$corrected", None)
         assert data["sub"] == "theirs"
         events[place] = data
+
+
+def differences(got: dict[Any, Any], wanted: dict[Any, Any]) -> dict[Any, Any]:
+    names = [name for name in {**got, **wanted} if got.get(name) != wanted.get(name)]
+    return {name: (got.get(name), wanted.get(name)) for name in names[:5]}
 
 
 @pytest.mark.parametrize("how", ["socket", "iterated"])
@@ -159,12 +180,12 @@ def test_every_event_and_correction_comes_once(stack: Stack, topic: str, how: st
     boards = {sub: latest(stack, sub) for sub in of_states}
     tables = {sub: counts(stack, sub, producer.last) for sub in of_rows}
     stream = connect()
-    while not (
-        all(reader.events[sub] == events for sub, events in wanted.items())
-        and all(list(reader.boards[sub].events.values()) == state for sub, state in boards.items())
-        and all({name: row[2] for name, row in reader.tables[sub].live().items()} == tables[sub] for sub in of_rows)
-    ):
-        reader.take(stream.next())
+    while lacking := reader.lacking(wanted, boards, tables):
+        try:
+            message = stream.next()
+        except AssertionError as error:
+            raise AssertionError(f"{lacking}\n{error}") from None
+        reader.take(message)
     stream.close()
 
 
