@@ -20,7 +20,7 @@ RESERVED_BESIDE_STATISTICS = RESERVED_NAMES | {"snapshot", "update", "gone"}
 """The same of a stream that events share with statistics."""
 
 Pieces = tuple[bytes | memoryview, ...]
-"""One message in pieces. Who sends it joins them, so that a large one is copied once."""
+"""One message in pieces. The sender joins them, so that a large message is copied once."""
 
 _OF_STATISTICS = frozenset({b"snapshot", b"update", b"gone"})
 _OF_THE_SERVER = frozenset({b"reset", b"deleted"})
@@ -46,7 +46,7 @@ def encode(data: bytes, *, event: str | None = None, id: str | None = None) -> b
 
 
 def encode_json(pieces: Iterable[bytes], *, event: str) -> Pieces:
-    """Return one message whose data are the pieces of a JSON text without line ends."""
+    """Return one message. Its data are a JSON text without line ends, given in pieces."""
     return (f"event: {_one_line(event)}\ndata: ".encode(), *pieces, b"\n\n")
 
 

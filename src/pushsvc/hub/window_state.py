@@ -245,7 +245,7 @@ class WindowState:
         self._partial, self._horizon, self.bytes = staged._partial, staged._horizon, staged.bytes
 
     def retire(self) -> None:
-        """Leave the rows to ``drop_replaced``: nobody needs this state any more. What works on it in slices ends."""
+        """Leave the rows of a state without users to ``drop_replaced``. What works on it in slices ends."""
         if self._rows is not _NO_ROWS:
             self._replace(WindowState(self.log))
             self.sequence = -1
@@ -349,7 +349,7 @@ class WindowState:
         if not self._rows:
             return 0
         fields = selection.fields
-        tails = sum(fields is None or tail[0] in fields for tail in self._tails)
+        tails = len(self._tails) if fields is None else sum(tail[0] in fields for tail in self._tails)
         keys = -(-len(self._rows) // len(self._tails))
         if selection.keys is not None:
             keys = min(keys, len(selection.keys))

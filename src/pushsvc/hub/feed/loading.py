@@ -119,7 +119,7 @@ class WindowLoader:
         return pause
 
     def drop(self, state: WindowState) -> None:
-        """Free the rows of a window that nobody needs any more, in slices if they are many."""
+        """Free the rows of a window without users, in slices if they are many."""
         if state.memory > self._limits.large_frames:
             state.retire()
             gevent.spawn(state.drop_replaced, Slices(self._limits.slice))

@@ -34,7 +34,7 @@ class Tally:
         return TooManyLogsFollowed("limits.followed_bytes is reached: raise it, or run more web processes")
 
     def count(self, tail: Tail, size: int) -> None:
-        """Count a log whose rows take ``size`` bytes now."""
+        """Set the bytes of a log, which its rows take, to ``size``."""
         self.bytes += size - tail.counted
         tail.counted = size
         if self.bytes > self.most and not self._making_room:
