@@ -54,7 +54,10 @@ def test_comments_and_retry_dispatch_nothing_and_leave_the_next_message_alone():
     assert list(decoder.feed(lines + sse.encode(b"a", event="b", id="9"))) == [Message("b", "a", "9")]
 
 
-def test_label_is_the_first_member_of_each_message_but_heartbeats():
+@pytest.mark.parametrize("searched", [1, 2, 3, 7, 64, 65_536])
+def test_label_is_the_first_member_of_each_message_but_heartbeats(monkeypatch, searched):
+    """However many bytes are searched at once: lines end anywhere in them."""
+    monkeypatch.setattr(sse, "_SEARCHED", searched)
     label = sse.Label(b'"events/a?key=\\n"', of_events=True)
     stream = b"".join([
         sse.retry(5), sse.comment("data: {"),
@@ -81,3 +84,11 @@ def test_label_of_statistics_keeps_their_names():
     assert b"".join(label.apply(sse.encode(b'{"topic":"a"}', event="update", id="1"), str)) == sse.encode(
         b'{"sub":"stats/a","topic":"a"}', event="update", id="1"
     )
+
+
+def test_label_of_a_large_message_does_not_copy_its_data():
+    data = b'{"topic":"a","data":"%b"}' % (b"x" * 1_000_000)
+    message = sse.encode(data, event="snapshot", id="1")
+    pieces = sse.Label(b'"stats/a"', of_events=False).apply(memoryview(message), str)
+    assert b"".join(pieces) == sse.encode(b'{"sub":"stats/a",' + data[1:], event="snapshot", id="1")
+    assert [piece.obj is message for piece in pieces if len(piece) > 1_000] == [True]

@@ -58,7 +58,7 @@ class Part(Connection):
         stream = self._parts.stream
         if stream.rest is not None or stream.ending:
             raise BlockingIOError  # whatever is sent then would come too late, or after the end
-        stream.push(*self._label.apply(bytes(messages), self._move))
+        stream.push(*self._label.apply(messages, self._move))
         if self.closed:
             raise BrokenPipeError
         return len(data)
@@ -67,7 +67,7 @@ class Part(Connection):
         """Move the cursor where a heartbeat would; return whether it moved."""
         before = self.cursor
         if not self.closed and self.rest is None and (heartbeat := self.channel.heartbeat(self)):
-            self._label.apply(bytes(unframe(heartbeat)), self._move)
+            self._label.apply(unframe(heartbeat), self._move)
         return self.cursor != before
 
     def end(self, farewell: bytes) -> None:
