@@ -134,7 +134,7 @@ class Label:
 
 
 def _lines(messages: memoryview) -> Iterator[memoryview]:
-    """Yield the lines, without their line ends, in pieces: only bytes can be searched, and to copy 16 MB takes 10 ms."""
+    """Yield the lines without line ends. Only bytes can be searched: they are copied in pieces, as 16 MB take 10 ms."""
     start = 0
     for begin in range(0, len(messages), _SEARCHED):
         piece = bytes(messages[begin : begin + _SEARCHED])

@@ -28,6 +28,8 @@ from hostile.watch import Report, Watch
 SUBSCRIBERS = 100
 MOST_MEMORY = 400
 MOST_STALL = 0.05
+LINGER = 60.0
+"""Seconds after the last attack, in which windows without streams are dropped and free memory is returned."""
 LIMITS = "[limits]\nrequests_per_second = 1999\nevents_per_second = 199999\nconnections_per_second = 999\n"
 """As good as the defaults, which spare the loopback network."""
 
@@ -101,6 +103,8 @@ def attack_all(
             if not site.is_alive():
                 wrong.append(f"{module.NAME}: a process ended")
                 break
+        time.sleep(LINGER)
+        write(line("(afterwards)", {}, LINGER, watch.report(), longest(turns.new())) + "\n")
         watch.close()
 
 

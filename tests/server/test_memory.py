@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pushsvc.server.trim import Trimmer
 from support.raw_http import RawResponse, ServerProcess, parse_responses, read_all, read_until
 from support.waiting import DEADLINE, until
 
@@ -155,14 +154,3 @@ def test_the_connection_goes_on_after_a_counted_body(start_server: StartServer) 
             while rest > 0 and select.select([connection], [], [], 0.1)[0]:
                 rest -= len(connection.recv(1 << 20))
     until(lambda: held(server) == 0)
-
-
-def test_freed_memory_is_returned_after_a_quiet_time() -> None:
-    trims: list[int] = []
-    trimmer = Trimmer(worth=100, notes=3, trim=trims.append)
-    for held in [99] * 10 + [100, 0, 0, 200, 50, 50]:
-        trimmer.note(held)
-    assert not trims
-    for _ in range(10):
-        trimmer.note(0)
-    assert len(trims) == 1

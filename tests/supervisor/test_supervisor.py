@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sysconfig
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -20,7 +21,7 @@ from pushsvc.broker.embedded import EmbeddedServer
 from pushsvc.errors import StartupError
 from pushsvc.supervisor.children import ChildProcess, RestartBackoff
 from pushsvc.supervisor.listener import listen
-from support.parent import alive, ask, child, children
+from support.parent import alive, ask, child, children, environment
 from support.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found through /proc")
@@ -53,6 +54,17 @@ def test_processes_stop_in_order_and_leave_no_files(parents: Any, tmp_path: Path
     assert "Traceback" not in parent.output
     assert {path.name for path in tmp_path.iterdir()} == {"output", "pushsvc-data"}
     listen("127.0.0.1", port, patience=0).close()
+
+
+@pytest.mark.parametrize("chosen", ["", "malloc"])
+def test_web_processes_use_mimalloc_if_python_has_it_and_nothing_else_is_chosen(parents: Any, chosen: str) -> None:
+    parent = parents("serve", "--port", "0", PYTHONMALLOC=chosen)
+    parent.ready()
+    expected = chosen or ("mimalloc" if sysconfig.get_config_var("WITH_MIMALLOC") else "")
+    for role, allocator in [("pushsvc _web", expected), ("pushsvc _aggregator", chosen)]:
+        pid = child(parent.pid, role)
+        assert pid is not None
+        assert environment(pid).get("PYTHONMALLOC") == allocator, role
 
 
 def test_nohup_keeps_all_processes_running_after_sighup(parents: Any) -> None:

@@ -66,6 +66,12 @@ def command(pid: int) -> str:
         return ""
 
 
+def environment(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with."""
+    lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(line.split("=", 1) for line in lines if line)
+
+
 def alive(pid: int) -> bool:
     state = stat(pid)
     return bool(state) and state[0] != "Z"

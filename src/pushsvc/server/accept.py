@@ -20,7 +20,6 @@ from pushsvc.server.caps import Caps
 from pushsvc.server.connection import HttpConnection
 from pushsvc.server.context import ServerContext
 from pushsvc.server.transport import DeadlineExceeded
-from pushsvc.server.trim import Trimmer
 from pushsvc.web import metrics
 from pushsvc.web.memory.networks import network_of
 
@@ -102,7 +101,6 @@ class Acceptor:
         self._pause = loop.timer(_PAUSE, _PAUSE)
         self._tick = loop.timer(TICK, TICK)
         self._tick_due = 0.0
-        self._trimmer = Trimmer()
         self._flooding = 0  # connections beyond a rate in this tick
 
     def start(self) -> None:
@@ -343,7 +341,6 @@ class Acceptor:
     def _count_memory(self) -> None:
         memory = self._context.memory
         metrics.MEMORY.set(memory.held)
-        self._trimmer.note(memory.held + memory.work.used)
         if memory.refusals:
             metrics.MEMORY_REFUSALS.inc(memory.refusals)
             memory.refusals = 0

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
+
+_M_MMAP_THRESHOLD = -3
+_LARGE = 1_000_000
+
+
+def return_large_blocks() -> None:
+    """Let blocks of a megabyte be returned when they are freed. glibc keeps larger and larger ones by itself."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def trimmer() -> Callable[[], None]:

@@ -19,7 +19,7 @@ from pushsvc.server.collector import Collector
 from pushsvc.server.context import Deadlines, FastPaths, ServerContext
 from pushsvc.server.gateway.gateway import Behind, Gateway
 from pushsvc.server.gateway.granted_publish import GrantedPublish
-from pushsvc.server.heap import trimmer
+from pushsvc.server.heap import return_large_blocks, trimmer
 from pushsvc.server.transport import Pace
 from pushsvc.server.wsgi import base_environ
 from pushsvc.web.app import context_of
@@ -74,6 +74,7 @@ def serve(
         ]
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
+    return_large_blocks()
     collector = Collector()
     collector.start()
     tidying = [gevent.spawn(_every, _TAKE_BACK, collector.take_back), gevent.spawn(_every, _TRIM, trimmer())]

@@ -23,6 +23,7 @@ from pushsvc.errors import StartupError
 from pushsvc.metrics import DIRECTORY_VARIABLE
 from pushsvc.server.caps import ConnectionCounts
 from pushsvc.settings import Ack
+from pushsvc.supervisor.allocator import allocator_variables
 from pushsvc.supervisor.application import ApplicationChildren, ApplicationProcesses
 from pushsvc.supervisor.child_settings import SETTINGS_VARIABLE, share_settings, without_settings
 from pushsvc.supervisor.children import ChildProcess, EmbeddedChild, embedded_server
@@ -172,6 +173,8 @@ class Supervisor:
             return
         settings = self._shared_settings[child.role == "_web"]
         environment = self._environment | {SETTINGS_VARIABLE: str(settings)}
+        if child.role == "_web":
+            environment |= allocator_variables(os.environ)
         if child.role == "_demo" and (token := os.environ.get(_TOKEN_VARIABLE)):
             environment[_TOKEN_VARIABLE] = token
         child.start(environment, (self._lifeline, settings), self._heartbeats.descriptor)
