@@ -53,6 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("attacks", nargs="*", help="names of modules in tests/hostile/attacks [default: all]")
     parser.add_argument("--subscribers", type=int, default=SUBSCRIBERS, help="normal subscribers [default: 100]")
+    parser.add_argument("--apart", action="store_true", help="a server for each attack: what memory each one leaves")
     parser.add_argument("--folder", type=Path, help="folder for data and logs [default: a new temporary one]")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="hostile-"))
@@ -64,8 +65,10 @@ def main() -> int:
     wrong: list[str] = []
     for limited in (False, True):
         chosen = [pair for pair in load(given.attacks) if getattr(pair[1], "LIMITED", False) is limited]
-        if chosen:
-            attack_all(chosen, folder, given.subscribers, wrong, limited=limited)
+        together = [[pair] for pair in chosen] if given.apart else [chosen] if chosen else []
+        for part in together:
+            name = part[0][0] if given.apart else "limited" if limited else "unlimited"
+            attack_all(part, folder / name, given.subscribers, wrong, limited=limited)
     for text in wrong:
         write(f"WRONG: {text}\n")
     return 1 if wrong else 0
@@ -77,7 +80,6 @@ def attack_all(
     """Run attacks on one server; add to ``wrong`` what it broke. ``limited``: the limits of addresses hold for this
     machine, too."""
     write = sys.stdout.write
-    folder = folder / ("limited" if limited else "unlimited")
     folder.mkdir(exist_ok=True)
     if limited:
         (folder / "pushsvc.toml").write_text(LIMITS)
