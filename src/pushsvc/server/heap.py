@@ -10,14 +10,17 @@ import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 1_000_000
+_KEPT = 64_000_000  # free bytes at the end of the heap, which ``trimmer`` returns: glibc would at each 128 KB
 
 
 def return_large_blocks() -> None:
     """Let blocks of a megabyte be returned when they are freed. glibc keeps larger and larger ones by itself."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def trimmer() -> Callable[[], None]:
