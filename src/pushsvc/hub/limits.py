@@ -42,8 +42,8 @@ class FeedLimits:
     slice: float = 0.002  # work after which the event loop gets a turn
     filters: int = 100  # filters that an event of a log is compared with, besides the look-up of its key
     pattern_filters: int = 20  # filters of all patterns, which are compared without slices
-    # Bytes of rows, about, that a stream gets at once. They are joined in one step: 2 to 22 ms, and 17 to 57 more
-    # for the label on a stream of several subscriptions.
+    # Bytes of rows, about, that a stream gets at once. They are joined in one step: 2 to 22 ms, and 3 to 11 more for
+    # the copy with the label on a stream of several subscriptions.
     snapshot: int = 16_000_000
     followed_bytes: int = 128_000_000  # that the rows of all followed windows take, about
     # Bytes of frames from which on they are parsed in slices: some 2,000 rows.

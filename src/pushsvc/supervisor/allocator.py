@@ -14,7 +14,7 @@ _VARIABLE = "PYTHONMALLOC"
 def allocator_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that choose the allocator of a child; none if the environment chooses it.
 
-    A Python without mimalloc ends at once if it is told to use it.
+    Only a Python that was built with mimalloc may get its name: others exit at their start.
     """
     is_chosen = environment.get(_VARIABLE) or sys.flags.dev_mode
     return {_VARIABLE: "mimalloc"} if sysconfig.get_config_var("WITH_MIMALLOC") and not is_chosen else {}
